@@ -1,0 +1,22 @@
+//! The vocabulary that every part of Weft shares: addresses, names, services, endpoints, nodes, snapshots
+//! and the CNI network configuration.
+//!
+//! Nothing here does I/O, spawns a task or knows the Kubernetes client. A value of one of these types is
+//! valid by construction: parsing happens once, at the edge (`weft-cluster`, `weft-cni`).
+
+mod endpoint;
+mod family;
+mod name;
+mod node;
+mod service;
+mod snapshot;
+
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice};
+pub use family::Family;
+pub use name::{InvalidName, NamespacedName, is_dns_label};
+pub use node::Node;
+pub use service::{Protocol, Service, ServiceKind, ServicePort, UnknownProtocol};
+pub use snapshot::{ChangeSet, Kind, Object, ObjectKey, Snapshot};
+
+/// An IPv4 or IPv6 network in CIDR form (re-exported so that all parts use one type).
+pub use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};

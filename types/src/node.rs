@@ -1,0 +1,25 @@
+//! Nodes: the machines of the cluster.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::Family;
+
+/// A Node, as the other nodes need to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The Node's name.
+    pub name: String,
+    /// The ranges that its pods take their addresses from (`spec.podCIDRs`). Empty until one is assigned.
+    pub pod_cidrs: Vec<IpNetwork>,
+    /// Its `InternalIP` addresses, in the order of the object.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// The address of that family under which the other nodes reach this one.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|&address| Family::of(address) == family)
+    }
+}

@@ -1,0 +1,111 @@
+//! Services: what a client asks for.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::NamespacedName;
+
+/// The transport protocol of a port. TCP where Kubernetes leaves it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Transmission Control Protocol, number 6.
+    Tcp,
+    /// User Datagram Protocol, number 17.
+    Udp,
+    /// Stream Control Transmission Protocol, number 132.
+    Sctp,
+}
+
+impl Protocol {
+    /// The IANA protocol number, as it stands in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    /// The name in lower case, as nft prints it and as a DNS SRV label has it: `tcp`, `udp`, `sctp`.
+    pub fn lower_case(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.lower_case())
+    }
+}
+
+/// A protocol name other than TCP, UDP and SCTP.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("protocol {0:?} is none of TCP, UDP, SCTP")]
+pub struct UnknownProtocol(pub String);
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
+        match text.to_ascii_uppercase().as_str() {
+            "TCP" => Ok(Protocol::Tcp),
+            "UDP" => Ok(Protocol::Udp),
+            "SCTP" => Ok(Protocol::Sctp),
+            _ => Err(UnknownProtocol(text.to_owned())),
+        }
+    }
+}
+
+/// A Service, as the proxy and the DNS server see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub key: NamespacedName,
+    /// How clients reach it.
+    pub kind: ServiceKind,
+    /// Its ports, in the order of the object. May be empty.
+    pub ports: Vec<ServicePort>,
+}
+
+/// How the clients of a Service reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Through virtual addresses: types ClusterIP, NodePort and LoadBalancer. One or two addresses, at most one
+    /// of each family (`spec.clusterIPs`).
+    ClusterIp(Vec<IpAddr>),
+    /// Straight to the endpoints, which DNS lists (`spec.clusterIP: None`).
+    Headless,
+    /// By another DNS name, without a trailing dot (`spec.externalName`).
+    ExternalName(String),
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The port's name; empty where the object has none. Matched with [`crate::EndpointPort::name`].
+    pub name: String,
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The port on the Service's own addresses.
+    pub port: NonZeroU16,
+    /// The port on the nodes' addresses, for types NodePort and LoadBalancer.
+    pub node_port: Option<NonZeroU16>,
+}
+
+impl Service {
+    /// The Service's virtual addresses; none for headless and ExternalName Services.
+    pub fn cluster_ips(&self) -> &[IpAddr] {
+        match &self.kind {
+            ServiceKind::ClusterIp(addresses) => addresses,
+            ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The cluster at one moment, and what changed since the moment before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{EndpointSlice, NamespacedName, Node, Service};
+
+/// Everything that a daemon knows of the cluster at one moment. Maps are ordered, so that plans made from equal
+/// snapshots are equal too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    services: BTreeMap<NamespacedName, Service>,
+    endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
+    /// Service -> names of its EndpointSlices, which are of the same namespace.
+    slices_by_service: BTreeMap<NamespacedName, BTreeSet<String>>,
+    nodes: BTreeMap<String, Node>,
+    namespaces: BTreeSet<String>,
+}
+
+/// The kinds of object that a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// v1 Service
+    Service,
+    /// discovery.k8s.io/v1 EndpointSlice
+    EndpointSlice,
+    /// v1 Node
+    Node,
+    /// v1 Namespace
+    Namespace,
+}
+
+/// One object of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A Node.
+    Node(Node),
+    /// A Namespace, of which only the name counts.
+    Namespace(String),
+}
+
+/// The name of one object of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ObjectKey {
+    /// A Service's.
+    Service(NamespacedName),
+    /// An EndpointSlice's own, not its Service's.
+    EndpointSlice(NamespacedName),
+    /// A Node's.
+    Node(String),
+    /// A Namespace's.
+    Namespace(String),
+}
+
+/// The names of what differs between two moments. A Service counts as changed when one of its EndpointSlices did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangeSet {
+    /// Services that came, went or changed, or whose endpoints did.
+    pub services: BTreeSet<NamespacedName>,
+    /// Nodes that came, went or changed.
+    pub nodes: BTreeSet<String>,
+    /// Namespaces that came or went.
+    pub namespaces: BTreeSet<String>,
+}
+
+impl ChangeSet {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.nodes.is_empty() && self.namespaces.is_empty()
+    }
+}
+
+impl Object {
+    /// The object's kind and name.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Object::Service(service) => ObjectKey::Service(service.key.clone()),
+            Object::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
+            Object::Node(node) => ObjectKey::Node(node.name.clone()),
+            Object::Namespace(name) => ObjectKey::Namespace(name.clone()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// All Services, in the order of their names.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// One Service.
+    pub fn service(&self, key: &NamespacedName) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The EndpointSlices of a Service, in the order of their names. The Service need not exist.
+    pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_by_service
+            .get(service)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.endpoint_slices.get(&NamespacedName::new(&service.namespace, name)))
+    }
+
+    /// All Nodes, in the order of their names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// One Node.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// Whether a Namespace exists.
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains(name)
+    }
+
+    /// The names of all Namespaces, in order.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.iter().map(String::as_str)
+    }
+
+    /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
+    pub fn apply(&mut self, object: Object, changes: &mut ChangeSet) {
+        match object {
+            Object::Service(service) => {
+                if self.services.get(&service.key) != Some(&service) {
+                    changes.services.insert(service.key.clone());
+                    self.services.insert(service.key.clone(), service);
+                }
+            }
+            Object::EndpointSlice(slice) => self.apply_slice(slice, changes),
+            Object::Node(node) => {
+                if self.nodes.get(&node.name) != Some(&node) {
+                    changes.nodes.insert(node.name.clone());
+                    self.nodes.insert(node.name.clone(), node);
+                }
+            }
+            Object::Namespace(name) => {
+                if self.namespaces.insert(name.clone()) {
+                    changes.namespaces.insert(name);
+                }
+            }
+        }
+    }
+
+    /// Takes an object out and notes the change. An unknown object is no change.
+    pub fn delete(&mut self, key: &ObjectKey, changes: &mut ChangeSet) {
+        match key {
+            ObjectKey::Service(key) => {
+                changes.services.extend(self.services.remove(key).map(|service| service.key));
+            }
+            ObjectKey::EndpointSlice(key) => self.delete_slice(key, changes),
+            ObjectKey::Node(name) => {
+                changes.nodes.extend(self.nodes.remove(name).map(|node| node.name));
+            }
+            ObjectKey::Namespace(name) => {
+                changes.namespaces.extend(self.namespaces.take(name));
+            }
+        }
+    }
+
+    /// Makes `objects` all that there is of `kind`, as after a list: those not among them are deleted.
+    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>, changes: &mut ChangeSet) {
+        let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+        for known in self.keys(kind) {
+            if !listed.contains(&known) {
+                self.delete(&known, changes);
+            }
+        }
+        for object in objects {
+            self.apply(object, changes);
+        }
+    }
+
+    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+        match kind {
+            Kind::Service => self.services.keys().cloned().map(ObjectKey::Service).collect(),
+            Kind::EndpointSlice => {
+                self.endpoint_slices.keys().cloned().map(ObjectKey::EndpointSlice).collect()
+            }
+            Kind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
+            Kind::Namespace => self.namespaces.iter().cloned().map(ObjectKey::Namespace).collect(),
+        }
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice, changes: &mut ChangeSet) {
+        if self.endpoint_slices.get(&slice.key) == Some(&slice) {
+            return;
+        }
+        // The slice may have been another Service's until now: that Service changes too.
+        self.delete_slice(&slice.key, changes);
+        changes.services.insert(slice.service.clone());
+        self.slices_by_service.entry(slice.service.clone()).or_default().insert(slice.key.name.clone());
+        self.endpoint_slices.insert(slice.key.clone(), slice);
+    }
+
+    fn delete_slice(&mut self, key: &NamespacedName, changes: &mut ChangeSet) {
+        let Some(slice) = self.endpoint_slices.remove(key) else { return };
+        if let Some(names) = self.slices_by_service.get_mut(&slice.service) {
+            names.remove(&key.name);
+            if names.is_empty() {
+                self.slices_by_service.remove(&slice.service);
+            }
+        }
+        changes.services.insert(slice.service);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServiceKind;
+
+    fn name(name: &str) -> NamespacedName {
+        NamespacedName::new("shop", name)
+    }
+
+    fn service(key: &str) -> Object {
+        Object::Service(Service { key: name(key), kind: ServiceKind::Headless, ports: Vec::new() })
+    }
+
+    fn slice(key: &str, service: &str) -> Object {
+        Object::EndpointSlice(EndpointSlice {
+            key: name(key),
+            service: name(service),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        })
+    }
+
+    fn slices(snapshot: &Snapshot, service: &str) -> Vec<String> {
+        snapshot.slices_of(&name(service)).map(|slice| slice.key.name.clone()).collect()
+    }
+
+    #[test]
+    fn an_equal_object_is_no_change() {
+        let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
+        snapshot.apply(service("db"), &mut changes);
+        snapshot.apply(slice("db-1", "db"), &mut changes);
+        assert!(!changes.is_empty());
+        let mut again = ChangeSet::default();
+        snapshot.apply(service("db"), &mut again);
+        snapshot.apply(slice("db-1", "db"), &mut again);
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_moves_changes_both_services() {
+        let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
+        snapshot.apply(slice("s", "old"), &mut ChangeSet::default());
+        snapshot.apply(slice("s", "new"), &mut changes);
+        assert_eq!(changes.services, BTreeSet::from([name("old"), name("new")]));
+        assert_eq!((slices(&snapshot, "old"), slices(&snapshot, "new")), (vec![], vec!["s".to_owned()]));
+    }
+
+    #[test]
+    fn a_list_deletes_what_it_does_not_hold() {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(service("stays"), &mut ChangeSet::default());
+        snapshot.apply(service("goes"), &mut ChangeSet::default());
+        snapshot.apply(slice("goes-1", "goes"), &mut ChangeSet::default());
+        let mut changes = ChangeSet::default();
+        snapshot.replace(Kind::Service, vec![service("stays"), service("comes")], &mut changes);
+        assert_eq!(changes.services, BTreeSet::from([name("goes"), name("comes")]));
+        assert_eq!(slices(&snapshot, "goes"), ["goes-1"], "another kind's objects stay");
+    }
+
+    #[test]
+    fn deleting_the_last_slice_changes_its_service() {
+        let mut snapshot = Snapshot::default();
+        snapshot.apply(slice("db-1", "db"), &mut ChangeSet::default());
+        let mut changes = ChangeSet::default();
+        snapshot.delete(&ObjectKey::EndpointSlice(name("db-1")), &mut changes);
+        snapshot.delete(&ObjectKey::EndpointSlice(name("db-1")), &mut changes);
+        assert_eq!(changes.services, BTreeSet::from([name("db")]));
+        assert_eq!(snapshot, Snapshot::default());
+    }
+}
