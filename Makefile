@@ -1,0 +1,46 @@
+# Weft. `make demo` shows it at work, `make test` proves it. Everything else is a part of these two.
+#
+# Programs that a target needs and the machine lacks are installed from Debian's packages (as root, or by sudo).
+
+HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BIN    := target/$(HOST)/release
+# Static binaries: a plugin or a scratch image must not depend on the libc of where it lands. The explicit target
+# keeps these flags away from build scripts and procedural macros, which cannot be static.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static"
+
+BUILD_NEEDS := cc:build-essential
+TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
+               ping:iputils-ping /usr/lib/cni/host-local:containernetworking-plugins
+
+.PHONY: help demo test build fmt lint deny clean
+
+help:
+	@echo "make demo    bring up a three-node cluster on this machine, run an application, check it, clean up"
+	@echo "make test    formatting, lints, unit, kernel, peer and lab tests"
+	@echo "make build   static release binaries, in $(BIN)"
+	@echo "make fmt     format the code"
+	@echo "make deny    check the licences and sources of all dependencies (installs cargo-deny)"
+	@echo "make clean   remove what was built"
+
+build:
+	@scripts/need $(BUILD_NEEDS)
+	$(STATIC) cargo build --release --locked --target $(HOST) --workspace --bins
+
+demo: build
+	$(BIN)/weft-lab demo $(DEMO_FLAGS)
+
+test: build
+	@scripts/need $(TEST_NEEDS)
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	WEFT_BIN_DIR=$(CURDIR)/$(BIN) cargo test --workspace --locked --no-fail-fast
+
+fmt:
+	cargo fmt --all
+
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+clean:
+	cargo clean

@@ -1,0 +1,137 @@
+//! The rules of the house that a compiler does not hold: who may depend on whom, where `unsafe` may stand, how
+//! files open and how long they may grow. Reads the sources and `cargo metadata`; builds and runs nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("weft-types", &[]),
+    ("weft-netlink", &[]),
+    ("weft-ipam", &["weft-types"]),
+    ("weft-cluster", &["weft-types"]),
+    ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink"]),
+    ("weft-proxy", &["weft-types", "weft-cluster", "weft-netlink"]),
+    ("weft-dns", &["weft-types", "weft-cluster"]),
+    ("weft-agent", &["weft-types", "weft-cluster", "weft-netlink", "weft-ipam"]),
+    ("weft", &["weft-types"]),
+    ("weft-lab", &["weft-types"]),
+];
+
+/// Names that must not stand anywhere below these crates: a plugin starts once per pod and stays small.
+const NEVER_BELOW: [(&str, &[&str]); 4] = [
+    ("weft-cni", &["kube", "hickory", "tokio", "k8s-openapi"]),
+    ("weft-ipam", &["kube", "hickory", "tokio", "k8s-openapi"]),
+    ("weft-proxy", &["hickory"]),
+    ("weft-agent", &["hickory"]),
+];
+
+/// The longest a source file may be. A file that grows past it asks to be split.
+const MOST_LINES: usize = 600;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e stands in the workspace").to_owned()
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let output =
+        Command::new(env!("CARGO")).args(arguments).current_dir(workspace()).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of the workspace") {
+        let path = entry.expect("a readable entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Path from the workspace's root, and text, of every source file.
+fn all_sources() -> BTreeMap<String, String> {
+    let mut paths = Vec::new();
+    sources(&workspace(), &mut paths);
+    let named = paths.into_iter().map(|path| {
+        let name = path.strip_prefix(workspace()).expect("below the root").display().to_string();
+        (name, fs::read_to_string(path).expect("a source is UTF-8"))
+    });
+    named.collect()
+}
+
+#[test]
+fn crates_depend_only_on_those_they_may() {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"])).unwrap();
+    let allowed: BTreeMap<&str, BTreeSet<&str>> =
+        MAY_USE.iter().map(|(name, uses)| (*name, uses.iter().copied().collect())).collect();
+    let ours: BTreeSet<&str> = allowed.keys().copied().collect();
+    let packages = metadata["packages"].as_array().unwrap();
+    assert_eq!(packages.len(), ours.len(), "a new crate must be given its fence here");
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let other = dependency["name"].as_str().unwrap();
+            let fine = !ours.contains(other) || allowed[name].contains(other);
+            assert!(fine, "{name} must not depend on {other}");
+        }
+    }
+}
+
+#[test]
+fn plugins_and_daemons_stay_free_of_what_they_do_not_need() {
+    for (name, forbidden) in NEVER_BELOW {
+        let tree = cargo(&["tree", "-p", name, "-e", "normal", "--prefix", "none", "--locked"]);
+        for line in tree.lines() {
+            let found = forbidden.iter().find(|other| line.starts_with(*other));
+            assert_eq!(found, None, "{name} must not pull in {line}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_stands_only_at_the_kernels_door() {
+    for (path, text) in all_sources() {
+        if path.starts_with("netlink/") || path == file!() || path.ends_with("tests/house.rs") {
+            continue;
+        }
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let found = code.filter(|line| line.split_whitespace().any(|word| word == "unsafe")).count();
+        assert_eq!(found, 0, "{path} has unsafe code; it belongs into netlink/");
+    }
+}
+
+#[test]
+fn every_file_says_what_lives_in_it() {
+    for (path, text) in all_sources() {
+        let opening = text.lines().find(|line| !line.starts_with("#!"));
+        assert!(opening.is_some_and(|line| line.starts_with("//! ")), "{path} must open with a //! line");
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_read_in_one_sitting() {
+    for (path, text) in all_sources() {
+        let lines = text.lines().count();
+        assert!(lines <= MOST_LINES, "{path} has {lines} lines, more than {MOST_LINES}: split it");
+    }
+}
+
+#[test]
+fn there_is_no_room_for_odds_and_ends() {
+    for path in all_sources().keys() {
+        let name = Path::new(path).file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        assert!(
+            !["mod", "utils", "util", "common", "helpers", "misc"].contains(&name),
+            "{path}: name it for what it holds"
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! The manifests that put Weft on a cluster: a text for people, with the few values that differ between clusters
+//! filled in. Nothing here talks to a cluster.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use weft_types::IpNetwork;
+
+const TEMPLATE: &str = include_str!("weft.yaml");
+
+/// What differs from one cluster to the next.
+#[derive(Args, Clone, Debug)]
+pub struct Values {
+    /// The image that holds the binaries.
+    #[arg(long, default_value = concat!("localhost/weft:", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// The pods' address ranges, as the control plane was given them (`--cluster-cidr`, kubeadm's podSubnet).
+    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: Vec<IpNetwork>,
+    /// The address of the cluster DNS Service, as the kubelets were given it (clusterDNS).
+    #[arg(long, default_value = "10.96.0.10", value_name = "ADDRESS")]
+    pub cluster_dns: IpAddr,
+    /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
+    #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
+    pub cluster_domain: String,
+    /// A name or address of the API server that works without Services, since Weft is what makes Services work.
+    #[arg(long, value_name = "HOST")]
+    pub api_host: String,
+    /// The API server's port.
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub api_port: u16,
+}
+
+/// The manifests, as one YAML text of several documents.
+pub fn render(values: &Values) -> String {
+    let cluster_cidr = values.cluster_cidr.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    [
+        ("{{image}}", values.image.as_str()),
+        ("{{cluster_cidr}}", &cluster_cidr),
+        ("{{cluster_dns}}", &values.cluster_dns.to_string()),
+        ("{{cluster_domain}}", &values.cluster_domain),
+        ("{{api_host}}", &values.api_host),
+        ("{{api_port}}", &values.api_port.to_string()),
+    ]
+    .into_iter()
+    .fold(TEMPLATE.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::Value;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        values: Values,
+    }
+
+    fn rendered(flags: &[&str]) -> String {
+        let cli = Cli::parse_from([&"weft"].into_iter().chain(flags));
+        render(&cli.values)
+    }
+
+    fn documents(yaml: &str) -> Vec<Value> {
+        serde_saphyr::from_multiple(yaml).expect("the manifests are YAML")
+    }
+
+    #[test]
+    fn every_placeholder_is_filled_in() {
+        let text = rendered(&["--api-host=192.0.2.1"]);
+        assert!(!text.contains("{{"), "{text}");
+        assert_eq!(documents(&text).len(), 13);
+    }
+
+    #[test]
+    fn flags_reach_the_manifests() {
+        let text = rendered(&[
+            "--api-host=192.0.2.1",
+            "--cluster-cidr=10.0.0.0/16,fd00::/48",
+            "--cluster-dns=10.43.0.10",
+        ]);
+        assert!(text.contains(r#""--cluster-cidr=10.0.0.0/16,fd00::/48""#));
+        assert!(text.contains("clusterIP: 10.43.0.10"));
+    }
+
+    #[test]
+    fn roles_only_read() {
+        for role in documents(&rendered(&["--api-host=192.0.2.1"]))
+            .iter()
+            .filter(|document| document["kind"] == "ClusterRole")
+        {
+            for rule in role["rules"].as_array().unwrap() {
+                assert_eq!(rule["verbs"], serde_json::json!(["get", "list", "watch"]), "{role}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_container_is_privileged_and_every_root_is_read_only() {
+        for document in documents(&rendered(&["--api-host=192.0.2.1"])) {
+            let pod = &document["spec"]["template"]["spec"];
+            let lists = [&pod["initContainers"], &pod["containers"]];
+            for container in lists.into_iter().filter_map(Value::as_array).flatten() {
+                let context = &container["securityContext"];
+                assert!(context["privileged"].is_null(), "{container}");
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{container}");
+                assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]), "{container}");
+            }
+        }
+    }
+
+    /// `deploy/weft.yaml` is for `kubectl apply -f` and must say what `weft manifests` says.
+    #[test]
+    fn the_file_in_deploy_is_what_the_command_prints() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weft.yaml");
+        let text = rendered(&["--api-host=API_SERVER_ADDRESS"]);
+        let stored = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            stored == text,
+            "deploy/weft.yaml is stale; weft manifests --api-host API_SERVER_ADDRESS > it"
+        );
+    }
+}

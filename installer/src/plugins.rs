@@ -1,0 +1,113 @@
+//! Putting the CNI plugins into the folder where the container runtime looks for them.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Each installed name, and the binary of ours that serves it. The runtime's `loopback` is `weft-cni` by another
+/// name: a plugin looks at the name that it was started by.
+const PLUGINS: [(&str, &str); 3] =
+    [("weft-cni", "weft-cni"), ("weft-ipam", "weft-ipam"), ("loopback", "weft-cni")];
+
+/// Why a plugin could not be installed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A plugin binary could not be copied.
+    #[error("cannot install the plugin {plugin} as {}: {source}; is the folder there and writable?", target.display())]
+    Copy {
+        /// The binary's name.
+        plugin: &'static str,
+        /// Where it should go.
+        target: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Copies the plugins from the folder `from` into the folder `to`, and returns the paths written.
+///
+/// Each file is written beside its place and renamed into it, so that a runtime that starts a plugin meanwhile
+/// gets the old one or the new one, whole, and never "text file busy". A `loopback` that is there already stays.
+///
+/// # Errors
+/// The first file that cannot be written; those before it stay installed.
+pub fn install(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut written = Vec::new();
+    for (name, binary) in PLUGINS {
+        let target = to.join(name);
+        if name != binary && target.exists() {
+            continue;
+        }
+        replace(&from.join(binary), &target).map_err(|source| Error::Copy {
+            plugin: binary,
+            target: target.clone(),
+            source,
+        })?;
+        written.push(target);
+    }
+    Ok(written)
+}
+
+fn replace(source: &Path, target: &Path) -> io::Result<()> {
+    let temporary = target.with_extension("weft-new");
+    let result = fs::copy(source, &temporary)
+        .and_then(|_| File::open(&temporary)?.sync_all())
+        .and_then(|()| fs::rename(&temporary, target));
+    if result.is_err() {
+        // The error that matters is the one above; a file that was never made cannot be removed either.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = folder.path().join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        folder
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn plugins_are_replaced_and_executable() {
+        let from = folder_with(&[("weft-cni", "new"), ("weft-ipam", "new")]);
+        let to = folder_with(&[("weft-cni", "old")]);
+        install(from.path(), to.path()).unwrap();
+        assert_eq!(names(to.path()), ["loopback", "weft-cni", "weft-ipam"]);
+        assert_eq!(fs::read_to_string(to.path().join("weft-cni")).unwrap(), "new");
+        assert_eq!(fs::metadata(to.path().join("loopback")).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn a_loopback_of_the_node_stays() {
+        let from = folder_with(&[("weft-cni", "new"), ("weft-ipam", "new")]);
+        let to = folder_with(&[("loopback", "theirs")]);
+        install(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("loopback")).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn a_missing_plugin_is_named_and_leaves_no_file() {
+        let (from, to) = (folder_with(&[]), folder_with(&[]));
+        let error = install(from.path(), to.path()).unwrap_err().to_string();
+        assert!(error.contains("weft-cni"), "{error}");
+        assert_eq!(names(to.path()), Vec::<String>::new());
+    }
+}
