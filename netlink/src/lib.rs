@@ -1,1 +1,18 @@
-//! placeholder
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink and nf_tables.
+//!
+//! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
+//! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
+
+mod error;
+mod frame;
+pub mod netns;
+pub mod nft;
+pub mod route;
+mod socket;
+
+pub use error::{Error, Refusal};
+pub use frame::{Frame, Frames, Request};
+pub use socket::{Batch, Protocol, Socket};
+
+/// The result of every operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,293 @@
+//! A blocking netlink socket: requests and their answers, dumps, batches, notifications. What the messages mean is
+//! for [`crate::route`] and [`crate::nft`].
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
+use nix::sys::socket::{MsgFlags, SetSockOpt, recv, send, setsockopt};
+
+use crate::frame::Answer;
+use crate::{Error, Frame, Frames, Request, Result};
+
+/// The kernel fills at most 32 KiB of a dump at a time; a larger single message is reported, not cut.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// What a socket can send at once without asking for more (`net.core.wmem_default` is above it everywhere).
+const DEFAULT_SEND_BUFFER: usize = 128 * 1024;
+/// How often a dump that changes under the reader's eyes is started anew.
+const DUMP_ATTEMPTS: u32 = 10;
+
+/// A netlink family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Links, addresses, routes, neighbours (NETLINK_ROUTE).
+    Route,
+    /// nf_tables and conntrack (NETLINK_NETFILTER).
+    Netfilter,
+}
+
+/// A netlink socket. It belongs to the network namespace in which it was opened, wherever it is used later.
+pub struct Socket {
+    inner: netlink_sys::Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+    send_capacity: usize,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("fd", &self.inner.as_raw_fd()).finish_non_exhaustive()
+    }
+}
+
+/// Messages that are sent to the kernel in one go, each with its own sequence number.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Complete, aligned netlink messages, one behind the other.
+    pub bytes: Vec<u8>,
+}
+
+impl Batch {
+    /// Appends a message under that sequence number.
+    pub fn push(&mut self, request: &Request, sequence: u32) {
+        request.encode(sequence, &mut self.bytes);
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open(protocol: Protocol) -> Result<Socket> {
+        let number = match protocol {
+            Protocol::Route => NETLINK_ROUTE,
+            Protocol::Netfilter => NETLINK_NETFILTER,
+        };
+        let mut inner = netlink_sys::Socket::new(number).map_err(failed("open"))?;
+        inner.bind(&SocketAddr::new(0, 0)).map_err(failed("bind"))?;
+        inner.set_ext_ack(true).map_err(failed("ask for error texts on"))?;
+        // Without this a refusal repeats the refused message, however large.
+        inner.set_cap_ack(true).map_err(failed("ask for short acknowledgements on"))?;
+        let buffer = vec![0; RECEIVE_BUFFER];
+        Ok(Socket { inner, sequence: 0, buffer, send_capacity: DEFAULT_SEND_BUFFER })
+    }
+
+    /// Sends one request and waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's error number and text.
+    pub fn request(&mut self, request: Request) -> Result<()> {
+        self.query(request, |_| Ok(())).map(drop)
+    }
+
+    /// Sends one request and returns what the kernel answered before its acknowledgement, parsed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or the first error of `parse` (after all answers were read).
+    pub fn query<T>(
+        &mut self,
+        mut request: Request,
+        parse: impl FnMut(Frame<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        request.flags |= NLM_F_ACK;
+        self.exchange(&request, parse).map(|(answers, _)| answers)
+    }
+
+    /// Dumps a table of the kernel. A dump that the kernel marks as inconsistent (NLM_F_DUMP_INTR), or breaks off
+    /// with EINTR, is thrown away and started anew.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::DumpInterrupted`], or the first error of `parse`.
+    pub fn dump<T>(
+        &mut self,
+        mut request: Request,
+        mut parse: impl FnMut(Frame<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        request.flags |= NLM_F_DUMP;
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.exchange(&request, &mut parse) {
+                Ok((answers, Consistent::Yes)) => return Ok(answers),
+                Ok((_, Consistent::No)) => {}
+                Err(error) if error.errno() == Some(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::DumpInterrupted { attempts: DUMP_ATTEMPTS })
+    }
+
+    /// Takes `count` sequence numbers for the messages of a batch and returns the first; they never wrap within it.
+    pub fn reserve_sequences(&mut self, count: u32) -> u32 {
+        // 0 is the number of notifications.
+        let first =
+            self.sequence.checked_add(1).filter(|first| first.checked_add(count).is_some()).unwrap_or(1);
+        self.sequence = first + count.saturating_sub(1);
+        first
+    }
+
+    /// Sends a batch as one datagram and returns what the kernel had to say (`parse` sees data messages only, such
+    /// as those that NLM_F_ECHO asks for). The kernel works on a batch within the send itself, so that all its
+    /// answers are there when that returns; messages need not ask for acknowledgements.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] with every refusal, in order.
+    pub fn batch<T>(
+        &mut self,
+        batch: &Batch,
+        mut parse: impl FnMut(Frame<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        // Half again for the kernel's own bookkeeping.
+        let needed = batch.bytes.len() + batch.bytes.len() / 2;
+        if needed > self.send_capacity {
+            self.set_send_buffer(needed)?;
+        }
+        self.send(&batch.bytes)?;
+        let (mut answers, mut refusals) = (Vec::new(), Vec::new());
+        while let Some(length) = self.receive(MsgFlags::MSG_DONTWAIT)? {
+            for frame in Frames::new(&self.buffer[..length]) {
+                let frame = frame?;
+                match frame.answer()? {
+                    Answer::Data => answers.push(parse(frame)?),
+                    Answer::Done => {}
+                    Answer::Refused(refusal) => refusals.push(refusal),
+                }
+            }
+        }
+        if refusals.is_empty() { Ok(answers) } else { Err(Error::Batch(refusals)) }
+    }
+
+    /// Subscribes to a multicast group, by its number (not a bit mask).
+    pub fn join(&mut self, group: u32) -> Result<()> {
+        self.inner.add_membership(group).map_err(failed("join a multicast group on"))
+    }
+
+    /// Reads the notifications that have arrived, without waiting. Wait on the descriptor ([`AsFd`]) before.
+    ///
+    /// # Errors
+    /// [`Error::Overrun`] where some were lost; the next call reads on.
+    pub fn notifications<T>(&mut self, mut parse: impl FnMut(Frame<'_>) -> Result<T>) -> Result<Vec<T>> {
+        let mut seen = Vec::new();
+        while let Some(length) = self.receive(MsgFlags::MSG_DONTWAIT)? {
+            for frame in Frames::new(&self.buffer[..length]) {
+                let frame = frame?;
+                if frame.answer()? == Answer::Data {
+                    seen.push(parse(frame)?);
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Makes room for datagrams of that many bytes, beyond the system's limit (SO_SNDBUFFORCE).
+    pub fn set_send_buffer(&mut self, bytes: usize) -> Result<()> {
+        self.set_option(SndBufForce, &bytes, "enlarge the send buffer of")?;
+        self.send_capacity = bytes;
+        Ok(())
+    }
+
+    /// Makes room for that many bytes of unread answers, beyond the system's limit (SO_RCVBUFFORCE).
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<()> {
+        self.set_option(RcvBufForce, &bytes, "enlarge the receive buffer of")
+    }
+
+    fn set_option<O: SetSockOpt>(&self, option: O, value: &O::Val, operation: &'static str) -> Result<()> {
+        setsockopt(&self.inner, option, value).map_err(io::Error::from).map_err(failed(operation))
+    }
+
+    /// Sends one request and reads to the end of its answer, past an error of `parse` too, so that the next request
+    /// finds the socket empty.
+    fn exchange<T>(
+        &mut self,
+        request: &Request,
+        mut parse: impl FnMut(Frame<'_>) -> Result<T>,
+    ) -> Result<(Vec<T>, Consistent)> {
+        let sequence = self.reserve_sequences(1);
+        let mut message = Vec::with_capacity(request.payload.len() + 20);
+        request.encode(sequence, &mut message);
+        self.send(&message)?;
+        let mut answers = Ok(Vec::new());
+        let mut consistent = Consistent::Yes;
+        loop {
+            let Some(length) = self.receive(MsgFlags::empty())? else { continue };
+            for frame in Frames::new(&self.buffer[..length]) {
+                let frame = frame?;
+                if frame.sequence != sequence {
+                    continue;
+                }
+                if frame.flags & NLM_F_DUMP_INTR != 0 {
+                    consistent = Consistent::No;
+                }
+                match frame.answer()? {
+                    Answer::Data => collect(&mut answers, &mut parse, frame),
+                    Answer::Done => return answers.map(|answers| (answers, consistent)),
+                    Answer::Refused(refusal) => return Err(Error::Refused(refusal)),
+                }
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<()> {
+        loop {
+            match send(self.inner.as_raw_fd(), bytes, MsgFlags::empty()) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed("send on")(errno.into())),
+            }
+        }
+    }
+
+    /// Reads one datagram into the buffer and returns its length; `None` where there is none to be had at once.
+    fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>> {
+        loop {
+            // With MSG_TRUNC the length is the datagram's own, not that of what fitted.
+            match recv(self.inner.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
+                Ok(length) if length > self.buffer.len() => {
+                    return Err(Error::Malformed(format!("a datagram of {length} bytes is too long")));
+                }
+                Ok(length) => return Ok(Some(length)),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(Errno::ENOBUFS) => return Err(Error::Overrun),
+                Err(errno) => return Err(failed("receive from")(errno.into())),
+            }
+        }
+    }
+}
+
+/// Whether what a dump said was true all at one time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Consistent {
+    Yes,
+    No,
+}
+
+fn collect<T>(
+    answers: &mut Result<Vec<T>>,
+    parse: &mut impl FnMut(Frame<'_>) -> Result<T>,
+    frame: Frame<'_>,
+) {
+    if let Ok(parsed) = answers {
+        match parse(frame) {
+            Ok(answer) => parsed.push(answer),
+            Err(error) => *answers = Err(error),
+        }
+    }
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Socket { operation, source }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.as_raw_fd()
+    }
+}
