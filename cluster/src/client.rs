@@ -1,0 +1,77 @@
+//! A client for the API server, from a kubeconfig or from a pod's environment. What is asked of it is not here.
+
+use std::path::Path;
+use std::time::Duration;
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tracing::info;
+
+use crate::{Error, Result};
+
+/// How long a connection to the API server may take. kube's own 30 s would delay every retry by as much.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for the API server that `kubeconfig` names, or for the one whose pod this process runs in.
+///
+/// No request is made: an API server that is away is the watch's business. Must be called within a tokio runtime.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
+    let mut config = match kubeconfig {
+        Some(path) => from_file(path).await?,
+        None => Config::incluster().map_err(|source| Error::NotInCluster { source: Box::new(source) })?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // The watch tries again by itself, and says so; kube would do it in silence.
+    config.default_retry = false;
+    let server = config.cluster_url.to_string();
+    info!(%server, "using the API server");
+    kube::Client::try_from(config).map_err(|source| Error::Client { server, source: Box::new(source) })
+}
+
+async fn from_file(path: &Path) -> Result<Config> {
+    let failed = |source| Error::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    async fn error_of(text: &str) -> String {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let error = client(Some(file.path())).await.err().expect("must be refused").to_string();
+        error.replace(&file.path().display().to_string(), "FILE")
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_named() {
+        let error = client(Some(Path::new("/no/such/kubeconfig"))).await.err().unwrap().to_string();
+        assert!(error.starts_with("cannot use the kubeconfig /no/such/kubeconfig: "), "{error}");
+        assert!(error.contains("No such file"), "{error}");
+        assert!(error.contains("--kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_malformed_kubeconfig_is_named() {
+        assert!(error_of("clusters: 5").await.starts_with("cannot use the kubeconfig FILE: "));
+        assert!(error_of("apiVersion: v1\nkind: Config\n").await.contains("context"));
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_gives_a_client() {
+        let text = "
+            apiVersion: v1
+            kind: Config
+            current-context: weft
+            clusters: [{name: weft, cluster: {server: 'http://127.0.0.1:1'}}]
+            users: [{name: weft, user: {}}]
+            contexts: [{name: weft, context: {cluster: weft, user: weft}}]";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        assert!(client(Some(file.path())).await.is_ok());
+    }
+}

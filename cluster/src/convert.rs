@@ -1,0 +1,236 @@
+//! From trimmed API objects to Weft's own types. The rules of Kubernetes about defaults and what to ignore are
+//! obeyed here and nowhere else; a value that comes out is valid, so nobody has to ask again.
+//!
+//! Nothing here is I/O, and nothing is remembered from one object to the next.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnetwork::IpNetwork;
+use weft_types::{Kind, NamespacedName, Object, ObjectKey, Protocol, is_dns_label};
+
+use crate::field::{Fault, Field};
+use crate::view::View;
+use crate::wire::{self, Metadata, Wire};
+
+mod endpoint_slice;
+mod node;
+mod service;
+
+/// What one object from outside comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// An object of Weft's vocabulary.
+    Object(Object),
+    /// An object that is of no concern, such as an EndpointSlice of host names.
+    Ignored(ObjectKey),
+    /// An object that breaks the rules of its kind.
+    Malformed(Malformed),
+}
+
+/// An object that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// Its name, if it has a usable one.
+    pub(crate) key: Option<ObjectKey>,
+    /// The first field that is wrong.
+    pub(crate) fault: Fault,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ", self.kind)?;
+        match &self.key {
+            Some(ObjectKey::Service(key) | ObjectKey::EndpointSlice(key)) => write!(f, "{key}")?,
+            Some(ObjectKey::Node(name) | ObjectKey::Namespace(name)) => write!(f, "{name}")?,
+            None => f.write_str("without a usable name")?,
+        }
+        write!(f, ": {}", self.fault)
+    }
+}
+
+impl Wire for wire::Service {
+    const KIND: Kind = Kind::Service;
+    const PATH: &'static str = "/api/v1/services";
+    const VIEWED: bool = true;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        service::convert(named(&self.metadata)?, self.spec).map(|service| Some(Object::Service(service)))
+    }
+}
+
+impl Wire for wire::EndpointSlice {
+    const KIND: Kind = Kind::EndpointSlice;
+    const PATH: &'static str = "/apis/discovery.k8s.io/v1/endpointslices";
+    const VIEWED: bool = true;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        Ok(endpoint_slice::convert(named(&self.metadata)?, self)?.map(Object::EndpointSlice))
+    }
+}
+
+impl Wire for wire::Node {
+    const KIND: Kind = Kind::Node;
+    const PATH: &'static str = "/api/v1/nodes";
+    const VIEWED: bool = false;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        node::convert(name(&self.metadata)?, self).map(|node| Some(Object::Node(node)))
+    }
+}
+
+impl Wire for wire::Namespace {
+    const KIND: Kind = Kind::Namespace;
+    const PATH: &'static str = "/api/v1/namespaces";
+    const VIEWED: bool = false;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        Ok(Some(Object::Namespace(label(name(&self.metadata)?, "metadata.name")?)))
+    }
+}
+
+/// Reads one object.
+pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
+    let key = match key(&object) {
+        Ok(key) => key,
+        Err(fault) => return Reading::Malformed(Malformed { kind: W::KIND, key: None, fault }),
+    };
+    if W::VIEWED && hidden(object.metadata(), view) {
+        return Reading::Ignored(key);
+    }
+    match object.convert() {
+        Ok(Some(object)) => Reading::Object(object),
+        Ok(None) => Reading::Ignored(key),
+        Err(fault) => Reading::Malformed(Malformed { kind: W::KIND, key: Some(key), fault }),
+    }
+}
+
+/// Reads one object of a list, where even the object may be no object.
+pub(crate) fn read_item<W: Wire>(item: Field<W>, view: View) -> Reading {
+    match item.required("items") {
+        Ok(object) => read(object, view),
+        Err(fault) => Reading::Malformed(Malformed { kind: W::KIND, key: None, fault }),
+    }
+}
+
+/// The name of an object, whatever else is wrong with it.
+pub(crate) fn key<W: Wire>(object: &W) -> Result<ObjectKey, Fault> {
+    let metadata = object.metadata();
+    Ok(match W::KIND {
+        Kind::Service => ObjectKey::Service(named(metadata)?),
+        Kind::EndpointSlice => ObjectKey::EndpointSlice(named(metadata)?),
+        Kind::Node => ObjectKey::Node(name(metadata)?),
+        Kind::Namespace => ObjectKey::Namespace(name(metadata)?),
+    })
+}
+
+/// The version of the cluster's state that an object is of, to go on watching from.
+pub(crate) fn resource_version<W: Wire>(object: &W) -> Option<&str> {
+    match object.metadata() {
+        Field::Is(Metadata { resource_version: Field::Is(version), .. }) => Some(version),
+        _ => None,
+    }
+}
+
+/// Whether the view leaves an object with these labels out.
+fn hidden(metadata: &Field<Metadata>, view: View) -> bool {
+    let Field::Is(Metadata { labels: Field::Is(labels), .. }) = metadata else { return false };
+    view == View::Proxied && (labels.service_proxy_name.is_present() || labels.headless.is_present())
+}
+
+/// The name of an object that has no namespace.
+fn name(metadata: &Field<Metadata>) -> Result<String, Fault> {
+    non_empty(&metadata.by_ref().required("metadata")?.name, "metadata.name")
+}
+
+/// The namespace and name of an object that has both.
+fn named(metadata: &Field<Metadata>) -> Result<NamespacedName, Fault> {
+    let name = name(metadata)?;
+    let namespace = non_empty(&metadata.by_ref().required("metadata")?.namespace, "metadata.namespace")?;
+    Ok(NamespacedName::new(label(namespace, "metadata.namespace")?, name))
+}
+
+fn non_empty(field: &Field<String>, path: &str) -> Result<String, Fault> {
+    let text = field.by_ref().required(path)?;
+    if text.is_empty() { Err(Fault::new(path, "is empty")) } else { Ok(text.clone()) }
+}
+
+/// A text that becomes one label of a DNS name, and so has to be fit for it.
+fn label(text: String, path: &str) -> Result<String, Fault> {
+    if is_dns_label(&text) {
+        Ok(text)
+    } else {
+        Err(Fault::new(path, format!("{text:?} is no DNS label (1 to 63 of a-z, 0-9 and -)")))
+    }
+}
+
+/// The name of a port, which may be empty.
+fn port_name(field: Field<String>) -> Result<String, Fault> {
+    let name = field.or_default("name")?;
+    if name.is_empty() { Ok(name) } else { label(name, "name") }
+}
+
+/// The protocol of a port: TCP where none is given.
+fn protocol(field: Field<String>) -> Result<Protocol, Fault> {
+    let Some(text) = field.optional("protocol")?.filter(|text| !text.is_empty()) else {
+        return Ok(Protocol::Tcp);
+    };
+    text.parse().map_err(|error| Fault::new("protocol", format!("{error}")))
+}
+
+/// A port number, where 0 means none.
+fn port(field: Field<u16>, path: &str) -> Result<Option<NonZeroU16>, Fault> {
+    Ok(field.optional(path)?.and_then(NonZeroU16::new))
+}
+
+fn address(text: &str, path: &str) -> Result<IpAddr, Fault> {
+    text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no IP address")))
+}
+
+/// A network without host bits: as routes and sets need it.
+fn network(text: &str, path: &str) -> Result<IpNetwork, Fault> {
+    let network: IpNetwork = match text.parse() {
+        Ok(network) if text.contains('/') => network,
+        _ => return Err(Fault::new(path, format!("{text:?} is no network such as 10.244.1.0/24"))),
+    };
+    if network.network() == network.ip() {
+        Ok(network)
+    } else {
+        Err(Fault::new(path, format!("{text} has bits set beyond its prefix")))
+    }
+}
+
+/// Converts every element of a list; a fault is told with its place in the list.
+fn each<T, U>(
+    list: Field<Vec<Field<T>>>,
+    path: &str,
+    convert: impl Fn(T) -> Result<U, Fault>,
+) -> Result<Vec<U>, Fault> {
+    let convert = |(place, element): (usize, Field<T>)| {
+        let path = || format!("{path}[{place}]");
+        match element {
+            Field::Is(value) => convert(value).map_err(|fault| fault.within(path())),
+            other => other.required(&path()).and_then(&convert),
+        }
+    };
+    list.or_default(path)?.into_iter().enumerate().map(convert).collect()
+}

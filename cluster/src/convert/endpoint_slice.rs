@@ -1,0 +1,199 @@
+//! discovery.k8s.io/v1 EndpointSlice: what stands behind a Service.
+
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName};
+
+use super::{address, each, label, port, port_name, protocol};
+use crate::field::{Fault, Field};
+use crate::wire::{self, Metadata};
+
+/// Nothing for a slice that belongs to no Service or holds host names.
+pub(super) fn convert(
+    key: NamespacedName,
+    object: wire::EndpointSlice,
+) -> Result<Option<EndpointSlice>, Fault> {
+    let Some(service) = service_name(object.metadata)? else { return Ok(None) };
+    let Some(family) = family(object.address_type)? else { return Ok(None) };
+    let service = NamespacedName::new(&key.namespace, service);
+    let ports = each(object.ports, "ports", endpoint_port)?.into_iter().flatten().collect();
+    let endpoints = each(object.endpoints, "endpoints", |it| endpoint(it, family))?;
+    Ok(Some(EndpointSlice { key, service, ports, endpoints }))
+}
+
+fn service_name(metadata: Field<Metadata>) -> Result<Option<String>, Fault> {
+    let labels = metadata.or_default("metadata")?.labels.or_default("metadata.labels")?;
+    let path = "metadata.labels[kubernetes.io/service-name]";
+    let name = labels.service_name.optional(path)?.filter(|name| !name.is_empty());
+    name.map(|name| label(name, path)).transpose()
+}
+
+/// The family of the addresses; none for host names, which neither the proxy nor DNS serves.
+fn family(address_type: Field<String>) -> Result<Option<Family>, Fault> {
+    match address_type.required("addressType")?.as_str() {
+        "IPv4" => Ok(Some(Family::V4)),
+        "IPv6" => Ok(Some(Family::V6)),
+        "FQDN" => Ok(None),
+        other => Err(Fault::new("addressType", format!("{other:?} is none of IPv4, IPv6, FQDN"))),
+    }
+}
+
+/// Nothing for a port without a number, which stands for all ports and has no meaning behind a Service.
+fn endpoint_port(field: wire::EndpointPort) -> Result<Option<EndpointPort>, Fault> {
+    let Some(port) = port(field.port, "port")? else { return Ok(None) };
+    Ok(Some(EndpointPort { name: port_name(field.name)?, protocol: protocol(field.protocol)?, port }))
+}
+
+fn endpoint(field: wire::Endpoint, family: Family) -> Result<Endpoint, Fault> {
+    let conditions = field.conditions.or_default("conditions")?;
+    // Defaults as discovery.k8s.io/v1 EndpointConditions gives them.
+    let ready = conditions.ready.optional("conditions.ready")?.unwrap_or(true);
+    let hostname = field.hostname.optional("hostname")?.filter(|name| !name.is_empty());
+    Ok(Endpoint {
+        address: first_address(field.addresses, family)?,
+        hostname: hostname.map(|name| label(name, "hostname")).transpose()?,
+        node: field.node_name.optional("nodeName")?.filter(|name| !name.is_empty()),
+        ready,
+        serving: conditions.serving.optional("conditions.serving")?.unwrap_or(ready),
+        terminating: conditions.terminating.or_default("conditions.terminating")?,
+    })
+}
+
+/// The one address that counts: consumers use the first, and producers give no other (KEP-752).
+fn first_address(addresses: Field<Vec<Field<String>>>, family: Family) -> Result<std::net::IpAddr, Fault> {
+    let first = addresses.or_default("addresses")?.into_iter().next().unwrap_or_default();
+    let address = address(&first.required("addresses[0]")?, "addresses[0]")?;
+    if Family::of(address) == family {
+        Ok(address)
+    } else {
+        Err(Fault::new("addresses[0]", format!("{address} is not of the slice's family {family}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use serde_json::{Value, json};
+    use weft_types::{Object, Protocol};
+
+    use super::*;
+    use crate::convert::{Reading, read};
+    use crate::view::View;
+
+    fn reading(change: Value) -> Reading {
+        let mut object = json!({
+            "metadata": {"namespace": "shop", "name": "web-x7", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+        });
+        object.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        read(serde_json::from_value::<wire::EndpointSlice>(object).unwrap(), View::Proxied)
+    }
+
+    fn slice(change: Value) -> EndpointSlice {
+        match reading(change) {
+            Reading::Object(Object::EndpointSlice(slice)) => slice,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fault(change: Value) -> String {
+        match reading(change) {
+            Reading::Malformed(malformed) => malformed.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_the_first_address_counts() {
+        let slice = slice(json!({"endpoints": [{
+            "addresses": ["10.244.1.7", "10.244.1.8"], "hostname": "db-0", "nodeName": "node1",
+        }]}));
+        let endpoint = Endpoint {
+            address: "10.244.1.7".parse().unwrap(),
+            hostname: Some("db-0".to_owned()),
+            node: Some("node1".to_owned()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        assert_eq!(slice.endpoints, [endpoint]);
+        assert_eq!(slice.service, NamespacedName::new("shop", "web"));
+    }
+
+    #[test]
+    fn conditions_default_as_the_api_says() {
+        for (conditions, expected) in [
+            (Value::Null, (true, true, false)),
+            (json!({}), (true, true, false)),
+            (json!({"ready": null, "serving": null, "terminating": null}), (true, true, false)),
+            (json!({"ready": false}), (false, false, false)),
+            (json!({"ready": false, "serving": true, "terminating": true}), (false, true, true)),
+        ] {
+            let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": conditions});
+            let slice = slice(json!({"endpoints": [endpoint]}));
+            let endpoint = &slice.endpoints[0];
+            assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), expected, "{conditions}");
+        }
+    }
+
+    #[test]
+    fn ports_without_a_number_are_left_out() {
+        let slice = slice(json!({"ports": [
+            {"name": "any", "port": null},
+            {"name": "dns", "protocol": "UDP", "port": 53},
+            {"port": 80},
+        ]}));
+        let port = |name: &str, protocol, number| EndpointPort {
+            name: name.to_owned(),
+            protocol,
+            port: NonZeroU16::new(number).unwrap(),
+        };
+        assert_eq!(slice.ports, [port("dns", Protocol::Udp, 53), port("", Protocol::Tcp, 80)]);
+    }
+
+    #[test]
+    fn slices_of_host_names_or_of_no_service_are_ignored() {
+        for change in [
+            json!({"addressType": "FQDN", "endpoints": [{"addresses": ["db.example.com"]}]}),
+            json!({"metadata": {"namespace": "shop", "name": "web-x7"}}),
+        ] {
+            assert!(matches!(reading(change), Reading::Ignored(_)));
+        }
+    }
+
+    #[test]
+    fn slices_of_another_proxy_are_ignored() {
+        let label = |label: &str| {
+            json!({"metadata": {"namespace": "shop", "name": "web-x7", "labels": {
+                "kubernetes.io/service-name": "web", label: "",
+            }}})
+        };
+        assert!(matches!(reading(label("service.kubernetes.io/service-proxy-name")), Reading::Ignored(_)));
+        assert!(matches!(reading(label("service.kubernetes.io/headless")), Reading::Ignored(_)));
+    }
+
+    #[test]
+    fn faults_name_the_object_and_the_field() {
+        for (change, expected) in [
+            (json!({"addressType": null}), "addressType: is missing"),
+            (json!({"addressType": "IPX"}), r#"addressType: "IPX" is none of"#),
+            (json!({"endpoints": [{}]}), "endpoints[0].addresses[0]: is missing"),
+            (
+                json!({"endpoints": [{"addresses": ["x"]}]}),
+                r#"endpoints[0].addresses[0]: "x" is no IP address"#,
+            ),
+            (
+                json!({"endpoints": [{"addresses": ["fd00::1"]}]}),
+                "endpoints[0].addresses[0]: fd00::1 is not of",
+            ),
+            (json!({"endpoints": [{"addresses": ["10.0.0.1"], "hostname": "A"}]}), "endpoints[0].hostname: "),
+            (
+                json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": "yes"}}]}),
+                "endpoints[0].conditions.ready: invalid type",
+            ),
+            (json!({"ports": [{"port": -1}]}), "ports[0].port: invalid value"),
+        ] {
+            let fault = fault(change);
+            assert!(fault.starts_with(&format!("EndpointSlice shop/web-x7: {expected}")), "{fault}");
+        }
+    }
+}

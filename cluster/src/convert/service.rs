@@ -1,0 +1,163 @@
+//! v1 Service: how clients reach it.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort};
+
+use super::{address, each, label, port, port_name, protocol};
+use crate::field::{Fault, Field};
+use crate::wire;
+
+/// The value of `spec.clusterIP` that makes a Service headless.
+const NONE: &str = "None";
+
+pub(super) fn convert(key: NamespacedName, spec: Field<wire::ServiceSpec>) -> Result<Service, Fault> {
+    let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
+    let spec = spec.required("spec")?;
+    let type_ = spec.type_.optional("spec.type")?.unwrap_or_else(|| "ClusterIP".to_owned());
+    let has_node_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
+    let kind = match type_.as_str() {
+        "ClusterIP" | "NodePort" | "LoadBalancer" => cluster_ip_kind(spec.cluster_ip, spec.cluster_ips)?,
+        "ExternalName" => ServiceKind::ExternalName(external_name(spec.external_name)?),
+        other => {
+            let problem = format!("{other:?} is none of ClusterIP, NodePort, LoadBalancer, ExternalName");
+            return Err(Fault::new("spec.type", problem));
+        }
+    };
+    let ports = each(spec.ports, "spec.ports", |port| service_port(port, has_node_ports))?;
+    Ok(Service { key, kind, ports })
+}
+
+fn cluster_ip_kind(
+    cluster_ip: Field<String>,
+    cluster_ips: Field<Vec<Field<String>>>,
+) -> Result<ServiceKind, Fault> {
+    let first = cluster_ip.or_default("spec.clusterIP")?;
+    let mut texts = each(cluster_ips, "spec.clusterIPs", Ok)?;
+    // Only older API servers and hand-written manifests leave the plural out.
+    if texts.is_empty() && !first.is_empty() {
+        texts.push(first);
+    }
+    if texts.iter().any(|text| text == NONE) {
+        return Ok(ServiceKind::Headless);
+    }
+    let addresses =
+        texts.iter().map(|text| address(text, "spec.clusterIPs")).collect::<Result<Vec<IpAddr>, _>>()?;
+    match addresses.as_slice() {
+        [] => Err(Fault::new("spec.clusterIP", "is not set; the API server assigns it")),
+        [_] => Ok(ServiceKind::ClusterIp(addresses)),
+        [one, two] if Family::of(*one) != Family::of(*two) => Ok(ServiceKind::ClusterIp(addresses)),
+        _ => Err(Fault::new("spec.clusterIPs", "holds more than one address of a family")),
+    }
+}
+
+fn external_name(field: Field<String>) -> Result<String, Fault> {
+    let name = field.or_default("spec.externalName")?;
+    let name = name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();
+    if name.is_empty() { Err(Fault::new("spec.externalName", "is missing or empty")) } else { Ok(name) }
+}
+
+fn service_port(field: wire::ServicePort, has_node_ports: bool) -> Result<ServicePort, Fault> {
+    let node_port: Option<NonZeroU16> = port(field.node_port, "nodePort")?;
+    Ok(ServicePort {
+        name: port_name(field.name)?,
+        protocol: protocol(field.protocol)?,
+        port: port(field.port, "port")?.ok_or_else(|| Fault::new("port", "is missing or 0"))?,
+        node_port: node_port.filter(|_| has_node_ports),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use weft_types::{Object, Protocol};
+
+    use super::*;
+    use crate::convert::{Reading, read};
+    use crate::view::View;
+
+    fn reading(spec: Value) -> Reading {
+        let object = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec});
+        read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole)
+    }
+
+    fn service(spec: Value) -> Service {
+        match reading(spec) {
+            Reading::Object(Object::Service(service)) => service,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fault(spec: Value) -> String {
+        match reading(spec) {
+            Reading::Malformed(malformed) => malformed.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn port(name: &str, protocol: Protocol, port: u16, node_port: u16) -> ServicePort {
+        let port = NonZeroU16::new(port).unwrap();
+        ServicePort { name: name.to_owned(), protocol, port, node_port: NonZeroU16::new(node_port) }
+    }
+
+    #[test]
+    fn a_node_port_service() {
+        let service = service(json!({
+            "type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "web", "nodePort": 30080},
+                {"name": "dns", "protocol": "UDP", "port": 53, "nodePort": 0},
+            ],
+        }));
+        let addresses = vec!["10.96.0.7".parse().unwrap(), "fd00:96::7".parse().unwrap()];
+        let ports = vec![port("http", Protocol::Tcp, 80, 30080), port("dns", Protocol::Udp, 53, 0)];
+        let key = NamespacedName::new("shop", "web");
+        assert_eq!(service, Service { key, kind: ServiceKind::ClusterIp(addresses), ports });
+    }
+
+    #[test]
+    fn the_type_defaults_to_cluster_ip_and_the_plural_to_the_singular() {
+        let service = service(json!({"clusterIP": "10.96.0.7", "ports": [{"port": 80, "nodePort": 30080}]}));
+        assert_eq!(service.cluster_ips(), ["10.96.0.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(service.ports, [port("", Protocol::Tcp, 80, 0)], "a ClusterIP Service has no node port");
+    }
+
+    #[test]
+    fn headless_services() {
+        assert_eq!(service(json!({"clusterIP": "None"})).kind, ServiceKind::Headless);
+        assert_eq!(service(json!({"clusterIP": "None", "clusterIPs": ["None"]})).kind, ServiceKind::Headless);
+    }
+
+    #[test]
+    fn an_external_name_loses_its_dot_and_its_case() {
+        let kind = service(json!({"type": "ExternalName", "externalName": "DB.Example.com."})).kind;
+        assert_eq!(kind, ServiceKind::ExternalName("db.example.com".to_owned()));
+    }
+
+    #[test]
+    fn faults_name_the_object_and_the_field() {
+        for (spec, expected) in [
+            (Value::Null, "spec: is missing"),
+            (json!({"type": "Cluster"}), r#"spec.type: "Cluster" is none of ClusterIP"#),
+            (json!({}), "spec.clusterIP: is not set"),
+            (json!({"clusterIP": "10.96.0"}), r#"spec.clusterIPs: "10.96.0" is no IP address"#),
+            (json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]}), "spec.clusterIPs: holds more than one"),
+            (json!({"type": "ExternalName", "externalName": "."}), "spec.externalName: is missing or empty"),
+            (
+                json!({"clusterIP": "None", "ports": [{"port": 80}, {"port": 0}]}),
+                "spec.ports[1].port: is missing",
+            ),
+            (json!({"clusterIP": "None", "ports": [{"port": 70000}]}), "spec.ports[0].port: invalid value"),
+            (json!({"clusterIP": "None", "ports": [7]}), "spec.ports[0]: invalid type"),
+            (
+                json!({"clusterIP": "None", "ports": [{"port": 1, "protocol": "ICMP"}]}),
+                r#"spec.ports[0].protocol: protocol "ICMP" is none of"#,
+            ),
+            (json!({"clusterIP": "None", "ports": [{"port": 1, "name": "A.b"}]}), "spec.ports[0].name: "),
+        ] {
+            let fault = fault(spec);
+            assert!(fault.starts_with(&format!("Service shop/web: {expected}")), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One field of an object from outside: absent, readable, or not what it should be.
+//!
+//! A list holds hundreds of objects, and one of them that is malformed must not cost the others. So reading a
+//! [`Field`] never fails: what has the wrong type is read past, and the fault is kept for whoever needs the field.
+//! The JSON is read once, straight into the trimmed types, without a copy of what is left out.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, IntoDeserializer, Visitor};
+
+/// A field of the type `T`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Field<T> {
+    /// Left out, or null.
+    #[default]
+    Absent,
+    /// As it should be.
+    Is(T),
+    /// Something else, in words.
+    IsNot(String),
+}
+
+/// A field that makes its object unusable: its path, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The path within the object: `spec.ports[1].port`.
+    path: String,
+    problem: String,
+}
+
+impl Fault {
+    pub(crate) fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Fault { path: path.into(), problem: problem.into() }
+    }
+
+    /// The same fault, seen from the field that `outer` names.
+    pub(crate) fn within(self, outer: impl fmt::Display) -> Self {
+        Fault { path: format!("{outer}.{}", self.path), problem: self.problem }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
+impl<T> Field<T> {
+    /// The value, if there is one. `path` names the field in the fault.
+    pub(crate) fn optional(self, path: &str) -> Result<Option<T>, Fault> {
+        match self {
+            Field::Absent => Ok(None),
+            Field::Is(value) => Ok(Some(value)),
+            Field::IsNot(problem) => Err(Fault::new(path, problem)),
+        }
+    }
+
+    /// The same field, without taking its value.
+    pub(crate) fn by_ref(&self) -> Field<&T> {
+        match self {
+            Field::Absent => Field::Absent,
+            Field::Is(value) => Field::Is(value),
+            Field::IsNot(problem) => Field::IsNot(problem.clone()),
+        }
+    }
+
+    /// The value, which must be there.
+    pub(crate) fn required(self, path: &str) -> Result<T, Fault> {
+        self.optional(path)?.ok_or_else(|| Fault::new(path, "is missing"))
+    }
+
+    /// Whether the object has the field at all.
+    pub(crate) fn is_present(&self) -> bool {
+        !matches!(self, Field::Absent)
+    }
+}
+
+impl<T: Default> Field<T> {
+    /// The value, or the type's default.
+    pub(crate) fn or_default(self, path: &str) -> Result<T, Fault> {
+        Ok(self.optional(path)?.unwrap_or_default())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor(PhantomData))
+    }
+}
+
+struct FieldVisitor<T>(PhantomData<T>);
+
+fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Field<T> {
+    match T::deserialize(deserializer) {
+        Ok(value) => Field::Is(value),
+        Err(error) => Field::IsNot(error.to_string()),
+    }
+}
+
+/// Reads a scalar. The error type has to be spelled out, as nothing else fixes it.
+fn read_scalar<'de, T: Deserialize<'de>, E: de::Error>(value: impl IntoDeserializer<'de, E>) -> Field<T> {
+    read(value.into_deserializer())
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldVisitor<T> {
+    type Value = Field<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Field<T>, E> {
+        Ok(Field::Absent)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Field<T>, E> {
+        Ok(Field::Absent)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Field<T>, D::Error> {
+        Field::deserialize(deserializer)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    // Where `T` wanted no list or map, or stopped inside it, the rest is read past.
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Field<T>, A::Error> {
+        let field = read(SeqAccessDeserializer::new(&mut list));
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(field)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Field<T>, A::Error> {
+        let field = read(MapAccessDeserializer::new(&mut map));
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+    #[serde(default)]
+    struct Port {
+        port: Field<u16>,
+        name: Field<String>,
+    }
+
+    #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+    #[serde(default)]
+    struct Ports {
+        ports: Field<Vec<Field<Port>>>,
+        after: Field<bool>,
+    }
+
+    fn ports(json: &str) -> Ports {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn fault<T: std::fmt::Debug>(field: Field<T>) -> String {
+        field.optional("field").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn good_fields_are_read() {
+        let read = ports(r#"{"ports": [{"port": 80, "other": {"a": [1]}}], "after": true}"#);
+        let port = Port { port: Field::Is(80), name: Field::Absent };
+        assert_eq!(read, Ports { ports: Field::Is(vec![Field::Is(port)]), after: Field::Is(true) });
+    }
+
+    #[test]
+    fn null_is_absent() {
+        assert_eq!(ports(r#"{"ports": null}"#), Ports::default());
+    }
+
+    #[test]
+    fn a_wrong_type_spoils_only_its_field() {
+        for wrong in [r#""x""#, "5", "-5", "1.5", "true", "{}", r#"{"a": {"b": []}}"#] {
+            let read = ports(&format!(r#"{{"ports": {wrong}, "after": true}}"#));
+            assert!(fault(read.ports).contains("expected a sequence"), "{wrong}");
+            assert_eq!(read.after, Field::Is(true), "{wrong}");
+        }
+        for wrong in [r#""x""#, "70000", "-5", "1.5", "true", "{}", "[]", r#"[[1], {"a": 2}]"#] {
+            let read = ports(&format!(r#"{{"ports": [{{"port": {wrong}, "name": "n"}}], "after": true}}"#));
+            let Field::Is(list) = read.ports else { panic!("{wrong}") };
+            let Field::Is(port) = list.into_iter().next().unwrap() else { panic!("{wrong}") };
+            assert!(fault(port.port).starts_with("field: invalid "), "{wrong}");
+            assert_eq!((port.name, read.after), (Field::Is("n".to_owned()), Field::Is(true)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        assert_eq!(
+            Field::<u16>::Absent.required("spec.port").unwrap_err().to_string(),
+            "spec.port: is missing"
+        );
+    }
+
+    #[test]
+    fn buffered_json_reads_the_same() {
+        // The API server may send an event's "object" before its "type", which makes serde buffer it.
+        let json = r#"{"ports": [{"port": 80}, {"port": "x"}, 5], "after": null}"#;
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::from_value::<Ports>(value).unwrap(), ports(json));
+    }
+}

@@ -1,0 +1,26 @@
+//! Which objects a part of Weft wants to see at all. How they are fetched is not here.
+
+/// Services and EndpointSlices with this label are another proxy's.
+pub(crate) const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The mark of headless Services and their EndpointSlices, which no proxy serves.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Which Services and EndpointSlices are seen. Other kinds are always seen whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// All of them. What DNS answers from.
+    Whole,
+    /// Only those that a service proxy serves: without the labels `service.kubernetes.io/service-proxy-name` and
+    /// `service.kubernetes.io/headless`, as kube-proxy selects them.
+    Proxied,
+}
+
+impl View {
+    /// The label selector that makes the API server send no more than this view.
+    pub(crate) fn selector(self) -> Option<String> {
+        match self {
+            View::Whole => None,
+            View::Proxied => Some(format!("!{SERVICE_PROXY_NAME},!{HEADLESS}")),
+        }
+    }
+}

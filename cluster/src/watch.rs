@@ -1,0 +1,108 @@
+//! The cluster, kept up to date: one [`Watch`] for all the kinds that a daemon needs.
+
+use std::future::pending;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+use weft_types::{ChangeSet, Kind, Snapshot};
+
+use crate::follow::follow;
+use crate::index::{Event, Index};
+use crate::view::View;
+use crate::wire;
+
+/// The shortest time between two change sets. A single change is given at once; only what follows on its heels,
+/// as in a rollout, is gathered.
+const GAP: Duration = Duration::from_millis(5);
+/// Events that wait while the daemon is busy. Beyond them, the connections to the API server fill and wait too.
+const BACKLOG: usize = 1024;
+
+/// A running watch of some kinds of object, and the snapshot that it keeps. Ends when it is dropped.
+///
+/// ```no_run
+/// # async fn example() -> weft_cluster::Result<()> {
+/// use weft_cluster::{View, Watch};
+/// use weft_types::Kind;
+///
+/// let client = weft_cluster::client(None).await?;
+/// let mut watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice]);
+/// loop {
+///     let changes = watch.next().await;
+///     println!("{} of {} Services changed", changes.services.len(), watch.snapshot().services().count());
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Watch {
+    index: Index,
+    events: Receiver<Event>,
+    /// When the last change set was given; none before the first.
+    given: Option<Instant>,
+    /// The tasks that follow the kinds. Dropping the set ends them.
+    _followers: JoinSet<()>,
+}
+
+impl Watch {
+    /// Starts to list and watch these kinds. Must be called within a tokio runtime with time and I/O.
+    ///
+    /// Does not wait for the API server and cannot fail: while the server is away or refuses, the watch says why in
+    /// the log and tries again with growing pauses.
+    pub fn start(client: Client, view: View, kinds: &[Kind]) -> Self {
+        let (sender, events) = mpsc::channel(BACKLOG);
+        let mut followers = JoinSet::new();
+        for &kind in kinds {
+            spawn(&mut followers, kind, client.clone(), view, sender.clone());
+        }
+        Watch { index: Index::new(kinds), events, given: None, _followers: followers }
+    }
+
+    /// Waits for the next changes and applies them to the snapshot.
+    ///
+    /// The first call returns once every kind has listed, even if the cluster is empty; later ones when something
+    /// changed. Nothing is lost if the future is dropped before it is ready (as in `select!`).
+    pub async fn next(&mut self) -> ChangeSet {
+        while !self.index.is_complete() || (self.given.is_some() && !self.index.has_changes()) {
+            self.receive().await;
+        }
+        while let Ok(event) = self.events.try_recv() {
+            self.take(event);
+        }
+        if let Some(given) = self.given {
+            while timeout_at(given + GAP, self.receive()).await.is_ok() {}
+        }
+        self.given = Some(Instant::now());
+        self.index.drain_changes()
+    }
+
+    /// The cluster as of the last change set that [`Watch::next`] gave.
+    pub fn snapshot(&self) -> &Snapshot {
+        self.index.snapshot()
+    }
+
+    async fn receive(&mut self) {
+        match self.events.recv().await {
+            Some(event) => self.take(event),
+            // No follower is left, so nothing will ever change.
+            None => pending().await,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        for object in self.index.take(event) {
+            warn!("left out: {object}");
+        }
+    }
+}
+
+fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, view: View, events: Sender<Event>) {
+    match kind {
+        Kind::Service => followers.spawn(follow::<wire::Service>(client, view, events)),
+        Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, view, events)),
+        Kind::Node => followers.spawn(follow::<wire::Node>(client, view, events)),
+        Kind::Namespace => followers.spawn(follow::<wire::Namespace>(client, view, events)),
+    };
+}

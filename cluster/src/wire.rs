@@ -1,0 +1,181 @@
+//! The objects of the Kubernetes API as they travel, trimmed to the fields that Weft reads. Everything else
+//! (managed fields, annotations, other labels) is read past and never held. What the fields mean is in `convert`.
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use weft_types::{Kind, Object};
+
+use crate::field::{Fault, Field};
+
+/// A kind of object that can be listed and watched.
+pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
+    /// The kind as the snapshot has it.
+    const KIND: Kind;
+    /// The collection's path at the API server, over all namespaces.
+    const PATH: &'static str;
+    /// Whether the label selector of a [`crate::View`] applies to this kind.
+    const VIEWED: bool;
+
+    /// The object's metadata.
+    fn metadata(&self) -> &Field<Metadata>;
+
+    /// What the object says; nothing if it is of no concern.
+    fn convert(self) -> Result<Option<Object>, Fault>;
+}
+
+/// `metadata` of any object.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Metadata {
+    pub(crate) namespace: Field<String>,
+    pub(crate) name: Field<String>,
+    pub(crate) resource_version: Field<String>,
+    pub(crate) labels: Field<Labels>,
+}
+
+/// The labels that Weft reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Labels {
+    #[serde(rename = "kubernetes.io/service-name")]
+    pub(crate) service_name: Field<String>,
+    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
+    pub(crate) service_proxy_name: Field<IgnoredAny>,
+    #[serde(rename = "service.kubernetes.io/headless")]
+    pub(crate) headless: Field<IgnoredAny>,
+}
+
+/// v1 Service
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Service {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) spec: Field<ServiceSpec>,
+}
+
+/// `spec` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ServiceSpec {
+    #[serde(rename = "type")]
+    pub(crate) type_: Field<String>,
+    #[serde(rename = "clusterIP")]
+    pub(crate) cluster_ip: Field<String>,
+    #[serde(rename = "clusterIPs")]
+    pub(crate) cluster_ips: Field<Vec<Field<String>>>,
+    pub(crate) external_name: Field<String>,
+    pub(crate) ports: Field<Vec<Field<ServicePort>>>,
+}
+
+/// One of `spec.ports` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ServicePort {
+    pub(crate) name: Field<String>,
+    pub(crate) protocol: Field<String>,
+    pub(crate) port: Field<u16>,
+    pub(crate) node_port: Field<u16>,
+}
+
+/// discovery.k8s.io/v1 EndpointSlice
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct EndpointSlice {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) address_type: Field<String>,
+    pub(crate) endpoints: Field<Vec<Field<Endpoint>>>,
+    pub(crate) ports: Field<Vec<Field<EndpointPort>>>,
+}
+
+/// One of `endpoints` of an EndpointSlice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Endpoint {
+    pub(crate) addresses: Field<Vec<Field<String>>>,
+    pub(crate) conditions: Field<EndpointConditions>,
+    pub(crate) hostname: Field<String>,
+    pub(crate) node_name: Field<String>,
+}
+
+/// `conditions` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EndpointConditions {
+    pub(crate) ready: Field<bool>,
+    pub(crate) serving: Field<bool>,
+    pub(crate) terminating: Field<bool>,
+}
+
+/// One of `ports` of an EndpointSlice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct EndpointPort {
+    pub(crate) name: Field<String>,
+    pub(crate) protocol: Field<String>,
+    pub(crate) port: Field<u16>,
+}
+
+/// v1 Node
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Node {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) spec: Field<NodeSpec>,
+    pub(crate) status: Field<NodeStatus>,
+}
+
+/// `spec` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pub(crate) pod_cidr: Field<String>,
+    #[serde(rename = "podCIDRs")]
+    pub(crate) pod_cidrs: Field<Vec<Field<String>>>,
+}
+
+/// `status` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatus {
+    pub(crate) addresses: Field<Vec<Field<NodeAddress>>>,
+}
+
+/// One of `status.addresses` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeAddress {
+    #[serde(rename = "type")]
+    pub(crate) type_: Field<String>,
+    pub(crate) address: Field<String>,
+}
+
+/// v1 Namespace
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Namespace {
+    pub(crate) metadata: Field<Metadata>,
+}
+
+/// A list of objects, or one page of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub(crate) struct List<W> {
+    pub(crate) metadata: ListMetadata,
+    pub(crate) items: Field<Vec<Field<W>>>,
+}
+
+/// `metadata` of a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ListMetadata {
+    pub(crate) resource_version: Field<String>,
+    #[serde(rename = "continue")]
+    pub(crate) continue_: Field<String>,
+}
+
+impl<W> Default for List<W> {
+    fn default() -> Self {
+        List { metadata: ListMetadata::default(), items: Field::Absent }
+    }
+}
