@@ -1,1 +1,198 @@
-//! Network namespaces.
+//! Network namespaces: open, create, enter. Enters only on threads of its own, so that no `?` and no panic can leave
+//! a caller's thread in the wrong namespace.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use crate::{Error, Result};
+
+/// The namespace of the calling thread. `/proc/self` is that of the main thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// The magic number of the filesystem that namespace files are on (linux/magic.h).
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// A network namespace. It lives at least as long as this value does.
+#[derive(Debug)]
+pub struct Namespace {
+    file: File,
+    path: PathBuf,
+}
+
+impl Namespace {
+    /// Opens the namespace whose file is at `path`, for instance `/run/netns/blue` or `/proc/17/ns/net`.
+    ///
+    /// # Errors
+    /// Where nothing is there ([`Error::is_missing`]), or something that is no namespace.
+    pub fn open(path: impl AsRef<Path>) -> Result<Namespace> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(failed("open", path))?;
+        // A file left over from a namespace that was unmounted opens well, but is an ordinary file.
+        let kind = fstatfs(&file).map_err(|errno| failed("examine", path)(errno.into()))?.filesystem_type();
+        if kind != NSFS_MAGIC {
+            return Err(failed("open", path)(io::Error::other("the file is no namespace")));
+        }
+        Ok(Namespace { file, path: path.to_owned() })
+    }
+
+    /// The calling thread's own namespace.
+    pub fn current() -> Result<Namespace> {
+        Namespace::open(OWN)
+    }
+
+    /// Makes a namespace and pins it to a new file at `path`, as `ip netns add` does. It stays until
+    /// [`Namespace::remove`].
+    ///
+    /// # Errors
+    /// Where the file exists already; where making, mounting or opening fails, and then no file stays.
+    pub fn create(path: impl AsRef<Path>) -> Result<Namespace> {
+        let path = path.as_ref();
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed("create", path))?;
+        }
+        File::create_new(path).map_err(failed("create", path))?;
+        let pinned = on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("create", path)(errno.into()))?;
+            mount(Some(OWN), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(|errno| failed("mount", path)(errno.into()))
+        });
+        pinned.and_then(|()| Namespace::open(path)).inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = Namespace::remove(path);
+        })
+    }
+
+    /// Makes a namespace that is pinned to no file and is gone when this value is: for tests above all. Its path
+    /// leads through this process's descriptor, so that child processes can open it as long as this one lives.
+    pub fn temporary() -> Result<Namespace> {
+        let own = Path::new(OWN);
+        let file = on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("create", own)(errno.into()))?;
+            File::open(own).map_err(failed("open", own))
+        })?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into();
+        Ok(Namespace { file, path })
+    }
+
+    /// Unmounts and deletes a namespace's file. The namespace itself lives on while something is in it.
+    ///
+    /// # Errors
+    /// Where the file is not there, or is not a mount of this mount namespace and not deletable.
+    pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        // A file on which nothing is mounted any more is to be deleted all the same.
+        let unmounted = umount2(path, MntFlags::MNT_DETACH);
+        match fs::remove_file(path) {
+            Ok(()) => Ok(()),
+            Err(source) => {
+                let source = unmounted.err().map_or(source, io::Error::from);
+                Err(failed("remove", path)(source))
+            }
+        }
+    }
+
+    /// The file by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both are the same namespace, by whatever file they were opened.
+    pub fn is(&self, other: &Namespace) -> Result<bool> {
+        let identity = |namespace: &Namespace| {
+            let data = namespace.file.metadata().map_err(failed("examine", &namespace.path))?;
+            Ok((data.dev(), data.ino()))
+        };
+        Ok(identity(self)? == identity(other)?)
+    }
+
+    /// Runs `work` inside the namespace, on a thread that ends with it. Sockets that it opens stay in the namespace;
+    /// `/proc/sys/net` is the namespace's own while it runs.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered. What `work` returns is passed on; its panic too.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        on_own_thread(|| {
+            setns(&self.file, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| failed("enter", &self.path)(errno.into()))?;
+            Ok(work())
+        })
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Namespace { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inode() -> u64 {
+        fs::metadata(OWN).unwrap().ino()
+    }
+
+    #[test]
+    fn work_runs_inside_and_the_caller_stays_outside() {
+        let outside = inode();
+        let namespace = Namespace::temporary().unwrap();
+        let inside = namespace.run(inode).unwrap();
+        assert_ne!(inside, outside);
+        assert_eq!(inode(), outside);
+    }
+
+    #[test]
+    fn a_panic_inside_reaches_the_caller_who_is_still_outside() {
+        let outside = inode();
+        let namespace = Namespace::temporary().unwrap();
+        let caught = std::panic::catch_unwind(|| namespace.run(|| panic!("inside")));
+        assert!(caught.is_err());
+        assert_eq!(inode(), outside);
+    }
+
+    #[test]
+    fn a_pinned_namespace_opens_by_its_file_until_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/blue");
+        let created = Namespace::create(&path).unwrap();
+        assert!(Namespace::open(&path).unwrap().is(&created).unwrap());
+        assert!(!Namespace::current().unwrap().is(&created).unwrap());
+        assert!(Namespace::create(&path).is_err(), "a second of the same name");
+        Namespace::remove(&path).unwrap();
+        assert!(Namespace::open(&path).unwrap_err().is_missing());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_temporary_namespace_opens_by_its_path() {
+        let namespace = Namespace::temporary().unwrap();
+        assert!(Namespace::open(namespace.path()).unwrap().is(&namespace).unwrap());
+    }
+
+    #[test]
+    fn an_ordinary_file_is_no_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stale");
+        File::create(&path).unwrap();
+        let error = Namespace::open(&path).unwrap_err();
+        assert!(error.to_string().ends_with("the file is no namespace"), "{error}");
+    }
+}

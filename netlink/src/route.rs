@@ -1,1 +1,60 @@
-//! rtnetlink: links, addresses, routes, neighbours.
+//! rtnetlink: links, addresses, routes and neighbours of one network namespace. Which of them there should be is not
+//! decided here.
+
+mod address;
+mod link;
+mod mac;
+mod neighbour;
+mod path;
+
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::net::IpAddr;
+
+use crate::{Error, Frame, Protocol, Request, Result, Socket};
+
+pub use address::Address;
+pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd};
+pub use mac::{InvalidMac, Mac};
+pub use neighbour::Neighbour;
+pub use path::{Path, PathFilter};
+
+/// A blocking rtnetlink client for one network namespace: the one in which it was opened.
+#[derive(Debug)]
+pub struct Route {
+    socket: Socket,
+}
+
+impl Route {
+    /// Opens a client in the calling thread's network namespace. For another one:
+    /// `namespace.run(Route::open)`.
+    pub fn open() -> Result<Route> {
+        let mut socket = Socket::open(Protocol::Route)?;
+        // The kernel then filters dumps itself, and refuses what it would otherwise ignore.
+        socket.set_strict_checks()?;
+        Ok(Route { socket })
+    }
+
+    fn ask(&mut self, message: &RouteNetlinkMessage, flags: u16) -> Result<()> {
+        self.socket.request(Request::new(message, flags))
+    }
+
+    fn get(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+        self.socket.query(Request::new(message, 0), parse)
+    }
+
+    fn dump(&mut self, message: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+        self.socket.dump(Request::new(message, 0), parse)
+    }
+}
+
+fn parse(frame: Frame<'_>) -> Result<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = frame.kind;
+    RouteNetlinkMessage::deserialize(&header, frame.payload)
+        .map_err(|error| Error::Malformed(error.to_string()))
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}

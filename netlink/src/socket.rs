@@ -158,6 +158,11 @@ impl Socket {
         if refusals.is_empty() { Ok(answers) } else { Err(Error::Batch(refusals)) }
     }
 
+    /// Makes the kernel check and obey every field of a request for a dump (NETLINK_GET_STRICT_CHK): filters count.
+    pub fn set_strict_checks(&mut self) -> Result<()> {
+        self.inner.set_netlink_get_strict_chk(true).map_err(failed("ask for strict checks on"))
+    }
+
     /// Subscribes to a multicast group, by its number (not a bit mask).
     pub fn join(&mut self, group: u32) -> Result<()> {
         self.inner.add_membership(group).map_err(failed("join a multicast group on"))

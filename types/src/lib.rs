@@ -4,6 +4,7 @@
 //! Nothing here does I/O, spawns a task or knows the Kubernetes client. A value of one of these types is
 //! valid by construction: parsing happens once, at the edge (`weft-cluster`, `weft-cni`).
 
+pub mod cni;
 mod endpoint;
 mod family;
 mod name;

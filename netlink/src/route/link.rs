@@ -1,0 +1,298 @@
+//! Links: network interfaces, bridges and their ports, veth pairs.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+
+use super::{Mac, Route};
+use crate::{Error, Result};
+
+/// A network interface as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The interface index.
+    pub index: u32,
+    /// The interface name.
+    pub name: String,
+    /// The driver's name where it has one: `bridge`, `veth`, ...
+    pub kind: Option<String>,
+    /// The Ethernet address; none for interfaces without one.
+    pub mac: Option<Mac>,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// The index of the bridge (or other device) that it is a port of.
+    pub master: Option<u32>,
+    /// The index of the interface it is tied to, such as a veth's other end, in that one's own namespace.
+    pub peer: Option<u32>,
+}
+
+/// A bridge to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// The interface name.
+    pub name: String,
+    /// The Ethernet address. Given one, the bridge keeps it whatever ports come and go.
+    pub mac: Option<Mac>,
+    /// The largest packet, in bytes; the kernel's choice where none is given.
+    pub mtu: Option<u32>,
+}
+
+/// A veth pair to be made: `near` in the client's namespace, `far` in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Veth {
+    /// The end in the namespace of the client.
+    pub near: VethEnd,
+    /// Whether to set the near end up at once. The kernel cannot do that for the far end, which is born first.
+    pub near_up: bool,
+    /// The index of the bridge that the near end becomes a port of.
+    pub master: Option<u32>,
+    /// The end in the other namespace.
+    pub far: VethEnd,
+}
+
+/// One end of a veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VethEnd {
+    /// The interface name.
+    pub name: String,
+    /// The Ethernet address; the kernel's choice where none is given.
+    pub mac: Option<Mac>,
+    /// The largest packet, in bytes; the kernel's choice where none is given.
+    pub mtu: Option<u32>,
+}
+
+/// A change of an interface: what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkChange {
+    /// Administratively up or down.
+    pub up: Option<bool>,
+    /// The Ethernet address.
+    pub mac: Option<Mac>,
+    /// The largest packet, in bytes.
+    pub mtu: Option<u32>,
+    /// The index of the bridge that it becomes a port of; 0 for none.
+    pub master: Option<u32>,
+    /// Receive what is meant for others too.
+    pub promiscuous: Option<bool>,
+}
+
+/// How a bridge treats one of its ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Send frames back out of the port that they came in by.
+    pub hairpin: bool,
+    /// Exchange frames with ports that are not isolated only.
+    pub isolated: bool,
+}
+
+impl Route {
+    /// One interface, by its name.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn link(&mut self, name: &str) -> Result<Link> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.get_link(message).map_err(|error| error.during(format!("find link {name}")))
+    }
+
+    /// One interface, by its name; `None` where there is none.
+    pub fn find_link(&mut self, name: &str) -> Result<Option<Link>> {
+        match self.link(name) {
+            Ok(link) => Ok(Some(link)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One interface, by its index.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Link> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.get_link(message).map_err(|error| error.during(format!("find link #{index}")))
+    }
+
+    /// All interfaces.
+    pub fn links(&mut self) -> Result<Vec<Link>> {
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.dump(&message).map_err(|error| error.during("list links"))?;
+        Ok(answers.into_iter().filter_map(link).collect())
+    }
+
+    /// Makes a bridge. It is down at first.
+    ///
+    /// # Errors
+    /// EEXIST where an interface of that name exists.
+    pub fn add_bridge(&mut self, bridge: &Bridge) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = named(&bridge.name, bridge.mac, bridge.mtu);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| error.during(format!("create bridge {}", bridge.name)))
+    }
+
+    /// Makes a veth pair whose far end is born in the namespace `far`: it never shows in this one.
+    ///
+    /// # Errors
+    /// EEXIST where either name is taken in its namespace.
+    pub fn add_veth(&mut self, veth: &Veth, far: BorrowedFd<'_>) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = named(&veth.far.name, veth.far.mac, veth.far.mtu);
+        peer.attributes.push(LinkAttribute::NetNsFd(far.as_raw_fd()));
+
+        let mut message = LinkMessage::default();
+        message.header.flags.set(LinkFlags::Up, veth.near_up);
+        message.header.change_mask |= LinkFlags::Up;
+        message.attributes = named(&veth.near.name, veth.near.mac, veth.near.mtu);
+        message.attributes.extend(veth.master.map(LinkAttribute::Controller));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
+            error.during(format!("create veth pair {} and {}", veth.near.name, veth.far.name))
+        })
+    }
+
+    /// Changes an interface.
+    pub fn change_link(&mut self, index: u32, change: &LinkChange) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        for (flag, wanted) in [(LinkFlags::Up, change.up), (LinkFlags::Promisc, change.promiscuous)] {
+            if let Some(wanted) = wanted {
+                message.header.change_mask |= flag;
+                message.header.flags.set(flag, wanted);
+            }
+        }
+        message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(change.master.map(LinkAttribute::Controller));
+        self.ask(&RouteNetlinkMessage::SetLink(message), 0)
+            .map_err(|error| error.during(format!("change link #{index} ({change:?})")))
+    }
+
+    /// Says how a bridge treats its port.
+    pub fn set_bridge_port(&mut self, index: u32, port: BridgePort) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let settings =
+            vec![InfoBridgePort::HairpinMode(port.hairpin), InfoBridgePort::Isolated(port.isolated)];
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
+        ]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), 0)
+            .map_err(|error| error.during(format!("set up bridge port #{index} ({port:?})")))
+    }
+
+    /// How a bridge treats its port; `None` where that interface is no bridge port.
+    pub fn bridge_port(&mut self, index: u32) -> Result<Option<BridgePort>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let answers = self
+            .get(&RouteNetlinkMessage::GetLink(message))
+            .map_err(|error| error.during(format!("read bridge port #{index}")))?;
+        Ok(answers.iter().find_map(bridge_port))
+    }
+
+    /// Deletes an interface; of a veth pair, both ends go.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn delete_link(&mut self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.ask(&RouteNetlinkMessage::DelLink(message), 0)
+            .map_err(|error| error.during(format!("delete link #{index}")))
+    }
+
+    /// Deletes an interface by its name, in one request.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn delete_link_named(&mut self, name: &str) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.ask(&RouteNetlinkMessage::DelLink(message), 0)
+            .map_err(|error| error.during(format!("delete link {name}")))
+    }
+
+    fn get_link(&mut self, message: LinkMessage) -> Result<Link> {
+        let answers = self.get(&RouteNetlinkMessage::GetLink(message))?;
+        answers.into_iter().find_map(link).ok_or_else(|| Error::Missing("link".into()))
+    }
+}
+
+impl Link {
+    /// Whether an error says that the name of a link to be made is taken.
+    pub fn exists(error: &Error) -> bool {
+        error.errno() == Some(Errno::EEXIST)
+    }
+}
+
+fn named(name: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkAttribute> {
+    let mut attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(mtu.map(LinkAttribute::Mtu));
+    attributes
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: None,
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        master: None,
+        peer: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.peer = Some(index),
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+fn bridge_port(message: &RouteNetlinkMessage) -> Option<BridgePort> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let infos = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let settings = infos.iter().find_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
+        _ => None,
+    })?;
+    Some(BridgePort {
+        hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
+        isolated: settings.contains(&InfoBridgePort::Isolated(true)),
+    })
+}

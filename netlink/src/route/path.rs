@@ -1,0 +1,253 @@
+//! Entries of the routing tables. They are called paths here because [`Route`] is the client, after its protocol.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
+};
+
+use super::{Route, family};
+use crate::Result;
+
+/// A unicast route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path {
+    /// Where it leads; `0.0.0.0/0` or `::/0` is the default route.
+    pub destination: IpNetwork,
+    /// The next hop; none where the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The index of the interface. May be left out of a request where a gateway tells it.
+    pub link: Option<u32>,
+    /// Believe that the gateway is on the link even though no address of the link says so.
+    pub onlink: bool,
+    /// The source address that this host's own packets take.
+    pub source: Option<IpAddr>,
+    /// The preference among routes to the same destination, the lowest first; the kernel's default is 0 for IPv4 and
+    /// 1024 for IPv6.
+    pub metric: Option<u32>,
+    /// The routing table; 254 is the main one.
+    pub table: u32,
+    /// Whose route it is (`proto` in `ip route`, /etc/iproute2/rt_protos): 2 is the kernel's, 4 an
+    /// administrator's; a program tags its own with a number of its own.
+    pub protocol: u8,
+    /// The largest packet on this route, in bytes, where it is not the link's.
+    pub mtu: Option<u32>,
+    /// The segment size to announce to TCP peers, in bytes.
+    pub advmss: Option<u32>,
+}
+
+/// Which routes to list. The kernel does the filtering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathFilter {
+    /// Only those of this table.
+    pub table: u32,
+    /// Only those tagged with this number.
+    pub protocol: Option<u8>,
+    /// Only those through this interface.
+    pub link: Option<u32>,
+}
+
+impl Default for PathFilter {
+    fn default() -> Self {
+        PathFilter { table: Path::MAIN_TABLE, protocol: None, link: None }
+    }
+}
+
+impl Path {
+    /// The number of the main routing table.
+    pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+    /// The protocol number of routes that the machine's administrator set.
+    pub const STATIC: u8 = 4;
+
+    /// A route in the main table, static, with neither gateway nor interface yet.
+    pub fn to(destination: IpNetwork) -> Path {
+        Path {
+            destination,
+            gateway: None,
+            link: None,
+            onlink: false,
+            source: None,
+            metric: None,
+            table: Path::MAIN_TABLE,
+            protocol: Path::STATIC,
+            mtu: None,
+            advmss: None,
+        }
+    }
+
+    /// The default route of the family of `gateway`, through it.
+    pub fn default_via(gateway: IpAddr) -> Path {
+        let any = match gateway {
+            IpAddr::V4(_) => IpNetwork::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => IpNetwork::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        let destination = IpNetwork::new(any.ip(), 0).unwrap_or(any);
+        Path { gateway: Some(gateway), ..Path::to(destination) }
+    }
+}
+
+/// As `ip route` has it, the interface by its index.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.destination.prefix() {
+            0 => f.write_str("default")?,
+            _ => write!(f, "{}", self.destination)?,
+        }
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        if let Some(link) = self.link {
+            write!(f, " dev #{link}")?;
+        }
+        if self.onlink {
+            f.write_str(" onlink")?;
+        }
+        Ok(())
+    }
+}
+
+impl Route {
+    /// The unicast routes of one table, both families. Those with several next hops show none of them.
+    pub fn paths(&mut self, filter: PathFilter) -> Result<Vec<Path>> {
+        let mut paths = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let message = RouteNetlinkMessage::GetRoute(filter_message(filter, family));
+            let answers = match self.dump(&message) {
+                Ok(answers) => answers,
+                // The kernel says so of a table that no route was ever put in.
+                Err(error) if error.is_missing() => continue,
+                Err(error) => return Err(error.during(format!("list routes ({filter:?})"))),
+            };
+            paths.extend(answers.iter().filter_map(path).filter(|path| filter.matches(path)));
+        }
+        Ok(paths)
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// EEXIST where the table has one to that destination with that metric.
+    pub fn add_path(&mut self, path: &Path) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::NewRoute(encode(path)), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| error.during(format!("add route {path}")))
+    }
+
+    /// Adds a route in the place of one to the same destination with the same metric, if there is one.
+    pub fn replace_path(&mut self, path: &Path) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::NewRoute(encode(path)), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|error| error.during(format!("replace route {path}")))
+    }
+
+    /// Deletes a route. What is `None` in `path` matches any.
+    ///
+    /// # Errors
+    /// [`crate::Error::is_missing`] where there is none.
+    pub fn delete_path(&mut self, path: &Path) -> Result<()> {
+        let mut message = encode(path);
+        // Any scope: the kernel gives routes without a gateway a narrower one.
+        message.header.scope = RouteScope::NoWhere;
+        self.ask(&RouteNetlinkMessage::DelRoute(message), 0)
+            .map_err(|error| error.during(format!("delete route {path}")))
+    }
+}
+
+impl PathFilter {
+    fn matches(&self, path: &Path) -> bool {
+        self.table == path.table
+            && self.protocol.is_none_or(|protocol| protocol == path.protocol)
+            && self.link.is_none_or(|link| Some(link) == path.link)
+    }
+}
+
+fn filter_message(filter: PathFilter, family: AddressFamily) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.kind = RouteType::Unicast;
+    message.header.protocol = filter.protocol.unwrap_or_default().into();
+    message.attributes.push(RouteAttribute::Table(filter.table));
+    message.attributes.extend(filter.link.map(RouteAttribute::Oif));
+    message
+}
+
+fn encode(path: &Path) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = family(path.destination.ip());
+    header.destination_prefix_length = path.destination.prefix();
+    header.kind = RouteType::Unicast;
+    header.protocol = RouteProtocol::from(path.protocol);
+    // An IPv4 route without a gateway leads to the link itself (ip-route(8): scope link).
+    let direct = path.gateway.is_none() && path.destination.is_ipv4();
+    header.scope = if direct { RouteScope::Link } else { RouteScope::Universe };
+    header.flags.set(RouteFlags::Onlink, path.onlink);
+
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(path.destination.network().into()));
+    attributes.push(RouteAttribute::Table(path.table));
+    attributes.extend(path.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    attributes.extend(path.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    attributes.extend(path.link.map(RouteAttribute::Oif));
+    attributes.extend(path.metric.map(RouteAttribute::Priority));
+    let metrics: Vec<RouteMetric> = [path.mtu.map(RouteMetric::Mtu), path.advmss.map(RouteMetric::Advmss)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+fn path(message: &RouteNetlinkMessage) -> Option<Path> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    let any: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut path = Path::to(IpNetwork::new(any, header.destination_prefix_length).ok()?);
+    path.protocol = header.protocol.into();
+    path.table = header.table.into();
+    path.onlink = header.flags.contains(RouteFlags::Onlink);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(destination) => {
+                path.destination =
+                    IpNetwork::new(address(destination)?, header.destination_prefix_length).ok()?;
+            }
+            RouteAttribute::Gateway(gateway) => path.gateway = address(gateway),
+            RouteAttribute::PrefSource(source) => path.source = address(source),
+            RouteAttribute::Oif(link) => path.link = Some(*link),
+            RouteAttribute::Priority(metric) => path.metric = Some(*metric),
+            RouteAttribute::Table(table) => path.table = *table,
+            RouteAttribute::Metrics(metrics) => apply_metrics(&mut path, metrics),
+            _ => {}
+        }
+    }
+    Some(path)
+}
+
+fn apply_metrics(path: &mut Path, metrics: &[RouteMetric]) {
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(mtu) => path.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => path.advmss = Some(*advmss),
+            _ => {}
+        }
+    }
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

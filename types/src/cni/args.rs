@@ -1,0 +1,94 @@
+//! `CNI_ARGS`: `KEY=VALUE;KEY=VALUE`, from runtimes that know no capability arguments (SPEC section 2).
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+/// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_NAME`, ...) are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Args {
+    /// `IP`: an address asked for.
+    pub ip: Option<IpAddr>,
+    /// `MAC`: the container interface's Ethernet address, as written.
+    pub mac: Option<String>,
+}
+
+/// What is wrong with `CNI_ARGS`.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum InvalidArgs {
+    /// A part without exactly one `=`.
+    #[error("CNI_ARGS: {0:?} is not of the form KEY=VALUE")]
+    NotAPair(String),
+    /// A value that cannot be what its key says.
+    #[error("CNI_ARGS: {key}={value} is not valid")]
+    Value {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Keys that no plugin knows, without `IgnoreUnknown=1`.
+    #[error("CNI_ARGS: unknown keys {}; IgnoreUnknown=1 would let them pass", .0.join(", "))]
+    Unknown(Vec<String>),
+}
+
+impl Args {
+    /// Parses the variable's value. Keys are case-sensitive; of a key given twice the last counts.
+    pub fn parse(text: &str) -> Result<Args, InvalidArgs> {
+        let mut args = Args::default();
+        let mut unknown = Vec::new();
+        let mut ignore_unknown = false;
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair
+                .split_once('=')
+                .filter(|(_, value)| !value.contains('='))
+                .ok_or_else(|| InvalidArgs::NotAPair(pair.to_owned()))?;
+            let invalid = || InvalidArgs::Value { key: key.to_owned(), value: value.to_owned() };
+            match key {
+                "IgnoreUnknown" => ignore_unknown = boolean(value).ok_or_else(invalid)?,
+                "IP" => args.ip = Some(value.parse().map_err(|_| invalid())?),
+                "MAC" => args.mac = Some(value.to_owned()),
+                // host-local has it, and takes no notice of it.
+                "GATEWAY" => {}
+                _ => unknown.push(key.to_owned()),
+            }
+        }
+        if unknown.is_empty() || ignore_unknown { Ok(args) } else { Err(InvalidArgs::Unknown(unknown)) }
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_keys_are_read_and_containerds_are_ignored() {
+        let args = Args::parse("IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.1.0.9;MAC=0a:58:0a:01:00:09").unwrap();
+        assert_eq!(args.ip, Some("10.1.0.9".parse().unwrap()));
+        assert_eq!(args.mac.as_deref(), Some("0a:58:0a:01:00:09"));
+        assert_eq!(Args::parse(""), Ok(Args::default()));
+    }
+
+    #[test]
+    fn unknown_keys_are_an_error_that_names_all_of_them() {
+        let expected = InvalidArgs::Unknown(vec!["A".into(), "ip".into()]);
+        assert_eq!(Args::parse("A=1;ip=10.0.0.1"), Err(expected.clone()));
+        assert_eq!(Args::parse("A=1;ip=10.0.0.1;IgnoreUnknown=false"), Err(expected));
+    }
+
+    #[test]
+    fn malformed_pairs_and_values() {
+        for text in ["IP", "IP=1=2", "IP=10.0.0"] {
+            assert!(Args::parse(text).is_err(), "{text}");
+        }
+        assert!(Args::parse("IgnoreUnknown=maybe").is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! Network configurations: what an administrator (or Weft's agent) writes into net.d, and what the runtime hands to
+//! a plugin on standard input (SPEC sections 1 and 3). Keys that are not listed here are tolerated everywhere.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Dns, Route};
+
+/// A network configuration list: a `*.conflist` file (SPEC section 1, "Configuration format").
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkList {
+    /// The protocol version of the list and of the calls made for it.
+    pub cni_version: String,
+    /// The versions of which a runtime may choose the newest that it knows (from 1.1.0); may be empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cni_versions: Vec<String>,
+    /// The network's name, unique on a host.
+    pub name: String,
+    /// Runtimes must not call CHECK.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub disable_check: bool,
+    /// Runtimes must not call GC.
+    #[serde(rename = "disableGC", default, skip_serializing_if = "is_false")]
+    pub disable_gc: bool,
+    /// The plugins to call, in this order for ADD.
+    pub plugins: Vec<Plugin>,
+}
+
+/// A plugin of a list, as Weft writes its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plugin {
+    /// The name of the plugin's program: `weft-cni`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The capabilities for which the plugin takes arguments at run time: `portMappings`, `mac`, `ips`, ...
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub capabilities: BTreeMap<String, bool>,
+    /// How the bridge is to be.
+    #[serde(flatten)]
+    pub bridge: BridgeOptions,
+    /// Where the addresses come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
+}
+
+/// The options of the bridge plugin, with the names and meanings of the reference `bridge` plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BridgeOptions {
+    /// The bridge's interface name; `cni0` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// Give the bridge the gateway's address, so that the host routes for the containers.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_gateway: bool,
+    /// The same, and make it the containers' default route.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_default_gateway: bool,
+    /// Replace another address that the bridge may have.
+    #[serde(skip_serializing_if = "is_false")]
+    pub force_address: bool,
+    /// Masquerade what leaves the network.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ip_masq: bool,
+    /// The largest packet, in bytes; where it is 0 or missing, the kernel's choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Let the bridge send frames back out of the port that they came in by.
+    #[serde(skip_serializing_if = "is_false")]
+    pub hairpin_mode: bool,
+    /// Let the bridge receive all frames.
+    #[serde(skip_serializing_if = "is_false")]
+    pub promisc_mode: bool,
+    /// Let the bridge forward nothing between containers. With a gateway the host then routes between them, so
+    /// that Services and policies apply; without one they cannot reach each other at all.
+    #[serde(skip_serializing_if = "is_false")]
+    pub port_isolation: bool,
+    /// The containers' VLAN, 0 for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// VLANs that containers may tag frames with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan_trunk: Option<Value>,
+    /// Keep the bridge's default VLAN on the port too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preserve_default_vlan: Option<bool>,
+    /// Drop frames from other Ethernet addresses than the container's.
+    #[serde(skip_serializing_if = "is_false")]
+    pub macspoofchk: bool,
+    /// Wait for duplicate address detection (IPv6).
+    #[serde(skip_serializing_if = "is_false")]
+    pub enabledad: bool,
+    /// Leave the container's interface down.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disable_container_interface: bool,
+    /// Name resolution to pass on, where IPAM says nothing about it.
+    #[serde(skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
+}
+
+/// The `ipam` section of Weft's IPAM and of the reference `host-local`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ipam {
+    /// The name of the IPAM plugin's program: `weft-ipam` or `host-local`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Sets of ranges: a container gets one address out of each set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Vec<Range>>,
+    /// The one range of old configurations, which goes before `ranges`: its subnet. As in [`Range`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<IpNetwork>,
+    /// The old range's first address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_start: Option<IpAddr>,
+    /// The old range's last address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_end: Option<IpAddr>,
+    /// The old range's gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// Routes to set in containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// The folder that holds the networks' reservations; `/var/lib/cni/networks` where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// A file in the form of resolv.conf(5) to take name resolution from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolv_conf: Option<PathBuf>,
+}
+
+/// A range of addresses within a subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Range {
+    /// The subnet; its host bits must be zero.
+    pub subnet: IpNetwork,
+    /// The first address to give; where there is none, the subnet's first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range_start: Option<IpAddr>,
+    /// The last address to give; where there is none, the subnet's last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range_end: Option<IpAddr>,
+    /// The gateway, never given to a container; where there is none, the subnet's first address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+impl Range {
+    /// The whole of a subnet, with its first address as the gateway.
+    pub fn of(subnet: IpNetwork) -> Range {
+        Range { subnet, range_start: None, range_end: None, gateway: None }
+    }
+}
+
+impl Ipam {
+    /// The one range of an old configuration, if this is one.
+    pub fn old_range(&self) -> Option<Range> {
+        self.subnet.map(|subnet| Range {
+            subnet,
+            range_start: self.range_start,
+            range_end: self.range_end,
+            gateway: self.gateway,
+        })
+    }
+}
+
+/// What every plugin finds on standard input, apart from its own options (SPEC section 3, "Deriving execution
+/// configuration").
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Network {
+    /// The protocol version; none means 0.1.0.
+    pub cni_version: Option<String>,
+    /// The network's name.
+    pub name: Option<String>,
+    /// The IPAM plugin's section, whichever plugin that is.
+    pub ipam: Option<Value>,
+    /// Capability arguments.
+    pub runtime_config: RuntimeConfig,
+    /// Arguments of old runtimes.
+    pub args: DelegateArgs,
+    /// The result of the plugin before this one in the list, or of ADD.
+    pub prev_result: Option<Value>,
+    /// GC: the attachments that the runtime still knows.
+    #[serde(rename = "cni.dev/valid-attachments")]
+    pub valid_attachments: Vec<ValidAttachment>,
+}
+
+/// Capability arguments that Weft's plugins take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeConfig {
+    /// `mac`: the container interface's Ethernet address.
+    pub mac: Option<String>,
+    /// `ips`: addresses asked for, with or without a prefix.
+    pub ips: Vec<String>,
+    /// `ipRanges`: ranges that go before the configured ones.
+    pub ip_ranges: Vec<Vec<Range>>,
+}
+
+/// The `args` section.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DelegateArgs {
+    /// The protocol's own part of it.
+    pub cni: CniArgs,
+}
+
+/// `args.cni`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CniArgs {
+    /// The container interface's Ethernet address.
+    pub mac: Option<String>,
+    /// Addresses asked for, with or without a prefix.
+    pub ips: Vec<String>,
+}
+
+/// An attachment that GC must leave alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ValidAttachment {
+    /// The container's id.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// The interface's name inside the container.
+    pub ifname: String,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list() -> NetworkList {
+        let ipam = Ipam {
+            kind: "weft-ipam".into(),
+            ranges: vec![vec![Range::of("10.244.1.0/24".parse().unwrap())]],
+            ..Ipam::default()
+        };
+        let bridge = BridgeOptions {
+            bridge: Some("cni0".into()),
+            is_default_gateway: true,
+            port_isolation: true,
+            ..BridgeOptions::default()
+        };
+        let plugin = Plugin { kind: "weft-cni".into(), bridge, ipam: Some(ipam), ..Plugin::default() };
+        NetworkList {
+            cni_version: "1.0.0".into(),
+            name: "weft".into(),
+            plugins: vec![plugin],
+            ..NetworkList::default()
+        }
+    }
+
+    #[test]
+    fn a_list_is_written_with_the_keys_of_the_specification_and_nothing_else() {
+        let expected = json!({
+            "cniVersion": "1.0.0",
+            "name": "weft",
+            "plugins": [{
+                "type": "weft-cni",
+                "bridge": "cni0",
+                "isDefaultGateway": true,
+                "portIsolation": true,
+                "ipam": {"type": "weft-ipam", "ranges": [[{"subnet": "10.244.1.0/24"}]]},
+            }],
+        });
+        assert_eq!(serde_json::to_value(list()).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<NetworkList>(expected).unwrap(), list());
+    }
+
+    #[test]
+    fn unknown_keys_are_tolerated() {
+        let network: Network = serde_json::from_value(json!({
+            "cniVersion": "1.1.0", "name": "n", "type": "weft-cni", "fancy": [1],
+            "runtimeConfig": {"portMappings": [], "mac": "0a:58:0a:01:00:02"},
+            "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0", "more": 1}],
+            "ipam": {"type": "whereabouts", "range": "10.0.0.0/8"},
+        }))
+        .unwrap();
+        assert_eq!(network.runtime_config.mac.as_deref(), Some("0a:58:0a:01:00:02"));
+        assert_eq!(network.valid_attachments[0].container_id, "c1");
+    }
+
+    #[test]
+    fn an_old_flat_range_stands_beside_ranges() {
+        let ipam: Ipam = serde_json::from_value(json!({
+            "type": "host-local", "subnet": "10.1.0.0/16", "rangeStart": "10.1.0.9",
+            "ranges": [[{"subnet": "10.2.0.0/16", "gateway": "10.2.0.254"}]],
+            "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/tmp/x",
+        }))
+        .unwrap();
+        let flat = ipam.old_range().unwrap();
+        assert_eq!(
+            (flat.subnet.to_string(), flat.range_start),
+            ("10.1.0.0/16".into(), "10.1.0.9".parse().ok())
+        );
+        assert_eq!(ipam.ranges[0][0].gateway, "10.2.0.254".parse().ok());
+    }
+}
