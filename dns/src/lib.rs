@@ -1,1 +1,22 @@
-//! placeholder
+//! The cluster DNS server: a zone compiled from the cluster's snapshot, and the daemon around it.
+//!
+//! In the middle, without I/O: [`zone`] (what the cluster's names are), [`answer`] and [`chase`] (question ->
+//! answer, pure functions), [`message`] (datagram -> question, answer -> datagram) and the cache. At the ends:
+//! the sockets, the upstreams and the HTTP endpoints. Nothing here watches the cluster (`weft-cluster` does)
+//! and nothing decides how packets reach the server.
+
+pub mod answer;
+pub mod chase;
+pub mod daemon;
+pub mod error;
+pub mod feed;
+pub mod forward;
+pub mod handler;
+pub mod http;
+pub mod message;
+pub mod metrics;
+pub mod name;
+pub mod options;
+pub mod records;
+pub mod server;
+pub mod zone;

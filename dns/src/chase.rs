@@ -1,0 +1,37 @@
+//! Following aliases within the zone (S2.5). What lies outside is left to the caller, who may ask an upstream.
+
+use hickory_proto::rr::RecordType;
+
+use crate::answer::{Answer, Authority, answer};
+use crate::name::QueryName;
+use crate::zone::Zone;
+
+/// The most aliases that are followed for one question.
+pub const LONGEST_CHAIN: usize = 10;
+
+/// The aliases that a question led through, and where it ended.
+#[derive(Debug)]
+pub struct Chain<'z> {
+    /// The targets in wire form, in the order in which they were met. The first is the target of the name asked.
+    pub aliases: Vec<&'z [u8]>,
+    /// What there is at the last name. Never [`Answer::Alias`].
+    pub end: Answer<'z>,
+}
+
+/// Answers a question, and follows aliases while they stay in the zone. A chain that is too long, or a circle,
+/// ends in no data.
+pub fn chase<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Chain<'z> {
+    let mut aliases = Vec::new();
+    let mut end = answer(zone, name, record_type);
+    while let Answer::Alias(target) = end {
+        if aliases.len() == LONGEST_CHAIN {
+            return Chain { aliases, end: Answer::NoData(Authority::Zone) };
+        }
+        aliases.push(target);
+        end = match QueryName::from_wire(target) {
+            Ok(name) => answer(zone, &name, record_type),
+            Err(_) => Answer::NoData(Authority::Zone),
+        };
+    }
+    Chain { aliases, end }
+}

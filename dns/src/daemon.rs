@@ -1,0 +1,164 @@
+//! The daemon as a whole: sockets first, then the cluster; an orderly end. Everything it starts is described
+//! elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use nix::ifaddrs::getifaddrs;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_cluster::{View, Watch};
+use weft_types::Kind;
+
+use crate::error::Error;
+use crate::feed::feed;
+use crate::forward::{Forwarder, foreign, resolv_conf};
+use crate::handler::{Handler, MOST_WAITING};
+use crate::http::{self, Readiness};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::server::Listener;
+use crate::zone::{Zone, ZoneConfig};
+
+/// The node's list of name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// How long questions that were taken before the end may still take.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What cannot be had at the start, and what to do. Later nothing is an error: what fails is tried again.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let listeners =
+        options.listen.iter().map(|&address| Listener::bind(address)).collect::<Result<Vec<_>, _>>()?;
+    let own = own_addresses(&listeners);
+    let forwarder = forwarder(&options, &own)?;
+    let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
+
+    let zone = Arc::new(ArcSwap::from_pointee(Zone::unsynced(zone_config(&options, &own))));
+    let port = own.first().map_or(53, SocketAddr::port);
+    let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
+    let readiness = Arc::new(Readiness::new(zone.clone()));
+    serve_http(&options, &readiness, &metrics).await?;
+
+    let handler = Arc::new(Handler::new(zone.clone(), forwarder, MOST_WAITING, metrics.clone()));
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    for listener in listeners {
+        tracing::info!(address = %listener.address(), "answering over UDP and TCP");
+        listener.serve(handler.clone(), &tasks, stop.clone());
+    }
+    let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
+    tokio::select! {
+        () = feed(watch, zone, metrics) => {}
+        () = leave(&readiness, options.lameduck) => {}
+    }
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_err() {
+        tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
+    }
+    Ok(())
+}
+
+/// Every address and port that the listeners can be reached at.
+fn own_addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
+    let of_machine: Vec<IpAddr> = getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        })
+        .collect();
+    let reached = |listener: &Listener| {
+        let bound = listener.address();
+        let all = of_machine.iter().filter(move |address| address.is_ipv4() == bound.is_ipv4());
+        match bound.ip().is_unspecified() {
+            true => all.map(|&address| SocketAddr::new(address, bound.port())).collect(),
+            false => vec![bound],
+        }
+    };
+    listeners.iter().flat_map(reached).collect()
+}
+
+fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
+    let reachable = |address: &IpAddr| !address.is_loopback();
+    let listen = own.iter().map(SocketAddr::ip).filter(reachable).collect();
+    Arc::new(ZoneConfig { zone: options.zone.clone(), ttl: options.ttl, listen })
+}
+
+/// The upstreams of the flags, or else of resolv.conf without ourselves; none where there are none.
+fn forwarder(options: &Options, own: &[SocketAddr]) -> Result<Option<Forwarder>, Error> {
+    if !options.upstreams.is_empty() {
+        return Ok(Some(Forwarder::new(foreign(options.upstreams.clone(), own)?)));
+    }
+    let path = Path::new(RESOLV_CONF);
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::ResolvConf { path: path.into(), source })?;
+    let (mine, others): (Vec<_>, Vec<_>) =
+        resolv_conf(&text).into_iter().partition(|&upstream| foreign(vec![upstream], own).is_err());
+    for upstream in mine {
+        tracing::warn!(%upstream, "left out of the upstreams: {RESOLV_CONF} names this server itself");
+    }
+    if others.is_empty() {
+        tracing::warn!(
+            "{RESOLV_CONF} names no upstream: only the cluster's names are answered; see --upstream"
+        );
+        return Ok(None);
+    }
+    Ok(Some(Forwarder::new(others)))
+}
+
+async fn serve_http(
+    options: &Options,
+    readiness: &Arc<Readiness>,
+    metrics: &Arc<Metrics>,
+) -> Result<(), Error> {
+    http::serve("--health-bind-address", options.health_bind_address, http::health()).await?;
+    http::serve("--ready-bind-address", options.ready_bind_address, http::ready(readiness.clone())).await?;
+    http::serve("--metrics-bind-address", options.metrics_bind_address, http::metrics(metrics.clone()))
+        .await?;
+    Ok(())
+}
+
+/// Waits for the signal to end, and then while the cluster takes us off its list. A second signal, or SIGINT,
+/// does not wait.
+async fn leave(readiness: &Readiness, lameduck: Duration) {
+    let mut terminate = Signals::new(SignalKind::terminate());
+    let mut interrupt = Signals::new(SignalKind::interrupt());
+    tokio::select! {
+        () = terminate.next() => {}
+        () = interrupt.next() => return,
+    }
+    readiness.leave();
+    tracing::info!(?lameduck, "told to stop");
+    tokio::select! {
+        () = tokio::time::sleep(lameduck) => {}
+        () = terminate.next() => {}
+        () = interrupt.next() => {}
+    }
+}
+
+/// A signal; one that cannot be had never comes.
+struct Signals(Option<Signal>);
+
+impl Signals {
+    fn new(kind: SignalKind) -> Signals {
+        Signals(signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot listen to signals")).ok())
+    }
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Everything that can go wrong outside of the pure parts: what failed, on which object, and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::message::Transport;
+
+/// What went wrong.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A DNS socket cannot be had.
+    #[error("cannot listen on {address} ({transport:?}): {source}; {}", bind_hint(source))]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// UDP or TCP.
+        transport: Transport,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An HTTP socket cannot be had.
+    #[error("cannot serve {what} on {address}: {source}; {}", bind_hint(source))]
+    Http {
+        /// The flag that names the address.
+        what: &'static str,
+        /// The address asked for.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The cluster cannot be watched at all.
+    #[error(transparent)]
+    Cluster(#[from] weft_cluster::Error),
+    /// An upstream is one of our own listeners.
+    #[error(
+        "upstream {0} is this server itself: questions would go in circles; name another with --upstream"
+    )]
+    OwnUpstream(SocketAddr),
+    /// The list of the node's name servers cannot be read.
+    #[error("cannot read name servers from {}: {source}; name upstreams with --upstream", path.display())]
+    ResolvConf {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An upstream did not answer in time.
+    #[error("upstream {0} did not answer in time")]
+    Timeout(SocketAddr),
+    /// An upstream cannot be reached.
+    #[error("upstream {upstream} cannot be reached: {source}")]
+    Unreachable {
+        /// The upstream.
+        upstream: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An upstream's answer cannot be read.
+    #[error("upstream {0} sent an answer that is no DNS message")]
+    Malformed(SocketAddr),
+    /// A question cannot be written as a message.
+    #[error("cannot write the question for {0} as a message")]
+    Question(String),
+}
+
+fn bind_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there already: stop it or choose another address"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: add it or choose another",
+        _ => "choose another address",
+    }
+}

@@ -1,0 +1,168 @@
+//! From a client's message to the reply: the zone first, an upstream for what is not the zone's. No socket is
+//! touched here.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::answer::Answer;
+use crate::chase::chase;
+use crate::forward::{Forwarded, Forwarder};
+use crate::message::{Question, Received, Reply, Transport, read};
+use crate::metrics::{Metrics, Source};
+use crate::records::reply;
+use crate::zone::Zone;
+
+/// How many questions may wait for upstreams at a time, as kubeadm's Corefile has it. More are refused.
+pub const MOST_WAITING: usize = 1000;
+
+/// All that a server needs to answer, shared by its sockets.
+pub struct Handler {
+    zone: Arc<ArcSwap<Zone>>,
+    forwarder: Option<Forwarder>,
+    waiting: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// What is to be done with a client's message.
+pub enum Step {
+    /// Nothing.
+    Silence,
+    /// Send this message.
+    Reply(Vec<u8>),
+    /// Wait for [`Waiting::finish`], and send that.
+    Wait(Waiting),
+}
+
+/// A question that an upstream must be asked for. Holds its place among those that wait.
+pub struct Waiting {
+    handler: Arc<Handler>,
+    question: Box<Question>,
+    /// What the zone says so far: the aliases that lead to `target`.
+    reply: Reply,
+    target: Name,
+    started: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Handler {
+    /// A handler over the zone that `zone` holds at any moment. Without a forwarder only the cluster's names are
+    /// answered. `most_waiting` bounds the questions that wait for upstreams.
+    pub fn new(
+        zone: Arc<ArcSwap<Zone>>,
+        forwarder: Option<Forwarder>,
+        most_waiting: usize,
+        metrics: Arc<Metrics>,
+    ) -> Handler {
+        Handler { zone, forwarder, waiting: Arc::new(Semaphore::new(most_waiting)), metrics }
+    }
+
+    /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
+    pub fn handle(self: &Arc<Self>, bytes: &[u8], client: IpAddr, transport: Transport) -> Step {
+        let started = Instant::now();
+        match read(bytes, transport) {
+            Received::Garbage => Step::Silence,
+            Received::Rejected(reply) => Step::Reply(reply),
+            Received::Question(question) => {
+                self.metrics.request(&question, client, bytes.len());
+                self.answer(question, started)
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, question: Box<Question>, started: Instant) -> Step {
+        let zone = self.zone.load();
+        let chain = chase(&zone, &question.name, question.query.query_type);
+        let foreign = matches!(chain.end, Answer::NotOurs);
+        match reply(&zone, &question, &chain) {
+            Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, started),
+            Ok(reply) if foreign => self.forward(question, reply, started),
+            Ok(reply) => self.finish(&question, &reply, Source::Zone, started),
+        }
+    }
+
+    fn forward(self: &Arc<Self>, question: Box<Question>, reply: Reply, started: Instant) -> Step {
+        let target =
+            reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
+        let refusal = match (&self.forwarder, self.waiting.clone().try_acquire_owned()) {
+            // Whoever gets an alias alone from a server without recursion follows it elsewhere.
+            (None, _) if !reply.answers.is_empty() => reply,
+            (None, _) => Reply::empty(ResponseCode::Refused),
+            (Some(_), Ok(place)) => {
+                let handler = self.clone();
+                return Step::Wait(Waiting { handler, question, reply, target, started, _place: place });
+            }
+            (Some(_), Err(_)) => {
+                self.metrics.shed();
+                Reply::empty(ResponseCode::Refused)
+            }
+        };
+        self.finish(&question, &refusal, Source::Upstream, started)
+    }
+
+    fn finish(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Step {
+        Step::Reply(self.encode(question, reply, source, started))
+    }
+
+    fn encode(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Vec<u8> {
+        let bytes = question.encode(reply, self.forwarder.is_some());
+        self.metrics.response(question, reply.code, bytes.len(), source, started.elapsed());
+        bytes
+    }
+}
+
+impl Waiting {
+    /// Asks, and makes the reply.
+    pub async fn finish(mut self) -> Vec<u8> {
+        let query = Query::query(self.target.clone(), self.question.query.query_type);
+        // Only a handler with a forwarder lets questions wait.
+        let Some(forwarder) = &self.handler.forwarder else { return self.encode() };
+        match forwarder.ask(&query, &self.question.metadata, self.question.dnssec_ok()).await {
+            Ok(Forwarded { message, cached }) => {
+                self.handler.metrics.forwarded(&message, cached, forwarder.cached());
+                self.extend(message);
+            }
+            Err(error) => {
+                tracing::warn!(name = %self.target, %error, "cannot resolve");
+                self.reply.code = ResponseCode::ServFail;
+            }
+        }
+        self.encode()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.handler.encode(&self.question, &self.reply, Source::Upstream, self.started)
+    }
+
+    /// Adds what the upstream says to the aliases that led there. The code is that of the last name (RFC 6604
+    /// section 3).
+    fn extend(&mut self, message: Message) {
+        let own = self.reply.answers.is_empty();
+        self.reply.code = message.metadata.response_code;
+        self.reply.authoritative = !own;
+        self.reply.authentic = own && message.metadata.authentic_data;
+        let target = &self.target;
+        // A remembered answer has the spelling of whoever asked first.
+        let spelled = |mut record: Record| {
+            if record.name == *target {
+                record.name = target.clone();
+            }
+            record
+        };
+        self.reply.answers.extend(message.answers.into_iter().map(spelled));
+        self.reply.authorities = message.authorities;
+        self.reply.additionals = message.additionals;
+    }
+}
+
+fn alias_target(record: &Record) -> Option<Name> {
+    match &record.data {
+        RData::CNAME(target) => Some(target.0.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,76 @@
+//! The HTTP endpoints for probes and scrapers: `/health`, `/ready`, `/metrics`. They say what is so; they change
+//! nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::zone::Zone;
+
+/// The type that Prometheus expects of what [`Metrics::text`] gives.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether the server should be asked.
+pub struct Readiness {
+    zone: Arc<ArcSwap<Zone>>,
+    leaving: AtomicBool,
+}
+
+impl Readiness {
+    /// Ready as soon as `zone` holds a zone of the listed cluster.
+    pub fn new(zone: Arc<ArcSwap<Zone>>) -> Readiness {
+        Readiness { zone, leaving: AtomicBool::new(false) }
+    }
+
+    /// No longer ready: the server is about to stop.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    fn status(&self) -> (StatusCode, &'static str) {
+        if self.leaving.load(Ordering::Relaxed) {
+            return (StatusCode::SERVICE_UNAVAILABLE, "shutting down");
+        }
+        if !self.zone.load().is_synced() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been listed yet");
+        }
+        (StatusCode::OK, "OK")
+    }
+}
+
+/// `/health`: always well, as long as anything answers at all.
+pub fn health() -> Router {
+    Router::new().route("/health", get(|| async { "OK" }))
+}
+
+/// `/ready`: 200 or 503.
+pub fn ready(readiness: Arc<Readiness>) -> Router {
+    Router::new().route("/ready", get(move || async move { readiness.status() }))
+}
+
+/// `/metrics`: OpenMetrics text.
+pub fn metrics(metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/metrics", get(move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) }))
+}
+
+/// Binds `address`, which the flag `what` named, and serves `router` there as long as the runtime lives.
+///
+/// # Errors
+/// Which address cannot be had, and what to do.
+pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<SocketAddr, Error> {
+    let failed = |source| Error::Http { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(bound)
+}

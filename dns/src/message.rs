@@ -1,0 +1,231 @@
+//! Datagram -> question, reply -> datagram: what DNS itself demands of any server. Which records a reply holds
+//! is decided elsewhere.
+
+use hickory_proto::ProtoError;
+use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+use crate::name::QueryName;
+
+/// The length of a message's header (RFC 1035 section 4.1.1).
+const HEADER: usize = 12;
+/// The length of an OPT record without options (RFC 6891 section 6.1.2).
+const OPT: u16 = 11;
+/// What every UDP client takes (RFC 1035 section 2.3.4).
+const SMALLEST_UDP: u16 = 512;
+/// What crosses any network without fragments; more is never sent over UDP, whatever the client offers.
+pub const LARGEST_UDP: u16 = 1232;
+
+/// How a message travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One datagram each way.
+    Udp,
+    /// Length-prefixed messages on a connection.
+    Tcp,
+}
+
+/// What a client sent.
+pub enum Received {
+    /// A question to be answered.
+    Question(Box<Question>),
+    /// Something that is answered at once, with this message.
+    Rejected(Vec<u8>),
+    /// Nothing that deserves an answer: too short for a header, or itself an answer.
+    Garbage,
+}
+
+/// One question, with all that its reply must repeat.
+pub struct Question {
+    /// Name (as the client wrote it), type and class.
+    pub query: Query,
+    /// The name as it is looked up.
+    pub name: QueryName,
+    /// The request's header.
+    pub metadata: Metadata,
+    edns: Option<ClientEdns>,
+    transport: Transport,
+}
+
+#[derive(Clone, Copy)]
+struct ClientEdns {
+    payload: u16,
+    dnssec_ok: bool,
+}
+
+/// What is said to a question, before it is cut to the client's size.
+#[derive(Debug)]
+pub struct Reply {
+    /// The response code.
+    pub code: ResponseCode,
+    /// Whether the zone itself says so.
+    pub authoritative: bool,
+    /// Whether the upstream vouches for it (RFC 6840 section 5.8).
+    pub authentic: bool,
+    /// The answer section.
+    pub answers: Vec<Record>,
+    /// The authority section.
+    pub authorities: Vec<Record>,
+    /// The additional section without OPT: what may be left out.
+    pub additionals: Vec<Record>,
+}
+
+impl Reply {
+    /// A reply without records.
+    pub fn empty(code: ResponseCode) -> Reply {
+        Reply {
+            code,
+            authoritative: false,
+            authentic: false,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+        }
+    }
+}
+
+/// Reads what a client sent. Never panics, whatever the bytes.
+pub fn read(bytes: &[u8], transport: Transport) -> Received {
+    let Some(header) = bytes.first_chunk::<HEADER>() else { return Received::Garbage };
+    if header[2] & 0x80 != 0 {
+        return Received::Garbage;
+    }
+    if header[2] & 0x78 != 0 {
+        return Received::Rejected(header_only(header, ResponseCode::NotImp));
+    }
+    match Message::from_vec(bytes) {
+        Ok(message) => question(message, transport)
+            .map_or_else(|| Received::Rejected(header_only(header, ResponseCode::FormErr)), checked),
+        Err(_) => Received::Rejected(header_only(header, ResponseCode::FormErr)),
+    }
+}
+
+fn question(mut message: Message, transport: Transport) -> Option<(Question, u8)> {
+    let query = message.queries.pop()?;
+    if !message.queries.is_empty() {
+        return None;
+    }
+    let name = QueryName::from_name(&query.name).ok()?;
+    let edns = message
+        .edns
+        .as_ref()
+        .map(|edns| ClientEdns { payload: edns.max_payload(), dnssec_ok: edns.flags().dnssec_ok });
+    Some((Question { query, name, metadata: message.metadata, edns, transport }, message.version()))
+}
+
+fn checked((question, edns_version): (Question, u8)) -> Received {
+    let refused = |code| Received::Rejected(question.encode(&Reply::empty(code), false));
+    match (question.query.query_class, question.query.query_type) {
+        _ if edns_version > 0 => refused(ResponseCode::BADVERS),
+        (DNSClass::IN, RecordType::AXFR | RecordType::IXFR) => refused(ResponseCode::Refused),
+        (DNSClass::IN, _) => Received::Question(Box::new(question)),
+        _ => refused(ResponseCode::Refused),
+    }
+}
+
+/// The reply to a request that cannot be read further than its header.
+fn header_only(header: &[u8; HEADER], code: ResponseCode) -> Vec<u8> {
+    let mut reply = vec![0; HEADER];
+    reply[..2].copy_from_slice(&header[..2]);
+    reply[2] = 0x80 | header[2] & 0x79;
+    reply[3] = code.low();
+    reply
+}
+
+impl Question {
+    /// Whether the client wants DNSSEC's records.
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// How it came.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// The most bytes that the reply may have.
+    pub fn limit(&self) -> u16 {
+        match (self.transport, self.edns) {
+            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Udp, None) => SMALLEST_UDP,
+            (Transport::Udp, Some(edns)) => edns.payload.clamp(SMALLEST_UDP, LARGEST_UDP),
+        }
+    }
+
+    /// The reply as a message of at most [`Question::limit`] bytes. What may be left out is left out first; then
+    /// TC says that records are missing (RFC 2181 section 9).
+    pub fn encode(&self, reply: &Reply, recursion_available: bool) -> Vec<u8> {
+        let written = self.write(reply, &reply.additionals, recursion_available).and_then(|(bytes, cut)| {
+            if cut && !reply.additionals.is_empty() {
+                return Ok(self.write(reply, &[], recursion_available)?.0);
+            }
+            Ok(bytes)
+        });
+        let mut bytes = written.unwrap_or_else(|_| self.failure());
+        self.put_opt(&mut bytes, reply.code);
+        bytes
+    }
+
+    /// Everything but the OPT record, and whether something did not fit. Room for OPT is kept: hickory itself
+    /// would drop OPT from a full message.
+    fn write(
+        &self,
+        reply: &Reply,
+        additionals: &[Record],
+        recursion: bool,
+    ) -> Result<(Vec<u8>, bool), ProtoError> {
+        let mut metadata = Metadata::response_from_request(&self.metadata);
+        metadata.response_code = ResponseCode::from(0, reply.code.low());
+        metadata.authoritative = reply.authoritative;
+        metadata.authentic_data = reply.authentic;
+        metadata.recursion_available = recursion;
+        let mut bytes = Vec::with_capacity(usize::from(SMALLEST_UDP));
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(self.limit() - if self.edns.is_some() { OPT } else { 0 });
+        // Not `MessageResponse`: it repeats the question as raw bytes, against which no name is compressed.
+        let header = emit_message_parts(
+            &metadata,
+            &mut std::iter::once(&self.query),
+            &mut reply.answers.iter(),
+            &mut reply.authorities.iter(),
+            &mut additionals.iter(),
+            None,
+            None,
+            &mut encoder,
+        )?;
+        Ok((bytes, header.metadata.truncation))
+    }
+
+    fn failure(&self) -> Vec<u8> {
+        let mut header = [0; HEADER];
+        header[..2].copy_from_slice(&self.metadata.id.to_be_bytes());
+        header_only(&header, ResponseCode::ServFail)
+    }
+
+    /// RFC 6891 section 6.1.1: OPT is answered with OPT.
+    fn put_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode) {
+        let Some(client) = self.edns else { return };
+        let mut edns = Edns::new();
+        edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(client.dnssec_ok).set_rcode_high(code.high());
+        let (Ok(opt), Some(&[high, low])) = (Record::from(&edns).to_bytes(), bytes.get(10..HEADER)) else {
+            return;
+        };
+        let additionals = u16::from_be_bytes([high, low]) + 1;
+        bytes[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
+        bytes.extend_from_slice(&opt);
+    }
+}
+
+/// A question to an upstream, as a message with a random id.
+pub fn write_query(query: &Query, asked: &Metadata, dnssec_ok: bool) -> Result<Vec<u8>, ProtoError> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = asked.recursion_desired;
+    message.metadata.checking_disabled = asked.checking_disabled;
+    message.metadata.authentic_data = asked.authentic_data;
+    message.add_query(query.clone());
+    let mut edns = Edns::new();
+    edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(dnssec_ok);
+    message.set_edns(edns);
+    message.to_vec()
+}

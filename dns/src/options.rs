@@ -1,0 +1,108 @@
+//! The flags of `weft-dns`. What they lead to is in [`crate::daemon`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::forward::parse_upstream;
+use crate::zone::ZoneName;
+
+/// Answers the names of a Kubernetes cluster, and forwards all others.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weft-dns", version)]
+pub struct Options {
+    /// The kubeconfig of the cluster. Without it, the pod's own service account is used.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The domain of the cluster.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub zone: ZoneName,
+
+    /// Where to answer, over UDP and TCP. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:53")]
+    pub listen: Vec<SocketAddr>,
+
+    /// Where names outside of the cluster are asked, in this order; may be given several times. Without it, the name
+    /// servers of /etc/resolv.conf.
+    #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]
+    pub upstreams: Vec<SocketAddr>,
+
+    /// For how many seconds clients may remember the cluster's names.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    pub ttl: u32,
+
+    /// Where /health says that the process lives.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    pub health_bind_address: SocketAddr,
+
+    /// Where /ready says that the cluster's names are known.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8181")]
+    pub ready_bind_address: SocketAddr,
+
+    /// Where /metrics gives numbers to Prometheus.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:9153")]
+    pub metrics_bind_address: SocketAddr,
+
+    /// For how many seconds to go on answering after SIGTERM, while /ready already says no.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub lameduck: Duration,
+
+    /// How the log on stderr looks. What it holds is set by RUST_LOG.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<u16>().map_err(|_| "expected whole seconds, at most 65535".to_owned())?;
+    Ok(Duration::from_secs(u64::from(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        Options::try_parse_from([&["weft-dns"], arguments].concat()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn listeners_and_upstreams_repeat() {
+        let options = parse(&[
+            "--listen",
+            "10.96.0.10:53",
+            "--listen",
+            "[fd00::a]:53",
+            "--upstream",
+            "1.1.1.1",
+            "--upstream",
+            "[::1]:5353",
+        ])
+        .unwrap();
+        assert_eq!(options.listen, ["10.96.0.10:53".parse().unwrap(), "[fd00::a]:53".parse().unwrap()]);
+        assert_eq!(options.upstreams, ["1.1.1.1:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
+        assert_eq!(options.zone, "cluster.local".parse().unwrap());
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_flag() {
+        for (flag, value) in
+            [("--upstream", "dns.example"), ("--zone", "a..b"), ("--listen", "53"), ("--ttl", "-1")]
+        {
+            let argument = format!("{flag}={value}");
+            let error = parse(&[&argument]).unwrap_err();
+            assert!(error.contains(flag) && error.contains(value), "{error}");
+        }
+    }
+}

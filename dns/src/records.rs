@@ -1,0 +1,145 @@
+//! Answers as the records of a reply. Pure: nothing is looked up here but what the answer itself refers to.
+
+use std::net::IpAddr;
+
+use hickory_proto::ProtoError;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record};
+
+use crate::answer::{Answer, Authority, Records};
+use crate::chase::Chain;
+use crate::message::{Question, Reply};
+use crate::name::to_name;
+use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, Zone};
+
+/// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
+const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
+/// The weights of a Service's SRV records add up to about this.
+const SRV_WEIGHTS: usize = 100;
+
+/// The reply to a question that the zone answers. Where the chain ends outside of the zone, the reply holds the
+/// aliases that lead there, and no more.
+pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Reply, ProtoError> {
+    let mut reply = Reply { authoritative: true, ..Reply::empty(ResponseCode::NoError) };
+    let ttl = zone.config().ttl;
+    let mut owner = question.query.name.clone();
+    for target in &chain.aliases {
+        let target = to_name(&[target])?;
+        reply.answers.push(Record::from_rdata(owner, ttl, RData::CNAME(CNAME(target.clone()))));
+        owner = target;
+    }
+    match chain.end {
+        Answer::Found(records) => {
+            let data = rdata(zone, records)?;
+            reply.answers.extend(
+                rotated(data, question.metadata.id).map(|data| Record::from_rdata(owner.clone(), ttl, data)),
+            );
+            reply.additionals = additionals(zone, records)?;
+        }
+        Answer::NoData(authority) => reply.authorities.push(soa(zone, authority)?),
+        Answer::NxDomain => {
+            reply.code = ResponseCode::NXDomain;
+            reply.authorities.push(soa(zone, Authority::Zone)?);
+        }
+        Answer::Unready => reply.code = ResponseCode::ServFail,
+        Answer::Alias(_) | Answer::NotOurs => {}
+    }
+    Ok(reply)
+}
+
+/// Shares the load among the records: each reply begins at another one. The query's id is as good as a random
+/// number, and makes equal queries get equal replies.
+fn rotated(mut data: Vec<RData>, id: u16) -> impl Iterator<Item = RData> {
+    let count = data.len().max(1);
+    data.rotate_left(usize::from(id) % count);
+    data.into_iter()
+}
+
+fn rdata(zone: &Zone, records: Records<'_>) -> Result<Vec<RData>, ProtoError> {
+    Ok(match records {
+        Records::A(addresses) => addresses.iter().map(|&address| RData::A(A(address))).collect(),
+        Records::Aaaa(addresses) => addresses.iter().map(|&address| RData::AAAA(AAAA(address))).collect(),
+        Records::Pod(address) => vec![address_data(address)],
+        Records::Cname(target) => vec![RData::CNAME(CNAME(to_name(&[target])?))],
+        Records::Srv(branch, records) => service_records(zone, branch, records)?,
+        Records::Ptr(pointers) => {
+            let name = |[label, service]: [&[u8]; 2]| in_zone(zone, &[label, service, b"\x03svc"]);
+            let data = pointers.iter().map(|pointer| Ok(RData::PTR(PTR(name(pointer.name())?))));
+            data.collect::<Result<_, ProtoError>>()?
+        }
+        Records::Version => vec![RData::TXT(TXT::new(vec![SPEC_VERSION.to_owned()]))],
+        Records::Soa => vec![soa(zone, Authority::Zone)?.data],
+        Records::Ns => vec![RData::NS(NS(name_server(zone)?))],
+        Records::Any => vec![RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()))],
+    })
+}
+
+fn address_data(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
+}
+
+/// S2.3.2 and S2.4.2. Equal priority, equal weight.
+fn service_records(
+    zone: &Zone,
+    branch: &Branch,
+    records: &[ServiceRecord],
+) -> Result<Vec<RData>, ProtoError> {
+    let weight = (SRV_WEIGHTS / records.len().max(1)).max(1) as u16;
+    let data = |record: &ServiceRecord| {
+        let target = in_zone(zone, &[&record.target, branch.key(), b"\x03svc"])?;
+        Ok(RData::SRV(SRV::new(0, weight, record.port, target)))
+    };
+    records.iter().map(data).collect()
+}
+
+/// The addresses of the names that the records point to, so that nobody must ask again.
+fn additionals(zone: &Zone, records: Records<'_>) -> Result<Vec<Record>, ProtoError> {
+    let mut additionals = Vec::new();
+    match records {
+        Records::Srv(branch, records) => {
+            let mut targets: Vec<&[u8]> = records.iter().map(|record| &*record.target).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            for target in targets {
+                let node = if target.is_empty() { Some(branch.apex()) } else { branch.below(target) };
+                let name = in_zone(zone, &[target, branch.key(), b"\x03svc"])?;
+                additionals.extend(node.into_iter().flat_map(|node| address_records(zone, &name, node)));
+            }
+        }
+        Records::Ns => additionals.extend(address_records(zone, &name_server(zone)?, zone.name_server())),
+        _ => {}
+    }
+    Ok(additionals)
+}
+
+fn address_records(zone: &Zone, name: &Name, node: &Node) -> impl Iterator<Item = Record> {
+    let (ttl, name) = (zone.config().ttl, name.clone());
+    let addresses = node.v4.iter().map(|&v4| IpAddr::V4(v4)).chain(node.v6.iter().map(|&v6| IpAddr::V6(v6)));
+    addresses.map(move |address| Record::from_rdata(name.clone(), ttl, address_data(address)))
+}
+
+fn soa(zone: &Zone, authority: Authority) -> Result<Record, ProtoError> {
+    let config = zone.config();
+    let owner = match authority {
+        Authority::Zone => in_zone(zone, &[])?,
+        Authority::InAddrArpa => to_name(&[b"\x07in-addr\x04arpa"])?,
+        Authority::Ip6Arpa => to_name(&[b"\x03ip6\x04arpa"])?,
+    };
+    let (refresh, retry, expire) = SOA_TIMES;
+    let hostmaster = in_zone(zone, &[b"\x0ahostmaster"])?;
+    // RFC 2308 section 4: the last field is how long a negative answer is believed.
+    let data = SOA::new(name_server(zone)?, hostmaster, zone.serial(), refresh, retry, expire, config.ttl);
+    Ok(Record::from_rdata(owner, config.ttl, RData::SOA(data)))
+}
+
+fn name_server(zone: &Zone) -> Result<Name, ProtoError> {
+    in_zone(zone, &[b"\x02ns\x03dns"])
+}
+
+fn in_zone(zone: &Zone, labels: &[&[u8]]) -> Result<Name, ProtoError> {
+    to_name(&[&labels.concat(), zone.config().zone.wire()])
+}

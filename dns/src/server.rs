@@ -1,0 +1,83 @@
+//! The DNS sockets: one UDP and one TCP socket for each address, served until told to stop. What is answered is
+//! the handler's business.
+
+mod tcp;
+mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::Error;
+use crate::handler::Handler;
+use crate::message::Transport;
+
+/// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// A pair of bound sockets, UDP and TCP, on the same address and port.
+pub struct Listener {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Binds both sockets. Port 0 takes a free one. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// Which socket cannot be had, and what to do.
+    pub fn bind(address: SocketAddr) -> Result<Listener, Error> {
+        let failed = |transport| move |source| Error::Listen { address, transport, source };
+        let tcp = bind_tcp(address).map_err(failed(Transport::Tcp))?;
+        let address = tcp.local_addr().map_err(failed(Transport::Tcp))?;
+        let udp = bind_udp(address).map_err(failed(Transport::Udp))?;
+        Ok(Listener { udp, tcp, address })
+    }
+
+    /// The address and port that it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves both sockets on `tasks` until `stop`. Questions that were taken by then are still answered.
+    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: CancellationToken) {
+        tasks.spawn(udp::serve(self.udp, self.address, handler.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(tcp::serve(self.tcp, handler, tasks.clone(), stop));
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM)?;
+    // Connections of a server before this one may still be closing.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&address.into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    udp::announce_destination(&socket, address)?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        // So that `0.0.0.0` and `::` can both be listened on.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

@@ -1,0 +1,196 @@
+//! A small cluster with every kind of Service, and a way to ask its zone. No test lives here.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, Record, RecordType};
+use weft_dns::chase::chase;
+use weft_dns::message::{Received, Transport, read};
+use weft_dns::records::reply;
+use weft_dns::zone::{Zone, ZoneConfig};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
+    ServicePort, Snapshot,
+};
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
+    ServicePort { name: name.to_owned(), protocol, port: NonZeroU16::new(port).unwrap(), node_port: None }
+}
+
+pub(crate) fn service(name: &str, kind: ServiceKind, ports: Vec<ServicePort>) -> Object {
+    Object::Service(Service { key: name.parse().unwrap(), kind, ports })
+}
+
+pub(crate) fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> Endpoint {
+    Endpoint {
+        address: ip(address),
+        hostname: hostname.map(str::to_owned),
+        node: None,
+        ready,
+        serving: ready,
+        terminating: false,
+    }
+}
+
+pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec<Endpoint>) -> Object {
+    let key: NamespacedName = service.parse().unwrap();
+    let number = NonZeroU16::new(port.1).unwrap();
+    Object::EndpointSlice(EndpointSlice {
+        key: NamespacedName::new(&key.namespace, name),
+        service: key,
+        ports: vec![EndpointPort { name: port.0.to_owned(), protocol: Protocol::Tcp, port: number }],
+        endpoints,
+    })
+}
+
+pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    objects.into_iter().for_each(|object| snapshot.apply(object, &mut ChangeSet::default()));
+    snapshot
+}
+
+fn cluster_ip(addresses: &[&str]) -> ServiceKind {
+    ServiceKind::ClusterIp(addresses.iter().map(|text| ip(text)).collect())
+}
+
+fn external(target: &str) -> ServiceKind {
+    ServiceKind::ExternalName(target.to_owned())
+}
+
+fn dns_service() -> Vec<Object> {
+    vec![
+        service("kube-system/kube-dns", cluster_ip(&["10.96.0.10"]), vec![port("dns", Protocol::Udp, 53)]),
+        slice("kube-dns-1", "kube-system/kube-dns", ("dns", 53), vec![endpoint("10.244.0.2", None, true)]),
+    ]
+}
+
+fn headless() -> Vec<Object> {
+    let v4 = vec![
+        endpoint("10.244.1.7", Some("db-0"), true),
+        endpoint("10.244.2.7", Some("db-1"), true),
+        endpoint("10.244.2.8", None, true),
+        endpoint("10.244.2.9", Some("db-3"), false),
+    ];
+    let v6 = vec![endpoint("fd00:10:244:1::7", Some("db-0"), true)];
+    vec![
+        service("shop/db", ServiceKind::Headless, vec![port("pg", Protocol::Tcp, 5432)]),
+        slice("db-v4", "shop/db", ("pg", 15432), v4),
+        slice("db-v6", "shop/db", ("pg", 15432), v6),
+        service("shop/down", ServiceKind::Headless, vec![port("http", Protocol::Tcp, 80)]),
+        slice("down-1", "shop/down", ("http", 80), vec![endpoint("10.244.1.9", None, false)]),
+    ]
+}
+
+fn external_names() -> Vec<Object> {
+    let mut objects = vec![
+        service("shop/ext", external("www.Example.com."), vec![port("http", Protocol::Tcp, 80)]),
+        service("shop/alias", external("backend.shop.svc.cluster.local"), vec![]),
+        service("shop/gone", external("nothing.shop.svc.cluster.local"), vec![]),
+        service("shop/circle", external("circle.shop.svc.cluster.local"), vec![]),
+        service("shop/literal", external("192.0.2.1"), vec![]),
+    ];
+    for step in 0..12 {
+        let target = format!("step-{}.shop.svc.cluster.local", step + 1);
+        objects.push(service(&format!("shop/step-{step}"), external(&target), vec![]));
+    }
+    objects.push(service("shop/step-12", cluster_ip(&["10.96.0.12"]), vec![]));
+    objects
+}
+
+/// Services of all kinds in the namespaces `default`, `shop` and `kube-system`; `empty` has none.
+pub(crate) fn cluster() -> Snapshot {
+    let backend =
+        vec![port("http", Protocol::Tcp, 80), port("echo", Protocol::Udp, 7), port("", Protocol::Tcp, 99)];
+    let mut objects: Vec<Object> =
+        ["default", "shop", "kube-system", "empty"].map(|name| Object::Namespace(name.to_owned())).into();
+    objects.extend([
+        service("default/kubernetes", cluster_ip(&["10.96.0.1"]), vec![port("https", Protocol::Tcp, 443)]),
+        service("shop/backend", cluster_ip(&["10.96.0.20", "fd00:10:96::20"]), backend),
+        slice(
+            "backend-1",
+            "shop/backend",
+            ("http", 8080),
+            vec![
+                endpoint("10.244.1.5", None, true),
+                endpoint("10.244.2.5", Some("named"), true),
+                endpoint("10.244.2.6", None, false),
+            ],
+        ),
+        service("shop/bare", cluster_ip(&["10.96.0.30"]), vec![]),
+    ]);
+    objects.extend(dns_service());
+    objects.extend(headless());
+    objects.extend(external_names());
+    snapshot(objects)
+}
+
+/// The settings of the test zone: `cluster.local`, 30 s.
+pub(crate) fn config() -> Arc<ZoneConfig> {
+    Arc::new(ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, listen: vec![ip("10.244.0.2")] })
+}
+
+/// The zone of [`cluster`].
+pub(crate) fn zone() -> Zone {
+    Zone::compile(&cluster(), config(), 1_700_000_000)
+}
+
+/// A query as a client sends it, without EDNS.
+pub(crate) fn query(name: &str, record_type: RecordType) -> Message {
+    let mut message = Message::new(0, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), record_type));
+    message
+}
+
+/// What the zone says to a message, as a client reads it.
+pub(crate) fn ask_message(zone: &Zone, message: &Message) -> Message {
+    let bytes = message.to_vec().unwrap();
+    let bytes = match read(&bytes, Transport::Udp) {
+        Received::Question(question) => {
+            let chain = chase(zone, &question.name, question.query.query_type);
+            question.encode(&reply(zone, &question, &chain).unwrap(), true)
+        }
+        Received::Rejected(bytes) => bytes,
+        Received::Garbage => panic!("{message:?} is no garbage"),
+    };
+    Message::from_vec(&bytes).unwrap()
+}
+
+/// The zone's answer to a question, as a client reads it.
+pub(crate) fn ask(zone: &Zone, name: &str, record_type: RecordType) -> Message {
+    ask_message(zone, &query(name, record_type))
+}
+
+/// Records as master-file lines without TTL and class, in order.
+pub(crate) fn lines(records: &[Record]) -> Vec<String> {
+    let line = |record: &Record| format!("{} {} {}", record.name, record.record_type(), record.data);
+    let mut lines: Vec<String> = records.iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// The answer section of a question about `name.svc.cluster.local`, as [`lines`]; panics where there is none.
+pub(crate) fn answers(zone: &Zone, name: &str, record_type: RecordType) -> Vec<String> {
+    let reply = ask(zone, name, record_type);
+    assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{name} {record_type}");
+    assert!(!reply.answers.is_empty(), "{name} {record_type} has no data");
+    assert!(reply.answers.iter().all(|record| record.ttl == 30), "every record has the zone's TTL");
+    assert!(reply.metadata.authoritative && reply.authorities.is_empty(), "{name} {record_type}");
+    lines(&reply.answers)
+}
+
+/// Whether the name does not exist (NXDOMAIN) or merely has no such record; panics where it has.
+pub(crate) fn is_missing(zone: &Zone, name: &str, record_type: RecordType) -> bool {
+    let reply = ask(zone, name, record_type);
+    assert!(reply.answers.is_empty(), "{name} {record_type} has data: {:?}", lines(&reply.answers));
+    let soa =
+        "cluster.local. SOA ns.dns.cluster.local. hostmaster.cluster.local. 1700000000 7200 1800 86400 30";
+    assert_eq!(lines(&reply.authorities), [soa], "{name} {record_type}");
+    reply.metadata.response_code == ResponseCode::NXDomain
+}

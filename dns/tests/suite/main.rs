@@ -1,0 +1,8 @@
+//! What users rely on: the Kubernetes DNS specification clause by clause, properties over random clusters and
+//! garbage, and the real server asked by the real `dig`.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
+
+mod fixture;
+mod properties;
+mod spec;
