@@ -130,7 +130,11 @@ impl Follower {
         self.outage.end();
         let mut stream = pin!(stream);
         while let Ok(Some(event)) = timeout(SILENCE, stream.next()).await {
-            let event = event.map_err(|error| stop(&error, Some(version.clone())))?;
+            let event = event.map_err(|error| match error {
+                kube::Error::ReadEvents(_) => stop(&error, Some(version.clone())),
+                // A line that is no event may have hidden a change: only a list tells.
+                _ => stop(&error, None),
+            })?;
             if let Some(reached) = self.pass_on(event, &version).await? {
                 version = reached;
             }
@@ -177,8 +181,6 @@ fn stop(error: &kube::Error, version: Option<String>) -> Stop {
             let problem = format!("not allowed: {}; check the permissions of this client", status.message);
             failed(problem, version)
         }
-        // An event that is no event may have hidden a change: only a list tells.
-        kube::Error::SerdeError(_) => failed(chain(error), None),
         _ => failed(chain(error), version),
     }
 }

@@ -1,0 +1,236 @@
+//! The watch against an API server on loopback: lists, changes, interruptions, garbage.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+mod server;
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use server::{GoneAs, Server};
+use weft_cluster::{View, Watch};
+use weft_types::{ChangeSet, Kind};
+
+const NODES: &str = "/api/v1/nodes";
+const NAMESPACES: &str = "/api/v1/namespaces";
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+fn node(name: &str) -> Value {
+    json!({"metadata": {"name": name, "managedFields": [{"manager": "test"}]}, "spec": {"podCIDR": "10.244.1.0/24"}})
+}
+
+async fn watch_nodes(server: &Server) -> Watch {
+    Watch::start(server.client().await, View::Whole, &[Kind::Node])
+}
+
+/// Waits, but not for ever.
+async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("nothing came within 30 s")
+}
+
+/// The names of the Nodes that the next change set is about.
+async fn changed(watch: &mut Watch) -> Vec<String> {
+    let ChangeSet { nodes, services, namespaces } = within(watch.next()).await;
+    assert!(services.is_empty() && namespaces.is_empty());
+    nodes.into_iter().collect()
+}
+
+fn names(watch: &Watch) -> Vec<&str> {
+    watch.snapshot().nodes().map(|node| node.name.as_str()).collect()
+}
+
+/// Waits until the server has seen so many lists or watches of a path.
+async fn until_seen(server: &Server, path: &str, watches: bool, count: usize) {
+    within(async {
+        while server.queries(path, watches).len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_result_waits_for_every_kind() {
+    let server = Server::start();
+    server.put(NAMESPACES, json!({"metadata": {"name": "shop"}}));
+    for _ in 0..2 {
+        server.answer_once(NODES, StatusCode::SERVICE_UNAVAILABLE, "not yet");
+    }
+    let client = server.client().await;
+    let mut watch = Watch::start(client, View::Whole, &[Kind::Namespace, Kind::Node]);
+    tokio::select! {
+        _ = watch.next() => panic!("the Nodes were not listed yet"),
+        () = until_seen(&server, NAMESPACES, true, 1) => {}
+    }
+    let changes = within(watch.next()).await;
+    assert!(changes.nodes.is_empty());
+    assert_eq!(changes.namespaces.into_iter().collect::<Vec<_>>(), ["shop"]);
+}
+
+#[tokio::test]
+async fn an_empty_cluster_is_a_result_too() {
+    let server = Server::start();
+    let mut watch = watch_nodes(&server).await;
+    assert!(within(watch.next()).await.is_empty());
+}
+
+#[tokio::test]
+async fn changes_follow_one_another() {
+    let server = Server::start();
+    server.put(NODES, node("a"));
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await, ["a"]);
+
+    server.put(NODES, node("b"));
+    assert_eq!(changed(&mut watch).await, ["b"]);
+
+    // Nothing that Weft reads changed: no change set until something does.
+    server.put(NODES, node("b"));
+    server.delete(NODES, "a");
+    assert_eq!(changed(&mut watch).await, ["a"]);
+    assert_eq!(names(&watch), ["b"]);
+}
+
+#[tokio::test]
+async fn a_long_list_comes_in_pages() {
+    let server = Server::start();
+    for number in 0..1001 {
+        server.put(NODES, node(&format!("node{number}")));
+    }
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await.len(), 1001);
+    assert_eq!(server.queries(NODES, false).len(), 3);
+}
+
+#[tokio::test]
+async fn the_view_is_asked_of_the_server() {
+    let server = Server::start();
+    let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
+    let mut watch = Watch::start(server.client().await, View::Proxied, &kinds);
+    within(watch.next()).await;
+    let selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+    for path in [SERVICES, SLICES] {
+        until_seen(&server, path, true, 1).await;
+        assert_eq!(server.queries(path, false)[0]["labelSelector"], selector);
+        assert_eq!(server.queries(path, true)[0]["labelSelector"], selector);
+    }
+    assert!(!server.queries(NODES, false)[0].contains_key("labelSelector"));
+}
+
+#[tokio::test]
+async fn a_watch_that_ends_goes_on_from_its_last_bookmark() {
+    let server = Server::start();
+    server.put(NODES, node("a"));
+    let mut watch = watch_nodes(&server).await;
+    changed(&mut watch).await;
+    until_seen(&server, NODES, true, 1).await;
+    let version = server.bookmark(NODES, "Node");
+    server.close_watches();
+    until_seen(&server, NODES, true, 2).await;
+    assert_eq!(server.queries(NODES, true)[1]["resourceVersion"], version);
+    assert_eq!(server.queries(NODES, false).len(), 1, "no second list");
+
+    server.put(NODES, node("b"));
+    assert_eq!(changed(&mut watch).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_version_that_is_gone_means_a_new_list() {
+    for gone_as in [GoneAs::Event, GoneAs::Status] {
+        let server = Server::start();
+        server.put(NODES, node("a"));
+        server.put(NODES, node("b"));
+        let mut watch = watch_nodes(&server).await;
+        changed(&mut watch).await;
+        until_seen(&server, NODES, true, 1).await;
+        server.delete_in_silence(NODES, "a", gone_as);
+        server.close_watches();
+        assert_eq!(changed(&mut watch).await, ["a"], "{gone_as:?}");
+        assert_eq!(names(&watch), ["b"]);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_costs_nothing_but_time() {
+    let mut server = Server::start();
+    server.put(NODES, node("a"));
+    let mut watch = watch_nodes(&server).await;
+    changed(&mut watch).await;
+    until_seen(&server, NODES, true, 1).await;
+
+    server.stop();
+    server.put(NODES, node("b"));
+    server.delete(NODES, "a");
+    assert_eq!(names(&watch), ["a"], "what is known stays");
+    server.restart();
+
+    let mut nodes = Vec::new();
+    while nodes.len() < 2 {
+        nodes.extend(changed(&mut watch).await);
+    }
+    assert_eq!(names(&watch), ["b"]);
+    assert_eq!(server.queries(NODES, false).len(), 1, "the watch went on where it was");
+}
+
+#[tokio::test]
+async fn an_api_server_may_come_late() {
+    let mut server = Server::start();
+    server.put(NODES, node("a"));
+    server.stop();
+    let mut watch = watch_nodes(&server).await;
+    server.restart();
+    assert_eq!(changed(&mut watch).await, ["a"]);
+}
+
+#[tokio::test]
+async fn answers_that_are_garbage_are_tried_again() {
+    let server = Server::start();
+    server.put(NODES, node("a"));
+    for (status, body) in [
+        (StatusCode::OK, "<html>welcome to the login page</html>"),
+        (StatusCode::OK, r#"{"items": 5, "metadata": {"resourceVersion": "1"}}"#),
+        (StatusCode::OK, r#"{"items": []}"#),
+        (StatusCode::FORBIDDEN, r#"{"kind": "Status", "code": 403, "message": "nodes is forbidden"}"#),
+    ] {
+        server.answer_once(NODES, status, body);
+    }
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_line_that_is_garbage_hides_no_change() {
+    let server = Server::start();
+    server.put(NODES, node("a"));
+    let mut watch = watch_nodes(&server).await;
+    changed(&mut watch).await;
+    for garbage in ["}{", r#"{"type": "SURPRISE", "object": {}}"#, r#"{"type": "DELETED", "object": {}}"#] {
+        let lists = server.queries(NODES, false).len();
+        until_seen(&server, NODES, true, lists).await;
+        server.send_line(NODES, garbage);
+        until_seen(&server, NODES, false, lists + 1).await;
+    }
+    server.put(NODES, node("b"));
+    assert_eq!(changed(&mut watch).await, ["b"]);
+}
+
+#[tokio::test]
+async fn a_malformed_object_costs_only_itself() {
+    let server = Server::start();
+    let bad =
+        |name: &str| json!({"metadata": {"name": name}, "spec": {"podCIDRs": [{"not": ["a", "text"]}]}});
+    server.put(NODES, bad("bad"));
+    server.put(NODES, node("good"));
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await, ["good"]);
+
+    server.put(NODES, bad("good"));
+    server.put(NODES, node("bad"));
+    let mut nodes = Vec::new();
+    while nodes.len() < 2 {
+        nodes.extend(changed(&mut watch).await);
+    }
+    assert_eq!(names(&watch), ["bad"], "good and bad have changed places");
+}

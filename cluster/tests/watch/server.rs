@@ -1,0 +1,278 @@
+//! A tiny API server on loopback, for one test: lists in pages, watches with bookmarks and 410, and misbehaves on
+//! demand. It knows nothing of what the objects mean.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, oneshot};
+
+/// A request that was seen: its path and its query.
+pub(crate) type Seen = (String, HashMap<String, String>);
+
+/// How the server says that a version is too old.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GoneAs {
+    Event,
+    Status,
+}
+
+/// What goes to the open watches.
+#[derive(Clone, Debug)]
+enum Message {
+    Line { path: String, line: String },
+    Close,
+}
+
+struct Store {
+    version: u64,
+    /// The version before which nothing is remembered.
+    oldest: u64,
+    objects: BTreeMap<(String, String), Value>,
+    events: Vec<(u64, String, Value)>,
+    seen: Vec<Seen>,
+    /// Answers instead of the proper ones, by path, each used once.
+    instead: Vec<(String, StatusCode, String)>,
+    gone_as: GoneAs,
+    watches: broadcast::Sender<Message>,
+}
+
+type Shared = Arc<Mutex<Store>>;
+
+/// A thread that serves until it is told to stop.
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// The server. Its connections end when it is stopped or dropped.
+pub(crate) struct Server {
+    store: Shared,
+    address: SocketAddr,
+    running: Option<Running>,
+    kubeconfig: tempfile::NamedTempFile,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let store = Arc::new(Mutex::new(Store {
+            version: 1,
+            oldest: 0,
+            objects: BTreeMap::new(),
+            events: Vec::new(),
+            seen: Vec::new(),
+            instead: Vec::new(),
+            gone_as: GoneAs::Event,
+            watches: broadcast::channel(1024).0,
+        }));
+        let (running, address) = serve(store.clone(), ([127, 0, 0, 1], 0).into());
+        let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
+            "users": [{"name": "test", "user": {}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        std::fs::write(kubeconfig.path(), text.to_string()).unwrap();
+        Server { store, address, running: Some(running), kubeconfig }
+    }
+
+    pub(crate) async fn client(&self) -> kube::Client {
+        weft_cluster::client(Some(self.kubeconfig.path())).await.unwrap()
+    }
+
+    /// Ends every connection and listens no more.
+    pub(crate) fn stop(&mut self) {
+        let Running { stop, thread } = self.running.take().unwrap();
+        stop.send(()).unwrap();
+        thread.join().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.running = Some(serve(self.store.clone(), self.address).0);
+    }
+
+    /// Creates or replaces an object; the watches hear of it.
+    pub(crate) fn put(&self, path: &str, mut object: Value) {
+        let mut store = self.store();
+        store.version += 1;
+        object["metadata"]["resourceVersion"] = store.version.to_string().into();
+        let key = (path.to_owned(), name(&object));
+        let type_ = if store.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+        store.objects.insert(key, object.clone());
+        store.tell(path, json!({"type": type_, "object": object}));
+    }
+
+    /// Deletes an object; the watches hear of it.
+    pub(crate) fn delete(&self, path: &str, name: &str) {
+        let mut store = self.store();
+        store.version += 1;
+        let mut object = store.objects.remove(&(path.to_owned(), name.to_owned())).unwrap();
+        object["metadata"]["resourceVersion"] = store.version.to_string().into();
+        store.tell(path, json!({"type": "DELETED", "object": object}));
+    }
+
+    /// Deletes an object behind the back of the watches, and forgets all versions until now.
+    pub(crate) fn delete_in_silence(&self, path: &str, name: &str, gone_as: GoneAs) {
+        let mut store = self.store();
+        store.version += 1;
+        store.objects.remove(&(path.to_owned(), name.to_owned())).unwrap();
+        store.events.clear();
+        store.oldest = store.version;
+        store.gone_as = gone_as;
+    }
+
+    /// Sends a bookmark of a new version to the watches. Returns the version.
+    pub(crate) fn bookmark(&self, path: &str, kind: &str) -> String {
+        let mut store = self.store();
+        store.version += 1;
+        let version = store.version.to_string();
+        let object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": version}});
+        store.send(path, json!({"type": "BOOKMARK", "object": object}).to_string());
+        version
+    }
+
+    /// Sends a line to the watches that need not be an event.
+    pub(crate) fn send_line(&self, path: &str, line: &str) {
+        self.store().send(path, line.to_owned());
+    }
+
+    /// Ends all watches, as a server does when their time is over.
+    pub(crate) fn close_watches(&self) {
+        let _ = self.store().watches.send(Message::Close);
+    }
+
+    /// Answers the next request for the path with something else.
+    pub(crate) fn answer_once(&self, path: &str, status: StatusCode, body: &str) {
+        self.store().instead.push((path.to_owned(), status, body.to_owned()));
+    }
+
+    /// The queries of the requests for the path so far, lists or watches.
+    pub(crate) fn queries(&self, path: &str, watches: bool) -> Vec<HashMap<String, String>> {
+        let store = self.store();
+        let matching = store.seen.iter().filter(|(seen, query)| seen == path && is_watch(query) == watches);
+        matching.map(|(_, query)| query.clone()).collect()
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.stop();
+        }
+    }
+}
+
+impl Store {
+    fn tell(&mut self, path: &str, event: Value) {
+        self.events.push((self.version, path.to_owned(), event.clone()));
+        self.send(path, event.to_string());
+    }
+
+    fn send(&self, path: &str, line: String) {
+        // No watch may be open.
+        let _ = self.watches.send(Message::Line { path: path.to_owned(), line });
+    }
+
+    fn list(&self, path: &str, query: &HashMap<String, String>) -> Value {
+        let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
+        let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+        let of_path = self.objects.iter().filter(|((of, _), _)| of == path);
+        let mut items: Vec<&Value> = of_path.map(|(_, object)| object).skip(start).collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        if more {
+            metadata["continue"] = (start + limit).to_string().into();
+        }
+        json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
+    }
+
+    fn watch(&self, path: &str, query: &HashMap<String, String>) -> Response {
+        let version: u64 = query["resourceVersion"].parse().unwrap();
+        if version < self.oldest {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "code": 410, "reason": "Expired", "message": "too old resource version"});
+            return match self.gone_as {
+                GoneAs::Event => json!({"type": "ERROR", "object": status}).to_string().into_response(),
+                GoneAs::Status => (StatusCode::GONE, status.to_string()).into_response(),
+            };
+        }
+        let missed = self.events.iter().filter(|(of, at, _)| *of > version && at == path);
+        let missed: Vec<_> = missed.map(|(_, _, event)| Ok(format!("{event}\n"))).collect();
+        let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
+            watch.recv().await.ok().map(|message| (message, watch))
+        });
+        let path = path.to_owned();
+        let lines = live
+            .take_while(|message| std::future::ready(!matches!(message, Message::Close)))
+            .filter_map(move |message| {
+                let line = match message {
+                    Message::Line { path: of, line } if of == path => {
+                        Some(Ok::<_, std::io::Error>(line + "\n"))
+                    }
+                    _ => None,
+                };
+                std::future::ready(line)
+            });
+        Body::from_stream(stream::iter(missed).chain(lines)).into_response()
+    }
+}
+
+/// Serves on a runtime of its own: when that ends, so do all its connections.
+fn serve(store: Shared, address: SocketAddr) -> (Running, SocketAddr) {
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(answer).with_state(store);
+    let (stop, stopped) = oneshot::channel();
+    let serve = async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        tokio::select! {
+            served = axum::serve(listener, router) => served.unwrap(),
+            stopped = stopped => stopped.unwrap(),
+        }
+    };
+    let thread = std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(serve);
+    });
+    (Running { stop, thread }, address)
+}
+
+async fn answer(
+    State(store): State<Shared>,
+    uri: Uri,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let mut store = store.lock().unwrap();
+    let path = uri.path();
+    store.seen.push((path.to_owned(), query.clone()));
+    if let Some(place) = store.instead.iter().position(|(of, _, _)| of == path) {
+        let (_, status, body) = store.instead.remove(place);
+        return (status, body).into_response();
+    }
+    match is_watch(&query) {
+        true => store.watch(path, &query),
+        false => store.list(path, &query).to_string().into_response(),
+    }
+}
+
+fn is_watch(query: &HashMap<String, String>) -> bool {
+    query.contains_key("watch")
+}
+
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap().to_owned()
+}
