@@ -1,1 +1,32 @@
-//! nf_tables: a typed model of tables, chains, rules, sets and maps. Which rules there should be is not decided here.
+//! nf_tables: a typed model of tables, chains, rules, sets and maps; how they print as nft text; and the way to the
+//! kernel and back, without any program in between. Which tables there should be is not decided here.
+//!
+//! ```text
+//! plan: &[Table] ---------------------.
+//! Client::observe() -> Observed ------+-> diff() -> Transaction -> Client::commit()
+//! ```
+
+mod attribute;
+mod client;
+mod diff;
+mod encode;
+mod expression;
+mod observed;
+mod rule;
+mod set;
+mod shape;
+mod table;
+mod transaction;
+mod value;
+
+pub use client::Client;
+pub use diff::diff;
+pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
+pub use rule::{Interface, Is, Rule, Selector, Statement, Verdict};
+pub use set::{Data, Declaration, Element, Set, SetKind};
+pub use shape::Shape;
+pub use table::{
+    Base, Chain, ChainKind, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT, Policy, Table,
+};
+pub use transaction::{Change, TableKey, Transaction};
+pub use value::{DataType, Family, Name, Tuple, Value};

@@ -1,0 +1,223 @@
+//! nf_tables of the calling thread's network namespace: reads what it holds and commits transactions.
+
+use std::collections::BTreeMap;
+
+use super::attribute::{Attributes, Writer};
+use super::encode::{Encoded, FIRST_SEQUENCE, RULE_DIGEST, SUBSYSTEM, generic_header, message};
+use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
+use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
+use super::rule::Verdict;
+use super::set::{Data, Element};
+use super::shape::Shape;
+use super::transaction::{TableKey, Transaction};
+use super::value::{Family, Name, Tuple};
+use crate::{Error, Frame, Protocol, Request, Result, Socket};
+
+/// `struct nfgenmsg`, which stands before the attributes.
+const GENERIC_HEADER: usize = 4;
+/// `NFT_SET_ANONYMOUS`: a set that is part of a rule, and goes with it.
+const ANONYMOUS: u32 = 1;
+/// How often an observation is started anew because something was committed meanwhile.
+const OBSERVE_ATTEMPTS: u32 = 10;
+
+/// A connection to the kernel's nf_tables.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+}
+
+impl Client {
+    /// Opens one in the calling thread's network namespace.
+    pub fn open() -> Result<Client> {
+        Ok(Client { socket: Socket::open(Protocol::Netfilter)? })
+    }
+
+    /// Reads these tables, all as they were at one moment.
+    ///
+    /// # Errors
+    /// Whatever the kernel refuses; [`Error::DumpInterrupted`] where other programs leave no moment of rest.
+    pub fn observe(&mut self, tables: &[TableKey]) -> Result<Observed> {
+        for _ in 0..OBSERVE_ATTEMPTS {
+            let before = self.generation()?;
+            let observed = self.observe_once(tables);
+            if self.generation()? == before {
+                return observed.map_err(|error| error.during("read nf_tables"));
+            }
+        }
+        Err(Error::DumpInterrupted { attempts: OBSERVE_ATTEMPTS }.during("read nf_tables"))
+    }
+
+    /// Applies a transaction, whole or not at all. An empty one does not reach the kernel.
+    ///
+    /// # Errors
+    /// What the kernel refused first, under the name of the change that it refused.
+    pub fn commit(&mut self, transaction: &Transaction) -> Result<()> {
+        if transaction.is_empty() {
+            return Ok(());
+        }
+        let encoded = Encoded::new(transaction);
+        let Err(error) = self.socket.batch(&encoded.batch, |_| Ok(())) else { return Ok(()) };
+        let change = match &error {
+            Error::Batch(refusals) => refusals.iter().find_map(|refusal| {
+                let message = refusal.sequence.checked_sub(FIRST_SEQUENCE)?;
+                encoded.changes.get(message as usize).copied().flatten()
+            }),
+            _ => None,
+        };
+        Err(error.during(match change {
+            Some(index) => transaction.changes[index].summary(),
+            None => "commit an nf_tables transaction".to_owned(),
+        }))
+    }
+
+    fn observe_once(&mut self, wanted: &[TableKey]) -> Result<Observed> {
+        let mut observed = Observed::default();
+        for family in Family::BOTH {
+            for (name, flags) in self.dump(message::GET_TABLE, family, None, None, parse_table)? {
+                let key = (family, name);
+                if wanted.contains(&key) {
+                    let table = self.table(&key, flags)?;
+                    observed.tables.insert(key, table);
+                }
+            }
+        }
+        Ok(observed)
+    }
+
+    fn table(&mut self, (family, name): &TableKey, flags: u32) -> Result<ObservedTable> {
+        let family = *family;
+        let mut table = ObservedTable { flags, ..ObservedTable::default() };
+        for (owner, chain, base) in self.dump(message::GET_CHAIN, family, Some(name), None, parse_chain)? {
+            // The kernel does not filter chains by table.
+            if owner == *name {
+                table.chains.insert(chain, ObservedChain { base, rules: Vec::new() });
+            }
+        }
+        for (owner, chain, digest) in self.dump(message::GET_RULE, family, Some(name), None, parse_rule)? {
+            if owner == *name {
+                table.chains.entry(chain).or_default().rules.push(digest);
+            }
+        }
+        for (owner, set, shape) in self.dump(message::GET_SET, family, Some(name), None, parse_set)? {
+            if let (true, Some(shape)) = (owner == *name, shape) {
+                let lists =
+                    self.dump(message::GET_ELEMENTS, family, Some(name), Some(&set), parse_elements)?;
+                let elements: BTreeMap<Tuple, Data> = lists.into_iter().flatten().collect();
+                table.sets.insert(set, ObservedSet { shape, elements });
+            }
+        }
+        Ok(table)
+    }
+
+    /// Every kind of object has its table's name in attribute 1, and elements that of their set in attribute 2.
+    fn dump<T>(
+        &mut self,
+        kind: u16,
+        family: Family,
+        table: Option<&Name>,
+        set: Option<&Name>,
+        parse: fn(&Attributes<'_>) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let mut payload = generic_header(family.number(), 0).to_vec();
+        let mut writer = Writer(&mut payload);
+        table.iter().for_each(|table| writer.string(1, table));
+        set.iter().for_each(|set| writer.string(2, set));
+        let request = Request { kind: SUBSYSTEM << 8 | kind, flags: 0, payload };
+        self.socket.dump(request, |frame| parse_frame(frame, parse))
+    }
+
+    /// The number of the last transaction that anybody committed.
+    fn generation(&mut self) -> Result<Option<u32>> {
+        let kind = SUBSYSTEM << 8 | message::GET_GENERATION;
+        let request = Request { kind, flags: 0, payload: generic_header(0, 0).to_vec() };
+        let answers = self.socket.query(request, |frame| parse_frame(frame, |answer| answer.u32(1)))?;
+        Ok(answers.first().copied())
+    }
+}
+
+fn parse_frame<T>(frame: Frame<'_>, parse: impl Fn(&Attributes<'_>) -> Option<T>) -> Result<T> {
+    let malformed = || Error::Malformed(format!("an nf_tables message of type {:#x}", frame.kind));
+    let attributes = frame.payload.get(GENERIC_HEADER..).ok_or_else(malformed)?;
+    parse(&Attributes(attributes)).ok_or_else(malformed)
+}
+
+fn parse_table(table: &Attributes<'_>) -> Option<(Name, u32)> {
+    Some((table.string(1)?.into(), table.u32(2).unwrap_or_default()))
+}
+
+fn parse_chain(chain: &Attributes<'_>) -> Option<(Name, Name, Option<ObservedBase>)> {
+    let hook = chain.nested(4);
+    let base = chain.string(7).map(|kind| ObservedBase {
+        kind: kind.to_owned(),
+        hook: hook.u32(1).unwrap_or_default(),
+        priority: hook.u32(2).unwrap_or_default() as i32,
+        policy: chain.u32(5).unwrap_or_default(),
+    });
+    Some((chain.string(1)?.into(), chain.string(3)?.into(), base))
+}
+
+fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, Name, Option<u64>)> {
+    let digest = rule.get(7).and_then(find_digest);
+    Some((rule.string(1)?.into(), rule.string(2)?.into(), digest))
+}
+
+/// Walks a rule's user data: type, length, value.
+fn find_digest(mut userdata: &[u8]) -> Option<u64> {
+    while let [kind, length, rest @ ..] = userdata {
+        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == RULE_DIGEST {
+            return value.try_into().ok().map(u64::from_be_bytes);
+        }
+        userdata = rest;
+    }
+    None
+}
+
+/// A set that is part of a rule has no shape here.
+fn parse_set(set: &Attributes<'_>) -> Option<(Name, Name, Option<Shape>)> {
+    let anonymous = set.u32(3).unwrap_or_default() & ANONYMOUS != 0;
+    let shape = (!anonymous).then(|| Shape::read(set));
+    Some((set.string(1)?.into(), set.string(2)?.into(), shape))
+}
+
+fn parse_elements(list: &Attributes<'_>) -> Option<Vec<Element>> {
+    list.nested(3).map(|(_, element)| parse_element(&Attributes(element))).collect()
+}
+
+fn parse_element(element: &Attributes<'_>) -> Option<Element> {
+    // Only a catch-all element, which nothing here ever adds, has no key.
+    let key = element.nested(1).get(DATA_VALUE).unwrap_or_default();
+    let data = element.nested(2);
+    let data = match (data.get(DATA_VALUE), data.get(DATA_VERDICT)) {
+        (Some(value), _) => Data::Tuple(Tuple::from_kernel(value)),
+        (None, Some(verdict)) => Data::Verdict(parse_verdict(&Attributes(verdict))?),
+        (None, None) => Data::None,
+    };
+    Some((Tuple::from_kernel(key), data))
+}
+
+fn parse_verdict(verdict: &Attributes<'_>) -> Option<Verdict> {
+    Some(match verdict.u32(VERDICT_CODE)? as i32 {
+        code::ACCEPT => Verdict::Accept,
+        code::DROP => Verdict::Drop,
+        code::RETURN => Verdict::Return,
+        code::JUMP => Verdict::Jump(verdict.string(VERDICT_CHAIN)?.into()),
+        code::GOTO => Verdict::Goto(verdict.string(VERDICT_CHAIN)?.into()),
+        // `continue`, `break` and `queue` can stand here only if somebody else put them there.
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_found_behind_a_comment_and_garbage_is_passed_over() {
+        let mut userdata = vec![0, 3, b'h', b'i', 0, RULE_DIGEST, 8];
+        userdata.extend(7u64.to_be_bytes());
+        assert_eq!(find_digest(&userdata), Some(7));
+        assert_eq!(find_digest(&userdata[..10]), None);
+        assert_eq!(find_digest(&[]), None);
+    }
+}

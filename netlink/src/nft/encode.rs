@@ -1,0 +1,276 @@
+//! Encoding of transactions as one batch of netlink messages (`linux/netfilter/nf_tables.h`). Elements are packed many
+//! to a message, written straight into the batch.
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+
+use super::attribute::Writer;
+use super::expression::{self, DATA_VALUE, DATA_VERDICT};
+use super::rule::Rule;
+use super::set::{Data, Declaration, Element};
+use super::shape::{Shape, put};
+use super::table::Base;
+use super::transaction::{Change, TableKey, Transaction};
+use super::value::Name;
+use crate::Batch;
+
+/// `NFNL_SUBSYS_NFTABLES`
+pub(super) const SUBSYSTEM: u16 = 10;
+/// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+/// How many bytes of elements go into one message. Their list is one attribute, whose length has 16 bits.
+const ELEMENTS_PER_MESSAGE: usize = 60_000;
+
+/// `NFT_MSG_*`
+pub(super) mod message {
+    pub(in crate::nft) const NEW_TABLE: u16 = 0;
+    pub(in crate::nft) const GET_TABLE: u16 = 1;
+    pub(in crate::nft) const DEL_TABLE: u16 = 2;
+    pub(in crate::nft) const NEW_CHAIN: u16 = 3;
+    pub(in crate::nft) const GET_CHAIN: u16 = 4;
+    pub(in crate::nft) const DEL_CHAIN: u16 = 5;
+    pub(in crate::nft) const NEW_RULE: u16 = 6;
+    pub(in crate::nft) const GET_RULE: u16 = 7;
+    pub(in crate::nft) const DEL_RULE: u16 = 8;
+    pub(in crate::nft) const NEW_SET: u16 = 9;
+    pub(in crate::nft) const GET_SET: u16 = 10;
+    pub(in crate::nft) const DEL_SET: u16 = 11;
+    pub(in crate::nft) const NEW_ELEMENTS: u16 = 12;
+    pub(in crate::nft) const GET_ELEMENTS: u16 = 13;
+    pub(in crate::nft) const DEL_ELEMENTS: u16 = 14;
+    pub(in crate::nft) const GET_GENERATION: u16 = 16;
+}
+
+/// Where the numbering of a batch's messages begins: above all numbers that single requests ever reach, so that a late
+/// answer to one is not taken for an answer to the other.
+pub(super) const FIRST_SEQUENCE: u32 = 1 << 31;
+
+/// A transaction as the kernel takes it.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    /// The messages.
+    pub(super) batch: Batch,
+    /// For every message the index of its change; `None` for the batch's own begin and end.
+    pub(super) changes: Vec<Option<usize>>,
+}
+
+impl Encoded {
+    /// Encodes a transaction. Messages are numbered from [`FIRST_SEQUENCE`], in order.
+    pub(super) fn new(transaction: &Transaction) -> Encoded {
+        let mut encoded = Encoded::default();
+        encoded.boundary(BATCH_BEGIN);
+        for (index, change) in transaction.changes.iter().enumerate() {
+            encoded.change(index, change);
+        }
+        encoded.boundary(BATCH_END);
+        encoded
+    }
+
+    fn boundary(&mut self, kind: u16) {
+        self.frame(kind, 0, 0, SUBSYSTEM, None, |_| {});
+    }
+
+    fn change(&mut self, index: usize, change: &Change) {
+        use message::*;
+        match change {
+            Change::AddTable(table) => self.push(index, NEW_TABLE, NLM_F_CREATE, table, |_| {}),
+            Change::DeleteTable(table) => self.push(index, DEL_TABLE, 0, table, |_| {}),
+            Change::AddChain(table, name, base) => {
+                self.push(index, NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, table, |writer| {
+                    writer.string(3, name);
+                    base.iter().for_each(|base| encode_base(base, writer));
+                });
+            }
+            Change::DeleteChain(table, name) => {
+                self.push(index, DEL_CHAIN, 0, table, |writer| writer.string(3, name));
+            }
+            Change::FlushChain(table, name) => {
+                self.push(index, DEL_RULE, 0, table, |writer| writer.string(2, name));
+            }
+            Change::AddRule(table, chain, rule) => {
+                self.push(index, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, table, |writer| {
+                    encode_rule(chain, rule, writer);
+                });
+            }
+            Change::AddSet(set) => {
+                // The number of a set within its batch, which must be there; rules name it by its name.
+                let id = index as u32 + 1;
+                self.push(index, NEW_SET, NLM_F_CREATE | NLM_F_EXCL, &table_of(set), |writer| {
+                    writer.string(2, &set.name);
+                    writer.u32(10, id);
+                    Shape::of(set).encode(writer);
+                });
+            }
+            Change::DeleteSet(table, name) => {
+                self.push(index, DEL_SET, 0, table, |writer| writer.string(2, name));
+            }
+            Change::AddElements(set, elements) => {
+                self.elements(index, NEW_ELEMENTS, NLM_F_CREATE, set, elements);
+            }
+            Change::DeleteElements(set, elements) => self.elements(index, DEL_ELEMENTS, 0, set, elements),
+        }
+    }
+
+    fn elements(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Element]) {
+        let table = table_of(set);
+        let mut rest = elements;
+        while !rest.is_empty() {
+            self.push(index, kind, flags, &table, |writer| {
+                writer.string(2, &set.name);
+                writer.nest(3, |writer| rest = encode_elements(rest, writer));
+            });
+        }
+    }
+
+    /// One message, which begins with its table's name as all of them do.
+    fn push(
+        &mut self,
+        index: usize,
+        kind: u16,
+        flags: u16,
+        (family, table): &TableKey,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) {
+        self.frame(SUBSYSTEM << 8 | kind, flags, family.number(), 0, Some(index), |writer| {
+            writer.string(1, table);
+            fill(writer);
+        });
+    }
+
+    fn frame(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        resource: u16,
+        index: Option<usize>,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) {
+        let sequence = FIRST_SEQUENCE + self.changes.len() as u32;
+        self.changes.push(index);
+        let buffer = &mut self.batch.bytes;
+        let start = buffer.len();
+        buffer.extend_from_slice(&[0; 4]);
+        buffer.extend_from_slice(&kind.to_ne_bytes());
+        buffer.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+        buffer.extend_from_slice(&sequence.to_ne_bytes());
+        buffer.extend_from_slice(&[0; 4]);
+        buffer.extend_from_slice(&generic_header(family, resource));
+        fill(&mut Writer(buffer));
+        let length = (buffer.len() - start) as u32;
+        buffer[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// `struct nfgenmsg`: family, version 0 and a resource number.
+pub(super) fn generic_header(family: u8, resource: u16) -> [u8; 4] {
+    let [high, low] = resource.to_be_bytes();
+    [family, 0, high, low]
+}
+
+fn table_of(set: &Declaration) -> TableKey {
+    (set.family, set.table.clone())
+}
+
+fn encode_base(base: &Base, writer: &mut Writer<'_>) {
+    writer.nest(4, |hook| {
+        hook.u32(1, base.hook.number());
+        hook.u32(2, base.priority as u32);
+    });
+    writer.u32(5, base.policy.number());
+    writer.string(7, base.kind.name());
+}
+
+fn encode_rule(chain: &Name, rule: &Rule, writer: &mut Writer<'_>) {
+    writer.string(2, chain);
+    writer.nest(4, |writer| expression::encode(rule, writer));
+    writer.bytes(7, &rule_userdata(rule));
+}
+
+/// The type of our digest in a rule's user data. nft knows 0, the comment, and passes over the others.
+pub(super) const RULE_DIGEST: u8 = 0x57;
+
+fn rule_userdata(rule: &Rule) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(comment) = rule.comment {
+        put(&mut bytes, 0, &[comment.as_bytes(), &[0]].concat());
+    }
+    put(&mut bytes, RULE_DIGEST, &digest(rule).to_be_bytes());
+    bytes
+}
+
+/// A digest of a rule as it is encoded (64-bit FNV-1a). A rule in the kernel that carries the digest of the planned
+/// one is that rule: the kernel gives expressions back in another shape than it took them, which cannot be compared.
+pub(super) fn digest(rule: &Rule) -> u64 {
+    let mut bytes = Vec::new();
+    expression::encode(rule, &mut Writer(&mut bytes));
+    bytes.extend_from_slice(rule.comment.unwrap_or_default().as_bytes());
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Writes as many elements as fit into one message, and returns the others.
+fn encode_elements<'a>(elements: &'a [Element], writer: &mut Writer<'_>) -> &'a [Element] {
+    let start = writer.0.len();
+    for (index, (key, data)) in elements.iter().enumerate() {
+        if writer.0.len() - start > ELEMENTS_PER_MESSAGE {
+            return &elements[index..];
+        }
+        writer.nest(1, |element| {
+            element.nest(1, |writer| writer.bytes(DATA_VALUE, key.bytes()));
+            match data {
+                Data::None => {}
+                Data::Tuple(tuple) => element.nest(2, |writer| writer.bytes(DATA_VALUE, tuple.bytes())),
+                Data::Verdict(verdict) => element.nest(2, |writer| {
+                    writer.nest(DATA_VERDICT, |writer| expression::encode_verdict(verdict, writer));
+                }),
+            }
+        });
+    }
+    &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::set::SetKind;
+    use super::super::value::{DataType, Family, Tuple, Value};
+    use super::*;
+    use crate::Frames;
+
+    fn transaction(count: u16) -> Transaction {
+        let set = Arc::new(Declaration {
+            family: Family::Ip,
+            table: "weft".into(),
+            name: "ports".into(),
+            key: vec![DataType::InetService],
+            kind: SetKind::Set,
+            comment: None,
+        });
+        let elements = (0..count).map(|port| (Tuple::new(&[Value::Port(port)]), Data::None)).collect();
+        Transaction { changes: vec![Change::AddElements(set, elements)] }
+    }
+
+    #[test]
+    fn elements_are_packed_many_to_a_message_below_the_limit_of_an_attribute() {
+        let encoded = Encoded::new(&transaction(10_000));
+        let frames: Vec<_> = Frames::new(&encoded.batch.bytes).map(Result::unwrap).collect();
+        assert_eq!(frames.len(), 2 + 10_000usize.div_ceil(ELEMENTS_PER_MESSAGE / 16 + 1));
+        assert_eq!(frames.len(), encoded.changes.len());
+        assert!(frames.iter().all(|frame| frame.payload.len() < 65_536));
+        assert_eq!((frames[0].kind, frames[0].payload), (BATCH_BEGIN, &[0u8, 0, 0, 10][..]));
+        assert_eq!(encoded.changes[..2], [None, Some(0)]);
+    }
+
+    #[test]
+    fn rules_of_different_meaning_have_different_digests() {
+        use super::super::rule::{Statement, Verdict};
+        let accept = Rule::new([Statement::Verdict(Verdict::Accept)]);
+        let drop = Rule::new([Statement::Verdict(Verdict::Drop)]);
+        assert_ne!(digest(&accept), digest(&drop));
+        assert_ne!(digest(&accept), digest(&accept.clone().comment("why")));
+        assert_eq!(digest(&accept), digest(&accept.clone()));
+    }
+}

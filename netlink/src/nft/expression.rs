@@ -1,0 +1,276 @@
+//! Encoding of a rule's statements as the kernel's expressions: small programs over registers, in the shape in which
+//! nft writes them, so that nft reads them back as the statements they were.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::attribute::Writer;
+use super::rule::{Interface, Is, Rule, Selector, Statement, Verdict};
+use super::value::{Family, Tuple, Value};
+
+/// `NFTA_LIST_ELEM`: one expression of a rule.
+const LIST_ELEM: u16 = 1;
+/// `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+/// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`
+pub(super) const DATA_VALUE: u16 = 1;
+pub(super) const DATA_VERDICT: u16 = 2;
+/// `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`
+pub(super) const VERDICT_CODE: u16 = 1;
+pub(super) const VERDICT_CHAIN: u16 = 2;
+/// `NFT_REG_VERDICT`
+const VERDICT_REGISTER: u32 = 0;
+/// An interface name as the kernel compares it (`IFNAMSIZ`).
+const INTERFACE_NAME_LENGTH: usize = 16;
+/// `IPS_DST_NAT`, the bit of a connection's status.
+const IPS_DST_NAT: u32 = 1 << 5;
+/// `RTN_LOCAL`, a type of address.
+const RTN_LOCAL: u32 = 2;
+
+/// The kernel's verdict codes (`NF_*`, `NFT_*`).
+pub(super) mod code {
+    pub(in crate::nft) const DROP: i32 = 0;
+    pub(in crate::nft) const ACCEPT: i32 = 1;
+    pub(in crate::nft) const JUMP: i32 = -3;
+    pub(in crate::nft) const GOTO: i32 = -4;
+    pub(in crate::nft) const RETURN: i32 = -5;
+}
+
+/// Writes all expressions of a rule, as the payload of `NFTA_RULE_EXPRESSIONS`.
+pub(super) fn encode(rule: &Rule, writer: &mut Writer<'_>) {
+    for statement in &rule.statements {
+        encode_statement(statement, writer);
+    }
+}
+
+/// Writes a verdict, as the payload of `NFTA_DATA_VERDICT`.
+pub(super) fn encode_verdict(verdict: &Verdict, writer: &mut Writer<'_>) {
+    let code = match verdict {
+        Verdict::Accept => code::ACCEPT,
+        Verdict::Drop => code::DROP,
+        Verdict::Return => code::RETURN,
+        Verdict::Jump(_) => code::JUMP,
+        Verdict::Goto(_) => code::GOTO,
+    };
+    writer.u32(VERDICT_CODE, code as u32);
+    if let Some(chain) = verdict.chain() {
+        writer.string(VERDICT_CHAIN, chain);
+    }
+}
+
+fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
+    match statement {
+        Statement::Match(selector, is, value) => {
+            load(*selector, 0, writer);
+            compare(*is, Tuple::new(&[*value]).bytes(), writer);
+        }
+        Statement::MatchNetwork(selector, is, network) => {
+            load(*selector, 0, writer);
+            compare_network(*is, network, writer);
+        }
+        Statement::MatchInterface(interface, is, name) => {
+            load_interface(*interface, writer);
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(INTERFACE_NAME_LENGTH, 0);
+            compare(*is, &padded, writer);
+        }
+        Statement::Dnatted => connection_status(IPS_DST_NAT, writer),
+        Statement::ToLocal => destination_type(RTN_LOCAL, writer),
+        Statement::Lookup(key, is, set) => {
+            load_all(key, writer);
+            lookup(set, None, *is, writer);
+        }
+        Statement::Vmap(key, map) => {
+            load_all(key, writer);
+            lookup(map, Some(VERDICT_REGISTER), Is::Equal, writer);
+        }
+        Statement::Dnat(family, key, map) => {
+            load_all(key, writer);
+            lookup(map, Some(register(0)), Is::Equal, writer);
+            dnat(*family, writer);
+        }
+        // NFTA_MASQ_FLAGS: NF_NAT_RANGE_PROTO_RANDOM_FULLY
+        Statement::Masquerade => expression("masq", writer, |data| data.u32(1, 1 << 4)),
+        Statement::Reject(family) => reject(*family, writer),
+        Statement::Verdict(verdict) => expression("immediate", writer, |data| {
+            data.u32(1, VERDICT_REGISTER);
+            data.nest(2, |data| data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data)));
+        }),
+    }
+}
+
+/// The register that begins that many bytes into the register file. Those on a boundary of 16 bytes go by the number
+/// of the old, wide registers, as in what nft writes and the kernel dumps.
+fn register(offset: usize) -> u32 {
+    let number = if offset.is_multiple_of(16) { 1 + offset / 16 } else { 8 + offset / 4 };
+    number as u32
+}
+
+fn expression(name: &str, writer: &mut Writer<'_>, data: impl FnOnce(&mut Writer<'_>)) {
+    writer.nest(LIST_ELEM, |writer| {
+        writer.string(EXPR_NAME, name);
+        writer.nest(EXPR_DATA, data);
+    });
+}
+
+fn load_all(key: &[Selector], writer: &mut Writer<'_>) {
+    let mut offset = 0;
+    for selector in key {
+        load(*selector, offset, writer);
+        offset += selector.data_type().padded_len();
+    }
+}
+
+fn load(selector: Selector, offset: usize, writer: &mut Writer<'_>) {
+    let target = register(offset);
+    match selector {
+        Selector::Saddr(Family::Ip) => payload(target, Header::Network, 12, 4, writer),
+        Selector::Daddr(Family::Ip) => payload(target, Header::Network, 16, 4, writer),
+        Selector::Saddr(Family::Ip6) => payload(target, Header::Network, 8, 16, writer),
+        Selector::Daddr(Family::Ip6) => payload(target, Header::Network, 24, 16, writer),
+        Selector::Dport => payload(target, Header::Transport, 2, 2, writer),
+        // NFT_META_L4PROTO
+        Selector::L4Proto => expression("meta", writer, |data| {
+            data.u32(1, target);
+            data.u32(2, 16);
+        }),
+        Selector::OriginalDaddr(Family::Ip) => connection(target, 20, writer),
+        Selector::OriginalDaddr(Family::Ip6) => connection(target, 22, writer),
+        Selector::OriginalDport => connection(target, 12, writer),
+        // NFTA_NG_DREG, NFTA_NG_MODULUS, NFTA_NG_TYPE: NFT_NG_RANDOM
+        Selector::Random(modulus) => expression("numgen", writer, |data| {
+            data.u32(1, target);
+            data.u32(2, modulus);
+            data.u32(3, 1);
+        }),
+    }
+}
+
+/// The base of a payload expression (`enum nft_payload_bases`).
+#[derive(Clone, Copy)]
+enum Header {
+    Network = 1,
+    Transport = 2,
+}
+
+fn payload(target: u32, base: Header, offset: u32, length: u32, writer: &mut Writer<'_>) {
+    expression("payload", writer, |data| {
+        data.u32(1, target);
+        data.u32(2, base as u32);
+        data.u32(3, offset);
+        data.u32(4, length);
+    });
+}
+
+/// Loads a key of the connection's original direction (`NFT_CT_*`).
+fn connection(target: u32, key: u32, writer: &mut Writer<'_>) {
+    expression("ct", writer, |data| {
+        data.u32(1, target);
+        data.u32(2, key);
+        data.u8(3, 0);
+    });
+}
+
+fn load_interface(interface: Interface, writer: &mut Writer<'_>) {
+    // NFT_META_IIFNAME, NFT_META_OIFNAME
+    let key = match interface {
+        Interface::Input => 6,
+        Interface::Output => 7,
+    };
+    expression("meta", writer, |data| {
+        data.u32(1, register(0));
+        data.u32(2, key);
+    });
+}
+
+fn compare(is: Is, constant: &[u8], writer: &mut Writer<'_>) {
+    expression("cmp", writer, |data| {
+        data.u32(1, register(0));
+        data.u32(2, u32::from(is == Is::NotEqual));
+        data.nest(3, |data| data.bytes(DATA_VALUE, constant));
+    });
+}
+
+fn mask(mask: &[u8], writer: &mut Writer<'_>) {
+    expression("bitwise", writer, |data| {
+        data.u32(1, register(0));
+        data.u32(2, register(0));
+        data.u32(3, mask.len() as u32);
+        data.nest(4, |data| data.bytes(DATA_VALUE, mask));
+        data.nest(5, |data| data.bytes(DATA_VALUE, &vec![0; mask.len()]));
+    });
+}
+
+fn compare_network(is: Is, network: &IpNetwork, writer: &mut Writer<'_>) {
+    let octets = |address: IpAddr| Tuple::new(&[Value::Address(address)]).bytes().to_vec();
+    mask(&octets(network.mask()), writer);
+    compare(is, &octets(network.network()), writer);
+}
+
+fn connection_status(bit: u32, writer: &mut Writer<'_>) {
+    // NFT_CT_STATUS, a number in the machine's byte order; no direction.
+    expression("ct", writer, |data| {
+        data.u32(1, register(0));
+        data.u32(2, 2);
+    });
+    mask(&bit.to_ne_bytes(), writer);
+    compare(Is::NotEqual, &[0; 4], writer);
+}
+
+fn destination_type(kind: u32, writer: &mut Writer<'_>) {
+    // NFTA_FIB_RESULT: NFT_FIB_RESULT_ADDRTYPE; NFTA_FIB_FLAGS: NFTA_FIB_F_DADDR
+    expression("fib", writer, |data| {
+        data.u32(1, register(0));
+        data.u32(2, 3);
+        data.u32(3, 2);
+    });
+    compare(Is::Equal, &kind.to_ne_bytes(), writer);
+}
+
+fn lookup(set: &str, target: Option<u32>, is: Is, writer: &mut Writer<'_>) {
+    expression("lookup", writer, |data| {
+        data.string(1, set);
+        data.u32(2, register(0));
+        if let Some(target) = target {
+            data.u32(3, target);
+        }
+        // NFT_LOOKUP_F_INV
+        if is == Is::NotEqual {
+            data.u32(5, 1);
+        }
+    });
+}
+
+/// Rewrites the destination to the address and the port that a lookup left in the registers.
+fn dnat(family: Family, writer: &mut Writer<'_>) {
+    expression("nat", writer, |data| {
+        data.u32(1, 1); // NFT_NAT_DNAT
+        data.u32(2, family.number().into());
+        data.u32(3, register(0)); // NFTA_NAT_REG_ADDR_MIN
+        data.u32(5, register(family.address_type().padded_len())); // NFTA_NAT_REG_PROTO_MIN
+    });
+}
+
+fn reject(family: Family, writer: &mut Writer<'_>) {
+    // ICMP_PORT_UNREACH, ICMPV6_PORT_UNREACH
+    let code = match family {
+        Family::Ip => 3,
+        Family::Ip6 => 4,
+    };
+    expression("reject", writer, |data| {
+        data.u32(1, 0); // NFT_REJECT_ICMP_UNREACH
+        data.u8(2, code);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_are_numbered_as_nft_numbers_them() {
+        assert_eq!([0, 4, 8, 12, 16, 20, 32].map(register), [1, 9, 10, 11, 2, 13, 3]);
+    }
+}

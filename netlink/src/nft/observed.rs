@@ -1,0 +1,172 @@
+//! What the kernel holds, as far as it can be compared with a plan; and what a transaction makes of it. Reading it
+//! from the kernel is in `client.rs`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use thiserror::Error;
+
+use super::encode::digest;
+use super::set::{Data, Declaration, Element, Set};
+use super::shape::Shape;
+use super::table::{Base, Table};
+use super::transaction::{Change, TableKey, Transaction};
+use super::value::{Name, Tuple};
+
+/// What the kernel holds of the tables that were asked for; those that it does not have are missing here too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The tables.
+    pub tables: BTreeMap<TableKey, ObservedTable>,
+}
+
+/// A table of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedTable {
+    /// `NFT_TABLE_F_*`: dormant, for instance. A planned table has none.
+    pub flags: u32,
+    /// Its chains.
+    pub chains: BTreeMap<Name, ObservedChain>,
+    /// Its named sets and maps.
+    pub sets: BTreeMap<Name, ObservedSet>,
+}
+
+/// A chain of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObservedChain {
+    /// What of a base chain can be compared.
+    pub base: Option<ObservedBase>,
+    /// The digest that each of its rules carries; `None` for a rule that this crate did not write.
+    pub rules: Vec<Option<u64>>,
+}
+
+/// A base chain of the kernel, in the kernel's words and numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedBase {
+    /// `filter`, `nat`, `route`
+    pub kind: String,
+    /// `NF_INET_*`
+    pub hook: u32,
+    /// Its place among the chains of that hook.
+    pub priority: i32,
+    /// `NF_ACCEPT` or `NF_DROP`
+    pub policy: u32,
+}
+
+/// A set or map of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedSet {
+    /// Its declaration.
+    pub shape: Shape,
+    /// Its elements.
+    pub elements: BTreeMap<Tuple, Data>,
+}
+
+/// Why the kernel would refuse a transaction.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the kernel would refuse to {0}")]
+pub struct Refused(pub String);
+
+impl ObservedBase {
+    pub(super) fn of(base: &Base) -> ObservedBase {
+        ObservedBase {
+            kind: base.kind.name().to_owned(),
+            hook: base.hook.number(),
+            priority: base.priority,
+            policy: base.policy.number(),
+        }
+    }
+}
+
+impl Observed {
+    /// What the kernel shows once it holds these tables.
+    pub fn of(tables: &[Table]) -> Observed {
+        let of = |table: &Table| ((table.family, table.name.clone()), ObservedTable::of(table));
+        Observed { tables: tables.iter().map(of).collect() }
+    }
+
+    /// Does what the kernel does with a transaction: a model, for tests of those who plan them. What it does not check
+    /// is whether the chains and sets that are named in rules and verdicts exist.
+    ///
+    /// # Errors
+    /// What the kernel refuses: deleting what is not there, or adding what is there and differs. Unlike the kernel,
+    /// it leaves the changes before it applied.
+    pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Refused> {
+        transaction
+            .changes
+            .iter()
+            .try_for_each(|change| self.apply_change(change).ok_or_else(|| Refused(change.summary())))
+    }
+
+    fn apply_change(&mut self, change: &Change) -> Option<()> {
+        match change {
+            Change::AddTable(table) => drop(self.tables.entry(table.clone()).or_default()),
+            Change::DeleteTable(table) => drop(self.tables.remove(table)?),
+            Change::AddChain(table, name, base) => {
+                let base = base.as_ref().map(ObservedBase::of);
+                let chain = ObservedChain { base, rules: Vec::new() };
+                insert_new(&mut self.tables.get_mut(table)?.chains, name.clone(), chain)?;
+            }
+            Change::DeleteChain(table, name) => drop(self.tables.get_mut(table)?.chains.remove(name)?),
+            Change::FlushChain(table, name) => self.chain(table, name)?.rules.clear(),
+            Change::AddRule(table, name, rule) => self.chain(table, name)?.rules.push(Some(digest(rule))),
+            Change::AddSet(set) => {
+                let observed = ObservedSet { shape: Shape::of(set), elements: BTreeMap::new() };
+                let table = self.tables.get_mut(&(set.family, set.table.clone()))?;
+                insert_new(&mut table.sets, set.name.clone(), observed)?;
+            }
+            Change::DeleteSet(table, name) => drop(self.tables.get_mut(table)?.sets.remove(name)?),
+            Change::AddElements(set, elements) => add(self.elements(set)?, elements)?,
+            Change::DeleteElements(set, elements) => {
+                let held = self.elements(set)?;
+                elements.iter().try_for_each(|(key, _)| held.remove(key).map(drop))?;
+            }
+        }
+        Some(())
+    }
+
+    fn chain(&mut self, table: &TableKey, name: &Name) -> Option<&mut ObservedChain> {
+        self.tables.get_mut(table)?.chains.get_mut(name)
+    }
+
+    fn elements(&mut self, set: &Declaration) -> Option<&mut BTreeMap<Tuple, Data>> {
+        let table = self.tables.get_mut(&(set.family, set.table.clone()))?;
+        Some(&mut table.sets.get_mut(&set.name)?.elements)
+    }
+}
+
+fn insert_new<T>(map: &mut BTreeMap<Name, T>, name: Name, value: T) -> Option<()> {
+    match map.entry(name) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(value);
+            Some(())
+        }
+        Entry::Occupied(_) => None,
+    }
+}
+
+fn add(held: &mut BTreeMap<Tuple, Data>, elements: &[Element]) -> Option<()> {
+    for (key, data) in elements {
+        if held.entry(key.clone()).or_insert_with(|| data.clone()) != data {
+            return None;
+        }
+    }
+    Some(())
+}
+
+impl ObservedTable {
+    fn of(table: &Table) -> ObservedTable {
+        let chains = table.chains.iter().map(|(name, chain)| {
+            let rules = chain.rules.iter().map(|rule| Some(digest(rule))).collect();
+            (name.clone(), ObservedChain { base: chain.base.as_ref().map(ObservedBase::of), rules })
+        });
+        let sets = table.sets.iter().map(|(name, set)| (name.clone(), ObservedSet::of(set)));
+        ObservedTable { flags: 0, chains: chains.collect(), sets: sets.collect() }
+    }
+}
+
+impl ObservedSet {
+    fn of(set: &Set) -> ObservedSet {
+        ObservedSet { shape: Shape::of(&set.declaration), elements: set.elements.clone() }
+    }
+}

@@ -1,0 +1,162 @@
+//! Sets and maps: what they are declared as, what is in them, and how they print.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::rule::Verdict;
+use super::value::{DataType, Family, Name, Tuple, concatenation};
+
+/// What a set is, apart from its elements.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Declaration {
+    /// The family of its table.
+    pub family: Family,
+    /// The name of its table.
+    pub table: Name,
+    /// Its own name.
+    pub name: Name,
+    /// The types of its key.
+    pub key: Vec<DataType>,
+    /// What it holds for a key.
+    pub kind: SetKind,
+    /// A remark for people, which nft prints; at most 127 bytes, no `"`.
+    pub comment: Option<&'static str>,
+}
+
+/// What a set holds for a key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SetKind {
+    /// Nothing: a key is in it or not.
+    Set,
+    /// A verdict. The kernel validates the whole table when such an element changes.
+    VerdictMap,
+    /// Values of these types.
+    DataMap(Vec<DataType>),
+}
+
+/// What a map holds for one key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Data {
+    /// Nothing: the element is of a plain set.
+    None,
+    /// A verdict.
+    Verdict(Verdict),
+    /// One value, or several.
+    Tuple(Tuple),
+}
+
+/// A key and what the set holds for it.
+pub type Element = (Tuple, Data);
+
+/// A set or map and its elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// What it is.
+    pub declaration: Arc<Declaration>,
+    /// What is in it.
+    pub elements: BTreeMap<Tuple, Data>,
+}
+
+impl Declaration {
+    /// `ip weft frontends`, as commands name it.
+    pub(super) fn path(&self) -> String {
+        format!("{} {} {}", self.family, self.table, self.name)
+    }
+
+    /// `set` or `map`.
+    pub(super) fn noun(&self) -> &'static str {
+        match self.kind {
+            SetKind::Set => "set",
+            SetKind::VerdictMap | SetKind::DataMap(_) => "map",
+        }
+    }
+
+    /// The types of its data, where it has data of types.
+    pub(super) fn data_types(&self) -> &[DataType] {
+        match &self.kind {
+            SetKind::DataMap(types) => types,
+            SetKind::Set | SetKind::VerdictMap => &[],
+        }
+    }
+
+    /// Whether it must be declared by `typeof`, for want of a name of one of its types.
+    pub(super) fn is_typeof(&self) -> bool {
+        self.key.contains(&DataType::Integer) || self.data_types().contains(&DataType::Integer)
+    }
+
+    /// Its clauses as between the braces of a declaration, each ended by `end`.
+    pub(super) fn write_clauses(&self, f: &mut fmt::Formatter<'_>, begin: &str, end: &str) -> fmt::Result {
+        let is_typeof = self.is_typeof();
+        let names = |types: &[DataType]| -> Vec<String> {
+            let name = |kind: &DataType| if is_typeof { typeof_name(*kind).into() } else { kind.to_string() };
+            types.iter().map(name).collect()
+        };
+        write!(f, "{begin}{} ", if is_typeof { "typeof" } else { "type" })?;
+        concatenation(f, names(&self.key))?;
+        match &self.kind {
+            SetKind::Set => {}
+            SetKind::VerdictMap => f.write_str(" : verdict")?,
+            SetKind::DataMap(types) => {
+                f.write_str(" : ")?;
+                concatenation(f, names(types))?;
+            }
+        }
+        f.write_str(end)?;
+        match self.comment {
+            Some(comment) => write!(f, "{begin}comment \"{comment}\"{end}"),
+            None => Ok(()),
+        }
+    }
+
+    /// One element as nft writes it.
+    pub(super) fn write_element(&self, f: &mut fmt::Formatter<'_>, key: &Tuple, data: &Data) -> fmt::Result {
+        write_tuple(f, key, &self.key)?;
+        match data {
+            Data::None => Ok(()),
+            Data::Verdict(verdict) => write!(f, " : {verdict}"),
+            Data::Tuple(tuple) => {
+                f.write_str(" : ")?;
+                write_tuple(f, tuple, self.data_types())
+            }
+        }
+    }
+}
+
+/// An expression of that type, which stands for it in a `typeof` declaration.
+fn typeof_name(kind: DataType) -> &'static str {
+    match kind {
+        DataType::Ipv4Addr => "ip daddr",
+        DataType::Ipv6Addr => "ip6 daddr",
+        DataType::InetProto => "meta l4proto",
+        DataType::InetService => "th dport",
+        DataType::Integer => "numgen random mod 65536",
+    }
+}
+
+fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple, types: &[DataType]) -> fmt::Result {
+    match tuple.values(types) {
+        Some(values) => concatenation(f, values),
+        // Only a key that was made for another set is too short.
+        None => write!(f, "{tuple:?}"),
+    }
+}
+
+impl Set {
+    /// A set without elements.
+    pub fn new(declaration: Arc<Declaration>) -> Set {
+        Set { declaration, elements: BTreeMap::new() }
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\t{} {} {{", self.declaration.noun(), self.declaration.name)?;
+        self.declaration.write_clauses(f, "\t\t", "\n")?;
+        for (index, (key, data)) in self.elements.iter().enumerate() {
+            f.write_str(if index == 0 { "\t\telements = {\n\t\t\t" } else { ",\n\t\t\t" })?;
+            self.declaration.write_element(f, key, data)?;
+        }
+        f.write_str(if self.elements.is_empty() { "\t}\n" } else { "\n\t\t}\n\t}\n" })
+    }
+}

@@ -1,0 +1,219 @@
+//! What the kernel keeps of a set's declaration, as plain numbers and bytes: with these a set is created, and by
+//! these a set that is there is compared with the one that is planned.
+//!
+//! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that nft can
+//! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
+
+use super::attribute::{Attributes, Writer};
+use super::set::{Declaration, SetKind};
+use super::value::{DataType, tuple_len};
+
+/// `NFT_SET_MAP`
+const FLAG_MAP: u32 = 1 << 3;
+/// `NFT_DATA_VERDICT`: the data type of a verdict map.
+const VERDICT_TYPE: u32 = 0xffff_ff00;
+/// The length of a verdict in a register.
+const VERDICT_LEN: u32 = 16;
+/// How many bits a type takes in the number of a concatenation (`TYPE_BITS` of nft).
+const TYPE_BITS: u32 = 6;
+
+/// `NFTA_SET_*`
+mod attribute {
+    pub(super) const FLAGS: u16 = 3;
+    pub(super) const KEY_TYPE: u16 = 4;
+    pub(super) const KEY_LEN: u16 = 5;
+    pub(super) const DATA_TYPE: u16 = 6;
+    pub(super) const DATA_LEN: u16 = 7;
+    pub(super) const USERDATA: u16 = 13;
+}
+
+/// `NFTNL_UDATA_SET_*` of libnftnl: the types of a set's user data.
+mod userdata {
+    pub(super) const KEY_BYTE_ORDER: u8 = 0;
+    pub(super) const DATA_BYTE_ORDER: u8 = 1;
+    pub(super) const KEY_TYPEOF: u8 = 3;
+    pub(super) const DATA_TYPEOF: u8 = 4;
+    pub(super) const COMMENT: u8 = 7;
+}
+
+/// The kernel's view of a set's declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    flags: u32,
+    key_type: u32,
+    key_len: u32,
+    data: Option<(u32, u32)>,
+    userdata: Vec<u8>,
+}
+
+impl Shape {
+    /// The shape of a planned set.
+    pub(super) fn of(declaration: &Declaration) -> Shape {
+        let data = match &declaration.kind {
+            SetKind::Set => None,
+            SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
+            SetKind::DataMap(types) => Some((type_number(types), tuple_len(types) as u32)),
+        };
+        Shape {
+            flags: if data.is_some() { FLAG_MAP } else { 0 },
+            key_type: type_number(&declaration.key),
+            key_len: tuple_len(&declaration.key) as u32,
+            data,
+            userdata: userdata(declaration),
+        }
+    }
+
+    /// The shape of a set that the kernel dumped.
+    pub(super) fn read(attributes: &Attributes<'_>) -> Shape {
+        let number = |kind| attributes.u32(kind).unwrap_or_default();
+        Shape {
+            flags: number(attribute::FLAGS),
+            key_type: number(attribute::KEY_TYPE),
+            key_len: number(attribute::KEY_LEN),
+            data: attributes.u32(attribute::DATA_TYPE).map(|kind| (kind, number(attribute::DATA_LEN))),
+            userdata: attributes.get(attribute::USERDATA).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// Writes the attributes that create such a set.
+    pub(super) fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(attribute::FLAGS, self.flags);
+        writer.u32(attribute::KEY_TYPE, self.key_type);
+        writer.u32(attribute::KEY_LEN, self.key_len);
+        if let Some((kind, length)) = self.data {
+            writer.u32(attribute::DATA_TYPE, kind);
+            writer.u32(attribute::DATA_LEN, length);
+        }
+        writer.bytes(attribute::USERDATA, &self.userdata);
+    }
+}
+
+fn type_number(types: &[DataType]) -> u32 {
+    types.iter().fold(0, |number, kind| number << TYPE_BITS | kind.number())
+}
+
+/// The number of nft's `enum byteorder` for a key or data of those types: none for concatenations and verdicts.
+fn byte_order(types: &[DataType]) -> u32 {
+    match types {
+        [DataType::Integer] => 1,
+        [_] => 2,
+        _ => 0,
+    }
+}
+
+fn userdata(declaration: &Declaration) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_number(&mut bytes, userdata::KEY_BYTE_ORDER, byte_order(&declaration.key));
+    let data_types = declaration.data_types();
+    if declaration.kind != SetKind::Set {
+        put_number(&mut bytes, userdata::DATA_BYTE_ORDER, byte_order(data_types));
+    }
+    if declaration.is_typeof() {
+        put(&mut bytes, userdata::KEY_TYPEOF, &typeof_expression(&declaration.key));
+        if !data_types.is_empty() {
+            put(&mut bytes, userdata::DATA_TYPEOF, &typeof_expression(data_types));
+        }
+    }
+    if let Some(comment) = declaration.comment {
+        put(&mut bytes, userdata::COMMENT, &[comment.as_bytes(), &[0]].concat());
+    }
+    bytes
+}
+
+/// A type, a length and a value: libnftnl's user data, which nests.
+pub(super) fn put(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    debug_assert!(value.len() <= usize::from(u8::MAX), "user data of {} bytes", value.len());
+    bytes.extend_from_slice(&[kind, value.len() as u8]);
+    bytes.extend_from_slice(value);
+}
+
+fn put_number(bytes: &mut Vec<u8>, kind: u8, number: u32) {
+    put(bytes, kind, &number.to_ne_bytes());
+}
+
+/// The expression of a `typeof`, as nft keeps it: the number of its kind (`enum expr_types`), and what it needs.
+fn typeof_expression(types: &[DataType]) -> Vec<u8> {
+    let [single] = types else {
+        let mut parts = Vec::new();
+        for (index, kind) in types.iter().enumerate() {
+            put(&mut parts, index as u8, &typeof_expression(&[*kind]));
+        }
+        return expression(13, &parts);
+    };
+    let numbers: &[u32] = match single {
+        // Protocol description and header field.
+        DataType::Ipv4Addr => &[12, 12],
+        DataType::Ipv6Addr => &[13, 9],
+        DataType::InetService => &[11, 2],
+        // The key: l4proto.
+        DataType::InetProto => &[16],
+        // Random, modulus, offset.
+        DataType::Integer => &[1, 65536, 0],
+    };
+    let kind = match single {
+        DataType::Ipv4Addr | DataType::Ipv6Addr | DataType::InetService => 7,
+        DataType::InetProto => 9,
+        DataType::Integer => 23,
+    };
+    let mut data = Vec::new();
+    for (index, number) in numbers.iter().enumerate() {
+        put_number(&mut data, index as u8, *number);
+    }
+    expression(kind, &data)
+}
+
+fn expression(kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_number(&mut bytes, 0, kind);
+    put(&mut bytes, 1, data);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::Family;
+    use super::*;
+
+    fn declaration(kind: SetKind, key: Vec<DataType>) -> Declaration {
+        let (table, name) = ("weft".into(), "endpoints".into());
+        Declaration { family: Family::Ip, table, name, key, kind, comment: None }
+    }
+
+    /// Recorded from nft 1.0.6: `typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th
+    /// dport`.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_typeof_map_has_the_shape_that_nft_gives_it() {
+        use DataType::*;
+        let kind = SetKind::DataMap(vec![Ipv4Addr, InetService]);
+        let shape = Shape::of(&declaration(kind, vec![Ipv4Addr, InetProto, InetService, Integer]));
+        assert_eq!((shape.flags, shape.key_type, shape.key_len), (8, 0x001c_c344, 16));
+        assert_eq!(shape.data, Some((0x01cd, 8)));
+        let hex: String = shape.userdata.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e000409000000\
+             01060004100000000214000407000000010c00040b000000010402000000031a00041700000001120004010000000104000001\
+             0002040000000004 3400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c0004\
+             0b000000010402000000"
+                .replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn a_set_has_no_data_and_big_endian_keys() {
+        let shape = Shape::of(&declaration(SetKind::Set, vec![DataType::Ipv4Addr]));
+        assert_eq!((shape.flags, shape.key_type, shape.key_len, shape.data), (0, 7, 4, None));
+        assert_eq!(shape.userdata[..2], [0, 4]);
+        assert_eq!(shape.userdata[2..], 2u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_shape_reads_back_from_its_attributes() {
+        let shape =
+            Shape::of(&declaration(SetKind::VerdictMap, vec![DataType::InetProto, DataType::InetService]));
+        let mut bytes = Vec::new();
+        shape.encode(&mut Writer(&mut bytes));
+        assert_eq!(Shape::read(&Attributes(&bytes)), shape);
+    }
+}

@@ -1,0 +1,151 @@
+//! Transactions: what is to change in the kernel, in order, all or nothing; and how they print as nft commands.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::rule::Rule;
+use super::set::{Declaration, Element};
+use super::table::{Base, Table};
+use super::value::{Family, Name};
+
+/// A table's family and name.
+pub type TableKey = (Family, Name);
+
+/// One step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Adds a table; it may exist.
+    AddTable(TableKey),
+    /// Deletes a table and everything in it. It must exist.
+    DeleteTable(TableKey),
+    /// Adds a chain, which must not be there.
+    AddChain(TableKey, Name, Option<Base>),
+    /// Deletes a chain with its rules. Nothing else may name it any more.
+    DeleteChain(TableKey, Name),
+    /// Deletes all rules of a chain.
+    FlushChain(TableKey, Name),
+    /// Appends a rule to a chain.
+    AddRule(TableKey, Name, Rule),
+    /// Adds a set without elements, which must not be there.
+    AddSet(Arc<Declaration>),
+    /// Deletes a set with its elements. No rule may name it any more.
+    DeleteSet(TableKey, Name),
+    /// Adds elements. A key that is there already must hold the same.
+    AddElements(Arc<Declaration>, Vec<Element>),
+    /// Deletes elements, all of which must be there.
+    DeleteElements(Arc<Declaration>, Vec<Element>),
+}
+
+/// Changes that the kernel applies all together or not at all. Prints as commands that `nft -f` accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The steps, in order.
+    pub changes: Vec<Change>,
+}
+
+impl Transaction {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The steps that build a whole table.
+    pub fn add_table(&mut self, table: &Table) {
+        let key = (table.family, table.name.clone());
+        self.changes.push(Change::AddTable(key.clone()));
+        for (name, chain) in &table.chains {
+            self.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
+        }
+        for set in table.sets.values() {
+            self.changes.push(Change::AddSet(set.declaration.clone()));
+        }
+        for (name, chain) in &table.chains {
+            self.add_rules(&key, name, &chain.rules);
+        }
+        for set in table.sets.values() {
+            let elements = set.elements.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
+            self.add_elements(&set.declaration, elements);
+        }
+    }
+
+    /// Appends rules to a chain.
+    pub fn add_rules(&mut self, table: &TableKey, chain: &Name, rules: &[Rule]) {
+        let add = |rule: &Rule| Change::AddRule(table.clone(), chain.clone(), rule.clone());
+        self.changes.extend(rules.iter().map(add));
+    }
+
+    /// Adds elements, if there are any.
+    pub fn add_elements(&mut self, set: &Arc<Declaration>, elements: Vec<Element>) {
+        if !elements.is_empty() {
+            self.changes.push(Change::AddElements(set.clone(), elements));
+        }
+    }
+
+    /// Deletes elements, if there are any.
+    pub fn delete_elements(&mut self, set: &Arc<Declaration>, elements: Vec<Element>) {
+        if !elements.is_empty() {
+            self.changes.push(Change::DeleteElements(set.clone(), elements));
+        }
+    }
+}
+
+impl Change {
+    /// What it does, in a few words, however many elements it has.
+    pub fn summary(&self) -> String {
+        match self {
+            Change::AddElements(set, elements) => {
+                format!("add {} element(s) to {} {}", elements.len(), set.noun(), set.path())
+            }
+            Change::DeleteElements(set, elements) => {
+                format!("delete {} element(s) of {} {}", elements.len(), set.noun(), set.path())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.changes.iter().try_for_each(|change| writeln!(f, "{change}"))
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::AddTable((family, table)) => write!(f, "add table {family} {table}"),
+            Change::DeleteTable((family, table)) => write!(f, "delete table {family} {table}"),
+            Change::AddChain((family, table), name, None) => write!(f, "add chain {family} {table} {name}"),
+            Change::AddChain((family, table), name, Some(base)) => {
+                write!(f, "add chain {family} {table} {name} {{ {base} }}")
+            }
+            Change::DeleteChain((family, table), name) => write!(f, "delete chain {family} {table} {name}"),
+            Change::FlushChain((family, table), name) => write!(f, "flush chain {family} {table} {name}"),
+            Change::AddRule((family, table), chain, rule) => {
+                write!(f, "add rule {family} {table} {chain} {rule}")
+            }
+            Change::AddSet(set) => {
+                write!(f, "add {} {} {{", set.noun(), set.path())?;
+                set.write_clauses(f, " ", ";")?;
+                f.write_str(" }")
+            }
+            Change::DeleteSet((family, table), name) => write!(f, "delete set {family} {table} {name}"),
+            Change::AddElements(set, elements) => write_elements(f, "add", set, elements),
+            Change::DeleteElements(set, elements) => write_elements(f, "delete", set, elements),
+        }
+    }
+}
+
+fn write_elements(
+    f: &mut fmt::Formatter<'_>,
+    verb: &str,
+    set: &Declaration,
+    elements: &[Element],
+) -> fmt::Result {
+    write!(f, "{verb} element {} {{", set.path())?;
+    for (index, (key, data)) in elements.iter().enumerate() {
+        f.write_str(if index == 0 { " " } else { ", " })?;
+        set.write_element(f, key, data)?;
+    }
+    f.write_str(" }")
+}

@@ -1,0 +1,247 @@
+//! Values in the registers of nf_tables: address families, data types, constants, and set keys made of them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// The name of a table, chain or set. Cheap to clone: ten thousand elements may name one chain.
+pub type Name = Arc<str>;
+
+/// The family of a table and of the packets that it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4: `table ip`
+    Ip,
+    /// IPv6: `table ip6`
+    Ip6,
+}
+
+impl Family {
+    /// Both families.
+    pub const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
+    }
+
+    /// The number by which the kernel knows it (`NFPROTO_*`).
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Family::Ip => 2,
+            Family::Ip6 => 10,
+        }
+    }
+
+    /// The type of its addresses.
+    pub fn address_type(self) -> DataType {
+        match self {
+            Family::Ip => DataType::Ipv4Addr,
+            Family::Ip6 => DataType::Ipv6Addr,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+        })
+    }
+}
+
+/// The type of one field of a set's key or of a map's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DataType {
+    /// `ipv4_addr`
+    Ipv4Addr,
+    /// `ipv6_addr`
+    Ipv6Addr,
+    /// `inet_proto`: an IP protocol number.
+    InetProto,
+    /// `inet_service`: a port.
+    InetService,
+    /// A number below 65536 in a register of four bytes, as `numgen` makes it. nft has no name for this type: a set
+    /// that uses it is declared with `typeof`.
+    Integer,
+}
+
+impl DataType {
+    /// Its length in bytes, without padding.
+    pub(super) fn len(self) -> usize {
+        match self {
+            DataType::InetProto => 1,
+            DataType::InetService => 2,
+            DataType::Ipv4Addr | DataType::Integer => 4,
+            DataType::Ipv6Addr => 16,
+        }
+    }
+
+    /// Its length in a concatenation, where every field begins at a register.
+    pub(super) fn padded_len(self) -> usize {
+        self.len().next_multiple_of(4)
+    }
+
+    /// nft's number for it (`enum datatypes`): the kernel keeps it for nft and does not look at it.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            DataType::Integer => 4,
+            DataType::Ipv4Addr => 7,
+            DataType::Ipv6Addr => 8,
+            DataType::InetProto => 12,
+            DataType::InetService => 13,
+        }
+    }
+
+    fn decode(self, bytes: &[u8]) -> Option<Value> {
+        Some(match self {
+            DataType::Ipv4Addr => Value::Address(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into()),
+            DataType::Ipv6Addr => Value::Address(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
+            DataType::InetProto => Value::Protocol(*bytes.first()?),
+            DataType::InetService => Value::Port(u16::from_be_bytes(*bytes.first_chunk()?)),
+            DataType::Integer => Value::Integer(u32::from_ne_bytes(*bytes.first_chunk()?)),
+        })
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DataType::Ipv4Addr => "ipv4_addr",
+            DataType::Ipv6Addr => "ipv6_addr",
+            DataType::InetProto => "inet_proto",
+            DataType::InetService => "inet_service",
+            DataType::Integer => "integer",
+        })
+    }
+}
+
+/// A constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// An address.
+    Address(IpAddr),
+    /// An IP protocol number.
+    Protocol(u8),
+    /// A port.
+    Port(u16),
+    /// A number in the machine's own byte order.
+    Integer(u32),
+}
+
+impl Value {
+    /// Appends it as it stands in a register.
+    pub(super) fn encode(self, buffer: &mut Vec<u8>) {
+        match self {
+            Value::Address(IpAddr::V4(address)) => buffer.extend_from_slice(&address.octets()),
+            Value::Address(IpAddr::V6(address)) => buffer.extend_from_slice(&address.octets()),
+            Value::Protocol(number) => buffer.push(number),
+            Value::Port(port) => buffer.extend_from_slice(&port.to_be_bytes()),
+            Value::Integer(number) => buffer.extend_from_slice(&number.to_ne_bytes()),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Address(address) => address.fmt(f),
+            Value::Protocol(6) => f.write_str("tcp"),
+            Value::Protocol(17) => f.write_str("udp"),
+            Value::Protocol(132) => f.write_str("sctp"),
+            Value::Protocol(number) => number.fmt(f),
+            Value::Port(port) => port.fmt(f),
+            Value::Integer(number) => number.fmt(f),
+        }
+    }
+}
+
+/// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last of a
+/// single one padded to four bytes). It knows nothing of its types; the set's declaration does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple(Box<[u8]>);
+
+impl Tuple {
+    /// A tuple of these values. They must be of the types of the set that it goes into.
+    pub fn new(values: &[Value]) -> Tuple {
+        let mut bytes = Vec::with_capacity(28);
+        for (index, value) in values.iter().enumerate() {
+            value.encode(&mut bytes);
+            if values.len() > 1 || index > 0 {
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+            }
+        }
+        Tuple(bytes.into_boxed_slice())
+    }
+
+    /// A tuple as the kernel sent it.
+    pub(super) fn from_kernel(bytes: &[u8]) -> Tuple {
+        Tuple(bytes.into())
+    }
+
+    /// Its bytes in the registers.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Its values, read as those types; `None` where it is too short for them.
+    pub fn values(&self, types: &[DataType]) -> Option<Vec<Value>> {
+        let mut rest = &self.0[..];
+        let mut values = Vec::with_capacity(types.len());
+        for kind in types {
+            values.push(kind.decode(rest)?);
+            rest = rest.get(kind.padded_len()..).unwrap_or_default();
+        }
+        Some(values)
+    }
+}
+
+/// How long a tuple of those types is in the kernel.
+pub(super) fn tuple_len(types: &[DataType]) -> usize {
+    match types {
+        [single] => single.len(),
+        _ => types.iter().map(|kind| kind.padded_len()).sum(),
+    }
+}
+
+/// Prints a concatenation as nft does, with ` . ` between its parts.
+pub(super) fn concatenation(
+    f: &mut fmt::Formatter<'_>,
+    parts: impl IntoIterator<Item = impl fmt::Display>,
+) -> fmt::Result {
+    for (index, part) in parts.into_iter().enumerate() {
+        write!(f, "{}{part}", if index == 0 { "" } else { " . " })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_concatenation_is_padded_and_a_single_value_is_not() {
+        let address = Value::Address("10.96.0.10".parse().unwrap());
+        assert_eq!(
+            Tuple::new(&[address, Value::Protocol(17), Value::Port(53)]).bytes(),
+            [10, 96, 0, 10, 17, 0, 0, 0, 0, 53, 0, 0]
+        );
+        assert_eq!(Tuple::new(&[Value::Port(53)]).bytes(), [0, 53]);
+    }
+
+    #[test]
+    fn values_read_back_by_their_types() {
+        use DataType::*;
+        let values = [
+            Value::Address("fd00::1".parse().unwrap()),
+            Value::Protocol(6),
+            Value::Port(443),
+            Value::Integer(3),
+        ];
+        let types = [Ipv6Addr, InetProto, InetService, Integer];
+        assert_eq!(Tuple::new(&values).values(&types).as_deref(), Some(&values[..]));
+        assert_eq!(Tuple::new(&values).bytes().len(), tuple_len(&types));
+        assert_eq!(Tuple::new(&values[..1]).values(&types), None, "too short");
+    }
+}

@@ -1,0 +1,279 @@
+//! nf_tables against the real kernel, in fresh network namespaces, and against the real `nft` of the machine. Needs
+//! root and the nftables package.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_netlink::netns::Namespace;
+use weft_netlink::nft::{
+    Base, Client, Data, DataType, Declaration, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER,
+    PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey, Transaction, Tuple, Value,
+    Verdict, diff,
+};
+
+fn address(family: Family, last: u8) -> Value {
+    Value::Address(match family {
+        Family::Ip => format!("10.96.0.{last}").parse().unwrap(),
+        Family::Ip6 => format!("fd00:96::{last}").parse().unwrap(),
+    })
+}
+
+fn set(family: Family, name: &str, key: &[DataType], kind: SetKind) -> Set {
+    let (table, name, key) = ("weft-test".into(), name.into(), key.to_vec());
+    Set::new(Arc::new(Declaration { family, table, name, key, kind, comment: Some("of a test") }))
+}
+
+/// Every kind of set, with elements.
+fn sets(family: Family) -> Vec<Set> {
+    use DataType::*;
+    let ip = family.address_type();
+    let mut frontends = set(family, "frontends", &[ip, InetProto, InetService], SetKind::VerdictMap);
+    let mut endpoints = set(
+        family,
+        "endpoints",
+        &[ip, InetProto, InetService, Integer],
+        SetKind::DataMap(vec![ip, InetService]),
+    );
+    let mut ports = set(family, "ports", &[InetProto, InetService], SetKind::Set);
+    let mut addresses = set(family, "addresses", &[ip], SetKind::Set);
+    let mut pairs = set(family, "pairs", &[ip, ip], SetKind::Set);
+    for (last, protocol) in [(10, 6), (11, 17), (12, 132)] {
+        let frontend = [address(family, last), Value::Protocol(protocol), Value::Port(80)];
+        let verdict = Data::Verdict(Verdict::Goto("pick-2".into()));
+        frontends.elements.insert(Tuple::new(&frontend), verdict);
+        for slot in [0, 1] {
+            let key = [&frontend[..], &[Value::Integer(slot)]].concat();
+            let backend = Data::Tuple(Tuple::new(&[address(family, 100), Value::Port(8080)]));
+            endpoints.elements.insert(Tuple::new(&key), backend);
+        }
+        ports.elements.insert(Tuple::new(&frontend[1..]), Data::None);
+        addresses.elements.insert(Tuple::new(&frontend[..1]), Data::None);
+        pairs.elements.insert(Tuple::new(&[frontend[0], frontend[0]]), Data::None);
+    }
+    vec![frontends, endpoints, ports, addresses, pairs]
+}
+
+/// A table with every statement and every kind of set.
+fn everything(family: Family) -> Table {
+    let network = match family {
+        Family::Ip => "10.244.0.0/15",
+        Family::Ip6 => "fd00:244::/31",
+    };
+    let network = network.parse().unwrap();
+    let frontend = vec![Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
+    let slot = [&frontend[..], &[Selector::Random(2)]].concat();
+    let original = [Selector::OriginalDaddr(family), Selector::L4Proto, Selector::OriginalDport];
+    let tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(6));
+    let mut table = Table::new(family, "weft-test");
+    sets(family).into_iter().for_each(|set| table.set(set));
+    table.chain("pick-2", None, vec![Rule::new([Statement::Dnat(family, slot, "endpoints".into())])]);
+    table.chain("refuse", None, vec![Rule::new([Statement::Reject(family)]).comment("nobody is there")]);
+    table.chain(
+        "prerouting",
+        Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)),
+        vec![Rule::new([Statement::Vmap(frontend, "frontends".into())])],
+    );
+    table.chain(
+        "forward",
+        Some(Base::filter(Hook::Forward, PRIORITY_FILTER)),
+        vec![
+            Rule::new([Statement::MatchInterface(Interface::Input, Is::Equal, "cni0".into())]),
+            Rule::new([
+                Statement::MatchInterface(Interface::Output, Is::NotEqual, "eth0".into()),
+                Statement::Verdict(Verdict::Return),
+            ]),
+            Rule::new([tcp.clone(), Statement::ToLocal, Statement::Verdict(Verdict::Drop)]),
+            Rule::new([
+                Statement::Match(Selector::Daddr(family), Is::NotEqual, address(family, 9)),
+                Statement::Verdict(Verdict::Jump("refuse".into())),
+            ]),
+        ],
+    );
+    let pair = vec![Selector::Saddr(family), Selector::Daddr(family)];
+    table.chain(
+        "postrouting",
+        Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)),
+        vec![
+            Rule::new([
+                Statement::Dnatted,
+                Statement::Lookup(pair, Is::Equal, "pairs".into()),
+                Statement::Masquerade,
+            ]),
+            Rule::new([
+                tcp,
+                Statement::MatchNetwork(Selector::Saddr(family), Is::NotEqual, network),
+                Statement::Lookup(original[1..].to_vec(), Is::Equal, "ports".into()),
+                Statement::Lookup(original[..1].to_vec(), Is::NotEqual, "addresses".into()),
+                Statement::Masquerade,
+            ]),
+            Rule::new([
+                Statement::MatchNetwork(Selector::OriginalDaddr(family), Is::Equal, network),
+                Statement::Verdict(Verdict::Accept),
+            ]),
+        ],
+    );
+    table
+}
+
+fn keys() -> [TableKey; 2] {
+    Family::BOTH.map(|family| (family, "weft-test".into()))
+}
+
+/// Runs `nft` and returns what it printed.
+fn nft(arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new("nft")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nft is installed");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Commits what leads to these tables and returns how many steps it took.
+fn converge(client: &mut Client, tables: &[Table]) -> usize {
+    let observed = client.observe(&keys()).unwrap();
+    let transaction = diff(tables, &observed);
+    client.commit(&transaction).unwrap();
+    transaction.changes.len()
+}
+
+fn in_fresh_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    Namespace::temporary().unwrap().run(work).unwrap()
+}
+
+#[test]
+fn nft_prints_whatever_is_committed_and_prints_it_as_it_was_meant() {
+    in_fresh_namespace(|| {
+        let tables = Family::BOTH.map(everything);
+        converge(&mut Client::open().unwrap(), &tables);
+        for table in &tables {
+            let listed = nft(&["list", "table", &table.family.to_string(), "weft-test"], "");
+            for line in table.to_string().lines().filter(|line| !line.contains("priority")) {
+                let line = line.trim().trim_end_matches(',');
+                assert!(listed.contains(line), "{line:?} is not in\n{listed}");
+            }
+        }
+    });
+}
+
+#[test]
+fn nft_accepts_the_text_of_a_table_and_of_a_transaction() {
+    in_fresh_namespace(|| {
+        let tables = Family::BOTH.map(everything);
+        let text: String = tables.iter().map(Table::to_string).collect();
+        nft(&["-c", "-f", "-"], &text);
+        let transaction = diff(&tables, &Client::open().unwrap().observe(&keys()).unwrap());
+        nft(&["-f", "-"], &transaction.to_string());
+        let loaded = nft(&["list", "ruleset"], "");
+        nft(&["flush", "ruleset"], "");
+        converge(&mut Client::open().unwrap(), &tables);
+        assert_eq!(nft(&["list", "ruleset"], ""), loaded, "both ways lead to the same");
+    });
+}
+
+#[test]
+fn what_was_committed_is_adopted_without_a_change() {
+    in_fresh_namespace(|| {
+        let tables = Family::BOTH.map(everything);
+        assert_ne!(converge(&mut Client::open().unwrap(), &tables), 0);
+        assert_eq!(converge(&mut Client::open().unwrap(), &tables), 0);
+    });
+}
+
+#[test]
+fn what_others_broke_is_put_back_and_nothing_else_is_touched() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let tables = Family::BOTH.map(everything);
+        converge(&mut client, &tables);
+        let intact = nft(&["list", "ruleset"], "");
+        for (damage, steps) in [
+            ("delete element ip weft-test frontends { 10.96.0.10 . tcp . 80 }", 1),
+            ("add element ip weft-test addresses { 192.0.2.1 }", 1),
+            ("flush map ip6 weft-test endpoints", 1),
+            ("flush chain ip weft-test refuse", 1),
+            ("add rule ip weft-test pick-2 drop", 2),
+            ("add chain ip weft-test strange { drop; }", 2),
+            ("add set ip weft-test strange { type ipv4_addr; }", 1),
+            ("delete table ip6 weft-test", 26),
+        ] {
+            nft(&[damage], "");
+            assert_eq!(converge(&mut client, &tables), steps, "{damage}");
+            assert_eq!(nft(&["list", "ruleset"], ""), intact, "{damage}");
+        }
+    });
+}
+
+#[test]
+fn a_table_of_another_layout_is_replaced_in_one_transaction() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let tables = Family::BOTH.map(everything);
+        nft(&["add table ip weft-test { map frontends { type ipv4_addr : verdict; }; }"], "");
+        nft(&["add table ip weft-test { chain forward { type filter hook input priority 5; }; }"], "");
+        converge(&mut client, &tables);
+        assert_eq!(converge(&mut client, &tables), 0);
+    });
+}
+
+#[test]
+fn a_refused_transaction_names_the_change_and_leaves_everything_as_it_was() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let tables = [everything(Family::Ip)];
+        converge(&mut client, &tables);
+        let frontends = tables[0].sets["frontends"].declaration.clone();
+        let key = Tuple::new(&[address(Family::Ip, 77), Value::Protocol(6), Value::Port(1)]);
+        let verdict = Data::Verdict(Verdict::Goto("pick-2".into()));
+        let mut transaction = Transaction::default();
+        transaction.add_elements(&frontends, vec![(key.clone(), verdict)]);
+        transaction.delete_elements(
+            &tables[0].sets["addresses"].declaration,
+            vec![(Tuple::new(&[address(Family::Ip, 99)]), Data::None)],
+        );
+        let error = client.commit(&transaction).unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot delete 1 element(s) of set ip weft-test addresses"),
+            "{error}"
+        );
+        assert_eq!(converge(&mut client, &tables), 0);
+    });
+}
+
+#[test]
+fn ten_thousand_services_fit_into_one_transaction() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let mut table = everything(Family::Ip);
+        let (mut frontends, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
+        for service in 0..10_000u32 {
+            let address = Value::Address(std::net::Ipv4Addr::from(0x0a60_0000 + service).into());
+            let frontend = [address, Value::Protocol(6), Value::Port(80)];
+            let verdict = Data::Verdict(Verdict::Goto("pick-2".into()));
+            frontends.insert(Tuple::new(&frontend), verdict);
+            for slot in [0, 1] {
+                let key = Tuple::new(&[&frontend[..], &[Value::Integer(slot)]].concat());
+                endpoints.insert(key, Data::Tuple(Tuple::new(&[address, Value::Port(8080)])));
+            }
+        }
+        table.sets.get_mut("frontends").unwrap().elements = frontends;
+        table.sets.get_mut("endpoints").unwrap().elements = endpoints;
+        let transaction = diff(std::slice::from_ref(&table), &Default::default());
+        let start = Instant::now();
+        client.commit(&transaction).unwrap();
+        println!("10,000 services x 2 endpoints: {:?} from transaction to committed", start.elapsed());
+        let start = Instant::now();
+        assert_eq!(converge(&mut client, &[table]), 0);
+        println!("observed and found equal in {:?}", start.elapsed());
+    });
+}
