@@ -1,1 +1,24 @@
-//! placeholder
+//! The lab: a whole cluster on one machine. Nodes are network namespaces, daemons and plugins are the real
+//! programs, the API server is embedded, and pods are processes in namespaces made through CNI.
+//!
+//! The lab only drives programs that were built elsewhere; nothing here knows how Weft works inside.
+
+pub mod addressing;
+pub mod backoff;
+pub mod client;
+pub mod cluster_dns;
+pub mod cni;
+pub mod daemons;
+pub mod echo;
+pub mod error;
+pub mod kubeconfig;
+pub mod kubelet;
+pub mod names;
+pub mod netns;
+pub mod outside;
+pub mod process;
+pub mod requirements;
+pub mod sandbox;
+pub mod state;
+pub mod teardown;
+pub mod underlay;

@@ -1,0 +1,102 @@
+//! HTTP/1.1 GET over a plain socket: one connection, one request, one answer.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::http::Uri;
+use serde::{Deserialize, Serialize};
+
+use super::lookup;
+use crate::error::{Error, Result};
+
+/// What came of one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// When it was over, in microseconds since 1970.
+    pub at_us: u64,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
+    /// The body of a 200, or what went wrong.
+    pub body: std::result::Result<String, String>,
+}
+
+/// A URL whose host is resolved.
+#[derive(Clone, Debug)]
+pub struct Target {
+    address: SocketAddr,
+    host: String,
+    path: String,
+}
+
+impl Target {
+    /// Parses a URL and resolves its host as a program in this place would.
+    pub async fn resolve(url: &str) -> Result<Target> {
+        let uri: Uri = url.parse().map_err(|error| invalid(url, format!("{error}")))?;
+        let host = uri.host().ok_or_else(|| invalid(url, "has no host".to_owned()))?;
+        let ip = match host.parse::<IpAddr>() {
+            Ok(ip) => ip,
+            Err(_) => lookup::address(host).await?,
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let address = SocketAddr::new(ip, uri.port_u16().unwrap_or(80));
+        Ok(Target { address, host: host.to_owned(), path })
+    }
+
+    /// Makes one request.
+    pub fn get(&self, timeout: Duration) -> Answer {
+        let start = Instant::now();
+        let body = get(self.address, &self.host, &self.path, timeout);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Answer { at_us: microseconds(since_epoch), took_us: microseconds(start.elapsed()), body }
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn invalid(url: &str, reason: String) -> Error {
+    Error::Invalid { what: "URL", value: url.to_owned(), reason }
+}
+
+/// GET from the calling thread's namespace. Gives the body of a 200; all else is an error in words.
+pub fn get(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    timeout: Duration,
+) -> std::result::Result<String, String> {
+    let exchange = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer = exchange().map_err(|error| format!("{address}: {error}"))?;
+    body_of(&answer)
+}
+
+/// The body of an answer that was ended by closing the connection, if it was a 2xx.
+fn body_of(answer: &str) -> std::result::Result<String, String> {
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer:?}"))?;
+    let status = head.split_whitespace().nth(1).unwrap_or_default();
+    match status.starts_with('2') && status.len() == 3 {
+        true => Ok(body.to_owned()),
+        false => Err(format!("HTTP status {status:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_2xx_has_a_body() {
+        assert_eq!(body_of("HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello"), Ok("hello".to_owned()));
+        assert!(body_of("HTTP/1.1 503 Service Unavailable\r\n\r\nno").is_err());
+        assert!(body_of("").is_err());
+    }
+}

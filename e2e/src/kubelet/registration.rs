@@ -1,0 +1,128 @@
+//! The Node object: created once, then kept up to date about whether the node's network is ready. As with a real
+//! kubelet, that is so once the runtime has loaded a network configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::Kubelet;
+
+/// How often the runtime looks for a network configuration.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Registers the Node and follows the runtime's readiness for good. A Node that is deleted is not made again:
+/// a kubelet registers when it starts.
+pub(super) async fn keep(kubelet: Arc<Kubelet>) {
+    let nodes: Api<Node> = Api::all(kubelet.client.clone());
+    while let Err(error) = register(&kubelet, &nodes).await {
+        tracing::warn!(node = kubelet.node, %error, "cannot register the Node; trying again");
+        tokio::time::sleep(PERIOD).await;
+    }
+    let mut published = None;
+    loop {
+        let not_ready = kubelet.runtime.load().err().map(|error| error.to_string());
+        if published.as_ref() != Some(&not_ready) {
+            match publish(&kubelet, &nodes, not_ready.as_deref()).await {
+                Ok(()) => published = Some(not_ready),
+                Err(error) => tracing::warn!(node = kubelet.node, %error, "cannot update the Node's status"),
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
+    let node = serde_json::from_value(node_object(&kubelet.node)).map_err(kube::Error::SerdeError)?;
+    match nodes.create(&PostParams::default(), &node).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, not_ready: Option<&str>) -> kube::Result<()> {
+    let status = json!({"status": node_status(&kubelet.node, &kubelet.address.to_string(), not_ready)});
+    match nodes.patch_status(&kubelet.node, &PatchParams::default(), &Patch::Merge(status)).await {
+        // Somebody deleted the Node: there is nothing to report on any more.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+fn node_object(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": architecture(),
+            }
+        },
+        "spec": {}
+    })
+}
+
+/// The architecture as Kubernetes names it, which is as Go does.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn node_status(name: &str, address: &str, not_ready: Option<&str>) -> Value {
+    let now = Timestamp::now().to_string();
+    let (status, reason, message) = match not_ready {
+        None => ("True", "KubeletReady", "the network is ready".to_owned()),
+        Some(why) => ("False", "KubeletNotReady", format!("the network is not ready: {why}")),
+    };
+    json!({
+        "addresses": [
+            {"type": "InternalIP", "address": address},
+            {"type": "Hostname", "address": name},
+        ],
+        "conditions": [{
+            "type": "Ready", "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }],
+        "capacity": {"cpu": "2", "memory": "4Gi", "pods": "250"},
+        "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "250"},
+        "nodeInfo": {
+            "architecture": architecture(),
+            "operatingSystem": "linux",
+            "osImage": "weft-lab",
+            "kernelVersion": kernel_version(),
+            "containerRuntimeVersion": concat!("weft-lab://", env!("CARGO_PKG_VERSION")),
+            "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION"), "-lab"),
+            "kubeProxyVersion": "", "bootID": "", "machineID": "", "systemUUID": "",
+        },
+    })
+}
+
+fn kernel_version() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_what_the_api_expects() {
+        let mut object = node_object("node1");
+        object["status"] = node_status("node1", "172.30.0.11", Some("no configuration"));
+        let node: Node = serde_json::from_value(object).unwrap();
+        let status = node.status.unwrap();
+        assert_eq!(status.addresses.unwrap()[0].address, "172.30.0.11");
+        let ready = &status.conditions.unwrap()[0];
+        assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "False"));
+        assert!(ready.message.as_ref().unwrap().contains("no configuration"));
+    }
+}

@@ -1,0 +1,121 @@
+//! The network between the nodes: a bridge in a namespace of its own, and a veth pair from it to every node.
+//! Nothing of it is on the host. rtnetlink only; the addresses come from [`crate::addressing`].
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+
+use futures::TryStreamExt;
+use ipnetwork::Ipv4Network;
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::addressing::{GATEWAY, node_address, on_underlay};
+use crate::error::{Error, Result};
+use crate::names::{LabName, node_name};
+use crate::netns;
+
+/// The bridge's name inside the underlay's namespace.
+const BRIDGE: &str = "underlay";
+/// A node's link to the underlay.
+pub const NODE_LINK: &str = "eth0";
+
+/// Makes the underlay's namespace with its bridge.
+pub fn create(lab: &LabName) -> Result<()> {
+    let namespace = lab.underlay();
+    netns::create(&namespace)?;
+    netns::run_async(&namespace, || async {
+        let links = connect()?;
+        set_up(&links, "lo").await?;
+        let bridge = LinkBridge::new(BRIDGE).build();
+        links.link().add(bridge).execute().await.map_err(Error::netlink("create bridge", BRIDGE))?;
+        add_address(&links, BRIDGE, on_underlay(GATEWAY)).await
+    })
+}
+
+/// Makes a node's namespace and connects it with the underlay.
+pub fn add_node(lab: &LabName, number: u8) -> Result<()> {
+    let (node, underlay) = (node_name(number), lab.underlay());
+    let namespace = lab.node(&node);
+    netns::create(&namespace)?;
+    let target = netns::path(&namespace);
+    netns::run_async(&underlay, move || async move {
+        let file = std::fs::File::open(&target).map_err(Error::io("open", &target))?;
+        plug_in(&connect()?, &node, file.as_raw_fd()).await
+    })?;
+    netns::run_async(&namespace, move || async move {
+        let links = connect()?;
+        set_up(&links, "lo").await?;
+        add_address(&links, NODE_LINK, on_underlay(node_address(number))).await?;
+        set_up(&links, NODE_LINK).await?;
+        add_default_route(&links, GATEWAY).await
+    })
+}
+
+/// Brings up the loopback link of a namespace, as a runtime does for a pod.
+pub fn loopback_up(namespace: &str) -> Result<()> {
+    netns::run_async(namespace, || async { set_up(&connect()?, "lo").await })
+}
+
+/// Tries out, in a namespace that is gone afterwards, whether this kernel has bridges and veth pairs.
+pub fn try_kernel() -> Result<()> {
+    netns::run_in_new(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| Error::Spawn { program: "an asynchronous runtime".to_owned(), source })?
+            .block_on(async {
+                let links = connect()?;
+                let bridge = links.link().add(LinkBridge::new("bridge").build()).execute().await;
+                bridge.map_err(missing("a bridge", "bridge (CONFIG_BRIDGE)"))?;
+                let veth = links.link().add(LinkVeth::new("veth0", "veth1").build()).execute().await;
+                veth.map_err(missing("a veth pair", "veth (CONFIG_VETH)"))
+            })
+    })
+}
+
+fn missing(feature: &'static str, module: &'static str) -> impl FnOnce(rtnetlink::Error) -> Error {
+    move |error| Error::MissingKernelFeature { feature, module, reason: error.to_string() }
+}
+
+/// Opens rtnetlink in the calling thread's namespace. Its task ends with the runtime.
+fn connect() -> Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| Error::Socket {
+        operation: "open",
+        address: "rtnetlink".to_owned(),
+        source,
+    })?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// Makes a veth pair: one end, named as the node, on the bridge; the other, `eth0`, in the node's namespace.
+async fn plug_in(links: &Handle, node: &str, namespace: i32) -> Result<()> {
+    let bridge = index(links, BRIDGE).await?;
+    let pair = LinkVeth::new(node, NODE_LINK).controller(bridge).up().build();
+    links.link().add(pair).execute().await.map_err(Error::netlink("create veth", node))?;
+    let moved = LinkUnspec::new_with_index(index(links, NODE_LINK).await?).setns_by_fd(namespace).build();
+    links.link().set(moved).execute().await.map_err(Error::netlink("move eth0 into", node))
+}
+
+async fn index(links: &Handle, name: &str) -> Result<u32> {
+    let mut found = links.link().get().match_name(name.to_owned()).execute();
+    match found.try_next().await.map_err(Error::netlink("find link", name))? {
+        Some(link) => Ok(link.header.index),
+        None => Err(Error::netlink("find link", name)(rtnetlink::Error::RequestFailed)),
+    }
+}
+
+async fn set_up(links: &Handle, name: &str) -> Result<()> {
+    let up = LinkUnspec::new_with_index(index(links, name).await?).up().build();
+    links.link().set(up).execute().await.map_err(Error::netlink("bring up link", name))
+}
+
+async fn add_address(links: &Handle, link: &str, address: Ipv4Network) -> Result<()> {
+    let request = links.address().add(index(links, link).await?, address.ip().into(), address.prefix());
+    request.execute().await.map_err(Error::netlink("add to the link an address", address.to_string()))
+}
+
+async fn add_default_route(links: &Handle, gateway: Ipv4Addr) -> Result<()> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+    let added = links.route().add(route).execute().await;
+    added.map_err(Error::netlink("add default route via", gateway.to_string()))
+}
