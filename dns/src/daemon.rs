@@ -34,6 +34,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// # Errors
 /// What cannot be had at the start, and what to do. Later nothing is an error: what fails is tried again.
 pub async fn run(options: Options) -> Result<(), Error> {
+    // First of all, so that no signal ends the process where it stands.
+    let signals = Signals::new();
     let listeners =
         options.listen.iter().map(|&address| Listener::bind(address)).collect::<Result<Vec<_>, _>>()?;
     let own = own_addresses(&listeners);
@@ -55,7 +57,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
     tokio::select! {
         () = feed(watch, zone, metrics) => {}
-        () = leave(&readiness, options.lameduck) => {}
+        () = leave(signals, &readiness, options.lameduck) => {}
     }
     stop.cancel();
     tasks.close();
@@ -129,36 +131,44 @@ async fn serve_http(
 
 /// Waits for the signal to end, and then while the cluster takes us off its list. A second signal, or SIGINT,
 /// does not wait.
-async fn leave(readiness: &Readiness, lameduck: Duration) {
-    let mut terminate = Signals::new(SignalKind::terminate());
-    let mut interrupt = Signals::new(SignalKind::interrupt());
-    tokio::select! {
-        () = terminate.next() => {}
-        () = interrupt.next() => return,
+async fn leave(mut signals: Signals, readiness: &Readiness, lameduck: Duration) {
+    if signals.next().await == SignalKind::interrupt() {
+        return;
     }
     readiness.leave();
     tracing::info!(?lameduck, "told to stop");
     tokio::select! {
         () = tokio::time::sleep(lameduck) => {}
-        () = terminate.next() => {}
-        () = interrupt.next() => {}
+        _ = signals.next() => {}
     }
 }
 
-/// A signal; one that cannot be had never comes.
-struct Signals(Option<Signal>);
+/// The signals that end the daemon; one that cannot be had never comes.
+struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+}
 
 impl Signals {
-    fn new(kind: SignalKind) -> Signals {
-        Signals(signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot listen to signals")).ok())
+    fn new() -> Signals {
+        let had =
+            |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot listen to signals")).ok();
+        Signals { terminate: had(SignalKind::terminate()), interrupt: had(SignalKind::interrupt()) }
     }
 
-    async fn next(&mut self) {
-        match &mut self.0 {
-            Some(signal) => {
-                signal.recv().await;
-            }
-            None => std::future::pending().await,
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            () = received(&mut self.terminate) => SignalKind::terminate(),
+            () = received(&mut self.interrupt) => SignalKind::interrupt(),
         }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }

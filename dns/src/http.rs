@@ -67,10 +67,11 @@ pub fn metrics(metrics: Arc<Metrics>) -> Router {
 ///
 /// # Errors
 /// Which address cannot be had, and what to do.
-pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<SocketAddr, Error> {
+pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<(), Error> {
     let failed = |source| Error::Http { what, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!(address = %bound, flag = what, "serving HTTP");
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(bound)
+    Ok(())
 }

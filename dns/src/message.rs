@@ -194,6 +194,9 @@ impl Question {
             None,
             &mut encoder,
         )?;
+        // A record that did not fit leaves its first bytes behind.
+        let written = encoder.offset();
+        bytes.truncate(written);
         Ok((bytes, header.metadata.truncation))
     }
 

@@ -87,10 +87,12 @@ impl Zone {
 
     fn finish(mut self, snapshot: &Snapshot, serial: u32) -> Zone {
         // A name must not exist below one that does not (RFC 8020): where a Service is seen before its
-        // namespace, the namespace exists too.
-        let of_services = snapshot.services().map(|service| service.key.namespace.as_str());
-        self.namespaces =
-            snapshot.namespaces().chain(of_services).filter_map(|name| wire_label(name).ok()).collect();
+        // namespace, the namespace exists too. Services come in the order of their namespaces.
+        let mut names: Vec<&str> =
+            snapshot.services().map(|service| service.key.namespace.as_str()).collect();
+        names.dedup();
+        names.extend(snapshot.namespaces());
+        self.namespaces = names.into_iter().filter_map(|name| wire_label(name).ok()).collect();
         self.reverse = ReverseTable::new(self.services.values());
         self.name_server = name_server(snapshot, &self.config);
         self.serial = serial;

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
 
+mod daemon;
 mod fixture;
+mod forwarding;
+mod peers;
 mod properties;
+mod server;
 mod spec;

@@ -1,0 +1,64 @@
+//! Prints how long zones take: compiled whole, and after a change of one Service.
+//!
+//! `cargo run --release -p weft-dns --example compile [SERVICES [ENDPOINTS]]`
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Instant;
+
+use weft_dns::zone::{Zone, ZoneConfig};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
+    ServicePort, Snapshot,
+};
+
+fn address(network: u8, number: u32) -> IpAddr {
+    Ipv4Addr::from(u32::from(network) << 24 | number).into()
+}
+
+fn objects(number: u32, endpoints: u32) -> [Object; 2] {
+    let key = NamespacedName::new(format!("ns-{}", number % 50), format!("service-{number}"));
+    let (name, port) = ("http".to_owned(), NonZeroU16::MIN);
+    let ports = vec![ServicePort { name: name.clone(), protocol: Protocol::Tcp, port, node_port: None }];
+    let endpoint = |place| Endpoint {
+        address: address(10, number * endpoints + place),
+        hostname: None,
+        node: None,
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    let slice = EndpointSlice {
+        key: key.clone(),
+        service: key.clone(),
+        ports: vec![EndpointPort { name, protocol: Protocol::Tcp, port }],
+        endpoints: (0..endpoints).map(endpoint).collect(),
+    };
+    let kind = ServiceKind::ClusterIp(vec![address(172, number)]);
+    [Object::Service(Service { key, kind, ports }), Object::EndpointSlice(slice)]
+}
+
+fn main() {
+    let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<u32>());
+    let mut number = |default| numbers.next().and_then(Result::ok).unwrap_or(default);
+    let (services, endpoints) = (number(10_000), number(2));
+    let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
+    for object in (0..services).flat_map(|number| objects(number, endpoints)) {
+        snapshot.apply(object, &mut changes);
+    }
+    let zone = ZoneConfig { zone: "cluster.local".parse().expect("a zone"), ttl: 30, listen: Vec::new() };
+    let started = Instant::now();
+    let whole = Zone::compile(&snapshot, Arc::new(zone), 1);
+    println!("{services} Services x {endpoints} endpoints, whole: {:?}", started.elapsed());
+
+    let mut changes = ChangeSet::default();
+    let [_, slice] = objects(services / 2, endpoints + 1);
+    snapshot.apply(slice, &mut changes);
+    let started = Instant::now();
+    let changed = whole.recompile(&snapshot, &changes, 2);
+    println!("after a change of {} Service: {:?}", changes.services.len(), started.elapsed());
+    let started = Instant::now();
+    drop(whole);
+    println!("dropping the zone before: {:?}; {} Services", started.elapsed(), changed.services().count());
+}

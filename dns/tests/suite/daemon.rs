@@ -1,0 +1,185 @@
+//! The program itself: its flags, its HTTP endpoints and its end. It runs against an API server that is not there.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::peers::dig;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A kubeconfig of an API server that refuses connections.
+fn kubeconfig() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kubeconfig");
+    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
+        contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n";
+    std::fs::write(&path, text).unwrap();
+    (directory, path)
+}
+
+/// The program on loopback, and the addresses that it says it has taken.
+struct Daemon {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    dns: SocketAddr,
+    http: Vec<SocketAddr>,
+    _kubeconfig: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(lameduck: &str) -> Daemon {
+        let (directory, kubeconfig) = kubeconfig();
+        let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
+        let mut child = Command::new(PROGRAM)
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--upstream",
+                "127.0.0.1:1",
+                "--lameduck",
+                lameduck,
+                "--log-format",
+                "json",
+            ])
+            .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut taken = Vec::new();
+        while taken.len() < 4 {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early: {taken:?}");
+            if let Some((_, rest)) = line.split_once("\"address\":\"") {
+                taken.push(rest.split('"').next().unwrap().parse().unwrap());
+            }
+        }
+        let dns = taken.pop().unwrap();
+        Daemon { child, log, dns, http: taken, _kubeconfig: directory }
+    }
+
+    fn get(&self, endpoint: usize, path: &str) -> String {
+        get(self.http[endpoint], path)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// The one line that the program says before it fails.
+fn failure(arguments: &[&str]) -> String {
+    let output =
+        Command::new(PROGRAM).args(arguments).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
+    assert!(!output.status.success(), "{arguments:?} is accepted");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn before_the_cluster_is_listed_it_lives_but_is_not_ready() {
+    let daemon = Daemon::start("0");
+    assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
+    assert!(daemon.get(1, "/ready").starts_with("HTTP/1.1 503"));
+    let text = dig("127.0.0.1", daemon.dns.port(), "backend.shop.svc.cluster.local A");
+    assert!(text.contains("status: SERVFAIL"), "{text}");
+    let metrics = daemon.get(2, "/metrics");
+    assert!(metrics.contains("rcode=\"SERVFAIL\"") && metrics.ends_with("# EOF\n"), "{metrics}");
+}
+
+#[test]
+fn it_ends_in_order_when_told_to() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = Daemon::start("0");
+        daemon.signal(signal);
+        assert!(daemon.wait().success(), "{signal}");
+    }
+}
+
+#[test]
+fn in_lameduck_it_answers_but_is_not_ready() {
+    let mut daemon = Daemon::start("600");
+    daemon.signal(Signal::SIGTERM);
+    let deadline = Instant::now() + DEADLINE;
+    while !daemon.get(1, "/ready").contains("shutting down") {
+        assert!(Instant::now() < deadline, "it never says that it leaves");
+    }
+    assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
+    assert!(dig("127.0.0.1", daemon.dns.port(), "cluster.local SOA").contains("status: SERVFAIL"));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success(), "a second signal does not wait");
+}
+
+#[test]
+fn what_cannot_be_had_is_said_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (_directory, kubeconfig) = kubeconfig();
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--listen", &address], &["cannot listen on", &address, "another program listens there"]),
+        (&["--listen", "192.0.2.1:53"], &["192.0.2.1:53", "no such address"]),
+        (
+            &["--listen", "127.0.0.1:5399", "--upstream", "127.0.0.1:5399"],
+            &["127.0.0.1:5399 is this server itself"],
+        ),
+        (
+            &["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--kubeconfig", "/does/not/exist"],
+            &["/does/not/exist", "--kubeconfig"],
+        ),
+        (
+            &[
+                "--listen",
+                "127.0.0.1:0",
+                "--upstream",
+                "127.0.0.1:1",
+                "--kubeconfig",
+                kubeconfig,
+                "--health-bind-address",
+                &address,
+            ],
+            &["--health-bind-address", &address, "another program listens there"],
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let text = failure(arguments);
+        assert!(expected.iter().all(|part| text.contains(part)), "{expected:?} in {text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("weft-dns: ")).count(), 1, "{text}");
+        assert_eq!(text.matches("os error").count() / 2, 0, "the cause is told once: {text}");
+    }
+}
+
+#[test]
+fn a_flag_that_does_not_exist_is_named() {
+    assert!(failure(&["--no-such-flag"]).contains("--no-such-flag"));
+}

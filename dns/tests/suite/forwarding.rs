@@ -1,0 +1,130 @@
+//! Names outside of the cluster, through a little upstream: asked once, remembered, passed on as they are.
+
+use std::net::UdpSocket;
+
+use crate::fixture::*;
+use crate::peers::*;
+
+#[test]
+fn other_names_are_asked_once_and_remembered() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    for name in ["www.example.com", "WWW.Example.com", "www.example.com"] {
+        let text = server.dig(&format!("{name} A"));
+        assert_eq!(answer_section(&text), [format!("{name}. A 192.0.2.80")]);
+        assert!(text.contains("flags: qr rd ra;"), "not authoritative: {text}");
+    }
+    assert_eq!(upstream.asked(), 1);
+    assert!(
+        server
+            .metrics
+            .text()
+            .contains("coredns_cache_hits_total{server=\"dns://:53\",view=\"\",type=\"success\"} 2")
+    );
+}
+
+#[test]
+fn denials_are_passed_on_and_remembered() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    for _ in 0..2 {
+        let text = server.dig("nothing.example.com A");
+        assert!(text.contains("status: NXDOMAIN") && text.contains("AUTHORITY: 1"), "{text}");
+    }
+    assert_eq!(upstream.asked(), 1, "and no search list was tried");
+}
+
+#[test]
+fn cluster_names_are_never_asked_elsewhere() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    for question in [
+        "nothing.shop.svc.cluster.local A",
+        "backend.shop.svc.cluster.local A",
+        "-x 10.96.0.20",
+        "x.cluster.local MX",
+    ] {
+        server.dig(question);
+    }
+    assert_eq!(upstream.asked(), 0);
+    server.dig("-x 192.0.2.1");
+    assert_eq!(upstream.asked(), 1, "addresses that are not the cluster's");
+}
+
+#[test]
+fn s2_5_an_external_target_is_resolved() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    let text = server.dig("ext.shop.svc.cluster.local A");
+    let expected = ["ext.shop.svc.cluster.local. CNAME www.example.com.", "www.example.com. A 192.0.2.80"];
+    assert_eq!(answer_section(&text), expected);
+    assert!(text.contains("flags: qr aa rd ra;"), "{text}");
+    assert_eq!(answer_section(&server.dig("ext.shop.svc.cluster.local CNAME")), expected[..1]);
+    let text = server.dig("ext.shop.svc.cluster.local AAAA");
+    assert_eq!(answer_section(&text), expected[..1], "{text}");
+}
+
+#[test]
+fn s2_5_without_an_upstream_the_alias_is_answered_alone() {
+    let text = Server::start(zone(), &[]).dig("ext.shop.svc.cluster.local A");
+    assert!(text.contains("status: NOERROR"), "{text}");
+    assert_eq!(answer_section(&text), ["ext.shop.svc.cluster.local. CNAME www.example.com."]);
+}
+
+#[test]
+fn a_cut_answer_is_fetched_over_tcp() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    assert_eq!(answer_section(&server.dig("+tcp big.example.com A")).len(), 200);
+    let text = server.dig("+notcp +ignore big.example.com A");
+    assert!(text.contains(" tc "), "and cut again for a client of UDP: {text}");
+}
+
+#[test]
+fn a_question_without_recursion_is_passed_on() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    let text = server.dig("+norecurse www.example.com A");
+    assert_eq!(answer_section(&text), ["www.example.com. A 192.0.2.80"]);
+    server.dig("+norecurse www.example.com A");
+    assert_eq!(upstream.asked(), 2, "what it happens to know is not remembered");
+}
+
+#[test]
+fn a_dead_upstream_is_passed_over() {
+    let (dead, alive) = (UdpSocket::bind("127.0.0.1:0").unwrap(), Upstream::start());
+    let server = Server::start(zone(), &[dead.local_addr().unwrap(), alive.address]);
+    assert_eq!(answer_section(&server.dig("www.example.com A")).len(), 1);
+    assert_eq!(answer_section(&server.dig("www2.example.com A")).len(), 1);
+    dead.set_nonblocking(true).unwrap();
+    let mut datagrams = 0;
+    while dead.recv(&mut [0; 512]).is_ok() {
+        datagrams += 1;
+    }
+    assert_eq!(datagrams, 1, "the one that answers is asked first from then on");
+}
+
+#[test]
+fn when_no_upstream_answers_the_client_is_told_in_time() {
+    let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = Server::start(zone(), &[dead.local_addr().unwrap()]);
+    let text = server.dig("+time=4 www.example.com A");
+    assert!(text.contains("status: SERVFAIL"), "{text}");
+    let text = server.dig("+time=4 ext.shop.svc.cluster.local A");
+    assert!(text.contains("status: SERVFAIL") && answer_section(&text).len() == 1, "{text}");
+}
+
+#[test]
+fn a_full_house_refuses_and_still_answers_the_cluster() {
+    let upstream = Upstream::start();
+    let server = Server::start_on("127.0.0.1:0", zone(), &[upstream.address], 0);
+    assert!(server.dig("www.example.com A").contains("status: REFUSED"));
+    assert!(server.dig("backend.shop.svc.cluster.local A").contains("status: NOERROR"));
+    assert_eq!(upstream.asked(), 0);
+    assert!(
+        server
+            .metrics
+            .text()
+            .contains("coredns_forward_max_concurrent_rejects_total{server=\"dns://:53\",view=\"\"} 1")
+    );
+}

@@ -1,0 +1,219 @@
+//! The server under test on a loopback port, a little upstream, and `dig`. No test lives here.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::{A, SOA};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_dns::forward::Forwarder;
+use weft_dns::handler::{Handler, MOST_WAITING};
+use weft_dns::metrics::Metrics;
+use weft_dns::server::Listener;
+use weft_dns::zone::Zone;
+
+/// A server in a thread of its own. Ends when it is dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(zone: Zone, upstreams: &[SocketAddr]) -> Server {
+        Server::start_on("127.0.0.1:0", zone, upstreams, MOST_WAITING)
+    }
+
+    pub(crate) fn start_on(
+        listen: &str,
+        zone: Zone,
+        upstreams: &[SocketAddr],
+        most_waiting: usize,
+    ) -> Server {
+        let forwarder = (!upstreams.is_empty()).then(|| Forwarder::new(upstreams.to_vec()));
+        let metrics = Arc::new(Metrics::new(53, "cluster.local."));
+        let zone = Arc::new(ArcSwap::from_pointee(zone));
+        let handler = Arc::new(Handler::new(zone, forwarder, most_waiting, metrics.clone()));
+        let stop = CancellationToken::new();
+        let (bound, listening) = mpsc::channel();
+        let listen: SocketAddr = listen.parse().unwrap();
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let (listener, tasks) = (Listener::bind(listen).unwrap(), TaskTracker::new());
+                    bound.send(listener.address()).unwrap();
+                    listener.serve(handler, &tasks, stop);
+                    tasks.close();
+                    tasks.wait().await;
+                });
+            }
+        });
+        Server { address: listening.recv().unwrap(), metrics, stop, thread: Some(thread) }
+    }
+
+    /// What `dig` prints for these arguments. One try, so that a lost answer is seen as one.
+    pub(crate) fn dig(&self, arguments: &str) -> String {
+        dig(&self.address.ip().to_string(), self.address.port(), arguments)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the server is a failure of the test, unless the test failed before.
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the server panicked");
+        }
+    }
+}
+
+/// Runs `dig` against an address and port. Panics where it is not installed: Debian's bind9-dnsutils has it.
+pub(crate) fn dig(address: &str, port: u16, arguments: &str) -> String {
+    let server = format!("@{address}");
+    let port = port.to_string();
+    let output = Command::new("dig")
+        .args([&server, "-p", &port, "+tries=1", "+time=6", "+nocookie"])
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("dig, of the Debian package bind9-dnsutils, must be installed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The answer section of what `dig` printed, a line for each record without TTL and class, in order.
+pub(crate) fn answer_section(text: &str) -> Vec<String> {
+    let section = text.split(";; ANSWER SECTION:\n").nth(1).unwrap_or_default();
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        [&words[..1], &words[3..]].concat().join(" ")
+    };
+    let mut lines: Vec<String> = section.lines().take_while(|line| !line.is_empty()).map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `big.example.com` (200 records),
+/// `silent.example.com` (never answers); others do not exist.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Upstream {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(address).unwrap();
+        udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let (asked, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let threads = vec![
+            std::thread::spawn({
+                let (asked, stop) = (asked.clone(), stop.clone());
+                move || serve_udp(&udp, &asked, &stop)
+            }),
+            std::thread::spawn({
+                let stop = stop.clone();
+                move || serve_tcp(&tcp, &stop)
+            }),
+        ];
+        Upstream { address, asked, stop, threads }
+    }
+
+    /// How many datagrams came.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads.drain(..) {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the upstream panicked");
+        }
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, asked: &AtomicUsize, stop: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while !stop.load(Ordering::SeqCst) {
+        let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+        asked.fetch_add(1, Ordering::SeqCst);
+        let Some(mut reply) = respond(&buffer[..length]) else { continue };
+        if reply.answers.len() > 20 {
+            reply.answers.clear();
+            reply.metadata.truncation = true;
+        }
+        socket.send_to(&reply.to_vec().unwrap(), client).unwrap();
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        let question = read_framed(&mut stream);
+        if let Some(reply) = respond(&question) {
+            write_framed(&mut stream, &reply.to_vec().unwrap());
+        }
+    }
+}
+
+fn respond(bytes: &[u8]) -> Option<Message> {
+    let mut message = Message::from_vec(bytes).unwrap();
+    assert_eq!(message.queries.len(), 1);
+    let name = message.queries[0].name.clone();
+    let label = String::from_utf8(name.iter().next().unwrap_or_default().to_ascii_lowercase()).unwrap();
+    let address = |last| Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, last)));
+    message.metadata.message_type = MessageType::Response;
+    message.metadata.recursion_available = true;
+    message.metadata.authentic_data = false;
+    match label.as_str() {
+        "silent" => return None,
+        "www" if message.queries[0].query_type != RecordType::A => message.authorities = vec![soa()],
+        "www" => message.answers = vec![address(80)],
+        "www2" => message.answers = vec![address(82)],
+        "big" => message.answers = (0..200).map(address).collect(),
+        _ => {
+            message.metadata.response_code = ResponseCode::NXDomain;
+            message.authorities = vec![soa()];
+        }
+    }
+    Some(message)
+}
+
+fn soa() -> Record {
+    let data = SOA::new(Name::root(), Name::root(), 1, 2, 3, 4, 5);
+    Record::from_rdata(Name::root(), 5, RData::SOA(data))
+}
+
+/// Reads one length-prefixed message.
+pub(crate) fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// Writes one length-prefixed message.
+pub(crate) fn write_framed(stream: &mut TcpStream, bytes: &[u8]) {
+    let length = u16::try_from(bytes.len()).unwrap();
+    stream.write_all(&[&length.to_be_bytes(), bytes].concat()).unwrap();
+}
