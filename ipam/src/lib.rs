@@ -1,1 +1,25 @@
-//! placeholder
+//! Host-local IP address management: which address a container gets, and where that is written down. The disk format
+//! is that of the reference `host-local` plugin, so that a node can change over and back with its pods running.
+//!
+//! A [`Pool`] is what the configuration says, an allocator decides over a [`Store`], [`DiskStore`] keeps it. Nothing
+//! here touches the network.
+
+mod allocator;
+mod disk;
+mod error;
+mod plugin;
+mod pool;
+mod range;
+mod resolver;
+mod store;
+
+pub use allocator::{Lease, allocate, release};
+pub use disk::DiskStore;
+pub use error::Error;
+pub use plugin::Ipam;
+pub use pool::{DEFAULT_DATA_DIR, Pool};
+pub use range::{Range, RangeSet};
+pub use store::{Owner, Record, Store};
+
+/// The result of every operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -5,6 +5,7 @@
 mod args;
 mod call;
 mod config;
+mod dispatch;
 mod failure;
 mod name;
 mod success;
@@ -16,6 +17,7 @@ pub use config::{
     BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, Range, RuntimeConfig,
     ValidAttachment,
 };
+pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};
 pub use failure::{Code, Failure};
 pub use name::{ContainerId, InterfaceName, InvalidCniName, NetworkName};
 pub use success::{Dns, Interface, IpConfig, NoAddress, Route, Success};

@@ -1,0 +1,157 @@
+//! IPAM as a CNI plugin: the commands over a pool and its store on disk. `weft-cni` calls it in process, the
+//! `weft-ipam` program by the protocol.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
+
+use crate::{DiskStore, Error, Lease, Owner, Pool, Record, Result, Store, allocate, pool, release, resolver};
+
+/// The IPAM plugin. It has no state but what is on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipam;
+
+impl Ipam {
+    /// The names under which a network configuration asks for this plugin in `ipam.type`.
+    pub const NAMES: [&str; 2] = ["weft-ipam", "host-local"];
+}
+
+impl Handler for Ipam {
+    fn about(&self) -> &'static str {
+        concat!(
+            "weft-ipam ",
+            env!("CARGO_PKG_VERSION"),
+            ": host-local IP address management, a CNI IPAM plugin"
+        )
+    }
+
+    fn add(
+        &self,
+        invocation: &Invocation,
+        attachment: &Attachment,
+        _netns: &Path,
+        args: &Args,
+    ) -> Result<Success, Failure> {
+        add(invocation, attachment, args).map_err(|error| error.failure())
+    }
+
+    fn del(
+        &self,
+        invocation: &Invocation,
+        attachment: &Attachment,
+        _netns: Option<&Path>,
+    ) -> Result<(), Failure> {
+        del(invocation, attachment).map_err(|error| error.failure())
+    }
+
+    fn check(
+        &self,
+        invocation: &Invocation,
+        attachment: &Attachment,
+        _netns: &Path,
+        _previous: &Success,
+    ) -> Result<(), Failure> {
+        check(invocation, attachment).map_err(|error| error.failure())
+    }
+
+    fn gc(&self, invocation: &Invocation) -> Result<(), Failure> {
+        gc(invocation).map_err(|error| error.failure())
+    }
+
+    /// Code 50 where a range set has no address left.
+    fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
+        status(invocation).map_err(|error| match &error {
+            Error::Exhausted { .. } => Failure { code: Code::Unavailable, ..error.failure() },
+            _ => error.failure(),
+        })
+    }
+}
+
+fn pool(invocation: &Invocation) -> Result<Pool> {
+    let section = invocation.config.ipam.clone().unwrap_or_default();
+    // Decoded from its own text, so that an error can name the field.
+    let ipam: cni::Ipam = cni::decode(section.to_string().as_bytes())
+        .map_err(|failure| Error::Decode(Failure { msg: format!("ipam: {}", failure.msg), ..failure }))?;
+    Pool::new(&invocation.network, invocation.version, &ipam, &invocation.config.runtime_config.ip_ranges)
+}
+
+fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<Success> {
+    let pool = pool(invocation)?;
+    let requested = pool::requested(&invocation.network, &invocation.config, args)?;
+    let dns = match &pool.resolv_conf {
+        None => cni::Dns::default(),
+        Some(path) => {
+            let text = fs::read_to_string(path);
+            resolver::parse(&text.map_err(|source| Error::Store {
+                operation: "read",
+                path: path.clone(),
+                source,
+            })?)
+        }
+    };
+    let mut store = DiskStore::lock(pool.folder())?;
+    let Lease { ips } = allocate(&mut store, &pool, &attachment.into(), &requested)?;
+    Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
+}
+
+/// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's address.
+fn del(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
+    match DiskStore::lock_if_exists(folder(invocation))? {
+        None => Ok(()),
+        Some(mut store) => release(&mut store, &attachment.into()),
+    }
+}
+
+fn check(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
+    let owner = Owner::from(attachment);
+    let records = match DiskStore::lock_if_exists(folder(invocation))? {
+        None => Vec::new(),
+        Some(store) => store.records()?,
+    };
+    match records.iter().any(|record| record.is_of(&owner)) {
+        true => Ok(()),
+        false => Err(Error::NotReserved { network: invocation.network.to_string(), owner }),
+    }
+}
+
+/// Goes on after an error and reports the first (SPEC section 2, "GC").
+fn gc(invocation: &Invocation) -> Result<()> {
+    let Some(mut store) = DiskStore::lock_if_exists(folder(invocation))? else { return Ok(()) };
+    let valid: BTreeSet<Owner> = invocation
+        .config
+        .valid_attachments
+        .iter()
+        .map(|valid| Owner { container: valid.container_id.clone(), ifname: valid.ifname.clone() })
+        .collect();
+    let is_valid = |record: &Record| valid.iter().any(|owner| record.is_of(owner));
+    let stale: Vec<Record> = store.records()?.into_iter().filter(|record| !is_valid(record)).collect();
+    let outcomes: Vec<Result<()>> = stale.iter().map(|record| store.free(record.address)).collect();
+    outcomes.into_iter().collect()
+}
+
+fn status(invocation: &Invocation) -> Result<()> {
+    let pool = pool(invocation)?;
+    let folder = pool.folder();
+    // Without the lock: runtimes ask every few seconds, and the answer is old when it arrives anyway.
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    // An empty record is nobody's.
+    let filled = entries.filter(|entry| entry.metadata().is_ok_and(|data| data.len() > 0));
+    let taken: Vec<_> = filled.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for set in &pool.sets {
+        let gateway = |address| set.range_of(address).is_none_or(|range| range.gateway == address);
+        let held = taken.iter().filter(|address| !gateway(**address)).count() as u128;
+        if held >= set.capacity() {
+            let network = pool.network.to_string();
+            return Err(Error::Exhausted { network, set: set.to_string(), folder });
+        }
+    }
+    Ok(())
+}
+
+fn folder(invocation: &Invocation) -> std::path::PathBuf {
+    let data_dir = invocation.config.ipam.as_ref().and_then(|ipam| ipam.get("dataDir")?.as_str());
+    let data_dir = data_dir.filter(|path| !path.is_empty()).unwrap_or(pool::DEFAULT_DATA_DIR);
+    Path::new(data_dir).join(invocation.network.as_str())
+}
