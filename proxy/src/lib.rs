@@ -1,1 +1,25 @@
-//! placeholder
+//! The service proxy: Services and EndpointSlices as elements of a few nf_tables maps.
+//!
+//! ```text
+//! watch -> Snapshot -> Planner::update() -> Transaction -> commit                   (a change)
+//!                      Planner::tables() --.
+//!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
+//! ```
+//!
+//! Everything but `sync`, `daemon` and `http` is pure.
+
+pub mod config;
+pub mod daemon;
+pub mod dry_run;
+pub mod elements;
+pub mod endpoints;
+pub mod error;
+pub mod health;
+pub mod http;
+pub mod layout;
+pub mod ledger;
+pub mod metrics;
+pub mod options;
+pub mod planner;
+pub mod service;
+pub mod sync;

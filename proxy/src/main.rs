@@ -1,2 +1,40 @@
-//! placeholder
-fn main() {}
+//! The `weft-proxy` program: flags, log, runtime. All else is in the library.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use weft_proxy::options::{LogFormat, Options};
+use weft_proxy::{daemon, dry_run, sync};
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    if options.cleanup {
+        return Ok(sync::clean_up()?);
+    }
+    if let Some(files) = &options.dry_run {
+        print!("{}", dry_run::text(options.config()?, files)?);
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    Ok(runtime.block_on(daemon::run(options))?)
+}

@@ -1,0 +1,240 @@
+//! Which endpoints may get new connections to a Service port, and in which slot each of them stands. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort};
+
+/// Endpoints that may get new connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backends {
+    /// Where they listen.
+    pub sockets: BTreeSet<SocketAddr>,
+    /// Those of their addresses that may belong to this node, and so may send connections through this node to
+    /// themselves.
+    pub hairpins: BTreeSet<IpAddr>,
+}
+
+/// One endpoint of a Service port, merged from all slices.
+#[derive(Clone, Copy)]
+struct Candidate<'a> {
+    endpoint: &'a Endpoint,
+    socket: SocketAddr,
+}
+
+/// The endpoints of one family that may get new connections to `port`: the ready ones, and where there are none, those
+/// that are shutting down but still serve (KEP-1669).
+pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, node: &str) -> Backends {
+    let candidates = candidates(slices, port, family);
+    let ready: Vec<_> = candidates.iter().filter(|candidate| candidate.endpoint.ready).collect();
+    if !ready.is_empty() {
+        return Backends::of(&ready, node);
+    }
+    let last_resort =
+        |candidate: &&Candidate<'_>| candidate.endpoint.serving && candidate.endpoint.terminating;
+    let terminating: Vec<_> = candidates.iter().filter(last_resort).collect();
+    Backends::of(&terminating, node)
+}
+
+/// The endpoints of all slices. Where two have the same address and port, the one that is not terminating counts.
+fn candidates<'a>(slices: &[&'a EndpointSlice], port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
+    let mut merged: BTreeMap<SocketAddr, &Endpoint> = BTreeMap::new();
+    for slice in slices {
+        for EndpointPort { port, .. } in slice.ports.iter().filter(|served| is_served_by(port, served)) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family)) {
+                let socket = SocketAddr::new(endpoint.address, port.get());
+                let known = merged.entry(socket).or_insert(endpoint);
+                if known.terminating && !endpoint.terminating {
+                    *known = endpoint;
+                }
+            }
+        }
+    }
+    merged.into_iter().map(|(socket, endpoint)| Candidate { endpoint, socket }).collect()
+}
+
+fn is_served_by(port: &ServicePort, served: &EndpointPort) -> bool {
+    served.name == port.name && served.protocol == port.protocol
+}
+
+/// Whether connections may be sent to that address. What the API server refuses in an endpoint is refused here too: a
+/// Service must not lead into the node's own loopback or link-local networks.
+fn is_usable(address: IpAddr, family: Family) -> bool {
+    let local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    };
+    let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    Family::of(address) == family && !local && !special
+}
+
+impl Backends {
+    fn of(candidates: &[&Candidate<'_>], node: &str) -> Backends {
+        let may_be_here = |candidate: &&&Candidate<'_>| {
+            candidate.endpoint.node.as_deref().is_none_or(|endpoint_node| endpoint_node == node)
+        };
+        Backends {
+            sockets: candidates.iter().map(|candidate| candidate.socket).collect(),
+            hairpins: candidates.iter().filter(may_be_here).map(|candidate| candidate.socket.ip()).collect(),
+        }
+    }
+}
+
+/// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the slot, who
+/// comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
+pub fn assign_slots(previous: &[SocketAddr], wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = BTreeSet::new();
+    let kept = previous.iter().map(|socket| wanted.contains(socket).then_some(*socket));
+    // What was adopted from the kernel may hold a socket twice; only its first slot counts.
+    let mut slots: Vec<Option<SocketAddr>> =
+        kept.map(|slot| slot.filter(|socket| seen.insert(*socket))).collect();
+    let mut newcomers = wanted.difference(&seen).copied();
+    for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
+        *slot = newcomers.next();
+    }
+    let newcomers: Vec<_> = newcomers.map(Some).collect();
+    slots.extend(newcomers);
+    let mut index = 0;
+    while index < slots.len() {
+        match slots[index] {
+            Some(_) => index += 1,
+            None => drop(slots.swap_remove(index)),
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+    use weft_types::{NamespacedName, Protocol};
+
+    use super::*;
+
+    fn port(name: &str, number: u16) -> EndpointPort {
+        EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: number.try_into().unwrap() }
+    }
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint {
+            address: address.parse().unwrap(),
+            hostname: None,
+            node: Some("here".into()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        }
+    }
+
+    fn slice(ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) -> EndpointSlice {
+        let key = NamespacedName::new("shop", "web-1");
+        EndpointSlice { key, service: NamespacedName::new("shop", "web"), ports, endpoints }
+    }
+
+    fn chosen(slices: &[EndpointSlice], family: Family) -> Vec<String> {
+        let port = ServicePort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let backends = backends(&slices.iter().collect::<Vec<_>>(), &port, family, "here");
+        backends.sockets.iter().map(SocketAddr::to_string).collect()
+    }
+
+    fn terminating(address: &str) -> Endpoint {
+        Endpoint { ready: false, terminating: true, ..endpoint(address) }
+    }
+
+    #[test]
+    fn slices_are_merged_and_ports_may_differ_between_them() {
+        let slices = [
+            slice(vec![port("http", 8080), port("metrics", 9)], vec![endpoint("10.244.0.2")]),
+            slice(vec![port("http", 8081)], vec![endpoint("10.244.0.3"), endpoint("10.244.0.3")]),
+        ];
+        assert_eq!(chosen(&slices, Family::V4), ["10.244.0.2:8080", "10.244.0.3:8081"]);
+        assert!(chosen(&slices, Family::V6).is_empty());
+    }
+
+    #[test]
+    fn unready_endpoints_get_nothing() {
+        let unready = Endpoint { ready: false, serving: false, ..endpoint("10.244.0.2") };
+        assert!(chosen(&[slice(vec![port("http", 80)], vec![unready])], Family::V4).is_empty());
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_only_where_none_is_ready() {
+        let mut endpoints = vec![terminating("10.244.0.2"), endpoint("10.244.0.3")];
+        let slices = [slice(vec![port("http", 80)], endpoints.clone())];
+        assert_eq!(chosen(&slices, Family::V4), ["10.244.0.3:80"]);
+        endpoints.pop();
+        let slices = [slice(vec![port("http", 80)], endpoints)];
+        assert_eq!(chosen(&slices, Family::V4), ["10.244.0.2:80"]);
+    }
+
+    #[test]
+    fn of_two_entries_for_one_endpoint_the_one_that_is_not_terminating_counts() {
+        let endpoints = vec![terminating("10.244.0.2"), endpoint("10.244.0.2"), terminating("10.244.0.2")];
+        let slices = [slice(vec![port("http", 80)], endpoints)];
+        assert_eq!(chosen(&slices, Family::V4), ["10.244.0.2:80"]);
+    }
+
+    #[test]
+    fn no_service_leads_into_the_nodes_own_networks() {
+        let bad = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255"];
+        let slices = [slice(vec![port("http", 80)], bad.map(endpoint).to_vec())];
+        assert!(chosen(&slices, Family::V4).is_empty());
+        let bad = ["::1", "fe80::1", "::", "ff02::1", "::ffff:127.0.0.1"];
+        let slices = [slice(vec![port("http", 80)], bad.map(endpoint).to_vec())];
+        assert!(chosen(&slices, Family::V6).is_empty());
+    }
+
+    #[test]
+    fn only_endpoints_that_may_be_here_are_hairpins() {
+        let elsewhere = Endpoint { node: Some("there".into()), ..endpoint("10.244.1.2") };
+        let unknown = Endpoint { node: None, ..endpoint("192.0.2.1") };
+        let slices = [slice(vec![port("", 80)], vec![endpoint("10.244.0.2"), elsewhere, unknown])];
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let hairpins = backends(&[&slices[0]], &port, Family::V4, "here").hairpins;
+        assert_eq!(hairpins, BTreeSet::from(["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap())));
+    }
+
+    fn sockets(last: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {
+        last.into_iter().map(|last| SocketAddr::new([10, 0, 0, 1].into(), last)).collect()
+    }
+
+    fn assigned(previous: &[u16], wanted: &[u16]) -> Vec<SocketAddr> {
+        assign_slots(&sockets(previous.to_vec()), &sockets(wanted.to_vec()).into_iter().collect())
+    }
+
+    #[test]
+    fn a_removed_slot_is_filled_by_the_last_one_and_a_replaced_one_in_place() {
+        assert_eq!(assigned(&[4, 1, 2, 3], &[1, 2, 3]), sockets([3, 1, 2]));
+        assert_eq!(assigned(&[4, 1, 2, 3], &[1, 4, 3, 9]), sockets([4, 1, 9, 3]));
+        assert_eq!(assigned(&[2, 1], &[1, 2, 3]), sockets([2, 1, 3]));
+        assert_eq!(assigned(&[1, 1, 2], &[1, 2]), sockets([1, 2]), "a socket twice");
+        assert_eq!(assigned(&[1, 2], &[]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn every_endpoint_has_one_slot_and_no_more_slots_change_than_must(
+            previous in vec(0u16..12, 0..10), wanted in btree_set(0u16..12, 0..10),
+        ) {
+            let previous: BTreeSet<u16> = previous.into_iter().collect();
+            let before = sockets(previous.iter().copied());
+            let after = assign_slots(&before, &sockets(wanted.iter().copied()).into_iter().collect());
+            prop_assert_eq!(after.len(), wanted.len());
+            prop_assert_eq!(after.iter().map(|socket| socket.port()).collect::<BTreeSet<_>>(), wanted.clone());
+            let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+            let gone = previous.difference(&wanted).count();
+            prop_assert!(changed <= gone);
+        }
+    }
+}

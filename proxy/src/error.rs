@@ -1,0 +1,44 @@
+//! The crate's errors. What is tried again after one is decided in `daemon.rs`.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+/// Why the proxy cannot start, or cannot bring the kernel into step.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel's nf_tables cannot be used.
+    #[error("{source}{}", advice(source))]
+    Kernel {
+        /// The operation, its object and the reason.
+        #[from]
+        source: weft_netlink::Error,
+    },
+    /// The cluster cannot be reached at all, or a manifest cannot be read.
+    #[error(transparent)]
+    Cluster(#[from] weft_cluster::Error),
+    /// An address for probes or metrics cannot be had.
+    #[error("cannot serve {what} at {address}: {source}; choose another address with --{what}-bind-address")]
+    Bind {
+        /// `healthz` or `metrics`.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signal(std::io::Error),
+    /// The Node's name is not known.
+    #[error("this machine has no usable host name; name its Node with --hostname-override")]
+    NoNodeName,
+}
+
+/// What to do about the commonest refusal.
+fn advice(error: &weft_netlink::Error) -> &'static str {
+    match error.errno() {
+        Some(nix::errno::Errno::EPERM) => "; weft-proxy needs the capability NET_ADMIN",
+        _ => "",
+    }
+}

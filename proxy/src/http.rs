@@ -1,0 +1,50 @@
+//! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`. They say what is so;
+//! they change nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::error::Error;
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// The type that Prometheus expects of what [`Metrics::text`] gives.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long.
+pub fn healthz(health: Arc<Health>) -> Router {
+    let status = move || {
+        let well = health.is_well(Instant::now());
+        async move {
+            match well {
+                true => (StatusCode::OK, "ok"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster"),
+            }
+        }
+    };
+    Router::new().route("/healthz", get(status.clone())).route("/livez", get(status))
+}
+
+/// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is.
+pub fn metrics(metrics: Arc<Metrics>) -> Router {
+    let text = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) };
+    Router::new().route("/metrics", get(text)).route("/proxyMode", get(|| async { "nftables" }))
+}
+
+/// Binds the address that the flag `--WHAT-bind-address` named, and serves `router` there as long as the runtime lives.
+///
+/// # Errors
+/// Which address cannot be had, and what to do.
+pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<(), Error> {
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| Error::Bind { what, address, source })?;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! From the cluster to the tables: what they should hold, and what of that changes when the cluster does. Pure: a
+//! snapshot comes in, a transaction goes out; whether it was committed is for `sync.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weft_netlink::nft::{Chain, Family, Observed, Table, Transaction};
+use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Snapshot};
+
+use crate::config::{Config, NodePortAddresses};
+use crate::elements::{Adopted, Elements, of_node, of_service};
+use crate::layout::{self, SetName, pick_rule};
+use crate::ledger::{Delta, Ledger, Owner};
+use crate::service::{ServicePlan, Slots, plan};
+
+/// Plans, and what was planned so far.
+#[derive(Debug)]
+pub struct Planner {
+    config: Config,
+    services: BTreeMap<Arc<NamespacedName>, ServicePlan>,
+    node: Elements,
+    ledger: Ledger,
+    adopted: Adopted,
+}
+
+impl Planner {
+    /// A planner that knows of nothing yet.
+    pub fn new(config: Config) -> Planner {
+        Planner {
+            config,
+            services: BTreeMap::new(),
+            node: Elements::new(),
+            ledger: Ledger::default(),
+            adopted: Adopted::default(),
+        }
+    }
+
+    /// Takes over the slots that endpoints have in the kernel, for Services that are not planned yet.
+    pub fn adopt(&mut self, observed: &Observed) {
+        self.adopted = Adopted::new(observed);
+    }
+
+    /// Plans anew what changed, and returns what that changes in the tables.
+    pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
+        let mut delta = Delta::default();
+        for key in &changes.services {
+            self.update_service(snapshot, key, &mut delta);
+        }
+        if changes.nodes.contains(&self.config.node) {
+            self.update_node(snapshot, &mut delta);
+        }
+        self.ledger.settle(delta)
+    }
+
+    /// Forgets the slots that nobody asked for: all Services are planned.
+    pub fn forget_adopted(&mut self) {
+        self.adopted = Adopted::default();
+    }
+
+    /// Everything that the tables should hold.
+    pub fn tables(&self) -> Vec<Table> {
+        Family::BOTH.map(|family| self.table(family)).into()
+    }
+
+    /// How many Services have a place in the tables.
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+
+    fn update_service(&mut self, snapshot: &Snapshot, key: &NamespacedName, delta: &mut Delta) {
+        let known = self.services.remove_entry(key);
+        let (key, old) = known.unwrap_or_else(|| (Arc::new(key.clone()), ServicePlan::default()));
+        let previous: &dyn Slots = if old.ports.is_empty() { &self.adopted } else { &old };
+        let new = match snapshot.service(&key) {
+            Some(service) => {
+                let slices: Vec<_> = snapshot.slices_of(&key).collect();
+                plan(service, &slices, &self.config.node, previous)
+            }
+            None => ServicePlan::default(),
+        };
+        let owner = Owner::Service(key.clone());
+        self.ledger.replace(&owner, &of_service(&old), &of_service(&new), delta);
+        if !new.ports.is_empty() {
+            self.services.insert(key, new);
+        }
+    }
+
+    fn update_node(&mut self, snapshot: &Snapshot, delta: &mut Delta) {
+        let node = snapshot.node(&self.config.node);
+        let new = match self.config.nodeport_addresses {
+            NodePortAddresses::Networks(_) => Elements::new(),
+            NodePortAddresses::Primary => {
+                let primary = AddressFamily::BOTH.map(|family| node.and_then(|node| node.address(family)));
+                of_node(primary.into_iter().flatten())
+            }
+        };
+        self.ledger.replace(&Owner::Node, &self.node, &new, delta);
+        self.node = new;
+    }
+
+    fn table(&self, family: Family) -> Table {
+        let mut table = layout::table(&self.config, family);
+        for name in self.ledger.chains(family) {
+            let rules = pick_rule(family, name).into_iter().collect();
+            table.chains.insert(name.clone(), Chain { base: None, rules });
+        }
+        for set in SetName::ALL {
+            if let Some(planned) = table.sets.get_mut(set.name()) {
+                planned.elements = self.ledger.elements((family, set)).collect();
+            }
+        }
+        table
+    }
+}
+
+/// Everything in a snapshot, as if it had just come.
+pub fn everything(snapshot: &Snapshot) -> ChangeSet {
+    ChangeSet {
+        services: snapshot.services().map(|service| service.key.clone()).collect(),
+        nodes: snapshot.nodes().map(|node| node.name.clone()).collect(),
+        namespaces: snapshot.namespaces().map(str::to_owned).collect(),
+    }
+}

@@ -1,0 +1,95 @@
+//! Keeps the kernel in step with the plan: commits changes, and observes where it no longer knows what the kernel
+//! holds. What should be there is for the planner.
+
+use tracing::{debug, warn};
+use weft_netlink::nft::{Client, Observed, diff};
+use weft_types::{ChangeSet, Snapshot};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::layout::table_keys;
+use crate::planner::Planner;
+
+/// The planner and the kernel that follows it.
+#[derive(Debug)]
+pub struct Sync {
+    planner: Planner,
+    kernel: Client,
+    phase: Phase,
+}
+
+/// What is known of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was planned yet: whatever is there was left by another run, and is adopted.
+    New,
+    /// It may hold anything.
+    OutOfStep,
+    /// It holds what was planned last.
+    InStep,
+}
+
+/// How the kernel was brought into step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With what changed only.
+    Partial,
+    /// By reading all of it and correcting the difference.
+    Full,
+}
+
+impl Sync {
+    /// Opens the kernel's nf_tables in the network namespace of the calling thread.
+    pub fn open(config: Config) -> Result<Sync, Error> {
+        Ok(Sync { planner: Planner::new(config), kernel: Client::open()?, phase: Phase::New })
+    }
+
+    /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call, which may be for
+    /// no change at all, reads what it holds and corrects that. The first calls, up to the first that succeeds, must be
+    /// for everything in the snapshot.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Result<Outcome, Error> {
+        if self.phase == Phase::New {
+            let observed = self.kernel.observe(&table_keys())?;
+            self.planner.adopt(&observed);
+            self.planner.update(snapshot, changes);
+            self.planner.forget_adopted();
+            return self.correct(&observed);
+        }
+        let transaction = self.planner.update(snapshot, changes);
+        if self.phase == Phase::InStep {
+            match self.kernel.commit(&transaction) {
+                Ok(()) => return Ok(Outcome::Partial),
+                Err(error) => warn!("{error}; reading what the kernel holds to correct it"),
+            }
+        }
+        self.phase = Phase::OutOfStep;
+        let observed = self.kernel.observe(&table_keys())?;
+        self.correct(&observed)
+    }
+
+    /// Somebody else changed our tables, or may have: the next [`Sync::apply`] reads them.
+    pub fn doubt(&mut self) {
+        if self.phase == Phase::InStep {
+            self.phase = Phase::OutOfStep;
+        }
+    }
+
+    fn correct(&mut self, observed: &Observed) -> Result<Outcome, Error> {
+        self.phase = Phase::OutOfStep;
+        let transaction = diff(&self.planner.tables(), observed);
+        debug!(changes = transaction.changes.len(), services = self.planner.services(), "correcting");
+        self.kernel.commit(&transaction)?;
+        self.phase = Phase::InStep;
+        Ok(Outcome::Full)
+    }
+}
+
+/// Deletes both tables, if they are there.
+pub fn clean_up() -> Result<(), Error> {
+    let mut kernel = Client::open()?;
+    let observed = kernel.observe(&table_keys())?;
+    Ok(kernel.commit(&diff(&[], &observed))?)
+}
