@@ -4,15 +4,20 @@
 //! The lab only drives programs that were built elsewhere; nothing here knows how Weft works inside.
 
 pub mod addressing;
+pub mod apiserver;
 pub mod backoff;
+pub mod cli;
 pub mod client;
 pub mod cluster_dns;
 pub mod cni;
+pub mod commands;
 pub mod daemons;
+pub mod demo;
 pub mod echo;
 pub mod error;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod lab;
 pub mod names;
 pub mod netns;
 pub mod outside;

@@ -1,0 +1,123 @@
+//! Which resource a URL path names.
+
+use crate::apiserver::registry::Target;
+use crate::apiserver::resource::{Resource, by_path};
+
+/// What a path is about.
+#[derive(Debug)]
+pub(super) enum Route {
+    Health,
+    Version,
+    /// `/api`
+    CoreVersions,
+    /// `/apis`
+    Groups,
+    /// `/apis/<group>`
+    Group(String),
+    /// `/api/v1` and `/apis/<group>/<version>`
+    Resources {
+        group: String,
+        version: String,
+    },
+    OpenApiV2,
+    /// `/openapi/v3`, or one of the documents below it.
+    OpenApiV3(Option<String>),
+    Objects(Place),
+}
+
+/// A collection, an object, or a subresource of one.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) target: Target,
+    /// The subresource; empty for the object itself.
+    pub(super) subresource: String,
+}
+
+/// Reads a path; `None` when there is nothing there.
+pub(super) fn route(path: &str) -> Option<Route> {
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    Some(match segments.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => Route::Health,
+        ["version"] => Route::Version,
+        ["openapi", "v2"] => Route::OpenApiV2,
+        ["openapi", "v3"] => Route::OpenApiV3(None),
+        ["openapi", "v3", document @ ..] => Route::OpenApiV3(Some(document.join("/"))),
+        ["api"] => Route::CoreVersions,
+        ["apis"] => Route::Groups,
+        ["apis", group] => Route::Group((*group).to_owned()),
+        ["api", version] => Route::Resources { group: String::new(), version: (*version).to_owned() },
+        ["apis", group, version] => {
+            Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() }
+        }
+        ["api", version, rest @ ..] => Route::Objects(place("", version, rest)?),
+        ["apis", group, version, rest @ ..] => Route::Objects(place(group, version, rest)?),
+        _ => return None,
+    })
+}
+
+fn place(group: &str, version: &str, rest: &[&str]) -> Option<Place> {
+    let find = |plural: &str, namespaced: Option<bool>| -> Option<&'static Resource> {
+        by_path(group, version, plural).filter(|row| namespaced.is_none_or(|wanted| row.namespaced == wanted))
+    };
+    if let ["namespaces", namespace, plural, inner @ ..] = rest
+        && let Some(resource) = find(plural, Some(true))
+    {
+        return within(resource, namespace, inner);
+    }
+    match rest {
+        [plural] => within(find(plural, None)?, "", &[]),
+        [plural, inner @ ..] => within(find(plural, Some(false))?, "", inner),
+        [] => None,
+    }
+}
+
+fn within(resource: &'static Resource, namespace: &str, inner: &[&str]) -> Option<Place> {
+    let (name, subresource) = match inner {
+        [] => ("", ""),
+        [name] => (*name, ""),
+        [name, subresource] => (*name, *subresource),
+        _ => return None,
+    };
+    let target = Target { resource, namespace: namespace.to_owned(), name: name.to_owned() };
+    Some(Place { target, subresource: subresource.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(path: &str) -> Option<(&'static str, String, String, String)> {
+        match route(path)? {
+            Route::Objects(Place { target, subresource }) => {
+                Some((target.resource.plural, target.namespace, target.name, subresource))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn paths_of_objects() {
+        for (path, plural, namespace, name, subresource) in [
+            ("/api/v1/pods", "pods", "", "", ""),
+            ("/api/v1/namespaces", "namespaces", "", "", ""),
+            ("/api/v1/namespaces/a", "namespaces", "", "a", ""),
+            ("/api/v1/namespaces/a/status", "namespaces", "", "a", "status"),
+            ("/api/v1/namespaces/a/pods", "pods", "a", "", ""),
+            ("/api/v1/namespaces/a/pods/x/status", "pods", "a", "x", "status"),
+            ("/apis/apps/v1/namespaces/a/deployments/x/scale", "deployments", "a", "x", "scale"),
+            ("/api/v1/nodes/n1", "nodes", "", "n1", ""),
+        ] {
+            let want = (plural, namespace.to_owned(), name.to_owned(), subresource.to_owned());
+            assert_eq!(objects(path), Some(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_nothing() {
+        for path in
+            ["/", "/api/v1/cats", "/api/v1/pods/x", "/apis/apps/v1/pods", "/api/v1/namespaces/a/nodes/n1"]
+        {
+            assert!(objects(path).is_none(), "{path}");
+        }
+    }
+}
