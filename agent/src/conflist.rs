@@ -1,0 +1,108 @@
+//! The CNI configuration file: written last, whole, and only when its content changes. It is never deleted, as the
+//! runtime could delete no pod without it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::plan::PLUGIN;
+use crate::{Error, Result};
+
+/// The name of the file. Runtimes take the first by name of those that they find.
+pub const FILE: &str = "10-weft.conflist";
+/// The name that it has until it is complete. No runtime reads this extension; and as the file is in the folder that
+/// they watch, they notice the renaming.
+const UNFINISHED: &str = "10-weft.conflist.tmp";
+
+/// Whether the plugin's program is in the folder where runtimes will look for it.
+pub fn check_plugin(bin_dir: &Path) -> Result<()> {
+    let path = bin_dir.join(PLUGIN);
+    let problem = match fs::metadata(&path) {
+        Err(_) => "is missing",
+        Ok(file) if !file.is_file() || file.permissions().mode() & 0o111 == 0 => "is no executable file",
+        Ok(_) => return Ok(()),
+    };
+    Err(Error::Plugin { path, problem })
+}
+
+/// Makes sure that the configuration holds this text. Returns whether it had to be written.
+pub fn install(conf_dir: &Path, text: &str) -> Result<bool> {
+    let path = conf_dir.join(FILE);
+    if fs::read(&path).is_ok_and(|held| held == text.as_bytes()) {
+        return Ok(false);
+    }
+    write(conf_dir, &path, text).map_err(|source| Error::Conflist { path, source })?;
+    Ok(true)
+}
+
+/// Neither a reader nor a crash at any moment finds half a file.
+fn write(conf_dir: &Path, path: &PathBuf, text: &str) -> io::Result<()> {
+    fs::create_dir_all(conf_dir)?;
+    let unfinished = conf_dir.join(UNFINISHED);
+    let mut file = File::create(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(conf_dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn files(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_configuration_is_written_once_and_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let conf_dir = folder.path().join("etc/cni/net.d");
+        let path = conf_dir.join(FILE);
+        assert!(install(&conf_dir, "one").unwrap());
+        let first = fs::metadata(&path).unwrap();
+
+        assert!(!install(&conf_dir, "one").unwrap());
+        let same = fs::metadata(&path).unwrap();
+        assert_eq!((first.ino(), first.mtime_nsec()), (same.ino(), same.mtime_nsec()), "untouched");
+
+        let held_open = File::open(&path).unwrap();
+        assert!(install(&conf_dir, "two, and longer").unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two, and longer");
+        assert_eq!(io::read_to_string(held_open).unwrap(), "one", "a reader keeps the file that it opened");
+        assert_eq!(files(&conf_dir), [FILE]);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(UNFINISHED), "half of a file, and longer than what comes").unwrap();
+        assert!(install(folder.path(), "whole").unwrap());
+        assert_eq!(fs::read_to_string(folder.path().join(FILE)).unwrap(), "whole");
+        assert_eq!(files(folder.path()), [FILE]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("etc"), "a file").unwrap();
+        let error = install(&folder.path().join("etc"), "text").unwrap_err().to_string();
+        assert!(error.contains("etc/10-weft.conflist: "), "{error}");
+    }
+
+    #[test]
+    fn the_plugin_must_be_there_and_executable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(PLUGIN);
+        let error = || check_plugin(folder.path()).unwrap_err().to_string();
+        assert!(error().contains("/weft-cni is missing: install it there"), "{}", error());
+        fs::write(&path, "").unwrap();
+        assert!(error().contains("is no executable file"), "{}", error());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        check_plugin(folder.path()).unwrap();
+    }
+}

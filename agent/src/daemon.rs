@@ -1,0 +1,129 @@
+//! The running agent: when to look, in which order to act, what to say. What to do is in [`crate::plan`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::info;
+use weft_cluster::{View, Watch, manifest};
+use weft_types::{Kind, Snapshot};
+
+use crate::kernel::Kernel;
+use crate::monitor::Monitor;
+use crate::options::Options;
+use crate::plan::{Config, NodePlan, plan};
+use crate::problems::Problems;
+use crate::{Error, Result, conflist, sysctl};
+
+/// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
+/// sysctls, files and the rules of others' firewalls.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// The plan for this node, going by manifests instead of a cluster, as text.
+pub fn dry_run(options: &Options) -> Result<String> {
+    let snapshot = manifest::load(View::Whole, &options.dry_run)?;
+    Ok(match plan(&snapshot, &options.node_name()?, &options.config(), None) {
+        Ok(plan) => plan.to_string(),
+        Err(notice) => format!("# {notice}\n"),
+    })
+}
+
+/// Runs until SIGTERM or SIGINT. Everything that was set up stays: pods go on without an agent.
+pub async fn run(options: Options) -> Result<()> {
+    let mut agent = Agent::new(&options)?;
+    let monitor = Monitor::open()?;
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
+    let mut watch = Watch::start(client, View::Whole, &[Kind::Node]);
+    let mut recheck = interval(RECHECK);
+    recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_known = false;
+    loop {
+        tokio::select! {
+            _ = watch.next() => is_known = true,
+            () = monitor.changed() => {}
+            _ = recheck.tick() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
+        if is_known {
+            agent.reconcile(watch.snapshot());
+        }
+    }
+}
+
+fn on(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|source| Error::Runtime { operation: "wait for signals", source })
+}
+
+/// What reconciling needs from one time to the next.
+struct Agent<'a> {
+    options: &'a Options,
+    node: String,
+    config: Config,
+    kernel: Kernel,
+    problems: Problems,
+}
+
+impl<'a> Agent<'a> {
+    fn new(options: &'a Options) -> Result<Self> {
+        let (node, config) = (options.node_name()?, options.config());
+        info!(%node, "starting");
+        Ok(Agent { options, node, config, kernel: Kernel::open()?, problems: Problems::default() })
+    }
+
+    /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
+    fn reconcile(&mut self, snapshot: &Snapshot) {
+        let mut problems = BTreeSet::new();
+        let mut note = |error: Error| {
+            problems.insert(error.to_string());
+        };
+        let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+        let link_mtu = self.kernel.mtu(addresses).map_err(&mut note).ok().flatten();
+        match plan(snapshot, &self.node, &self.config, link_mtu) {
+            Ok(plan) => {
+                self.apply(&plan).into_iter().for_each(note);
+                problems.extend(plan.notices.iter().map(ToString::to_string));
+            }
+            Err(notice) => {
+                problems.insert(notice.to_string());
+            }
+        }
+        self.problems.update(problems).log();
+    }
+
+    /// The configuration comes last: it tells the runtime that pods can start. A route to another node that fails
+    /// does not keep them from it, as it concerns that node's pods alone.
+    fn apply(&mut self, plan: &NodePlan) -> Vec<Error> {
+        let mut errors = self.apply_essentials(plan);
+        let is_ready = errors.is_empty();
+        errors.extend(self.kernel.apply_routes(plan));
+        if let (true, Some(text)) = (is_ready, plan.conflist_text()) {
+            errors.extend(self.install(&text).err());
+        }
+        errors
+    }
+
+    fn apply_essentials(&mut self, plan: &NodePlan) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for setting in &plan.sysctls {
+            match sysctl::set(setting) {
+                Ok(true) => info!("set {} to {}", setting.name, setting.value),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        errors.extend(self.kernel.apply_masquerade(plan).err());
+        errors
+    }
+
+    fn install(&self, text: &str) -> Result<()> {
+        conflist::check_plugin(&self.options.cni_bin_dir)?;
+        if conflist::install(&self.options.cni_conf_dir, text)? {
+            info!("wrote the CNI configuration {}", self.options.cni_conf_dir.join(conflist::FILE).display());
+        }
+        Ok(())
+    }
+}

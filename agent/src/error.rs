@@ -1,0 +1,75 @@
+//! What can go wrong on a node, in words that name the object and the remedy.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// An error of the agent.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The cluster cannot be reached at all, or manifests cannot be read.
+    #[error(transparent)]
+    Cluster(#[from] weft_cluster::Error),
+    /// The kernel refused something, which the text names.
+    #[error(transparent)]
+    Kernel(#[from] weft_netlink::Error),
+    /// A route to another node's pods cannot be set.
+    #[error("{source}; every node must be reachable on its InternalIP without a router in between")]
+    Route {
+        /// What the kernel said, with the route.
+        source: weft_netlink::Error,
+    },
+    /// Another program's route stands where one to another node's pods belongs.
+    #[error("{source}: the route there is not Weft's and stays; delete it (ip route show {destination})")]
+    ForeignRoute {
+        /// The other node's pod CIDR.
+        destination: weft_types::IpNetwork,
+        /// What the kernel said, with the route.
+        source: weft_netlink::Error,
+    },
+    /// A kernel setting cannot be read or written.
+    #[error("cannot set {name} to {value}: {source}; set it on the host, or make /proc/sys/net writable")]
+    Sysctl {
+        /// The setting, as sysctl(8) has it.
+        name: &'static str,
+        /// The value that is needed.
+        value: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The runtime would not find the plugin that the configuration names.
+    #[error(
+        "the CNI plugin {path} {problem}: install it there, or name its folder with --cni-bin-dir; until then no pod \
+         can start, as the CNI configuration is not written",
+        path = path.display()
+    )]
+    Plugin {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The CNI configuration cannot be written.
+    #[error("cannot write the CNI configuration {path}: {source}", path = path.display())]
+    Conflist {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The name of this node is nowhere to be found.
+    #[error("cannot tell this node's name from the host's name: {problem}; give --hostname-override NODE")]
+    NodeName {
+        /// What is wrong with the host's name.
+        problem: String,
+    },
+    /// The process cannot wait for signals or for the kernel.
+    #[error("cannot {operation}: {source}")]
+    Runtime {
+        /// What was tried.
+        operation: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,69 @@
+//! The nf_tables tables by which pods leave the cluster under their node's address. Within the cluster, everybody
+//! sees the pods' own addresses.
+
+use weft_netlink::nft::{self, Base, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Verdict};
+use weft_types::{Family, IpNetwork, Node};
+
+use crate::plan::contains;
+
+/// The name of the tables, one per family.
+pub(crate) const TABLE: &str = "weft-agent";
+
+/// A table for each family that the node has pods of. `inside` are the networks in which pods keep their addresses,
+/// besides the node's own.
+pub(crate) fn plan(node: &Node, inside: impl Iterator<Item = IpNetwork>) -> Vec<Table> {
+    let inside = widest(inside.chain(node.pod_cidrs.iter().copied()));
+    Family::BOTH.into_iter().filter_map(|family| table(family, &inside, &node.pod_cidrs)).collect()
+}
+
+/// The networks without those that are part of another, in order. Usually one is left of each family: the cluster's.
+fn widest(networks: impl Iterator<Item = IpNetwork>) -> Vec<IpNetwork> {
+    let mut networks: Vec<IpNetwork> = networks.collect();
+    // A network comes before its own parts.
+    networks.sort_by_key(|network| (network.ip(), network.prefix()));
+    let mut widest: Vec<IpNetwork> = Vec::new();
+    for network in networks {
+        if !widest.last().is_some_and(|last| contains(last, &network)) {
+            widest.push(network);
+        }
+    }
+    widest
+}
+
+fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Table> {
+    let of_family = |network: &&IpNetwork| Family::of_network(network) == family;
+    let pods: Vec<&IpNetwork> = pods.iter().filter(of_family).collect();
+    if pods.is_empty() {
+        return None;
+    }
+    let family = match family {
+        Family::V4 => nft::Family::Ip,
+        Family::V6 => nft::Family::Ip6,
+    };
+    let stays = inside.iter().filter(of_family).map(|network| {
+        let to = Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, *network);
+        Rule::new([to, Statement::Verdict(Verdict::Accept)]).comment("stays within the cluster")
+    });
+    let leaves = pods.into_iter().map(|network| {
+        let from = Statement::MatchNetwork(Selector::Saddr(family), Is::Equal, *network);
+        Rule::new([from, Statement::Masquerade]).comment("a pod of this node leaves the cluster")
+    });
+    let mut table = Table::new(family, TABLE);
+    let base = Base::nat(Hook::Postrouting, PRIORITY_SRCNAT);
+    table.chain("postrouting", Some(base), stays.chain(leaves).collect());
+    Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_wider_networks_are_left_out() {
+        let networks =
+            ["10.244.1.0/24", "fd00::/64", "10.244.0.0/16", "10.9.0.0/16", "10.244.0.0/24", "fd00::/48"];
+        let widest = widest(networks.iter().map(|text| text.parse().unwrap()));
+        let texts: Vec<String> = widest.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.9.0.0/16", "10.244.0.0/16", "fd00::/48"]);
+    }
+}

@@ -1,0 +1,149 @@
+//! The flags of `weft-agent`. What they lead to is in [`crate::plan`] and [`crate::daemon`].
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use weft_types::IpNetwork;
+use weft_types::cni::{InterfaceName, NetworkName};
+
+use crate::plan::Config;
+use crate::{Error, Result};
+
+/// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the other nodes,
+/// masquerade of what leaves the cluster.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "weft-agent", version)]
+pub struct Options {
+    /// The kubeconfig of the cluster. Without it, the pod's own service account is used.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The name of this machine's Node. Without it, the host's name.
+    #[arg(long, value_name = "NODE", env = "NODE_NAME")]
+    pub hostname_override: Option<String>,
+
+    /// Ranges within which pods see each other's real addresses. Without it, the pod CIDRs of all Nodes.
+    #[arg(long = "cluster-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    pub cluster_cidrs: Vec<IpNetwork>,
+
+    /// Where the container runtime reads CNI configurations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+
+    /// Where the container runtime finds CNI plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+
+    /// Where the reservations of pod addresses are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks")]
+    pub cni_data_dir: PathBuf,
+
+    /// The name of the CNI network.
+    #[arg(long, value_name = "NAME", default_value = "weft")]
+    pub network_name: NetworkName,
+
+    /// The bridge that this node's pods are put on.
+    #[arg(long, value_name = "NAME", default_value = "cni0")]
+    pub bridge: InterfaceName,
+
+    /// The pods' MTU, in bytes. Without it, that of the interface that holds the node's address.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub mtu: Option<u32>,
+
+    /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs neither
+    /// privileges nor a cluster.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub dry_run: Vec<PathBuf>,
+
+    /// How the log on stderr looks. What it holds is set by RUST_LOG.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Options {
+    /// The name of this machine's Node: as the flag or `NODE_NAME` say, else the host's name as the kubelet takes it.
+    pub fn node_name(&self) -> Result<String> {
+        if let Some(name) = self.hostname_override.as_deref().filter(|name| !name.is_empty()) {
+            return Ok(name.to_owned());
+        }
+        let name =
+            nix::unistd::gethostname().map_err(|errno| Error::NodeName { problem: errno.to_string() })?;
+        let name =
+            name.into_string().map_err(|name| Error::NodeName { problem: format!("{name:?} is no text") })?;
+        Ok(name.trim().to_ascii_lowercase())
+    }
+
+    /// The settings that plans depend on.
+    pub fn config(&self) -> Config {
+        Config {
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            network_name: self.network_name.clone(),
+            bridge: self.bridge.clone(),
+            data_dir: self.cni_data_dir.clone(),
+            mtu: self.mtu,
+        }
+    }
+}
+
+fn network(text: &str) -> Result<IpNetwork, String> {
+    let network: IpNetwork =
+        text.trim().parse().map_err(|_| "expected a network such as 10.244.0.0/16".to_owned())?;
+    match network.network() == network.ip() {
+        true => Ok(network),
+        false => Err(format!(
+            "it has bits set beyond its prefix; did you mean {}/{}?",
+            network.network(),
+            network.prefix()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        Options::try_parse_from([&["weft-agent"], arguments].concat()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn both_families_in_one_flag() {
+        let options = parse(&["--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"]).unwrap();
+        assert_eq!(options.cluster_cidrs.len(), 2);
+        assert_eq!(options.config().bridge.to_string(), "cni0");
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_flag() {
+        for (flag, value) in [
+            ("--cluster-cidr", "10.244.0.0/33"),
+            ("--cluster-cidr", "10.244.1.0/16"),
+            ("--bridge", "a/b"),
+            ("--network-name", "a b"),
+            ("--mtu", "68"),
+            ("--log-format", "xml"),
+        ] {
+            let error = parse(&[&format!("{flag}={value}")]).unwrap_err();
+            assert!(error.contains(flag) && error.contains(value), "{error}");
+        }
+        assert!(
+            parse(&["--cluster-cidr=10.244.1.0/16"]).unwrap_err().contains("did you mean 10.244.0.0/16?")
+        );
+    }
+
+    #[test]
+    fn the_flag_goes_before_the_hosts_name() {
+        assert_eq!(parse(&["--hostname-override=Node1"]).unwrap().node_name().unwrap(), "Node1");
+        let own = parse(&["--hostname-override="]).unwrap().node_name().unwrap();
+        assert!(!own.is_empty() && own == own.to_lowercase());
+    }
+}

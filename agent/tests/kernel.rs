@@ -1,0 +1,229 @@
+//! Plans against the real kernel, in namespaces made for each test. Runs as root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use weft_agent::kernel::Kernel;
+use weft_agent::plan::{Config, NodePlan, plan};
+use weft_agent::sysctl;
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::{Route, Veth, VethEnd};
+use weft_types::{ChangeSet, Node, Object, Snapshot};
+
+/// Runs a command line inside a namespace. Returns what it printed.
+fn sh(namespace: &Namespace, line: &str) -> String {
+    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
+    let veth = Veth { near: end(one.1), near_up: true, master: None, far: end(other.1) };
+    let mut route = one.0.run(Route::open).unwrap().unwrap();
+    route.add_veth(&veth, other.0.as_fd()).unwrap();
+    sh(other.0, &format!("ip link set {} up", other.1));
+}
+
+/// A node with a pod, and a machine that plays everybody else: the outside and the other nodes.
+struct World {
+    node: Namespace,
+    pod: Namespace,
+    others: Namespace,
+    kernel: Kernel,
+}
+
+impl World {
+    fn new() -> World {
+        let [node, pod, others] = [(); 3].map(|()| Namespace::temporary().unwrap());
+        cable((&node, "uplink"), (&others, "wire"));
+        cable((&node, "bridge"), (&pod, "eth0"));
+        sh(&node, "ip addr add 172.30.0.11/24 dev uplink && ip link set uplink mtu 1450");
+        sh(&node, "ip addr add fd00:30::11/64 dev uplink nodad");
+        sh(&node, "ip addr add 10.244.1.1/24 dev bridge");
+        sh(&pod, "ip addr add 10.244.1.2/24 dev eth0 && ip route add default via 10.244.1.1");
+        for address in ["172.30.0.1/24", "172.30.0.12/24", "172.30.0.13/24"] {
+            sh(&others, &format!("ip addr add {address} dev wire"));
+        }
+        sh(&others, "ip addr add fd00:30::12/64 dev wire nodad");
+        sh(&others, "ip route add 10.244.1.0/24 via 172.30.0.11");
+        sh(&others, "ip link set lo up && ip addr add 10.244.2.5/32 dev lo");
+        let kernel = node.run(Kernel::open).unwrap().unwrap();
+        World { node, pod, others, kernel }
+    }
+
+    /// Applies a plan. Returns what went wrong.
+    fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
+        for setting in &plan.sysctls {
+            self.node.run(|| sysctl::set(setting)).unwrap().unwrap();
+        }
+        let mut errors = self.kernel.apply_routes(plan);
+        errors.extend(self.kernel.apply_masquerade(plan).err());
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    /// Weft's own routes, as `ip route` has them.
+    fn routes(&self) -> Vec<String> {
+        let text = sh(&self.node, "ip -4 route show proto 119; ip -6 route show proto 119");
+        text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// The address under which the pod is seen by whoever has that address.
+    fn seen_as(&self, server: &str) -> IpAddr {
+        let server: SocketAddr = format!("{server}:7").parse().unwrap();
+        let listener = self.others.run(|| UdpSocket::bind(server)).unwrap().unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let pod = self.pod.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        pod.send_to(b"who am I?", server).unwrap();
+        listener.recv_from(&mut [0; 16]).unwrap().1.ip()
+    }
+}
+
+fn node(name: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Node {
+    Node {
+        name: name.to_owned(),
+        pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+/// The plan for node1 among these other nodes.
+fn plan_among(others: &[Node]) -> NodePlan {
+    let mut snapshot = Snapshot::default();
+    let own = node("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]);
+    for node in others.iter().chain([&own]) {
+        snapshot.apply(Object::Node(node.clone()), &mut ChangeSet::default());
+    }
+    let config = Config {
+        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        network_name: "weft".parse().unwrap(),
+        bridge: "cni0".parse().unwrap(),
+        data_dir: "/var/lib/cni/networks".into(),
+        mtu: None,
+    };
+    plan(&snapshot, "node1", &config, None).unwrap()
+}
+
+fn node2(address: &str) -> Node {
+    node("node2", &["10.244.2.0/24"], &[address])
+}
+
+#[test]
+fn routes_come_change_and_go_with_their_nodes() {
+    let mut world = World::new();
+    let dual = node("node3", &["10.244.3.0/24", "fd00:10:244:3::/64"], &["172.30.0.13", "fd00:30::12"]);
+    assert_eq!(world.apply(&plan_among(&[node2("172.30.0.12"), dual])), Vec::<String>::new());
+    let expected = [
+        "10.244.2.0/24 via 172.30.0.12",
+        "10.244.3.0/24 via 172.30.0.13",
+        "fd00:10:244:3::/64 via fd00:30::12",
+    ];
+    assert_eq!(world.routes(), expected);
+
+    world.apply(&plan_among(&[node2("172.30.0.13")]));
+    assert_eq!(world.routes(), ["10.244.2.0/24 via 172.30.0.13"]);
+
+    world.apply(&plan_among(&[]));
+    assert_eq!(world.routes(), Vec::<String>::new());
+}
+
+#[test]
+fn stale_routes_of_our_own_go_and_foreign_ones_stay() {
+    let mut world = World::new();
+    sh(&world.node, "ip route add 10.244.9.0/24 via 172.30.0.12 proto 119");
+    sh(&world.node, "ip route add 10.244.2.0/24 via 172.30.0.13 proto 119 metric 5");
+    sh(&world.node, "ip route add 10.244.8.0/24 via 172.30.0.12 proto static");
+    sh(&world.node, "ip route add 10.244.3.0/24 via 172.30.0.1");
+    let before = sh(&world.node, "ip route show proto static; ip route show proto boot");
+
+    let node3 = node("node3", &["10.244.3.0/24"], &["172.30.0.13"]);
+    let errors = world.apply(&plan_among(&[node2("172.30.0.12"), node3]));
+    assert_eq!(world.routes(), ["10.244.2.0/24 via 172.30.0.12"]);
+    assert_eq!(sh(&world.node, "ip route show proto static; ip route show proto boot"), before);
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("cannot add route 10.244.3.0/24 via 172.30.0.13: "), "{errors:?}");
+    assert!(errors[0].contains("is not Weft's and stays"), "{errors:?}");
+}
+
+#[test]
+fn one_bad_route_does_not_keep_the_others_out() {
+    let mut world = World::new();
+    let far = node("a-far-away", &["10.244.7.0/24"], &["192.0.2.7"]);
+    let errors = world.apply(&plan_among(&[far, node2("172.30.0.12")]));
+    assert_eq!(world.routes(), ["10.244.2.0/24 via 172.30.0.12"]);
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("10.244.7.0/24 via 192.0.2.7"), "{errors:?}");
+    assert!(errors[0].contains("without a router in between"), "{errors:?}");
+}
+
+#[test]
+fn pods_leave_the_cluster_as_their_node_and_stay_themselves_within() {
+    let mut world = World::new();
+    assert_eq!(world.apply(&plan_among(&[node2("172.30.0.12")])), Vec::<String>::new());
+    assert_eq!(world.seen_as("172.30.0.1").to_string(), "172.30.0.11");
+    assert_eq!(world.seen_as("10.244.2.5").to_string(), "10.244.1.2");
+}
+
+#[test]
+fn the_rules_are_readable_and_are_put_back() {
+    let mut world = World::new();
+    let plan = plan_among(&[]);
+    world.apply(&plan);
+    let listed = sh(&world.node, "nft list ruleset");
+    for line in [
+        "table ip weft-agent {",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        "ip daddr 10.244.0.0/16 accept comment \"stays within the cluster\"",
+        "ip saddr 10.244.1.0/24 masquerade fully-random",
+        "table ip6 weft-agent {",
+        "ip6 daddr fd00:10:244:1::/64 accept",
+        "ip6 saddr fd00:10:244:1::/64 masquerade fully-random",
+    ] {
+        assert!(listed.contains(line), "{line} in {listed}");
+    }
+    let handles = sh(&world.node, "nft -a list ruleset");
+    world.apply(&plan);
+    assert_eq!(sh(&world.node, "nft -a list ruleset"), handles, "what is as planned is not touched");
+
+    sh(
+        &world.node,
+        "nft add table ip other && nft delete table ip weft-agent && nft flush table ip6 weft-agent",
+    );
+    world.apply(&plan);
+    let again = sh(&world.node, "nft list table ip weft-agent; nft list table ip6 weft-agent");
+    assert_eq!(again, listed);
+    assert!(sh(&world.node, "nft list tables").contains("table ip other"), "another's table stays");
+}
+
+#[test]
+fn the_plan_prints_as_nft_takes_it() {
+    let world = World::new();
+    let plan = plan_among(&[]);
+    let text: String = plan.masquerade.iter().map(ToString::to_string).collect();
+    sh(&world.node, &format!("nft -f - <<'END'\n{text}END"));
+    assert_eq!(sh(&world.node, "nft list ruleset").matches("masquerade fully-random").count(), 2);
+}
+
+#[test]
+fn forwarding_is_set_in_this_namespace_alone() {
+    let mut world = World::new();
+    let read = |namespace: &Namespace| {
+        sh(namespace, "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding")
+    };
+    world.apply(&plan_among(&[]));
+    assert_eq!(read(&world.node), "1\n1\n");
+    assert_eq!(read(&world.others), "0\n0\n");
+}
+
+#[test]
+fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
+    let mut world = World::new();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    assert_eq!(world.kernel.mtu(&[ip("172.30.0.11")]).unwrap(), Some(1450));
+    assert_eq!(world.kernel.mtu(&[ip("10.244.1.1"), ip("fd00:30::11")]).unwrap(), Some(1450));
+    assert_eq!(world.kernel.mtu(&[ip("172.30.0.99")]).unwrap(), None);
+}
