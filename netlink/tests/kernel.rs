@@ -87,7 +87,10 @@ fn a_veth_pair_is_born_in_both_namespaces() {
 
     assert_eq!(outside.bridge_port(near.index).unwrap(), Some(BridgePort::default()));
     let port = BridgePort { hairpin: true, isolated: true };
-    outside.set_bridge_port(near.index, port).unwrap();
+    let change = LinkChange { port: Some(port), alias: Some("blue/c1/eth0".into()), ..LinkChange::default() };
+    outside.change_link(near.index, &change).unwrap();
+    let changed = outside.link("veth7").unwrap();
+    assert_eq!((changed.alias.as_deref(), changed.up, changed.mtu), (Some("blue/c1/eth0"), true, 1400));
     assert_eq!(outside.bridge_port(near.index).unwrap(), Some(port));
     assert_eq!(outside.bridge_port(bridge).unwrap(), None);
 

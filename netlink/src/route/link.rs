@@ -30,6 +30,8 @@ pub struct Link {
     pub up: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
+    /// A note that somebody attached to it (`ip link set ... alias`).
+    pub alias: Option<String>,
     /// The index of the interface it is tied to, such as a veth's other end, in that one's own namespace.
     pub peer: Option<u32>,
 }
@@ -82,6 +84,10 @@ pub struct LinkChange {
     pub master: Option<u32>,
     /// Receive what is meant for others too.
     pub promiscuous: Option<bool>,
+    /// A note for people and programs, of at most 255 bytes.
+    pub alias: Option<String>,
+    /// How the bridge that it is a port of treats it.
+    pub port: Option<BridgePort>,
 }
 
 /// How a bridge treats one of its ports.
@@ -178,22 +184,11 @@ impl Route {
         message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         message.attributes.extend(change.master.map(LinkAttribute::Controller));
-        self.ask(&RouteNetlinkMessage::SetLink(message), 0)
-            .map_err(|error| error.during(format!("change link #{index} ({change:?})")))
-    }
-
-    /// Says how a bridge treats its port.
-    pub fn set_bridge_port(&mut self, index: u32, port: BridgePort) -> Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let settings =
-            vec![InfoBridgePort::HairpinMode(port.hairpin), InfoBridgePort::Isolated(port.isolated)];
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
-        ]));
+        message.attributes.extend(change.alias.clone().map(LinkAttribute::IfAlias));
+        message.attributes.extend(change.port.map(port_settings));
+        // Of the two requests that change a link, only RTM_NEWLINK takes port settings.
         self.ask(&RouteNetlinkMessage::NewLink(message), 0)
-            .map_err(|error| error.during(format!("set up bridge port #{index} ({port:?})")))
+            .map_err(|error| error.during(format!("change link #{index} ({change:?})")))
     }
 
     /// How a bridge treats its port; `None` where that interface is no bridge port.
@@ -248,6 +243,14 @@ fn named(name: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkAttribute> {
     attributes
 }
 
+fn port_settings(port: BridgePort) -> LinkAttribute {
+    let settings = vec![InfoBridgePort::HairpinMode(port.hairpin), InfoBridgePort::Isolated(port.isolated)];
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(settings)),
+    ])
+}
+
 fn link(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link = Link {
@@ -258,6 +261,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
+        alias: None,
         peer: None,
     };
     for attribute in message.attributes {
@@ -265,6 +269,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
