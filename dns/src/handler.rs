@@ -12,8 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::chase::chase;
+use crate::fast::{self, Answered};
 use crate::forward::{Forwarded, Forwarder};
-use crate::message::{Question, Received, Reply, Transport, read};
+use crate::message::{LARGEST_UDP, Question, Received, Reply, Transport, read};
 use crate::metrics::{Metrics, Source};
 use crate::records::reply;
 use crate::zone::Zone;
@@ -62,6 +63,22 @@ impl Handler {
         Handler { zone, forwarder, waiting: Arc::new(Semaphore::new(most_waiting)), metrics }
     }
 
+    /// Answers one datagram in the fast lane, if it can: writes the reply into `reply` and returns its length.
+    /// Whatever gives none is for [`Handler::handle`].
+    pub fn handle_fast(
+        &self,
+        datagram: &[u8],
+        client: IpAddr,
+        reply: &mut [u8; LARGEST_UDP as usize],
+    ) -> Option<usize> {
+        let started = Instant::now();
+        let answered = fast::respond(&self.zone.load(), self.forwarder.is_some(), datagram, reply)?;
+        let Answered { length, record_type, code } = answered;
+        self.metrics.request(Transport::Udp, client, record_type, datagram.len());
+        self.metrics.response(Transport::Udp, Source::Zone, code, length, started.elapsed());
+        Some(length)
+    }
+
     /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
     pub fn handle(self: &Arc<Self>, bytes: &[u8], client: IpAddr, transport: Transport) -> Step {
         let started = Instant::now();
@@ -69,7 +86,7 @@ impl Handler {
             Received::Garbage => Step::Silence,
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
-                self.metrics.request(&question, client, bytes.len());
+                self.metrics.request(transport, client, question.query.query_type, bytes.len());
                 self.answer(question, started)
             }
         }
@@ -111,7 +128,7 @@ impl Handler {
 
     fn encode(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Vec<u8> {
         let bytes = question.encode(reply, self.forwarder.is_some());
-        self.metrics.response(question, reply.code, bytes.len(), source, started.elapsed());
+        self.metrics.response(question.transport(), source, reply.code, bytes.len(), started.elapsed());
         bytes
     }
 }

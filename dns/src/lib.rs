@@ -9,6 +9,7 @@ pub mod answer;
 pub mod chase;
 pub mod daemon;
 pub mod error;
+pub mod fast;
 pub mod feed;
 pub mod forward;
 pub mod handler;

@@ -17,7 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::forward::is_negative;
-use crate::message::{Question, Transport};
+use crate::message::Transport;
 
 /// Sizes of messages in bytes, as CoreDNS cuts them.
 const SIZES: [f64; 14] =
@@ -128,11 +128,11 @@ impl Metrics {
         registry.register("weft_dns_zone_services", "Services with names", self.services.clone());
     }
 
-    /// A question came, `size` bytes long.
-    pub fn request(&self, question: &Question, client: IpAddr, size: usize) {
-        let proto = proto(question);
+    /// A question for `record_type` came, `size` bytes long.
+    pub fn request(&self, transport: Transport, client: IpAddr, record_type: RecordType, size: usize) {
+        let proto = proto(transport);
         let family = if client.is_ipv4() { "1" } else { "2" };
-        let labels = RequestLabels { proto, family, r#type: type_label(question.query.query_type) };
+        let labels = RequestLabels { proto, family, r#type: type_label(record_type) };
         self.requests.get_or_create(&labels).inc();
         self.request_sizes.get_or_create(&SizeLabels { proto }).observe(size as f64);
     }
@@ -140,20 +140,20 @@ impl Metrics {
     /// It was answered, with `size` bytes, after `duration`.
     pub fn response(
         &self,
-        question: &Question,
+        transport: Transport,
+        from: Source,
         code: ResponseCode,
         size: usize,
-        from: Source,
         duration: Duration,
     ) {
         let (zone, plugin) = match from {
-            Source::Zone => (self.zone.clone(), "kubernetes"),
-            Source::Upstream => (self.root.clone(), "forward"),
+            Source::Zone => (&self.zone, "kubernetes"),
+            Source::Upstream => (&self.root, "forward"),
         };
         let labels = ResponseLabels { zone: zone.clone(), rcode: code_label(code), plugin };
         self.responses.get_or_create(&labels).inc();
-        self.response_sizes.get_or_create(&SizeLabels { proto: proto(question) }).observe(size as f64);
-        self.durations.get_or_create(&ZoneLabels { zone }).observe(duration.as_secs_f64());
+        self.response_sizes.get_or_create(&SizeLabels { proto: proto(transport) }).observe(size as f64);
+        self.durations.get_or_create(&ZoneLabels { zone: zone.clone() }).observe(duration.as_secs_f64());
     }
 
     /// An upstream's answer was had, from the cache or not; the cache now holds `entries`.
@@ -186,8 +186,8 @@ impl Metrics {
     }
 }
 
-fn proto(question: &Question) -> &'static str {
-    match question.transport() {
+fn proto(transport: Transport) -> &'static str {
+    match transport {
         Transport::Udp => "udp",
         Transport::Tcp => "tcp",
     }

@@ -52,6 +52,21 @@ impl QueryName {
         Ok(this)
     }
 
+    /// The uncompressed name at the start of `message`, and what follows its root byte.
+    pub fn read(mut message: &[u8]) -> Option<(QueryName, &[u8])> {
+        let mut this = QueryName::root();
+        loop {
+            let (&length, rest) = message.split_first()?;
+            if length == 0 {
+                return Some((this, rest));
+            }
+            // The length of a compressed label is over 63, which `push` refuses.
+            let (label, rest) = rest.split_at_checked(usize::from(length))?;
+            this.push(label).ok()?;
+            message = rest;
+        }
+    }
+
     fn push(&mut self, label: &[u8]) -> Result<(), NameError> {
         let start = usize::from(self.length);
         let end = start + 1 + label.len();

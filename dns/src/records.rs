@@ -14,7 +14,7 @@ use crate::name::to_name;
 use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, Zone};
 
 /// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
-const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
+pub(crate) const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
 /// The weights of a Service's SRV records add up to about this.
 const SRV_WEIGHTS: usize = 100;
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handler::{Handler, Step};
-use crate::message::Transport;
+use crate::message::{LARGEST_UDP, Transport};
 
 /// The longest datagram that is read; what is longer is no question.
 const LONGEST: usize = 4096;
@@ -77,7 +77,12 @@ pub(super) async fn serve(
     }
 }
 
+/// Answers at once what the zone suffices for; the rest waits in a task of its own.
 async fn answer(wire: &Arc<Wire>, path: Path, handler: &Arc<Handler>, bytes: &[u8], tasks: &TaskTracker) {
+    let mut reply = [0; LARGEST_UDP as usize];
+    if let Some(length) = handler.handle_fast(bytes, path.client.ip(), &mut reply) {
+        return wire.send(&reply[..length], path).await;
+    }
     match handler.handle(bytes, path.client.ip(), Transport::Udp) {
         Step::Silence => {}
         Step::Reply(reply) => wire.send(&reply, path).await,

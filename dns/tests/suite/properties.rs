@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RData, RecordType};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use weft_dns::fast;
 use weft_dns::handler::{Handler, Step};
 use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
@@ -186,8 +188,23 @@ proptest! {
 
 /// A handler without upstreams, as the sockets use it.
 fn handler() -> Arc<Handler> {
-    let zone = Arc::new(ArcSwap::from_pointee(zone()));
+    handler_of(Arc::new(zone()))
+}
+
+fn handler_of(zone: Arc<Zone>) -> Arc<Handler> {
+    let zone = Arc::new(ArcSwap::new(zone));
     Arc::new(Handler::new(zone, None, 1, Arc::new(Metrics::new(53, "cluster.local."))))
+}
+
+/// Both lanes say the same, or the fast one says nothing. Returns whether it spoke.
+fn compare_lanes(handler: &Arc<Handler>, zone: &Zone, bytes: &[u8]) -> Result<bool, TestCaseError> {
+    let mut reply = [0; 1232];
+    let Some(answered) = fast::respond(zone, false, bytes, &mut reply) else { return Ok(false) };
+    let Step::Reply(full) = handler.handle(bytes, Ipv4Addr::LOCALHOST.into(), Transport::Udp) else {
+        return Err(TestCaseError::fail("only the fast lane answers"));
+    };
+    prop_assert_eq!(&reply[..answered.length], &full[..]);
+    Ok(true)
 }
 
 /// Whatever came, the reply is none, or a message that answers it within the client's limit.
@@ -233,7 +250,7 @@ proptest! {
     ) {
         let mut message = query(&name, RecordType::from(record_type));
         if edns {
-            message.set_edns(hickory_proto::op::Edns::new());
+            message.set_edns(Edns::new());
         }
         let mut bytes = message.to_vec().unwrap();
         for (place, byte) in mutations {
@@ -244,5 +261,62 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         check_reply(&handler(), &bytes, transport)?;
+        compare_lanes(&handler(), &zone(), &bytes)?;
+    }
+
+    #[test]
+    fn both_lanes_say_the_same(
+        objects in objects(),
+        name in question(),
+        record_type in prop_oneof![select(&[1_u16, 28, 33, 5, 6, 16, 255]), any::<u16>()],
+        flags in any::<[u8; 2]>(),
+        id in any::<u16>(),
+        edns in proptest::option::of((any::<u16>(), any::<bool>(), any::<bool>())),
+    ) {
+        let mut message = query(&name, RecordType::from(record_type));
+        message.metadata.id = id;
+        if let Some((payload, dnssec_ok, cookie)) = edns {
+            let mut edns = Edns::new();
+            edns.set_max_payload(payload).set_dnssec_ok(dnssec_ok);
+            if cookie {
+                edns.options_mut().insert(EdnsOption::Unknown(10, vec![7; 8]));
+            }
+            message.set_edns(edns);
+        }
+        let mut bytes = message.to_vec().unwrap();
+        bytes[2] |= flags[0] & 0x07;
+        bytes[3] = flags[1];
+        let zone = Arc::new(Zone::compile(&snapshot(objects), config(), 7));
+        compare_lanes(&handler_of(zone.clone()), &zone, &bytes)?;
+    }
+}
+
+#[test]
+fn the_fast_lane_answers_what_is_usual() {
+    let zone = Arc::new(zone());
+    let (handler, mut reply) = (handler_of(zone.clone()), [0; 1232]);
+    let names = [
+        "backend.shop.svc.",
+        "db.shop.svc.",
+        "db-0.db.shop.svc.",
+        "10-1-2-3.shop.pod.",
+        "shop.svc.",
+        "nothing.shop.svc.",
+        "www.example.com.shop.svc.",
+        "www.example.com.svc.",
+        "www.example.com.",
+        "",
+    ];
+    for name in names {
+        for record_type in [RecordType::A, RecordType::AAAA, RecordType::HTTPS] {
+            let mut message = query(&format!("{name}cluster.local."), record_type);
+            message.set_edns(Edns::new());
+            let bytes = message.to_vec().unwrap();
+            assert!(compare_lanes(&handler, &zone, &bytes).unwrap(), "{name} {record_type}");
+            let used = allocation_counter::measure(|| {
+                fast::respond(&zone, false, &bytes, &mut reply);
+            });
+            assert_eq!(used.count_total, 0, "{name} {record_type} allocates");
+        }
     }
 }
