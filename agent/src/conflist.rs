@@ -32,7 +32,7 @@ pub fn install(conf_dir: &Path, text: &str) -> Result<bool> {
     if fs::read(&path).is_ok_and(|held| held == text.as_bytes()) {
         return Ok(false);
     }
-    write(conf_dir, &path, text).map_err(|source| Error::Conflist { path, source })?;
+    write(conf_dir, &path, text).map_err(|problem| Error::Conflist { path, problem })?;
     Ok(true)
 }
 

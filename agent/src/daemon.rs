@@ -55,7 +55,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 fn on(kind: SignalKind) -> Result<Signal> {
-    signal(kind).map_err(|source| Error::Runtime { operation: "wait for signals", source })
+    signal(kind).map_err(|problem| Error::Runtime { operation: "wait for signals", problem })
 }
 
 /// What reconciling needs from one time to the next.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// An error of the agent.
+/// An error of the agent, its causes told in its own text.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The cluster cannot be reached at all, or manifests cannot be read.
@@ -15,28 +15,28 @@ pub enum Error {
     #[error(transparent)]
     Kernel(#[from] weft_netlink::Error),
     /// A route to another node's pods cannot be set.
-    #[error("{source}; every node must be reachable on its InternalIP without a router in between")]
+    #[error("{problem}; every node must be reachable on its InternalIP without a router in between")]
     Route {
         /// What the kernel said, with the route.
-        source: weft_netlink::Error,
+        problem: weft_netlink::Error,
     },
     /// Another program's route stands where one to another node's pods belongs.
-    #[error("{source}: the route there is not Weft's and stays; delete it (ip route show {destination})")]
+    #[error("{problem}: the route there is not Weft's and stays; delete it (ip route show {destination})")]
     ForeignRoute {
         /// The other node's pod CIDR.
         destination: weft_types::IpNetwork,
         /// What the kernel said, with the route.
-        source: weft_netlink::Error,
+        problem: weft_netlink::Error,
     },
     /// A kernel setting cannot be read or written.
-    #[error("cannot set {name} to {value}: {source}; set it on the host, or make /proc/sys/net writable")]
+    #[error("cannot set {name} to {value}: {problem}; set it on the host, or make /proc/sys/net writable")]
     Sysctl {
         /// The setting, as sysctl(8) has it.
         name: &'static str,
         /// The value that is needed.
         value: &'static str,
         /// The reason.
-        source: io::Error,
+        problem: io::Error,
     },
     /// The runtime would not find the plugin that the configuration names.
     #[error(
@@ -51,12 +51,12 @@ pub enum Error {
         problem: &'static str,
     },
     /// The CNI configuration cannot be written.
-    #[error("cannot write the CNI configuration {path}: {source}", path = path.display())]
+    #[error("cannot write the CNI configuration {path}: {problem}", path = path.display())]
     Conflist {
         /// The file.
         path: PathBuf,
         /// The reason.
-        source: io::Error,
+        problem: io::Error,
     },
     /// The name of this node is nowhere to be found.
     #[error("cannot tell this node's name from the host's name: {problem}; give --hostname-override NODE")]
@@ -65,11 +65,11 @@ pub enum Error {
         problem: String,
     },
     /// The process cannot wait for signals or for the kernel.
-    #[error("cannot {operation}: {source}")]
+    #[error("cannot {operation}: {problem}")]
     Runtime {
         /// What was tried.
         operation: &'static str,
         /// The reason.
-        source: io::Error,
+        problem: io::Error,
     },
 }

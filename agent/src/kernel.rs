@@ -62,11 +62,11 @@ impl Kernel {
     fn apply_route(&mut self, change: &RouteChange) -> Result<()> {
         match change {
             RouteChange::Add(route) => {
-                self.route.add_path(&route.path()).map_err(|source| refused(route, source))?;
+                self.route.add_path(&route.path()).map_err(|problem| refused(route, problem))?;
                 info!(%route, "added a route");
             }
             RouteChange::Replace(route) => {
-                self.route.replace_path(&route.path()).map_err(|source| Error::Route { source })?;
+                self.route.replace_path(&route.path()).map_err(|problem| Error::Route { problem })?;
                 info!(%route, "changed a route");
             }
             RouteChange::Delete(path) => match self.route.delete_path(path) {
@@ -80,9 +80,9 @@ impl Kernel {
     }
 }
 
-fn refused(route: &NodeRoute, source: weft_netlink::Error) -> Error {
-    match source.errno() {
-        Some(Errno::EEXIST) => Error::ForeignRoute { destination: route.destination, source },
-        _ => Error::Route { source },
+fn refused(route: &NodeRoute, problem: weft_netlink::Error) -> Error {
+    match problem.errno() {
+        Some(Errno::EEXIST) => Error::ForeignRoute { destination: route.destination, problem },
+        _ => Error::Route { problem },
     }
 }

@@ -47,7 +47,7 @@ impl Monitor {
                     warn!(%error, "the kernel's notifications are lost; looking at routes every few seconds instead");
                 }
             })
-            .map_err(|source| Error::Runtime { operation: "start a thread", source })?;
+            .map_err(|problem| Error::Runtime { operation: "start a thread", problem })?;
         Ok(Monitor(changed))
     }
 
@@ -65,7 +65,7 @@ fn listen(mut socket: Socket, told: &Weak<Notify>) -> Result<()> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
                 let operation = "wait for the kernel's notifications";
-                return Err(Error::Runtime { operation, source: errno.into() });
+                return Err(Error::Runtime { operation, problem: errno.into() });
             }
         }
         // What exactly happened does not matter; so it does not either if there was too much to tell of it.

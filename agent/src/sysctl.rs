@@ -9,7 +9,7 @@ use crate::{Error, Result};
 
 /// Makes sure that a setting has its value. Returns whether it had to be changed.
 pub fn set(sysctl: &Sysctl) -> Result<bool> {
-    let failed = |source| Error::Sysctl { name: sysctl.name, value: sysctl.value, source };
+    let failed = |problem| Error::Sysctl { name: sysctl.name, value: sysctl.value, problem };
     // Read first: writing `ip_forward`, even what it holds, resets other settings of the namespace.
     if fs::read_to_string(path(sysctl)).map_err(failed)?.trim() == sysctl.value {
         return Ok(false);

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tracing::info;
 
+use crate::error::chain;
 use crate::{Error, Result};
 
 /// How long a connection to the API server may take. kube's own 30 s would delay every retry by as much.
@@ -18,18 +19,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,
-        None => Config::incluster().map_err(|source| Error::NotInCluster { source: Box::new(source) })?,
+        None => Config::incluster().map_err(|error| Error::NotInCluster { problem: chain(&error) })?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     // The watch tries again by itself, and says so; kube would do it in silence.
     config.default_retry = false;
     let server = config.cluster_url.to_string();
     info!(%server, "using the API server");
-    kube::Client::try_from(config).map_err(|source| Error::Client { server, source: Box::new(source) })
+    kube::Client::try_from(config).map_err(|error| Error::Client { server, problem: chain(&error) })
 }
 
 async fn from_file(path: &Path) -> Result<Config> {
-    let failed = |source| Error::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+    let failed = |error: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), problem: chain(&error) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }

@@ -4,42 +4,41 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// An error of this crate. Errors of a running watch are not among them: those are logged and tried again.
+/// An error of this crate, its causes told in its own text. Errors of a running watch are not among them: those are
+/// logged and tried again.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The kubeconfig that was named cannot be used.
-    #[error(
-        "cannot use the kubeconfig {path}: {problem}; name a readable kubeconfig with --kubeconfig",
-        path = path.display(),
-        problem = chain(source)
-    )]
+    #[error("cannot use the kubeconfig {path}: {problem}; name a readable kubeconfig with --kubeconfig", path = path.display())]
     Kubeconfig {
         /// The file that was named.
         path: PathBuf,
-        /// What kube made of it.
-        source: Box<kube::config::KubeconfigError>,
+        /// What is wrong with it.
+        problem: String,
     },
     /// No kubeconfig was named, and the process does not run in a pod.
-    #[error("no --kubeconfig was given and this is no pod of a cluster ({problem}); give --kubeconfig FILE", problem = chain(source))]
+    #[error("no --kubeconfig was given and this is no pod of a cluster ({problem}); give --kubeconfig FILE")]
     NotInCluster {
         /// What is missing of a pod's environment.
-        source: Box<kube::config::InClusterError>,
+        problem: String,
     },
     /// The configuration was read, but no client can be made from it.
-    #[error("cannot make a client for the API server {server}: {problem}; check its certificates and credentials", problem = chain(source))]
+    #[error(
+        "cannot make a client for the API server {server}: {problem}; check its certificates and credentials"
+    )]
     Client {
         /// The URL of the API server.
         server: String,
-        /// What kube says.
-        source: Box<kube::Error>,
+        /// What is wrong.
+        problem: String,
     },
     /// A manifest cannot be read.
-    #[error("cannot read the manifest {path}: {source}", path = path.display())]
+    #[error("cannot read the manifest {path}: {problem}", path = path.display())]
     ReadManifest {
         /// The file.
         path: PathBuf,
         /// The reason.
-        source: std::io::Error,
+        problem: std::io::Error,
     },
     /// A manifest is neither YAML nor JSON.
     #[error("the manifest {path} is not valid YAML or JSON: {problem}", path = path.display())]

@@ -21,8 +21,12 @@ fn node(name: &str) -> Value {
     json!({"metadata": {"name": name, "managedFields": [{"manager": "test"}]}, "spec": {"podCIDR": "10.244.1.0/24"}})
 }
 
+async fn client(server: &Server) -> kube::Client {
+    weft_cluster::client(Some(server.kubeconfig())).await.unwrap()
+}
+
 async fn watch_nodes(server: &Server) -> Watch {
-    Watch::start(server.client().await, View::Whole, &[Kind::Node])
+    Watch::start(client(server).await, View::Whole, &[Kind::Node])
 }
 
 /// Waits, but not for ever.
@@ -58,7 +62,7 @@ async fn the_first_result_waits_for_every_kind() {
     for _ in 0..2 {
         server.answer_once(NODES, StatusCode::SERVICE_UNAVAILABLE, "not yet");
     }
-    let client = server.client().await;
+    let client = client(&server).await;
     let mut watch = Watch::start(client, View::Whole, &[Kind::Namespace, Kind::Node]);
     tokio::select! {
         _ = watch.next() => panic!("the Nodes were not listed yet"),
@@ -108,7 +112,7 @@ async fn a_long_list_comes_in_pages() {
 async fn the_view_is_asked_of_the_server() {
     let server = Server::start();
     let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
-    let mut watch = Watch::start(server.client().await, View::Proxied, &kinds);
+    let mut watch = Watch::start(client(&server).await, View::Proxied, &kinds);
     within(watch.next()).await;
     let selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
     for path in [SERVICES, SLICES] {

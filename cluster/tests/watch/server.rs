@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -85,8 +86,9 @@ impl Server {
         Server { store, address, running: Some(running), kubeconfig }
     }
 
-    pub(crate) async fn client(&self) -> kube::Client {
-        weft_cluster::client(Some(self.kubeconfig.path())).await.unwrap()
+    /// The kubeconfig that leads to it.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        self.kubeconfig.path()
     }
 
     /// Ends every connection and listens no more.

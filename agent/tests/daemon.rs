@@ -1,0 +1,216 @@
+//! The `weft-agent` process on a node of its own: a namespace with an API server on its loopback. Runs as root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use server::Server;
+use weft_netlink::netns::Namespace;
+
+// The same small API server as that of the watch's own tests.
+#[allow(dead_code, reason = "not everything that it can do is needed here")]
+#[path = "../../cluster/tests/watch/server.rs"]
+mod server;
+
+const NODES: &str = "/api/v1/nodes";
+
+/// A node, with a daemon that is started and ended at will.
+struct Machine {
+    namespace: Namespace,
+    server: Server,
+    folder: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let namespace = Namespace::temporary().unwrap();
+        let setup = "ip link set lo up && ip link add uplink mtu 1450 type veth peer name wire && ip link set wire up && ip link set uplink up \
+                     && ip addr add 172.30.0.11/24 dev uplink";
+        run(&namespace, setup);
+        let server = namespace.run(Server::start).unwrap();
+        Machine { namespace, server, folder: tempfile::tempdir().unwrap(), daemon: None }
+    }
+
+    fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-agent"));
+        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
+        command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
+        command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
+        self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
+    }
+
+    /// Ends the daemon without any warning.
+    fn kill(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn conflist(&self) -> PathBuf {
+        self.path("net.d/10-weft.conflist")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    fn install_plugin(&self) {
+        fs::create_dir_all(self.path("bin")).unwrap();
+        fs::write(self.path("bin/weft-cni"), "").unwrap();
+        fs::set_permissions(self.path("bin/weft-cni"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn sh(&self, line: &str) -> String {
+        run(&self.namespace, line)
+    }
+
+    /// The destinations and gateways of Weft's own routes.
+    fn routes(&self) -> Vec<String> {
+        let text = self.sh("ip route show proto 119");
+        text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// Waits, but not for ever.
+    fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {}", self.log());
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            self.kill();
+        }
+    }
+}
+
+fn run(namespace: &Namespace, line: &str) -> String {
+    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn node(number: u8) -> Value {
+    json!({
+        "metadata": {"name": format!("node{number}")},
+        "spec": {"podCIDR": format!("10.244.{number}.0/24")},
+        "status": {"addresses": [{"type": "InternalIP", "address": format!("172.30.0.1{number}")}]},
+    })
+}
+
+const TO_NODE2: &str = "10.244.2.0/24 via 172.30.0.12";
+const TO_NODE3: &str = "10.244.3.0/24 via 172.30.0.13";
+
+#[test]
+fn the_configuration_waits_for_the_pod_cidr_and_the_plugin() {
+    let mut machine = Machine::new();
+    let mut bare = node(1);
+    bare["spec"] = json!({});
+    machine.server.put(NODES, bare);
+    machine.server.put(NODES, node(2));
+    machine.start();
+    machine.until("a route to node2", |machine| machine.routes() == [TO_NODE2]);
+    machine
+        .until("a word about the pod CIDR", |machine| machine.log().contains("Node node1 has no pod CIDR"));
+
+    machine.server.put(NODES, node(1));
+    machine.until("a word about the plugin", |machine| machine.log().contains("bin/weft-cni is missing"));
+    assert!(!machine.conflist().exists());
+
+    machine.install_plugin();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
+    assert_eq!(conflist["plugins"][0]["mtu"], 1450);
+    assert_eq!(conflist["plugins"][0]["ipam"]["ranges"], json!([[{"subnet": "10.244.1.0/24"}]]));
+    assert_eq!(machine.sh("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+    assert!(machine.sh("nft list ruleset").contains("ip saddr 10.244.1.0/24 masquerade"));
+    assert_eq!(machine.log().matches("has no pod CIDR").count(), 2, "told once, and once that it is over");
+}
+
+#[test]
+fn routes_follow_the_nodes_and_are_put_back() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.start();
+    machine.until("a route to node2", |machine| machine.routes() == [TO_NODE2]);
+    machine.server.put(NODES, node(3));
+    machine.until("a route to node3", |machine| machine.routes() == [TO_NODE2, TO_NODE3]);
+
+    machine.sh("ip route del 10.244.2.0/24");
+    machine.until("the route put back", |machine| machine.routes() == [TO_NODE2, TO_NODE3]);
+    machine.sh("ip link set uplink down && ip link set uplink up");
+    machine.until("both routes put back", |machine| machine.routes() == [TO_NODE2, TO_NODE3]);
+    machine.sh("nft flush ruleset");
+    machine.until("the rules put back", |machine| machine.sh("nft list ruleset").contains("masquerade"));
+
+    machine.server.delete(NODES, "node2");
+    machine.until("only a route to node3", |machine| machine.routes() == [TO_NODE3]);
+}
+
+#[test]
+fn a_killed_agent_leaves_everything_and_comes_back_to_it() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let file = fs::metadata(machine.conflist()).unwrap();
+    let rules = machine.sh("nft -a list ruleset");
+    machine.kill();
+    assert_eq!(machine.routes(), [TO_NODE2]);
+
+    // Meanwhile the cluster goes on.
+    machine.server.delete(NODES, "node2");
+    machine.server.put(NODES, node(3));
+    machine.start();
+    machine.until("a route to node3 alone", |machine| machine.routes() == [TO_NODE3]);
+    assert_eq!(machine.sh("nft -a list ruleset"), rules);
+    let same = fs::metadata(machine.conflist()).unwrap();
+    assert_eq!((file.ino(), file.mtime_nsec()), (same.ino(), same.mtime_nsec()), "not written again");
+}
+
+#[test]
+fn an_asked_agent_ends_well_and_leaves_everything() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let mut daemon = machine.daemon.take().unwrap();
+    machine.sh(&format!("kill -TERM {}", daemon.id()));
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(machine.routes(), [TO_NODE2]);
+    assert!(machine.conflist().exists() && machine.sh("nft list ruleset").contains("masquerade"));
+}
+
+#[test]
+fn without_its_node_the_agent_changes_nothing() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    machine.sh("ip route add 10.244.9.0/24 via 172.30.0.19 proto 119");
+    machine.server.put(NODES, node(2));
+    machine.start();
+    machine.until("a word about the Node", |machine| machine.log().contains("there is no usable Node node1"));
+    assert_eq!(machine.routes(), ["10.244.9.0/24 via 172.30.0.19"]);
+    assert!(!machine.conflist().exists());
+
+    machine.server.put(NODES, node(1));
+    machine.until("the stale route gone", |machine| machine.routes() == [TO_NODE2]);
+}
