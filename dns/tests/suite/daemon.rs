@@ -9,18 +9,24 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::api::Api;
 use crate::peers::dig;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A kubeconfig of an API server that refuses connections.
-fn kubeconfig() -> (tempfile::TempDir, PathBuf) {
+/// An address at which nothing listens.
+const NOBODY: &str = "127.0.0.1:1";
+
+/// A kubeconfig of the API server at `server`.
+fn kubeconfig(server: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kubeconfig");
-    let text = "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-        clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\n\
-        contexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n";
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+        clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\n\
+        contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+    );
     std::fs::write(&path, text).unwrap();
     (directory, path)
 }
@@ -35,8 +41,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(lameduck: &str) -> Daemon {
-        let (directory, kubeconfig) = kubeconfig();
+    fn start(server: &str, lameduck: &str) -> Daemon {
+        let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
         let mut child = Command::new(PROGRAM)
             .args([
@@ -108,7 +114,7 @@ fn failure(arguments: &[&str]) -> String {
 
 #[test]
 fn before_the_cluster_is_listed_it_lives_but_is_not_ready() {
-    let daemon = Daemon::start("0");
+    let daemon = Daemon::start(NOBODY, "0");
     assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
     assert!(daemon.get(1, "/ready").starts_with("HTTP/1.1 503"));
     let text = dig("127.0.0.1", daemon.dns.port(), "backend.shop.svc.cluster.local A");
@@ -117,10 +123,44 @@ fn before_the_cluster_is_listed_it_lives_but_is_not_ready() {
     assert!(metrics.contains("rcode=\"SERVFAIL\"") && metrics.ends_with("# EOF\n"), "{metrics}");
 }
 
+/// Asks until the answer has that status; panics after a while.
+fn await_status(daemon: &Daemon, question: &str, status: &str) -> String {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let text = dig("127.0.0.1", daemon.dns.port(), question);
+        if text.contains(&format!("status: {status}")) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "never {status}: {text}");
+    }
+}
+
+#[test]
+fn it_follows_the_cluster() {
+    let api = Api::start();
+    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let text = await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
+    assert!(text.contains("10.96.0.20"), "{text}");
+    assert!(daemon.get(1, "/ready").starts_with("HTTP/1.1 200"));
+    assert!(dig("127.0.0.1", daemon.dns.port(), "new.shop.svc.cluster.local A").contains("status: NXDOMAIN"));
+
+    let object = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"new","namespace":"shop","uid":"3","resourceVersion":"11"},
+        "spec":{"type":"ClusterIP","clusterIP":"10.96.0.21","clusterIPs":["10.96.0.21"]}}"#;
+    let deadline = Instant::now() + DEADLINE;
+    while !api.send(&format!(r#"{{"type":"ADDED","object":{object}}}"#)) {
+        assert!(Instant::now() < deadline, "nobody watches");
+    }
+    let text = await_status(&daemon, "new.shop.svc.cluster.local A", "NOERROR");
+    assert!(text.contains("10.96.0.21"), "{text}");
+    api.send(&format!(r#"{{"type":"DELETED","object":{object}}}"#));
+    await_status(&daemon, "new.shop.svc.cluster.local A", "NXDOMAIN");
+    assert!(daemon.get(2, "/metrics").contains("weft_dns_zone_services{server="));
+}
+
 #[test]
 fn it_ends_in_order_when_told_to() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut daemon = Daemon::start("0");
+        let mut daemon = Daemon::start(NOBODY, "0");
         daemon.signal(signal);
         assert!(daemon.wait().success(), "{signal}");
     }
@@ -128,7 +168,7 @@ fn it_ends_in_order_when_told_to() {
 
 #[test]
 fn in_lameduck_it_answers_but_is_not_ready() {
-    let mut daemon = Daemon::start("600");
+    let mut daemon = Daemon::start(NOBODY, "600");
     daemon.signal(Signal::SIGTERM);
     let deadline = Instant::now() + DEADLINE;
     while !daemon.get(1, "/ready").contains("shutting down") {
@@ -144,7 +184,7 @@ fn in_lameduck_it_answers_but_is_not_ready() {
 fn what_cannot_be_had_is_said_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (_directory, kubeconfig) = kubeconfig();
+    let (_directory, kubeconfig) = kubeconfig(NOBODY);
     let kubeconfig = kubeconfig.to_str().unwrap();
     let cases: [(&[&str], &[&str]); 5] = [
         (&["--listen", &address], &["cannot listen on", &address, "another program listens there"]),

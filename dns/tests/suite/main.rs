@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
 
+mod api;
 mod daemon;
 mod fixture;
 mod forwarding;
