@@ -7,7 +7,8 @@ use weft_proxy::dry_run;
 
 fn planned(config: Config) -> String {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/shop.yaml");
-    dry_run::text(Config { node: "node1".into(), ..config }, &[manifest]).expect("the manifest is well-formed")
+    dry_run::text(Config { node: "node1".into(), ..config }, &[manifest])
+        .expect("the manifest is well-formed")
 }
 
 #[test]

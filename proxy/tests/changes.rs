@@ -1,0 +1,217 @@
+//! Random histories of a cluster, with a model of the kernel: whatever happens, the transactions are such that the
+//! kernel takes them, and leave it with what the planner says; a restart changes nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use weft_netlink::nft::{Change, Family, Observed, diff};
+use weft_proxy::config::Config;
+use weft_proxy::layout::table_keys;
+use weft_proxy::planner::{Planner, everything};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, ObjectKey, Protocol,
+    Service, ServiceKind, ServicePort, Snapshot,
+};
+
+/// What happens to the cluster.
+#[derive(Clone, Debug)]
+enum Event {
+    Put(Object),
+    Delete(ObjectKey),
+}
+
+fn name(service: u8) -> NamespacedName {
+    NamespacedName::new("shop", format!("service-{service}"))
+}
+
+fn address(family: bool, number: u8) -> IpAddr {
+    let text = if family { format!("10.0.0.{number}") } else { format!("fd00::{number:x}") };
+    text.parse().unwrap()
+}
+
+fn service_port() -> impl Strategy<Value = ServicePort> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    // Few NodePorts, so that Services come into conflict.
+    (protocol, 1u16..3, prop::option::of(30000u16..30003)).prop_map(|(protocol, port, node_port)| {
+        ServicePort {
+            name: format!("{protocol}-{port}"),
+            protocol,
+            port: port.try_into().unwrap(),
+            node_port: node_port.map(|port| port.try_into().unwrap()),
+        }
+    })
+}
+
+fn service() -> impl Strategy<Value = Object> {
+    let addresses = vec((any::<bool>(), 1u8..5), 0..3);
+    (1u8..4, addresses, vec(service_port(), 0..3)).prop_map(|(service, addresses, ports)| {
+        let addresses = addresses.into_iter().map(|(family, number)| address(family, number)).collect();
+        Object::Service(Service { key: name(service), kind: ServiceKind::ClusterIp(addresses), ports })
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    (any::<bool>(), 10u8..16, any::<[bool; 3]>()).prop_map(
+        |(family, number, [ready, serving, terminating])| {
+            let address = address(family, number);
+            Endpoint { address, hostname: None, node: Some("node1".into()), ready, serving, terminating }
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = Object> {
+    (1u8..4, 0u8..2, vec(endpoint(), 0..6)).prop_map(|(service, slice, endpoints)| {
+        let ports = [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|protocol| {
+            (1u16..3).map(move |port| EndpointPort {
+                name: format!("{protocol}-{port}"),
+                protocol,
+                port: (8000 + port).try_into().unwrap(),
+            })
+        });
+        let key = NamespacedName::new("shop", format!("slice-{service}-{slice}"));
+        Object::EndpointSlice(EndpointSlice {
+            key,
+            service: name(service),
+            ports: ports.collect(),
+            endpoints,
+        })
+    })
+}
+
+fn node() -> impl Strategy<Value = Object> {
+    vec((any::<bool>(), 20u8..23), 0..3).prop_map(|addresses| {
+        let addresses = addresses.into_iter().map(|(family, number)| address(family, number)).collect();
+        Object::Node(Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses })
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let object = prop_oneof![3 => service(), 5 => slice(), 1 => node()];
+    (object, prop::bool::weighted(0.25)).prop_map(|(object, delete)| match delete {
+        true => Event::Delete(object.key()),
+        false => Event::Put(object),
+    })
+}
+
+fn config() -> Config {
+    Config { node: "node1".into(), ..Config::default() }
+}
+
+fn happen(snapshot: &mut Snapshot, events: Vec<Event>) -> ChangeSet {
+    let mut changes = ChangeSet::default();
+    for event in events {
+        match event {
+            Event::Put(object) => snapshot.apply(object, &mut changes),
+            Event::Delete(key) => snapshot.delete(&key, &mut changes),
+        }
+    }
+    changes
+}
+
+/// The chains that spread connections, by what elements say of them.
+fn picked(kernel: &Observed) -> [BTreeSet<String>; 2] {
+    let text = |family: Family| format!("{:?}", kernel.tables[&(family, "weft".into())].sets);
+    Family::BOTH.map(|family| {
+        let text = text(family);
+        let names = text.split("Goto(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        names.filter(|name| *name != "no-endpoints").map(str::to_owned).collect()
+    })
+}
+
+/// Whether two ports claim one address or NodePort. Then the one that lost has slots that nobody sees, and after a
+/// restart other ones.
+fn has_conflict(snapshot: &Snapshot) -> bool {
+    let (mut frontends, mut node_ports) = (BTreeSet::new(), BTreeSet::new());
+    let mut claim = |address: IpAddr, port: &ServicePort| {
+        let node_port = port.node_port.map(|node_port| (Family::of(address), port.protocol, node_port));
+        frontends.insert((address, port.protocol, port.port))
+            && node_port.is_none_or(|key| node_ports.insert(key))
+    };
+    snapshot.services().any(|service| {
+        let mut claims =
+            service.cluster_ips().iter().flat_map(|ip| service.ports.iter().map(|port| (*ip, port)));
+        claims.any(|(address, port)| !claim(address, port))
+    })
+}
+
+proptest! {
+    #[test]
+    fn transactions_lead_from_plan_to_plan(history in vec(vec(event(), 1..4), 1..12)) {
+        let (mut snapshot, mut planner, mut kernel) =
+            (Snapshot::default(), Planner::new(config()), Observed::default());
+        kernel.apply(&diff(&planner.tables(), &kernel)).unwrap();
+        for events in history {
+            let changes = happen(&mut snapshot, events);
+            let transaction = planner.update(&snapshot, &changes);
+            kernel.apply(&transaction).unwrap();
+            prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
+            let fixed = 6;
+            for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
+                prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
+            }
+            let touches_fixed = transaction.changes.iter().any(|change| {
+                matches!(change, Change::AddTable(_) | Change::DeleteTable(_) | Change::FlushChain(..))
+            });
+            prop_assert!(!touches_fixed);
+        }
+        let mut restarted = Planner::new(config());
+        restarted.adopt(&kernel);
+        restarted.update(&snapshot, &everything(&snapshot));
+        if !has_conflict(&snapshot) {
+            prop_assert_eq!(diff(&restarted.tables(), &kernel).to_string(), "");
+        }
+    }
+}
+
+#[test]
+fn a_replaced_endpoint_changes_one_element_of_one_map() {
+    let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
+    let number = |number: u16| number.try_into().unwrap();
+    let port =
+        ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: number(80), node_port: None };
+    let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
+    let service = Object::Service(Service { key: name(1), kind, ports: vec![port] });
+    let slice = |last: &[u8]| {
+        let endpoint = |last: &u8| Endpoint {
+            address: address(true, *last),
+            hostname: None,
+            node: Some("node2".into()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        let ports = vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: number(8080) }];
+        let key = NamespacedName::new("shop", "slice-1");
+        let endpoints = last.iter().map(endpoint).collect();
+        Event::Put(Object::EndpointSlice(EndpointSlice { key, service: name(1), ports, endpoints }))
+    };
+    let changes = happen(&mut snapshot, vec![Event::Put(service), slice(&[1, 2, 3])]);
+    planner.update(&snapshot, &changes);
+    let changes = happen(&mut snapshot, vec![slice(&[1, 9, 3])]);
+    assert_eq!(
+        planner.update(&snapshot, &changes).to_string(),
+        "delete element ip weft endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.0.0.2 . 8080 }\n\
+         add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 1 : 10.0.0.9 . 8080 }\n"
+    );
+    let changes = happen(&mut snapshot, vec![slice(&[9, 3])]);
+    let text = planner.update(&snapshot, &changes).to_string();
+    assert_eq!(
+        text,
+        "add chain ip weft pick-2\n\
+         add rule ip weft pick-2 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints\n\
+         delete element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.1 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.0.0.3 . 8080 }\n\
+         add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.3 . 8080 }\n\
+         delete element ip weft frontends { 10.96.0.1 . tcp . 80 : goto pick-3 }\n\
+         add element ip weft frontends { 10.96.0.1 . tcp . 80 : goto pick-2 }\n\
+         delete chain ip weft pick-3\n"
+    );
+    let changes = happen(&mut snapshot, vec![Event::Delete(ObjectKey::Service(name(1)))]);
+    planner.update(&snapshot, &changes);
+    let empty = Planner::new(config());
+    assert_eq!(planner.tables(), empty.tables(), "nothing stays of a Service that went");
+    assert_eq!(table_keys().len(), planner.tables().len());
+}

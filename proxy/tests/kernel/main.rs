@@ -1,0 +1,384 @@
+//! The proxy against the real kernel, with real traffic between network namespaces, and the real `nft`. Needs root and
+//! the packages nftables and iproute2.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+mod world;
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use weft_netlink::netns::Namespace;
+use weft_proxy::config::{Config, NodePortAddresses};
+use weft_proxy::planner::everything;
+use weft_proxy::sync::{self, Outcome, Sync};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, Node, Object, ObjectKey,
+    Protocol, Service, ServiceKind, ServicePort, Snapshot,
+};
+use world::{Connection, World, is_refused, pod_address, run, tcp, udp};
+
+const NODE_PORT: u16 = 30080;
+const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+/// A cluster of one node, and the proxy on it.
+struct Cluster<'a> {
+    world: &'a World,
+    config: Config,
+    snapshot: Snapshot,
+    sync: Sync,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(world: &'a World, config: Config) -> Cluster<'a> {
+        let config = Config { node: "node1".into(), ..config };
+        let mut snapshot = Snapshot::default();
+        let addresses = vec!["172.30.0.11".parse().unwrap(), "fd00:30::11".parse().unwrap()];
+        let node = Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses };
+        snapshot.apply(Object::Node(node), &mut ChangeSet::default());
+        let sync = open(world, &config);
+        let mut cluster = Cluster { world, config, snapshot, sync };
+        cluster.sync.apply(&cluster.snapshot, &everything(&cluster.snapshot)).unwrap();
+        cluster
+    }
+
+    fn put(&mut self, objects: impl IntoIterator<Item = Object>) {
+        let mut changes = ChangeSet::default();
+        objects.into_iter().for_each(|object| self.snapshot.apply(object, &mut changes));
+        assert_eq!(self.sync.apply(&self.snapshot, &changes).unwrap(), Outcome::Partial);
+    }
+
+    fn delete(&mut self, key: ObjectKey) {
+        let mut changes = ChangeSet::default();
+        self.snapshot.delete(&key, &mut changes);
+        assert_eq!(self.sync.apply(&self.snapshot, &changes).unwrap(), Outcome::Partial);
+    }
+
+    /// Ends the proxy and starts it again, with all that it knew forgotten.
+    fn restart(&mut self) {
+        self.sync = open(self.world, &self.config);
+        assert_eq!(self.sync.apply(&self.snapshot, &everything(&self.snapshot)).unwrap(), Outcome::Full);
+    }
+
+    /// Every line that nft prints of everything, in some order: that of the chains is that of their creation.
+    fn rules(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.nft(&["list", "ruleset"]).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    fn nft(&self, arguments: &[&str]) -> String {
+        self.world.node.run(|| run("nft", arguments)).unwrap()
+    }
+}
+
+fn open(world: &World, config: &Config) -> Sync {
+    world.node.run(|| Sync::open(config.clone())).unwrap().unwrap()
+}
+
+fn cluster_ip(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => "10.96.0.80".parse().unwrap(),
+        Family::V6 => "fd00:96::80".parse().unwrap(),
+    }
+}
+
+fn name() -> NamespacedName {
+    NamespacedName::new("shop", "web")
+}
+
+/// A Service with port 80 of TCP and UDP, reached at a ClusterIP of each family and at a NodePort.
+fn service() -> Object {
+    let port = |protocol: Protocol| ServicePort {
+        name: protocol.to_string(),
+        protocol,
+        port: 80.try_into().unwrap(),
+        node_port: Some(NODE_PORT.try_into().unwrap()),
+    };
+    let kind = ServiceKind::ClusterIp(Family::BOTH.map(cluster_ip).to_vec());
+    Object::Service(Service { key: name(), kind, ports: PROTOCOLS.map(port).to_vec() })
+}
+
+/// The EndpointSlice of one family, with these of the pods in it.
+fn slice(family: Family, pods: &[usize]) -> Object {
+    let port = |protocol: Protocol| EndpointPort {
+        name: protocol.to_string(),
+        protocol,
+        port: 8080.try_into().unwrap(),
+    };
+    let endpoint = |pod: &usize| Endpoint {
+        address: pod_address(family, *pod),
+        hostname: None,
+        node: Some("node1".into()),
+        ready: true,
+        serving: true,
+        terminating: false,
+    };
+    Object::EndpointSlice(EndpointSlice {
+        key: NamespacedName::new("shop", format!("web-{family}").to_lowercase()),
+        service: name(),
+        ports: PROTOCOLS.map(port).to_vec(),
+        endpoints: pods.iter().map(endpoint).collect(),
+    })
+}
+
+fn slices(pods: &[usize]) -> [Object; 2] {
+    Family::BOTH.map(|family| slice(family, pods))
+}
+
+/// Asks over new connections until both pods have answered; `true` if nobody else did and all clients looked like one
+/// of `sources` to them.
+fn both_pods_answer(ask: impl Fn() -> String, sources: &[&str]) {
+    let mut pods = BTreeSet::new();
+    // Two pods that share evenly: that one of them is never chosen in so many tries does not happen.
+    for _ in 0..100 {
+        let answer = ask();
+        let (pod, source) = answer.split_once(' ').unwrap();
+        assert!(sources.contains(&source), "{source} is not among {sources:?}");
+        pods.insert(pod.to_owned());
+        if pods.len() == 2 {
+            return;
+        }
+    }
+    panic!("only {pods:?} answered");
+}
+
+#[test]
+fn a_cluster_ip_leads_to_all_endpoints_from_pods_and_node_and_outside() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+    let node = ["10.244.1.1", "10.244.2.1", "172.30.0.11", "fd00:244:1::1", "fd00:244:2::1", "fd00:30::11"];
+    for family in Family::BOTH {
+        let to = SocketAddr::new(cluster_ip(family), 80);
+        for (from, sources) in [(&world.outside, &["172.30.0.1", "fd00:30::1"][..]), (&world.node, &node[..])]
+        {
+            both_pods_answer(|| tcp(from, to), sources);
+            both_pods_answer(|| udp(from, to).unwrap(), sources);
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_own_service_and_others_see_its_real_address() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1])));
+    for (family, hairpin, real) in
+        [(Family::V4, "10.244.1.1", "10.244.2.2"), (Family::V6, "fd00:244:1::1", "fd00:244:2::2")]
+    {
+        let to = SocketAddr::new(cluster_ip(family), 80);
+        let (own, other) = (&world.pods[0], &world.pods[1]);
+        assert_eq!(tcp(own, to), format!("1 {hairpin}"));
+        assert_eq!(udp(own, to).unwrap(), format!("1 {hairpin}"));
+        assert_eq!(tcp(other, to), format!("1 {real}"));
+        assert_eq!(udp(other, to).unwrap(), format!("1 {real}"));
+    }
+}
+
+#[test]
+fn a_node_port_leads_to_all_endpoints_with_the_nodes_address_as_source() {
+    let world = World::new();
+    world.serve(8080);
+    for nodeport_addresses in [
+        NodePortAddresses::Primary,
+        NodePortAddresses::Networks(vec!["172.30.0.0/16".parse().unwrap(), "::/0".parse().unwrap()]),
+    ] {
+        let config = Config { nodeport_addresses, ..Config::default() };
+        let mut cluster = Cluster::new(&world, config);
+        cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+        for (node, sources) in [
+            ("172.30.0.11", ["10.244.1.1", "10.244.2.1"]),
+            ("fd00:30::11", ["fd00:244:1::1", "fd00:244:2::1"]),
+        ] {
+            let to = SocketAddr::new(node.parse().unwrap(), NODE_PORT);
+            for from in [&world.outside, &world.node] {
+                both_pods_answer(|| tcp(from, to), &sources);
+                both_pods_answer(|| udp(from, to).unwrap(), &sources);
+            }
+        }
+        // An address that does not serve NodePorts.
+        let other = SocketAddr::new("10.244.1.1".parse().unwrap(), NODE_PORT);
+        assert!(is_refused(Connection::open(&world.pods[1], other)));
+    }
+}
+
+#[test]
+fn node_ports_follow_the_nodes_address() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1])));
+    let addresses = vec!["10.244.1.1".parse().unwrap()];
+    cluster.put([Object::Node(Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses })]);
+    let to = |address: &str| SocketAddr::new(address.parse().unwrap(), NODE_PORT);
+    assert_eq!(tcp(&world.pods[1], to("10.244.1.1")), "1 10.244.1.1");
+    assert!(is_refused(Connection::open(&world.outside, to("172.30.0.11"))));
+}
+
+#[test]
+fn cluster_ip_traffic_from_outside_of_the_pod_network_is_masqueraded_where_that_is_known() {
+    let world = World::new();
+    world.serve(8080);
+    let cluster_cidrs = ["10.244.0.0/16", "fd00:244::/32"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    let mut cluster = Cluster::new(&world, Config { cluster_cidrs, ..Config::default() });
+    cluster.put([service()].into_iter().chain(slices(&[1])));
+    for (family, node, pod) in
+        [(Family::V4, "10.244.1.1", "10.244.2.2"), (Family::V6, "fd00:244:1::1", "fd00:244:2::2")]
+    {
+        let to = SocketAddr::new(cluster_ip(family), 80);
+        assert_eq!(tcp(&world.outside, to), format!("1 {node}"));
+        assert_eq!(tcp(&world.pods[1], to), format!("1 {pod}"));
+        let unrelated = SocketAddr::new(pod_address(family, 1), 8080);
+        assert_ne!(tcp(&world.outside, unrelated), format!("1 {node}"), "no Service, no masquerade");
+    }
+}
+
+#[test]
+fn rejected_when_no_endpoints_exist_and_at_ports_that_no_service_has() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()]);
+    let node = |family| match family {
+        Family::V4 => "172.30.0.11".parse().unwrap(),
+        Family::V6 => "fd00:30::11".parse().unwrap(),
+    };
+    for family in Family::BOTH {
+        let ip = cluster_ip(family);
+        for to in [SocketAddr::new(ip, 80), SocketAddr::new(ip, 81), SocketAddr::new(node(family), NODE_PORT)]
+        {
+            for from in [&world.outside, &world.pods[0]] {
+                assert!(is_refused(Connection::open(from, to)), "TCP {to}");
+                assert!(is_refused(udp(from, to)), "UDP {to}");
+            }
+            assert!(is_refused(Connection::open(&world.node, to)), "TCP {to} from the node");
+            // A datagram that is rejected on its way out fails at once, in other words.
+            let error = udp(&world.node, to).unwrap_err().kind();
+            assert!(matches!(error, ErrorKind::PermissionDenied | ErrorKind::ConnectionRefused), "{error}");
+        }
+    }
+    cluster.put(slices(&[2]));
+    assert!(tcp(&world.outside, SocketAddr::new(cluster_ip(Family::V4), 80)).starts_with("2 "));
+}
+
+#[test]
+fn connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+    // Slots in another order than that of a first start: 2 alone, then 1 behind it.
+    cluster.put(slices(&[2]));
+    cluster.put(slices(&[2, 1]));
+    let mut connection =
+        Connection::open(&world.outside, SocketAddr::new(cluster_ip(Family::V4), 80)).unwrap();
+    let answer = connection.ask();
+
+    let rules = cluster.nft(&["-a", "list", "ruleset"]);
+    cluster.restart();
+    assert_eq!(cluster.nft(&["-a", "list", "ruleset"]), rules, "rules, chains and sets are the same ones");
+    assert_eq!(connection.ask(), answer);
+
+    let other = if answer.starts_with('1') { 2 } else { 1 };
+    cluster.put(slices(&[other]));
+    assert_eq!(connection.ask(), answer, "what is established goes on");
+    drop(cluster);
+    assert_eq!(connection.ask(), answer, "the rules stay when the proxy ends");
+}
+
+#[test]
+fn what_others_destroy_is_put_back() {
+    let world = World::new();
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+    let rules = cluster.rules();
+    for damage in ["flush ruleset", "flush map ip weft endpoints", "delete table ip6 weft"] {
+        cluster.nft(&[damage]);
+        cluster.sync.doubt();
+        assert_eq!(cluster.sync.apply(&cluster.snapshot, &ChangeSet::default()).unwrap(), Outcome::Full);
+        assert_eq!(cluster.rules(), rules, "{damage}");
+    }
+    // Noticed by the failure of the next change.
+    cluster.nft(&["flush map ip weft endpoints"]);
+    let mut changes = ChangeSet::default();
+    cluster.snapshot.apply(slice(Family::V4, &[2]), &mut changes);
+    assert_eq!(cluster.sync.apply(&cluster.snapshot, &changes).unwrap(), Outcome::Full);
+    assert!(cluster.nft(&["list", "map", "ip", "weft", "endpoints"]).contains("10.244.2.2 . 8080"));
+}
+
+#[test]
+fn nothing_is_left_after_deletion_and_cleanup() {
+    let world = World::new();
+    let mut cluster = Cluster::new(&world, Config::default());
+    let empty = cluster.rules();
+    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+    cluster.delete(ObjectKey::Service(name()));
+    assert_eq!(cluster.rules(), empty);
+    world.node.run(|| run("nft", &["add table ip other"])).unwrap();
+    for _ in 0..2 {
+        world.node.run(sync::clean_up).unwrap().unwrap();
+        assert_eq!(cluster.rules(), ["table ip other {", "}"]);
+    }
+}
+
+/// That many Services with two endpoints each.
+fn many(count: u32) -> Snapshot {
+    let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
+    for index in 0..count {
+        let key = NamespacedName::new("shop", format!("service-{index}"));
+        let address = std::net::Ipv4Addr::from(0x0a60_0000 + index);
+        let port = |name: &str| ServicePort {
+            name: name.to_owned(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let endpoint = |side: u32| Endpoint {
+            address: std::net::Ipv4Addr::from(0x0af4_0000 + 2 * index + side).into(),
+            hostname: None,
+            node: Some("node2".into()),
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        let kind = ServiceKind::ClusterIp(vec![address.into()]);
+        let served =
+            EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
+        let slice = EndpointSlice {
+            key: NamespacedName::new("shop", format!("slice-{index}")),
+            service: key.clone(),
+            ports: vec![served],
+            endpoints: vec![endpoint(0), endpoint(1)],
+        };
+        snapshot.apply(Object::Service(Service { key, kind, ports: vec![port("")] }), &mut changes);
+        snapshot.apply(Object::EndpointSlice(slice), &mut changes);
+    }
+    snapshot
+}
+
+#[test]
+fn ten_thousand_services_need_no_more_chains_and_rules_than_one() {
+    let node = Namespace::temporary().unwrap();
+    let config = Config { node: "node1".into(), ..Config::default() };
+    let objects = || {
+        let chains = node.run(|| run("nft", &["-t", "list", "table", "ip", "weft"])).unwrap();
+        chains.lines().filter(|line| !line.contains("elements")).count()
+    };
+    let mut counts = Vec::new();
+    for count in [1, 10_000] {
+        let snapshot = many(count);
+        let mut sync = node.run(|| Sync::open(config.clone())).unwrap().unwrap();
+        let start = Instant::now();
+        assert_eq!(sync.apply(&snapshot, &everything(&snapshot)).unwrap(), Outcome::Full);
+        println!("{count} Services with 2 endpoints each, planned and committed: {:?}", start.elapsed());
+        counts.push(objects());
+    }
+    assert_eq!(counts[0], counts[1]);
+    let listed = node.run(|| run("nft", &["list", "ruleset"])).unwrap();
+    assert_eq!(listed.matches("goto pick-2").count(), 10_000);
+}
