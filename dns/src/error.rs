@@ -12,7 +12,7 @@ use crate::message::Transport;
 #[derive(Debug, Error)]
 pub enum Error {
     /// A DNS socket cannot be had.
-    #[error("cannot listen on {address} ({transport:?}): {source}; {}", bind_hint(source))]
+    #[error("cannot listen on {address} ({transport}): {source}; {}", bind_hint(source))]
     Listen {
         /// The address asked for.
         address: SocketAddr,

@@ -40,8 +40,19 @@ pub struct Forwarder {
 pub struct Forwarded {
     /// The upstream's answer.
     pub message: Message,
-    /// Whether it was remembered.
-    pub cached: bool,
+    /// Where it was had.
+    pub origin: Origin,
+}
+
+/// Where an upstream's answer was had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From the upstream just now.
+    Upstream,
+    /// It was remembered, and still holds.
+    Cache,
+    /// It was remembered past its time, and no upstream has a better one (RFC 8767).
+    Stale,
 }
 
 impl Forwarder {
@@ -69,14 +80,20 @@ impl Forwarder {
             checking_disabled: asked.checking_disabled,
         };
         if let Some(message) = self.cache().get(&key, Instant::now()) {
-            return Ok(Forwarded { message, cached: true });
+            return Ok(Forwarded { message, origin: Origin::Cache });
         }
-        let response = self.ask_upstreams(query, asked, dnssec_ok).await?;
+        let answered = self.ask_upstreams(query, asked, dnssec_ok).await;
+        if !matches!(&answered, Ok(response) if !is_failure(&response.message))
+            && let Some(message) = self.cache().get_stale(&key, Instant::now())
+        {
+            return Ok(Forwarded { message, origin: Origin::Stale });
+        }
+        let Response { message, bytes } = answered?;
         // Without recursion an upstream says what it happens to know: that is no answer for others.
         if asked.recursion_desired {
-            self.cache().put(key, &response.message, &response.bytes, Instant::now());
+            self.cache().put(key, &message, &bytes, Instant::now());
         }
-        Ok(Forwarded { message: response.message, cached: false })
+        Ok(Forwarded { message, origin: Origin::Upstream })
     }
 
     /// Tries upstreams until one answers. A failure that an upstream reports is passed on only when no other

@@ -140,8 +140,8 @@ impl Waiting {
         // Only a handler with a forwarder lets questions wait.
         let Some(forwarder) = &self.handler.forwarder else { return self.encode() };
         match forwarder.ask(&query, &self.question.metadata, self.question.dnssec_ok()).await {
-            Ok(Forwarded { message, cached }) => {
-                self.handler.metrics.forwarded(&message, cached, forwarder.cached());
+            Ok(Forwarded { message, origin }) => {
+                self.handler.metrics.forwarded(&message, origin, forwarder.cached());
                 self.extend(message);
             }
             Err(error) => {

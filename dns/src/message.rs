@@ -1,6 +1,8 @@
 //! Datagram -> question, reply -> datagram: what DNS itself demands of any server. Which records a reply holds
 //! is decided elsewhere.
 
+use std::fmt;
+
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
 use hickory_proto::rr::{DNSClass, Record, RecordType};
@@ -24,6 +26,15 @@ pub enum Transport {
     Udp,
     /// Length-prefixed messages on a connection.
     Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        })
+    }
 }
 
 /// What a client sent.

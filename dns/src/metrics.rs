@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::forward::is_negative;
+use crate::forward::{Origin, is_negative};
 use crate::message::Transport;
 
 /// Sizes of messages in bytes, as CoreDNS cuts them.
@@ -75,6 +75,7 @@ pub struct Metrics {
     durations: Histograms<ZoneLabels>,
     cache_requests: Counter,
     cache_hits: Family<HitLabels, Counter>,
+    cache_stale: Counter,
     cache_entries: Gauge,
     shed: Counter,
     compilations: Histogram,
@@ -97,6 +98,7 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.00025, 2.0, 16))),
             cache_requests: Counter::default(),
             cache_hits: Family::default(),
+            cache_stale: Counter::default(),
             cache_entries: Gauge::default(),
             shed: Counter::default(),
             compilations: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
@@ -120,6 +122,8 @@ impl Metrics {
         );
         registry.register("coredns_cache_requests", "Questions to the cache", self.cache_requests.clone());
         registry.register("coredns_cache_hits", "Answers from the cache", self.cache_hits.clone());
+        let stale = "Answers from the cache past their time";
+        registry.register("coredns_cache_served_stale", stale, self.cache_stale.clone());
         registry.register("coredns_cache_entries", "Messages in the cache", self.cache_entries.clone());
         let shed = "Questions refused because too many wait for upstreams";
         registry.register("coredns_forward_max_concurrent_rejects", shed, self.shed.clone());
@@ -156,13 +160,19 @@ impl Metrics {
         self.durations.get_or_create(&ZoneLabels { zone: zone.clone() }).observe(duration.as_secs_f64());
     }
 
-    /// An upstream's answer was had, from the cache or not; the cache now holds `entries`.
-    pub fn forwarded(&self, message: &Message, cached: bool, entries: usize) {
+    /// An upstream's answer was had; the cache now holds `entries`.
+    pub fn forwarded(&self, message: &Message, origin: Origin, entries: usize) {
         self.cache_requests.inc();
         self.cache_entries.set(entries as i64);
-        if cached {
-            let r#type = if is_negative(message) { "denial" } else { "success" };
-            self.cache_hits.get_or_create(&HitLabels { r#type }).inc();
+        let r#type = if is_negative(message) { "denial" } else { "success" };
+        match origin {
+            Origin::Upstream => {}
+            Origin::Cache => {
+                self.cache_hits.get_or_create(&HitLabels { r#type }).inc();
+            }
+            Origin::Stale => {
+                self.cache_stale.inc();
+            }
         }
     }
 

@@ -11,6 +11,10 @@ use hickory_proto::rr::{RData, Record, RecordType};
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
 /// The longest that a denial is believed, as CoreDNS has it.
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(1800);
+/// How long past its time a message may stand in for an upstream that does not answer, as CoreDNS has it.
+const STALE: Duration = Duration::from_secs(3600);
+/// The time to live of such a message's records, in seconds (RFC 8767 section 4).
+const STALE_TTL: u32 = 30;
 /// A message larger than this is not worth its room.
 const LARGEST: usize = 4096;
 
@@ -57,10 +61,15 @@ impl Cache {
         let entry = self.entries.get(key).filter(|entry| now < entry.expires)?;
         let mut message = Message::from_vec(&entry.message).ok()?;
         let age = u32::try_from(now.saturating_duration_since(entry.stored).as_secs()).unwrap_or(u32::MAX);
-        let sections = [&mut message.answers, &mut message.authorities, &mut message.additionals];
-        for record in sections.into_iter().flatten() {
-            record.ttl = record.ttl.saturating_sub(age);
-        }
+        records(&mut message).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
+        Some(message)
+    }
+
+    /// A message that no longer holds, for want of a better one (RFC 8767).
+    pub(super) fn get_stale(&self, key: &Key, now: Instant) -> Option<Message> {
+        let entry = self.entries.get(key).filter(|entry| now < entry.expires + STALE)?;
+        let mut message = Message::from_vec(&entry.message).ok()?;
+        records(&mut message).for_each(|record| record.ttl = STALE_TTL);
         Some(message)
     }
 
@@ -87,6 +96,10 @@ impl Cache {
             });
         }
     }
+}
+
+fn records(message: &mut Message) -> impl Iterator<Item = &mut Record> {
+    [&mut message.answers, &mut message.authorities, &mut message.additionals].into_iter().flatten()
 }
 
 /// How long a message holds (RFC 2308 section 5 for denials); none where it must not be kept.
@@ -171,6 +184,16 @@ mod tests {
         assert_eq!(ttl_after(answer(), 0), Some(20));
         assert_eq!(ttl_after(answer(), 19), Some(1));
         assert_eq!(ttl_after(answer(), 20), None);
+    }
+
+    #[test]
+    fn an_old_answer_stands_in_for_an_hour() {
+        let (now, mut cache) = (Instant::now(), Cache::new(2));
+        let (answer, bytes) = message(ResponseCode::NoError, vec![address(60)], vec![]);
+        cache.put(key(0), &answer, &bytes, now);
+        let ttl =
+            |seconds| Some(cache.get_stale(&key(0), now + Duration::from_secs(seconds))?.answers[0].ttl);
+        assert_eq!((ttl(3659), ttl(3660)), (Some(30), None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Names outside of the cluster, through a little upstream: asked once, remembered, passed on as they are.
 
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 
 use crate::fixture::*;
 use crate::peers::*;
@@ -127,4 +128,25 @@ fn a_full_house_refuses_and_still_answers_the_cluster() {
             .text()
             .contains("coredns_forward_max_concurrent_rejects_total{server=\"dns://:53\",view=\"\"} 1")
     );
+}
+
+#[test]
+fn an_old_answer_is_better_than_none() {
+    let upstream = Upstream::start();
+    let server = Server::start(zone(), &[upstream.address]);
+    let ask = || server.dig("brief.example.com A");
+    assert_eq!(answer_section(&ask()), ["brief.example.com. A 192.0.2.81"]);
+    drop(upstream);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = ask();
+        assert_eq!(answer_section(&text), ["brief.example.com. A 192.0.2.81"], "{text}");
+        // RFC 8767 section 4: the mark of an answer past its time.
+        if text.contains("brief.example.com.\t30\tIN") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+    }
+    let stale = "coredns_cache_served_stale_total{server=\"dns://:53\",view=\"\"} 1";
+    assert!(server.metrics.text().contains(stale));
 }

@@ -103,6 +103,7 @@ pub(crate) fn answer_section(text: &str) -> Vec<String> {
 }
 
 /// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `big.example.com` (200 records),
+/// `brief.example.com` (holds for a second),
 /// `silent.example.com` (never answers); others do not exist.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
@@ -180,16 +181,17 @@ fn respond(bytes: &[u8]) -> Option<Message> {
     assert_eq!(message.queries.len(), 1);
     let name = message.queries[0].name.clone();
     let label = String::from_utf8(name.iter().next().unwrap_or_default().to_ascii_lowercase()).unwrap();
-    let address = |last| Record::from_rdata(name.clone(), 60, RData::A(A::new(192, 0, 2, last)));
+    let address = |last, ttl| Record::from_rdata(name.clone(), ttl, RData::A(A::new(192, 0, 2, last)));
     message.metadata.message_type = MessageType::Response;
     message.metadata.recursion_available = true;
     message.metadata.authentic_data = false;
     match label.as_str() {
         "silent" => return None,
         "www" if message.queries[0].query_type != RecordType::A => message.authorities = vec![soa()],
-        "www" => message.answers = vec![address(80)],
-        "www2" => message.answers = vec![address(82)],
-        "big" => message.answers = (0..200).map(address).collect(),
+        "www" => message.answers = vec![address(80, 60)],
+        "brief" => message.answers = vec![address(81, 1)],
+        "www2" => message.answers = vec![address(82, 60)],
+        "big" => message.answers = (0..200).map(|last| address(last, 60)).collect(),
         _ => {
             message.metadata.response_code = ResponseCode::NXDomain;
             message.authorities = vec![soa()];
