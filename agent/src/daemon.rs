@@ -1,14 +1,15 @@
 //! The running agent: when to look, in which order to act, what to say. What to do is in [`crate::plan`].
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use weft_cluster::{View, Watch, manifest};
 use weft_types::{Kind, Snapshot};
 
+use crate::health::{self, Status};
 use crate::kernel::Kernel;
 use crate::monitor::Monitor;
 use crate::options::Options;
@@ -32,16 +33,20 @@ pub fn dry_run(options: &Options) -> Result<String> {
 /// Runs until SIGTERM or SIGINT. Everything that was set up stays: pods go on without an agent.
 pub async fn run(options: Options) -> Result<()> {
     let mut agent = Agent::new(&options)?;
+    let (status, told) = watch::channel(Status::default());
+    if let Some(address) = options.healthz_bind_address {
+        health::serve(address, told).await?;
+    }
     let monitor = Monitor::open()?;
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
-    let mut watch = Watch::start(client, View::Whole, &[Kind::Node]);
+    let mut nodes = Watch::start(client, View::Whole, &[Kind::Node]);
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_known = false;
     loop {
         tokio::select! {
-            _ = watch.next() => is_known = true,
+            _ = nodes.next() => is_known = true,
             () = monitor.changed() => {}
             _ = recheck.tick() => {}
             _ = terminate.recv() => return Ok(()),
@@ -49,7 +54,7 @@ pub async fn run(options: Options) -> Result<()> {
         }
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if is_known {
-            agent.reconcile(watch.snapshot());
+            status.send_replace(agent.reconcile(nodes.snapshot()));
         }
     }
 }
@@ -75,35 +80,36 @@ impl<'a> Agent<'a> {
     }
 
     /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
-    fn reconcile(&mut self, snapshot: &Snapshot) {
-        let mut problems = BTreeSet::new();
-        let mut note = |error: Error| {
-            problems.insert(error.to_string());
-        };
+    fn reconcile(&mut self, snapshot: &Snapshot) -> Status {
+        let mut status = Status::default();
         let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
-        let link_mtu = self.kernel.mtu(addresses).map_err(&mut note).ok().flatten();
+        let link_mtu = self.kernel.mtu(addresses).unwrap_or_else(|error| {
+            status.problems.insert(error.to_string());
+            None
+        });
         match plan(snapshot, &self.node, &self.config, link_mtu) {
-            Ok(plan) => {
-                self.apply(&plan).into_iter().for_each(note);
-                problems.extend(plan.notices.iter().map(ToString::to_string));
-            }
+            Ok(plan) => self.apply(&plan, &mut status),
             Err(notice) => {
-                problems.insert(notice.to_string());
+                status.problems.insert(notice.to_string());
             }
         }
-        self.problems.update(problems).log();
+        self.problems.update(status.problems.clone()).log();
+        status
     }
 
     /// The configuration comes last: it tells the runtime that pods can start. A route to another node that fails
     /// does not keep them from it, as it concerns that node's pods alone.
-    fn apply(&mut self, plan: &NodePlan) -> Vec<Error> {
+    fn apply(&mut self, plan: &NodePlan, status: &mut Status) {
         let mut errors = self.apply_essentials(plan);
-        let is_ready = errors.is_empty();
+        let may_install = errors.is_empty();
         errors.extend(self.kernel.apply_routes(plan));
-        if let (true, Some(text)) = (is_ready, plan.conflist_text()) {
-            errors.extend(self.install(&text).err());
+        if let (true, Some(text)) = (may_install, plan.conflist_text()) {
+            let installed = self.install(&text);
+            status.is_ready = installed.is_ok();
+            errors.extend(installed.err());
         }
-        errors
+        let errors = errors.iter().map(ToString::to_string);
+        status.problems.extend(errors.chain(plan.notices.iter().map(ToString::to_string)));
     }
 
     fn apply_essentials(&mut self, plan: &NodePlan) -> Vec<Error> {

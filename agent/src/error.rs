@@ -1,6 +1,7 @@
 //! What can go wrong on a node, in words that name the object and the remedy.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -63,6 +64,14 @@ pub enum Error {
     NodeName {
         /// What is wrong with the host's name.
         problem: String,
+    },
+    /// The health endpoint cannot be had.
+    #[error("cannot listen on {address}: {problem}; give another --healthz-bind-address")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The reason.
+        problem: io::Error,
     },
     /// The process cannot wait for signals or for the kernel.
     #[error("cannot {operation}: {problem}")]

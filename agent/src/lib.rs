@@ -12,6 +12,7 @@
 pub mod conflist;
 pub mod daemon;
 mod error;
+mod health;
 pub mod kernel;
 mod masquerade;
 mod monitor;

@@ -1,5 +1,6 @@
 //! The flags of `weft-agent`. What they lead to is in [`crate::plan`] and [`crate::daemon`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -49,6 +50,10 @@ pub struct Options {
     /// The pods' MTU, in bytes. Without it, that of the interface that holds the node's address.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
+
+    /// Where /healthz says whether pods can start on this node. Without it, nowhere.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub healthz_bind_address: Option<SocketAddr>,
 
     /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs neither
     /// privileges nor a cluster.

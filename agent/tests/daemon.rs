@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -44,7 +46,20 @@ impl Machine {
         command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
         command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
         command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
+        command.args(["--healthz-bind-address", "127.0.0.1:10251"]);
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
+    }
+
+    /// What /healthz says: the status and the body.
+    fn health(&self) -> (String, String) {
+        let answer = self.namespace.run(|| -> io::Result<String> {
+            let mut stream = TcpStream::connect("127.0.0.1:10251")?;
+            stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            io::read_to_string(stream)
+        });
+        let answer = answer.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
     }
 
     /// Ends the daemon without any warning.
@@ -132,9 +147,12 @@ fn the_configuration_waits_for_the_pod_cidr_and_the_plugin() {
     machine.server.put(NODES, node(1));
     machine.until("a word about the plugin", |machine| machine.log().contains("bin/weft-cni is missing"));
     assert!(!machine.conflist().exists());
+    let (status, body) = machine.health();
+    assert!(status == "503" && body.starts_with("not ready\nthe CNI plugin "), "{status} {body}");
 
     machine.install_plugin();
     machine.until("the configuration", |machine| machine.conflist().exists());
+    machine.until("health", |machine| machine.health() == ("200".to_owned(), "ok\n".to_owned()));
     let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
     assert_eq!(conflist["plugins"][0]["mtu"], 1450);
     assert_eq!(conflist["plugins"][0]["ipam"]["ranges"], json!([[{"subnet": "10.244.1.0/24"}]]));
