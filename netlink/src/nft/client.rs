@@ -17,7 +17,10 @@ use crate::{Error, Frame, Protocol, Request, Result, Socket};
 const GENERIC_HEADER: usize = 4;
 /// `NFT_SET_ANONYMOUS`: a set that is part of a rule, and goes with it.
 const ANONYMOUS: u32 = 1;
-/// How often an observation is started anew because something was committed meanwhile.
+/// Flags of a set whose elements the kernel counts otherwise than it shows them: `NFT_SET_INTERVAL`,
+/// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
+const COUNTED_OTHERWISE: u32 = 0x04 | 0x10 | 0x20;
+/// How often an observation is started anew because something was committed meanwhile, or a set was not shown whole.
 const OBSERVE_ATTEMPTS: u32 = 10;
 
 /// A connection to the kernel's nf_tables.
@@ -35,16 +38,24 @@ impl Client {
     /// Reads these tables, all as they were at one moment.
     ///
     /// # Errors
-    /// Whatever the kernel refuses; [`Error::DumpInterrupted`] where other programs leave no moment of rest.
+    /// Whatever the kernel refuses; [`Error::DumpInterrupted`] where there is no moment of rest.
     pub fn observe(&mut self, tables: &[TableKey]) -> Result<Observed> {
+        self.observe_at_rest(tables).map_err(|error| error.during("read nf_tables"))
+    }
+
+    fn observe_at_rest(&mut self, tables: &[TableKey]) -> Result<Observed> {
         for _ in 0..OBSERVE_ATTEMPTS {
             let before = self.generation()?;
             let observed = self.observe_once(tables);
-            if self.generation()? == before {
-                return observed.map_err(|error| error.during("read nf_tables"));
+            if self.generation()? != before {
+                continue;
+            }
+            match observed {
+                Err(Error::DumpInterrupted { .. }) => {}
+                other => return other,
             }
         }
-        Err(Error::DumpInterrupted { attempts: OBSERVE_ATTEMPTS }.during("read nf_tables"))
+        Err(Error::DumpInterrupted { attempts: OBSERVE_ATTEMPTS })
     }
 
     /// Applies a transaction, whole or not at all. An empty one does not reach the kernel.
@@ -98,15 +109,30 @@ impl Client {
                 table.chains.entry(chain).or_default().rules.push(digest);
             }
         }
-        for (owner, set, shape) in self.dump(message::GET_SET, family, Some(name), None, parse_set)? {
-            if let (true, Some(shape)) = (owner == *name, shape) {
-                let lists =
-                    self.dump(message::GET_ELEMENTS, family, Some(name), Some(&set), parse_elements)?;
-                let elements: BTreeMap<Tuple, Data> = lists.into_iter().flatten().collect();
-                table.sets.insert(set, ObservedSet { shape, elements });
+        for (owner, set, header) in self.dump(message::GET_SET, family, Some(name), None, parse_set)? {
+            if let (true, Some(header)) = (owner == *name, header) {
+                let elements = self.elements(family, name, &set, header.count)?;
+                table.sets.insert(set, ObservedSet { shape: header.shape, elements });
             }
         }
         Ok(table)
+    }
+
+    /// While the kernel grows a set's hash table, which it does some time after a large commit, a dump misses elements and
+    /// shows others twice, without a word. Kernels that count a set's elements let us know.
+    fn elements(
+        &mut self,
+        family: Family,
+        table: &Name,
+        set: &Name,
+        count: Option<u32>,
+    ) -> Result<BTreeMap<Tuple, Data>> {
+        let lists = self.dump(message::GET_ELEMENTS, family, Some(table), Some(set), parse_elements)?;
+        let elements: BTreeMap<Tuple, Data> = lists.into_iter().flatten().collect();
+        match count {
+            Some(count) if elements.len() < count as usize => Err(Error::DumpInterrupted { attempts: 1 }),
+            _ => Ok(elements),
+        }
     }
 
     /// Every kind of object has its table's name in attribute 1, and elements that of their set in attribute 2.
@@ -173,11 +199,20 @@ fn find_digest(mut userdata: &[u8]) -> Option<u64> {
     None
 }
 
-/// A set that is part of a rule has no shape here.
-fn parse_set(set: &Attributes<'_>) -> Option<(Name, Name, Option<Shape>)> {
-    let anonymous = set.u32(3).unwrap_or_default() & ANONYMOUS != 0;
-    let shape = (!anonymous).then(|| Shape::read(set));
-    Some((set.string(1)?.into(), set.string(2)?.into(), shape))
+/// A set apart from its elements.
+struct SetHeader {
+    shape: Shape,
+    /// How many elements it has, where the kernel tells.
+    count: Option<u32>,
+}
+
+/// A set that is part of a rule has no header here.
+fn parse_set(set: &Attributes<'_>) -> Option<(Name, Name, Option<SetHeader>)> {
+    let flags = set.u32(3).unwrap_or_default();
+    // NFTA_SET_COUNT, which older kernels do not send.
+    let count = set.u32(20).filter(|_| flags & COUNTED_OTHERWISE == 0);
+    let header = (flags & ANONYMOUS == 0).then(|| SetHeader { shape: Shape::read(set), count });
+    Some((set.string(1)?.into(), set.string(2)?.into(), header))
 }
 
 fn parse_elements(list: &Attributes<'_>) -> Option<Vec<Element>> {
