@@ -15,6 +15,9 @@ pub struct NetworkList {
     pub plugins: Vec<Map<String, Value>>,
 }
 
+/// The versions of CNI, in their order.
+const KNOWN_VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
 /// The file that containerd loads of a folder: the first by name that ends as a configuration does.
 pub fn first_file(names: impl IntoIterator<Item = String>) -> Option<String> {
     let is_configuration =
@@ -28,8 +31,7 @@ pub fn parse(text: &str) -> Result<NetworkList, String> {
         return Err("is no JSON object".to_owned());
     };
     let name = string(&config, "name").ok_or("has no network name")?;
-    // No version at all means 0.1.0 (SPEC, "Network configuration format").
-    let cni_version = string(&config, "cniVersion").unwrap_or_else(|| "0.1.0".to_owned());
+    let cni_version = version(&config);
     let plugins = match config.get("plugins") {
         None => vec![config],
         Some(Value::Array(plugins)) => plugins.iter().map(plugin).collect::<Result<_, _>>()?,
@@ -48,6 +50,19 @@ pub fn parse(text: &str) -> Result<NetworkList, String> {
 pub fn plugin_type(plugin: &Map<String, Value>) -> Option<&str> {
     // A plugin is looked up in a folder: a name with a slash would lead out of it.
     plugin.get("type")?.as_str().filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// The highest of the versions offered by `cniVersion` and `cniVersions` that this runtime knows (SPEC section 1).
+/// No version at all means 0.1.0.
+fn version(config: &Map<String, Value>) -> String {
+    let listed = config.get("cniVersions").and_then(Value::as_array).into_iter().flatten();
+    let offered = listed.chain(config.get("cniVersion")).filter_map(Value::as_str);
+    let known = offered.filter_map(|offered| KNOWN_VERSIONS.iter().position(|known| *known == offered));
+    match known.max() {
+        Some(position) => KNOWN_VERSIONS[position].to_owned(),
+        // Plugins refuse a version that nobody knows, with better words than a runtime has.
+        None => string(config, "cniVersion").unwrap_or_else(|| KNOWN_VERSIONS[0].to_owned()),
+    }
 }
 
 fn plugin(value: &Value) -> Result<Map<String, Value>, String> {
@@ -74,6 +89,19 @@ mod tests {
         let list = parse(r#"{"cniVersion":"1.0.0","name":"n","type":"bridge"}"#).unwrap();
         assert_eq!((list.name.as_str(), list.plugins.len()), ("n", 1));
         assert_eq!(plugin_type(&list.plugins[0]), Some("bridge"));
+    }
+
+    #[test]
+    fn the_highest_known_version_is_spoken() {
+        for (versions, expected) in [
+            (r#""cniVersion":"1.0.0","cniVersions":["0.4.0","1.1.0","9.0.0"]"#, "1.1.0"),
+            (r#""cniVersion":"0.4.0""#, "0.4.0"),
+            (r#""cniVersion":"9.0.0""#, "9.0.0"),
+            (r#""x":1"#, "0.1.0"),
+        ] {
+            let list = parse(&format!(r#"{{{versions},"name":"n","type":"bridge"}}"#)).unwrap();
+            assert_eq!(list.cni_version, expected, "{versions}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! kubelet, that is so once the runtime has loaded a network configuration.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
@@ -13,6 +13,8 @@ use super::Kubelet;
 
 /// How often the runtime looks for a network configuration.
 const PERIOD: Duration = Duration::from_millis(100);
+/// How often the status is published though nothing changed: somebody may have made the Node anew.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Registers the Node and follows the runtime's readiness for good. A Node that is deleted is not made again:
 /// a kubelet registers when it starts.
@@ -22,17 +24,30 @@ pub(super) async fn keep(kubelet: Arc<Kubelet>) {
         tracing::warn!(node = kubelet.node, %error, "cannot register the Node; trying again");
         tokio::time::sleep(PERIOD).await;
     }
-    let mut published = None;
+    let mut reported = Report { not_ready: None, since: Timestamp::now() };
+    let mut published: Option<Instant> = None;
     loop {
         let not_ready = kubelet.runtime.load().err().map(|error| error.to_string());
-        if published.as_ref() != Some(&not_ready) {
-            match publish(&kubelet, &nodes, not_ready.as_deref()).await {
-                Ok(()) => published = Some(not_ready),
+        if published.is_none() || reported.not_ready != not_ready {
+            reported = Report { not_ready, since: Timestamp::now() };
+            published = None;
+        }
+        if published.is_none_or(|at| at.elapsed() > HEARTBEAT) {
+            match publish(&kubelet, &nodes, &reported).await {
+                Ok(()) => published = Some(Instant::now()),
                 Err(error) => tracing::warn!(node = kubelet.node, %error, "cannot update the Node's status"),
             }
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Whether the node's network is ready.
+struct Report {
+    /// Why it is not.
+    not_ready: Option<String>,
+    /// Since when it is, or is not.
+    since: Timestamp,
 }
 
 async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
@@ -43,8 +58,8 @@ async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
     }
 }
 
-async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, not_ready: Option<&str>) -> kube::Result<()> {
-    let status = json!({"status": node_status(&kubelet.node, &kubelet.address.to_string(), not_ready)});
+async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, report: &Report) -> kube::Result<()> {
+    let status = json!({"status": node_status(&kubelet.node, &kubelet.address.to_string(), report)});
     match nodes.patch_status(&kubelet.node, &PatchParams::default(), &Patch::Merge(status)).await {
         // Somebody deleted the Node: there is nothing to report on any more.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -77,9 +92,8 @@ fn architecture() -> &'static str {
     }
 }
 
-fn node_status(name: &str, address: &str, not_ready: Option<&str>) -> Value {
-    let now = Timestamp::now().to_string();
-    let (status, reason, message) = match not_ready {
+fn node_status(name: &str, address: &str, report: &Report) -> Value {
+    let (status, reason, message) = match &report.not_ready {
         None => ("True", "KubeletReady", "the network is ready".to_owned()),
         Some(why) => ("False", "KubeletNotReady", format!("the network is not ready: {why}")),
     };
@@ -90,7 +104,7 @@ fn node_status(name: &str, address: &str, not_ready: Option<&str>) -> Value {
         ],
         "conditions": [{
             "type": "Ready", "status": status, "reason": reason, "message": message,
-            "lastHeartbeatTime": now, "lastTransitionTime": now,
+            "lastHeartbeatTime": Timestamp::now().to_string(), "lastTransitionTime": report.since.to_string(),
         }],
         "capacity": {"cpu": "2", "memory": "4Gi", "pods": "250"},
         "allocatable": {"cpu": "2", "memory": "4Gi", "pods": "250"},
@@ -116,8 +130,9 @@ mod tests {
 
     #[test]
     fn objects_are_what_the_api_expects() {
+        let report = Report { not_ready: Some("no configuration".to_owned()), since: Timestamp::now() };
         let mut object = node_object("node1");
-        object["status"] = node_status("node1", "172.30.0.11", Some("no configuration"));
+        object["status"] = node_status("node1", "172.30.0.11", &report);
         let node: Node = serde_json::from_value(object).unwrap();
         let status = node.status.unwrap();
         assert_eq!(status.addresses.unwrap()[0].address, "172.30.0.11");

@@ -1,0 +1,143 @@
+//! The command line of `weft-lab`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::ClientCommand;
+use crate::echo::EchoArgs;
+use crate::lab::check_nodes;
+use crate::names::LabName;
+use crate::sandbox::Sandbox;
+
+/// A Kubernetes cluster's network on one machine: nodes are network namespaces, everything else is real.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "weft-lab", version, about)]
+pub struct Cli {
+    /// What all commands need to find a lab
+    #[command(flatten)]
+    pub lab: LabArgs,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which lab, and with which programs.
+#[derive(Args, Clone, Debug)]
+pub struct LabArgs {
+    /// The lab's name; labs with different names can run side by side
+    #[arg(long, global = true, default_value = "weft")]
+    pub name: LabName,
+    /// The folder below which labs keep their files
+    #[arg(long, global = true, default_value = "/run/weft-lab")]
+    pub state_dir: PathBuf,
+    /// The folder of Weft's programs [default: that of weft-lab]
+    #[arg(long, global = true)]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Start a lab in the background
+    Up {
+        /// How many nodes
+        #[arg(long, default_value = "3", value_parser = check_nodes)]
+        nodes: u8,
+    },
+    /// Remove a lab with all its processes, namespaces and files
+    Down,
+    /// Start a lab, deploy a three-tier application and check all of its network
+    Demo {
+        /// How many nodes
+        #[arg(long, default_value = "3", value_parser = check_nodes)]
+        nodes: u8,
+        /// Leave the lab running
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run a program inside a pod
+    Exec {
+        /// The pod's name, or the beginning of it
+        pod: String,
+        /// The pod's namespace
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Run kubectl against the lab; without arguments, print how to point your own at it
+    Kubectl {
+        /// kubectl's arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Show the lab's nodes, daemons and pods
+    Status,
+    /// Print what a daemon or a pod's containers wrote
+    Logs {
+        /// A node, followed by a daemon; or the pod's name
+        target: String,
+        /// weft-agent, weft-proxy or weft-dns
+        daemon: Option<String>,
+        /// The pod's namespace
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+    },
+    /// Hold a lab (what `up` starts in the background)
+    #[command(hide = true)]
+    Hold {
+        /// How many nodes
+        #[arg(long)]
+        nodes: u8,
+    },
+    /// Run a program in another place
+    #[command(hide = true)]
+    SandboxExec {
+        /// The place
+        #[command(flatten)]
+        sandbox: Sandbox,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Serve as the image weft/echo
+    #[command(hide = true)]
+    Echo(EchoArgs),
+    /// Make requests from where the program runs
+    #[command(hide = true)]
+    Client {
+        /// The request
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kubectl_s_flags_are_kubectl_s() {
+        let cli = Cli::try_parse_from(["weft-lab", "--name", "x", "kubectl", "get", "pods", "-A"]).unwrap();
+        let Command::Kubectl { arguments } = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!(arguments, ["get", "pods", "-A"]);
+        assert_eq!(cli.lab.name.to_string(), "x");
+    }
+
+    #[test]
+    fn a_number_of_nodes_that_cannot_be_is_refused() {
+        for bad in ["0", "201", "x"] {
+            assert!(Cli::try_parse_from(["weft-lab", "up", "--nodes", bad]).is_err(), "{bad}");
+        }
+    }
+}

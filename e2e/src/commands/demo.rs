@@ -1,0 +1,68 @@
+//! `weft-lab demo`: a lab, the application, the checks, and all of it gone again.
+
+use std::time::Instant;
+
+use super::{Here, up};
+use crate::demo::{self, Check, Vantage, verdict};
+use crate::error::{Error, Result};
+use crate::teardown;
+
+/// Runs the demo. Without `keep`, and after a failure or Ctrl-C, nothing of it stays.
+pub(super) async fn run(here: &Here, nodes: u8, keep: bool) -> Result<()> {
+    let started = Instant::now();
+    println!("weft-lab demo: {nodes} nodes, a three-tier application, and what its network does");
+    up::start(here, nodes).await?;
+    println!("  cluster up after {:.1} s", started.elapsed().as_secs_f32());
+    let checks = up::until_interrupted(check(here)).await;
+    match &checks {
+        Ok(checks) => println!("{}", verdict::table(checks)),
+        Err(_) if keep => {
+            println!("  the lab is kept: see `weft-lab status` and {}", here.dir.log().display())
+        }
+        Err(_) => {}
+    }
+    println!("  done after {:.1} s", started.elapsed().as_secs_f32());
+    // Kept to be looked at, after a failed check too; but not after Ctrl-C.
+    if keep && !matches!(checks, Err(Error::Interrupted)) {
+        println!("{}", next(here));
+    } else {
+        println!("  {}", teardown::remove(&here.name, &here.dir)?.to_string().replace('\n', "\n  "));
+        println!("  run it with --keep to look around in it");
+    }
+    judge(&checks?)
+}
+
+async fn check(here: &Here) -> Result<Vec<Check>> {
+    let vantage =
+        Vantage { name: here.name.clone(), dir: here.dir.clone(), lab_program: here.lab_program.clone() };
+    let spinner = up::spinner();
+    let checks = demo::run(here.client()?, vantage, &spinner).await;
+    spinner.finish_and_clear();
+    checks
+}
+
+fn judge(checks: &[Check]) -> Result<()> {
+    match checks.iter().filter(|check| !check.passed).count() {
+        0 => Ok(()),
+        failed => Err(Error::ChecksFailed { failed, total: checks.len() }),
+    }
+}
+
+fn next(here: &Here) -> String {
+    let node = here.name.node("node1");
+    let lab = match here.name.to_string().as_str() {
+        "weft" => "weft-lab".to_owned(),
+        name => format!("weft-lab --name {name}"),
+    };
+    format!(
+        "what to try next:\n  \
+         {lab} status\n  \
+         {lab} exec -n shop frontend -- getent hosts backend\n  \
+         {lab} exec -n shop frontend -- ip route\n  \
+         {lab} kubectl get pods,services,endpointslices -A -o wide\n  \
+         {lab} kubectl -n shop scale deployment backend --replicas 5\n  \
+         ip netns exec {node} nft list ruleset\n  \
+         ip netns exec {node} ip route\n  \
+         {lab} down"
+    )
+}

@@ -1,0 +1,188 @@
+//! `weft-lab up`: starts the background process and waits until the cluster is ready.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+
+use super::Here;
+use crate::error::{Error, Result};
+use crate::names::node_name;
+use crate::requirements::DAEMONS;
+use crate::{cluster_dns, kubeconfig, requirements, teardown};
+
+/// How long a cluster may take to get ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// Starts a lab and says how to use it. Ctrl-C and errors remove what was made.
+pub(super) async fn run(here: &Here, nodes: u8) -> Result<()> {
+    let started = Instant::now();
+    start(here, nodes).await?;
+    println!("lab {} is up: {nodes} nodes in {:.1} s", here.name, started.elapsed().as_secs_f32());
+    println!("  weft-lab status");
+    println!("  weft-lab kubectl get nodes");
+    println!("  ip netns exec {} nft list ruleset", here.name.node("node1"));
+    println!("  weft-lab down");
+    Ok(())
+}
+
+/// Starts a lab and waits until it is ready.
+pub(super) async fn start(here: &Here, nodes: u8) -> Result<()> {
+    requirements::check_machine()?;
+    here.programs()?;
+    here.dir.create(&here.name)?;
+    let spinner = spinner();
+    let ready = until_interrupted(async {
+        let mut child = spawn(here, nodes)?;
+        wait(here, &mut child, nodes.into(), &spinner).await
+    });
+    let ready = ready.await;
+    spinner.finish_and_clear();
+    if let Err(error) = ready {
+        last_words(here, nodes);
+        remove(here);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Says what the daemons complained of last, for their logs are about to be removed.
+fn last_words(here: &Here, nodes: u8) {
+    for node in (1..=nodes).map(node_name) {
+        for daemon in DAEMONS {
+            let text = fs::read_to_string(here.dir.node(&node).log(daemon)).unwrap_or_default();
+            if let Some(line) = text.lines().rfind(|line| !line.contains("INFO")) {
+                eprintln!("{node} {daemon}: {line}");
+            }
+        }
+    }
+}
+
+/// Ends the work at Ctrl-C or SIGTERM.
+pub(super) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch", "SIGTERM"))?;
+    tokio::select! {
+        result = work => result,
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+    }
+}
+
+/// Removes the lab after a failure; what cannot be removed is said, not returned, for the failure matters more.
+pub(super) fn remove(here: &Here) {
+    if let Err(error) = teardown::remove(&here.name, &here.dir) {
+        eprintln!("weft-lab: {error}");
+    }
+}
+
+pub(super) fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}
+
+/// The background process, killed when it is dropped before it was let go.
+struct Holder {
+    child: Option<Child>,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn spawn(here: &Here, nodes: u8) -> Result<Holder> {
+    let log = File::create(here.dir.log()).map_err(Error::io("create", here.dir.log()))?;
+    let copy = log.try_clone().map_err(Error::io("create", here.dir.log()))?;
+    let mut command = Command::new(&here.lab_program);
+    command.arg("--name").arg(here.name.to_string()).arg("--state-dir").arg(&here.state_dir);
+    command.arg("--bin-dir").arg(&here.bin_dir).args(["hold", "--nodes", &nodes.to_string()]);
+    command.stdin(Stdio::null()).stdout(log).stderr(copy);
+    let program = "the lab process".to_owned();
+    let child = command.spawn().map_err(|source| Error::Spawn { program, source })?;
+    Ok(Holder { child: Some(child) })
+}
+
+async fn wait(here: &Here, holder: &mut Holder, nodes: usize, spinner: &ProgressBar) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = None;
+    loop {
+        if let Some(child) = &mut holder.child
+            && child.try_wait().map_err(Error::io("wait for", "the lab process"))?.is_some()
+        {
+            return Err(died(here));
+        }
+        if client.is_none() {
+            let port = here.dir.record()?.and_then(|record| record.api_port);
+            client = port.map(kubeconfig::client).transpose()?;
+        }
+        let missing = match &client {
+            None => vec!["the API server".to_owned()],
+            Some(client) => missing(client, nodes).await?,
+        };
+        if missing.is_empty() {
+            // From here on it lives on by itself.
+            holder.child = None;
+            return Ok(());
+        }
+        let seen = format!("waiting for {}", missing.join(", "));
+        if Instant::now() > deadline {
+            return Err(Error::Timeout { what: "the cluster".to_owned(), seconds: PATIENCE.as_secs(), seen });
+        }
+        spinner.set_message(seen);
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// What of the cluster is not ready yet.
+async fn missing(client: &Client, nodes: usize) -> Result<Vec<String>> {
+    let listed = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+    let listed = listed.map_err(Error::api("list", "nodes"))?;
+    if listed.items.len() < nodes {
+        return Ok(vec!["the nodes to register".to_owned()]);
+    }
+    let is_ready = |node: &Node| {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+    };
+    let mut missing: Vec<String> = listed
+        .iter()
+        .filter(|node| !is_ready(node))
+        .map(|node| format!("{}'s network", node.name_any()))
+        .collect();
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), cluster_dns::NAMESPACE);
+    let slice =
+        slices.get(cluster_dns::NAME).await.map_err(Error::api("get", "the endpoints of kube-dns"))?;
+    let endpoints = slice.endpoints.into_iter().flatten();
+    missing.extend(
+        endpoints
+            .filter(|endpoint| {
+                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(true)
+            })
+            .map(|endpoint| format!("DNS on {}", endpoint.node_name.unwrap_or_default())),
+    );
+    Ok(missing)
+}
+
+fn died(here: &Here) -> Error {
+    let text = fs::read_to_string(here.dir.log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+    Error::LabDied { log: here.dir.log(), tail }
+}

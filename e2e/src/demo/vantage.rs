@@ -1,0 +1,147 @@
+//! Where the demo looks from: inside its pods, and from outside of the cluster.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+
+use crate::client::http::{self, Answer};
+use crate::client::lookup::Found;
+use crate::error::{Error, Result};
+use crate::names::LabName;
+use crate::netns;
+use crate::state::LabDir;
+
+/// A running pod of the application.
+#[derive(Clone, Debug)]
+pub struct RunningPod {
+    /// Its name, which is its hostname too.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The node that runs it.
+    pub node: String,
+    /// The node's address.
+    pub node_address: IpAddr,
+}
+
+/// The application's pods, by their label `app`.
+#[derive(Clone, Debug)]
+pub struct Application {
+    tiers: BTreeMap<String, Vec<RunningPod>>,
+}
+
+impl Application {
+    /// The application of those pods, all of which have addresses.
+    pub fn new(pods: Vec<Pod>) -> Result<Application> {
+        let mut tiers: BTreeMap<String, Vec<RunningPod>> = BTreeMap::new();
+        for pod in pods {
+            let tier = pod.labels().get("app").cloned().unwrap_or_default();
+            tiers.entry(tier).or_default().push(RunningPod::new(&pod)?);
+        }
+        Ok(Application { tiers })
+    }
+
+    /// The pods of one tier, in the order of their names.
+    pub fn tier(&self, name: &str) -> &[RunningPod] {
+        self.tiers.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The first pod of a tier.
+    pub fn first(&self, tier: &str) -> Result<&RunningPod> {
+        self.tier(tier).first().ok_or_else(|| Error::Probe {
+            what: format!("find a pod of {tier}"),
+            reason: "there is none".to_owned(),
+        })
+    }
+}
+
+impl RunningPod {
+    fn new(pod: &Pod) -> Result<RunningPod> {
+        let status = pod.status.clone().unwrap_or_default();
+        let address = |text: Option<String>| {
+            text.and_then(|text| text.parse().ok()).ok_or_else(|| Error::Probe {
+                what: format!("find the address of pod {}", pod.name_any()),
+                reason: "its status has none".to_owned(),
+            })
+        };
+        Ok(RunningPod {
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            address: address(status.pod_ip)?,
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+            node_address: address(status.host_ip)?,
+        })
+    }
+}
+
+/// Makes requests from inside a lab.
+#[derive(Clone, Debug)]
+pub struct Vantage {
+    /// The lab's name.
+    pub name: LabName,
+    /// The lab's folder.
+    pub dir: LabDir,
+    /// The lab's own program, which is the client too.
+    pub lab_program: PathBuf,
+}
+
+impl Vantage {
+    /// GET from inside a pod, each time on a new connection. `options` are those of `weft-lab client get`.
+    pub async fn get(&self, pod: &RunningPod, url: &str, options: &[&str]) -> Result<Vec<Answer>> {
+        self.client(pod, &[&["get", url], options].concat()).await
+    }
+
+    /// A DNS lookup from inside a pod.
+    pub async fn lookup(&self, pod: &RunningPod, name: &str, record_type: &str) -> Result<Found> {
+        let mut found = self.client(pod, &["lookup", name, record_type]).await?;
+        found
+            .pop()
+            .ok_or_else(|| Error::Probe { what: format!("look up {name}"), reason: "no output".to_owned() })
+    }
+
+    /// GET from outside of the cluster.
+    pub async fn get_from_outside(
+        &self,
+        address: SocketAddr,
+        path: &str,
+    ) -> std::result::Result<String, String> {
+        let (underlay, path) = (self.name.underlay(), path.to_owned());
+        let get = move || {
+            netns::run(&underlay, move || {
+                Ok(http::get(address, &address.to_string(), &path, Duration::from_secs(2)))
+            })
+        };
+        match tokio::task::spawn_blocking(get).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Runs the lab's client inside a pod and reads its lines.
+    async fn client<T: DeserializeOwned>(&self, pod: &RunningPod, arguments: &[&str]) -> Result<Vec<T>> {
+        let what = format!("{} from pod {}", arguments.join(" "), pod.name);
+        let failed = |reason: String| Error::Probe { what: what.clone(), reason };
+        let place = self.dir.pod(&pod.uid).read_place()?;
+        let place = place.ok_or_else(|| failed("the pod is not set up".to_owned()))?.dying_with_me();
+        let mut command = place.command(&self.lab_program, &self.lab_program);
+        command.arg("client").args(arguments).stdin(Stdio::null());
+        let mut command = tokio::process::Command::from(command);
+        let output = command.kill_on_drop(true).output().await.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).map_err(|error| failed(format!("{error} in {line:?}"))))
+            .collect()
+    }
+}

@@ -1,0 +1,109 @@
+//! The cluster as kubectl shows it: objects, pods, nodes.
+
+use crate::lab::{Lab, Outcome, equal, holds, poll};
+
+pub(crate) fn kubectl_gets_applies_and_deletes(lab: &Lab) -> Outcome {
+    let nodes = lab.kubectl(&["get", "nodes", "-o", "wide"])?;
+    for part in ["node1", "node3", "Ready", "172.30.0.13"] {
+        holds("kubectl get nodes", &nodes, part)?;
+    }
+    let manifest = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{colour: {value}}}\n")
+    };
+    holds("the first apply", &lab.apply(&manifest("blue"))?, "created")?;
+    holds("the same again", &lab.apply(&manifest("blue"))?, "unchanged")?;
+    holds("another value", &lab.apply(&manifest("red"))?, "configured")?;
+    let value = lab.kubectl(&["get", "configmap", "settings", "-o", "jsonpath={.data.colour}"])?;
+    equal("the value", value.as_str(), "red")?;
+    lab.kubectl(&["delete", "configmap", "settings"])?;
+    let gone = lab.try_run(&["kubectl", "get", "configmap", "settings"])?;
+    holds("after delete", &String::from_utf8_lossy(&gone.stderr), "not found")
+}
+
+pub(crate) fn an_ended_container_is_started_again(lab: &Lab) -> Outcome {
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: restless}\nspec:\n  containers:\n  - name: main\n    \
+         image: host\n    command: [sh, -c, 'echo started; exit 3']\n",
+    )?;
+    poll("two restarts", || {
+        let path = "jsonpath={.status.containerStatuses[0].restartCount} \
+                    {.status.containerStatuses[0].lastState.terminated.exitCode}";
+        let seen = lab.kubectl(&["get", "pod", "restless", "-o", path])?;
+        match seen.split_once(' ') {
+            Some((restarts, "3")) if restarts.parse().is_ok_and(|restarts: u32| restarts >= 2) => Ok(()),
+            _ => Err(seen),
+        }
+    })?;
+    holds("its log", &lab.run(&["logs", "restless"])?, "started\nstarted")?;
+    lab.kubectl(&["delete", "pod", "restless", "--grace-period", "1"]).map(drop)
+}
+
+pub(crate) fn a_pod_that_cannot_run_says_why(lab: &Lab) -> Outcome {
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: strange}\nspec:\n  containers:\n  - {name: main, image: nginx}\n",
+    )?;
+    poll("the reason", || {
+        let seen =
+            lab.kubectl(&["get", "pod", "strange", "-o", "jsonpath={.status.containerStatuses[0].state}"])?;
+        holds("the reason", &seen, "CreateContainerError")?;
+        holds("what to do", &seen, "weft/echo")
+    })?;
+    lab.kubectl(&["delete", "pod", "strange"]).map(drop)
+}
+
+pub(crate) fn a_host_network_pod(lab: &Lab) -> Outcome {
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: on-host, namespace: shop, labels: {app: on-host}}\nspec:\n  \
+         hostNetwork: true\n  dnsPolicy: ClusterFirstWithHostNet\n  nodeName: node2\n  containers:\n  \
+         - {name: main, image: weft/echo, args: [--port, '9000']}\n",
+    )?;
+    lab.wait_for_pods("shop", "app=on-host", 1)?;
+    let address = lab.kubectl(&["-n", "shop", "get", "pod", "on-host", "-o", "jsonpath={.status.podIP}"])?;
+    equal("its address", address.as_str(), "172.30.0.12")?;
+    holds("a Service from the node", &lab.exec("on-host", &["getent", "hosts", "backend"])?, "10.96.")?;
+    lab.kubectl(&["-n", "shop", "delete", "pod", "on-host", "--grace-period", "1"]).map(drop)
+}
+
+pub(crate) fn files_and_environment(lab: &Lab) -> Outcome {
+    let resolv = lab.exec("database-0", &["cat", "/etc/resolv.conf"])?;
+    holds("resolv.conf", &resolv, "search shop.svc.cluster.local svc.cluster.local cluster.local\n")?;
+    holds("resolv.conf", &resolv, "nameserver 10.96.0.10\noptions ndots:5\n")?;
+    let hosts = lab.exec("database-0", &["cat", "/etc/hosts"])?;
+    holds("hosts", &hosts, "\tdatabase-0.database.shop.svc.cluster.local\tdatabase-0\n")?;
+    equal("hostname", lab.exec("database-0", &["hostname"])?.trim(), "database-0")?;
+    let links = lab.exec("database-0", &["ls", "/sys/class/net"])?;
+    equal("links", links.split_whitespace().collect::<Vec<_>>(), vec!["eth0", "lo"])?;
+    lab.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: curious, namespace: shop, labels: {app: curious}}\nspec:\n  \
+         containers:\n  - name: main\n    image: host\n    command: [sh, -c, 'echo $(NODE) $IP; exec sleep 1000']\n    env:\n    \
+         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}\n    \
+         - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n",
+    )?;
+    lab.wait_for_pods("shop", "app=curious", 1)?;
+    let path = "jsonpath={.spec.nodeName} {.status.podIP}";
+    let expected = lab.kubectl(&["-n", "shop", "get", "pod", "curious", "-o", path])?;
+    poll("its environment", || {
+        equal("node and address", lab.run(&["logs", "-n", "shop", "curious"])?.trim(), expected.trim())
+    })?;
+    lab.kubectl(&["-n", "shop", "delete", "pod", "curious", "--grace-period", "1"]).map(drop)
+}
+
+pub(crate) fn a_nodes_routes_go_and_come(lab: &Lab) -> Outcome {
+    let range = lab.kubectl(&["get", "node", "node3", "-o", "jsonpath={.spec.podCIDR}"])?;
+    let has_route = |wanted: bool| {
+        poll(&format!("route to {range}: {wanted}"), || {
+            let routes = lab.on_node("node1", &["ip", "route"])?;
+            match routes.contains(&format!("{range} via 172.30.0.13")) == wanted {
+                true => Ok(()),
+                false => Err(routes),
+            }
+        })
+    };
+    has_route(true)?;
+    lab.kubectl(&["delete", "node", "node3"])?;
+    has_route(false)?;
+    lab.apply(&format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: node3}}\nspec: {{podCIDR: {range}, podCIDRs: [{range}]}}\n"
+    ))?;
+    has_route(true)
+}

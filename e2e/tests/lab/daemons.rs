@@ -1,0 +1,134 @@
+//! kill -9 of each daemon: what was connected stays connected, and the state afterwards is that of before.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use weft_lab::netns;
+use weft_lab::process::ProcessId;
+
+use crate::lab::{Lab, Outcome, equal, holds, poll};
+
+pub(crate) fn agent_is_killed(lab: &Lab) -> Outcome {
+    survive(lab, "weft-agent")
+}
+
+pub(crate) fn proxy_is_killed(lab: &Lab) -> Outcome {
+    survive(lab, "weft-proxy")
+}
+
+pub(crate) fn dns_is_killed(lab: &Lab) -> Outcome {
+    survive(lab, "weft-dns")?;
+    let resolves =
+        || holds("an address", &lab.exec("frontend", &["getent", "ahostsv4", "backend"])?, "10.96.");
+    poll("names again", resolves)
+}
+
+/// Kills a daemon on every node while a connection through a Service is open.
+fn survive(lab: &Lab, daemon: &str) -> Outcome {
+    let mut connection = Connection::open(lab)?;
+    connection.ask()?;
+    let before = state(lab)?;
+    for node in lab.nodes()? {
+        kill(lab, &node, daemon)?;
+    }
+    connection.ask()?;
+    poll("the state of before", || equal("state", state(lab)?, before.clone()))?;
+    connection.ask()?;
+    Connection::open(lab)?.ask()
+}
+
+/// Kills a daemon and waits until another process is in its place.
+fn kill(lab: &Lab, node: &str, daemon: &str) -> Outcome {
+    let pid = || -> Result<Option<u32>, String> {
+        let records = lab.dir.node(node).daemons().map_err(|error| error.to_string())?;
+        Ok(records.iter().find(|record| record.name == daemon).and_then(|record| record.pid))
+    };
+    let before = pid()?.ok_or(format!("{daemon} of {node} does not run"))?;
+    let process = ProcessId::of(before).ok_or(format!("{daemon} of {node} is gone"))?;
+    match process.kill_and_wait(Duration::from_secs(10)) {
+        true => poll(&format!("{daemon} of {node} again"), || match pid()? {
+            Some(now) if now != before && ProcessId::of(now).is_some() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }),
+        false => Err(format!("{daemon} of {node} does not end")),
+    }
+}
+
+/// What the daemons made on all nodes: rules, routes and network configuration.
+fn state(lab: &Lab) -> Result<Vec<String>, String> {
+    let mut state = Vec::new();
+    for node in lab.nodes()? {
+        // The order of a set's elements is the kernel's own affair.
+        state.push(sorted(&lab.on_node(&node, &["nft", "list", "ruleset"])?));
+        state.push(sorted(&lab.on_node(&node, &["ip", "route"])?));
+        let folder = lab.dir.node(&node).cni_conf();
+        for entry in std::fs::read_dir(&folder).map_err(|error| error.to_string())? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            state.push(std::fs::read_to_string(path).map_err(|error| error.to_string())?);
+        }
+    }
+    Ok(state)
+}
+
+fn sorted(text: &str) -> String {
+    let mut words: Vec<&str> = text.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
+    words.sort_unstable();
+    words.join(" ")
+}
+
+/// An open HTTP connection from a frontend pod to a backend pod, through the Service.
+struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn open(lab: &Lab) -> Result<Connection, String> {
+        let get = |kind: &str, path: &str| lab.kubectl(&["-n", "shop", "get", kind, "-o", path]);
+        let address = get("service/backend", "jsonpath={.spec.clusterIP}")?;
+        let uids = lab.kubectl(&[
+            "-n",
+            "shop",
+            "get",
+            "pods",
+            "-l",
+            "app=frontend",
+            "-o",
+            "jsonpath={.items[0].metadata.uid}",
+        ])?;
+        let connect = move || {
+            let stream = TcpStream::connect((address.as_str(), 80));
+            Ok(stream
+                .and_then(|stream| stream.set_read_timeout(Some(Duration::from_secs(5))).map(|()| stream)))
+        };
+        let stream = netns::run(&lab.name.pod(&uids), connect).map_err(|error| error.to_string())?;
+        let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
+        Ok(Connection { reader: BufReader::new(stream) })
+    }
+
+    /// One request on the open connection.
+    fn ask(&mut self) -> Outcome {
+        let name = self.exchange().map_err(|error| format!("the open connection: {error}"))?;
+        holds("the answer on the open connection", &name, "backend-")
+    }
+
+    fn exchange(&mut self) -> std::io::Result<String> {
+        self.reader.get_mut().write_all(b"GET /hostname HTTP/1.1\r\nHost: backend\r\n\r\n")?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line)? == 0 {
+                return Err(std::io::Error::other("closed by the server"));
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().map_err(std::io::Error::other)?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body)?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+}

@@ -1,0 +1,176 @@
+//! A lab under test: starting it, and doing in it what a user would do.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use weft_lab::demo::Vantage;
+use weft_lab::names::LabName;
+use weft_lab::state::LabDir;
+
+/// What a scenario comes to: nothing, or what went wrong.
+pub(crate) type Outcome = Result<(), String>;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running lab, removed when it is dropped.
+pub(crate) struct Lab {
+    pub(crate) name: LabName,
+    pub(crate) dir: LabDir,
+    pub(crate) program: PathBuf,
+    /// The folder of all labs' files.
+    pub(crate) state: TempDir,
+}
+
+impl Lab {
+    /// Starts a lab from the programs in `WEFT_BIN_DIR`.
+    pub(crate) fn up(name: &str, nodes: u8) -> Result<Lab, String> {
+        let folder = std::env::var_os("WEFT_BIN_DIR").ok_or(
+            "WEFT_BIN_DIR is not set: set it to the folder of the built programs, as `make test` does",
+        )?;
+        let program = Path::new(&folder).join("weft-lab");
+        if !program.is_file() {
+            return Err(format!("{} is missing: run `make build`", program.display()));
+        }
+        let state = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+        let name: LabName = name.parse().map_err(|error| format!("{error}"))?;
+        let lab = Lab { dir: LabDir::new(state.path(), &name), name, program, state };
+        lab.run(&["up", "--nodes", &nodes.to_string()])?;
+        Ok(lab)
+    }
+
+    /// The names of the lab's nodes.
+    pub(crate) fn nodes(&self) -> Result<Vec<String>, String> {
+        let record = self.dir.record().map_err(|error| error.to_string())?;
+        Ok(record.ok_or("the lab has no record")?.nodes)
+    }
+
+    /// `weft-lab ARGUMENTS…`, which must succeed. Gives what it printed.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        succeed(self.command(arguments))
+    }
+
+    /// `weft-lab ARGUMENTS…`, whatever comes of it.
+    pub(crate) fn try_run(&self, arguments: &[&str]) -> Result<Output, String> {
+        self.command(arguments).output().map_err(|error| format!("weft-lab: {error}"))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--name").arg(self.name.to_string()).arg("--state-dir").arg(self.state.path());
+        command.args(arguments);
+        command
+    }
+
+    /// `kubectl ARGUMENTS…` against the lab.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
+        self.run(&[&["kubectl"], arguments].concat())
+    }
+
+    /// `kubectl apply -f -`.
+    pub(crate) fn apply(&self, manifest: &str) -> Result<String, String> {
+        let mut command = self.command(&["kubectl", "apply", "-f", "-"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("kubectl: {error}"))?;
+        let mut input = child.stdin.take().ok_or("no standard input")?;
+        input.write_all(manifest.as_bytes()).map_err(|error| format!("kubectl: {error}"))?;
+        drop(input);
+        judge(&command, child.wait_with_output().map_err(|error| format!("kubectl: {error}"))?)
+    }
+
+    /// Runs a program in a pod of the application, which must succeed.
+    pub(crate) fn exec(&self, pod: &str, line: &[&str]) -> Result<String, String> {
+        self.run(&[&["exec", "-n", "shop", pod, "--"], line].concat())
+    }
+
+    /// Runs a program in a node's network namespace, which must succeed.
+    pub(crate) fn on_node(&self, node: &str, line: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name.node(node)]).args(line);
+        succeed(command)
+    }
+
+    /// Where the demo's own checks look from.
+    pub(crate) fn vantage(&self) -> Vantage {
+        Vantage { name: self.name.clone(), dir: self.dir.clone(), lab_program: self.program.clone() }
+    }
+
+    /// A client for the lab's API server. Needs a runtime.
+    pub(crate) fn client(&self) -> Result<kube::Client, String> {
+        let record = self.dir.record().map_err(|error| error.to_string())?;
+        let port = record.and_then(|record| record.api_port).ok_or("the API server has no port")?;
+        weft_lab::kubeconfig::client(port).map_err(|error| error.to_string())
+    }
+
+    /// Waits until all pods of a namespace are ready, and at least that many.
+    pub(crate) fn wait_for_pods(&self, namespace: &str, selector: &str, count: usize) -> Outcome {
+        let path = "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}";
+        poll(&format!("{count} ready pods {selector} in {namespace}"), || {
+            let seen = self.kubectl(&["-n", namespace, "get", "pods", "-l", selector, "-o", path])?;
+            let statuses: Vec<&str> = seen.split_whitespace().collect();
+            match statuses.len() >= count && statuses.iter().all(|&status| status == "True") {
+                true => Ok(()),
+                false => Err(seen),
+            }
+        })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.run(&["down"]) {
+            eprintln!("lab tests: {error}");
+        }
+    }
+}
+
+/// Runs a program, which must succeed. Gives what it printed.
+pub(crate) fn succeed(mut command: Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    judge(&command, output)
+}
+
+fn judge(command: &Command, output: Output) -> Result<String, String> {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    match output.status.success() {
+        true => Ok(stdout.into_owned()),
+        false => Err(format!("{command:?}: {}\n{stdout}{stderr}", output.status)),
+    }
+}
+
+/// Tries until it succeeds, within the deadline.
+pub(crate) fn poll<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(seen) if Instant::now() > deadline => {
+                return Err(format!("{what}: not within {} s: {seen}", PATIENCE.as_secs()));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Fails with both values unless they are equal.
+pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, expected: T) -> Outcome {
+    match seen == expected {
+        true => Ok(()),
+        false => Err(format!("{what}:\n     seen {seen:?}\n expected {expected:?}")),
+    }
+}
+
+/// Fails unless the text holds the part.
+pub(crate) fn holds(what: &str, text: &str, part: &str) -> Outcome {
+    match text.contains(part) {
+        true => Ok(()),
+        false => Err(format!("{what}: no {part:?} in:\n{text}")),
+    }
+}
