@@ -121,7 +121,10 @@ impl<'a> Agent<'a> {
                 Err(error) => errors.push(error),
             }
         }
-        errors.extend(self.kernel.apply_masquerade(plan).err());
+        // A Node that registers anew has no pod CIDR for a moment. Its pods still run, and still leave the cluster.
+        if !plan.masquerade.is_empty() {
+            errors.extend(self.kernel.apply_masquerade(plan).err());
+        }
         errors
     }
 

@@ -219,6 +219,29 @@ fn an_asked_agent_ends_well_and_leaves_everything() {
 }
 
 #[test]
+fn a_node_that_registers_anew_keeps_what_its_pods_need() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let is_whole = |machine: &Machine| {
+        machine.conflist().exists()
+            && machine.routes() == [TO_NODE2]
+            && machine.sh("nft list ruleset").contains("ip saddr 10.244.1.0/24 masquerade")
+    };
+    machine.server.delete(NODES, "node1");
+    machine.until("a word about the Node", |machine| machine.log().contains("there is no usable Node node1"));
+    assert!(is_whole(&machine));
+    let mut bare = node(1);
+    bare["spec"] = json!({});
+    machine.server.put(NODES, bare);
+    machine
+        .until("a word about the pod CIDR", |machine| machine.log().contains("Node node1 has no pod CIDR"));
+    assert!(is_whole(&machine));
+}
+
+#[test]
 fn without_its_node_the_agent_changes_nothing() {
     let mut machine = Machine::new();
     machine.install_plugin();

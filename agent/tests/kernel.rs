@@ -116,7 +116,9 @@ fn node2(address: &str) -> Node {
 fn routes_come_change_and_go_with_their_nodes() {
     let mut world = World::new();
     let dual = node("node3", &["10.244.3.0/24", "fd00:10:244:3::/64"], &["172.30.0.13", "fd00:30::12"]);
-    assert_eq!(world.apply(&plan_among(&[node2("172.30.0.12"), dual])), Vec::<String>::new());
+    let plan = plan_among(&[node2("172.30.0.12"), dual]);
+    assert_eq!(world.apply(&plan), Vec::<String>::new());
+    assert_eq!(world.apply(&plan), Vec::<String>::new(), "nothing is added twice");
     let expected = [
         "10.244.2.0/24 via 172.30.0.12",
         "10.244.3.0/24 via 172.30.0.13",
