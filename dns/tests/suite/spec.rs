@@ -275,6 +275,14 @@ fn c_names_that_do_not_exist_are_so_for_both_families() {
 }
 
 #[test]
+fn c_a_namespace_exists_as_soon_as_one_of_its_services_is_seen() {
+    let service = service("early/db", ServiceKind::ClusterIp(vec![ip("10.96.0.40")]), vec![]);
+    let zone = Zone::compile(&snapshot(vec![service]), config(), 1_700_000_000);
+    assert!(!is_missing(&zone, "early.svc.cluster.local.", A), "RFC 8020: a name below it exists");
+    assert_eq!(answers(&zone, "10-1-2-3.early.pod.cluster.local.", A).len(), 1);
+}
+
+#[test]
 fn c_the_apex_has_soa_and_ns_with_glue() {
     let zone = zone();
     assert_eq!(answers(&zone, "cluster.local.", SOA).len(), 1);
