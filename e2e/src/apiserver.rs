@@ -8,6 +8,7 @@
 
 mod allocation;
 mod cluster;
+mod controllers;
 mod defaults;
 mod discovery;
 mod error;
@@ -114,6 +115,8 @@ impl ApiServer {
         let cluster = Arc::new(Cluster::new(registry));
         let shutdown = CancellationToken::new();
         let mut server = Self { addresses: Vec::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
+        let controllers = controllers::all(&config);
+        server.tasks.spawn(controllers::run(Arc::clone(&cluster), controllers, shutdown.clone()));
         let door = Door { cluster, shutdown, bookmark_interval: config.bookmark_interval };
         for listener in listeners {
             server.serve(listener, &door)?;

@@ -125,15 +125,28 @@ pub(crate) fn set_default(value: &mut Value, field: &str, default: impl Into<Val
     }
 }
 
-/// Replaces a condition of the same type; its transition time moves only when its status does.
-pub(crate) fn set_condition(status: &mut Value, kind: &str, value: bool, reason: &str, now: &str) {
-    let word = if value { "True" } else { "False" };
+/// A condition as an object's status lists it.
+pub(crate) struct Condition<'a> {
+    /// Its type, as `Ready`.
+    pub(crate) kind: &'a str,
+    /// Does it hold?
+    pub(crate) holds: bool,
+    /// One word that says why.
+    pub(crate) reason: &'a str,
+    /// What a person reads.
+    pub(crate) message: &'a str,
+}
+
+/// Replaces the condition of the same type; its transition time moves only when its status does.
+pub(crate) fn set_condition(status: &mut Value, condition: &Condition, now: &str) {
+    let word = if condition.holds { "True" } else { "False" };
+    let mut fresh = json!({
+        "type": condition.kind, "status": word, "reason": condition.reason, "message": condition.message,
+        "lastTransitionTime": now,
+    });
     let list = fields(status).entry("conditions").or_insert_with(|| json!([]));
     let Some(list) = list.as_array_mut() else { return };
-    let mut fresh = json!({
-        "type": kind, "status": word, "reason": reason, "lastTransitionTime": now,
-    });
-    match list.iter_mut().find(|condition| condition["type"] == kind) {
+    match list.iter_mut().find(|old| old["type"] == condition.kind) {
         Some(old) => {
             if old["status"] == word {
                 fresh["lastTransitionTime"] = old["lastTransitionTime"].take();
@@ -141,5 +154,26 @@ pub(crate) fn set_condition(status: &mut Value, kind: &str, value: bool, reason:
             *old = fresh;
         }
         None => list.push(fresh),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let mut object = json!({"status": {}});
+        let mut set = |holds, now| {
+            let condition = Condition { kind: "Ready", holds, reason: "R", message: "" };
+            set_condition(&mut object["status"], &condition, now);
+            assert_eq!(items(&object["status"]["conditions"]).len(), 1);
+            object["status"]["conditions"][0]["lastTransitionTime"].clone()
+        };
+        assert_eq!(set(true, "1"), "1");
+        assert_eq!(set(true, "2"), "1");
+        assert_eq!(set(false, "3"), "3");
+        assert_eq!(condition(&object, "Ready"), "False");
+        assert_eq!(condition(&object, "Other"), "");
     }
 }

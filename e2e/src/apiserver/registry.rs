@@ -1,6 +1,7 @@
 //! What a write means: the rules between a request and the store, the same for every kind. The rules of one
 //! kind alone are in `defaults`, `validation` and `allocation`.
 
+mod bind;
 mod create;
 mod delete;
 mod list;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(crate) use delete::{DeleteOptions, Deleted, Propagation};
+pub(crate) use delete::{DeleteOptions, Deleted, FOREGROUND, Propagation};
 pub(crate) use list::{List, ListOptions, Selection};
 pub(crate) use update::Preconditions;
 

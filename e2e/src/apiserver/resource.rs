@@ -139,6 +139,11 @@ pub(crate) fn by_path(group: &str, version: &str, plural: &str) -> Option<&'stat
     RESOURCES.iter().find(|row| row.group == group && row.version == version && row.plural == plural)
 }
 
+/// Finds the resource of an object or of a reference to one.
+pub(crate) fn by_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|row| row.api_version == api_version && row.kind == kind)
+}
+
 /// The row of a plural that this program itself names.
 ///
 /// # Panics

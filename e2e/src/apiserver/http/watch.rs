@@ -141,7 +141,7 @@ impl Watcher {
         let mut text = Vec::new();
         for (kind, object) in changes {
             let view = match &self.form {
-                Form::Object => line(kind.word(), &**object),
+                Form::Object => line(kind.word(), object),
                 form => line(kind.word(), &form.object(self.resource, object, now)),
             };
             text.extend(view);
