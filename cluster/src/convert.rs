@@ -234,3 +234,61 @@ fn each<T, U>(
     };
     list.or_default(path)?.into_iter().enumerate().map(convert).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Names and values of fields.
+    const WORDS: &str = "metadata namespace name labels kubernetes.io/service-name spec type clusterIP clusterIPs \
+        externalName ports port protocol nodePort addressType endpoints addresses address conditions ready hostname \
+        nodeName podCIDR podCIDRs status NodePort ExternalName None UDP IPv4 InternalIP 10.96.0.1 10.244.1.0/24 fd00::/64";
+
+    /// JSON of the fields' names and of values that some of them take, put together without sense.
+    fn json() -> impl Strategy<Value = Value> {
+        let word =
+            || prop::sample::select(WORDS.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            any::<u16>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            word().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(word(), inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn read_text<W: Wire>(text: &str) -> Reading {
+        let item = serde_json::from_str::<Field<W>>(text).expect("reading a field never fails");
+        read_item(item, View::Whole)
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_comes_to_something(value in json()) {
+            let text = value.to_string();
+            let readings = [
+                read_text::<wire::Service>(&text),
+                read_text::<wire::EndpointSlice>(&text),
+                read_text::<wire::Node>(&text),
+                read_text::<wire::Namespace>(&text),
+            ];
+            for reading in readings {
+                if let Reading::Malformed(malformed) = reading {
+                    prop_assert!(malformed.to_string().contains(": "));
+                }
+            }
+        }
+    }
+}
