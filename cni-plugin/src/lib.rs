@@ -1,1 +1,29 @@
-//! placeholder
+//! The CNI plugin: it connects a container to the node by a veth pair and a bridge, gives it an address, and takes
+//! all that away again. Under the name `loopback` it sets up a container's `lo`.
+//!
+//! ADD goes: options and facts in, a lease from IPAM, [`PodPlan`] out of the pure planner, the kernel made so, a
+//! result. What fails on the way undoes what was done. Which traffic may flow, and Services, are other parts' business.
+
+mod apply;
+mod bridge;
+mod error;
+mod facts;
+mod ipam;
+mod loopback;
+mod options;
+mod plan;
+mod sysctl;
+mod text;
+mod veth;
+
+pub use bridge::Bridge;
+pub use error::Error;
+pub use facts::{BridgeFacts, Facts};
+pub use loopback::Loopback;
+pub use options::Options;
+pub use plan::{BridgePlan, Pod, PodPlan, PodSide, VethPlan, plan};
+pub use sysctl::Sysctl;
+pub use veth::host_name;
+
+/// The result of every operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

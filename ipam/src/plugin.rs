@@ -16,6 +16,16 @@ pub struct Ipam;
 impl Ipam {
     /// The names under which a network configuration asks for this plugin in `ipam.type`.
     pub const NAMES: [&str; 2] = ["weft-ipam", "host-local"];
+
+    /// The pool that a call's configuration describes.
+    pub fn pool(invocation: &Invocation) -> Result<Pool> {
+        let section = invocation.config.ipam.clone().unwrap_or_default();
+        // Decoded from its own text, so that an error can name the field.
+        let ipam: cni::Ipam = cni::decode(section.to_string().as_bytes())
+            .map_err(|failure| Error::Decode(Failure { msg: format!("ipam: {}", failure.msg), ..failure }))?;
+        let run_time = &invocation.config.runtime_config.ip_ranges;
+        Pool::new(&invocation.network, invocation.version, &ipam, run_time)
+    }
 }
 
 impl Handler for Ipam {
@@ -69,16 +79,8 @@ impl Handler for Ipam {
     }
 }
 
-fn pool(invocation: &Invocation) -> Result<Pool> {
-    let section = invocation.config.ipam.clone().unwrap_or_default();
-    // Decoded from its own text, so that an error can name the field.
-    let ipam: cni::Ipam = cni::decode(section.to_string().as_bytes())
-        .map_err(|failure| Error::Decode(Failure { msg: format!("ipam: {}", failure.msg), ..failure }))?;
-    Pool::new(&invocation.network, invocation.version, &ipam, &invocation.config.runtime_config.ip_ranges)
-}
-
 fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<Success> {
-    let pool = pool(invocation)?;
+    let pool = Ipam::pool(invocation)?;
     let requested = pool::requested(&invocation.network, &invocation.config, args)?;
     let dns = match &pool.resolv_conf {
         None => cni::Dns::default(),
@@ -132,7 +134,7 @@ fn gc(invocation: &Invocation) -> Result<()> {
 }
 
 fn status(invocation: &Invocation) -> Result<()> {
-    let pool = pool(invocation)?;
+    let pool = Ipam::pool(invocation)?;
     let folder = pool.folder();
     // Without the lock: runtimes ask every few seconds, and the answer is old when it arrives anyway.
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten();

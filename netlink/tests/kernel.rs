@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{
@@ -111,6 +112,19 @@ fn addresses_come_and_go_and_ipv6_ones_need_no_wait() {
         assert!(pair.far.addresses(None).unwrap().iter().all(|other| other.address != address.address));
         pair.near.delete_address(address).unwrap();
         assert!(!pair.near.addresses(Some(pair.near_index)).unwrap().contains(&address));
+    }
+}
+
+#[test]
+fn an_address_without_a_route_to_its_network() {
+    let mut pair = Pair::new();
+    for text in ["10.244.0.2/24", "fd00::2/64"] {
+        let address = Address { link: pair.near_index, address: text.parse().unwrap() };
+        pair.near.add_address_without_route(address).unwrap();
+        assert!(pair.near.addresses(Some(pair.near_index)).unwrap().contains(&address));
+        let network = IpNetwork::new(address.address.network(), address.address.prefix()).unwrap();
+        let paths = pair.near.paths(PathFilter::default()).unwrap();
+        assert!(paths.iter().all(|path| path.destination != network), "{paths:?}");
     }
 }
 

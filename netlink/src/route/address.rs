@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 
 use super::{Route, family};
 use crate::Result;
@@ -42,6 +44,17 @@ impl Route {
     pub fn add_address(&mut self, address: Address) -> Result<()> {
         let message = RouteNetlinkMessage::NewAddress(encode(address));
         self.ask(&message, NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
+            error.during(format!("add address {} to link #{}", address.address, address.link))
+        })
+    }
+
+    /// The same, but the kernel adds no route to the address's network: the interface's other neighbours are not
+    /// taken to be on the link (IFA_F_NOPREFIXROUTE).
+    pub fn add_address_without_route(&mut self, address: Address) -> Result<()> {
+        let mut message = encode(address);
+        let flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+        message.attributes.push(AddressAttribute::Flags(flags | AddressFlags::Noprefixroute));
+        self.ask(&RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
             error.during(format!("add address {} to link #{}", address.address, address.link))
         })
     }

@@ -77,8 +77,8 @@ pub struct BridgeOptions {
     /// Let the bridge receive all frames.
     #[serde(skip_serializing_if = "is_false")]
     pub promisc_mode: bool,
-    /// Let the bridge forward nothing between containers. With a gateway the host then routes between them, so
-    /// that Services and policies apply; without one they cannot reach each other at all.
+    /// Let the bridge forward nothing between containers. With a gateway the host routes between them instead, so
+    /// that Services and policies hold; without one they cannot reach each other at all.
     #[serde(skip_serializing_if = "is_false")]
     pub port_isolation: bool,
     /// The containers' VLAN, 0 for none.
@@ -99,7 +99,7 @@ pub struct BridgeOptions {
     /// Leave the container's interface down.
     #[serde(skip_serializing_if = "is_false")]
     pub disable_container_interface: bool,
-    /// Name resolution to pass on, where IPAM says nothing about it.
+    /// Name resolution to pass on, instead of what IPAM says about it.
     #[serde(skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
 }

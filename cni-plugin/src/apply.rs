@@ -1,0 +1,120 @@
+//! A plan becomes the kernel's state, or nothing of the container's stays. What the plan is, is decided elsewhere.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use weft_netlink::Error as NetlinkError;
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::{Address, Link, LinkChange, Path, Route};
+use weft_types::cni::Success;
+
+use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan};
+
+/// Makes what the plan says and tells the result. `host` is a client in the host's namespace.
+///
+/// # Errors
+/// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
+pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Result<Success> {
+    let bridge = ensure_bridge(host, &plan.bridge)?;
+    add_veth(host, netns, &plan.veth, bridge.index)?;
+    let name = &plan.veth.link.near.name;
+    let outcome =
+        connect(host, netns, plan, bridge.index).map(|(near, far)| plan.result(&bridge, &near, &far));
+    outcome.inspect_err(|_| {
+        // The first error is the one to report. With one end of the pair, both go, and all that is on them.
+        let _ = host.delete_link_named(name);
+    })
+}
+
+fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<Link> {
+    let name = &plan.link.name;
+    let link = match host.find_link(name)? {
+        Some(link) => link,
+        None => {
+            match host.add_bridge(&plan.link) {
+                Ok(()) => {}
+                // Another call was faster.
+                Err(error) if Link::exists(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+            host.link(name)?
+        }
+    };
+    if !link.up || plan.promiscuous {
+        let promiscuous = plan.promiscuous.then_some(true);
+        host.change_link(link.index, &LinkChange { up: Some(true), promiscuous, ..LinkChange::default() })?;
+    }
+    let at = |address| Address { link: link.index, address };
+    for address in &plan.delete {
+        unless_done(host.delete_address(at(*address)))?;
+    }
+    for address in &plan.add {
+        unless_done(host.add_address(at(*address)))?;
+    }
+    plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    Ok(link)
+}
+
+/// Another call that does the same may have been faster.
+fn unless_done(outcome: Result<(), NetlinkError>) -> Result<()> {
+    match outcome {
+        Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRNOTAVAIL)) => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -> Result<()> {
+    let mut link = plan.link.clone();
+    link.master = Some(bridge);
+    match host.add_veth(&link, netns.as_fd()) {
+        Err(error) if Link::exists(&error) => {
+            // One of the two names is taken.
+            let (container, ifname) = (plan.container.clone(), link.far.name);
+            let inside = netns.run(|| Route::open()?.find_link(&ifname))??;
+            match inside {
+                Some(_) => Err(Error::InterfaceExists { container, ifname }),
+                None => Err(Error::InterfaceExists { container, ifname: link.near.name }),
+            }
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+/// Everything from the moment on that the pair exists. Returns its two ends.
+fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> Result<(Link, Link)> {
+    let veth = &plan.veth;
+    let near = host.link(&veth.link.near.name)?;
+    let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
+    host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    for address in &plan.pod.addresses {
+        // Who had the address before may have had another Ethernet address.
+        match host.delete_neighbour(bridge, address.ip()) {
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    let far = netns.run(|| configure(&plan.pod))??;
+    Ok((near, far))
+}
+
+/// Runs inside the container's namespace.
+fn configure(plan: &PodSide) -> Result<Link> {
+    let mut route = Route::open()?;
+    let link = route.link(&plan.ifname)?;
+    plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    if plan.up {
+        route.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+    }
+    for address in &plan.addresses {
+        let address = Address { link: link.index, address: *address };
+        match plan.prefix_routes {
+            true => route.add_address(address)?,
+            false => route.add_address_without_route(address)?,
+        }
+    }
+    for path in &plan.routes {
+        route.add_path(&Path { link: Some(link.index), ..path.clone() })?;
+    }
+    Ok(link)
+}

@@ -1,0 +1,121 @@
+//! The crate's errors, and the CNI codes by which a runtime is told.
+
+use std::io;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use thiserror::Error;
+use weft_types::cni::{Code, ContainerId, Failure};
+
+/// Why a container could not be connected or disconnected.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The protocol's own failure, of IPAM or of decoding.
+    #[error("{0}")]
+    Failure(Failure),
+    /// An option of the reference plugin that this one does not have.
+    #[error("network {network}: option {option} is not supported")]
+    Unsupported {
+        /// The network's name.
+        network: String,
+        /// The option, as it is spelled in the configuration.
+        option: String,
+    },
+    /// An option with a value that it cannot have.
+    #[error("network {network}: option {option}: {reason}")]
+    Invalid {
+        /// The network's name.
+        network: String,
+        /// The option, as it is spelled in the configuration.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The container's namespace is the plugin's own.
+    #[error("CNI_NETNS {} is the plugin's own network namespace", .0.display())]
+    OwnNamespace(PathBuf),
+    /// The container's namespace is not to be had.
+    #[error("CNI_NETNS: {0}")]
+    Namespace(weft_netlink::Error),
+    /// The container has an interface of that name.
+    #[error("container {container} has an interface {ifname} already")]
+    InterfaceExists {
+        /// The container's id.
+        container: ContainerId,
+        /// The interface.
+        ifname: String,
+    },
+    /// The bridge's name is another kind of interface's.
+    #[error("{name} exists and is no bridge but {kind}")]
+    NotABridge {
+        /// The interface.
+        name: String,
+        /// Its kind.
+        kind: String,
+    },
+    /// The bridge has an address that does not go with the network's gateway.
+    #[error("bridge {bridge} already has an IP address different from {wanted}: {found}")]
+    BridgeAddress {
+        /// The bridge.
+        bridge: String,
+        /// The gateway's address.
+        wanted: IpNetwork,
+        /// What it has.
+        found: IpNetwork,
+    },
+    /// The kernel refused a request.
+    #[error(transparent)]
+    Kernel(#[from] weft_netlink::Error),
+    /// A kernel setting could not be written.
+    #[error("cannot set /proc/sys/{key} to {value}: {source}")]
+    Sysctl {
+        /// The setting, as a path below /proc/sys.
+        key: String,
+        /// The value.
+        value: &'static str,
+        /// What the system call reported.
+        source: io::Error,
+    },
+    /// CHECK: something is not as ADD left it.
+    #[error("container {container}: {what}")]
+    Check {
+        /// The container's id.
+        container: ContainerId,
+        /// What is missing or different.
+        what: String,
+    },
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Failure(failure)
+    }
+}
+
+impl Error {
+    /// The code and the words for a runtime.
+    pub fn failure(&self) -> Failure {
+        let (code, details) = match self {
+            Error::Failure(failure) => return failure.clone(),
+            Error::Unsupported { .. } => (Code::UnsupportedField, "leave it out"),
+            Error::Invalid { .. } => (Code::Config, ""),
+            Error::OwnNamespace(_) => {
+                (Code::Namespace, "set CNI_NETNS_OVERRIDE=1 where that is really meant")
+            }
+            Error::Namespace(_) => (Code::Environment, "CNI_NETNS must be a network namespace's file"),
+            Error::InterfaceExists { .. } => {
+                (Code::Environment, "call DEL for that container and interface before another ADD")
+            }
+            Error::NotABridge { .. } => {
+                (Code::Config, "give option bridge another name, or delete that interface")
+            }
+            Error::BridgeAddress { .. } => {
+                (Code::Config, "delete that address, or set forceAddress to have it replaced")
+            }
+            Error::Kernel(_) => (Code::Kernel, ""),
+            Error::Sysctl { .. } => (Code::Kernel, "the plugin needs a writable /proc/sys"),
+            Error::Check { .. } => (Code::CheckFailed, ""),
+        };
+        Failure::new(code, self.to_string()).with_details(details)
+    }
+}

@@ -1,0 +1,104 @@
+//! What the host has already, as far as the plan depends on it. Reads the kernel, changes nothing.
+
+use std::fs;
+use std::path::Path;
+
+use ipnetwork::IpNetwork;
+use weft_netlink::route::{Link, PathFilter, Route};
+use weft_types::cni::Success;
+
+use crate::{Error, Options, Result};
+
+/// What the planner must know of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The bridge, where it exists.
+    pub bridge: Option<BridgeFacts>,
+    /// The gateways of all of the network's ranges: addresses that the bridge may have for other containers.
+    pub gateways: Vec<IpNetwork>,
+    /// Whether bridged packets pass netfilter (br_netfilter, by net.bridge.bridge-nf-call-iptables).
+    pub bridge_netfilter: bool,
+}
+
+/// What an existing bridge has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeFacts {
+    /// Its addresses, link-local ones among them.
+    pub addresses: Vec<IpNetwork>,
+}
+
+impl Facts {
+    /// Reads them in the client's namespace.
+    pub(crate) fn read(route: &mut Route, options: &Options, gateways: Vec<IpNetwork>) -> Result<Facts> {
+        let bridge_netfilter = bridge_netfilter();
+        let Some(link) = route.find_link(options.bridge.as_str())? else {
+            return Ok(Facts { bridge: None, gateways, bridge_netfilter });
+        };
+        if link.kind.as_deref() != Some("bridge") {
+            let kind = link.kind.unwrap_or_else(|| "a physical interface".to_owned());
+            return Err(Error::NotABridge { name: link.name, kind });
+        }
+        // Nobody looks at the addresses of a bridge that is no gateway.
+        let addresses = if options.gateway { route.addresses(Some(link.index))? } else { Vec::new() };
+        let addresses = addresses.into_iter().map(|address| address.address).collect();
+        Ok(Facts { bridge: Some(BridgeFacts { addresses }), gateways, bridge_netfilter })
+    }
+}
+
+/// Without the module the settings are not there.
+fn bridge_netfilter() -> bool {
+    ["iptables", "ip6tables"].into_iter().any(|family| {
+        let setting = fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
+        setting.is_ok_and(|text| text.trim() != "0")
+    })
+}
+
+/// What a container's interface has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inside {
+    link: Link,
+    addresses: Vec<IpNetwork>,
+    destinations: Vec<IpNetwork>,
+}
+
+impl Inside {
+    /// Reads it in the calling thread's namespace.
+    pub(crate) fn read(ifname: &str) -> Result<Inside> {
+        let mut route = Route::open()?;
+        let link = route.link(ifname)?;
+        let addresses =
+            route.addresses(Some(link.index))?.into_iter().map(|address| address.address).collect();
+        // Whichever table and next hop: a plugin later in the list may have changed them.
+        let paths = route.paths(PathFilter::default())?;
+        let destinations = paths.into_iter().map(|path| path.destination).collect();
+        Ok(Inside { link, addresses, destinations })
+    }
+
+    /// Says what is not as the result of ADD told.
+    pub(crate) fn compare(&self, previous: &Success, netns: &Path) -> Result<(), String> {
+        let name = &self.link.name;
+        let netns = netns.to_string_lossy();
+        let told =
+            previous.interfaces.iter().enumerate().find(|(_, interface)| {
+                interface.name == *name && interface.sandbox.as_deref() == Some(&*netns)
+            });
+        let Some((index, interface)) = told else {
+            return Err(format!("prevResult tells of no interface {name} in {netns}"));
+        };
+        let mac = self.link.mac.map(|mac| mac.to_string());
+        if interface.mac.is_some() && interface.mac != mac {
+            let (told, found) = (interface.mac.as_deref().unwrap_or_default(), mac.unwrap_or_default());
+            return Err(format!("{name} has Ethernet address {found} instead of {told}"));
+        }
+        let mut ips = previous.ips.iter().filter(|ip| ip.interface == Some(index));
+        if let Some(ip) = ips.find(|ip| !self.addresses.contains(&ip.address)) {
+            return Err(format!("{name} lacks address {}", ip.address));
+        }
+        // A route of a table of its own is that table's business.
+        let mut routes = previous.routes.iter().filter(|route| route.table.is_none());
+        match routes.find(|route| !self.destinations.contains(&route.dst)) {
+            Some(route) => Err(format!("the route to {} is gone", route.dst)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
+
+use weft_netlink::route::Mac;
+use weft_types::cni::{Args, BridgeOptions, Dns, InterfaceName, Invocation, decode};
+
+use crate::{Error, Result};
+
+/// The bridge where the configuration names none.
+const DEFAULT_BRIDGE: &str = "cni0";
+
+/// The options of a network, with what the runtime asks for one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The bridge's name.
+    pub bridge: InterfaceName,
+    /// Whether the bridge has the gateway's address and the host routes.
+    pub gateway: bool,
+    /// Whether the gateway is the container's default route.
+    pub default_route: bool,
+    /// Whether to replace other addresses of the bridge.
+    pub force_address: bool,
+    /// The largest packet, in bytes, where it is not the kernel's choice.
+    pub mtu: Option<u32>,
+    /// Whether the bridge may send frames back to the container that they came from.
+    pub hairpin: bool,
+    /// Whether the bridge receives all frames.
+    pub promiscuous: bool,
+    /// Whether the bridge forwards nothing between containers.
+    pub isolated: bool,
+    /// Whether to set the container's interface up.
+    pub up: bool,
+    /// The container's Ethernet address, where somebody asks for one.
+    pub mac: Option<Mac>,
+    /// Name resolution to tell the runtime, instead of IPAM's.
+    pub dns: Dns,
+}
+
+impl Options {
+    /// Reads the options of a call.
+    ///
+    /// # Errors
+    /// Code 6 for what cannot be decoded, 2 for an option that is not supported, 7 for an impossible value.
+    pub fn read(invocation: &Invocation, args: &Args) -> Result<Options> {
+        let config: BridgeOptions = decode(&invocation.stdin)?;
+        let network = invocation.network.to_string();
+        let invalid = |option: &str, reason: String| Error::Invalid {
+            network: network.clone(),
+            option: option.to_owned(),
+            reason,
+        };
+        if let Some(option) = unsupported(&config) {
+            return Err(Error::Unsupported { network, option: option.to_owned() });
+        }
+        let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+        let bridge = name
+            .parse()
+            .map_err(|error: weft_types::cni::InvalidCniName| invalid("bridge", error.to_string()))?;
+        if config.hairpin_mode && config.promisc_mode {
+            return Err(invalid("hairpinMode", "cannot be set together with promiscMode".to_owned()));
+        }
+        let mac = wanted_mac(invocation, args)
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error: weft_netlink::route::InvalidMac| invalid("mac", error.to_string()))?;
+        Ok(Options {
+            bridge,
+            gateway: config.is_gateway || config.is_default_gateway,
+            default_route: config.is_default_gateway,
+            force_address: config.force_address,
+            mtu: config.mtu.filter(|mtu| *mtu != 0),
+            hairpin: config.hairpin_mode,
+            promiscuous: config.promisc_mode,
+            isolated: config.port_isolation,
+            up: !config.disable_container_interface,
+            mac,
+            dns: config.dns,
+        })
+    }
+}
+
+/// The capability's goes before `args.cni`, and that before `CNI_ARGS`.
+fn wanted_mac<'a>(invocation: &'a Invocation, args: &'a Args) -> Option<&'a str> {
+    let config = &invocation.config;
+    let given =
+        config.runtime_config.mac.as_deref().or(config.args.cni.mac.as_deref()).or(args.mac.as_deref());
+    given.filter(|mac| !mac.is_empty())
+}
+
+/// The first option that asks for what this plugin does not do.
+fn unsupported(config: &BridgeOptions) -> Option<&'static str> {
+    let asked = [
+        ("ipMasq", config.ip_masq),
+        ("vlan", config.vlan.is_some_and(|vlan| vlan != 0)),
+        ("vlanTrunk", config.vlan_trunk.is_some()),
+        ("macspoofchk", config.macspoofchk),
+        ("enabledad", config.enabledad),
+    ];
+    asked.into_iter().find_map(|(option, asked)| asked.then_some(option))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use weft_types::cni::{Network, Version};
+
+    use super::*;
+
+    fn read(mut config: Value, args: &Args) -> Result<Options> {
+        config["name"] = "blue".into();
+        let stdin = config.to_string().into_bytes();
+        let network: Network = serde_json::from_value(config).unwrap();
+        let invocation = Invocation {
+            version: Version::NEWEST,
+            network: "blue".parse().unwrap(),
+            config: network,
+            stdin,
+            plugin_path: Vec::new(),
+        };
+        Options::read(&invocation, args)
+    }
+
+    fn error(config: Value) -> (u32, String) {
+        let failure = read(config, &Args::default()).unwrap_err().failure();
+        (failure.code.number(), failure.msg)
+    }
+
+    #[test]
+    fn the_defaults_are_the_references() {
+        let options = read(json!({"mtu": 0, "bridge": "", "vlan": 0}), &Args::default()).unwrap();
+        assert_eq!(options.bridge.as_str(), "cni0");
+        assert_eq!((options.mtu, options.gateway, options.up, options.mac), (None, false, true, None));
+        let options = read(json!({"isDefaultGateway": true}), &Args::default()).unwrap();
+        assert!(options.gateway && options.default_route, "a default gateway is a gateway");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_code_2_and_named() {
+        for (option, value) in [
+            ("ipMasq", json!(true)),
+            ("vlan", json!(5)),
+            ("vlanTrunk", json!([{"id": 5}])),
+            ("macspoofchk", json!(true)),
+            ("enabledad", json!(true)),
+        ] {
+            let expected = format!("network blue: option {option} is not supported");
+            assert_eq!(error(json!({ option: value })), (2, expected));
+        }
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        assert_eq!(
+            error(json!({"bridge": "a/b"})),
+            (7, "network blue: option bridge: interface name \"a/b\" holds '/', ':' or white space".into())
+        );
+        assert_eq!(error(json!({"hairpinMode": true, "promiscMode": true})).0, 7);
+        assert_eq!(error(json!({"runtimeConfig": {"mac": "nonsense"}})).0, 7);
+        let (code, msg) = error(json!({"mtu": "large"}));
+        assert!(code == 6 && msg.contains("mtu: invalid type"), "{msg}");
+    }
+
+    #[test]
+    fn the_mac_comes_from_the_strongest_source() {
+        let args = Args { mac: Some("02:00:00:00:00:03".into()), ip: None };
+        let mac = |config| read(config, &args).unwrap().mac.unwrap().to_string();
+        let capability = json!({"mac": "02:00:00:00:00:01"});
+        let section = json!({"cni": {"mac": "02:00:00:00:00:02"}});
+        assert_eq!(mac(json!({"runtimeConfig": capability, "args": section})), "02:00:00:00:00:01");
+        assert_eq!(mac(json!({ "args": section })), "02:00:00:00:00:02");
+        assert_eq!(mac(json!({})), "02:00:00:00:00:03");
+    }
+}

@@ -1,0 +1,318 @@
+//! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options, a lease
+//! and facts in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, Veth, VethEnd};
+use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
+
+use crate::{Error, Facts, Options, Result, Sysctl, host_name};
+
+/// The container to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// The network.
+    pub network: NetworkName,
+    /// The container and the name of its interface.
+    pub attachment: Attachment,
+    /// Its namespace's file.
+    pub netns: PathBuf,
+}
+
+/// Everything that ADD does to the kernel for one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPlan {
+    /// The bridge, which other containers share.
+    pub bridge: BridgePlan,
+    /// The veth pair.
+    pub veth: VethPlan,
+    /// What is done inside the container.
+    pub pod: PodSide,
+    /// The result so far: addresses, routes and name resolution, without interfaces.
+    lease: Success,
+}
+
+/// The bridge as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePlan {
+    /// How to make it where it does not exist.
+    pub link: Bridge,
+    /// Whether it receives all frames.
+    pub promiscuous: bool,
+    /// Addresses that it lacks.
+    pub add: Vec<IpNetwork>,
+    /// Addresses that it must not have.
+    pub delete: Vec<IpNetwork>,
+    /// Settings of the host.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// The veth pair as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VethPlan {
+    /// The container's id.
+    pub container: ContainerId,
+    /// Its two ends; the near one is to become a port of the bridge.
+    pub link: Veth,
+    /// `network/container/interface`, noted on the host's end: by it people, and garbage collection, know whose it
+    /// is.
+    pub alias: String,
+    /// How the bridge treats the port.
+    pub port: BridgePort,
+    /// Settings of the host.
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// The container's side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodSide {
+    /// The namespace's file.
+    pub netns: PathBuf,
+    /// The interface's name.
+    pub ifname: String,
+    /// Settings inside the namespace.
+    pub sysctls: Vec<Sysctl>,
+    /// Whether to set the interface up; without that it gets neither addresses nor routes.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// Whether the networks of its addresses count as being on the link. Otherwise only the gateway is.
+    pub prefix_routes: bool,
+    /// Its routes, of that interface.
+    pub routes: Vec<Path>,
+}
+
+/// Plans the connection of a container that got the addresses of `lease`.
+///
+/// # Errors
+/// Where the bridge has an address that is in the way and may not be replaced.
+pub fn plan(pod: &Pod, options: &Options, mut lease: Success, facts: &Facts) -> Result<PodPlan> {
+    if !options.up && !lease.ips.is_empty() {
+        return Err(Error::Invalid {
+            network: pod.network.to_string(),
+            option: "disableContainerInterface".into(),
+            reason: "an interface that stays down cannot have addresses; leave out ipam".into(),
+        });
+    }
+    if options.gateway {
+        fill_gateways(&mut lease.ips);
+    }
+    if options.default_route {
+        add_default_routes(&mut lease);
+    }
+    if !options.dns.is_empty() {
+        lease.dns = options.dns.clone();
+    }
+    Ok(PodPlan {
+        bridge: bridge(options, &lease, facts)?,
+        veth: veth(pod, options, &lease, facts),
+        pod: pod_side(pod, options, &lease),
+        lease,
+    })
+}
+
+impl PodPlan {
+    /// The result that tells of it, now that the interfaces are there: bridge, host's end, container's end, in the
+    /// reference plugin's order.
+    pub fn result(&self, bridge: &Link, host: &Link, pod: &Link) -> Success {
+        let interface = |link: &Link, sandbox: Option<String>| Interface {
+            name: link.name.clone(),
+            mac: link.mac.map(|mac| mac.to_string()),
+            mtu: Some(link.mtu),
+            sandbox,
+        };
+        let sandbox = self.pod.netns.to_string_lossy().into_owned();
+        let mut result = self.lease.clone();
+        result.interfaces =
+            vec![interface(bridge, None), interface(host, None), interface(pod, Some(sandbox))];
+        for ip in &mut result.ips {
+            ip.interface = Some(2);
+        }
+        result
+    }
+}
+
+/// Whether the host routes between the containers of the bridge: then Services and policies hold between them,
+/// whether bridged packets pass netfilter (br_netfilter) or not.
+fn routed(options: &Options) -> bool {
+    options.isolated && options.gateway
+}
+
+/// A gateway that IPAM does not name is the first address of the network.
+fn fill_gateways(ips: &mut [IpConfig]) {
+    for ip in ips {
+        ip.gateway = ip.gateway.or_else(|| ip.address.iter().nth(1));
+    }
+}
+
+/// One for each family that has a gateway and no default route from IPAM.
+fn add_default_routes(lease: &mut Success) {
+    for family in [true, false] {
+        let gateway = lease.ips.iter().filter(|ip| ip.address.is_ipv4() == family).find_map(|ip| ip.gateway);
+        let of_family = |dst: &IpNetwork| dst.is_ipv4() == family && dst.prefix() == 0;
+        let there = lease.routes.iter().any(|route| of_family(&route.dst));
+        if let (Some(gateway), false) = (gateway, there) {
+            let path = Path::default_via(gateway);
+            lease.routes.push(weft_types::cni::Route::new(path.destination, path.gateway));
+        }
+    }
+}
+
+fn bridge(options: &Options, lease: &Success, facts: &Facts) -> Result<BridgePlan> {
+    let name = options.bridge.to_string();
+    let wanted = if options.gateway { gateways(lease) } else { Vec::new() };
+    let empty = Vec::new();
+    let found = facts.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
+    let mut delete: Vec<IpNetwork> = Vec::new();
+    for gateway in &wanted {
+        let in_the_way = found.iter().filter(|address| conflicts(address, gateway, facts));
+        for address in in_the_way {
+            match options.force_address {
+                true if delete.contains(address) => {}
+                true => delete.push(*address),
+                false => {
+                    let (wanted, found) = (*gateway, *address);
+                    return Err(Error::BridgeAddress { bridge: name, wanted, found });
+                }
+            }
+        }
+    }
+    let mac = wanted.first().map(|gateway| mac_of(gateway.ip()));
+    Ok(BridgePlan {
+        promiscuous: options.promiscuous,
+        sysctls: bridge_sysctls(&name, options, lease),
+        link: Bridge { name, mac, mtu: options.mtu },
+        add: wanted.into_iter().filter(|gateway| !found.contains(gateway)).collect(),
+        delete,
+    })
+}
+
+/// The gateways of the lease, with their networks' prefixes.
+fn gateways(lease: &Success) -> Vec<IpNetwork> {
+    let of = |ip: &IpConfig| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok();
+    lease.ips.iter().filter_map(of).collect()
+}
+
+/// Whether a bridge's address cannot stay beside the gateway's: another IPv4 address, or an IPv6 one of an
+/// overlapping network, as with the reference plugin; but other gateways of the same network go together.
+fn conflicts(address: &IpNetwork, gateway: &IpNetwork, facts: &Facts) -> bool {
+    let same_family = address.is_ipv4() == gateway.is_ipv4();
+    let overlap = address.contains(gateway.network()) || gateway.contains(address.network());
+    let friendly = address == gateway || facts.gateways.contains(address);
+    same_family && !friendly && (address.is_ipv4() || overlap)
+}
+
+fn bridge_sysctls(name: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
+    // The host takes no orders from its own containers.
+    let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")];
+    if !options.gateway {
+        return sysctls;
+    }
+    let has = |ipv4: bool| lease.ips.iter().any(|ip| ip.address.is_ipv4() == ipv4);
+    if has(true) {
+        sysctls.push(Sysctl::new("net/ipv4/ip_forward", "1"));
+    }
+    if has(false) {
+        sysctls.push(Sysctl::new("net/ipv6/conf/all/forwarding", "1"));
+    }
+    if routed(options) && has(true) {
+        // A packet that leaves by the bridge that it came in by is the rule here, and no reason to tell the container
+        // of a shorter way. The setting is the logical or of `all` and the interface's own.
+        for key in ["all", name] {
+            sysctls.push(Sysctl::new(format!("net/ipv4/conf/{key}/send_redirects"), "0"));
+        }
+    }
+    sysctls
+}
+
+fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPlan {
+    let name = host_name(&pod.attachment);
+    let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac_of(ip.address.ip())));
+    let ifname = pod.attachment.ifname.to_string();
+    // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
+    // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
+    // then, so that policies hold all the same.
+    let bridged = routed(options) && facts.bridge_netfilter;
+    let port = BridgePort { hairpin: options.hairpin || bridged, isolated: options.isolated && !bridged };
+    VethPlan {
+        container: pod.attachment.container.clone(),
+        alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
+        port,
+        sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],
+        link: Veth {
+            near: VethEnd { name, mac: None, mtu: options.mtu },
+            near_up: true,
+            master: None,
+            far: VethEnd { name: ifname, mac, mtu: options.mtu },
+        },
+    }
+}
+
+/// A locally administered Ethernet address that follows from the IP address: whoever gets the address next has the
+/// same one, so that no neighbour's table is out of date.
+fn mac_of(address: IpAddr) -> Mac {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
+    };
+    Mac([0x0a, 0x58, a, b, c, d])
+}
+
+fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
+    let ifname = pod.attachment.ifname.to_string();
+    let prefix_routes = !routed(options);
+    let off_link = lease.ips.iter().filter(|ip| !(prefix_routes && gateway_is_inside(ip)));
+    let gateways = off_link.filter_map(|ip| ip.gateway);
+    let mut routes: Vec<Path> = gateways.map(|gateway| Path::to(IpNetwork::from(gateway))).collect();
+    routes.extend(lease.routes.iter().map(|route| path(route, lease)));
+    PodSide {
+        netns: pod.netns.clone(),
+        sysctls: pod_sysctls(&ifname, options, lease),
+        ifname,
+        up: options.up,
+        addresses: lease.ips.iter().map(|ip| ip.address).collect(),
+        prefix_routes,
+        routes,
+    }
+}
+
+fn gateway_is_inside(ip: &IpConfig) -> bool {
+    ip.gateway.is_none_or(|gateway| ip.address.contains(gateway))
+}
+
+/// A route without a next hop goes by the gateway of its family, and where there is none it is on the link.
+fn path(route: &weft_types::cni::Route, lease: &Success) -> Path {
+    let of_family = lease.ips.iter().filter(|ip| ip.address.is_ipv4() == route.dst.is_ipv4());
+    let gateway = route.gw.or_else(|| of_family.filter_map(|ip| ip.gateway).next());
+    Path {
+        gateway,
+        metric: route.priority,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        table: route.table.unwrap_or(Path::MAIN_TABLE),
+        ..Path::to(route.dst)
+    }
+}
+
+fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
+    // IPAM has made sure that addresses are unique; the link-local one follows from the Ethernet address.
+    let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), "0")];
+    if lease.ips.iter().any(|ip| ip.address.is_ipv6()) {
+        // Runtimes make namespaces with IPv6 switched off.
+        sysctls.push(Sysctl::new(format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
+    }
+    if routed(options) {
+        // Everything goes by the gateway, whatever the host says of shorter ways. For IPv4 the setting is the
+        // logical or of `all` and the interface's own.
+        for key in ["net/ipv4/conf/all", &format!("net/ipv4/conf/{ifname}")] {
+            sysctls.push(Sysctl::new(format!("{key}/accept_redirects"), "0"));
+        }
+        sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_redirects"), "0"));
+    }
+    sysctls
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Plans as golden texts, and what refuses to be planned.
+
+use serde_json::json;
+use weft_types::cni::{Dns, Route};
+
+use super::*;
+use crate::BridgeFacts;
+
+fn pod() -> Pod {
+    Pod {
+        network: "weft".parse().unwrap(),
+        attachment: Attachment { container: "c1".parse().unwrap(), ifname: "eth0".parse().unwrap() },
+        netns: "/run/netns/blue".into(),
+    }
+}
+
+/// What the agent's configuration asks for.
+fn options() -> Options {
+    Options {
+        bridge: "cni0".parse().unwrap(),
+        gateway: true,
+        default_route: true,
+        force_address: false,
+        mtu: Some(1450),
+        hairpin: false,
+        promiscuous: false,
+        isolated: true,
+        up: true,
+        mac: None,
+        dns: Dns::default(),
+    }
+}
+
+fn lease(addresses: &[&str]) -> Success {
+    let ip = |text: &&str| IpConfig { address: text.parse().unwrap(), gateway: None, interface: None };
+    Success { ips: addresses.iter().map(ip).collect(), ..Success::default() }
+}
+
+fn with_bridge(addresses: &[&str]) -> Facts {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Facts { bridge: Some(BridgeFacts { addresses }), ..Facts::default() }
+}
+
+#[test]
+fn the_default_in_both_families() {
+    let plan =
+        plan(&pod(), &options(), lease(&["10.244.1.5/24", "fd00:1::5/64"]), &Facts::default()).unwrap();
+    insta::assert_snapshot!(plan, @r"
+    ip link add cni0 address 0a:58:0a:f4:01:01 mtu 1450 type bridge
+    ip link set cni0 up
+    ip address add 10.244.1.1/24 dev cni0
+    ip address add fd00:1::1/64 dev cni0
+    sysctl -w net/ipv6/conf/cni0/accept_ra=0
+    sysctl -w net/ipv4/ip_forward=1
+    sysctl -w net/ipv6/conf/all/forwarding=1
+    sysctl -w net/ipv4/conf/all/send_redirects=0
+    sysctl -w net/ipv4/conf/cni0/send_redirects=0
+    ip link add name veth9e27a0abdbb mtu 1450 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 mtu 1450 netns /run/netns/blue
+    bridge link set dev veth9e27a0abdbb isolated on hairpin off
+    ip link set veth9e27a0abdbb alias weft/c1/eth0
+    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv4/conf/all/accept_redirects=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv4/conf/eth0/accept_redirects=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_redirects=0
+    nsenter --net=/run/netns/blue ip link set eth0 up
+    nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0 noprefixroute
+    nsenter --net=/run/netns/blue ip address add fd00:1::5/64 dev eth0 noprefixroute
+    nsenter --net=/run/netns/blue ip route add 10.244.1.1/32 dev eth0
+    nsenter --net=/run/netns/blue ip route add fd00:1::1/128 dev eth0
+    nsenter --net=/run/netns/blue ip route add default via 10.244.1.1 dev eth0
+    nsenter --net=/run/netns/blue ip route add default via fd00:1::1 dev eth0
+    ");
+}
+
+#[test]
+fn a_plain_bridge_as_the_reference_makes_it() {
+    let options = Options { isolated: false, mtu: None, default_route: false, hairpin: true, ..options() };
+    let mut lease = lease(&["10.244.1.5/24"]);
+    lease.ips[0].gateway = "10.244.1.254".parse().ok();
+    let priority = Some(7);
+    lease.routes = vec![
+        Route {
+            priority,
+            mtu: Some(1300),
+            table: Some(100),
+            ..Route::new("10.0.0.0/8".parse().unwrap(), None)
+        },
+        Route::new("192.0.2.0/24".parse().unwrap(), "10.244.1.9".parse().ok()),
+    ];
+    let plan = plan(&pod(), &options, lease, &Facts::default()).unwrap();
+    insta::assert_snapshot!(plan, @r"
+    ip link add cni0 address 0a:58:0a:f4:01:fe type bridge
+    ip link set cni0 up
+    ip address add 10.244.1.254/24 dev cni0
+    sysctl -w net/ipv6/conf/cni0/accept_ra=0
+    sysctl -w net/ipv4/ip_forward=1
+    ip link add name veth9e27a0abdbb up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 netns /run/netns/blue
+    bridge link set dev veth9e27a0abdbb isolated off hairpin on
+    ip link set veth9e27a0abdbb alias weft/c1/eth0
+    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue ip link set eth0 up
+    nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
+    nsenter --net=/run/netns/blue ip route add 10.0.0.0/8 via 10.244.1.254 dev eth0 metric 7 mtu 1300 table 100
+    nsenter --net=/run/netns/blue ip route add 192.0.2.0/24 via 10.244.1.9 dev eth0
+    ");
+}
+
+#[test]
+fn a_network_without_addresses() {
+    let options = Options { gateway: false, default_route: false, isolated: false, up: false, ..options() };
+    let plan = plan(&pod(), &options, Success::default(), &Facts::default()).unwrap();
+    insta::assert_snapshot!(plan, @r"
+    ip link add cni0 mtu 1450 type bridge
+    ip link set cni0 up
+    sysctl -w net/ipv6/conf/cni0/accept_ra=0
+    ip link add name veth9e27a0abdbb mtu 1450 up master cni0 type veth peer name eth0 mtu 1450 netns /run/netns/blue
+    bridge link set dev veth9e27a0abdbb isolated off hairpin off
+    ip link set veth9e27a0abdbb alias weft/c1/eth0
+    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    ");
+}
+
+#[test]
+fn where_bridged_packets_pass_netfilter_the_port_stays_open() {
+    let facts = Facts { bridge_netfilter: true, ..Facts::default() };
+    let plan = plan(&pod(), &options(), lease(&["10.244.1.5/24"]), &facts).unwrap();
+    assert_eq!(plan.veth.port, BridgePort { hairpin: true, isolated: false });
+    // Without a gateway nobody routes: isolation is all that was asked for.
+    let alone = Options { gateway: false, default_route: false, ..options() };
+    let plan = super::plan(&pod(), &alone, Success::default(), &facts).unwrap();
+    assert_eq!(plan.veth.port, BridgePort { hairpin: false, isolated: true });
+}
+
+#[test]
+fn a_bridge_gets_only_what_it_lacks() {
+    let found = with_bridge(&["10.244.1.1/24", "fe80::1/64"]);
+    let plan = plan(&pod(), &options(), lease(&["10.244.1.5/24", "fd00:1::5/64"]), &found).unwrap();
+    assert_eq!(plan.bridge.add, ["fd00:1::1/64".parse().unwrap()]);
+    assert_eq!(plan.bridge.delete, []);
+}
+
+#[test]
+fn an_address_in_the_way_is_an_error_or_goes() {
+    for (found, lease_of) in [("10.9.0.1/24", "10.244.1.5/24"), ("fd00:1::9/60", "fd00:1::5/64")] {
+        let facts = with_bridge(&[found]);
+        let error = plan(&pod(), &options(), lease(&[lease_of]), &facts).unwrap_err();
+        assert_eq!(error.failure().code.number(), 7);
+        assert!(error.to_string().ends_with(found), "{error}");
+        let forced = Options { force_address: true, ..options() };
+        let plan = plan(&pod(), &forced, lease(&[lease_of]), &facts).unwrap();
+        assert_eq!(plan.bridge.delete, [found.parse().unwrap()]);
+    }
+    let elsewhere = with_bridge(&["fd00:9::1/64"]);
+    assert!(plan(&pod(), &options(), lease(&["fd00:1::5/64"]), &elsewhere).unwrap().bridge.delete.is_empty());
+}
+
+#[test]
+fn the_gateways_of_one_networks_ranges_go_together() {
+    let gateways = vec!["10.244.1.1/24".parse().unwrap(), "10.244.2.1/24".parse().unwrap()];
+    let facts = Facts { gateways, ..with_bridge(&["10.244.1.1/24"]) };
+    let forced = Options { force_address: true, ..options() };
+    let plan = plan(&pod(), &forced, lease(&["10.244.2.5/24"]), &facts).unwrap();
+    assert_eq!((plan.bridge.add.len(), plan.bridge.delete.len()), (1, 0));
+}
+
+#[test]
+fn ipams_own_default_route_stays_the_only_one() {
+    let mut lease = lease(&["10.244.1.5/24"]);
+    lease.routes = vec![Route::new("0.0.0.0/0".parse().unwrap(), "10.244.1.9".parse().ok())];
+    let plan = plan(&pod(), &options(), lease, &Facts::default()).unwrap();
+    let defaults: Vec<_> = plan.pod.routes.iter().filter(|path| path.destination.prefix() == 0).collect();
+    assert_eq!(defaults.len(), 1);
+    assert_eq!(defaults[0].gateway, "10.244.1.9".parse().ok());
+}
+
+#[test]
+fn an_interface_that_stays_down_cannot_have_addresses() {
+    let down = Options { up: false, ..options() };
+    let error = plan(&pod(), &down, lease(&["10.244.1.5/24"]), &Facts::default()).unwrap_err();
+    assert!(error.to_string().contains("disableContainerInterface"), "{error}");
+}
+
+#[test]
+fn the_result_names_bridge_host_and_container_in_this_order() {
+    let link = |name: &str, mac: u8| Link {
+        index: 1,
+        name: name.into(),
+        kind: None,
+        mac: Some(Mac([2, 0, 0, 0, 0, mac])),
+        mtu: 1450,
+        up: true,
+        master: None,
+        alias: None,
+        peer: None,
+    };
+    let options =
+        Options { dns: Dns { nameservers: vec!["10.96.0.10".into()], ..Dns::default() }, ..options() };
+    let plan = plan(&pod(), &options, lease(&["10.244.1.5/24"]), &Facts::default()).unwrap();
+    let result = plan.result(&link("cni0", 1), &link("veth1", 2), &link("eth0", 3));
+    assert_eq!(
+        serde_json::to_value(result).unwrap(),
+        json!({
+            "interfaces": [
+                {"name": "cni0", "mac": "02:00:00:00:00:01", "mtu": 1450},
+                {"name": "veth1", "mac": "02:00:00:00:00:02", "mtu": 1450},
+                {"name": "eth0", "mac": "02:00:00:00:00:03", "mtu": 1450, "sandbox": "/run/netns/blue"},
+            ],
+            "ips": [{"address": "10.244.1.5/24", "gateway": "10.244.1.1", "interface": 2}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.244.1.1"}],
+            "dns": {"nameservers": ["10.96.0.10"]},
+        })
+    );
+}

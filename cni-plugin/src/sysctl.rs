@@ -1,0 +1,61 @@
+//! Kernel settings below /proc/sys.
+
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+
+use crate::{Error, Result};
+
+/// A setting and the value that it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// The path below /proc/sys, for instance `net/ipv4/ip_forward`; interface names may hold dots.
+    pub key: String,
+    /// The value.
+    pub value: &'static str,
+    /// Whether it may be missing, as all of IPv6 is on hosts that are booted without it.
+    pub optional: bool,
+}
+
+impl Sysctl {
+    /// A setting that must exist.
+    pub(crate) fn new(key: impl Into<String>, value: &'static str) -> Sysctl {
+        Sysctl { key: key.into(), value, optional: false }
+    }
+
+    /// A setting that may be missing.
+    pub(crate) fn optional(key: impl Into<String>, value: &'static str) -> Sysctl {
+        Sysctl { optional: true, ..Sysctl::new(key, value) }
+    }
+
+    /// Writes the value. Below `net` it is the calling thread's network namespace's.
+    pub(crate) fn apply(&self) -> Result<()> {
+        let path = format!("/proc/sys/{}", self.key);
+        match fs::write(&path, self.value) {
+            Ok(()) => Ok(()),
+            Err(error) if self.optional && error.kind() == ErrorKind::NotFound => Ok(()),
+            // Where /proc/sys is read-only, what is as it should be needs no writing.
+            Err(_) if fs::read_to_string(&path).is_ok_and(|found| found.trim() == self.value) => Ok(()),
+            Err(source) => Err(Error::Sysctl { key: self.key.clone(), value: self.value, source }),
+        }
+    }
+}
+
+/// As the sysctl(8) program takes it.
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sysctl -w {}={}", self.key, self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_setting_is_an_error_unless_it_is_optional() {
+        assert!(Sysctl::optional("net/ipv4/none", "1").apply().is_ok());
+        let error = Sysctl::new("net/ipv4/none", "1").apply().unwrap_err();
+        assert!(error.to_string().starts_with("cannot set /proc/sys/net/ipv4/none to 1: "), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Plans as `ip` commands: for people, logs and golden tests.
+
+use std::fmt;
+
+use weft_netlink::route::{Path, VethEnd};
+
+use crate::{BridgePlan, PodPlan, PodSide, VethPlan};
+
+/// A command on each line, in the order in which they take effect.
+impl fmt::Display for PodPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bridge.fmt(f)?;
+        veth(&self.veth, &self.bridge.link.name, &self.pod, f)?;
+        self.pod.fmt(f)
+    }
+}
+
+impl fmt::Display for BridgePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.link.name;
+        write!(f, "ip link add {name}")?;
+        if let Some(mac) = self.link.mac {
+            write!(f, " address {mac}")?;
+        }
+        mtu(self.link.mtu, f)?;
+        writeln!(f, " type bridge")?;
+        let promiscuous = if self.promiscuous { " promisc on" } else { "" };
+        writeln!(f, "ip link set {name} up{promiscuous}")?;
+        for address in &self.delete {
+            writeln!(f, "ip address delete {address} dev {name}")?;
+        }
+        for address in &self.add {
+            writeln!(f, "ip address add {address} dev {name}")?;
+        }
+        self.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{sysctl}"))
+    }
+}
+
+fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (near, far) = (&plan.link.near, &plan.link.far);
+    write!(f, "ip link add")?;
+    end(near, f)?;
+    write!(f, " up master {bridge} type veth peer")?;
+    end(far, f)?;
+    writeln!(f, " netns {}", pod.netns.display())?;
+    let on = |set: bool| if set { "on" } else { "off" };
+    let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
+    writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
+    writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
+    plan.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{sysctl}"))
+}
+
+fn end(end: &VethEnd, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, " name {}", end.name)?;
+    if let Some(mac) = end.mac {
+        write!(f, " address {mac}")?;
+    }
+    mtu(end.mtu, f)
+}
+
+fn mtu(mtu: Option<u32>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))
+}
+
+impl fmt::Display for PodSide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (inside, ifname) = (format!("nsenter --net={}", self.netns.display()), &self.ifname);
+        self.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{inside} {sysctl}"))?;
+        if self.up {
+            writeln!(f, "{inside} ip link set {ifname} up")?;
+        }
+        for address in &self.addresses {
+            let flag = if self.prefix_routes { "" } else { " noprefixroute" };
+            writeln!(f, "{inside} ip address add {address} dev {ifname}{flag}")?;
+        }
+        self.routes.iter().try_for_each(|path| {
+            write!(f, "{inside} ip route add {path} dev {ifname}")?;
+            details(path, f)?;
+            writeln!(f)
+        })
+    }
+}
+
+fn details(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let table = (path.table != Path::MAIN_TABLE).then_some(path.table);
+    let words = [("metric", path.metric), ("mtu", path.mtu), ("advmss", path.advmss), ("table", table)];
+    words.into_iter().try_for_each(|(word, value)| value.map_or(Ok(()), |value| write!(f, " {word} {value}")))
+}

@@ -1,0 +1,47 @@
+//! Names of the host's ends of veth pairs. They follow from the attachment, so that DEL finds an interface by the
+//! container's id alone when the namespace is gone.
+
+use weft_types::cni::Attachment;
+
+/// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
+/// name.
+pub fn host_name(attachment: &Attachment) -> String {
+    let text = format!("{}/{}", attachment.container, attachment.ifname);
+    // 44 of the 64 bits: interface names have 15 bytes. The upper ones of FNV-1a are mixed best.
+    format!("veth{:011x}", fnv1a(text.as_bytes()) >> 20)
+}
+
+/// The hash FNV-1a (draft-eastlake-fnv): it must give the same name in every version of this program.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn attachment(container: &str, ifname: &str) -> Attachment {
+        Attachment { container: container.parse().unwrap(), ifname: ifname.parse().unwrap() }
+    }
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn names_fit_and_differ() {
+        assert_eq!(host_name(&attachment("c1", "eth0")), host_name(&attachment("c1", "eth0")));
+        let names: BTreeSet<String> =
+            (0..10_000).map(|number| host_name(&attachment(&format!("c{number}"), "eth0"))).collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() == 15));
+        assert_ne!(host_name(&attachment("c1", "eth0")), host_name(&attachment("c1", "eth1")));
+    }
+}
