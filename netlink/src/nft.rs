@@ -11,6 +11,7 @@ mod client;
 mod diff;
 mod encode;
 mod expression;
+mod monitor;
 mod observed;
 mod rule;
 mod set;
@@ -21,6 +22,7 @@ mod value;
 
 pub use client::Client;
 pub use diff::diff;
+pub use monitor::Monitor;
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use rule::{Interface, Is, Rule, Selector, Statement, Verdict};
 pub use set::{Data, Declaration, Element, Set, SetKind};

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use weft_netlink::netns::Namespace;
 use weft_netlink::nft::{
-    Base, Client, Data, DataType, Declaration, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER,
-    PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey, Transaction, Tuple, Value,
-    Verdict, diff,
+    Base, Client, Data, DataType, Declaration, Family, Hook, Interface, Is, Monitor, PRIORITY_DSTNAT,
+    PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey, Transaction,
+    Tuple, Value, Verdict, diff,
 };
 
 fn address(family: Family, last: u8) -> Value {
@@ -247,6 +247,26 @@ fn a_refused_transaction_names_the_change_and_leaves_everything_as_it_was() {
             "{error}"
         );
         assert_eq!(converge(&mut client, &tables), 0);
+    });
+}
+
+#[test]
+fn a_monitor_tells_the_numbers_of_the_transactions_that_touched_its_table() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let mut monitor = Monitor::open("weft-test").unwrap();
+        nft(&["add table ip other { chain x { drop; }; }"], "");
+        assert_eq!(monitor.read().unwrap(), [], "another's table");
+        let tables = Family::BOTH.map(everything);
+        let own = client.commit_numbered(&diff(&tables, &Default::default())).unwrap();
+        assert_eq!(monitor.read().unwrap(), own.map_or(vec![], |own| vec![own]));
+        assert!(own.is_some());
+        assert_eq!(client.commit_numbered(&Transaction::default()).unwrap(), None);
+        nft(&["delete element ip weft-test frontends { 10.96.0.10 . tcp . 80 }"], "");
+        nft(&["flush ruleset"], "");
+        let foreign = monitor.read().unwrap();
+        assert_eq!(foreign.len(), 2);
+        assert!(foreign.iter().all(|number| Some(*number) != own));
     });
 }
 

@@ -1,11 +1,12 @@
 //! The daemon as a whole: sockets first, then the cluster, then one change after the other. The rules stay when it ends.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::sleep;
-use tracing::{debug, error, info};
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, error, info, warn};
 use weft_cluster::{View, Watch};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
@@ -13,12 +14,15 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
+use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
 use crate::planner::everything;
 use crate::sync::{Outcome, Sync};
 
 /// How long to wait before the kernel is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long to leave the kernel alone after what others had changed was put right: they may be at it for longer.
+const TRUCE: Duration = Duration::from_millis(50);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -35,7 +39,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice, Kind::Node]);
-    let mut proxy = Proxy { sync, health, metrics, failed: false, started: false };
+    let mut proxy =
+        Proxy { sync, health, metrics, failed: false, monitor: None, truce: tokio::time::Instant::now() };
     tokio::select! {
         () = proxy.follow(watch) => {}
         _ = terminate.recv() => {}
@@ -46,7 +51,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 fn wait_for(kind: SignalKind) -> Result<Signal, Error> {
-    signal(kind).map_err(Error::Signal)
+    signal(kind).map_err(Error::Runtime)
 }
 
 struct Proxy {
@@ -55,8 +60,10 @@ struct Proxy {
     metrics: Arc<Metrics>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
-    /// The kernel was in step once.
-    started: bool,
+    /// Who tells of what others change; there once the kernel was in step.
+    monitor: Option<Monitor>,
+    /// Until when others are left alone.
+    truce: tokio::time::Instant,
 }
 
 impl Proxy {
@@ -65,14 +72,27 @@ impl Proxy {
             tokio::select! {
                 changes = watch.next() => self.apply(watch.snapshot(), &changes),
                 () = sleep(RETRY), if self.failed => self.apply(watch.snapshot(), &ChangeSet::default()),
+                announced = announced(&mut self.monitor, self.truce) => self.check(announced, watch.snapshot()),
             }
         }
     }
 
+    /// Puts right what others have changed.
+    fn check(&mut self, announced: Announced, snapshot: &Snapshot) {
+        match announced {
+            Announced::Transactions(numbers) if !self.sync.announced(&numbers) => return,
+            Announced::Transactions(_) => warn!("another program changed the rules; putting them right"),
+            Announced::Lost => self.sync.doubt(),
+        }
+        self.apply(snapshot, &ChangeSet::default());
+        self.truce = tokio::time::Instant::now() + TRUCE;
+    }
+
     fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
         let start = Instant::now();
-        let applied = match self.started {
+        let applied = match self.monitor.is_some() {
             true => self.sync.apply(snapshot, changes),
+            // Until the first success, nothing of what was planned may have reached the kernel.
             false => self.sync.apply(snapshot, &everything(snapshot)),
         };
         self.failed = applied.is_err();
@@ -92,8 +112,33 @@ impl Proxy {
             Outcome::Full => info!(?took, "the kernel is in step with the cluster"),
             Outcome::Partial => debug!(services, ?took, "committed"),
         }
-        self.started = true;
+        if self.monitor.is_none() {
+            self.listen();
+        }
         self.health.in_step();
         self.metrics.synced(outcome, services, took);
+    }
+
+    /// Subscribes to what others change from now on. Before, the kernel would have told of every element of the first
+    /// load.
+    fn listen(&mut self) {
+        match Monitor::open() {
+            Ok(monitor) => {
+                self.sync.announcements_begin();
+                self.monitor = Some(monitor);
+            }
+            Err(error) => {
+                warn!("{error}; what others change is noticed only by the failure of a later change")
+            }
+        }
+    }
+}
+
+/// Waits for what the kernel announces, for ever where there is no subscription.
+async fn announced(monitor: &mut Option<Monitor>, not_before: tokio::time::Instant) -> Announced {
+    sleep_until(not_before).await;
+    match monitor {
+        Some(monitor) => monitor.next().await,
+        None => pending().await,
     }
 }

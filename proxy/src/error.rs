@@ -27,9 +27,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
-    /// Signals cannot be waited for.
-    #[error("cannot wait for signals: {0}")]
-    Signal(std::io::Error),
+    /// Signals or the kernel's announcements cannot be waited for.
+    #[error("cannot wait for events: {0}")]
+    Runtime(std::io::Error),
     /// The Node's name is not known.
     #[error("this machine has no usable host name; name its Node with --hostname-override")]
     NoNodeName,

@@ -6,7 +6,8 @@
 //!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
 //! ```
 //!
-//! Everything but `sync`, `daemon` and `http` is pure.
+//! I/O is done by `sync` and `monitor` (the kernel), `http`, `dry_run` and `daemon`, which ties all together; everything
+//! else is pure.
 
 pub mod config;
 pub mod daemon;
@@ -19,6 +20,7 @@ pub mod http;
 pub mod layout;
 pub mod ledger;
 pub mod metrics;
+pub mod monitor;
 pub mod options;
 pub mod planner;
 pub mod service;

@@ -1,8 +1,10 @@
 //! Keeps the kernel in step with the plan: commits changes, and observes where it no longer knows what the kernel
 //! holds. What should be there is for the planner.
 
+use std::collections::BTreeSet;
+
 use tracing::{debug, warn};
-use weft_netlink::nft::{Client, Observed, diff};
+use weft_netlink::nft::{Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, Snapshot};
 
 use crate::config::Config;
@@ -16,6 +18,8 @@ pub struct Sync {
     planner: Planner,
     kernel: Client,
     phase: Phase,
+    /// The numbers of our own transactions that the kernel has not announced yet.
+    own: BTreeSet<u32>,
 }
 
 /// What is known of the kernel.
@@ -41,7 +45,12 @@ pub enum Outcome {
 impl Sync {
     /// Opens the kernel's nf_tables in the network namespace of the calling thread.
     pub fn open(config: Config) -> Result<Sync, Error> {
-        Ok(Sync { planner: Planner::new(config), kernel: Client::open()?, phase: Phase::New })
+        Ok(Sync {
+            planner: Planner::new(config),
+            kernel: Client::open()?,
+            phase: Phase::New,
+            own: BTreeSet::new(),
+        })
     }
 
     /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call, which may be for
@@ -60,7 +69,7 @@ impl Sync {
         }
         let transaction = self.planner.update(snapshot, changes);
         if self.phase == Phase::InStep {
-            match self.kernel.commit(&transaction) {
+            match self.commit(&transaction) {
                 Ok(()) => return Ok(Outcome::Partial),
                 Err(error) => warn!("{error}; reading what the kernel holds to correct it"),
             }
@@ -70,18 +79,38 @@ impl Sync {
         self.correct(&observed)
     }
 
-    /// Somebody else changed our tables, or may have: the next [`Sync::apply`] reads them.
+    /// Somebody else may have changed our tables: the next [`Sync::apply`] reads them.
     pub fn doubt(&mut self) {
         if self.phase == Phase::InStep {
             self.phase = Phase::OutOfStep;
         }
     }
 
+    /// The kernel announced transactions of these numbers that changed our tables. Returns whether others than our own were
+    /// among them; then the kernel is out of step.
+    pub fn announced(&mut self, numbers: &[u32]) -> bool {
+        let foreign = numbers.iter().filter(|number| !self.own.remove(number)).count() > 0;
+        if foreign {
+            self.doubt();
+        }
+        foreign
+    }
+
+    /// The kernel will announce transactions from now on, and said nothing of those before.
+    pub fn announcements_begin(&mut self) {
+        self.own.clear();
+    }
+
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), weft_netlink::Error> {
+        self.own.extend(self.kernel.commit_numbered(transaction)?);
+        Ok(())
+    }
+
     fn correct(&mut self, observed: &Observed) -> Result<Outcome, Error> {
         self.phase = Phase::OutOfStep;
         let transaction = diff(&self.planner.tables(), observed);
         debug!(changes = transaction.changes.len(), services = self.planner.services(), "correcting");
-        self.kernel.commit(&transaction)?;
+        self.commit(&transaction)?;
         self.phase = Phase::InStep;
         Ok(Outcome::Full)
     }

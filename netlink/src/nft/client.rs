@@ -14,7 +14,7 @@ use super::value::{Family, Name, Tuple};
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
 /// `struct nfgenmsg`, which stands before the attributes.
-const GENERIC_HEADER: usize = 4;
+pub(super) const GENERIC_HEADER: usize = 4;
 /// `NFT_SET_ANONYMOUS`: a set that is part of a rule, and goes with it.
 const ANONYMOUS: u32 = 1;
 /// Flags of a set whose elements the kernel counts otherwise than it shows them: `NFT_SET_INTERVAL`,
@@ -79,6 +79,16 @@ impl Client {
             Some(index) => transaction.changes[index].summary(),
             None => "commit an nf_tables transaction".to_owned(),
         }))
+    }
+
+    /// The same as [`Client::commit`]; returns the number of the transaction by which [`super::Monitor`] announces it.
+    /// `None` where there was none, or where others committed at the same moment, so that it is not certain.
+    pub fn commit_numbered(&mut self, transaction: &Transaction) -> Result<Option<u32>> {
+        let before = self.generation()?;
+        self.commit(transaction)?;
+        let after = self.generation()?;
+        let is_next = |(before, after): (u32, u32)| before.wrapping_add(1) == after;
+        Ok(before.zip(after).filter(|numbers| is_next(*numbers)).map(|(_, after)| after))
     }
 
     fn observe_once(&mut self, wanted: &[TableKey]) -> Result<Observed> {

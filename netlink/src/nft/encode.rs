@@ -38,6 +38,7 @@ pub(super) mod message {
     pub(in crate::nft) const NEW_ELEMENTS: u16 = 12;
     pub(in crate::nft) const GET_ELEMENTS: u16 = 13;
     pub(in crate::nft) const DEL_ELEMENTS: u16 = 14;
+    pub(in crate::nft) const NEW_GENERATION: u16 = 15;
     pub(in crate::nft) const GET_GENERATION: u16 = 16;
 }
 

@@ -1,0 +1,257 @@
+//! The `weft-proxy` process on a node of its own: a namespace with an API server on its loopback. Needs root and nft.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use server::Server;
+use weft_netlink::netns::Namespace;
+
+// The same small API server as that of the watch's own tests.
+#[allow(dead_code, reason = "not everything that it can do is needed here")]
+#[path = "../../cluster/tests/watch/server.rs"]
+mod server;
+
+const NODES: &str = "/api/v1/nodes";
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+/// A node, with a daemon that is started and ended at will.
+struct Machine {
+    namespace: Namespace,
+    server: Server,
+    log: tempfile::NamedTempFile,
+    daemon: Option<Child>,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let namespace = Namespace::temporary().unwrap();
+        run(&namespace, "ip", &["link", "set", "lo", "up"]);
+        let server = namespace.run(Server::start).unwrap();
+        server.put(NODES, node("172.30.0.11"));
+        Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None }
+    }
+
+    fn start(&mut self) {
+        let log = File::options().append(true).open(self.log.path()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
+        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
+        command.env_remove("RUST_LOG").stderr(log);
+        self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
+    }
+
+    fn stop(&mut self, signal: Signal) {
+        let mut daemon = self.daemon.take().unwrap();
+        kill(Pid::from_raw(daemon.id() as i32), signal).unwrap();
+        daemon.wait().unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    fn rules(&self) -> String {
+        run(&self.namespace, "nft", &["list", "ruleset"])
+    }
+
+    /// What one of the daemon's ports answers: the status line and all else.
+    fn get(&self, port: u16, path: &str) -> io::Result<String> {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+            io::read_to_string(stream)
+        };
+        self.namespace.run(ask).unwrap()
+    }
+
+    /// Waits, but not for ever.
+    fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            let (log, rules) = (self.log(), self.rules());
+            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {log}\n{rules}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn until_rules_have(&self, text: &str) {
+        self.until(text, |machine| machine.rules().contains(text));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            self.stop(Signal::SIGKILL);
+        }
+    }
+}
+
+fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
+    let output = namespace.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn node(address: &str) -> Value {
+    json!({
+        "metadata": {"name": "node1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+    })
+}
+
+fn service() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.96.0.80",
+            "clusterIPs": ["10.96.0.80"],
+            "ports": [{"port": 80, "nodePort": 30080}],
+        },
+    })
+}
+
+fn slice(pods: &[&str]) -> Value {
+    let endpoints: Vec<_> = pods.iter().map(|pod| json!({"addresses": [pod], "nodeName": "node2"})).collect();
+    json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+/// A machine with a daemon that has programmed one Service with two endpoints.
+fn programmed() -> Machine {
+    let mut machine = Machine::new();
+    machine.server.put(SERVICES, service());
+    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+    machine.start();
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
+    machine
+}
+
+#[test]
+fn changes_reach_the_kernel_and_nothing_stays_of_what_is_deleted() {
+    let machine = programmed();
+    machine.until_rules_have("elements = { 172.30.0.11 }");
+    machine.server.put(NODES, node("172.30.0.12"));
+    machine.until_rules_have("elements = { 172.30.0.12 }");
+    machine.server.put(SLICES, slice(&["10.244.2.3", "10.244.2.4"]));
+    machine.until_rules_have("10.96.0.80 . tcp . 80 . 0 : 10.244.2.4 . 8080");
+    machine.server.delete(SLICES, "web-1");
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto no-endpoints");
+    machine.server.delete(SERVICES, "web");
+    machine.until("no Service", |machine| !machine.rules().contains("10.96.0.80"));
+    assert!(!machine.rules().contains("pick-"));
+    assert!(!machine.log().contains("WARN") && !machine.log().contains("ERROR"), "{}", machine.log());
+}
+
+#[test]
+fn nothing_is_programmed_before_services_and_endpoint_slices_are_listed() {
+    let mut machine = programmed();
+    let rules = machine.rules();
+    machine.stop(Signal::SIGKILL);
+    // A proxy that took an unlisted kind for an empty one would reject everything now.
+    machine.server.stop();
+    machine.start();
+    machine.until("the probe's port", |machine| machine.get(10256, "/healthz").is_ok());
+    assert_eq!(machine.rules(), rules);
+    let Machine { namespace, server, .. } = &mut machine;
+    namespace.run(|| server.restart()).unwrap();
+    machine.until("in step", |machine| machine.log().matches("in step with the cluster").count() == 2);
+    assert_eq!(machine.rules(), rules);
+}
+
+#[test]
+fn a_killed_proxy_leaves_its_rules_and_adopts_them_and_cleanup_removes_them() {
+    let mut machine = programmed();
+    let handles = |machine: &Machine| run(&machine.namespace, "nft", &["-a", "list", "ruleset"]);
+    let rules = handles(&machine);
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        machine.stop(signal);
+        assert_eq!(handles(&machine), rules);
+        let starts = machine.log().matches("in step with the cluster").count();
+        machine.start();
+        machine.until("in step again", |machine| {
+            machine.log().matches("in step with the cluster").count() == starts + 1
+        });
+        assert_eq!(handles(&machine), rules);
+    }
+    machine.stop(Signal::SIGTERM);
+    run(&machine.namespace, env!("CARGO_BIN_EXE_weft-proxy"), &["--cleanup"]);
+    assert_eq!(machine.rules(), "");
+}
+
+#[test]
+fn what_another_program_destroys_is_put_back_at_once() {
+    let machine = programmed();
+    let lines = |machine: &Machine| {
+        let mut lines: Vec<_> = machine.rules().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let rules = lines(&machine);
+    for damage in [
+        "flush ruleset",
+        "delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }",
+        "delete table ip6 weft",
+        "add rule ip weft services drop",
+        "flush chain ip weft pick-2",
+    ] {
+        run(&machine.namespace, "nft", &[damage]);
+        let start = Instant::now();
+        machine.until(damage, |machine| lines(machine) == rules);
+        println!("{damage}: put right after {:?}", start.elapsed());
+    }
+    let warnings = machine.log().matches("another program changed the rules").count();
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    machine.until_rules_have("goto pick-1");
+    run(&machine.namespace, "nft", &["add table ip other"]);
+    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+    machine.until_rules_have("goto pick-2");
+    let log = machine.log();
+    assert_eq!(
+        log.matches("another program changed the rules").count(),
+        warnings,
+        "own changes are none: {log}"
+    );
+}
+
+#[test]
+fn probes_and_scrapers_are_answered() {
+    let machine = programmed();
+    for (port, path, text) in [
+        (10256, "/healthz", "ok"),
+        (10256, "/livez", "ok"),
+        (10249, "/proxyMode", "nftables"),
+        (10249, "/metrics", "kubeproxy_sync_proxy_rules_duration_seconds_count 1"),
+    ] {
+        let answer = machine.get(port, path).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200") && answer.contains(text), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_said_in_one_line() {
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-proxy"))
+        .args(["--kubeconfig", "/does/not/exist", "--healthz-bind-address", "127.0.0.1:0"])
+        .args(["--metrics-bind-address", "127.0.0.1:0"])
+        .env("RUST_LOG", "off")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(errors.starts_with("weft-proxy: ") && errors.contains("/does/not/exist"), "{errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
