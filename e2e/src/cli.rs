@@ -135,6 +135,20 @@ mod tests {
     }
 
     #[test]
+    fn no_command_s_argument_shadows_a_global_one() {
+        for line in [
+            ["exec", "pod", "--", "true"].as_slice(),
+            &["logs", "node1", "weft-dns"],
+            &["client", "lookup", "backend", "AAAA"],
+            &["client", "get", "http://backend/"],
+            &["echo"],
+        ] {
+            let cli = Cli::try_parse_from(["weft-lab"].iter().chain(line)).unwrap();
+            assert_eq!(cli.lab.name.to_string(), "weft", "{line:?}");
+        }
+    }
+
+    #[test]
     fn a_number_of_nodes_that_cannot_be_is_refused() {
         for bad in ["0", "201", "x"] {
             assert!(Cli::try_parse_from(["weft-lab", "up", "--nodes", bad]).is_err(), "{bad}");

@@ -33,7 +33,7 @@ pub enum ClientCommand {
     /// DNS lookup with the search path of /etc/resolv.conf
     Lookup {
         /// The name, as a program would give it
-        name: String,
+        host: String,
         /// The record type
         #[arg(default_value = "A")]
         record_type: String,
@@ -43,8 +43,8 @@ pub enum ClientCommand {
 /// Makes the requests and prints what came of them.
 pub async fn run(command: ClientCommand) -> Result<()> {
     match command {
-        ClientCommand::Lookup { name, record_type } => {
-            print(&lookup::lookup(&name, &record_type).await?);
+        ClientCommand::Lookup { host, record_type } => {
+            print(&lookup::lookup(&host, &record_type).await?);
             Ok(())
         }
         ClientCommand::Get { url, count, for_ms, every_ms, timeout_ms } => {

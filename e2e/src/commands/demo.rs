@@ -27,7 +27,9 @@ pub(super) async fn run(here: &Here, nodes: u8, keep: bool) -> Result<()> {
         println!("{}", next(here));
     } else {
         println!("  {}", teardown::remove(&here.name, &here.dir)?.to_string().replace('\n', "\n  "));
-        println!("  run it with --keep to look around in it");
+        if checks.is_ok() {
+            println!("  run it with --keep to look around in it");
+        }
     }
     judge(&checks?)
 }

@@ -65,14 +65,16 @@ fn last_words(here: &Here, nodes: u8) {
     }
 }
 
-/// Ends the work at Ctrl-C or SIGTERM.
+/// Ends the work at Ctrl-C, at SIGTERM, and when the terminal goes away.
 pub(super) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch", "SIGTERM"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::io("watch", "SIGHUP"))?;
     tokio::select! {
         result = work => result,
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
         _ = terminate.recv() => Err(Error::Interrupted),
+        _ = hangup.recv() => Err(Error::Interrupted),
     }
 }
 

@@ -64,7 +64,8 @@ mod tests {
                 kinds.push(format!("{kind} {}", object.name_any()));
             }
         }
-        for expected in ["Service backend", "Deployment backend", "Pod database-1", "Service legacy-database"]
+        for expected in
+            ["Service backend", "Deployment backend", "StatefulSet database", "Service legacy-database"]
         {
             assert!(kinds.iter().any(|kind| kind == expected), "{expected} not in {kinds:?}");
         }
