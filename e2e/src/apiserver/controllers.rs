@@ -8,6 +8,7 @@ mod endpoints;
 mod garbage;
 mod lost_pods;
 mod namespaces;
+mod own_service;
 mod pod_cidrs;
 mod pod_template;
 mod replica_sets;
@@ -55,6 +56,7 @@ pub(crate) trait Controller: Send {
 pub(crate) fn all(config: &Config) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(pod_cidrs::PodCidrs::new(config)),
+        Box::new(own_service::OwnService::new(config)),
         Box::new(namespaces::Namespaces),
         Box::new(garbage::Garbage),
         Box::new(lost_pods::LostPods),

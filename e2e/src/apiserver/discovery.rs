@@ -6,7 +6,7 @@ use super::error::{ApiError, Result};
 use super::resource::{RESOURCES, Resource, Status};
 
 /// The Kubernetes version whose behaviour the server follows.
-const MINOR: &str = "33";
+const MINOR: &str = "32";
 
 /// `/version`
 pub(crate) fn version() -> Value {

@@ -5,6 +5,7 @@ mod form;
 mod objects;
 mod parameters;
 mod path;
+mod protobuf;
 mod watch;
 
 use std::sync::Arc;

@@ -9,16 +9,20 @@ use crate::apiserver::patch::Patch;
 use crate::apiserver::registry::{DeleteOptions, Preconditions, Propagation};
 
 use super::parameters::Parameters;
+use super::protobuf;
 
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
                            application/strategic-merge-patch+json, application/apply-patch+yaml";
 
-/// Reads an object, JSON or YAML.
+const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// Reads an object.
 pub(super) fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Value> {
     match media_type(headers) {
         "" | "application/json" => json(bytes),
         "application/yaml" => yaml(bytes),
-        _ => Err(ApiError::UnsupportedMediaType("application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => protobuf::read(bytes),
+        _ => Err(ApiError::UnsupportedMediaType(OBJECT_TYPES)),
     }
 }
 

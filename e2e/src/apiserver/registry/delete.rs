@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::namespaces::check_delete;
 use super::update::is_released;
 use super::{List, ListOptions, Preconditions, Registry, Target};
 use crate::apiserver::error::Result;
@@ -50,6 +51,7 @@ impl Registry {
     /// Deletes one object.
     pub(crate) fn delete(&mut self, target: &Target, options: &DeleteOptions) -> Result<Deleted> {
         let old = Arc::clone(self.get(target)?);
+        check_delete(target)?;
         options.preconditions.check(target, &old)?;
         if options.dry_run {
             return Ok(Deleted::Gone(old));
