@@ -1,18 +1,22 @@
-//! Where addresses come from: Weft's own IPAM, in this process. Which one a container gets is decided there.
+//! Where addresses come from: Weft's own IPAM, in this process, or another plugin's program. Which one a container
+//! gets is decided there.
 
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use weft_ipam::Ipam;
-use weft_types::cni::{Args, Attachment, Code, Failure, Handler, Invocation, Success};
+use weft_types::cni::{Args, Attachment, Failure, Handler, Invocation, Success};
 
 use crate::Result;
+use crate::delegate::Delegate;
 
 /// The IPAM plugin that a network's configuration names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// `weft-ipam` and `host-local`.
     BuiltIn,
+    /// Any other.
+    Foreign(Delegate),
     /// None: containers get no address.
     None,
 }
@@ -21,24 +25,20 @@ impl Source {
     /// Reads `ipam.type`.
     ///
     /// # Errors
-    /// Code 2 for a plugin that this one cannot call.
+    /// Where the program of a plugin that is not built in cannot be found.
     pub(crate) fn of(invocation: &Invocation) -> Result<Source, Failure> {
         let section = invocation.config.ipam.as_ref();
         let kind = section.and_then(|section| section.get("type")).and_then(|kind| kind.as_str());
         match kind.unwrap_or_default() {
             "" => Ok(Source::None),
             kind if Ipam::NAMES.contains(&kind) => Ok(Source::BuiltIn),
-            kind => {
-                let msg = format!("network {}: ipam.type {kind:?} is not supported", invocation.network);
-                let known = Ipam::NAMES.join(" or ");
-                Err(Failure::new(Code::UnsupportedField, msg).with_details(format!("use {known}")))
-            }
+            kind => Delegate::find(kind, invocation).map(Source::Foreign),
         }
     }
 
     /// Leases addresses for an attachment.
     pub(crate) fn add(
-        self,
+        &self,
         invocation: &Invocation,
         attachment: &Attachment,
         netns: &Path,
@@ -46,21 +46,27 @@ impl Source {
     ) -> Result<Success, Failure> {
         match self {
             Source::BuiltIn => Ipam.add(invocation, attachment, netns, args),
+            Source::Foreign(delegate) => delegate.add(invocation).inspect_err(|_| {
+                // What a plugin did before it failed is undone by its own DEL (SPEC section 4); the first error is
+                // the one to report.
+                let _ = delegate.run("DEL", invocation);
+            }),
             Source::None => Ok(Success::default()),
         }
     }
 
     /// Frees them. What is free already is no error.
-    pub(crate) fn del(self, invocation: &Invocation, attachment: &Attachment) -> Result<(), Failure> {
+    pub(crate) fn del(&self, invocation: &Invocation, attachment: &Attachment) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.del(invocation, attachment, None),
+            Source::Foreign(delegate) => delegate.run("DEL", invocation),
             Source::None => Ok(()),
         }
     }
 
     /// See whether they are leased still.
     pub(crate) fn check(
-        self,
+        &self,
         invocation: &Invocation,
         attachment: &Attachment,
         netns: &Path,
@@ -68,35 +74,38 @@ impl Source {
     ) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.check(invocation, attachment, netns, previous),
+            Source::Foreign(delegate) => delegate.run("CHECK", invocation),
             Source::None => Ok(()),
         }
     }
 
     /// Frees those of attachments that are not valid any more.
-    pub(crate) fn gc(self, invocation: &Invocation) -> Result<(), Failure> {
+    pub(crate) fn gc(&self, invocation: &Invocation) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.gc(invocation),
+            Source::Foreign(delegate) => delegate.run("GC", invocation),
             Source::None => Ok(()),
         }
     }
 
     /// Whether any are left.
-    pub(crate) fn status(self, invocation: &Invocation) -> Result<(), Failure> {
+    pub(crate) fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.status(invocation),
+            Source::Foreign(delegate) => delegate.run("STATUS", invocation),
             Source::None => Ok(()),
         }
     }
 
-    /// The gateways of all ranges, with their subnets' prefixes.
-    pub(crate) fn gateways(self, invocation: &Invocation) -> Result<Vec<IpNetwork>, Failure> {
+    /// The gateways of all ranges, with their subnets' prefixes, as far as they are known here.
+    pub(crate) fn gateways(&self, invocation: &Invocation) -> Result<Vec<IpNetwork>, Failure> {
         match self {
             Source::BuiltIn => {
                 let pool = Ipam::pool(invocation).map_err(|error| error.failure())?;
                 let ranges = pool.sets.iter().flat_map(|set| set.ranges());
                 Ok(ranges.map(|range| range.with_prefix(range.gateway)).collect())
             }
-            Source::None => Ok(Vec::new()),
+            Source::Foreign(_) | Source::None => Ok(Vec::new()),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod apply;
 mod bridge;
+mod delegate;
 mod error;
 mod facts;
 mod ipam;

@@ -132,6 +132,30 @@ fn del_of_a_pod_that_the_reference_plugin_made() {
     assert!(node.reserved().is_empty() && node.veths().is_empty());
 }
 
+/// Debian's containernetworking-plugins has an IPAM plugin `static`.
+#[test]
+fn another_ipam_plugin_is_run_and_its_failure_passed_on() {
+    let node = Node::new();
+    let mut config = node.config(&[]);
+    for version in ["0.2.0", "1.0.0"] {
+        config["cniVersion"] = version.into();
+        config["ipam"] = json!({"type": "static", "addresses": [
+            {"address": "10.244.9.9/24", "gateway": "10.244.9.1"},
+            {"address": "fd00:9::9/64", "gateway": "fd00:9::1"},
+        ]});
+        let pod = node.pod("c1");
+        let result = node.add(&pod, &config);
+        let given = if version == "0.2.0" { &result["ip4"]["ip"] } else { &result["ips"][0]["address"] };
+        assert_eq!(given, "10.244.9.9/24");
+        assert_eq!(pod.gateways(), [ip("10.244.9.1"), ip("fd00:9::1")]);
+        node.del(&pod, &config);
+        assert_eq!(pod.link(), None);
+    }
+    config["ipam"]["addresses"] = json!([{"address": "nonsense"}]);
+    let error = node.call("ADD", &node.pod("c2"), &config).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("/usr/lib/cni/static: "), "{error}");
+}
+
 #[test]
 fn the_bridge_heals_when_the_pod_cidr_changes() {
     let node = Node::new();

@@ -87,7 +87,7 @@ fn clear_errors_for_configurations_that_cannot_work() {
         (error["code"].as_u64().unwrap(), error["msg"].as_str().unwrap().to_owned())
     };
     let foreign = error(&|config| config["ipam"]["type"] = "whereabouts".into());
-    assert_eq!(foreign, (2, "network weft: ipam.type \"whereabouts\" is not supported".into()));
+    assert_eq!(foreign, (4, "network weft: no IPAM plugin \"whereabouts\" in CNI_PATH".into()));
     let (code, msg) = error(&|config| config["ipam"]["ranges"] = json!([[{"subnet": "10.244.1.0/33"}]]));
     assert!(code == 6 && msg.contains("ranges[0][0].subnet"), "{msg}");
     let (code, msg) = error(&|config| config["ipam"]["ranges"] = json!([]));

@@ -44,6 +44,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes.
+    const ALL: [Code; 16] = [
+        Code::Version,
+        Code::UnsupportedField,
+        Code::UnknownContainer,
+        Code::Environment,
+        Code::Io,
+        Code::Decode,
+        Code::Config,
+        Code::Namespace,
+        Code::TryAgain,
+        Code::Unavailable,
+        Code::Impaired,
+        Code::NoAddress,
+        Code::Kernel,
+        Code::CheckFailed,
+        Code::Delegate,
+        Code::Internal,
+    ];
+
+    /// The code that a number from another plugin stands for; none for numbers of that plugin's own.
+    pub fn of_number(number: u64) -> Option<Code> {
+        let shared = |code: &Code| !(100..999).contains(&code.number());
+        Code::ALL.into_iter().filter(shared).find(|code| u64::from(code.number()) == number)
+    }
+
     /// The code's number.
     pub fn number(self) -> u32 {
         match self {
@@ -117,6 +143,13 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_protocols_own_numbers_mean_the_same_to_every_plugin() {
+        assert_eq!(Code::of_number(11), Some(Code::TryAgain));
+        assert_eq!(Code::of_number(999), Some(Code::Internal));
+        assert_eq!((Code::of_number(100), Code::of_number(12)), (None, None));
+    }
 
     #[test]
     fn the_error_object_has_the_fields_of_the_specification() {
