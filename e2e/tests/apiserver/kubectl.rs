@@ -180,7 +180,13 @@ spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
         names == ["db-0", "db-1"]
     };
     cluster.kubectl_until(&hosts, all).await;
-    cluster.kubectl(&["delete", "pod", "db-0"]).await;
+    // A newer kubectl that waits for a pod would wait for its successor of the same name as well, when that
+    // comes within milliseconds.
+    let uid =
+        ["get", "pods", "--field-selector", "metadata.name=db-0", "-o", "jsonpath={.items[*].metadata.uid}"];
+    let first = cluster.kubectl(&uid).await;
+    cluster.kubectl(&["delete", "pod", "db-0", "--wait=false"]).await;
+    cluster.kubectl_until(&uid, |text| !text.is_empty() && text != first).await;
     cluster.kubectl_until(&hosts, all).await;
     cluster.kubectl(&["scale", "statefulset/db", "--replicas=1"]).await;
     cluster.kubectl_until(&["get", "pods"], |text| !text.contains("db-1")).await;

@@ -196,12 +196,12 @@ fn reconcile(service: &Value, groups: Vec<Group>, slices: &[&Value]) -> Vec<Acti
 fn distribute(mut endpoints: Vec<Value>, existing: &[&Value]) -> Vec<Vec<Value>> {
     let mut contents: Vec<Vec<Value>> = Vec::new();
     for slice in existing {
-        let held = items(&slice["endpoints"]);
-        let position = |held: &Value| endpoints.iter().position(|one| one["addresses"] == held["addresses"]);
-        let mut places: Vec<usize> = held.iter().filter_map(position).collect();
-        let stay: Vec<Value> = places.iter().map(|place| endpoints[*place].clone()).collect();
-        places.sort_unstable();
-        places.into_iter().rev().for_each(|place| drop(endpoints.remove(place)));
+        let mut stay = Vec::new();
+        for held in items(&slice["endpoints"]) {
+            // By its pod: pods of the host's network share their address.
+            let found = endpoints.iter().position(|one| one["targetRef"]["uid"] == held["targetRef"]["uid"]);
+            stay.extend(found.map(|place| endpoints.remove(place)));
+        }
         contents.push(stay);
     }
     let mut rest = endpoints.into_iter().peekable();

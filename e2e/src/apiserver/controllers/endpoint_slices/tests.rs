@@ -146,3 +146,15 @@ fn a_service_without_pods_keeps_one_empty_slice() {
     assert_eq!(filled.len(), 1);
     assert_eq!(filled[0]["ports"][0]["port"], 8080);
 }
+
+#[test]
+fn pods_that_share_an_address_are_endpoints_each() {
+    let service = service(&json!({}));
+    let mut pods = [pod(1, "True"), pod(2, "True")];
+    pods[1]["status"]["podIP"] = pods[0]["status"]["podIP"].clone();
+    let slices = applied(Vec::new(), run(&service, &pods, &[]));
+    assert_eq!(items(&slices[0]["endpoints"]).len(), 2);
+    assert!(run(&service, &pods, &slices).is_empty());
+    let after = applied(slices.clone(), run(&service, &pods[1..], &slices));
+    assert_eq!(after[0]["endpoints"][0]["targetRef"]["name"], "p2");
+}
