@@ -6,7 +6,7 @@ use weft_types::Family;
 
 use super::Config;
 use super::error::Result;
-use super::registry::{Registry, Target};
+use super::registry::{Registry, Target, Write};
 use super::resource::named;
 
 /// Fills an empty registry.
@@ -51,5 +51,5 @@ pub(crate) fn own_service(config: &Config) -> Vec<(&'static str, Value)> {
 fn create(registry: &mut Registry, plural: &str, namespace: &str, object: Value) -> Result<()> {
     let resource = named(plural);
     let target = Target { resource, namespace: namespace.to_owned(), name: String::new() };
-    registry.create(&target, object, false).map(drop)
+    registry.create(&target, object, Write::default()).map(drop)
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::error::{ApiError, Result};
 use super::object;
-use super::registry::{Part, Registry, Target};
+use super::registry::{Part, Registry, Target, Write};
 
 /// A patch as a client sends it.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Registry {
         target: &Target,
         part: Part,
         patch: &Patch,
-        dry_run: bool,
+        how: Write,
     ) -> Result<Patched> {
         match (self.store.get(&target.key()).cloned(), patch) {
             (None, Patch::Apply(wanted)) if part == Part::Main => {
@@ -63,13 +63,13 @@ impl Registry {
                     let message = "metadata.name of the applied object must be the name on the URL";
                     return Err(ApiError::BadRequest(message.to_owned()));
                 }
-                let object = self.create(target, wanted.clone(), dry_run)?;
+                let object = self.create(target, wanted.clone(), how)?;
                 Ok(Patched { object, created: true })
             }
             (None, _) => Err(ApiError::not_found(target.resource, &target.name)),
             (Some(current), _) => {
                 let wanted = patch.apply(target.resource.kind, &current)?;
-                let object = self.update(target, part, wanted, dry_run)?;
+                let object = self.update(target, part, wanted, how)?;
                 Ok(Patched { object, created: false })
             }
         }

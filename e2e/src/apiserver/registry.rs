@@ -57,6 +57,15 @@ impl Target {
     }
 }
 
+/// How a write is meant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Write {
+    /// Only say what would be written.
+    pub(crate) dry_run: bool,
+    /// Refuse fields that the kind does not have, instead of ignoring them.
+    pub(crate) strict: bool,
+}
+
 /// Which half of an object an update may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -37,8 +38,9 @@ pub(crate) struct Resource {
     pub(crate) scale: bool,
     /// Is it part of `kubectl get all`?
     pub(crate) in_all: bool,
-    /// Says whether a value has the shape of this kind, and where it does not.
-    pub(crate) check: fn(&Value) -> Result<(), String>,
+    /// Reads a value as this kind and writes it again; says where it cannot be of the kind. Fields that the
+    /// kind does not have are lost in between.
+    pub(crate) decode: fn(&Value) -> Result<Value, String>,
 }
 
 /// What becomes of `.status` in writes to the main resource.
@@ -82,7 +84,9 @@ impl Resource {
     }
 }
 
-const fn namespaced<K: k8s_openapi::Resource + DeserializeOwned>(singular: &'static str) -> Resource {
+const fn namespaced<K: k8s_openapi::Resource + DeserializeOwned + Serialize>(
+    singular: &'static str,
+) -> Resource {
     Resource {
         group: K::GROUP,
         version: K::VERSION,
@@ -95,18 +99,20 @@ const fn namespaced<K: k8s_openapi::Resource + DeserializeOwned>(singular: &'sta
         status: Status::None,
         scale: false,
         in_all: false,
-        check: decode::<K>,
+        decode: decode::<K>,
     }
 }
 
-const fn cluster<K: k8s_openapi::Resource + DeserializeOwned>(singular: &'static str) -> Resource {
+const fn cluster<K: k8s_openapi::Resource + DeserializeOwned + Serialize>(
+    singular: &'static str,
+) -> Resource {
     let mut row = namespaced::<K>(singular);
     row.namespaced = false;
     row
 }
 
-fn decode<K: DeserializeOwned>(value: &Value) -> Result<(), String> {
-    K::deserialize(value).map(drop).map_err(|error| error.to_string())
+fn decode<K: DeserializeOwned + Serialize>(value: &Value) -> Result<Value, String> {
+    K::deserialize(value).and_then(serde_json::to_value).map_err(|error| error.to_string())
 }
 
 /// Every kind that the server stores.
@@ -176,9 +182,10 @@ mod tests {
 
     #[test]
     fn a_value_of_the_wrong_shape_is_told_apart() {
-        let mut service = json!({"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 80}]}});
-        assert_eq!((named("services").check)(&service), Ok(()));
+        let mut service =
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": {"ports": [{"port": 80}]}});
+        assert_eq!((named("services").decode)(&service), Ok(service.clone()));
         service["spec"]["ports"][0]["port"] = json!("eighty");
-        assert!((named("services").check)(&service).unwrap_err().contains("eighty"));
+        assert!((named("services").decode)(&service).unwrap_err().contains("eighty"));
     }
 }

@@ -213,6 +213,9 @@ spec: {type: NodePort, ports: [{port: 80, nodePort: 30080}]}
         refused.contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"),
         "{refused}"
     );
+    let shapeless = taken.replace("port: 80", "port: eighty");
+    let refused = cluster.kubectl_fails(&["apply", "-f", "-"], &shapeless).await;
+    assert!(refused.contains("eighty"), "{refused}");
     let lost = cluster.kubectl_fails(&["create", "configmap", "x", "-n", "nowhere"], "").await;
     assert!(lost.contains(r#"namespaces "nowhere" not found"#), "{lost}");
     cluster.kubectl(&["delete", "service", "web"]).await;

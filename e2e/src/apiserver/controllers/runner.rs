@@ -11,7 +11,7 @@ use crate::apiserver::cluster::Cluster;
 use crate::apiserver::error::{ApiError, Result};
 use crate::apiserver::history::Event;
 use crate::apiserver::object::Key;
-use crate::apiserver::registry::{DeleteOptions, Part, Registry, Target};
+use crate::apiserver::registry::{DeleteOptions, Part, Registry, Target, Write};
 use crate::apiserver::resource::{RESOURCES, named};
 use crate::apiserver::store::Store;
 
@@ -89,13 +89,13 @@ fn perform(registry: &mut Registry, action: Action) -> Result<()> {
         Action::Create(plural, object) => {
             let namespace = crate::apiserver::object::namespace(&object).to_owned();
             let target = Target { resource: named(plural), namespace, name: String::new() };
-            registry.create(&target, object, false).map(drop)
+            registry.create(&target, object, Write::default()).map(drop)
         }
         Action::Update(plural, object) => {
-            registry.update(&target(plural, &object), Part::Main, object, false).map(drop)
+            registry.update(&target(plural, &object), Part::Main, object, Write::default()).map(drop)
         }
         Action::UpdateStatus(plural, object) => {
-            registry.update(&target(plural, &object), Part::Status, object, false).map(drop)
+            registry.update(&target(plural, &object), Part::Status, object, Write::default()).map(drop)
         }
         Action::Bind { pod, node } => registry.bind(&Target::of(&pod), &node),
         Action::Delete(key) => registry.delete(&Target::of(&key), &DeleteOptions::default()).map(drop),

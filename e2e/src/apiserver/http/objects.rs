@@ -97,25 +97,24 @@ impl Call<'_> {
 
     fn create(&self) -> Result<Response> {
         let object = body::object(&self.parts.headers, self.bytes)?;
-        let dry_run = self.parameters.dry_run()?;
-        let object = self.door.cluster.write(|registry| registry.create(&self.target, object, dry_run))?;
+        let how = self.parameters.write()?;
+        let object = self.door.cluster.write(|registry| registry.create(&self.target, object, how))?;
         Ok(self.answer(StatusCode::CREATED, &object))
     }
 
     fn update(&self, part: Part) -> Result<Response> {
         let object = body::object(&self.parts.headers, self.bytes)?;
-        let dry_run = self.parameters.dry_run()?;
+        let how = self.parameters.write()?;
         let update = |registry: &mut crate::apiserver::registry::Registry| {
-            registry.update(&self.target, part, object, dry_run)
+            registry.update(&self.target, part, object, how)
         };
         Ok(self.answer(StatusCode::OK, &*self.door.cluster.write(update)?))
     }
 
     fn patch(&self, part: Part) -> Result<Response> {
         let patch = body::patch(&self.parts.headers, self.bytes)?;
-        let dry_run = self.parameters.dry_run()?;
-        let patched =
-            self.door.cluster.write(|registry| registry.patch(&self.target, part, &patch, dry_run))?;
+        let how = self.parameters.write()?;
+        let patched = self.door.cluster.write(|registry| registry.patch(&self.target, part, &patch, how))?;
         let code = if patched.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok(self.answer(code, &patched.object))
     }
@@ -179,12 +178,12 @@ impl Call<'_> {
     }
 
     fn write_scale(&self, change: impl FnOnce(Value) -> Result<Value>) -> Result<Response> {
-        let dry_run = self.parameters.dry_run()?;
+        let how = self.parameters.write()?;
         let object: Arc<Value> = self.door.cluster.write(|registry| {
             let current = Arc::clone(registry.get(&self.target)?);
             let wanted = change(scale::of(&current))?;
             let object = scale::set(&current, &wanted)?;
-            registry.update(&self.target, Part::Main, object, dry_run)
+            registry.update(&self.target, Part::Main, object, how)
         })?;
         Ok(super::json(StatusCode::OK, &scale::of(&object)))
     }

@@ -7,7 +7,7 @@ use axum::http::Uri;
 
 use crate::apiserver::error::{ApiError, Result};
 use crate::apiserver::field_selector::FieldSelector;
-use crate::apiserver::registry::{ListOptions, Selection, Target};
+use crate::apiserver::registry::{ListOptions, Selection, Target, Write};
 use crate::apiserver::selector::LabelSelector;
 
 /// The parameters by name.
@@ -50,6 +50,11 @@ impl Parameters {
             "All" => Ok(true),
             other => Err(ApiError::BadRequest(format!("dryRun: {other:?} is not All"))),
         }
+    }
+
+    /// How a write is meant. A client that does not ask for strictness gets none.
+    pub(super) fn write(&self) -> Result<Write> {
+        Ok(Write { dry_run: self.dry_run()?, strict: self.text("fieldValidation") == "Strict" })
     }
 
     /// Which objects of the target's collection are meant: the one that the path names, or those selected.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Registry, Target};
+use super::{Registry, Target, Write};
 use crate::apiserver::error::{ApiError, Cause, Result};
 use crate::apiserver::object::{self, Key};
 use crate::apiserver::resource::{Resource, Status};
@@ -14,9 +14,9 @@ use crate::apiserver::{defaults, validation};
 impl Registry {
     /// Creates an object in the target's collection; its name is the object's own, or made from its
     /// `generateName`.
-    pub(crate) fn create(&mut self, target: &Target, mut object: Value, dry_run: bool) -> Result<Arc<Value>> {
+    pub(crate) fn create(&mut self, target: &Target, mut object: Value, how: Write) -> Result<Arc<Value>> {
         let resource = target.resource;
-        normalise(resource, &target.namespace, &mut object)?;
+        normalise(resource, &target.namespace, &mut object, how.strict)?;
         self.check_namespace(target, object::name(&object))?;
         self.begin_metadata(resource, &mut object);
         if resource.status == Status::Separate {
@@ -29,7 +29,7 @@ impl Registry {
             return Err(ApiError::AlreadyExists { resource: resource.qualified(), name: key.name });
         }
         self.allocations.assign(resource, None, &mut object)?;
-        Ok(self.commit(key, object, dry_run))
+        Ok(self.commit(key, object, how.dry_run))
     }
 
     fn begin_metadata(&self, resource: &Resource, object: &mut Value) {
@@ -52,7 +52,12 @@ impl Registry {
 }
 
 /// Brings a client's object into the form that the store holds, or says why it cannot be one of that kind.
-pub(super) fn normalise(resource: &Resource, namespace: &str, object: &mut Value) -> Result<()> {
+pub(super) fn normalise(
+    resource: &Resource,
+    namespace: &str,
+    object: &mut Value,
+    strict: bool,
+) -> Result<()> {
     for (field, expected) in [("apiVersion", resource.api_version), ("kind", resource.kind)] {
         let fields = object.as_object_mut();
         let fields = fields.ok_or_else(|| ApiError::BadRequest("the body is no object".to_owned()))?;
@@ -64,11 +69,7 @@ pub(super) fn normalise(resource: &Resource, namespace: &str, object: &mut Value
         }
     }
     prune_nulls(object);
-    (resource.check)(object).map_err(|error| {
-        let message =
-            format!("{} in version {:?} cannot be handled: {error}", resource.kind, resource.version);
-        ApiError::BadRequest(message)
-    })?;
+    check_shape(resource, object, strict)?;
     let metadata = object::metadata(object);
     metadata.remove("managedFields");
     if !resource.namespaced {
@@ -82,6 +83,46 @@ pub(super) fn normalise(resource: &Resource, namespace: &str, object: &mut Value
         return Err(ApiError::BadRequest(message));
     }
     Ok(())
+}
+
+/// Checks that the object has the shape of its kind, and if need be nothing beyond.
+fn check_shape(resource: &Resource, object: &Value, strict: bool) -> Result<()> {
+    let refuse = |error: String| {
+        let (kind, version) = (resource.kind, resource.version);
+        ApiError::BadRequest(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+    };
+    let known = (resource.decode)(object).map_err(refuse)?;
+    let mut unknown = Vec::new();
+    if strict {
+        find_unknown(object, &known, "", &mut unknown);
+    }
+    let unknown: Vec<String> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(refuse(format!("strict decoding error: {}", unknown.join(", "))))
+    }
+}
+
+/// Finds the fields of a value that are lost when it is read and written again as its kind.
+fn find_unknown(value: &Value, known: &Value, path: &str, unknown: &mut Vec<String>) {
+    match (value, known) {
+        (Value::Object(fields), Value::Object(known)) => {
+            for (field, value) in fields {
+                let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
+                match known.get(field) {
+                    Some(known) => find_unknown(value, known, &path, unknown),
+                    None => unknown.push(path),
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(known)) => {
+            for (index, (item, known)) in items.iter().zip(known).enumerate() {
+                find_unknown(item, known, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Takes away the fields that are null, which JSON clients send for "not set".
@@ -127,5 +168,29 @@ impl Registry {
             });
         }
         self.require_namespace(target, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apiserver::resource::named;
+
+    fn refused(object: &Value, strict: bool) -> Option<String> {
+        check_shape(named("services"), object, strict).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_misspelt_field_is_named_where_the_client_asks_for_it() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"labels": {"any": "label"}},
+            "spec": {"ports": [{"port": 80, "targetprt": 8080}]}, "status": {},
+        });
+        let message = refused(&object, true).unwrap();
+        assert!(message.ends_with(r#"unknown field "spec.ports[0].targetprt""#), "{message}");
+        assert_eq!(refused(&object, false), None);
+        let mut wrong = object.clone();
+        wrong["spec"]["ports"][0]["port"] = json!("eighty");
+        assert!(refused(&wrong, false).is_some());
     }
 }

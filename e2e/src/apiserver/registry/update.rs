@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::create::{has_generation, normalise};
-use super::{Part, Registry, Target};
+use super::{Part, Registry, Target, Write};
 use crate::apiserver::error::{ApiError, Result};
 use crate::apiserver::object;
 use crate::apiserver::resource::{Resource, Status};
@@ -51,11 +51,11 @@ impl Registry {
         target: &Target,
         part: Part,
         mut object: Value,
-        dry_run: bool,
+        how: Write,
     ) -> Result<Arc<Value>> {
         let resource = target.resource;
         let old = Arc::clone(self.get(target)?);
-        normalise(resource, &target.namespace, &mut object)?;
+        normalise(resource, &target.namespace, &mut object, how.strict)?;
         if object::name(&object) != target.name {
             let name = object::name(&object);
             let message = format!("the name of the object ({name}) does not match the name on the URL");
@@ -74,8 +74,8 @@ impl Registry {
             return Ok(old);
         }
         let key = target.key();
-        let new = self.commit(key.clone(), new, dry_run);
-        if !dry_run && is_released(&new) {
+        let new = self.commit(key.clone(), new, how.dry_run);
+        if !how.dry_run && is_released(&new) {
             self.remove(&key);
         }
         Ok(new)
