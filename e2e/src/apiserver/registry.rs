@@ -104,3 +104,6 @@ impl Registry {
         Some(last)
     }
 }
+
+#[cfg(test)]
+mod tests;
