@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::apiserver::object::{self, controller_reference};
 
+/// The most pods that one step creates, so that a slip of the finger in `replicas` stops nobody else.
+pub(super) const BURST: usize = 500;
+
 /// A short name for the content of a template: equal templates have equal ones.
 pub(super) fn hash(template: &Value) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";

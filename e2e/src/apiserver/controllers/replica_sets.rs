@@ -31,7 +31,7 @@ impl Controller for ReplicaSets {
 /// Creates what is missing, or deletes what is too much: pods that serve last.
 fn scale(set: &Value, pods: &[&Value]) -> Vec<Action> {
     let wanted = set["spec"]["replicas"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
-    let missing = wanted.saturating_sub(pods.len());
+    let missing = wanted.saturating_sub(pods.len()).min(pod_template::BURST);
     let mut pod = pod_template::pod(set);
     pod["metadata"]["generateName"] = json!(format!("{}-", name(set)));
     let mut surplus = pods.to_vec();
@@ -95,5 +95,12 @@ mod tests {
         assert_eq!(deleted(2), ["c"]);
         assert_eq!(deleted(1), ["c", "b"]);
         assert!(deleted(3).is_empty());
+    }
+
+    #[test]
+    fn very_many_pods_come_in_bursts() {
+        let mut many = set(0);
+        many["spec"]["replicas"] = json!(i32::MAX);
+        assert_eq!(scale(&many, &[]).len(), pod_template::BURST);
     }
 }

@@ -43,7 +43,7 @@ fn step(set: &Value, pods: &[&Value]) -> Vec<Action> {
             Some(pod) if is_ready(pod) && !is_terminating(pod) => continue,
             Some(_) => {}
         }
-        if !in_parallel {
+        if !in_parallel || actions.len() == pod_template::BURST {
             return actions;
         }
     }
