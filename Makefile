@@ -10,7 +10,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
-               ping:iputils-ping /usr/lib/cni/host-local:containernetworking-plugins
+               ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins
 
 .PHONY: help demo test build fmt lint deny clean
 

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weft-proxy: {error:#}");
+            eprintln!("weft-proxy: {error}");
             ExitCode::FAILURE
         }
     }
