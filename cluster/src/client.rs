@@ -1,5 +1,6 @@
 //! A client for the API server, from a kubeconfig or from a pod's environment. What is asked of it is not here.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,7 +31,10 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
 }
 
 async fn from_file(path: &Path) -> Result<Config> {
-    let failed = |error: KubeconfigError| Error::Kubeconfig { path: path.to_owned(), problem: chain(&error) };
+    let refuse = |problem| Error::Kubeconfig { path: path.to_owned(), problem };
+    // Said in our own words: kube's name the file once more.
+    File::open(path).map_err(|error| refuse(error.to_string()))?;
+    let failed = |error: KubeconfigError| refuse(chain(&error));
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)
 }
@@ -51,13 +55,13 @@ mod tests {
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
         let error = client(Some(Path::new("/no/such/kubeconfig"))).await.err().unwrap().to_string();
-        assert!(error.starts_with("cannot use the kubeconfig /no/such/kubeconfig: "), "{error}");
-        assert!(error.contains("No such file"), "{error}");
+        assert!(error.starts_with("cannot use the kubeconfig /no/such/kubeconfig: No such file"), "{error}");
         assert!(error.contains("--kubeconfig"), "{error}");
     }
 
     #[tokio::test]
     async fn a_malformed_kubeconfig_is_named() {
+        assert_eq!(error_of("clusters: [").await.lines().count(), 1, "one line, for logs");
         assert!(error_of("clusters: 5").await.starts_with("cannot use the kubeconfig FILE: "));
         assert!(error_of("apiVersion: v1\nkind: Config\n").await.contains("context"));
     }

@@ -50,12 +50,16 @@ pub enum Error {
     },
 }
 
-/// An error with all its causes in one line. A cause that its parent's text already holds is not repeated.
+/// An error with all its causes in one line. A cause that its parent's text already holds is not repeated, nor is
+/// what a parser draws below its first line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let first_line = |error: &dyn std::error::Error| {
+        error.to_string().lines().next().unwrap_or_default().trim_end_matches(':').to_owned()
+    };
+    let mut text = first_line(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
+        let more = first_line(error);
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }

@@ -11,6 +11,11 @@ use crate::lab::check_nodes;
 use crate::names::LabName;
 use crate::sandbox::Sandbox;
 
+/// The lab that a command is about when none is named.
+pub const DEFAULT_NAME: &str = "weft";
+/// Where labs keep their files when no folder is named.
+pub const DEFAULT_STATE_DIR: &str = "/run/weft-lab";
+
 /// A Kubernetes cluster's network on one machine: nodes are network namespaces, everything else is real.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "weft-lab", version, about)]
@@ -27,10 +32,10 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct LabArgs {
     /// The lab's name; labs with different names can run side by side
-    #[arg(long, global = true, default_value = "weft")]
+    #[arg(long, global = true, default_value = DEFAULT_NAME)]
     pub name: LabName,
     /// The folder below which labs keep their files
-    #[arg(long, global = true, default_value = "/run/weft-lab")]
+    #[arg(long, global = true, default_value = DEFAULT_STATE_DIR)]
     pub state_dir: PathBuf,
     /// The folder of Weft's programs [default: that of weft-lab]
     #[arg(long, global = true)]

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
-use crate::cli::{Cli, Command, LabArgs};
+use crate::cli::{Cli, Command, DEFAULT_NAME, DEFAULT_STATE_DIR, LabArgs};
 use crate::error::{Error, Result};
 use crate::lab::Lab;
 use crate::names::LabName;
@@ -77,6 +77,18 @@ impl Here {
             lab_program,
             state_dir,
         })
+    }
+
+    /// How to call this program again for the same lab, for people to copy.
+    fn invocation(&self) -> String {
+        let mut words = vec![std::env::args().next().unwrap_or_else(|| "weft-lab".to_owned())];
+        if self.name.to_string() != DEFAULT_NAME {
+            words.push(format!("--name {}", self.name));
+        }
+        if self.state_dir.as_os_str() != DEFAULT_STATE_DIR {
+            words.push(format!("--state-dir {}", self.state_dir.display()));
+        }
+        words.join(" ")
     }
 
     fn programs(&self) -> Result<Programs> {

@@ -17,7 +17,7 @@ pub(super) async fn run(here: &Here, nodes: u8, keep: bool) -> Result<()> {
     match &checks {
         Ok(checks) => println!("{}", verdict::table(checks)),
         Err(_) if keep => {
-            println!("  the lab is kept: see `weft-lab status` and {}", here.dir.log().display())
+            println!("  the lab is kept: see `{} status` and {}", here.invocation(), here.dir.log().display())
         }
         Err(_) => {}
     }
@@ -28,7 +28,7 @@ pub(super) async fn run(here: &Here, nodes: u8, keep: bool) -> Result<()> {
     } else {
         println!("  {}", teardown::remove(&here.name, &here.dir)?.to_string().replace('\n', "\n  "));
         if checks.is_ok() {
-            println!("  run it with --keep to look around in it");
+            println!("  to look around in it: {} demo --keep", here.invocation());
         }
     }
     judge(&checks?)
@@ -52,10 +52,7 @@ fn judge(checks: &[Check]) -> Result<()> {
 
 fn next(here: &Here) -> String {
     let node = here.name.node("node1");
-    let lab = match here.name.to_string().as_str() {
-        "weft" => "weft-lab".to_owned(),
-        name => format!("weft-lab --name {name}"),
-    };
+    let lab = here.invocation();
     format!(
         "what to try next:\n  \
          {lab} status\n  \

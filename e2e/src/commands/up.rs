@@ -26,10 +26,11 @@ pub(super) async fn run(here: &Here, nodes: u8) -> Result<()> {
     let started = Instant::now();
     start(here, nodes).await?;
     println!("lab {} is up: {nodes} nodes in {:.1} s", here.name, started.elapsed().as_secs_f32());
-    println!("  weft-lab status");
-    println!("  weft-lab kubectl get nodes");
+    let lab = here.invocation();
+    println!("  {lab} status");
+    println!("  {lab} kubectl get nodes");
     println!("  ip netns exec {} nft list ruleset", here.name.node("node1"));
-    println!("  weft-lab down");
+    println!("  {lab} down");
     Ok(())
 }
 
