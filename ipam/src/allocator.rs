@@ -1,12 +1,12 @@
-//! Which address a container gets: one out of each range set, the asked-for ones first, otherwise round robin. Pure
-//! but for the [`Store`] that it is given.
+//! Which address a container gets: one out of each range set, the asked-for ones first, otherwise round robin, and
+//! of those that were given before the one that was freed longest ago. Pure but for the [`Store`] that it is given.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_types::cni::IpConfig;
 
-use crate::{Error, Owner, Pool, Range, RangeSet, Result, Store};
+use crate::{Error, Holder, Listing, Owner, Pool, Range, RangeSet, Record, Result, Store};
 
 /// The addresses that a container got, one of each range set and in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,20 +15,28 @@ pub struct Lease {
     pub ips: Vec<IpConfig>,
 }
 
-/// Reserves an address of each of the pool's range sets for `owner`, and all of `requested`.
+/// Reserves an address of each of the pool's range sets for `owner`, and all of `requested`. `listing` is what `store`
+/// holds.
 ///
 /// # Errors
 /// Where a set has none left, a requested address cannot be given, or `owner` has one already; then nothing stays
 /// reserved.
-pub fn allocate(store: &mut impl Store, pool: &Pool, owner: &Owner, requested: &[IpAddr]) -> Result<Lease> {
-    let records = store.records()?;
-    if let Some(record) = records.iter().find(|record| record.is_of(owner) && pool.holds(record.address)) {
+pub fn allocate(
+    store: &mut impl Store,
+    listing: &Listing,
+    pool: &Pool,
+    owner: &Owner,
+    requested: &[IpAddr],
+) -> Result<Lease> {
+    let held: Vec<&Record> = listing.records.iter().filter(|record| record.is_held()).collect();
+    if let Some(record) = held.iter().find(|record| record.is_of(owner) && pool.holds(record.address)) {
         return Err(Error::Duplicate { owner: owner.clone(), address: record.address });
     }
-    // An empty record belongs to nobody: its writer died, for the lock is ours. `reserve` replaces it.
-    let taken =
-        records.iter().filter(|record| record.container.is_some()).map(|record| record.address).collect();
-    let mut request = Request { owner, taken, requested: requested.to_vec() };
+    // No other program must take the containers of an earlier boot for living ones. What cannot be freed now is
+    // replaced when its turn comes.
+    let _ = free_all(store, listing.records.iter().filter(|record| of_earlier_boot(record)));
+    let taken = held.iter().map(|record| record.address).collect();
+    let mut request = Request { owner, taken, freed: &listing.freed, requested: requested.to_vec() };
     let mut lease = Lease::default();
     let outcome = request.fill(store, pool, &mut lease);
     if outcome.is_err() {
@@ -41,19 +49,42 @@ pub fn allocate(store: &mut impl Store, pool: &Pool, owner: &Owner, requested: &
 }
 
 /// Frees every address of `owner`. None is no error.
-pub fn release(store: &mut impl Store, owner: &Owner) -> Result<()> {
-    let records = store.records()?;
+pub fn release(store: &mut impl Store, listing: &Listing, owner: &Owner) -> Result<()> {
     // A record with the interface's name is meant before one of an old version without.
     let exact = |named: bool| {
-        records.iter().filter(move |record| record.is_of(owner) && record.ifname.is_some() == named)
+        let has_name =
+            |record: &Record| matches!(&record.holder, Holder::Container { ifname, .. } if ifname.is_some());
+        listing.records.iter().filter(move |record| record.is_of(owner) && has_name(record) == named)
     };
     let named = exact(true).count() > 0;
-    exact(named).try_for_each(|record| store.free(record.address))
+    free_all(store, exact(named))
+}
+
+/// Frees every address but those of living containers that `is_valid` speaks for.
+pub fn collect(store: &mut impl Store, listing: &Listing, is_valid: impl Fn(&Record) -> bool) -> Result<()> {
+    let known = |record: &Record| match &record.holder {
+        Holder::Container { .. } => record.is_held() && is_valid(record),
+        Holder::Nobody => false,
+        // It is no record, and not ours to delete.
+        Holder::Unknown => true,
+    };
+    free_all(store, listing.records.iter().filter(|record| !known(record)))
+}
+
+/// Goes on after an error and reports the first.
+fn free_all<'a>(store: &mut impl Store, records: impl Iterator<Item = &'a Record>) -> Result<()> {
+    let outcomes: Vec<Result<()>> = records.map(|record| store.free(record.address)).collect();
+    outcomes.into_iter().collect()
+}
+
+fn of_earlier_boot(record: &Record) -> bool {
+    matches!(record.holder, Holder::Container { earlier_boot: true, .. })
 }
 
 struct Request<'a> {
     owner: &'a Owner,
     taken: BTreeSet<IpAddr>,
+    freed: &'a [IpAddr],
     requested: Vec<IpAddr>,
 }
 
@@ -102,7 +133,12 @@ impl Request<'_> {
         set: &'s RangeSet,
     ) -> Result<(&'s Range, IpAddr)> {
         let last = store.last(index)?;
-        for (range, address) in set.round_robin(last).filter(|(_, address)| !self.taken.contains(address)) {
+        let freed: BTreeSet<&IpAddr> = self.freed.iter().collect();
+        let fresh = set.round_robin(last).filter(|(_, address)| !freed.contains(address));
+        // Peers may still send to who had it before: the longest rest is the best.
+        let rested = self.freed.iter().filter_map(|address| Some((set.range_of(*address)?, *address)));
+        let rested = rested.filter(|(range, address)| range.gateway != *address);
+        for (range, address) in fresh.chain(rested).filter(|(_, address)| !self.taken.contains(address)) {
             if store.reserve(address, self.owner, index)? {
                 return Ok((range, address));
             }
@@ -127,26 +163,47 @@ mod tests {
     struct Memory {
         records: BTreeMap<IpAddr, Record>,
         last: BTreeMap<usize, IpAddr>,
+        freed: Vec<IpAddr>,
+    }
+
+    impl Memory {
+        fn listing(&self) -> Listing {
+            let records = self.records.values().cloned().collect();
+            Listing { records, freed: self.freed.clone(), strays: Vec::new() }
+        }
+    }
+
+    fn allocate(store: &mut Memory, pool: &Pool, owner: &Owner, requested: &[IpAddr]) -> Result<Lease> {
+        super::allocate(store, &store.listing(), pool, owner, requested)
+    }
+
+    fn release(store: &mut Memory, owner: &Owner) -> Result<()> {
+        super::release(store, &store.listing(), owner)
+    }
+
+    fn record(address: &str, id: &str, ifname: Option<&str>, earlier_boot: bool) -> Record {
+        let holder = Holder::Container { id: id.into(), ifname: ifname.map(str::to_owned), earlier_boot };
+        Record { address: ip(address), holder }
     }
 
     impl Store for Memory {
-        fn records(&self) -> Result<Vec<Record>> {
-            Ok(self.records.values().cloned().collect())
-        }
         fn last(&self, set: usize) -> Result<Option<IpAddr>> {
             Ok(self.last.get(&set).copied())
         }
         fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<bool> {
-            if self.records.get(&address).is_some_and(|record| record.container.is_some()) {
+            if self.records.get(&address).is_some_and(Record::is_held) {
                 return Ok(false);
             }
-            let (container, ifname) = (Some(owner.container.clone()), Some(owner.ifname.clone()));
-            self.records.insert(address, Record { address, container, ifname });
+            let record = record(&address.to_string(), &owner.container, Some(&owner.ifname), false);
+            self.records.insert(address, record);
             self.last.insert(set, address);
             Ok(true)
         }
         fn free(&mut self, address: IpAddr) -> Result<()> {
-            self.records.remove(&address);
+            if self.records.remove(&address).is_some() {
+                self.freed.retain(|freed| *freed != address);
+                self.freed.push(address);
+            }
             Ok(())
         }
     }
@@ -273,8 +330,7 @@ mod tests {
     #[test]
     fn a_record_of_an_old_version_counts_only_where_none_has_the_interface() {
         let mut store = Memory::default();
-        let old = |address: &str| Record { address: ip(address), container: Some("a".into()), ifname: None };
-        store.records.insert(ip("10.0.0.5"), old("10.0.0.5"));
+        store.records.insert(ip("10.0.0.5"), record("10.0.0.5", "a", None, false));
         store.reserve(ip("10.0.0.6"), &owner("a"), 0).unwrap();
         release(&mut store, &owner("a")).unwrap();
         assert_eq!(store.records.keys().collect::<Vec<_>>(), [&ip("10.0.0.5")]);
@@ -285,9 +341,59 @@ mod tests {
     #[test]
     fn an_empty_record_is_nobodys() {
         let mut store = Memory::default();
-        let empty = Record { address: ip("10.0.0.2"), container: None, ifname: None };
+        let empty = Record { address: ip("10.0.0.2"), holder: Holder::Nobody };
         store.records.insert(empty.address, empty);
         assert_eq!(next(&mut store, &pool(&[&["10.0.0.0/30"]])).unwrap(), "10.0.0.2/30");
+    }
+
+    #[test]
+    fn who_lived_before_the_reboot_holds_nothing() {
+        let mut store = Memory::default();
+        for address in ["10.0.0.2", "10.0.0.3"] {
+            store.records.insert(ip(address), record(address, "new", Some("eth0"), true));
+        }
+        let small = pool(&[&["10.0.0.0/30"]]);
+        assert_eq!(
+            next(&mut store, &small).unwrap(),
+            "10.0.0.2/30",
+            "a full range, and the same container's id"
+        );
+        assert_eq!(store.records.len(), 1, "the other is gone for all programs");
+        let mut late = Memory::default();
+        late.records.insert(ip("10.0.0.2"), record("10.0.0.2", "new", Some("eth0"), true));
+        release(&mut late, &owner("new")).unwrap();
+        assert!(late.records.is_empty(), "a DEL that comes after the reboot");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_given_to_nobody_and_not_deleted() {
+        let mut store = Memory::default();
+        store.records.insert(ip("10.0.0.2"), Record { address: ip("10.0.0.2"), holder: Holder::Unknown });
+        assert!(matches!(next(&mut store, &pool(&[&["10.0.0.0/30"]])), Err(Error::Exhausted { .. })));
+        let listing = store.listing();
+        collect(&mut store, &listing, |_| false).unwrap();
+        assert_eq!(store.records.len(), 1);
+    }
+
+    #[test]
+    fn of_the_freed_addresses_the_one_that_rests_longest_goes_first() {
+        let small = pool(&[&["10.0.0.0/29"]]);
+        let mut store = Memory::default();
+        for name in ["a", "b", "c", "d", "e"] {
+            allocate(&mut store, &small, &owner(name), &[]).unwrap();
+        }
+        for name in ["d", "a", "c"] {
+            release(&mut store, &owner(name)).unwrap();
+        }
+        // Round robin would be at .2 now.
+        for expected in ["10.0.0.5/29", "10.0.0.2/29", "10.0.0.4/29"] {
+            assert_eq!(next(&mut store, &small).unwrap(), expected);
+            let held = store.records.values_mut().find(|record| record.is_of(&owner("new"))).unwrap();
+            held.holder = Holder::Unknown;
+        }
+        let mut roomy = Memory { freed: vec![ip("10.0.0.3")], ..Memory::default() };
+        roomy.last.insert(0, ip("10.0.0.2"));
+        assert_eq!(next(&mut roomy, &small).unwrap(), "10.0.0.4/29", "never given goes before");
     }
 
     proptest! {

@@ -1,26 +1,33 @@
 //! Reservations on disk, in the format of the reference `host-local` plugin: `<folder>/<address>` holds the container
-//! id, CR LF and the interface name; `last_reserved_ip.<set>` the last address given; `lock` is flock()ed. Who gets
-//! which address is not decided here.
+//! id, CR LF and the interface name; `last_reserved_ip.<set>` the last address given; `lock` is flock()ed. Beside
+//! that stand a mark on each record (`boot`) and the file `freed`, which the reference takes no notice of. Who gets which
+//! address is not decided here.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use weft_types::cni::ContainerId;
 
-use crate::{Error, Owner, Record, Result, Store};
+use crate::boot::Boot;
+use crate::{Error, Holder, Listing, Owner, Record, Result, Store, freed};
 
 /// The file that is being written and is not a record yet. Its name is no address, so that no program takes it for
 /// one, and there is only one of it, because its writer holds the lock.
 const UNFINISHED: &str = ".unfinished";
+const LOCK: &str = "lock";
+const FREED: &str = "freed";
+const LAST: &str = "last_reserved_ip.";
 
 /// A network's reservations on disk. No other program changes them while this value lives: all of them take the
 /// lock.
 #[derive(Debug)]
 pub struct DiskStore {
     folder: PathBuf,
+    boot: Option<Boot>,
     _lock: Flock<File>,
 }
 
@@ -42,7 +49,7 @@ impl DiskStore {
     }
 
     fn lock_existing(folder: PathBuf) -> Result<DiskStore> {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -52,51 +59,89 @@ impl DiskStore {
             .map_err(failed("open", &path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, errno)| failed("lock", &path)(errno.into()))?;
-        Ok(DiskStore { folder, _lock: lock })
+        Ok(DiskStore { folder, boot: Boot::current(), _lock: lock })
     }
 
     fn record_path(&self, address: IpAddr) -> PathBuf {
         self.folder.join(address.to_string())
     }
 
+    /// Everything in the folder. Only a folder that cannot be read is an error: what is damaged or does not belong there
+    /// must not keep containers from starting.
+    pub fn listing(&self) -> Result<Listing> {
+        let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
+        let mut listing = Listing { freed: self.freed(), ..Listing::default() };
+        for entry in entries {
+            let name = entry.map_err(failed("list", &self.folder))?.file_name();
+            let name = name.to_string_lossy();
+            let Ok(address) = name.parse() else {
+                if !([UNFINISHED, LOCK, FREED].contains(&&*name) || name.starts_with(LAST)) {
+                    listing.strays.push(format!("{} is no reservation", self.folder.join(&*name).display()));
+                }
+                continue;
+            };
+            let holder = self.holder(address);
+            listing
+                .strays
+                .extend(doubt(&holder).map(|why| format!("{} {why}", self.record_path(address).display())));
+            listing.records.push(Record { address, holder });
+        }
+        Ok(listing)
+    }
+
+    fn freed(&self) -> Vec<IpAddr> {
+        let text = fs::read(self.folder.join(FREED)).unwrap_or_default();
+        freed::parse(&String::from_utf8_lossy(&text))
+    }
+
+    fn holder(&self, address: IpAddr) -> Holder {
+        let mut content = Vec::new();
+        let file = File::open(self.record_path(address))
+            .and_then(|mut file| file.read_to_end(&mut content).map(|_| file));
+        match file {
+            Ok(file) => parse(&content, self.boot.as_ref().is_some_and(|boot| boot.is_over(&file))),
+            Err(_) => Holder::Unknown,
+        }
+    }
+
     /// Puts a whole file in its place, where none is: whoever dies on the way leaves no record, or a whole one.
     /// Nothing is flushed to the disk: after a power failure there are no containers either, and an empty record
     /// counts for nothing.
     fn publish(&self, path: &Path, content: &str) -> io::Result<()> {
+        let unfinished = self.write_unfinished(content)?;
+        let linked = fs::hard_link(&unfinished, path);
+        fs::remove_file(&unfinished)?;
+        linked
+    }
+
+    fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
+        fs::rename(self.write_unfinished(content)?, path)
+    }
+
+    fn write_unfinished(&self, content: &str) -> io::Result<PathBuf> {
         let unfinished = self.folder.join(UNFINISHED);
         // A leftover may be linked as a record already; it must not be written to.
         ignore_missing(fs::remove_file(&unfinished))?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(content.as_bytes())?;
-        fs::hard_link(&unfinished, path)?;
-        fs::remove_file(&unfinished)
+        let marked = self.boot.as_ref().map_or(Ok(()), |boot| boot.mark(&file));
+        // What a full disk has no room for must not take the room of others.
+        let written = marked.and_then(|()| file.write_all(content.as_bytes()));
+        written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
+        Ok(unfinished)
     }
 
-    fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
-        let unfinished = self.folder.join(UNFINISHED);
-        ignore_missing(fs::remove_file(&unfinished))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(content.as_bytes())?;
-        fs::rename(&unfinished, path)
+    fn note_freed(&self, address: IpAddr) -> io::Result<()> {
+        let path = self.folder.join(FREED);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        file.write_all(freed::text(&[address]).as_bytes())?;
+        match freed::is_long(file.metadata()?.len()) {
+            true => self.replace(&path, &freed::text(&self.freed())),
+            false => Ok(()),
+        }
     }
 }
 
 impl Store for DiskStore {
-    fn records(&self) -> Result<Vec<Record>> {
-        let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
-        let mut records = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(failed("list", &self.folder))?;
-            // Whatever is not called by an address is no record.
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let content = fs::read(entry.path()).map_err(failed("read", &entry.path()))?;
-            records.push(parse(address, &content));
-        }
-        Ok(records)
-    }
-
     fn last(&self, set: usize) -> Result<Option<IpAddr>> {
         let path = self.folder.join(last_name(set));
         match fs::read_to_string(&path) {
@@ -113,8 +158,7 @@ impl Store for DiskStore {
         match self.publish(&path, &content) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let found = fs::read(&path).map_err(failed("read", &path))?;
-                if parse(address, &found).container.is_some() {
+                if (Record { address, holder: self.holder(address) }).is_held() {
                     return Ok(false);
                 }
                 self.replace(&path, &content).map_err(failed("write", &path))?;
@@ -131,20 +175,45 @@ impl Store for DiskStore {
 
     fn free(&mut self, address: IpAddr) -> Result<()> {
         let path = self.record_path(address);
-        ignore_missing(fs::remove_file(&path)).map_err(failed("delete", &path))
+        match fs::remove_file(&path) {
+            Ok(()) => {
+                // On a full disk too, addresses must be freed; the order is worth less than that.
+                let _ = self.note_freed(address);
+                Ok(())
+            }
+            outcome => ignore_missing(outcome).map_err(failed("delete", &path)),
+        }
     }
 }
 
 fn last_name(set: usize) -> String {
-    format!("last_reserved_ip.{set}")
+    format!("{LAST}{set}")
 }
 
-/// Surrounding white space does not count, and old versions wrote the container id alone.
-fn parse(address: IpAddr, content: &[u8]) -> Record {
+/// Surrounding white space does not count, nor do the zeroes that a power failure leaves; and old versions wrote the
+/// container id alone.
+fn parse(content: &[u8], earlier_boot: bool) -> Holder {
     let text = String::from_utf8_lossy(content);
-    let mut lines = text.trim().splitn(2, '\n').map(|line| line.trim().to_owned());
-    let container = lines.next().filter(|id| !id.is_empty());
-    Record { address, container, ifname: lines.next() }
+    let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0');
+    let (id, ifname) = match text.split_once('\n') {
+        Some((id, ifname)) => (id.trim_end(), Some(ifname.trim().to_owned())),
+        None => (text, None),
+    };
+    match id {
+        "" => Holder::Nobody,
+        id => Holder::Container { id: id.to_owned(), ifname, earlier_boot },
+    }
+}
+
+/// Why a record should be looked at.
+fn doubt(holder: &Holder) -> Option<&'static str> {
+    match holder {
+        Holder::Unknown => Some("cannot be read; its address is not given to anybody"),
+        Holder::Container { id, .. } if id.parse::<ContainerId>().is_err() => Some(
+            "names no container; its address stays taken until garbage collection or until it is deleted",
+        ),
+        _ => None,
+    }
 }
 
 fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
@@ -205,40 +274,78 @@ mod tests {
         assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
         let other = Owner { container: "c2".into(), ..owner() };
         assert!(!store.reserve(ip("10.1.0.2"), &other, 0).unwrap());
-        assert!(store.records().unwrap()[0].is_of(&owner()));
+        assert!(store.listing().unwrap().records[0].is_of(&owner()));
         store.free(ip("10.1.0.2")).unwrap();
         store.free(ip("10.1.0.2")).unwrap();
-        assert_eq!(store.records().unwrap(), []);
+        assert_eq!(store.listing().unwrap().records, []);
     }
 
     #[test]
-    fn old_records_white_space_and_foreign_files() {
-        let (data_dir, store) = store();
+    fn old_damaged_and_foreign_files_are_told_and_never_fatal() {
+        let (data_dir, mut store) = store();
         let folder = data_dir.path().join("blue");
         for (name, content) in [
             ("10.1.0.2", "c1"),
             ("10.1.0.3", " c1\r\neth0\n"),
             ("10.1.0.4", ""),
+            ("10.1.0.5", "\0\0\0\0"),
+            ("10.1.0.6", "\u{1}?!\neth0"),
             ("notes.txt", "c1\r\neth0"),
             (UNFINISHED, "c1\r\neth0"),
         ] {
             fs::write(folder.join(name), content).unwrap();
         }
-        fs::create_dir(folder.join("folder")).unwrap();
-        let mut records = store.records().unwrap();
-        records.sort_by_key(|record| record.address);
-        let found: Vec<_> = records
-            .iter()
-            .map(|record| (record.address.to_string(), record.container.as_deref(), record.ifname.as_deref()))
-            .collect();
-        assert_eq!(
-            found,
-            [
-                ("10.1.0.2".into(), Some("c1"), None),
-                ("10.1.0.3".into(), Some("c1"), Some("eth0")),
-                ("10.1.0.4".into(), None, None),
-            ]
-        );
+        fs::create_dir(folder.join("10.1.0.7")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.join("10.1.0.8")).unwrap();
+        let mut listing = store.listing().unwrap();
+        listing.records.sort_by_key(|record| record.address);
+        listing.strays.sort();
+        let of = |id: &str, ifname: Option<&str>| Holder::Container {
+            id: id.into(),
+            ifname: ifname.map(str::to_owned),
+            earlier_boot: false,
+        };
+        let holders: Vec<Holder> = listing.records.iter().map(|record| record.holder.clone()).collect();
+        let damaged = of("\u{1}?!", Some("eth0"));
+        let (c1, old) = (of("c1", Some("eth0")), of("c1", None));
+        let unknown = Holder::Unknown;
+        assert_eq!(holders, [old, c1, Holder::Nobody, Holder::Nobody, damaged, unknown.clone(), unknown]);
+        let told: Vec<&str> =
+            listing.strays.iter().map(|stray| stray.split('/').next_back().unwrap()).collect();
+        assert_eq!(told[0][..20], *"10.1.0.6 names no co");
+        assert_eq!(told[1][..20], *"10.1.0.7 cannot be r");
+        assert_eq!(told[2][..20], *"10.1.0.8 cannot be r");
+        assert_eq!(told[3..], ["notes.txt is no reservation"]);
+        assert!(!store.reserve(ip("10.1.0.7"), &owner(), 0).unwrap(), "a folder is in the way");
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_boot_may_be_another_containers() {
+        let (_data_dir, mut store) = store();
+        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
+        assert!(store.listing().unwrap().records[0].is_held());
+        store.boot = Some(Boot::of_tests("the next"));
+        let record = &store.listing().unwrap().records[0];
+        assert!(!record.is_held() && record.is_of(&owner()));
+        let other = Owner { container: "c2".into(), ..owner() };
+        assert!(store.reserve(ip("10.1.0.2"), &other, 0).unwrap());
+        assert!(store.listing().unwrap().records[0].is_held());
+    }
+
+    #[test]
+    fn freed_addresses_are_kept_in_order_and_the_file_stays_short() {
+        let (data_dir, mut store) = store();
+        for round in 0..1600u32 {
+            let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a01_0002 + round % 700));
+            store.reserve(address, &owner(), 0).unwrap();
+            store.free(address).unwrap();
+            store.free(address).unwrap();
+        }
+        let freed = store.listing().unwrap().freed;
+        assert_eq!(freed.last().unwrap().to_string(), "10.1.0.201");
+        assert_eq!(freed[freed.len() - 2].to_string(), "10.1.0.200");
+        let length = fs::metadata(data_dir.path().join("blue/freed")).unwrap().len();
+        assert!(length < 17 << 10, "{length} bytes");
     }
 
     #[test]

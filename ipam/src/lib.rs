@@ -5,21 +5,23 @@
 //! here touches the network.
 
 mod allocator;
+mod boot;
 mod disk;
 mod error;
+mod freed;
 mod plugin;
 mod pool;
 mod range;
 mod resolver;
 mod store;
 
-pub use allocator::{Lease, allocate, release};
+pub use allocator::{Lease, allocate, collect, release};
 pub use disk::DiskStore;
 pub use error::Error;
 pub use plugin::Ipam;
 pub use pool::{DEFAULT_DATA_DIR, Pool};
 pub use range::{Range, RangeSet};
-pub use store::{Owner, Record, Store};
+pub use store::{Holder, Listing, Owner, Record, Store};
 
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

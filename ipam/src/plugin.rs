@@ -3,11 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 
 use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
-use crate::{DiskStore, Error, Lease, Owner, Pool, Record, Result, Store, allocate, pool, release, resolver};
+use crate::{
+    DiskStore, Error, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect, pool,
+    release, resolver,
+};
 
 /// The IPAM plugin. It has no state but what is on disk.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +99,8 @@ fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<
         }
     };
     let mut store = DiskStore::lock(pool.folder())?;
-    let Lease { ips } = allocate(&mut store, &pool, &attachment.into(), &requested)?;
+    let listing = report(store.listing()?);
+    let Lease { ips } = allocate(&mut store, &listing, &pool, &attachment.into(), &requested)?;
     Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
 }
 
@@ -102,7 +108,10 @@ fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<
 fn del(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
     match DiskStore::lock_if_exists(folder(invocation))? {
         None => Ok(()),
-        Some(mut store) => release(&mut store, &attachment.into()),
+        Some(mut store) => {
+            let listing = store.listing()?;
+            release(&mut store, &listing, &attachment.into())
+        }
     }
 }
 
@@ -110,9 +119,9 @@ fn check(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
     let owner = Owner::from(attachment);
     let records = match DiskStore::lock_if_exists(folder(invocation))? {
         None => Vec::new(),
-        Some(store) => store.records()?,
+        Some(store) => store.listing()?.records,
     };
-    match records.iter().any(|record| record.is_of(&owner)) {
+    match records.iter().any(|record| record.is_held() && record.is_of(&owner)) {
         true => Ok(()),
         false => Err(Error::NotReserved { network: invocation.network.to_string(), owner }),
     }
@@ -127,10 +136,18 @@ fn gc(invocation: &Invocation) -> Result<()> {
         .iter()
         .map(|valid| Owner { container: valid.container_id.clone(), ifname: valid.ifname.clone() })
         .collect();
-    let is_valid = |record: &Record| valid.iter().any(|owner| record.is_of(owner));
-    let stale: Vec<Record> = store.records()?.into_iter().filter(|record| !is_valid(record)).collect();
-    let outcomes: Vec<Result<()>> = stale.iter().map(|record| store.free(record.address)).collect();
-    outcomes.into_iter().collect()
+    let listing = report(store.listing()?);
+    collect(&mut store, &listing, |record| valid.iter().any(|owner| record.is_of(owner)))
+}
+
+/// Tells on standard error, which runtimes pass on to their own log (SPEC section 2, "Plugin execution"), what is wrong
+/// in the folder.
+fn report(listing: Listing) -> Listing {
+    for stray in &listing.strays {
+        // Whoever closed it does not read it.
+        let _ = writeln!(io::stderr(), "weft-ipam: {stray}");
+    }
+    listing
 }
 
 fn status(invocation: &Invocation) -> Result<()> {
@@ -138,18 +155,29 @@ fn status(invocation: &Invocation) -> Result<()> {
     let folder = pool.folder();
     // Without the lock: runtimes ask every few seconds, and the answer is old when it arrives anyway.
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-    // An empty record is nobody's.
-    let filled = entries.filter(|entry| entry.metadata().is_ok_and(|data| data.len() > 0));
-    let taken: Vec<_> = filled.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for set in &pool.sets {
-        let gateway = |address| set.range_of(address).is_none_or(|range| range.gateway == address);
-        let held = taken.iter().filter(|address| !gateway(**address)).count() as u128;
-        if held >= set.capacity() {
-            let network = pool.network.to_string();
-            return Err(Error::Exhausted { network, set: set.to_string(), folder });
+    let names: Vec<IpAddr> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    if full_set(&pool, &names).is_none() {
+        return Ok(());
+    }
+    // Some may be nobody's or of an earlier boot: only now each is worth a look.
+    let Some(store) = DiskStore::lock_if_exists(&folder)? else { return Ok(()) };
+    let held = store.listing()?.records.into_iter().filter(Record::is_held);
+    let taken: Vec<IpAddr> = held.map(|record| record.address).collect();
+    match full_set(&pool, &taken) {
+        None => Ok(()),
+        Some(set) => {
+            Err(Error::Exhausted { network: pool.network.to_string(), set: set.to_string(), folder })
         }
     }
-    Ok(())
+}
+
+/// A range set of which all addresses are taken.
+fn full_set<'a>(pool: &'a Pool, taken: &[IpAddr]) -> Option<&'a RangeSet> {
+    pool.sets.iter().find(|set| {
+        let may_give =
+            |address: &IpAddr| set.range_of(*address).is_some_and(|range| range.gateway != *address);
+        taken.iter().filter(|address| may_give(address)).count() as u128 >= set.capacity()
+    })
 }
 
 fn folder(invocation: &Invocation) -> std::path::PathBuf {

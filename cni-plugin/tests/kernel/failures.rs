@@ -132,10 +132,12 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
     let pod = node.pod("c1");
     // The first ADD of a node makes the bridge; the later ones are all alike. Calls are counted for each thread by
     // itself, and only the one inside the container changes its namespace.
-    for call in ["sendto", "linkat,link", "openat", "write", "unlink,unlinkat", "rename", "setns"] {
+    for call in
+        ["sendto", "linkat,link", "openat", "write", "unlink,unlinkat", "rename", "setns", "fsetxattr"]
+    {
         for place in 1.. {
             let inject = format!("inject={call}:signal=SIGKILL:when={place}");
-            let killed = killed_add(&node, &pod.netns, &config, &inject);
+            let killed = killed(&node, "ADD", &pod.netns, &config, &inject);
             node.del(&pod, &config);
             assert_eq!(pod.link(), None, "{inject}");
             assert!(node.veths().is_empty() && node.reserved().is_empty(), "{inject}: {:?}", node.reserved());
@@ -147,14 +149,38 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
     node.add(&pod, &config);
 }
 
+/// The same with DEL: the runtime calls it again, and then all is gone.
+#[test]
+fn a_del_killed_at_any_moment_is_finished_by_another() {
+    let node = Node::new();
+    let config = node.config(&["10.244.1.0/24"]);
+    let (pod, other) = (node.pod("c1"), node.pod("c2"));
+    let kept = address(&node.add(&other, &config), 0);
+    for call in ["sendto", "openat", "write", "unlink,unlinkat"] {
+        for place in 1.. {
+            let given = address(&node.add(&pod, &config), 0);
+            let inject = format!("inject={call}:signal=SIGKILL:when={place}");
+            let killed = killed(&node, "DEL", &pod.netns, &config, &inject);
+            let reserved = node.reserved();
+            assert!(pod.link().is_none() || reserved.contains(&given), "{inject}: an address in use is free");
+            node.del(&pod, &config);
+            assert_eq!((pod.link(), node.veths().len()), (None, 1), "{inject}");
+            assert_eq!(node.reserved().into_iter().collect::<Vec<_>>(), [kept], "{inject}");
+            if !killed {
+                break;
+            }
+        }
+    }
+}
+
 /// Whether it was killed before it ended by itself.
-fn killed_add(node: &Node, netns: &Path, config: &Value, inject: &str) -> bool {
+fn killed(node: &Node, command: &str, netns: &Path, config: &Value, inject: &str) -> bool {
     use std::io::Write;
     use std::process::{Command, Stdio};
     let start = || {
         Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-e", inject, env!("CARGO_BIN_EXE_weft-cni")])
-            .envs([("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")])
+            .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")])
             .env("CNI_NETNS", netns)
             // With it the loader alone makes some hundred calls.
             .env_remove("LD_LIBRARY_PATH")
