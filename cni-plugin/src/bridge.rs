@@ -78,6 +78,7 @@ impl Bridge {
     ) -> Result<Success> {
         let namespace = self.open(netns)?;
         let options = Options::read(invocation, args)?;
+        let previous = invocation.previous()?.unwrap_or_default();
         let ipam = Source::of(invocation)?;
         let gateways = ipam.gateways(invocation)?;
         let mut host = Route::open()?;
@@ -90,7 +91,7 @@ impl Bridge {
         let lease = ipam.add(invocation, attachment, netns, args)?;
         let outcome =
             plan(&pod, &options, lease, &facts).and_then(|plan| apply(&mut host, &namespace, &plan));
-        outcome.map_err(|error| match ipam.del(invocation, attachment) {
+        outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
             Ok(()) => error,
             // Both must be known, or the address would be missed one day.
             Err(second) => {

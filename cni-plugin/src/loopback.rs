@@ -24,11 +24,10 @@ impl Handler for Loopback {
         netns: &Path,
         _args: &Args,
     ) -> Result<Success, Failure> {
+        let previous = invocation.previous()?;
         let (link, addresses) = inside(netns, set_up).map_err(|error| error.failure())?;
         // In a list the result of the plugins before is what counts (SPEC section 2, "ADD").
-        if let Some(previous) = &invocation.config.prev_result
-            && let Ok(previous) = serde_json::from_value(previous.clone())
-        {
+        if let Some(previous) = previous {
             return Ok(previous);
         }
         let interface = Interface {

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod any_input;
 mod attachment;
+mod conformance;
 mod failures;
 mod node;
 mod service;

@@ -1,6 +1,7 @@
 //! A node, its pods and their traffic, for the tests beside.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -71,14 +72,22 @@ impl Node {
             ("CNI_PATH", "/usr/lib/cni"),
             ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"),
         ];
-        let start = || {
-            let mut process = Command::new(program);
-            process.env_clear().envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped());
-            process.spawn().unwrap()
-        };
-        let mut child = self.namespace.run(start).unwrap();
+        self.spawn_in(program, &variables, config.to_string().as_bytes())
+    }
+
+    /// Starts a program in the node's namespace, with this environment and no other.
+    pub(crate) fn spawn_in<K, V>(&self, program: &str, variables: &[(K, V)], stdin: &[u8]) -> Child
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        let mut process = Command::new(program);
+        process.env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
+        process.current_dir(self.folder.path());
+        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.namespace.run(|| process.spawn()).unwrap().unwrap();
         // A command without a configuration does not read it.
-        let _ = child.stdin.take().unwrap().write_all(config.to_string().as_bytes());
+        let _ = child.stdin.take().unwrap().write_all(stdin);
         child
     }
 

@@ -166,10 +166,11 @@ fn run(handler: &impl Handler, call: &Call, invocation: &Invocation) -> Result<S
     match call {
         Call::Add { attachment, netns, args } => {
             let success = handler.add(invocation, attachment, netns, args)?;
-            let result = success.to_json(invocation.version);
-            return result
-                .map(|result| line(&result))
-                .map_err(|error| Failure::new(Code::Version, error.to_string()));
+            return success.to_json(invocation.version).map(|result| line(&result)).map_err(|error| {
+                // Nobody learns what was made, so it must not stay; the first error is the one to report.
+                let _ = handler.del(invocation, attachment, Some(netns));
+                Failure::new(Code::Version, error.to_string())
+            });
         }
         Call::Del { attachment, netns } => handler.del(invocation, attachment, netns.as_deref())?,
         Call::Check { attachment, netns } => {
@@ -200,11 +201,20 @@ fn since(first: Version, command: &str, invocation: &Invocation) -> Result<(), F
 }
 
 fn previous(invocation: &Invocation) -> Result<Success, Failure> {
-    let result = invocation.config.prev_result.as_ref().ok_or_else(|| {
+    invocation.previous()?.ok_or_else(|| {
         Failure::new(Code::Config, "CHECK needs prevResult, which the network configuration lacks")
-    })?;
-    serde_json::from_value(result.clone())
-        .map_err(|error| Failure::new(Code::Decode, format!("cannot decode prevResult: {error}")))
+    })
+}
+
+impl Invocation {
+    /// The result of the plugins before this one in the list, or, on CHECK and DEL, of ADD.
+    ///
+    /// # Errors
+    /// Code 6 where it is there and no result.
+    pub fn previous(&self) -> Result<Option<Success>, Failure> {
+        let unreadable = |error| Failure::new(Code::Decode, format!("cannot decode prevResult: {error}"));
+        self.config.prev_result.as_ref().map(Success::from_json).transpose().map_err(unreadable)
+    }
 }
 
 #[cfg(test)]
@@ -326,6 +336,13 @@ mod tests {
         }
         let check = r#"{"cniVersion": "1.1.0", "name": "n"}"#;
         assert_eq!(code(&call(&Fake::default(), "CHECK", check)), 7, "no prevResult");
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_undone() {
+        let fake = Fake::default();
+        assert_eq!(code(&call(&fake, "ADD", r#"{"cniVersion": "0.2.0", "name": "n"}"#)), 1);
+        assert_eq!(*fake.calls.borrow(), ["add", "del"]);
     }
 
     #[test]

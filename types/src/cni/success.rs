@@ -145,6 +145,21 @@ impl Success {
         Ok(success)
     }
 
+    /// This result after that of the plugins before in a list (SPEC section 2, "ADD": prevResult is passed on).
+    #[must_use]
+    pub fn after(self, previous: Success) -> Success {
+        let shift = previous.interfaces.len();
+        let mut all = previous;
+        all.interfaces.extend(self.interfaces);
+        let shifted = |ip: IpConfig| IpConfig { interface: ip.interface.map(|index| index + shift), ..ip };
+        all.ips.extend(self.ips.into_iter().map(shifted));
+        all.routes.extend(self.routes);
+        if !self.dns.is_empty() {
+            all.dns = self.dns;
+        }
+        all
+    }
+
     /// The result object, in that version of the protocol. What a version has no words for is left out.
     ///
     /// # Errors
@@ -238,6 +253,15 @@ mod tests {
             routes: vec![Route { priority: Some(7), ..Route::new("0.0.0.0/0".parse().unwrap(), None) }],
             dns: Dns::default(),
         }
+    }
+
+    #[test]
+    fn a_result_goes_after_that_of_the_plugins_before() {
+        let both = result().after(result());
+        assert_eq!((both.interfaces.len(), both.ips.len(), both.routes.len()), (4, 4, 2));
+        let places: Vec<_> = both.ips.iter().map(|ip| ip.interface).collect();
+        assert_eq!(places, [Some(1), Some(1), Some(3), Some(3)]);
+        assert_eq!(result().after(Success::default()), result());
     }
 
     #[test]
