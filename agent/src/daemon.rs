@@ -15,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::options::Options;
 use crate::plan::{Config, NodePlan, plan};
 use crate::problems::Problems;
-use crate::{Error, Result, conflist, sysctl};
+use crate::{Error, Result, conflist, ports, sysctl};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
 /// sysctls, files and the rules of others' firewalls.
@@ -70,13 +70,22 @@ struct Agent<'a> {
     config: Config,
     kernel: Kernel,
     problems: Problems,
+    /// What br_netfilter was when the bridge ports were looked at last.
+    bridge_netfilter: Option<bool>,
 }
 
 impl<'a> Agent<'a> {
     fn new(options: &'a Options) -> Result<Self> {
         let (node, config) = (options.node_name()?, options.config());
         info!(%node, "starting");
-        Ok(Agent { options, node, config, kernel: Kernel::open()?, problems: Problems::default() })
+        Ok(Agent {
+            options,
+            node,
+            config,
+            kernel: Kernel::open()?,
+            problems: Problems::default(),
+            bridge_netfilter: None,
+        })
     }
 
     /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
@@ -103,6 +112,7 @@ impl<'a> Agent<'a> {
         let mut errors = self.apply_essentials(plan);
         let may_install = errors.is_empty();
         errors.extend(self.kernel.apply_routes(plan));
+        errors.extend(self.follow_bridge_netfilter().err());
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {
             let installed = self.install(&text);
             status.is_ready = installed.is_ok();
@@ -126,6 +136,17 @@ impl<'a> Agent<'a> {
             errors.extend(self.kernel.apply_masquerade(plan).err());
         }
         errors
+    }
+
+    /// Looks at the ports only when the setting has changed: in between, the plugin makes them right.
+    fn follow_bridge_netfilter(&mut self) -> Result<()> {
+        let now = ports::bridge_netfilter();
+        if self.bridge_netfilter != Some(now) {
+            let (bridge, network) = (self.config.bridge.as_str(), self.config.network_name.as_str());
+            self.kernel.apply_ports(bridge, network, now)?;
+            self.bridge_netfilter = Some(now);
+        }
+        Ok(())
     }
 
     fn install(&self, text: &str) -> Result<()> {

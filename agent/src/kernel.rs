@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 use tracing::info;
 use weft_netlink::nft;
-use weft_netlink::route::{PathFilter, Route};
+use weft_netlink::route::{LinkChange, PathFilter, Route};
 
 use crate::masquerade::TABLE;
 use crate::plan::NodePlan;
+use crate::ports;
 use crate::routes::{self, NodeRoute, PROTOCOL, RouteChange};
 use crate::{Error, Result};
 
@@ -55,6 +56,25 @@ impl Kernel {
         if !transaction.is_empty() {
             self.nft.commit(&transaction)?;
             info!("set the masquerade rules");
+        }
+        Ok(())
+    }
+
+    /// Makes the ports of the network's pods fit br_netfilter, on or off.
+    pub fn apply_ports(&mut self, bridge: &str, network: &str, bridge_netfilter: bool) -> Result<()> {
+        let wanted = ports::port(bridge_netfilter);
+        let links = self.route.links()?;
+        for link in ports::of_pods(&links, bridge, network) {
+            if self.route.bridge_port(link.index)? == Some(wanted) {
+                continue;
+            }
+            let change = LinkChange { port: Some(wanted), ..LinkChange::default() };
+            match self.route.change_link(link.index, &change) {
+                Ok(()) => info!(link = link.name, bridge_netfilter, "made a bridge port fit br_netfilter"),
+                // The pod went meanwhile.
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

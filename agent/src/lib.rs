@@ -18,6 +18,7 @@ mod masquerade;
 mod monitor;
 pub mod options;
 pub mod plan;
+pub mod ports;
 mod problems;
 pub mod routes;
 pub mod sysctl;

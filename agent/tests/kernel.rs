@@ -229,3 +229,23 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
     assert_eq!(world.kernel.mtu(&[ip("10.244.1.1"), ip("fd00:30::11")]).unwrap(), Some(1450));
     assert_eq!(world.kernel.mtu(&[ip("172.30.0.99")]).unwrap(), None);
 }
+
+#[test]
+fn ports_of_pods_follow_br_netfilter_and_foreign_ones_stay() {
+    let mut world = World::new();
+    sh(&world.node, "ip link add cni0 type bridge");
+    for (port, alias) in [("pod", "weft/a/eth0"), ("foreign", "theirs")] {
+        sh(&world.node, &format!("ip link add {port} type veth peer name {port}-far"));
+        sh(&world.node, &format!("ip link set {port} master cni0 alias {alias}"));
+        sh(&world.node, &format!("bridge link set dev {port} isolated on hairpin off"));
+    }
+    let state = |port: &str| {
+        let text = sh(&world.node, &format!("bridge -d link show dev {port}"));
+        ["hairpin on", "hairpin off", "isolated on", "isolated off"].map(|word| text.contains(word))
+    };
+    world.kernel.apply_ports("cni0", "weft", true).unwrap();
+    assert_eq!(state("pod"), [true, false, false, true]);
+    assert_eq!(state("foreign"), [false, true, true, false]);
+    world.kernel.apply_ports("cni0", "weft", false).unwrap();
+    assert_eq!(state("pod"), [false, true, true, false]);
+}
