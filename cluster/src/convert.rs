@@ -62,7 +62,7 @@ impl Wire for wire::Service {
     }
 
     fn convert(self) -> Result<Option<Object>, Fault> {
-        service::convert(named(&self.metadata)?, self.spec).map(|service| Some(Object::Service(service)))
+        service::convert(named(&self.metadata)?, self).map(|service| Some(Object::Service(service)))
     }
 }
 

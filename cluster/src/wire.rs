@@ -51,6 +51,7 @@ pub(crate) struct Labels {
 pub(crate) struct Service {
     pub(crate) metadata: Field<Metadata>,
     pub(crate) spec: Field<ServiceSpec>,
+    pub(crate) status: Field<ServiceStatus>,
 }
 
 /// `spec` of a Service.
@@ -64,7 +65,33 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "clusterIPs")]
     pub(crate) cluster_ips: Field<Vec<Field<String>>>,
     pub(crate) external_name: Field<String>,
+    #[serde(rename = "externalIPs")]
+    pub(crate) external_ips: Field<Vec<Field<String>>>,
+    pub(crate) internal_traffic_policy: Field<String>,
+    pub(crate) external_traffic_policy: Field<String>,
     pub(crate) ports: Field<Vec<Field<ServicePort>>>,
+}
+
+/// `status` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ServiceStatus {
+    pub(crate) load_balancer: Field<LoadBalancerStatus>,
+}
+
+/// `status.loadBalancer` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LoadBalancerStatus {
+    pub(crate) ingress: Field<Vec<Field<LoadBalancerIngress>>>,
+}
+
+/// One of `status.loadBalancer.ingress` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct LoadBalancerIngress {
+    pub(crate) ip: Field<String>,
+    pub(crate) ip_mode: Field<String>,
 }
 
 /// One of `spec.ports` of a Service.

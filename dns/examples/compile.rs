@@ -36,7 +36,7 @@ fn objects(number: u32, endpoints: u32) -> [Object; 2] {
         endpoints: (0..endpoints).map(endpoint).collect(),
     };
     let kind = ServiceKind::ClusterIp(vec![address(172, number)]);
-    [Object::Service(Service { key, kind, ports }), Object::EndpointSlice(slice)]
+    [Object::Service(Service::new(key, kind, ports)), Object::EndpointSlice(slice)]
 }
 
 fn main() {

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 
-use weft_netlink::nft::{Data, Family, Name, Observed, Tuple, Value, Verdict};
+use weft_netlink::nft::{Data, DataType, Family, Observed, Tuple, Value, Verdict};
 use weft_types::Protocol;
 
-use crate::layout::{SetName, TABLE, nodeport_chain, pick_chain};
-use crate::service::{Frontend, PortPlan, ServicePlan, Slots};
+use crate::layout::{NO_ENDPOINTS, Path, SetName, TABLE, address_family, table_family};
+use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
 /// A set of one of the two tables.
 pub type Place = (Family, SetName);
@@ -19,7 +18,7 @@ pub type Elements = BTreeMap<(Place, Tuple), Data>;
 /// All elements of a Service.
 pub fn of_service(plan: &ServicePlan) -> Elements {
     let mut elements = Elements::new();
-    plan.ports.iter().for_each(|port| of_port(port, &mut elements));
+    plan.frontends.iter().for_each(|plan| of_frontend(plan, &mut elements));
     elements
 }
 
@@ -32,54 +31,85 @@ pub fn of_node(addresses: impl IntoIterator<Item = IpAddr>) -> Elements {
     addresses.into_iter().map(element).collect()
 }
 
-fn of_port(port: &PortPlan, elements: &mut Elements) {
-    let Frontend { address, protocol, .. } = port.frontend;
-    let family = Family::of(address);
+fn of_frontend(plan: &FrontendPlan, elements: &mut Elements) {
+    let frontend = &plan.frontend;
+    let family = table_family(frontend.family());
     let mut put = |set, key: &[Value], data| {
         // Where one Service has the same port twice, the first one counts.
         elements.entry(((family, set), Tuple::new(key))).or_insert(data);
     };
-    put(SetName::ClusterIps, &[Value::Address(address)], Data::None);
-    for hairpin in &port.hairpins {
+    if let (Frontend::Address(address, ..), Scope::Internal) = (frontend, plan.scope) {
+        put(SetName::ClusterIps, &[Value::Address(*address)], Data::None);
+    }
+    for hairpin in &plan.hairpins {
         put(SetName::Hairpins, &[Value::Address(*hairpin); 2], Data::None);
     }
-    let key = port.frontend.key();
-    put(SetName::Frontends, &key, goto(pick_chain(port.slots.len())));
-    put_slots(SetName::Endpoints, &key, &port.slots, &mut put);
-    if let Some(node_port) = port.node_port {
-        let key = node_port_key(protocol, node_port);
-        put(SetName::NodePortMasquerade, &key, Data::None);
-        put(SetName::NodePorts, &key, goto(nodeport_chain(port.slots.len())));
-        put_slots(SetName::NodePortEndpoints, &key, &port.slots, &mut put);
+    let key = frontend.key();
+    if let Some(set) = masquerade(plan) {
+        put(set, &key, Data::None);
+    }
+    for audience in Audience::ALL {
+        if let Some(target) = plan.target(audience) {
+            put_target(Path::of(frontend, audience), &key, target, &mut put);
+        }
     }
 }
 
-fn put_slots(
-    set: SetName,
-    key: &[Value],
-    slots: &[SocketAddr],
-    put: &mut impl FnMut(SetName, &[Value], Data),
-) {
+/// The set by which connections to a frontend get this node's address as source. Under a policy Local, only the node's
+/// own ones do: what comes from outside stays here with the address that it has.
+fn masquerade(plan: &FrontendPlan) -> Option<SetName> {
+    match (plan.scope, &plan.frontend, &plan.outside) {
+        (Scope::Internal, ..) => None,
+        (Scope::External, Frontend::Address(..), None) => Some(SetName::ExternalMasquerade),
+        (Scope::External, Frontend::Address(..), Some(_)) => Some(SetName::ExternalMasqueradeOwn),
+        (Scope::External, Frontend::NodePort(..), None) => Some(SetName::NodePortMasquerade),
+        (Scope::External, Frontend::NodePort(..), Some(_)) => Some(SetName::NodePortMasqueradeOwn),
+    }
+}
+
+fn put_target(path: Path, key: &[Value], target: &Target, put: &mut impl FnMut(SetName, &[Value], Data)) {
+    let verdict = match target {
+        Target::Endpoints(slots) => Verdict::Goto(path.chain(slots.len())),
+        Target::Reject => Verdict::Goto(NO_ENDPOINTS.into()),
+        Target::Drop => Verdict::Drop,
+    };
+    put(path.frontends(), key, Data::Verdict(verdict));
     let mut key = key.to_vec();
-    for (slot, endpoint) in (0..).zip(slots) {
+    for (slot, endpoint) in (0..).zip(target.slots()) {
         key.push(Value::Integer(slot));
         let endpoint = Tuple::new(&[Value::Address(endpoint.ip()), Value::Port(endpoint.port())]);
-        put(set, &key, Data::Tuple(endpoint));
+        put(path.endpoints(), &key, Data::Tuple(endpoint));
         key.pop();
     }
 }
 
-fn goto(chain: Name) -> Data {
-    Data::Verdict(Verdict::Goto(chain))
-}
-
-fn node_port_key(protocol: Protocol, port: NonZeroU16) -> [Value; 2] {
-    [Value::Protocol(protocol.number()), Value::Port(port.get())]
-}
-
 impl Frontend {
-    fn key(&self) -> [Value; 3] {
-        [Value::Address(self.address), Value::Protocol(self.protocol.number()), Value::Port(self.port)]
+    fn key(&self) -> Vec<Value> {
+        match *self {
+            Frontend::Address(address, protocol, port) => {
+                vec![Value::Address(address), Value::Protocol(protocol.number()), Value::Port(port)]
+            }
+            Frontend::NodePort(_, protocol, port) => {
+                vec![Value::Protocol(protocol.number()), Value::Port(port)]
+            }
+        }
+    }
+
+    /// The frontend of that key in the table of a family.
+    fn read(family: Family, key: &[Value]) -> Option<Frontend> {
+        let protocol = |number| {
+            let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+            protocols.into_iter().find(|protocol| protocol.number() == number)
+        };
+        match *key {
+            [Value::Address(address), Value::Protocol(number), Value::Port(port)] => {
+                Some(Frontend::Address(address, protocol(number)?, port))
+            }
+            [Value::Protocol(number), Value::Port(port)] => {
+                Some(Frontend::NodePort(address_family(family), protocol(number)?, port))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -87,47 +117,46 @@ impl Frontend {
 /// is still wanted where it is.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
-    slots: HashMap<Frontend, Vec<SocketAddr>>,
+    slots: HashMap<(Frontend, Audience), Vec<SocketAddr>>,
 }
 
 impl Slots for Adopted {
-    fn slots(&self, frontend: &Frontend) -> &[SocketAddr] {
-        self.slots.get(frontend).map(Vec::as_slice).unwrap_or_default()
+    fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr] {
+        self.slots.get(&(*frontend, audience)).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
 impl Adopted {
     /// Reads the slots out of what the kernel holds. What makes no sense is passed over.
     pub fn new(observed: &Observed) -> Adopted {
-        let mut numbered: HashMap<Frontend, BTreeMap<u32, SocketAddr>> = HashMap::new();
+        let mut numbered: HashMap<_, BTreeMap<u32, SocketAddr>> = HashMap::new();
         for family in Family::BOTH {
-            for (frontend, slot, endpoint) in endpoints(observed, family) {
-                numbered.entry(frontend).or_default().insert(slot, endpoint);
+            for path in Path::ALL {
+                for (frontend, slot, endpoint) in endpoints(observed, family, path.endpoints()) {
+                    numbered.entry((frontend, path.audience())).or_default().insert(slot, endpoint);
+                }
             }
         }
-        let in_order = |(frontend, slots): (_, BTreeMap<_, _>)| (frontend, slots.into_values().collect());
+        let in_order = |(key, slots): (_, BTreeMap<_, _>)| (key, slots.into_values().collect());
         Adopted { slots: numbered.into_iter().map(in_order).collect() }
     }
 }
 
-fn endpoints(observed: &Observed, family: Family) -> impl Iterator<Item = (Frontend, u32, SocketAddr)> {
-    let declaration = SetName::Endpoints.declaration(family);
-    let data_types = [family.address_type(), weft_netlink::nft::DataType::InetService];
+fn endpoints(
+    observed: &Observed,
+    family: Family,
+    set: SetName,
+) -> impl Iterator<Item = (Frontend, u32, SocketAddr)> {
+    let declaration = set.declaration(family);
+    let data_types = [family.address_type(), DataType::InetService];
     let table = observed.tables.get(&(family, TABLE.into()));
-    let map = table.and_then(|table| table.sets.get(SetName::Endpoints.name()));
+    let map = table.and_then(|table| table.sets.get(set.name()));
     map.into_iter().flat_map(|map| &map.elements).filter_map(move |(key, data)| {
         let Data::Tuple(data) = data else { return None };
-        endpoint(&key.values(&declaration.key)?, &data.values(&data_types)?)
+        let key = key.values(&declaration.key)?;
+        let (Value::Integer(slot), frontend) = key.split_last()? else { return None };
+        let data = data.values(&data_types)?;
+        let &[Value::Address(address), Value::Port(port)] = &data[..] else { return None };
+        Some((Frontend::read(family, frontend)?, *slot, SocketAddr::new(address, port)))
     })
-}
-
-fn endpoint(key: &[Value], data: &[Value]) -> Option<(Frontend, u32, SocketAddr)> {
-    let &[Value::Address(address), Value::Protocol(number), Value::Port(port), Value::Integer(slot)] = key
-    else {
-        return None;
-    };
-    let &[Value::Address(endpoint), Value::Port(endpoint_port)] = data else { return None };
-    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = protocols.into_iter().find(|protocol| protocol.number() == number)?;
-    Some((Frontend { address, protocol, port }, slot, SocketAddr::new(endpoint, endpoint_port)))
 }

@@ -8,8 +8,11 @@ use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort};
 /// Endpoints that may get new connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backends {
-    /// Where they listen.
-    pub sockets: BTreeSet<SocketAddr>,
+    /// Where those of all nodes listen.
+    pub cluster: BTreeSet<SocketAddr>,
+    /// Where those of this node listen. Not always some of the others: where only other nodes have ready endpoints,
+    /// this node's own ones may still be shutting down.
+    pub local: BTreeSet<SocketAddr>,
     /// Those of their addresses that may belong to this node, and so may send connections through this node to
     /// themselves.
     pub hairpins: BTreeSet<IpAddr>,
@@ -22,18 +25,33 @@ struct Candidate<'a> {
     socket: SocketAddr,
 }
 
-/// The endpoints of one family that may get new connections to `port`: the ready ones, and where there are none, those
-/// that are shutting down but still serve (KEP-1669).
+/// The endpoints of one family that may get new connections to `port`, in the cluster and on this node.
 pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, node: &str) -> Backends {
     let candidates = candidates(slices, port, family);
-    let ready: Vec<_> = candidates.iter().filter(|candidate| candidate.endpoint.ready).collect();
-    if !ready.is_empty() {
-        return Backends::of(&ready, node);
+    let cluster = usable(&candidates);
+    let is_here = |candidate: &Candidate<'_>| candidate.endpoint.node.as_deref() == Some(node);
+    let here: Vec<_> = candidates.iter().filter(|candidate| is_here(candidate)).copied().collect();
+    let local = usable(&here);
+    let may_be_here = |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || is_here(candidate);
+    let hairpins = cluster.iter().chain(&local).filter(may_be_here).map(|candidate| candidate.socket.ip());
+    Backends { hairpins: hairpins.collect(), cluster: listening(&cluster), local: listening(&local) }
+}
+
+/// The ready ones, and where there are none, those that are shutting down but still serve (KEP-1669).
+fn usable<'a>(candidates: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
+    let select = |wanted: fn(&Endpoint) -> bool| {
+        let selected = candidates.iter().filter(|candidate| wanted(candidate.endpoint));
+        selected.copied().collect::<Vec<_>>()
+    };
+    let ready = select(|endpoint| endpoint.ready);
+    match ready.is_empty() {
+        false => ready,
+        true => select(|endpoint| endpoint.serving && endpoint.terminating),
     }
-    let last_resort =
-        |candidate: &&Candidate<'_>| candidate.endpoint.serving && candidate.endpoint.terminating;
-    let terminating: Vec<_> = candidates.iter().filter(last_resort).collect();
-    Backends::of(&terminating, node)
+}
+
+fn listening(candidates: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
+    candidates.iter().map(|candidate| candidate.socket).collect()
 }
 
 /// The endpoints of all slices. Where two have the same address and port, the one that is not terminating counts.
@@ -57,27 +75,19 @@ fn is_served_by(port: &ServicePort, served: &EndpointPort) -> bool {
     served.name == port.name && served.protocol == port.protocol
 }
 
-/// Whether connections may be sent to that address. What the API server refuses in an endpoint is refused here too: a
-/// Service must not lead into the node's own loopback or link-local networks.
+/// Whether connections may be sent to that address.
 fn is_usable(address: IpAddr, family: Family) -> bool {
+    Family::of(address) == family && !is_special(address)
+}
+
+/// Whether an address is none that a Service may have or lead to. What the API server refuses is refused here too: a
+/// Service must not lead into the node's own loopback or link-local networks, nor take them over.
+pub(crate) fn is_special(address: IpAddr) -> bool {
     let local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
     };
-    let special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
-    Family::of(address) == family && !local && !special
-}
-
-impl Backends {
-    fn of(candidates: &[&Candidate<'_>], node: &str) -> Backends {
-        let may_be_here = |candidate: &&&Candidate<'_>| {
-            candidate.endpoint.node.as_deref().is_none_or(|endpoint_node| endpoint_node == node)
-        };
-        Backends {
-            sockets: candidates.iter().map(|candidate| candidate.socket).collect(),
-            hairpins: candidates.iter().filter(may_be_here).map(|candidate| candidate.socket.ip()).collect(),
-        }
-    }
+    local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
 }
 
 /// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the slot, who
@@ -140,7 +150,7 @@ mod tests {
             node_port: None,
         };
         let backends = backends(&slices.iter().collect::<Vec<_>>(), &port, family, "here");
-        backends.sockets.iter().map(SocketAddr::to_string).collect()
+        backends.cluster.iter().map(SocketAddr::to_string).collect()
     }
 
     fn terminating(address: &str) -> Endpoint {
@@ -203,6 +213,22 @@ mod tests {
         };
         let hairpins = backends(&[&slices[0]], &port, Family::V4, "here").hairpins;
         assert_eq!(hairpins, BTreeSet::from(["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap())));
+    }
+
+    #[test]
+    fn terminating_endpoints_of_this_node_serve_a_local_policy_though_others_are_ready_elsewhere() {
+        let elsewhere = Endpoint { node: Some("there".into()), ..endpoint("10.244.1.2") };
+        let slices = [slice(vec![port("", 80)], vec![terminating("10.244.0.2"), elsewhere])];
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let backends = backends(&[&slices[0]], &port, Family::V4, "here");
+        assert_eq!(backends.cluster, BTreeSet::from(["10.244.1.2:80".parse().unwrap()]));
+        assert_eq!(backends.local, BTreeSet::from(["10.244.0.2:80".parse().unwrap()]));
+        assert_eq!(backends.hairpins, BTreeSet::from(["10.244.0.2".parse().unwrap()]));
     }
 
     fn sockets(last: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {

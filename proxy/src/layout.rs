@@ -5,6 +5,7 @@
 //! endpoints           { daddr . l4proto . dport . slot : the endpoint }
 //! nodeports           { l4proto . dport                : goto nodeport-N }
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
+//! local-*             { the same, asked first for clients outside of the cluster }
 //! chain pick-3        { dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
@@ -20,13 +21,14 @@ use weft_netlink::nft::{
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
 use crate::config::{Config, NodePortAddresses, of_family};
+use crate::service::{Audience, Frontend};
 
 /// The name of both tables.
 pub const TABLE: &str = "weft";
 /// The chain that answers for Services without endpoints.
 pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
-const PICK: &str = "pick-";
-const NODEPORT_PICK: &str = "nodeport-";
+const SERVICES: &str = "services";
+const OUTSIDE: &str = "outside";
 const LOOPBACK_V4: IpNetwork = match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
     Some(network) => IpNetwork::V4(network),
     None => panic!("8 is a prefix length"),
@@ -40,6 +42,10 @@ pub enum SetName {
     Endpoints,
     /// NodePort and slot to endpoint.
     NodePortEndpoints,
+    /// Frontend under an external policy Local and slot to endpoint of this node.
+    LocalEndpoints,
+    /// NodePort under an external policy Local and slot to endpoint of this node.
+    LocalNodePortEndpoints,
     /// Pairs of an endpoint's address with itself.
     Hairpins,
     /// The ClusterIPs.
@@ -48,23 +54,40 @@ pub enum SetName {
     NodePortAddresses,
     /// NodePorts whose connections are masqueraded.
     NodePortMasquerade,
+    /// NodePorts of which only the node's own connections are masqueraded.
+    NodePortMasqueradeOwn,
+    /// External frontends whose connections are masqueraded.
+    ExternalMasquerade,
+    /// External frontends of which only the node's own connections are masqueraded.
+    ExternalMasqueradeOwn,
     /// Frontend to chain.
     Frontends,
     /// NodePort to chain.
     NodePorts,
+    /// Frontend under an external policy Local to chain.
+    LocalFrontends,
+    /// NodePort under an external policy Local to chain.
+    LocalNodePorts,
 }
 
 impl SetName {
     /// All of them: what leads to endpoints comes behind the endpoints.
-    pub const ALL: [SetName; 8] = [
+    pub const ALL: [SetName; 15] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
+        SetName::LocalEndpoints,
+        SetName::LocalNodePortEndpoints,
         SetName::Hairpins,
         SetName::ClusterIps,
         SetName::NodePortAddresses,
         SetName::NodePortMasquerade,
+        SetName::NodePortMasqueradeOwn,
+        SetName::ExternalMasquerade,
+        SetName::ExternalMasqueradeOwn,
         SetName::Frontends,
         SetName::NodePorts,
+        SetName::LocalFrontends,
+        SetName::LocalNodePorts,
     ];
 
     /// Its name in the table.
@@ -78,6 +101,13 @@ impl SetName {
             SetName::NodePortMasquerade => "nodeport-masquerade",
             SetName::Frontends => "frontends",
             SetName::NodePorts => "nodeports",
+            SetName::LocalEndpoints => "local-endpoints",
+            SetName::LocalNodePortEndpoints => "local-nodeport-endpoints",
+            SetName::NodePortMasqueradeOwn => "nodeport-masquerade-own",
+            SetName::ExternalMasquerade => "external-masquerade",
+            SetName::ExternalMasqueradeOwn => "external-masquerade-own",
+            SetName::LocalFrontends => "local-frontends",
+            SetName::LocalNodePorts => "local-nodeports",
         }
     }
 
@@ -91,27 +121,51 @@ impl SetName {
             SetName::NodePortMasquerade => "NodePorts whose connections get this node's address as source",
             SetName::Frontends => "Service address . protocol . port : choice among its endpoints",
             SetName::NodePorts => "protocol . NodePort : choice among its endpoints",
+            SetName::LocalEndpoints => "external address . protocol . port . slot : endpoint of this node",
+            SetName::LocalNodePortEndpoints => "protocol . NodePort . slot : endpoint of this node",
+            SetName::NodePortMasqueradeOwn => {
+                "NodePorts of which only this node's own connections get its address"
+            }
+            SetName::ExternalMasquerade => {
+                "external frontends whose connections get this node's address as source"
+            }
+            SetName::ExternalMasqueradeOwn => {
+                "external frontends of which only this node's own connections get its address"
+            }
+            SetName::LocalFrontends => "external address . protocol . port : choice for clients from outside",
+            SetName::LocalNodePorts => "protocol . NodePort : choice for clients from outside",
         }
     }
 
     fn key(self, address: DataType) -> Vec<DataType> {
         use DataType::{InetProto, InetService, Integer};
         match self {
-            SetName::Endpoints => vec![address, InetProto, InetService, Integer],
-            SetName::NodePortEndpoints => vec![InetProto, InetService, Integer],
+            SetName::Endpoints | SetName::LocalEndpoints => vec![address, InetProto, InetService, Integer],
+            SetName::NodePortEndpoints | SetName::LocalNodePortEndpoints => {
+                vec![InetProto, InetService, Integer]
+            }
             SetName::Hairpins => vec![address, address],
             SetName::ClusterIps | SetName::NodePortAddresses => vec![address],
-            SetName::NodePortMasquerade | SetName::NodePorts => vec![InetProto, InetService],
-            SetName::Frontends => vec![address, InetProto, InetService],
+            SetName::NodePortMasquerade
+            | SetName::NodePortMasqueradeOwn
+            | SetName::NodePorts
+            | SetName::LocalNodePorts => vec![InetProto, InetService],
+            SetName::ExternalMasquerade
+            | SetName::ExternalMasqueradeOwn
+            | SetName::Frontends
+            | SetName::LocalFrontends => vec![address, InetProto, InetService],
         }
     }
 
     fn kind(self, address: DataType) -> SetKind {
         match self {
-            SetName::Endpoints | SetName::NodePortEndpoints => {
-                SetKind::DataMap(vec![address, DataType::InetService])
+            SetName::Endpoints
+            | SetName::NodePortEndpoints
+            | SetName::LocalEndpoints
+            | SetName::LocalNodePortEndpoints => SetKind::DataMap(vec![address, DataType::InetService]),
+            SetName::Frontends | SetName::NodePorts | SetName::LocalFrontends | SetName::LocalNodePorts => {
+                SetKind::VerdictMap
             }
-            SetName::Frontends | SetName::NodePorts => SetKind::VerdictMap,
             _ => SetKind::Set,
         }
     }
@@ -135,32 +189,91 @@ pub fn table_keys() -> [TableKey; 2] {
     Family::BOTH.map(|family| (family, TABLE.into()))
 }
 
-/// The chain that spreads connections to a ClusterIP over that many endpoints.
-pub(crate) fn pick_chain(count: usize) -> Name {
-    chain_name(PICK, count)
+/// The way from a kind of frontend, for an audience, to its endpoints: a map of frontends, chains that choose, and a map
+/// of endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// From an address.
+    Address,
+    /// From a NodePort.
+    NodePort,
+    /// From an address under an external policy Local, for those from outside.
+    LocalAddress,
+    /// From a NodePort under an external policy Local, for those from outside.
+    LocalNodePort,
 }
 
-/// The chain that spreads connections to a NodePort over that many endpoints.
-pub(crate) fn nodeport_chain(count: usize) -> Name {
-    chain_name(NODEPORT_PICK, count)
-}
+impl Path {
+    /// All of them.
+    pub const ALL: [Path; 4] = [Path::Address, Path::NodePort, Path::LocalAddress, Path::LocalNodePort];
 
-fn chain_name(prefix: &str, count: usize) -> Name {
-    match count {
-        0 => NO_ENDPOINTS.into(),
-        count => format!("{prefix}{count}").into(),
+    /// The way of a frontend's connections.
+    pub fn of(frontend: &Frontend, audience: Audience) -> Path {
+        match (frontend, audience) {
+            (Frontend::Address(..), Audience::Everyone) => Path::Address,
+            (Frontend::NodePort(..), Audience::Everyone) => Path::NodePort,
+            (Frontend::Address(..), Audience::Outside) => Path::LocalAddress,
+            (Frontend::NodePort(..), Audience::Outside) => Path::LocalNodePort,
+        }
+    }
+
+    /// Who goes that way.
+    pub fn audience(self) -> Audience {
+        match self {
+            Path::Address | Path::NodePort => Audience::Everyone,
+            Path::LocalAddress | Path::LocalNodePort => Audience::Outside,
+        }
+    }
+
+    /// The map that it begins with.
+    pub fn frontends(self) -> SetName {
+        match self {
+            Path::Address => SetName::Frontends,
+            Path::NodePort => SetName::NodePorts,
+            Path::LocalAddress => SetName::LocalFrontends,
+            Path::LocalNodePort => SetName::LocalNodePorts,
+        }
+    }
+
+    /// The map that it ends with.
+    pub fn endpoints(self) -> SetName {
+        match self {
+            Path::Address => SetName::Endpoints,
+            Path::NodePort => SetName::NodePortEndpoints,
+            Path::LocalAddress => SetName::LocalEndpoints,
+            Path::LocalNodePort => SetName::LocalNodePortEndpoints,
+        }
+    }
+
+    /// The chain that spreads its connections over that many endpoints.
+    pub(crate) fn chain(self, count: usize) -> Name {
+        format!("{}{count}", self.prefix()).into()
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Path::Address => "pick-",
+            Path::NodePort => "nodeport-",
+            Path::LocalAddress => "local-pick-",
+            Path::LocalNodePort => "local-nodeport-",
+        }
+    }
+
+    fn key(self, family: Family) -> Vec<Selector> {
+        match self {
+            Path::Address | Path::LocalAddress => frontend_key(family),
+            Path::NodePort | Path::LocalNodePort => nodeport_key(),
+        }
     }
 }
 
 /// The rule of a chain that exists only while elements lead to it; `None` for the fixed chains.
 pub(crate) fn pick_rule(family: Family, chain: &str) -> Option<Rule> {
-    let (mut key, set, count) = match (chain.strip_prefix(PICK), chain.strip_prefix(NODEPORT_PICK)) {
-        (Some(count), _) => (frontend_key(family), SetName::Endpoints, count),
-        (None, Some(count)) => (nodeport_key(), SetName::NodePortEndpoints, count),
-        (None, None) => return None,
-    };
-    key.push(Selector::Random(count.parse().ok()?));
-    Some(Rule::new([Statement::Dnat(family, key, set.name().into())]))
+    let count = |path: Path| chain.strip_prefix(path.prefix())?.parse().ok();
+    let (path, count) = Path::ALL.into_iter().find_map(|path| Some((path, count(path)?)))?;
+    let mut key = path.key(family);
+    key.push(Selector::Random(count));
+    Some(Rule::new([Statement::Dnat(family, key, path.endpoints().name().into())]))
 }
 
 fn frontend_key(family: Family) -> Vec<Selector> {
@@ -178,15 +291,27 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
     let jump = |chain: &str| Statement::Verdict(Verdict::Jump(chain.into()));
-    let enter = vec![Rule::new([jump("services")])];
-    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), enter.clone());
-    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), enter);
-    table.chain("services", None, services(config, family));
+    let enter = Rule::new([jump(SERVICES)]);
+    let mut from_outside = from_outside(config, family);
+    from_outside.push(jump(OUTSIDE));
+    let arrive = vec![Rule::new(from_outside), enter.clone()];
+    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), arrive);
+    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), vec![enter]);
+    table.chain(OUTSIDE, None, outside(config, family));
+    table.chain(SERVICES, None, services(config, family));
     table.chain(NO_ENDPOINTS, None, vec![Rule::new([Statement::Reject(family)])]);
     let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerading(config, family));
     table
+}
+
+/// Where new connections from outside of the cluster go, if the way that all go is not for them.
+fn outside(config: &Config, family: Family) -> Vec<Rule> {
+    let frontends = Statement::Vmap(frontend_key(family), SetName::LocalFrontends.name().into());
+    let mut rules = vec![Rule::new([frontends])];
+    rules.extend(nodeports(config, family, SetName::LocalNodePorts));
+    rules
 }
 
 /// Where new connections go.
@@ -197,14 +322,20 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
         Rule::new([Statement::Vmap(frontend_key(family), SetName::Frontends.name().into())]),
         Rule::new([cluster_ip, Statement::Reject(family)]).comment("no Service has this port"),
     ];
-    for mut statements in nodeport_destinations(config, family, Selector::Daddr(family)) {
-        if config.nodeport_addresses != NodePortAddresses::Primary {
+    rules.extend(nodeports(config, family, SetName::NodePorts));
+    rules
+}
+
+fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Item = Rule> {
+    let to_local = config.nodeport_addresses != NodePortAddresses::Primary;
+    let destinations = nodeport_destinations(config, family, Selector::Daddr(family));
+    destinations.into_iter().map(move |mut statements| {
+        if to_local {
             statements.insert(0, Statement::ToLocal);
         }
-        statements.push(Statement::Vmap(nodeport_key(), SetName::NodePorts.name().into()));
-        rules.push(Rule::new(statements));
-    }
-    rules
+        statements.push(Statement::Vmap(nodeport_key(), map.name().into()));
+        Rule::new(statements)
+    })
 }
 
 /// Matches, each a rule's beginning, for the addresses of this node that serve NodePorts.
@@ -235,26 +366,50 @@ fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
         ])
         .comment("an endpoint that reached itself"),
     ];
-    let original_port = vec![Selector::L4Proto, Selector::OriginalDport];
     for protocol in PROTOCOLS {
-        for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
-            let mut statements =
-                vec![Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol.number()))];
-            statements.extend(destination);
-            let set = SetName::NodePortMasquerade.name().into();
-            statements.push(Statement::Lookup(original_port.clone(), Is::Equal, set));
-            statements.push(Statement::Masquerade);
-            rules.push(Rule::new(statements).comment("NodePort"));
-        }
+        rules.extend(external_masquerading(config, family, protocol));
     }
-    rules.extend(from_outside(config, family));
+    rules.extend(cluster_ip_masquerading(config, family));
     rules
 }
 
-/// Traffic to a ClusterIP from outside of the pod network, where that is known.
-fn from_outside(config: &Config, family: Family) -> Option<Rule> {
+/// The rules for NodePorts and external addresses. nft can print a port only where the protocol is fixed.
+fn external_masquerading(config: &Config, family: Family, protocol: Protocol) -> Vec<Rule> {
+    let is_protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol.number()));
+    let port = vec![Selector::L4Proto, Selector::OriginalDport];
+    let frontend = [&[Selector::OriginalDaddr(family)], &port[..]].concat();
+    let rule = |destination: &[Statement], key: &[Selector], set: SetName| {
+        let (own, comment) = match set {
+            SetName::ExternalMasqueradeOwn => (true, "external address, from this node"),
+            SetName::NodePortMasqueradeOwn => (true, "NodePort, from this node"),
+            SetName::NodePortMasquerade => (false, "NodePort"),
+            _ => (false, "external address"),
+        };
+        let mut statements = vec![is_protocol.clone()];
+        statements.extend(own.then_some(Statement::FromLocal));
+        statements.extend_from_slice(destination);
+        statements.push(Statement::Lookup(key.to_vec(), Is::Equal, set.name().into()));
+        statements.push(Statement::Masquerade);
+        Rule::new(statements).comment(comment)
+    };
+    let external = [SetName::ExternalMasquerade, SetName::ExternalMasqueradeOwn];
+    let mut rules = external.map(|set| rule(&[], &frontend, set)).to_vec();
+    for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
+        let sets = [SetName::NodePortMasquerade, SetName::NodePortMasqueradeOwn];
+        rules.extend(sets.map(|set| rule(&destination, &port, set)));
+    }
+    rules
+}
+
+/// Matches for what comes from outside of the pod network, where that is known.
+fn from_outside(config: &Config, family: Family) -> Vec<Statement> {
     let outside = |network| Statement::MatchNetwork(Selector::Saddr(family), Is::NotEqual, network);
-    let mut statements: Vec<_> = config.cluster_cidrs(address_family(family)).map(outside).collect();
+    config.cluster_cidrs(address_family(family)).map(outside).collect()
+}
+
+/// Traffic to a ClusterIP from outside of the pod network, where that is known.
+fn cluster_ip_masquerading(config: &Config, family: Family) -> Option<Rule> {
+    let mut statements = from_outside(config, family);
     if statements.is_empty() {
         return None;
     }
@@ -271,9 +426,18 @@ fn loopback(family: Family) -> IpNetwork {
     }
 }
 
-fn address_family(family: Family) -> AddressFamily {
+/// The family of addresses in that table.
+pub(crate) fn address_family(family: Family) -> AddressFamily {
     match family {
         Family::Ip => AddressFamily::V4,
         Family::Ip6 => AddressFamily::V6,
+    }
+}
+
+/// The family of the table for such addresses.
+pub(crate) fn table_family(family: AddressFamily) -> Family {
+    match family {
+        AddressFamily::V4 => Family::Ip,
+        AddressFamily::V6 => Family::Ip6,
     }
 }

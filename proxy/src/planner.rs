@@ -70,7 +70,7 @@ impl Planner {
     fn update_service(&mut self, snapshot: &Snapshot, key: &NamespacedName, delta: &mut Delta) {
         let known = self.services.remove_entry(key);
         let (key, old) = known.unwrap_or_else(|| (Arc::new(key.clone()), ServicePlan::default()));
-        let previous: &dyn Slots = if old.ports.is_empty() { &self.adopted } else { &old };
+        let previous: &dyn Slots = if old.frontends.is_empty() { &self.adopted } else { &old };
         let new = match snapshot.service(&key) {
             Some(service) => {
                 let slices: Vec<_> = snapshot.slices_of(&key).collect();
@@ -80,7 +80,7 @@ impl Planner {
         };
         let owner = Owner::Service(key.clone());
         self.ledger.replace(&owner, &of_service(&old), &of_service(&new), delta);
-        if !new.ports.is_empty() {
+        if !new.frontends.is_empty() {
             self.services.insert(key, new);
         }
     }

@@ -14,7 +14,7 @@ use weft_proxy::layout::table_keys;
 use weft_proxy::planner::{Planner, everything};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, ObjectKey, Protocol,
-    Service, ServiceKind, ServicePort, Snapshot,
+    Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
 };
 
 /// What happens to the cluster.
@@ -46,19 +46,30 @@ fn service_port() -> impl Strategy<Value = ServicePort> {
     })
 }
 
+fn addresses(numbers: std::ops::Range<u8>) -> impl Strategy<Value = Vec<IpAddr>> {
+    vec((any::<bool>(), numbers).prop_map(|(family, number)| address(family, number)), 0..3)
+}
+
+fn policy() -> impl Strategy<Value = TrafficPolicy> {
+    prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)]
+}
+
 fn service() -> impl Strategy<Value = Object> {
-    let addresses = vec((any::<bool>(), 1u8..5), 0..3);
-    (1u8..4, addresses, vec(service_port(), 0..3)).prop_map(|(service, addresses, ports)| {
-        let addresses = addresses.into_iter().map(|(family, number)| address(family, number)).collect();
-        Object::Service(Service { key: name(service), kind: ServiceKind::ClusterIp(addresses), ports })
-    })
+    let ports = vec(service_port(), 0..3);
+    (1u8..4, addresses(1..5), addresses(4..8), ports, policy(), policy()).prop_map(
+        |(service, cluster_ips, external_ips, ports, internal_policy, external_policy)| {
+            let service = Service::new(name(service), ServiceKind::ClusterIp(cluster_ips), ports);
+            Object::Service(Service { external_ips, internal_policy, external_policy, ..service })
+        },
+    )
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
-    (any::<bool>(), 10u8..16, any::<[bool; 3]>()).prop_map(
-        |(family, number, [ready, serving, terminating])| {
+    (any::<bool>(), 10u8..16, any::<[bool; 4]>()).prop_map(
+        |(family, number, [here, ready, serving, terminating])| {
             let address = address(family, number);
-            Endpoint { address, hostname: None, node: Some("node1".into()), ready, serving, terminating }
+            let node = Some(if here { "node1" } else { "node2" }.into());
+            Endpoint { address, hostname: None, node, ready, serving, terminating }
         },
     )
 }
@@ -132,8 +143,8 @@ fn has_conflict(snapshot: &Snapshot) -> bool {
             && node_port.is_none_or(|key| node_ports.insert(key))
     };
     snapshot.services().any(|service| {
-        let mut claims =
-            service.cluster_ips().iter().flat_map(|ip| service.ports.iter().map(|port| (*ip, port)));
+        let addresses = service.cluster_ips().iter().chain(&service.external_ips);
+        let mut claims = addresses.flat_map(|ip| service.ports.iter().map(|port| (*ip, port)));
         claims.any(|(address, port)| !claim(address, port))
     })
 }
@@ -149,7 +160,7 @@ proptest! {
             let transaction = planner.update(&snapshot, &changes);
             kernel.apply(&transaction).unwrap();
             prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
-            let fixed = 6;
+            let fixed = 7;
             for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
                 prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
             }
@@ -174,7 +185,7 @@ fn a_replaced_endpoint_changes_one_element_of_one_map() {
     let port =
         ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: number(80), node_port: None };
     let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
-    let service = Object::Service(Service { key: name(1), kind, ports: vec![port] });
+    let service = Object::Service(Service::new(name(1), kind, vec![port]));
     let slice = |last: &[u8]| {
         let endpoint = |last: &u8| Endpoint {
             address: address(true, *last),

@@ -16,7 +16,7 @@ pub use endpoint::{Endpoint, EndpointPort, EndpointSlice};
 pub use family::Family;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use node::Node;
-pub use service::{Protocol, Service, ServiceKind, ServicePort, UnknownProtocol};
+pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
 pub use snapshot::{ChangeSet, Kind, Object, ObjectKey, Snapshot};
 
 /// An IPv4 or IPv6 network in CIDR form (re-exported so that all parts use one type).

@@ -73,6 +73,26 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Its ports, in the order of the object. May be empty.
     pub ports: Vec<ServicePort>,
+    /// Addresses outside of the cluster that the Service answers at, whoever leads traffic for them to the nodes
+    /// (`spec.externalIPs`).
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses of its load balancer that traffic still bears when it comes to a node (`status.loadBalancer`).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Which endpoints serve clients of the ClusterIPs (`spec.internalTrafficPolicy`).
+    pub internal_policy: TrafficPolicy,
+    /// Which endpoints serve clients of NodePorts and of external and load balancer addresses
+    /// (`spec.externalTrafficPolicy`).
+    pub external_policy: TrafficPolicy,
+}
+
+/// Which of a Service's endpoints a node sends clients to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Those of all nodes.
+    #[default]
+    Cluster,
+    /// Those of the node itself.
+    Local,
 }
 
 /// How the clients of a Service reach it.
@@ -101,6 +121,19 @@ pub struct ServicePort {
 }
 
 impl Service {
+    /// A Service without external addresses, all of whose endpoints serve everybody.
+    pub fn new(key: NamespacedName, kind: ServiceKind, ports: Vec<ServicePort>) -> Service {
+        Service {
+            key,
+            kind,
+            ports,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+        }
+    }
+
     /// The Service's virtual addresses; none for headless and ExternalName Services.
     pub fn cluster_ips(&self) -> &[IpAddr] {
         match &self.kind {

@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn service(key: &str) -> Object {
-        Object::Service(Service { key: name(key), kind: ServiceKind::Headless, ports: Vec::new() })
+        Object::Service(Service::new(name(key), ServiceKind::Headless, Vec::new()))
     }
 
     fn slice(key: &str, service: &str) -> Object {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort};
+use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::{address, each, label, port, port_name, protocol};
 use crate::field::{Fault, Field};
@@ -12,9 +12,9 @@ use crate::wire;
 /// The value of `spec.clusterIP` that makes a Service headless.
 const NONE: &str = "None";
 
-pub(super) fn convert(key: NamespacedName, spec: Field<wire::ServiceSpec>) -> Result<Service, Fault> {
+pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Service, Fault> {
     let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
-    let spec = spec.required("spec")?;
+    let spec = object.spec.required("spec")?;
     let type_ = spec.type_.optional("spec.type")?.unwrap_or_else(|| "ClusterIP".to_owned());
     let has_node_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
     let kind = match type_.as_str() {
@@ -26,7 +26,48 @@ pub(super) fn convert(key: NamespacedName, spec: Field<wire::ServiceSpec>) -> Re
         }
     };
     let ports = each(spec.ports, "spec.ports", |port| service_port(port, has_node_ports))?;
-    Ok(Service { key, kind, ports })
+    Ok(Service {
+        key,
+        kind,
+        ports,
+        external_ips: external_ips(spec.external_ips)?,
+        load_balancer_ips: match type_.as_str() {
+            "LoadBalancer" => load_balancer_ips(object.status)?,
+            _ => Vec::new(),
+        },
+        internal_policy: traffic_policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy")?,
+        external_policy: traffic_policy(spec.external_traffic_policy, "spec.externalTrafficPolicy")?,
+    })
+}
+
+fn traffic_policy(field: Field<String>, path: &str) -> Result<TrafficPolicy, Fault> {
+    match field.or_default(path)?.as_str() {
+        "" | "Cluster" => Ok(TrafficPolicy::Cluster),
+        "Local" => Ok(TrafficPolicy::Local),
+        other => Err(Fault::new(path, format!("{other:?} is none of Cluster, Local"))),
+    }
+}
+
+fn external_ips(field: Field<Vec<Field<String>>>) -> Result<Vec<IpAddr>, Fault> {
+    let texts = each(field, "spec.externalIPs", Ok)?;
+    texts.iter().map(|text| address(text, "spec.externalIPs")).collect()
+}
+
+fn load_balancer_ips(status: Field<wire::ServiceStatus>) -> Result<Vec<IpAddr>, Fault> {
+    let status = status.or_default("status")?.load_balancer.or_default("status.loadBalancer")?;
+    let ips = each(status.ingress, "status.loadBalancer.ingress", load_balancer_ip)?;
+    Ok(ips.into_iter().flatten().collect())
+}
+
+/// Nothing for a load balancer that is known by a host name, and for one that rewrites the destination itself (`ipMode:
+/// Proxy`), so that no packet for its own address ever comes to a node (KEP-1860).
+fn load_balancer_ip(ingress: wire::LoadBalancerIngress) -> Result<Option<IpAddr>, Fault> {
+    let mode = ingress.ip_mode.optional("ipMode")?;
+    let ip = ingress.ip.optional("ip")?.filter(|ip| !ip.is_empty());
+    match mode.as_deref().unwrap_or("VIP") {
+        "VIP" => ip.map(|ip| address(&ip, "ip")).transpose(),
+        _ => Ok(None),
+    }
 }
 
 fn cluster_ip_kind(
@@ -102,6 +143,33 @@ mod tests {
     }
 
     #[test]
+    fn external_addresses_and_policies() {
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.1"],
+                "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "VIP"}, {"ip": "192.0.2.4", "ipMode": "Proxy"},
+                {"hostname": "balancer.example.com"}]}},
+        });
+        let convert =
+            |object: Value| read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole);
+        let Reading::Object(Object::Service(service)) = convert(object.clone()) else { panic!() };
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(service.external_ips, ips(&["192.0.2.1"]));
+        assert_eq!(service.load_balancer_ips, ips(&["192.0.2.2", "192.0.2.3"]));
+        assert_eq!([service.internal_policy, service.external_policy], [TrafficPolicy::Local; 2]);
+        let mut node_port = object.clone();
+        node_port["spec"]["type"] = json!("NodePort");
+        let Reading::Object(Object::Service(service)) = convert(node_port) else { panic!() };
+        assert!(service.load_balancer_ips.is_empty(), "what another type left behind");
+        let mut odd = object;
+        odd["spec"]["internalTrafficPolicy"] = json!("Nearby");
+        let Reading::Malformed(malformed) = convert(odd) else { panic!() };
+        assert!(malformed.to_string().contains("spec.internalTrafficPolicy: \"Nearby\""), "{malformed}");
+    }
+
+    #[test]
     fn a_node_port_service() {
         let service = service(json!({
             "type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00:96::7"],
@@ -113,7 +181,7 @@ mod tests {
         let addresses = vec!["10.96.0.7".parse().unwrap(), "fd00:96::7".parse().unwrap()];
         let ports = vec![port("http", Protocol::Tcp, 80, 30080), port("dns", Protocol::Udp, 53, 0)];
         let key = NamespacedName::new("shop", "web");
-        assert_eq!(service, Service { key, kind: ServiceKind::ClusterIp(addresses), ports });
+        assert_eq!(service, Service::new(key, ServiceKind::ClusterIp(addresses), ports));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
 }
 
 pub(crate) fn service(name: &str, kind: ServiceKind, ports: Vec<ServicePort>) -> Object {
-    Object::Service(Service { key: name.parse().unwrap(), kind, ports })
+    Object::Service(Service::new(name.parse().unwrap(), kind, ports))
 }
 
 pub(crate) fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> Endpoint {

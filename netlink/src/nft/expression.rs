@@ -26,6 +26,9 @@ const VERDICT_REGISTER: u32 = 0;
 const INTERFACE_NAME_LENGTH: usize = 16;
 /// `IPS_DST_NAT`, the bit of a connection's status.
 const IPS_DST_NAT: u32 = 1 << 5;
+/// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`: which address of a packet is looked up.
+const FIB_SADDR: u32 = 1;
+const FIB_DADDR: u32 = 2;
 /// `RTN_LOCAL`, a type of address.
 const RTN_LOCAL: u32 = 2;
 
@@ -77,7 +80,8 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
             compare(*is, &padded, writer);
         }
         Statement::Dnatted => connection_status(IPS_DST_NAT, writer),
-        Statement::ToLocal => destination_type(RTN_LOCAL, writer),
+        Statement::ToLocal => address_type(FIB_DADDR, RTN_LOCAL, writer),
+        Statement::FromLocal => address_type(FIB_SADDR, RTN_LOCAL, writer),
         Statement::Lookup(key, is, set) => {
             load_all(key, writer);
             lookup(set, None, *is, writer);
@@ -219,12 +223,12 @@ fn connection_status(bit: u32, writer: &mut Writer<'_>) {
     compare(Is::NotEqual, &[0; 4], writer);
 }
 
-fn destination_type(kind: u32, writer: &mut Writer<'_>) {
-    // NFTA_FIB_RESULT: NFT_FIB_RESULT_ADDRTYPE; NFTA_FIB_FLAGS: NFTA_FIB_F_DADDR
+fn address_type(flag: u32, kind: u32, writer: &mut Writer<'_>) {
+    // NFTA_FIB_RESULT: NFT_FIB_RESULT_ADDRTYPE; NFTA_FIB_FLAGS
     expression("fib", writer, |data| {
         data.u32(1, register(0));
         data.u32(2, 3);
-        data.u32(3, 2);
+        data.u32(3, flag);
     });
     compare(Is::Equal, &kind.to_ne_bytes(), writer);
 }

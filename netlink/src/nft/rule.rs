@@ -132,6 +132,8 @@ pub enum Statement {
     Dnatted,
     /// Whether the destination is an address of this machine: `fib daddr type local`
     ToLocal,
+    /// Whether the source is an address of this machine: `fib saddr type local`
+    FromLocal,
     /// Looks a concatenation up in a set: `ip saddr . ip daddr @hairpins`
     Lookup(Vec<Selector>, Is, Name),
     /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap @frontends`
@@ -156,6 +158,7 @@ impl fmt::Display for Statement {
             Statement::MatchInterface(Interface::Output, is, name) => write!(f, "oifname {is}\"{name}\""),
             Statement::Dnatted => f.write_str("ct status dnat"),
             Statement::ToLocal => f.write_str("fib daddr type local"),
+            Statement::FromLocal => f.write_str("fib saddr type local"),
             Statement::Lookup(key, is, set) => {
                 concatenation(f, key)?;
                 write!(f, " {is}@{set}")

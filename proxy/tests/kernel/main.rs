@@ -16,7 +16,7 @@ use weft_proxy::planner::everything;
 use weft_proxy::sync::{self, Outcome, Sync};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, Node, Object, ObjectKey,
-    Protocol, Service, ServiceKind, ServicePort, Snapshot,
+    Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
 };
 use world::{Connection, World, is_refused, pod_address, run, tcp, udp};
 
@@ -98,7 +98,37 @@ fn service() -> Object {
         node_port: Some(NODE_PORT.try_into().unwrap()),
     };
     let kind = ServiceKind::ClusterIp(Family::BOTH.map(cluster_ip).to_vec());
-    Object::Service(Service { key: name(), kind, ports: PROTOCOLS.map(port).to_vec() })
+    Object::Service(Service::new(name(), kind, PROTOCOLS.map(port).to_vec()))
+}
+
+/// Addresses outside of the cluster: an external one, and one of a load balancer.
+const EXTERNAL_V4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const EXTERNAL_V6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+
+/// The same Service with external addresses, under that external policy.
+fn external(external_policy: TrafficPolicy) -> Object {
+    let Object::Service(service) = service() else { panic!("no Service") };
+    let both = |index: usize| [EXTERNAL_V4, EXTERNAL_V6].map(|ips| ips[index].parse().unwrap()).to_vec();
+    Object::Service(Service { external_ips: both(0), load_balancer_ips: both(1), external_policy, ..service })
+}
+
+/// The EndpointSlice of one family, with pods as if they were on these nodes.
+fn on_nodes(family: Family, pods: &[(usize, &str)]) -> Object {
+    let Object::EndpointSlice(mut slice) =
+        slice(family, &pods.iter().map(|(pod, _)| *pod).collect::<Vec<_>>())
+    else {
+        panic!("no slice")
+    };
+    for (endpoint, (_, node)) in slice.endpoints.iter_mut().zip(pods) {
+        endpoint.node = Some((*node).into());
+    }
+    Object::EndpointSlice(slice)
+}
+
+/// Whether the kernel keeps silent to a client: no answer comes in a time in which any other answer does.
+fn is_dropped(from: &Namespace, to: SocketAddr) -> bool {
+    let connect = || std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_millis(300));
+    from.run(connect).unwrap().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
 }
 
 /// The EndpointSlice of one family, with these of the pods in it.
@@ -267,6 +297,100 @@ fn rejected_when_no_endpoints_exist_and_at_ports_that_no_service_has() {
 }
 
 #[test]
+fn external_traffic_policy_cluster_leads_external_addresses_to_all_endpoints_with_the_nodes_address() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([external(TrafficPolicy::Cluster)].into_iter().chain(slices(&[1, 2])));
+    for (addresses, sources) in
+        [(EXTERNAL_V4, ["10.244.1.1", "10.244.2.1"]), (EXTERNAL_V6, ["fd00:244:1::1", "fd00:244:2::1"])]
+    {
+        for address in addresses {
+            let to = SocketAddr::new(address.parse().unwrap(), 80);
+            for from in [&world.outside, &world.node] {
+                both_pods_answer(|| tcp(from, to), &sources);
+                both_pods_answer(|| udp(from, to).unwrap(), &sources);
+            }
+        }
+    }
+}
+
+#[test]
+fn external_traffic_policy_local_keeps_the_clients_address_and_short_circuits_pods_and_the_node() {
+    let world = World::new();
+    world.serve(8080);
+    let cluster_cidrs = ["10.244.0.0/16", "fd00:244::/32"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    let mut cluster = Cluster::new(&world, Config { cluster_cidrs, ..Config::default() });
+    // Pod 2 stands for one of another node.
+    cluster.put(
+        [external(TrafficPolicy::Local)]
+            .into_iter()
+            .chain(Family::BOTH.map(|family| on_nodes(family, &[(1, "node1"), (2, "node2")]))),
+    );
+    let v4 = (EXTERNAL_V4, "172.30.0.11", "1 172.30.0.1", ["10.244.1.1", "10.244.2.1"], "10.244.1.2");
+    let v6 =
+        (EXTERNAL_V6, "fd00:30::11", "1 fd00:30::1", ["fd00:244:1::1", "fd00:244:2::1"], "fd00:244:1::2");
+    for (addresses, node, from_outside, from_node, pod) in [v4, v6] {
+        let external = addresses.map(|address| SocketAddr::new(address.parse().unwrap(), 80));
+        for to in external.into_iter().chain([SocketAddr::new(node.parse().unwrap(), NODE_PORT)]) {
+            // Evenly spread, none of so many would miss pod 2 if it were among the choices.
+            for _ in 0..20 {
+                assert_eq!(tcp(&world.outside, to), from_outside);
+                assert_eq!(udp(&world.outside, to).unwrap(), from_outside);
+            }
+            both_pods_answer(|| tcp(&world.node, to), &from_node);
+            both_pods_answer(|| tcp(&world.pods[0], to), &[pod, from_node[0]]);
+        }
+    }
+    // Other nodes' endpoints only: silence for those from outside, the others are served.
+    cluster.put(Family::BOTH.map(|family| on_nodes(family, &[(2, "node2")])));
+    let rules = cluster.nft(&["list", "map", "ip", "weft", "local-nodeports"]);
+    assert_eq!(rules.matches(&format!("{NODE_PORT} : drop")).count(), 2, "{rules}");
+    for to in [
+        SocketAddr::new("172.30.0.11".parse().unwrap(), NODE_PORT),
+        SocketAddr::new(EXTERNAL_V4[0].parse().unwrap(), 80),
+    ] {
+        assert!(is_dropped(&world.outside, to));
+        assert_eq!(tcp(&world.node, to), "2 10.244.2.1");
+        assert_eq!(tcp(&world.pods[0], to), "2 10.244.1.2");
+    }
+    // No endpoints anywhere.
+    cluster.put(slices(&[]));
+    let to = SocketAddr::new(EXTERNAL_V4[0].parse().unwrap(), 80);
+    assert!(is_refused(Connection::open(&world.outside, to)));
+    cluster.restart();
+    cluster.put([Object::Service(Service::new(name(), ServiceKind::Headless, Vec::new()))]);
+    assert!(!cluster.rules().iter().any(|line| line.contains("192.0.2.") || line.contains("goto local-")));
+}
+
+#[test]
+fn internal_traffic_policy_local_uses_only_endpoints_of_this_node() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    let Object::Service(service) = service() else { panic!() };
+    let local = Service { internal_policy: TrafficPolicy::Local, ..service };
+    cluster.put(
+        [Object::Service(local)]
+            .into_iter()
+            .chain(Family::BOTH.map(|family| on_nodes(family, &[(1, "node1"), (2, "node2")]))),
+    );
+    let node_port = SocketAddr::new("172.30.0.11".parse().unwrap(), NODE_PORT);
+    for family in Family::BOTH {
+        let to = SocketAddr::new(cluster_ip(family), 80);
+        for from in [&world.outside, &world.node, &world.pods[1]] {
+            for _ in 0..20 {
+                assert!(tcp(from, to).starts_with("1 "));
+            }
+        }
+    }
+    both_pods_answer(|| tcp(&world.outside, node_port), &["10.244.1.1", "10.244.2.1"]);
+    cluster.put([on_nodes(Family::V4, &[(1, "node2"), (2, "node2")])]);
+    assert!(is_dropped(&world.pods[1], SocketAddr::new(cluster_ip(Family::V4), 80)));
+    both_pods_answer(|| tcp(&world.outside, node_port), &["10.244.1.1", "10.244.2.1"]);
+}
+
+#[test]
 fn connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing() {
     let world = World::new();
     world.serve(8080);
@@ -355,7 +479,7 @@ fn many(count: u32) -> Snapshot {
             ports: vec![served],
             endpoints: vec![endpoint(0), endpoint(1)],
         };
-        snapshot.apply(Object::Service(Service { key, kind, ports: vec![port("")] }), &mut changes);
+        snapshot.apply(Object::Service(Service::new(key, kind, vec![port("")])), &mut changes);
         snapshot.apply(Object::EndpointSlice(slice), &mut changes);
     }
     snapshot

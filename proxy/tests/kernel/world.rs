@@ -26,7 +26,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        let namespace = || Namespace::temporary().unwrap();
+        let namespace = || {
+            let namespace = Namespace::temporary().unwrap();
+            namespace.run(trust_addresses).unwrap();
+            namespace
+        };
         let world = World { node: namespace(), pods: [namespace(), namespace()], outside: namespace() };
         world.node.run(|| up("lo")).unwrap();
         for (index, pod) in world.pods.iter().enumerate() {
@@ -85,6 +89,14 @@ impl World {
             thread::spawn(move || serve_tcp(&tcp, index + 1));
             thread::spawn(move || serve_udp(&udp, index + 1));
         }
+    }
+}
+
+/// Lets IPv6 addresses be used at once: a router asks for nobody's link address while it still probes its own
+/// link-local one for duplicates, and packets wait for seconds.
+fn trust_addresses() {
+    for devices in ["all", "default"] {
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{devices}/accept_dad"), "0").unwrap();
     }
 }
 
