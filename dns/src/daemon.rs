@@ -52,7 +52,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for listener in listeners {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
-        listener.serve(handler.clone(), &tasks, stop.clone());
+        listener.serve(handler.clone(), &tasks, stop.clone())?;
     }
     let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
     tokio::select! {

@@ -21,6 +21,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A thread for the datagrams of one core cannot be had.
+    #[error("cannot start a thread to answer with: {0}; raise the limit of threads (ulimit -u, pids.max)")]
+    Thread(#[source] io::Error),
     /// An HTTP socket cannot be had.
     #[error("cannot serve {what} on {address}: {source}; {}", bind_hint(source))]
     Http {

@@ -2,20 +2,19 @@
 //! touched here.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::chase::chase;
-use crate::fast::{self, Answered};
 use crate::forward::{Forwarded, Forwarder};
-use crate::message::{LARGEST_UDP, Question, Received, Reply, Transport, read};
-use crate::metrics::{Metrics, Source};
+use crate::message::{Question, Received, Reply, Transport, read};
+use crate::metrics::{Metrics, Source, Tally};
 use crate::records::reply;
 use crate::zone::Zone;
 
@@ -28,6 +27,8 @@ pub struct Handler {
     forwarder: Option<Forwarder>,
     waiting: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// What the full lane counts.
+    tally: Mutex<Tally>,
 }
 
 /// What is to be done with a client's message.
@@ -60,23 +61,23 @@ impl Handler {
         most_waiting: usize,
         metrics: Arc<Metrics>,
     ) -> Handler {
-        Handler { zone, forwarder, waiting: Arc::new(Semaphore::new(most_waiting)), metrics }
+        let tally = Mutex::new(metrics.tally());
+        Handler { zone, forwarder, waiting: Arc::new(Semaphore::new(most_waiting)), metrics, tally }
     }
 
-    /// Answers one datagram in the fast lane, if it can: writes the reply into `reply` and returns its length.
-    /// Whatever gives none is for [`Handler::handle`].
-    pub fn handle_fast(
-        &self,
-        datagram: &[u8],
-        client: IpAddr,
-        reply: &mut [u8; LARGEST_UDP as usize],
-    ) -> Option<usize> {
-        let started = Instant::now();
-        let answered = fast::respond(&self.zone.load(), self.forwarder.is_some(), datagram, reply)?;
-        let Answered { length, record_type, code } = answered;
-        self.metrics.request(Transport::Udp, client, record_type, datagram.len());
-        self.metrics.response(Transport::Udp, Source::Zone, code, length, started.elapsed());
-        Some(length)
+    /// The zone as it is now.
+    pub fn zone(&self) -> Guard<Arc<Zone>> {
+        self.zone.load()
+    }
+
+    /// Whether names outside of the cluster are answered too.
+    pub fn recurses(&self) -> bool {
+        self.forwarder.is_some()
+    }
+
+    /// Where questions and answers are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
@@ -86,7 +87,7 @@ impl Handler {
             Received::Garbage => Step::Silence,
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
-                self.metrics.request(transport, client, question.query.query_type, bytes.len());
+                self.tally().request(transport, client, question.query.query_type, bytes.len());
                 self.answer(question, started)
             }
         }
@@ -127,9 +128,16 @@ impl Handler {
     }
 
     fn encode(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Vec<u8> {
-        let bytes = question.encode(reply, self.forwarder.is_some());
-        self.metrics.response(question.transport(), source, reply.code, bytes.len(), started.elapsed());
+        let bytes = question.encode(reply, self.recurses());
+        let mut tally = self.tally();
+        tally.response(question.transport(), source, reply.code, bytes.len());
+        tally.took(source, 1, started.elapsed());
         bytes
+    }
+
+    /// Nothing that could panic is done while it is held, and numbers are always whole.
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,15 +1,18 @@
-//! The DNS sockets: one UDP and one TCP socket for each address, served until told to stop. What is answered is
-//! the handler's business.
+//! The DNS sockets: for each address one of TCP, and one of UDP for each core, served until told to stop. What is
+//! answered is the handler's business.
 
+mod batch;
+mod lane;
 mod tcp;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,15 +25,16 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A pair of bound sockets, UDP and TCP, on the same address and port.
+/// Bound sockets, UDP and TCP, on the same address and port.
 pub struct Listener {
-    udp: UdpSocket,
+    /// One for each core that the process may use.
+    udp: Vec<UdpSocket>,
     tcp: TcpListener,
     address: SocketAddr,
 }
 
 impl Listener {
-    /// Binds both sockets. Port 0 takes a free one. Must be called within a runtime.
+    /// Binds the sockets. Port 0 takes a free one. Must be called within a runtime.
     ///
     /// # Errors
     /// Which socket cannot be had, and what to do.
@@ -38,7 +42,9 @@ impl Listener {
         let failed = |transport| move |source| Error::Listen { address, transport, source };
         let tcp = bind_tcp(address).map_err(failed(Transport::Tcp))?;
         let address = tcp.local_addr().map_err(failed(Transport::Tcp))?;
-        let udp = bind_udp(address).map_err(failed(Transport::Udp))?;
+        let cores = available_parallelism().map_or(1, usize::from);
+        let udp = (0..cores).map(|_| bind_udp(address)).collect::<io::Result<_>>();
+        let udp = udp.map_err(failed(Transport::Udp))?;
         Ok(Listener { udp, tcp, address })
     }
 
@@ -47,10 +53,20 @@ impl Listener {
         self.address
     }
 
-    /// Serves both sockets on `tasks` until `stop`. Questions that were taken by then are still answered.
-    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: CancellationToken) {
-        tasks.spawn(udp::serve(self.udp, self.address, handler.clone(), tasks.clone(), stop.clone()));
+    /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Questions that were taken
+    /// by then are still answered.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub fn serve(
+        self,
+        handler: Arc<Handler>,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        udp::serve(self.udp, &handler, tasks, &stop).map_err(Error::Thread)?;
         tasks.spawn(tcp::serve(self.tcp, handler, tasks.clone(), stop));
+        Ok(())
     }
 }
 
@@ -58,6 +74,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address, Type::STREAM)?;
     // Connections of a server before this one may still be closing.
     socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -66,10 +83,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.bind(&address.into())?;
-    let socket = UdpSocket::from_std(socket.into())?;
+    // The kernel spreads clients over the sockets of an address. Another server there is noticed by its TCP socket.
+    socket.set_reuse_port(true)?;
     udp::announce_destination(&socket, address)?;
-    Ok(socket)
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
@@ -78,6 +96,5 @@ fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
         // So that `0.0.0.0` and `::` can both be listened on.
         socket.set_only_v6(true)?;
     }
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }

@@ -30,6 +30,9 @@ const NEVER_BELOW: [(&str, &[&str]); 4] = [
     ("weft-agent", &["hickory"]),
 ];
 
+/// The one file outside of `netlink/` with `unsafe`: datagrams by the batch, which no safe wrapper offers.
+const BATCHED_SOCKET: &str = "dns/src/server/batch.rs";
+
 /// The longest a source file may be. A file that grows past it asks to be split.
 const MOST_LINES: usize = 600;
 
@@ -100,7 +103,7 @@ fn plugins_and_daemons_stay_free_of_what_they_do_not_need() {
 #[test]
 fn unsafe_stands_only_at_the_kernels_door() {
     for (path, text) in all_sources() {
-        if path.starts_with("netlink/") || path == file!() || path.ends_with("tests/house.rs") {
+        if path.starts_with("netlink/") || path == BATCHED_SOCKET || path.ends_with("tests/house.rs") {
             continue;
         }
         let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());

@@ -1,48 +1,29 @@
-//! DNS over UDP. A reply leaves from the address that the question was sent to, or the client would not take it:
-//! a socket bound to one address does that by itself, one bound to all is told by the kernel which it was.
+//! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients, and a
+//! task for what those threads do not answer themselves. A reply leaves from the address that the question was
+//! sent to, or the client would not take it: a socket bound to one address does that by itself, one bound to all is
+//! told by the kernel which it was.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::thread;
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
-};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::handler::{Handler, Step};
-use crate::message::{LARGEST_UDP, Transport};
+use crate::message::Transport;
+use crate::server::batch::Peer;
+use crate::server::lane::{Lane, Unusual};
 
-/// The longest datagram that is read; what is longer is no question.
-const LONGEST: usize = 4096;
-
-/// Where a datagram came from, and which of our addresses it was sent to.
-#[derive(Clone, Copy)]
-struct Path {
-    client: SocketAddr,
-    /// Not known where the socket is bound to one address: it needs not be.
-    local: Option<Local>,
-}
-
-/// One of our addresses as the kernel tells it, ready to be told back.
-#[derive(Clone, Copy)]
-enum Local {
-    V4(libc::in_pktinfo),
-    V6(libc::in6_pktinfo),
-}
-
-/// A socket that knows how it must answer.
-struct Wire {
-    socket: UdpSocket,
-    all_addresses: bool,
-}
+/// How many datagrams may wait for the full lane. More are dropped.
+const QUEUE: usize = 1024;
 
 /// Makes the kernel say, with each datagram, which address it was sent to; only where that is not plain.
-pub(super) fn announce_destination(socket: &UdpSocket, bound: SocketAddr) -> io::Result<()> {
+pub(super) fn announce_destination(socket: &impl AsFd, bound: SocketAddr) -> io::Result<()> {
     match bound {
         SocketAddr::V4(bound) if bound.ip().is_unspecified() => {
             Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?)
@@ -54,105 +35,54 @@ pub(super) fn announce_destination(socket: &UdpSocket, bound: SocketAddr) -> io:
     }
 }
 
-/// Answers datagrams until `stop`.
-pub(super) async fn serve(
-    socket: UdpSocket,
-    bound: SocketAddr,
-    handler: Arc<Handler>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-) {
-    let wire = Arc::new(Wire { socket, all_addresses: bound.ip().is_unspecified() });
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        let received = tokio::select! {
-            () = stop.cancelled() => return,
-            received = wire.receive(&mut buffer) => received,
-        };
-        match received {
-            Ok((length, path)) => answer(&wire, path, &handler, &buffer[..length], &tasks).await,
-            // Such as an ICMP error for an earlier reply: the socket itself lives on.
-            Err(error) => tracing::debug!(%error, %bound, "cannot receive"),
-        }
+/// Answers datagrams of all `sockets` until `stop`. Fails where a thread cannot be had.
+pub(super) fn serve(
+    sockets: Vec<UdpSocket>,
+    handler: &Arc<Handler>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let sockets: Vec<Arc<UdpSocket>> = sockets.into_iter().map(Arc::new).collect();
+    let (full_lane, unusual) = mpsc::channel(QUEUE);
+    tasks.spawn(wake(sockets.clone(), stop.clone()));
+    tasks.spawn(answer(unusual, handler.clone(), tasks.clone()));
+    for socket in sockets {
+        let lane = Lane::new(socket, handler.clone(), full_lane.clone());
+        let (running, stop) = (tasks.token(), stop.clone());
+        thread::Builder::new().name("dns-udp".to_owned()).spawn(move || {
+            lane.run(&stop);
+            drop(running);
+        })?;
+    }
+    Ok(())
+}
+
+/// Wakes the threads that wait for datagrams, once it is time to end.
+async fn wake(sockets: Vec<Arc<UdpSocket>>, stop: CancellationToken) {
+    stop.cancelled().await;
+    for socket in sockets {
+        // Says that a UDP socket is not connected, and wakes whoever waits for it nevertheless.
+        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
     }
 }
 
-/// Answers at once what the zone suffices for; the rest waits in a task of its own.
-async fn answer(wire: &Arc<Wire>, path: Path, handler: &Arc<Handler>, bytes: &[u8], tasks: &TaskTracker) {
-    let mut reply = [0; LARGEST_UDP as usize];
-    if let Some(length) = handler.handle_fast(bytes, path.client.ip(), &mut reply) {
-        return wire.send(&reply[..length], path).await;
-    }
-    match handler.handle(bytes, path.client.ip(), Transport::Udp) {
-        Step::Silence => {}
-        Step::Reply(reply) => wire.send(&reply, path).await,
-        Step::Wait(waiting) => {
-            let wire = wire.clone();
-            tasks.spawn(async move { wire.send(&waiting.finish().await, path).await });
-        }
-    }
-}
-
-impl Wire {
-    async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
-        if self.all_addresses {
-            return self
-                .socket
-                .async_io(Interest::READABLE, || receive_with_local(&self.socket, buffer))
-                .await;
-        }
-        let (length, client) = self.socket.recv_from(buffer).await?;
-        Ok((length, Path { client, local: None }))
-    }
-
-    async fn send(&self, reply: &[u8], path: Path) {
-        let sent = match path.local {
-            None => self.socket.send_to(reply, path.client).await,
-            Some(local) => {
-                let send = || send_from(&self.socket, reply, path.client, local);
-                self.socket.async_io(Interest::WRITABLE, send).await
+/// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after the
+/// last of the threads.
+async fn answer(mut unusual: mpsc::Receiver<Unusual>, handler: Arc<Handler>, tasks: TaskTracker) {
+    while let Some(Unusual { bytes, peer, socket }) = unusual.recv().await {
+        let Some(client) = peer.address() else { continue };
+        match handler.handle(&bytes, client, Transport::Udp) {
+            Step::Silence => {}
+            Step::Reply(reply) => send(&socket, peer, &reply),
+            Step::Wait(waiting) => {
+                tasks.spawn(async move { send(&socket, peer, &waiting.finish().await) });
             }
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, client = %path.client, "cannot send");
         }
     }
 }
 
-fn receive_with_local(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
-    let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut control),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let local = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => Some(Local::V4(info)),
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(Local::V6(info)),
-        _ => None,
-    });
-    let client = message.address.as_ref().and_then(address).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((message.bytes, Path { client, local }))
-}
-
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 =
-        storage.as_sockaddr_in().map(|address| SocketAddr::new(IpAddr::V4(address.ip()), address.port()));
-    v4.or_else(|| storage.as_sockaddr_in6().map(|address| SocketAddr::V6((*address).into())))
-}
-
-fn send_from(socket: &UdpSocket, reply: &[u8], client: SocketAddr, local: Local) -> io::Result<usize> {
-    let to = SockaddrStorage::from(client);
-    let parts = [IoSlice::new(reply)];
-    let send = |control: ControlMessage<'_>| {
-        Ok(sendmsg(socket.as_raw_fd(), &parts, &[control], MsgFlags::MSG_DONTWAIT, Some(&to))?)
-    };
-    match local {
-        // The route back is the kernel's choice: only the address is bound, not the interface.
-        Local::V4(info) => send(ControlMessage::Ipv4PacketInfo(&libc::in_pktinfo { ipi_ifindex: 0, ..info })),
-        // A link-local address means nothing without its interface.
-        Local::V6(info) => send(ControlMessage::Ipv6PacketInfo(&info)),
+fn send(socket: &UdpSocket, peer: Peer, reply: &[u8]) {
+    if let Err(error) = peer.send(socket.as_fd(), reply) {
+        tracing::debug!(%error, client = ?peer.address(), "cannot send");
     }
 }

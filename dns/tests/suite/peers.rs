@@ -53,7 +53,7 @@ impl Server {
                 runtime.block_on(async {
                     let (listener, tasks) = (Listener::bind(listen).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
-                    listener.serve(handler, &tasks, stop);
+                    listener.serve(handler, &tasks, stop).unwrap();
                     tasks.close();
                     tasks.wait().await;
                 });

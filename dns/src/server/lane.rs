@@ -1,0 +1,180 @@
+//! The fast lane's turn: a batch of datagrams in, their replies out, all else handed over. Runs on a thread of its
+//! own, without a runtime and without allocating for what it answers itself.
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::fast;
+use crate::handler::Handler;
+use crate::message::Transport;
+use crate::metrics::{Source, Tally};
+use crate::server::batch::{Batch, Peer, Slot};
+
+/// A datagram that the fast lane leaves to the full one.
+pub(super) struct Unusual {
+    pub(super) bytes: Vec<u8>,
+    pub(super) peer: Peer,
+    /// The socket that it came through, for the reply.
+    pub(super) socket: Arc<UdpSocket>,
+}
+
+/// One thread's socket and what it needs to answer.
+pub(super) struct Lane {
+    socket: Arc<UdpSocket>,
+    handler: Arc<Handler>,
+    tally: Tally,
+    full_lane: mpsc::Sender<Unusual>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        socket: Arc<UdpSocket>,
+        handler: Arc<Handler>,
+        full_lane: mpsc::Sender<Unusual>,
+    ) -> Lane {
+        let tally = handler.metrics().tally();
+        Lane { socket, handler, tally, full_lane }
+    }
+
+    /// Answers datagrams until `stop`, which is seen when the next one comes or the socket is shut down.
+    pub(super) fn run(mut self, stop: &CancellationToken) {
+        let mut batch = Batch::new();
+        while !stop.is_cancelled() {
+            self.turn(&mut batch);
+        }
+    }
+
+    fn turn(&mut self, batch: &mut Batch) {
+        if let Err(error) = batch.receive(self.socket.as_fd()) {
+            return tracing::debug!(%error, "cannot receive");
+        }
+        let started = Instant::now();
+        let answered = self.answer(batch.slots());
+        if let Err(error) = batch.send(self.socket.as_fd()) {
+            tracing::debug!(%error, "cannot send");
+        }
+        // Those of a batch wait for each other: they took equally long.
+        self.tally.took(Source::Zone, answered, started.elapsed());
+    }
+
+    /// Writes the replies that it can, all from the same zone; returns how many.
+    fn answer(&mut self, slots: &mut [Slot]) -> u64 {
+        let zone = self.handler.zone();
+        let mut answers = 0;
+        for slot in slots {
+            let Some(client) = slot.peer().address() else { continue };
+            let (datagram, reply) = slot.exchange();
+            let Some(answered) = fast::respond(&zone, self.handler.recurses(), datagram, reply) else {
+                self.hand_over(slot);
+                continue;
+            };
+            self.tally.request(Transport::Udp, client, answered.record_type, datagram.len());
+            self.tally.response(Transport::Udp, Source::Zone, answered.code, answered.length);
+            slot.replied(answered.length);
+            answers += 1;
+        }
+        answers
+    }
+
+    /// Where the full lane is full too, the client is left to ask again.
+    fn hand_over(&self, slot: &mut Slot) {
+        let (peer, socket) = (*slot.peer(), self.socket.clone());
+        let unusual = Unusual { bytes: slot.exchange().0.to_vec(), peer, socket };
+        if self.full_lane.try_send(unusual).is_err() {
+            self.handler.metrics().dropped();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+    use hickory_proto::op::{Message, Query};
+    use hickory_proto::rr::{Name, RecordType};
+    use weft_types::Snapshot;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::zone::{Zone, ZoneConfig};
+
+    /// A lane over the zone of an empty cluster, a client of its socket, and what it hands over.
+    fn lane(room: usize) -> (Lane, UdpSocket, mpsc::Receiver<Unusual>) {
+        let config = ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, listen: Vec::new() };
+        let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
+        let metrics = Arc::new(Metrics::new(53, "cluster.local."));
+        let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone)), None, 1, metrics));
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(socket.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+        let (sender, receiver) = mpsc::channel(room);
+        (Lane::new(Arc::new(socket), handler, sender), client, receiver)
+    }
+
+    fn question(name: &str, id: u16) -> Vec<u8> {
+        let mut message = Message::query();
+        message.metadata.id = id;
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        message.to_vec().unwrap()
+    }
+
+    fn received_id(client: &UdpSocket) -> u16 {
+        let mut reply = [0; 1232];
+        client.recv(&mut reply).unwrap();
+        u16::from_be_bytes([reply[0], reply[1]])
+    }
+
+    #[test]
+    fn a_turn_of_the_fast_lane_allocates_nothing() {
+        let (mut lane, client, _unusual) = lane(1);
+        let (mut batch, asked) = (Batch::new(), 200);
+        for id in 0..asked {
+            client.send(&question("nothing.shop.svc.cluster.local.", id)).unwrap();
+        }
+        // The thread's first look at the zone makes its place among those who look.
+        lane.turn(&mut batch);
+        let mut answered = u16::try_from(batch.slots().len()).unwrap();
+        assert!(answered < asked, "there are more turns to measure");
+        while answered < asked {
+            let used = allocation_counter::measure(|| lane.turn(&mut batch));
+            assert_eq!(used.count_total, 0);
+            answered += u16::try_from(batch.slots().len()).unwrap();
+        }
+        assert_eq!(
+            (0..asked).map(|_| received_id(&client)).collect::<Vec<_>>(),
+            (0..asked).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn what_the_full_lane_has_no_room_for_does_not_hold_up_the_fast_one() {
+        let (mut lane, client, mut unusual) = lane(1);
+        for id in 0..4 {
+            client.send(&question("www.example.com.", id)).unwrap();
+        }
+        client.send(&question("nothing.shop.svc.cluster.local.", 4)).unwrap();
+        let (mut batch, mut taken) = (Batch::new(), 0);
+        while taken < 5 {
+            lane.turn(&mut batch);
+            taken += batch.slots().len();
+        }
+        assert_eq!(received_id(&client), 4);
+        let first = unusual.try_recv().unwrap();
+        assert_eq!(first.bytes, question("www.example.com.", 0));
+        assert!(unusual.try_recv().is_err(), "the queue is bounded");
+        let dropped = lane.handler.metrics().text();
+        assert!(
+            dropped.contains("weft_dns_full_lane_dropped_total{server=\"dns://:53\",view=\"\"} 3"),
+            "{dropped}"
+        );
+        first.peer.send(first.socket.as_fd(), &[0, 9, 0]).unwrap();
+        assert_eq!(received_id(&client), 9, "the full lane's reply finds its way");
+    }
+}
