@@ -12,15 +12,16 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins
 
-.PHONY: help demo test build fmt lint deny clean
+.PHONY: help demo test build bench-cni fmt deny clean
 
 help:
-	@echo "make demo    bring up a three-node cluster on this machine, run an application, check it, clean up"
-	@echo "make test    formatting, lints, unit, kernel, peer and lab tests"
-	@echo "make build   static release binaries, in $(BIN)"
-	@echo "make fmt     format the code"
-	@echo "make deny    check the licences and sources of all dependencies (installs cargo-deny)"
-	@echo "make clean   remove what was built"
+	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
+	@echo "make test        formatting, lints, unit, kernel, peer and lab tests"
+	@echo "make build       static release binaries, in $(BIN)"
+	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
+	@echo "make fmt         format the code"
+	@echo "make deny        check the licences and sources of all dependencies (installs cargo-deny)"
+	@echo "make clean       remove what was built"
 
 build:
 	@scripts/need $(BUILD_NEEDS)
@@ -34,6 +35,11 @@ test: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	WEFT_BIN_DIR=$(CURDIR)/$(BIN) cargo test --workspace --locked --no-fail-fast
+
+bench-cni: build
+	@scripts/need strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-cni --example bench-cni
+	$(BIN)/examples/bench-cni $(BIN)/weft-cni
 
 fmt:
 	cargo fmt --all

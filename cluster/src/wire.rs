@@ -69,6 +69,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) external_ips: Field<Vec<Field<String>>>,
     pub(crate) internal_traffic_policy: Field<String>,
     pub(crate) external_traffic_policy: Field<String>,
+    pub(crate) load_balancer_source_ranges: Field<Vec<Field<String>>>,
     pub(crate) ports: Field<Vec<Field<ServicePort>>>,
 }
 

@@ -25,6 +25,8 @@ pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Serv
             return Err(Fault::new("spec.type", problem));
         }
     };
+    // An address that only some may reach is served to nobody until the ranges are enforced.
+    let restricted = !each(spec.load_balancer_source_ranges, "spec.loadBalancerSourceRanges", Ok)?.is_empty();
     let ports = each(spec.ports, "spec.ports", |port| service_port(port, has_node_ports))?;
     Ok(Service {
         key,
@@ -32,7 +34,7 @@ pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Serv
         ports,
         external_ips: external_ips(spec.external_ips)?,
         load_balancer_ips: match type_.as_str() {
-            "LoadBalancer" => load_balancer_ips(object.status)?,
+            "LoadBalancer" if !restricted => load_balancer_ips(object.status)?,
             _ => Vec::new(),
         },
         internal_policy: traffic_policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy")?,
@@ -163,6 +165,10 @@ mod tests {
         node_port["spec"]["type"] = json!("NodePort");
         let Reading::Object(Object::Service(service)) = convert(node_port) else { panic!() };
         assert!(service.load_balancer_ips.is_empty(), "what another type left behind");
+        let mut restricted = object.clone();
+        restricted["spec"]["loadBalancerSourceRanges"] = json!(["198.51.100.0/24"]);
+        let Reading::Object(Object::Service(service)) = convert(restricted) else { panic!() };
+        assert!(service.load_balancer_ips.is_empty(), "a restricted address must not be open to all");
         let mut odd = object;
         odd["spec"]["internalTrafficPolicy"] = json!("Nearby");
         let Reading::Malformed(malformed) = convert(odd) else { panic!() };
