@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use weft_cluster::{View, Watch, manifest};
+use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
 use crate::health::{self, Status};
@@ -15,7 +16,7 @@ use crate::monitor::Monitor;
 use crate::options::Options;
 use crate::plan::{Config, NodePlan, plan};
 use crate::problems::Problems;
-use crate::{Error, Result, conflist, ports, sysctl};
+use crate::{Error, Result, conflist, sysctl};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
 /// sysctls, files and the rules of others' firewalls.
@@ -140,7 +141,7 @@ impl<'a> Agent<'a> {
 
     /// Looks at the ports only when the setting has changed: in between, the plugin makes them right.
     fn follow_bridge_netfilter(&mut self) -> Result<()> {
-        let now = ports::bridge_netfilter();
+        let now = bridge_netfilter();
         if self.bridge_netfilter != Some(now) {
             let (bridge, network) = (self.config.bridge.as_str(), self.config.network_name.as_str());
             self.kernel.apply_ports(bridge, network, now)?;

@@ -1,18 +1,7 @@
 //! The bridge ports of this node's pods. The plugin makes each as br_netfilter asks for at that moment; when somebody
 //! turns that on or off later (Docker does), the ports that are there must follow.
 
-use std::fs;
-
 use weft_netlink::route::{BridgePort, Link};
-
-/// Whether bridged packets pass netfilter: br_netfilter is loaded, and on in this network namespace.
-pub fn bridge_netfilter() -> bool {
-    ["iptables", "ip6tables"].into_iter().any(|family| {
-        let setting = fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
-        // Without the module the settings are not there.
-        setting.is_ok_and(|text| text.trim() != "0")
-    })
-}
 
 /// How a pod's port must be, as the plugin sets it at ADD. With br_netfilter a packet for a Service goes from port to
 /// port once its address is rewritten, even back out of its own; without it everything goes through the host.

@@ -1,10 +1,9 @@
 //! What the host has already, as far as the plan depends on it. Reads the kernel, changes nothing.
 
-use std::fs;
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::route::{Link, PathFilter, Route};
+use weft_netlink::route::{Link, PathFilter, Route, bridge_netfilter};
 use weft_types::cni::Success;
 
 use crate::{Error, Options, Result};
@@ -43,14 +42,6 @@ impl Facts {
         let addresses = addresses.into_iter().map(|address| address.address).collect();
         Ok(Facts { bridge: Some(BridgeFacts { addresses }), gateways, bridge_netfilter })
     }
-}
-
-/// Without the module the settings are not there.
-fn bridge_netfilter() -> bool {
-    ["iptables", "ip6tables"].into_iter().any(|family| {
-        let setting = fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
-        setting.is_ok_and(|text| text.trim() != "0")
-    })
 }
 
 /// What a container's interface has.

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
 pub use address::Address;
-pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd};
+pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfilter};
 pub use mac::{InvalidMac, Mac};
 pub use neighbour::Neighbour;
 pub use path::{Path, PathFilter};
