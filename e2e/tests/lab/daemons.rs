@@ -8,6 +8,7 @@ use weft_lab::netns;
 use weft_lab::process::ProcessId;
 
 use crate::lab::{Lab, Outcome, equal, holds, poll};
+use crate::services::cluster_ip;
 
 pub(crate) fn agent_is_killed(lab: &Lab) -> Outcome {
     survive(lab, "weft-agent")
@@ -84,24 +85,14 @@ struct Connection {
 
 impl Connection {
     fn open(lab: &Lab) -> Result<Connection, String> {
-        let get = |kind: &str, path: &str| lab.kubectl(&["-n", "shop", "get", kind, "-o", path]);
-        let address = get("service/backend", "jsonpath={.spec.clusterIP}")?;
-        let uids = lab.kubectl(&[
-            "-n",
-            "shop",
-            "get",
-            "pods",
-            "-l",
-            "app=frontend",
-            "-o",
-            "jsonpath={.items[0].metadata.uid}",
-        ])?;
+        let address = cluster_ip(lab, "backend")?;
+        let namespace = lab.frontend_namespace()?;
         let connect = move || {
             let stream = TcpStream::connect((address.as_str(), 80));
             Ok(stream
                 .and_then(|stream| stream.set_read_timeout(Some(Duration::from_secs(5))).map(|()| stream)))
         };
-        let stream = netns::run(&lab.name.pod(&uids), connect).map_err(|error| error.to_string())?;
+        let stream = netns::run(&namespace, connect).map_err(|error| error.to_string())?;
         let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
         Ok(Connection { reader: BufReader::new(stream) })
     }

@@ -70,6 +70,13 @@ impl Lab {
         self.run(&[&["kubectl"], arguments].concat())
     }
 
+    /// The network namespace of a frontend pod.
+    pub(crate) fn frontend_namespace(&self) -> Result<String, String> {
+        let first = ["-l", "app=frontend", "-o", "jsonpath={.items[0].metadata.uid}"];
+        let uid = self.kubectl(&[&["-n", "shop", "get", "pods"], &first[..]].concat())?;
+        Ok(self.name.pod(&uid))
+    }
+
     /// `kubectl apply -f -`.
     pub(crate) fn apply(&self, manifest: &str) -> Result<String, String> {
         let mut command = self.command(&["kubectl", "apply", "-f", "-"]);

@@ -23,7 +23,7 @@ pub(crate) fn every_check_of_the_demo_passes(lab: &Lab) -> Outcome {
     }
 }
 
-fn cluster_ip(lab: &Lab, service: &str) -> Result<String, String> {
+pub(crate) fn cluster_ip(lab: &Lab, service: &str) -> Result<String, String> {
     lab.kubectl(&["-n", "shop", "get", "service", service, "-o", "jsonpath={.spec.clusterIP}"])
 }
 
@@ -57,17 +57,7 @@ pub(crate) fn datagrams_reach_a_service(lab: &Lab) -> Outcome {
          selector: {app: backend}\n  ports: [{name: echo, port: 7, targetPort: 8080, protocol: UDP}]\n",
     )?;
     let address = cluster_ip(lab, "datagrams")?;
-    let uid = lab.kubectl(&[
-        "-n",
-        "shop",
-        "get",
-        "pods",
-        "-l",
-        "app=frontend",
-        "-o",
-        "jsonpath={.items[0].metadata.uid}",
-    ])?;
-    let namespace = lab.name.pod(&uid);
+    let namespace = lab.frontend_namespace()?;
     poll("an answer", || {
         let address = address.clone();
         let answer = netns::run(&namespace, move || Ok(ask(&address)));
