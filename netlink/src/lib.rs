@@ -1,8 +1,10 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink and nf_tables.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink, nf_tables and conntrack.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
+mod attribute;
+pub mod conntrack;
 mod error;
 mod frame;
 pub mod netns;

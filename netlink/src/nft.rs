@@ -6,7 +6,6 @@
 //! Client::observe() -> Observed ------+-> diff() -> Transaction -> Client::commit()
 //! ```
 
-mod attribute;
 mod client;
 mod diff;
 mod encode;
@@ -19,6 +18,8 @@ mod shape;
 mod table;
 mod transaction;
 mod value;
+
+use crate::attribute;
 
 pub use client::Client;
 pub use diff::diff;

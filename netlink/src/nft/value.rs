@@ -26,7 +26,7 @@ impl Family {
     }
 
     /// The number by which the kernel knows it (`NFPROTO_*`).
-    pub(super) fn number(self) -> u8 {
+    pub(crate) fn number(self) -> u8 {
         match self {
             Family::Ip => 2,
             Family::Ip6 => 10,

@@ -1,5 +1,5 @@
-//! Netlink attributes of nf_tables messages: writing nested ones straight into a buffer, and reading them back.
-//! Numbers are big-endian here (`linux/netfilter/nfnetlink.h`). What an attribute means is for the other files.
+//! Netlink attributes of netfilter messages: writing nested ones straight into a buffer, and reading them back.
+//! Numbers are big-endian here (`linux/netfilter/nfnetlink.h`). What an attribute means is for the subsystems.
 
 /// Set in the type of an attribute that holds attributes.
 const NLA_F_NESTED: u16 = 1 << 15;
@@ -8,11 +8,11 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Appends attributes to a buffer.
 #[derive(Debug)]
-pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
+pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Writer<'_> {
     /// An attribute with that payload, padded to four bytes.
-    pub(super) fn bytes(&mut self, kind: u16, payload: &[u8]) {
+    pub(crate) fn bytes(&mut self, kind: u16, payload: &[u8]) {
         let length = (4 + payload.len()) as u16;
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -21,7 +21,7 @@ impl Writer<'_> {
     }
 
     /// A string, with the NUL at its end that the kernel wants.
-    pub(super) fn string(&mut self, kind: u16, text: &str) {
+    pub(crate) fn string(&mut self, kind: u16, text: &str) {
         let mut payload = Vec::with_capacity(text.len() + 1);
         payload.extend_from_slice(text.as_bytes());
         payload.push(0);
@@ -29,17 +29,17 @@ impl Writer<'_> {
     }
 
     /// One byte.
-    pub(super) fn u8(&mut self, kind: u16, value: u8) {
+    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
     }
 
     /// A number of four bytes.
-    pub(super) fn u32(&mut self, kind: u16, value: u32) {
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// An attribute that holds what `fill` writes. All of it together must stay below 64 KiB: the length has 16 bits.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) {
+    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) {
         let start = self.0.len();
         self.0.extend_from_slice(&[0; 2]);
         self.0.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
@@ -52,7 +52,7 @@ impl Writer<'_> {
 
 /// The attributes in a buffer, as pairs of type and payload. Reading ends at the first one that overruns the buffer.
 #[derive(Clone, Debug)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -68,23 +68,23 @@ impl<'a> Iterator for Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// The payload of the first attribute of that type.
-    pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(&self, kind: u16) -> Option<&'a [u8]> {
         self.clone().find_map(|(found, payload)| (found == kind).then_some(payload))
     }
 
     /// The attributes within the first attribute of that type; none where it is missing.
-    pub(super) fn nested(&self, kind: u16) -> Attributes<'a> {
+    pub(crate) fn nested(&self, kind: u16) -> Attributes<'a> {
         Attributes(self.get(kind).unwrap_or_default())
     }
 
     /// A string without its NUL.
-    pub(super) fn string(&self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn string(&self, kind: u16) -> Option<&'a str> {
         let payload = self.get(kind)?;
         std::str::from_utf8(payload.strip_suffix(&[0]).unwrap_or(payload)).ok()
     }
 
     /// A number of four bytes.
-    pub(super) fn u32(&self, kind: u16) -> Option<u32> {
+    pub(crate) fn u32(&self, kind: u16) -> Option<u32> {
         self.get(kind)?.try_into().ok().map(u32::from_be_bytes)
     }
 }

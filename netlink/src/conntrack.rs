@@ -1,0 +1,106 @@
+//! conntrack: the connections that the kernel knows of in a network namespace, read and forgotten. Which of them are to
+//! be forgotten is not decided here.
+//!
+//! ```text
+//! Client::flows(family, &Filter) -> Vec<Flow> -> Client::delete(&[Flow])
+//! ```
+
+mod flow;
+mod message;
+
+use std::collections::HashMap;
+
+use nix::errno::Errno;
+
+use crate::nft::Family;
+use crate::socket::Batch;
+use crate::{Error, Protocol, Refusal, Request, Result, Socket};
+
+pub use flow::{Filter, Flow, Status, TcpState, Tuple};
+
+/// Room for the answers to [`CHUNK`] requests that are all refused, and for parts of a dump.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// How many flows are deleted by one system call.
+const CHUNK: usize = 256;
+
+/// A connection to the conntrack table.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+}
+
+impl Client {
+    /// Opens one in the calling thread's network namespace.
+    pub fn open() -> Result<Client> {
+        let mut socket = Socket::open(Protocol::Netfilter)?;
+        socket.set_receive_buffer(RECEIVE_BUFFER)?;
+        Ok(Client { socket })
+    }
+
+    /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The kernel does the
+    /// most of the sorting (since Linux 5.8), so that little is copied where little is wanted.
+    ///
+    /// The table is not read at one moment: flows that come or go meanwhile may or may not be there.
+    ///
+    /// # Errors
+    /// What the kernel refused: EPERM without CAP_NET_ADMIN, EINVAL or ENOENT without connection tracking.
+    pub fn flows(&mut self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
+        // By their identity: an entry may be shown twice, and a dump that is started anew shows all once more.
+        let mut flows = HashMap::new();
+        let keep = |flow: Flow| flows.insert((flow.id, flow.original), flow);
+        let read = message::reader(filter, keep);
+        self.socket
+            .dump(message::dump(family, filter), read)
+            .map_err(|error| error.during("read the table of connections"))?;
+        Ok(flows.into_values().collect())
+    }
+
+    /// Forgets these flows: their next packets are looked at as if they were first ones. Returns how many of them were
+    /// still there.
+    ///
+    /// # Errors
+    /// What the kernel refused first; the flows behind that one may stay.
+    pub fn delete(&mut self, flows: &[Flow]) -> Result<usize> {
+        let mut gone = 0;
+        for chunk in flows.chunks(CHUNK) {
+            gone += self
+                .send_all(chunk.iter().map(message::delete))
+                .map_err(|error| error.during("delete tracked connections"))?;
+        }
+        Ok(gone)
+    }
+
+    /// Sends requests in one go, and returns how many were granted. Flows that are gone are no error.
+    fn send_all(&mut self, requests: impl ExactSizeIterator<Item = Request>) -> Result<usize> {
+        let count = requests.len();
+        let first = self.socket.reserve_sequences(count as u32);
+        let mut batch = Batch::default();
+        for (request, sequence) in requests.zip(first..) {
+            batch.push(&request, sequence);
+        }
+        match self.socket.batch(&batch, |_| Ok(())) {
+            Ok(_) => Ok(count),
+            Err(Error::Batch(refusals)) => count_granted(count, refusals),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn count_granted(count: usize, refusals: Vec<Refusal>) -> Result<usize> {
+    let missing = refusals.len();
+    let other: Vec<_> = refusals.into_iter().filter(|refusal| refusal.errno != Errno::ENOENT).collect();
+    if other.is_empty() { Ok(count - missing) } else { Err(Error::Batch(other)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_is_gone_is_no_error_and_any_other_refusal_is() {
+        let refusal = |errno| Refusal { sequence: 1, errno, reason: None };
+        assert_eq!(count_granted(3, vec![refusal(Errno::ENOENT)]).unwrap(), 2);
+        let error = count_granted(3, vec![refusal(Errno::ENOENT), refusal(Errno::EPERM)]).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EPERM));
+    }
+}

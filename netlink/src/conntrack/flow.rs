@@ -1,0 +1,165 @@
+//! What is known of a flow, as plain values. How the kernel tells it is in `message.rs`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::BitOr;
+
+/// A connection, or an exchange of datagrams, as the kernel tracks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The kernel's own number of the entry. A later flow between the same ends mostly has another one.
+    pub id: u32,
+    /// The conntrack zone; 0 nearly always.
+    pub zone: u16,
+    /// The IANA protocol number.
+    pub protocol: u8,
+    /// The ends as the first packet had them.
+    pub original: Tuple,
+    /// The ends of answers as they come from the one who gives them, before addresses are translated back.
+    pub reply: Tuple,
+    /// What has happened to it.
+    pub status: Status,
+    /// How far it has come, for TCP.
+    pub tcp_state: Option<TcpState>,
+}
+
+/// The two ends of a flow in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Who sends.
+    pub source: SocketAddr,
+    /// Who receives.
+    pub destination: SocketAddr,
+}
+
+/// A set of `IPS_*` bits (`linux/netfilter/nf_conntrack_common.h`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Status(pub u32);
+
+impl Status {
+    /// There were answers (`IPS_SEEN_REPLY`).
+    pub const SEEN_REPLY: Status = Status(1 << 1);
+    /// It is not given up early when the table is full (`IPS_ASSURED`).
+    pub const ASSURED: Status = Status(1 << 2);
+    /// The source address or port is translated (`IPS_SRC_NAT`).
+    pub const SOURCE_NAT: Status = Status(1 << 4);
+    /// The destination address or port is translated (`IPS_DST_NAT`).
+    pub const DESTINATION_NAT: Status = Status(1 << 5);
+
+    /// Whether all bits of the other are set.
+    pub fn contains(self, other: Status) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Status {
+    type Output = Status;
+
+    fn bitor(self, other: Status) -> Status {
+        Status(self.0 | other.0)
+    }
+}
+
+/// How far a TCP connection has come (`enum tcp_conntrack`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TcpState {
+    /// SYN seen.
+    SynSent,
+    /// SYN and ACK seen.
+    SynReceived,
+    /// Open.
+    Established,
+    /// One end has closed.
+    FinWait,
+    /// The first FIN was acknowledged.
+    CloseWait,
+    /// Both ends have closed.
+    LastAck,
+    /// Closed, and remembered for late packets.
+    TimeWait,
+    /// Reset.
+    Close,
+    /// SYN seen from both ends.
+    SynSent2,
+}
+
+impl TcpState {
+    pub(super) fn read(number: u8) -> Option<TcpState> {
+        Some(match number {
+            1 => TcpState::SynSent,
+            2 => TcpState::SynReceived,
+            3 => TcpState::Established,
+            4 => TcpState::FinWait,
+            5 => TcpState::CloseWait,
+            6 => TcpState::LastAck,
+            7 => TcpState::TimeWait,
+            8 => TcpState::Close,
+            9 => TcpState::SynSent2,
+            _ => return None,
+        })
+    }
+
+    /// Whether both ends may still send.
+    pub fn is_open(self) -> bool {
+        matches!(self, TcpState::SynSent | TcpState::SynSent2 | TcpState::SynReceived | TcpState::Established)
+    }
+}
+
+/// Which flows are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those of this IANA protocol number.
+    pub protocol: Option<u8>,
+    /// Only those that have all these bits set.
+    pub status: Status,
+}
+
+impl Filter {
+    /// Whether that flow is wanted.
+    pub fn passes(&self, flow: &Flow) -> bool {
+        self.protocol.is_none_or(|protocol| protocol == flow.protocol) && flow.status.contains(self.status)
+    }
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.source, self.destination)
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            6 => f.write_str("tcp")?,
+            17 => f.write_str("udp")?,
+            132 => f.write_str("sctp")?,
+            other => write!(f, "protocol {other}")?,
+        }
+        write!(f, " {}, answered by {}", self.original, self.reply.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_passes_flows_with_all_the_wanted_bits_of_the_wanted_protocol() {
+        let end = |text: &str| text.parse().unwrap();
+        let flow = Flow {
+            id: 1,
+            zone: 0,
+            protocol: 17,
+            original: Tuple { source: end("10.244.1.2:4000"), destination: end("10.96.0.10:53") },
+            reply: Tuple { source: end("10.244.2.2:53"), destination: end("10.244.1.2:4000") },
+            status: Status::SEEN_REPLY | Status::DESTINATION_NAT,
+            tcp_state: None,
+        };
+        assert_eq!(flow.to_string(), "udp 10.244.1.2:4000 -> 10.96.0.10:53, answered by 10.244.2.2:53");
+        let filter = |protocol, status| Filter { protocol, status };
+        assert!(Filter::default().passes(&flow));
+        assert!(filter(Some(17), Status::DESTINATION_NAT).passes(&flow));
+        assert!(!filter(Some(6), Status::DESTINATION_NAT).passes(&flow));
+        assert!(!filter(None, Status::DESTINATION_NAT | Status::SOURCE_NAT).passes(&flow));
+    }
+}

@@ -1,0 +1,229 @@
+//! Flows as ctnetlink messages, and back (`linux/netfilter/nfnetlink_conntrack.h`). Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::flow::{Filter, Flow, Status, TcpState, Tuple};
+use crate::attribute::{Attributes, Writer};
+use crate::nft::Family;
+use crate::{Error, Frame, Request, Result};
+
+/// `NFNL_SUBSYS_CTNETLINK`
+const SUBSYSTEM: u16 = 1;
+/// `IPCTNL_MSG_CT_GET`
+const GET: u16 = 1;
+/// `IPCTNL_MSG_CT_DELETE`
+const DELETE: u16 = 2;
+/// The length of `struct nfgenmsg`.
+const GENERIC_HEADER: usize = 4;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_FILTER: u16 = 25;
+const CTA_STATUS_MASK: u16 = 26;
+
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+/// The filter compares the protocol number (`CTA_FILTER_F_CTA_PROTO_NUM`).
+const BY_PROTOCOL: u32 = 1 << 3;
+
+/// The request for all flows that pass the filter. A kernel that does not know an attribute passes over it.
+pub(super) fn dump(family: Family, filter: &Filter) -> Request {
+    let mut payload = header(family);
+    let mut writer = Writer(&mut payload);
+    if let Some(protocol) = filter.protocol {
+        writer.nest(CTA_TUPLE_ORIG, |tuple| {
+            tuple.nest(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, protocol));
+        });
+        writer.nest(CTA_FILTER, |flags| {
+            // These two are in the machine's own byte order.
+            flags.bytes(CTA_FILTER_ORIG_FLAGS, &BY_PROTOCOL.to_ne_bytes());
+            flags.bytes(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
+        });
+    }
+    if filter.status != Status::default() {
+        writer.u32(CTA_STATUS, filter.status.0);
+        writer.u32(CTA_STATUS_MASK, filter.status.0);
+    }
+    Request { kind: SUBSYSTEM << 8 | GET, flags: 0, payload }
+}
+
+/// The request to forget a flow. Without a tuple it would forget all of them.
+pub(super) fn delete(flow: &Flow) -> Request {
+    let mut payload = header(Family::of(flow.original.source.ip()));
+    let mut writer = Writer(&mut payload);
+    writer.nest(CTA_TUPLE_ORIG, |tuple| write_tuple(tuple, flow.protocol, &flow.original));
+    writer.u32(CTA_ID, flow.id);
+    if flow.zone != 0 {
+        writer.bytes(CTA_ZONE, &flow.zone.to_be_bytes());
+    }
+    Request { kind: SUBSYSTEM << 8 | DELETE, flags: 0, payload }
+}
+
+fn header(family: Family) -> Vec<u8> {
+    vec![family.number(), 0, 0, 0]
+}
+
+fn write_tuple(writer: &mut Writer<'_>, protocol: u8, tuple: &Tuple) {
+    writer.nest(CTA_TUPLE_IP, |ip| {
+        for (v4, v6, address) in [
+            (CTA_IP_V4_SRC, CTA_IP_V6_SRC, tuple.source.ip()),
+            (CTA_IP_V4_DST, CTA_IP_V6_DST, tuple.destination.ip()),
+        ] {
+            match address {
+                IpAddr::V4(address) => ip.bytes(v4, &address.octets()),
+                IpAddr::V6(address) => ip.bytes(v6, &address.octets()),
+            }
+        }
+    });
+    writer.nest(CTA_TUPLE_PROTO, |proto| {
+        proto.u8(CTA_PROTO_NUM, protocol);
+        proto.bytes(CTA_PROTO_SRC_PORT, &tuple.source.port().to_be_bytes());
+        proto.bytes(CTA_PROTO_DST_PORT, &tuple.destination.port().to_be_bytes());
+    });
+}
+
+/// Reads the frames of a dump, and gives `keep` the flows that pass the filter.
+pub(super) fn reader<T>(
+    filter: &Filter,
+    mut keep: impl FnMut(Flow) -> T,
+) -> impl FnMut(Frame<'_>) -> Result<()> {
+    let filter = *filter;
+    move |frame| {
+        let malformed = || Error::Malformed(format!("a conntrack message of type {:#x}", frame.kind));
+        let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).ok_or_else(malformed)?);
+        if has_ports(&attributes).ok_or_else(malformed)? {
+            let flow = read(&attributes).ok_or_else(malformed)?;
+            if filter.passes(&flow) {
+                keep(flow);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// ICMP, for instance, has a type and a number in place of ports.
+fn has_ports(flow: &Attributes<'_>) -> Option<bool> {
+    let proto = Attributes(flow.nested(CTA_TUPLE_ORIG).get(CTA_TUPLE_PROTO)?);
+    proto.get(CTA_PROTO_NUM)?;
+    Some(proto.get(CTA_PROTO_SRC_PORT).is_some())
+}
+
+fn read(flow: &Attributes<'_>) -> Option<Flow> {
+    let (protocol, original) = read_tuple(&flow.nested(CTA_TUPLE_ORIG))?;
+    let (_, reply) = read_tuple(&flow.nested(CTA_TUPLE_REPLY))?;
+    let tcp = flow.nested(CTA_PROTOINFO).nested(CTA_PROTOINFO_TCP);
+    let state = tcp.get(CTA_PROTOINFO_TCP_STATE).and_then(|state| state.first().copied());
+    Some(Flow {
+        id: flow.u32(CTA_ID)?,
+        zone: flow.get(CTA_ZONE).and_then(number).unwrap_or_default(),
+        protocol,
+        original,
+        reply,
+        status: Status(flow.u32(CTA_STATUS)?),
+        tcp_state: state.and_then(TcpState::read),
+    })
+}
+
+fn read_tuple(tuple: &Attributes<'_>) -> Option<(u8, Tuple)> {
+    let (ip, proto) = (tuple.nested(CTA_TUPLE_IP), tuple.nested(CTA_TUPLE_PROTO));
+    let end = |v4, v6, port| Some(SocketAddr::new(address(&ip, v4, v6)?, number(proto.get(port)?)?));
+    let source = end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?;
+    let destination = end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?;
+    let &protocol = proto.get(CTA_PROTO_NUM)?.first()?;
+    Some((protocol, Tuple { source, destination }))
+}
+
+fn address(ip: &Attributes<'_>, v4: u16, v6: u16) -> Option<IpAddr> {
+    match (ip.get(v4), ip.get(v6)) {
+        (Some(octets), _) => Some(<[u8; 4]>::try_from(octets).ok()?.into()),
+        (None, Some(octets)) => Some(<[u8; 16]>::try_from(octets).ok()?.into()),
+        (None, None) => None,
+    }
+}
+
+fn number(payload: &[u8]) -> Option<u16> {
+    payload.try_into().ok().map(u16::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn flow() -> Flow {
+        let end = |text: &str| text.parse().unwrap();
+        Flow {
+            id: 0xfeed_beef,
+            zone: 7,
+            protocol: 6,
+            original: Tuple { source: end("[fd00::2]:4000"), destination: end("[fd00:96::10]:53") },
+            reply: Tuple { source: end("[fd00::3]:5353"), destination: end("[fd00::2]:4000") },
+            status: Status::SEEN_REPLY | Status::DESTINATION_NAT,
+            tcp_state: Some(TcpState::Established),
+        }
+    }
+
+    fn told(flow: &Flow) -> Vec<u8> {
+        let mut payload = delete(flow).payload;
+        let mut writer = Writer(&mut payload);
+        writer.nest(CTA_TUPLE_REPLY, |tuple| write_tuple(tuple, flow.protocol, &flow.reply));
+        writer.u32(CTA_STATUS, flow.status.0);
+        writer.nest(CTA_PROTOINFO, |info| {
+            info.nest(CTA_PROTOINFO_TCP, |tcp| tcp.u8(CTA_PROTOINFO_TCP_STATE, 3));
+        });
+        payload
+    }
+
+    fn read_all(payload: &[u8]) -> (Result<()>, Vec<Flow>) {
+        let mut flows = Vec::new();
+        let frame = Frame { kind: SUBSYSTEM << 8, flags: 0, sequence: 1, payload };
+        let result = reader(&Filter::default(), |flow| flows.push(flow))(frame);
+        (result, flows)
+    }
+
+    #[test]
+    fn a_flow_reads_back_as_it_was_told() {
+        let (result, flows) = read_all(&told(&flow()));
+        assert!(result.is_ok());
+        assert_eq!(flows, [flow()]);
+    }
+
+    #[test]
+    fn a_flow_without_ports_is_passed_over() {
+        let mut payload = header(Family::Ip);
+        Writer(&mut payload).nest(CTA_TUPLE_ORIG, |tuple| {
+            tuple.nest(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, 1));
+        });
+        let (result, flows) = read_all(&payload);
+        assert!(result.is_ok() && flows.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error_and_never_a_panic(cut in 0usize..200, at in 0usize..200, byte: u8) {
+            let mut payload = told(&flow());
+            let length = payload.len();
+            payload[at % length] = byte;
+            payload.truncate(cut.max(1));
+            let _ = read_all(&payload);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The conntrack client against the real kernel, in a namespace made for each test, with the `conntrack` program as the
+//! judge. Runs as root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+
+use weft_netlink::conntrack::{Client, Filter, Flow, Status, TcpState, Tuple};
+use weft_netlink::netns::Namespace;
+use weft_netlink::nft::Family;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const RULES: &str = "
+    table ip t {
+        chain c {
+            type nat hook output priority -100;
+            ip daddr 10.96.0.10 meta l4proto { tcp, udp } dnat to 10.244.1.2
+        }
+    }
+    table ip6 t {
+        chain c {
+            type nat hook output priority -100;
+            ip6 daddr fd00:96::10 meta l4proto { tcp, udp } dnat to fd00:244::2
+        }
+    }";
+
+/// A machine that reaches itself at an address of its own, and at one that is translated to it.
+struct Machine(Namespace);
+
+impl Machine {
+    fn new() -> Machine {
+        let machine = Machine(Namespace::temporary().unwrap());
+        for arguments in [
+            "link set lo up",
+            "address add 10.244.1.2/32 dev lo",
+            "address add fd00:244::2/128 dev lo nodad",
+            "route add 10.96.0.0/16 dev lo",
+            "route add fd00:96::/64 dev lo",
+        ] {
+            machine.run("ip", &arguments.split(' ').collect::<Vec<_>>());
+        }
+        machine.run("nft", &[RULES]);
+        machine
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.0.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn client(&self) -> Client {
+        self.0.run(Client::open).unwrap().unwrap()
+    }
+
+    /// What `conntrack` lists of a family, a line each.
+    fn judge(&self, family: Family) -> Vec<String> {
+        let family = if family == Family::Ip { "ipv4" } else { "ipv6" };
+        self.run("conntrack", &["-L", "-f", family]).lines().map(str::to_owned).collect()
+    }
+
+    /// A socket that has sent a datagram there.
+    fn sent(&self, from: IpAddr, to: SocketAddr) -> UdpSocket {
+        let socket = self.0.run(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
+        socket.send_to(b"?", to).unwrap();
+        socket
+    }
+}
+
+fn own(family: Family) -> IpAddr {
+    match family {
+        Family::Ip => "10.244.1.2".parse().unwrap(),
+        Family::Ip6 => "fd00:244::2".parse().unwrap(),
+    }
+}
+
+fn virtual_ip(family: Family) -> IpAddr {
+    match family {
+        Family::Ip => "10.96.0.10".parse().unwrap(),
+        Family::Ip6 => "fd00:96::10".parse().unwrap(),
+    }
+}
+
+/// The flow as a line of the judge has it.
+fn line(flow: &Flow) -> String {
+    let direction = |Tuple { source, destination }: Tuple| {
+        let (from, to) = (source.ip(), destination.ip());
+        format!("src={from} dst={to} sport={} dport={}", source.port(), destination.port())
+    };
+    direction(flow.original)
+}
+
+/// The flow's line among those of the judge, which must be there.
+fn find<'a>(flow: &Flow, lines: &'a [String]) -> &'a str {
+    let found = lines.iter().find(|text| text.contains(&line(flow)));
+    found.unwrap_or_else(|| panic!("{flow} is not in {lines:#?}"))
+}
+
+#[test]
+fn flows_are_read_as_conntrack_lists_them() {
+    let machine = Machine::new();
+    for family in Family::BOTH {
+        let (own, vip) = (own(family), virtual_ip(family));
+        let server = machine.0.run(|| UdpSocket::bind((own, 53))).unwrap().unwrap();
+        let listener = machine.0.run(|| TcpListener::bind((own, 53))).unwrap().unwrap();
+        let asking = machine.sent(own, (vip, 53).into());
+        let (_, asker) = server.recv_from(&mut [0; 8]).unwrap();
+        server.send_to(b"!", asker).unwrap();
+        asking.recv_from(&mut [0; 8]).unwrap();
+        let mut stream = machine.0.run(|| TcpStream::connect((vip, 53))).unwrap().unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        stream.write_all(b"?").unwrap();
+        accepted.read_exact(&mut [0; 1]).unwrap();
+
+        let flows = machine.client().flows(family, &Filter::default()).unwrap();
+        let lines = machine.judge(family);
+        assert_eq!(flows.len(), 2, "{flows:?}");
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        for flow in &flows {
+            let text = find(flow, &lines);
+            assert_eq!((flow.original.destination, flow.reply.source), ((vip, 53).into(), (own, 53).into()));
+            assert!(flow.status.contains(Status::SEEN_REPLY | Status::DESTINATION_NAT), "{flow:?}");
+            assert!(!flow.status.contains(Status::SOURCE_NAT), "{flow:?}");
+            assert_eq!(text.starts_with("tcp"), flow.protocol == TCP);
+            assert_eq!(flow.tcp_state, (flow.protocol == TCP).then_some(TcpState::Established));
+            assert_eq!(text.contains("ESTABLISHED"), flow.tcp_state.is_some());
+        }
+    }
+}
+
+#[test]
+fn a_filter_leaves_out_other_protocols_and_what_is_not_translated() {
+    let machine = Machine::new();
+    for family in Family::BOTH {
+        let (own, vip) = (own(family), virtual_ip(family));
+        let _listener = machine.0.run(|| TcpListener::bind((own, 53))).unwrap().unwrap();
+        let _stream = machine.0.run(|| TcpStream::connect((vip, 53))).unwrap().unwrap();
+        let _direct = machine.sent(own, (own, 5300).into());
+        let _translated = machine.sent(own, (vip, 5301).into());
+        let mut client = machine.client();
+        let mut seen = |protocol, status| {
+            let flows = client.flows(family, &Filter { protocol, status }).unwrap();
+            let mut seen: Vec<_> =
+                flows.iter().map(|flow| (flow.protocol, flow.original.destination.port())).collect();
+            seen.sort();
+            seen
+        };
+        assert_eq!(seen(None, Status::default()), [(TCP, 53), (UDP, 5300), (UDP, 5301)]);
+        assert_eq!(seen(Some(UDP), Status::default()), [(UDP, 5300), (UDP, 5301)]);
+        assert_eq!(seen(Some(UDP), Status::DESTINATION_NAT), [(UDP, 5301)]);
+        assert_eq!(seen(None, Status::DESTINATION_NAT), [(TCP, 53), (UDP, 5301)]);
+    }
+}
+
+#[test]
+fn a_deleted_flow_is_gone_and_no_other_is() {
+    let machine = Machine::new();
+    for family in Family::BOTH {
+        let (own, vip) = (own(family), virtual_ip(family));
+        let _sockets = [5300, 5301].map(|port| machine.sent(own, (vip, port).into()));
+        let mut client = machine.client();
+        let flows = client.flows(family, &Filter::default()).unwrap();
+        let (gone, stays): (Vec<_>, Vec<_>) =
+            flows.into_iter().partition(|flow| flow.original.destination.port() == 5300);
+        assert_eq!(client.delete(&gone).unwrap(), 1);
+        let lines = machine.judge(family);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        find(&stays[0], &lines);
+
+        assert_eq!(client.delete(&gone).unwrap(), 0, "a second time");
+    }
+}
+
+#[test]
+fn thousands_of_flows_are_deleted_in_one_call() {
+    let machine = Machine::new();
+    let (own, vip) = (own(Family::Ip), virtual_ip(Family::Ip));
+    let socket = machine.sent(own, (vip, 20000).into());
+    for port in 20001..23000 {
+        socket.send_to(b"?", (vip, port)).unwrap();
+    }
+    let mut client = machine.client();
+    let flows = client.flows(Family::Ip, &Filter::default()).unwrap();
+    assert_eq!(flows.len(), 3000);
+    assert_eq!(client.delete(&flows).unwrap(), 3000);
+    assert_eq!(machine.judge(Family::Ip).len(), 0);
+    assert_eq!(client.delete(&flows).unwrap(), 0, "all are refused");
+    assert_eq!(client.flows(Family::Ip, &Filter::default()).unwrap(), []);
+}
