@@ -1,0 +1,67 @@
+//! The rules by which a connection gets this node's address as its source.
+
+use weft_netlink::nft::{Family, Is, Rule, Selector, Statement, Value};
+use weft_types::Protocol;
+
+use super::{SetName, from_outside, nodeport_destinations};
+use crate::config::Config;
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// Connections that must come back through this node get its address as their source. They are told by what they were
+/// sent to first, which conntrack knows; no mark on the packet is needed.
+pub(super) fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
+    let hairpin = vec![Selector::Saddr(family), Selector::Daddr(family)];
+    let mut rules = vec![
+        Rule::new([
+            Statement::Lookup(hairpin, Is::Equal, SetName::Hairpins.name().into()),
+            Statement::Masquerade,
+        ])
+        .comment("an endpoint that reached itself"),
+    ];
+    for protocol in PROTOCOLS {
+        rules.extend(external_masquerading(config, family, protocol));
+    }
+    rules.extend(cluster_ip_masquerading(config, family));
+    rules
+}
+
+/// The rules for NodePorts and external addresses. nft can print a port only where the protocol is fixed.
+fn external_masquerading(config: &Config, family: Family, protocol: Protocol) -> Vec<Rule> {
+    let is_protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol.number()));
+    let port = vec![Selector::L4Proto, Selector::OriginalDport];
+    let frontend = [&[Selector::OriginalDaddr(family)], &port[..]].concat();
+    let rule = |destination: &[Statement], key: &[Selector], set: SetName| {
+        let (own, comment) = match set {
+            SetName::ExternalMasqueradeOwn => (true, "external address, from this node"),
+            SetName::NodePortMasqueradeOwn => (true, "NodePort, from this node"),
+            SetName::NodePortMasquerade => (false, "NodePort"),
+            _ => (false, "external address"),
+        };
+        let mut statements = vec![is_protocol.clone()];
+        statements.extend(own.then_some(Statement::FromLocal));
+        statements.extend_from_slice(destination);
+        statements.push(Statement::Lookup(key.to_vec(), Is::Equal, set.name().into()));
+        statements.push(Statement::Masquerade);
+        Rule::new(statements).comment(comment)
+    };
+    let external = [SetName::ExternalMasquerade, SetName::ExternalMasqueradeOwn];
+    let mut rules = external.map(|set| rule(&[], &frontend, set)).to_vec();
+    for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
+        let sets = [SetName::NodePortMasquerade, SetName::NodePortMasqueradeOwn];
+        rules.extend(sets.map(|set| rule(&destination, &port, set)));
+    }
+    rules
+}
+
+/// Traffic to a ClusterIP from outside of the pod network, where that is known.
+fn cluster_ip_masquerading(config: &Config, family: Family) -> Option<Rule> {
+    let mut statements = from_outside(config, family);
+    if statements.is_empty() {
+        return None;
+    }
+    let cluster_ip = vec![Selector::OriginalDaddr(family)];
+    statements.push(Statement::Lookup(cluster_ip, Is::Equal, SetName::ClusterIps.name().into()));
+    statements.push(Statement::Masquerade);
+    Some(Rule::new(statements).comment("ClusterIP from outside of the pod network"))
+}

@@ -1,0 +1,155 @@
+//! The sets and maps of each table: what they are called and how they are declared. What is in them is in
+//! `elements.rs`.
+
+use weft_netlink::nft::{DataType, Declaration, Family, SetKind};
+
+use super::TABLE;
+
+/// The sets and maps of each table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetName {
+    /// Frontend and slot to endpoint.
+    Endpoints,
+    /// NodePort and slot to endpoint.
+    NodePortEndpoints,
+    /// Frontend under an external policy Local and slot to endpoint of this node.
+    LocalEndpoints,
+    /// NodePort under an external policy Local and slot to endpoint of this node.
+    LocalNodePortEndpoints,
+    /// Pairs of an endpoint's address with itself.
+    Hairpins,
+    /// The ClusterIPs.
+    ClusterIps,
+    /// The node's addresses that serve NodePorts.
+    NodePortAddresses,
+    /// NodePorts whose connections are masqueraded.
+    NodePortMasquerade,
+    /// NodePorts of which only the node's own connections are masqueraded.
+    NodePortMasqueradeOwn,
+    /// External frontends whose connections are masqueraded.
+    ExternalMasquerade,
+    /// External frontends of which only the node's own connections are masqueraded.
+    ExternalMasqueradeOwn,
+    /// Frontend to chain.
+    Frontends,
+    /// NodePort to chain.
+    NodePorts,
+    /// Frontend under an external policy Local to chain.
+    LocalFrontends,
+    /// NodePort under an external policy Local to chain.
+    LocalNodePorts,
+}
+
+impl SetName {
+    /// All of them: what leads to endpoints comes behind the endpoints.
+    pub const ALL: [SetName; 15] = [
+        SetName::Endpoints,
+        SetName::NodePortEndpoints,
+        SetName::LocalEndpoints,
+        SetName::LocalNodePortEndpoints,
+        SetName::Hairpins,
+        SetName::ClusterIps,
+        SetName::NodePortAddresses,
+        SetName::NodePortMasquerade,
+        SetName::NodePortMasqueradeOwn,
+        SetName::ExternalMasquerade,
+        SetName::ExternalMasqueradeOwn,
+        SetName::Frontends,
+        SetName::NodePorts,
+        SetName::LocalFrontends,
+        SetName::LocalNodePorts,
+    ];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            SetName::Endpoints => "endpoints",
+            SetName::NodePortEndpoints => "nodeport-endpoints",
+            SetName::Hairpins => "hairpins",
+            SetName::ClusterIps => "cluster-ips",
+            SetName::NodePortAddresses => "nodeport-addresses",
+            SetName::NodePortMasquerade => "nodeport-masquerade",
+            SetName::Frontends => "frontends",
+            SetName::NodePorts => "nodeports",
+            SetName::LocalEndpoints => "local-endpoints",
+            SetName::LocalNodePortEndpoints => "local-nodeport-endpoints",
+            SetName::NodePortMasqueradeOwn => "nodeport-masquerade-own",
+            SetName::ExternalMasquerade => "external-masquerade",
+            SetName::ExternalMasqueradeOwn => "external-masquerade-own",
+            SetName::LocalFrontends => "local-frontends",
+            SetName::LocalNodePorts => "local-nodeports",
+        }
+    }
+
+    fn comment(self) -> &'static str {
+        match self {
+            SetName::Endpoints => "Service address . protocol . port . slot : endpoint",
+            SetName::NodePortEndpoints => "protocol . NodePort . slot : endpoint",
+            SetName::Hairpins => "endpoints of this node that reach themselves through a Service",
+            SetName::ClusterIps => "ClusterIPs of all Services",
+            SetName::NodePortAddresses => "addresses of this node that serve NodePorts",
+            SetName::NodePortMasquerade => "NodePorts whose connections get this node's address as source",
+            SetName::Frontends => "Service address . protocol . port : choice among its endpoints",
+            SetName::NodePorts => "protocol . NodePort : choice among its endpoints",
+            SetName::LocalEndpoints => "external address . protocol . port . slot : endpoint of this node",
+            SetName::LocalNodePortEndpoints => "protocol . NodePort . slot : endpoint of this node",
+            SetName::NodePortMasqueradeOwn => {
+                "NodePorts of which only this node's own connections get its address"
+            }
+            SetName::ExternalMasquerade => {
+                "external frontends whose connections get this node's address as source"
+            }
+            SetName::ExternalMasqueradeOwn => {
+                "external frontends of which only this node's own connections get its address"
+            }
+            SetName::LocalFrontends => "external address . protocol . port : choice for clients from outside",
+            SetName::LocalNodePorts => "protocol . NodePort : choice for clients from outside",
+        }
+    }
+
+    fn key(self, address: DataType) -> Vec<DataType> {
+        use DataType::{InetProto, InetService, Integer};
+        match self {
+            SetName::Endpoints | SetName::LocalEndpoints => vec![address, InetProto, InetService, Integer],
+            SetName::NodePortEndpoints | SetName::LocalNodePortEndpoints => {
+                vec![InetProto, InetService, Integer]
+            }
+            SetName::Hairpins => vec![address, address],
+            SetName::ClusterIps | SetName::NodePortAddresses => vec![address],
+            SetName::NodePortMasquerade
+            | SetName::NodePortMasqueradeOwn
+            | SetName::NodePorts
+            | SetName::LocalNodePorts => vec![InetProto, InetService],
+            SetName::ExternalMasquerade
+            | SetName::ExternalMasqueradeOwn
+            | SetName::Frontends
+            | SetName::LocalFrontends => vec![address, InetProto, InetService],
+        }
+    }
+
+    fn kind(self, address: DataType) -> SetKind {
+        match self {
+            SetName::Endpoints
+            | SetName::NodePortEndpoints
+            | SetName::LocalEndpoints
+            | SetName::LocalNodePortEndpoints => SetKind::DataMap(vec![address, DataType::InetService]),
+            SetName::Frontends | SetName::NodePorts | SetName::LocalFrontends | SetName::LocalNodePorts => {
+                SetKind::VerdictMap
+            }
+            _ => SetKind::Set,
+        }
+    }
+
+    /// How it is declared in the table of that family.
+    pub fn declaration(self, family: Family) -> Declaration {
+        let address = family.address_type();
+        Declaration {
+            family,
+            table: TABLE.into(),
+            name: self.name().into(),
+            key: self.key(address),
+            kind: self.kind(address),
+            comment: Some(self.comment()),
+        }
+    }
+}
