@@ -2,10 +2,12 @@
 //! decided here.
 
 mod address;
+mod fdb;
 mod link;
 mod mac;
 mod neighbour;
 mod path;
+mod vxlan;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -14,10 +16,12 @@ use std::net::IpAddr;
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
 pub use address::Address;
+pub use fdb::FdbEntry;
 pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfilter};
 pub use mac::{InvalidMac, Mac};
 pub use neighbour::Neighbour;
 pub use path::{Path, PathFilter};
+pub use vxlan::{Tunnel, Vxlan};
 
 /// A blocking rtnetlink client for one network namespace: the one in which it was opened.
 #[derive(Debug)]

@@ -246,7 +246,7 @@ impl Link {
     }
 }
 
-fn named(name: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkAttribute> {
+pub(super) fn named(name: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkAttribute> {
     let mut attributes = vec![LinkAttribute::IfName(name.to_owned())];
     attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(mtu.map(LinkAttribute::Mtu));

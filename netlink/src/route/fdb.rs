@@ -1,0 +1,85 @@
+//! The forwarding database of a VXLAN device: behind which remote an Ethernet address is (`bridge fdb`).
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Mac, Route};
+use crate::Result;
+
+/// An entry: frames for that address are sent to that remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbEntry {
+    /// The index of the VXLAN device.
+    pub link: u32,
+    /// The Ethernet address.
+    pub mac: Mac,
+    /// The remote's address.
+    pub remote: IpAddr,
+}
+
+impl Route {
+    /// The entries of one VXLAN device.
+    pub fn fdb(&mut self, link: u32) -> Result<Vec<FdbEntry>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = link;
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetNeighbour(message))
+            .map_err(|error| error.during(format!("list the forwarding database of link #{link}")))?;
+        Ok(answers.iter().filter_map(entry).filter(|entry| entry.link == link).collect())
+    }
+
+    /// Adds a permanent entry, or puts it in the place of the one for the same Ethernet address.
+    pub fn replace_fdb(&mut self, entry: FdbEntry) -> Result<()> {
+        let mut message = encode(entry);
+        message.header.state = NeighbourState::Permanent;
+        self.ask(&RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).map_err(|error| {
+            error.during(format!("set {} behind {} on link #{}", entry.mac, entry.remote, entry.link))
+        })
+    }
+
+    /// Deletes an entry.
+    ///
+    /// # Errors
+    /// [`crate::Error::is_missing`] where there is none.
+    pub fn delete_fdb(&mut self, entry: FdbEntry) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::DelNeighbour(encode(entry)), 0).map_err(|error| {
+            error.during(format!("delete {} behind {} on link #{}", entry.mac, entry.remote, entry.link))
+        })
+    }
+}
+
+fn encode(entry: FdbEntry) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = entry.link;
+    // The device's own database, not that of a bridge that it may be a port of.
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()));
+    message.attributes.push(NeighbourAttribute::Destination(entry.remote.into()));
+    message
+}
+
+fn entry(message: &RouteNetlinkMessage) -> Option<FdbEntry> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let (mut mac, mut remote) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            // The message is about Ethernet addresses, so the library leaves this one as bytes.
+            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => remote = address(bytes),
+            _ => {}
+        }
+    }
+    Some(FdbEntry { link: message.header.ifindex, mac: mac?, remote: remote? })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
