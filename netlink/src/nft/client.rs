@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::attribute::{Attributes, Writer};
-use super::encode::{Encoded, FIRST_SEQUENCE, RULE_DIGEST, SUBSYSTEM, generic_header, message};
+use super::encode::{Encoded, FIRST_SEQUENCE, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message};
 use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
+use super::owned::Owned;
 use super::rule::Verdict;
-use super::set::{Data, Element};
+use super::set::{Data, Declaration, Element};
 use super::shape::Shape;
+use super::table::Table;
 use super::transaction::{TableKey, Transaction};
 use super::value::{Family, Name, Tuple};
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
@@ -56,6 +58,33 @@ impl Client {
             }
         }
         Err(Error::DumpInterrupted { attempts: OBSERVE_ATTEMPTS })
+    }
+
+    /// The elements of a set with their owners; none where the set or its table does not exist.
+    pub fn owned(&mut self, set: &Declaration) -> Result<Vec<Owned>> {
+        let lists = self.dump(message::GET_ELEMENTS, set.family, Some(&set.table), Some(&set.name), |list| {
+            list.nested(3).map(|(_, element)| Owned::parse(&Attributes(element))).collect::<Option<Vec<_>>>()
+        });
+        match lists {
+            Ok(lists) => Ok(lists.into_iter().flatten().collect()),
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            Err(error) => Err(error.during(format!("read {} {}", set.noun(), set.path()))),
+        }
+    }
+
+    /// Whether the kernel has the rules of a table, as far as their digests tell. Cheaper than an observation.
+    pub fn has_rules(&mut self, table: &Table) -> Result<bool> {
+        let found = self.dump(message::GET_RULE, table.family, Some(&table.name), None, parse_rule).map_err(
+            |error| error.during(format!("read the rules of table {} {}", table.family, table.name)),
+        )?;
+        let planned = table
+            .chains
+            .iter()
+            .flat_map(|(name, chain)| chain.rules.iter().map(move |rule| (name.clone(), Some(digest(rule)))));
+        let mut found: Vec<_> = found.into_iter().map(|(_, chain, digest)| (chain, digest)).collect();
+        // Within a chain they stay in order.
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(planned.eq(found))
     }
 
     /// Applies a transaction, whole or not at all. An empty one does not reach the kernel.

@@ -5,6 +5,7 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST}
 
 use super::attribute::Writer;
 use super::expression::{self, DATA_VALUE, DATA_VERDICT};
+use super::owned::{self, Owned};
 use super::rule::Rule;
 use super::set::{Data, Declaration, Element};
 use super::shape::{Shape, put};
@@ -19,7 +20,7 @@ pub(super) const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// How many bytes of elements go into one message. Their list is one attribute, whose length has 16 bits.
-const ELEMENTS_PER_MESSAGE: usize = 60_000;
+pub(super) const ELEMENTS_PER_MESSAGE: usize = 60_000;
 
 /// `NFT_MSG_*`
 pub(super) mod message {
@@ -109,6 +110,10 @@ impl Encoded {
                 self.elements(index, NEW_ELEMENTS, NLM_F_CREATE, set, elements);
             }
             Change::DeleteElements(set, elements) => self.elements(index, DEL_ELEMENTS, 0, set, elements),
+            Change::AddOwned(set, elements) => {
+                self.owned(index, NEW_ELEMENTS, NLM_F_CREATE | NLM_F_EXCL, set, elements);
+            }
+            Change::DeleteOwned(set, elements) => self.owned(index, DEL_ELEMENTS, 0, set, elements),
         }
     }
 
@@ -119,6 +124,17 @@ impl Encoded {
             self.push(index, kind, flags, &table, |writer| {
                 writer.string(2, &set.name);
                 writer.nest(3, |writer| rest = encode_elements(rest, writer));
+            });
+        }
+    }
+
+    fn owned(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Owned]) {
+        let table = table_of(set);
+        let mut rest = elements;
+        while !rest.is_empty() {
+            self.push(index, kind, flags, &table, |writer| {
+                writer.string(2, &set.name);
+                writer.nest(3, |writer| rest = owned::encode(rest, writer));
             });
         }
     }

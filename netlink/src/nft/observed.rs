@@ -117,6 +117,16 @@ impl Observed {
             }
             Change::DeleteSet(table, name) => drop(self.tables.get_mut(table)?.sets.remove(name)?),
             Change::AddElements(set, elements) => add(self.elements(set)?, elements)?,
+            Change::AddOwned(set, elements) => {
+                let held = self.elements(set)?;
+                for element in elements {
+                    insert_new(held, element.key.clone(), element.data.clone())?;
+                }
+            }
+            Change::DeleteOwned(set, elements) => {
+                let held = self.elements(set)?;
+                elements.iter().try_for_each(|element| held.remove(&element.key).map(drop))?;
+            }
             Change::DeleteElements(set, elements) => {
                 let held = self.elements(set)?;
                 elements.iter().try_for_each(|(key, _)| held.remove(key).map(drop))?;
@@ -135,7 +145,7 @@ impl Observed {
     }
 }
 
-fn insert_new<T>(map: &mut BTreeMap<Name, T>, name: Name, value: T) -> Option<()> {
+fn insert_new<K: Ord, T>(map: &mut BTreeMap<K, T>, name: K, value: T) -> Option<()> {
     match map.entry(name) {
         Entry::Vacant(vacant) => {
             vacant.insert(value);

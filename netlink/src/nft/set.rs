@@ -33,6 +33,10 @@ pub enum SetKind {
     VerdictMap,
     /// Values of these types.
     DataMap(Vec<DataType>),
+    /// Nothing; a key is a range in each of its several fields.
+    RangeSet,
+    /// Values of these types; a key is a range in each of its several fields.
+    RangeMap(Vec<DataType>),
 }
 
 /// What a map holds for one key.
@@ -67,17 +71,22 @@ impl Declaration {
     /// `set` or `map`.
     pub(super) fn noun(&self) -> &'static str {
         match self.kind {
-            SetKind::Set => "set",
-            SetKind::VerdictMap | SetKind::DataMap(_) => "map",
+            SetKind::Set | SetKind::RangeSet => "set",
+            SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) => "map",
         }
     }
 
     /// The types of its data, where it has data of types.
     pub(super) fn data_types(&self) -> &[DataType] {
         match &self.kind {
-            SetKind::DataMap(types) => types,
-            SetKind::Set | SetKind::VerdictMap => &[],
+            SetKind::DataMap(types) | SetKind::RangeMap(types) => types,
+            SetKind::Set | SetKind::VerdictMap | SetKind::RangeSet => &[],
         }
+    }
+
+    /// Whether its keys are ranges.
+    pub(super) fn has_ranges(&self) -> bool {
+        matches!(self.kind, SetKind::RangeSet | SetKind::RangeMap(_))
     }
 
     /// Whether it must be declared by `typeof`, for want of a name of one of its types.
@@ -95,14 +104,17 @@ impl Declaration {
         write!(f, "{begin}{} ", if is_typeof { "typeof" } else { "type" })?;
         concatenation(f, names(&self.key))?;
         match &self.kind {
-            SetKind::Set => {}
+            SetKind::Set | SetKind::RangeSet => {}
             SetKind::VerdictMap => f.write_str(" : verdict")?,
-            SetKind::DataMap(types) => {
+            SetKind::DataMap(types) | SetKind::RangeMap(types) => {
                 f.write_str(" : ")?;
                 concatenation(f, names(types))?;
             }
         }
         f.write_str(end)?;
+        if self.has_ranges() {
+            write!(f, "{begin}flags interval{end}")?;
+        }
         match self.comment {
             Some(comment) => write!(f, "{begin}comment \"{comment}\"{end}"),
             None => Ok(()),
@@ -134,7 +146,7 @@ fn typeof_name(kind: DataType) -> &'static str {
     }
 }
 
-fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple, types: &[DataType]) -> fmt::Result {
+pub(super) fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple, types: &[DataType]) -> fmt::Result {
     match tuple.values(types) {
         Some(values) => concatenation(f, values),
         // Only a key that was made for another set is too short.

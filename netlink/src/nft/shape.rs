@@ -10,6 +10,8 @@ use super::value::{DataType, tuple_len};
 
 /// `NFT_SET_MAP`
 const FLAG_MAP: u32 = 1 << 3;
+/// `NFT_SET_INTERVAL`, `NFT_SET_CONCAT`: keys are ranges, in each of several fields.
+const FLAGS_RANGES: u32 = 1 << 2 | 1 << 7;
 /// `NFT_DATA_VERDICT`: the data type of a verdict map.
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 /// The length of a verdict in a register.
@@ -24,6 +26,7 @@ mod attribute {
     pub(super) const KEY_LEN: u16 = 5;
     pub(super) const DATA_TYPE: u16 = 6;
     pub(super) const DATA_LEN: u16 = 7;
+    pub(super) const DESCRIPTION: u16 = 9;
     pub(super) const USERDATA: u16 = 13;
 }
 
@@ -43,6 +46,8 @@ pub struct Shape {
     key_type: u32,
     key_len: u32,
     data: Option<(u32, u32)>,
+    /// The length of each field, where keys are ranges.
+    fields: Vec<u32>,
     userdata: Vec<u8>,
 }
 
@@ -50,15 +55,20 @@ impl Shape {
     /// The shape of a planned set.
     pub(super) fn of(declaration: &Declaration) -> Shape {
         let data = match &declaration.kind {
-            SetKind::Set => None,
+            SetKind::Set | SetKind::RangeSet => None,
             SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
-            SetKind::DataMap(types) => Some((type_number(types), tuple_len(types) as u32)),
+            SetKind::DataMap(types) | SetKind::RangeMap(types) => {
+                Some((type_number(types), tuple_len(types) as u32))
+            }
         };
+        let ranges = declaration.has_ranges();
+        let fields = declaration.key.iter().filter(|_| ranges).map(|kind| kind.len() as u32);
         Shape {
-            flags: if data.is_some() { FLAG_MAP } else { 0 },
+            flags: if data.is_some() { FLAG_MAP } else { 0 } | if ranges { FLAGS_RANGES } else { 0 },
             key_type: type_number(&declaration.key),
             key_len: tuple_len(&declaration.key) as u32,
             data,
+            fields: fields.collect(),
             userdata: userdata(declaration),
         }
     }
@@ -71,6 +81,7 @@ impl Shape {
             key_type: number(attribute::KEY_TYPE),
             key_len: number(attribute::KEY_LEN),
             data: attributes.u32(attribute::DATA_TYPE).map(|kind| (kind, number(attribute::DATA_LEN))),
+            fields: read_fields(&attributes.nested(attribute::DESCRIPTION)),
             userdata: attributes.get(attribute::USERDATA).unwrap_or_default().to_vec(),
         }
     }
@@ -84,8 +95,22 @@ impl Shape {
             writer.u32(attribute::DATA_TYPE, kind);
             writer.u32(attribute::DATA_LEN, length);
         }
+        if !self.fields.is_empty() {
+            // NFTA_SET_DESC_CONCAT, NFTA_LIST_ELEM, NFTA_SET_FIELD_LEN
+            writer.nest(attribute::DESCRIPTION, |writer| {
+                writer.nest(2, |writer| {
+                    for length in &self.fields {
+                        writer.nest(1, |writer| writer.u32(1, *length));
+                    }
+                });
+            });
+        }
         writer.bytes(attribute::USERDATA, &self.userdata);
     }
+}
+
+fn read_fields(description: &Attributes<'_>) -> Vec<u32> {
+    description.nested(2).filter_map(|(_, field)| Attributes(field).u32(1)).collect()
 }
 
 fn type_number(types: &[DataType]) -> u32 {
@@ -105,7 +130,7 @@ fn userdata(declaration: &Declaration) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_number(&mut bytes, userdata::KEY_BYTE_ORDER, byte_order(&declaration.key));
     let data_types = declaration.data_types();
-    if declaration.kind != SetKind::Set {
+    if !matches!(declaration.kind, SetKind::Set | SetKind::RangeSet) {
         put_number(&mut bytes, userdata::DATA_BYTE_ORDER, byte_order(data_types));
     }
     if declaration.is_typeof() {

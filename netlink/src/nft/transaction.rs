@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::owned::Owned;
 use super::rule::Rule;
 use super::set::{Declaration, Element};
 use super::table::{Base, Table};
@@ -34,6 +35,10 @@ pub enum Change {
     AddElements(Arc<Declaration>, Vec<Element>),
     /// Deletes elements, all of which must be there.
     DeleteElements(Arc<Declaration>, Vec<Element>),
+    /// Adds elements with their owners, none of which may be there.
+    AddOwned(Arc<Declaration>, Vec<Owned>),
+    /// Deletes elements by their keys, all of which must be there.
+    DeleteOwned(Arc<Declaration>, Vec<Owned>),
 }
 
 /// Changes that the kernel applies all together or not at all. Prints as commands that `nft -f` accepts.
@@ -81,6 +86,20 @@ impl Transaction {
         }
     }
 
+    /// Adds elements with their owners, if there are any.
+    pub fn add_owned(&mut self, set: &Arc<Declaration>, elements: Vec<Owned>) {
+        if !elements.is_empty() {
+            self.changes.push(Change::AddOwned(set.clone(), elements));
+        }
+    }
+
+    /// Deletes elements by their keys, if there are any.
+    pub fn delete_owned(&mut self, set: &Arc<Declaration>, elements: Vec<Owned>) {
+        if !elements.is_empty() {
+            self.changes.push(Change::DeleteOwned(set.clone(), elements));
+        }
+    }
+
     /// Deletes elements, if there are any.
     pub fn delete_elements(&mut self, set: &Arc<Declaration>, elements: Vec<Element>) {
         if !elements.is_empty() {
@@ -97,6 +116,12 @@ impl Change {
                 format!("add {} element(s) to {} {}", elements.len(), set.noun(), set.path())
             }
             Change::DeleteElements(set, elements) => {
+                format!("delete {} element(s) of {} {}", elements.len(), set.noun(), set.path())
+            }
+            Change::AddOwned(set, elements) => {
+                format!("add {} element(s) to {} {}", elements.len(), set.noun(), set.path())
+            }
+            Change::DeleteOwned(set, elements) => {
                 format!("delete {} element(s) of {} {}", elements.len(), set.noun(), set.path())
             }
             other => other.to_string(),
@@ -132,6 +157,8 @@ impl fmt::Display for Change {
             Change::DeleteSet((family, table), name) => write!(f, "delete set {family} {table} {name}"),
             Change::AddElements(set, elements) => write_elements(f, "add", set, elements),
             Change::DeleteElements(set, elements) => write_elements(f, "delete", set, elements),
+            Change::AddOwned(set, elements) => write_owned(f, "add", set, elements),
+            Change::DeleteOwned(set, elements) => write_owned(f, "delete", set, elements),
         }
     }
 }
@@ -146,6 +173,15 @@ fn write_elements(
     for (index, (key, data)) in elements.iter().enumerate() {
         f.write_str(if index == 0 { " " } else { ", " })?;
         set.write_element(f, key, data)?;
+    }
+    f.write_str(" }")
+}
+
+fn write_owned(f: &mut fmt::Formatter<'_>, verb: &str, set: &Declaration, elements: &[Owned]) -> fmt::Result {
+    write!(f, "{verb} element {} {{", set.path())?;
+    for (index, element) in elements.iter().enumerate() {
+        f.write_str(if index == 0 { " " } else { ", " })?;
+        element.write(f, set)?;
     }
     f.write_str(" }")
 }
