@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::addressing::IpFamily;
 use crate::client::ClientCommand;
 use crate::echo::EchoArgs;
 use crate::lab::check_nodes;
@@ -42,22 +43,33 @@ pub struct LabArgs {
     pub bin_dir: Option<PathBuf>,
 }
 
+/// What a lab is made of.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many nodes
+    #[arg(long, default_value = "3", value_parser = check_nodes)]
+    pub nodes: u8,
+    /// The families of addresses of nodes, pods and Services
+    #[arg(long, value_enum, default_value = "dual")]
+    pub ip_family: IpFamily,
+}
+
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Start a lab in the background
     Up {
-        /// How many nodes
-        #[arg(long, default_value = "3", value_parser = check_nodes)]
-        nodes: u8,
+        /// What is to be made
+        #[command(flatten)]
+        shape: Shape,
     },
     /// Remove a lab with all its processes, namespaces and files
     Down,
     /// Start a lab, deploy a three-tier application and check all of its network
     Demo {
-        /// How many nodes
-        #[arg(long, default_value = "3", value_parser = check_nodes)]
-        nodes: u8,
+        /// What is to be made
+        #[command(flatten)]
+        shape: Shape,
         /// Leave the lab running
         #[arg(long)]
         keep: bool,
@@ -94,9 +106,9 @@ pub enum Command {
     /// Hold a lab (what `up` starts in the background)
     #[command(hide = true)]
     Hold {
-        /// How many nodes
-        #[arg(long)]
-        nodes: u8,
+        /// What is to be made
+        #[command(flatten)]
+        shape: Shape,
     },
     /// Run a program in another place
     #[command(hide = true)]
@@ -151,6 +163,16 @@ mod tests {
             let cli = Cli::try_parse_from(["weft-lab"].iter().chain(line)).unwrap();
             assert_eq!(cli.lab.name.to_string(), "weft", "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_lab_has_both_families_unless_told_otherwise() {
+        let family = |line: &[&str]| match Cli::try_parse_from(line).unwrap().command {
+            Command::Up { shape } => shape.ip_family,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(family(&["weft-lab", "up"]), IpFamily::Dual);
+        assert_eq!(family(&["weft-lab", "up", "--ip-family", "ipv6"]), IpFamily::Ipv6);
     }
 
     #[test]

@@ -26,9 +26,9 @@ use crate::{client, echo, kubeconfig};
 pub fn run(cli: Cli) -> Result<()> {
     let here = Here::new(cli.lab)?;
     match cli.command {
-        Command::Up { nodes } => block_on(up::run(&here, nodes)),
+        Command::Up { shape } => block_on(up::run(&here, shape)),
         Command::Down => down::run(&here),
-        Command::Demo { nodes, keep } => block_on(demo::run(&here, nodes, keep)),
+        Command::Demo { shape, keep } => block_on(demo::run(&here, shape, keep)),
         Command::Exec { pod, namespace, command } => block_on(exec::run(&here, &namespace, &pod, &command)),
         Command::Kubectl { arguments } => kubectl::run(&here, &arguments),
         Command::Status => block_on(status::run(&here)),
@@ -36,9 +36,9 @@ pub fn run(cli: Cli) -> Result<()> {
             Some(daemon) => logs::of_daemon(&here, &target, &daemon),
             None => block_on(logs::of_pod(&here, &namespace, &target)),
         },
-        Command::Hold { nodes } => {
+        Command::Hold { shape } => {
             let programs = here.programs()?;
-            Lab { name: here.name, dir: here.dir, nodes, lab_program: here.lab_program, programs }.hold()
+            Lab { name: here.name, dir: here.dir, shape, lab_program: here.lab_program, programs }.hold()
         }
         Command::SandboxExec { sandbox, command } => sandbox.exec(&command),
         Command::Echo(arguments) => block_on(echo::run(arguments)),

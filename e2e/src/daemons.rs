@@ -2,12 +2,13 @@
 //! they end, as a DaemonSet would.
 
 use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::addressing::{CLUSTER_CIDR, GATEWAY};
+use crate::addressing::IpFamily;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::kubelet::PATH;
@@ -19,8 +20,10 @@ use crate::state::{DaemonRecord, NodeDir};
 pub struct Supervisor {
     /// The node's name.
     pub node: String,
-    /// Its address on the underlay.
-    pub address: std::net::Ipv4Addr,
+    /// Its addresses on the underlay.
+    pub addresses: Vec<IpAddr>,
+    /// The families of the lab.
+    pub families: IpFamily,
     /// Its folders.
     pub dir: NodeDir,
     /// Where its processes run.
@@ -62,7 +65,7 @@ impl Supervisor {
         let copy = log.try_clone().map_err(Error::io("open", &path))?;
         let place = self.place.clone().dying_with_me();
         let mut command = place.command(&self.lab_program, self.programs.path(name));
-        command.args(arguments(name, &self.node, self.address, &self.dir));
+        command.args(arguments(name, &self.node, &self.addresses, self.families, &self.dir));
         command.env_clear().env("PATH", PATH).env("NODE_NAME", &self.node);
         command.envs(std::env::vars().filter(|(name, _)| name == "RUST_LOG" || name == "RUST_BACKTRACE"));
         command.stdin(Stdio::null()).stdout(log).stderr(copy);
@@ -96,25 +99,39 @@ async fn keep(supervisor: Arc<Supervisor>, records: Records, position: usize, na
 }
 
 /// A daemon's command line.
-fn arguments(daemon: &str, node: &str, address: std::net::Ipv4Addr, dir: &NodeDir) -> Vec<String> {
+fn arguments(
+    daemon: &str,
+    node: &str,
+    addresses: &[IpAddr],
+    families: IpFamily,
+    dir: &NodeDir,
+) -> Vec<String> {
     let path = |path: PathBuf| path.display().to_string();
     let mut line = vec!["--kubeconfig".to_owned(), path(dir.kubeconfig())];
     let mut flag = |name: &str, value: String| line.extend([name.to_owned(), value]);
     match daemon {
         "weft-agent" => {
             flag("--hostname-override", node.to_owned());
-            flag("--cluster-cidr", CLUSTER_CIDR.to_owned());
+            flag("--cluster-cidr", families.cluster_cidr_flag());
             flag("--cni-conf-dir", path(dir.cni_conf()));
             flag("--cni-bin-dir", path(dir.cni_bin()));
             flag("--cni-data-dir", path(dir.cni_data()));
         }
         "weft-proxy" => {
             flag("--hostname-override", node.to_owned());
-            flag("--cluster-cidr", CLUSTER_CIDR.to_owned());
+            flag("--cluster-cidr", families.cluster_cidr_flag());
         }
         _ => {
-            flag("--listen", format!("{address}:53"));
-            flag("--upstream", GATEWAY.to_string());
+            for &address in addresses {
+                flag("--listen", SocketAddr::new(address, 53).to_string());
+            }
+            for gateway in families.gateways() {
+                flag("--upstream", gateway.to_string());
+            }
+            if families.has_ipv6() {
+                // Takes IPv4 too.
+                flag("--ready-bind-address", "[::]:8181".to_owned());
+            }
         }
     }
     line
@@ -130,13 +147,19 @@ mod tests {
     #[test]
     fn every_daemon_gets_the_node_s_own_folders_and_addresses() {
         let dir = LabDir::new(Path::new("/run/weft-lab"), &"weft".parse().unwrap()).node("node2");
-        let line = |daemon| arguments(daemon, "node2", "172.30.0.12".parse().unwrap(), &dir).join(" ");
+        let line =
+            |daemon| arguments(daemon, "node2", &IpFamily::Dual.node(2), IpFamily::Dual, &dir).join(" ");
         for daemon in DAEMONS {
             let kubeconfig = "--kubeconfig /run/weft-lab/weft/nodes/node2/etc/kubernetes/kubeconfig";
             assert!(line(daemon).starts_with(kubeconfig), "{}", line(daemon));
         }
         assert!(line("weft-agent").contains("--cni-conf-dir /run/weft-lab/weft/nodes/node2/etc/cni/net.d"));
-        assert!(line("weft-proxy").contains("--hostname-override node2 --cluster-cidr 10.244.0.0/16"));
-        assert!(line("weft-dns").ends_with("--listen 172.30.0.12:53 --upstream 172.30.0.1"));
+        assert!(
+            line("weft-proxy")
+                .contains("--hostname-override node2 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56")
+        );
+        let servers =
+            "--listen 172.30.0.12:53 --listen [fd00:30::12]:53 --upstream 172.30.0.1 --upstream fd00:30::1";
+        assert!(line("weft-dns").contains(servers), "{}", line("weft-dns"));
     }
 }

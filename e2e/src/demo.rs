@@ -29,7 +29,7 @@ pub async fn run(client: Client, vantage: Vantage, progress: &ProgressBar) -> Re
     apply(&client).await?;
     let application = ready(&client, progress).await?;
     progress.set_message("waiting until the network knows the application");
-    checks::settle(&vantage, &application, PATIENCE).await?;
+    checks::settle(&client, &vantage, &application, PATIENCE).await?;
     checks::all(&client, &vantage, &application, progress).await
 }
 

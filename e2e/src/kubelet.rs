@@ -12,42 +12,52 @@ mod probe;
 mod registration;
 mod status;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use kube::Client;
 
+use crate::addressing::IpFamily;
 use crate::cni::Runtime;
 use crate::names::LabName;
 use crate::netns;
 use crate::sandbox::Sandbox;
 use crate::state::LabDir;
 
-/// What the runner of a node knows.
+/// What the runner of a node is told.
+#[derive(Clone)]
+pub struct KubeletConfig {
+    /// The lab's name.
+    pub lab: LabName,
+    /// The lab's folder.
+    pub dir: LabDir,
+    /// The node's name.
+    pub node: String,
+    /// The node's addresses, that of the primary family first.
+    pub addresses: Vec<IpAddr>,
+    /// The families of the lab.
+    pub families: IpFamily,
+    /// A client for the API server.
+    pub client: Client,
+    /// The lab's own program.
+    pub lab_program: PathBuf,
+}
+
+/// The runner of a node.
 pub struct Kubelet {
-    lab: LabName,
-    dir: LabDir,
-    node: String,
-    address: Ipv4Addr,
-    client: Client,
-    lab_program: PathBuf,
+    config: KubeletConfig,
     runtime: Runtime,
 }
 
 impl Kubelet {
-    /// The runner of the node of that name and address.
-    pub fn new(
-        lab: LabName,
-        dir: LabDir,
-        node: String,
-        address: Ipv4Addr,
-        client: Client,
-        lab_program: PathBuf,
-    ) -> Kubelet {
-        let place = Sandbox { netns: Some(netns::path(&lab.node(&node))), ..Sandbox::default() };
-        let runtime = Runtime { lab_program: lab_program.clone(), place, dir: dir.node(&node) };
-        Kubelet { lab, dir, node, address, client, lab_program, runtime }
+    /// The runner of that node.
+    pub fn new(config: KubeletConfig) -> Kubelet {
+        let namespace = netns::path(&config.lab.node(&config.node));
+        let place = Sandbox { netns: Some(namespace), ..Sandbox::default() };
+        let dir = config.dir.node(&config.node);
+        let runtime = Runtime { lab_program: config.lab_program.clone(), place, dir };
+        Kubelet { config, runtime }
     }
 
     /// Starts to run pods, until the process ends.

@@ -1,15 +1,16 @@
 //! The background process that holds a lab: the API server, what is outside, a runner and a supervisor for every
 //! node. All of it ends with this process; removing what it leaves in the kernel is [`crate::teardown`]'s work.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use crate::addressing::{API_PORT, GATEWAY, MOST_NODES, api_server, node_address};
+use crate::addressing::{API_PORT, MOST_NODES};
 use crate::apiserver::{ApiServer, Config};
+use crate::cli::Shape;
 use crate::daemons::Supervisor;
 use crate::error::{Error, Result};
-use crate::kubelet::Kubelet;
+use crate::kubelet::{Kubelet, KubeletConfig};
 use crate::names::{LabName, node_name};
 use crate::process::ProcessId;
 use crate::requirements::{PLUGINS, Programs};
@@ -23,8 +24,8 @@ pub struct Lab {
     pub name: LabName,
     /// Its folder, which exists.
     pub dir: LabDir,
-    /// How many nodes it has.
-    pub nodes: u8,
+    /// What it is made of.
+    pub shape: Shape,
     /// The lab's own program.
     pub lab_program: PathBuf,
     /// Weft's programs.
@@ -36,9 +37,9 @@ impl Lab {
     pub fn hold(self) -> Result<()> {
         nix::unistd::setsid().map_err(Error::system("leave", "the terminal's session"))?;
         self.note(None)?;
-        underlay::create(&self.name)?;
-        for number in 1..=self.nodes {
-            underlay::add_node(&self.name, number)?;
+        underlay::create(&self.name, self.shape.ip_family)?;
+        for number in 1..=self.shape.nodes {
+            underlay::add_node(&self.name, number, self.shape.ip_family)?;
         }
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -49,49 +50,76 @@ impl Lab {
     }
 
     async fn run(self) -> Result<()> {
-        let inside = netns::run(&self.name.underlay(), || outside::listen(GATEWAY, API_PORT))?;
-        let on_host = outside::listen(Ipv4Addr::LOCALHOST, 0)?;
+        let families = self.shape.ip_family;
+        let (listeners, port) = self.listeners()?;
+        let config = Config {
+            service_cidrs: families.service_cidrs(),
+            cluster_cidrs: families.cluster_cidrs(),
+            advertise: Some(families.api_server()),
+            ..Config::default()
+        };
         let failed =
             |source| Error::Socket { operation: "listen on", address: "127.0.0.1".to_owned(), source };
-        let port = on_host.local_addr().map_err(failed)?.port();
-        let _server = ApiServer::start(Config::default(), vec![inside, on_host]).map_err(failed)?;
+        let _server = ApiServer::start(config, listeners).map_err(failed)?;
         let client = kubeconfig::client(port)?;
-        outside::start(&self.name)?;
-        let nodes: Vec<(String, Ipv4Addr)> =
-            (1..=self.nodes).map(|number| (node_name(number), node_address(number))).collect();
-        cluster_dns::start(client.clone(), self.name.clone(), nodes.clone()).await?;
-        for (node, address) in nodes {
-            self.start_node(&node, address, client.clone())?;
+        outside::start(&self.name, &families.gateways())?;
+        let nodes: Vec<(String, Vec<IpAddr>)> =
+            (1..=self.shape.nodes).map(|number| (node_name(number), families.node(number))).collect();
+        cluster_dns::start(client.clone(), self.name.clone(), families).await?;
+        for (node, addresses) in nodes {
+            self.start_node(&node, addresses, client.clone())?;
         }
         write_file(&self.dir.kubeconfig(), &kubeconfig::text(&format!("127.0.0.1:{port}")))?;
         self.note(Some(port))?;
         std::future::pending().await
     }
 
-    fn start_node(&self, node: &str, address: Ipv4Addr, client: kube::Client) -> Result<()> {
+    /// The API server's listeners, on the gateway's addresses and on the host's loopback, and the port of the latter.
+    fn listeners(&self) -> Result<(Vec<TcpListener>, u16)> {
+        let mut listeners = Vec::new();
+        for gateway in self.shape.ip_family.gateways() {
+            listeners.push(netns::run(&self.name.underlay(), move || outside::listen(gateway, API_PORT))?);
+        }
+        let on_host = outside::listen(Ipv4Addr::LOCALHOST.into(), 0)?;
+        let port = on_host.local_addr().map_err(Error::io("find the port of", "the API server"))?.port();
+        listeners.push(on_host);
+        Ok((listeners, port))
+    }
+
+    fn start_node(&self, node: &str, addresses: Vec<IpAddr>, client: kube::Client) -> Result<()> {
+        let families = self.shape.ip_family;
         let dir = self.dir.node(node);
         dir.create()?;
         for plugin in PLUGINS {
             let link = dir.cni_bin().join(plugin);
             symlink(self.programs.path(plugin), &link).map_err(Error::io("link", &link))?;
         }
-        write_file(&dir.kubeconfig(), &kubeconfig::text(&api_server().to_string()))?;
-        let (name, lab_program) = (self.name.clone(), self.lab_program.clone());
-        Kubelet::new(name, self.dir.clone(), node.to_owned(), address, client, lab_program.clone()).start();
+        write_file(&dir.kubeconfig(), &kubeconfig::text(&families.api_server().to_string()))?;
+        let lab_program = self.lab_program.clone();
+        Kubelet::new(KubeletConfig {
+            lab: self.name.clone(),
+            dir: self.dir.clone(),
+            node: node.to_owned(),
+            addresses: addresses.clone(),
+            families,
+            client,
+            lab_program: lab_program.clone(),
+        })
+        .start();
         let place = Sandbox {
             netns: Some(netns::path(&self.name.node(node))),
             hostname: Some(node.to_owned()),
             ..Sandbox::default()
         };
         let programs = self.programs.clone();
-        Supervisor { node: node.to_owned(), address, dir, place, lab_program, programs }.start();
+        Supervisor { node: node.to_owned(), addresses, families, dir, place, lab_program, programs }.start();
         Ok(())
     }
 
     fn note(&self, api_port: Option<u16>) -> Result<()> {
         let pid = std::process::id();
         let process = ProcessId::of(pid).ok_or(Error::Interrupted)?;
-        let nodes = (1..=self.nodes).map(node_name).collect();
+        let nodes = (1..=self.shape.nodes).map(node_name).collect();
         self.dir.write_record(&LabRecord { process, nodes, api_port })
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use crate::addressing::IpFamily;
 use crate::error::{Error, Result};
 use crate::underlay;
 
@@ -37,12 +38,19 @@ impl Programs {
     }
 }
 
-/// Checks that the caller is root and that the kernel has what a lab needs.
-pub fn check_machine() -> Result<()> {
+/// Checks that the caller is root and that the kernel has what a lab of those families needs.
+pub fn check_machine(families: IpFamily) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     underlay::try_kernel()?;
+    if families.has_ipv6() && !Path::new("/proc/sys/net/ipv6").is_dir() {
+        return Err(Error::MissingKernelFeature {
+            feature: "IPv6 addresses",
+            module: "ipv6 (CONFIG_IPV6), or make a lab without it: --ip-family ipv4",
+            reason: "it is built or booted without".to_owned(),
+        });
+    }
     try_nf_tables().map_err(|error| Error::MissingKernelFeature {
         feature: "an nf_tables request",
         module: "nf_tables (CONFIG_NF_TABLES)",

@@ -1,14 +1,14 @@
 //! The network between the nodes: a bridge in a namespace of its own, and a veth pair from it to every node.
 //! Nothing of it is on the host. rtnetlink only; the addresses come from [`crate::addressing`].
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use crate::addressing::{GATEWAY, node_address, on_underlay};
+use crate::addressing::{IpFamily, on_underlay};
 use crate::error::{Error, Result};
 use crate::names::{LabName, node_name};
 use crate::netns;
@@ -19,20 +19,21 @@ const BRIDGE: &str = "underlay";
 pub const NODE_LINK: &str = "eth0";
 
 /// Makes the underlay's namespace with its bridge.
-pub fn create(lab: &LabName) -> Result<()> {
+pub fn create(lab: &LabName, families: IpFamily) -> Result<()> {
     let namespace = lab.underlay();
     netns::create(&namespace)?;
-    netns::run_async(&namespace, || async {
+    netns::run_async(&namespace, move || async move {
         let links = connect()?;
         set_up(&links, "lo").await?;
         let bridge = LinkBridge::new(BRIDGE).build();
         links.link().add(bridge).execute().await.map_err(Error::netlink("create bridge", BRIDGE))?;
-        add_address(&links, BRIDGE, on_underlay(GATEWAY)).await
+        set_up(&links, BRIDGE).await?;
+        add_addresses(&links, BRIDGE, &families.gateways()).await
     })
 }
 
 /// Makes a node's namespace and connects it with the underlay.
-pub fn add_node(lab: &LabName, number: u8) -> Result<()> {
+pub fn add_node(lab: &LabName, number: u8, families: IpFamily) -> Result<()> {
     let (node, underlay) = (node_name(number), lab.underlay());
     let namespace = lab.node(&node);
     netns::create(&namespace)?;
@@ -44,9 +45,12 @@ pub fn add_node(lab: &LabName, number: u8) -> Result<()> {
     netns::run_async(&namespace, move || async move {
         let links = connect()?;
         set_up(&links, "lo").await?;
-        add_address(&links, NODE_LINK, on_underlay(node_address(number))).await?;
         set_up(&links, NODE_LINK).await?;
-        add_default_route(&links, GATEWAY).await
+        add_addresses(&links, NODE_LINK, &families.node(number)).await?;
+        for gateway in families.gateways() {
+            add_default_route(&links, gateway).await?;
+        }
+        Ok(())
     })
 }
 
@@ -109,13 +113,23 @@ async fn set_up(links: &Handle, name: &str) -> Result<()> {
     links.link().set(up).execute().await.map_err(Error::netlink("bring up link", name))
 }
 
-async fn add_address(links: &Handle, link: &str, address: Ipv4Network) -> Result<()> {
-    let request = links.address().add(index(links, link).await?, address.ip().into(), address.prefix());
+async fn add_addresses(links: &Handle, link: &str, addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses {
+        add_address(links, link, on_underlay(*address)).await?;
+    }
+    Ok(())
+}
+
+async fn add_address(links: &Handle, link: &str, address: IpNetwork) -> Result<()> {
+    let request = links.address().add(index(links, link).await?, address.ip(), address.prefix());
     request.execute().await.map_err(Error::netlink("add to the link an address", address.to_string()))
 }
 
-async fn add_default_route(links: &Handle, gateway: Ipv4Addr) -> Result<()> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+async fn add_default_route(links: &Handle, gateway: IpAddr) -> Result<()> {
+    let route = match gateway {
+        IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build(),
+        IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).build(),
+    };
     let added = links.route().add(route).execute().await;
     added.map_err(Error::netlink("add default route via", gateway.to_string()))
 }

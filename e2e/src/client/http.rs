@@ -34,7 +34,8 @@ impl Target {
     pub async fn resolve(url: &str) -> Result<Target> {
         let uri: Uri = url.parse().map_err(|error| invalid(url, format!("{error}")))?;
         let host = uri.host().ok_or_else(|| invalid(url, "has no host".to_owned()))?;
-        let ip = match host.parse::<IpAddr>() {
+        // An IPv6 address stands in brackets (RFC 3986 section 3.2.2).
+        let ip = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(ip) => ip,
             Err(_) => lookup::address(host).await?,
         };

@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use super::{Here, up};
+use crate::cli::Shape;
 use crate::demo::{self, Check, Vantage, verdict};
 use crate::error::{Error, Result};
 use crate::teardown;
 
 /// Runs the demo. Without `keep`, and after a failure or Ctrl-C, nothing of it stays.
-pub(super) async fn run(here: &Here, nodes: u8, keep: bool) -> Result<()> {
+pub(super) async fn run(here: &Here, shape: Shape, keep: bool) -> Result<()> {
     let started = Instant::now();
-    println!("weft-lab demo: {nodes} nodes, a three-tier application, and what its network does");
-    up::start(here, nodes).await?;
+    println!("weft-lab demo: {} nodes, a three-tier application, and what its network does", shape.nodes);
+    up::start(here, shape).await?;
     println!("  cluster up after {:.1} s", started.elapsed().as_secs_f32());
     let checks = up::until_interrupted(check(here)).await;
     match &checks {

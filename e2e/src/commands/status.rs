@@ -45,15 +45,20 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
 
 fn node_row(here: &Here, node: &Node) -> [String; 5] {
     let status = node.status.clone().unwrap_or_default();
-    let address = status.addresses.iter().flatten().find(|address| address.type_ == "InternalIP");
+    let addresses = status.addresses.iter().flatten().filter(|address| address.type_ == "InternalIP");
     let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
     [
         node.name_any(),
-        address.map(|address| address.address.clone()).unwrap_or_default(),
+        lines(addresses.map(|address| address.address.clone())),
         ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
-        node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone()).unwrap_or_default(),
+        lines(node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().cloned())),
         here.name.node(&node.name_any()),
     ]
+}
+
+/// One below the other.
+fn lines(texts: impl Iterator<Item = String>) -> String {
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 fn daemon_row(node: &str, daemon: DaemonRecord) -> [String; 5] {
@@ -79,7 +84,7 @@ fn pod_row(pod: &Pod) -> [String; 6] {
         pod.name_any(),
         format!("{ready}/{}", containers.len()),
         phase.unwrap_or_default(),
-        status.pod_ip.unwrap_or_default(),
+        lines(status.pod_ips.into_iter().flatten().map(|ip| ip.ip)),
         pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
     ]
 }

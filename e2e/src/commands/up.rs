@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::Here;
+use crate::cli::Shape;
 use crate::error::{Error, Result};
 use crate::names::node_name;
 use crate::requirements::DAEMONS;
@@ -22,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(50);
 
 /// Starts a lab and says how to use it. Ctrl-C and errors remove what was made.
-pub(super) async fn run(here: &Here, nodes: u8) -> Result<()> {
+pub(super) async fn run(here: &Here, shape: Shape) -> Result<()> {
     let started = Instant::now();
-    start(here, nodes).await?;
-    println!("lab {} is up: {nodes} nodes in {:.1} s", here.name, started.elapsed().as_secs_f32());
+    start(here, shape).await?;
+    println!("lab {} is up: {} nodes in {:.1} s", here.name, shape.nodes, started.elapsed().as_secs_f32());
     let lab = here.invocation();
     println!("  {lab} status");
     println!("  {lab} kubectl get nodes");
@@ -35,19 +36,19 @@ pub(super) async fn run(here: &Here, nodes: u8) -> Result<()> {
 }
 
 /// Starts a lab and waits until it is ready.
-pub(super) async fn start(here: &Here, nodes: u8) -> Result<()> {
-    requirements::check_machine()?;
+pub(super) async fn start(here: &Here, shape: Shape) -> Result<()> {
+    requirements::check_machine(shape.ip_family)?;
     here.programs()?;
     here.dir.create(&here.name)?;
     let spinner = spinner();
     let ready = until_interrupted(async {
-        let mut child = spawn(here, nodes)?;
-        wait(here, &mut child, nodes.into(), &spinner).await
+        let mut child = spawn(here, shape)?;
+        wait(here, &mut child, shape.nodes.into(), &spinner).await
     });
     let ready = ready.await;
     spinner.finish_and_clear();
     if let Err(error) = ready {
-        last_words(here, nodes);
+        last_words(here, shape.nodes);
         remove(here);
         return Err(error);
     }
@@ -110,12 +111,13 @@ impl Drop for Holder {
     }
 }
 
-fn spawn(here: &Here, nodes: u8) -> Result<Holder> {
+fn spawn(here: &Here, shape: Shape) -> Result<Holder> {
     let log = File::create(here.dir.log()).map_err(Error::io("create", here.dir.log()))?;
     let copy = log.try_clone().map_err(Error::io("create", here.dir.log()))?;
     let mut command = Command::new(&here.lab_program);
     command.arg("--name").arg(here.name.to_string()).arg("--state-dir").arg(&here.state_dir);
-    command.arg("--bin-dir").arg(&here.bin_dir).args(["hold", "--nodes", &nodes.to_string()]);
+    command.arg("--bin-dir").arg(&here.bin_dir).arg("hold");
+    command.args(["--nodes", &shape.nodes.to_string(), "--ip-family", shape.ip_family.name()]);
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     let program = "the lab process".to_owned();
     let child = command.spawn().map_err(|source| Error::Spawn { program, source })?;
@@ -170,17 +172,21 @@ async fn missing(client: &Client, nodes: usize) -> Result<Vec<String>> {
         .map(|node| format!("{}'s network", node.name_any()))
         .collect();
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), cluster_dns::NAMESPACE);
-    let slice =
-        slices.get(cluster_dns::NAME).await.map_err(Error::api("get", "the endpoints of kube-dns"))?;
-    let endpoints = slice.endpoints.into_iter().flatten();
-    missing.extend(
-        endpoints
-            .filter(|endpoint| {
-                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(true)
-            })
-            .map(|endpoint| format!("DNS on {}", endpoint.node_name.unwrap_or_default())),
-    );
+    let of_dns = ListParams::default().labels(&format!("kubernetes.io/service-name={}", cluster_dns::NAME));
+    let slices = slices.list(&of_dns).await.map_err(Error::api("list", "the endpoints of kube-dns"))?.items;
+    let unnamed = listed.iter().map(ResourceExt::name_any);
+    let unnamed = unnamed.filter(|node| !slices.iter().all(|slice| has_ready(slice, node)));
+    missing.extend(unnamed.map(|node| format!("DNS on {node}")));
     Ok(missing)
+}
+
+/// Does the slice have a ready endpoint on that node?
+fn has_ready(slice: &EndpointSlice, node: &str) -> bool {
+    let mut endpoints = slice.endpoints.iter().flatten();
+    endpoints.any(|endpoint| {
+        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+        endpoint.node_name.as_deref() == Some(node) && ready == Some(true)
+    })
 }
 
 fn died(here: &Here) -> Error {

@@ -8,11 +8,12 @@ use indicatif::ProgressBar;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
+use weft_types::Family;
 
 use super::manifests::NAMESPACE;
 use super::vantage::{Application, RunningPod, Vantage};
 use super::verdict::{self, Check};
-use crate::addressing::{GATEWAY, OUTSIDE_ECHO_PORT};
+use crate::addressing::{IpFamily, OUTSIDE_ECHO_PORT};
 use crate::error::{Error, Result};
 
 /// The NodePort of the Service frontend.
@@ -25,10 +26,15 @@ const BACKEND_FQDN: &str = "backend.shop.svc.cluster.local.";
 const FOLLOW_MS: u64 = 1000;
 
 /// Waits until every node has heard of the application. From then on nothing may fail any more.
-pub(super) async fn settle(vantage: &Vantage, application: &Application, patience: Duration) -> Result<()> {
+pub(super) async fn settle(
+    client: &Client,
+    vantage: &Vantage,
+    application: &Application,
+    patience: Duration,
+) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {
-        let Err(error) = settled(vantage, application).await else { return Ok(()) };
+        let Err(error) = settled(client, vantage, application).await else { return Ok(()) };
         if Instant::now() > deadline {
             let what = "a network that knows the application".to_owned();
             return Err(Error::Timeout { what, seconds: patience.as_secs(), seen: error.to_string() });
@@ -37,21 +43,28 @@ pub(super) async fn settle(vantage: &Vantage, application: &Application, patienc
     }
 }
 
-async fn settled(vantage: &Vantage, application: &Application) -> Result<()> {
+async fn settled(client: &Client, vantage: &Vantage, application: &Application) -> Result<()> {
     let all = ["frontend", "backend", "database"].map(|tier| application.tier(tier)).concat();
     for pod in &all {
         // From every node: names, and the Service through that node's rules.
-        for answer in vantage.get(pod, "http://backend/hostname", &["--count", "6"]).await? {
-            answer
-                .body
-                .map_err(|reason| Error::Probe { what: format!("backend from {}", pod.name), reason })?;
+        for family in families_of(pod) {
+            let found = vantage.lookup(pod, "database", record_type(family)).await?;
+            if verdict::addresses(&found) != addresses_of(application.tier("database"), family) {
+                let reason = format!("{found:?}");
+                return Err(Error::Probe { what: "look up database".to_owned(), reason });
+            }
         }
-        let found = vantage.lookup(pod, "database", "A").await?;
-        if verdict::addresses(&found).len() != application.tier("database").len() {
-            return Err(Error::Probe { what: "look up database".to_owned(), reason: format!("{found:?}") });
+        for &address in &pod.node_addresses {
+            let reached = vantage.get_from_outside(SocketAddr::new(address, NODE_PORT), "/").await;
+            reached.map_err(|reason| Error::Probe { what: format!("NodePort of {}", pod.node), reason })?;
         }
-        let reached = vantage.get_from_outside(SocketAddr::new(pod.node_address, NODE_PORT), "/").await;
-        reached.map_err(|reason| Error::Probe { what: format!("NodePort of {}", pod.node), reason })?;
+        for url in cluster_urls(client, "backend").await? {
+            for answer in vantage.get(pod, &url, &["--count", "6"]).await? {
+                answer
+                    .body
+                    .map_err(|reason| Error::Probe { what: format!("{url} from {}", pod.name), reason })?;
+            }
+        }
     }
     Ok(())
 }
@@ -70,7 +83,7 @@ pub(super) async fn all(
     progress.set_message("checking Services");
     checks.extend(services(client, vantage, application, from).await?);
     progress.set_message("checking addresses");
-    checks.extend(addresses(vantage, application, from).await?);
+    checks.extend(addresses(client, vantage, application, from).await?);
     progress.set_message("deleting a pod under load");
     checks.push(follow(client, vantage, application, from).await?);
     Ok(checks)
@@ -83,23 +96,32 @@ async fn names(
     application: &Application,
     from: &RunningPod,
 ) -> Result<Vec<Check>> {
-    let backend = BTreeSet::from([cluster_ip(client, "backend").await?]);
-    let databases: BTreeSet<IpAddr> = application.tier("database").iter().map(|pod| pod.address).collect();
-    let first = BTreeSet::from([application.first("database")?.address]);
-    let outside = BTreeSet::from([IpAddr::V4(GATEWAY)]);
+    let all_backend = cluster_ips(client, "backend").await?;
+    let databases = application.tier("database");
     let mut checks = Vec::new();
-    for (what, name, expected) in [
-        ("name of a Service, short", "backend", &backend),
-        ("name of a Service, in full", BACKEND_FQDN, &backend),
-        ("headless Service: its pods", "database", &databases),
-        ("headless Service: one pod by name", "database-0.database", &first),
-        ("ExternalName: address at the end", "legacy-database", &outside),
-    ] {
-        let what = format!("{what} ({name})");
-        checks.push(match vantage.lookup(from, name, "A").await {
-            Ok(found) => verdict::resolves_to(&what, &found, expected),
-            Err(error) => Check::impossible(what, &error),
-        });
+    for family in families_of(from) {
+        let record_type = record_type(family);
+        let of_family = |addresses: &[IpAddr]| -> BTreeSet<IpAddr> {
+            addresses.iter().copied().filter(|address| Family::of(*address) == family).collect()
+        };
+        let backend = of_family(&all_backend);
+        for (what, name, expected) in [
+            ("name of a Service, short", "backend", backend.clone()),
+            ("name of a Service, in full", BACKEND_FQDN, backend),
+            ("headless Service: its pods", "database", addresses_of(databases, family)),
+            (
+                "headless Service: one pod by name",
+                "database-0.database",
+                addresses_of(&databases[..1], family),
+            ),
+            ("ExternalName: address at the end", "legacy-database", of_family(&IpFamily::Dual.gateways())),
+        ] {
+            let what = format!("{what} ({name} {record_type})");
+            checks.push(match vantage.lookup(from, name, record_type).await {
+                Ok(found) => verdict::resolves_to(&what, &found, &expected),
+                Err(error) => Check::impossible(what, &error),
+            });
+        }
     }
     let what = "ExternalName: alias (legacy-database)";
     checks.push(match vantage.lookup(from, "legacy-database", "CNAME").await {
@@ -118,9 +140,11 @@ async fn services(
 ) -> Result<Vec<Check>> {
     let backends: BTreeSet<&str> = application.tier("backend").iter().map(|pod| pod.name.as_str()).collect();
     let mut checks = Vec::new();
-    for host in ["backend", BACKEND_FQDN.trim_end_matches('.')] {
-        let what = format!("GET http://{host}/hostname from a frontend pod");
-        checks.push(match vantage.get(from, &format!("http://{host}/hostname"), &[]).await {
+    let by_name =
+        ["backend", BACKEND_FQDN.trim_end_matches('.')].map(|host| format!("http://{host}/hostname"));
+    for url in by_name.into_iter().chain(cluster_urls(client, "backend").await?) {
+        let what = format!("GET {url} from a frontend pod");
+        checks.push(match vantage.get(from, &url, &[]).await {
             Ok(answers) => verdict::answered_by(&what, &answers, &backends),
             Err(error) => Check::impossible(what, &error),
         });
@@ -163,21 +187,38 @@ async fn node_ports(client: &Client, vantage: &Vantage, application: &Applicatio
 }
 
 /// Who sees whom under which address.
-async fn addresses(vantage: &Vantage, application: &Application, from: &RunningPod) -> Result<Vec<Check>> {
+async fn addresses(
+    client: &Client,
+    vantage: &Vantage,
+    application: &Application,
+    from: &RunningPod,
+) -> Result<Vec<Check>> {
     let elsewhere = application.tier("backend").iter().find(|pod| pod.node != from.node);
     let to = elsewhere.map_or(application.first("backend")?, |pod| pod);
-    let direct = format!("http://{}/clientip", SocketAddr::new(to.address, BACKEND_PORT));
-    let outside = format!("http://{GATEWAY}:{OUTSIDE_ECHO_PORT}/clientip");
+    let services = cluster_ips(client, "backend").await?;
     let mut checks = Vec::new();
-    for (what, url, expected) in [
-        (format!("a pod on {} seen by one on {}", from.node, to.node), direct.as_str(), from.address),
-        ("a pod seen by one behind a Service".to_owned(), "http://backend/clientip", from.address),
-        ("a pod seen from outside: as its node".to_owned(), outside.as_str(), from.node_address),
-    ] {
-        checks.push(match vantage.get(from, url, &[]).await {
-            Ok(answers) => verdict::seen_from(&what, &answers, expected),
-            Err(error) => Check::impossible(what, &error),
-        });
+    for family in families_of(from) {
+        let pick = |addresses: &[IpAddr]| addresses.iter().copied().find(|one| Family::of(*one) == family);
+        let Some((pod, node)) = pick(&from.addresses).zip(pick(&from.node_addresses)) else { continue };
+        let between = format!("a pod on {} seen by one on {}", from.node, to.node);
+        for (what, server, port, expected) in [
+            (between.as_str(), pick(&to.addresses), BACKEND_PORT, pod),
+            ("a pod seen by one behind a Service", pick(&services), 80, pod),
+            (
+                "a pod seen from outside: as its node",
+                pick(&IpFamily::Dual.gateways()),
+                OUTSIDE_ECHO_PORT,
+                node,
+            ),
+        ] {
+            let what = format!("{what} ({family})");
+            let Some(server) = server else { continue };
+            let url = format!("http://{}/clientip", SocketAddr::new(server, port));
+            checks.push(match vantage.get(from, &url, &[]).await {
+                Ok(answers) => verdict::seen_from(&what, &answers, expected),
+                Err(error) => Check::impossible(what, &error),
+            });
+        }
     }
     Ok(checks)
 }
@@ -208,12 +249,40 @@ async fn follow(
     })
 }
 
-async fn cluster_ip(client: &Client, service: &str) -> Result<IpAddr> {
+/// The families of a pod, the primary one first.
+fn families_of(pod: &RunningPod) -> Vec<Family> {
+    pod.addresses.iter().map(|address| Family::of(*address)).collect()
+}
+
+/// The type of the DNS records that hold addresses of that family.
+fn record_type(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "A",
+        Family::V6 => "AAAA",
+    }
+}
+
+/// The pods' addresses of that family.
+fn addresses_of(pods: &[RunningPod], family: Family) -> BTreeSet<IpAddr> {
+    let all = pods.iter().flat_map(|pod| &pod.addresses).copied();
+    all.filter(|address| Family::of(*address) == family).collect()
+}
+
+/// Where a Service is asked for its backend's name, once for each of its ClusterIPs.
+async fn cluster_urls(client: &Client, service: &str) -> Result<Vec<String>> {
+    let addresses = cluster_ips(client, service).await?;
+    Ok(addresses.into_iter().map(|ip| format!("http://{}/hostname", SocketAddr::new(ip, 80))).collect())
+}
+
+async fn cluster_ips(client: &Client, service: &str) -> Result<Vec<IpAddr>> {
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
     let found = services.get(service).await.map_err(Error::api("get", format!("service {service}")))?;
-    let address = found.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default();
-    address.parse().map_err(|_| Error::Probe {
-        what: format!("find the ClusterIP of {service}"),
-        reason: format!("it is {address:?}"),
-    })
+    let texts = found.spec.and_then(|spec| spec.cluster_ips).unwrap_or_default();
+    let parse = |text: &String| {
+        text.parse().map_err(|_| Error::Probe {
+            what: format!("find the ClusterIPs of {service}"),
+            reason: format!("one is {text:?}"),
+        })
+    };
+    texts.iter().map(parse).collect()
 }

@@ -24,12 +24,12 @@ pub struct RunningPod {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its address.
-    pub address: IpAddr,
+    /// Its addresses, that of the primary family first.
+    pub addresses: Vec<IpAddr>,
     /// The node that runs it.
     pub node: String,
-    /// The node's address.
-    pub node_address: IpAddr,
+    /// The node's addresses, in the same order.
+    pub node_addresses: Vec<IpAddr>,
 }
 
 /// The application's pods, by their label `app`.
@@ -66,18 +66,22 @@ impl Application {
 impl RunningPod {
     fn new(pod: &Pod) -> Result<RunningPod> {
         let status = pod.status.clone().unwrap_or_default();
-        let address = |text: Option<String>| {
-            text.and_then(|text| text.parse().ok()).ok_or_else(|| Error::Probe {
-                what: format!("find the address of pod {}", pod.name_any()),
-                reason: "its status has none".to_owned(),
-            })
+        let parsed = |texts: Vec<String>| {
+            let addresses: Vec<IpAddr> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+            if addresses.is_empty() {
+                let what = format!("find the addresses of pod {}", pod.name_any());
+                return Err(Error::Probe { what, reason: "its status has none".to_owned() });
+            }
+            Ok(addresses)
         };
+        let pod_ips = status.pod_ips.into_iter().flatten().map(|ip| ip.ip).collect();
+        let host_ips = status.host_ips.into_iter().flatten().map(|ip| ip.ip).collect();
         Ok(RunningPod {
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
-            address: address(status.pod_ip)?,
+            addresses: parsed(pod_ips)?,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-            node_address: address(status.host_ip)?,
+            node_addresses: parsed(host_ips)?,
         })
     }
 }

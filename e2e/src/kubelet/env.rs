@@ -11,8 +11,8 @@ pub(super) struct PodFacts {
     pub(super) addresses: Vec<IpAddr>,
     /// The node's name.
     pub(super) node: String,
-    /// The node's address.
-    pub(super) node_address: IpAddr,
+    /// The node's addresses, the first of which is `status.hostIP`.
+    pub(super) node_addresses: Vec<IpAddr>,
 }
 
 /// The container's environment in the order of its spec. References see the variables before them.
@@ -67,11 +67,16 @@ fn field_value(pod: &Pod, path: &str, facts: &PodFacts) -> Option<String> {
         "spec.serviceAccountName" => {
             spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_else(|| "default".to_owned())
         }
-        "status.hostIP" | "status.hostIPs" => facts.node_address.to_string(),
+        "status.hostIP" => facts.node_addresses.first()?.to_string(),
+        "status.hostIPs" => listed(&facts.node_addresses),
         "status.podIP" => facts.addresses.first()?.to_string(),
-        "status.podIPs" => facts.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
+        "status.podIPs" => listed(&facts.addresses),
         _ => return None,
     })
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Replaces `$(NAME)` by the variable's value; `$$` gives `$`; an unknown name stays as it is.
@@ -111,7 +116,7 @@ mod tests {
         PodFacts {
             addresses: vec!["10.244.1.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             node: "node1".to_owned(),
-            node_address: "172.30.0.11".parse().unwrap(),
+            node_addresses: vec!["172.30.0.11".parse().unwrap(), "fd00:30::11".parse().unwrap()],
         }
     }
 
@@ -134,13 +139,18 @@ mod tests {
             field("POD_IPS", "status.podIPs"),
             field("NODE_NAME", "spec.nodeName"),
             field("HOST_IP", "status.hostIP"),
+            field("HOST_IPS", "status.hostIPs"),
             field("APP", "metadata.labels['app']"),
             {"name": "URL", "value": "http://$(POD_IP):80/$(MISSING)"},
         ]))
         .unwrap();
         let values: Vec<&str> = variables.iter().map(|(_, value)| value.as_str()).collect();
         let url = "http://10.244.1.2:80/$(MISSING)";
-        assert_eq!(values, ["p", "10.244.1.2", "10.244.1.2,fd00::2", "node1", "172.30.0.11", "x", url]);
+        let hosts = "172.30.0.11,fd00:30::11";
+        assert_eq!(
+            values,
+            ["p", "10.244.1.2", "10.244.1.2,fd00::2", "node1", "172.30.0.11", hosts, "x", url]
+        );
     }
 
     #[test]

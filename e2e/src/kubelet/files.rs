@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodSpec};
 
-use crate::addressing::{CLUSTER_DNS, CLUSTER_DOMAIN, GATEWAY};
+use crate::addressing::{CLUSTER_DOMAIN, IpFamily};
 
 /// A resolver configuration, before it is text.
 #[derive(Default)]
@@ -17,32 +17,36 @@ struct Resolver {
 }
 
 /// The pod's /etc/resolv.conf, by its dnsPolicy and dnsConfig.
-pub(super) fn resolv_conf(namespace: &str, spec: &PodSpec) -> String {
-    let mut resolver = by_policy(namespace, spec);
+pub(super) fn resolv_conf(namespace: &str, spec: &PodSpec, families: IpFamily) -> String {
+    let mut resolver = by_policy(namespace, spec, families);
     if let Some(config) = &spec.dns_config {
         resolver.merge(config);
     }
     resolver.text()
 }
 
-fn by_policy(namespace: &str, spec: &PodSpec) -> Resolver {
+fn by_policy(namespace: &str, spec: &PodSpec, families: IpFamily) -> Resolver {
     let host_network = spec.host_network == Some(true);
     match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
         "None" => Resolver::default(),
         // A pod on the node's network has the node's resolver unless it asks for the cluster's.
-        "ClusterFirst" if host_network => of_node(),
-        "Default" => of_node(),
-        _ => of_cluster(namespace),
+        "ClusterFirst" if host_network => of_node(families),
+        "Default" => of_node(families),
+        _ => of_cluster(namespace, families),
     }
 }
 
-fn of_node() -> Resolver {
-    Resolver { nameservers: vec![GATEWAY.to_string()], ..Resolver::default() }
+fn of_node(families: IpFamily) -> Resolver {
+    Resolver { nameservers: texts(&families.gateways()), ..Resolver::default() }
 }
 
-fn of_cluster(namespace: &str) -> Resolver {
+fn texts(addresses: &[IpAddr]) -> Vec<String> {
+    addresses.iter().map(IpAddr::to_string).collect()
+}
+
+fn of_cluster(namespace: &str, families: IpFamily) -> Resolver {
     Resolver {
-        nameservers: vec![CLUSTER_DNS.to_string()],
+        nameservers: texts(&families.cluster_dns()),
         searches: vec![
             format!("{namespace}.svc.{CLUSTER_DOMAIN}"),
             format!("svc.{CLUSTER_DOMAIN}"),
@@ -138,16 +142,18 @@ mod tests {
     fn a_pod_asks_the_cluster_first() {
         let expected = "search shop.svc.cluster.local svc.cluster.local cluster.local\n\
                         nameserver 10.96.0.10\noptions ndots:5\n";
-        assert_eq!(resolv_conf("shop", &PodSpec::default()), expected);
+        assert_eq!(resolv_conf("shop", &PodSpec::default(), IpFamily::Ipv4), expected);
         let on_host = PodSpec { host_network: Some(true), ..policy("ClusterFirstWithHostNet") };
-        assert_eq!(resolv_conf("shop", &on_host), expected);
+        assert_eq!(resolv_conf("shop", &on_host, IpFamily::Ipv4), expected);
+        let both = resolv_conf("shop", &on_host, IpFamily::Dual);
+        assert!(both.contains("nameserver 10.96.0.10\nnameserver fd00:10:96::a\n"), "{both}");
     }
 
     #[test]
     fn the_node_s_resolver_for_default_and_host_network() {
         let on_host = PodSpec { host_network: Some(true), ..PodSpec::default() };
         for spec in [policy("Default"), on_host] {
-            assert_eq!(resolv_conf("shop", &spec), "nameserver 172.30.0.1\n");
+            assert_eq!(resolv_conf("shop", &spec, IpFamily::Ipv4), "nameserver 172.30.0.1\n");
         }
     }
 
@@ -162,13 +168,15 @@ mod tests {
             searches: Some(vec!["example.test".to_owned()]),
             options: Some(vec![option("ndots", Some("2")), option("edns0", None)]),
         };
-        let text = resolv_conf("a", &PodSpec { dns_config: Some(config.clone()), ..PodSpec::default() });
+        let spec = PodSpec { dns_config: Some(config.clone()), ..PodSpec::default() };
+        let text = resolv_conf("a", &spec, IpFamily::Ipv4);
         assert_eq!(
             text,
             "search a.svc.cluster.local svc.cluster.local cluster.local example.test\n\
              nameserver 10.96.0.10\nnameserver 1.1.1.1\noptions ndots:2 edns0\n"
         );
-        let alone = resolv_conf("a", &PodSpec { dns_config: Some(config), ..policy("None") });
+        let spec = PodSpec { dns_config: Some(config), ..policy("None") };
+        let alone = resolv_conf("a", &spec, IpFamily::Ipv4);
         assert!(alone.starts_with("search example.test\nnameserver 1.1.1.1\n"), "{alone}");
     }
 

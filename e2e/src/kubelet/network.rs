@@ -22,13 +22,13 @@ pub(super) struct PodNetwork {
 impl Kubelet {
     /// The node's own network, for pods with hostNetwork.
     pub(super) fn host_network(&self) -> PodNetwork {
-        let addresses = vec![IpAddr::V4(self.address)];
-        PodNetwork { namespace: self.lab.node(&self.node), addresses, attachment: None }
+        let addresses = self.config.addresses.clone();
+        PodNetwork { namespace: self.config.lab.node(&self.config.node), addresses, attachment: None }
     }
 
     /// Makes a namespace and connects it. What an error leaves is undone.
     pub(super) async fn connect(&self, pod: &PodId, attempt: u32) -> Result<PodNetwork> {
-        let namespace = self.lab.pod(&pod.uid);
+        let namespace = self.config.lab.pod(&pod.uid);
         let attachment = Attachment {
             container_id: invocation::container_id(&pod.uid, attempt),
             netns: netns::path(&namespace),

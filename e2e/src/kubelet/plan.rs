@@ -86,7 +86,7 @@ mod tests {
         let facts = PodFacts {
             addresses: vec!["10.244.1.2".parse().unwrap()],
             node: "node1".to_owned(),
-            node_address: "172.30.0.11".parse().unwrap(),
+            node_addresses: vec!["172.30.0.11".parse().unwrap()],
         };
         super::container(&Pod::default(), &container, &facts)
     }

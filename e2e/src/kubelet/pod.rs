@@ -54,7 +54,7 @@ pub(super) async fn run(kubelet: Arc<Kubelet>, pod: Pod, mut seen: Seen) {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
     };
-    let api = Api::namespaced(kubelet.client.clone(), &id.namespace);
+    let api = Api::namespaced(kubelet.config.client.clone(), &id.namespace);
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
     let mut worker = Worker { kubelet, id, pod, spec, api, status };
@@ -155,17 +155,17 @@ impl Worker {
         let place = self.place(network).map_err(|error| error.to_string())?;
         let facts = PodFacts {
             addresses: network.addresses.clone(),
-            node: self.kubelet.node.clone(),
-            node_address: self.kubelet.address.into(),
+            node: self.kubelet.config.node.clone(),
+            node_addresses: self.kubelet.config.addresses.clone(),
         };
-        let dir = self.kubelet.dir.pod(&self.id.uid);
+        let dir = self.kubelet.config.dir.pod(&self.id.uid);
         let container = |container| {
             let plan = plan::container(&self.pod, container, &facts)?;
             Ok(Container {
                 log: dir.log(&plan.name),
                 plan,
                 place: place.clone(),
-                lab_program: self.kubelet.lab_program.clone(),
+                lab_program: self.kubelet.config.lab_program.clone(),
                 restart: RestartPolicy::parse(self.spec.restart_policy.as_deref()),
                 namespace: network.namespace.clone(),
                 address,
@@ -176,15 +176,16 @@ impl Worker {
 
     /// Writes the pod's files and tells where its processes live.
     fn place(&self, network: &PodNetwork) -> Result<Sandbox> {
-        let dir = self.kubelet.dir.pod(&self.id.uid);
+        let dir = self.kubelet.config.dir.pod(&self.id.uid);
         make_dir(dir.root())?;
         let hostname = match self.spec.host_network {
-            Some(true) => self.kubelet.node.clone(),
+            Some(true) => self.kubelet.config.node.clone(),
             _ => files::hostname(&self.id.name, &self.spec),
         };
         let hosts = files::hosts(&self.id.namespace, &hostname, &self.spec, &network.addresses);
         write_file(&dir.hosts(), &hosts)?;
-        write_file(&dir.resolv_conf(), &files::resolv_conf(&self.id.namespace, &self.spec))?;
+        let families = self.kubelet.config.families;
+        write_file(&dir.resolv_conf(), &files::resolv_conf(&self.id.namespace, &self.spec, families))?;
         let place = dir.place(&network.namespace, &hostname);
         dir.write_place(&place)?;
         Ok(place)
@@ -193,7 +194,7 @@ impl Worker {
     /// Publishes the status, if it is not the published one. Tries again until the API server takes it.
     async fn publish(&mut self, reports: &[Report], network: Option<&PodNetwork>) {
         let addresses = network.map(|network| network.addresses.as_slice()).unwrap_or_default();
-        let node = self.kubelet.address.into();
+        let node = &self.kubelet.config.addresses;
         let status = pod_status(reports, addresses, node, &self.status, Timestamp::now());
         if status == self.status {
             return;
@@ -219,7 +220,7 @@ impl Worker {
             tracing::warn!(pod = %self.id.name, %error, "cannot disconnect the pod; trying again");
             tokio::time::sleep(backoff.after(Duration::ZERO)).await;
         }
-        let dir = self.kubelet.dir.pod(&self.id.uid);
+        let dir = self.kubelet.config.dir.pod(&self.id.uid);
         if let Err(error) = std::fs::remove_dir_all(dir.root()) {
             tracing::warn!(pod = %self.id.name, %error, "cannot remove the pod's files");
         }

@@ -22,10 +22,10 @@ struct Workers {
 
 /// Watches for good.
 pub(super) async fn watch(kubelet: Arc<Kubelet>) {
-    let api: Api<Pod> = Api::all(kubelet.client.clone());
-    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", kubelet.node));
+    let api: Api<Pod> = Api::all(kubelet.config.client.clone());
+    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", kubelet.config.node));
     let mut events = std::pin::pin!(watcher(api, mine));
-    let node = kubelet.node.clone();
+    let node = kubelet.config.node.clone();
     let mut workers = Workers { kubelet, by_uid: BTreeMap::new(), listed: BTreeSet::new() };
     while let Some(event) = events.next().await {
         match event {

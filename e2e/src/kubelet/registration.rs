@@ -1,6 +1,7 @@
 //! The Node object: created once, then kept up to date about whether the node's network is ready. As with a real
 //! kubelet, that is so once the runtime has loaded a network configuration.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Registers the Node and follows the runtime's readiness for good. A Node that is deleted is not made again:
 /// a kubelet registers when it starts.
 pub(super) async fn keep(kubelet: Arc<Kubelet>) {
-    let nodes: Api<Node> = Api::all(kubelet.client.clone());
+    let nodes: Api<Node> = Api::all(kubelet.config.client.clone());
     while let Err(error) = register(&kubelet, &nodes).await {
-        tracing::warn!(node = kubelet.node, %error, "cannot register the Node; trying again");
+        tracing::warn!(node = kubelet.config.node, %error, "cannot register the Node; trying again");
         tokio::time::sleep(PERIOD).await;
     }
     let mut reported = Report { not_ready: None, since: Timestamp::now() };
@@ -35,7 +36,9 @@ pub(super) async fn keep(kubelet: Arc<Kubelet>) {
         if published.is_none_or(|at| at.elapsed() > HEARTBEAT) {
             match publish(&kubelet, &nodes, &reported).await {
                 Ok(()) => published = Some(Instant::now()),
-                Err(error) => tracing::warn!(node = kubelet.node, %error, "cannot update the Node's status"),
+                Err(error) => {
+                    tracing::warn!(node = kubelet.config.node, %error, "cannot update the Node's status")
+                }
             }
         }
         tokio::time::sleep(PERIOD).await;
@@ -51,7 +54,7 @@ struct Report {
 }
 
 async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
-    let node = serde_json::from_value(node_object(&kubelet.node)).map_err(kube::Error::SerdeError)?;
+    let node = serde_json::from_value(node_object(&kubelet.config.node)).map_err(kube::Error::SerdeError)?;
     match nodes.create(&PostParams::default(), &node).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         result => result.map(drop),
@@ -59,8 +62,8 @@ async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
 }
 
 async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, report: &Report) -> kube::Result<()> {
-    let status = json!({"status": node_status(&kubelet.node, &kubelet.address.to_string(), report)});
-    match nodes.patch_status(&kubelet.node, &PatchParams::default(), &Patch::Merge(status)).await {
+    let status = json!({"status": node_status(&kubelet.config.node, &kubelet.config.addresses, report)});
+    match nodes.patch_status(&kubelet.config.node, &PatchParams::default(), &Patch::Merge(status)).await {
         // Somebody deleted the Node: there is nothing to report on any more.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop),
@@ -92,16 +95,15 @@ fn architecture() -> &'static str {
     }
 }
 
-fn node_status(name: &str, address: &str, report: &Report) -> Value {
+fn node_status(name: &str, addresses: &[IpAddr], report: &Report) -> Value {
     let (status, reason, message) = match &report.not_ready {
         None => ("True", "KubeletReady", "the network is ready".to_owned()),
         Some(why) => ("False", "KubeletNotReady", format!("the network is not ready: {why}")),
     };
+    let internal = addresses.iter().map(|address| json!({"type": "InternalIP", "address": address}));
+    let hostname = json!({"type": "Hostname", "address": name});
     json!({
-        "addresses": [
-            {"type": "InternalIP", "address": address},
-            {"type": "Hostname", "address": name},
-        ],
+        "addresses": internal.chain([hostname]).collect::<Vec<_>>(),
         "conditions": [{
             "type": "Ready", "status": status, "reason": reason, "message": message,
             "lastHeartbeatTime": Timestamp::now().to_string(), "lastTransitionTime": report.since.to_string(),
@@ -132,10 +134,13 @@ mod tests {
     fn objects_are_what_the_api_expects() {
         let report = Report { not_ready: Some("no configuration".to_owned()), since: Timestamp::now() };
         let mut object = node_object("node1");
-        object["status"] = node_status("node1", "172.30.0.11", &report);
+        let addresses = ["172.30.0.11", "fd00:30::11"].map(|address| address.parse().unwrap());
+        object["status"] = node_status("node1", &addresses, &report);
         let node: Node = serde_json::from_value(object).unwrap();
         let status = node.status.unwrap();
-        assert_eq!(status.addresses.unwrap()[0].address, "172.30.0.11");
+        let addresses = status.addresses.unwrap();
+        let texts: Vec<&str> = addresses.iter().map(|address| address.address.as_str()).collect();
+        assert_eq!(texts, ["172.30.0.11", "fd00:30::11", "node1"]);
         let ready = &status.conditions.unwrap()[0];
         assert_eq!((ready.type_.as_str(), ready.status.as_str()), ("Ready", "False"));
         assert!(ready.message.as_ref().unwrap().contains("no configuration"));

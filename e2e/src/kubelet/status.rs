@@ -124,7 +124,7 @@ impl End {
 pub(super) fn pod_status(
     reports: &[Report],
     addresses: &[IpAddr],
-    node_address: IpAddr,
+    node_addresses: &[IpAddr],
     before: &PodStatus,
     now: Timestamp,
 ) -> PodStatus {
@@ -141,8 +141,8 @@ pub(super) fn pod_status(
         phase: Some(phase.to_owned()),
         conditions: Some(conditions.map(|(kind, holds)| condition(kind, holds, before, now)).to_vec()),
         container_statuses: Some(reports.iter().map(Report::status).collect()),
-        host_ip: Some(node_address.to_string()),
-        host_ips: Some(vec![HostIP { ip: node_address.to_string() }]),
+        host_ip: node_addresses.first().map(IpAddr::to_string),
+        host_ips: Some(node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         pod_ip: addresses.first().map(IpAddr::to_string),
         pod_ips: Some(addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect())
             .filter(|ips: &Vec<PodIP>| !ips.is_empty()),
@@ -202,7 +202,7 @@ mod tests {
 
     fn status(reports: &[Report]) -> PodStatus {
         let ips = ["10.244.1.2".parse().unwrap()];
-        pod_status(reports, &ips, "172.30.0.11".parse().unwrap(), &PodStatus::default(), NOW)
+        pod_status(reports, &ips, &["172.30.0.11".parse().unwrap()], &PodStatus::default(), NOW)
     }
 
     fn ready(status: &PodStatus) -> &str {
@@ -241,7 +241,7 @@ mod tests {
         let later = Timestamp::from_second(60).unwrap();
         let reports = [report(State::Running { since: NOW }, true)];
         let before = status(&[report(State::Running { since: NOW }, false)]);
-        let after = pod_status(&reports, &[], "172.30.0.11".parse().unwrap(), &before, later);
+        let after = pod_status(&reports, &[], &["172.30.0.11".parse().unwrap()], &before, later);
         let times: Vec<_> = after
             .conditions
             .unwrap()

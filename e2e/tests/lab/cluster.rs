@@ -60,14 +60,14 @@ pub(crate) fn a_host_network_pod(lab: &Lab) -> Outcome {
     lab.wait_for_pods("shop", "app=on-host", 1)?;
     let address = lab.kubectl(&["-n", "shop", "get", "pod", "on-host", "-o", "jsonpath={.status.podIP}"])?;
     equal("its address", address.as_str(), "172.30.0.12")?;
-    holds("a Service from the node", &lab.exec("on-host", &["getent", "hosts", "backend"])?, "10.96.")?;
+    holds("a Service from the node", &lab.exec("on-host", &["getent", "ahostsv4", "backend"])?, "10.96.")?;
     lab.kubectl(&["-n", "shop", "delete", "pod", "on-host", "--grace-period", "1"]).map(drop)
 }
 
 pub(crate) fn files_and_environment(lab: &Lab) -> Outcome {
     let resolv = lab.exec("database-0", &["cat", "/etc/resolv.conf"])?;
     holds("resolv.conf", &resolv, "search shop.svc.cluster.local svc.cluster.local cluster.local\n")?;
-    holds("resolv.conf", &resolv, "nameserver 10.96.0.10\noptions ndots:5\n")?;
+    holds("resolv.conf", &resolv, "nameserver 10.96.0.10\nnameserver fd00:10:96::a\noptions ndots:5\n")?;
     let hosts = lab.exec("database-0", &["cat", "/etc/hosts"])?;
     holds("hosts", &hosts, "\tdatabase-0.database.shop.svc.cluster.local\tdatabase-0\n")?;
     equal("hostname", lab.exec("database-0", &["hostname"])?.trim(), "database-0")?;
