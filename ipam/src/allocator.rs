@@ -32,81 +32,74 @@ pub fn allocate(
     if let Some(record) = held.iter().find(|record| record.is_of(owner) && pool.holds(record.address)) {
         return Err(Error::Duplicate { owner: owner.clone(), address: record.address });
     }
-    // No other program must take the containers of an earlier boot for living ones. What cannot be freed now is
-    // replaced when its turn comes.
-    let _ = free_all(store, listing.records.iter().filter(|record| of_earlier_boot(record)));
+    // No other program must take the containers of an earlier boot for living ones. What cannot be freed is passed over
+    // when its turn comes.
+    let _ = free(store, listing, |record| !record.is_held());
     let taken = held.iter().map(|record| record.address).collect();
-    let mut request = Request { owner, taken, freed: &listing.freed, requested: requested.to_vec() };
-    let mut lease = Lease::default();
-    let outcome = request.fill(store, pool, &mut lease);
+    let freed = store.freed();
+    let rests = freed.iter().copied().collect();
+    let mut request =
+        Request { owner, taken, freed, rests, requested: requested.to_vec(), reserved: Vec::new() };
+    let outcome = request.fill(store, pool);
     if outcome.is_err() {
-        for ip in &lease.ips {
-            // The first error is the one to report; what could not be freed is found by garbage collection.
-            let _ = store.free(ip.address.ip());
-        }
+        // The first error is the one to report; what could not be freed is found by garbage collection.
+        let _ = store.free(&request.reserved.iter().collect::<Vec<_>>());
     }
-    outcome.map(|()| lease)
+    outcome
 }
 
 /// Frees every address of `owner`. None is no error.
 pub fn release(store: &mut impl Store, listing: &Listing, owner: &Owner) -> Result<()> {
     // A record with the interface's name is meant before one of an old version without.
-    let exact = |named: bool| {
-        let has_name =
-            |record: &Record| matches!(&record.holder, Holder::Container { ifname, .. } if ifname.is_some());
-        listing.records.iter().filter(move |record| record.is_of(owner) && has_name(record) == named)
-    };
-    let named = exact(true).count() > 0;
-    free_all(store, exact(named))
+    let is_old = |record: &Record| matches!(record.holder, Holder::Container { ifname: None, .. });
+    let named = listing.records.iter().any(|record| record.is_of(owner) && !is_old(record));
+    free(store, listing, |record| record.is_of(owner) && is_old(record) != named)
 }
 
 /// Frees every address but those of living containers that `is_valid` speaks for.
 pub fn collect(store: &mut impl Store, listing: &Listing, is_valid: impl Fn(&Record) -> bool) -> Result<()> {
-    let known = |record: &Record| match &record.holder {
-        Holder::Container { .. } => record.is_held() && is_valid(record),
-        Holder::Nobody => false,
+    free(store, listing, |record| match &record.holder {
+        Holder::Container { .. } | Holder::Marked(_) => !record.is_held() || !is_valid(record),
+        Holder::Nobody => true,
         // It is no record, and not ours to delete.
-        Holder::Unknown => true,
-    };
-    free_all(store, listing.records.iter().filter(|record| !known(record)))
+        Holder::Unknown => false,
+    })
 }
 
-/// Goes on after an error and reports the first.
-fn free_all<'a>(store: &mut impl Store, records: impl Iterator<Item = &'a Record>) -> Result<()> {
-    let outcomes: Vec<Result<()>> = records.map(|record| store.free(record.address)).collect();
-    outcomes.into_iter().collect()
-}
-
-fn of_earlier_boot(record: &Record) -> bool {
-    matches!(record.holder, Holder::Container { earlier_boot: true, .. })
+fn free(store: &mut impl Store, listing: &Listing, which: impl Fn(&Record) -> bool) -> Result<()> {
+    let records: Vec<&Record> = listing.records.iter().filter(|record| which(record)).collect();
+    if records.is_empty() { Ok(()) } else { store.free(&records) }
 }
 
 struct Request<'a> {
     owner: &'a Owner,
     taken: BTreeSet<IpAddr>,
-    freed: &'a [IpAddr],
+    /// In the order in which they were freed, and to look one up.
+    freed: Vec<IpAddr>,
+    rests: BTreeSet<IpAddr>,
     requested: Vec<IpAddr>,
+    /// What to free again where the rest fails.
+    reserved: Vec<Record>,
 }
 
 impl Request<'_> {
-    fn fill(&mut self, store: &mut impl Store, pool: &Pool, lease: &mut Lease) -> Result<()> {
+    fn fill(&mut self, store: &mut impl Store, pool: &Pool) -> Result<Lease> {
+        let mut lease = Lease::default();
         for (index, set) in pool.sets.iter().enumerate() {
             let wanted = self.requested.iter().position(|address| set.range_of(*address).is_some());
-            let (range, address) = match wanted {
-                Some(place) => {
-                    let address = self.requested.remove(place);
-                    (self.requested_one(store, index, set, address)?, address)
-                }
+            let (range, record) = match wanted.map(|place| self.requested.remove(place)) {
+                Some(address) => self.requested_one(store, index, set, address)?,
                 None => self.next_one(store, pool, index, set)?,
             };
             lease.ips.push(IpConfig {
-                address: range.with_prefix(address),
+                address: range.with_prefix(record.address),
                 gateway: Some(range.gateway),
                 interface: None,
             });
+            self.reserved.push(record);
         }
         match self.requested.as_slice() {
-            [] => Ok(()),
+            [] => Ok(lease),
             left => Err(Error::LeftOver(left.to_vec())),
         }
     }
@@ -117,12 +110,17 @@ impl Request<'_> {
         index: usize,
         set: &'s RangeSet,
         address: IpAddr,
-    ) -> Result<&'s Range> {
-        match set.range_of(address) {
-            Some(range) if range.gateway == address => Err(Error::Gateway { address, set: set.to_string() }),
-            Some(range) if store.reserve(address, self.owner, index)? => Ok(range),
-            _ => Err(Error::Taken { address, set: set.to_string() }),
+    ) -> Result<(&'s Range, Record)> {
+        let taken = || Error::Taken { address, set: set.to_string() };
+        let range = set.range_of(address).ok_or_else(taken)?;
+        if range.gateway == address {
+            return Err(Error::Gateway { address, set: set.to_string() });
         }
+        let record = match self.taken.contains(&address) {
+            true => None,
+            false => store.reserve(address, self.owner, index)?,
+        };
+        record.map(|record| (range, record)).ok_or_else(taken)
     }
 
     fn next_one<'s>(
@@ -131,16 +129,15 @@ impl Request<'_> {
         pool: &Pool,
         index: usize,
         set: &'s RangeSet,
-    ) -> Result<(&'s Range, IpAddr)> {
+    ) -> Result<(&'s Range, Record)> {
         let last = store.last(index)?;
-        let freed: BTreeSet<&IpAddr> = self.freed.iter().collect();
-        let fresh = set.round_robin(last).filter(|(_, address)| !freed.contains(address));
+        let fresh = set.round_robin(last).filter(|(_, address)| !self.rests.contains(address));
         // Peers may still send to who had it before: the longest rest is the best.
         let rested = self.freed.iter().filter_map(|address| Some((set.range_of(*address)?, *address)));
         let rested = rested.filter(|(range, address)| range.gateway != *address);
         for (range, address) in fresh.chain(rested).filter(|(_, address)| !self.taken.contains(address)) {
-            if store.reserve(address, self.owner, index)? {
-                return Ok((range, address));
+            if let Some(record) = store.reserve(address, self.owner, index)? {
+                return Ok((range, record));
             }
         }
         let (network, folder) = (pool.network.to_string(), pool.folder());
@@ -168,8 +165,7 @@ mod tests {
 
     impl Memory {
         fn listing(&self) -> Listing {
-            let records = self.records.values().cloned().collect();
-            Listing { records, freed: self.freed.clone(), strays: Vec::new() }
+            Listing { records: self.records.values().cloned().collect(), ..Listing::default() }
         }
     }
 
@@ -182,27 +178,36 @@ mod tests {
     }
 
     fn record(address: &str, id: &str, ifname: Option<&str>, earlier_boot: bool) -> Record {
-        let holder = Holder::Container { id: id.into(), ifname: ifname.map(str::to_owned), earlier_boot };
-        Record { address: ip(address), holder }
+        let holder = Holder::Container { id: id.into(), ifname: ifname.map(str::to_owned) };
+        Record { earlier_boot, ..of(address, holder) }
+    }
+
+    fn of(address: &str, holder: Holder) -> Record {
+        Record { address: ip(address), holder, earlier_boot: false, mark: None }
     }
 
     impl Store for Memory {
         fn last(&self, set: usize) -> Result<Option<IpAddr>> {
             Ok(self.last.get(&set).copied())
         }
-        fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<bool> {
-            if self.records.get(&address).is_some_and(Record::is_held) {
-                return Ok(false);
+        fn freed(&self) -> Vec<IpAddr> {
+            self.freed.clone()
+        }
+        fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<Option<Record>> {
+            if self.records.contains_key(&address) {
+                return Ok(None);
             }
             let record = record(&address.to_string(), &owner.container, Some(&owner.ifname), false);
-            self.records.insert(address, record);
+            self.records.insert(address, record.clone());
             self.last.insert(set, address);
-            Ok(true)
+            Ok(Some(record))
         }
-        fn free(&mut self, address: IpAddr) -> Result<()> {
-            if self.records.remove(&address).is_some() {
-                self.freed.retain(|freed| *freed != address);
-                self.freed.push(address);
+        fn free(&mut self, records: &[&Record]) -> Result<()> {
+            for record in records {
+                if self.records.remove(&record.address).is_some() {
+                    self.freed.retain(|freed| *freed != record.address);
+                    self.freed.push(record.address);
+                }
             }
             Ok(())
         }
@@ -341,8 +346,7 @@ mod tests {
     #[test]
     fn an_empty_record_is_nobodys() {
         let mut store = Memory::default();
-        let empty = Record { address: ip("10.0.0.2"), holder: Holder::Nobody };
-        store.records.insert(empty.address, empty);
+        store.records.insert(ip("10.0.0.2"), of("10.0.0.2", Holder::Nobody));
         assert_eq!(next(&mut store, &pool(&[&["10.0.0.0/30"]])).unwrap(), "10.0.0.2/30");
     }
 
@@ -368,7 +372,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_given_to_nobody_and_not_deleted() {
         let mut store = Memory::default();
-        store.records.insert(ip("10.0.0.2"), Record { address: ip("10.0.0.2"), holder: Holder::Unknown });
+        store.records.insert(ip("10.0.0.2"), of("10.0.0.2", Holder::Unknown));
         assert!(matches!(next(&mut store, &pool(&[&["10.0.0.0/30"]])), Err(Error::Exhausted { .. })));
         let listing = store.listing();
         collect(&mut store, &listing, |_| false).unwrap();

@@ -1,53 +1,37 @@
-//! Which boot of the machine a reservation belongs to: an extended attribute of its file. The file's content stays the
-//! reference's, which compares it as a whole. Where a filesystem has no attributes, or a file was copied without, the
-//! boot is not known and the reservation counts as living.
+//! Which boot of the machine a reservation belongs to. No container lives through a reboot, whatever became of its DEL.
 
-use std::fs::{self, File};
-use std::io;
+use std::fmt;
+use std::fs;
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
-use rustix::io::Errno;
+/// Where /proc does not tell; not to be taken for a boot.
+const UNKNOWN: &str = "0";
 
-/// `getfattr -n user.weft.boot FILE` shows it.
-const ATTRIBUTE: &str = "user.weft.boot";
-
-/// The machine's present boot.
+/// A boot of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Boot(String);
 
 impl Boot {
-    /// The kernel's random number for it; none where /proc does not tell.
-    pub(crate) fn current() -> Option<Boot> {
-        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(Boot(text.trim().to_owned())).filter(|boot| !boot.0.is_empty())
+    /// The present one: digits of the kernel's random number for it.
+    pub(crate) fn current() -> Boot {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        Boot(if digits.is_empty() { UNKNOWN.to_owned() } else { digits })
     }
 
-    /// Marks a file as of this boot.
-    ///
-    /// # Errors
-    /// Where the disk is full. A filesystem without attributes is none.
-    pub(crate) fn mark(&self, file: &File) -> io::Result<()> {
-        match fsetxattr(file, ATTRIBUTE, self.0.as_bytes(), XattrFlags::empty()) {
-            Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => Err(errno.into()),
-            _ => Ok(()),
-        }
+    /// One that is written somewhere.
+    pub(crate) fn of_text(text: &str) -> Boot {
+        Boot(text.to_owned())
     }
 
-    /// Whether the file is marked as of another boot.
-    pub(crate) fn is_over(&self, file: &File) -> bool {
-        let mut buffer = [0u8; 64];
-        match fgetxattr(file, ATTRIBUTE, &mut buffer[..]) {
-            Ok(length @ 1..) => buffer.get(..length) != Some(self.0.as_bytes()),
-            _ => false,
-        }
+    /// Whether it is certain that the machine was started anew since.
+    pub(crate) fn is_over(&self, present: &Boot) -> bool {
+        self != present && self.0 != UNKNOWN && present.0 != UNKNOWN
     }
 }
 
-#[cfg(test)]
-impl Boot {
-    /// A boot that never was.
-    pub(crate) fn of_tests(name: &str) -> Boot {
-        Boot(name.to_owned())
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -56,11 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_of_the_boot_that_marked_it() {
-        let file = tempfile::tempfile().unwrap();
-        let (now, next) = (Boot::current().unwrap(), Boot::of_tests("another"));
-        assert!(!now.is_over(&file), "without a mark nobody knows");
-        now.mark(&file).unwrap();
-        assert!(!now.is_over(&file) && next.is_over(&file));
+    fn a_boot_is_over_when_another_is_known_to_be_present() {
+        let (now, other, unknown) = (Boot::current(), Boot::of_text("ab12"), Boot::of_text(UNKNOWN));
+        assert_eq!(now.to_string().len(), 16);
+        assert!(other.is_over(&now) && !now.is_over(&Boot::current()));
+        assert!(!unknown.is_over(&now) && !other.is_over(&unknown));
     }
 }

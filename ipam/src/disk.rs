@@ -1,33 +1,27 @@
 //! Reservations on disk, in the format of the reference `host-local` plugin: `<folder>/<address>` holds the container
 //! id, CR LF and the interface name; `last_reserved_ip.<set>` the last address given; `lock` is flock()ed. Beside
-//! that stand a mark on each record (`boot`) and the file `freed`, which the reference takes no notice of. Who gets which
+//! that stand a mark for each record (`mark`) and the file `freed`, which the reference takes no notice of. Who gets which
 //! address is not decided here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use weft_types::cni::ContainerId;
 
 use crate::boot::Boot;
-use crate::{Error, Holder, Listing, Owner, Record, Result, Store, freed};
-
-/// The file that is being written and is not a record yet. Its name is no address, so that no program takes it for
-/// one, and there is only one of it, because its writer holds the lock.
-const UNFINISHED: &str = ".unfinished";
-const LOCK: &str = "lock";
-const FREED: &str = "freed";
-const LAST: &str = "last_reserved_ip.";
+use crate::folder::{FREED, LAST, LOCK, NEW_FREED, Names};
+use crate::mark::Mark;
+use crate::{Error, Holder, Listing, Owner, Record, Result, Store, content, freed};
 
 /// A network's reservations on disk. No other program changes them while this value lives: all of them take the
 /// lock.
 #[derive(Debug)]
 pub struct DiskStore {
     folder: PathBuf,
-    boot: Option<Boot>,
+    boot: Boot,
     _lock: Flock<File>,
 }
 
@@ -35,8 +29,13 @@ impl DiskStore {
     /// Waits for the lock of the network's folder, which is made where it is missing.
     pub fn lock(folder: impl Into<PathBuf>) -> Result<DiskStore> {
         let folder = folder.into();
-        fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
-        DiskStore::lock_existing(folder)
+        match DiskStore::lock_if_exists(&folder)? {
+            Some(store) => Ok(store),
+            None => {
+                fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+                DiskStore::lock_existing(folder)
+            }
+        }
     }
 
     /// The same, but `None` where the network has no folder and so no reservation.
@@ -66,131 +65,145 @@ impl DiskStore {
         self.folder.join(address.to_string())
     }
 
-    /// Everything in the folder. Only a folder that cannot be read is an error: what is damaged or does not belong there
-    /// must not keep containers from starting.
-    pub fn listing(&self) -> Result<Listing> {
+    fn mark_path(&self, mark: &Mark) -> PathBuf {
+        self.folder.join(mark.to_string())
+    }
+
+    /// All reservations. Of those that have a mark only the ones of `owner` are read, so that the cost is a listing
+    /// of names. Only a folder that cannot be listed is an error: what is damaged or does not belong there must not
+    /// keep containers from starting.
+    pub fn listing(&self, owner: Option<&Owner>) -> Result<Listing> {
         let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
-        let mut listing = Listing { freed: self.freed(), ..Listing::default() };
-        for entry in entries {
-            let name = entry.map_err(failed("list", &self.folder))?.file_name();
-            let name = name.to_string_lossy();
-            let Ok(address) = name.parse() else {
-                if !([UNFINISHED, LOCK, FREED].contains(&&*name) || name.starts_with(LAST)) {
-                    listing.strays.push(format!("{} is no reservation", self.folder.join(&*name).display()));
-                }
-                continue;
+        let entries: Vec<(String, u64)> = entries
+            .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.ino())))
+            .collect::<io::Result<_>>()
+            .map_err(failed("list", &self.folder))?;
+        let names = Names::of(entries.into_iter());
+        let foreign = |name: &String| format!("{} is no reservation", self.folder.join(name).display());
+        let strays = names.foreign.iter().map(foreign).collect();
+        let mut listing = Listing { widows: names.widows, strays, ..Listing::default() };
+        let key = owner.map(Owner::key);
+        for (address, mark) in names.records {
+            let holder = match &mark {
+                Some(mark) if Some(mark.key) != key => Holder::Marked(mark.key),
+                _ => self.holder(address),
             };
-            let holder = self.holder(address);
-            listing
-                .strays
-                .extend(doubt(&holder).map(|why| format!("{} {why}", self.record_path(address).display())));
-            listing.records.push(Record { address, holder });
+            let doubt = content::doubt(&holder);
+            listing.strays.extend(doubt.map(|why| format!("{} {why}", self.record_path(address).display())));
+            let earlier_boot = mark.as_ref().is_some_and(|mark| mark.boot.is_over(&self.boot));
+            listing.records.push(Record { address, holder, earlier_boot, mark });
         }
         Ok(listing)
     }
 
-    fn freed(&self) -> Vec<IpAddr> {
-        let text = fs::read(self.folder.join(FREED)).unwrap_or_default();
-        freed::parse(&String::from_utf8_lossy(&text))
+    fn holder(&self, address: IpAddr) -> Holder {
+        read(&self.record_path(address)).map_or(Holder::Unknown, |content| content::parse(&content))
     }
 
-    fn holder(&self, address: IpAddr) -> Holder {
-        let mut content = Vec::new();
-        let file = File::open(self.record_path(address))
-            .and_then(|mut file| file.read_to_end(&mut content).map(|_| file));
-        match file {
-            Ok(file) => parse(&content, self.boot.as_ref().is_some_and(|boot| boot.is_over(&file))),
-            Err(_) => Holder::Unknown,
+    /// Deletes marks that a crash left, and marks the records of other programs: they are of this boot at the latest, so
+    /// the next one frees them. What of this fails, on a full disk say, is as well done by the next call.
+    pub fn tidy(&mut self, listing: &mut Listing) {
+        for name in &listing.widows {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+        for record in listing.records.iter_mut().filter(|record| record.mark.is_none()) {
+            let Holder::Container { id, ifname: Some(ifname) } = &record.holder else { continue };
+            if content::doubt(&record.holder).is_none() {
+                let owner = Owner { container: id.clone(), ifname: ifname.clone() };
+                let mark = self.mark(record.address, &owner);
+                let linked = fs::hard_link(self.record_path(record.address), self.mark_path(&mark));
+                record.mark = linked.is_ok().then_some(mark);
+            }
         }
     }
 
-    /// Puts a whole file in its place, where none is: whoever dies on the way leaves no record, or a whole one.
-    /// Nothing is flushed to the disk: after a power failure there are no containers either, and an empty record
-    /// counts for nothing.
-    fn publish(&self, path: &Path, content: &str) -> io::Result<()> {
-        let unfinished = self.write_unfinished(content)?;
-        let linked = fs::hard_link(&unfinished, path);
-        fs::remove_file(&unfinished)?;
-        linked
+    fn mark(&self, address: IpAddr, owner: &Owner) -> Mark {
+        Mark { address, boot: self.boot.clone(), key: owner.key() }
     }
 
-    fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
-        fs::rename(self.write_unfinished(content)?, path)
-    }
-
-    /// Writes a hint, which may be lost or torn by a crash, in place: ext4 writes a file that is replaced, or emptied,
-    /// to the disk at once, and that takes longer than all the rest of ADD.
-    fn overwrite(&self, path: &Path, content: &str) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        file.write_all(content.as_bytes())?;
-        file.set_len(content.len() as u64)
-    }
-
-    fn write_unfinished(&self, content: &str) -> io::Result<PathBuf> {
-        let unfinished = self.folder.join(UNFINISHED);
-        // A leftover may be linked as a record already; it must not be written to.
-        ignore_missing(fs::remove_file(&unfinished))?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        let marked = self.boot.as_ref().map_or(Ok(()), |boot| boot.mark(&file));
+    /// The whole file gets its second name, the record's, where none is: whoever dies on the way leaves no record, or
+    /// a whole one. Nothing is flushed to the disk: after a power failure there are no containers either.
+    fn publish(&self, mark: &Mark, text: &str) -> Result<bool> {
+        let (marked, path) = (self.mark_path(mark), self.record_path(mark.address));
+        let written = write_new(&marked, text).and_then(|()| fs::hard_link(&marked, &path));
+        let Err(error) = written else { return Ok(true) };
         // What a full disk has no room for must not take the room of others.
-        let written = marked.and_then(|()| file.write_all(content.as_bytes()));
-        written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
-        Ok(unfinished)
+        let _ = fs::remove_file(&marked);
+        if error.kind() == ErrorKind::AlreadyExists { Ok(false) } else { Err(failed("write", &path)(error)) }
     }
 
-    fn note_freed(&self, address: IpAddr) -> io::Result<()> {
+    /// Whether there was a record. Then its mark goes: one that stays, because of a crash, does no harm.
+    fn delete(&self, record: &Record) -> Result<bool> {
+        let path = self.record_path(record.address);
+        let deleted = fs::remove_file(&path);
+        if let (Ok(()), Some(mark)) = (&deleted, &record.mark) {
+            let _ = fs::remove_file(self.mark_path(mark));
+        }
+        match deleted {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            outcome => outcome.map(|()| true).map_err(failed("delete", &path)),
+        }
+    }
+
+    fn note_freed(&self, addresses: &[IpAddr]) -> io::Result<()> {
         let path = self.folder.join(FREED);
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        file.write_all(freed::text(&[address]).as_bytes())?;
-        match freed::is_long(file.metadata()?.len()) {
-            true => self.replace(&path, &freed::text(&self.freed())),
-            false => Ok(()),
+        file.write_all(freed::text(addresses).as_bytes())?;
+        if freed::is_long(file.metadata()?.len()) {
+            let new = self.folder.join(NEW_FREED);
+            let _ = fs::remove_file(&new);
+            write_new(&new, &freed::text(&self.freed()))?;
+            fs::rename(&new, &path)?;
         }
+        Ok(())
     }
 }
 
 impl Store for DiskStore {
     fn last(&self, set: usize) -> Result<Option<IpAddr>> {
         let path = self.folder.join(last_name(set));
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok()),
-            // Nothing given yet; a damaged file says no more than that.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
+        match read(&path) {
+            // A damaged file says no more than none: nothing given yet.
+            Ok(text) => Ok(String::from_utf8_lossy(&text).trim().parse().ok()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),
         }
     }
 
-    fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<bool> {
-        let path = self.record_path(address);
-        let content = format!("{}\r\n{}", owner.container, owner.ifname);
-        match self.publish(&path, &content) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if (Record { address, holder: self.holder(address) }).is_held() {
-                    return Ok(false);
-                }
-                self.replace(&path, &content).map_err(failed("write", &path))?;
-            }
-            Err(error) => return Err(failed("write", &path)(error)),
-        }
-        let last = self.folder.join(last_name(set));
-        self.overwrite(&last, &address.to_string()).map_err(failed("write", &last)).inspect_err(|_| {
-            // The reservation is not told to the caller, so it must not stay.
-            let _ = fs::remove_file(&path);
-        })?;
-        Ok(true)
+    fn freed(&self) -> Vec<IpAddr> {
+        let text = read(&self.folder.join(FREED)).unwrap_or_default();
+        freed::parse(&String::from_utf8_lossy(&text))
     }
 
-    fn free(&mut self, address: IpAddr) -> Result<()> {
-        let path = self.record_path(address);
-        match fs::remove_file(&path) {
-            Ok(()) => {
-                // On a full disk too, addresses must be freed; the order is worth less than that.
-                let _ = self.note_freed(address);
-                Ok(())
-            }
-            outcome => ignore_missing(outcome).map_err(failed("delete", &path)),
+    fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<Option<Record>> {
+        let mark = self.mark(address, owner);
+        if !self.publish(&mark, &content::text(owner))? {
+            return Ok(None);
         }
+        let holder = Holder::Container { id: owner.container.clone(), ifname: Some(owner.ifname.clone()) };
+        let record = Record { address, holder, earlier_boot: false, mark: Some(mark) };
+        let last = self.folder.join(last_name(set));
+        overwrite(&last, &address.to_string()).map_err(failed("write", &last)).inspect_err(|_| {
+            // The reservation is not told to the caller, so it must not stay.
+            let _ = self.delete(&record);
+        })?;
+        Ok(Some(record))
+    }
+
+    fn free(&mut self, records: &[&Record]) -> Result<()> {
+        let (mut freed, mut outcome) = (Vec::new(), Ok(()));
+        for record in records {
+            match self.delete(record) {
+                Ok(true) => freed.push(record.address),
+                Ok(false) => {}
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        if !freed.is_empty() {
+            // On a full disk too, addresses must be freed; the order is worth less than that.
+            let _ = self.note_freed(&freed);
+        }
+        outcome
     }
 }
 
@@ -198,37 +211,23 @@ fn last_name(set: usize) -> String {
     format!("{LAST}{set}")
 }
 
-/// Surrounding white space does not count, nor do the zeroes that a power failure leaves; and old versions wrote the
-/// container id alone.
-fn parse(content: &[u8], earlier_boot: bool) -> Holder {
-    let text = String::from_utf8_lossy(content);
-    let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0');
-    let (id, ifname) = match text.split_once('\n') {
-        Some((id, ifname)) => (id.trim_end(), Some(ifname.trim().to_owned())),
-        None => (text, None),
-    };
-    match id {
-        "" => Holder::Nobody,
-        id => Holder::Container { id: id.to_owned(), ifname, earlier_boot },
-    }
+/// Without asking for the length first, which is short.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(4096);
+    File::open(path)?.take(1 << 20).read_to_end(&mut content)?;
+    Ok(content)
 }
 
-/// Why a record should be looked at.
-fn doubt(holder: &Holder) -> Option<&'static str> {
-    match holder {
-        Holder::Unknown => Some("cannot be read; its address is not given to anybody"),
-        Holder::Container { id, .. } if id.parse::<ContainerId>().is_err() => Some(
-            "names no container; its address stays taken until garbage collection or until it is deleted",
-        ),
-        _ => None,
-    }
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
-fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
+/// Writes a hint, which may be lost or torn by a crash, in place: ext4 writes a file that is replaced, or emptied,
+/// to the disk at once, and that takes longer than all the rest of ADD.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -250,6 +249,24 @@ mod tests {
         Owner { container: "c1".into(), ifname: "eth0".into() }
     }
 
+    fn reserve(store: &mut DiskStore, address: &str, container: &str) -> bool {
+        let owner = Owner { container: container.into(), ..owner() };
+        store.reserve(ip(address), &owner, 0).unwrap().is_some()
+    }
+
+    fn free(store: &mut DiskStore, address: &str) {
+        let records = store.listing(None).unwrap().records;
+        let records: Vec<&Record> = records.iter().filter(|record| record.address == ip(address)).collect();
+        store.free(&records).unwrap();
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     fn store() -> (tempfile::TempDir, DiskStore) {
         let data_dir = tempfile::tempdir().unwrap();
         let store = DiskStore::lock(data_dir.path().join("blue")).unwrap();
@@ -259,8 +276,8 @@ mod tests {
     #[test]
     fn a_record_has_the_references_name_content_and_mode() {
         let (data_dir, mut store) = store();
-        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
-        assert!(store.reserve(ip("fd00::2"), &owner(), 1).unwrap());
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
+        assert!(store.reserve(ip("fd00::2"), &owner(), 1).unwrap().is_some());
         let folder = data_dir.path().join("blue");
         for (address, set) in [("10.1.0.2", 0), ("fd00::2", 1)] {
             assert_eq!(fs::read_to_string(folder.join(address)).unwrap(), "c1\r\neth0");
@@ -268,24 +285,22 @@ mod tests {
             let last = fs::read_to_string(folder.join(format!("last_reserved_ip.{set}"))).unwrap();
             assert_eq!(last, address);
         }
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
+        let (marks, names): (Vec<String>, Vec<String>) =
+            names(&folder).into_iter().partition(|name| name.starts_with('.'));
         assert_eq!(names, ["10.1.0.2", "fd00::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+        assert_eq!(marks.len(), 2, "one each");
     }
 
     #[test]
     fn a_taken_address_stays_its_owners() {
         let (_data_dir, mut store) = store();
-        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
-        let other = Owner { container: "c2".into(), ..owner() };
-        assert!(!store.reserve(ip("10.1.0.2"), &other, 0).unwrap());
-        assert!(store.listing().unwrap().records[0].is_of(&owner()));
-        store.free(ip("10.1.0.2")).unwrap();
-        store.free(ip("10.1.0.2")).unwrap();
-        assert_eq!(store.listing().unwrap().records, []);
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
+        assert!(!reserve(&mut store, "10.1.0.2", "c2"));
+        assert!(store.listing(Some(&owner())).unwrap().records[0].is_of(&owner()));
+        assert!(store.listing(None).unwrap().records[0].is_of(&owner()), "by its mark");
+        free(&mut store, "10.1.0.2");
+        free(&mut store, "10.1.0.2");
+        assert_eq!(store.listing(None).unwrap(), Listing::default());
     }
 
     #[test]
@@ -299,19 +314,18 @@ mod tests {
             ("10.1.0.5", "\0\0\0\0"),
             ("10.1.0.6", "\u{1}?!\neth0"),
             ("notes.txt", "c1\r\neth0"),
-            (UNFINISHED, "c1\r\neth0"),
+            (NEW_FREED, "10.1.0.9\n"),
         ] {
             fs::write(folder.join(name), content).unwrap();
         }
         fs::create_dir(folder.join("10.1.0.7")).unwrap();
         std::os::unix::fs::symlink("nowhere", folder.join("10.1.0.8")).unwrap();
-        let mut listing = store.listing().unwrap();
+        let mut listing = store.listing(None).unwrap();
         listing.records.sort_by_key(|record| record.address);
         listing.strays.sort();
         let of = |id: &str, ifname: Option<&str>| Holder::Container {
             id: id.into(),
             ifname: ifname.map(str::to_owned),
-            earlier_boot: false,
         };
         let holders: Vec<Holder> = listing.records.iter().map(|record| record.holder.clone()).collect();
         let damaged = of("\u{1}?!", Some("eth0"));
@@ -324,20 +338,41 @@ mod tests {
         assert_eq!(told[1][..20], *"10.1.0.7 cannot be r");
         assert_eq!(told[2][..20], *"10.1.0.8 cannot be r");
         assert_eq!(told[3..], ["notes.txt is no reservation"]);
-        assert!(!store.reserve(ip("10.1.0.7"), &owner(), 0).unwrap(), "a folder is in the way");
+        assert!(!reserve(&mut store, "10.1.0.7", "c3"), "a folder is in the way");
     }
 
     #[test]
-    fn a_record_of_an_earlier_boot_may_be_another_containers() {
+    fn a_record_of_an_earlier_boot_is_held_by_nobody() {
         let (_data_dir, mut store) = store();
-        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
-        assert!(store.listing().unwrap().records[0].is_held());
-        store.boot = Some(Boot::of_tests("the next"));
-        let record = &store.listing().unwrap().records[0];
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
+        assert!(store.listing(None).unwrap().records[0].is_held());
+        store.boot = Boot::of_text("ab12");
+        let record = &store.listing(Some(&owner())).unwrap().records[0];
         assert!(!record.is_held() && record.is_of(&owner()));
-        let other = Owner { container: "c2".into(), ..owner() };
-        assert!(store.reserve(ip("10.1.0.2"), &other, 0).unwrap());
-        assert!(store.listing().unwrap().records[0].is_held());
+        store.free(&[record]).unwrap();
+        assert!(reserve(&mut store, "10.1.0.2", "c2"));
+        assert!(store.listing(None).unwrap().records[0].is_held());
+    }
+
+    #[test]
+    fn a_record_of_another_program_is_marked_when_it_is_seen_and_the_next_boot_frees_it() {
+        let (data_dir, mut store) = store();
+        let folder = data_dir.path().join("blue");
+        fs::write(folder.join("10.1.0.2"), "c1\r\neth0").unwrap();
+        fs::write(folder.join("10.1.0.3"), "of an old version").unwrap();
+        let mut listing = store.listing(None).unwrap();
+        store.tidy(&mut listing);
+        assert_eq!(listing.records.iter().filter(|record| record.mark.is_some()).count(), 1);
+        store.boot = Boot::of_text("ab12");
+        let records = store.listing(None).unwrap().records;
+        let record = |address| records.iter().find(|record| record.address == ip(address)).unwrap();
+        assert!(!record("10.1.0.2").is_held() && record("10.1.0.3").is_held());
+        // A new file in its place is another container's.
+        fs::rename(folder.join("10.1.0.3"), folder.join("10.1.0.2")).unwrap();
+        let mut listing = store.listing(None).unwrap();
+        assert!(listing.records[0].is_held());
+        store.tidy(&mut listing);
+        assert_eq!(names(&folder), ["10.1.0.2", "lock"], "the old mark is gone");
     }
 
     #[test]
@@ -345,11 +380,11 @@ mod tests {
         let (data_dir, mut store) = store();
         for round in 0..1600u32 {
             let address = IpAddr::from(std::net::Ipv4Addr::from(0x0a01_0002 + round % 700));
-            store.reserve(address, &owner(), 0).unwrap();
-            store.free(address).unwrap();
-            store.free(address).unwrap();
+            let record = store.reserve(address, &owner(), 0).unwrap().unwrap();
+            store.free(&[&record]).unwrap();
+            store.free(&[&record]).unwrap();
         }
-        let freed = store.listing().unwrap().freed;
+        let freed = store.freed();
         assert_eq!(freed.last().unwrap().to_string(), "10.1.0.201");
         assert_eq!(freed[freed.len() - 2].to_string(), "10.1.0.200");
         let length = fs::metadata(data_dir.path().join("blue/freed")).unwrap().len();
@@ -360,16 +395,17 @@ mod tests {
     fn what_a_crash_left_does_no_harm() {
         let (data_dir, mut store) = store();
         let folder = data_dir.path().join("blue");
-        // A crash between link and unlink: the unfinished file is a record already.
-        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
-        fs::hard_link(folder.join("10.1.0.2"), folder.join(UNFINISHED)).unwrap();
-        // A crash of the reference plugin between creating and writing.
-        fs::write(folder.join("10.1.0.3"), "").unwrap();
-        let other = Owner { container: "c2".into(), ..owner() };
-        assert!(store.reserve(ip("10.1.0.3"), &other, 0).unwrap());
-        assert_eq!(fs::read_to_string(folder.join("10.1.0.2")).unwrap(), "c1\r\neth0");
-        assert_eq!(fs::read_to_string(folder.join("10.1.0.3")).unwrap(), "c2\r\neth0");
-        assert!(!folder.join(UNFINISHED).exists());
+        // A crash between writing the file and giving it the record's name.
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
+        fs::remove_file(folder.join("10.1.0.2")).unwrap();
+        let mut listing = store.listing(None).unwrap();
+        assert_eq!((listing.records.len(), listing.widows.len()), (0, 1));
+        assert!(!reserve(&mut store, "10.1.0.2", "c1"), "in the way for once");
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
+        // A crash while `freed` was written anew.
+        fs::write(folder.join(NEW_FREED), "10.1.0.").unwrap();
+        listing = store.listing(None).unwrap();
+        assert_eq!((listing.records.len(), listing.widows.len(), listing.strays.len()), (1, 0, 0));
     }
 
     #[test]
@@ -382,7 +418,7 @@ mod tests {
         fs::write(&last, [0xff, 0xfe]).unwrap();
         assert_eq!(store.last(0).unwrap(), None);
         fs::write(&last, "10.1.0.200").unwrap();
-        assert!(store.reserve(ip("10.1.0.2"), &owner(), 0).unwrap());
+        assert!(reserve(&mut store, "10.1.0.2", "c1"));
         assert_eq!(fs::read_to_string(&last).unwrap(), "10.1.0.2", "a shorter address leaves nothing behind");
     }
 
@@ -408,7 +444,8 @@ mod tests {
         let data_dir = tempfile::tempdir().unwrap();
         fs::write(data_dir.path().join("blue"), "a file").unwrap();
         let error = DiskStore::lock(data_dir.path().join("blue")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot create "), "{error}");
+        assert!(error.to_string().starts_with("cannot open "), "{error}");
+        assert!(error.to_string().contains("/blue/lock: Not a directory"), "{error}");
         assert_eq!(error.failure().code.number(), 5);
     }
 }

@@ -6,9 +6,12 @@
 
 mod allocator;
 mod boot;
+mod content;
 mod disk;
 mod error;
+mod folder;
 mod freed;
+mod mark;
 mod plugin;
 mod pool;
 mod range;
@@ -18,6 +21,7 @@ mod store;
 pub use allocator::{Lease, allocate, collect, release};
 pub use disk::DiskStore;
 pub use error::Error;
+pub use mark::Key;
 pub use plugin::Ipam;
 pub use pool::{DEFAULT_DATA_DIR, Pool};
 pub use range::{Range, RangeSet};

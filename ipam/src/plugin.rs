@@ -10,8 +10,8 @@ use std::path::Path;
 use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::{
-    DiskStore, Error, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect, pool,
-    release, resolver,
+    DiskStore, Error, Holder, Key, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect,
+    pool, release, resolver,
 };
 
 /// The IPAM plugin. It has no state but what is on disk.
@@ -98,28 +98,27 @@ fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<
             })?)
         }
     };
-    let mut store = DiskStore::lock(pool.folder())?;
-    let listing = report(store.listing()?);
-    let Lease { ips } = allocate(&mut store, &listing, &pool, &attachment.into(), &requested)?;
+    let (mut store, owner) = (DiskStore::lock(pool.folder())?, Owner::from(attachment));
+    let mut listing = report(store.listing(Some(&owner))?);
+    store.tidy(&mut listing);
+    let Lease { ips } = allocate(&mut store, &listing, &pool, &owner, &requested)?;
     Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
 }
 
 /// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's address.
 fn del(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
-    match DiskStore::lock_if_exists(folder(invocation))? {
-        None => Ok(()),
-        Some(mut store) => {
-            let listing = store.listing()?;
-            release(&mut store, &listing, &attachment.into())
-        }
-    }
+    let Some(mut store) = DiskStore::lock_if_exists(folder(invocation))? else { return Ok(()) };
+    let owner = Owner::from(attachment);
+    let mut listing = store.listing(Some(&owner))?;
+    store.tidy(&mut listing);
+    release(&mut store, &listing, &owner)
 }
 
 fn check(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
     let owner = Owner::from(attachment);
     let records = match DiskStore::lock_if_exists(folder(invocation))? {
         None => Vec::new(),
-        Some(store) => store.listing()?.records,
+        Some(store) => store.listing(Some(&owner))?.records,
     };
     match records.iter().any(|record| record.is_held() && record.is_of(&owner)) {
         true => Ok(()),
@@ -130,14 +129,16 @@ fn check(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
 /// Goes on after an error and reports the first (SPEC section 2, "GC").
 fn gc(invocation: &Invocation) -> Result<()> {
     let Some(mut store) = DiskStore::lock_if_exists(folder(invocation))? else { return Ok(()) };
-    let valid: BTreeSet<Owner> = invocation
-        .config
-        .valid_attachments
-        .iter()
-        .map(|valid| Owner { container: valid.container_id.clone(), ifname: valid.ifname.clone() })
-        .collect();
-    let listing = report(store.listing()?);
-    collect(&mut store, &listing, |record| valid.iter().any(|owner| record.is_of(owner)))
+    let valid = &invocation.config.valid_attachments;
+    let keys: BTreeSet<Key> = valid.iter().map(|valid| Key::of(&valid.container_id, &valid.ifname)).collect();
+    let mut listing = report(store.listing(None)?);
+    store.tidy(&mut listing);
+    collect(&mut store, &listing, |record| match &record.holder {
+        Holder::Marked(key) => keys.contains(key),
+        Holder::Container { id, ifname: Some(ifname) } => keys.contains(&Key::of(id, ifname)),
+        Holder::Container { id, ifname: None } => valid.iter().any(|valid| valid.container_id == *id),
+        Holder::Nobody | Holder::Unknown => false,
+    })
 }
 
 /// Tells on standard error, which runtimes pass on to their own log (SPEC section 2, "Plugin execution"), what is wrong
@@ -161,7 +162,7 @@ fn status(invocation: &Invocation) -> Result<()> {
     }
     // Some may be nobody's or of an earlier boot: only now each is worth a look.
     let Some(store) = DiskStore::lock_if_exists(&folder)? else { return Ok(()) };
-    let held = store.listing()?.records.into_iter().filter(Record::is_held);
+    let held = store.listing(None)?.records.into_iter().filter(Record::is_held);
     let taken: Vec<IpAddr> = held.map(|record| record.address).collect();
     match full_set(&pool, &taken) {
         None => Ok(()),

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use weft_types::cni::Attachment;
 
 use crate::Result;
+use crate::mark::{Key, Mark};
 
 /// Who holds an address: a container's interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +24,13 @@ impl From<&Attachment> for Owner {
     }
 }
 
+impl Owner {
+    /// What stands for it in marks.
+    pub(crate) fn key(&self) -> Key {
+        Key::of(&self.container, &self.ifname)
+    }
+}
+
 /// `container:ifname`
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,6 +45,10 @@ pub struct Record {
     pub address: IpAddr,
     /// Whose it is.
     pub holder: Holder,
+    /// Whether the machine was started anew since: no container lives through that, whatever became of its DEL.
+    pub earlier_boot: bool,
+    /// Its mark, where it has one.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// Whose a reservation is.
@@ -48,9 +60,9 @@ pub enum Holder {
         id: String,
         /// The interface; none in records of old versions, which stand for every interface of the container.
         ifname: Option<String>,
-        /// Whether the machine was started anew since: no container lives through that, whatever became of its DEL.
-        earlier_boot: bool,
     },
+    /// The container's interface that the key stands for: the record was not read.
+    Marked(Key),
     /// Nobody's: a crash of another program left the record empty.
     Nobody,
     /// Not to be known, for the record cannot be read. It is not given to anybody.
@@ -60,26 +72,34 @@ pub enum Holder {
 impl Record {
     /// Whether the record is that owner's, of this boot or an earlier one.
     pub fn is_of(&self, owner: &Owner) -> bool {
-        let Holder::Container { id, ifname, .. } = &self.holder else { return false };
-        *id == owner.container && ifname.as_ref().is_none_or(|ifname| *ifname == owner.ifname)
+        match &self.holder {
+            Holder::Container { id, ifname } => {
+                *id == owner.container && ifname.as_ref().is_none_or(|ifname| *ifname == owner.ifname)
+            }
+            Holder::Marked(key) => *key == owner.key(),
+            Holder::Nobody | Holder::Unknown => false,
+        }
     }
 
     /// Whether the address is taken.
     pub fn is_held(&self) -> bool {
-        matches!(self.holder, Holder::Container { earlier_boot: false, .. } | Holder::Unknown)
+        match self.holder {
+            Holder::Container { .. } | Holder::Marked(_) => !self.earlier_boot,
+            Holder::Nobody => false,
+            Holder::Unknown => true,
+        }
     }
 }
 
-/// Everything that a store holds.
+/// All reservations of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// All reservations, in no order.
+    /// The reservations, in no order.
     pub records: Vec<Record>,
-    /// Addresses that were freed, the one that rests longest first; none of them twice. What is not here was never
-    /// given, or so long ago that nobody counts.
-    pub freed: Vec<IpAddr>,
     /// What should not be where it is, for people to know: a line for each, with the file's name.
     pub strays: Vec<String>,
+    /// Marks of records that are gone, by their files' names.
+    pub(crate) widows: Vec<String>,
 }
 
 /// A store of reservations, locked for the one who holds it.
@@ -87,9 +107,14 @@ pub trait Store {
     /// The address that was given last out of the range set of that index.
     fn last(&self, set: usize) -> Result<Option<IpAddr>>;
 
-    /// Reserves an address and remembers it as the last of its set; false where it is taken.
-    fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<bool>;
+    /// Addresses that were freed, the one that rests longest first; none of them twice. What is not here was never
+    /// given, or so long ago that nobody counts.
+    fn freed(&self) -> Vec<IpAddr>;
 
-    /// Frees an address and remembers that it was freed last. One that is free is no error.
-    fn free(&mut self, address: IpAddr) -> Result<()>;
+    /// Reserves an address and remembers it as the last of its set; `None` where a record is in the way.
+    fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<Option<Record>>;
+
+    /// Frees the addresses of these records and remembers the order. Goes on after an error and reports the first. One
+    /// that is free is no error.
+    fn free(&mut self, records: &[&Record]) -> Result<()>;
 }
