@@ -10,6 +10,7 @@ use weft_cluster::{View, Watch, manifest};
 use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
+use crate::backend::Uplink;
 use crate::health::{self, Status};
 use crate::kernel::Kernel;
 use crate::monitor::Monitor;
@@ -25,7 +26,7 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
     let snapshot = manifest::load(View::Whole, &options.dry_run)?;
-    Ok(match plan(&snapshot, &options.node_name()?, &options.config(), None) {
+    Ok(match plan(&snapshot, &options.node_name()?, &options.config(), &Uplink::shared()) {
         Ok(plan) => plan.to_string(),
         Err(notice) => format!("# {notice}\n"),
     })
@@ -93,15 +94,12 @@ impl<'a> Agent<'a> {
     fn reconcile(&mut self, snapshot: &Snapshot) -> Status {
         let mut status = Status::default();
         let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
-        let link_mtu = self.kernel.mtu(addresses).unwrap_or_else(|error| {
-            status.problems.insert(error.to_string());
-            None
-        });
-        match plan(snapshot, &self.node, &self.config, link_mtu) {
-            Ok(plan) => self.apply(&plan, &mut status),
-            Err(notice) => {
-                status.problems.insert(notice.to_string());
-            }
+        match self.kernel.uplink(addresses) {
+            Ok(uplink) => match plan(snapshot, &self.node, &self.config, &uplink) {
+                Ok(plan) => self.apply(&plan, &mut status),
+                Err(notice) => drop(status.problems.insert(notice.to_string())),
+            },
+            Err(error) => drop(status.problems.insert(error.to_string())),
         }
         self.problems.update(status.problems.clone()).log();
         status
@@ -113,6 +111,7 @@ impl<'a> Agent<'a> {
         let mut errors = self.apply_essentials(plan);
         let may_install = errors.is_empty();
         errors.extend(self.kernel.apply_routes(plan));
+        errors.extend(self.kernel.apply_bridge_mtu(self.config.bridge.as_str(), plan).err());
         errors.extend(self.follow_bridge_netfilter().err());
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {
             let installed = self.install(&text);

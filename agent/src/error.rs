@@ -16,7 +16,9 @@ pub enum Error {
     #[error(transparent)]
     Kernel(#[from] weft_netlink::Error),
     /// A route to another node's pods cannot be set.
-    #[error("{problem}; every node must be reachable on its InternalIP without a router in between")]
+    #[error(
+        "{problem}; with --backend host-gw every node must be reachable on its InternalIP without a router in between"
+    )]
     Route {
         /// What the kernel said, with the route.
         problem: weft_netlink::Error,
@@ -27,6 +29,21 @@ pub enum Error {
         /// The other node's pod CIDR.
         destination: weft_types::IpNetwork,
         /// What the kernel said, with the route.
+        problem: weft_netlink::Error,
+    },
+    /// Another program's interface has the name of the tunnel's.
+    #[error("there is a device {name} that is no VXLAN device and not Weft's: delete or rename it")]
+    ForeignDevice {
+        /// The interface's name.
+        name: String,
+    },
+    /// Another program's tunnel has the tunnel's VNI and port.
+    #[error(
+        "{problem}: another VXLAN device has the same VNI and port (ip -d link show type vxlan), perhaps left by another \
+         pod network; delete it, or give all nodes another --vxlan-vni or --vxlan-port"
+    )]
+    ForeignTunnel {
+        /// What the kernel said, with the device.
         problem: weft_netlink::Error,
     },
     /// A kernel setting cannot be read or written.

@@ -1,17 +1,20 @@
 //! The kernel's side of a node: what it holds now, and how to bring it to the plan. What is planned is not decided
 //! here. Everything concerns the network namespace in which the [`Kernel`] was opened.
 
+mod tunnel;
+
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
 use weft_netlink::nft;
-use weft_netlink::route::{LinkChange, PathFilter, Route};
+use weft_netlink::route::{LinkChange, Path, PathFilter, Route};
 
+use crate::backend::Uplink;
 use crate::masquerade::TABLE;
 use crate::plan::NodePlan;
 use crate::ports;
-use crate::routes::{self, NodeRoute, PROTOCOL, RouteChange};
+use crate::routes::{self, PROTOCOL, RouteChange};
 use crate::{Error, Result};
 
 /// Connections to the kernel's routes and rules.
@@ -27,26 +30,47 @@ impl Kernel {
         Ok(Kernel { route: Route::open()?, nft: nft::Client::open()? })
     }
 
-    /// The smallest MTU, in bytes, of the interfaces that hold one of these addresses; nothing if none does.
-    pub fn mtu(&mut self, addresses: &[IpAddr]) -> Result<Option<u32>> {
+    /// What the interfaces that hold these addresses, the node's own, say of the network between the nodes.
+    pub fn uplink(&mut self, addresses: &[IpAddr]) -> Result<Uplink> {
         let held = self.route.addresses(None)?;
-        let mut mtu = None;
+        let mut uplink = Uplink::default();
         for address in held.iter().filter(|held| addresses.contains(&held.address.ip())) {
             let link = self.route.link_by_index(address.link)?;
-            mtu = Some(mtu.map_or(link.mtu, |least: u32| least.min(link.mtu)));
+            uplink.mtu = Some(uplink.mtu.map_or(link.mtu, |least| least.min(link.mtu)));
+            uplink.networks.push(address.address);
         }
-        Ok(mtu)
+        Ok(uplink)
     }
 
-    /// Brings Weft's own routes to the plan. A route that fails keeps no other from being set.
+    /// Brings the tunnel and Weft's own routes to the plan. A route that fails keeps no other from being set.
     pub fn apply_routes(&mut self, plan: &NodePlan) -> Vec<Error> {
+        let (tunnel, problem) = match tunnel::apply(&mut self.route, plan.overlay.as_ref()) {
+            Ok(tunnel) => (tunnel, None),
+            Err(problem) => (None, Some(problem)),
+        };
         let filter = PathFilter { protocol: Some(PROTOCOL), ..PathFilter::default() };
         let observed = match self.route.paths(filter) {
             Ok(observed) => observed,
-            Err(error) => return vec![error.into()],
+            Err(error) => return problem.into_iter().chain([error.into()]).collect(),
         };
-        let changes = routes::diff(&plan.routes, &observed);
-        changes.iter().filter_map(|change| self.apply_route(change).err()).collect()
+        let planned: Vec<Path> = plan.routes.iter().filter_map(|route| route.path(tunnel)).collect();
+        let changes = routes::diff(&planned, &observed);
+        problem
+            .into_iter()
+            .chain(changes.iter().filter_map(|change| self.apply_route(change).err()))
+            .collect()
+    }
+
+    /// Gives the bridge, if it is there, the MTU that new pods get.
+    pub fn apply_bridge_mtu(&mut self, bridge: &str, plan: &NodePlan) -> Result<()> {
+        let (Some(mtu), Some(link)) = (plan.bridge_mtu(), self.route.find_link(bridge)?) else {
+            return Ok(());
+        };
+        if link.mtu != mtu {
+            self.route.change_link(link.index, &LinkChange { mtu: Some(mtu), ..LinkChange::default() })?;
+            info!(bridge, mtu, "changed the bridge's MTU");
+        }
+        Ok(())
     }
 
     /// Brings Weft's own nf_tables tables to the plan.
@@ -81,13 +105,13 @@ impl Kernel {
 
     fn apply_route(&mut self, change: &RouteChange) -> Result<()> {
         match change {
-            RouteChange::Add(route) => {
-                self.route.add_path(&route.path()).map_err(|problem| refused(route, problem))?;
-                info!(%route, "added a route");
+            RouteChange::Add(path) => {
+                self.route.add_path(path).map_err(|problem| refused(path, problem))?;
+                info!(route = %path, "added a route");
             }
-            RouteChange::Replace(route) => {
-                self.route.replace_path(&route.path()).map_err(|problem| Error::Route { problem })?;
-                info!(%route, "changed a route");
+            RouteChange::Replace(path) => {
+                self.route.replace_path(path).map_err(|problem| Error::Route { problem })?;
+                info!(route = %path, "changed a route");
             }
             RouteChange::Delete(path) => match self.route.delete_path(path) {
                 Ok(()) => info!(route = %path, "deleted a route"),
@@ -100,9 +124,9 @@ impl Kernel {
     }
 }
 
-fn refused(route: &NodeRoute, problem: weft_netlink::Error) -> Error {
+fn refused(path: &Path, problem: weft_netlink::Error) -> Error {
     match problem.errno() {
-        Some(Errno::EEXIST) => Error::ForeignRoute { destination: route.destination, problem },
+        Some(Errno::EEXIST) => Error::ForeignRoute { destination: path.destination, problem },
         _ => Error::Route { problem },
     }
 }

@@ -9,6 +9,8 @@
 //! `daemon` decides when. The agent sets up no pods (that is `weft-cni`) and touches no route, table or file but its
 //! own.
 
+pub mod backend;
+pub mod claims;
 pub mod conflist;
 pub mod daemon;
 mod error;
@@ -17,6 +19,7 @@ pub mod kernel;
 mod masquerade;
 mod monitor;
 pub mod options;
+pub mod overlay;
 pub mod plan;
 pub mod ports;
 mod problems;

@@ -1,4 +1,4 @@
-//! Word from the kernel that somebody changed links, addresses or routes, so that what is missing can be put back at
+//! Word from the kernel that somebody changed links, addresses, routes or neighbours, so that what is missing can be put back at
 //! once. What is missing is found out elsewhere.
 
 use std::os::fd::AsFd;
@@ -10,19 +10,27 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::Notify;
 use tracing::warn;
-use weft_netlink::{Error as NetlinkError, Protocol, Socket};
+use weft_netlink::{Error as NetlinkError, Frame, Protocol, Socket};
 
 use crate::{Error, Result};
 
 /// Multicast groups of rtnetlink (RTNLGRP_*, linux/rtnetlink.h). Links too: an IPv4 route that goes with its link is
 /// not announced.
-const GROUPS: [u32; 5] = [
+const GROUPS: [u32; 6] = [
     1,  // links
+    3,  // neighbours, and the forwarding databases of VXLAN devices
     5,  // IPv4 addresses
     7,  // IPv4 routes
     9,  // IPv6 addresses
     11, // IPv6 routes
 ];
+/// Notifications about neighbours (linux/rtnetlink.h).
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+/// The family of forwarding entries (linux/socket.h).
+const AF_BRIDGE: i32 = 7;
+/// The state of an entry that stays until it is deleted (linux/neighbour.h).
+const NUD_PERMANENT: u16 = 0x80;
 /// Changes come in flocks, as when a pod starts. What follows the first within this time counts as one with the next.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -57,6 +65,18 @@ impl Monitor {
     }
 }
 
+/// Whether a notification may be about something that the agent sets. Neighbours come and go all the time; those that
+/// somebody set, and forwarding entries, do not.
+fn matters(frame: Frame<'_>) -> bool {
+    if ![RTM_NEWNEIGH, RTM_DELNEIGH].contains(&frame.kind) {
+        return true;
+    }
+    // struct ndmsg (linux/neighbour.h): the family is its first byte, the state is at 8.
+    let family = frame.payload.first().copied().map(i32::from);
+    let state = frame.payload.get(8..10).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+    family == Some(AF_BRIDGE) || frame.kind == RTM_DELNEIGH || state & NUD_PERMANENT != 0
+}
+
 /// Listens until nobody wants to know any more.
 fn listen(mut socket: Socket, told: &Weak<Notify>) -> Result<()> {
     loop {
@@ -69,8 +89,8 @@ fn listen(mut socket: Socket, told: &Weak<Notify>) -> Result<()> {
             }
         }
         // What exactly happened does not matter; so it does not either if there was too much to tell of it.
-        match socket.notifications(|_| Ok(())) {
-            Ok(seen) if seen.is_empty() => continue,
+        match socket.notifications(|frame| Ok(matters(frame))) {
+            Ok(seen) if !seen.contains(&true) => continue,
             Ok(_) | Err(NetlinkError::Overrun) => {}
             Err(error) => return Err(error.into()),
         }

@@ -7,6 +7,8 @@ use clap::{Parser, ValueEnum};
 use weft_types::IpNetwork;
 use weft_types::cni::{InterfaceName, NetworkName};
 
+use crate::backend::Backend;
+use crate::overlay::Settings;
 use crate::plan::Config;
 use crate::{Error, Result};
 
@@ -47,7 +49,24 @@ pub struct Options {
     #[arg(long, value_name = "NAME", default_value = "cni0")]
     pub bridge: InterfaceName,
 
-    /// The pods' MTU, in bytes. Without it, that of the interface that holds the node's address.
+    /// Ranges that Services take their addresses from. A pod CIDR that overlaps one is refused.
+    #[arg(long = "service-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
+    pub service_cidrs: Vec<IpNetwork>,
+
+    /// How packets get to the pods of other nodes. The same on every node.
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    pub backend: Backend,
+
+    /// The VXLAN network identifier. The same on every node.
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    pub vxlan_vni: u32,
+
+    /// The UDP port of the VXLAN tunnel. The same on every node.
+    #[arg(long, value_name = "PORT", default_value = "8472", value_parser = clap::value_parser!(u16).range(1..))]
+    pub vxlan_port: u16,
+
+    /// The pods' MTU, in bytes. Without it, what fits on the way to every other node: the MTU of the interface that holds
+    /// the node's address, less the headers of the tunnel where one is used.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
 
@@ -95,6 +114,9 @@ impl Options {
             bridge: self.bridge.clone(),
             data_dir: self.cni_data_dir.clone(),
             mtu: self.mtu,
+            backend: self.backend,
+            vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },
+            service_cidrs: self.service_cidrs.clone(),
         }
     }
 }
@@ -135,6 +157,9 @@ mod tests {
             ("--bridge", "a/b"),
             ("--network-name", "a b"),
             ("--mtu", "68"),
+            ("--backend", "udp"),
+            ("--vxlan-vni", "16777216"),
+            ("--service-cidr", "10.96.0.1/12"),
             ("--log-format", "xml"),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err();

@@ -2,7 +2,6 @@
 //! node's link. Nothing is read, written or remembered here.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -10,8 +9,11 @@ use weft_netlink::nft::Table;
 use weft_types::cni::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName, Plugin, Range};
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
+use crate::backend::{Backend, Uplink};
+use crate::claims::{Claims, Conflict, Owner};
 use crate::masquerade;
-use crate::routes::{self, NodeRoute};
+use crate::overlay::{Overlay, Settings};
+use crate::routes::{Hop, NodeRoute, Ways};
 
 /// The name of the plugin's program.
 pub const PLUGIN: &str = "weft-cni";
@@ -27,8 +29,14 @@ pub struct Config {
     pub bridge: InterfaceName,
     /// Where the reservations of addresses are kept.
     pub data_dir: PathBuf,
-    /// The pods' MTU in bytes, where it is not to be that of the node's link.
+    /// The pods' MTU in bytes, where it is not to be what fits on the way to the other nodes.
     pub mtu: Option<u32>,
+    /// How packets get to the pods of other nodes.
+    pub backend: Backend,
+    /// The tunnel's settings.
+    pub vxlan: Settings,
+    /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap them.
+    pub service_cidrs: Vec<IpNetwork>,
 }
 
 /// Everything that a node needs. Prints as commands and files that would bring it about.
@@ -36,6 +44,8 @@ pub struct Config {
 pub struct NodePlan {
     /// Kernel settings.
     pub sysctls: Vec<Sysctl>,
+    /// The tunnel to nodes that share no link with this one.
+    pub overlay: Option<Overlay>,
     /// Routes to the pods of the other nodes, in the order of their destinations.
     pub routes: Vec<NodeRoute>,
     /// nf_tables tables that masquerade what pods send out of the cluster; one per family that the node has pods of.
@@ -82,42 +92,91 @@ pub enum Notice {
         /// The family of the range.
         family: Family,
     },
-    /// Two nodes claim the same addresses.
+    /// Another node's pods are behind a tunnel that there is not.
     #[error(
-        "the pod CIDR {cidr} of Node {node} overlaps {other_cidr} of Node {other}: it gets no route from here"
+        "the pod CIDR {cidr} of Node {node} is to be reached through a VXLAN tunnel, but this node has no InternalIP \
+         to lead it from"
     )]
-    Overlap {
-        /// The node that goes without.
+    NoTunnel {
+        /// The other node.
         node: String,
         /// Its range.
         cidr: IpNetwork,
-        /// The node that keeps its range.
-        other: String,
-        /// The range that it keeps.
-        other_cidr: IpNetwork,
+    },
+    /// Two claim the same addresses.
+    #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner))]
+    Overlap {
+        /// The range of the one who goes without.
+        range: IpNetwork,
+        /// Who that is.
+        owner: Owner,
+        /// The range that stays.
+        other_range: IpNetwork,
+        /// Whose it is.
+        other: Owner,
     },
 }
 
-/// Plans for the node of that name. `link_mtu` is the MTU, in bytes, of the interface that holds the node's address,
-/// where there is one.
+fn remedy(owner: &Owner) -> &'static str {
+    match owner {
+        Owner::Node(_) => "no pod is reached there; give every range to one owner only",
+        Owner::Address(_) => "that Node is not reached from pods; choose other pod or Service ranges",
+        Owner::Services => "name each range once (--service-cidr)",
+    }
+}
+
+impl From<Conflict> for Notice {
+    fn from(Conflict { range: (range, owner), other: (other_range, other) }: Conflict) -> Notice {
+        Notice::Overlap { range, owner, other_range, other }
+    }
+}
+
+/// Plans for the node of that name, whose own side of the network between the nodes is `uplink`.
 ///
 /// # Errors
 /// [`Notice::NoNode`] where the cluster has no such Node: then what the machine has must stay as it is.
-pub fn plan(
-    snapshot: &Snapshot,
-    node: &str,
-    config: &Config,
-    link_mtu: Option<u32>,
-) -> Result<NodePlan, Notice> {
+pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -> Result<NodePlan, Notice> {
     let node = snapshot.node(node).ok_or_else(|| Notice::NoNode(node.to_owned()))?;
-    let (routes, mut notices) = routes::plan(snapshot, node);
-    if node.pod_cidrs.is_empty() {
-        notices.insert(0, Notice::NoPodCidr(node.name.clone()));
+    let mut claims = Claims::default();
+    let (node, mut notices) = claim_own(node, config, &mut claims);
+    for other in snapshot.nodes() {
+        notices.extend(claims.claim_addresses(other).into_iter().map(Notice::from));
     }
-    let conflist = (!node.pod_cidrs.is_empty()).then(|| conflist(node, config, link_mtu));
-    let elsewhere = routes.iter().map(|route| route.destination);
-    let masquerade = masquerade::plan(node, config.cluster_cidrs.iter().copied().chain(elsewhere));
-    Ok(NodePlan { sysctls: sysctls(node), routes, masquerade, conflist, notices })
+    let ways = Ways::plan(snapshot, &node, config, uplink, &mut claims);
+    notices.extend(ways.notices);
+    let mtu = config.mtu.or_else(|| pod_mtu(&ways.routes, ways.overlay.as_ref(), uplink));
+    let conflist = (!node.pod_cidrs.is_empty()).then(|| conflist(&node, config, mtu));
+    let elsewhere = ways.routes.iter().map(|route| route.destination);
+    let masquerade = masquerade::plan(&node, config.cluster_cidrs.iter().copied().chain(elsewhere));
+    let (overlay, routes) = (ways.overlay, ways.routes);
+    Ok(NodePlan { sysctls: sysctls(&node), overlay, routes, masquerade, conflist, notices })
+}
+
+/// The node with those of its pod CIDRs that no Service is in, and what is wrong with the others.
+fn claim_own(node: &Node, config: &Config, claims: &mut Claims) -> (Node, Vec<Notice>) {
+    let mut notices = Vec::new();
+    if node.pod_cidrs.is_empty() {
+        notices.push(Notice::NoPodCidr(node.name.clone()));
+    }
+    for &range in &config.service_cidrs {
+        notices.extend(claims.claim(range, Owner::Services).err().map(Notice::from));
+    }
+    let mut own = node.clone();
+    own.pod_cidrs.retain(|&cidr| match claims.claim(cidr, Owner::Node(node.name.clone())) {
+        Ok(()) => true,
+        Err(conflict) => {
+            notices.push(conflict.into());
+            false
+        }
+    });
+    (own, notices)
+}
+
+/// What fits on the way to every other node: the link's MTU, or the tunnel's where one leads into it.
+fn pod_mtu(routes: &[NodeRoute], overlay: Option<&Overlay>, uplink: &Uplink) -> Option<u32> {
+    let is_tunnelled = routes.iter().any(|route| route.hop == Hop::Tunnel);
+    let tunnel = overlay.filter(|_| is_tunnelled).map(|overlay| overlay.device.mtu);
+    tunnel.or(uplink.mtu)
 }
 
 /// Forwarding, for each family that the node has pods of. It is not set for IPv6 without need: there it also makes the
@@ -132,14 +191,14 @@ fn sysctls(node: &Node) -> Vec<Sysctl> {
     families.map(|family| Sysctl { name: name(family), value: "1" }).collect()
 }
 
-fn conflist(node: &Node, config: &Config, link_mtu: Option<u32>) -> NetworkList {
+fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
     let bridge = BridgeOptions {
         bridge: Some(config.bridge.to_string()),
         is_gateway: true,
         is_default_gateway: true,
         // A bridge that kept its address from an earlier pod CIDR would keep every pod from starting.
         force_address: true,
-        mtu: config.mtu.or(link_mtu),
+        mtu,
         // The host then routes between pods of one node too, so that Services work between them without br_netfilter.
         port_isolation: true,
         ..BridgeOptions::default()
@@ -163,6 +222,11 @@ fn conflist(node: &Node, config: &Config, link_mtu: Option<u32>) -> NetworkList 
 }
 
 impl NodePlan {
+    /// The MTU, in bytes, that the bridge of the pods must have.
+    pub fn bridge_mtu(&self) -> Option<u32> {
+        self.conflist.as_ref()?.plugins.first()?.bridge.mtu
+    }
+
     /// The text of the CNI configuration file.
     pub fn conflist_text(&self) -> Option<String> {
         // Plain structs of texts and numbers: there is nothing in them that JSON has no words for.
@@ -178,6 +242,9 @@ impl fmt::Display for NodePlan {
         }
         for Sysctl { name, value } in &self.sysctls {
             writeln!(f, "sysctl -w {name}={value}")?;
+        }
+        if let Some(overlay) = &self.overlay {
+            write!(f, "{overlay}")?;
         }
         for route in &self.routes {
             writeln!(f, "ip route add {route}")?;
@@ -202,11 +269,6 @@ pub(crate) fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.ip())
 }
 
-/// The node's address in the family of a network, under which the other nodes reach it.
-pub(crate) fn gateway(node: &Node, cidr: &IpNetwork) -> Option<IpAddr> {
-    node.address(Family::of_network(cidr))
-}
-
 #[cfg(test)]
 mod tests {
     use weft_types::{ChangeSet, Object};
@@ -220,7 +282,15 @@ mod tests {
             bridge: "cni0".parse().unwrap(),
             data_dir: "/var/lib/cni/networks".into(),
             mtu: None,
+            backend: Backend::HostGw,
+            vxlan: Settings { vni: 1, port: 8472 },
+            service_cidrs: Vec::new(),
         }
+    }
+
+    fn uplink(mtu: u32, networks: &[&str]) -> Uplink {
+        let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
+        Uplink { mtu: Some(mtu), networks }
     }
 
     fn snapshot(nodes: &[(&str, &[&str], &[&str])]) -> Snapshot {
@@ -230,6 +300,7 @@ mod tests {
                 name: (*name).to_owned(),
                 pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
                 addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+                ..Node::default()
             };
             snapshot.apply(Object::Node(node), &mut ChangeSet::default());
         }
@@ -243,7 +314,7 @@ mod tests {
     fn three_nodes() {
         let node3: (_, &[_], &[_]) = ("node3", &["10.244.3.0/24"], &["172.30.0.13"]);
         let snapshot = snapshot(&[NODE1, NODE2, node3]);
-        let plan = plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), Some(1500)).unwrap();
+        let plan = plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), &uplink(1500, &[])).unwrap();
         insta::assert_snapshot!(plan);
     }
 
@@ -253,7 +324,7 @@ mod tests {
             ("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]),
             ("node2", &["10.244.2.0/24", "fd00:10:244:2::/64"], &["172.30.0.12", "fd00:30::12"]),
         ]);
-        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), None).unwrap());
+        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), &Uplink::default()).unwrap());
     }
 
     #[test]
@@ -267,25 +338,71 @@ mod tests {
             ("node4", &["fd00:10:244:4::/64"], &["172.30.0.14"]),
             ("node5", &[], &[]),
         ]);
-        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), Some(9000)).unwrap());
+        insta::assert_snapshot!(
+            plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), &uplink(9000, &[])).unwrap()
+        );
     }
 
     #[test]
     fn a_node_without_a_pod_cidr_routes_but_starts_no_pods() {
         let snapshot = snapshot(&[("node1", &[], &["172.30.0.11"]), NODE2]);
-        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), Some(1500)).unwrap());
+        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), &uplink(1500, &[])).unwrap());
     }
 
     #[test]
     fn without_its_node_there_is_no_plan() {
-        let error = plan(&snapshot(&[NODE2]), "node1", &config(&[]), None).unwrap_err();
+        let error = plan(&snapshot(&[NODE2]), "node1", &config(&[]), &Uplink::default()).unwrap_err();
         assert_eq!(error, Notice::NoNode("node1".to_owned()));
     }
 
     #[test]
     fn the_flag_goes_before_the_links_mtu() {
         let config = Config { mtu: Some(1400), ..config(&[]) };
-        let plan = plan(&snapshot(&[NODE1]), "node1", &config, Some(1500)).unwrap();
+        let plan = plan(&snapshot(&[NODE1]), "node1", &config, &uplink(1500, &[])).unwrap();
         assert_eq!(plan.conflist.unwrap().plugins[0].bridge.mtu, Some(1400));
+    }
+
+    #[test]
+    fn every_node_is_behind_the_tunnel() {
+        let config = Config { backend: Backend::Vxlan, ..config(&["10.244.0.0/16"]) };
+        let snapshot = snapshot(&[
+            ("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]),
+            ("node2", &["10.244.2.0/24", "fd00:10:244:2::/64"], &["172.30.0.12"]),
+            ("node3", &["10.244.3.0/24", "10.244.4.0/24"], &["172.30.0.13"]),
+            ("node4", &["10.244.5.0/24"], &["fd00:30::14"]),
+        ]);
+        insta::assert_snapshot!(
+            plan(&snapshot, "node1", &config, &uplink(1500, &["172.30.0.0/24"])).unwrap()
+        );
+    }
+
+    #[test]
+    fn only_nodes_without_a_common_link_are_behind_the_tunnel() {
+        let config = Config { backend: Backend::Auto, ..config(&["10.244.0.0/16"]) };
+        let near = uplink(1500, &["172.30.0.0/24"]);
+        let away = ("node3", &["10.244.3.0/24"][..], &["192.0.2.13"][..]);
+        let mixed = plan(&snapshot(&[NODE1, NODE2, away]), "node1", &config, &near).unwrap();
+        let hops: Vec<Hop> = mixed.routes.iter().map(|route| route.hop).collect();
+        assert_eq!(hops, [Hop::Node("172.30.0.12".parse().unwrap()), Hop::Tunnel]);
+        assert_eq!(mixed.overlay.as_ref().unwrap().remotes.len(), 1);
+        assert_eq!(mixed.bridge_mtu(), Some(1450));
+
+        let flat = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap();
+        assert_eq!(flat.bridge_mtu(), Some(1500), "nothing is taken off where nothing is tunnelled");
+        assert!(flat.overlay.is_some(), "others may see it differently, and send through the tunnel");
+    }
+
+    #[test]
+    fn no_range_may_overlap_that_of_services() {
+        let config = Config { service_cidrs: vec!["10.244.0.0/20".parse().unwrap()], ..config(&[]) };
+        let node3 = ("node3", &["10.244.16.0/24"][..], &["172.30.0.13"][..]);
+        let plan = plan(&snapshot(&[NODE1, NODE2, node3]), "node1", &config, &uplink(1500, &[])).unwrap();
+        assert_eq!(plan.conflist, None, "no pod gets an address that may be a Service's");
+        assert_eq!(plan.routes.len(), 1);
+        let told: Vec<String> = plan.notices.iter().map(ToString::to_string).collect();
+        let expected =
+            "10.244.1.0/24 (the pod CIDR of Node node1) overlaps 10.244.0.0/20 (the Services' range)";
+        assert!(told[0].starts_with(expected), "{told:?}");
+        assert_eq!(told.len(), 2);
     }
 }

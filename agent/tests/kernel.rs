@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
+use weft_agent::backend::{Backend, Uplink};
 use weft_agent::kernel::Kernel;
+use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::sysctl;
 use weft_netlink::netns::Namespace;
@@ -88,6 +90,7 @@ fn node(name: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Node {
         name: name.to_owned(),
         pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Node::default()
     }
 }
 
@@ -104,8 +107,11 @@ fn plan_among(others: &[Node]) -> NodePlan {
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),
         mtu: None,
+        backend: Backend::HostGw,
+        vxlan: Settings { vni: 1, port: 8472 },
+        service_cidrs: Vec::new(),
     };
-    plan(&snapshot, "node1", &config, None).unwrap()
+    plan(&snapshot, "node1", &config, &Uplink::default()).unwrap()
 }
 
 fn node2(address: &str) -> Node {
@@ -222,12 +228,13 @@ fn forwarding_is_set_in_this_namespace_alone() {
 }
 
 #[test]
-fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
+fn the_uplink_is_the_link_with_the_nodes_address() {
     let mut world = World::new();
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    assert_eq!(world.kernel.mtu(&[ip("172.30.0.11")]).unwrap(), Some(1450));
-    assert_eq!(world.kernel.mtu(&[ip("10.244.1.1"), ip("fd00:30::11")]).unwrap(), Some(1450));
-    assert_eq!(world.kernel.mtu(&[ip("172.30.0.99")]).unwrap(), None);
+    let v4 = world.kernel.uplink(&[ip("172.30.0.11")]).unwrap();
+    assert_eq!(v4, Uplink { mtu: Some(1450), networks: vec!["172.30.0.11/24".parse().unwrap()] });
+    assert_eq!(world.kernel.uplink(&[ip("10.244.1.1"), ip("fd00:30::11")]).unwrap().mtu, Some(1450));
+    assert_eq!(world.kernel.uplink(&[ip("172.30.0.99")]).unwrap(), Uplink::default());
 }
 
 #[test]

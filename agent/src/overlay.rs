@@ -1,0 +1,144 @@
+//! The VXLAN tunnel to nodes that share no link with this one: the device, and what it is told of the other nodes.
+//! Values only; asking the kernel is in `kernel::tunnel`.
+//!
+//! Each pod CIDR's first address, which no pod gets, is its node's on the device. For another node's pod CIDR there are
+//! a route via that address, a neighbour entry with the Ethernet address behind it, and a forwarding entry with the
+//! node behind that. Nothing is learnt from packets. Ethernet addresses are derived from the nodes' own, so that every
+//! node knows them without a word.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use weft_netlink::route::{Mac, Tunnel, Vxlan};
+use weft_types::{Family, IpNetwork, Node};
+
+use crate::backend::Uplink;
+
+/// The device's name.
+pub const DEVICE: &str = "weft-vxlan";
+/// Where the node's own link has no MTU to go by, that of Ethernet.
+const ETHERNET_MTU: u32 = 1500;
+
+/// The settings that all nodes of a cluster share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The VXLAN network identifier, of 24 bits.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+}
+
+/// The device and all that it knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// The device.
+    pub device: Vxlan,
+    /// Its addresses: the first of each of this node's pod CIDRs.
+    pub addresses: Vec<IpNetwork>,
+    /// The other nodes behind it, by their Ethernet addresses.
+    pub remotes: BTreeMap<Mac, IpAddr>,
+    /// The gateways to their pods, and their Ethernet addresses.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+impl Overlay {
+    /// The device of `node`, which knows of nobody yet; nothing if the node has no address.
+    pub(crate) fn new(node: &Node, settings: Settings, uplink: &Uplink) -> Option<Overlay> {
+        let local = outer(node)?;
+        let tunnel = Tunnel { vni: settings.vni, port: settings.port, local };
+        let mtu = inner_mtu(local, uplink.mtu.unwrap_or(ETHERNET_MTU));
+        let addresses = node.pod_cidrs.iter().map(|cidr| gateway(cidr).into()).collect();
+        let device = Vxlan { name: DEVICE.to_owned(), mac: mac(local), mtu, tunnel };
+        Some(Overlay { device, addresses, remotes: BTreeMap::new(), neighbours: BTreeMap::new() })
+    }
+
+    /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel can lead to.
+    pub(crate) fn add(&mut self, node: &Node, cidr: &IpNetwork) -> bool {
+        let family = Family::of(self.device.tunnel.local);
+        let Some(remote) = node.address(family) else { return false };
+        self.remotes.insert(mac(remote), remote);
+        self.neighbours.insert(gateway(cidr), mac(remote));
+        true
+    }
+
+    /// The family of the addresses between which the tunnel leads.
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.device.tunnel.local)
+    }
+}
+
+/// The address under which a pod CIDR's node is known inside of the tunnel.
+pub(crate) fn gateway(cidr: &IpNetwork) -> IpAddr {
+    cidr.network()
+}
+
+/// The largest packet that fits into the tunnel of a link with that MTU: Ethernet, VXLAN and UDP headers and the outer IP
+/// header are added (RFC 7348 section 5).
+fn inner_mtu(local: IpAddr, link: u32) -> u32 {
+    let overhead = 14 + 8 + 8 + if local.is_ipv4() { 20 } else { 40 };
+    link.saturating_sub(overhead)
+}
+
+/// The address between which and the others' tunnels lead: IPv4 where the node has it.
+fn outer(node: &Node) -> Option<IpAddr> {
+    Family::BOTH.into_iter().find_map(|family| node.address(family))
+}
+
+/// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte that says
+/// locally administered, unicast.
+fn mac(address: IpAddr) -> Mac {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let hash = |bytes: &[u8]| bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, fold);
+    let hash = match address {
+        IpAddr::V4(address) => hash(&address.octets()),
+        IpAddr::V6(address) => hash(&address.octets()),
+    };
+    let [_, _, _, a, b, c, d, e] = (hash ^ hash >> 32).to_be_bytes();
+    Mac([0x0e, a, b, c, d, e])
+}
+
+/// As commands that would bring it about.
+impl fmt::Display for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Vxlan { name, mac, mtu, tunnel: Tunnel { vni, port, local } } = &self.device;
+        writeln!(
+            f,
+            "ip link add {name} address {mac} mtu {mtu} type vxlan id {vni} dstport {port} local {local} nolearning"
+        )?;
+        for address in &self.addresses {
+            writeln!(f, "ip address add {address} dev {name}")?;
+        }
+        writeln!(f, "ip link set {name} up")?;
+        for (mac, remote) in &self.remotes {
+            writeln!(f, "bridge fdb replace {mac} dev {name} dst {remote} self permanent")?;
+        }
+        for (gateway, mac) in &self.neighbours {
+            writeln!(f, "ip neighbour replace {gateway} lladdr {mac} dev {name} nud permanent")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ethernet_addresses_are_local_unicast_and_differ() {
+        let addresses: Vec<IpAddr> = (0..=255u8)
+            .flat_map(|last| {
+                [IpAddr::from([172, 30, 0, last]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)])]
+            })
+            .collect();
+        let macs: std::collections::BTreeSet<Mac> = addresses.iter().map(|&address| mac(address)).collect();
+        assert_eq!(macs.len(), addresses.len());
+        assert!(macs.iter().all(|mac| mac.0[0] & 0b11 == 0b10));
+    }
+
+    #[test]
+    fn the_headers_of_both_families_fit() {
+        assert_eq!(inner_mtu("172.30.0.11".parse().unwrap(), 1500), 1450);
+        assert_eq!(inner_mtu("fd00:30::11".parse().unwrap(), 1500), 1430);
+    }
+}

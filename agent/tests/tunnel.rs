@@ -1,0 +1,267 @@
+//! The VXLAN tunnel against the real kernel: two nodes with a router between them, each with a pod. Runs as root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use weft_agent::backend::Backend;
+use weft_agent::kernel::Kernel;
+use weft_agent::overlay::Settings;
+use weft_agent::plan::{Config, NodePlan, plan};
+use weft_agent::sysctl;
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::{Route, Veth, VethEnd};
+use weft_types::{ChangeSet, Node, Object, Snapshot};
+
+/// Runs a command line inside a namespace. Returns what it printed.
+fn sh(namespace: &Namespace, line: &str) -> String {
+    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
+    let veth = Veth { near: end(one.1), near_up: true, master: None, far: end(other.1) };
+    let mut route = one.0.run(Route::open).unwrap().unwrap();
+    route.add_veth(&veth, other.0.as_fd()).unwrap();
+    sh(other.0, &format!("ip link set {} up", other.1));
+}
+
+/// A node with a pod. Its number is part of all its addresses.
+struct Site {
+    number: u8,
+    node: Namespace,
+    pod: Namespace,
+    kernel: Kernel,
+}
+
+/// Two nodes, and the router between them.
+struct World {
+    sites: [Site; 2],
+    router: Namespace,
+    settings: Settings,
+}
+
+impl Site {
+    fn new(number: u8, router: &Namespace, is_ipv4: bool) -> Site {
+        let [node, pod] = [(); 2].map(|()| Namespace::temporary().unwrap());
+        cable((&node, "uplink"), (router, &format!("site{number}")));
+        cable((&node, "bridge"), (&pod, "eth0"));
+        if is_ipv4 {
+            sh(router, &format!("ip addr add 172.30.{number}.1/24 dev site{number}"));
+            sh(
+                &node,
+                &format!(
+                    "ip addr add 172.30.{number}.10/24 dev uplink && ip route add default via 172.30.{number}.1"
+                ),
+            );
+        }
+        sh(router, &format!("ip addr add fd00:30:{number}::1/64 dev site{number} nodad"));
+        sh(&node, &format!("ip addr add fd00:30:{number}::10/64 dev uplink nodad"));
+        sh(&node, &format!("ip -6 route add default via fd00:30:{number}::1"));
+        sh(
+            &node,
+            &format!(
+                "ip addr add 10.244.{number}.1/24 dev bridge && ip addr add fd00:10:{number}::1/64 dev bridge nodad"
+            ),
+        );
+        sh(
+            &pod,
+            &format!(
+                "ip addr add 10.244.{number}.2/24 dev eth0 && ip route add default via 10.244.{number}.1"
+            ),
+        );
+        sh(
+            &pod,
+            &format!(
+                "ip addr add fd00:10:{number}::2/64 dev eth0 nodad && ip -6 route add default via fd00:10:{number}::1"
+            ),
+        );
+        let kernel = node.run(Kernel::open).unwrap().unwrap();
+        Site { number, node, pod, kernel }
+    }
+
+    fn name(&self) -> String {
+        format!("node{}", self.number)
+    }
+
+    fn object(&self) -> Node {
+        let texts = sh(&self.node, "ip -br addr show dev uplink");
+        let addresses =
+            texts.split_whitespace().filter_map(|word| word.split_once('/')?.0.parse::<IpAddr>().ok());
+        let is_global =
+            |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        Node {
+            pod_cidrs: [format!("10.244.{}.0/24", self.number), format!("fd00:10:{}::/64", self.number)]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
+            addresses: addresses.filter(is_global).collect(),
+            name: self.name(),
+            zone: None,
+            leaving: false,
+        }
+    }
+
+    fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
+        for setting in &plan.sysctls {
+            self.node.run(|| sysctl::set(setting)).unwrap().unwrap();
+        }
+        self.kernel.apply_routes(plan).iter().map(ToString::to_string).collect()
+    }
+
+    /// What the device is and knows, as text.
+    fn state(&self) -> String {
+        let device = "ip -br link show dev weft-vxlan; ip -br addr show dev weft-vxlan";
+        let known = "bridge fdb show dev weft-vxlan; ip neigh show dev weft-vxlan nud permanent; ip -6 neigh show dev weft-vxlan nud permanent";
+        let routes = "ip route show proto 119; ip -6 route show proto 119";
+        sh(&self.node, &format!("{device}; {known}; {routes}"))
+    }
+}
+
+impl World {
+    /// The outer packets are of IPv4 where there is any.
+    fn new(is_ipv4: bool) -> World {
+        let router = Namespace::temporary().unwrap();
+        sh(&router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        let sites = [1, 2].map(|number| Site::new(number, &router, is_ipv4));
+        World { sites, router, settings: Settings { vni: 1, port: 8472 } }
+    }
+
+    fn plan(&mut self, site: usize) -> NodePlan {
+        let mut snapshot = Snapshot::default();
+        for site in &self.sites {
+            snapshot.apply(Object::Node(site.object()), &mut ChangeSet::default());
+        }
+        let config = Config {
+            cluster_cidrs: Vec::new(),
+            network_name: "weft".parse().unwrap(),
+            bridge: "cni0".parse().unwrap(),
+            data_dir: "/var/lib/cni/networks".into(),
+            mtu: None,
+            backend: Backend::Auto,
+            vxlan: self.settings,
+            service_cidrs: Vec::new(),
+        };
+        let site = &mut self.sites[site];
+        let own = site.object();
+        let uplink = site.kernel.uplink(&own.addresses).unwrap();
+        plan(&snapshot, &own.name, &config, &uplink).unwrap()
+    }
+
+    fn apply(&mut self) {
+        for site in 0..2 {
+            let plan = self.plan(site);
+            assert_eq!(self.sites[site].apply(&plan), Vec::<String>::new());
+        }
+    }
+
+    /// Whether the pod of the first node reaches that of the second, and is seen there under its own address.
+    fn assert_reached(&self) {
+        let ends: [(IpAddr, IpAddr); 2] = [
+            ([10, 244, 1, 2].into(), [10, 244, 2, 2].into()),
+            (
+                Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 2).into(),
+                Ipv6Addr::new(0xfd00, 0x10, 2, 0, 0, 0, 0, 2).into(),
+            ),
+        ];
+        for (client, server) in ends {
+            let bind = |site: &Site, address: IpAddr, port| {
+                site.pod.run(|| UdpSocket::bind(SocketAddr::new(address, port))).unwrap().unwrap()
+            };
+            let (near, far) = (bind(&self.sites[0], client, 0), bind(&self.sites[1], server, 7));
+            far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            near.send_to(b"hello", (server, 7)).unwrap();
+            assert_eq!(far.recv_from(&mut [0; 16]).unwrap().1.ip(), client);
+        }
+    }
+}
+
+#[test]
+fn pods_reach_each_other_over_a_router_in_both_families() {
+    for is_ipv4 in [true, false] {
+        let mut world = World::new(is_ipv4);
+        world.apply();
+        world.assert_reached();
+        let mtu = if is_ipv4 { "mtu 1450" } else { "mtu 1430" };
+        assert!(sh(&world.sites[0].node, "ip link show weft-vxlan").contains(mtu));
+        let before = world.sites[0].state();
+        world.apply();
+        assert_eq!(world.sites[0].state(), before, "what is as planned is not touched");
+    }
+}
+
+#[test]
+fn the_largest_packet_of_a_pod_arrives_whole() {
+    let mut world = World::new(true);
+    world.apply();
+    let mtu = world.plan(0).bridge_mtu().unwrap();
+    let payload = mtu - 28;
+    sh(&world.sites[0].pod, &format!("ping -c 1 -W 5 -M do -s {payload} 10.244.2.2"));
+}
+
+#[test]
+fn whatever_is_deleted_is_put_back_and_stale_entries_go() {
+    let mut world = World::new(true);
+    world.apply();
+    let whole = world.sites[0].state();
+    for damage in [
+        "ip link delete weft-vxlan",
+        "ip link set weft-vxlan down",
+        "ip link set weft-vxlan mtu 1300 address 0e:00:00:00:00:01",
+        "ip route flush proto 119",
+        "ip neigh flush dev weft-vxlan nud permanent; ip -6 neigh flush dev weft-vxlan nud permanent",
+        "bridge fdb show dev weft-vxlan | while read mac rest; do bridge fdb del $mac dev weft-vxlan; done",
+        "ip addr flush dev weft-vxlan scope global; ip addr add 10.9.9.9/32 dev weft-vxlan",
+        "bridge fdb add 0e:00:00:00:00:02 dev weft-vxlan dst 172.30.9.9; ip neigh add 10.244.9.0 lladdr 0e:00:00:00:00:02 dev weft-vxlan",
+        "ip link delete weft-vxlan; ip link add weft-vxlan type vxlan id 7 dstport 4789 local 172.30.1.10",
+    ] {
+        sh(&world.sites[0].node, damage);
+        world.apply();
+        let healed = world.sites[0].state();
+        let comparable = |text: &str| -> Vec<String> {
+            // The link-local address comes back in its own time.
+            let mut lines: Vec<String> =
+                text.lines().map(|line| line.split(" fe80").next().unwrap().trim().to_owned()).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(comparable(&healed), comparable(&whole), "after {damage}");
+        world.assert_reached();
+    }
+}
+
+#[test]
+fn the_tunnel_follows_other_settings_and_goes_with_its_backend() {
+    let mut world = World::new(true);
+    world.apply();
+    world.settings = Settings { vni: 9, port: 4789 };
+    world.apply();
+    assert!(sh(&world.sites[0].node, "ip -d link show weft-vxlan").contains("vxlan id 9 "));
+    world.assert_reached();
+
+    let mut plan = world.plan(0);
+    plan.overlay = None;
+    plan.routes.clear();
+    assert_eq!(world.sites[0].apply(&plan), Vec::<String>::new());
+    assert!(!sh(&world.sites[0].node, "ip link").contains("weft-vxlan"));
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let mut world = World::new(true);
+    let plan = world.plan(0);
+    sh(
+        &world.sites[0].node,
+        "ip link add flannel.1 type vxlan id 1 dstport 8472 local 172.30.1.10 nolearning",
+    );
+    let errors = world.sites[0].apply(&plan);
+    assert!(errors[0].contains("another VXLAN device has the same VNI and port"), "{errors:?}");
+    sh(&world.sites[0].node, "ip link delete flannel.1 && ip link add weft-vxlan type bridge");
+    let errors = world.sites[0].apply(&plan);
+    assert!(errors[0].contains("weft-vxlan that is no VXLAN device"), "{errors:?}");
+    assert!(sh(&world.router, "ip link").contains("site1"), "nobody else is touched");
+}
