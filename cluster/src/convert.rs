@@ -45,7 +45,9 @@ impl fmt::Display for Malformed {
         write!(f, "{:?} ", self.kind)?;
         match &self.key {
             Some(ObjectKey::Service(key) | ObjectKey::EndpointSlice(key)) => write!(f, "{key}")?,
-            Some(ObjectKey::Node(name) | ObjectKey::Namespace(name)) => write!(f, "{name}")?,
+            Some(ObjectKey::Node(name) | ObjectKey::Namespace(name) | ObjectKey::ServiceCidr(name)) => {
+                write!(f, "{name}")?;
+            }
             None => f.write_str("without a usable name")?,
         }
         write!(f, ": {}", self.fault)
@@ -108,6 +110,22 @@ impl Wire for wire::Namespace {
     }
 }
 
+impl Wire for wire::ServiceCidr {
+    const KIND: Kind = Kind::ServiceCidr;
+    const PATH: &'static str = "/apis/networking.k8s.io/v1/servicecidrs";
+    const VIEWED: bool = false;
+    const OPTIONAL: bool = true;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        let cidrs = each(self.spec.required("spec")?.cidrs, "spec.cidrs", |text| network(&text, "cidrs"))?;
+        Ok(Some(Object::ServiceCidr(name(&self.metadata)?, cidrs)))
+    }
+}
+
 /// Reads one object.
 pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
     let key = match key(&object) {
@@ -140,6 +158,7 @@ pub(crate) fn key<W: Wire>(object: &W) -> Result<ObjectKey, Fault> {
         Kind::EndpointSlice => ObjectKey::EndpointSlice(named(metadata)?),
         Kind::Node => ObjectKey::Node(name(metadata)?),
         Kind::Namespace => ObjectKey::Namespace(name(metadata)?),
+        Kind::ServiceCidr => ObjectKey::ServiceCidr(name(metadata)?),
     })
 }
 
@@ -283,6 +302,7 @@ mod tests {
                 read_text::<wire::EndpointSlice>(&text),
                 read_text::<wire::Node>(&text),
                 read_text::<wire::Namespace>(&text),
+                read_text::<wire::ServiceCidr>(&text),
             ];
             for reading in readings {
                 if let Reading::Malformed(malformed) = reading {

@@ -37,6 +37,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// The first and the longest pause after an error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long to wait before a kind that may be missing is looked for again: it can come with an upgrade of the server.
+const MISSING: Duration = Duration::from_secs(300);
 /// After so long without an error, the pauses start small again.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -46,6 +48,8 @@ enum Stop {
     Unwanted,
     /// The version is too old for the server (410 Gone): only a list helps.
     Gone,
+    /// The server has no objects of this kind, or none for us, and that is no fault.
+    Missing,
     /// Something went wrong. A watch can go on from the version, if there is one.
     Failed { problem: String, version: Option<String> },
 }
@@ -66,6 +70,12 @@ pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<E
             Err(Stop::Gone) => {
                 debug!("the watch of {} fell behind; listing again", Plural(W::KIND));
                 sleep(backoff.next(Instant::now())).await;
+            }
+            Err(Stop::Missing) => {
+                if follower.send(Event::Listed(W::KIND, Vec::new())).await.is_err() {
+                    return;
+                }
+                sleep(MISSING).await;
             }
             Err(Stop::Failed { problem, version: reached }) => {
                 follower.outage.begin(&problem);
@@ -109,7 +119,7 @@ impl Follower {
     async fn page<W: Wire>(&self, params: &ListParams) -> Result<List<W>, Stop> {
         let request = Request::new(W::PATH).list(params).map_err(|error| failed(error, None))?;
         match timeout(ANSWER, self.client.request(request)).await {
-            Ok(answer) => answer.map_err(|error| stop(&error, None)),
+            Ok(answer) => answer.map_err(|error| stop::<W>(&error, None)),
             Err(_) => Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
         }
     }
@@ -124,16 +134,16 @@ impl Follower {
         };
         let request = Request::new(W::PATH).watch(&params, &version).map_err(|error| failed(error, None))?;
         let stream = match timeout(ANSWER, self.client.request_events::<W>(request)).await {
-            Ok(stream) => stream.map_err(|error| stop(&error, Some(version.clone())))?,
+            Ok(stream) => stream.map_err(|error| stop::<W>(&error, Some(version.clone())))?,
             Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), Some(version))),
         };
         self.outage.end();
         let mut stream = pin!(stream);
         while let Ok(Some(event)) = timeout(SILENCE, stream.next()).await {
             let event = event.map_err(|error| match error {
-                kube::Error::ReadEvents(_) => stop(&error, Some(version.clone())),
+                kube::Error::ReadEvents(_) => stop::<W>(&error, Some(version.clone())),
                 // A line that is no event may have hidden a change: only a list tells.
-                _ => stop(&error, None),
+                _ => stop::<W>(&error, None),
             })?;
             if let Some(reached) = self.pass_on(event, &version).await? {
                 version = reached;
@@ -174,8 +184,12 @@ impl Follower {
 }
 
 /// What an error of the API server, or of the way to it, means for the watch.
-fn stop(error: &kube::Error, version: Option<String>) -> Stop {
+fn stop<W: Wire>(error: &kube::Error, version: Option<String>) -> Stop {
     match error {
+        kube::Error::Api(status) if W::OPTIONAL && matches!(status.code, 403 | 404) => {
+            debug!(problem = %status.message, "going on without {}", Plural(W::KIND));
+            Stop::Missing
+        }
         kube::Error::Api(status) if status.code == 410 => Stop::Gone,
         kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
             let problem = format!("not allowed: {}; check the permissions of this client", status.message);

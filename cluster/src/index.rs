@@ -131,11 +131,7 @@ mod tests {
     use crate::field::Fault;
 
     fn node(name: &str) -> Reading {
-        Reading::Object(Object::Node(Node {
-            name: name.to_owned(),
-            pod_cidrs: Vec::new(),
-            addresses: Vec::new(),
-        }))
+        Reading::Object(Object::Node(Node { name: name.to_owned(), ..Node::default() }))
     }
 
     fn malformed(name: &str, problem: &str) -> Reading {

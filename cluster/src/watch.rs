@@ -104,5 +104,6 @@ fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, view: View, ev
         Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, view, events)),
         Kind::Node => followers.spawn(follow::<wire::Node>(client, view, events)),
         Kind::Namespace => followers.spawn(follow::<wire::Namespace>(client, view, events)),
+        Kind::ServiceCidr => followers.spawn(follow::<wire::ServiceCidr>(client, view, events)),
     };
 }

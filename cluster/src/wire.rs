@@ -15,6 +15,8 @@ pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
     const PATH: &'static str;
     /// Whether the label selector of a [`crate::View`] applies to this kind.
     const VIEWED: bool;
+    /// Whether an API server may lack this kind, or not show it to us. Then there are none.
+    const OPTIONAL: bool = false;
 
     /// The object's metadata.
     fn metadata(&self) -> &Field<Metadata>;
@@ -30,6 +32,8 @@ pub(crate) struct Metadata {
     pub(crate) namespace: Field<String>,
     pub(crate) name: Field<String>,
     pub(crate) resource_version: Field<String>,
+    pub(crate) creation_timestamp: Field<String>,
+    pub(crate) deletion_timestamp: Field<IgnoredAny>,
     pub(crate) labels: Field<Labels>,
 }
 
@@ -43,6 +47,8 @@ pub(crate) struct Labels {
     pub(crate) service_proxy_name: Field<IgnoredAny>,
     #[serde(rename = "service.kubernetes.io/headless")]
     pub(crate) headless: Field<IgnoredAny>,
+    #[serde(rename = "topology.kubernetes.io/zone")]
+    pub(crate) zone: Field<String>,
 }
 
 /// v1 Service
@@ -70,7 +76,25 @@ pub(crate) struct ServiceSpec {
     pub(crate) internal_traffic_policy: Field<String>,
     pub(crate) external_traffic_policy: Field<String>,
     pub(crate) load_balancer_source_ranges: Field<Vec<Field<String>>>,
+    pub(crate) session_affinity: Field<String>,
+    pub(crate) session_affinity_config: Field<SessionAffinityConfig>,
+    pub(crate) health_check_node_port: Field<u16>,
     pub(crate) ports: Field<Vec<Field<ServicePort>>>,
+}
+
+/// `spec.sessionAffinityConfig` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub(crate) client_ip: Field<ClientIpConfig>,
+}
+
+/// `spec.sessionAffinityConfig.clientIP` of a Service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ClientIpConfig {
+    pub(crate) timeout_seconds: Field<u32>,
 }
 
 /// `status` of a Service.
@@ -123,6 +147,22 @@ pub(crate) struct Endpoint {
     pub(crate) conditions: Field<EndpointConditions>,
     pub(crate) hostname: Field<String>,
     pub(crate) node_name: Field<String>,
+    pub(crate) hints: Field<EndpointHints>,
+}
+
+/// `hints` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct EndpointHints {
+    pub(crate) for_nodes: Field<Vec<Field<Named>>>,
+    pub(crate) for_zones: Field<Vec<Field<Named>>>,
+}
+
+/// A name in a list of hints.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Named {
+    pub(crate) name: Field<String>,
 }
 
 /// `conditions` of an endpoint.
@@ -160,6 +200,14 @@ pub(crate) struct NodeSpec {
     pub(crate) pod_cidr: Field<String>,
     #[serde(rename = "podCIDRs")]
     pub(crate) pod_cidrs: Field<Vec<Field<String>>>,
+    pub(crate) taints: Field<Vec<Field<Taint>>>,
+}
+
+/// One of `spec.taints` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Taint {
+    pub(crate) key: Field<String>,
 }
 
 /// `status` of a Node.
@@ -183,6 +231,21 @@ pub(crate) struct NodeAddress {
 #[serde(default)]
 pub(crate) struct Namespace {
     pub(crate) metadata: Field<Metadata>,
+}
+
+/// networking.k8s.io/v1 ServiceCIDR
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceCidr {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) spec: Field<ServiceCidrSpec>,
+}
+
+/// `spec` of a ServiceCIDR.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceCidrSpec {
+    pub(crate) cidrs: Field<Vec<Field<String>>>,
 }
 
 /// A list of objects, or one page of it.

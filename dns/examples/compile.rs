@@ -28,6 +28,7 @@ fn objects(number: u32, endpoints: u32) -> [Object; 2] {
         ready: true,
         serving: true,
         terminating: false,
+        hints: None,
     };
     let slice = EndpointSlice {
         key: key.clone(),

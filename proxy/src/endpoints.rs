@@ -127,14 +127,7 @@ mod tests {
     }
 
     fn endpoint(address: &str) -> Endpoint {
-        Endpoint {
-            address: address.parse().unwrap(),
-            hostname: None,
-            node: Some("here".into()),
-            ready: true,
-            serving: true,
-            terminating: false,
-        }
+        Endpoint { node: Some("here".into()), ..Endpoint::ready(address.parse().unwrap()) }
     }
 
     fn slice(ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) -> EndpointSlice {

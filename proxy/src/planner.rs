@@ -119,5 +119,6 @@ pub fn everything(snapshot: &Snapshot) -> ChangeSet {
         services: snapshot.services().map(|service| service.key.clone()).collect(),
         nodes: snapshot.nodes().map(|node| node.name.clone()).collect(),
         namespaces: snapshot.namespaces().map(str::to_owned).collect(),
+        service_cidrs: snapshot.service_cidrs().map(|(name, _)| name.to_owned()).collect(),
     }
 }

@@ -1,6 +1,7 @@
 //! The plan of one Service: what each of its frontends leads to. Pure; how it becomes elements is in `elements.rs`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
@@ -87,6 +88,17 @@ impl Slots for ServicePlan {
     }
 }
 
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Frontend::Address(address, protocol, port) => {
+                write!(f, "{} ({protocol})", SocketAddr::new(*address, *port))
+            }
+            Frontend::NodePort(family, protocol, port) => write!(f, "NodePort {port} ({protocol}, {family})"),
+        }
+    }
+}
+
 impl Frontend {
     /// The family of the packets that come to it.
     pub fn family(&self) -> Family {
@@ -135,7 +147,9 @@ pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &str, previous: 
 fn frontends(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> Vec<(Frontend, Scope)> {
     let family = Family::of(cluster_ip);
     let at = |address| Frontend::Address(address, port.protocol, port.port.get());
-    let external = service.external_ips.iter().chain(&service.load_balancer_ips).copied();
+    // An address that only some may reach is served to nobody until the ranges are enforced.
+    let balanced = service.load_balancer_ips.iter().filter(|_| service.source_ranges.is_empty());
+    let external = service.external_ips.iter().chain(balanced).copied();
     let external = external.filter(|ip| Family::of(*ip) == family && !is_special(*ip));
     let external: BTreeSet<IpAddr> = external.collect();
     let node_port = |port_on_node: NonZeroU16| Frontend::NodePort(family, port.protocol, port_on_node.get());
@@ -176,5 +190,30 @@ impl FrontendPlan {
             outside: outside.map(|policy| target(policy, Audience::Outside)),
             hairpins: backends.hairpins.iter().copied().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::{NamespacedName, ServiceKind};
+
+    use super::*;
+
+    #[test]
+    fn a_restricted_load_balancer_address_is_not_open_to_all() {
+        let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let mut service = Service::new(NamespacedName::new("shop", "web"), kind, vec![port]);
+        service.load_balancer_ips = vec!["192.0.2.1".parse().unwrap()];
+        let frontends =
+            |service: &Service| plan(service, &[], "node1", &ServicePlan::default()).frontends.len();
+        assert_eq!(frontends(&service), 2);
+        service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
+        assert_eq!(frontends(&service), 1);
     }
 }

@@ -69,7 +69,7 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         |(family, number, [here, ready, serving, terminating])| {
             let address = address(family, number);
             let node = Some(if here { "node1" } else { "node2" }.into());
-            Endpoint { address, hostname: None, node, ready, serving, terminating }
+            Endpoint { address, hostname: None, node, ready, serving, terminating, hints: None }
         },
     )
 }
@@ -96,7 +96,7 @@ fn slice() -> impl Strategy<Value = Object> {
 fn node() -> impl Strategy<Value = Object> {
     vec((any::<bool>(), 20u8..23), 0..3).prop_map(|addresses| {
         let addresses = addresses.into_iter().map(|(family, number)| address(family, number)).collect();
-        Object::Node(Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses })
+        Object::Node(Node { name: "node1".into(), addresses, ..Node::default() })
     })
 }
 
@@ -194,6 +194,7 @@ fn a_replaced_endpoint_changes_one_element_of_one_map() {
             ready: true,
             serving: true,
             terminating: false,
+            hints: None,
         };
         let ports = vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: number(8080) }];
         let key = NamespacedName::new("shop", "slice-1");

@@ -14,8 +14,8 @@ mod version;
 pub use args::{Args, InvalidArgs};
 pub use call::{Attachment, Call, InvalidEnvironment};
 pub use config::{
-    BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, Range, RuntimeConfig,
-    ValidAttachment,
+    BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
+    RuntimeConfig, ValidAttachment,
 };
 pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};
 pub use failure::{Code, Failure};

@@ -44,4 +44,30 @@ pub struct Endpoint {
     pub serving: bool,
     /// Is it being shut down?
     pub terminating: bool,
+    /// For whom it is meant first, where that was said (`hints`).
+    pub hints: Option<Box<Hints>>,
+}
+
+/// The nodes and zones whose clients should be sent to an endpoint (KEP-2433, KEP-3015).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Names of Nodes (`hints.forNodes`).
+    pub nodes: Vec<String>,
+    /// Names of zones (`hints.forZones`).
+    pub zones: Vec<String>,
+}
+
+impl Endpoint {
+    /// A ready endpoint of which nothing but the address is known.
+    pub fn ready(address: IpAddr) -> Endpoint {
+        Endpoint {
+            address,
+            hostname: None,
+            node: None,
+            ready: true,
+            serving: true,
+            terminating: false,
+            hints: None,
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod node;
 mod service;
 mod snapshot;
 
-pub use endpoint::{Endpoint, EndpointPort, EndpointSlice};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use family::Family;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use node::Node;

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use crate::Family;
 
 /// A Node, as the other nodes need to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// The Node's name.
     pub name: String,
@@ -15,6 +15,11 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNetwork>,
     /// Its `InternalIP` addresses, in the order of the object.
     pub addresses: Vec<IpAddr>,
+    /// The zone that it stands in (label `topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+    /// It is being deleted, or the cluster autoscaler is about to delete it (taint `ToBeDeletedByClusterAutoscaler`): no
+    /// new connections should come to it.
+    pub leaving: bool,
 }
 
 impl Node {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 use crate::NamespacedName;
@@ -83,6 +85,16 @@ pub struct Service {
     /// Which endpoints serve clients of NodePorts and of external and load balancer addresses
     /// (`spec.externalTrafficPolicy`).
     pub external_policy: TrafficPolicy,
+    /// Who may connect to the load balancer's addresses (`spec.loadBalancerSourceRanges`), in both families. A family of
+    /// which there is no range is open to all.
+    pub source_ranges: Vec<IpNetwork>,
+    /// For how long after its last new connection a client is sent to the same endpoint
+    /// (`spec.sessionAffinityConfig.clientIP.timeoutSeconds`); none where `spec.sessionAffinity` is `None`.
+    pub affinity: Option<Duration>,
+    /// The port at which each node tells load balancers whether it has endpoints (`spec.healthCheckNodePort`).
+    pub health_check_port: Option<NonZeroU16>,
+    /// When it was created, in seconds since 1970; 0 where that is not known.
+    pub created: i64,
 }
 
 /// Which of a Service's endpoints a node sends clients to.
@@ -131,6 +143,10 @@ impl Service {
             load_balancer_ips: Vec::new(),
             internal_policy: TrafficPolicy::Cluster,
             external_policy: TrafficPolicy::Cluster,
+            source_ranges: Vec::new(),
+            affinity: None,
+            health_check_port: None,
+            created: 0,
         }
     }
 

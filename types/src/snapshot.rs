@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
+
 use crate::{EndpointSlice, NamespacedName, Node, Service};
 
 /// Everything that a daemon knows of the cluster at one moment. Maps are ordered, so that plans made from equal
@@ -14,6 +16,7 @@ pub struct Snapshot {
     slices_by_service: BTreeMap<NamespacedName, BTreeSet<String>>,
     nodes: BTreeMap<String, Node>,
     namespaces: BTreeSet<String>,
+    service_cidrs: BTreeMap<String, Vec<IpNetwork>>,
 }
 
 /// The kinds of object that a snapshot holds.
@@ -27,6 +30,8 @@ pub enum Kind {
     Node,
     /// v1 Namespace
     Namespace,
+    /// networking.k8s.io/v1 ServiceCIDR
+    ServiceCidr,
 }
 
 /// One object of a snapshot.
@@ -40,6 +45,8 @@ pub enum Object {
     Node(Node),
     /// A Namespace, of which only the name counts.
     Namespace(String),
+    /// A ServiceCIDR: its name, and the networks that ClusterIPs are taken from.
+    ServiceCidr(String, Vec<IpNetwork>),
 }
 
 /// The name of one object of a snapshot.
@@ -53,6 +60,8 @@ pub enum ObjectKey {
     Node(String),
     /// A Namespace's.
     Namespace(String),
+    /// A ServiceCIDR's.
+    ServiceCidr(String),
 }
 
 /// The names of what differs between two moments. A Service counts as changed when one of its EndpointSlices did.
@@ -64,12 +73,17 @@ pub struct ChangeSet {
     pub nodes: BTreeSet<String>,
     /// Namespaces that came or went.
     pub namespaces: BTreeSet<String>,
+    /// ServiceCIDRs that came, went or changed.
+    pub service_cidrs: BTreeSet<String>,
 }
 
 impl ChangeSet {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.nodes.is_empty() && self.namespaces.is_empty()
+        self.services.is_empty()
+            && self.nodes.is_empty()
+            && self.namespaces.is_empty()
+            && self.service_cidrs.is_empty()
     }
 }
 
@@ -81,6 +95,7 @@ impl Object {
             Object::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
             Object::Node(node) => ObjectKey::Node(node.name.clone()),
             Object::Namespace(name) => ObjectKey::Namespace(name.clone()),
+            Object::ServiceCidr(name, _) => ObjectKey::ServiceCidr(name.clone()),
         }
     }
 }
@@ -125,6 +140,11 @@ impl Snapshot {
         self.namespaces.iter().map(String::as_str)
     }
 
+    /// The networks that ClusterIPs are taken from, by the name of their ServiceCIDR.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = (&str, &[IpNetwork])> {
+        self.service_cidrs.iter().map(|(name, cidrs)| (name.as_str(), cidrs.as_slice()))
+    }
+
     /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
     pub fn apply(&mut self, object: Object, changes: &mut ChangeSet) {
         match object {
@@ -146,6 +166,12 @@ impl Snapshot {
                     changes.namespaces.insert(name);
                 }
             }
+            Object::ServiceCidr(name, cidrs) => {
+                if self.service_cidrs.get(&name) != Some(&cidrs) {
+                    changes.service_cidrs.insert(name.clone());
+                    self.service_cidrs.insert(name, cidrs);
+                }
+            }
         }
     }
 
@@ -161,6 +187,10 @@ impl Snapshot {
             }
             ObjectKey::Namespace(name) => {
                 changes.namespaces.extend(self.namespaces.take(name));
+            }
+            ObjectKey::ServiceCidr(name) => {
+                let gone = self.service_cidrs.remove_entry(name);
+                changes.service_cidrs.extend(gone.map(|(name, _)| name));
             }
         }
     }
@@ -186,6 +216,7 @@ impl Snapshot {
             }
             Kind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
             Kind::Namespace => self.namespaces.iter().cloned().map(ObjectKey::Namespace).collect(),
+            Kind::ServiceCidr => self.service_cidrs.keys().cloned().map(ObjectKey::ServiceCidr).collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! discovery.k8s.io/v1 EndpointSlice: what stands behind a Service.
 
-use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName};
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
 use super::{address, each, label, port, port_name, protocol};
 use crate::field::{Fault, Field};
@@ -54,7 +54,18 @@ fn endpoint(field: wire::Endpoint, family: Family) -> Result<Endpoint, Fault> {
         ready,
         serving: conditions.serving.optional("conditions.serving")?.unwrap_or(ready),
         terminating: conditions.terminating.or_default("conditions.terminating")?,
+        hints: hints(field.hints)?,
     })
+}
+
+/// Nothing where there are neither nodes nor zones.
+fn hints(field: Field<wire::EndpointHints>) -> Result<Option<Box<Hints>>, Fault> {
+    let Some(field) = field.optional("hints")? else { return Ok(None) };
+    let named = |named: wire::Named| named.name.required("name");
+    let nodes = each(field.for_nodes, "hints.forNodes", named)?;
+    let zones = each(field.for_zones, "hints.forZones", named)?;
+    let hints = (!nodes.is_empty() || !zones.is_empty()).then(|| Box::new(Hints { nodes, zones }));
+    Ok(hints)
 }
 
 /// The one address that counts: consumers use the first, and producers give no other (KEP-752).
@@ -114,6 +125,7 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
+            hints: None,
         };
         assert_eq!(slice.endpoints, [endpoint]);
         assert_eq!(slice.service, NamespacedName::new("shop", "web"));
@@ -133,6 +145,19 @@ mod tests {
             let endpoint = &slice.endpoints[0];
             assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), expected, "{conditions}");
         }
+    }
+
+    #[test]
+    fn hints_name_nodes_and_zones() {
+        let hints = |hints: Value| {
+            let endpoint = json!({"addresses": ["10.0.0.1"], "hints": hints});
+            slice(json!({"endpoints": [endpoint]})).endpoints.remove(0).hints.map(|hints| *hints)
+        };
+        let named = json!({"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "node1"}]});
+        let expected = Hints { nodes: vec!["node1".into()], zones: vec!["a".into(), "b".into()] };
+        assert_eq!(hints(named), Some(expected));
+        assert_eq!(hints(json!({"forZones": []})), None);
+        assert_eq!(hints(Value::Null), None);
     }
 
     #[test]

@@ -8,11 +8,21 @@ use super::{address, each, network};
 use crate::field::{Fault, Field};
 use crate::wire;
 
+/// The taint of a Node that the cluster autoscaler is about to delete.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
 pub(super) fn convert(name: String, object: wire::Node) -> Result<Node, Fault> {
-    let spec = object.spec.or_default("spec")?;
+    let mut spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
     let addresses = each(status.addresses, "status.addresses", internal_ip)?.into_iter().flatten().collect();
-    Ok(Node { name, pod_cidrs: pod_cidrs(spec)?, addresses })
+    let metadata = object.metadata.or_default("metadata")?;
+    let labels = metadata.labels.or_default("metadata.labels")?;
+    let zone = labels.zone.optional("metadata.labels[topology.kubernetes.io/zone]")?;
+    let doomed = Field::Is(TO_BE_DELETED.to_owned());
+    let taints = each(std::mem::take(&mut spec.taints), "spec.taints", Ok)?;
+    let leaving = metadata.deletion_timestamp.is_present() || taints.iter().any(|taint| taint.key == doomed);
+    let zone = zone.filter(|zone| !zone.is_empty());
+    Ok(Node { name, pod_cidrs: pod_cidrs(spec)?, addresses, zone, leaving })
 }
 
 fn pod_cidrs(spec: wire::NodeSpec) -> Result<Vec<IpNetwork>, Fault> {
@@ -63,6 +73,7 @@ mod tests {
             name: "node1".to_owned(),
             pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
             addresses: vec!["172.30.0.11".parse().unwrap(), "fd00:30::11".parse().unwrap()],
+            ..Node::default()
         };
         assert_eq!(reading, Reading::Object(Object::Node(expected)));
     }
@@ -78,9 +89,24 @@ mod tests {
 
     #[test]
     fn a_node_may_have_nothing_yet() {
-        let expected = Node { name: "node1".to_owned(), pod_cidrs: Vec::new(), addresses: Vec::new() };
+        let expected = Node { name: "node1".to_owned(), ..Node::default() };
         let bare = json!({"metadata": {"name": "node1"}});
         assert_eq!(reading(bare), Reading::Object(Object::Node(expected)));
+    }
+
+    #[test]
+    fn zone_and_whether_it_is_about_to_go() {
+        let read = |metadata: Value, spec: Value| match reading(json!({"metadata": metadata, "spec": spec})) {
+            Reading::Object(Object::Node(node)) => (node.zone, node.leaving),
+            other => panic!("{other:?}"),
+        };
+        let labels = json!({"topology.kubernetes.io/zone": "east", "other": "x"});
+        assert_eq!(read(json!({"name": "node1", "labels": labels}), json!({})), (Some("east".into()), false));
+        let deleted = json!({"name": "node1", "deletionTimestamp": "2024-02-03T04:05:06Z"});
+        assert_eq!(read(deleted, json!({})), (None, true));
+        let taints = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+        assert_eq!(read(json!({"name": "node1"}), taints("ToBeDeletedByClusterAutoscaler")), (None, true));
+        assert_eq!(read(json!({"name": "node1"}), taints("dedicated")), (None, false));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::{address, each, label, port, port_name, protocol};
@@ -11,6 +14,9 @@ use crate::wire;
 
 /// The value of `spec.clusterIP` that makes a Service headless.
 const NONE: &str = "None";
+/// How long a client stays with its endpoint, and how long at most, in seconds (v1 ClientIPConfig).
+const DEFAULT_AFFINITY: u32 = 10_800;
+const LONGEST_AFFINITY: u32 = 86_400;
 
 pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Service, Fault> {
     let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
@@ -25,18 +31,19 @@ pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Serv
             return Err(Fault::new("spec.type", problem));
         }
     };
-    // An address that only some may reach is served to nobody until the ranges are enforced.
-    let restricted = !each(spec.load_balancer_source_ranges, "spec.loadBalancerSourceRanges", Ok)?.is_empty();
+    let is_load_balancer = type_ == "LoadBalancer";
     let ports = each(spec.ports, "spec.ports", |port| service_port(port, has_node_ports))?;
     Ok(Service {
         key,
         kind,
         ports,
         external_ips: external_ips(spec.external_ips)?,
-        load_balancer_ips: match type_.as_str() {
-            "LoadBalancer" if !restricted => load_balancer_ips(object.status)?,
-            _ => Vec::new(),
-        },
+        load_balancer_ips: if is_load_balancer { load_balancer_ips(object.status)? } else { Vec::new() },
+        source_ranges: source_ranges(spec.load_balancer_source_ranges)?,
+        affinity: affinity(spec.session_affinity, spec.session_affinity_config)?,
+        health_check_port: port(spec.health_check_node_port, "spec.healthCheckNodePort")?
+            .filter(|_| is_load_balancer),
+        created: created(object.metadata)?,
         internal_policy: traffic_policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy")?,
         external_policy: traffic_policy(spec.external_traffic_policy, "spec.externalTrafficPolicy")?,
     })
@@ -48,6 +55,47 @@ fn traffic_policy(field: Field<String>, path: &str) -> Result<TrafficPolicy, Fau
         "Local" => Ok(TrafficPolicy::Local),
         other => Err(Fault::new(path, format!("{other:?} is none of Cluster, Local"))),
     }
+}
+
+/// When the object came to be. Objects that never were at an API server do not say.
+fn created(metadata: Field<wire::Metadata>) -> Result<i64, Fault> {
+    let path = "metadata.creationTimestamp";
+    let Some(text) = metadata.or_default("metadata")?.creation_timestamp.optional(path)? else {
+        return Ok(0);
+    };
+    let moment: Timestamp = text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no moment")))?;
+    Ok(moment.as_second())
+}
+
+/// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits.
+fn source_ranges(field: Field<Vec<Field<String>>>) -> Result<Vec<IpNetwork>, Fault> {
+    let path = "spec.loadBalancerSourceRanges";
+    let range = |text: &String| {
+        let text = text.trim();
+        let range: Option<IpNetwork> = text.contains('/').then(|| text.parse().ok()).flatten();
+        let range = range.and_then(|range| IpNetwork::new(range.network(), range.prefix()).ok());
+        range.ok_or_else(|| Fault::new(path, format!("{text:?} is no network such as 198.51.100.0/24")))
+    };
+    each(field, path, Ok)?.iter().map(range).collect()
+}
+
+/// How long a client stays with its endpoint.
+fn affinity(
+    field: Field<String>,
+    config: Field<wire::SessionAffinityConfig>,
+) -> Result<Option<Duration>, Fault> {
+    match field.or_default("spec.sessionAffinity")?.as_str() {
+        "" | "None" => return Ok(None),
+        "ClientIP" => {}
+        other => {
+            let problem = format!("{other:?} is none of None, ClientIP");
+            return Err(Fault::new("spec.sessionAffinity", problem));
+        }
+    }
+    let path = "spec.sessionAffinityConfig.clientIP";
+    let config = config.or_default("spec.sessionAffinityConfig")?.client_ip.or_default(path)?;
+    let seconds = config.timeout_seconds.optional(path)?.unwrap_or(DEFAULT_AFFINITY);
+    Ok(Some(Duration::from_secs(seconds.clamp(1, LONGEST_AFFINITY).into())))
 }
 
 fn external_ips(field: Field<Vec<Field<String>>>) -> Result<Vec<IpAddr>, Fault> {
@@ -165,14 +213,61 @@ mod tests {
         node_port["spec"]["type"] = json!("NodePort");
         let Reading::Object(Object::Service(service)) = convert(node_port) else { panic!() };
         assert!(service.load_balancer_ips.is_empty(), "what another type left behind");
-        let mut restricted = object.clone();
-        restricted["spec"]["loadBalancerSourceRanges"] = json!(["198.51.100.0/24"]);
-        let Reading::Object(Object::Service(service)) = convert(restricted) else { panic!() };
-        assert!(service.load_balancer_ips.is_empty(), "a restricted address must not be open to all");
         let mut odd = object;
         odd["spec"]["internalTrafficPolicy"] = json!("Nearby");
         let Reading::Malformed(malformed) = convert(odd) else { panic!() };
         assert!(malformed.to_string().contains("spec.internalTrafficPolicy: \"Nearby\""), "{malformed}");
+    }
+
+    #[test]
+    fn source_ranges_are_trimmed_and_lose_their_host_bits() {
+        let ranges = |ranges: Value| {
+            let ports = json!([]);
+            service(json!({"clusterIP": "10.96.0.1", "ports": ports, "loadBalancerSourceRanges": ranges}))
+                .source_ranges
+        };
+        let expected = ["198.51.100.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap());
+        assert_eq!(ranges(json!([" 198.51.100.7/24", "2001:db8::/32 "])), expected);
+        assert_eq!(ranges(Value::Null), []);
+        let bad = json!({"clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ["0.0.0.0/0", "everybody"]});
+        let fault = fault(bad);
+        assert!(fault.contains("spec.loadBalancerSourceRanges: \"everybody\" is no network"), "{fault}");
+    }
+
+    #[test]
+    fn client_ip_affinity_lasts_three_hours_unless_told_otherwise() {
+        let affinity = |config: Value| {
+            let mut spec = json!({"clusterIP": "10.96.0.1", "sessionAffinity": "ClientIP"});
+            spec.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+            service(spec).affinity
+        };
+        let timeout =
+            |seconds: u32| json!({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}}});
+        assert_eq!(affinity(json!({})), Some(Duration::from_secs(10_800)));
+        assert_eq!(affinity(timeout(10)), Some(Duration::from_secs(10)));
+        assert_eq!(
+            affinity(timeout(u32::MAX)),
+            Some(Duration::from_secs(86_400)),
+            "as long as the API allows"
+        );
+        assert_eq!(affinity(json!({"sessionAffinity": "None"})), None);
+        let fault = fault(json!({"clusterIP": "10.96.0.1", "sessionAffinity": "Cookie"}));
+        assert!(fault.contains("spec.sessionAffinity: \"Cookie\" is none of None, ClientIP"), "{fault}");
+    }
+
+    #[test]
+    fn the_age_of_an_object_is_read_from_its_metadata() {
+        let created = |metadata: Value| {
+            let object = json!({"metadata": metadata, "spec": {"clusterIP": "10.96.0.1"}});
+            match read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole) {
+                Reading::Object(Object::Service(service)) => Some(service.created),
+                _ => None,
+            }
+        };
+        let metadata = |moment: &str| json!({"namespace": "a", "name": "b", "creationTimestamp": moment});
+        assert_eq!(created(metadata("2024-02-03T04:05:06Z")), Some(1_706_933_106));
+        assert_eq!(created(json!({"namespace": "a", "name": "b"})), Some(0));
+        assert_eq!(created(metadata("yesterday")), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use weft_cluster::{View, Watch};
 use weft_types::{ChangeSet, Kind};
 
 const NODES: &str = "/api/v1/nodes";
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const NAMESPACES: &str = "/api/v1/namespaces";
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
@@ -36,8 +37,8 @@ async fn within<F: Future>(future: F) -> F::Output {
 
 /// The names of the Nodes that the next change set is about.
 async fn changed(watch: &mut Watch) -> Vec<String> {
-    let ChangeSet { nodes, services, namespaces } = within(watch.next()).await;
-    assert!(services.is_empty() && namespaces.is_empty());
+    let ChangeSet { nodes, services, namespaces, service_cidrs } = within(watch.next()).await;
+    assert!(services.is_empty() && namespaces.is_empty() && service_cidrs.is_empty());
     nodes.into_iter().collect()
 }
 
@@ -78,6 +79,28 @@ async fn an_empty_cluster_is_a_result_too() {
     let server = Server::start();
     let mut watch = watch_nodes(&server).await;
     assert!(within(watch.next()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_needed() {
+    for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+        let server = Server::start();
+        let code = status.as_u16();
+        let body =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"});
+        server.answer_once(SERVICE_CIDRS, status, &body.to_string());
+        server.put(NODES, node("a"));
+        let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::Node, Kind::ServiceCidr]);
+        assert_eq!(changed(&mut watch).await, ["a"]);
+    }
+    let server = Server::start();
+    server
+        .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+    let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::ServiceCidr]);
+    let changes = within(watch.next()).await;
+    assert_eq!(changes.service_cidrs.into_iter().collect::<Vec<_>>(), ["kubernetes"]);
+    let expected = ["10.96.0.0/16".parse().unwrap()];
+    assert_eq!(watch.snapshot().service_cidrs().collect::<Vec<_>>(), [("kubernetes", &expected[..])]);
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ pub(crate) fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> En
         ready,
         serving: ready,
         terminating: false,
+        hints: None,
     }
 }
 

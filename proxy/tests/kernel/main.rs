@@ -36,7 +36,7 @@ impl<'a> Cluster<'a> {
         let config = Config { node: "node1".into(), ..config };
         let mut snapshot = Snapshot::default();
         let addresses = vec!["172.30.0.11".parse().unwrap(), "fd00:30::11".parse().unwrap()];
-        let node = Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses };
+        let node = Node { name: "node1".into(), addresses, ..Node::default() };
         snapshot.apply(Object::Node(node), &mut ChangeSet::default());
         let sync = open(world, &config);
         let mut cluster = Cluster { world, config, snapshot, sync };
@@ -145,6 +145,7 @@ fn slice(family: Family, pods: &[usize]) -> Object {
         ready: true,
         serving: true,
         terminating: false,
+        hints: None,
     };
     Object::EndpointSlice(EndpointSlice {
         key: NamespacedName::new("shop", format!("web-{family}").to_lowercase()),
@@ -244,7 +245,7 @@ fn node_ports_follow_the_nodes_address() {
     let mut cluster = Cluster::new(&world, Config::default());
     cluster.put([service()].into_iter().chain(slices(&[1])));
     let addresses = vec!["10.244.1.1".parse().unwrap()];
-    cluster.put([Object::Node(Node { name: "node1".into(), pod_cidrs: Vec::new(), addresses })]);
+    cluster.put([Object::Node(Node { name: "node1".into(), addresses, ..Node::default() })]);
     let to = |address: &str| SocketAddr::new(address.parse().unwrap(), NODE_PORT);
     assert_eq!(tcp(&world.pods[1], to("10.244.1.1")), "1 10.244.1.1");
     assert!(is_refused(Connection::open(&world.outside, to("172.30.0.11"))));
@@ -469,6 +470,7 @@ fn many(count: u32) -> Snapshot {
             ready: true,
             serving: true,
             terminating: false,
+            hints: None,
         };
         let kind = ServiceKind::ClusterIp(vec![address.into()]);
         let served =

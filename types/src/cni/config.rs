@@ -68,6 +68,9 @@ pub struct BridgeOptions {
     /// Masquerade what leaves the network.
     #[serde(skip_serializing_if = "is_false")]
     pub ip_masq: bool,
+    /// What masquerades: `iptables` or `nftables` with the reference plugin. Weft's always uses nf_tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_masq_backend: Option<String>,
     /// The largest packet, in bytes; where it is 0 or missing, the kernel's choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -205,6 +208,23 @@ pub struct RuntimeConfig {
     pub ips: Vec<String>,
     /// `ipRanges`: ranges that go before the configured ones.
     pub ip_ranges: Vec<Vec<Range>>,
+    /// `portMappings`: ports of the host that lead to the container.
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// The port on the host.
+    pub host_port: i64,
+    /// The port in the container.
+    pub container_port: i64,
+    /// `tcp`, `udp` or `sctp`, in whichever case.
+    pub protocol: String,
+    /// The one address of the host that it is for; all where it is empty.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
 }
 
 /// The `args` section.
@@ -287,7 +307,7 @@ mod tests {
     fn unknown_keys_are_tolerated() {
         let network: Network = serde_json::from_value(json!({
             "cniVersion": "1.1.0", "name": "n", "type": "weft-cni", "fancy": [1],
-            "runtimeConfig": {"portMappings": [], "mac": "0a:58:0a:01:00:02"},
+            "runtimeConfig": {"aliases": [], "mac": "0a:58:0a:01:00:02"},
             "cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0", "more": 1}],
             "ipam": {"type": "whereabouts", "range": "10.0.0.0/8"},
         }))

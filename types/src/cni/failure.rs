@@ -39,13 +39,15 @@ pub enum Code {
     CheckFailed,
     /// 103: another plugin, run by this one, failed.
     Delegate,
+    /// 104: another container has a port of the host that this one asks for.
+    HostPortTaken,
     /// 999: a fault of the plugin's own.
     Internal,
 }
 
 impl Code {
     /// All codes.
-    const ALL: [Code; 16] = [
+    const ALL: [Code; 17] = [
         Code::Version,
         Code::UnsupportedField,
         Code::UnknownContainer,
@@ -61,6 +63,7 @@ impl Code {
         Code::Kernel,
         Code::CheckFailed,
         Code::Delegate,
+        Code::HostPortTaken,
         Code::Internal,
     ];
 
@@ -88,6 +91,7 @@ impl Code {
             Code::Kernel => 101,
             Code::CheckFailed => 102,
             Code::Delegate => 103,
+            Code::HostPortTaken => 104,
             Code::Internal => 999,
         }
     }
