@@ -21,6 +21,12 @@ pub enum Error {
         /// The option, as it is spelled in the configuration.
         option: String,
     },
+    /// The runtime asks for a limit of bandwidth.
+    #[error("network {network}: capability bandwidth is not supported")]
+    Bandwidth {
+        /// The network's name.
+        network: String,
+    },
     /// An option with a value that it cannot have.
     #[error("network {network}: option {option}: {reason}")]
     Invalid {
@@ -66,6 +72,27 @@ pub enum Error {
     /// The kernel refused a request.
     #[error(transparent)]
     Kernel(#[from] weft_netlink::Error),
+    /// Two bridges have networks of which one is a part of the other.
+    #[error("cannot masquerade a network of bridge {bridge}: it overlaps one of bridge {other}")]
+    OverlappingNetworks {
+        /// The bridge.
+        bridge: String,
+        /// The bridge whose network is masqueraded already.
+        other: String,
+    },
+    /// Another container has a port of the host.
+    #[error("container {container}: host port {port} leads to {owner} already")]
+    HostPortTaken {
+        /// The container's id.
+        container: ContainerId,
+        /// The port and its protocol.
+        port: String,
+        /// Who has it: network, container's id and interface.
+        owner: String,
+    },
+    /// The calls' own lock is not to be had.
+    #[error("cannot lock the network namespace: {0}")]
+    Lock(io::Error),
     /// A kernel setting could not be written.
     #[error("cannot set /proc/sys/{key} to {value}: {source}")]
     Sysctl {
@@ -98,6 +125,10 @@ impl Error {
         let (code, details) = match self {
             Error::Failure(failure) => return failure.clone(),
             Error::Unsupported { .. } => (Code::UnsupportedField, "leave it out"),
+            Error::Bandwidth { .. } => (
+                Code::UnsupportedField,
+                "declare it in capabilities of the reference bandwidth plugin, after this one in the list",
+            ),
             Error::Invalid { .. } => (Code::Config, ""),
             Error::OwnNamespace(_) => {
                 (Code::Namespace, "set CNI_NETNS_OVERRIDE=1 where that is really meant")
@@ -112,6 +143,13 @@ impl Error {
             Error::BridgeAddress { .. } => {
                 (Code::Config, "delete that address, or set forceAddress to have it replaced")
             }
+            Error::OverlappingNetworks { .. } => {
+                (Code::Config, "give the bridges' networks subnets of their own, or leave out ipMasq for one")
+            }
+            Error::HostPortTaken { .. } => {
+                (Code::HostPortTaken, "choose another host port, or call DEL for that container")
+            }
+            Error::Lock(_) => (Code::Io, ""),
             Error::Kernel(_) => (Code::Kernel, ""),
             Error::Sysctl { .. } => (Code::Kernel, "the plugin needs a writable /proc/sys"),
             Error::Check { .. } => (Code::CheckFailed, ""),

@@ -5,14 +5,23 @@
 //! result. What fails on the way undoes what was done. Which traffic may flow, and Services, are other parts' business.
 
 mod apply;
+mod attach;
 mod bridge;
+mod check;
 mod delegate;
+mod detach;
 mod error;
 mod facts;
+mod flows;
+mod hostports;
 mod ipam;
+mod lock;
 mod loopback;
+mod masquerade;
 mod options;
 mod plan;
+mod ports;
+mod shared;
 mod sysctl;
 mod text;
 mod veth;
@@ -20,9 +29,12 @@ mod veth;
 pub use bridge::Bridge;
 pub use error::Error;
 pub use facts::{BridgeFacts, Facts};
+pub use hostports::HostPorts;
 pub use loopback::Loopback;
+pub use masquerade::Masquerade;
 pub use options::Options;
 pub use plan::{BridgePlan, Pod, PodPlan, PodSide, VethPlan, plan};
+pub use ports::PortMapping;
 pub use sysctl::Sysctl;
 pub use veth::host_name;
 

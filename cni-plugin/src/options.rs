@@ -3,10 +3,10 @@
 use weft_netlink::route::Mac;
 use weft_types::cni::{Args, BridgeOptions, Dns, InterfaceName, Invocation, decode};
 
-use crate::{Error, Result};
+use crate::{Error, PortMapping, Result, ports};
 
 /// The bridge where the configuration names none.
-const DEFAULT_BRIDGE: &str = "cni0";
+pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
 
 /// The options of a network, with what the runtime asks for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub default_route: bool,
     /// Whether to replace other addresses of the bridge.
     pub force_address: bool,
+    /// Whether what leaves the network does so under the host's address.
+    pub masquerade: bool,
     /// The largest packet, in bytes, where it is not the kernel's choice.
     pub mtu: Option<u32>,
     /// Whether the bridge may send frames back to the container that they came from.
@@ -31,6 +33,8 @@ pub struct Options {
     pub up: bool,
     /// The container's Ethernet address, where somebody asks for one.
     pub mac: Option<Mac>,
+    /// Ports of the host that lead to the container.
+    pub ports: Vec<PortMapping>,
     /// Name resolution to tell the runtime, instead of IPAM's.
     pub dns: Dns,
 }
@@ -51,6 +55,9 @@ impl Options {
         if let Some(option) = unsupported(&config) {
             return Err(Error::Unsupported { network, option: option.to_owned() });
         }
+        if limits_bandwidth(invocation) {
+            return Err(Error::Bandwidth { network });
+        }
         let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
         let bridge = name
             .parse()
@@ -62,17 +69,25 @@ impl Options {
             .map(|text| text.parse())
             .transpose()
             .map_err(|error: weft_netlink::route::InvalidMac| invalid("mac", error.to_string()))?;
+        let backend = config.ip_masq_backend.as_deref().unwrap_or_default();
+        if !matches!(backend, "" | "iptables" | "nftables") {
+            return Err(invalid("ipMasqBackend", format!("{backend:?} is neither iptables nor nftables")));
+        }
+        let ports = ports::read(&invocation.config.runtime_config.port_mappings)
+            .map_err(|reason| invalid("portMappings", reason))?;
         Ok(Options {
             bridge,
             gateway: config.is_gateway || config.is_default_gateway,
             default_route: config.is_default_gateway,
             force_address: config.force_address,
+            masquerade: config.ip_masq,
             mtu: config.mtu.filter(|mtu| *mtu != 0),
             hairpin: config.hairpin_mode,
             promiscuous: config.promisc_mode,
             isolated: config.port_isolation,
             up: !config.disable_container_interface,
             mac,
+            ports,
             dns: config.dns,
         })
     }
@@ -86,10 +101,16 @@ fn wanted_mac<'a>(invocation: &'a Invocation, args: &'a Args) -> Option<&'a str>
     given.filter(|mac| !mac.is_empty())
 }
 
+/// Whether the runtime asks for a limit. It does so only where the configuration declares the capability, and a limit
+/// of 0 is none.
+fn limits_bandwidth(invocation: &Invocation) -> bool {
+    let limits = invocation.config.runtime_config.bandwidth.iter().flatten();
+    limits.into_iter().any(|(_, limit)| limit.as_f64() != Some(0.0))
+}
+
 /// The first option that asks for what this plugin does not do.
 fn unsupported(config: &BridgeOptions) -> Option<&'static str> {
     let asked = [
-        ("ipMasq", config.ip_masq),
         ("vlan", config.vlan.is_some_and(|vlan| vlan != 0)),
         ("vlanTrunk", config.vlan_trunk.is_some()),
         ("macspoofchk", config.macspoofchk),
@@ -136,7 +157,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_code_2_and_named() {
         for (option, value) in [
-            ("ipMasq", json!(true)),
             ("vlan", json!(5)),
             ("vlanTrunk", json!([{"id": 5}])),
             ("macspoofchk", json!(true)),
@@ -145,6 +165,19 @@ mod tests {
             let expected = format!("network blue: option {option} is not supported");
             assert_eq!(error(json!({ option: value })), (2, expected));
         }
+    }
+
+    #[test]
+    fn a_limit_of_bandwidth_is_not_dropped_in_silence() {
+        let limited =
+            |rate: u64| json!({"runtimeConfig": {"bandwidth": {"ingressRate": rate, "egressRate": 0}}});
+        let failure = read(limited(1000), &Args::default()).unwrap_err().failure();
+        assert_eq!(
+            (failure.code.number(), &*failure.msg),
+            (2, "network blue: capability bandwidth is not supported")
+        );
+        assert!(failure.details.contains("bandwidth plugin"), "{}", failure.details);
+        assert!(read(limited(0), &Args::default()).is_ok());
     }
 
     #[test]

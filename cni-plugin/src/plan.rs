@@ -8,7 +8,8 @@ use ipnetwork::IpNetwork;
 use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, Veth, VethEnd};
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
-use crate::{Error, Facts, Options, Result, Sysctl, host_name};
+use crate::masquerade::network;
+use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, host_name};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub struct PodPlan {
     pub veth: VethPlan,
     /// What is done inside the container.
     pub pod: PodSide,
+    /// The networks that the host masquerades, where it is to.
+    pub masquerade: Option<Masquerade>,
+    /// The ports of the host that lead to the container, where some do.
+    pub host_ports: Option<HostPorts>,
     /// The result so far: addresses, routes and name resolution, without interfaces.
     lease: Success,
 }
@@ -105,10 +110,20 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, facts: &Facts) -> 
     if !options.dns.is_empty() {
         lease.dns = options.dns.clone();
     }
+    let host_ports = host_ports(&pod.attachment, options, &lease);
+    if !options.ports.is_empty() && lease.ips.is_empty() {
+        return Err(Error::Invalid {
+            network: pod.network.to_string(),
+            option: "portMappings".into(),
+            reason: "a container without an address has no ports".into(),
+        });
+    }
     Ok(PodPlan {
-        bridge: bridge(options, &lease, facts)?,
+        bridge: bridge(options, &lease, facts, host_ports.as_ref())?,
         veth: veth(pod, options, &lease, facts),
         pod: pod_side(pod, options, &lease),
+        masquerade: masquerade(options, &lease, &facts.gateways),
+        host_ports,
         lease,
     })
 }
@@ -160,7 +175,36 @@ fn add_default_routes(lease: &mut Success) {
     }
 }
 
-fn bridge(options: &Options, lease: &Success, facts: &Facts) -> Result<BridgePlan> {
+/// The networks to masquerade: those of the container's addresses, and of all ranges that others of the same network
+/// get theirs from.
+pub(crate) fn masquerade(options: &Options, lease: &Success, gateways: &[IpNetwork]) -> Option<Masquerade> {
+    let own = lease.ips.iter().map(|ip| ip.address);
+    let addresses = own.chain(gateways.iter().copied());
+    options.masquerade.then(|| Masquerade::of(options.bridge.as_str(), addresses))
+}
+
+/// The host's ports that lead to a container with these addresses: to the first of each family.
+pub(crate) fn host_ports(attachment: &Attachment, options: &Options, lease: &Success) -> Option<HostPorts> {
+    let first = |ipv4: bool| lease.ips.iter().map(|ip| ip.address).find(|address| address.is_ipv4() == ipv4);
+    let containers = [first(true), first(false)].into_iter().flatten().map(|address| {
+        // Neighbours that a container reaches past the host would get its answers past the host too.
+        let neighbours = if routed(options) { IpNetwork::from(address.ip()) } else { address };
+        (address.ip(), network(neighbours.ip(), neighbours.prefix()))
+    });
+    (!options.ports.is_empty()).then(|| HostPorts {
+        container: attachment.container.clone(),
+        owner: host_name(attachment),
+        mappings: options.ports.clone(),
+        containers: containers.collect(),
+    })
+}
+
+fn bridge(
+    options: &Options,
+    lease: &Success,
+    facts: &Facts,
+    host_ports: Option<&HostPorts>,
+) -> Result<BridgePlan> {
     let name = options.bridge.to_string();
     let wanted = if options.gateway { gateways(lease) } else { Vec::new() };
     let empty = Vec::new();
@@ -180,9 +224,13 @@ fn bridge(options: &Options, lease: &Success, facts: &Facts) -> Result<BridgePla
         }
     }
     let mac = wanted.first().map(|gateway| mac_of(gateway.ip()));
+    let mut sysctls = bridge_sysctls(&name, options, lease);
+    if host_ports.is_some_and(HostPorts::needs_local_routes) {
+        sysctls.push(Sysctl::new(format!("net/ipv4/conf/{name}/route_localnet"), "1"));
+    }
     Ok(BridgePlan {
         promiscuous: options.promiscuous,
-        sysctls: bridge_sysctls(&name, options, lease),
+        sysctls,
         link: Bridge { name, mac, mtu: options.mtu },
         add: wanted.into_iter().filter(|gateway| !found.contains(gateway)).collect(),
         delete,
@@ -235,7 +283,11 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
     // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
     // then, so that policies hold all the same.
     let bridged = routed(options) && facts.bridge_netfilter;
-    let port = BridgePort { hairpin: options.hairpin || bridged, isolated: options.isolated && !bridged };
+    // The same goes for a container that calls itself by a port of the host. (A bridge that receives all frames sends
+    // them to the host too, so nothing is to go back from there: the reference forbids both together.)
+    let calls_itself = !options.ports.is_empty() && facts.bridge_netfilter && !options.promiscuous;
+    let hairpin = options.hairpin || bridged || calls_itself;
+    let port = BridgePort { hairpin, isolated: options.isolated && !bridged };
     VethPlan {
         container: pod.attachment.container.clone(),
         alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),

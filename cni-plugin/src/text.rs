@@ -11,7 +11,9 @@ impl fmt::Display for PodPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.bridge.fmt(f)?;
         veth(&self.veth, &self.bridge.link.name, &self.pod, f)?;
-        self.pod.fmt(f)
+        self.pod.fmt(f)?;
+        self.masquerade.iter().try_for_each(|masquerade| masquerade.fmt(f))?;
+        self.host_ports.iter().try_for_each(|ports| ports.fmt(f))
     }
 }
 

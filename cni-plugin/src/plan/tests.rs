@@ -21,12 +21,14 @@ fn options() -> Options {
         gateway: true,
         default_route: true,
         force_address: false,
+        masquerade: false,
         mtu: Some(1450),
         hairpin: false,
         promiscuous: false,
         isolated: true,
         up: true,
         mac: None,
+        ports: Vec::new(),
         dns: Dns::default(),
     }
 }

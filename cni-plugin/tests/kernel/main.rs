@@ -7,5 +7,8 @@ mod any_input;
 mod attachment;
 mod conformance;
 mod failures;
+mod hostports;
+mod masquerade;
 mod node;
+mod outside;
 mod service;

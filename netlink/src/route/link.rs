@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 
@@ -144,6 +144,17 @@ impl Route {
         let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self.dump(&message).map_err(|error| error.during("list links"))?;
         Ok(answers.into_iter().filter_map(link).collect())
+    }
+
+    /// The ports of a bridge (or of another device that has ports), without their counters.
+    pub fn ports(&mut self, master: u32) -> Result<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Controller(master));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let message = RouteNetlinkMessage::GetLink(message);
+        let answers =
+            self.dump(&message).map_err(|error| error.during(format!("list the ports of link #{master}")))?;
+        Ok(answers.into_iter().filter_map(link).filter(|link| link.master == Some(master)).collect())
     }
 
     /// Makes a bridge. It is down at first.

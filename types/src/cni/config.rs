@@ -210,6 +210,8 @@ pub struct RuntimeConfig {
     pub ip_ranges: Vec<Vec<Range>>,
     /// `portMappings`: ports of the host that lead to the container.
     pub port_mappings: Vec<PortMapping>,
+    /// `bandwidth`: limits of rates and bursts, by their names.
+    pub bandwidth: Option<serde_json::Map<String, Value>>,
 }
 
 /// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked.

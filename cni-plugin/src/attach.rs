@@ -1,0 +1,80 @@
+//! ADD: from facts to a plan and from there to the kernel. What fails on the way undoes what was done. What a plan looks
+//! like is decided in `plan`.
+
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::Route;
+use weft_types::cni::{Args, Attachment, Invocation, Success};
+
+use crate::apply::apply;
+use crate::flows;
+use crate::ipam::Source;
+use crate::lock::Lock;
+use crate::shared::Tables;
+use crate::{Error, Facts, Options, Pod, PodPlan, Result, detach, plan};
+
+/// Connects a container.
+pub(crate) fn attach(
+    invocation: &Invocation,
+    attachment: &Attachment,
+    namespace: &Namespace,
+    args: &Args,
+) -> Result<Success> {
+    let options = Options::read(invocation, args)?;
+    let previous = invocation.previous()?.unwrap_or_default();
+    let ipam = Source::of(invocation)?;
+    let gateways = ipam.gateways(invocation)?;
+    let mut host = Route::open()?;
+    let facts = Facts::read(&mut host, &options, gateways)?;
+    let pod = Pod {
+        network: invocation.network.clone(),
+        attachment: attachment.clone(),
+        netns: namespace.path().to_owned(),
+    };
+    let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
+    let outcome = plan(&pod, &options, lease, &facts).and_then(|plan| connect(&mut host, namespace, &plan));
+    outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
+        Ok(()) => error,
+        // Both must be known, or the address would be missed one day.
+        Err(second) => {
+            let first = error.failure();
+            let details = format!("{} And the lease could not be freed: {second}", first.details);
+            Error::Failure(first.with_details(details.trim_start()))
+        }
+    })
+}
+
+fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Success> {
+    let outcome = masquerade_and_apply(host, namespace, plan);
+    let outcome = outcome.and_then(|result| {
+        let mapped = map_ports(host, plan).map(|()| result);
+        mapped.inspect_err(|_| {
+            // The first error is the one to report. With one end of the pair, both go, and all that is on them.
+            let _ = host.delete_link_named(&plan.veth.link.near.name);
+        })
+    });
+    outcome.inspect_err(|_| {
+        if let Some(masquerade) = &plan.masquerade {
+            // The bridge may have no container now.
+            let _ = detach::release_masquerade(host, &masquerade.bridge);
+        }
+    })
+}
+
+/// Containers never send anything that is not masqueraded, so that comes first; and it must not be taken away again
+/// before the bridge has the container.
+fn masquerade_and_apply(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Success> {
+    let Some(masquerade) = &plan.masquerade else { return apply(host, namespace, plan) };
+    let lock = Lock::shared()?;
+    Tables::open()?.masquerade(masquerade, &lock)?;
+    apply(host, namespace, plan)
+}
+
+fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {
+    let Some(ports) = &plan.host_ports else { return Ok(()) };
+    let mut tables = Tables::open()?;
+    let outcome = tables.map_ports(host, ports).and_then(|()| flows::forget_before(ports));
+    outcome.inspect_err(|_| {
+        // The mappings of the other family may be there; the first error is the one to report.
+        let _ = tables.unmap_ports(&ports.owner);
+    })
+}

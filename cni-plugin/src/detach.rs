@@ -1,0 +1,103 @@
+//! DEL and GC: everything of a container's is taken away, or of all containers that the runtime does not know any more.
+//! Both work from names alone: what ADD made is found by them.
+
+use std::net::IpAddr;
+
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::{Link, Route};
+use weft_types::cni::{Attachment, BridgeOptions, Invocation, decode};
+
+use crate::ipam::Source;
+use crate::options::DEFAULT_BRIDGE;
+use crate::shared::Tables;
+use crate::{Result, flows, host_name};
+
+/// Disconnects a container. `namespace` is its own, where that is still there.
+///
+/// The mappings of its ports go first: while the kernel takes its time to delete the link, it also forgets them. The
+/// address is freed last: one whose link could not be deleted must not be another's.
+pub(crate) fn detach(
+    invocation: &Invocation,
+    attachment: &Attachment,
+    namespace: Option<&Namespace>,
+) -> Result<()> {
+    let name = host_name(attachment);
+    let unmapped = unmap_ports(&name);
+    let mut host = Route::open()?;
+    match (host.delete_link_named(&name), namespace) {
+        (Ok(()), _) => {}
+        // Made by another plugin, with another name on the host: found from the inside.
+        (Err(error), Some(namespace)) if error.is_missing() => {
+            namespace.run(|| delete_inside(attachment.ifname.as_str()))??;
+        }
+        (Err(error), None) if error.is_missing() => {}
+        (Err(error), _) => return Err(error.into()),
+    }
+    // What ADD could not read, it did not do.
+    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
+    let released = match options.ip_masq {
+        true => release_masquerade(&mut host, bridge(&options)),
+        false => Ok(()),
+    };
+    // Each is tried, whatever became of the others; the first error is reported.
+    let freed = Source::of(invocation).and_then(|ipam| ipam.del(invocation, attachment));
+    unmapped.and(released).and(freed.map_err(Into::into))
+}
+
+/// Ends the masquerading of a bridge's networks, unless the bridge has a container.
+pub(crate) fn release_masquerade(host: &mut Route, bridge: &str) -> Result<()> {
+    Tables::open()?.release_masquerade(host, bridge)
+}
+
+/// Deletes what this network made for attachments that are not valid any more. Goes on after an error and reports the
+/// first.
+pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
+    let mut host = Route::open()?;
+    let links = collect_links(invocation, &mut host);
+    let mut tables = Tables::open()?;
+    let ports = tables.collect_ports(&mut host);
+    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
+    let networks = tables.release_masquerade(&mut host, bridge(&options));
+    links.and(ports).and(networks)
+}
+
+fn bridge(options: &BridgeOptions) -> &str {
+    options.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE)
+}
+
+fn unmap_ports(owner: &str) -> Result<()> {
+    let containers: Vec<IpAddr> = Tables::open()?.unmap_ports(owner)?;
+    flows::forget_after(&containers)
+}
+
+fn delete_inside(ifname: &str) -> Result<()> {
+    match Route::open()?.delete_link_named(ifname) {
+        Err(error) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn collect_links(invocation: &Invocation, host: &mut Route) -> Result<()> {
+    let ours = format!("{}/", invocation.network);
+    let valid: Vec<String> = invocation
+        .config
+        .valid_attachments
+        .iter()
+        .map(|valid| format!("{ours}{}/{}", valid.container_id, valid.ifname))
+        .collect();
+    let is_stale = |link: &Link| {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        link.kind.as_deref() == Some("veth")
+            && alias.starts_with(&ours)
+            && !valid.iter().any(|known| known == alias)
+    };
+    let stale: Vec<Link> = host.links()?.into_iter().filter(is_stale).collect();
+    let outcomes: Vec<Result<()>> = stale
+        .iter()
+        .map(|link| match host.delete_link(link.index) {
+            Err(error) if !error.is_missing() => Err(error.into()),
+            _ => Ok(()),
+        })
+        .collect();
+    outcomes.into_iter().collect()
+}

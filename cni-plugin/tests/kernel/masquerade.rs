@@ -1,0 +1,80 @@
+//! ipMasq: under which address a pod's packets are seen, and what is in the kernel for it.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::node::{Node, address, serve, talk};
+use crate::outside::{NODE, OUTSIDE, at, outside};
+
+const SUBNETS: [&str; 2] = ["10.244.1.0/24", "fd00:1::/64"];
+
+fn config(node: &Node) -> Value {
+    let mut config = node.config(&SUBNETS);
+    config["ipMasq"] = true.into();
+    config
+}
+
+/// What the node's nf_tables hold.
+fn ruleset(node: &Node) -> String {
+    node.run("nft", &["list", "ruleset"])
+}
+
+#[test]
+fn a_pod_is_seen_outside_under_the_nodes_address_and_by_its_neighbours_under_its_own() {
+    let node = Node::new();
+    let machine = outside(&node);
+    let (one, two) = (node.pod("c1"), node.pod("c2"));
+    let config = config(&node);
+    let (first, second) = (node.add(&one, &config), node.add(&two, &config));
+    for place in [0, 1] {
+        let server = at(OUTSIDE[place], 8080);
+        serve(machine.namespace(), server);
+        assert_eq!(talk(one.namespace(), server).unwrap(), at(NODE[place], 0).ip());
+        let neighbour = SocketAddr::new(address(&second, place), 8080);
+        serve(two.namespace(), neighbour);
+        assert_eq!(talk(one.namespace(), neighbour).unwrap(), address(&first, place));
+        serve(&node.namespace, at(NODE[place], 8081));
+        assert_eq!(talk(one.namespace(), at(NODE[place], 8081)).unwrap(), address(&first, place), "the node");
+    }
+    let previous = |result: &Value| {
+        let mut config = config.clone();
+        config["prevResult"] = result.clone();
+        config
+    };
+    assert_eq!(node.call("CHECK", &one, &previous(&first)), Ok(Value::Null));
+    node.run("nft", &["flush set ip6 weft-cni-masquerade leaving"]);
+    let error = node.call("CHECK", &one, &previous(&first)).unwrap_err();
+    assert_eq!(error["code"], 102, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("not masqueraded"), "{error}");
+}
+
+#[test]
+fn a_second_pod_changes_nothing_and_the_last_takes_all_away() {
+    let node = Node::new();
+    let (mut one, two) = (node.pod("c1"), node.pod("c2"));
+    let config = config(&node);
+    node.add(&one, &config);
+    let before = ruleset(&node);
+    assert!(before.contains("10.244.1.0/24 . 0.0.0.0/0"), "{before}");
+    node.add(&two, &config);
+    assert_eq!(ruleset(&node), before);
+    one.vanish();
+    node.del(&one, &config);
+    assert_eq!(ruleset(&node), before, "the other still needs it");
+    node.del(&two, &config);
+    assert_eq!(ruleset(&node), "");
+}
+
+#[test]
+fn an_add_that_fails_leaves_nothing() {
+    let node = Node::new();
+    let pod = node.pod("c1");
+    let made =
+        pod.namespace().run(|| Command::new("ip").args(["link", "add", "eth0", "type", "bridge"]).status());
+    assert!(made.unwrap().unwrap().success());
+    let error = node.call("ADD", &pod, &config(&node)).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("eth0"), "{error}");
+    assert_eq!(ruleset(&node), "");
+}
