@@ -10,6 +10,7 @@ use tracing::{debug, error, info, warn};
 use weft_cluster::{View, Watch};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
+use crate::conntrack::Conntrack;
 use crate::error::Error;
 use crate::health::Health;
 use crate::http;
@@ -17,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
 use crate::planner::everything;
+use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
 
 /// How long to wait before the kernel is tried again after a failure.
@@ -32,15 +34,24 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (mut terminate, mut interrupt) =
         (wait_for(SignalKind::terminate())?, wait_for(SignalKind::interrupt())?);
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
-    http::serve("healthz", options.healthz_bind_address, http::healthz(health.clone())).await?;
+    http::serve("healthz", options.healthz_bind_address, http::healthz(health.clone(), metrics.clone()))
+        .await?;
     http::serve("metrics", options.metrics_bind_address, http::metrics(metrics.clone())).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice, Kind::Node]);
-    let mut proxy =
-        Proxy { sync, health, metrics, failed: false, monitor: None, truce: tokio::time::Instant::now() };
+    let mut proxy = Proxy {
+        sync,
+        health,
+        conntrack: Conntrack::start(metrics.clone())?,
+        register: Register::new(options.terminate_removed_tcp),
+        metrics,
+        failed: false,
+        monitor: None,
+        truce: tokio::time::Instant::now(),
+    };
     tokio::select! {
         () = proxy.follow(watch) => {}
         _ = terminate.recv() => {}
@@ -56,6 +67,9 @@ fn wait_for(kind: SignalKind) -> Result<Signal, Error> {
 
 struct Proxy {
     sync: Sync,
+    conntrack: Conntrack,
+    /// Whose connections are to be ended when they go.
+    register: Register,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     /// The kernel is out of step, and is to be tried again.
@@ -90,6 +104,8 @@ impl Proxy {
 
     fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
         let start = Instant::now();
+        self.metrics.queued(changes.services.len());
+        let served = self.register.update(snapshot, changes);
         let applied = match self.monitor.is_some() {
             true => self.sync.apply(snapshot, changes),
             // Until the first success, nothing of what was planned may have reached the kernel.
@@ -97,7 +113,7 @@ impl Proxy {
         };
         self.failed = applied.is_err();
         match applied {
-            Ok(outcome) => self.succeeded(outcome, changes.services.len(), start),
+            Ok(outcome) => self.succeeded(outcome, served, changes.services.len(), start),
             Err(error) => {
                 error!("{error}; trying again in {} s", RETRY.as_secs());
                 self.health.out_of_step(start);
@@ -106,17 +122,22 @@ impl Proxy {
         }
     }
 
-    fn succeeded(&mut self, outcome: Outcome, services: usize, start: Instant) {
+    fn succeeded(&mut self, outcome: Outcome, served: Served, services: usize, start: Instant) {
         let took = start.elapsed();
         match outcome {
             Outcome::Full => info!(?took, "the kernel is in step with the cluster"),
             Outcome::Partial => debug!(services, ?took, "committed"),
         }
+        self.conntrack.look_at(match outcome {
+            // Rules were missing for a while, and flows came by meanwhile.
+            Outcome::Full => self.register.everything(),
+            Outcome::Partial => served,
+        });
         if self.monitor.is_none() {
             self.listen();
         }
         self.health.in_step();
-        self.metrics.synced(outcome, services, took);
+        self.metrics.synced(outcome, took);
     }
 
     /// Subscribes to what others change from now on. Before, the kernel would have told of every element of the first

@@ -13,23 +13,26 @@ use tokio::net::TcpListener;
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Probe};
 
 /// The type that Prometheus expects of what [`Metrics::text`] gives.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long.
-pub fn healthz(health: Arc<Health>) -> Router {
-    let status = move || {
+pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+    let answer = move |probe| {
         let well = health.is_well(Instant::now());
-        async move {
-            match well {
-                true => (StatusCode::OK, "ok"),
-                false => (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster"),
-            }
-        }
+        let (code, text) = match well {
+            true => (StatusCode::OK, "ok"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster"),
+        };
+        metrics.probed(probe, code.as_u16());
+        async move { (code, text) }
     };
-    Router::new().route("/healthz", get(status.clone())).route("/livez", get(status))
+    let livez = answer.clone();
+    Router::new()
+        .route("/healthz", get(move || answer(Probe::Healthz)))
+        .route("/livez", get(move || livez(Probe::Livez)))
 }
 
 /// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is.

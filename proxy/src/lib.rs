@@ -10,6 +10,7 @@
 //! else is pure.
 
 pub mod config;
+pub mod conntrack;
 pub mod daemon;
 pub mod dry_run;
 pub mod elements;
@@ -24,4 +25,5 @@ pub mod monitor;
 pub mod options;
 pub mod planner;
 pub mod service;
+pub mod stale;
 pub mod sync;

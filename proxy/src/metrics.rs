@@ -4,10 +4,13 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family as ByLabel;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use weft_types::Family;
 
 use crate::sync::Outcome;
 
@@ -18,8 +21,48 @@ pub struct Metrics {
     full: Histogram,
     partial: Histogram,
     last: Gauge,
+    queued: Gauge,
     changes: Counter,
+    pending: Gauge,
     failures: Counter,
+    probes: [ByLabel<Code, Counter>; 2],
+    flows: ByLabel<IpFamily, Counter>,
+    reconciliations: ByLabel<IpFamily, Histogram, fn() -> Histogram>,
+}
+
+/// Which of the probes was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `/healthz`
+    Healthz,
+    /// `/livez`
+    Livez,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IpFamily {
+    ip_family: FamilyName,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum FamilyName {
+    IPv4,
+    IPv6,
+}
+
+impl From<Family> for IpFamily {
+    fn from(family: Family) -> Self {
+        let ip_family = match family {
+            Family::V4 => FamilyName::IPv4,
+            Family::V6 => FamilyName::IPv6,
+        };
+        IpFamily { ip_family }
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -28,18 +71,26 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// From 0.1 ms to 26 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 4.0, 10))
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        // From 0.1 ms to 26 s.
-        let histogram = || Histogram::new(exponential_buckets(0.0001, 4.0, 10));
         let metrics = Metrics {
             registry: Registry::with_prefix("kubeproxy"),
-            all: histogram(),
-            full: histogram(),
-            partial: histogram(),
+            all: durations(),
+            full: durations(),
+            partial: durations(),
             last: Gauge::default(),
+            queued: Gauge::default(),
             changes: Counter::default(),
+            pending: Gauge::default(),
             failures: Counter::default(),
+            probes: Default::default(),
+            flows: ByLabel::default(),
+            reconciliations: ByLabel::new_with_constructor(durations),
         };
         metrics.registered()
     }
@@ -48,43 +99,84 @@ impl Default for Metrics {
 impl Metrics {
     fn registered(mut self) -> Self {
         let registry = &mut self.registry;
-        let durations = [
+        for (name, help, histogram) in [
             ("sync_proxy_rules_duration_seconds", "Time from a change to its commit", &self.all),
             ("sync_full_proxy_rules_duration_seconds", "The same, where everything was compared", &self.full),
             ("sync_partial_proxy_rules_duration_seconds", "The same, where only changes were", &self.partial),
-        ];
-        for (name, help, histogram) in durations {
+        ] {
             registry.register(name, help, histogram.clone());
         }
-        registry.register(
-            "sync_proxy_rules_last_timestamp_seconds",
-            "When the kernel was last in step",
-            self.last.clone(),
-        );
-        registry.register(
-            "sync_proxy_rules_service_changes",
-            "Services that changed, or whose endpoints did",
-            self.changes.clone(),
-        );
-        registry.register("sync_proxy_rules_failures", "Changes that failed", self.failures.clone());
+        for (name, help, gauge) in [
+            ("sync_proxy_rules_last_timestamp_seconds", "When the kernel was last in step", &self.last),
+            ("sync_proxy_rules_last_queued_timestamp_seconds", "When the last change came", &self.queued),
+            ("sync_proxy_rules_service_changes_pending", "Changes not in the kernel yet", &self.pending),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        for (name, help, counter) in [
+            (
+                "sync_proxy_rules_service_changes",
+                "Services that changed, or whose endpoints did",
+                &self.changes,
+            ),
+            ("sync_proxy_rules_nftables_sync_failures", "Changes that failed", &self.failures),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        self.register_labelled();
         self
     }
 
-    /// The kernel is in step after that many Services changed.
-    pub fn synced(&self, outcome: Outcome, services: usize, took: Duration) {
-        let (seconds, now) = (took.as_secs_f64(), SystemTime::now().duration_since(UNIX_EPOCH));
+    fn register_labelled(&mut self) {
+        let [healthz, livez] = self.probes.clone();
+        let registry = &mut self.registry;
+        registry.register("proxy_healthz", "Answers of /healthz by status code", healthz);
+        registry.register("proxy_livez", "Answers of /livez by status code", livez);
+        registry.register(
+            "conntrack_reconciler_deleted_entries",
+            "Stale connections that were ended",
+            self.flows.clone(),
+        );
+        registry.register(
+            "conntrack_reconciler_sync_duration_seconds",
+            "Time to find and end them",
+            self.reconciliations.clone(),
+        );
+    }
+
+    /// That many Services changed, or their endpoints did.
+    pub fn queued(&self, services: usize) {
+        self.queued.set(unix_time());
+        self.changes.inc_by(services as u64);
+        self.pending.inc_by(services as i64);
+    }
+
+    /// The kernel is in step with all that came.
+    pub fn synced(&self, outcome: Outcome, took: Duration) {
+        let seconds = took.as_secs_f64();
         self.all.observe(seconds);
         match outcome {
             Outcome::Full => self.full.observe(seconds),
             Outcome::Partial => self.partial.observe(seconds),
         }
-        self.last.set(now.map_or(0, |since| since.as_secs() as i64));
-        self.changes.inc_by(services as u64);
+        self.last.set(unix_time());
+        self.pending.set(0);
     }
 
     /// The kernel could not be brought into step.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// A probe was answered with that status code.
+    pub fn probed(&self, probe: Probe, code: u16) {
+        self.probes[probe as usize].get_or_create(&Code { code }).inc();
+    }
+
+    /// Stale flows of a family were looked for, and that many were ended.
+    pub fn reconciled(&self, family: Family, ended: usize, took: Duration) {
+        self.flows.get_or_create(&family.into()).inc_by(ended as u64);
+        self.reconciliations.get_or_create(&family.into()).observe(took.as_secs_f64());
     }
 
     /// OpenMetrics text.
@@ -96,6 +188,10 @@ impl Metrics {
     }
 }
 
+fn unix_time() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,15 +199,25 @@ mod tests {
     #[test]
     fn numbers_have_kube_proxys_names() {
         let metrics = Metrics::default();
-        metrics.synced(Outcome::Partial, 3, Duration::from_millis(2));
+        metrics.queued(3);
+        metrics.synced(Outcome::Partial, Duration::from_millis(2));
         metrics.failed();
+        metrics.probed(Probe::Healthz, 503);
+        metrics.probed(Probe::Livez, 200);
+        metrics.reconciled(Family::V6, 4, Duration::from_millis(1));
+        metrics.queued(2);
         let text = metrics.text();
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count 0",
             "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_proxy_rules_service_changes_total 3",
-            "kubeproxy_sync_proxy_rules_failures_total 1",
+            "kubeproxy_sync_proxy_rules_service_changes_total 5",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 2",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 1",
+            "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
+            "kubeproxy_proxy_livez_total{code=\"200\"} 1",
+            "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv6\"} 4",
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv6\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

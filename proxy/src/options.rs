@@ -37,6 +37,11 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: SocketAddr,
 
+    /// Forget the TCP connections through Services to endpoints that are gone: what clients send on them no longer goes to
+    /// the endpoint's old address. UDP flows are always forgotten.
+    #[arg(long)]
+    pub terminate_removed_tcp: bool,
+
     /// Print what would be programmed for these manifests, as nft text, and change nothing. Needs neither a cluster nor
     /// any right.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "cleanup")]
