@@ -10,7 +10,9 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static"
 
 BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
-               ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins
+               ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
+               containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
+               nsenter:util-linux
 
 .PHONY: help demo test build bench-cni fmt deny clean
 
