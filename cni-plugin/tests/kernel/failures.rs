@@ -128,7 +128,7 @@ fn parallel_adds_and_dels_give_each_pod_its_own_address_and_free_all() {
 #[test]
 fn an_add_killed_at_any_moment_is_undone_by_del() {
     let node = Node::new();
-    let config = node.config(&["10.244.1.0/24"]);
+    let config = with_tables(&node);
     let pod = node.pod("c1");
     // The first ADD of a node makes the bridge; the later ones are all alike. Calls are counted for each thread by
     // itself, and only the one inside the container changes its namespace.
@@ -141,6 +141,7 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
             node.del(&pod, &config);
             assert_eq!(pod.link(), None, "{inject}");
             assert!(node.veths().is_empty() && node.reserved().is_empty(), "{inject}: {:?}", node.reserved());
+            assert_eq!(node.run("nft", &["list", "ruleset"]), "", "{inject}");
             if !killed {
                 break;
             }
@@ -153,9 +154,11 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
 #[test]
 fn a_del_killed_at_any_moment_is_finished_by_another() {
     let node = Node::new();
-    let config = node.config(&["10.244.1.0/24"]);
+    let mut config = with_tables(&node);
     let (pod, other) = (node.pod("c1"), node.pod("c2"));
     let kept = address(&node.add(&other, &config), 0);
+    config["runtimeConfig"]["portMappings"][0]["hostPort"] = 9090.into();
+    let rules = node.run("nft", &["list", "ruleset"]);
     for call in ["sendto", "openat", "write", "unlink,unlinkat"] {
         for place in 1.. {
             let given = address(&node.add(&pod, &config), 0);
@@ -166,11 +169,21 @@ fn a_del_killed_at_any_moment_is_finished_by_another() {
             node.del(&pod, &config);
             assert_eq!((pod.link(), node.veths().len()), (None, 1), "{inject}");
             assert_eq!(node.reserved().into_iter().collect::<Vec<_>>(), [kept], "{inject}");
+            assert_eq!(node.run("nft", &["list", "ruleset"]), rules, "{inject}");
             if !killed {
                 break;
             }
         }
     }
+}
+
+/// With everything for which there are tables that all containers share.
+fn with_tables(node: &Node) -> Value {
+    let mut config = node.config(&["10.244.1.0/24"]);
+    config["ipMasq"] = true.into();
+    config["runtimeConfig"] =
+        json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}]});
+    config
 }
 
 /// Whether it was killed before it ended by itself.
