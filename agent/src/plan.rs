@@ -209,7 +209,9 @@ fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
         data_dir: Some(config.data_dir.clone()),
         ..Ipam::default()
     };
-    let plugin = Plugin { kind: PLUGIN.to_owned(), bridge, ipam: Some(ipam), ..Plugin::default() };
+    // Only then do runtimes hand over the host's ports that a pod asks for.
+    let capabilities = [("portMappings".to_owned(), true)].into();
+    let plugin = Plugin { kind: PLUGIN.to_owned(), capabilities, bridge, ipam: Some(ipam) };
     NetworkList {
         // Runtimes that know `cniVersions` take the newest of them, and with it STATUS and GC; older ones, such as
         // containerd 1.7, refuse a result of 1.1.0 and have to be told of 1.0.0 (CNI SPEC 1.1.0, section 1).
