@@ -27,7 +27,7 @@ mod path;
 mod sets;
 
 pub use path::Path;
-pub(crate) use path::pick_rule;
+pub(crate) use path::{pick_rule, picks};
 pub use sets::SetName;
 
 /// The name of both tables.

@@ -5,6 +5,7 @@
 //! one NodePort (which the API server prevents, but not at every moment) are in conflict, which the first by name wins
 //! until it goes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use weft_netlink::nft::{Change, Data, Declaration, Element, Family, Name, Transa
 use weft_types::NamespacedName;
 
 use crate::elements::{Elements, Place};
-use crate::layout::{SetName, TABLE, pick_rule};
+use crate::layout::{SetName, TABLE, pick_rule, picks};
 
 /// Who wants an element.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,23 +39,41 @@ struct Book {
     claims: BTreeMap<Tuple, Claims>,
 }
 
-/// Who wants one element, and what they want it to hold. Nearly always there is one owner only.
+/// Who wants one element, and what they want it to hold. The first owner's word counts. Nearly always there is one
+/// owner only, for whom no list is made: there are as many claims as elements.
 #[derive(Debug)]
-struct Claims(Vec<(Owner, Data)>);
+struct Claims {
+    first: (Owner, Data),
+    /// In the order of the owners.
+    others: Box<[(Owner, Data)]>,
+}
 
-/// Elements that were touched, with what they held before.
+/// Elements that were touched, with what they held before. One that was touched twice is here twice: the first counts.
 #[derive(Debug, Default)]
-pub struct Delta(BTreeMap<(Place, Tuple), Option<Data>>);
+pub struct Delta(Vec<(Place, Tuple, Option<Data>)>);
 
 impl Claims {
-    /// What the element holds: the first owner's word.
-    fn effective(&self) -> Option<&Data> {
-        self.0.iter().min_by_key(|(owner, _)| owner).map(|(_, data)| data)
+    fn new(owner: &Owner, data: &Data) -> Claims {
+        Claims { first: (owner.clone(), data.clone()), others: Box::default() }
     }
 
-    fn set(&mut self, owner: &Owner, data: Option<&Data>) {
-        self.0.retain(|(claimant, _)| claimant != owner);
-        self.0.extend(data.map(|data| (owner.clone(), data.clone())));
+    /// What the element holds.
+    fn effective(&self) -> &Data {
+        &self.first.1
+    }
+
+    /// The claims once `owner` wants this, or nothing; `None` where nobody wants anything any more.
+    fn set(self, owner: &Owner, data: Option<&Data>) -> Option<Claims> {
+        let mut all = self.others.into_vec();
+        all.insert(0, self.first);
+        all.retain(|(claimant, _)| claimant != owner);
+        if let Some(data) = data {
+            let place = all.partition_point(|(claimant, _)| claimant < owner);
+            all.insert(place, (owner.clone(), data.clone()));
+        }
+        let others = all.split_off(all.len().min(1));
+
+        all.pop().map(|first| Claims { first, others: others.into_boxed_slice() })
     }
 }
 
@@ -82,20 +101,31 @@ impl Ledger {
 
     fn set(&mut self, owner: &Owner, (place, key): &(Place, Tuple), data: Option<&Data>, delta: &mut Delta) {
         let Some(book) = self.sets.get_mut(place) else { return };
-        let claims = book.claims.entry(key.clone()).or_insert_with(|| Claims(Vec::with_capacity(1)));
-        delta.0.entry((*place, key.clone())).or_insert_with(|| claims.effective().cloned());
-        claims.set(owner, data);
-        if claims.0.is_empty() {
-            book.claims.remove(key);
+        match (book.claims.entry(key.clone()), data) {
+            (Entry::Vacant(vacant), Some(data)) => {
+                delta.0.push((*place, key.clone(), None));
+                vacant.insert(Claims::new(owner, data));
+            }
+            (Entry::Vacant(_), None) => {}
+            (Entry::Occupied(occupied), data) => {
+                let (key, claims) = occupied.remove_entry();
+                delta.0.push((*place, key.clone(), Some(claims.effective().clone())));
+                if let Some(claims) = claims.set(owner, data) {
+                    book.claims.insert(key, claims);
+                }
+            }
         }
     }
 
     /// The transaction for everything in `delta`: chains first that are needed now, endpoints before what leads to them,
     /// chains last that nothing needs any more.
-    pub fn settle(&mut self, delta: Delta) -> Transaction {
+    pub fn settle(&mut self, mut delta: Delta) -> Transaction {
+        // Stable: of what was touched twice, the first touch stays.
+        delta.0.sort_by(|(place, key, _), (other, than, _)| (place, key).cmp(&(other, than)));
+        delta.0.dedup_by(|(place, key, _), (other, than, _)| (place, key) == (other, than));
         let before: BTreeSet<(Family, Name)> = self.uses.keys().cloned().collect();
         let mut changes: BTreeMap<Place, (Vec<Element>, Vec<Element>)> = BTreeMap::new();
-        for ((place, key), held) in delta.0 {
+        for (place, key, held) in delta.0 {
             let wanted = self.effective(place, &key).cloned();
             if held == wanted {
                 continue;
@@ -124,10 +154,10 @@ impl Ledger {
 
     /// Counts the elements that lead to a chain.
     fn count(&mut self, family: Family, held: Option<&Data>, wanted: Option<&Data>) {
-        if let Some(chain) = picked(family, wanted) {
+        if let Some(chain) = picked(wanted) {
             *self.uses.entry((family, chain.clone())).or_default() += 1;
         }
-        if let Some(chain) = picked(family, held) {
+        if let Some(chain) = picked(held) {
             let key = (family, chain.clone());
             match self.uses.get_mut(&key) {
                 Some(count) if *count > 1 => *count -= 1,
@@ -137,13 +167,13 @@ impl Ledger {
     }
 
     fn effective(&self, place: Place, key: &Tuple) -> Option<&Data> {
-        self.sets.get(&place)?.claims.get(key)?.effective()
+        self.sets.get(&place)?.claims.get(key).map(Claims::effective)
     }
 
     /// What a set holds.
     pub fn elements(&self, place: Place) -> impl Iterator<Item = Element> {
         let claims = self.sets.get(&place).into_iter().flat_map(|book| &book.claims);
-        claims.filter_map(|(key, claims)| Some((key.clone(), claims.effective()?.clone())))
+        claims.map(|(key, claims)| (key.clone(), claims.effective().clone()))
     }
 
     /// The chains of one family that elements lead to, besides the fixed ones.
@@ -153,7 +183,7 @@ impl Ledger {
 }
 
 /// The chain that an element leads to, unless it is a fixed one.
-fn picked(family: Family, data: Option<&Data>) -> Option<&Name> {
+fn picked(data: Option<&Data>) -> Option<&Name> {
     let Some(Data::Verdict(verdict)) = data else { return None };
-    verdict.chain().filter(|chain| pick_rule(family, chain).is_some())
+    verdict.chain().filter(|chain| picks(chain).is_some())
 }

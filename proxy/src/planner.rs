@@ -57,6 +57,11 @@ impl Planner {
         self.adopted = Adopted::default();
     }
 
+    /// The tables without anything that depends on the cluster: what the first update adds to.
+    pub fn bare_tables(&self) -> Vec<Table> {
+        Family::BOTH.map(|family| layout::table(&self.config, family)).into()
+    }
+
     /// Everything that the tables should hold.
     pub fn tables(&self) -> Vec<Table> {
         Family::BOTH.map(|family| self.table(family)).into()

@@ -63,8 +63,15 @@ impl Sync {
         if self.phase == Phase::New {
             let observed = self.kernel.observe(&table_keys())?;
             self.planner.adopt(&observed);
-            self.planner.update(snapshot, changes);
+            let first = self.planner.update(snapshot, changes);
             self.planner.forget_adopted();
+            if observed.tables.is_empty() {
+                // What the update adds is all that there is to be, and nothing is there to compare it with.
+                let mut transaction = diff(&self.planner.bare_tables(), &observed);
+                transaction.changes.extend(first.changes);
+                return self.commit_all(&transaction);
+            }
+            drop(first);
             return self.correct(&observed);
         }
         let transaction = self.planner.update(snapshot, changes);
@@ -102,15 +109,19 @@ impl Sync {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), weft_netlink::Error> {
-        self.own.extend(self.kernel.commit_numbered(transaction)?);
+        self.own.extend(self.kernel.load(transaction)?);
         Ok(())
     }
 
     fn correct(&mut self, observed: &Observed) -> Result<Outcome, Error> {
+        self.commit_all(&diff(&self.planner.tables(), observed))
+    }
+
+    /// Commits what brings the kernel into step, wherever it was.
+    fn commit_all(&mut self, transaction: &Transaction) -> Result<Outcome, Error> {
         self.phase = Phase::OutOfStep;
-        let transaction = diff(&self.planner.tables(), observed);
         debug!(changes = transaction.changes.len(), services = self.planner.services(), "correcting");
-        self.commit(&transaction)?;
+        self.commit(transaction)?;
         self.phase = Phase::InStep;
         Ok(Outcome::Full)
     }

@@ -1,9 +1,12 @@
 //! nf_tables of the calling thread's network namespace: reads what it holds and commits transactions.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::attribute::{Attributes, Writer};
-use super::encode::{Encoded, FIRST_SEQUENCE, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message};
+use super::encode::{
+    Encoded, FIRST_SEQUENCE, Parts, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message,
+};
 use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
 use super::owned::Owned;
@@ -24,6 +27,9 @@ const ANONYMOUS: u32 = 1;
 const COUNTED_OTHERWISE: u32 = 0x04 | 0x10 | 0x20;
 /// How often an observation is started anew because something was committed meanwhile, or a set was not shown whole.
 const OBSERVE_ATTEMPTS: u32 = 10;
+
+/// How many bytes of messages make a part of a load.
+const PART: usize = 512 * 1024;
 
 /// A connection to the kernel's nf_tables.
 #[derive(Debug)]
@@ -92,32 +98,34 @@ impl Client {
     /// # Errors
     /// What the kernel refused first, under the name of the change that it refused.
     pub fn commit(&mut self, transaction: &Transaction) -> Result<()> {
-        if transaction.is_empty() {
-            return Ok(());
-        }
-        let encoded = Encoded::new(transaction);
-        let Err(error) = self.socket.batch(&encoded.batch, |_| Ok(())) else { return Ok(()) };
-        let change = match &error {
-            Error::Batch(refusals) => refusals.iter().find_map(|refusal| {
-                let message = refusal.sequence.checked_sub(FIRST_SEQUENCE)?;
-                encoded.changes.get(message as usize).copied().flatten()
-            }),
-            _ => None,
-        };
-        Err(error.during(match change {
-            Some(index) => transaction.changes[index].summary(),
-            None => "commit an nf_tables transaction".to_owned(),
-        }))
+        self.commit_parts(transaction, usize::MAX).map(drop)
     }
 
-    /// The same as [`Client::commit`]; returns the number of the transaction by which [`super::Monitor`] announces it.
-    /// `None` where there was none, or where others committed at the same moment, so that it is not certain.
-    pub fn commit_numbered(&mut self, transaction: &Transaction) -> Result<Option<u32>> {
+    /// The same as [`Client::commit`], but what only adds may be large and is committed in parts, in its order: so neither this
+    /// process nor the kernel ever holds the messages of all of it, and others come in between. Returns the numbers of the
+    /// kernel's transactions by which [`super::Monitor`] announces them; none where others committed at the same time, so that
+    /// they are not certain.
+    ///
+    /// # Errors
+    /// As of [`Client::commit`]. Parts before the one that was refused stay.
+    pub fn load(&mut self, transaction: &Transaction) -> Result<Range<u32>> {
         let before = self.generation()?;
-        self.commit(transaction)?;
+        let parts = self.commit_parts(transaction, PART)?;
         let after = self.generation()?;
-        let is_next = |(before, after): (u32, u32)| before.wrapping_add(1) == after;
-        Ok(before.zip(after).filter(|numbers| is_next(*numbers)).map(|(_, after)| after))
+        let own = |(before, after): (u32, u32)| {
+            (before.wrapping_add(parts) == after).then_some(before + 1..after + 1)
+        };
+        Ok(before.zip(after).and_then(own).unwrap_or_default())
+    }
+
+    /// Commits part after part. Returns how many there were.
+    fn commit_parts(&mut self, transaction: &Transaction, limit: usize) -> Result<u32> {
+        let mut count = 0;
+        for part in Parts::new(transaction, limit) {
+            self.socket.batch(&part.batch, |_| Ok(())).map_err(|error| explain(error, &part, transaction))?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     fn observe_once(&mut self, wanted: &[TableKey]) -> Result<Observed> {
@@ -198,6 +206,21 @@ impl Client {
         let answers = self.socket.query(request, |frame| parse_frame(frame, |answer| answer.u32(1)))?;
         Ok(answers.first().copied())
     }
+}
+
+/// Names the change that the kernel refused first.
+fn explain(error: Error, part: &Encoded, transaction: &Transaction) -> Error {
+    let change = match &error {
+        Error::Batch(refusals) => refusals.iter().find_map(|refusal| {
+            let message = refusal.sequence.checked_sub(FIRST_SEQUENCE)?;
+            part.changes.get(message as usize).copied().flatten()
+        }),
+        _ => None,
+    };
+    error.during(match change {
+        Some(index) => transaction.changes[index].summary(),
+        None => "commit an nf_tables transaction".to_owned(),
+    })
 }
 
 fn parse_frame<T>(frame: Frame<'_>, parse: impl Fn(&Attributes<'_>) -> Option<T>) -> Result<T> {

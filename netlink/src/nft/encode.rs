@@ -47,7 +47,7 @@ pub(super) mod message {
 /// answer to one is not taken for an answer to the other.
 pub(super) const FIRST_SEQUENCE: u32 = 1 << 31;
 
-/// A transaction as the kernel takes it.
+/// A transaction, or a part of one, as the kernel takes it. Its messages are numbered from [`FIRST_SEQUENCE`], in order.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     /// The messages.
@@ -56,18 +56,53 @@ pub(super) struct Encoded {
     pub(super) changes: Vec<Option<usize>>,
 }
 
-impl Encoded {
-    /// Encodes a transaction. Messages are numbered from [`FIRST_SEQUENCE`], in order.
-    pub(super) fn new(transaction: &Transaction) -> Encoded {
+/// The parts in which a transaction is committed, each of them a batch of its own.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    transaction: &'a Transaction,
+    /// How many bytes of messages end a part.
+    limit: usize,
+    /// The index of the first change that is in no part yet.
+    next: usize,
+    /// Its elements that are in no part yet, where others are.
+    rest: Option<&'a [Element]>,
+}
+
+impl<'a> Parts<'a> {
+    /// Parts of about that many bytes where the transaction may be committed in parts, and one part where not.
+    pub(super) fn new(transaction: &'a Transaction, limit: usize) -> Parts<'a> {
+        let limit = if transaction.only_adds() { limit } else { usize::MAX };
+        Parts { transaction, limit, next: 0, rest: None }
+    }
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Encoded;
+
+    fn next(&mut self) -> Option<Encoded> {
+        let changes = &self.transaction.changes;
+        changes.get(self.next)?;
         let mut encoded = Encoded::default();
         encoded.boundary(BATCH_BEGIN);
-        for (index, change) in transaction.changes.iter().enumerate() {
-            encoded.change(index, change);
+        while let Some(change) = changes.get(self.next).filter(|_| encoded.batch.bytes.len() < self.limit) {
+            self.rest = match change {
+                Change::AddElements(set, elements) => {
+                    let rest = self.rest.unwrap_or(elements);
+                    encoded.some_elements(self.next, message::NEW_ELEMENTS, NLM_F_CREATE, set, rest)
+                }
+                other => {
+                    encoded.change(self.next, other);
+                    None
+                }
+            };
+            self.next += usize::from(self.rest.is_none());
         }
         encoded.boundary(BATCH_END);
-        encoded
+        Some(encoded)
     }
+}
 
+impl Encoded {
     fn boundary(&mut self, kind: u16) {
         self.frame(kind, 0, 0, SUBSYSTEM, None, |_| {});
     }
@@ -118,14 +153,26 @@ impl Encoded {
     }
 
     fn elements(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Element]) {
-        let table = table_of(set);
-        let mut rest = elements;
-        while !rest.is_empty() {
-            self.push(index, kind, flags, &table, |writer| {
-                writer.string(2, &set.name);
-                writer.nest(3, |writer| rest = encode_elements(rest, writer));
-            });
+        let mut rest = Some(elements);
+        while let Some(elements) = rest {
+            rest = self.some_elements(index, kind, flags, set, elements);
         }
+    }
+
+    /// One message of elements. Returns those that it had no room for, if there are any.
+    fn some_elements<'a>(
+        &mut self,
+        index: usize,
+        kind: u16,
+        flags: u16,
+        set: &Declaration,
+        mut elements: &'a [Element],
+    ) -> Option<&'a [Element]> {
+        self.push(index, kind, flags, &table_of(set), |writer| {
+            writer.string(2, &set.name);
+            writer.nest(3, |writer| elements = encode_elements(elements, writer));
+        });
+        (!elements.is_empty()).then_some(elements)
     }
 
     fn owned(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Owned]) {
@@ -272,13 +319,35 @@ mod tests {
 
     #[test]
     fn elements_are_packed_many_to_a_message_below_the_limit_of_an_attribute() {
-        let encoded = Encoded::new(&transaction(10_000));
+        let transaction = transaction(10_000);
+        let encoded = Parts::new(&transaction, usize::MAX).next().unwrap();
         let frames: Vec<_> = Frames::new(&encoded.batch.bytes).map(Result::unwrap).collect();
         assert_eq!(frames.len(), 2 + 10_000usize.div_ceil(ELEMENTS_PER_MESSAGE / 16 + 1));
         assert_eq!(frames.len(), encoded.changes.len());
         assert!(frames.iter().all(|frame| frame.payload.len() < 65_536));
         assert_eq!((frames[0].kind, frames[0].payload), (BATCH_BEGIN, &[0u8, 0, 0, 10][..]));
         assert_eq!(encoded.changes[..2], [None, Some(0)]);
+    }
+
+    #[test]
+    fn what_only_adds_is_committed_in_parts_that_hold_every_element_once() {
+        let mut transaction = transaction(30_000);
+        let Change::AddElements(set, elements) = transaction.changes[0].clone() else { panic!() };
+        transaction.changes.insert(0, Change::AddSet(set.clone()));
+        let limit = 2 * ELEMENTS_PER_MESSAGE;
+        let parts: Vec<Encoded> = Parts::new(&transaction, limit).collect();
+        assert_eq!(parts.len(), 4);
+        assert!(parts.iter().all(|part| part.batch.bytes.len() < limit + 65_536));
+        let is_boundary =
+            |part: &Encoded| (part.changes.first(), part.changes.last()) == (Some(&None), Some(&None));
+        assert!(parts.iter().all(is_boundary));
+        assert_eq!(parts[0].changes[1..3], [Some(0), Some(1)]);
+        let bytes: usize = parts.iter().map(|part| part.batch.bytes.len()).sum();
+        assert!(bytes > 30_000 * 16 && bytes < 30_000 * 17, "{bytes} for 30,000 elements of 16 bytes");
+
+        transaction.changes.push(Change::DeleteElements(set, elements[..1].to_vec()));
+        assert_eq!(Parts::new(&transaction, limit).count(), 1, "all or nothing");
+        assert_eq!(Parts::new(&Transaction::default(), limit).count(), 0);
     }
 
     #[test]

@@ -54,6 +54,16 @@ impl Transaction {
         self.changes.is_empty()
     }
 
+    /// Whether nothing that is there now goes by it. Then all of its beginnings are of use on their own: they take nothing
+    /// from anybody, and what comes first in it does not wait for what comes last.
+    pub fn only_adds(&self) -> bool {
+        use Change::{AddChain, AddElements, AddRule, AddSet, AddTable};
+        let adds = |change: &Change| {
+            matches!(change, AddTable(_) | AddChain(..) | AddRule(..) | AddSet(_) | AddElements(..))
+        };
+        self.changes.iter().all(adds)
+    }
+
     /// The steps that build a whole table.
     pub fn add_table(&mut self, table: &Table) {
         let key = (table.family, table.name.clone());

@@ -1,6 +1,8 @@
 //! Values in the registers of nf_tables: address families, data types, constants, and set keys made of them.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -159,41 +161,93 @@ impl fmt::Display for Value {
 
 /// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last of a
 /// single one padded to four bytes). It knows nothing of its types; the set's declaration does.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple(Box<[u8]>);
+#[derive(Clone)]
+pub struct Tuple(Bytes);
+
+/// How many bytes stand in the tuple itself: an IPv6 address, a protocol, a port and a number fit.
+const SHORT: usize = 30;
+
+/// The bytes of a tuple. A load makes and copies hundreds of thousands; nearly all are short, and so need no allocation.
+#[derive(Clone)]
+enum Bytes {
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
 
 impl Tuple {
     /// A tuple of these values. They must be of the types of the set that it goes into.
     pub fn new(values: &[Value]) -> Tuple {
-        let mut bytes = Vec::with_capacity(28);
+        let mut bytes = Vec::with_capacity(SHORT);
         for (index, value) in values.iter().enumerate() {
             value.encode(&mut bytes);
             if values.len() > 1 || index > 0 {
                 bytes.resize(bytes.len().next_multiple_of(4), 0);
             }
         }
-        Tuple(bytes.into_boxed_slice())
+        Tuple::from_kernel(&bytes)
     }
 
     /// A tuple as the kernel sent it.
     pub(super) fn from_kernel(bytes: &[u8]) -> Tuple {
-        Tuple(bytes.into())
+        let mut short = [0; SHORT];
+        match short.get_mut(..bytes.len()) {
+            Some(place) => {
+                place.copy_from_slice(bytes);
+                Tuple(Bytes::Short(bytes.len() as u8, short))
+            }
+            None => Tuple(Bytes::Long(bytes.into())),
+        }
     }
 
     /// Its bytes in the registers.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Short(length, bytes) => &bytes[..usize::from(*length)],
+            Bytes::Long(bytes) => bytes,
+        }
     }
 
     /// Its values, read as those types; `None` where it is too short for them.
     pub fn values(&self, types: &[DataType]) -> Option<Vec<Value>> {
-        let mut rest = &self.0[..];
+        let mut rest = self.bytes();
         let mut values = Vec::with_capacity(types.len());
         for kind in types {
             values.push(kind.decode(rest)?);
             rest = rest.get(kind.padded_len()..).unwrap_or_default();
         }
         Some(values)
+    }
+}
+
+impl fmt::Debug for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tuple").field(&self.bytes()).finish()
+    }
+}
+
+impl PartialEq for Tuple {
+    fn eq(&self, other: &Tuple) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Tuple {}
+
+impl PartialOrd for Tuple {
+    fn partial_cmp(&self, other: &Tuple) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Tuple {
+    fn cmp(&self, other: &Tuple) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl Hash for Tuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
     }
 }
 
@@ -228,6 +282,17 @@ mod tests {
             [10, 96, 0, 10, 17, 0, 0, 0, 0, 53, 0, 0]
         );
         assert_eq!(Tuple::new(&[Value::Port(53)]).bytes(), [0, 53]);
+    }
+
+    #[test]
+    fn long_and_short_tuples_compare_by_their_bytes_and_take_no_more_room_than_an_element_may() {
+        let bytes: Vec<u8> = (0..64).collect();
+        let tuples: Vec<Tuple> = (0..=64).map(|length| Tuple::from_kernel(&bytes[..length])).collect();
+        assert!(
+            tuples.is_sorted() && tuples.iter().enumerate().all(|(length, it)| it.bytes().len() == length)
+        );
+        // Hundreds of thousands of elements are held.
+        assert_eq!((size_of::<Tuple>(), size_of::<super::super::set::Data>()), (32, 32));
     }
 
     #[test]

@@ -83,10 +83,15 @@ impl Path {
     }
 }
 
+/// The way that a chain is on which spreads connections, and over how many endpoints; `None` for the fixed chains.
+pub(crate) fn picks(chain: &str) -> Option<(Path, u32)> {
+    let count = |path: Path| chain.strip_prefix(path.prefix())?.parse().ok();
+    Path::ALL.into_iter().find_map(|path| Some((path, count(path)?)))
+}
+
 /// The rule of a chain that exists only while elements lead to it; `None` for the fixed chains.
 pub(crate) fn pick_rule(family: Family, chain: &str) -> Option<Rule> {
-    let count = |path: Path| chain.strip_prefix(path.prefix())?.parse().ok();
-    let (path, count) = Path::ALL.into_iter().find_map(|path| Some((path, count(path)?)))?;
+    let (path, count) = picks(chain)?;
     let mut key = path.key(family);
     key.push(Selector::Random(count));
     Some(Rule::new([Statement::Dnat(family, key, path.endpoints().name().into())]))

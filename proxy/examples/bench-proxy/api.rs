@@ -1,0 +1,214 @@
+//! An API server for one daemon: lists in pages, and watches. Its objects have the fields that a real one's have, those
+//! that nobody reads included. It does as little as it can, so that what is measured is the daemon.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use futures::{StreamExt, stream};
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use crate::cluster::{NODE, NODE_ADDRESS, PORT, Size, TARGET, cluster_ip, name, namespace, node_of, slices};
+
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const NODES: &str = "/api/v1/nodes";
+/// Events that wait until a connection takes them.
+const BACKLOG: usize = 1 << 17;
+
+/// The server; it ends with the process.
+pub(crate) struct Server {
+    store: Arc<Mutex<Store>>,
+    kubeconfig: tempfile::NamedTempFile,
+}
+
+struct Store {
+    version: u64,
+    nodes: Vec<String>,
+    services: Vec<String>,
+    slices: Vec<String>,
+    /// Where the slices of each Service stand.
+    slices_of: Vec<Range<usize>>,
+    /// Every change of a slice so far, and the version that it made.
+    events: Vec<(u64, Arc<str>)>,
+    watches: broadcast::Sender<Arc<str>>,
+}
+
+impl Server {
+    /// Serves that cluster on the loopback of the calling thread's namespace.
+    pub(crate) fn start(size: Size) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let kubeconfig = kubeconfig(listener.local_addr().unwrap());
+        let store = Arc::new(Mutex::new(Store::new(size)));
+        let router = Router::new().fallback(answer).with_state(store.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, router).await.unwrap();
+            });
+        });
+        Server { store, kubeconfig }
+    }
+
+    /// The kubeconfig that leads to it.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        self.kubeconfig.path()
+    }
+
+    /// Gives a Service as many other endpoints as fit into the slices that it has; the watch hears of it.
+    pub(crate) fn set_endpoints(&self, service: usize, pods: &[Ipv4Addr]) {
+        self.store().set_endpoints(service, pods);
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+}
+
+impl Store {
+    fn new(size: Size) -> Store {
+        let mut store = Store {
+            version: 1,
+            nodes: vec![node()],
+            services: (0..size.services).map(service).collect(),
+            slices: Vec::new(),
+            slices_of: Vec::new(),
+            events: Vec::new(),
+            watches: broadcast::channel(BACKLOG).0,
+        };
+        for number in 0..size.services {
+            let first = store.slices.len();
+            let pods = size.endpoints_of(number);
+            store.slices.extend(slices(number, &pods).map(|(name, pods)| slice(number, &name, pods, 1)));
+            store.slices_of.push(first..store.slices.len());
+        }
+        store
+    }
+
+    fn set_endpoints(&mut self, service: usize, pods: &[Ipv4Addr]) {
+        for (place, (name, pods)) in self.slices_of[service].clone().zip(slices(service, pods)) {
+            self.version += 1;
+            let object = slice(service, &name, pods, self.version);
+            let event: Arc<str> = format!("{{\"type\":\"MODIFIED\",\"object\":{object}}}\n").into();
+            self.slices[place] = object;
+            self.events.push((self.version, event.clone()));
+            // Nobody may be listening.
+            let _ = self.watches.send(event);
+        }
+    }
+
+    fn list(&self, path: &str, query: &HashMap<String, String>) -> String {
+        let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
+        let objects = match path {
+            SERVICES => &self.services,
+            SLICES => &self.slices,
+            NODES => &self.nodes,
+            _ => panic!("nobody serves {path}"),
+        };
+        let start = number("continue").unwrap_or(0);
+        let end = objects.len().min(start + number("limit").unwrap_or(usize::MAX - start));
+        let more = if end < objects.len() { format!(",\"continue\":\"{end}\"") } else { String::new() };
+        let version = self.version;
+        format!(
+            "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}},\"items\":[{}]}}",
+            objects[start..end].join(",")
+        )
+    }
+
+    fn watch(&self, path: &str, query: &HashMap<String, String>) -> Response {
+        let from: u64 = query["resourceVersion"].parse().unwrap();
+        if path != SLICES {
+            return Body::from_stream(stream::pending::<Result<String, std::io::Error>>()).into_response();
+        }
+        let missed: Vec<_> = self
+            .events
+            .iter()
+            .filter(|(version, _)| *version > from)
+            .map(|(_, event)| event.clone())
+            .collect();
+        let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
+            watch.recv().await.ok().map(|event| (event, watch))
+        });
+        let lines = stream::iter(missed).chain(live).map(|event| Ok::<_, std::io::Error>(event.to_string()));
+        Body::from_stream(lines).into_response()
+    }
+}
+
+async fn answer(
+    State(store): State<Arc<Mutex<Store>>>,
+    uri: Uri,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let store = store.lock().unwrap();
+    match query.contains_key("watch") {
+        true => store.watch(uri.path(), &query),
+        false => store.list(uri.path(), &query).into_response(),
+    }
+}
+
+fn kubeconfig(address: SocketAddr) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "bench",
+        "clusters": [{"name": "bench", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "bench", "user": {}}],
+        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+    });
+    file.write_all(text.to_string().as_bytes()).unwrap();
+    file
+}
+
+fn node() -> String {
+    json!({
+        "metadata": {"name": NODE, "resourceVersion": "1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]},
+    })
+    .to_string()
+}
+
+/// What the API server keeps about who set which field; about as long as in a real cluster.
+fn metadata(namespace: &str, name: &str, version: u64, labels: &str) -> String {
+    format!(
+        r#"{{"name":"{name}","namespace":"{namespace}","uid":"6fbf5a1e-0c1d-4d2b-9d0e-{version:012}","resourceVersion":"{version}","generation":1,"creationTimestamp":"2026-01-01T00:00:00Z","labels":{{{labels}}},"annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{{\"annotations\":{{}},\"name\":\"{name}\",\"namespace\":\"{namespace}\"}},\"spec\":{{\"ports\":[{{\"name\":\"http\",\"port\":80,\"targetPort\":8080}}],\"selector\":{{\"app\":\"{name}\"}}}}}}\n"}},"managedFields":[{{"manager":"kube-controller-manager","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{{"f:metadata":{{"f:labels":{{".":{{}},"f:app":{{}}}}}},"f:spec":{{"f:internalTrafficPolicy":{{}},"f:ports":{{".":{{}},"k:{{\"port\":80,\"protocol\":\"TCP\"}}":{{".":{{}},"f:name":{{}},"f:port":{{}},"f:protocol":{{}},"f:targetPort":{{}}}}}},"f:selector":{{}},"f:sessionAffinity":{{}},"f:type":{{}}}}}}}}]}}"#
+    )
+}
+
+fn service(number: usize) -> String {
+    let (ip, name) = (cluster_ip(number), name(number));
+    let metadata = metadata(&namespace(number), &name, 1, &format!(r#""app":"{name}""#));
+    format!(
+        r#"{{"kind":"Service","apiVersion":"v1","metadata":{metadata},"spec":{{"ports":[{{"name":"http","protocol":"TCP","port":{PORT},"targetPort":{TARGET}}}],"selector":{{"app":"{name}"}},"clusterIP":"{ip}","clusterIPs":["{ip}"],"type":"ClusterIP","sessionAffinity":"None","ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack","internalTrafficPolicy":"Cluster"}},"status":{{"loadBalancer":{{}}}}}}"#
+    )
+}
+
+fn slice(service: usize, slice: &str, pods: &[Ipv4Addr], version: u64) -> String {
+    let (namespace, name) = (namespace(service), name(service));
+    let labels = format!(
+        r#""app":"{name}","endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io","kubernetes.io/service-name":"{name}""#
+    );
+    let mut endpoints = String::new();
+    for (place, pod) in pods.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let _ = write!(
+            endpoints,
+            r#"{comma}{{"addresses":["{pod}"],"conditions":{{"ready":true,"serving":true,"terminating":false}},"targetRef":{{"kind":"Pod","namespace":"{namespace}","name":"{name}-5d4f8c7b9-{place:05}","uid":"0b4bd0ab-5c3d-4b8f-8e02-{place:012}"}},"nodeName":"{}"}}"#,
+            node_of(*pod)
+        );
+    }
+    let metadata = metadata(&namespace, slice, version, &labels);
+    format!(
+        r#"{{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{metadata},"addressType":"IPv4","endpoints":[{endpoints}],"ports":[{{"name":"http","protocol":"TCP","port":{TARGET}}}]}}"#
+    )
+}

@@ -1,0 +1,122 @@
+//! New connections per second from a pod to a pod on the same node, through a ClusterIP among many and direct, in turns.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use weft_netlink::netns::Namespace;
+use weft_proxy::planner::everything;
+use weft_proxy::sync::Sync;
+
+use crate::cluster::{PORT, Size, TARGET, cluster_ip, config, set_endpoints};
+use crate::report::{Report, thousands};
+
+/// Rounds, each of so many connections both ways.
+const ROUNDS: usize = 31;
+const CONNECTIONS: usize = 1500;
+/// The two pods, and their routers on the node.
+const PODS: [(&str, &str, &str); 2] =
+    [("client", "10.130.1.2", "10.130.1.1"), ("server", "10.130.2.2", "10.130.2.1")];
+
+pub(crate) fn measure(services: usize, report: &mut Report) {
+    let (node, pods) = world();
+    let sync = load(&node, services);
+    let direct = SocketAddr::new(PODS[1].1.parse().unwrap(), TARGET);
+    let through = SocketAddr::new(cluster_ip(services / 2).into(), PORT);
+    serve(&pods[1], direct);
+    let rounds: Vec<(f64, f64)> = pods[0]
+        .run(|| {
+            rate(direct);
+            rate(through);
+            // Who is first changes, so that neither has the better place.
+            let round = |number: usize| match number % 2 {
+                0 => (rate(direct), rate(through)),
+                _ => {
+                    let through = rate(through);
+                    (rate(direct), through)
+                }
+            };
+            (0..ROUNDS).map(round).collect()
+        })
+        .unwrap();
+    drop(sync);
+    let middle = |value: fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let what = format!("connections per second among {} Services", thousands(services));
+    report.note(
+        format!("new {what}: direct, through a ClusterIP"),
+        format!("{:.0}, {:.0}", middle(|it| it.0), middle(|it| it.1)),
+    );
+    report.at_least(format!("new {what}: ratio"), middle(|it| it.1 / it.0), 0.97, "");
+}
+
+/// A node and two pods behind it.
+fn world() -> (Namespace, [Namespace; 2]) {
+    let node = Namespace::temporary().unwrap();
+    let pods = PODS.map(|(name, address, router)| {
+        let pod = Namespace::temporary().unwrap();
+        node.run(|| {
+            ip(&format!("link add {name} type veth peer name eth0 netns {}", pod.path().display()));
+            ip(&format!("address add {router}/24 dev {name}"));
+            ip(&format!("link set {name} up"));
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        })
+        .unwrap();
+        pod.run(|| {
+            ip(&format!("address add {address}/24 dev eth0"));
+            ip("link set eth0 up");
+            ip(&format!("route add default via {router}"));
+        })
+        .unwrap();
+        pod
+    });
+    (node, pods)
+}
+
+/// All Services; that in the middle leads to the server alone.
+fn load(node: &Namespace, services: usize) -> Sync {
+    let mut snapshot = Size { services, endpoints: 2 }.snapshot();
+    set_endpoints(&mut snapshot, services / 2, &[PODS[1].1.parse().unwrap()]);
+    let run = || {
+        let mut sync = Sync::open(config()).unwrap();
+        sync.apply(&snapshot, &everything(&snapshot)).unwrap();
+        sync
+    };
+    node.run(run).unwrap()
+}
+
+/// Accepts, and waits for the client to end the connection.
+fn serve(pod: &Namespace, address: SocketAddr) {
+    let listener = pod.run(|| TcpListener::bind(address).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // The client ends it by a reset.
+            let _ = stream.unwrap().read(&mut [0]);
+        }
+    });
+}
+
+/// Connections per second, one after the other. Each ends by a reset, which leaves no port in TIME_WAIT.
+fn rate(to: SocketAddr) -> f64 {
+    let start = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+        nix::sys::socket::setsockopt(
+            &stream,
+            nix::sys::socket::sockopt::Linger,
+            &nix::libc::linger { l_onoff: 1, l_linger: 0 },
+        )
+        .unwrap();
+    }
+    CONNECTIONS as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Runs `ip` in the calling thread's namespace.
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
