@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Address, Link, LinkChange, Path, Route};
+use weft_netlink::route::{Address, Link, LinkChange, Path, Route, TokenBucket};
 use weft_types::cni::Success;
 
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan};
@@ -86,6 +86,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
     let near = host.link(&veth.link.near.name)?;
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    limit(host, &near, veth.limit.as_ref())?;
     veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
@@ -98,11 +99,23 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
     Ok((near, far))
 }
 
+fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result<()> {
+    let Some(bucket) = bucket else { return Ok(()) };
+    match route.set_token_bucket(link.index, bucket) {
+        // The interface is there: it is the discipline that the kernel does not know.
+        Err(error) if error.errno() == Some(Errno::ENOENT) => {
+            Err(Error::KernelLacks { option: "bandwidth", what: "the queueing discipline tbf (sch_tbf)" })
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
 /// Runs inside the container's namespace.
 fn configure(plan: &PodSide) -> Result<Link> {
     let mut route = Route::open()?;
     let link = route.link(&plan.ifname)?;
     plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    limit(&mut route, &link, plan.limit.as_ref())?;
     if plan.up {
         route.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     }

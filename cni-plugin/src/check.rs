@@ -30,6 +30,13 @@ pub(crate) fn check(
     let ifname = attachment.ifname.as_str();
     let found = namespace.run(|| Inside::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;
+    let limited = host.token_bucket(near.index)?;
+    if options.limits.ingress.is_some_and(|wanted| limited != Some((wanted.rate, wanted.limit))) {
+        return Err(wrong(format!("{} does not limit what the container receives", near.name)));
+    }
+    if options.limits.egress.is_some_and(|wanted| !found.has_limit(&wanted)) {
+        return Err(wrong(format!("{ifname} does not limit what the container sends")));
+    }
     if let Some(plan) = masquerade(&options, previous, &ipam.gateways(invocation)?)
         && let Some(missing) = Tables::open()?.check_masquerade(&plan)?
     {

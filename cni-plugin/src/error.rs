@@ -21,11 +21,13 @@ pub enum Error {
         /// The option, as it is spelled in the configuration.
         option: String,
     },
-    /// The runtime asks for a limit of bandwidth.
-    #[error("network {network}: capability bandwidth is not supported")]
-    Bandwidth {
-        /// The network's name.
-        network: String,
+    /// An option that needs what the running kernel was built without.
+    #[error("option {option}: the kernel lacks {what}")]
+    KernelLacks {
+        /// The option, or the capability.
+        option: &'static str,
+        /// What the kernel lacks.
+        what: &'static str,
     },
     /// An option with a value that it cannot have.
     #[error("network {network}: option {option}: {reason}")]
@@ -125,10 +127,9 @@ impl Error {
         let (code, details) = match self {
             Error::Failure(failure) => return failure.clone(),
             Error::Unsupported { .. } => (Code::UnsupportedField, "leave it out"),
-            Error::Bandwidth { .. } => (
-                Code::UnsupportedField,
-                "declare it in capabilities of the reference bandwidth plugin, after this one in the list",
-            ),
+            Error::KernelLacks { .. } => {
+                (Code::UnsupportedField, "load that module, or leave the option out")
+            }
             Error::Invalid { .. } => (Code::Config, ""),
             Error::OwnNamespace(_) => {
                 (Code::Namespace, "set CNI_NETNS_OVERRIDE=1 where that is really meant")

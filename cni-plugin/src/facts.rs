@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::route::{Link, PathFilter, Route, bridge_netfilter};
+use weft_netlink::route::{Link, PathFilter, Route, TokenBucket, bridge_netfilter};
 use weft_types::cni::Success;
 
 use crate::{Error, Options, Result};
@@ -50,6 +50,8 @@ pub(crate) struct Inside {
     link: Link,
     addresses: Vec<IpNetwork>,
     destinations: Vec<IpNetwork>,
+    /// Rate and limit of what it sends.
+    limit: Option<(u64, u32)>,
 }
 
 impl Inside {
@@ -62,7 +64,13 @@ impl Inside {
         // Whichever table and next hop: a plugin later in the list may have changed them.
         let paths = route.paths(PathFilter::default())?;
         let destinations = paths.into_iter().map(|path| path.destination).collect();
-        Ok(Inside { link, addresses, destinations })
+        let limit = route.token_bucket(link.index)?;
+        Ok(Inside { link, addresses, destinations, limit })
+    }
+
+    /// Whether what it sends is limited so.
+    pub(crate) fn has_limit(&self, wanted: &TokenBucket) -> bool {
+        self.limit == Some((wanted.rate, wanted.limit))
     }
 
     /// Says what is not as the result of ADD told.

@@ -6,6 +6,7 @@
 
 mod apply;
 mod attach;
+mod bandwidth;
 mod bridge;
 mod check;
 mod delegate;
@@ -26,6 +27,7 @@ mod sysctl;
 mod text;
 mod veth;
 
+pub use bandwidth::Limits;
 pub use bridge::Bridge;
 pub use error::Error;
 pub use facts::{BridgeFacts, Facts};

@@ -1,9 +1,9 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
 use weft_netlink::route::Mac;
-use weft_types::cni::{Args, BridgeOptions, Dns, InterfaceName, Invocation, decode};
+use weft_types::cni::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, Invocation, decode};
 
-use crate::{Error, PortMapping, Result, ports};
+use crate::{Error, Limits, PortMapping, Result, bandwidth, ports};
 
 /// The bridge where the configuration names none.
 pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
@@ -35,6 +35,8 @@ pub struct Options {
     pub mac: Option<Mac>,
     /// Ports of the host that lead to the container.
     pub ports: Vec<PortMapping>,
+    /// Limits of what the container receives and sends.
+    pub limits: Limits,
     /// Name resolution to tell the runtime, instead of IPAM's.
     pub dns: Dns,
 }
@@ -55,9 +57,6 @@ impl Options {
         if let Some(option) = unsupported(&config) {
             return Err(Error::Unsupported { network, option: option.to_owned() });
         }
-        if limits_bandwidth(invocation) {
-            return Err(Error::Bandwidth { network });
-        }
         let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
         let bridge = name
             .parse()
@@ -75,19 +74,22 @@ impl Options {
         }
         let ports = ports::read(&invocation.config.runtime_config.port_mappings)
             .map_err(|reason| invalid("portMappings", reason))?;
+        let mtu = config.mtu.filter(|mtu| *mtu != 0);
+        let limits = limits(invocation, mtu)?;
         Ok(Options {
             bridge,
             gateway: config.is_gateway || config.is_default_gateway,
             default_route: config.is_default_gateway,
             force_address: config.force_address,
             masquerade: config.ip_masq,
-            mtu: config.mtu.filter(|mtu| *mtu != 0),
+            mtu,
             hairpin: config.hairpin_mode,
             promiscuous: config.promisc_mode,
             isolated: config.port_isolation,
             up: !config.disable_container_interface,
             mac,
             ports,
+            limits,
             dns: config.dns,
         })
     }
@@ -101,11 +103,22 @@ fn wanted_mac<'a>(invocation: &'a Invocation, args: &'a Args) -> Option<&'a str>
     given.filter(|mac| !mac.is_empty())
 }
 
-/// Whether the runtime asks for a limit. It does so only where the configuration declares the capability, and a limit
-/// of 0 is none.
-fn limits_bandwidth(invocation: &Invocation) -> bool {
-    let limits = invocation.config.runtime_config.bandwidth.iter().flatten();
-    limits.into_iter().any(|(_, limit)| limit.as_f64() != Some(0.0))
+fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
+    let (configured, asked): (Bandwidth, _) =
+        (decode(&invocation.stdin)?, invocation.config.runtime_config.bandwidth.as_ref());
+    let network = invocation.network.to_string();
+    for given in [Some(&configured), asked].into_iter().flatten() {
+        let subnets =
+            [("shapedSubnets", &given.shaped_subnets), ("unshapedSubnets", &given.unshaped_subnets)];
+        if let Some((option, _)) = subnets.into_iter().find(|(_, subnets)| subnets.is_some()) {
+            return Err(Error::Unsupported { network, option: option.to_owned() });
+        }
+    }
+    bandwidth::read(configured, asked, mtu).map_err(|(option, reason)| Error::Invalid {
+        network,
+        option: option.to_owned(),
+        reason,
+    })
 }
 
 /// The first option that asks for what this plugin does not do.
@@ -168,16 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_bandwidth_is_not_dropped_in_silence() {
-        let limited =
-            |rate: u64| json!({"runtimeConfig": {"bandwidth": {"ingressRate": rate, "egressRate": 0}}});
-        let failure = read(limited(1000), &Args::default()).unwrap_err().failure();
-        assert_eq!(
-            (failure.code.number(), &*failure.msg),
-            (2, "network blue: capability bandwidth is not supported")
-        );
-        assert!(failure.details.contains("bandwidth plugin"), "{}", failure.details);
-        assert!(read(limited(0), &Args::default()).is_ok());
+    fn limits_of_bandwidth_by_the_runtime_and_by_the_configuration() {
+        let limits = json!({"ingressRate": 8000, "ingressBurst": 80000, "egressRate": 0});
+        for config in [json!({"runtimeConfig": {"bandwidth": limits}}), limits] {
+            let limits = read(config, &Args::default()).unwrap().limits;
+            assert_eq!((limits.ingress.map(|bucket| bucket.rate), limits.egress), (Some(1000), None));
+        }
+        let half = json!({"runtimeConfig": {"bandwidth": {"egressRate": 8}}});
+        let expected = "network blue: option egressRate: if rate is set, burst must also be set";
+        assert_eq!(error(half), (7, expected.into()));
+        assert_eq!(error(json!({"unshapedSubnets": ["10.0.0.0/8"]})).0, 2);
+        assert_eq!(error(json!({"ingressRate": -1})).0, 6);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, Veth, VethEnd};
+use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth, VethEnd};
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
@@ -66,6 +66,8 @@ pub struct VethPlan {
     pub alias: String,
     /// How the bridge treats the port.
     pub port: BridgePort,
+    /// The limit of what the container receives: of what the host's end sends.
+    pub limit: Option<TokenBucket>,
     /// Settings of the host.
     pub sysctls: Vec<Sysctl>,
 }
@@ -81,6 +83,8 @@ pub struct PodSide {
     pub sysctls: Vec<Sysctl>,
     /// Whether to set the interface up; without that it gets neither addresses nor routes.
     pub up: bool,
+    /// The limit of what the container sends.
+    pub limit: Option<TokenBucket>,
     /// Its addresses.
     pub addresses: Vec<IpNetwork>,
     /// Whether the networks of its addresses count as being on the link. Otherwise only the gateway is.
@@ -292,6 +296,7 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         container: pod.attachment.container.clone(),
         alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
         port,
+        limit: options.limits.ingress,
         sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],
         link: Veth {
             near: VethEnd { name, mac: None, mtu: options.mtu },
@@ -324,6 +329,7 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
         sysctls: pod_sysctls(&ifname, options, lease),
         ifname,
         up: options.up,
+        limit: options.limits.egress,
         addresses: lease.ips.iter().map(|ip| ip.address).collect(),
         prefix_routes,
         routes,

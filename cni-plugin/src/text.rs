@@ -1,4 +1,4 @@
-//! Plans as `ip` commands: for people, logs and golden tests.
+//! Plans as `ip` and `tc` commands: for people, logs and golden tests.
 
 use std::fmt;
 
@@ -49,6 +49,9 @@ fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>
     let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
     writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
     writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
+    if let Some(limit) = plan.limit {
+        writeln!(f, "tc qdisc replace dev {} root {limit}", near.name)?;
+    }
     plan.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{sysctl}"))
 }
 
@@ -68,6 +71,9 @@ impl fmt::Display for PodSide {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (inside, ifname) = (format!("nsenter --net={}", self.netns.display()), &self.ifname);
         self.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{inside} {sysctl}"))?;
+        if let Some(limit) = self.limit {
+            writeln!(f, "{inside} tc qdisc replace dev {ifname} root {limit}")?;
+        }
         if self.up {
             writeln!(f, "{inside} ip link set {ifname} up")?;
         }

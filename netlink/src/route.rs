@@ -1,5 +1,5 @@
-//! rtnetlink: links, addresses, routes and neighbours of one network namespace. Which of them there should be is not
-//! decided here.
+//! rtnetlink: links, addresses, routes, neighbours and queues of one network namespace. Which of them there should be
+//! is not decided here.
 
 mod address;
 mod fdb;
@@ -7,6 +7,7 @@ mod link;
 mod mac;
 mod neighbour;
 mod path;
+mod qdisc;
 mod vxlan;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
@@ -21,6 +22,7 @@ pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfi
 pub use mac::{InvalidMac, Mac};
 pub use neighbour::Neighbour;
 pub use path::{Path, PathFilter};
+pub use qdisc::TokenBucket;
 pub use vxlan::{Tunnel, Vxlan};
 
 /// A blocking rtnetlink client for one network namespace: the one in which it was opened.

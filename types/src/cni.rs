@@ -14,7 +14,7 @@ mod version;
 pub use args::{Args, InvalidArgs};
 pub use call::{Attachment, Call, InvalidEnvironment};
 pub use config::{
-    BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
+    Bandwidth, BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
     RuntimeConfig, ValidAttachment,
 };
 pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};

@@ -4,7 +4,7 @@ use serde_json::json;
 use weft_types::cni::{Dns, Route};
 
 use super::*;
-use crate::BridgeFacts;
+use crate::{BridgeFacts, Limits};
 
 fn pod() -> Pod {
     Pod {
@@ -29,6 +29,7 @@ fn options() -> Options {
         up: true,
         mac: None,
         ports: Vec::new(),
+        limits: Limits::default(),
         dns: Dns::default(),
     }
 }

@@ -5,6 +5,7 @@
 
 mod any_input;
 mod attachment;
+mod bandwidth;
 mod conformance;
 mod failures;
 mod hostports;

@@ -210,8 +210,27 @@ pub struct RuntimeConfig {
     pub ip_ranges: Vec<Vec<Range>>,
     /// `portMappings`: ports of the host that lead to the container.
     pub port_mappings: Vec<PortMapping>,
-    /// `bandwidth`: limits of rates and bursts, by their names.
-    pub bandwidth: Option<serde_json::Map<String, Value>>,
+    /// `bandwidth`: limits of what the container receives and sends.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Limits of what a container receives (`ingress`) and sends (`egress`), by the keys of the reference `bandwidth`
+/// plugin: unchecked. They also stand in a plugin's configuration itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// In bits per second.
+    pub ingress_rate: Option<u64>,
+    /// In bits.
+    pub ingress_burst: Option<u64>,
+    /// In bits per second.
+    pub egress_rate: Option<u64>,
+    /// In bits.
+    pub egress_burst: Option<u64>,
+    /// The only networks that the limits are for.
+    pub shaped_subnets: Option<Vec<String>>,
+    /// Networks that the limits are not for.
+    pub unshaped_subnets: Option<Vec<String>>,
 }
 
 /// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked.
