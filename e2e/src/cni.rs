@@ -6,5 +6,5 @@ pub mod invocation;
 pub mod runtime;
 
 pub use conflist::NetworkList;
-pub use invocation::{Attachment, Command};
+pub use invocation::{Attachment, Command, PortMapping};
 pub use runtime::Runtime;

@@ -23,30 +23,48 @@ pub struct EchoArgs {
     /// How many seconds to serve on after SIGTERM, as well-behaved servers do while clients learn of their end
     #[arg(long, default_value_t = 0)]
     pub delay_shutdown: u64,
+    /// Addresses for UDP, in place of all. On a node's network, an answer must come from the address that was asked
+    #[arg(long, value_delimiter = ',')]
+    pub udp_listen_addresses: Vec<IpAddr>,
 }
 
 /// Serves until SIGTERM.
 pub async fn run(args: EchoArgs) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::io("watch", "SIGTERM"))?;
-    let (http, datagrams) = listen(args.port).await?;
-    tokio::spawn(serve_datagrams(datagrams));
+    let (http, datagrams) = listen(&args).await?;
     tokio::spawn(serve_http(http));
+    for socket in datagrams {
+        tokio::spawn(serve_datagrams(socket));
+    }
     terminate.recv().await;
     tokio::time::sleep(Duration::from_secs(args.delay_shutdown)).await;
     Ok(())
 }
 
 /// Opens the port for TCP and UDP, for both families where the namespace has IPv6.
-async fn listen(port: u16) -> Result<(TcpListener, UdpSocket)> {
-    match listen_on((Ipv6Addr::UNSPECIFIED, port).into()).await {
-        Ok(sockets) => Ok(sockets),
-        Err(_) => listen_on((Ipv4Addr::UNSPECIFIED, port).into()).await,
+async fn listen(args: &EchoArgs) -> Result<(TcpListener, Vec<UdpSocket>)> {
+    let mut any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port));
+    let http = match TcpListener::bind(any).await {
+        Ok(http) => http,
+        Err(_) => {
+            any.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            TcpListener::bind(any).await.map_err(cannot_listen(any))?
+        }
+    };
+    let mut addresses: Vec<SocketAddr> =
+        args.udp_listen_addresses.iter().map(|&ip| SocketAddr::new(ip, args.port)).collect();
+    if addresses.is_empty() {
+        addresses.push(any);
     }
+    let mut datagrams = Vec::new();
+    for address in addresses {
+        datagrams.push(UdpSocket::bind(address).await.map_err(cannot_listen(address))?);
+    }
+    Ok((http, datagrams))
 }
 
-async fn listen_on(address: SocketAddr) -> Result<(TcpListener, UdpSocket)> {
-    let error = |source| Error::Socket { operation: "listen on", address: address.to_string(), source };
-    Ok((TcpListener::bind(address).await.map_err(error)?, UdpSocket::bind(address).await.map_err(error)?))
+fn cannot_listen(address: SocketAddr) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Socket { operation: "listen on", address: address.to_string(), source }
 }
 
 /// Answers HTTP on a listener until the runtime ends.

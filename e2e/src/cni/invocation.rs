@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::conflist::NetworkList;
 
@@ -25,6 +25,24 @@ pub struct Attachment {
     pub pod_name: String,
     /// The pod's UID.
     pub pod_uid: String,
+    /// The ports of the node that lead to the pod, as the capability `portMappings` has them.
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A port of the node that leads to a pod (CNI conventions, `portMappings`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's port.
+    pub container_port: u16,
+    /// tcp, udp or sctp.
+    pub protocol: String,
+    /// The node's address; empty for all of them.
+    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
+    pub host_ip: String,
 }
 
 /// What a plugin is asked for.
@@ -76,8 +94,17 @@ pub fn container_id(pod_uid: &str, attempt: u32) -> String {
 
 /// A plugin's standard input: its configuration with the list's name and version, and the result of the plugin
 /// before it, or on DEL that of the whole list (SPEC section 3, "Deriving execution configuration").
-pub fn input(list: &NetworkList, plugin: &Map<String, Value>, previous: Option<&Value>) -> Value {
+pub fn input(
+    list: &NetworkList,
+    plugin: &Map<String, Value>,
+    attachment: &Attachment,
+    previous: Option<&Value>,
+) -> Value {
     let mut config = plugin.clone();
+    let takes_ports = config.get("capabilities").is_some_and(|all| all["portMappings"] == true);
+    if takes_ports && !attachment.port_mappings.is_empty() {
+        config.insert("runtimeConfig".to_owned(), json!({"portMappings": attachment.port_mappings}));
+    }
     config.insert("name".to_owned(), list.name.clone().into());
     config.insert("cniVersion".to_owned(), list.cni_version.clone().into());
     if let Some(previous) = previous {
@@ -113,8 +140,6 @@ pub fn error_text(stdout: &[u8], stderr: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::cni::conflist;
 
@@ -126,6 +151,7 @@ mod tests {
             pod_namespace: "shop".to_owned(),
             pod_name: "backend-1".to_owned(),
             pod_uid: "0a1b2c3d-0000-1111-2222-333344445555".to_owned(),
+            port_mappings: Vec::new(),
         }
     }
 
@@ -161,10 +187,35 @@ mod tests {
             r#"{"cniVersion":"1.1.0","name":"weft","plugins":[{"type":"weft-cni","name":"x","mtu":1400}]}"#,
         )
         .unwrap();
-        let first = input(&list, &list.plugins[0], None);
+        let first = input(&list, &list.plugins[0], &attachment(), None);
         assert_eq!(first, json!({"type": "weft-cni", "mtu": 1400, "name": "weft", "cniVersion": "1.1.0"}));
-        let second = input(&list, &list.plugins[0], Some(&json!({"ips": []})));
+        let second = input(&list, &list.plugins[0], &attachment(), Some(&json!({"ips": []})));
         assert_eq!(second["prevResult"], json!({"ips": []}));
+    }
+
+    #[test]
+    fn port_mappings_go_to_the_plugin_that_asks_for_them() {
+        let mapping = |host_ip: &str| PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: "tcp".to_owned(),
+            host_ip: host_ip.to_owned(),
+        };
+        let attachment =
+            Attachment { port_mappings: vec![mapping(""), mapping("172.30.0.11")], ..attachment() };
+        let list = |capabilities: Value| {
+            let plugin = json!({"type": "p", "capabilities": capabilities});
+            conflist::parse(&json!({"cniVersion": "1.1.0", "name": "n", "plugins": [plugin]}).to_string())
+                .unwrap()
+        };
+        let asks = list(json!({"portMappings": true}));
+        let expected = json!({"portMappings": [
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "172.30.0.11"},
+        ]});
+        assert_eq!(input(&asks, &asks.plugins[0], &attachment, None)["runtimeConfig"], expected);
+        let silent = list(json!({"portMappings": false}));
+        assert!(input(&silent, &silent.plugins[0], &attachment, None).get("runtimeConfig").is_none());
     }
 
     #[test]

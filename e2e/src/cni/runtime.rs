@@ -92,7 +92,7 @@ impl Runtime {
         previous: Option<&Value>,
     ) -> Result<Vec<u8>> {
         let name = conflist::plugin_type(plugin).unwrap_or_default();
-        let input = invocation::input(list, plugin, previous).to_string();
+        let input = invocation::input(list, plugin, attachment, previous).to_string();
         let environment = attachment.environment(command, &self.dir.cni_bin());
         let program = self.dir.cni_bin().join(name);
         let place = self.place.clone().dying_with_me();

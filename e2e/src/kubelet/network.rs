@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
+
 use super::Kubelet;
 use super::pod::PodId;
-use crate::cni::{Attachment, invocation};
+use crate::cni::{Attachment, PortMapping, invocation};
 use crate::error::{Error, Result};
 use crate::{netns, process, underlay};
 
@@ -27,7 +29,7 @@ impl Kubelet {
     }
 
     /// Makes a namespace and connects it. What an error leaves is undone.
-    pub(super) async fn connect(&self, pod: &PodId, attempt: u32) -> Result<PodNetwork> {
+    pub(super) async fn connect(&self, pod: &PodId, spec: &PodSpec, attempt: u32) -> Result<PodNetwork> {
         let namespace = self.config.lab.pod(&pod.uid);
         let attachment = Attachment {
             container_id: invocation::container_id(&pod.uid, attempt),
@@ -36,6 +38,7 @@ impl Kubelet {
             pod_namespace: pod.namespace.clone(),
             pod_name: pod.name.clone(),
             pod_uid: pod.uid.clone(),
+            port_mappings: port_mappings(spec),
         };
         let name = namespace.clone();
         blocking(move || {
@@ -82,6 +85,20 @@ impl Kubelet {
         let name = namespace.to_owned();
         blocking(move || netns::delete(&name)).await
     }
+}
+
+/// The node's ports that the pod's containers ask for.
+fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
+    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let mapping = |port: &ContainerPort| {
+        Some(PortMapping {
+            host_port: u16::try_from(port.host_port?).ok().filter(|&number| number > 0)?,
+            container_port: u16::try_from(port.container_port).ok()?,
+            protocol: port.protocol.as_deref().unwrap_or("TCP").to_lowercase(),
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        })
+    };
+    ports.filter_map(mapping).collect()
 }
 
 /// Runs what waits for the kernel where it holds up nobody.

@@ -87,7 +87,7 @@ impl Worker {
             if is_ending(&seen.borrow()) {
                 return None;
             }
-            match self.kubelet.connect(&self.id, attempt).await {
+            match self.kubelet.connect(&self.id, &self.spec, attempt).await {
                 Ok(network) => return Some(network),
                 Err(error) => {
                     tracing::warn!(pod = %self.id.name, %error, "cannot connect the pod; trying again");

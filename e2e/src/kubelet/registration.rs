@@ -80,10 +80,18 @@ fn node_object(name: &str) -> Value {
                 "kubernetes.io/hostname": name,
                 "kubernetes.io/os": "linux",
                 "kubernetes.io/arch": architecture(),
+                "topology.kubernetes.io/region": "lab",
+                "topology.kubernetes.io/zone": zone(name),
             }
         },
         "spec": {}
     })
+}
+
+/// Nodes stand in two zones by turns: node1 in zone-a, node2 in zone-b.
+fn zone(node: &str) -> &'static str {
+    let number: u8 = node.trim_start_matches(char::is_alphabetic).parse().unwrap_or_default();
+    if number % 2 == 1 { "zone-a" } else { "zone-b" }
 }
 
 /// The architecture as Kubernetes names it, which is as Go does.

@@ -54,6 +54,12 @@ fn assign_addresses(pools: &[AddressPool], old: &Value, spec: &mut Value) -> std
             copy(old, spec, field);
         }
     }
+    if spec["ipFamilyPolicy"] == "SingleStack" && !old.is_null() {
+        // A Service that is made single stack gives back its second address.
+        for field in ["clusterIPs", "ipFamilies"] {
+            spec[field].as_array_mut().into_iter().for_each(|list| list.truncate(1));
+        }
+    }
     let requested = requested_addresses(spec);
     let families = families(pools, spec, &requested)?;
     let policy = if families.len() > 1 { "PreferDualStack" } else { "SingleStack" };
@@ -298,8 +304,16 @@ mod tests {
         let both = give(&mut all, None, json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap();
         assert_eq!(both["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
         assert_eq!(both["spec"]["clusterIPs"], json!(["10.96.1.1", "fd00::101"]));
+        let mut less = both["spec"].clone();
+        less["ipFamilyPolicy"] = json!("SingleStack");
+        let less = give(&mut all, Some(&both), less).unwrap();
+        assert_eq!(less["spec"]["clusterIPs"], json!(["10.96.1.1"]));
+        let mut more = less["spec"].clone();
+        more["ipFamilyPolicy"] = json!("RequireDualStack");
+        let more = give(&mut all, Some(&less), more).unwrap();
+        assert_eq!(more["spec"]["clusterIPs"], json!(["10.96.1.1", "fd00::102"]));
         let six = give(&mut all, None, json!({"ipFamilies": ["IPv6"]})).unwrap();
-        assert_eq!(six["spec"]["clusterIPs"], json!(["fd00::102"]));
+        assert_eq!(six["spec"]["clusterIPs"], json!(["fd00::103"]));
         let mut single = allocations(&["10.96.0.0/16"]);
         assert_eq!(field(give(&mut single, None, json!({"ipFamilies": ["IPv6"]}))), "spec.ipFamilies[0]");
         let required = json!({"ipFamilyPolicy": "RequireDualStack"});

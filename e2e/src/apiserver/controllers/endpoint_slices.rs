@@ -1,7 +1,10 @@
 //! EndpointSlices: the addresses behind every Service that selects pods (discovery/v1).
 
+mod topology;
+
 use serde_json::{Value, json};
 
+use self::topology::Zones;
 use super::{Action, Controller, is_ready};
 use crate::apiserver::history::Event;
 use crate::apiserver::object::{
@@ -24,6 +27,10 @@ impl Controller for EndpointSlices {
         match event.plural {
             "services" => vec![Key::of("services", event.object())],
             "pods" => selecting(store, event),
+            "nodes" if topology::moved(event) => {
+                let services = store.list("services", "", None).filter(|service| selects(service));
+                services.map(|service| Key::of("services", service)).collect()
+            }
             "endpointslices" => {
                 let slice = event.object();
                 let service =
@@ -39,7 +46,7 @@ impl Controller for EndpointSlices {
         else {
             return Vec::new();
         };
-        let groups = groups(service, &pods_of(store, service));
+        let groups = groups(service, &pods_of(store, service), &topology::zones(store));
         let slices = store.dependents(object::uid(service));
         let slices =
             slices.iter().filter(|key| key.plural == "endpointslices").filter_map(|key| store.get(key));
@@ -86,12 +93,14 @@ struct Group {
 }
 
 /// Groups the pods of a Service. Every family of the Service has a group, if only an empty one.
-fn groups(service: &Value, pods: &[&Value]) -> Vec<Group> {
+fn groups(service: &Value, pods: &[&Value], zones: &Zones) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for family in items(&service["spec"]["ipFamilies"]).iter().map(text) {
         for pod in pods {
             let Some(address) = address(pod, family) else { continue };
-            let (ports, endpoint) = (ports(service, pod), endpoint(service, pod, address));
+            let ports = ports(service, pod);
+            let mut endpoint = endpoint(service, pod, address);
+            topology::place(service, zones, &mut endpoint);
             match groups.iter_mut().find(|group| group.address_type == family && group.ports == ports) {
                 Some(group) => group.endpoints.push(endpoint),
                 None => {

@@ -2,15 +2,20 @@
 
 use serde_json::Value;
 
-use crate::apiserver::object::{set_default, text};
+use crate::apiserver::object::{fields, set_default, text};
 
-/// The defaults of one Service.
+/// The fields that only a Service of type LoadBalancer has.
+const BALANCER_FIELDS: [&str; 2] = ["allocateLoadBalancerNodePorts", "loadBalancerClass"];
+
+/// The defaults of one Service. What does not go with its type goes.
 pub(super) fn service(object: &mut Value) {
     let spec = &mut object["spec"];
     set_default(spec, "type", "ClusterIP");
     set_default(spec, "sessionAffinity", "None");
     if spec["sessionAffinity"] == "ClientIP" {
         set_default(&mut spec["sessionAffinityConfig"]["clientIP"], "timeoutSeconds", 10800);
+    } else {
+        fields(spec).remove("sessionAffinityConfig");
     }
     let kind = text(&spec["type"]).to_owned();
     if kind != "ExternalName" {
@@ -18,9 +23,14 @@ pub(super) fn service(object: &mut Value) {
     }
     if kind == "NodePort" || kind == "LoadBalancer" {
         set_default(spec, "externalTrafficPolicy", "Cluster");
+    } else if spec["externalIPs"].as_array().is_none_or(Vec::is_empty) {
+        fields(spec).remove("externalTrafficPolicy");
     }
     if kind == "LoadBalancer" {
         set_default(spec, "allocateLoadBalancerNodePorts", true);
+    } else {
+        // Left over from another type, as a patch of the type alone leaves them.
+        BALANCER_FIELDS.iter().for_each(|field| drop(fields(spec).remove(*field)));
     }
     if let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) {
         ports.iter_mut().for_each(port);
@@ -53,6 +63,18 @@ mod tests {
         assert_eq!(spec["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));
         assert_eq!(spec["ports"][1], json!({"port": 53, "protocol": "UDP", "targetPort": "dns"}));
         assert!(spec.get("externalTrafficPolicy").is_none());
+    }
+
+    #[test]
+    fn what_another_type_left_over_goes() {
+        let mut object = json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}});
+        service(&mut object);
+        object["spec"]["type"] = json!("ClusterIP");
+        object["spec"]["sessionAffinity"] = json!("None");
+        service(&mut object);
+        for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts", "sessionAffinityConfig"] {
+            assert!(object["spec"].get(field).is_none(), "{field}");
+        }
     }
 
     #[test]

@@ -10,8 +10,6 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
      and must start and end with an alphanumeric character";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
      start and end with an alphanumeric character";
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
-     alphabetic character, and end with an alphanumeric character";
 const PATH_SEGMENT: &str = "may not be '.' or '..' nor contain '/' or '%'";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
      and must start and end with an alphanumeric character";
@@ -23,8 +21,8 @@ pub(super) fn metadata(resource: &Resource, object: &Value) -> Vec<Cause> {
         return vec![Cause::required("metadata.name", "name or generateName is required")];
     }
     let (is_valid, rule) = match resource.plural {
-        "services" => (is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit()), LABEL_1035),
-        "namespaces" => (is_label(name), LABEL),
+        // A Service's name may start with a digit since Kubernetes 1.34 (RelaxedServiceNameValidation).
+        "services" | "namespaces" => (is_label(name), LABEL),
         _ if resource.group == "rbac.authorization.k8s.io" => (is_path_segment(name), PATH_SEGMENT),
         _ => (is_subdomain(name), SUBDOMAIN),
     };
@@ -96,7 +94,7 @@ mod tests {
         assert!(
             !wrong("pods", "web.1-a") && wrong("pods", "Web") && wrong("pods", "a..b") && wrong("pods", "")
         );
-        assert!(!wrong("services", "web-1") && wrong("services", "1-web") && wrong("services", "a.b"));
+        assert!(!wrong("services", "web-1") && !wrong("services", "1-web") && wrong("services", "a.b"));
         assert!(wrong("services", &"a".repeat(64)) && !wrong("pods", &"a".repeat(64)));
         assert!(!wrong("clusterroles", "system:node") && wrong("clusterroles", "a/b"));
     }

@@ -7,6 +7,7 @@ use crate::apiserver::error::Cause;
 use crate::apiserver::object::{items, text};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameNode", "PreferSameZone"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 /// Checks the spec of a Service.
@@ -27,6 +28,11 @@ pub(super) fn spec(spec: &Value) -> Vec<Cause> {
     if !["None", "ClientIP"].contains(&text(&spec["sessionAffinity"])) {
         let affinity = &spec["sessionAffinity"];
         causes.push(Cause::unsupported("spec.sessionAffinity", affinity, &["ClientIP", "None"]));
+    }
+    let distribution = text(&spec["trafficDistribution"]);
+    if !distribution.is_empty() && !DISTRIBUTIONS.contains(&distribution) {
+        let given = &spec["trafficDistribution"];
+        causes.push(Cause::unsupported("spec.trafficDistribution", given, &DISTRIBUTIONS));
     }
     let ports = items(&spec["ports"]);
     if ports.is_empty() && !headless && kind != "ExternalName" {
@@ -110,8 +116,8 @@ mod tests {
 
     #[test]
     fn only_headless_and_external_services_have_no_ports() {
-        let base = json!({"type": "ClusterIP", "sessionAffinity": "None"});
-        assert_eq!(fields(&base), ["spec.ports"]);
+        let base = json!({"type": "ClusterIP", "sessionAffinity": "None", "trafficDistribution": "Far"});
+        assert_eq!(fields(&base), ["spec.trafficDistribution", "spec.ports"]);
         let headless = json!({"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": "None"});
         assert!(fields(&headless).is_empty());
         let external =

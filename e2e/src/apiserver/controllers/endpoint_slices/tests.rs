@@ -55,7 +55,7 @@ fn applied(mut slices: Vec<Value>, actions: Vec<Action>) -> Vec<Value> {
 fn run(service: &Value, pods: &[Value], slices: &[Value]) -> Vec<Action> {
     let pods: Vec<&Value> = pods.iter().collect();
     let slices: Vec<&Value> = slices.iter().collect();
-    reconcile(service, groups(service, &pods), &slices)
+    reconcile(service, groups(service, &pods, &Zones::new()), &slices)
 }
 
 #[test]
