@@ -7,8 +7,8 @@ use std::time::Duration;
 use weft_lab::netns;
 use weft_lab::process::ProcessId;
 
+use crate::application::cluster_ip;
 use crate::lab::{Lab, Outcome, equal, holds, poll};
-use crate::services::cluster_ip;
 
 pub(crate) fn agent_is_killed(lab: &Lab) -> Outcome {
     survive(lab, "weft-agent")

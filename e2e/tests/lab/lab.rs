@@ -1,11 +1,14 @@
 //! A lab under test: starting it, and doing in it what a user would do.
 
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::api::Api;
 use tempfile::TempDir;
+use weft_lab::addressing::IpFamily;
 use weft_lab::demo::Vantage;
 use weft_lab::names::LabName;
 use weft_lab::state::LabDir;
@@ -111,9 +114,53 @@ impl Lab {
 
     /// A client for the lab's API server. Needs a runtime.
     pub(crate) fn client(&self) -> Result<kube::Client, String> {
+        weft_lab::kubeconfig::client(self.api_port()?).map_err(|error| error.to_string())
+    }
+
+    /// The lab's API server, without a runtime.
+    pub(crate) fn api(&self) -> Result<Api, String> {
+        Ok(Api::new(self.api_port()?))
+    }
+
+    fn api_port(&self) -> Result<u16, String> {
         let record = self.dir.record().map_err(|error| error.to_string())?;
-        let port = record.and_then(|record| record.api_port).ok_or("the API server has no port")?;
-        weft_lab::kubeconfig::client(port).map_err(|error| error.to_string())
+        record.and_then(|record| record.api_port).ok_or("the API server has no port".to_owned())
+    }
+
+    /// Waits until the namespaces of all scenarios are gone with what was in them.
+    pub(crate) fn wait_for_scenarios(&self) -> Outcome {
+        let Ok(api) = self.api() else { return Ok(()) };
+        poll("the scenarios' namespaces gone", || {
+            let left = api.get("/api/v1/namespaces?labelSelector=scenario");
+            let left = left.map(|list| list["items"].as_array().map_or(0, Vec::len));
+            // The last scenario of all takes the lab down.
+            match left {
+                Ok(0) | Err(_) => Ok(()),
+                Ok(count) => Err(format!("{count} are left")),
+            }
+        })
+    }
+
+    /// The namespace that is outside of the cluster.
+    pub(crate) fn outside(&self) -> String {
+        self.name.underlay()
+    }
+
+    /// Runs a program outside of the cluster, which must succeed.
+    pub(crate) fn run_outside(&self, line: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.outside()]).args(line);
+        succeed(command)
+    }
+
+    /// The addresses of a node at a port, IPv4 first.
+    pub(crate) fn node_at(&self, number: u8, port: u16) -> Vec<SocketAddr> {
+        IpFamily::Dual.node(number).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
+    /// The addresses under which those outside are seen, IPv4 first.
+    pub(crate) fn outside_ips(&self) -> Vec<IpAddr> {
+        IpFamily::Dual.gateways()
     }
 
     /// Waits until all pods of a namespace are ready, and at least that many.

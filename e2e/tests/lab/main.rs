@@ -1,10 +1,20 @@
-//! One lab, made from the programs in `WEFT_BIN_DIR`, and what a user relies on in it. Scenarios run in the order
-//! of their names' numbers, on the same lab; the last one takes it down and looks for anything left behind.
-//! Needs root, and `nft`, `dig`, `getent` and `kubectl` on the host.
+//! One lab, made from the programs in `WEFT_BIN_DIR`, and what a user relies on in it. Scenarios are named after what
+//! they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root, and `nft`, `dig`,
+//! `getent` and `kubectl` on the host.
 
+mod api;
+mod application;
+mod case;
 mod cluster;
+mod conntrack;
 mod daemons;
+mod dns;
+mod dual_stack;
+mod granular_checks;
+mod host_ports;
 mod lab;
+mod load_balancers;
+mod probe;
 mod removal;
 mod services;
 
@@ -18,13 +28,169 @@ use crate::lab::{Lab, Outcome};
 /// A scenario: what it shows, and how.
 type Scenario = (&'static str, fn(&Lab) -> Outcome);
 
-/// All scenarios, in their order. Later ones may rely on the application of the first.
-const SCENARIOS: [Scenario; 16] = [
-    ("01 every check of the demo passes", services::every_check_of_the_demo_passes),
-    ("02 glibc resolves a Service by short name and in full", services::glibc_resolves_services),
-    ("03 dig inside a pod answers over UDP and TCP", services::dig_inside_a_pod),
-    ("04 datagrams reach a Service", services::datagrams_reach_a_service),
-    ("05 nft lists all rules, none of them for one Service", services::no_rule_for_one_service),
+/// The application of the demo, which later scenarios rely on. One after the other.
+const FIRST: &[Scenario] = &[
+    ("01 every check of the demo passes", application::every_check_of_the_demo_passes),
+    ("02 glibc resolves a Service by short name and in full", application::glibc_resolves_services),
+    ("03 dig inside a pod answers over UDP and TCP", application::dig_inside_a_pod),
+    ("04 datagrams reach a Service", application::datagrams_reach_a_service),
+    ("05 nft lists all rules, none of them for one Service", application::no_rule_for_one_service),
+];
+
+/// Each in a namespace of the cluster of its own, several at a time.
+const TOGETHER: &[Scenario] = &[
+    ("Services should serve a basic endpoint from pods", services::basic_endpoint),
+    ("Services should serve multiport endpoints from pods", services::multiport_endpoints),
+    ("Services should be able to create a functioning NodePort service", services::functioning_node_port),
+    (
+        "Services should be able to change the type between ExternalName, ClusterIP and NodePort",
+        services::change_of_type,
+    ),
+    (
+        "Services should be able to update service type to NodePort listening on same port number but different protocols",
+        services::same_port_other_protocols,
+    ),
+    ("Services should serve endpoints after ports are added or deleted", services::ports_added_and_deleted),
+    (
+        "Services should preserve source pod IP for traffic thru service cluster IP",
+        services::source_address_is_kept,
+    ),
+    ("Services should allow pods to hairpin back to themselves through services", services::hairpin),
+    (
+        "Services should be able to up and down services, and work after the service has been recreated",
+        services::up_and_down,
+    ),
+    (
+        "Services should be possible to connect to a service via ExternalIP when the external IP is not assigned to a node",
+        services::external_ip,
+    ),
+    (
+        "Services should release NodePorts on delete, prevent collisions and check that they are in range",
+        services::node_ports_are_released,
+    ),
+    (
+        "Services should be able to connect to terminating and unready endpoints if PublishNotReadyAddresses is true, and not if it is false",
+        services::publish_not_ready_addresses,
+    ),
+    (
+        "Services should implement service.kubernetes.io/service-proxy-name and headless",
+        services::proxy_name_and_headless,
+    ),
+    ("Services should be rejected when no endpoints exist", services::rejected_without_endpoints),
+    ("Services should be rejected for ended pods (no endpoints exist)", services::rejected_for_ended_pods),
+    (
+        "Services should support named targetPorts that resolve to different ports on different endpoints",
+        services::named_target_ports,
+    ),
+    ("Services should program a basic SCTP service with pod and endpoints", services::sctp_is_programmed),
+    (
+        "Services should respect internalTrafficPolicy=Local, pod and node, to pod and to hostNetwork pod",
+        services::internal_policy_local,
+    ),
+    (
+        "Services should support externalTrafficPolicy=Local for type=NodePort",
+        services::external_policy_local,
+    ),
+    (
+        "Services should fallback to terminating endpoints when there are no ready endpoints, under every policy",
+        services::terminating_endpoints,
+    ),
+    ("Services should complete a service status lifecycle", services::status_lifecycle),
+    ("Granular Checks: pods and nodes, http and udp", granular_checks::pods_and_nodes),
+    (
+        "Granular Checks: Services: pod-, node- and endpoint-Service, several services on one selector",
+        granular_checks::from_everywhere_to_a_service,
+    ),
+    ("Granular Checks: Services: should update endpoints and nodePort", granular_checks::updates),
+    ("Granular Checks: Services: should be able to handle large requests", granular_checks::large_requests),
+    (
+        "Granular Checks: Services: should function for hostNetwork endpoints",
+        granular_checks::host_network_endpoints,
+    ),
+    (
+        "IPv6DualStack should have ipv4 and ipv6 internal node ip and pod ips",
+        dual_stack::nodes_and_pods_have_both_families,
+    ),
+    (
+        "IPv6DualStack should create services with cluster ips of one and of both families",
+        dual_stack::single_and_dual_stack_services,
+    ),
+    (
+        "NoSNAT should be able to send traffic between Pods without SNAT",
+        dual_stack::between_pods_without_snat,
+    ),
+    (
+        "EndpointSlice should support a Service with several ports and endpoint IPs in several EndpointSlices",
+        dual_stack::endpoints_over_several_slices,
+    ),
+    ("EndpointSlice should follow a Service with a selector", dual_stack::slices_follow_the_service),
+    (
+        "EndpointSlice should have Endpoints and EndpointSlices pointing to API Server",
+        dual_stack::api_server_s_endpoints,
+    ),
+    (
+        "LoadBalancers should be able to change the type and ports of a TCP and UDP service",
+        load_balancers::type_and_ports_change,
+    ),
+    (
+        "LoadBalancers should be able to create a service without allocating NodePorts",
+        load_balancers::without_node_port,
+    ),
+    (
+        "LoadBalancers ExternalTrafficPolicy Local should only target nodes with endpoints, and keep the source",
+        load_balancers::only_nodes_with_endpoints,
+    ),
+    (
+        "LoadBalancers should leave addresses of ipMode Proxy to the balancer",
+        load_balancers::proxied_addresses_are_left_alone,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service",
+        conntrack::pod_cycles_behind_a_cluster_ip,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service and client is hostNetwork",
+        conntrack::pod_cycles_for_a_client_on_the_host_network,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when server pod cycles for a NodePort service",
+        conntrack::pod_cycles_behind_a_node_port,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when server pod cycles for a service with internalTrafficPolicy=Local",
+        conntrack::pod_cycles_under_internal_policy_local,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when initial unready endpoints get ready",
+        conntrack::unready_endpoints_get_ready,
+    ),
+    (
+        "Conntrack should be able to preserve UDP traffic when the target port changes",
+        conntrack::target_port_changes,
+    ),
+    (
+        "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
+        host_ports::other_addresses_and_protocols,
+    ),
+    ("DNS should provide DNS for the cluster", dns::for_the_cluster),
+    ("DNS should provide DNS for services", dns::for_services),
+    (
+        "DNS should resolve partial qualified names, of services that start with a digit too",
+        dns::partially_qualified_names,
+    ),
+    (
+        "DNS should provide DNS for pods for Hostname and Subdomain, and /etc/hosts entries",
+        dns::hostname_and_subdomain,
+    ),
+    ("DNS should provide DNS for ExternalName services", dns::external_name),
+    (
+        "DNS should support configurable pod DNS, more than six search paths, underscores and a single dot",
+        dns::pod_s_own_resolver,
+    ),
+];
+
+/// Those that disturb the others, and the clean-up. One after the other.
+const LAST: &[Scenario] = &[
     ("06 kubectl gets, applies and deletes", cluster::kubectl_gets_applies_and_deletes),
     ("07 a container that ends is started again", cluster::an_ended_container_is_started_again),
     ("08 a pod that cannot run says why", cluster::a_pod_that_cannot_run_says_why),
@@ -38,16 +204,15 @@ const SCENARIOS: [Scenario; 16] = [
     ("16 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
 ];
 
+/// How many scenarios run at a time: they wait more than they work.
+const AT_A_TIME: usize = 8;
+
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They share one lab.
-    arguments.test_threads = Some(1);
+    let arguments = Arguments::from_args();
     if arguments.list {
-        return libtest_mimic::run(
-            &arguments,
-            SCENARIOS.map(|(name, _)| Trial::test(name, || Ok(()))).into(),
-        )
-        .exit_code();
+        let all = [FIRST, TOGETHER, LAST].concat();
+        let trials = all.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
+        return libtest_mimic::run(&arguments, trials).exit_code();
     }
     let lab = match Lab::up("e2e", 3) {
         Ok(lab) => Arc::new(lab),
@@ -56,10 +221,24 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let trial = |(name, scenario): Scenario| {
+    let mut failed = false;
+    for (scenarios, at_a_time) in [(FIRST, 1), (TOGETHER, AT_A_TIME), (LAST, 1)] {
+        failed |= run(&arguments, &lab, scenarios, at_a_time);
+        if let Err(error) = lab.wait_for_scenarios() {
+            eprintln!("lab tests: {error}");
+            failed = true;
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs scenarios, so many at a time, and tells whether any failed.
+fn run(arguments: &Arguments, lab: &Arc<Lab>, scenarios: &[Scenario], at_a_time: usize) -> bool {
+    let mut arguments = arguments.clone();
+    arguments.test_threads = Some(at_a_time);
+    let trial = |&(name, scenario): &Scenario| {
         let lab = lab.clone();
         Trial::test(name, move || scenario(&lab).map_err(Into::into))
     };
-    let conclusion = libtest_mimic::run(&arguments, SCENARIOS.map(trial).into());
-    conclusion.exit_code()
+    libtest_mimic::run(&arguments, scenarios.iter().map(trial).collect()).has_failed()
 }

@@ -1,0 +1,102 @@
+//! What the group "LoadBalancers" of Kubernetes' sig-network tests asks. The lab's underlay stands for the balancer's
+//! network: it routes the address to a node.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use crate::case::{Case, echo};
+use crate::lab::{Lab, Outcome, equal};
+use crate::probe::{BOTH, Via, dropped, seen_as, served};
+
+/// The balancer's addresses of both families for a scenario, at a port, routed to a node.
+fn routed(lab: &Lab, host: u8, node: u8, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let ips = [format!("198.51.100.{host}"), format!("2001:db8:51::{host}")];
+    let mut servers = Vec::new();
+    for (ip, via) in ips.iter().zip(lab.node_at(node, port)) {
+        let family = if via.is_ipv4() { "-4" } else { "-6" };
+        lab.run_outside(&["ip", family, "route", "replace", ip, "via", &via.ip().to_string()])?;
+        servers.push(SocketAddr::new(ip.parse().map_err(|error| format!("{error}"))?, port));
+    }
+    Ok(servers)
+}
+
+fn ingress(servers: &[SocketAddr]) -> serde_json::Value {
+    servers.iter().map(|server| json!({"ip": server.ip().to_string()})).collect()
+}
+
+pub(crate) fn type_and_ports_change(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-changes")?;
+    case.service("web", json!({}))?;
+    let [client, _] = case.run([echo("client").app("client").on("node3"), echo("one").on("node1")])?;
+    let service = case.change("web", json!({"type": "LoadBalancer"}))?;
+    let servers = routed(lab, 10, 2, 80)?;
+    case.balance("web", ingress(&servers))?;
+    for &server in &servers {
+        BOTH.into_iter().try_for_each(|via| served(&lab.outside(), via, server, &["one"]))?;
+        served(&client.netns, Via::Http, server, &["one"])?;
+    }
+    for server in lab.node_at(2, service.node_port(0)) {
+        served(&lab.outside(), Via::Http, server, &["one"])?;
+    }
+    let ports = json!([{"name": "http", "port": 81, "targetPort": 8080}]);
+    case.change("web", json!({"ports": ports}))?;
+    for &server in &servers {
+        served(&lab.outside(), Via::Http, SocketAddr::new(server.ip(), 81), &["one"])?;
+    }
+    case.balance("web", json!(null))?;
+    case.change("web", json!({"type": "ClusterIP"}))?
+        .at(81)
+        .into_iter()
+        .try_for_each(|server| served(&client.netns, Via::Http, server, &["one"]))
+}
+
+pub(crate) fn without_node_port(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-no-port")?;
+    let service =
+        case.service("web", json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false}))?;
+    equal("node port", service.node_port(0), 0)?;
+    case.run([echo("one").on("node1")])?;
+    let servers = routed(lab, 20, 2, 80)?;
+    case.balance("web", ingress(&servers))?;
+    servers.iter().try_for_each(|&server| served(&lab.outside(), Via::Http, server, &["one"]))
+}
+
+pub(crate) fn only_nodes_with_endpoints(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-local")?;
+    case.service("web", json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}))?;
+    case.run([echo("one").on("node1")])?;
+    let (near, far) = (routed(lab, 30, 1, 80)?, routed(lab, 31, 2, 80)?);
+    case.balance("web", ingress(&[near.clone(), far.clone()].concat()))?;
+    for (&server, outside) in near.iter().zip(lab.outside_ips()) {
+        served(&lab.outside(), Via::Http, server, &["one"])?;
+        seen_as(&lab.outside(), Via::Http, server, outside)?;
+    }
+    far.iter().try_for_each(|&server| dropped(&lab.outside(), Via::Http, server))
+}
+
+pub(crate) fn proxied_addresses_are_left_alone(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-proxy-mode")?;
+    case.service("web", json!({"type": "LoadBalancer"}))?;
+    let [client, _] = case.run([echo("client").app("client"), echo("one")])?;
+    let vip = routed(lab, 40, 1, 80)?;
+    let proxied = routed(lab, 41, 1, 80)?;
+    let mut entries = json!([]);
+    for (mode, servers) in [("VIP", &vip), ("Proxy", &proxied)] {
+        for server in servers {
+            let entry = json!({"ip": server.ip().to_string(), "ipMode": mode});
+            entries.as_array_mut().into_iter().for_each(|list| list.push(entry.clone()));
+        }
+    }
+    case.balance("web", entries)?;
+    for (&vip, &proxied) in vip.iter().zip(&proxied) {
+        served(&client.netns, Via::Http, vip, &["one"])?;
+        // It goes out to the balancer, which is not there.
+        if let crate::probe::Seen::Answer(name) =
+            crate::probe::ask(&client.netns, Via::Http, proxied, "hostname")
+        {
+            return Err(format!("{proxied} was answered by {name}"));
+        }
+    }
+    Ok(())
+}
