@@ -12,7 +12,7 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux
+               nsenter:util-linux /usr/sbin/unbound:unbound
 
 .PHONY: help demo test build bench-cni fuzz fmt deny clean
 

@@ -9,6 +9,7 @@
 //! plan that a cluster with these objects gets. What is done with a snapshot is not decided here.
 
 mod client;
+mod config_map;
 mod convert;
 mod error;
 mod field;
@@ -20,6 +21,7 @@ mod watch;
 mod wire;
 
 pub use client::client;
+pub use config_map::{ConfigMapWatch, Data};
 pub use error::Error;
 pub use view::View;
 pub use watch::Watch;

@@ -2,7 +2,6 @@
 //! elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +10,20 @@ use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_cluster::{View, Watch};
+use weft_cluster::{ConfigMapWatch, View, Watch};
 use weft_types::Kind;
 
 use crate::error::Error;
 use crate::feed::feed;
-use crate::forward::{Forwarder, foreign, resolv_conf};
-use crate::handler::{Handler, MOST_WAITING};
+use crate::forward::{Forwarder, Manner};
+use crate::handler::Handler;
 use crate::http::{self, Readiness};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::server::Listener;
+use crate::sources::{CONFIG_MAP, Sources};
 use crate::zone::{Zone, ZoneConfig};
 
-/// The node's list of name servers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long questions that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -39,24 +37,29 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let listeners =
         options.listen.iter().map(|&address| Listener::bind(address)).collect::<Result<Vec<_>, _>>()?;
     let own = own_addresses(&listeners);
-    let forwarder = forwarder(&options, &own)?;
+    let port = own.first().map_or(53, SocketAddr::port);
+    let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
+    let forwarder = Arc::new(Forwarder::new(manner(&options), metrics.clone()));
+    let (flags, file) = (options.upstreams.clone(), options.resolv_conf.clone());
+    let sources = Sources::read(flags, file, own.clone(), forwarder.clone())?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
 
     let zone = Arc::new(ArcSwap::from_pointee(Zone::unsynced(zone_config(&options, &own))));
-    let port = own.first().map_or(53, SocketAddr::port);
-    let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
     let readiness = Arc::new(Readiness::new(zone.clone()));
     serve_http(&options, &readiness, &metrics).await?;
 
-    let handler = Arc::new(Handler::new(zone.clone(), forwarder, MOST_WAITING, metrics.clone()));
+    let most_waiting = options.max_concurrent as usize;
+    let handler = Arc::new(Handler::new(zone.clone(), forwarder, most_waiting, metrics.clone()));
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for listener in listeners {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
         listener.serve(handler.clone(), &tasks, stop.clone())?;
     }
+    let config_map = ConfigMapWatch::start(client.clone(), CONFIG_MAP.0, CONFIG_MAP.1);
     let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
     tokio::select! {
         () = feed(watch, zone, metrics) => {}
+        () = sources.follow(config_map) => {}
         () = leave(signals, &readiness, options.lameduck) => {}
     }
     stop.cancel();
@@ -95,26 +98,12 @@ fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
     Arc::new(ZoneConfig { zone: options.zone.clone(), ttl: options.ttl, listen })
 }
 
-/// The upstreams of the flags, or else of resolv.conf without ourselves; none where there are none.
-fn forwarder(options: &Options, own: &[SocketAddr]) -> Result<Option<Forwarder>, Error> {
-    if !options.upstreams.is_empty() {
-        return Ok(Some(Forwarder::new(foreign(options.upstreams.clone(), own)?)));
+fn manner(options: &Options) -> Manner {
+    Manner {
+        policy: options.upstream_policy,
+        cache_size: options.cache_size,
+        keep_private: options.keep_private,
     }
-    let path = Path::new(RESOLV_CONF);
-    let text =
-        std::fs::read_to_string(path).map_err(|source| Error::ResolvConf { path: path.into(), source })?;
-    let (mine, others): (Vec<_>, Vec<_>) =
-        resolv_conf(&text).into_iter().partition(|&upstream| foreign(vec![upstream], own).is_err());
-    for upstream in mine {
-        tracing::warn!(%upstream, "left out of the upstreams: {RESOLV_CONF} names this server itself");
-    }
-    if others.is_empty() {
-        tracing::warn!(
-            "{RESOLV_CONF} names no upstream: only the cluster's names are answered; see --upstream"
-        );
-        return Ok(None);
-    }
-    Ok(Some(Forwarder::new(others)))
 }
 
 async fn serve_http(

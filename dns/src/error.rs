@@ -64,6 +64,12 @@ pub enum Error {
     /// An upstream's answer cannot be read.
     #[error("upstream {0} sent an answer that is no DNS message")]
     Malformed(SocketAddr),
+    /// The machine has no socket for a question to an upstream.
+    #[error("no socket to ask upstreams with: {0}; raise the limit of open files (ulimit -n)")]
+    NoSocket(#[source] io::Error),
+    /// There is nobody to ask.
+    #[error("no upstream is left to ask; see --upstream")]
+    NoUpstream,
     /// A question cannot be written as a message.
     #[error("cannot write the question for {0} as a message")]
     Question(String),

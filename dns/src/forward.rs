@@ -1,128 +1,271 @@
-//! Names that are not the cluster's: asked of upstreams, one after the other, and remembered for their time.
-//! Messages to and from clients are not made here.
+//! Names that are not the cluster's: asked of upstreams, and remembered for their time. Messages to and from clients
+//! are not made here.
+//!
+//! ```text
+//! question -> private names -> cache -> flights (equal questions once) -> routes -> pool -> race -> exchange
+//! ```
 
+mod ask;
 mod cache;
+mod circles;
 mod exchange;
+mod flights;
+mod pool;
+mod private;
+mod race;
+mod routes;
+mod settings;
+mod upstream;
 mod upstreams;
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, Metadata, Query, ResponseCode};
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use tokio::sync::Semaphore;
 
 use crate::error::Error;
-use crate::message::write_query;
+use crate::metrics::Metrics;
 use crate::name::QueryName;
-use cache::{Cache, Key};
-use exchange::{Response, exchange};
+use ask::Ask;
+use cache::{Cache, Found};
+use circles::Circles;
+use exchange::Response;
+use flights::{Flights, Passenger};
+use race::{Race, is_failure};
+use routes::Routes;
 
 pub use cache::is_negative;
+pub use pool::Policy;
+pub use private::KeepPrivate;
+pub use settings::{Overrides, Settings};
 pub use upstreams::{foreign, parse_upstream, resolv_conf};
 
-/// How many answers are remembered, as CoreDNS has it.
-const CACHE: usize = 9984;
-/// At least this many tries are made, be there one upstream or more: a datagram may be lost.
-const TRIES: usize = 2;
-/// At most this many upstreams are tried for one question: the client does not wait longer.
-const MOST_TRIES: usize = 4;
+/// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
+const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+/// How many answers are asked for ahead of their end at the same time.
+const MOST_REFRESHES: usize = 64;
 
-/// The upstreams, in the order in which they are tried, and what they said.
+/// How forwarding is done, whoever is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Which upstream is asked first.
+    pub policy: Policy,
+    /// How many answers are remembered.
+    pub cache_size: usize,
+    /// Which private names no upstream is told.
+    pub keep_private: KeepPrivate,
+}
+
+impl Default for Manner {
+    /// As CoreDNS does.
+    fn default() -> Manner {
+        Manner { policy: Policy::Random, cache_size: 9984, keep_private: KeepPrivate::Names }
+    }
+}
+
+/// Upstreams, and what they said. Shared by all who ask.
 pub struct Forwarder {
-    upstreams: Vec<SocketAddr>,
-    /// The upstream that answered last: the first to be asked next.
-    preferred: AtomicUsize,
+    manner: Manner,
+    routes: ArcSwap<Routes>,
     cache: Mutex<Cache>,
+    flights: Flights,
+    circles: Arc<Circles>,
+    refreshes: Semaphore,
+    metrics: Arc<Metrics>,
 }
 
 /// What became of a question.
+#[derive(Debug)]
 pub struct Forwarded {
-    /// The upstream's answer.
+    /// The answer.
     pub message: Message,
     /// Where it was had.
     pub origin: Origin,
 }
 
-/// Where an upstream's answer was had.
+/// Where an answer was had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From the upstream just now.
+    /// From an upstream just now.
     Upstream,
-    /// It was remembered, and still holds.
+    /// It was remembered, and still holds; or that nobody has an answer was.
     Cache,
     /// It was remembered past its time, and no upstream has a better one (RFC 8767).
     Stale,
+    /// It is a private name, which no upstream is told.
+    Private,
 }
 
 impl Forwarder {
-    /// A forwarder to these upstreams, of which there is at least one.
-    pub fn new(upstreams: Vec<SocketAddr>) -> Forwarder {
-        Forwarder { upstreams, preferred: AtomicUsize::new(0), cache: Mutex::new(Cache::new(CACHE)) }
+    /// A forwarder that leads nowhere yet.
+    pub fn new(manner: Manner, metrics: Arc<Metrics>) -> Forwarder {
+        Forwarder {
+            manner,
+            routes: ArcSwap::from_pointee(Routes::new(Settings::default(), None)),
+            cache: Mutex::new(Cache::new(manner.cache_size)),
+            flights: Flights::default(),
+            circles: Arc::default(),
+            refreshes: Semaphore::new(MOST_REFRESHES),
+            metrics,
+        }
     }
 
-    /// How many answers are remembered.
-    pub fn cached(&self) -> usize {
-        self.cache().len()
+    /// Asks by these settings from now on, and looks whether they lead in circles. Equal settings change nothing; by
+    /// others nothing of what was remembered counts. True where they differ. Must be called within a runtime.
+    pub fn lead(&self, settings: Settings) -> bool {
+        let before = self.routes.load_full();
+        if *before.settings() == settings {
+            return false;
+        }
+        let routes = Routes::new(settings, Some(&before));
+        let known = |address| before.upstreams().any(|upstream| upstream.address() == address);
+        for upstream in routes.upstreams().filter(|upstream| !known(upstream.address())) {
+            tokio::spawn(self.circles.clone().look(upstream.clone()));
+        }
+        self.routes.store(Arc::new(routes));
+        self.cache().clear();
+        true
     }
 
-    /// Asks for `query`, on behalf of a client whose request had the header `asked`. Names are asked as they
-    /// are: no search list is tried.
+    /// Whether there is any upstream.
+    pub fn leads_anywhere(&self) -> bool {
+        self.routes.load().lead_anywhere()
+    }
+
+    /// The answer to `query` where none needs to be waited for. `asked` is the header of the client's request.
+    pub fn at_once(self: &Arc<Self>, query: &Query, asked: &Metadata, dnssec_ok: bool) -> Option<Forwarded> {
+        let ask = Ask::new(query, asked, dnssec_ok).ok()?;
+        if self.circles.saw(&ask) {
+            return Some(Forwarded {
+                message: failure(query, ResponseCode::Refused),
+                origin: Origin::Private,
+            });
+        }
+        let (message, origin) = match self.private(query) {
+            Some(message) => (message, Origin::Private),
+            None => self.remembered(query, &ask)?,
+        };
+        Some(self.told(message, origin, asked, dnssec_ok))
+    }
+
+    fn private(&self, query: &Query) -> Option<Message> {
+        let name = QueryName::from_name(&query.name).ok()?;
+        if self.routes.load().stub_domain(&name).is_some() {
+            return None;
+        }
+        private::answer(&name, query, self.manner.keep_private)
+    }
+
+    fn remembered(self: &Arc<Self>, query: &Query, ask: &Ask) -> Option<(Message, Origin)> {
+        let kept = Ask { recursion: true, ..ask.clone() };
+        // Not in the match: what it does must not wait for the lock.
+        let found = self.cache().find(&kept, Instant::now());
+        match found {
+            Found::Fresh(message) => Some((message, Origin::Cache)),
+            Found::Ending(message) => {
+                self.refresh(kept);
+                Some((message, Origin::Cache))
+            }
+            Found::Stale(message) => Some((message, Origin::Stale)),
+            Found::Failed(code) => Some((failure(query, code), Origin::Cache)),
+            Found::Expired(_) | Found::Nothing => None,
+        }
+    }
+
+    /// Asks upstreams for `query`, on behalf of a client whose request had the header `asked`. Names are asked as
+    /// they are: no search list is tried. To be called after [`Forwarder::at_once`] gave nothing.
     ///
     /// # Errors
-    /// What the last upstream did, where none gave an answer.
-    pub async fn ask(&self, query: &Query, asked: &Metadata, dnssec_ok: bool) -> Result<Forwarded, Error> {
-        let name = QueryName::from_name(&query.name).map_err(|_| Error::Question(query.name.to_string()))?;
-        let key = Key {
-            name: name.wire(0, name.len()).into(),
-            record_type: query.query_type,
-            dnssec_ok,
-            checking_disabled: asked.checking_disabled,
-        };
-        if let Some(message) = self.cache().get(&key, Instant::now()) {
-            return Ok(Forwarded { message, origin: Origin::Cache });
-        }
-        let answered = self.ask_upstreams(query, asked, dnssec_ok).await;
-        if !matches!(&answered, Ok(response) if !is_failure(&response.message))
-            && let Some(message) = self.cache().get_stale(&key, Instant::now())
-        {
-            return Ok(Forwarded { message, origin: Origin::Stale });
-        }
-        let Response { message, bytes } = answered?;
-        // Without recursion an upstream says what it happens to know: that is no answer for others.
-        if asked.recursion_desired {
-            self.cache().put(key, &message, &bytes, Instant::now());
-        }
-        Ok(Forwarded { message, origin: Origin::Upstream })
-    }
-
-    /// Tries upstreams until one answers. A failure that an upstream reports is passed on only when no other
-    /// has anything better.
-    async fn ask_upstreams(
-        &self,
+    /// What the last upstream did, where none gave an answer and none is remembered.
+    pub async fn ask(
+        self: &Arc<Self>,
         query: &Query,
         asked: &Metadata,
         dnssec_ok: bool,
-    ) -> Result<Response, Error> {
-        let first = self.preferred.load(Ordering::Relaxed);
-        let tries = self.upstreams.len().clamp(TRIES, MOST_TRIES);
-        let mut worst = Err(Error::Question(query.name.to_string()));
-        for place in (first..first + tries).map(|place| place % self.upstreams.len()) {
-            let request =
-                write_query(query, asked, dnssec_ok).map_err(|_| Error::Question(query.name.to_string()))?;
-            match exchange(self.upstreams[place], query, &request).await {
-                Ok(response) if is_failure(&response.message) => worst = Ok(response),
-                Ok(response) => {
-                    self.preferred.store(place, Ordering::Relaxed);
-                    return Ok(response);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, name = %query.name, "upstream failed");
-                    worst = worst.or(Err(error));
+    ) -> Result<Forwarded, Arc<Error>> {
+        let ask = Ask::new(query, asked, dnssec_ok);
+        let ask = ask.map_err(|_| Arc::new(Error::Question(query.name.to_string())))?;
+        let flight = self.fly(&ask).arrive();
+        let found = self.cache().find(&Ask { recursion: true, ..ask }, Instant::now());
+        let outcome = match found {
+            // What is there past its time limits how long it is worth waiting.
+            Found::Expired(old) | Found::Stale(old) => {
+                match tokio::time::timeout(CLIENT_PATIENCE, flight).await {
+                    Ok(Ok(message)) if !is_failure(&message) => Ok(message),
+                    _ => return Ok(self.told(old, Origin::Stale, asked, dnssec_ok)),
                 }
             }
+            _ => flight.await,
+        };
+        let message = Arc::unwrap_or_clone(outcome?);
+        Ok(self.told(message, Origin::Upstream, asked, dnssec_ok))
+    }
+
+    /// Counts an answer, and makes it fit for the client who asked.
+    fn told(&self, mut message: Message, origin: Origin, asked: &Metadata, dnssec_ok: bool) -> Forwarded {
+        self.metrics.forwarding().answered(is_negative(&message), origin);
+        // RFC 6840 section 5.8: only who asked is told.
+        message.metadata.authentic_data &= asked.authentic_data || dnssec_ok;
+        Forwarded { message, origin }
+    }
+
+    /// Waits for the answer to a question that is under way, or gets it under way. It flies on when nobody waits any
+    /// more: the answer is remembered.
+    fn fly(self: &Arc<Self>, ask: &Ask) -> Passenger {
+        let (passenger, pilot) = self.flights.join(ask);
+        match pilot {
+            None => self.metrics.forwarding().coalesced(),
+            Some(pilot) => {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    let outcome = this.resolve(pilot.ask()).await;
+                    pilot.land(outcome.map(|response| Arc::new(response.message)).map_err(Arc::new));
+                });
+            }
         }
-        worst
+        passenger
+    }
+
+    /// Asks for an answer anew, unless many are asked for already.
+    fn refresh(self: &Arc<Self>, ask: Ask) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Ok(_place) = this.refreshes.try_acquire() {
+                this.metrics.forwarding().prefetched();
+                let _ = this.fly(&ask).arrive().await;
+            }
+        });
+    }
+
+    async fn resolve(&self, ask: &Ask) -> Result<Response, Error> {
+        let result = self.race(ask).await;
+        // Without recursion an upstream says what it happens to know: that is no answer for others.
+        if ask.recursion {
+            let (mut cache, now) = (self.cache(), Instant::now());
+            match &result {
+                Ok(response) if is_failure(&response.message) => {
+                    cache.fail(ask.clone(), response.message.metadata.response_code, now, now + cache::TOLD);
+                }
+                Ok(response) => cache.put(ask.clone(), &response.message, &response.bytes, now),
+                // Nothing is wrong with the name.
+                Err(Error::NoSocket(_)) => {}
+                Err(_) => cache.fail(ask.clone(), ResponseCode::ServFail, now, now + cache::UNTOLD),
+            }
+            self.metrics.forwarding().remembered(cache.len(), cache.evictions());
+        }
+        result
+    }
+
+    async fn race(&self, ask: &Ask) -> Result<Response, Error> {
+        let name = QueryName::from_wire(&ask.name).map_err(|_| Error::NoUpstream)?;
+        let pool = self.routes.load().of(&name).cloned().ok_or(Error::NoUpstream)?;
+        if pool.is_down() {
+            self.metrics.forwarding().all_down();
+        }
+        let order = pool.order(self.manner.policy, rand::random::<u32>() as usize);
+        Race::new(ask.clone(), order, self.metrics.clone()).run().await
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
@@ -131,10 +274,9 @@ impl Forwarder {
     }
 }
 
-/// Whether another upstream may know better.
-fn is_failure(message: &Message) -> bool {
-    matches!(
-        message.metadata.response_code,
-        ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp
-    )
+fn failure(query: &Query, code: ResponseCode) -> Message {
+    let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+    message.metadata.response_code = code;
+    message.add_query(query.clone());
+    message
 }

@@ -18,13 +18,10 @@ use crate::metrics::{Metrics, Source, Tally};
 use crate::records::reply;
 use crate::zone::Zone;
 
-/// How many questions may wait for upstreams at a time, as kubeadm's Corefile has it. More are refused.
-pub const MOST_WAITING: usize = 1000;
-
 /// All that a server needs to answer, shared by its sockets.
 pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
-    forwarder: Option<Forwarder>,
+    forwarder: Arc<Forwarder>,
     waiting: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// What the full lane counts.
@@ -45,19 +42,19 @@ pub enum Step {
 pub struct Waiting {
     handler: Arc<Handler>,
     question: Box<Question>,
-    /// What the zone says so far: the aliases that lead to `target`.
+    /// What the zone says so far: the aliases that lead to the name of `query`.
     reply: Reply,
-    target: Name,
+    query: Query,
     started: Instant,
     _place: OwnedSemaphorePermit,
 }
 
 impl Handler {
-    /// A handler over the zone that `zone` holds at any moment. Without a forwarder only the cluster's names are
-    /// answered. `most_waiting` bounds the questions that wait for upstreams.
+    /// A handler over the zone that `zone` holds at any moment. While the forwarder leads nowhere only the cluster's
+    /// names are answered. `most_waiting` bounds the questions that wait for upstreams.
     pub fn new(
         zone: Arc<ArcSwap<Zone>>,
-        forwarder: Option<Forwarder>,
+        forwarder: Arc<Forwarder>,
         most_waiting: usize,
         metrics: Arc<Metrics>,
     ) -> Handler {
@@ -72,7 +69,7 @@ impl Handler {
 
     /// Whether names outside of the cluster are answered too.
     pub fn recurses(&self) -> bool {
-        self.forwarder.is_some()
+        self.forwarder.leads_anywhere()
     }
 
     /// Where questions and answers are counted.
@@ -104,18 +101,23 @@ impl Handler {
         }
     }
 
-    fn forward(self: &Arc<Self>, question: Box<Question>, reply: Reply, started: Instant) -> Step {
+    fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, started: Instant) -> Step {
         let target =
             reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
-        let refusal = match (&self.forwarder, self.waiting.clone().try_acquire_owned()) {
+        let query = Query::query(target.clone(), question.query.query_type);
+        if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
+            extend(&mut reply, &target, known.message);
+            return self.finish(&question, &reply, Source::Upstream, started);
+        }
+        let refusal = match (self.recurses(), self.waiting.clone().try_acquire_owned()) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
-            (None, _) if !reply.answers.is_empty() => reply,
-            (None, _) => Reply::empty(ResponseCode::Refused),
-            (Some(_), Ok(place)) => {
+            (false, _) if !reply.answers.is_empty() => reply,
+            (false, _) => Reply::empty(ResponseCode::Refused),
+            (true, Ok(place)) => {
                 let handler = self.clone();
-                return Step::Wait(Waiting { handler, question, reply, target, started, _place: place });
+                return Step::Wait(Waiting { handler, question, reply, query, started, _place: place });
             }
-            (Some(_), Err(_)) => {
+            (true, Err(_)) => {
                 self.metrics.shed();
                 Reply::empty(ResponseCode::Refused)
             }
@@ -144,16 +146,11 @@ impl Handler {
 impl Waiting {
     /// Asks, and makes the reply.
     pub async fn finish(mut self) -> Vec<u8> {
-        let query = Query::query(self.target.clone(), self.question.query.query_type);
-        // Only a handler with a forwarder lets questions wait.
-        let Some(forwarder) = &self.handler.forwarder else { return self.encode() };
-        match forwarder.ask(&query, &self.question.metadata, self.question.dnssec_ok()).await {
-            Ok(Forwarded { message, origin }) => {
-                self.handler.metrics.forwarded(&message, origin, forwarder.cached());
-                self.extend(message);
-            }
+        let asked = &self.question.metadata;
+        match self.handler.forwarder.ask(&self.query, asked, self.question.dnssec_ok()).await {
+            Ok(Forwarded { message, .. }) => extend(&mut self.reply, &self.query.name, message),
             Err(error) => {
-                tracing::warn!(name = %self.target, %error, "cannot resolve");
+                tracing::warn!(name = %self.query.name, %error, "cannot resolve");
                 self.reply.code = ResponseCode::ServFail;
             }
         }
@@ -163,26 +160,25 @@ impl Waiting {
     fn encode(&self) -> Vec<u8> {
         self.handler.encode(&self.question, &self.reply, Source::Upstream, self.started)
     }
+}
 
-    /// Adds what the upstream says to the aliases that led there. The code is that of the last name (RFC 6604
-    /// section 3).
-    fn extend(&mut self, message: Message) {
-        let own = self.reply.answers.is_empty();
-        self.reply.code = message.metadata.response_code;
-        self.reply.authoritative = !own;
-        self.reply.authentic = own && message.metadata.authentic_data;
-        let target = &self.target;
-        // A remembered answer has the spelling of whoever asked first.
-        let spelled = |mut record: Record| {
-            if record.name == *target {
-                record.name = target.clone();
-            }
-            record
-        };
-        self.reply.answers.extend(message.answers.into_iter().map(spelled));
-        self.reply.authorities = message.authorities;
-        self.reply.additionals = message.additionals;
-    }
+/// Adds what is known of `target` to the aliases that led there. The code is that of the last name (RFC 6604
+/// section 3).
+fn extend(reply: &mut Reply, target: &Name, message: Message) {
+    let own = reply.answers.is_empty();
+    reply.code = message.metadata.response_code;
+    reply.authoritative = !own;
+    reply.authentic = own && message.metadata.authentic_data;
+    // A remembered answer has the spelling of whoever asked first.
+    let spelled = |mut record: Record| {
+        if record.name == *target {
+            record.name = target.clone();
+        }
+        record
+    };
+    reply.answers.extend(message.answers.into_iter().map(spelled));
+    reply.authorities = message.authorities;
+    reply.additionals = message.additionals;
 }
 
 fn alias_target(record: &Record) -> Option<Name> {

@@ -20,4 +20,5 @@ pub mod name;
 pub mod options;
 pub mod records;
 pub mod server;
+pub mod sources;
 pub mod zone;

@@ -230,16 +230,3 @@ impl Question {
         bytes.extend_from_slice(&opt);
     }
 }
-
-/// A question to an upstream, as a message with a random id.
-pub fn write_query(query: &Query, asked: &Metadata, dnssec_ok: bool) -> Result<Vec<u8>, ProtoError> {
-    let mut message = Message::query();
-    message.metadata.recursion_desired = asked.recursion_desired;
-    message.metadata.checking_disabled = asked.checking_disabled;
-    message.metadata.authentic_data = asked.authentic_data;
-    message.add_query(query.clone());
-    let mut edns = Edns::new();
-    edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(dnssec_ok);
-    message.set_edns(edns);
-    message.to_vec()
-}

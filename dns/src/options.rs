@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::forward::parse_upstream;
+use crate::forward::{KeepPrivate, Manner, Policy, parse_upstream};
 use crate::zone::ZoneName;
 
 /// Answers the names of a Kubernetes cluster, and forwards all others.
@@ -25,10 +25,30 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:53")]
     pub listen: Vec<SocketAddr>,
 
-    /// Where names outside of the cluster are asked, in this order; may be given several times. Without it, the name
-    /// servers of /etc/resolv.conf.
+    /// Where names outside of the cluster are asked; may be given several times. Without it, the name servers of
+    /// --resolv-conf.
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]
     pub upstreams: Vec<SocketAddr>,
+
+    /// The file that lists the node's name servers. Read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf", conflicts_with = "upstreams")]
+    pub resolv_conf: PathBuf,
+
+    /// Which upstream is asked first. Those that do not answer are asked last, whatever the policy.
+    #[arg(long, value_name = "POLICY", default_value = "random")]
+    pub upstream_policy: Policy,
+
+    /// How many questions may wait for upstreams at a time. More are refused.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_concurrent: u32,
+
+    /// How many answers of upstreams are remembered. 0 remembers none.
+    #[arg(long, value_name = "NUMBER", default_value_t = Manner::default().cache_size)]
+    pub cache_size: usize,
+
+    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case.
+    #[arg(long, value_name = "WHICH", default_value = "names")]
+    pub keep_private: KeepPrivate,
 
     /// For how many seconds clients may remember the cluster's names.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]

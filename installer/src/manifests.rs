@@ -71,7 +71,7 @@ mod tests {
     fn every_placeholder_is_filled_in() {
         let text = rendered(&["--api-host=192.0.2.1"]);
         assert!(!text.contains("{{"), "{text}");
-        assert_eq!(documents(&text).len(), 13);
+        assert_eq!(documents(&text).len(), 15);
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
     fn roles_only_read() {
         for role in documents(&rendered(&["--api-host=192.0.2.1"]))
             .iter()
-            .filter(|document| document["kind"] == "ClusterRole")
+            .filter(|document| document["kind"] == "ClusterRole" || document["kind"] == "Role")
         {
             for rule in role["rules"].as_array().unwrap() {
                 assert_eq!(rule["verbs"], serde_json::json!(["get", "list", "watch"]), "{role}");

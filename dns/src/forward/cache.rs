@@ -1,11 +1,13 @@
-//! What upstreams said, for as long as they said it holds. Pure: the time is passed in, bytes are kept, nothing
-//! is asked. Names of the cluster are never in it.
+//! What upstreams said, for as long as they said it holds, and for a while after. Pure: the time is passed in, bytes
+//! are kept, nothing is asked. Names of the cluster are never in it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
+
+use super::ask::Ask;
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
@@ -15,86 +17,196 @@ const LONGEST_NEGATIVE: Duration = Duration::from_secs(1800);
 const STALE: Duration = Duration::from_secs(3600);
 /// The time to live of such a message's records, in seconds (RFC 8767 section 4).
 const STALE_TTL: u32 = 30;
+/// For so long nobody is asked again after an upstream told of a failure (RFC 2308 section 7.1), as CoreDNS has it.
+pub(super) const TOLD: Duration = Duration::from_secs(5);
+/// For so long nobody is asked again after no upstream answered (RFC 9520 section 3.2).
+pub(super) const UNTOLD: Duration = Duration::from_secs(1);
 /// A message larger than this is not worth its room.
 const LARGEST: usize = 4096;
-
-/// What is asked: two questions of equal keys have the same answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    /// The name in lower-case wire form.
-    pub(super) name: Box<[u8]>,
-    /// The type.
-    pub(super) record_type: RecordType,
-    /// Whether DNSSEC's records are wanted.
-    pub(super) dnssec_ok: bool,
-    /// Whether the upstream is told not to validate.
-    pub(super) checking_disabled: bool,
-}
+/// How many bytes of messages are kept for each message that may be: most are far smaller.
+const BYTES_EACH: usize = 1024;
+/// A message that was asked for so often is worth asking for again before it ends.
+const POPULAR: u32 = 2;
+/// Shorter lives are not worth it: such messages would be asked for all the time.
+const WORTHWHILE: Duration = Duration::from_secs(10);
 
 /// What the cache holds: messages as they came.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<Ask, Entry>,
     capacity: usize,
+    bytes: usize,
+    denials: usize,
+    /// How many messages made room for others.
+    evictions: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// Empty where only a failure is remembered.
     message: Box<[u8]>,
+    denial: bool,
     stored: Instant,
     expires: Instant,
+    /// Until then nobody is asked.
+    failed: Option<(Instant, ResponseCode)>,
+    hits: u32,
+    /// It was asked for again since room was last made.
+    used: bool,
+    refreshing: bool,
+}
+
+/// What is remembered of a question.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// An answer that holds.
+    Fresh(Message),
+    /// An answer that holds, but not for long: whoever gets it should ask for a new one. Given once.
+    Ending(Message),
+    /// An answer past its time: to be given only when no better one is had (RFC 8767).
+    Expired(Message),
+    /// An answer past its time, and a better one was just asked for in vain.
+    Stale(Message),
+    /// No answer, and one was just asked for in vain.
+    Failed(ResponseCode),
+    /// Nothing.
+    Nothing,
 }
 
 impl Cache {
     /// A cache of at most `capacity` messages.
     pub(super) fn new(capacity: usize) -> Cache {
-        Cache { entries: HashMap::new(), capacity }
+        Cache { entries: HashMap::new(), capacity, bytes: 0, denials: 0, evictions: 0 }
     }
 
-    /// How many messages it holds.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// How many positive answers and denials it holds.
+    pub(super) fn len(&self) -> [usize; 2] {
+        [self.entries.len() - self.denials, self.denials]
     }
 
-    /// A message that still holds, its records' times to live reduced by the time it lay here.
-    pub(super) fn get(&self, key: &Key, now: Instant) -> Option<Message> {
-        let entry = self.entries.get(key).filter(|entry| now < entry.expires)?;
-        let mut message = Message::from_vec(&entry.message).ok()?;
-        let age = u32::try_from(now.saturating_duration_since(entry.stored).as_secs()).unwrap_or(u32::MAX);
+    /// How many messages had to make room for others, so far.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        (self.bytes, self.denials) = (0, 0);
+    }
+
+    /// What is remembered of a question.
+    pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Found {
+        let Some(entry) = self.entries.get_mut(ask) else { return Found::Nothing };
+        let failed = entry.failed.filter(|(until, _)| now < *until);
+        if now < entry.expires {
+            entry.used = true;
+            entry.hits = entry.hits.saturating_add(1);
+            let ending = entry.is_ending(now) && !std::mem::replace(&mut entry.refreshing, true);
+            let kind = if ending { Found::Ending } else { Found::Fresh };
+            return entry.aged(now).map_or(Found::Nothing, kind);
+        }
+        if entry.message.is_empty() || now >= entry.expires + STALE {
+            return failed.map_or(Found::Nothing, |(_, code)| Found::Failed(code));
+        }
+        entry.used = true;
+        let kind = if failed.is_some() { Found::Stale } else { Found::Expired };
+        entry.stale().map_or(Found::Nothing, kind)
+    }
+
+    /// Keeps a message, if it says for how long it holds. `bytes` is `message` as it came.
+    pub(super) fn put(&mut self, ask: Ask, message: &Message, bytes: &[u8], now: Instant) {
+        let Some(lifetime) = lifetime(message).filter(|lifetime| !lifetime.is_zero()) else { return };
+        if bytes.len() <= LARGEST {
+            let entry = Entry::new(bytes, is_negative(message), now, now + lifetime);
+            self.insert(ask, entry, now);
+        }
+    }
+
+    /// Remembers until `until` that nobody had an answer. What is there past its time may stand in.
+    pub(super) fn fail(&mut self, ask: Ask, code: ResponseCode, now: Instant, until: Instant) {
+        let failed = Some((until, code));
+        match self.entries.get_mut(&ask) {
+            Some(entry) => (entry.failed, entry.refreshing) = (failed, false),
+            None => self.insert(ask, Entry { failed, ..Entry::new(&[], true, now, now) }, now),
+        }
+    }
+
+    fn insert(&mut self, ask: Ask, entry: Entry, now: Instant) {
+        if self.capacity == 0 {
+            return;
+        }
+        self.remove(&ask);
+        if self.entries.len() >= self.capacity || self.bytes + entry.message.len() > self.most_bytes() {
+            self.make_room(now);
+        }
+        self.bytes += entry.message.len();
+        self.denials += usize::from(entry.denial);
+        self.entries.insert(ask, entry);
+    }
+
+    fn remove(&mut self, ask: &Ask) {
+        if let Some(old) = self.entries.remove(ask) {
+            self.bytes -= old.message.len();
+            self.denials -= usize::from(old.denial);
+        }
+    }
+
+    fn most_bytes(&self) -> usize {
+        (self.capacity * BYTES_EACH).max(LARGEST)
+    }
+
+    /// Drops what has ended; or else an eighth of the rest, first what nobody asked for since the last time.
+    fn make_room(&mut self, now: Instant) {
+        let before = self.entries.len();
+        self.entries.retain(|_, entry| now < entry.expires);
+        for unused in [true, false] {
+            let most = (self.capacity * 7 / 8, self.most_bytes() * 7 / 8);
+            let (mut count, mut bytes) = (self.entries.len(), self.weight());
+            self.entries.retain(|_, entry| {
+                let keep = (count <= most.0 && bytes <= most.1) || (unused && entry.used);
+                if !keep {
+                    count -= 1;
+                    bytes -= entry.message.len();
+                }
+                keep
+            });
+        }
+        self.entries.values_mut().for_each(|entry| entry.used = false);
+        self.bytes = self.weight();
+        self.denials = self.entries.values().filter(|entry| entry.denial).count();
+        self.evictions += (before - self.entries.len()) as u64;
+    }
+
+    fn weight(&self) -> usize {
+        self.entries.values().map(|entry| entry.message.len()).sum()
+    }
+}
+
+impl Entry {
+    fn new(message: &[u8], denial: bool, stored: Instant, expires: Instant) -> Entry {
+        let message = message.into();
+        Entry { message, denial, stored, expires, failed: None, hits: 0, used: false, refreshing: false }
+    }
+
+    /// Whether it is popular, and in the last tenth of its life.
+    fn is_ending(&self, now: Instant) -> bool {
+        let life = self.expires - self.stored;
+        self.hits >= POPULAR && life >= WORTHWHILE && self.expires - now <= life / 10
+    }
+
+    /// The message, its records' times to live reduced by the time it lay here.
+    fn aged(&self, now: Instant) -> Option<Message> {
+        let mut message = Message::from_vec(&self.message).ok()?;
+        let age = u32::try_from(now.saturating_duration_since(self.stored).as_secs()).unwrap_or(u32::MAX);
         records(&mut message).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
         Some(message)
     }
 
-    /// A message that no longer holds, for want of a better one (RFC 8767).
-    pub(super) fn get_stale(&self, key: &Key, now: Instant) -> Option<Message> {
-        let entry = self.entries.get(key).filter(|entry| now < entry.expires + STALE)?;
-        let mut message = Message::from_vec(&entry.message).ok()?;
+    fn stale(&self) -> Option<Message> {
+        let mut message = Message::from_vec(&self.message).ok()?;
         records(&mut message).for_each(|record| record.ttl = STALE_TTL);
         Some(message)
-    }
-
-    /// Keeps a message, if it says for how long it holds. `bytes` is `message` as it came.
-    pub(super) fn put(&mut self, key: Key, message: &Message, bytes: &[u8], now: Instant) {
-        let Some(lifetime) = lifetime(message).filter(|lifetime| !lifetime.is_zero()) else { return };
-        if bytes.len() > LARGEST || self.capacity == 0 {
-            return;
-        }
-        if self.entries.len() >= self.capacity && !self.entries.contains_key(&key) {
-            self.make_room(now);
-        }
-        self.entries.insert(key, Entry { message: bytes.into(), stored: now, expires: now + lifetime });
-    }
-
-    /// Drops what has expired, or else an eighth of the rest: the map's own order is as good as a random one.
-    fn make_room(&mut self, now: Instant) {
-        self.entries.retain(|_, entry| now < entry.expires);
-        if self.entries.len() >= self.capacity {
-            let mut left = self.capacity / 8 + 1;
-            self.entries.retain(|_, _| {
-                left = left.saturating_sub(1);
-                left == 0
-            });
-        }
     }
 }
 
@@ -144,13 +256,8 @@ mod tests {
         Name::from_ascii(text).unwrap()
     }
 
-    fn key(number: u8) -> Key {
-        Key {
-            name: vec![1, number].into(),
-            record_type: RecordType::A,
-            dnssec_ok: false,
-            checking_disabled: false,
-        }
+    fn ask(number: u8) -> Ask {
+        Ask::own(&[1, number], RecordType::A)
     }
 
     fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -> (Message, Vec<u8>) {
@@ -167,65 +274,130 @@ mod tests {
         Record::from_rdata(name("a."), ttl, RData::A(A::new(192, 0, 2, 1)))
     }
 
+    fn positive(ttl: u32) -> (Message, Vec<u8>) {
+        message(ResponseCode::NoError, vec![address(ttl)], vec![])
+    }
+
     fn soa(ttl: u32, minimum: u32) -> Record {
         Record::from_rdata(name("."), ttl, RData::SOA(SOA::new(name("."), name("."), 1, 1, 1, 1, minimum)))
     }
 
-    fn ttl_after(stored: (Message, Vec<u8>), seconds: u64) -> Option<u32> {
-        let (now, mut cache) = (Instant::now(), Cache::new(2));
-        cache.put(key(0), &stored.0, &stored.1, now);
-        let message = cache.get(&key(0), now + Duration::from_secs(seconds))?;
-        message.all_sections().map(|record| record.ttl).min()
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// What is found, and the shortest time to live in it.
+    fn found(cache: &mut Cache, now: Instant) -> (&'static str, Option<u32>) {
+        let ttl = |message: Message| message.all_sections().map(|record| record.ttl).min();
+        match cache.find(&ask(0), now) {
+            Found::Fresh(message) => ("fresh", ttl(message)),
+            Found::Ending(message) => ("ending", ttl(message)),
+            Found::Expired(message) => ("expired", ttl(message)),
+            Found::Stale(message) => ("stale", ttl(message)),
+            Found::Failed(_) => ("failed", None),
+            Found::Nothing => ("nothing", None),
+        }
+    }
+
+    fn holding(stored: (Message, Vec<u8>), now: Instant) -> Cache {
+        let mut cache = Cache::new(2);
+        cache.put(ask(0), &stored.0, &stored.1, now);
+        cache
+    }
+
+    fn after(stored: (Message, Vec<u8>), time: u64) -> (&'static str, Option<u32>) {
+        let now = Instant::now();
+        found(&mut holding(stored, now), now + seconds(time))
     }
 
     #[test]
     fn an_answer_ages_and_ends_with_its_shortest_record() {
         let answer = || message(ResponseCode::NoError, vec![address(60), address(20)], vec![]);
-        assert_eq!(ttl_after(answer(), 0), Some(20));
-        assert_eq!(ttl_after(answer(), 19), Some(1));
-        assert_eq!(ttl_after(answer(), 20), None);
+        assert_eq!(after(answer(), 0), ("fresh", Some(20)));
+        assert_eq!(after(answer(), 19), ("fresh", Some(1)));
+        assert_eq!(after(answer(), 20), ("expired", Some(30)));
     }
 
     #[test]
     fn an_old_answer_stands_in_for_an_hour() {
-        let (now, mut cache) = (Instant::now(), Cache::new(2));
-        let (answer, bytes) = message(ResponseCode::NoError, vec![address(60)], vec![]);
-        cache.put(key(0), &answer, &bytes, now);
-        let ttl =
-            |seconds| Some(cache.get_stale(&key(0), now + Duration::from_secs(seconds))?.answers[0].ttl);
-        assert_eq!((ttl(3659), ttl(3660)), (Some(30), None));
+        assert_eq!(after(positive(60), 3659), ("expired", Some(30)));
+        assert_eq!(after(positive(60), 3660), ("nothing", None));
+    }
+
+    #[test]
+    fn after_a_failure_nobody_is_asked_for_five_seconds() {
+        let now = Instant::now();
+        let mut cache = Cache::new(2);
+        cache.fail(ask(0), ResponseCode::ServFail, now, now + TOLD);
+        assert_eq!(found(&mut cache, now + seconds(4)), ("failed", None));
+        assert_eq!(found(&mut cache, now + seconds(5)), ("nothing", None));
+        let mut cache = holding(positive(60), now);
+        cache.fail(ask(0), ResponseCode::ServFail, now + seconds(70), now + seconds(70) + TOLD);
+        assert_eq!(found(&mut cache, now + seconds(74)), ("stale", Some(30)));
+        assert_eq!(found(&mut cache, now + seconds(75)), ("expired", Some(30)));
+    }
+
+    #[test]
+    fn a_popular_answer_is_asked_for_again_once_before_it_ends() {
+        let now = Instant::now();
+        let mut cache = holding(positive(60), now);
+        assert_eq!(found(&mut cache, now + seconds(55)).0, "fresh", "asked for once");
+        assert_eq!(found(&mut cache, now + seconds(53)).0, "fresh", "before the last tenth");
+        assert_eq!(found(&mut cache, now + seconds(54)), ("ending", Some(6)));
+        assert_eq!(found(&mut cache, now + seconds(54)), ("fresh", Some(6)), "somebody asks already");
+        cache.fail(ask(0), ResponseCode::ServFail, now + seconds(55), now + seconds(55) + TOLD);
+        assert_eq!(found(&mut cache, now + seconds(55)).0, "ending", "it was in vain");
     }
 
     #[test]
     fn a_denial_lives_as_long_as_the_soa_says() {
         for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
-            assert_eq!(ttl_after(message(code, vec![], vec![soa(900, 10)]), 9), Some(891), "minimum 10");
-            assert_eq!(ttl_after(message(code, vec![], vec![soa(900, 10)]), 10), None);
-            assert_eq!(ttl_after(message(code, vec![], vec![]), 0), None, "no SOA, not kept");
+            assert_eq!(
+                after(message(code, vec![], vec![soa(900, 10)]), 9),
+                ("fresh", Some(891)),
+                "minimum 10"
+            );
+            assert_eq!(after(message(code, vec![], vec![soa(900, 10)]), 10).0, "expired");
+            assert_eq!(after(message(code, vec![], vec![]), 0).0, "nothing", "no SOA, not kept");
         }
     }
 
     #[test]
     fn an_alias_without_its_target_is_a_denial() {
         let alias = Record::from_rdata(name("a."), 300, RData::CNAME(CNAME(name("b."))));
-        assert_eq!(ttl_after(message(ResponseCode::NoError, vec![alias], vec![soa(30, 30)]), 30), None);
+        let denial = message(ResponseCode::NoError, vec![alias], vec![soa(30, 30)]);
+        assert_eq!(holding(denial.clone(), Instant::now()).len(), [0, 1]);
+        assert_eq!(after(denial, 30).0, "expired");
     }
 
     #[test]
-    fn failures_and_zero_lifetimes_are_not_kept() {
-        assert_eq!(ttl_after(message(ResponseCode::ServFail, vec![address(60)], vec![]), 0), None);
-        assert_eq!(ttl_after(message(ResponseCode::NoError, vec![address(0)], vec![]), 0), None);
+    fn failures_and_zero_lifetimes_are_not_kept_as_answers() {
+        assert_eq!(after(message(ResponseCode::ServFail, vec![address(60)], vec![]), 0).0, "nothing");
+        assert_eq!(after(positive(0), 0).0, "nothing");
     }
 
     #[test]
-    fn it_never_holds_more_than_its_capacity() {
-        let (now, mut cache) = (Instant::now(), Cache::new(10));
-        let (answer, bytes) = message(ResponseCode::NoError, vec![address(60)], vec![]);
+    fn it_never_holds_more_than_its_capacity_and_keeps_what_is_used() {
+        let (now, mut cache) = (Instant::now(), Cache::new(16));
+        let (answer, bytes) = positive(60);
         for number in 0..=255 {
-            cache.put(key(number), &answer, &bytes, now);
-            assert!(cache.len() <= 10);
-            assert!(cache.get(&key(number), now).is_some(), "the newest is there");
+            cache.put(ask(number), &answer, &bytes, now);
+            assert!(cache.len()[0] <= 16);
+            assert_eq!(found(&mut cache, now).0, "fresh", "the one that is asked for all the time is there");
         }
-        assert!(cache.len() > 5, "full, not thrown away");
+        assert!(cache.len()[0] > 8, "full, not thrown away");
+        assert!(cache.evictions() > 200, "{}", cache.evictions());
+    }
+
+    #[test]
+    fn large_messages_are_bounded_too() {
+        let (now, mut cache) = (Instant::now(), Cache::new(64));
+        let (answer, _) = positive(60);
+        for number in 0..=255 {
+            cache.put(ask(number), &answer, &[0; LARGEST], now);
+            assert!(cache.weight() == cache.bytes && cache.bytes <= 64 * BYTES_EACH);
+        }
+        cache.clear();
+        assert_eq!((cache.len(), cache.bytes), ([0, 0], 0));
     }
 }

@@ -43,7 +43,7 @@ pub fn foreign(upstreams: Vec<SocketAddr>, listeners: &[SocketAddr]) -> Result<V
 
 /// Whether a question to `upstream` would reach `listener`. A listener on all addresses is reached by loopback;
 /// by which others is not known here.
-fn is_same(upstream: &SocketAddr, listener: &SocketAddr) -> bool {
+pub(super) fn is_same(upstream: &SocketAddr, listener: &SocketAddr) -> bool {
     let address = upstream.ip();
     let reached = address == listener.ip() || address.is_unspecified();
     let all = listener.ip().is_unspecified() && address.is_loopback();

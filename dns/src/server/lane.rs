@@ -101,6 +101,7 @@ mod tests {
     use weft_types::Snapshot;
 
     use super::*;
+    use crate::forward::{Forwarder, Manner};
     use crate::metrics::Metrics;
     use crate::zone::{Zone, ZoneConfig};
 
@@ -109,7 +110,8 @@ mod tests {
         let config = ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, listen: Vec::new() };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-        let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone)), None, 1, metrics));
+        let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+        let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone)), forwarder, 1, metrics));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(socket.local_addr().unwrap()).unwrap();

@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+const SERVICES: &str = "/api/v1/services";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
+
 /// A list of the API, and the connections that watch it.
 struct Collection {
     path: &'static str,
@@ -17,7 +20,7 @@ struct Collection {
 /// The server. Its threads live as long as the test.
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
-    collections: Arc<[Collection; 3]>,
+    collections: Arc<[Collection; 4]>,
 }
 
 impl Api {
@@ -34,7 +37,7 @@ impl Api {
             "spec":{"type":"ClusterIP","clusterIP":"10.96.0.20","clusterIPs":["10.96.0.20"],"ports":[{"port":80,"protocol":"TCP"}]}}"#;
         let namespace = r#"{"metadata":{"name":"shop","uid":"2","resourceVersion":"6"}}"#;
         let collections = Arc::new([
-            collection("/api/v1/services", "ServiceList", "v1", service),
+            collection(SERVICES, "ServiceList", "v1", service),
             collection("/api/v1/namespaces", "NamespaceList", "v1", namespace),
             collection(
                 "/apis/discovery.k8s.io/v1/endpointslices",
@@ -42,6 +45,7 @@ impl Api {
                 "discovery.k8s.io/v1",
                 "",
             ),
+            collection(CONFIG_MAPS, "ConfigMapList", "v1", ""),
         ]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let api = Api { address: listener.local_addr().unwrap(), collections: collections.clone() };
@@ -56,7 +60,17 @@ impl Api {
 
     /// Sends an event about a Service to all who watch Services. False where nobody does yet.
     pub(crate) fn send(&self, event: &str) -> bool {
-        let watchers = self.collections[0].watchers.lock().unwrap();
+        self.send_to(SERVICES, event)
+    }
+
+    /// Sends an event about the ConfigMap `kube-dns` to all who watch it. False where nobody does yet.
+    pub(crate) fn send_config_map(&self, event: &str) -> bool {
+        self.send_to(CONFIG_MAPS, event)
+    }
+
+    fn send_to(&self, path: &str, event: &str) -> bool {
+        let collection = self.collections.iter().find(|collection| collection.path == path).unwrap();
+        let watchers = collection.watchers.lock().unwrap();
         let line = event.replace('\n', "") + "\n";
         for mut watcher in watchers.iter() {
             write!(watcher, "{:x}\r\n{line}\r\n", line.len()).unwrap();

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::api::Api;
-use crate::peers::dig;
+use crate::peers::{Upstream, dig};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -155,6 +155,37 @@ fn it_follows_the_cluster() {
     api.send(&format!(r#"{{"type":"DELETED","object":{object}}}"#));
     await_status(&daemon, "new.shop.svc.cluster.local A", "NXDOMAIN");
     assert!(daemon.get(2, "/metrics").contains("weft_dns_zone_services{server="));
+}
+
+/// Tells the daemon's API server of a ConfigMap `kube-dns`, once the daemon watches it.
+fn send_config_map(api: &Api, event: &str, data: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    let object = format!(
+        r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"kube-dns","namespace":"kube-system",
+        "uid":"9","resourceVersion":"20"}},"data":{data}}}"#
+    );
+    while !api.send_config_map(&format!(r#"{{"type":"{event}","object":{object}}}"#)) {
+        assert!(Instant::now() < deadline, "nobody watches");
+    }
+}
+
+#[test]
+fn it_follows_the_config_map_of_kube_dns() {
+    let (api, upstream) = (Api::start(), Upstream::start());
+    let daemon = Daemon::start(&api.address.to_string(), "0");
+    await_status(&daemon, "www.example.com A", "SERVFAIL");
+    let address = upstream.address;
+    send_config_map(&api, "ADDED", &format!(r#"{{"upstreamNameservers":"[\"{address}\"]"}}"#));
+    await_status(&daemon, "www.example.com A", "NOERROR");
+    let stub = format!(r#"{{"stubDomains":"{{\"corp.local\":[\"{address}\"]}}"}}"#);
+    send_config_map(&api, "MODIFIED", &stub);
+    await_status(&daemon, "www.corp.local A", "NOERROR");
+    await_status(&daemon, "www.example.com A", "SERVFAIL");
+    send_config_map(&api, "MODIFIED", r#"{"stubDomains":"[malformed"}"#);
+    send_config_map(&api, "MODIFIED", &stub);
+    await_status(&daemon, "www.corp.local A", "NOERROR");
+    send_config_map(&api, "DELETED", "{}");
+    await_status(&daemon, "www.corp.local A", "SERVFAIL");
 }
 
 #[test]

@@ -5,9 +5,11 @@
 
 mod api;
 mod daemon;
+mod failover;
 mod fixture;
 mod forwarding;
 mod peers;
 mod properties;
+mod rogue;
 mod server;
 mod spec;

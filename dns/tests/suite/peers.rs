@@ -14,11 +14,14 @@ use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_dns::forward::Forwarder;
-use weft_dns::handler::{Handler, MOST_WAITING};
+use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
+use weft_dns::handler::Handler;
 use weft_dns::metrics::Metrics;
 use weft_dns::server::Listener;
 use weft_dns::zone::Zone;
+
+/// How many questions may wait for upstreams, where that does not matter.
+pub(crate) const MOST_WAITING: usize = 1000;
 
 /// A server in a thread of its own. Ends when it is dropped.
 pub(crate) struct Server {
@@ -39,10 +42,22 @@ impl Server {
         upstreams: &[SocketAddr],
         most_waiting: usize,
     ) -> Server {
-        let forwarder = (!upstreams.is_empty()).then(|| Forwarder::new(upstreams.to_vec()));
+        let settings = Settings { upstreams: upstreams.to_vec(), ..Settings::default() };
+        let manner = Manner { policy: Policy::Sequential, ..Manner::default() };
+        Server::start_with(listen, zone, settings, manner, most_waiting)
+    }
+
+    pub(crate) fn start_with(
+        listen: &str,
+        zone: Zone,
+        settings: Settings,
+        manner: Manner,
+        most_waiting: usize,
+    ) -> Server {
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
+        let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
         let zone = Arc::new(ArcSwap::from_pointee(zone));
-        let handler = Arc::new(Handler::new(zone, forwarder, most_waiting, metrics.clone()));
+        let handler = Arc::new(Handler::new(zone, forwarder.clone(), most_waiting, metrics.clone()));
         let stop = CancellationToken::new();
         let (bound, listening) = mpsc::channel();
         let listen: SocketAddr = listen.parse().unwrap();
@@ -51,6 +66,7 @@ impl Server {
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
+                    forwarder.lead(settings);
                     let (listener, tasks) = (Listener::bind(listen).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
                     listener.serve(handler, &tasks, stop).unwrap();
@@ -133,7 +149,7 @@ impl Upstream {
         Upstream { address, asked, stop, threads }
     }
 
-    /// How many datagrams came.
+    /// How many questions of clients came over UDP.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
@@ -152,8 +168,7 @@ fn serve_udp(socket: &UdpSocket, asked: &AtomicUsize, stop: &AtomicBool) {
     let mut buffer = [0; 4096];
     while !stop.load(Ordering::SeqCst) {
         let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
-        asked.fetch_add(1, Ordering::SeqCst);
-        let Some(mut reply) = respond(&buffer[..length]) else { continue };
+        let Some(mut reply) = respond(&buffer[..length], asked) else { continue };
         if reply.answers.len() > 20 {
             reply.answers.clear();
             reply.metadata.truncation = true;
@@ -170,15 +185,19 @@ fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
         };
         stream.set_nonblocking(false).unwrap();
         let question = read_framed(&mut stream);
-        if let Some(reply) = respond(&question) {
+        if let Some(reply) = respond(&question, &AtomicUsize::new(0)) {
             write_framed(&mut stream, &reply.to_vec().unwrap());
         }
     }
 }
 
-fn respond(bytes: &[u8]) -> Option<Message> {
+fn respond(bytes: &[u8], asked: &AtomicUsize) -> Option<Message> {
     let mut message = Message::from_vec(bytes).unwrap();
     assert_eq!(message.queries.len(), 1);
+    // At its start the server looks once whether questions come back to it.
+    if message.queries[0].query_type != RecordType::HINFO {
+        asked.fetch_add(1, Ordering::SeqCst);
+    }
     let name = message.queries[0].name.clone();
     let label = String::from_utf8(name.iter().next().unwrap_or_default().to_ascii_lowercase()).unwrap();
     let address = |last, ttl| Record::from_rdata(name.clone(), ttl, RData::A(A::new(192, 0, 2, last)));

@@ -11,6 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use weft_dns::fast;
+use weft_dns::forward::{Forwarder, Manner};
 use weft_dns::handler::{Handler, Step};
 use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
@@ -194,7 +195,9 @@ static HANDLER: LazyLock<(Arc<Zone>, Arc<Handler>)> = LazyLock::new(|| {
 
 fn handler_of(zone: Arc<Zone>) -> Arc<Handler> {
     let zone = Arc::new(ArcSwap::new(zone));
-    Arc::new(Handler::new(zone, None, 1, Arc::new(Metrics::new(53, "cluster.local."))))
+    let metrics = Arc::new(Metrics::new(53, "cluster.local."));
+    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    Arc::new(Handler::new(zone, forwarder, 1, metrics))
 }
 
 /// Both lanes say the same, or the fast one says nothing. Returns whether it spoke.

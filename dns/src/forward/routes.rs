@@ -1,0 +1,109 @@
+//! From a name to the pool of upstreams that knows it: the stub domain with the longest suffix, or else the pool for
+//! all names. Pure and immutable; new settings make new routes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::pool::Pool;
+use super::settings::Settings;
+use super::upstream::Upstream;
+use crate::name::QueryName;
+
+/// All pools.
+#[derive(Debug)]
+pub(super) struct Routes {
+    settings: Settings,
+    stub_domains: HashMap<Box<[u8]>, Arc<Pool>>,
+    /// For all other names; none where there is no upstream.
+    all: Option<Arc<Pool>>,
+    upstreams: BTreeMap<SocketAddr, Arc<Upstream>>,
+}
+
+impl Routes {
+    /// Routes by these settings. What `before` knew of an upstream stays known.
+    pub(super) fn new(settings: Settings, before: Option<&Routes>) -> Routes {
+        let mut upstreams = BTreeMap::new();
+        let mut pool = |addresses: &[SocketAddr]| {
+            let known = |address: &SocketAddr| {
+                let old = before.and_then(|before| before.upstreams.get(address)).cloned();
+                let fresh = || old.unwrap_or_else(|| Arc::new(Upstream::new(*address)));
+                upstreams.entry(*address).or_insert_with(fresh).clone()
+            };
+            Arc::new(Pool::new(addresses.iter().map(known).collect()))
+        };
+        let all = (!settings.upstreams.is_empty()).then(|| pool(&settings.upstreams));
+        let stubs = settings.stub_domains.iter();
+        let stub_domains = stubs.map(|(domain, addresses)| (domain.clone(), pool(addresses))).collect();
+        Routes { settings, stub_domains, all, upstreams }
+    }
+
+    /// What they were made of.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Each upstream, once.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+
+    /// Whether any name can be asked anywhere.
+    pub(super) fn lead_anywhere(&self) -> bool {
+        !self.upstreams.is_empty()
+    }
+
+    /// The pool of the stub domain that covers a name.
+    pub(super) fn stub_domain(&self, name: &QueryName) -> Option<&Arc<Pool>> {
+        if self.stub_domains.is_empty() {
+            return None;
+        }
+        (0..name.len()).find_map(|start| self.stub_domains.get(name.wire(start, name.len())))
+    }
+
+    /// Who knows a name.
+    pub(super) fn of(&self, name: &QueryName) -> Option<&Arc<Pool>> {
+        self.stub_domain(name).or(self.all.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::wire_name;
+
+    fn settings() -> Settings {
+        let stub = |domain: &str, address: &str| (wire_name(domain).unwrap(), vec![address.parse().unwrap()]);
+        Settings {
+            upstreams: vec!["192.0.2.1:53".parse().unwrap()],
+            stub_domains: [stub("example.com", "192.0.2.2:53"), stub("corp.example.com", "192.0.2.3:53")]
+                .into(),
+        }
+    }
+
+    fn asked(routes: &Routes, name: &str) -> String {
+        let name = QueryName::from_wire(&wire_name(name).unwrap()).unwrap();
+        routes.of(&name).unwrap().upstreams()[0].address().ip().to_string()
+    }
+
+    #[test]
+    fn the_longest_suffix_wins_label_by_label() {
+        let routes = Routes::new(settings(), None);
+        assert_eq!(asked(&routes, "example.com"), "192.0.2.2");
+        assert_eq!(asked(&routes, "www.Example.com"), "192.0.2.2");
+        assert_eq!(asked(&routes, "a.b.corp.example.com"), "192.0.2.3");
+        assert_eq!(asked(&routes, "notexample.com"), "192.0.2.1");
+        assert_eq!(asked(&routes, "com"), "192.0.2.1");
+    }
+
+    #[test]
+    fn what_is_known_of_an_upstream_outlives_new_settings() {
+        let before = Routes::new(settings(), None);
+        before.upstreams().for_each(|upstream| assert!(upstream.note_failure()));
+        let mut changed = settings();
+        changed.upstreams.push("192.0.2.9:53".parse().unwrap());
+        let after = Routes::new(changed, Some(&before));
+        let well: Vec<bool> = after.upstreams().map(|upstream| upstream.is_well()).collect();
+        assert_eq!(well, [false, false, false, true]);
+    }
+}

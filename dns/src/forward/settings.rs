@@ -1,0 +1,142 @@
+//! Where names outside of the cluster are asked, as values: from flags or resolv.conf, and from the `kube-dns`
+//! ConfigMap that stands above both. Pure: files and objects are read by the caller.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::upstreams::{is_same, parse_upstream};
+use crate::name::wire_name;
+
+/// The most upstreams of one list, as CoreDNS has it.
+const MOST_UPSTREAMS: usize = 15;
+
+/// Who is asked for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// For all names that no stub domain covers. May be empty: such names are refused.
+    pub upstreams: Vec<SocketAddr>,
+    /// Domain, in wire form -> who is asked for it and for all below it.
+    pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
+}
+
+/// What the `kube-dns` ConfigMap says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `upstreamNameservers`, which replace those of the node.
+    pub upstreams: Option<Vec<SocketAddr>>,
+    /// `stubDomains`.
+    pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
+}
+
+impl Overrides {
+    /// Reads the ConfigMap's data. Keys that are not known are left alone. `own` are the addresses of this server,
+    /// to which questions must not be led.
+    ///
+    /// # Errors
+    /// One line that names the key and what is wrong with it.
+    pub fn read(data: &BTreeMap<String, String>, own: &[SocketAddr]) -> Result<Overrides, String> {
+        let read = |key: &str| match data.get(key).map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => {
+                serde_json::from_str::<Value>(text).map(Some).map_err(|error| format!("{key}: {error}"))
+            }
+        };
+        let upstreams = read("upstreamNameservers")?;
+        let upstreams = upstreams.map(|value| servers("upstreamNameservers", &value, own)).transpose()?;
+        let Some(stubs) = read("stubDomains")? else {
+            return Ok(Overrides { upstreams, ..Overrides::default() });
+        };
+        let Value::Object(stubs) = stubs else {
+            return Err("stubDomains: expected an object of domains and lists of addresses".to_owned());
+        };
+        let stub = |(domain, value): (&String, &Value)| {
+            let what = format!("stubDomains: {domain}");
+            let wire = wire_name(domain).map_err(|error| format!("{what}: {error}"))?;
+            Ok((wire, servers(&what, value, own)?))
+        };
+        Ok(Overrides { upstreams, stub_domains: stubs.iter().map(stub).collect::<Result<_, String>>()? })
+    }
+
+    /// The whole: these over the upstreams of the node.
+    pub fn over(&self, node: &[SocketAddr]) -> Settings {
+        Settings {
+            upstreams: self.upstreams.clone().unwrap_or_else(|| node.to_vec()),
+            stub_domains: self.stub_domains.clone(),
+        }
+    }
+}
+
+fn servers(what: &str, value: &Value, own: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
+    let Value::Array(items) = value else {
+        return Err(format!("{what}: expected a list of addresses, such as [\"192.0.2.53\"]"));
+    };
+    if items.is_empty() || items.len() > MOST_UPSTREAMS {
+        return Err(format!("{what}: expected 1 to {MOST_UPSTREAMS} addresses, not {}", items.len()));
+    }
+    let server = |item: &Value| {
+        let text = item.as_str().unwrap_or_default();
+        let address = parse_upstream(text).map_err(|error| format!("{what}: {item}: {error}"))?;
+        match own.iter().any(|own| is_same(&address, own)) {
+            true => Err(format!("{what}: {address} is this server itself: questions would go in circles")),
+            false => Ok(address),
+        }
+    };
+    items.iter().map(server).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Overrides, String> {
+        let data = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Overrides::read(&data, &["10.96.0.10:53".parse().unwrap()])
+    }
+
+    #[test]
+    fn both_keys_are_read_as_kube_dns_has_them() {
+        let overrides = read(&[
+            ("stubDomains", r#"{"Acme.local": ["1.2.3.4"], "corp.example.": ["10.0.0.1:5353", "fd00::1"]}"#),
+            ("upstreamNameservers", r#"["8.8.8.8", "8.8.4.4"]"#),
+            ("federations", "{"),
+        ])
+        .unwrap();
+        assert_eq!(
+            overrides.upstreams,
+            Some(vec!["8.8.8.8:53".parse().unwrap(), "8.8.4.4:53".parse().unwrap()])
+        );
+        let stubs: Vec<_> = overrides.stub_domains.iter().collect();
+        assert_eq!(stubs[0].0[..], *b"\x04acme\x05local");
+        assert_eq!(stubs[1].1[..], ["10.0.0.1:5353".parse().unwrap(), "[fd00::1]:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn without_keys_the_node_s_upstreams_stay() {
+        let node = ["192.0.2.1:53".parse().unwrap()];
+        assert_eq!(read(&[]).unwrap().over(&node).upstreams, node);
+        assert_eq!(read(&[("upstreamNameservers", " ")]).unwrap(), Overrides::default());
+        assert_eq!(
+            read(&[("upstreamNameservers", r#"["9.9.9.9"]"#)]).unwrap().over(&node).upstreams,
+            ["9.9.9.9:53".parse().unwrap()]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_key() {
+        for (key, value, expected) in [
+            ("stubDomains", "{", "stubDomains: EOF"),
+            ("stubDomains", "[]", "stubDomains: expected an object"),
+            ("stubDomains", r#"{"a..b": ["1.2.3.4"]}"#, "stubDomains: a..b: "),
+            ("stubDomains", r#"{"a": "1.2.3.4"}"#, "stubDomains: a: expected a list"),
+            ("stubDomains", r#"{"a": ["dns.example"]}"#, "stubDomains: a: \"dns.example\": expected ADDR"),
+            ("upstreamNameservers", "[1]", "upstreamNameservers: 1: expected ADDR"),
+            ("upstreamNameservers", "[]", "upstreamNameservers: expected 1 to 15"),
+            ("upstreamNameservers", r#"["10.96.0.10"]"#, "10.96.0.10:53 is this server itself"),
+        ] {
+            let error = read(&[(key, value)]).unwrap_err();
+            assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What forwarding and its cache count. Names of domains asked for are never labels: a stranger must not be able to
+//! invent them; upstreams are few, and named by those who set the server up.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::forward::Origin;
+
+/// The domain that the cache serves, as CoreDNS writes it.
+const ZONES: &str = ".";
+/// The plugin that asks, as CoreDNS names it.
+const FORWARD: &str = "forward";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Zones {
+    zones: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    r#type: &'static str,
+    zones: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    proxy_name: &'static str,
+    to: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Exchange {
+    proxy_name: &'static str,
+    to: String,
+    rcode: String,
+}
+
+/// The numbers.
+#[derive(Default)]
+pub struct Forwarding {
+    requests: Family<Zones, Counter>,
+    hits: Family<Kind, Counter>,
+    stale: Family<Zones, Counter>,
+    prefetches: Family<Zones, Counter>,
+    evictions: Family<Kind, Counter>,
+    entries: Family<Kind, Gauge>,
+    exchanges: Exchanges,
+    probe_failures: Family<To, Counter>,
+    all_down: Counter,
+    hedges: Counter,
+    coalesced: Counter,
+    private: Counter,
+}
+
+/// Durations by upstream and code.
+struct Exchanges(Family<Exchange, Histogram, fn() -> Histogram>);
+
+impl Default for Exchanges {
+    fn default() -> Exchanges {
+        // As CoreDNS cuts them: from 0.25 ms on, each twice the one before.
+        Exchanges(Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.00025, 2.0, 16))))
+    }
+}
+
+impl Forwarding {
+    /// Makes the numbers known to a scraper. The encoder appends `_total` to the names of counters, and the last dot
+    /// to the help.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("coredns_cache_requests", "Questions to the cache", self.requests.clone());
+        registry.register("coredns_cache_hits", "Answers from the cache", self.hits.clone());
+        let stale = "Answers from the cache past their time";
+        registry.register("coredns_cache_served_stale", stale, self.stale.clone());
+        let prefetch = "Answers asked for again before they ended";
+        registry.register("coredns_cache_prefetch", prefetch, self.prefetches.clone());
+        let evictions = "Messages that made room for others";
+        registry.register("coredns_cache_evictions", evictions, self.evictions.clone());
+        registry.register("coredns_cache_entries", "Messages in the cache", self.entries.clone());
+        let exchanges = "From a question to an upstream to its answer";
+        registry.register("coredns_proxy_request_duration_seconds", exchanges, self.exchanges.0.clone());
+        let probes = "Probes that an upstream did not answer";
+        registry.register("coredns_proxy_healthcheck_failures", probes, self.probe_failures.clone());
+        let broken = "Questions for which no upstream was known to answer";
+        registry.register("coredns_forward_healthcheck_broken", broken, self.all_down.clone());
+        let hedges = "Questions to a second upstream while the first took long";
+        registry.register("weft_dns_upstream_hedges", hedges, self.hedges.clone());
+        let coalesced = "Questions that waited for the answer to an equal one";
+        registry.register("weft_dns_questions_coalesced", coalesced, self.coalesced.clone());
+        let private = "Questions for private names, which no upstream was told";
+        registry.register("weft_dns_private_names", private, self.private.clone());
+    }
+
+    /// A question was answered.
+    pub fn answered(&self, negative: bool, origin: Origin) {
+        let zones = Zones { zones: ZONES };
+        match origin {
+            Origin::Private => {
+                self.private.inc();
+                return;
+            }
+            Origin::Upstream => {}
+            Origin::Cache => {
+                self.hits.get_or_create(&kind(negative)).inc();
+            }
+            Origin::Stale => {
+                self.stale.get_or_create(&zones).inc();
+            }
+        }
+        self.requests.get_or_create(&zones).inc();
+    }
+
+    /// The cache holds so many positive answers and denials, and so many made room so far.
+    pub fn remembered(&self, [positive, negative]: [usize; 2], evictions: u64) {
+        self.entries.get_or_create(&kind(false)).set(positive as i64);
+        self.entries.get_or_create(&kind(true)).set(negative as i64);
+        let evicted = self.evictions.get_or_create(&kind(false));
+        evicted.inc_by(evictions.saturating_sub(evicted.get()));
+    }
+
+    /// An answer is asked for before it ends.
+    pub fn prefetched(&self) {
+        self.prefetches.get_or_create(&Zones { zones: ZONES }).inc();
+    }
+
+    /// An upstream answered so.
+    pub fn exchanged(&self, upstream: SocketAddr, code: ResponseCode, took: Duration) {
+        // CoreDNS's names, which are those of the standards without blanks; others by number, of which there are few.
+        let rcode = match code {
+            ResponseCode::NoError => "NOERROR".to_owned(),
+            ResponseCode::FormErr => "FORMERR".to_owned(),
+            ResponseCode::ServFail => "SERVFAIL".to_owned(),
+            ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+            ResponseCode::NotImp => "NOTIMP".to_owned(),
+            ResponseCode::Refused => "REFUSED".to_owned(),
+            other => u16::from(other).to_string(),
+        };
+        let labels = Exchange { proxy_name: FORWARD, to: upstream.to_string(), rcode };
+        self.exchanges.0.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// An upstream did not answer a probe.
+    pub fn probe_failed(&self, upstream: SocketAddr) {
+        let labels = To { proxy_name: FORWARD, to: upstream.to_string() };
+        self.probe_failures.get_or_create(&labels).inc();
+    }
+
+    /// A question is asked though no upstream is known to answer.
+    pub fn all_down(&self) {
+        self.all_down.inc();
+    }
+
+    /// A second upstream is asked beside the first.
+    pub fn hedged(&self) {
+        self.hedges.inc();
+    }
+
+    /// A question waits for the answer to an equal one.
+    pub fn coalesced(&self) {
+        self.coalesced.inc();
+    }
+}
+
+fn kind(negative: bool) -> Kind {
+    Kind { r#type: if negative { "denial" } else { "success" }, zones: ZONES }
+}

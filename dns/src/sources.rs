@@ -1,0 +1,166 @@
+//! Where the upstreams are named: flags, the node's resolv.conf, and the `kube-dns` ConfigMap above both. Read at the
+//! start, and again whenever one of them changes. What the texts mean is in [`crate::forward`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_cluster::{ConfigMapWatch, Data};
+
+use crate::error::Error;
+use crate::forward::{Forwarder, Overrides, foreign, resolv_conf};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Namespace and name of the ConfigMap, as kube-dns had it.
+pub const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-dns");
+
+/// All sources, and what they said last.
+pub struct Sources {
+    forwarder: Arc<Forwarder>,
+    /// The addresses of this server, to which no question must be led.
+    own: Vec<SocketAddr>,
+    /// The file that names the upstreams of the node; none where flags do.
+    file: Option<File>,
+    node: Vec<SocketAddr>,
+    overrides: Overrides,
+}
+
+struct File {
+    path: PathBuf,
+    text: String,
+    /// Whether it could be read when it was last looked at.
+    readable: bool,
+}
+
+impl Sources {
+    /// Reads the sources at hand, and leads `forwarder` by them: `flags` where there are any, or else the resolv.conf
+    /// at `path`. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a flag names this server itself.
+    pub fn read(
+        flags: Vec<SocketAddr>,
+        path: PathBuf,
+        own: Vec<SocketAddr>,
+        forwarder: Arc<Forwarder>,
+    ) -> Result<Sources, Error> {
+        let overrides = Overrides::default();
+        if !flags.is_empty() {
+            let node = foreign(flags, &own)?;
+            let this = Sources { forwarder, own, file: None, node, overrides };
+            this.lead();
+            return Ok(this);
+        }
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|source| Error::ResolvConf { path: path.clone(), source })?;
+        let file = Some(File { path, text: String::new(), readable: true });
+        let mut this = Sources { forwarder, own, file, node: Vec::new(), overrides };
+        this.take_file(text);
+        Ok(this)
+    }
+
+    /// Follows the sources for as long as it is polled.
+    pub async fn follow(mut self, mut config_map: ConfigMapWatch) {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                data = config_map.next() => self.take_config_map(data.as_ref()),
+                _ = look.tick(), if self.file.is_some() => self.look(),
+            }
+        }
+    }
+
+    /// Looks at the file. One that cannot be read for the moment changes nothing.
+    fn look(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        match std::fs::read_to_string(&file.path) {
+            Ok(text) if text != file.text => {
+                file.readable = true;
+                self.take_file(text);
+            }
+            Ok(_) => file.readable = true,
+            Err(error) => {
+                if std::mem::replace(&mut file.readable, false) {
+                    tracing::warn!(path = %file.path.display(), %error, "cannot read name servers; keeping those known");
+                }
+            }
+        }
+    }
+
+    fn take_file(&mut self, text: String) {
+        let Some(file) = &mut self.file else { return };
+        let path = file.path.display().to_string();
+        let (mine, others): (Vec<_>, Vec<_>) =
+            resolv_conf(&text).into_iter().partition(|&upstream| foreign(vec![upstream], &self.own).is_err());
+        file.text = text;
+        for upstream in mine {
+            tracing::warn!(%upstream, "left out of the upstreams: {path} names this server itself");
+        }
+        if others.is_empty() {
+            tracing::warn!("{path} names no upstream: only the cluster's names are answered; see --upstream");
+        }
+        self.node = others;
+        self.lead();
+    }
+
+    /// What is malformed is named, and the last good one stays.
+    fn take_config_map(&mut self, data: Option<&Data>) {
+        match data.map_or(Ok(Overrides::default()), |data| Overrides::read(data, &self.own)) {
+            Ok(overrides) => {
+                self.overrides = overrides;
+                self.lead();
+            }
+            Err(problem) => {
+                let (namespace, name) = CONFIG_MAP;
+                tracing::warn!(%problem, "the ConfigMap {namespace}/{name} is malformed; keeping what it said before");
+            }
+        }
+    }
+
+    fn lead(&self) {
+        let settings = self.overrides.over(&self.node);
+        let stub_domains = settings.stub_domains.len();
+        let upstreams = settings.upstreams.clone();
+        if self.forwarder.lead(settings) {
+            tracing::info!(?upstreams, stub_domains, "asking for names outside of the cluster");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::Manner;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn the_file_is_followed_while_it_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        let metrics = Arc::new(Metrics::new(53, "cluster.local."));
+        let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics));
+        let read = || {
+            let own = vec!["127.0.0.2:53".parse().unwrap()];
+            Sources::read(Vec::new(), path.clone(), own, forwarder.clone())
+        };
+        assert!(matches!(read(), Err(Error::ResolvConf { .. })));
+        std::fs::write(&path, "search example.com\n").unwrap();
+        let mut sources = read().unwrap();
+        assert!(!forwarder.leads_anywhere());
+        for (text, leads) in [
+            (Some("nameserver 127.0.0.1\n"), true),
+            (None, true),
+            (Some("nameserver 127.0.0.2\n"), false), // this server itself
+            (Some("nameserver 127.0.0.2\nnameserver 127.0.0.1\n"), true),
+        ] {
+            match text {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            sources.look();
+            assert_eq!(forwarder.leads_anywhere(), leads, "{text:?}");
+        }
+    }
+}

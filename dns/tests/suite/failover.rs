@@ -1,0 +1,311 @@
+//! Upstreams that fail, lie, dawdle or lead in circles: what clients see of it is as little as can be.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+
+use crate::fixture::*;
+use crate::peers::*;
+use crate::rogue::{Asked, Rogue};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn good(asked: &Asked) -> Option<hickory_proto::op::Message> {
+    Some(asked.address(7, 60))
+}
+
+fn is_answered(text: &str) -> bool {
+    text.contains("status: NOERROR") && text.contains("192.0.2.7")
+}
+
+#[test]
+fn a_second_upstream_is_asked_while_the_first_takes_long() {
+    let (silent, alive) = (Rogue::start(|_| None), Rogue::start(good));
+    let server = Server::start(zone(), &[silent.address, alive.address]);
+    assert!(is_answered(&server.dig("www.example.com A")));
+    assert_eq!((silent.asked().len(), alive.asked().len()), (1, 1));
+    assert!(
+        server.metrics.text().contains(r#"weft_dns_upstream_hedges_total{server="dns://:53",view=""} 1"#)
+    );
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_is_asked_last_until_it_does() {
+    let well = Arc::new(AtomicBool::new(false));
+    let moody = Rogue::start({
+        let well = well.clone();
+        move |asked| well.load(Ordering::SeqCst).then(|| asked.address(8, 60))
+    });
+    let steady = Rogue::start(good);
+    let server = Server::start(zone(), &[moody.address, steady.address]);
+    let mut number = 0;
+    let mut ask = || {
+        number += 1;
+        server.dig(&format!("www{number}.example.com A"))
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let mut asked = usize::MAX;
+    while moody.asked().len() != asked {
+        asked = moody.asked().len();
+        std::thread::sleep(Duration::from_secs(1)); // longer than a try may take
+        assert!(is_answered(&ask()) && Instant::now() < deadline);
+    }
+    well.store(true, Ordering::SeqCst);
+    while !ask().contains("192.0.2.8") {
+        assert!(Instant::now() < deadline, "it answers probes, but nobody asks it again");
+    }
+    assert!(server.metrics.text().contains("coredns_proxy_healthcheck_failures_total{"));
+}
+
+#[test]
+fn what_one_upstream_fails_at_the_other_is_asked_for() {
+    for code in [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp] {
+        let (failing, alive) = (Rogue::start(move |asked| Some(asked.reply(code))), Rogue::start(good));
+        let server = Server::start(zone(), &[failing.address, alive.address]);
+        assert!(is_answered(&server.dig("www.example.com A")), "{code}");
+    }
+}
+
+#[test]
+fn a_failure_of_all_is_told_and_remembered_for_a_while() {
+    let failing = || Rogue::start(|asked| Some(asked.reply(ResponseCode::ServFail)));
+    let (first, second) = (failing(), failing());
+    let server = Server::start(zone(), &[first.address, second.address]);
+    for _ in 0..3 {
+        assert!(server.dig("www.example.com A").contains("status: SERVFAIL"));
+    }
+    assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+}
+
+#[test]
+fn when_all_are_down_they_are_tried_anyway() {
+    let well = Arc::new(AtomicBool::new(false));
+    let upstream = Rogue::start({
+        let well = well.clone();
+        move |asked| (well.load(Ordering::SeqCst) || asked.before > 2).then(|| asked.address(7, 60))
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    assert!(server.dig("www1.example.com A").contains("status: SERVFAIL"));
+    well.store(true, Ordering::SeqCst);
+    assert!(is_answered(&server.dig("www2.example.com A")));
+}
+
+#[test]
+fn names_are_spelled_at_random_and_answers_as_the_client_did() {
+    let upstream = Rogue::start(good);
+    let server = Server::start(zone(), &[upstream.address]);
+    for number in 0..8 {
+        let text = server.dig(&format!("WWW{number}.Example.com A"));
+        assert_eq!(answer_section(&text), [format!("WWW{number}.Example.com. A 192.0.2.7")]);
+    }
+    let names: Vec<String> = upstream.asked().iter().map(Asked::name).collect();
+    assert!(names.iter().any(|name| name.to_lowercase() != *name), "{names:?}");
+    assert!(names.iter().any(|name| !name.starts_with("WWW")), "{names:?}");
+    let mut ids: Vec<u16> = upstream.asked().iter().map(|asked| asked.message.metadata.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() > 4, "{ids:?}");
+}
+
+/// As some middle boxes do.
+fn in_lower_case(asked: &Asked) -> Option<hickory_proto::op::Message> {
+    let mut lower = asked.clone();
+    let name = &mut lower.message.queries[0].name;
+    *name = name.to_lowercase();
+    good(&lower)
+}
+
+#[test]
+fn an_upstream_that_does_not_keep_the_spelling_is_believed_over_tcp_first() {
+    let upstream = Rogue::start(in_lower_case);
+    let server = Server::start(zone(), &[upstream.address]);
+    for number in 0..20 {
+        assert!(is_answered(&server.dig(&format!("abcdefghijklm{number}.example.com A"))));
+    }
+    let over_tcp = upstream.asked().iter().filter(|asked| asked.tcp).count();
+    assert_eq!(over_tcp, 1, "once it is known, names are asked as they are");
+}
+
+#[test]
+fn an_upstream_that_knows_neither_spelling_nor_tcp_is_still_good_enough() {
+    let upstream = Rogue::without_tcp(in_lower_case);
+    let server = Server::start(zone(), &[upstream.address]);
+    for number in 0..4 {
+        let text = server.dig(&format!("abcdefghijklm{number}.example.com A"));
+        assert!(is_answered(&text), "{text}");
+    }
+}
+
+#[test]
+fn forged_answers_are_passed_over() {
+    let upstream = Rogue::raw(|asked| {
+        let right = asked.address(7, 60);
+        let mut other_id = asked.address(66, 60);
+        other_id.metadata.id ^= 1;
+        let mut other_name = asked.address(66, 60);
+        other_name.queries[0].name = "www.evil.example.".parse().unwrap();
+        let mut question = asked.address(66, 60);
+        question.metadata.message_type = hickory_proto::op::MessageType::Query;
+        let mut other_type = asked.address(66, 60);
+        other_type.queries[0].query_type = RecordType::AAAA;
+        let all = [other_id, other_name, question, other_type, right];
+        let mut datagrams: Vec<Vec<u8>> = all.iter().map(|reply| reply.to_vec().unwrap()).collect();
+        datagrams.insert(0, b"garbage".to_vec());
+        datagrams
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    assert_eq!(answer_section(&server.dig("www.example.com A")), ["www.example.com. A 192.0.2.7"]);
+}
+
+#[test]
+fn an_upstream_without_edns_is_asked_without() {
+    let upstream = Rogue::start(|asked| match asked.message.edns {
+        None => good(asked),
+        Some(_) => {
+            let mut reply = asked.reply(ResponseCode::FormErr);
+            reply.edns = None;
+            Some(reply)
+        }
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    assert!(is_answered(&server.dig("www.example.com A")));
+}
+
+#[test]
+fn equal_questions_at_the_same_time_are_asked_once() {
+    let all_wait = Arc::new(AtomicBool::new(false));
+    let upstream = Rogue::start({
+        let all_wait = all_wait.clone();
+        move |asked| {
+            let deadline = Instant::now() + Duration::from_millis(800);
+            while !all_wait.load(Ordering::SeqCst) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            good(asked)
+        }
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    let clients: Vec<UdpSocket> = (0..50).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let question = query("www.example.com.", RecordType::A).to_vec().unwrap();
+    for client in &clients {
+        client.connect(server.address).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.send(&question).unwrap();
+    }
+    let deadline = Instant::now() + DEADLINE;
+    while !server
+        .metrics
+        .text()
+        .contains(r#"weft_dns_questions_coalesced_total{server="dns://:53",view=""} 49"#)
+    {
+        assert!(Instant::now() < deadline, "{}", server.metrics.text());
+    }
+    all_wait.store(true, Ordering::SeqCst);
+    for client in &clients {
+        let mut reply = [0; 512];
+        assert!(client.recv(&mut reply).unwrap() > 40);
+    }
+    assert_eq!(upstream.asked().len(), 1);
+}
+
+/// Passes datagrams on, there and back.
+fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (address, passed) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    std::thread::spawn({
+        let passed = passed.clone();
+        move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                passed.fetch_add(1, Ordering::SeqCst);
+                let onwards = UdpSocket::bind("127.0.0.1:0").unwrap();
+                onwards.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                onwards.send_to(&buffer[..length], to).unwrap();
+                let back = socket.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    let mut reply = [0; 4096];
+                    if let Ok(length) = onwards.recv(&mut reply) {
+                        let _ = back.send_to(&reply[..length], client);
+                    }
+                });
+            }
+        }
+    });
+    (address, passed)
+}
+
+#[test]
+fn questions_do_not_go_in_circles() {
+    // The port is free again, and nobody else is given it at once.
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (circle, passed) = relay(free);
+    let good = Rogue::start(good);
+    let server = Server::start_on(&free.to_string(), zone(), &[circle, good.address], MOST_WAITING);
+    let deadline = Instant::now() + DEADLINE;
+    while passed.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < deadline, "no probe is sent at the start");
+    }
+    let mut number = 0;
+    let mut before = usize::MAX;
+    while before != passed.load(Ordering::SeqCst) {
+        before = passed.load(Ordering::SeqCst);
+        number += 1;
+        assert!(is_answered(&server.dig(&format!("www{number}.example.com A"))));
+        assert!(Instant::now() < deadline, "it goes on asking in a circle");
+    }
+    assert!(server.dig("backend.shop.svc.cluster.local A").contains("10.96.0.20"));
+}
+
+/// Debian's unbound on a loopback port, which knows one name.
+struct Unbound {
+    child: Child,
+    address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Unbound {
+    fn start() -> Unbound {
+        let directory = tempfile::tempdir().unwrap();
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = directory.path().join("unbound.conf");
+        let text = format!(
+            "server:\n interface: 127.0.0.1\n port: {}\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n \
+             pidfile: \"\"\n use-syslog: no\n directory: \"{}\"\n module-config: \"iterator\"\n \
+             local-zone: \"example.com.\" static\n local-data: \"www.example.com. 60 A 192.0.2.7\"\n\
+             remote-control:\n control-enable: no\n",
+            address.port(),
+            directory.path().display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let child = Command::new("/usr/sbin/unbound").arg("-c").arg(&config).stderr(Stdio::null()).spawn();
+        let child = child.expect("unbound, of the Debian package of that name, must be installed");
+        Unbound { child, address, _directory: directory }
+    }
+}
+
+impl Drop for Unbound {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_resolver_that_people_run_is_a_good_upstream() {
+    let unbound = Unbound::start();
+    let server = Server::start(zone(), &[unbound.address]);
+    let deadline = Instant::now() + DEADLINE;
+    while !is_answered(&server.dig("www.example.com A")) {
+        assert!(Instant::now() < deadline, "unbound does not answer");
+    }
+    for number in 0..8 {
+        let text = server.dig(&format!("nothing{number}.example.com A"));
+        assert!(text.contains("status: NXDOMAIN"), "{text}");
+    }
+    assert!(!server.metrics.text().contains("rcode=\"SERVFAIL\",to"), "the spelling is kept");
+}
