@@ -6,8 +6,10 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use weft_types::{Kind, NamespacedName, Object, ObjectKey, Protocol, is_dns_label};
 
 use crate::field::{Fault, Field};
@@ -168,6 +170,15 @@ pub(crate) fn resource_version<W: Wire>(object: &W) -> Option<&str> {
         Field::Is(Metadata { resource_version: Field::Is(version), .. }) => Some(version),
         _ => None,
     }
+}
+
+/// When that happened which made the control plane write an EndpointSlice, where it says so.
+pub(crate) fn triggered<W: Wire>(object: &W) -> Option<SystemTime> {
+    let Field::Is(Metadata { annotations: Field::Is(annotations), .. }) = object.metadata() else {
+        return None;
+    };
+    let Field::Is(text) = &annotations.last_change_trigger_time else { return None };
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
 }
 
 /// Whether the view leaves an object with these labels out.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use weft_types::Kind;
 
-use crate::convert::{key, read, read_item, resource_version};
+use crate::convert::{key, read, read_item, resource_version, triggered};
 use crate::error::chain;
 use crate::index::Event;
 use crate::view::View;
@@ -158,7 +158,13 @@ impl Follower {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 let reached = resource_version(&object).map(str::to_owned);
-                self.send(Event::Applied(read(object, self.view))).await?;
+                let moment = triggered(&object);
+                let reading = read(object, self.view);
+                self.send(match moment {
+                    Some(moment) => Event::Triggered(reading, moment),
+                    None => Event::Applied(reading),
+                })
+                .await?;
                 Ok(reached)
             }
             WatchEvent::Deleted(object) => {

@@ -1,8 +1,9 @@
 //! From events to a snapshot: what the watches say, put together. No I/O, no waiting, no logging.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
-use weft_types::{ChangeSet, Kind, Object, ObjectKey, Snapshot};
+use weft_types::{ChangeSet, Kind, LeftOut, Object, ObjectKey, Snapshot};
 
 use crate::convert::{Malformed, Reading};
 
@@ -13,6 +14,8 @@ pub(crate) enum Event {
     Listed(Kind, Vec<Reading>),
     /// An object came or changed.
     Applied(Reading),
+    /// An EndpointSlice came or changed, because of what happened in the cluster at that moment.
+    Triggered(Reading, SystemTime),
     /// An object went.
     Deleted(ObjectKey),
 }
@@ -39,6 +42,14 @@ impl Index {
         match event {
             Event::Listed(kind, readings) => self.list(kind, readings),
             Event::Applied(reading) => self.apply(reading).into_iter().collect(),
+            Event::Triggered(reading, moment) => {
+                let before = self.changes.endpoint_slices;
+                let malformed = self.apply(reading);
+                if self.changes.endpoint_slices > before {
+                    self.changes.triggered.push(moment);
+                }
+                malformed.into_iter().collect()
+            }
             Event::Deleted(key) => {
                 self.delete(&key);
                 Vec::new()
@@ -59,6 +70,11 @@ impl Index {
     /// What changed since the last call.
     pub(crate) fn drain_changes(&mut self) -> ChangeSet {
         std::mem::take(&mut self.changes)
+    }
+
+    /// Counts a malformed object among the changes.
+    pub(crate) fn leave_out(&mut self, object: Malformed) {
+        self.changes.left_out.push(LeftOut { key: object.key, fault: object.fault.to_string() });
     }
 
     /// The cluster as it is known now.

@@ -12,6 +12,7 @@ mod client;
 mod config_map;
 mod convert;
 mod error;
+pub mod event;
 mod field;
 mod follow;
 mod index;

@@ -94,6 +94,7 @@ impl Watch {
     fn take(&mut self, event: Event) {
         for object in self.index.take(event) {
             warn!("left out: {object}");
+            self.index.leave_out(object);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The objects of the Kubernetes API as they travel, trimmed to the fields that Weft reads. Everything else
-//! (managed fields, annotations, other labels) is read past and never held. What the fields mean is in `convert`.
+//! (managed fields, other labels and annotations) is read past and never held. What the fields mean is in `convert`.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -35,6 +35,15 @@ pub(crate) struct Metadata {
     pub(crate) creation_timestamp: Field<String>,
     pub(crate) deletion_timestamp: Field<IgnoredAny>,
     pub(crate) labels: Field<Labels>,
+    pub(crate) annotations: Field<Annotations>,
+}
+
+/// The annotation that Weft reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Annotations {
+    #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    pub(crate) last_change_trigger_time: Field<String>,
 }
 
 /// The labels that Weft reads.

@@ -2,16 +2,19 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
+use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
+use crate::config_file;
 use crate::conntrack::Conntrack;
 use crate::error::Error;
+use crate::events::Events;
 use crate::health::Health;
 use crate::http;
 use crate::metrics::Metrics;
@@ -20,6 +23,7 @@ use crate::options::Options;
 use crate::planner::everything;
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
+use crate::sysctl;
 
 /// How long to wait before the kernel is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -36,18 +40,30 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
     http::serve("healthz", options.healthz_bind_address, http::healthz(health.clone(), metrics.clone()))
         .await?;
-    http::serve("metrics", options.metrics_bind_address, http::metrics(metrics.clone())).await?;
+    let configz = config_file::configz(&options).to_string();
+    http::serve("metrics", options.metrics_bind_address, http::metrics(metrics.clone(), configz)).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");
+    for refused in sysctl::apply(&options.limits) {
+        match refused.asked {
+            true => warn!("{}", refused.error),
+            false => info!("{}", refused.error),
+        }
+    }
+    let node = config.node.clone();
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
+    let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node));
     let watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice, Kind::Node]);
     let mut proxy = Proxy {
         sync,
+        events,
         health,
         conntrack: Conntrack::start(metrics.clone())?,
         register: Register::new(options.terminate_removed_tcp),
         metrics,
+        started: SystemTime::now(),
+        triggered: Vec::new(),
         failed: false,
         monitor: None,
         truce: tokio::time::Instant::now(),
@@ -67,11 +83,16 @@ fn wait_for(kind: SignalKind) -> Result<Signal, Error> {
 
 struct Proxy {
     sync: Sync,
+    events: Events,
     conntrack: Conntrack,
     /// Whose connections are to be ended when they go.
     register: Register,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    /// Since when it runs: what happened before is nothing that it was slow about.
+    started: SystemTime,
+    /// When that happened which made endpoints change and is not in the kernel yet.
+    triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
     /// Who tells of what others change; there once the kernel was in step.
@@ -104,7 +125,9 @@ impl Proxy {
 
     fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
         let start = Instant::now();
-        self.metrics.queued(changes.services.len());
+        self.tell(changes);
+        self.metrics.queued(changes);
+        self.triggered.extend(changes.triggered.iter().filter(|moment| **moment >= self.started));
         let served = self.register.update(snapshot, changes);
         let applied = match self.monitor.is_some() {
             true => self.sync.apply(snapshot, changes),
@@ -122,6 +145,16 @@ impl Proxy {
         }
     }
 
+    /// Writes events about what cannot be served.
+    fn tell(&self, changes: &ChangeSet) {
+        for object in &changes.left_out {
+            // The watch has told of it in the log.
+            if let Some(about) = object.key.clone() {
+                self.events.write(Warning { about, reason: "Malformed", note: object.fault.clone() });
+            }
+        }
+    }
+
     fn succeeded(&mut self, outcome: Outcome, served: Served, services: usize, start: Instant) {
         let took = start.elapsed();
         match outcome {
@@ -135,6 +168,11 @@ impl Proxy {
         });
         if self.monitor.is_none() {
             self.listen();
+        }
+        let now = SystemTime::now();
+        for moment in self.triggered.drain(..) {
+            // The clock that it was taken by may be ahead of ours.
+            self.metrics.programmed(now.duration_since(moment).unwrap_or_default());
         }
         self.health.in_step();
         self.metrics.synced(outcome, took);

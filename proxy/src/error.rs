@@ -1,6 +1,7 @@
 //! The crate's errors. What is tried again after one is decided in `daemon.rs`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -24,6 +25,24 @@ pub enum Error {
         what: &'static str,
         /// The address.
         address: SocketAddr,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The configuration file cannot be used.
+    #[error("cannot use the configuration {path}: {problem}", path = path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A setting of the kernel cannot be made.
+    #[error("cannot set {path} to {value}: {source}; weft-proxy --init-only sets it where it has the right to", path = path.display())]
+    Sysctl {
+        /// The file that stands for it.
+        path: PathBuf,
+        /// What it should hold.
+        value: u64,
         /// The reason.
         source: std::io::Error,
     },

@@ -1,5 +1,5 @@
-//! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`. They say what is so;
-//! they change nothing.
+//! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`. They say
+//! what is so; they change nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,10 +35,14 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
         .route("/livez", get(move || livez(Probe::Livez)))
 }
 
-/// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is.
-pub fn metrics(metrics: Arc<Metrics>) -> Router {
+/// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is. `/configz`: that JSON.
+pub fn metrics(metrics: Arc<Metrics>, configz: String) -> Router {
     let text = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) };
-    Router::new().route("/metrics", get(text)).route("/proxyMode", get(|| async { "nftables" }))
+    let configz = move || async move { ([(CONTENT_TYPE, "application/json")], configz) };
+    Router::new()
+        .route("/metrics", get(text))
+        .route("/proxyMode", get(|| async { "nftables" }))
+        .route("/configz", get(configz))
 }
 
 /// Binds the address that the flag `--WHAT-bind-address` named, and serves `router` there as long as the runtime lives.

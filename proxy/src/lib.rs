@@ -6,20 +6,23 @@
 //!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
 //! ```
 //!
-//! I/O is done by `sync` and `monitor` (the kernel), `http`, `dry_run` and `daemon`, which ties all together; everything
-//! else is pure.
+//! I/O is done by `events`, `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `options`, `http`, `dry_run` and `daemon`, which
+//! ties all together; everything else is pure.
 
 pub mod config;
+pub mod config_file;
 pub mod conntrack;
 pub mod daemon;
 pub mod dry_run;
 pub mod elements;
 pub mod endpoints;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod http;
 pub mod layout;
 pub mod ledger;
+pub mod limits;
 pub mod metrics;
 pub mod monitor;
 pub mod options;
@@ -27,3 +30,4 @@ pub mod planner;
 pub mod service;
 pub mod stale;
 pub mod sync;
+pub mod sysctl;

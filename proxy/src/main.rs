@@ -3,14 +3,14 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::{Context, Result, ensure};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use weft_proxy::options::{LogFormat, Options};
-use weft_proxy::{daemon, dry_run, sync};
+use weft_proxy::{daemon, dry_run, sync, sysctl};
 
 fn main() -> ExitCode {
-    match run(Options::parse()) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weft-proxy: {error}");
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: Options) -> Result<()> {
+fn run() -> Result<()> {
+    let (options, notes) = Options::read(std::env::args_os())?;
     // Of a failed connection weft-cluster says more, and says it once.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt()
@@ -30,8 +31,14 @@ fn run(options: Options) -> Result<()> {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    notes.iter().for_each(|note| warn!("{note}"));
     if options.cleanup {
         return Ok(sync::clean_up()?);
+    }
+    if options.init_only {
+        let refused: Vec<_> = sysctl::apply(&options.limits).iter().map(|it| it.error.to_string()).collect();
+        ensure!(refused.is_empty(), "{}", refused.join("\nweft-proxy: "));
+        return Ok(());
     }
     if let Some(files) = &options.dry_run {
         print!("{}", dry_run::text(options.config()?, files)?);

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family as ByLabel;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use weft_types::Family;
+use weft_types::{ChangeSet, Family};
 
 use crate::sync::Outcome;
 
@@ -24,6 +24,10 @@ pub struct Metrics {
     queued: Gauge,
     changes: Counter,
     pending: Gauge,
+    endpoint_changes: Counter,
+    endpoint_pending: Gauge,
+    programming: Histogram,
+    no_local: ByLabel<TrafficPolicy, Gauge>,
     failures: Counter,
     probes: [ByLabel<Code, Counter>; 2],
     flows: ByLabel<IpFamily, Counter>,
@@ -42,6 +46,11 @@ pub enum Probe {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Code {
     code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TrafficPolicy {
+    traffic_policy: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,6 +85,13 @@ fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 10))
 }
 
+/// kube-proxy's, from a quarter of a second to five minutes.
+fn programming_durations() -> Histogram {
+    let seconds = (1..60).map(f64::from).chain((60..120).step_by(5).map(f64::from));
+    let minutes = (120..=300).step_by(30).map(f64::from);
+    Histogram::new([0.25, 0.5].into_iter().chain(seconds).chain(minutes))
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Metrics {
@@ -87,6 +103,10 @@ impl Default for Metrics {
             queued: Gauge::default(),
             changes: Counter::default(),
             pending: Gauge::default(),
+            endpoint_changes: Counter::default(),
+            endpoint_pending: Gauge::default(),
+            programming: programming_durations(),
+            no_local: ByLabel::default(),
             failures: Counter::default(),
             probes: Default::default(),
             flows: ByLabel::default(),
@@ -103,17 +123,32 @@ impl Metrics {
             ("sync_proxy_rules_duration_seconds", "Time from a change to its commit", &self.all),
             ("sync_full_proxy_rules_duration_seconds", "The same, where everything was compared", &self.full),
             ("sync_partial_proxy_rules_duration_seconds", "The same, where only changes were", &self.partial),
+            (
+                "network_programming_duration_seconds",
+                "Time from what made endpoints change in the cluster to its commit",
+                &self.programming,
+            ),
         ] {
             registry.register(name, help, histogram.clone());
         }
         for (name, help, gauge) in [
             ("sync_proxy_rules_last_timestamp_seconds", "When the kernel was last in step", &self.last),
             ("sync_proxy_rules_last_queued_timestamp_seconds", "When the last change came", &self.queued),
-            ("sync_proxy_rules_service_changes_pending", "Changes not in the kernel yet", &self.pending),
+            ("sync_proxy_rules_service_changes_pending", "Services not in the kernel yet", &self.pending),
+            (
+                "sync_proxy_rules_endpoint_changes_pending",
+                "EndpointSlices not in the kernel yet",
+                &self.endpoint_pending,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
         for (name, help, counter) in [
+            (
+                "sync_proxy_rules_endpoint_changes",
+                "EndpointSlices that came, went or changed",
+                &self.endpoint_changes,
+            ),
             (
                 "sync_proxy_rules_service_changes",
                 "Services that changed, or whose endpoints did",
@@ -131,6 +166,11 @@ impl Metrics {
         let [healthz, livez] = self.probes.clone();
         let registry = &mut self.registry;
         registry.register("proxy_healthz", "Answers of /healthz by status code", healthz);
+        registry.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "Services whose traffic policy is Local and that have endpoints on other nodes only",
+            self.no_local.clone(),
+        );
         registry.register("proxy_livez", "Answers of /livez by status code", livez);
         registry.register(
             "conntrack_reconciler_deleted_entries",
@@ -144,11 +184,13 @@ impl Metrics {
         );
     }
 
-    /// That many Services changed, or their endpoints did.
-    pub fn queued(&self, services: usize) {
+    /// That changed.
+    pub fn queued(&self, changes: &ChangeSet) {
         self.queued.set(unix_time());
-        self.changes.inc_by(services as u64);
-        self.pending.inc_by(services as i64);
+        self.changes.inc_by(changes.services.len() as u64);
+        self.pending.inc_by(changes.services.len() as i64);
+        self.endpoint_changes.inc_by(changes.endpoint_slices as u64);
+        self.endpoint_pending.inc_by(changes.endpoint_slices as i64);
     }
 
     /// The kernel is in step with all that came.
@@ -161,6 +203,19 @@ impl Metrics {
         }
         self.last.set(unix_time());
         self.pending.set(0);
+        self.endpoint_pending.set(0);
+    }
+
+    /// What made endpoints change so long ago is in the kernel.
+    pub fn programmed(&self, took: Duration) {
+        self.programming.observe(took.as_secs_f64());
+    }
+
+    /// So many Services have endpoints, but none on this node, where their policy wants one.
+    pub fn without_local_endpoints(&self, internal: usize, external: usize) {
+        for (traffic_policy, count) in [("internal", internal), ("external", external)] {
+            self.no_local.get_or_create(&TrafficPolicy { traffic_policy }).set(count as i64);
+        }
     }
 
     /// The kernel could not be brought into step.
@@ -194,18 +249,28 @@ fn unix_time() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use weft_types::NamespacedName;
+
     use super::*;
 
     #[test]
     fn numbers_have_kube_proxys_names() {
         let metrics = Metrics::default();
-        metrics.queued(3);
+        let names = |count: usize| (0..count).map(|number| NamespacedName::new("shop", number.to_string()));
+        let changes = |services, endpoint_slices| ChangeSet {
+            services: names(services).collect(),
+            endpoint_slices,
+            ..ChangeSet::default()
+        };
+        metrics.queued(&changes(3, 6));
         metrics.synced(Outcome::Partial, Duration::from_millis(2));
         metrics.failed();
         metrics.probed(Probe::Healthz, 503);
         metrics.probed(Probe::Livez, 200);
         metrics.reconciled(Family::V6, 4, Duration::from_millis(1));
-        metrics.queued(2);
+        metrics.programmed(Duration::from_millis(300));
+        metrics.without_local_endpoints(1, 2);
+        metrics.queued(&changes(2, 1));
         let text = metrics.text();
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
@@ -213,6 +278,12 @@ mod tests {
             "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_proxy_rules_service_changes_total 5",
             "kubeproxy_sync_proxy_rules_service_changes_pending 2",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 7",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 2",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.5\"} 1",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.25\"} 0",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"300.0\"} 1",
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 1",
             "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
             "kubeproxy_proxy_livez_total{code=\"200\"} 1",

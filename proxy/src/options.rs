@@ -1,18 +1,27 @@
-//! The flags of `weft-proxy`. What they lead to is in [`crate::daemon`].
+//! The flags of `weft-proxy`, and those that a configuration file adds to them. What they lead to is in [`crate::daemon`].
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_types::IpNetwork;
 
 use crate::config::{Config, NodePortAddresses};
+use crate::config_file::{self, ConfigFile};
 use crate::error::Error;
+use crate::limits::Limits;
 
 /// Programs the kernel so that the Services of a Kubernetes cluster lead to their endpoints.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-proxy", version)]
 pub struct Options {
+    /// A configuration file of kube-proxy's (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1). Flags that are given
+    /// count more than what it says.
+    #[arg(long = "config", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+
     /// The kubeconfig of the cluster. Without it, the pod's own service account is used.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -25,8 +34,9 @@ pub struct Options {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
 
-    /// The addresses that serve NodePorts: networks, or "primary" for the Node's first address of each family.
-    #[arg(long, value_name = "CIDR[,CIDR]|primary", default_value = "primary", value_parser = nodeport_addresses)]
+    /// The addresses that serve NodePorts: networks, "all" for every address, or "primary" for the Node's first one of each
+    /// family.
+    #[arg(long, value_name = "CIDR[,CIDR]|all|primary", default_value = "primary", value_parser = nodeport_addresses)]
     pub nodeport_addresses: NodePortAddresses,
 
     /// Where /healthz says whether the kernel is in step with the cluster.
@@ -41,6 +51,14 @@ pub struct Options {
     /// the endpoint's old address. UDP flows are always forgotten.
     #[arg(long)]
     pub terminate_removed_tcp: bool,
+
+    /// What connection tracking should allow.
+    #[command(flatten)]
+    pub limits: Limits,
+
+    /// Set what needs more rights than NET_ADMIN, which are the limits of connection tracking, and end.
+    #[arg(long, conflicts_with_all = ["cleanup", "dry_run"])]
+    pub init_only: bool,
 
     /// Print what would be programmed for these manifests, as nft text, and change nothing. Needs neither a cluster nor
     /// any right.
@@ -66,6 +84,23 @@ pub enum LogFormat {
 }
 
 impl Options {
+    /// Reads the command line, and the configuration file where it names one. Returns what is to be said about the file
+    /// besides, too. Ends the process where the command line is wrong, or asks for help.
+    ///
+    /// # Errors
+    /// Why the file cannot be used.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<(Options, Vec<String>), Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let matches = Options::command().get_matches_from(&arguments);
+        let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let Some(path) = &options.config_file else { return Ok((options, Vec::new())) };
+        let refuse = |problem| Error::ConfigFile { path: path.clone(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+        let file = config_file::parse(&text).map_err(refuse)?;
+        let notes = notes(path, &file);
+        Ok((options_with(arguments, &matches, file).map_err(refuse)?, notes))
+    }
+
     /// What of the flags the planner needs.
     ///
     /// # Errors
@@ -80,6 +115,40 @@ impl Options {
     }
 }
 
+/// The command line with what a file adds to it: the flags that were not given.
+fn options_with(
+    mut arguments: Vec<OsString>,
+    given: &ArgMatches,
+    file: ConfigFile,
+) -> Result<Options, String> {
+    let is_given = |flag: &str| given.value_source(&flag_id(flag)) == Some(ValueSource::CommandLine);
+    let added: Vec<_> = file.flags.into_iter().filter(|(flag, _)| !is_given(flag)).collect();
+    // Before the given ones: a --dry-run takes all that follows.
+    arguments.splice(1..1, added.iter().map(|(flag, value)| format!("--{flag}={value}").into()));
+    Options::try_parse_from(arguments).map_err(|error| {
+        let text = error.to_string();
+        text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
+}
+
+/// The name by which clap knows a flag.
+fn flag_id(flag: &str) -> String {
+    let of_flag = |argument: &clap::Arg| argument.get_long() == Some(flag);
+    Options::command()
+        .get_arguments()
+        .find(|argument| of_flag(argument))
+        .map_or_else(String::new, |argument| argument.get_id().to_string())
+}
+
+/// What a user should know about a file that is used.
+fn notes(path: &Path, file: &ConfigFile) -> Vec<String> {
+    let path = path.display();
+    let ignored = file.ignored.iter().map(|field| format!("{path}: {field} has no effect on weft-proxy"));
+    let unknown =
+        file.unknown.iter().map(|field| format!("{path}: {field} is no field of kube-proxy's configuration"));
+    ignored.chain(unknown).collect()
+}
+
 /// The host name in lower case, as the kubelet names its Node.
 fn host_name() -> Option<String> {
     let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
@@ -90,8 +159,16 @@ fn nodeport_addresses(text: &str) -> Result<NodePortAddresses, String> {
     if text == "primary" {
         return Ok(NodePortAddresses::Primary);
     }
-    let network =
-        |text: &str| text.trim().parse().map_err(|_| format!("{text:?} is neither a CIDR nor \"primary\""));
+    if text == "all" {
+        let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let networks = all.into_iter().filter_map(|address| IpNetwork::new(address, 0).ok());
+        return Ok(NodePortAddresses::Networks(networks.collect()));
+    }
+    let network = |text: &str| {
+        text.trim()
+            .parse()
+            .map_err(|_| format!("{text:?} is neither a CIDR nor, alone, \"primary\" or \"all\""))
+    };
     text.split(',').map(network).collect::<Result<_, _>>().map(NodePortAddresses::Networks)
 }
 
@@ -117,6 +194,78 @@ mod tests {
         let networks = ["172.30.0.0/24", "fd00:30::/64"].map(|network| network.parse().unwrap()).to_vec();
         assert_eq!(config.nodeport_addresses, NodePortAddresses::Networks(networks));
         assert_eq!(parse(&[]).unwrap().nodeport_addresses, NodePortAddresses::Primary);
+    }
+
+    fn with_file(arguments: &[&str], fields: &str) -> Result<(Options, Vec<String>), String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration";
+        let text = if fields.contains("kind:") { fields.to_owned() } else { format!("{head}\n{fields}") };
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        let arguments = [&["weft-proxy", "--config", path], arguments].concat();
+        let read = Options::read(arguments.into_iter().map(OsString::from));
+        read.map_err(|error| error.to_string().replace(path, "FILE"))
+    }
+
+    #[test]
+    fn a_file_counts_more_than_defaults_and_less_than_flags() {
+        let fields = "hostnameOverride: file\nclusterCIDR: 10.1.0.0/16,fd01::/48\nnodePortAddresses: [all]\noomScoreAdj: 5\n\
+                      conntrack: {udpTimeout: 9s, maxPerCore: 0}\nhealthzBindAddress: 192.0.2.1";
+        let (options, notes) =
+            with_file(&["--cluster-cidr=10.2.0.0/16", "--conntrack-udp-timeout=8s"], fields).unwrap();
+        assert_eq!(options.config().unwrap().node, "file");
+        assert_eq!(options.cluster_cidr, ["10.2.0.0/16".parse().unwrap()], "the flag's alone");
+        assert_eq!(options.limits.udp, Some(std::time::Duration::from_secs(8)));
+        assert_eq!(options.limits.max_per_core, Some(0));
+        assert_eq!(options.healthz_bind_address, "192.0.2.1:10256".parse().unwrap());
+        assert!(matches!(&options.nodeport_addresses, NodePortAddresses::Networks(all) if all.len() == 2));
+        assert!(
+            notes.len() == 1 && notes[0].ends_with(": oomScoreAdj has no effect on weft-proxy"),
+            "{notes:?}"
+        );
+    }
+
+    #[test]
+    fn configz_is_a_file_that_asks_for_what_is_in_effect() {
+        let (options, notes) = with_file(&[], include_str!("../tests/manifests/full-config.yaml")).unwrap();
+        let shown = &config_file::configz(&options)["kubeproxy.config.k8s.io"];
+        let file = config_file::parse(&shown.to_string()).unwrap();
+        assert_eq!((notes.len(), file.ignored.len(), file.unknown.len()), (0, 0, 0));
+        let again = options_with(
+            vec!["weft-proxy".into()],
+            &Options::command().get_matches_from(["weft-proxy"]),
+            file,
+        );
+        assert_eq!(
+            format!("{:?}", again.unwrap()),
+            format!("{:?}", Options { config_file: None, ..options })
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_its_name() {
+        for (fields, words) in [
+            ("mode: ipvs", "cannot use the configuration FILE: mode is \"ipvs\""),
+            (
+                "clusterCIDR: 10.1.0.0/99",
+                "cannot use the configuration FILE: invalid value '10.1.0.0/99' for '--cluster-cidr",
+            ),
+        ] {
+            let error = with_file(&[], fields).unwrap_err();
+            assert!(error.starts_with(words), "{error}");
+        }
+        let missing = ["weft-proxy", "--config", "/no/such/file"].map(OsString::from);
+        let error = Options::read(missing).unwrap_err().to_string();
+        assert!(error.starts_with("cannot use the configuration /no/such/file: No such file"), "{error}");
+    }
+
+    #[test]
+    fn every_flag_that_a_file_may_set_exists() {
+        for (flag, _) in
+            config_file::parse(include_str!("../tests/manifests/full-config.yaml")).unwrap().flags
+        {
+            assert_ne!(flag_id(flag), "", "--{flag}");
+        }
     }
 
     #[test]

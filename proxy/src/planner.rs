@@ -125,5 +125,6 @@ pub fn everything(snapshot: &Snapshot) -> ChangeSet {
         nodes: snapshot.nodes().map(|node| node.name.clone()).collect(),
         namespaces: snapshot.namespaces().map(str::to_owned).collect(),
         service_cidrs: snapshot.service_cidrs().map(|(name, _)| name.to_owned()).collect(),
+        ..ChangeSet::default()
     }
 }

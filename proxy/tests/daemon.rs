@@ -42,10 +42,14 @@ impl Machine {
     }
 
     fn start(&mut self) {
+        let kubeconfig = self.server.kubeconfig().to_str().unwrap().to_owned();
+        self.start_with(&["--kubeconfig", &kubeconfig, "--hostname-override", "node1"]);
+    }
+
+    fn start_with(&mut self, flags: &[&str]) {
         let log = File::options().append(true).open(self.log.path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
-        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
-        command.env_remove("RUST_LOG").stderr(log);
+        command.args(flags).env_remove("RUST_LOG").stderr(log);
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
 
@@ -57,6 +61,11 @@ impl Machine {
 
     fn log(&self) -> String {
         fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// One of the node's settings of connection tracking.
+    fn setting(&self, name: &str) -> String {
+        run(&self.namespace, "cat", &[&format!("/proc/sys/net/netfilter/{name}")]).trim().to_owned()
     }
 
     fn rules(&self) -> String {
@@ -254,4 +263,70 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
     assert!(!output.status.success());
     assert!(errors.starts_with("weft-proxy: ") && errors.contains("/does/not/exist"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
+fn a_configuration_file_of_kube_proxy_is_followed() {
+    let mut machine = Machine::new();
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let text = include_str!("manifests/kubeadm-config.yaml")
+        .replace("/var/lib/kube-proxy/kubeconfig.conf", machine.server.kubeconfig().to_str().unwrap())
+        .replace("hostnameOverride: \"\"", "hostnameOverride: node1")
+        .replace("oomScoreAdj: null", "oomScoreAdj: -999")
+        .replace("udpStreamTimeout: 0s\n  udpTimeout: 0s", "udpTimeout: 17s");
+    fs::write(config.path(), text).unwrap();
+    machine.start_with(&["--config", config.path().to_str().unwrap()]);
+    machine.until_rules_have("ip saddr != 10.244.0.0/16 jump outside");
+    machine.until_rules_have("elements = { 172.30.0.11 }");
+    assert_eq!(machine.log().matches("oomScoreAdj has no effect").count(), 1, "{}", machine.log());
+    assert_eq!(machine.log().matches("WARN").count(), 1, "{}", machine.log());
+    assert_eq!(machine.setting("nf_conntrack_udp_timeout"), "17");
+    let shown = machine.get(10249, "/configz").unwrap();
+    let shown: Value = serde_json::from_str(shown.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(shown["kubeproxy.config.k8s.io"]["clusterCIDR"], "10.244.0.0/16");
+}
+
+#[test]
+fn close_wait_connections_are_kept_as_long_as_kube_proxy_keeps_them() {
+    let mut machine = Machine::new();
+    let proxy = |machine: &Machine, flags: &[&str]| {
+        machine
+            .namespace
+            .run(|| Command::new(env!("CARGO_BIN_EXE_weft-proxy")).args(flags).output())
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(machine.setting("nf_conntrack_tcp_timeout_close_wait"), "60", "the kernel's default");
+    // The size of the table is the whole machine's, and cannot be set from here.
+    let only = ["--init-only", "--conntrack-max-per-core=0"];
+    assert!(proxy(&machine, &only).status.success());
+    assert_eq!(machine.setting("nf_conntrack_tcp_timeout_close_wait"), "3600");
+    assert!(proxy(&machine, &[only[0], only[1], "--conntrack-tcp-timeout-close-wait=50s"]).status.success());
+    assert_eq!(machine.setting("nf_conntrack_tcp_timeout_close_wait"), "50", "asked for");
+    let refused = proxy(&machine, &["--init-only", "--conntrack-min=2000000000"]);
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && errors.contains("nf_conntrack_max to 2000000000"), "{errors}");
+
+    machine.start();
+    machine.until("set", |machine| machine.setting("nf_conntrack_tcp_timeout_close_wait") == "3600");
+    assert!(!machine.log().contains("WARN"), "{}", machine.log());
+}
+
+#[test]
+fn a_malformed_service_gets_one_event_and_harms_no_other() {
+    let machine = programmed();
+    let mut bad = service();
+    bad["metadata"]["name"] = "bad".into();
+    bad["spec"]["ports"][0]["port"] = 99_999_999.into();
+    machine.server.put(SERVICES, bad.clone());
+    let events = |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
+    machine.until("told", |machine| events(machine).len() == 1);
+    let event = &events(&machine)[0];
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("Malformed"), &json!("bad")));
+    assert!(event["note"].as_str().unwrap().contains("spec.ports[0].port"), "{event}");
+    bad["metadata"]["labels"] = json!({"another": "one"});
+    machine.server.put(SERVICES, bad);
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    machine.until_rules_have("goto pick-1");
+    assert_eq!((events(&machine).len(), machine.log().matches("left out: Service shop/bad").count()), (1, 1));
 }

@@ -57,6 +57,14 @@ pub struct Hints {
     pub zones: Vec<String>,
 }
 
+impl EndpointSlice {
+    /// Gives back the memory that its lists do not need, as of a Service.
+    pub(crate) fn shrink(&mut self) {
+        self.ports.shrink_to_fit();
+        self.endpoints.shrink_to_fit();
+    }
+}
+
 impl Endpoint {
     /// A ready endpoint of which nothing but the address is known.
     pub fn ready(address: IpAddr) -> Endpoint {

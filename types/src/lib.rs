@@ -17,7 +17,7 @@ pub use family::Family;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use node::Node;
 pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
-pub use snapshot::{ChangeSet, Kind, Object, ObjectKey, Snapshot};
+pub use snapshot::{ChangeSet, Kind, LeftOut, Object, ObjectKey, Snapshot};
 
 /// An IPv4 or IPv6 network in CIDR form (re-exported so that all parts use one type).
 pub use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};

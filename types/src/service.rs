@@ -150,6 +150,17 @@ impl Service {
         }
     }
 
+    /// Gives back the memory that its lists do not need: they were read from lists of larger things, and stay for long.
+    pub(crate) fn shrink(&mut self) {
+        self.ports.shrink_to_fit();
+        self.external_ips.shrink_to_fit();
+        self.load_balancer_ips.shrink_to_fit();
+        self.source_ranges.shrink_to_fit();
+        if let ServiceKind::ClusterIp(addresses) = &mut self.kind {
+            addresses.shrink_to_fit();
+        }
+    }
+
     /// The Service's virtual addresses; none for headless and ExternalName Services.
     pub fn cluster_ips(&self) -> &[IpAddr] {
         match &self.kind {

@@ -1,19 +1,25 @@
 //! The cluster at one moment, and what changed since the moment before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 
 use crate::{EndpointSlice, NamespacedName, Node, Service};
 
+mod shelf;
+
+use shelf::{OfService, Shelf};
+
 /// Everything that a daemon knows of the cluster at one moment. Maps are ordered, so that plans made from equal
 /// snapshots are equal too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    services: BTreeMap<NamespacedName, Service>,
-    endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
-    /// Service -> names of its EndpointSlices, which are of the same namespace.
-    slices_by_service: BTreeMap<NamespacedName, BTreeSet<String>>,
+    services: Shelf<Box<Service>>,
+    endpoint_slices: Shelf<Arc<EndpointSlice>>,
+    /// The same ones by their Services, which are of the same namespace.
+    slices_by_service: Shelf<OfService>,
     nodes: BTreeMap<String, Node>,
     namespaces: BTreeSet<String>,
     service_cidrs: BTreeMap<String, Vec<IpNetwork>>,
@@ -75,6 +81,21 @@ pub struct ChangeSet {
     pub namespaces: BTreeSet<String>,
     /// ServiceCIDRs that came, went or changed.
     pub service_cidrs: BTreeSet<String>,
+    /// How many times an EndpointSlice came, went or changed.
+    pub endpoint_slices: usize,
+    /// When that happened in the cluster that made EndpointSlices change, where the cluster says so.
+    pub triggered: Vec<SystemTime>,
+    /// Objects that cannot be used, each once for a fault.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// An object that cannot be used, and so is not in the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its kind and name, where it has a usable name.
+    pub key: Option<ObjectKey>,
+    /// What is wrong, in one line that names the field.
+    pub fault: String,
 }
 
 impl ChangeSet {
@@ -84,6 +105,7 @@ impl ChangeSet {
             && self.nodes.is_empty()
             && self.namespaces.is_empty()
             && self.service_cidrs.is_empty()
+            && self.left_out.is_empty()
     }
 }
 
@@ -100,24 +122,32 @@ impl Object {
     }
 }
 
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Snapshot) -> bool {
+        self.services.iter().eq(other.services.iter())
+            && self.endpoint_slices.iter().eq(other.endpoint_slices.iter())
+            && self.nodes == other.nodes
+            && self.namespaces == other.namespaces
+            && self.service_cidrs == other.service_cidrs
+    }
+}
+
+impl Eq for Snapshot {}
+
 impl Snapshot {
     /// All Services, in the order of their names.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        self.services.iter().map(|service| &**service)
     }
 
     /// One Service.
     pub fn service(&self, key: &NamespacedName) -> Option<&Service> {
-        self.services.get(key)
+        self.services.get(key).map(|service| &**service)
     }
 
     /// The EndpointSlices of a Service, in the order of their names. The Service need not exist.
     pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices_by_service
-            .get(service)
-            .into_iter()
-            .flatten()
-            .filter_map(|name| self.endpoint_slices.get(&NamespacedName::new(&service.namespace, name)))
+        self.slices_by_service.slices(service).iter().map(|slice| &**slice)
     }
 
     /// All Nodes, in the order of their names.
@@ -148,10 +178,11 @@ impl Snapshot {
     /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
     pub fn apply(&mut self, object: Object, changes: &mut ChangeSet) {
         match object {
-            Object::Service(service) => {
-                if self.services.get(&service.key) != Some(&service) {
+            Object::Service(mut service) => {
+                if self.service(&service.key) != Some(&service) {
                     changes.services.insert(service.key.clone());
-                    self.services.insert(service.key.clone(), service);
+                    service.shrink();
+                    self.services.put(Box::new(service));
                 }
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice, changes),
@@ -179,9 +210,11 @@ impl Snapshot {
     pub fn delete(&mut self, key: &ObjectKey, changes: &mut ChangeSet) {
         match key {
             ObjectKey::Service(key) => {
-                changes.services.extend(self.services.remove(key).map(|service| service.key));
+                changes.services.extend(self.services.take(key).map(|service| service.key));
             }
-            ObjectKey::EndpointSlice(key) => self.delete_slice(key, changes),
+            ObjectKey::EndpointSlice(key) => {
+                changes.endpoint_slices += usize::from(self.delete_slice(key, changes));
+            }
             ObjectKey::Node(name) => {
                 changes.nodes.extend(self.nodes.remove(name).map(|node| node.name));
             }
@@ -197,11 +230,10 @@ impl Snapshot {
 
     /// Makes `objects` all that there is of `kind`, as after a list: those not among them are deleted.
     pub fn replace(&mut self, kind: Kind, objects: Vec<Object>, changes: &mut ChangeSet) {
-        let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
-        for known in self.keys(kind) {
-            if !listed.contains(&known) {
-                self.delete(&known, changes);
-            }
+        let known = self.keys(kind);
+        if !known.is_empty() {
+            let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
+            known.iter().filter(|known| !listed.contains(known)).for_each(|gone| self.delete(gone, changes));
         }
         for object in objects {
             self.apply(object, changes);
@@ -210,9 +242,12 @@ impl Snapshot {
 
     fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
         match kind {
-            Kind::Service => self.services.keys().cloned().map(ObjectKey::Service).collect(),
+            Kind::Service => {
+                self.services.iter().map(|service| ObjectKey::Service(service.key.clone())).collect()
+            }
             Kind::EndpointSlice => {
-                self.endpoint_slices.keys().cloned().map(ObjectKey::EndpointSlice).collect()
+                let key = |slice: &Arc<EndpointSlice>| ObjectKey::EndpointSlice(slice.key.clone());
+                self.endpoint_slices.iter().map(key).collect()
             }
             Kind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
             Kind::Namespace => self.namespaces.iter().cloned().map(ObjectKey::Namespace).collect(),
@@ -220,26 +255,26 @@ impl Snapshot {
         }
     }
 
-    fn apply_slice(&mut self, slice: EndpointSlice, changes: &mut ChangeSet) {
-        if self.endpoint_slices.get(&slice.key) == Some(&slice) {
+    fn apply_slice(&mut self, mut slice: EndpointSlice, changes: &mut ChangeSet) {
+        if self.endpoint_slices.get(&slice.key).is_some_and(|known| **known == slice) {
             return;
         }
         // The slice may have been another Service's until now: that Service changes too.
         self.delete_slice(&slice.key, changes);
+        changes.endpoint_slices += 1;
         changes.services.insert(slice.service.clone());
-        self.slices_by_service.entry(slice.service.clone()).or_default().insert(slice.key.name.clone());
-        self.endpoint_slices.insert(slice.key.clone(), slice);
+        slice.shrink();
+        let slice = Arc::new(slice);
+        self.slices_by_service.add(slice.clone());
+        self.endpoint_slices.put(slice);
     }
 
-    fn delete_slice(&mut self, key: &NamespacedName, changes: &mut ChangeSet) {
-        let Some(slice) = self.endpoint_slices.remove(key) else { return };
-        if let Some(names) = self.slices_by_service.get_mut(&slice.service) {
-            names.remove(&key.name);
-            if names.is_empty() {
-                self.slices_by_service.remove(&slice.service);
-            }
-        }
-        changes.services.insert(slice.service);
+    /// Returns whether there was one.
+    fn delete_slice(&mut self, key: &NamespacedName, changes: &mut ChangeSet) -> bool {
+        let Some(slice) = self.endpoint_slices.take(key) else { return false };
+        self.slices_by_service.remove(&slice);
+        changes.services.insert(slice.service.clone());
+        true
     }
 }
 
@@ -287,6 +322,7 @@ mod tests {
         snapshot.apply(slice("s", "old"), &mut ChangeSet::default());
         snapshot.apply(slice("s", "new"), &mut changes);
         assert_eq!(changes.services, BTreeSet::from([name("old"), name("new")]));
+        assert_eq!(changes.endpoint_slices, 1);
         assert_eq!((slices(&snapshot, "old"), slices(&snapshot, "new")), (vec![], vec!["s".to_owned()]));
     }
 
@@ -309,7 +345,7 @@ mod tests {
         let mut changes = ChangeSet::default();
         snapshot.delete(&ObjectKey::EndpointSlice(name("db-1")), &mut changes);
         snapshot.delete(&ObjectKey::EndpointSlice(name("db-1")), &mut changes);
-        assert_eq!(changes.services, BTreeSet::from([name("db")]));
+        assert_eq!((changes.services, changes.endpoint_slices), (BTreeSet::from([name("db")]), 1));
         assert_eq!(snapshot, Snapshot::default());
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use server::{GoneAs, Server};
+use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
-use weft_types::{ChangeSet, Kind};
+use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey};
 
 const NODES: &str = "/api/v1/nodes";
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
@@ -37,7 +38,7 @@ async fn within<F: Future>(future: F) -> F::Output {
 
 /// The names of the Nodes that the next change set is about.
 async fn changed(watch: &mut Watch) -> Vec<String> {
-    let ChangeSet { nodes, services, namespaces, service_cidrs } = within(watch.next()).await;
+    let ChangeSet { nodes, services, namespaces, service_cidrs, .. } = within(watch.next()).await;
     assert!(services.is_empty() && namespaces.is_empty() && service_cidrs.is_empty());
     nodes.into_iter().collect()
 }
@@ -251,7 +252,9 @@ async fn a_malformed_object_costs_only_itself() {
     server.put(NODES, bad("bad"));
     server.put(NODES, node("good"));
     let mut watch = watch_nodes(&server).await;
-    assert_eq!(changed(&mut watch).await, ["good"]);
+    let changes = within(watch.next()).await;
+    assert_eq!(Vec::from_iter(changes.nodes), ["good"]);
+    assert_eq!(changes.left_out[0].key, Some(ObjectKey::Node("bad".to_owned())), "told with the changes");
 
     server.put(NODES, bad("good"));
     server.put(NODES, node("bad"));
@@ -260,4 +263,64 @@ async fn a_malformed_object_costs_only_itself() {
         nodes.extend(changed(&mut watch).await);
     }
     assert_eq!(names(&watch), ["bad"], "good and bad have changed places");
+}
+
+#[tokio::test]
+async fn what_made_endpoints_change_is_known_by_its_moment() {
+    let server = Server::start();
+    let slice = |pod: &str, moment: &str| {
+        json!({
+            "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"},
+                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": moment}},
+            "addressType": "IPv4", "endpoints": [{"addresses": [pod]}],
+        })
+    };
+    let mut watch = Watch::start(client(&server).await, View::Proxied, &[Kind::EndpointSlice]);
+    within(watch.next()).await;
+    until_seen(&server, SLICES, true, 1).await;
+    server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:07Z"));
+    let changes = within(watch.next()).await;
+    let moment = |seconds| std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![moment(7)]));
+    // The same endpoints again, and a moment that is none.
+    server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:08Z"));
+    server.put(SLICES, slice("10.0.0.2", "soon"));
+    let changes = within(watch.next()).await;
+    assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![]));
+}
+
+#[tokio::test]
+async fn a_warning_is_one_event_however_often_it_is_recorded() {
+    let server = Server::start();
+    let warning = Warning {
+        about: ObjectKey::Service(NamespacedName::new("shop", "web")),
+        reason: "FrontendTaken",
+        note: "NodePort 30080 is another's".to_owned(),
+    };
+    server.answer_once(
+        "/api/v1/namespaces/shop/services/web",
+        StatusCode::OK,
+        r#"{"metadata": {"uid": "u-1"}}"#,
+    );
+    for node in ["node1", "node2"] {
+        let recorder = Recorder::new(client(&server).await, "weft-proxy", node);
+        assert_eq!(within(recorder.record(&warning)).await, Ok(()));
+    }
+    let events = server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
+    let [event] = &events[..] else { panic!("{events:?}") };
+    let regarding = json!({
+        "apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "u-1",
+    });
+    assert_eq!(event["regarding"], regarding);
+    assert_eq!((&event["reason"], &event["note"]), (&json!(warning.reason), &json!(warning.note)));
+    assert_eq!(event["reportingInstance"], "weft-proxy-node1");
+    let moment = event["eventTime"].as_str().unwrap();
+    assert!(
+        moment.len() == "2026-01-02T03:04:05.123456Z".len() && moment.ends_with('Z'),
+        "MicroTime: {moment}"
+    );
+
+    server.answer_once("/apis/events.k8s.io/v1/namespaces/shop/events", StatusCode::FORBIDDEN, "no");
+    let recorder = Recorder::new(client(&server).await, "weft-proxy", "node3");
+    assert!(within(recorder.record(&warning)).await.is_err());
 }

@@ -1,6 +1,7 @@
 //! A tiny API server on loopback, for one test: lists in pages, watches with bookmarks and 410, and misbehaves on
 //! demand. It knows nothing of what the objects mean.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -113,6 +114,12 @@ impl Server {
         store.tell(path, json!({"type": type_, "object": object}));
     }
 
+    /// The objects of a path.
+    pub(crate) fn objects(&self, path: &str) -> Vec<Value> {
+        let store = self.store();
+        store.objects.iter().filter(|((of, _), _)| of == path).map(|(_, object)| object.clone()).collect()
+    }
+
     /// Deletes an object; the watches hear of it.
     pub(crate) fn delete(&self, path: &str, name: &str) {
         let mut store = self.store();
@@ -188,6 +195,17 @@ impl Store {
         let _ = self.watches.send(Message::Line { path: path.to_owned(), line });
     }
 
+    fn create(&mut self, path: &str, object: Value) -> Response {
+        match self.objects.entry((path.to_owned(), name(&object))) {
+            Entry::Vacant(vacant) => (StatusCode::CREATED, vacant.insert(object).to_string()).into_response(),
+            Entry::Occupied(_) => {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "code": 409, "reason": "AlreadyExists", "message": "there is one"});
+                (StatusCode::CONFLICT, status.to_string()).into_response()
+            }
+        }
+    }
+
     fn list(&self, path: &str, query: &HashMap<String, String>) -> Value {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
         let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
@@ -255,8 +273,10 @@ fn serve(store: Shared, address: SocketAddr) -> (Running, SocketAddr) {
 
 async fn answer(
     State(store): State<Shared>,
+    method: Method,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
 ) -> Response {
     let mut store = store.lock().unwrap();
     let path = uri.path();
@@ -264,6 +284,9 @@ async fn answer(
     if let Some(place) = store.instead.iter().position(|(of, _, _)| of == path) {
         let (_, status, body) = store.instead.remove(place);
         return (status, body).into_response();
+    }
+    if method == Method::POST {
+        return store.create(path, serde_json::from_slice(&body).unwrap());
     }
     match is_watch(&query) {
         true => store.watch(path, &query),

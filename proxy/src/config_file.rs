@@ -1,0 +1,284 @@
+//! kube-proxy's configuration file (`KubeProxyConfiguration`, kubeproxy.config.k8s.io/v1alpha1) in terms of our own flags.
+//! Pure; the file is read, and joined with the flags of the command line, in `options.rs`.
+//!
+//! A field that means what a flag means becomes that flag. A field that asks for something that is done otherwise here is
+//! an error, as it is for kube-proxy to be given a mode that it lacks. All others change nothing and are named.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::NodePortAddresses;
+use crate::options::{LogFormat, Options};
+
+const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+const KIND: &str = "KubeProxyConfiguration";
+
+/// What a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Flags, without their dashes, and their values.
+    pub flags: Vec<(&'static str, String)>,
+    /// Fields that are set to something and have no effect here, by their paths.
+    pub ignored: Vec<String>,
+    /// Fields that kube-proxy does not have either.
+    pub unknown: Vec<String>,
+}
+
+/// What a field of the file is to us.
+enum Meaning {
+    /// The value of that flag.
+    Flag(&'static str),
+    /// The same, where 0 is a value and not the absence of one.
+    Number(&'static str),
+    /// The same, an address whose port may be left out.
+    Address(&'static str, u16),
+    /// A choice of which only these are had; and what to do about another one.
+    Only(&'static [&'static str], &'static str),
+    /// Nothing.
+    Nothing,
+    /// kube-proxy does not have it.
+    Unknown,
+}
+
+/// Reads a file's text, YAML or JSON.
+///
+/// # Errors
+/// What is wrong with it, and what to do, in one line.
+pub fn parse(text: &str) -> Result<ConfigFile, String> {
+    let document: Value = serde_saphyr::from_str(text)
+        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
+    let Value::Object(mut fields) = document else {
+        return Err(format!("is no object of kind {KIND}"));
+    };
+    for (name, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        let given = fields.remove(name).unwrap_or_default();
+        if given != wanted {
+            return Err(format!("{name} is {given}, not {wanted:?}"));
+        }
+    }
+    let mut file = ConfigFile::default();
+    take_all("", &fields, &mut file)?;
+    Ok(file)
+}
+
+fn take_all(prefix: &str, fields: &Map<String, Value>, file: &mut ConfigFile) -> Result<(), String> {
+    for (name, value) in fields {
+        let path = format!("{prefix}{name}");
+        match value {
+            Value::Object(fields) => take_all(&format!("{path}."), fields, file)?,
+            value => take(path, value, file)?,
+        }
+    }
+    Ok(())
+}
+
+fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result<(), String> {
+    let text = text(value).ok_or_else(|| format!("{path} has the value {value}, which no such field has"))?;
+    match meaning(&path) {
+        Meaning::Number(flag) if !value.is_null() => file.flags.push((flag, text)),
+        Meaning::Only(allowed, remedy) if !is_unset(value) && !allowed.contains(&text.as_str()) => {
+            return Err(format!("{path} is {text:?}; {remedy}"));
+        }
+        _ if is_unset(value) => {}
+        Meaning::Flag(flag) | Meaning::Number(flag) => file.flags.push((flag, text)),
+        Meaning::Address(flag, port) => file.flags.push((flag, with_port(&text, port))),
+        Meaning::Only(..) => {}
+        Meaning::Nothing => file.ignored.push(path),
+        Meaning::Unknown => file.unknown.push(path),
+    }
+    Ok(())
+}
+
+/// A value as a flag has it; `None` where no flag could.
+fn text(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Option<Vec<_>>>()?.join(","),
+        Value::Object(_) => return None,
+        other => other.to_string(),
+    })
+}
+
+/// Whether it is what the API machinery writes for a field that was left out.
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => matches!(text.as_str(), "" | "0" | "0s"),
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(true) | Value::Object(_) => false,
+    }
+}
+
+fn with_port(address: &str, port: u16) -> String {
+    match address.parse::<std::net::IpAddr>() {
+        Ok(address) => std::net::SocketAddr::new(address, port).to_string(),
+        Err(_) => address.to_owned(),
+    }
+}
+
+fn meaning(path: &str) -> Meaning {
+    use Meaning::{Address, Flag, Nothing, Number, Only, Unknown};
+    match path {
+        "bindAddress" => Only(
+            &["0.0.0.0", "::"],
+            "weft-proxy knows the node's addresses from its Node; remove the field, and choose those that serve \
+             NodePorts by nodePortAddresses",
+        ),
+        "clientConnection.kubeconfig" => Flag("kubeconfig"),
+        "clusterCIDR" => Flag("cluster-cidr"),
+        "conntrack.maxPerCore" => Number("conntrack-max-per-core"),
+        "conntrack.min" => Number("conntrack-min"),
+        "conntrack.tcpBeLiberal" => Flag("conntrack-tcp-be-liberal"),
+        "conntrack.tcpCloseWaitTimeout" => Number("conntrack-tcp-timeout-close-wait"),
+        "conntrack.tcpEstablishedTimeout" => Number("conntrack-tcp-timeout-established"),
+        "conntrack.udpStreamTimeout" => Flag("conntrack-udp-timeout-stream"),
+        "conntrack.udpTimeout" => Flag("conntrack-udp-timeout"),
+        "detectLocalMode" => Only(
+            &["ClusterCIDR"],
+            "weft-proxy tells pods by their addresses; use ClusterCIDR, and set clusterCIDR",
+        ),
+        "healthzBindAddress" => Address("healthz-bind-address", 10256),
+        "hostnameOverride" => Flag("hostname-override"),
+        "iptables.masqueradeAll" | "nftables.masqueradeAll" => {
+            Only(&[], "weft-proxy does not masquerade everything; set it to false")
+        }
+        "logging.format" => Flag("log-format"),
+        "metricsBindAddress" => Address("metrics-bind-address", 10249),
+        "mode" => Only(
+            &["nftables"],
+            "weft-proxy has its own data plane on nf_tables; set nftables, or remove the field",
+        ),
+        "nodePortAddresses" => Flag("nodeport-addresses"),
+        path => match path.split('.').next() {
+            // Tuning of what is not there: periodic syncs, marks, IPVS, Windows.
+            Some("featureGates" | "ipvs" | "iptables" | "logging" | "nftables" | "winkernel") => Nothing,
+            Some("clientConnection" | "detectLocal") => Nothing,
+            _ if NOTHING.contains(&path) => Nothing,
+            _ => Unknown,
+        },
+    }
+}
+
+/// Other fields of kube-proxy that have no effect here.
+const NOTHING: [&str; 7] = [
+    "bindAddressHardFail",
+    "configSyncPeriod",
+    "enableProfiling",
+    "oomScoreAdj",
+    "portRange",
+    "showHiddenMetricsForVersion",
+    "windowsRunAsService",
+];
+
+/// What `/configz` shows: what is in effect, as a file that would ask for just that.
+pub fn configz(options: &Options) -> Value {
+    let limits = &options.limits;
+    let time = |time: Option<std::time::Duration>| time.map(|time| format!("{}s", time.as_secs()));
+    let format = match options.log_format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    let nodeport_addresses = match &options.nodeport_addresses {
+        NodePortAddresses::Primary => vec!["primary".to_owned()],
+        NodePortAddresses::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
+    };
+    let cluster_cidr: Vec<_> = options.cluster_cidr.iter().map(ToString::to_string).collect();
+    json!({"kubeproxy.config.k8s.io": {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "clientConnection": {"kubeconfig": options.kubeconfig},
+        "clusterCIDR": cluster_cidr.join(","),
+        "conntrack": {
+            "maxPerCore": limits.max_per_core,
+            "min": limits.min,
+            "tcpBeLiberal": limits.be_liberal.unwrap_or_default(),
+            "tcpCloseWaitTimeout": time(limits.close_wait),
+            "tcpEstablishedTimeout": time(limits.established),
+            "udpStreamTimeout": time(limits.udp_stream),
+            "udpTimeout": time(limits.udp),
+        },
+        "detectLocalMode": "ClusterCIDR",
+        "healthzBindAddress": options.healthz_bind_address,
+        "hostnameOverride": options.hostname_override,
+        "logging": {"format": format},
+        "metricsBindAddress": options.metrics_bind_address,
+        "mode": "nftables",
+        "nodePortAddresses": nodeport_addresses,
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(fields: &str) -> Result<ConfigFile, String> {
+        parse(&format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{fields}"))
+    }
+
+    #[test]
+    fn kubeadms_default_is_taken_without_a_word() {
+        let file = parse(include_str!("../tests/manifests/kubeadm-config.yaml")).unwrap();
+        let kubeconfig = "/var/lib/kube-proxy/kubeconfig.conf".to_owned();
+        let flags = vec![("kubeconfig", kubeconfig), ("cluster-cidr", "10.244.0.0/16".to_owned())];
+        assert_eq!(file, ConfigFile { flags, ..ConfigFile::default() });
+    }
+
+    #[test]
+    fn fields_become_flags() {
+        let file = file(
+            "healthzBindAddress: 192.0.2.1\nmetricsBindAddress: '[::]:9999'\nnodePortAddresses: [10.0.0.0/8, fd00::/8]\n\
+             conntrack: {maxPerCore: 0, min: null, tcpCloseWaitTimeout: 1h0m0s, udpTimeout: 0s, tcpBeLiberal: true}",
+        );
+        let mut expected = [
+            ("healthz-bind-address", "192.0.2.1:10256"),
+            ("metrics-bind-address", "[::]:9999"),
+            ("nodeport-addresses", "10.0.0.0/8,fd00::/8"),
+            ("conntrack-max-per-core", "0"),
+            ("conntrack-tcp-timeout-close-wait", "1h0m0s"),
+            ("conntrack-tcp-be-liberal", "true"),
+        ];
+        let mut flags = file.unwrap().flags;
+        flags.sort();
+        expected.sort();
+        assert_eq!(flags, expected.map(|(flag, value)| (flag, value.to_owned())));
+    }
+
+    #[test]
+    fn what_has_no_effect_and_what_nobody_knows_is_named() {
+        let file = file(
+            "ipvs: {scheduler: rr, strictARP: false}\noomScoreAdj: -999\nfeatureGates: {A: true}\nclusterCidr: x",
+        );
+        let mut file = file.unwrap();
+        file.ignored.sort();
+        assert_eq!(file.ignored, ["featureGates.A", "ipvs.scheduler", "oomScoreAdj"]);
+        assert_eq!((file.unknown, file.flags), (vec!["clusterCidr".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn what_asks_for_something_else_is_refused_with_a_remedy() {
+        for (fields, words) in [
+            ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
+            ("detectLocalMode: BridgeInterface", ["detectLocalMode", "use ClusterCIDR"]),
+            ("nftables: {masqueradeAll: true}", ["nftables.masqueradeAll", "set it to false"]),
+            ("bindAddress: 192.0.2.1", ["bindAddress", "remove the field"]),
+            ("clusterCIDR: [{}]", ["clusterCIDR", "no such field"]),
+        ] {
+            let error = file(fields).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_documents_are_refused_in_one_line() {
+        for (text, words) in [
+            ("[]", "no object"),
+            ("kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1", "not \"kubeproxy"),
+            ("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: Pod", "kind is \"Pod\""),
+            ("a: [", ""),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(words) && error.lines().count() == 1, "{text}: {error}");
+        }
+    }
+}
