@@ -23,6 +23,7 @@ use crate::convert::{key, read, read_item, resource_version, triggered};
 use crate::error::chain;
 use crate::index::Event;
 use crate::view::View;
+use crate::watch::Stamped;
 use crate::wire::{List, Wire};
 
 /// Objects per page of a list: bounds the memory that a list takes while it is read.
@@ -55,7 +56,7 @@ enum Stop {
 }
 
 /// Follows the objects of one kind for as long as somebody receives the events.
-pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<Event>) {
+pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<Stamped>) {
     let mut follower = Follower { client, view, events, outage: Outage::new(W::KIND) };
     let mut backoff = Backoff::new();
     let mut version = None;
@@ -89,7 +90,7 @@ pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<E
 struct Follower {
     client: Client,
     view: View,
-    events: Sender<Event>,
+    events: Sender<Stamped>,
     outage: Outage,
 }
 
@@ -181,7 +182,7 @@ impl Follower {
     }
 
     async fn send(&self, event: Event) -> Result<(), Stop> {
-        self.events.send(event).await.map_err(|_| Stop::Unwanted)
+        self.events.send((Instant::now(), event)).await.map_err(|_| Stop::Unwanted)
     }
 
     fn selector<W: Wire>(&self) -> Option<String> {

@@ -30,7 +30,11 @@ pub fn load(view: View, paths: &[PathBuf]) -> Result<Snapshot> {
 fn documents(path: &Path) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(path)
         .map_err(|problem| Error::ReadManifest { path: path.to_owned(), problem })?;
-    // JSON is YAML too. The file is the user's own, so there is no budget for its size.
+    // JSON is YAML too, but its own reader is many times faster; and tells no line where it fails.
+    if let Ok(document) = serde_json::from_str(&text) {
+        return Ok(vec![document]);
+    }
+    // The file is the user's own, so there is no budget for its size.
     serde_saphyr::from_multiple_with_options(&text, serde_saphyr::options! { budget: None })
         .map_err(|error| Error::ParseManifest { path: path.to_owned(), problem: error.to_string() })
 }

@@ -21,6 +21,9 @@ const GAP: Duration = Duration::from_millis(5);
 /// Events that wait while the daemon is busy. Beyond them, the connections to the API server fill and wait too.
 const BACKLOG: usize = 1024;
 
+/// An event, and when it came.
+pub(crate) type Stamped = (Instant, Event);
+
 /// A running watch of some kinds of object, and the snapshot that it keeps. Ends when it is dropped.
 ///
 /// ```no_run
@@ -39,9 +42,13 @@ const BACKLOG: usize = 1024;
 #[derive(Debug)]
 pub struct Watch {
     index: Index,
-    events: Receiver<Event>,
+    events: Receiver<Stamped>,
     /// When the last change set was given; none before the first.
     given: Option<Instant>,
+    /// When the first event since then came.
+    first: Option<Instant>,
+    /// How long before they were given the last changes came.
+    delay: Duration,
     /// The tasks that follow the kinds. Dropping the set ends them.
     _followers: JoinSet<()>,
 }
@@ -57,7 +64,14 @@ impl Watch {
         for &kind in kinds {
             spawn(&mut followers, kind, client.clone(), view, sender.clone());
         }
-        Watch { index: Index::new(kinds), events, given: None, _followers: followers }
+        Watch {
+            index: Index::new(kinds),
+            events,
+            given: None,
+            first: None,
+            delay: Duration::ZERO,
+            _followers: followers,
+        }
     }
 
     /// Waits for the next changes and applies them to the snapshot.
@@ -68,14 +82,21 @@ impl Watch {
         while !self.index.is_complete() || (self.given.is_some() && !self.index.has_changes()) {
             self.receive().await;
         }
-        while let Ok(event) = self.events.try_recv() {
-            self.take(event);
+        while let Ok(stamped) = self.events.try_recv() {
+            self.take(stamped);
         }
         if let Some(given) = self.given {
             while timeout_at(given + GAP, self.receive()).await.is_ok() {}
         }
-        self.given = Some(Instant::now());
+        let now = Instant::now();
+        self.delay = self.first.take().map_or(Duration::ZERO, |first| now - first);
+        self.given = Some(now);
         self.index.drain_changes()
+    }
+
+    /// How long the first event of the last change set had waited when [`Watch::next`] gave it.
+    pub fn delay(&self) -> Duration {
+        self.delay
     }
 
     /// The cluster as of the last change set that [`Watch::next`] gave.
@@ -85,21 +106,25 @@ impl Watch {
 
     async fn receive(&mut self) {
         match self.events.recv().await {
-            Some(event) => self.take(event),
+            Some(stamped) => self.take(stamped),
             // No follower is left, so nothing will ever change.
             None => pending().await,
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, (came, event): Stamped) {
         for object in self.index.take(event) {
             warn!("left out: {object}");
             self.index.leave_out(object);
         }
+        // An event that changes nothing begins no wait.
+        if self.index.has_changes() {
+            self.first.get_or_insert(came);
+        }
     }
 }
 
-fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, view: View, events: Sender<Event>) {
+fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, view: View, events: Sender<Stamped>) {
     match kind {
         Kind::Service => followers.spawn(follow::<wire::Service>(client, view, events)),
         Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, view, events)),

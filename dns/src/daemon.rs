@@ -14,15 +14,16 @@ use weft_cluster::{ConfigMapWatch, View, Watch};
 use weft_types::Kind;
 
 use crate::error::Error;
-use crate::feed::feed;
+use crate::feed::{feed, first_zone};
 use crate::forward::{Forwarder, Manner};
 use crate::handler::Handler;
 use crate::http::{self, Readiness};
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::server::Listener;
 use crate::sources::{CONFIG_MAP, Sources};
-use crate::zone::{Zone, ZoneConfig};
+use crate::zone::ZoneConfig;
 
 /// How long questions that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -44,7 +45,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let sources = Sources::read(flags, file, own.clone(), forwarder.clone())?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
 
-    let zone = Arc::new(ArcSwap::from_pointee(Zone::unsynced(zone_config(&options, &own))));
+    let keeper = options.snapshot.clone().map(Keeper::new);
+    let zone = first_zone(zone_config(&options, &own), keeper.as_ref());
+    let zone = Arc::new(ArcSwap::from_pointee(zone));
     let readiness = Arc::new(Readiness::new(zone.clone()));
     serve_http(&options, &readiness, &metrics).await?;
 
@@ -58,7 +61,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let config_map = ConfigMapWatch::start(client.clone(), CONFIG_MAP.0, CONFIG_MAP.1);
     let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
     tokio::select! {
-        () = feed(watch, zone, metrics) => {}
+        () = feed(watch, zone, keeper, metrics) => {}
         () = sources.follow(config_map) => {}
         () = leave(signals, &readiness, options.lameduck) => {}
     }

@@ -5,27 +5,70 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use weft_cluster::Watch;
+use weft_types::ChangeSet;
 
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
-use crate::zone::Zone;
+use crate::zone::{Zone, ZoneConfig};
+
+/// The zone to begin with: of what `keeper` has, or one that knows nothing yet.
+pub fn first_zone(config: Arc<ZoneConfig>, keeper: Option<&Keeper>) -> Zone {
+    let Some((snapshot, written)) = keeper.and_then(Keeper::load) else { return Zone::unsynced(config) };
+    let age = SystemTime::now().duration_since(written).unwrap_or_default();
+    let zone = Zone::compile(&snapshot, config, serial(written));
+    tracing::info!(
+        services = zone.services().count(),
+        ?age,
+        "answering what was known before, until the cluster is listed"
+    );
+    zone
+}
 
 /// Puts a new zone in place after each change of the cluster, for as long as it is polled.
-pub async fn feed(mut watch: Watch, zone: Arc<ArcSwap<Zone>>, metrics: Arc<Metrics>) {
+pub async fn feed(
+    mut watch: Watch,
+    zone: Arc<ArcSwap<Zone>>,
+    mut keeper: Option<Keeper>,
+    metrics: Arc<Metrics>,
+) {
+    let mut listed = false;
     loop {
-        let changes = watch.next().await;
-        let started = Instant::now();
-        let old = zone.load_full();
-        let new = old.recompile(watch.snapshot(), &changes, serial(SystemTime::now()));
-        let services = new.services().count();
-        zone.store(Arc::new(new));
-        metrics.compiled(services, started.elapsed());
-        if !old.is_synced() {
-            tracing::info!(services, took = ?started.elapsed(), "the cluster is listed: ready to answer");
+        tokio::select! {
+            changes = watch.next() => {
+                replace(&zone, &watch, listed.then_some(&changes), &metrics);
+                listed = true;
+                keeper.iter_mut().for_each(Keeper::note_change);
+            }
+            () = due(keeper.as_ref()) => keeper.iter_mut().for_each(|keeper| keeper.keep(watch.snapshot())),
         }
     }
 }
 
+/// `changes` are those since the zone in place; none where that is not of this watch.
+fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, metrics: &Metrics) {
+    let started = Instant::now();
+    let (old, serial) = (zone.load_full(), serial(SystemTime::now()));
+    let new = match changes {
+        Some(changes) => old.recompile(watch.snapshot(), changes, serial),
+        None => old.renewed(watch.snapshot(), serial),
+    };
+    let services = new.services().count();
+    zone.store(Arc::new(new));
+    let took = started.elapsed();
+    metrics.compiled(services, took, took + watch.delay());
+    if changes.is_none() {
+        tracing::info!(services, ?took, "the cluster is listed: ready to answer");
+    }
+}
+
+async fn due(keeper: Option<&Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.due().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The SOA's serial at a time: seconds since 1970, in the arithmetic of RFC 1982.
-fn serial(now: SystemTime) -> u32 {
-    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
+fn serial(time: SystemTime) -> u32 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as u32
 }

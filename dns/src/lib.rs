@@ -14,6 +14,8 @@ pub mod feed;
 pub mod forward;
 pub mod handler;
 pub mod http;
+pub mod keeper;
+pub mod last_known;
 pub mod message;
 pub mod metrics;
 pub mod name;

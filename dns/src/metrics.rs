@@ -27,6 +27,7 @@ pub struct Metrics {
     shed: Counter,
     dropped: Counter,
     compilations: Histogram,
+    freshness: Histogram,
     services: Gauge,
 }
 
@@ -42,6 +43,7 @@ impl Metrics {
             shed: Counter::default(),
             dropped: Counter::default(),
             compilations: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
+            freshness: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             services: Gauge::default(),
         };
         metrics.register();
@@ -57,8 +59,10 @@ impl Metrics {
         registry.register("coredns_forward_max_concurrent_rejects", shed, self.shed.clone());
         let dropped = "Datagrams dropped because too many wait for the full lane";
         registry.register("weft_dns_full_lane_dropped", dropped, self.dropped.clone());
-        let compiled = "From a change of the cluster to the zone that holds it";
+        let compiled = "How long the zone of a change took to compile";
         registry.register("weft_dns_zone_compile_duration_seconds", compiled, self.compilations.clone());
+        let freshness = "From the event that tells of a change to answers that have it";
+        registry.register("weft_dns_event_to_answer_duration_seconds", freshness, self.freshness.clone());
         registry.register("weft_dns_zone_services", "Services with names", self.services.clone());
     }
 
@@ -82,10 +86,12 @@ impl Metrics {
         self.dropped.inc();
     }
 
-    /// A zone with so many Services is in place, so long after the change was known.
-    pub fn compiled(&self, services: usize, duration: Duration) {
+    /// A zone with so many Services is in place. It took so long to compile; the first event of its changes came so
+    /// long ago.
+    pub fn compiled(&self, services: usize, took: Duration, since_event: Duration) {
         self.services.set(services as i64);
-        self.compilations.observe(duration.as_secs_f64());
+        self.compilations.observe(took.as_secs_f64());
+        self.freshness.observe(since_event.as_secs_f64());
     }
 
     /// All numbers in the OpenMetrics text format.

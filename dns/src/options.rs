@@ -54,6 +54,11 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub ttl: u32,
 
+    /// A file that is kept up to date with the cluster's names. They are answered from it at the start, until the
+    /// cluster is listed.
+    #[arg(long, value_name = "FILE")]
+    pub snapshot: Option<PathBuf>,
+
     /// Where /health says that the process lives.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
     pub health_bind_address: SocketAddr,

@@ -59,10 +59,15 @@ impl Zone {
         zone.finish(snapshot, serial)
     }
 
+    /// The zone of `snapshot` with the settings of this one, whatever this one holds.
+    pub fn renewed(&self, snapshot: &Snapshot, serial: u32) -> Zone {
+        Zone::compile(snapshot, self.config.clone(), serial)
+    }
+
     /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole.
     pub fn recompile(&self, snapshot: &Snapshot, changes: &ChangeSet, serial: u32) -> Zone {
         if !self.synced {
-            return Zone::compile(snapshot, self.config.clone(), serial);
+            return self.renewed(snapshot, serial);
         }
         let mut zone = Zone::unsynced(self.config.clone());
         zone.services = self.services.clone();
@@ -110,7 +115,7 @@ impl Zone {
         self.serial
     }
 
-    /// Whether the cluster has been listed: before that, absence means nothing.
+    /// Whether the cluster is known, be it from a former time: before that, absence means nothing.
     pub fn is_synced(&self) -> bool {
         self.synced
     }

@@ -42,19 +42,15 @@ struct Daemon {
 
 impl Daemon {
     fn start(server: &str, lameduck: &str) -> Daemon {
+        Daemon::start_with(server, &["--lameduck", lameduck])
+    }
+
+    fn start_with(server: &str, flags: &[&str]) -> Daemon {
         let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
         let mut child = Command::new(PROGRAM)
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--upstream",
-                "127.0.0.1:1",
-                "--lameduck",
-                lameduck,
-                "--log-format",
-                "json",
-            ])
+            .args(["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--log-format", "json"])
+            .args(flags)
             .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
             .arg("--kubeconfig")
             .arg(&kubeconfig)
@@ -155,6 +151,37 @@ fn it_follows_the_cluster() {
     api.send(&format!(r#"{{"type":"DELETED","object":{object}}}"#));
     await_status(&daemon, "new.shop.svc.cluster.local A", "NXDOMAIN");
     assert!(daemon.get(2, "/metrics").contains("weft_dns_zone_services{server="));
+}
+
+#[test]
+fn what_was_known_before_is_answered_while_no_api_server_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("cluster.json");
+    let flags = ["--lameduck", "0", "--snapshot", file.to_str().unwrap()];
+    let deadline = Instant::now() + DEADLINE;
+    let daemon = Daemon::start_with(&Api::start().address.to_string(), &flags);
+    await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "nothing is kept");
+    }
+    drop(daemon);
+
+    let daemon = Daemon::start_with(NOBODY, &flags);
+    assert!(await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR").contains("10.96.0.20"));
+    assert!(daemon.get(1, "/ready").starts_with("HTTP/1.1 200"));
+    drop(daemon);
+
+    // What went meanwhile goes when the cluster is listed, and a damaged file keeps nobody from starting.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("backend", "bygone")).unwrap();
+    let daemon = Daemon::start_with(&Api::start().address.to_string(), &flags);
+    await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
+    await_status(&daemon, "bygone.shop.svc.cluster.local A", "NXDOMAIN");
+    assert!(daemon.get(2, "/metrics").contains("weft_dns_event_to_answer_duration_seconds_count{"));
+    drop(daemon);
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let daemon = Daemon::start_with(NOBODY, &flags);
+    await_status(&daemon, "backend.shop.svc.cluster.local A", "SERVFAIL");
 }
 
 /// Tells the daemon's API server of a ConfigMap `kube-dns`, once the daemon watches it.

@@ -10,9 +10,11 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use weft_cluster::View;
 use weft_dns::fast;
 use weft_dns::forward::{Forwarder, Manner};
 use weft_dns::handler::{Handler, Step};
+use weft_dns::last_known::text;
 use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
 use weft_dns::name::to_name;
@@ -117,6 +119,25 @@ fn listed(zone: &Zone) -> Vec<Name> {
 
 fn code(zone: &Zone, name: &str, record_type: RecordType) -> ResponseCode {
     ask(zone, name, record_type).metadata.response_code
+}
+
+#[test]
+fn what_is_kept_on_disk_makes_the_same_zone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, text(&cluster())).unwrap();
+    let read = weft_cluster::manifest::load(View::Whole, &[file.path().to_owned()]).unwrap();
+    let (before, after) = (zone(), Zone::compile(&read, config(), 1_700_000_000));
+    assert_eq!(listed(&before).len(), listed(&after).len());
+    let mut namespaces = [&before, &after].map(|zone| zone.namespaces().collect::<Vec<_>>());
+    namespaces.iter_mut().for_each(|names| names.sort_unstable());
+    assert_eq!(namespaces[0], namespaces[1]);
+    assert!(before.addresses().eq(after.addresses()));
+    for name in listed(&before) {
+        for record_type in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::CNAME] {
+            let name = name.to_ascii();
+            assert_eq!(ask(&before, &name, record_type), ask(&after, &name, record_type));
+        }
+    }
 }
 
 proptest! {
