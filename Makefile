@@ -39,10 +39,11 @@ test: build
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	WEFT_BIN_DIR=$(CURDIR)/$(BIN) cargo test --workspace --locked --no-fail-fast
 
-bench-cni: build
-	@scripts/need strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins
+bench-cni:
+	@scripts/need $(BUILD_NEEDS) strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-cni -p weft-ipam --bins
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-cni --example bench-cni
-	$(BIN)/examples/bench-cni $(BIN)/weft-cni
+	$(BIN)/examples/bench-cni $(BIN)
 
 # Without a sanitizer the stable compiler does, and there is no unsafe code here for one to watch. New inputs go below
 # target/, one that fails into cni-plugin/fuzz/artifacts.
