@@ -6,6 +6,7 @@
 mod any_input;
 mod attachment;
 mod bandwidth;
+mod chains;
 mod conformance;
 mod failures;
 mod hostports;
