@@ -16,6 +16,8 @@ use crate::conntrack::Conntrack;
 use crate::error::Error;
 use crate::events::Events;
 use crate::health::Health;
+use crate::health_check::{self, Checks};
+use crate::health_server::HealthServer;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::monitor::{Announced, Monitor};
@@ -53,11 +55,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let node = config.node.clone();
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
-    let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node));
+    let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node.clone()));
     let watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice, Kind::Node]);
     let mut proxy = Proxy {
+        node,
         sync,
         events,
+        checks: Checks::new(),
+        health_server: HealthServer::start(health.clone()),
         health,
         conntrack: Conntrack::start(metrics.clone())?,
         register: Register::new(options.terminate_removed_tcp),
@@ -82,8 +87,12 @@ fn wait_for(kind: SignalKind) -> Result<Signal, Error> {
 }
 
 struct Proxy {
+    /// The name of the Node.
+    node: String,
     sync: Sync,
     events: Events,
+    checks: Checks,
+    health_server: HealthServer,
     conntrack: Conntrack,
     /// Whose connections are to be ended when they go.
     register: Register,
@@ -128,6 +137,10 @@ impl Proxy {
         self.tell(changes);
         self.metrics.queued(changes);
         self.triggered.extend(changes.triggered.iter().filter(|moment| **moment >= self.started));
+        if changes.nodes.contains(&self.node) {
+            self.health.node_leaves(snapshot.node(&self.node).is_none_or(|node| node.leaving));
+        }
+        health_check::update(&mut self.checks, snapshot, changes, &self.node);
         let served = self.register.update(snapshot, changes);
         let applied = match self.monitor.is_some() {
             true => self.sync.apply(snapshot, changes),
@@ -174,6 +187,7 @@ impl Proxy {
             // The clock that it was taken by may be ahead of ours.
             self.metrics.programmed(now.duration_since(moment).unwrap_or_default());
         }
+        self.health_server.serve(&self.checks);
         self.health.in_step();
         self.metrics.synced(outcome, took);
     }

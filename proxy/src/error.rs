@@ -1,9 +1,11 @@
 //! The crate's errors. What is tried again after one is decided in `daemon.rs`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use weft_types::NamespacedName;
 
 /// Why the proxy cannot start, or cannot bring the kernel into step.
 #[derive(Debug, Error)]
@@ -43,6 +45,18 @@ pub enum Error {
         path: PathBuf,
         /// What it should hold.
         value: u64,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A Service's health check port cannot be had.
+    #[error(
+        "cannot answer health checks of Service {service} at port {port}: {source}; load balancers leave this node out"
+    )]
+    HealthCheckPort {
+        /// The Service.
+        service: NamespacedName,
+        /// Its `healthCheckNodePort`.
+        port: NonZeroU16,
         /// The reason.
         source: std::io::Error,
     },

@@ -1,7 +1,6 @@
-//! Whether the kernel is in step with the cluster, and for how long it has not been.
+//! Whether the kernel is in step with the cluster, and for how long it has not been; and whether the node is to stay.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the kernel may be out of step before a probe hears of it.
@@ -9,23 +8,43 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// What probes are told.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Option<Instant>>);
+pub struct Health(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    out_of_step_since: Option<Instant>,
+    leaving: bool,
+}
 
 impl Health {
     /// The kernel is in step.
     pub fn in_step(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.state().out_of_step_since = None;
     }
 
     /// The kernel could not be brought into step at that moment.
     pub fn out_of_step(&self, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+        self.state().out_of_step_since.get_or_insert(now);
     }
 
-    /// Whether all is well.
+    /// Whether the node is about to be deleted.
+    pub fn node_leaves(&self, leaving: bool) {
+        self.state().leaving = leaving;
+    }
+
+    /// Whether the proxy does its work.
     pub fn is_well(&self, now: Instant) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = self.state().out_of_step_since;
         since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
+    }
+
+    /// Whether load balancers should send new clients elsewhere because the node is about to be deleted.
+    pub fn is_leaving(&self) -> bool {
+        self.state().leaving
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

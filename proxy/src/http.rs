@@ -18,13 +18,16 @@ use crate::metrics::{Metrics, Probe};
 /// The type that Prometheus expects of what [`Metrics::text`] gives.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long.
+/// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
+/// balancers choose nodes, is 503 also where the node is about to be deleted; a proxy there is alive all the same.
 pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     let answer = move |probe| {
-        let well = health.is_well(Instant::now());
-        let (code, text) = match well {
-            true => (StatusCode::OK, "ok"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster"),
+        let (code, text) = if !health.is_well(Instant::now()) {
+            (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster")
+        } else if probe == Probe::Healthz && health.is_leaving() {
+            (StatusCode::SERVICE_UNAVAILABLE, "the node is about to be deleted")
+        } else {
+            (StatusCode::OK, "ok")
         };
         metrics.probed(probe, code.as_u16());
         async move { (code, text) }

@@ -6,8 +6,8 @@
 //!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
 //! ```
 //!
-//! I/O is done by `events`, `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `options`, `http`, `dry_run` and `daemon`, which
-//! ties all together; everything else is pure.
+//! I/O is done by `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
+//! `options`, `dry_run` and `daemon`, which ties all together; everything else is pure.
 
 pub mod config;
 pub mod config_file;
@@ -19,6 +19,8 @@ pub mod endpoints;
 pub mod error;
 pub mod events;
 pub mod health;
+pub mod health_check;
+pub mod health_server;
 pub mod http;
 pub mod layout;
 pub mod ledger;

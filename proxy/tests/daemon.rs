@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -249,6 +249,71 @@ fn probes_and_scrapers_are_answered() {
         let answer = machine.get(port, path).unwrap();
         assert!(answer.starts_with("HTTP/1.0 200") && answer.contains(text), "{path}: {answer}");
     }
+}
+
+#[test]
+fn load_balancers_are_told_how_many_endpoints_the_node_has() {
+    let machine = programmed();
+    let balanced = |port: u16| {
+        let mut service = service();
+        service["metadata"]["name"] = "balanced".into();
+        service["spec"]["clusterIP"] = "10.96.0.81".into();
+        service["spec"]["clusterIPs"] = json!(["10.96.0.81"]);
+        service["spec"]["ports"][0]["nodePort"] = 30081.into();
+        service["spec"]["type"] = "LoadBalancer".into();
+        service["spec"]["externalTrafficPolicy"] = "Local".into();
+        service["spec"]["healthCheckNodePort"] = port.into();
+        service
+    };
+    let endpoints = |nodes: &[&str]| {
+        let mut slice = slice(&["10.244.1.2", "10.244.1.3", "10.244.2.2"][..nodes.len()]);
+        slice["metadata"] = json!({
+            "name": "balanced-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "balanced"},
+        });
+        (0..).zip(nodes).for_each(|(at, node)| slice["endpoints"][at as usize]["nodeName"] = (*node).into());
+        slice
+    };
+    let answers = |port, status: &'static str, text: &'static str| {
+        machine.until(text, |machine| {
+            let answer = machine.get(port, "/").unwrap_or_default().to_lowercase();
+            answer.starts_with(&format!("http/1.0 {status}")) && answer.contains(text)
+        });
+    };
+    machine.server.put(SERVICES, balanced(32080));
+    machine.server.put(SLICES, endpoints(&["node1", "node1", "node2"]));
+    answers(32080, "200", "x-load-balancing-endpoint-weight: 2");
+    answers(32080, "200", r#""localendpoints":2"#);
+    machine.server.put(SLICES, endpoints(&["node2", "node2"]));
+    answers(32080, "503", "x-load-balancing-endpoint-weight: 0");
+
+    // A port that somebody else has is told once, and had when it is free.
+    let taken = machine.namespace.run(|| TcpListener::bind("[::]:32081")).unwrap().unwrap();
+    machine.server.put(SERVICES, balanced(32081));
+    machine.until("told", |machine| {
+        machine.log().contains("health checks of Service shop/balanced at port 32081")
+    });
+    machine.until("the old port closed", |machine| machine.get(32080, "/").is_err());
+    machine.server.put(SLICES, endpoints(&["node1", "node2"]));
+    drop(taken);
+    answers(32081, "200", "x-load-balancing-endpoint-weight: 1");
+    assert_eq!(machine.log().matches("at port 32081").count(), 1, "{}", machine.log());
+    machine.server.delete(SERVICES, "balanced");
+    machine.until("closed", |machine| machine.get(32081, "/").is_err());
+}
+
+#[test]
+fn load_balancers_are_sent_away_from_a_node_that_leaves_while_its_proxy_lives() {
+    let machine = programmed();
+    let answers =
+        |path, status: &str| machine.get(10256, path).unwrap().starts_with(&format!("HTTP/1.0 {status}"));
+    assert!(answers("/healthz", "200"));
+    let mut leaving = node("172.30.0.11");
+    leaving["spec"] = json!({"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]});
+    machine.server.put(NODES, leaving);
+    machine.until("told", |_| answers("/healthz", "503"));
+    assert!(answers("/livez", "200"));
+    machine.server.put(NODES, node("172.30.0.11"));
+    machine.until("well again", |_| answers("/healthz", "200"));
 }
 
 #[test]
