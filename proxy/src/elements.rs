@@ -35,7 +35,6 @@ fn of_frontend(plan: &FrontendPlan, elements: &mut Elements) {
     let frontend = &plan.frontend;
     let family = table_family(frontend.family());
     let mut put = |set, key: &[Value], data| {
-        // Where one Service has the same port twice, the first one counts.
         elements.entry(((family, set), Tuple::new(key))).or_insert(data);
     };
     if let (Frontend::Address(address, ..), Scope::Internal) = (frontend, plan.scope) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, ServicePort};
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServicePort};
 
 /// Endpoints that may get new connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub struct Backends {
     pub hairpins: BTreeSet<IpAddr>,
 }
 
+/// Where the proxy runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here<'a> {
+    /// The Node's name.
+    pub node: &'a str,
+    /// The zone that it stands in, where that is known.
+    pub zone: Option<&'a str>,
+}
+
 /// One endpoint of a Service port, merged from all slices.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
@@ -26,12 +35,12 @@ struct Candidate<'a> {
 }
 
 /// The endpoints of one family that may get new connections to `port`, in the cluster and on this node.
-pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, node: &str) -> Backends {
+pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, here: Here<'_>) -> Backends {
     let candidates = candidates(slices, port, family);
-    let cluster = usable(&candidates);
-    let is_here = |candidate: &Candidate<'_>| candidate.endpoint.node.as_deref() == Some(node);
-    let here: Vec<_> = candidates.iter().filter(|candidate| is_here(candidate)).copied().collect();
-    let local = usable(&here);
+    let cluster = hinted(usable(&candidates), here);
+    let is_here = |candidate: &Candidate<'_>| candidate.endpoint.node.as_deref() == Some(here.node);
+    let of_node: Vec<_> = candidates.iter().filter(|candidate| is_here(candidate)).copied().collect();
+    let local = usable(&of_node);
     let may_be_here = |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || is_here(candidate);
     let hairpins = cluster.iter().chain(&local).filter(may_be_here).map(|candidate| candidate.socket.ip());
     Backends { hairpins: hairpins.collect(), cluster: listening(&cluster), local: listening(&local) }
@@ -48,6 +57,27 @@ fn usable<'a>(candidates: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
         false => ready,
         true => select(|endpoint| endpoint.serving && endpoint.terminating),
     }
+}
+
+/// Those that the cluster means for clients of this node, else for clients of its zone, else all (KEP-2433, KEP-3015).
+/// Hints count only where every ready endpoint has some: otherwise those without would get nothing from anybody.
+fn hinted<'a>(candidates: Vec<Candidate<'a>>, here: Here<'_>) -> Vec<Candidate<'a>> {
+    if candidates.iter().any(|candidate| !candidate.endpoint.ready) {
+        return candidates; // None is ready: all that still serve do.
+    }
+    let meant = |names: fn(&Hints) -> &Vec<String>, name: &str| {
+        let names = |candidate: &Candidate<'a>| candidate.endpoint.hints.as_deref().map(names);
+        let all_have =
+            candidates.iter().all(|candidate| names(candidate).is_some_and(|names| !names.is_empty()));
+        let is_meant = |candidate: &&Candidate<'a>| {
+            names(candidate).is_some_and(|names| names.iter().any(|meant| meant == name))
+        };
+        let selected: Vec<_> = candidates.iter().filter(is_meant).copied().collect();
+        (all_have && !selected.is_empty()).then_some(selected)
+    };
+    let same_node = meant(|hints| &hints.nodes, here.node);
+    let same_zone = || meant(|hints| &hints.zones, here.zone?);
+    same_node.or_else(same_zone).unwrap_or(candidates)
 }
 
 fn listening(candidates: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
@@ -122,6 +152,8 @@ mod tests {
 
     use super::*;
 
+    const HERE: Here<'static> = Here { node: "here", zone: Some("north") };
+
     fn port(name: &str, number: u16) -> EndpointPort {
         EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: number.try_into().unwrap() }
     }
@@ -142,7 +174,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let backends = backends(&slices.iter().collect::<Vec<_>>(), &port, family, "here");
+        let backends = backends(&slices.iter().collect::<Vec<_>>(), &port, family, HERE);
         backends.cluster.iter().map(SocketAddr::to_string).collect()
     }
 
@@ -204,7 +236,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let hairpins = backends(&[&slices[0]], &port, Family::V4, "here").hairpins;
+        let hairpins = backends(&[&slices[0]], &port, Family::V4, HERE).hairpins;
         assert_eq!(hairpins, BTreeSet::from(["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap())));
     }
 
@@ -218,10 +250,77 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let backends = backends(&[&slices[0]], &port, Family::V4, "here");
+        let backends = backends(&[&slices[0]], &port, Family::V4, HERE);
         assert_eq!(backends.cluster, BTreeSet::from(["10.244.1.2:80".parse().unwrap()]));
         assert_eq!(backends.local, BTreeSet::from(["10.244.0.2:80".parse().unwrap()]));
         assert_eq!(backends.hairpins, BTreeSet::from(["10.244.0.2".parse().unwrap()]));
+    }
+
+    /// A ready endpoint that is meant for clients of these nodes and zones.
+    fn meant_for(address: &str, nodes: &[&str], zones: &[&str]) -> Endpoint {
+        let names = |names: &[&str]| names.iter().copied().map(str::to_owned).collect();
+        let hints = Hints { nodes: names(nodes), zones: names(zones) };
+        Endpoint { hints: Some(Box::new(hints)), ..endpoint(address) }
+    }
+
+    /// The last bytes of the addresses of those that get connections.
+    fn hinted_of(endpoints: &[Endpoint]) -> Vec<u8> {
+        let slices = [slice(vec![port("http", 80)], endpoints.to_vec())];
+        let last = |text: &String| text.split(['.', ':']).nth(3).unwrap().parse().unwrap();
+        chosen(&slices, Family::V4).iter().map(last).collect()
+    }
+
+    #[test]
+    fn endpoints_meant_for_this_node_are_preferred_to_those_meant_for_its_zone() {
+        let mut endpoints = vec![
+            meant_for("10.244.0.1", &["here", "there"], &["north"]),
+            meant_for("10.244.0.2", &["there"], &["north"]),
+            meant_for("10.244.0.3", &["there"], &["south"]),
+        ];
+        assert_eq!(hinted_of(&endpoints), [1]);
+        endpoints.remove(0);
+        assert_eq!(hinted_of(&endpoints), [2], "none for the node: those for the zone");
+        endpoints.remove(0);
+        assert_eq!(hinted_of(&endpoints), [3], "none for the zone either: all");
+    }
+
+    #[test]
+    fn hints_count_only_where_every_ready_endpoint_has_some() {
+        let mut endpoints = vec![
+            meant_for("10.244.0.1", &["here"], &["north"]),
+            meant_for("10.244.0.2", &[], &["south"]),
+            Endpoint { ready: false, serving: false, ..endpoint("10.244.0.3") },
+        ];
+        assert_eq!(hinted_of(&endpoints), [1], "not all have node hints, but all have zone hints");
+        endpoints.push(endpoint("10.244.0.4"));
+        assert_eq!(hinted_of(&endpoints), [1, 2, 4], "one has no hints at all");
+    }
+
+    #[test]
+    fn hints_of_endpoints_that_shut_down_do_not_count_where_none_is_ready() {
+        let ending = |endpoint| Endpoint { ready: false, terminating: true, ..endpoint };
+        let endpoints = [
+            ending(meant_for("10.244.0.1", &["here"], &["north"])),
+            ending(meant_for("10.244.0.2", &["there"], &["south"])),
+        ];
+        assert_eq!(hinted_of(&endpoints), [1, 2]);
+    }
+
+    #[test]
+    fn zone_hints_say_nothing_to_a_node_without_a_zone_and_a_local_policy_ignores_hints() {
+        let endpoints =
+            vec![meant_for("10.244.0.1", &[], &["north"]), meant_for("10.244.0.2", &[], &["south"])];
+        let slices = slice(vec![port("", 80)], endpoints);
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: None,
+        };
+        let in_zone = |zone| backends(&[&slices], &port, Family::V4, Here { zone, ..HERE });
+        assert_eq!(in_zone(None).cluster.len(), 2);
+        assert_eq!(in_zone(Some("south")).cluster, BTreeSet::from(["10.244.0.2:80".parse().unwrap()]));
+        assert_eq!(in_zone(Some("south")).local.len(), 2);
     }
 
     fn sockets(last: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {

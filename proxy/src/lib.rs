@@ -9,6 +9,7 @@
 //! I/O is done by `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
 //! `options`, `dry_run` and `daemon`, which ties all together; everything else is pure.
 
+pub mod claims;
 pub mod config;
 pub mod config_file;
 pub mod conntrack;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod options;
 pub mod planner;
+pub mod problem;
 pub mod service;
 pub mod stale;
 pub mod sync;

@@ -1,24 +1,32 @@
 //! From the cluster to the tables: what they should hold, and what of that changes when the cluster does. Pure: a
 //! snapshot comes in, a transaction goes out; whether it was committed is for `sync.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weft_netlink::nft::{Chain, Family, Observed, Table, Transaction};
 use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Snapshot};
 
+use crate::claims::{Claims, Disputes};
 use crate::config::{Config, NodePortAddresses};
 use crate::elements::{Adopted, Elements, of_node, of_service};
+use crate::endpoints::Here;
 use crate::layout::{self, SetName, pick_rule};
 use crate::ledger::{Delta, Ledger, Owner};
+use crate::problem::Problem;
 use crate::service::{ServicePlan, Slots, plan};
 
 /// Plans, and what was planned so far.
 #[derive(Debug)]
 pub struct Planner {
     config: Config,
+    /// The zone that the Services are planned for.
+    zone: Option<String>,
     services: BTreeMap<Arc<NamespacedName>, ServicePlan>,
     node: Elements,
+    claims: Claims,
+    /// What keeps part of a Service from being served; nothing of those that are served in full.
+    problems: BTreeMap<Arc<NamespacedName>, Vec<Problem>>,
     ledger: Ledger,
     adopted: Adopted,
 }
@@ -28,8 +36,11 @@ impl Planner {
     pub fn new(config: Config) -> Planner {
         Planner {
             config,
+            zone: None,
             services: BTreeMap::new(),
             node: Elements::new(),
+            claims: Claims::default(),
+            problems: BTreeMap::new(),
             ledger: Ledger::default(),
             adopted: Adopted::default(),
         }
@@ -43,11 +54,17 @@ impl Planner {
     /// Plans anew what changed, and returns what that changes in the tables.
     pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
         let mut delta = Delta::default();
-        for key in &changes.services {
-            self.update_service(snapshot, key, &mut delta);
-        }
         if changes.nodes.contains(&self.config.node) {
             self.update_node(snapshot, &mut delta);
+        }
+        let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
+        let moved = self.zone != zone;
+        self.zone = zone;
+        let concerned = self.update_claims(snapshot, changes);
+        let all = snapshot.services().map(|service| &service.key).filter(|_| moved);
+        let concerned = concerned.iter().map(|name| &**name).chain(&changes.services);
+        for key in all.chain(concerned).collect::<BTreeSet<_>>() {
+            self.update_service(snapshot, key, &mut delta);
         }
         self.ledger.settle(delta)
     }
@@ -72,17 +89,36 @@ impl Planner {
         self.services.len()
     }
 
+    /// What keeps parts of Services from being served, now.
+    pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
+        &self.problems
+    }
+
+    /// The Services that get or lose a frontend because others changed.
+    fn update_claims(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> BTreeSet<Arc<NamespacedName>> {
+        let mut disputes = Disputes::default();
+        for key in &changes.services {
+            self.claims.replace(key, snapshot.service(key), &mut disputes);
+        }
+        self.claims.settle(disputes)
+    }
+
     fn update_service(&mut self, snapshot: &Snapshot, key: &NamespacedName, delta: &mut Delta) {
         let known = self.services.remove_entry(key);
-        let (key, old) = known.unwrap_or_else(|| (Arc::new(key.clone()), ServicePlan::default()));
+        let (key, old) = known.unwrap_or_else(|| (self.claims.name(key), ServicePlan::default()));
         let previous: &dyn Slots = if old.frontends.is_empty() { &self.adopted } else { &old };
-        let new = match snapshot.service(&key) {
+        let (new, problems) = match snapshot.service(&key) {
             Some(service) => {
                 let slices: Vec<_> = snapshot.slices_of(&key).collect();
-                plan(service, &slices, &self.config.node, previous)
+                let here = Here { node: &self.config.node, zone: self.zone.as_deref() };
+                plan(service, &slices, here, &self.claims, previous)
             }
-            None => ServicePlan::default(),
+            None => Default::default(),
         };
+        match problems.is_empty() {
+            true => drop(self.problems.remove(&key)),
+            false => drop(self.problems.insert(key.clone(), problems)),
+        }
         let owner = Owner::Service(key.clone());
         self.ledger.replace(&owner, &of_service(&old), &of_service(&new), delta);
         if !new.frontends.is_empty() {

@@ -1,18 +1,21 @@
 //! The plan of one Service: what each of its frontends leads to. Pure; how it becomes elements is in `elements.rs`.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
 
 use weft_types::{EndpointSlice, Family, Protocol, Service, ServicePort, TrafficPolicy};
 
-use crate::endpoints::{Backends, assign_slots, backends, is_special};
+use crate::claims::{Claim, Claims, MAX_PORTS, wanted};
+use crate::endpoints::{Backends, Here, assign_slots, backends, is_special};
+use crate::problem::Problem;
+
+/// More elements than any Service has that is meant well: the kernel takes this many in about half a second.
+pub const MAX_ELEMENTS: usize = 100_000;
 
 /// What all frontends of a Service lead to, in both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
-    /// One for each port and address, and one for each NodePort and family.
+    /// One for each port and address, and one for each NodePort and family. In order.
     pub frontends: Vec<FrontendPlan>,
 }
 
@@ -82,8 +85,8 @@ pub trait Slots {
 
 impl Slots for ServicePlan {
     fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr] {
-        let plan = self.frontends.iter().find(|plan| plan.frontend == *frontend);
-        let target = plan.and_then(|plan| plan.target(audience));
+        let place = self.frontends.binary_search_by_key(frontend, |plan| plan.frontend);
+        let target = place.ok().and_then(|place| self.frontends[place].target(audience));
         target.map(Target::slots).unwrap_or_default()
     }
 }
@@ -110,6 +113,12 @@ impl Frontend {
 }
 
 impl FrontendPlan {
+    /// How many elements it is, roughly.
+    fn elements(&self) -> usize {
+        let targets = Audience::ALL.into_iter().filter_map(|audience| self.target(audience));
+        targets.map(|target| 1 + target.slots().len()).sum()
+    }
+
     /// Where these connections go, if they have a target of their own.
     pub fn target(&self, audience: Audience) -> Option<&Target> {
         match audience {
@@ -129,34 +138,71 @@ impl Target {
     }
 }
 
-/// Plans one Service for the node of that name, with its endpoints left in the slots of `previous` where possible.
-pub fn plan(service: &Service, slices: &[&EndpointSlice], node: &str, previous: &dyn Slots) -> ServicePlan {
+/// Plans one Service for this node, with its endpoints left in the slots of `previous` where possible, and says what of it
+/// cannot be served.
+pub fn plan(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    here: Here<'_>,
+    claims: &Claims,
+    previous: &dyn Slots,
+) -> (ServicePlan, Vec<Problem>) {
     let mut plan = ServicePlan::default();
-    for &cluster_ip in service.cluster_ips() {
-        for port in &service.ports {
-            let backends = backends(slices, port, Family::of(cluster_ip), node);
-            let planned =
-                |(frontend, scope)| FrontendPlan::new(frontend, scope, service, &backends, previous);
-            plan.frontends.extend(frontends(service, port, cluster_ip).into_iter().map(planned));
+    let (wanted, mut problems) = wanted(service);
+    problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
+    let (mut elements, mut served) = (0, service.ports.len().min(MAX_PORTS));
+    for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
+        let (granted, taken): (Vec<_>, Vec<_>) =
+            wanted.iter().partition(|claim| claims.other_holder(&service.key, claim).is_none());
+        let taken = taken.into_iter().filter_map(|claim| {
+            let holder = claims.other_holder(&service.key, claim)?.clone();
+            Some(Problem::Taken { frontend: claim.frontend, holder })
+        });
+        problems.extend(taken);
+        let port = wanted[0].port;
+        let planned = plan_port(service, &service.ports[port], &granted, slices, here, previous);
+        elements += planned.iter().map(FrontendPlan::elements).sum::<usize>();
+        if elements > MAX_ELEMENTS {
+            served = port;
+            break;
         }
+        plan.frontends.extend(planned);
     }
-    plan
+    if served < service.ports.len() {
+        problems.push(Problem::TooLarge { ports: service.ports.len() - served });
+    }
+    plan.frontends.sort_unstable_by_key(|plan| plan.frontend);
+    problems.sort();
+    (plan, problems)
 }
 
-/// All frontends of a port in the family of that ClusterIP.
-fn frontends(service: &Service, port: &ServicePort, cluster_ip: IpAddr) -> Vec<(Frontend, Scope)> {
-    let family = Family::of(cluster_ip);
-    let at = |address| Frontend::Address(address, port.protocol, port.port.get());
-    // An address that only some may reach is served to nobody until the ranges are enforced.
-    let balanced = service.load_balancer_ips.iter().filter(|_| service.source_ranges.is_empty());
-    let external = service.external_ips.iter().chain(balanced).copied();
-    let external = external.filter(|ip| Family::of(*ip) == family && !is_special(*ip));
-    let external: BTreeSet<IpAddr> = external.collect();
-    let node_port = |port_on_node: NonZeroU16| Frontend::NodePort(family, port.protocol, port_on_node.get());
-    let mut frontends = vec![(at(cluster_ip), Scope::Internal)];
-    frontends.extend(external.into_iter().map(|ip| (at(ip), Scope::External)));
-    frontends.extend(port.node_port.map(|port| (node_port(port), Scope::External)));
-    frontends
+fn plan_port(
+    service: &Service,
+    port: &ServicePort,
+    claims: &[&Claim],
+    slices: &[&EndpointSlice],
+    here: Here<'_>,
+    previous: &dyn Slots,
+) -> Vec<FrontendPlan> {
+    let mut plans = Vec::with_capacity(claims.len());
+    for family in Family::BOTH {
+        let mut claims = claims.iter().filter(|claim| claim.frontend.family() == family).peekable();
+        if claims.peek().is_some() {
+            let backends = backends(slices, port, family, here);
+            plans.extend(
+                claims.map(|claim| {
+                    FrontendPlan::new(claim.frontend, claim.scope, service, &backends, previous)
+                }),
+            );
+        }
+    }
+    plans
+}
+
+fn forbidden_endpoints(slice: &EndpointSlice) -> Option<Problem> {
+    let mut forbidden = slice.endpoints.iter().map(|endpoint| endpoint.address).filter(|ip| is_special(*ip));
+    let first = forbidden.next()?;
+    Some(Problem::ForbiddenEndpoints { slice: slice.key.name.clone(), first, count: 1 + forbidden.count() })
 }
 
 impl FrontendPlan {
@@ -210,8 +256,10 @@ mod tests {
         };
         let mut service = Service::new(NamespacedName::new("shop", "web"), kind, vec![port]);
         service.load_balancer_ips = vec!["192.0.2.1".parse().unwrap()];
-        let frontends =
-            |service: &Service| plan(service, &[], "node1", &ServicePlan::default()).frontends.len();
+        let here = Here { node: "node1", zone: None };
+        let frontends = |service: &Service| {
+            plan(service, &[], here, &Claims::default(), &ServicePlan::default()).0.frontends.len()
+        };
         assert_eq!(frontends(&service), 2);
         service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
         assert_eq!(frontends(&service), 1);

@@ -1,16 +1,18 @@
 //! Keeps the kernel in step with the plan: commits changes, and observes where it no longer knows what the kernel
 //! holds. What should be there is for the planner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracing::{debug, warn};
 use weft_netlink::nft::{Client, Observed, Transaction, diff};
-use weft_types::{ChangeSet, Snapshot};
+use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::table_keys;
 use crate::planner::Planner;
+use crate::problem::Problem;
 
 /// The planner and the kernel that follows it.
 #[derive(Debug)]
@@ -84,6 +86,11 @@ impl Sync {
         self.phase = Phase::OutOfStep;
         let observed = self.kernel.observe(&table_keys())?;
         self.correct(&observed)
+    }
+
+    /// What keeps parts of Services from being served, by the last plan.
+    pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
+        self.planner.problems()
     }
 
     /// Somebody else may have changed our tables: the next [`Sync::apply`] reads them.

@@ -2,11 +2,17 @@
 
 use std::path::PathBuf;
 
+use weft_cluster::{View, manifest};
 use weft_proxy::config::{Config, NodePortAddresses};
 use weft_proxy::dry_run;
+use weft_proxy::planner::{Planner, everything};
 
 fn planned(config: Config) -> String {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/manifests/shop.yaml");
+    planned_for("shop", config)
+}
+
+fn planned_for(manifest: &str, config: Config) -> String {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/{manifest}.yaml"));
     dry_run::text(Config { node: "node1".into(), ..config }, &[manifest])
         .expect("the manifest is well-formed")
 }
@@ -26,4 +32,74 @@ fn with_networks_for_pods_and_node_ports() {
     });
     let chains = text.find("\tchain").map(|start| text[start..].to_owned());
     insta::assert_snapshot!(chains.expect("there are chains"));
+}
+
+/// The lines about one Service's address, without indentation.
+fn about(address: &str, text: &str) -> String {
+    let lines = text.lines().filter(|line| line.contains(address)).map(str::trim);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn hints_choose_the_endpoints_of_a_zone_or_node_and_the_traffic_distribution_is_not_read() {
+    let text = planned_for("hints", Config::default());
+    insta::assert_snapshot!(about("10.96.0.5", &text), @"
+    10.96.0.50,
+    10.96.0.51
+    10.96.0.50 . tcp . 80 . 0 : 10.244.2.2 . 8080,
+    10.96.0.51 . tcp . 80 . 0 : 10.244.1.3 . 8080
+    10.96.0.50 . tcp . 80 : goto pick-1,
+    10.96.0.51 . tcp . 80 : goto pick-1
+    ");
+}
+
+/// What keeps parts of the manifest's Services from being served, a line each as a log would have it.
+fn problems(manifest: &str) -> String {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/{manifest}.yaml"));
+    let snapshot = manifest::load(View::Proxied, &[manifest]).expect("the manifest is well-formed");
+    let mut planner = Planner::new(Config { node: "node1".into(), ..Config::default() });
+    planner.update(&snapshot, &everything(&snapshot));
+    let lines = planner.problems().iter().flat_map(|(service, problems)| {
+        problems.iter().map(move |problem| format!("{service}: {}: {problem}", problem.reason()))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn hostile_and_conflicting_services_are_named_and_take_nothing_from_others() {
+    let text = planned_for("hostile", Config::default());
+    insta::assert_snapshot!(about("10.96.0.60", &text), @"
+    10.96.0.60,
+    10.96.0.60 . tcp . 443 . 0 : 10.244.1.60 . 8443,
+    10.96.0.60 . tcp . 443 : goto pick-1,
+    ");
+    insta::assert_snapshot!(about("192.0.2.60", &text), @"
+    192.0.2.60 . tcp . 443 . 0 : 10.244.1.60 . 8443,
+    192.0.2.60 . udp . 53 . 0 : 10.244.1.61 . 53
+    192.0.2.60 . tcp . 443,
+    192.0.2.60 . udp . 53
+    192.0.2.60 . tcp . 443 : goto pick-1,
+    192.0.2.60 . udp . 53 : goto pick-1
+    ");
+    insta::assert_snapshot!(about("30060", &text), @"
+    tcp . 30060 . 0 : 10.244.1.60 . 8443
+    tcp . 30060
+    tcp . 30060 : goto nodeport-1
+    ");
+    for forbidden in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.251", "10.244.6.6"] {
+        assert_eq!(about(forbidden, &text), "", "{forbidden}");
+    }
+    insta::assert_snapshot!(problems("hostile"), @"
+    shop/attacker: FrontendTaken: 10.96.0.60:443 (tcp) is not served for this Service: Service shop/victim has it
+    shop/attacker: FrontendTaken: 10.96.0.60:53 (udp) is not served for this Service: Service shop/victim has it
+    shop/attacker: FrontendTaken: 192.0.2.60:443 (tcp) is not served for this Service: Service shop/victim has it
+    shop/attacker: FrontendTaken: NodePort 30060 (tcp, IPv4) is not served for this Service: Service shop/victim has it
+    shop/attacker: ForbiddenAddress: 0.0.0.0 is not served: no Service may have such an address
+    shop/attacker: ForbiddenAddress: 127.0.0.1 is not served: no Service may have such an address
+    shop/attacker: ForbiddenAddress: 224.0.0.251 is not served: no Service may have such an address
+    shop/attacker: ForbiddenEndpoints: 2 endpoint(s) of EndpointSlice attacker-1 get no connections, 127.0.0.1 among them: no Service may lead to such an address
+    shop/old-attacker: FrontendTaken: 10.96.0.60:22 (tcp) is not served for this Service: Service shop/victim has it
+    shop/old-attacker: PortRepeated: 10.96.0.60:22 (tcp) is asked for by two ports of this Service: the first one has it
+    shop/old-attacker: PortRepeated: 10.96.0.62:22 (tcp) is asked for by two ports of this Service: the first one has it
+    ");
 }

@@ -18,8 +18,6 @@ pub enum SetName {
     LocalNodePortEndpoints,
     /// Pairs of an endpoint's address with itself.
     Hairpins,
-    /// The ClusterIPs.
-    ClusterIps,
     /// The node's addresses that serve NodePorts.
     NodePortAddresses,
     /// NodePorts whose connections are masqueraded.
@@ -38,17 +36,18 @@ pub enum SetName {
     LocalFrontends,
     /// NodePort under an external policy Local to chain.
     LocalNodePorts,
+    /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
+    ClusterIps,
 }
 
 impl SetName {
-    /// All of them: what leads to endpoints comes behind the endpoints.
+    /// All of them: what leads to endpoints comes behind the endpoints, and what refuses behind that.
     pub const ALL: [SetName; 15] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
         SetName::LocalEndpoints,
         SetName::LocalNodePortEndpoints,
         SetName::Hairpins,
-        SetName::ClusterIps,
         SetName::NodePortAddresses,
         SetName::NodePortMasquerade,
         SetName::NodePortMasqueradeOwn,
@@ -58,6 +57,7 @@ impl SetName {
         SetName::NodePorts,
         SetName::LocalFrontends,
         SetName::LocalNodePorts,
+        SetName::ClusterIps,
     ];
 
     /// Its name in the table.

@@ -1,0 +1,191 @@
+//! Who has which frontend: what each Service asks for, and who gets it where several ask for the same. Pure; how the
+//! others are told is in `problem.rs`.
+//!
+//! An address that is some Service's ClusterIP is that Service's alone: an external address never takes traffic that is
+//! meant for it, at whatever port (CVE-2020-8554). Where two ask for the same otherwise, the older one has it, and of two
+//! of one age the first by name: who came later takes nothing from who was there.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_types::{Family, NamespacedName, Protocol, Service, ServicePort};
+
+use crate::endpoints::is_special;
+use crate::problem::Problem;
+use crate::service::{Frontend, Scope};
+
+/// More ports than any Service has that is meant well.
+pub const MAX_PORTS: usize = 1000;
+
+/// A frontend that a Service asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Which of its ports, by index.
+    pub port: usize,
+    /// What it asks for.
+    pub frontend: Frontend,
+    /// Whether that is a ClusterIP's.
+    pub scope: Scope,
+}
+
+/// What a Service asks for, in the order of its ports, and what nobody may have of it.
+pub fn wanted(service: &Service) -> (Vec<Claim>, Vec<Problem>) {
+    let addresses = service.cluster_ips().iter().chain(external_addresses(service));
+    let forbidden = addresses.copied().filter(|address| is_special(*address));
+    let mut problems: Vec<_> = forbidden.map(Problem::ForbiddenAddress).collect();
+    let (mut claims, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
+    for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
+        for (frontend, scope) in frontends(service, port) {
+            match seen.insert(frontend) {
+                true => claims.push(Claim { port: index, frontend, scope }),
+                false => problems.push(Problem::Repeated(frontend)),
+            }
+        }
+    }
+    (claims, problems)
+}
+
+/// All frontends of one port: its ClusterIPs', and in their families its external addresses' and its NodePort's.
+fn frontends(service: &Service, port: &ServicePort) -> Vec<(Frontend, Scope)> {
+    let allowed = |addresses: &mut dyn Iterator<Item = IpAddr>| -> BTreeSet<IpAddr> {
+        addresses.filter(|address| !is_special(*address)).collect()
+    };
+    let cluster_ips = allowed(&mut service.cluster_ips().iter().copied());
+    let families: BTreeSet<Family> = cluster_ips.iter().map(|address| Family::of(*address)).collect();
+    let served =
+        |address: &IpAddr| families.contains(&Family::of(*address)) && !cluster_ips.contains(address);
+    let external = allowed(&mut external_addresses(service).copied().filter(served));
+    let at = |address| Frontend::Address(address, port.protocol, port.port.get());
+    let node_port = port.node_port.into_iter().flat_map(|number| {
+        families.iter().map(move |family| Frontend::NodePort(*family, port.protocol, number.get()))
+    });
+    let internal = cluster_ips.iter().map(|address| (at(*address), Scope::Internal));
+    let external = external.iter().map(|address| at(*address)).chain(node_port);
+    internal.chain(external.map(|frontend| (frontend, Scope::External))).collect()
+}
+
+fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
+    // An address that only some may reach is served to nobody until the ranges are enforced.
+    let balanced = service.load_balancer_ips.iter().filter(|_| service.source_ranges.is_empty());
+    service.external_ips.iter().chain(balanced)
+}
+
+/// What all Services ask for.
+#[derive(Debug, Default)]
+pub struct Claims {
+    services: BTreeMap<Arc<NamespacedName>, (i64, Box<[Claim]>)>,
+    cluster_ips: HashMap<IpAddr, Claimants>,
+    /// External addresses and NodePorts. In order, so that those of one address stand together.
+    external: BTreeMap<Frontend, Claimants>,
+}
+
+/// Those who ask for one thing by age and name: the first one has it.
+#[derive(Debug, Default)]
+struct Claimants(Vec<(i64, Arc<NamespacedName>)>);
+
+/// What was asked for anew or no longer, with who had it before.
+#[derive(Debug, Default)]
+pub struct Disputes {
+    cluster_ips: BTreeMap<IpAddr, Option<Arc<NamespacedName>>>,
+    external: BTreeMap<Frontend, Option<Arc<NamespacedName>>>,
+}
+
+impl Claimants {
+    fn holder(&self) -> Option<&Arc<NamespacedName>> {
+        self.0.first().map(|(_, service)| service)
+    }
+
+    fn names(&self) -> impl Iterator<Item = Arc<NamespacedName>> {
+        self.0.iter().map(|(_, service)| service.clone())
+    }
+
+    fn add(&mut self, claimant: (i64, Arc<NamespacedName>)) {
+        if let Err(index) = self.0.binary_search(&claimant) {
+            self.0.reserve_exact(1); // Nearly always there is one only.
+            self.0.insert(index, claimant);
+        }
+    }
+
+    fn remove(&mut self, service: &NamespacedName) {
+        self.0.retain(|(_, claimant)| **claimant != *service);
+    }
+}
+
+impl Claims {
+    /// The Service's name, as it is kept here.
+    pub fn name(&self, service: &NamespacedName) -> Arc<NamespacedName> {
+        let known = self.services.get_key_value(service).map(|(name, _)| name.clone());
+        known.unwrap_or_else(|| Arc::new(service.clone()))
+    }
+
+    /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in `disputes`.
+    pub fn replace(&mut self, name: &NamespacedName, service: Option<&Service>, disputes: &mut Disputes) {
+        let name = self.name(name);
+        let created = service.map_or(0, |service| service.created);
+        let new = service.map(|service| wanted(service).0).unwrap_or_default();
+        let (old_created, old) = self.services.remove(&name).unwrap_or_default();
+        if old_created != created || *old != *new {
+            old.iter().for_each(|claim| self.change(claim, disputes, |claimants| claimants.remove(&name)));
+            let claimant = (created, name.clone());
+            new.iter()
+                .for_each(|claim| self.change(claim, disputes, |claimants| claimants.add(claimant.clone())));
+        }
+        if !new.is_empty() {
+            self.services.insert(name, (created, new.into()));
+        }
+    }
+
+    fn change(&mut self, claim: &Claim, disputes: &mut Disputes, change: impl FnOnce(&mut Claimants)) {
+        match (claim.scope, claim.frontend) {
+            (Scope::Internal, Frontend::Address(address, ..)) => {
+                let claimants = self.cluster_ips.entry(address).or_default();
+                disputes.cluster_ips.entry(address).or_insert_with(|| claimants.holder().cloned());
+                change(claimants);
+                if claimants.0.is_empty() {
+                    self.cluster_ips.remove(&address);
+                }
+            }
+            (_, frontend) => {
+                let claimants = self.external.entry(frontend).or_default();
+                disputes.external.entry(frontend).or_insert_with(|| claimants.holder().cloned());
+                change(claimants);
+                if claimants.0.is_empty() {
+                    self.external.remove(&frontend);
+                }
+            }
+        }
+    }
+
+    /// The Services for which something else holds now than before: of every thing that changed hands, all that ask for
+    /// it.
+    pub fn settle(&self, disputes: Disputes) -> BTreeSet<Arc<NamespacedName>> {
+        let mut concerned = BTreeSet::new();
+        for (address, before) in disputes.cluster_ips {
+            let claimants = self.cluster_ips.get(&address);
+            if claimants.and_then(Claimants::holder) != before.as_ref() {
+                concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                let all = Frontend::Address(address, Protocol::Tcp, 0)
+                    ..=Frontend::Address(address, Protocol::Sctp, u16::MAX);
+                concerned.extend(self.external.range(all).flat_map(|(_, claimants)| claimants.names()));
+            }
+        }
+        for (frontend, before) in disputes.external {
+            let claimants = self.external.get(&frontend);
+            if claimants.and_then(Claimants::holder) != before.as_ref() {
+                concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+            }
+        }
+        concerned
+    }
+
+    /// Who has it, if not that Service.
+    pub fn other_holder(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
+        let of_cluster_ip = match claim.frontend {
+            Frontend::Address(address, ..) => self.cluster_ips.get(&address),
+            Frontend::NodePort(..) => None,
+        };
+        let claimants = of_cluster_ip.or_else(|| self.external.get(&claim.frontend))?;
+        claimants.holder().map(|holder| &**holder).filter(|holder| *holder != service)
+    }
+}

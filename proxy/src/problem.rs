@@ -1,0 +1,77 @@
+//! What keeps part of a Service from being served, as values: the planner finds them, others turn them into log lines and
+//! events. One Service's problem is never another one's.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use weft_types::NamespacedName;
+
+use crate::service::Frontend;
+
+/// What keeps part of a Service from being served. Prints as one line, without the Service's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// Another Service, which is older or whose own address it is, answers there.
+    Taken {
+        /// What both claim.
+        frontend: Frontend,
+        /// Who has it.
+        holder: NamespacedName,
+    },
+    /// Another port of the Service answers there.
+    Repeated(Frontend),
+    /// An address that no Service may have: loopback, link-local, unspecified or multicast.
+    ForbiddenAddress(IpAddr),
+    /// Endpoints at addresses that no Service may lead to: loopback, link-local, unspecified or multicast.
+    ForbiddenEndpoints {
+        /// The EndpointSlice's own name.
+        slice: String,
+        /// The first of these addresses.
+        first: IpAddr,
+        /// How many there are.
+        count: usize,
+    },
+    /// More ports and endpoints than one Service may have.
+    TooLarge {
+        /// How many ports are not served for that.
+        ports: usize,
+    },
+}
+
+impl Problem {
+    /// The reason of an event about it, in the API's way of writing.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Problem::Taken { .. } => "FrontendTaken",
+            Problem::Repeated(_) => "PortRepeated",
+            Problem::ForbiddenAddress(_) => "ForbiddenAddress",
+            Problem::ForbiddenEndpoints { .. } => "ForbiddenEndpoints",
+            Problem::TooLarge { .. } => "ServiceTooLarge",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Taken { frontend, holder } => {
+                write!(f, "{frontend} is not served for this Service: Service {holder} has it")
+            }
+            Problem::Repeated(frontend) => {
+                write!(f, "{frontend} is asked for by two ports of this Service: the first one has it")
+            }
+            Problem::ForbiddenAddress(address) => {
+                write!(f, "{address} is not served: no Service may have such an address")
+            }
+            Problem::ForbiddenEndpoints { slice, first, count } => write!(
+                f,
+                "{count} endpoint(s) of EndpointSlice {slice} get no connections, {first} among them: no Service may \
+                 lead to such an address"
+            ),
+            Problem::TooLarge { ports } => write!(
+                f,
+                "{ports} port(s) are not served: all frontends and their endpoints together are too many for one Service"
+            ),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Services that ask for what others have: who was there first keeps it, and traffic tells.
+
+use std::net::SocketAddr;
+
+use weft_proxy::config::Config;
+use weft_proxy::problem::Problem;
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, ObjectKey, Service};
+use weft_types::{Protocol, ServiceKind, ServicePort};
+
+use super::world::{Connection, World, is_refused, pod_address, tcp};
+use super::{Cluster, Family, NODE_PORT};
+
+const EXTERNAL: &str = "192.0.2.80";
+const FIRST: &str = "10.96.1.1";
+const SECOND: &str = "10.96.1.2";
+
+fn name(name: &str) -> NamespacedName {
+    NamespacedName::new("shop", name)
+}
+
+/// A Service of that age at a ClusterIP and at external addresses, port 80 of TCP, with one pod behind it.
+fn service(key: &str, created: i64, cluster_ip: &str, external: &[&str], pod: usize) -> [Object; 2] {
+    let port = ServicePort {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        port: 80.try_into().unwrap(),
+        node_port: Some(NODE_PORT.try_into().unwrap()),
+    };
+    let kind = ServiceKind::ClusterIp(vec![cluster_ip.parse().unwrap()]);
+    let external_ips = external.iter().map(|address| address.parse().unwrap()).collect();
+    let service = Service { created, external_ips, ..Service::new(name(key), kind, vec![port]) };
+    let served =
+        EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
+    let slice = EndpointSlice {
+        key: name(&format!("{key}-1")),
+        service: name(key),
+        ports: vec![served],
+        endpoints: vec![Endpoint::ready(pod_address(Family::V4, pod))],
+    };
+    [Object::Service(service), Object::EndpointSlice(slice)]
+}
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), port)
+}
+
+fn reasons(cluster: &Cluster<'_>, key: &str) -> Vec<&'static str> {
+    let problems = cluster.sync.problems().get(&name(key));
+    problems.into_iter().flatten().map(Problem::reason).collect()
+}
+
+#[test]
+fn the_older_of_two_services_has_an_external_address_and_node_port_and_the_other_when_it_goes() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    // The younger one comes first, and has them until the older one appears.
+    cluster.put(service("a-younger", 2, FIRST, &[EXTERNAL], 1));
+    let disputed = [at(EXTERNAL, 80), at("172.30.0.11", NODE_PORT)];
+    let pod_at = |to: SocketAddr| tcp(&world.outside, to).split(' ').next().unwrap().to_owned();
+    assert_eq!(disputed.map(pod_at), ["1", "1"]);
+    cluster.put(service("b-older", 1, SECOND, &[EXTERNAL], 2));
+    assert_eq!(disputed.map(pod_at), ["2", "2"]);
+    assert_eq!(pod_at(at(FIRST, 80)), "1", "what nobody else asks for is served");
+    assert_eq!(reasons(&cluster, "a-younger"), ["FrontendTaken"; 2]);
+    assert_eq!(reasons(&cluster, "b-older"), [""; 0]);
+    cluster.restart();
+    assert_eq!(disputed.map(pod_at), ["2", "2"]);
+    cluster.delete(ObjectKey::Service(name("b-older")));
+    assert_eq!(disputed.map(pod_at), ["1", "1"]);
+    assert!(cluster.sync.problems().is_empty());
+}
+
+#[test]
+fn an_external_address_takes_no_traffic_to_another_services_cluster_ip() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put(service("attacker", 1, FIRST, &[SECOND], 1));
+    assert!(tcp(&world.outside, at(SECOND, 80)).starts_with("1 "), "nobody has that ClusterIP yet");
+    let [Object::Service(mut victim), slice] = service("victim", 2, SECOND, &[], 2) else { panic!() };
+    victim.ports[0].port = 443.try_into().unwrap();
+    cluster.put([Object::Service(victim), slice]);
+    for from in [&world.outside, &world.pods[0], &world.node] {
+        assert!(tcp(from, at(SECOND, 443)).starts_with("2 "));
+        assert!(is_refused(Connection::open(from, at(SECOND, 80))), "the victim has no such port");
+    }
+    assert_eq!(reasons(&cluster, "attacker"), ["FrontendTaken"]);
+    cluster.delete(ObjectKey::Service(name("victim")));
+    assert!(tcp(&world.outside, at(SECOND, 80)).starts_with("1 "));
+}
+
+#[test]
+fn loopback_link_local_and_unspecified_endpoints_get_nothing_and_harm_nobody() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    let [hostile, Object::EndpointSlice(mut slice)] = service("hostile", 1, FIRST, &["127.0.0.1"], 1) else {
+        panic!()
+    };
+    let forbidden = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"];
+    slice.endpoints = forbidden.map(|address| Endpoint::ready(address.parse().unwrap())).to_vec();
+    cluster.put([hostile, Object::EndpointSlice(slice)].into_iter().chain(service("web", 2, SECOND, &[], 2)));
+    assert!(is_refused(Connection::open(&world.pods[0], at(FIRST, 80))));
+    assert!(tcp(&world.pods[0], at(SECOND, 80)).starts_with("2 "));
+    assert_eq!(reasons(&cluster, "hostile"), ["ForbiddenAddress", "ForbiddenEndpoints"]);
+    let rules = cluster.nft(&["list", "ruleset"]);
+    for address in forbidden {
+        assert!(!rules.contains(address), "{address}");
+    }
+}
+
+#[test]
+fn a_service_with_absurd_numbers_is_cut_short_and_the_others_are_served() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    let [Object::Service(mut absurd), Object::EndpointSlice(mut slice)] = service("absurd", 1, FIRST, &[], 1)
+    else {
+        panic!()
+    };
+    let port = |number: u16| ServicePort {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        port: number.try_into().unwrap(),
+        node_port: None,
+    };
+    absurd.ports = (1..=u16::MAX).map(port).collect();
+    let address = |last: u8| Endpoint::ready([10, 244, 1, last].into());
+    slice.endpoints = (1..=250).map(address).collect();
+    cluster.put([Object::Service(absurd), Object::EndpointSlice(slice)]);
+    cluster.put(service("web", 2, SECOND, &[], 2));
+    assert!(tcp(&world.pods[0], at(SECOND, 80)).starts_with("2 "));
+    // 251 elements a port, and 100,000 in all.
+    let problems = cluster.sync.problems().get(&name("absurd"));
+    assert_eq!(problems, Some(&vec![Problem::TooLarge { ports: 65535 - 398 }]));
+}
