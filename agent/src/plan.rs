@@ -209,8 +209,8 @@ fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
         data_dir: Some(config.data_dir.clone()),
         ..Ipam::default()
     };
-    // Only then do runtimes hand over the host's ports that a pod asks for.
-    let capabilities = [("portMappings".to_owned(), true)].into();
+    // Only then do runtimes hand over the host's ports and the limits that a pod asks for.
+    let capabilities = ["bandwidth", "portMappings"].map(|name| (name.to_owned(), true)).into();
     let plugin = Plugin { kind: PLUGIN.to_owned(), capabilities, bridge, ipam: Some(ipam) };
     NetworkList {
         // Runtimes that know `cniVersions` take the newest of them, and with it STATUS and GC; older ones, such as

@@ -25,7 +25,7 @@ fn sh(namespace: &Namespace, line: &str) -> String {
 
 fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
     let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { near: end(one.1), near_up: true, master: None, far: end(other.1) };
+    let veth = Veth { near: end(one.1), near_group: 0, near_up: true, master: None, far: end(other.1) };
     let mut route = one.0.run(Route::open).unwrap().unwrap();
     route.add_veth(&veth, other.0.as_fd()).unwrap();
     sh(other.0, &format!("ip link set {} up", other.1));

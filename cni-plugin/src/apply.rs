@@ -127,7 +127,11 @@ fn configure(plan: &PodSide) -> Result<Link> {
         }
     }
     for path in &plan.routes {
-        route.add_path(&Path { link: Some(link.index), ..path.clone() })?;
+        match route.add_path(&Path { link: Some(link.index), ..path.clone() }) {
+            // Of another interface, or a plugin before: the first route there stays, as with the reference plugin.
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+            outcome => outcome?,
+        }
     }
     Ok(link)
 }

@@ -10,6 +10,7 @@ use weft_types::cni::{Attachment, BridgeOptions, Invocation, decode};
 use crate::ipam::Source;
 use crate::options::DEFAULT_BRIDGE;
 use crate::shared::Tables;
+use crate::veth::group;
 use crate::{Result, flows, host_name};
 
 /// Disconnects a container. `namespace` is its own, where that is still there.
@@ -78,19 +79,19 @@ fn delete_inside(ifname: &str) -> Result<()> {
 }
 
 fn collect_links(invocation: &Invocation, host: &mut Route) -> Result<()> {
-    let ours = format!("{}/", invocation.network);
-    let valid: Vec<String> = invocation
-        .config
-        .valid_attachments
-        .iter()
-        .map(|valid| format!("{ours}{}/{}", valid.container_id, valid.ifname))
-        .collect();
-    let is_stale = |link: &Link| {
-        let alias = link.alias.as_deref().unwrap_or_default();
-        link.kind.as_deref() == Some("veth")
-            && alias.starts_with(&ours)
-            && !valid.iter().any(|known| known == alias)
+    let (prefix, group) = (format!("{}/", invocation.network), group(&invocation.network));
+    let attachments = invocation.config.valid_attachments.iter().filter_map(|valid| {
+        // What is no valid id or name is no attachment of ours.
+        Some(Attachment { container: valid.container_id.parse().ok()?, ifname: valid.ifname.parse().ok()? })
+    });
+    let valid: Vec<String> = attachments.map(|attachment| host_name(&attachment)).collect();
+    let is_ours = |link: &Link| match &link.alias {
+        Some(alias) => alias.starts_with(&prefix),
+        // The call that made it died before it noted whose it is.
+        None => link.group == group,
     };
+    let is_stale =
+        |link: &Link| link.kind.as_deref() == Some("veth") && is_ours(link) && !valid.contains(&link.name);
     let stale: Vec<Link> = host.links()?.into_iter().filter(is_stale).collect();
     let outcomes: Vec<Result<()>> = stale
         .iter()

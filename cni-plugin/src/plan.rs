@@ -9,6 +9,7 @@ use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
+use crate::veth::group;
 use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, host_name};
 
 /// The container to connect.
@@ -300,6 +301,7 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],
         link: Veth {
             near: VethEnd { name, mac: None, mtu: options.mtu },
+            near_group: group(&pod.network),
             near_up: true,
             master: None,
             far: VethEnd { name: ifname, mac, mtu: options.mtu },

@@ -42,7 +42,7 @@ fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>
     let (near, far) = (&plan.link.near, &plan.link.far);
     write!(f, "ip link add")?;
     end(near, f)?;
-    write!(f, " up master {bridge} type veth peer")?;
+    write!(f, " group {} up master {bridge} type veth peer", plan.link.near_group)?;
     end(far, f)?;
     writeln!(f, " netns {}", pod.netns.display())?;
     let on = |set: bool| if set { "on" } else { "off" };

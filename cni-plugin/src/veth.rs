@@ -1,7 +1,8 @@
-//! Names of the host's ends of veth pairs. They follow from the attachment, so that DEL finds an interface by the
-//! container's id alone when the namespace is gone.
+//! Names and groups of the host's ends of veth pairs. A name follows from the attachment, so that DEL finds an interface
+//! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
+//! call that died noted nothing more.
 
-use weft_types::cni::Attachment;
+use weft_types::cni::{Attachment, NetworkName};
 
 /// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
 /// name.
@@ -9,6 +10,11 @@ pub fn host_name(attachment: &Attachment) -> String {
     let text = format!("{}/{}", attachment.container, attachment.ifname);
     // 44 of the 64 bits: interface names have 15 bytes. The upper ones of FNV-1a are mixed best.
     format!("veth{:011x}", fnv1a(text.as_bytes()) >> 20)
+}
+
+/// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed one.
+pub(crate) fn group(network: &NetworkName) -> u32 {
+    ((fnv1a(network.as_str().as_bytes()) >> 33) as u32).max(1)
 }
 
 /// The hash FNV-1a (draft-eastlake-fnv): it must give the same name in every version of this program.
@@ -33,6 +39,14 @@ mod tests {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn groups_differ_and_are_positive_numbers() {
+        let groups: BTreeSet<u32> =
+            (0..1000).map(|number| group(&format!("n{number}").parse().unwrap())).collect();
+        assert_eq!(groups.len(), 1000);
+        assert!(groups.iter().all(|group| i32::try_from(*group).is_ok_and(|number| number > 0)));
     }
 
     #[test]

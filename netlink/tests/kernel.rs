@@ -37,7 +37,7 @@ impl Pair {
     fn new() -> Pair {
         let namespaces = [Namespace::temporary().unwrap(), Namespace::temporary().unwrap()];
         let (mut near, mut far) = (client(&namespaces[0]), client(&namespaces[1]));
-        let veth = Veth { near: end("near"), near_up: true, master: None, far: end("far") };
+        let veth = Veth { near: end("near"), near_group: 0, near_up: true, master: None, far: end("far") };
         near.add_veth(&veth, namespaces[1].as_fd()).unwrap();
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         let far_link = far.link("far").unwrap();
@@ -77,7 +77,7 @@ fn a_veth_pair_is_born_in_both_namespaces() {
     let mac = Mac([0x0a, 0x58, 10, 244, 0, 7]);
     let far = VethEnd { name: "eth0".into(), mac: Some(mac), mtu: Some(1400) };
     let near = VethEnd { mtu: Some(1400), ..end("veth7") };
-    let veth = Veth { near, near_up: true, master: Some(bridge), far };
+    let veth = Veth { near, near_group: 0, near_up: true, master: Some(bridge), far };
     outside.add_veth(&veth, pod.as_fd()).unwrap();
 
     let near = outside.link("veth7").unwrap();

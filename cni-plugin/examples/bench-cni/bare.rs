@@ -15,7 +15,7 @@ pub(crate) fn add(id: &str, netns: &Path) {
     let namespace = Namespace::open(netns).unwrap();
     let end = |name: String| VethEnd { name, mac: None, mtu: None };
     let veth =
-        Veth { near: end(near_name(id)), near_up: true, master: Some(bridge), far: end("eth0".into()) };
+        Veth { near: end(near_name(id)), near_group: 0, near_up: true, master: Some(bridge), far: end("eth0".into()) };
     host.add_veth(&veth, namespace.as_fd()).unwrap();
     let inside = || {
         let mut route = Route::open().unwrap();

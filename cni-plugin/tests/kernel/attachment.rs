@@ -231,6 +231,23 @@ fn garbage_collection_deletes_only_what_is_this_networks_and_not_valid() {
 }
 
 #[test]
+fn of_two_default_routes_the_first_stays() {
+    let node = Node::new();
+    let (pod, mut config) = (node.pod("c1"), node.config(&["10.244.1.0/24"]));
+    node.add(&pod, &config);
+    config["name"] = "other".into();
+    config["bridge"] = "cni1".into();
+    config["ipam"]["ranges"] = json!([[{"subnet": "10.244.2.0/24"}]]);
+    let netns = pod.netns.to_string_lossy();
+    let variables =
+        [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth1"), ("CNI_NETNS", &*netns)];
+    let program = env!("CARGO_BIN_EXE_weft-cni");
+    let stdin = config.to_string().into_bytes();
+    assert_eq!(address(&answer(node.spawn_in(program, &variables, &stdin)).unwrap(), 0), ip("10.244.2.2"));
+    assert_eq!(pod.gateways(), [ip("10.244.1.1")]);
+}
+
+#[test]
 fn loopback_by_its_name_sets_lo_up() {
     let node = Node::new();
     let pod = node.pod("c1");

@@ -45,9 +45,6 @@ pub(crate) enum State {
     Attached(Value),
     /// A call was killed, or the namespace vanished: any part of it may exist.
     Torn,
-    /// The same after GC: its address is free. A pair that ADD had no time to note its owner on is nobody's for GC, and
-    /// goes with DEL.
-    Collected,
 }
 
 /// What is called.
@@ -138,10 +135,8 @@ impl Model {
         for (_, state) in self.states.iter_mut().filter(|(attachment, _)| stale(attachment)) {
             *state = match (&state, outcome) {
                 (State::Absent, _) => State::Absent,
-                (State::Collected, _) => State::Collected,
                 (_, Outcome::Killed) => State::Torn,
-                (State::Attached(_), Outcome::Ended(_)) => State::Absent,
-                (State::Torn, Outcome::Ended(_)) => State::Collected,
+                (_, Outcome::Ended(_)) => State::Absent,
             };
         }
         Ok(())
@@ -154,7 +149,7 @@ fn after_add(before: State, outcome: &Outcome, excuse: Excuse) -> Result<State, 
         (State::Attached(_), Outcome::Ended(Ok(_))) => Err("a second ADD succeeded".to_owned()),
         (_, Outcome::Killed) => Ok(State::Torn),
         (_, Outcome::Ended(Ok(result))) => Ok(State::Attached(result.clone())),
-        (torn @ (State::Torn | State::Collected), Outcome::Ended(Err(_))) => Ok(torn),
+        (State::Torn, Outcome::Ended(Err(_))) => Ok(State::Torn),
         (State::Absent, Outcome::Ended(Err(error))) => match error["code"].as_u64() {
             Some(100) if excuse.full => Ok(State::Absent),
             Some(4) if excuse.no_namespace => Ok(State::Absent),
@@ -174,9 +169,7 @@ fn after_del(before: State, outcome: &Outcome) -> Result<State, String> {
 fn after_check(before: State, outcome: &Outcome) -> Result<State, String> {
     match (&before, outcome) {
         (State::Attached(_), Outcome::Ended(Err(error))) => Err(format!("CHECK failed: {error}")),
-        (State::Absent | State::Collected, Outcome::Ended(Ok(_))) => {
-            Err("CHECK of what does not exist succeeded".to_owned())
-        }
+        (State::Absent, Outcome::Ended(Ok(_))) => Err("CHECK of what does not exist succeeded".to_owned()),
         _ => Ok(before),
     }
 }

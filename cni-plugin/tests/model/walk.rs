@@ -144,7 +144,7 @@ impl Walk {
     /// Mostly what makes sense in the attachment's state, and also what does not.
     fn command(&mut self, attachment: Attachment) -> Command {
         let likely = match self.model.state(attachment) {
-            State::Absent | State::Collected => [Command::Add, Command::Add, Command::Add, Command::Del],
+            State::Absent => [Command::Add, Command::Add, Command::Add, Command::Del],
             State::Attached(_) | State::Torn => [Command::Del, Command::Del, Command::Add, Command::Del],
         };
         match self.results.get(&attachment) {
@@ -189,19 +189,11 @@ impl Walk {
         }
     }
 
-    /// After the runtime forgot everything, garbage collection leaves nothing but what DEL alone finds.
+    /// After the runtime forgot everything, garbage collection leaves nothing.
     fn clean_up(&mut self) {
         for network in &NETWORKS {
             let attachment = Attachment { container: CONTAINERS[0], network };
             let call = self.call(attachment, Command::Gc(Vec::new()), Kill::Never);
-            let outcome = call.make(&self.node.namespace, &self.node.data_dir());
-            self.note(&call, &outcome, Excuse::default());
-        }
-        self.compare();
-        let collected = self.model.states().filter(|(_, state)| **state == State::Collected);
-        let collected: Vec<Attachment> = collected.map(|(attachment, _)| *attachment).collect();
-        for attachment in collected {
-            let call = self.call(attachment, Command::Del, Kill::Never);
             let outcome = call.make(&self.node.namespace, &self.node.data_dir());
             self.note(&call, &outcome, Excuse::default());
         }

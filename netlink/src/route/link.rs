@@ -33,6 +33,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// A note that somebody attached to it (`ip link set ... alias`).
     pub alias: Option<String>,
+    /// The number of the group that it is in; 0 for interfaces that nobody put into one.
+    pub group: u32,
     /// The index of the interface it is tied to, such as a veth's other end, in that one's own namespace.
     pub peer: Option<u32>,
 }
@@ -53,6 +55,8 @@ pub struct Bridge {
 pub struct Veth {
     /// The end in the namespace of the client.
     pub near: VethEnd,
+    /// The number of the near end's group. Unlike an alias, the kernel takes it while it makes the pair.
+    pub near_group: u32,
     /// Whether to set the near end up at once. The kernel cannot do that for the far end, which is born first.
     pub near_up: bool,
     /// The index of the bridge that the near end becomes a port of.
@@ -182,6 +186,7 @@ impl Route {
         message.header.flags.set(LinkFlags::Up, veth.near_up);
         message.header.change_mask |= LinkFlags::Up;
         message.attributes = named(&veth.near.name, veth.near.mac, veth.near.mtu);
+        message.attributes.push(LinkAttribute::Group(veth.near_group));
         message.attributes.extend(veth.master.map(LinkAttribute::Controller));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -283,6 +288,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         alias: None,
+        group: 0,
         peer: None,
     };
     for attribute in message.attributes {
@@ -291,6 +297,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
