@@ -1,14 +1,19 @@
 //! A plan becomes the kernel's state, or nothing of the container's stays. What the plan is, is decided elsewhere.
 
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Address, Link, LinkChange, Path, Route, TokenBucket};
-use weft_types::cni::Success;
+use weft_netlink::route::{Address, Detection, Link, LinkChange, Mac, Path, Route, TokenBucket};
+use weft_types::cni::{ContainerId, Success};
 
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan};
+
+/// How long duplicate address detection may take.
+const DETECTION: Duration = Duration::from_secs(10);
 
 /// Makes what the plan says and tells the result. `host` is a client in the host's namespace.
 ///
@@ -86,6 +91,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
     let near = host.link(&veth.link.near.name)?;
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    veth.only_from.map_or(Ok(()), |mac| lock_port(host, &near, mac))?;
     limit(host, &near, veth.limit.as_ref())?;
     veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     for address in &plan.pod.addresses {
@@ -95,8 +101,19 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
             _ => {}
         }
     }
-    let far = netns.run(|| configure(&plan.pod))??;
+    let far = netns.run(|| configure(&plan.pod, &veth.container))??;
     Ok((near, far))
+}
+
+/// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all
+/// of it goes with the port.
+fn lock_port(host: &mut Route, near: &Link, mac: Mac) -> Result<()> {
+    host.pin_station(near.index, mac)?;
+    host.change_link(near.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
+    match host.is_port_locked(near.index)? {
+        true => Ok(()),
+        false => Err(Error::KernelLacks { option: "macspoofchk", what: "locked bridge ports (Linux 5.18)" }),
+    }
 }
 
 fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result<()> {
@@ -111,7 +128,7 @@ fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result
 }
 
 /// Runs inside the container's namespace.
-fn configure(plan: &PodSide) -> Result<Link> {
+fn configure(plan: &PodSide, container: &ContainerId) -> Result<Link> {
     let mut route = Route::open()?;
     let link = route.link(&plan.ifname)?;
     plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
@@ -121,9 +138,10 @@ fn configure(plan: &PodSide) -> Result<Link> {
     }
     for address in &plan.addresses {
         let address = Address { link: link.index, address: *address };
-        match plan.prefix_routes {
-            true => route.add_address(address)?,
-            false => route.add_address_without_route(address)?,
+        match (plan.detect_duplicates, plan.prefix_routes) {
+            (true, prefix_route) => route.add_address_after_detection(address, prefix_route)?,
+            (false, true) => route.add_address(address)?,
+            (false, false) => route.add_address_without_route(address)?,
         }
     }
     for path in &plan.routes {
@@ -133,5 +151,29 @@ fn configure(plan: &PodSide) -> Result<Link> {
             outcome => outcome?,
         }
     }
+    if plan.detect_duplicates {
+        await_detection(&mut route, link.index, plan, container)?;
+    }
     Ok(link)
+}
+
+/// Until all addresses can be used. The kernel asks for about a second.
+fn await_detection(route: &mut Route, link: u32, plan: &PodSide, container: &ContainerId) -> Result<()> {
+    let deadline = Instant::now() + DETECTION;
+    let not_usable = |address, why| Error::NotUsable {
+        container: container.clone(),
+        ifname: plan.ifname.clone(),
+        address,
+        why,
+    };
+    loop {
+        match route.detection(link)? {
+            Detection::Done => return Ok(()),
+            Detection::Duplicate(address) => return Err(not_usable(address, "is another's on the link")),
+            Detection::Running(address) if Instant::now() > deadline => {
+                return Err(not_usable(address, "is still tentative after ten seconds"));
+            }
+            Detection::Running(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }

@@ -27,6 +27,9 @@ pub(crate) fn check(
     if near.master != Some(bridge.index) {
         return Err(wrong(format!("{} is no port of bridge {}", near.name, bridge.name)));
     }
+    if options.spoof_check && !host.is_port_locked(near.index)? {
+        return Err(wrong(format!("{} takes frames from any Ethernet address", near.name)));
+    }
     let ifname = attachment.ifname.as_str();
     let found = namespace.run(|| Inside::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;

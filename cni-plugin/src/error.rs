@@ -71,6 +71,18 @@ pub enum Error {
         /// What it has.
         found: IpNetwork,
     },
+    /// Another on the link has the address that IPAM gave, or the kernel did not get to ask.
+    #[error("container {container}: address {address} of {ifname} {why}")]
+    NotUsable {
+        /// The container's id.
+        container: ContainerId,
+        /// The interface.
+        ifname: String,
+        /// The address.
+        address: IpNetwork,
+        /// What keeps it from being used.
+        why: &'static str,
+    },
     /// The kernel refused a request.
     #[error(transparent)]
     Kernel(#[from] weft_netlink::Error),
@@ -144,6 +156,10 @@ impl Error {
             Error::BridgeAddress { .. } => {
                 (Code::Config, "delete that address, or set forceAddress to have it replaced")
             }
+            Error::NotUsable { .. } => (
+                Code::TryAgain,
+                "another ADD gets another address; leave out enabledad to use this one anyway",
+            ),
             Error::OverlappingNetworks { .. } => {
                 (Code::Config, "give the bridges' networks subnets of their own, or leave out ipMasq for one")
             }

@@ -31,6 +31,10 @@ pub struct Options {
     pub isolated: bool,
     /// Whether to set the container's interface up.
     pub up: bool,
+    /// Whether frames from other Ethernet addresses than the container's own are dropped.
+    pub spoof_check: bool,
+    /// Whether IPv6 addresses are used only once nobody else on the link is known to have them.
+    pub detect_duplicates: bool,
     /// The container's Ethernet address, where somebody asks for one.
     pub mac: Option<Mac>,
     /// Ports of the host that lead to the container.
@@ -87,6 +91,8 @@ impl Options {
             promiscuous: config.promisc_mode,
             isolated: config.port_isolation,
             up: !config.disable_container_interface,
+            spoof_check: config.macspoofchk,
+            detect_duplicates: config.enabledad,
             mac,
             ports,
             limits,
@@ -123,12 +129,8 @@ fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
 
 /// The first option that asks for what this plugin does not do.
 fn unsupported(config: &BridgeOptions) -> Option<&'static str> {
-    let asked = [
-        ("vlan", config.vlan.is_some_and(|vlan| vlan != 0)),
-        ("vlanTrunk", config.vlan_trunk.is_some()),
-        ("macspoofchk", config.macspoofchk),
-        ("enabledad", config.enabledad),
-    ];
+    let asked =
+        [("vlan", config.vlan.is_some_and(|vlan| vlan != 0)), ("vlanTrunk", config.vlan_trunk.is_some())];
     asked.into_iter().find_map(|(option, asked)| asked.then_some(option))
 }
 
@@ -169,12 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_code_2_and_named() {
-        for (option, value) in [
-            ("vlan", json!(5)),
-            ("vlanTrunk", json!([{"id": 5}])),
-            ("macspoofchk", json!(true)),
-            ("enabledad", json!(true)),
-        ] {
+        for (option, value) in [("vlan", json!(5)), ("vlanTrunk", json!([{"id": 5}]))] {
             let expected = format!("network blue: option {option} is not supported");
             assert_eq!(error(json!({ option: value })), (2, expected));
         }

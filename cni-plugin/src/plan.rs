@@ -9,7 +9,7 @@ use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
-use crate::veth::group;
+use crate::veth;
 use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, host_name};
 
 /// The container to connect.
@@ -67,6 +67,8 @@ pub struct VethPlan {
     pub alias: String,
     /// How the bridge treats the port.
     pub port: BridgePort,
+    /// The only Ethernet address from which frames are taken, where one is.
+    pub only_from: Option<Mac>,
     /// The limit of what the container receives: of what the host's end sends.
     pub limit: Option<TokenBucket>,
     /// Settings of the host.
@@ -88,6 +90,8 @@ pub struct PodSide {
     pub limit: Option<TokenBucket>,
     /// Its addresses.
     pub addresses: Vec<IpNetwork>,
+    /// Whether IPv6 ones are used only once nobody else on the link is known to have them.
+    pub detect_duplicates: bool,
     /// Whether the networks of its addresses count as being on the link. Otherwise only the gateway is.
     pub prefix_routes: bool,
     /// Its routes, of that interface.
@@ -283,6 +287,8 @@ fn bridge_sysctls(name: &str, options: &Options, lease: &Success) -> Vec<Sysctl>
 fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPlan {
     let name = host_name(&pod.attachment);
     let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac_of(ip.address.ip())));
+    // The kernel's own choice would be known too late.
+    let mac = mac.or_else(|| options.spoof_check.then(|| veth::mac(&pod.attachment)));
     let ifname = pod.attachment.ifname.to_string();
     // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
     // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
@@ -297,11 +303,12 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         container: pod.attachment.container.clone(),
         alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
         port,
+        only_from: mac.filter(|_| options.spoof_check),
         limit: options.limits.ingress,
         sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],
         link: Veth {
             near: VethEnd { name, mac: None, mtu: options.mtu },
-            near_group: group(&pod.network),
+            near_group: veth::group(&pod.network),
             near_up: true,
             master: None,
             far: VethEnd { name: ifname, mac, mtu: options.mtu },
@@ -333,6 +340,7 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
         up: options.up,
         limit: options.limits.egress,
         addresses: lease.ips.iter().map(|ip| ip.address).collect(),
+        detect_duplicates: options.detect_duplicates,
         prefix_routes,
         routes,
     }
@@ -358,7 +366,8 @@ fn path(route: &weft_types::cni::Route, lease: &Success) -> Path {
 
 fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
     // IPAM has made sure that addresses are unique; the link-local one follows from the Ethernet address.
-    let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), "0")];
+    let accept_dad = if options.detect_duplicates { "1" } else { "0" };
+    let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), accept_dad)];
     if lease.ips.iter().any(|ip| ip.address.is_ipv6()) {
         // Runtimes make namespaces with IPv6 switched off.
         sysctls.push(Sysctl::new(format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));

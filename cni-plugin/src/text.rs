@@ -49,6 +49,10 @@ fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>
     let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
     writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
     writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
+    if let Some(mac) = plan.only_from {
+        writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", near.name)?;
+        writeln!(f, "bridge link set dev {} locked on", near.name)?;
+    }
     if let Some(limit) = plan.limit {
         writeln!(f, "tc qdisc replace dev {} root {limit}", near.name)?;
     }

@@ -2,14 +2,24 @@
 //! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
 //! call that died noted nothing more.
 
+use weft_netlink::route::Mac;
 use weft_types::cni::{Attachment, NetworkName};
 
 /// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
 /// name.
 pub fn host_name(attachment: &Attachment) -> String {
-    let text = format!("{}/{}", attachment.container, attachment.ifname);
     // 44 of the 64 bits: interface names have 15 bytes. The upper ones of FNV-1a are mixed best.
-    format!("veth{:011x}", fnv1a(text.as_bytes()) >> 20)
+    format!("veth{:011x}", hash(attachment) >> 20)
+}
+
+fn hash(attachment: &Attachment) -> u64 {
+    fnv1a(format!("{}/{}", attachment.container, attachment.ifname).as_bytes())
+}
+
+/// The Ethernet address of a container's end that has no IP address from which one could follow.
+pub(crate) fn mac(attachment: &Attachment) -> Mac {
+    let [.., a, b, c, d] = hash(attachment).to_be_bytes();
+    Mac([0x0a, 0x59, a, b, c, d])
 }
 
 /// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed one.

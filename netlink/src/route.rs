@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
-pub use address::Address;
+pub use address::{Address, Detection};
 pub use fdb::FdbEntry;
 pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfilter};
 pub use mac::{InvalidMac, Mac};

@@ -14,8 +14,13 @@ pub(crate) fn add(id: &str, netns: &Path) {
     let bridge = host.link(BRIDGE).unwrap().index;
     let namespace = Namespace::open(netns).unwrap();
     let end = |name: String| VethEnd { name, mac: None, mtu: None };
-    let veth =
-        Veth { near: end(near_name(id)), near_group: 0, near_up: true, master: Some(bridge), far: end("eth0".into()) };
+    let veth = Veth {
+        near: end(near_name(id)),
+        near_group: 0,
+        near_up: true,
+        master: Some(bridge),
+        far: end("eth0".into()),
+    };
     host.add_veth(&veth, namespace.as_fd()).unwrap();
     let inside = || {
         let mut route = Route::open().unwrap();

@@ -27,6 +27,8 @@ fn options() -> Options {
         promiscuous: false,
         isolated: true,
         up: true,
+        spoof_check: false,
+        detect_duplicates: false,
         mac: None,
         ports: Vec::new(),
         limits: Limits::default(),
@@ -108,6 +110,21 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
     nsenter --net=/run/netns/blue ip route add 10.0.0.0/8 via 10.244.1.254 dev eth0 metric 7 mtu 1300 table 100
     nsenter --net=/run/netns/blue ip route add 192.0.2.0/24 via 10.244.1.9 dev eth0
+    ");
+}
+
+#[test]
+fn what_macspoofchk_and_enabledad_change() {
+    let options = Options { isolated: false, spoof_check: true, detect_duplicates: true, ..options() };
+    let plan = plan(&pod(), &options, lease(&["fd00:1::5/64"]), &Facts::default()).unwrap().to_string();
+    let lines: Vec<&str> = plan
+        .lines()
+        .filter(|line| ["bridge fdb", "locked", "accept_dad"].iter().any(|word| line.contains(word)))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    bridge fdb replace 0a:58:00:00:00:05 dev veth9e27a0abdbb master static sticky
+    bridge link set dev veth9e27a0abdbb locked on
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=1
     ");
 }
 

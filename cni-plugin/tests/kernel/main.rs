@@ -12,5 +12,6 @@ mod failures;
 mod hostports;
 mod masquerade;
 mod node;
+mod options;
 mod outside;
 mod service;

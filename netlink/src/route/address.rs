@@ -21,6 +21,17 @@ pub struct Address {
     pub address: IpNetwork,
 }
 
+/// The state of duplicate address detection on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// All addresses are in use.
+    Done,
+    /// This one, perhaps with others, waits for answers.
+    Running(IpNetwork),
+    /// Another on the link has this one.
+    Duplicate(IpNetwork),
+}
+
 impl Route {
     /// The addresses of one interface, or of all where none is given, link-local ones among them.
     pub fn addresses(&mut self, link: Option<u32>) -> Result<Vec<Address>> {
@@ -57,6 +68,44 @@ impl Route {
         self.ask(&RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
             error.during(format!("add address {} to link #{}", address.address, address.link))
         })
+    }
+
+    /// The same again, but an IPv6 address is to be used only once the kernel has asked on the link whether another has
+    /// it (RFC 4862, section 5.4): see [`Route::detection`]. IPv4 knows no such thing.
+    pub fn add_address_after_detection(&mut self, address: Address, prefix_route: bool) -> Result<()> {
+        let mut message = encode(address);
+        message.header.flags -= AddressHeaderFlags::Nodad;
+        if !prefix_route {
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+        }
+        self.ask(&RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
+            error.during(format!("add address {} to link #{}", address.address, address.link))
+        })
+    }
+
+    /// How far the kernel is with asking for duplicates of an interface's addresses.
+    pub fn detection(&mut self, link: u32) -> Result<Detection> {
+        let mut message = AddressMessage::default();
+        message.header.index = link;
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetAddress(message))
+            .map_err(|error| error.during("list addresses"))?;
+        let states = answers.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewAddress(found) if found.header.index == link => {
+                Some((found.header.flags, address(message)?.address))
+            }
+            _ => None,
+        });
+        let mut detection = Detection::Done;
+        for (flags, address) in states {
+            if flags.contains(AddressHeaderFlags::Dadfailed) {
+                return Ok(Detection::Duplicate(address));
+            }
+            if flags.contains(AddressHeaderFlags::Tentative) {
+                detection = Detection::Running(address);
+            }
+        }
+        Ok(detection)
     }
 
     /// Takes an address from an interface.

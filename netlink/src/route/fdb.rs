@@ -1,4 +1,5 @@
-//! The forwarding database of a VXLAN device: behind which remote an Ethernet address is (`bridge fdb`).
+//! Forwarding databases (`bridge fdb`): behind which remote of a VXLAN device, or which port of a bridge, an Ethernet
+//! address is.
 
 use std::net::IpAddr;
 
@@ -41,6 +42,19 @@ impl Route {
         self.ask(&RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).map_err(|error| {
             error.during(format!("set {} behind {} on link #{}", entry.mac, entry.remote, entry.link))
         })
+    }
+
+    /// Pins an Ethernet address to a port of a bridge: the bridge neither forgets it nor learns it behind another port.
+    /// The entry goes with the port.
+    pub fn pin_station(&mut self, port: u32, mac: Mac) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port;
+        message.header.state = NeighbourState::Noarp;
+        message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        self.ask(&RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|error| error.during(format!("pin {mac} to bridge port #{port}")))
     }
 
     /// Deletes an entry.

@@ -93,6 +93,9 @@ pub struct LinkChange {
     pub alias: Option<String>,
     /// How the bridge that it is a port of treats it.
     pub port: Option<BridgePort>,
+    /// Whether that bridge takes frames from it only where its forwarding database has their sender's Ethernet address
+    /// behind it ([`Route::pin_station`]). Kernels before Linux 5.18 ignore this: see [`Route::is_port_locked`].
+    pub locked: Option<bool>,
 }
 
 /// How a bridge treats one of its ports.
@@ -211,7 +214,7 @@ impl Route {
         message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         message.attributes.extend(change.master.map(LinkAttribute::Controller));
         message.attributes.extend(change.alias.clone().map(LinkAttribute::IfAlias));
-        message.attributes.extend(change.port.map(port_settings));
+        message.attributes.extend(port_settings(change));
         // Of the two requests that change a link, only RTM_NEWLINK takes port settings.
         self.ask(&RouteNetlinkMessage::NewLink(message), 0)
             .map_err(|error| error.during(format!("change link #{index} ({change:?})")))
@@ -219,12 +222,26 @@ impl Route {
 
     /// How a bridge treats its port; `None` where that interface is no bridge port.
     pub fn bridge_port(&mut self, index: u32) -> Result<Option<BridgePort>> {
+        let settings = self.port_settings(index)?;
+        Ok(settings.map(|settings| BridgePort {
+            hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
+            isolated: settings.contains(&InfoBridgePort::Isolated(true)),
+        }))
+    }
+
+    /// Whether a bridge takes frames from its port only from Ethernet addresses that are pinned to it.
+    pub fn is_port_locked(&mut self, index: u32) -> Result<bool> {
+        let settings = self.port_settings(index)?.unwrap_or_default();
+        Ok(settings.contains(&InfoBridgePort::Locked(true)))
+    }
+
+    fn port_settings(&mut self, index: u32) -> Result<Option<Vec<InfoBridgePort>>> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         let answers = self
             .get(&RouteNetlinkMessage::GetLink(message))
             .map_err(|error| error.during(format!("read bridge port #{index}")))?;
-        Ok(answers.iter().find_map(bridge_port))
+        Ok(answers.into_iter().find_map(settings_of))
     }
 
     /// Deletes an interface; of a veth pair, both ends go.
@@ -269,12 +286,17 @@ pub(super) fn named(name: &str, mac: Option<Mac>, mtu: Option<u32>) -> Vec<LinkA
     attributes
 }
 
-fn port_settings(port: BridgePort) -> LinkAttribute {
-    let settings = vec![InfoBridgePort::HairpinMode(port.hairpin), InfoBridgePort::Isolated(port.isolated)];
-    LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(settings)),
-    ])
+fn port_settings(change: &LinkChange) -> Option<LinkAttribute> {
+    let mut settings: Vec<InfoBridgePort> = change.locked.map(InfoBridgePort::Locked).into_iter().collect();
+    if let Some(port) = change.port {
+        settings.extend([InfoBridgePort::HairpinMode(port.hairpin), InfoBridgePort::Isolated(port.isolated)]);
+    }
+    (!settings.is_empty()).then(|| {
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
+        ])
+    })
 }
 
 fn link(message: RouteNetlinkMessage) -> Option<Link> {
@@ -314,18 +336,14 @@ fn kind(info: &LinkInfo) -> Option<String> {
     }
 }
 
-fn bridge_port(message: &RouteNetlinkMessage) -> Option<BridgePort> {
+fn settings_of(message: RouteNetlinkMessage) -> Option<Vec<InfoBridgePort>> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let infos = message.attributes.iter().find_map(|attribute| match attribute {
+    let infos = message.attributes.into_iter().find_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     })?;
-    let settings = infos.iter().find_map(|info| match info {
+    infos.into_iter().find_map(|info| match info {
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
         _ => None,
-    })?;
-    Some(BridgePort {
-        hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
-        isolated: settings.contains(&InfoBridgePort::Isolated(true)),
     })
 }
