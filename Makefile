@@ -14,7 +14,7 @@ TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntr
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
                nsenter:util-linux /usr/sbin/unbound:unbound
 
-.PHONY: help demo test build bench-cni fuzz fmt deny clean
+.PHONY: help demo test build bench-cni bench-proxy fuzz fmt deny clean
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
@@ -22,6 +22,7 @@ help:
 	@echo "make build       static release binaries, in $(BIN)"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin and its IPAM with made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
+	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
 	@echo "make fmt         format the code"
 	@echo "make deny        check the licences and sources of all dependencies (installs cargo-deny)"
 	@echo "make clean       remove what was built"
@@ -56,6 +57,11 @@ fuzz:
 	    cargo fuzz run --fuzz-dir cni-plugin/fuzz --sanitizer none $$target target/fuzz/$$target cni-plugin/fuzz/corpus/$$target \
 	        -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
+
+bench-proxy: build
+	@scripts/need nft:nftables iptables:iptables
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-proxy --example bench-proxy
+	$(BIN)/examples/bench-proxy $(BIN)/weft-proxy --svg docs/proxy-load.svg $(BENCH_FLAGS)
 
 fmt:
 	cargo fmt --all

@@ -7,6 +7,7 @@ mod attribute;
 pub mod conntrack;
 mod error;
 mod frame;
+pub mod memory;
 pub mod netns;
 pub mod nft;
 pub mod route;

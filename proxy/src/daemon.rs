@@ -9,7 +9,8 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
-use weft_types::{ChangeSet, Kind, Snapshot};
+use weft_netlink::memory;
+use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
 use crate::config_file;
 use crate::conntrack::Conntrack;
@@ -22,7 +23,8 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
-use crate::planner::everything;
+use crate::planner::{Totals, everything};
+use crate::problem::Problem;
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
@@ -70,6 +72,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started: SystemTime::now(),
         triggered: Vec::new(),
         failed: false,
+        programmed: false,
+        told: 0,
         monitor: None,
         truce: tokio::time::Instant::now(),
     };
@@ -104,7 +108,11 @@ struct Proxy {
     triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
-    /// Who tells of what others change; there once the kernel was in step.
+    /// The kernel was in step once.
+    programmed: bool,
+    /// How many problems had been found when they were last told.
+    told: u64,
+    /// Who tells of what others change; there while the kernel is in step.
     monitor: Option<Monitor>,
     /// Until when others are left alone.
     truce: tokio::time::Instant,
@@ -125,7 +133,11 @@ impl Proxy {
     fn check(&mut self, announced: Announced, snapshot: &Snapshot) {
         match announced {
             Announced::Transactions(numbers) if !self.sync.announced(&numbers) => return,
-            Announced::Transactions(_) => warn!("another program changed the rules; putting them right"),
+            Announced::Transactions(_) => {
+                warn!("another program changed the rules; putting them right");
+                // Of all that is put back, the kernel would make announcements too.
+                self.monitor = None;
+            }
             Announced::Lost => self.sync.doubt(),
         }
         self.apply(snapshot, &ChangeSet::default());
@@ -134,7 +146,6 @@ impl Proxy {
 
     fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
         let start = Instant::now();
-        self.tell(changes);
         self.metrics.queued(changes);
         self.triggered.extend(changes.triggered.iter().filter(|moment| **moment >= self.started));
         if changes.nodes.contains(&self.node) {
@@ -142,12 +153,13 @@ impl Proxy {
         }
         health_check::update(&mut self.checks, snapshot, changes, &self.node);
         let served = self.register.update(snapshot, changes);
-        let applied = match self.monitor.is_some() {
+        let applied = match self.programmed {
             true => self.sync.apply(snapshot, changes),
             // Until the first success, nothing of what was planned may have reached the kernel.
             false => self.sync.apply(snapshot, &everything(snapshot)),
         };
         self.failed = applied.is_err();
+        self.tell(changes);
         match applied {
             Ok(outcome) => self.succeeded(outcome, served, changes.services.len(), start),
             Err(error) => {
@@ -158,13 +170,18 @@ impl Proxy {
         }
     }
 
-    /// Writes events about what cannot be served.
-    fn tell(&self, changes: &ChangeSet) {
+    /// Tells users of what cannot be served.
+    fn tell(&mut self, changes: &ChangeSet) {
         for object in &changes.left_out {
             // The watch has told of it in the log.
             if let Some(about) = object.key.clone() {
                 self.events.write(Warning { about, reason: "Malformed", note: object.fault.clone() });
             }
+        }
+        let found = self.sync.totals().problems;
+        if self.told != found {
+            self.events.tell(self.sync.problems().iter().flat_map(warnings).collect());
+            self.told = found;
         }
     }
 
@@ -179,9 +196,15 @@ impl Proxy {
             Outcome::Full => self.register.everything(),
             Outcome::Partial => served,
         });
+        if outcome == Outcome::Full {
+            memory::give_back();
+        }
+        self.programmed = true;
         if self.monitor.is_none() {
             self.listen();
         }
+        let Totals { without_internal, without_external, .. } = self.sync.totals();
+        self.metrics.without_local_endpoints(without_internal, without_external);
         let now = SystemTime::now();
         for moment in self.triggered.drain(..) {
             // The clock that it was taken by may be ahead of ours.
@@ -192,12 +215,12 @@ impl Proxy {
         self.metrics.synced(outcome, took);
     }
 
-    /// Subscribes to what others change from now on. Before, the kernel would have told of every element of the first
-    /// load.
+    /// Subscribes to what others change from now on. Before, the kernel would have told of every element that was put in.
     fn listen(&mut self) {
         match Monitor::open() {
             Ok(monitor) => {
-                self.sync.announcements_begin();
+                // Where somebody came in between, the kernel is read again.
+                self.failed = !self.sync.announcements_begin();
                 self.monitor = Some(monitor);
             }
             Err(error) => {
@@ -205,6 +228,16 @@ impl Proxy {
             }
         }
     }
+}
+
+/// What is to be said about the problems of a Service.
+fn warnings<'a>(
+    (key, problems): (&'a Arc<NamespacedName>, &'a Vec<Problem>),
+) -> impl Iterator<Item = Warning> + 'a {
+    let about = ObjectKey::Service(NamespacedName::clone(key));
+    let warning =
+        move |it: &Problem| Warning { about: about.clone(), reason: it.reason(), note: it.to_string() };
+    problems.iter().map(warning)
 }
 
 /// Waits for what the kernel announces, for ever where there is no subscription.

@@ -12,6 +12,7 @@ pub struct Health(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    was_in_step: bool,
     out_of_step_since: Option<Instant>,
     leaving: bool,
 }
@@ -19,7 +20,9 @@ struct State {
 impl Health {
     /// The kernel is in step.
     pub fn in_step(&self) {
-        self.state().out_of_step_since = None;
+        let mut state = self.state();
+        state.was_in_step = true;
+        state.out_of_step_since = None;
     }
 
     /// The kernel could not be brought into step at that moment.
@@ -32,7 +35,12 @@ impl Health {
         self.state().leaving = leaving;
     }
 
-    /// Whether the proxy does its work.
+    /// Whether the kernel was ever in step: clients that come before may find no rules.
+    pub fn is_ready(&self) -> bool {
+        self.state().was_in_step
+    }
+
+    /// Whether the proxy does its work, as far as there is any yet.
     pub fn is_well(&self, now: Instant) -> bool {
         let since = self.state().out_of_step_since;
         since.is_none_or(|since| now.saturating_duration_since(since) < GRACE)
@@ -59,7 +67,9 @@ mod tests {
         assert!(health.is_well(start + GRACE / 2));
         health.out_of_step(start + GRACE / 2);
         assert!(!health.is_well(start + GRACE), "the first failure counts");
+        assert!(!health.is_ready());
         health.in_step();
+        assert!(health.is_ready());
         assert!(health.is_well(start + GRACE));
     }
 }

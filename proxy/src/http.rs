@@ -19,11 +19,14 @@ use crate::metrics::{Metrics, Probe};
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
-/// balancers choose nodes, is 503 also where the node is about to be deleted; a proxy there is alive all the same.
+/// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
+/// is alive all the same.
 pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     let answer = move |probe| {
         let (code, text) = if !health.is_well(Instant::now()) {
             (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster")
+        } else if probe == Probe::Healthz && !health.is_ready() {
+            (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been read yet")
         } else if probe == Probe::Healthz && health.is_leaving() {
             (StatusCode::SERVICE_UNAVAILABLE, "the node is about to be deleted")
         } else {

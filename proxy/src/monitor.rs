@@ -1,7 +1,8 @@
 //! Word from the kernel of what others change in our tables. What is done about it is in `daemon.rs`.
 
 use std::future::pending;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{PipeReader, PipeWriter, pipe};
+use std::os::fd::AsFd;
 use std::thread;
 
 use nix::errno::Errno;
@@ -13,9 +14,6 @@ use weft_netlink::nft;
 use crate::error::Error;
 use crate::layout::TABLE;
 
-/// How often the thread looks whether anybody still listens, in milliseconds.
-const LOOK_AROUND: u16 = 1000;
-
 /// What the kernel announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announced {
@@ -26,9 +24,13 @@ pub enum Announced {
 }
 
 /// A subscription, served by a thread that does nothing else: tokio waits for descriptors of others only by way of
-/// `unsafe`.
+/// `unsafe`. Ends at once when it is dropped.
 #[derive(Debug)]
-pub struct Monitor(UnboundedReceiver<Announced>);
+pub struct Monitor {
+    announced: UnboundedReceiver<Announced>,
+    /// Closed with the subscription, which the thread sees.
+    _open: PipeWriter,
+}
 
 impl Monitor {
     /// Subscribes, in the calling thread's network namespace.
@@ -37,21 +39,22 @@ impl Monitor {
     /// Where there is no socket or no thread to be had.
     pub fn open() -> Result<Monitor, Error> {
         let source = nft::Monitor::open(TABLE)?;
-        let (sender, receiver) = unbounded_channel();
+        let (sender, announced) = unbounded_channel();
+        let (closed, open) = pipe().map_err(Error::Runtime)?;
         let listen = move || {
-            if let Err(errno) = listen(source, &sender) {
+            if let Err(errno) = listen(source, &closed, &sender) {
                 warn!(%errno, "the kernel's announcements are lost; what others change is noticed later");
             }
         };
         thread::Builder::new().name("monitor".to_owned()).spawn(listen).map_err(Error::Runtime)?;
-        Ok(Monitor(receiver))
+        Ok(Monitor { announced, _open: open })
     }
 
     /// Waits for announcements, and returns all that have come; waits for ever when there will be none. Nothing is lost if
     /// the future is dropped.
     pub async fn next(&mut self) -> Announced {
-        let Some(mut all) = self.0.recv().await else { return pending().await };
-        while let Ok(more) = self.0.try_recv() {
+        let Some(mut all) = self.announced.recv().await else { return pending().await };
+        while let Ok(more) = self.announced.try_recv() {
             all = all.and(more);
         }
         all
@@ -71,10 +74,20 @@ impl Announced {
 }
 
 /// Listens until nobody wants to know any more.
-fn listen(mut source: nft::Monitor, listener: &UnboundedSender<Announced>) -> Result<(), Errno> {
-    while !listener.is_closed() {
-        if !is_readable(source.as_fd())? {
-            continue;
+fn listen(
+    mut source: nft::Monitor,
+    closed: &PipeReader,
+    listener: &UnboundedSender<Announced>,
+) -> Result<(), Errno> {
+    loop {
+        let mut descriptors =
+            [PollFd::new(source.as_fd(), PollFlags::POLLIN), PollFd::new(closed.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        if descriptors[1].any() == Some(true) {
+            return Ok(());
         }
         let announced = match source.read() {
             Ok(numbers) if numbers.is_empty() => continue,
@@ -83,16 +96,6 @@ fn listen(mut source: nft::Monitor, listener: &UnboundedSender<Announced>) -> Re
         };
         // That nobody listens any more is seen above.
         let _ = listener.send(announced);
-    }
-    Ok(())
-}
-
-fn is_readable(descriptor: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
-    match poll(&mut descriptors, PollTimeout::from(LOOK_AROUND)) {
-        Ok(count) => Ok(count > 0),
-        Err(Errno::EINTR) => Ok(false),
-        Err(errno) => Err(errno),
     }
 }
 

@@ -4,17 +4,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_netlink::nft::{Chain, Family, Observed, Table, Transaction};
+use weft_netlink::nft::{Chain, Element, Family, Observed, Set, Table, Transaction, diff};
 use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Snapshot};
 
 use crate::claims::{Claims, Disputes};
 use crate::config::{Config, NodePortAddresses};
-use crate::elements::{Adopted, Elements, of_node, of_service};
+use crate::elements::{Adopted, Elements, Place, of_node, of_service};
 use crate::endpoints::Here;
 use crate::layout::{self, SetName, pick_rule};
-use crate::ledger::{Delta, Ledger, Owner};
+use crate::ledger::{Delta, Ledger};
 use crate::problem::Problem;
-use crate::service::{ServicePlan, Slots, plan};
+use crate::service::{Scope, ServicePlan, Slots, plan};
+
+/// What all plans together amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many Services want endpoints of this node for clients in the cluster, and have some on other nodes only.
+    pub without_internal: usize,
+    /// The same for clients from outside.
+    pub without_external: usize,
+    /// Grows whenever the problems of a Service may have changed.
+    pub problems: u64,
+}
 
 /// Plans, and what was planned so far.
 #[derive(Debug)]
@@ -27,6 +38,7 @@ pub struct Planner {
     claims: Claims,
     /// What keeps part of a Service from being served; nothing of those that are served in full.
     problems: BTreeMap<Arc<NamespacedName>, Vec<Problem>>,
+    totals: Totals,
     ledger: Ledger,
     adopted: Adopted,
 }
@@ -41,6 +53,7 @@ impl Planner {
             node: Elements::new(),
             claims: Claims::default(),
             problems: BTreeMap::new(),
+            totals: Totals::default(),
             ledger: Ledger::default(),
             adopted: Adopted::default(),
         }
@@ -81,7 +94,15 @@ impl Planner {
 
     /// Everything that the tables should hold.
     pub fn tables(&self) -> Vec<Table> {
-        Family::BOTH.map(|family| self.table(family)).into()
+        let mut elements = self.elements();
+        Family::BOTH.map(|family| self.table(family, &mut elements)).into()
+    }
+
+    /// What makes all of that where there is nothing.
+    pub fn fill(&self) -> Transaction {
+        let mut transaction = diff(&self.bare_tables(), &Observed::default());
+        self.ledger.fill(self.elements(), &mut transaction);
+        transaction
     }
 
     /// How many Services have a place in the tables.
@@ -92,6 +113,11 @@ impl Planner {
     /// What keeps parts of Services from being served, now.
     pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
         &self.problems
+    }
+
+    /// What all plans together amount to, now.
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// The Services that get or lose a frontend because others changed.
@@ -107,7 +133,7 @@ impl Planner {
         let known = self.services.remove_entry(key);
         let (key, old) = known.unwrap_or_else(|| (self.claims.name(key), ServicePlan::default()));
         let previous: &dyn Slots = if old.frontends.is_empty() { &self.adopted } else { &old };
-        let (new, problems) = match snapshot.service(&key) {
+        let (mut new, problems) = match snapshot.service(&key) {
             Some(service) => {
                 let slices: Vec<_> = snapshot.slices_of(&key).collect();
                 let here = Here { node: &self.config.node, zone: self.zone.as_deref() };
@@ -115,14 +141,25 @@ impl Planner {
             }
             None => Default::default(),
         };
-        match problems.is_empty() {
-            true => drop(self.problems.remove(&key)),
-            false => drop(self.problems.insert(key.clone(), problems)),
-        }
-        let owner = Owner::Service(key.clone());
-        self.ledger.replace(&owner, &of_service(&old), &of_service(&new), delta);
+        let has_problems = !problems.is_empty();
+        let had_problems = match has_problems {
+            true => self.problems.insert(key.clone(), problems).is_some(),
+            false => self.problems.remove(&key).is_some(),
+        };
+        self.totals.problems += u64::from(has_problems || had_problems);
+        self.count(&old, &new);
+        delta.replace(of_service(&old), of_service(&new));
         if !new.frontends.is_empty() {
+            new.frontends.shrink_to_fit();
             self.services.insert(key, new);
+        }
+    }
+
+    fn count(&mut self, old: &ServicePlan, new: &ServicePlan) {
+        let Totals { without_internal, without_external, .. } = &mut self.totals;
+        for (total, scope) in [(without_internal, Scope::Internal), (without_external, Scope::External)] {
+            *total += usize::from(new.lacks_local_endpoints(scope));
+            *total -= usize::from(old.lacks_local_endpoints(scope));
         }
     }
 
@@ -135,19 +172,33 @@ impl Planner {
                 of_node(primary.into_iter().flatten())
             }
         };
-        self.ledger.replace(&Owner::Node, &self.node, &new, delta);
-        self.node = new;
+        delta.replace(std::mem::replace(&mut self.node, new.clone()), new);
     }
 
-    fn table(&self, family: Family) -> Table {
+    /// All elements, in order.
+    fn elements(&self) -> BTreeMap<Place, Vec<Element>> {
+        let mut elements: BTreeMap<Place, Vec<Element>> = BTreeMap::new();
+        let of_services = self.services.values().flat_map(of_service);
+        for ((place, key), data) in self.node.clone().into_iter().chain(of_services) {
+            elements.entry(place).or_default().push((key, data));
+        }
+        for elements in elements.values_mut() {
+            elements.sort_unstable();
+            // Those of shared sets.
+            elements.dedup();
+        }
+        elements
+    }
+
+    fn table(&self, family: Family, elements: &mut BTreeMap<Place, Vec<Element>>) -> Table {
         let mut table = layout::table(&self.config, family);
         for name in self.ledger.chains(family) {
             let rules = pick_rule(family, name).into_iter().collect();
             table.chains.insert(name.clone(), Chain { base: None, rules });
         }
         for set in SetName::ALL {
-            if let Some(planned) = table.sets.get_mut(set.name()) {
-                planned.elements = self.ledger.elements((family, set)).collect();
+            if let Some(Set { elements: planned, .. }) = table.sets.get_mut(set.name()) {
+                *planned = elements.remove(&(family, set)).into_iter().flatten().collect();
             }
         }
         table

@@ -91,6 +91,17 @@ impl Slots for ServicePlan {
     }
 }
 
+impl ServicePlan {
+    /// Whether clients are dropped, for such frontends: the Service has endpoints, but its policy wants those of this node.
+    pub fn lacks_local_endpoints(&self, scope: Scope) -> bool {
+        let drops = |plan: &FrontendPlan| match plan.scope {
+            Scope::Internal => plan.target == Target::Drop,
+            Scope::External => plan.outside == Some(Target::Drop),
+        };
+        self.frontends.iter().any(|plan| plan.scope == scope && drops(plan))
+    }
+}
+
 impl fmt::Display for Frontend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

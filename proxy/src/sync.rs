@@ -11,7 +11,7 @@ use weft_types::{ChangeSet, NamespacedName, Snapshot};
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::table_keys;
-use crate::planner::Planner;
+use crate::planner::{Planner, Totals};
 use crate::problem::Problem;
 
 /// The planner and the kernel that follows it.
@@ -22,6 +22,8 @@ pub struct Sync {
     phase: Phase,
     /// The numbers of our own transactions that the kernel has not announced yet.
     own: BTreeSet<u32>,
+    /// The number of the kernel's last transaction, if nobody else commits any from the last reading on.
+    expected: Option<u32>,
 }
 
 /// What is known of the kernel.
@@ -52,6 +54,7 @@ impl Sync {
             kernel: Client::open()?,
             phase: Phase::New,
             own: BTreeSet::new(),
+            expected: None,
         })
     }
 
@@ -63,7 +66,7 @@ impl Sync {
     /// What the kernel refused.
     pub fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Result<Outcome, Error> {
         if self.phase == Phase::New {
-            let observed = self.kernel.observe(&table_keys())?;
+            let observed = self.observe()?;
             self.planner.adopt(&observed);
             let first = self.planner.update(snapshot, changes);
             self.planner.forget_adopted();
@@ -84,13 +87,23 @@ impl Sync {
             }
         }
         self.phase = Phase::OutOfStep;
-        let observed = self.kernel.observe(&table_keys())?;
+        let observed = self.observe()?;
         self.correct(&observed)
+    }
+
+    fn observe(&mut self) -> Result<Observed, Error> {
+        self.expected = self.kernel.generation()?;
+        Ok(self.kernel.observe(&table_keys())?)
     }
 
     /// What keeps parts of Services from being served, by the last plan.
     pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
         self.planner.problems()
+    }
+
+    /// What the last plan amounts to.
+    pub fn totals(&self) -> Totals {
+        self.planner.totals()
     }
 
     /// Somebody else may have changed our tables: the next [`Sync::apply`] reads them.
@@ -110,18 +123,30 @@ impl Sync {
         foreign
     }
 
-    /// The kernel will announce transactions from now on, and said nothing of those before.
-    pub fn announcements_begin(&mut self) {
+    /// The kernel will announce transactions from now on, and said nothing of those before. Returns whether there was none
+    /// since the kernel was read but our own; otherwise it may be out of step.
+    pub fn announcements_begin(&mut self) -> bool {
         self.own.clear();
+        let undisturbed = self.kernel.generation().is_ok_and(|number| number == self.expected);
+        if !undisturbed {
+            self.doubt();
+        }
+        undisturbed
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), weft_netlink::Error> {
-        self.own.extend(self.kernel.load(transaction)?);
+        let own = self.kernel.load(transaction)?;
+        self.expected = self.expected.map(|number| number.wrapping_add(own.len() as u32));
+        self.own.extend(own);
         Ok(())
     }
 
     fn correct(&mut self, observed: &Observed) -> Result<Outcome, Error> {
-        self.commit_all(&diff(&self.planner.tables(), observed))
+        self.commit_all(&match observed.tables.is_empty() {
+            // The commonest case, with the most to do: somebody flushed all rules.
+            true => self.planner.fill(),
+            false => diff(&self.planner.tables(), observed),
+        })
     }
 
     /// Commits what brings the kernel into step, wherever it was.

@@ -199,8 +199,8 @@ impl Client {
         self.socket.dump(request, |frame| parse_frame(frame, parse))
     }
 
-    /// The number of the last transaction that anybody committed.
-    fn generation(&mut self) -> Result<Option<u32>> {
+    /// The number of the last transaction that anybody committed, to whatever table.
+    pub fn generation(&mut self) -> Result<Option<u32>> {
         let kind = SUBSYSTEM << 8 | message::GET_GENERATION;
         let request = Request { kind, flags: 0, payload: generic_header(0, 0).to_vec() };
         let answers = self.socket.query(request, |frame| parse_frame(frame, |answer| answer.u32(1)))?;

@@ -140,6 +140,12 @@ impl SetName {
         }
     }
 
+    /// Whether several Services may want one element of it. The keys of all others are frontends, each of which one Service
+    /// has.
+    pub(crate) fn is_shared(self) -> bool {
+        self == SetName::Hairpins
+    }
+
     /// How it is declared in the table of that family.
     pub fn declaration(self, family: Family) -> Declaration {
         let address = family.address_type();

@@ -2,153 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use server::Server;
-use weft_netlink::netns::Namespace;
 
+use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
+
+mod healing;
+mod machine;
 // The same small API server as that of the watch's own tests.
 #[allow(dead_code, reason = "not everything that it can do is needed here")]
-#[path = "../../cluster/tests/watch/server.rs"]
+#[path = "../../../cluster/tests/watch/server.rs"]
 mod server;
-
-const NODES: &str = "/api/v1/nodes";
-const SERVICES: &str = "/api/v1/services";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-
-/// A node, with a daemon that is started and ended at will.
-struct Machine {
-    namespace: Namespace,
-    server: Server,
-    log: tempfile::NamedTempFile,
-    daemon: Option<Child>,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let namespace = Namespace::temporary().unwrap();
-        run(&namespace, "ip", &["link", "set", "lo", "up"]);
-        let server = namespace.run(Server::start).unwrap();
-        server.put(NODES, node("172.30.0.11"));
-        Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None }
-    }
-
-    fn start(&mut self) {
-        let kubeconfig = self.server.kubeconfig().to_str().unwrap().to_owned();
-        self.start_with(&["--kubeconfig", &kubeconfig, "--hostname-override", "node1"]);
-    }
-
-    fn start_with(&mut self, flags: &[&str]) {
-        let log = File::options().append(true).open(self.log.path()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
-        command.args(flags).env_remove("RUST_LOG").stderr(log);
-        self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
-    }
-
-    fn stop(&mut self, signal: Signal) {
-        let mut daemon = self.daemon.take().unwrap();
-        kill(Pid::from_raw(daemon.id() as i32), signal).unwrap();
-        daemon.wait().unwrap();
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.log.path()).unwrap()
-    }
-
-    /// One of the node's settings of connection tracking.
-    fn setting(&self, name: &str) -> String {
-        run(&self.namespace, "cat", &[&format!("/proc/sys/net/netfilter/{name}")]).trim().to_owned()
-    }
-
-    fn rules(&self) -> String {
-        run(&self.namespace, "nft", &["list", "ruleset"])
-    }
-
-    /// What one of the daemon's ports answers: the status line and all else.
-    fn get(&self, port: u16, path: &str) -> io::Result<String> {
-        let ask = || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
-            io::read_to_string(stream)
-        };
-        self.namespace.run(ask).unwrap()
-    }
-
-    /// Waits, but not for ever.
-    fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
-        let start = Instant::now();
-        while !is_so(self) {
-            let (log, rules) = (self.log(), self.rules());
-            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {log}\n{rules}");
-            sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn until_rules_have(&self, text: &str) {
-        self.until(text, |machine| machine.rules().contains(text));
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        if self.daemon.is_some() {
-            self.stop(Signal::SIGKILL);
-        }
-    }
-}
-
-fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
-    let output = namespace.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn node(address: &str) -> Value {
-    json!({
-        "metadata": {"name": "node1"},
-        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
-    })
-}
-
-fn service() -> Value {
-    json!({
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {
-            "type": "NodePort",
-            "clusterIP": "10.96.0.80",
-            "clusterIPs": ["10.96.0.80"],
-            "ports": [{"port": 80, "nodePort": 30080}],
-        },
-    })
-}
-
-fn slice(pods: &[&str]) -> Value {
-    let endpoints: Vec<_> = pods.iter().map(|pod| json!({"addresses": [pod], "nodeName": "node2"})).collect();
-    json!({
-        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "addressType": "IPv4",
-        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    })
-}
-
-/// A machine with a daemon that has programmed one Service with two endpoints.
-fn programmed() -> Machine {
-    let mut machine = Machine::new();
-    machine.server.put(SERVICES, service());
-    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
-    machine.start();
-    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
-    machine
-}
 
 #[test]
 fn changes_reach_the_kernel_and_nothing_stays_of_what_is_deleted() {
@@ -175,11 +43,15 @@ fn nothing_is_programmed_before_services_and_endpoint_slices_are_listed() {
     machine.server.stop();
     machine.start();
     machine.until("the probe's port", |machine| machine.get(10256, "/healthz").is_ok());
+    let answers = |machine: &Machine, path| machine.get(10256, path).unwrap();
+    assert!(answers(&machine, "/healthz").starts_with("HTTP/1.0 503"), "not ready");
+    assert!(answers(&machine, "/livez").starts_with("HTTP/1.0 200"), "but alive");
     assert_eq!(machine.rules(), rules);
     let Machine { namespace, server, .. } = &mut machine;
     namespace.run(|| server.restart()).unwrap();
     machine.until("in step", |machine| machine.log().matches("in step with the cluster").count() == 2);
     assert_eq!(machine.rules(), rules);
+    assert!(answers(&machine, "/healthz").starts_with("HTTP/1.0 200"));
 }
 
 #[test]
@@ -203,41 +75,6 @@ fn a_killed_proxy_leaves_its_rules_and_adopts_them_and_cleanup_removes_them() {
 }
 
 #[test]
-fn what_another_program_destroys_is_put_back_at_once() {
-    let machine = programmed();
-    let lines = |machine: &Machine| {
-        let mut lines: Vec<_> = machine.rules().lines().map(str::to_owned).collect();
-        lines.sort();
-        lines
-    };
-    let rules = lines(&machine);
-    for damage in [
-        "flush ruleset",
-        "delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }",
-        "delete table ip6 weft",
-        "add rule ip weft services drop",
-        "flush chain ip weft pick-2",
-    ] {
-        run(&machine.namespace, "nft", &[damage]);
-        let start = Instant::now();
-        machine.until(damage, |machine| lines(machine) == rules);
-        println!("{damage}: put right after {:?}", start.elapsed());
-    }
-    let warnings = machine.log().matches("another program changed the rules").count();
-    machine.server.put(SLICES, slice(&["10.244.2.2"]));
-    machine.until_rules_have("goto pick-1");
-    run(&machine.namespace, "nft", &["add table ip other"]);
-    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
-    machine.until_rules_have("goto pick-2");
-    let log = machine.log();
-    assert_eq!(
-        log.matches("another program changed the rules").count(),
-        warnings,
-        "own changes are none: {log}"
-    );
-}
-
-#[test]
 fn probes_and_scrapers_are_answered() {
     let machine = programmed();
     for (port, path, text) in [
@@ -245,6 +82,8 @@ fn probes_and_scrapers_are_answered() {
         (10256, "/livez", "ok"),
         (10249, "/proxyMode", "nftables"),
         (10249, "/metrics", "kubeproxy_sync_proxy_rules_duration_seconds_count 1"),
+        (10249, "/metrics", "kubeproxy_sync_proxy_rules_endpoint_changes_total 1"),
+        (10249, "/metrics", "no_local_endpoints_total{traffic_policy=\"internal\"} 0"),
     ] {
         let answer = machine.get(port, path).unwrap();
         assert!(answer.starts_with("HTTP/1.0 200") && answer.contains(text), "{path}: {answer}");
@@ -334,7 +173,7 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
 fn a_configuration_file_of_kube_proxy_is_followed() {
     let mut machine = Machine::new();
     let config = tempfile::NamedTempFile::new().unwrap();
-    let text = include_str!("manifests/kubeadm-config.yaml")
+    let text = include_str!("../manifests/kubeadm-config.yaml")
         .replace("/var/lib/kube-proxy/kubeconfig.conf", machine.server.kubeconfig().to_str().unwrap())
         .replace("hostnameOverride: \"\"", "hostnameOverride: node1")
         .replace("oomScoreAdj: null", "oomScoreAdj: -999")
@@ -394,4 +233,35 @@ fn a_malformed_service_gets_one_event_and_harms_no_other() {
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
     machine.until_rules_have("goto pick-1");
     assert_eq!((events(&machine).len(), machine.log().matches("left out: Service shop/bad").count()), (1, 1));
+}
+
+#[test]
+fn services_in_conflict_are_told_once_and_the_metric_of_missing_local_endpoints_follows() {
+    let machine = programmed();
+    let mut later = service();
+    later["metadata"] =
+        json!({"name": "later", "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z"});
+    later["spec"]["clusterIP"] = "10.96.0.81".into();
+    later["spec"]["clusterIPs"] = json!(["10.96.0.81"]);
+    let scraped = |machine: &Machine, text: &str| machine.get(10249, "/metrics").unwrap().contains(text);
+    machine.server.put(SERVICES, later.clone());
+    let events = |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
+    machine.until("told", |machine| events(machine).len() == 1);
+    let event = &events(&machine)[0];
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("FrontendTaken"), &json!("later")));
+    assert!(event["note"].as_str().unwrap().contains("NodePort 30080"), "{event}");
+    assert_eq!(machine.log().matches("WARN").count(), 1, "{}", machine.log());
+    assert!(machine.log().contains("Service shop/later: NodePort 30080"), "{}", machine.log());
+
+    // The other one's endpoints change, which is no news about this one.
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    machine.until_rules_have("goto pick-1");
+    assert_eq!(machine.log().matches("WARN").count(), 1, "{}", machine.log());
+    let mut local = service();
+    local["spec"]["internalTrafficPolicy"] = "Local".into();
+    machine.server.put(SERVICES, local);
+    let missing = "no_local_endpoints_total{traffic_policy=\"internal\"} 1";
+    machine.until("counted", |machine| scraped(machine, missing));
+    machine.server.put(SERVICES, service());
+    machine.until("counted no more", |machine| !scraped(machine, missing));
 }

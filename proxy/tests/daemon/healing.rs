@@ -1,0 +1,162 @@
+//! What others do to the kernel's rules and to the way to the API server, and that nothing is lost or stale after it.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
+use crate::server::GoneAs;
+
+/// What the kernel holds, in an order of its own.
+fn lines(machine: &Machine) -> Vec<String> {
+    let mut lines: Vec<_> = machine.rules().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn what_another_program_destroys_is_put_back_at_once() {
+    let machine = programmed();
+    let rules = lines(&machine);
+    for damage in [
+        "flush ruleset",
+        "delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }",
+        "delete table ip6 weft",
+        "add rule ip weft services drop",
+        "flush chain ip weft pick-2",
+        "delete chain ip weft postrouting",
+        "flush map ip weft frontends",
+        "add element ip weft endpoints { 10.96.0.80 . tcp . 80 . 7 : 10.9.9.9 . 9 }",
+        "add chain ip weft foreign",
+    ] {
+        run(&machine.namespace, "nft", &[damage]);
+        let start = Instant::now();
+        machine.until(damage, |machine| lines(machine) == rules);
+        println!("{damage}: put right after {:?}", start.elapsed());
+    }
+    let warnings = machine.log().matches("another program changed the rules").count();
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    machine.until_rules_have("goto pick-1");
+    run(&machine.namespace, "nft", &["add table ip other"]);
+    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+    machine.until_rules_have("goto pick-2");
+    let log = machine.log();
+    assert_eq!(
+        log.matches("another program changed the rules").count(),
+        warnings,
+        "own changes are none: {log}"
+    );
+}
+
+/// The kernel throws announcements away when nobody takes them for long (ENOBUFS).
+#[test]
+fn what_was_destroyed_while_announcements_were_lost_is_put_back() {
+    let machine = programmed();
+    let rules = lines(&machine);
+    let daemon = Pid::from_raw(machine.daemon.as_ref().unwrap().id() as i32);
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    let mut nft = machine
+        .namespace
+        .run(|| Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn())
+        .unwrap()
+        .unwrap();
+    let mut flood =
+        "add set ip weft flood { type ipv4_addr; }\nadd element ip weft flood { 10.0.0.0".to_owned();
+    (1..200_000u32)
+        .for_each(|number| flood += &format!(", {}", std::net::Ipv4Addr::from(0x0a00_0000 + number)));
+    flood += " }\ndelete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }\n";
+    nft.stdin.take().unwrap().write_all(flood.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success());
+    kill(daemon, Signal::SIGCONT).unwrap();
+    machine.until("put right", |machine| lines(machine) == rules);
+    let log = machine.log();
+    assert!(!log.contains("another program changed the rules"), "no announcement of it came: {log}");
+}
+
+#[test]
+fn a_commit_that_the_kernel_refuses_leads_to_the_difference_and_not_to_a_rebuild() {
+    let machine = programmed();
+    let daemon = Pid::from_raw(machine.daemon.as_ref().unwrap().id() as i32);
+    let handle = |machine: &Machine| {
+        let tables = run(&machine.namespace, "nft", &["-a", "list", "tables"]);
+        tables.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let tables = handle(&machine);
+    // Behind its back, what its next change deletes; and then the change, before it hears of either.
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    run(&machine.namespace, "nft", &["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 1 }"]);
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    kill(daemon, Signal::SIGCONT).unwrap();
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-1");
+    machine.until("no second slot", |machine| !machine.rules().contains("tcp . 80 . 1 :"));
+    assert_eq!(handle(&machine), tables, "the tables are still the same ones");
+}
+
+#[test]
+fn what_changed_while_the_api_server_was_gone_is_caught_up_with() {
+    let mut machine = programmed();
+    let rules = machine.rules();
+    machine.server.stop();
+    machine.until("noticed", |machine| machine.log().contains("cannot follow"));
+    assert_eq!(machine.rules(), rules, "nothing is lost meanwhile");
+    assert!(
+        machine.get(10256, "/healthz").unwrap().starts_with("HTTP/1.0 200"),
+        "that is no fault of this node"
+    );
+    machine.server.put(SLICES, slice(&["10.244.2.9"]));
+    machine.server.put(NODES, node("172.30.0.19"));
+    let Machine { namespace, server, .. } = &mut machine;
+    namespace.run(|| server.restart()).unwrap();
+    machine.until_rules_have("10.96.0.80 . tcp . 80 . 0 : 10.244.2.9 . 8080");
+    machine.until_rules_have("elements = { 172.30.0.19 }");
+    assert!(machine.rules().contains("goto pick-1") && !machine.rules().contains("10.244.2.3"));
+}
+
+#[test]
+fn nothing_stale_stays_after_versions_are_gone() {
+    for gone_as in [GoneAs::Event, GoneAs::Status] {
+        let machine = programmed();
+        machine.server.delete_in_silence(SERVICES, "web", gone_as);
+        machine.server.close_watches();
+        machine.until("no Service", |machine| !machine.rules().contains("10.96.0.80"));
+        machine.server.put(SERVICES, service());
+        machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
+    }
+}
+
+#[test]
+fn events_that_come_twice_or_for_services_before_their_time_change_nothing_else() {
+    let machine = programmed();
+    let rules = lines(&machine);
+    let again = |path: &str, mut object: serde_json::Value| {
+        object["metadata"]["resourceVersion"] = "1000".into();
+        machine.server.send_line(path, &json!({"type": "ADDED", "object": object}).to_string());
+    };
+    again(SERVICES, service());
+    again(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+    // Endpoints before their Service, and a Service that goes before its endpoints do.
+    let mut early = slice(&["10.244.2.7"]);
+    early["metadata"] = json!({
+        "name": "early-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "early"},
+    });
+    machine.server.put(SLICES, early);
+    let mut service = service();
+    service["metadata"]["name"] = "early".into();
+    service["spec"] =
+        json!({"clusterIP": "10.96.0.70", "clusterIPs": ["10.96.0.70"], "ports": [{"port": 70}]});
+    machine.server.put(SERVICES, service);
+    machine.until_rules_have("10.96.0.70 . tcp . 70 . 0 : 10.244.2.7 . 8080");
+    machine.server.delete(SERVICES, "early");
+    machine.until("as before", |machine| lines(machine) == rules);
+    machine.server.delete(SLICES, "early-1");
+    machine.server.answer_once(SLICES, StatusCode::INTERNAL_SERVER_ERROR, "out of order");
+    machine.server.close_watches();
+    machine.server.put(SLICES, slice(&["10.244.2.3"]));
+    machine.until_rules_have("goto pick-1");
+    assert!(!machine.log().contains("another program"), "{}", machine.log());
+}

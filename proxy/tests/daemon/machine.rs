@@ -1,0 +1,145 @@
+//! A node with an API server on its loopback, and a daemon that is started and ended at will.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use weft_netlink::netns::Namespace;
+
+use crate::server::Server;
+
+pub(crate) const NODES: &str = "/api/v1/nodes";
+pub(crate) const SERVICES: &str = "/api/v1/services";
+pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+/// A node, with a daemon that is started and ended at will.
+pub(crate) struct Machine {
+    pub(crate) namespace: Namespace,
+    pub(crate) server: Server,
+    pub(crate) log: tempfile::NamedTempFile,
+    pub(crate) daemon: Option<Child>,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Machine {
+        let namespace = Namespace::temporary().unwrap();
+        run(&namespace, "ip", &["link", "set", "lo", "up"]);
+        let server = namespace.run(Server::start).unwrap();
+        server.put(NODES, node("172.30.0.11"));
+        Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None }
+    }
+
+    pub(crate) fn start(&mut self) {
+        let kubeconfig = self.server.kubeconfig().to_str().unwrap().to_owned();
+        self.start_with(&["--kubeconfig", &kubeconfig, "--hostname-override", "node1"]);
+    }
+
+    pub(crate) fn start_with(&mut self, flags: &[&str]) {
+        let log = File::options().append(true).open(self.log.path()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
+        command.args(flags).env_remove("RUST_LOG").stderr(log);
+        self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
+    }
+
+    pub(crate) fn stop(&mut self, signal: Signal) {
+        let mut daemon = self.daemon.take().unwrap();
+        kill(Pid::from_raw(daemon.id() as i32), signal).unwrap();
+        daemon.wait().unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// One of the node's settings of connection tracking.
+    pub(crate) fn setting(&self, name: &str) -> String {
+        run(&self.namespace, "cat", &[&format!("/proc/sys/net/netfilter/{name}")]).trim().to_owned()
+    }
+
+    pub(crate) fn rules(&self) -> String {
+        run(&self.namespace, "nft", &["list", "ruleset"])
+    }
+
+    /// What one of the daemon's ports answers: the status line and all else.
+    pub(crate) fn get(&self, port: u16, path: &str) -> io::Result<String> {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+            io::read_to_string(stream)
+        };
+        self.namespace.run(ask).unwrap()
+    }
+
+    /// Waits, but not for ever.
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            let (log, rules) = (self.log(), self.rules());
+            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {log}\n{rules}");
+            sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn until_rules_have(&self, text: &str) {
+        self.until(text, |machine| machine.rules().contains(text));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            self.stop(Signal::SIGKILL);
+        }
+    }
+}
+
+pub(crate) fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
+    let output = namespace.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) fn node(address: &str) -> Value {
+    json!({
+        "metadata": {"name": "node1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+    })
+}
+
+pub(crate) fn service() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.96.0.80",
+            "clusterIPs": ["10.96.0.80"],
+            "ports": [{"port": 80, "nodePort": 30080}],
+        },
+    })
+}
+
+pub(crate) fn slice(pods: &[&str]) -> Value {
+    let endpoints: Vec<_> = pods.iter().map(|pod| json!({"addresses": [pod], "nodeName": "node2"})).collect();
+    json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+/// A machine with a daemon that has programmed one Service with two endpoints.
+pub(crate) fn programmed() -> Machine {
+    let mut machine = Machine::new();
+    machine.server.put(SERVICES, service());
+    machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+    machine.start();
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
+    machine
+}
