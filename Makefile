@@ -12,14 +12,24 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux /usr/sbin/unbound:unbound
+               nsenter:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck
+
+# The image's programs have a profile of their own: small.
+IMAGE_BIN   := target/$(HOST)/image
+IMAGE_FILES := target/image-files
+IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# The most that the image may be, in bytes.
+IMAGE_MOST  := 20000000
 
 .PHONY: help demo test build bench-cni bench-proxy fuzz fmt deny clean
+.PHONY: image image-files bench-nodes
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
 	@echo "make test        formatting, lints, unit, kernel, peer and lab tests"
 	@echo "make build       static release binaries, in $(BIN)"
+	@echo "make image       the OCI image $(IMAGE), in buildah's store and as target/weft.tar"
+	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin and its IPAM with made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
@@ -39,6 +49,24 @@ test: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	WEFT_BIN_DIR=$(CURDIR)/$(BIN) cargo test --workspace --locked --no-fail-fast
+
+image-files:
+	@scripts/need $(BUILD_NEEDS)
+	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-image -p weft-cni -p weft-ipam --bins --example sbom
+	deploy/image.sh $(IMAGE_BIN) $(IMAGE_FILES)
+
+image: image-files
+	@scripts/need buildah:buildah
+	buildah bud --quiet --isolation chroot --storage-driver vfs --timestamp 0 -f deploy/Dockerfile -t $(IMAGE) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(IMAGE_FILES)
+	rm -f target/weft.tar
+	buildah push --quiet --storage-driver vfs $(IMAGE) docker-archive:target/weft.tar:$(IMAGE)
+	@size=$$(stat -c %s target/weft.tar); echo "$(IMAGE): $$size bytes, target/weft.tar"; test $$size -le $(IMAGE_MOST)
+
+bench-nodes:
+	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --example bench-nodes
+	$(BIN)/examples/bench-nodes
 
 bench-cni:
 	@scripts/need $(BUILD_NEEDS) strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins

@@ -1,5 +1,5 @@
-//! The CNI configuration file: written last, whole, and only when its content changes. It is never deleted, as the
-//! runtime could delete no pod without it.
+//! The CNI configuration file: written last, whole, and only when its content changes. It is deleted only when the agent
+//! is uninstalled, as the runtime could delete no pod without it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,6 +34,16 @@ pub fn install(conf_dir: &Path, text: &str) -> Result<bool> {
     }
     write(conf_dir, &path, text).map_err(|problem| Error::Conflist { path, problem })?;
     Ok(true)
+}
+
+/// Takes the configuration away, so that the runtime starts no more pods. Returns whether it was there.
+pub fn remove(conf_dir: &Path) -> Result<bool> {
+    let path = conf_dir.join(FILE);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(problem) => Err(Error::RemoveConflist { path, problem }),
+    }
 }
 
 /// Neither a reader nor a crash at any moment finds half a file.

@@ -1,6 +1,6 @@
 //! The running agent: when to look, in which order to act, what to say. What to do is in [`crate::plan`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -10,14 +10,17 @@ use weft_cluster::{View, Watch, manifest};
 use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
+use crate::attachments::Place;
 use crate::backend::Uplink;
+use crate::cri::Cri;
 use crate::health::{self, Status};
 use crate::kernel::Kernel;
+use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::options::Options;
 use crate::plan::{Config, NodePlan, plan};
 use crate::problems::Problems;
-use crate::{Error, Result, conflist, sysctl};
+use crate::{Error, Result, collector, condition, conflist, sysctl};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
 /// sysctls, files and the rules of others' firewalls.
@@ -32,16 +35,36 @@ pub fn dry_run(options: &Options) -> Result<String> {
     })
 }
 
+/// Takes away everything that the agent set up. Goes on after an error, so that as much as can be is gone.
+///
+/// # Errors
+/// The first one.
+pub fn clean_up(options: &Options) -> Result<()> {
+    let removed = conflist::remove(&options.cni_conf_dir).map(drop);
+    let mut kernel = Kernel::open()?;
+    let nothing = NodePlan::nothing();
+    let errors = [removed, kernel.apply_masquerade(&nothing)].into_iter().filter_map(Result::err);
+    let first = errors.chain(kernel.apply_routes(&nothing)).next();
+    first.map_or(Ok(()), Err)
+}
+
 /// Runs until SIGTERM or SIGINT. Everything that was set up stays: pods go on without an agent.
 pub async fn run(options: Options) -> Result<()> {
     let mut agent = Agent::new(&options)?;
     let (status, told) = watch::channel(Status::default());
     if let Some(address) = options.healthz_bind_address {
-        health::serve(address, told).await?;
+        health::serve(address, told.clone(), agent.metrics.clone()).await?;
     }
     let monitor = Monitor::open()?;
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
+    // Both end with the runtime.
+    tokio::spawn(condition::keep(client.clone(), agent.node.clone(), told));
+    if let Some(socket) = &options.cri_socket {
+        let patience = Duration::from_secs(options.collect_after);
+        let metrics = agent.metrics.clone();
+        tokio::spawn(collector::run(place(&options), Cri::new(socket)?, patience, metrics));
+    }
     let mut nodes = Watch::start(client, View::Whole, &[Kind::Node]);
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,6 +84,16 @@ pub async fn run(options: Options) -> Result<()> {
     }
 }
 
+/// Where everything of the pods' network is on this machine.
+fn place(options: &Options) -> Place {
+    Place {
+        conflist: options.cni_conf_dir.join(conflist::FILE),
+        bin_dir: options.cni_bin_dir.clone(),
+        leases: options.cni_data_dir.join(options.network_name.as_str()),
+        network: options.network_name.as_str().to_owned(),
+    }
+}
+
 fn on(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|problem| Error::Runtime { operation: "wait for signals", problem })
 }
@@ -72,6 +105,7 @@ struct Agent<'a> {
     config: Config,
     kernel: Kernel,
     problems: Problems,
+    metrics: Metrics,
     /// What br_netfilter was when the bridge ports were looked at last.
     bridge_netfilter: Option<bool>,
 }
@@ -86,12 +120,23 @@ impl<'a> Agent<'a> {
             config,
             kernel: Kernel::open()?,
             problems: Problems::default(),
+            metrics: Metrics::new(),
             bridge_netfilter: None,
         })
     }
 
     /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
     fn reconcile(&mut self, snapshot: &Snapshot) -> Status {
+        let start = Instant::now();
+        let status = self.bring_about(snapshot);
+        self.metrics.seconds.observe(start.elapsed().as_secs_f64());
+        self.metrics.ready.set(status.is_ready.into());
+        self.metrics.problems.set(i64::try_from(status.problems.len()).unwrap_or(i64::MAX));
+        self.problems.update(status.problems.clone()).log();
+        status
+    }
+
+    fn bring_about(&mut self, snapshot: &Snapshot) -> Status {
         let mut status = Status::default();
         let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
         match self.kernel.uplink(addresses) {
@@ -101,7 +146,6 @@ impl<'a> Agent<'a> {
             },
             Err(error) => drop(status.problems.insert(error.to_string())),
         }
-        self.problems.update(status.problems.clone()).log();
         status
     }
 

@@ -76,6 +76,34 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// The CNI configuration cannot be taken away.
+    #[error("cannot remove the CNI configuration {path}: {problem}", path = path.display())]
+    RemoveConflist {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: io::Error,
+    },
+    /// The container runtime does not say what it has.
+    #[error(
+        "the container runtime at {socket} does not list its sandboxes: {problem}; is it running, and is --cri-socket its socket?"
+    )]
+    Cri {
+        /// Its socket.
+        socket: String,
+        /// The reason.
+        problem: String,
+    },
+    /// What is kept for a container that is gone cannot be freed.
+    #[error("cannot free what is kept for {ifname} of the container {container}, which is gone: {problem}")]
+    Collect {
+        /// The container's id.
+        container: String,
+        /// The interface's name.
+        ifname: String,
+        /// What the system or the plugin said.
+        problem: String,
+    },
     /// The name of this node is nowhere to be found.
     #[error("cannot tell this node's name from the host's name: {problem}; give --hostname-override NODE")]
     NodeName {

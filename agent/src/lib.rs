@@ -6,17 +6,24 @@
 //! ```
 //!
 //! What a node needs is decided in [`plan`], from values alone; `kernel`, `sysctl` and `conflist` bring it about;
-//! `daemon` decides when. The agent sets up no pods (that is `weft-cni`) and touches no route, table or file but its
+//! `daemon` decides when. Beside that, `collector` has freed what is kept for containers that are gone, and `condition`
+//! tells the cluster that the node's network works. The agent sets up no pods (that is `weft-cni`) and touches no route, table or file but its
 //! own.
 
+mod attachments;
 pub mod backend;
 pub mod claims;
+mod collector;
+mod condition;
 pub mod conflist;
+mod cri;
 pub mod daemon;
 mod error;
+pub mod garbage;
 mod health;
 pub mod kernel;
 mod masquerade;
+mod metrics;
 mod monitor;
 pub mod options;
 pub mod overlay;

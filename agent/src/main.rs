@@ -11,7 +11,7 @@ use weft_agent::{Error, Result, daemon};
 /// Without RUST_LOG. The Kubernetes client repeats whole answers that it cannot read; the watch says what is wrong.
 const FILTER: &str = "info,kube_client=error";
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -30,6 +30,9 @@ fn run(options: Options) -> Result<()> {
     match options.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
+    }
+    if options.cleanup {
+        return daemon::clean_up(&options);
     }
     if !options.dry_run.is_empty() {
         print!("{}", daemon::dry_run(&options)?);

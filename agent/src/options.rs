@@ -70,7 +70,22 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
 
-    /// Where /healthz says whether pods can start on this node. Without it, nowhere.
+    /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no longer has
+    /// is freed: addresses, links and ports of the host.
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
+
+    /// For how many seconds the runtime must not have a container before what is kept for it is freed.
+    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = clap::value_parser!(u64).range(1..))]
+    pub collect_after: u64,
+
+    /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that no pod
+    /// starts, then masquerade, routes and tunnel. Running pods and their addresses stay.
+    #[arg(long)]
+    pub cleanup: bool,
+
+    /// Where /healthz says that the agent runs and what is wrong, /readyz whether pods can start on this node, and
+    /// /metrics gives figures. Without it, nowhere.
     #[arg(long, value_name = "ADDR:PORT")]
     pub healthz_bind_address: Option<SocketAddr>,
 

@@ -224,6 +224,18 @@ fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
 }
 
 impl NodePlan {
+    /// The plan of a machine that is no node.
+    pub fn nothing() -> NodePlan {
+        NodePlan {
+            sysctls: Vec::new(),
+            overlay: None,
+            routes: Vec::new(),
+            masquerade: Vec::new(),
+            conflist: None,
+            notices: Vec::new(),
+        }
+    }
+
     /// The MTU, in bytes, that the bridge of the pods must have.
     pub fn bridge_mtu(&self) -> Option<u32> {
         self.conflist.as_ref()?.plugins.first()?.bridge.mtu

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use weft_dns::daemon;
 use weft_dns::options::{LogFormat, Options};
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("weft-types", &[]),
     ("weft-netlink", &[]),
     ("weft-ipam", &["weft-types"]),
@@ -18,7 +18,9 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("weft-proxy", &["weft-types", "weft-cluster", "weft-netlink"]),
     ("weft-dns", &["weft-types", "weft-cluster"]),
     ("weft-agent", &["weft-types", "weft-cluster", "weft-netlink", "weft-ipam"]),
-    ("weft", &["weft-types"]),
+    // Its tests install into the lab's API server.
+    ("weft", &["weft-types", "weft-netlink", "weft-lab"]),
+    ("weft-image", &["weft", "weft-agent", "weft-dns", "weft-proxy"]),
     ("weft-lab", &["weft-types"]),
 ];
 

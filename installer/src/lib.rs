@@ -1,4 +1,18 @@
-//! What the `weft` command does: the manifests of a cluster, and the plugins of a node.
+//! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it prints the
+//! manifests; it checks a node's fitness and copies the plugins of a node.
 
+mod cluster;
+mod error;
+pub mod install;
 pub mod manifests;
+mod obstacles;
 pub mod plugins;
+pub mod preflight;
+mod rollout;
+pub mod self_test;
+pub mod status;
+pub mod uninstall;
+mod wait;
+
+pub use cluster::Connection;
+pub use error::{Error, Result};

@@ -1,10 +1,15 @@
 //! `weft`: the command that people type.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use weft_installer::{manifests, plugins};
+use weft_installer::plugins::Removal;
+use weft_installer::preflight::Output;
+use weft_installer::{install, manifests, plugins, preflight, self_test, status, uninstall};
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
 #[derive(Parser)]
@@ -16,8 +21,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check whether Weft can work on this machine, and say what to do where it cannot. Changes nothing; run it as root
+    /// on each node. Exits with 1 where something fails.
+    Preflight(preflight::Options),
     /// Print the manifests that put Weft on a cluster, as YAML: `weft manifests … | kubectl apply -f -`.
     Manifests(manifests::Values),
+    /// Put Weft on the cluster of the kubeconfig, or bring it to another version or other values, and wait until every
+    /// node is ready and pods of every node reach a Service by its name.
+    Install(install::Options),
+    /// Show what of Weft runs on which node. Exits with 1 where something is not ready.
+    Status(status::Options),
+    /// Check that pods of every node reach a Service by its name, with pods that are deleted afterwards.
+    SelfTest(self_test::Options),
+    /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other nodes' pods.
+    Uninstall(uninstall::Options),
     /// Copy the CNI plugins to where the container runtime looks for them. Runs on each node, before the agent.
     InstallPlugins {
         /// The folder that holds weft-cni and weft-ipam.
@@ -27,16 +44,76 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
         to: PathBuf,
     },
+    /// Remove the CNI plugins again, unless pods still need them. Runs on each node, after the agent.
+    RemovePlugins {
+        /// The runtime's plugin folder.
+        #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+        from: PathBuf,
+        /// The folder of the reservations of pod addresses.
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks/weft")]
+        leases: PathBuf,
+    },
+    /// What a pod of the self-test runs.
+    #[command(hide = true)]
+    SelfTestPod {
+        #[command(subcommand)]
+        part: self_test::pod::Part,
+    },
+    /// Do nothing: the container of a pod whose init containers did the work.
+    #[command(hide = true)]
+    Pause,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+pub(crate) fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Each error already tells its cause.
+            eprintln!("weft: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Preflight(options) => return check(&options),
         Command::Manifests(values) => print!("{}", manifests::render(&values)),
+        Command::Install(options) => wait_for(install::run(&options))??,
+        Command::Status(options) => {
+            let status = wait_for(status::run(&options))??;
+            print!("{status}");
+            return Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::SelfTest(options) => wait_for(self_test::command(&options))??,
+        Command::Uninstall(options) => wait_for(uninstall::run(&options))??,
         Command::InstallPlugins { from, to } => {
             for path in plugins::install(&from, &to)? {
                 println!("installed {}", path.display());
             }
         }
+        Command::RemovePlugins { from, leases } => match plugins::remove(&from, &leases)? {
+            Removal::Done(paths) => paths.iter().for_each(|path| println!("removed {}", path.display())),
+            Removal::Needed(pods) => println!("kept the plugins: {pods} addresses are still pods'"),
+        },
+        Command::SelfTestPod { part } => self_test::pod::run(&part)?,
+        Command::Pause => loop {
+            thread::park();
+        },
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wait_for<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}
+
+fn check(options: &preflight::Options) -> Result<ExitCode> {
+    let report = preflight::run(options)?;
+    match options.output {
+        Output::Table => print!("{report}"),
+        Output::Json => println!("{}", report.json()),
+    }
+    Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -2,17 +2,20 @@
 //! filled in. Nothing here talks to a cluster.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
+/// The image where none is named.
+pub const IMAGE: &str = concat!("localhost/weft:", env!("CARGO_PKG_VERSION"));
 
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug)]
 pub struct Values {
     /// The image that holds the binaries.
-    #[arg(long, default_value = concat!("localhost/weft:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, default_value = IMAGE)]
     pub image: String,
     /// The pods' address ranges, as the control plane was given them (`--cluster-cidr`, kubeadm's podSubnet).
     #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16", value_name = "CIDR")]
@@ -23,12 +26,32 @@ pub struct Values {
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
     #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
     pub cluster_domain: String,
-    /// A name or address of the API server that works without Services, since Weft is what makes Services work.
+    /// The socket of the container runtime: with CRI-O, /run/crio/crio.sock.
+    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
+    pub cri_socket: PathBuf,
+    /// A name or address of the API server that works without Services, since Weft is what makes Services work. Without
+    /// it, `weft install` takes that of the kubeconfig.
     #[arg(long, value_name = "HOST")]
-    pub api_host: String,
+    pub api_host: Option<String>,
     /// The API server's port.
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     pub api_port: u16,
+}
+
+/// What stands in the manifests where no address of the API server is known.
+pub const NO_API_HOST: &str = "API_SERVER_ADDRESS";
+
+/// The values where no flag is given.
+impl Default for Values {
+    fn default() -> Values {
+        /// A command line of nothing but the values, so that each default stands in one place.
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            values: Values,
+        }
+        Flags::parse_from(["weft"]).values
+    }
 }
 
 /// The manifests, as one YAML text of several documents.
@@ -39,7 +62,9 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_cidr}}", &cluster_cidr),
         ("{{cluster_dns}}", &values.cluster_dns.to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
-        ("{{api_host}}", &values.api_host),
+        ("{{cri_socket}}", &values.cri_socket.display().to_string()),
+        ("{{cri_folder}}", &values.cri_socket.parent().unwrap_or(Path::new("/run")).display().to_string()),
+        ("{{api_host}}", values.api_host.as_deref().unwrap_or(NO_API_HOST)),
         ("{{api_port}}", &values.api_port.to_string()),
     ]
     .into_iter()
@@ -49,7 +74,6 @@ pub fn render(values: &Values) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
     use serde_json::Value;
 
     #[derive(Parser)]
@@ -86,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_only_read_and_the_proxy_writes_events() {
+    fn roles_only_read_but_for_events_and_the_node_s_condition() {
         for role in documents(&rendered(&["--api-host=192.0.2.1"]))
             .iter()
             .filter(|document| document["kind"] == "ClusterRole" || document["kind"] == "Role")
@@ -95,7 +119,14 @@ mod tests {
                 let events = serde_json::json!({
                     "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"],
                 });
-                let may_write = role["metadata"]["name"] == "weft-proxy" && *rule == events;
+                // The agent says of its Node that the network works.
+                let status = serde_json::json!({
+                    "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"],
+                });
+                let writes = [("weft-proxy", &events), ("weft-agent", &status)];
+                let may_write = writes
+                    .iter()
+                    .any(|(name, allowed)| role["metadata"]["name"] == *name && rule == *allowed);
                 let reads = rule["verbs"] == serde_json::json!(["get", "list", "watch"]);
                 assert!(reads || may_write, "{role}");
             }
@@ -116,15 +147,27 @@ mod tests {
         }
     }
 
+    /// `kubectl apply -k deploy`, and bases of others on it, are the same objects.
+    #[test]
+    fn the_kustomization_in_deploy_is_what_the_command_prints() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+        let output = std::process::Command::new("kubectl").args(["kustomize", folder]).output();
+        let output = output.expect("kubectl runs (Debian: apt-get install kubernetes-client)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let sorted = |yaml: &str| {
+            let mut texts: Vec<String> = documents(yaml).iter().map(Value::to_string).collect();
+            texts.sort();
+            texts
+        };
+        assert_eq!(sorted(&String::from_utf8(output.stdout).unwrap()), sorted(&rendered(&[])));
+    }
+
     /// `deploy/weft.yaml` is for `kubectl apply -f` and must say what `weft manifests` says.
     #[test]
     fn the_file_in_deploy_is_what_the_command_prints() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/weft.yaml");
-        let text = rendered(&["--api-host=API_SERVER_ADDRESS"]);
+        let text = rendered(&[]);
         let stored = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            stored == text,
-            "deploy/weft.yaml is stale; weft manifests --api-host API_SERVER_ADDRESS > it"
-        );
+        assert!(stored == text, "deploy/weft.yaml is stale: weft manifests >deploy/weft.yaml");
     }
 }

@@ -1,7 +1,9 @@
 //! Putting the CNI plugins into the folder where the container runtime looks for them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -20,6 +22,14 @@ pub enum Error {
         /// The binary's name.
         plugin: &'static str,
         /// Where it should go.
+        target: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A plugin could not be removed.
+    #[error("cannot remove {}: {source}", target.display())]
+    Remove {
+        /// The file.
         target: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -48,6 +58,48 @@ pub fn install(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
         written.push(target);
     }
     Ok(written)
+}
+
+/// Removes the plugins from the folder `from`, unless pods still have addresses: without them, a runtime could not even
+/// delete those pods. `leases` is the folder of their reservations. Returns the paths removed, or how many pods' addresses
+/// there are. A `loopback` that is not this program's stays.
+///
+/// # Errors
+/// The first file that cannot be removed.
+pub fn remove(from: &Path, leases: &Path) -> Result<Removal, Error> {
+    let kept = fs::read_dir(leases).into_iter().flatten().flatten();
+    let kept = kept.filter(|entry| is_lease(&entry.file_name())).count();
+    if kept > 0 {
+        return Ok(Removal::Needed(kept));
+    }
+    let ours = fs::read(from.join("weft-cni")).ok();
+    let mut removed = Vec::new();
+    for (name, binary) in PLUGINS {
+        let target = from.join(name);
+        if name != binary && fs::read(&target).ok() != ours {
+            continue;
+        }
+        match fs::remove_file(&target) {
+            Ok(()) => removed.push(target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Remove { target, source }),
+        }
+    }
+    Ok(Removal::Done(removed))
+}
+
+/// What became of removing the plugins.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// These files are gone.
+    Done(Vec<PathBuf>),
+    /// So many pods still have addresses: nothing is gone.
+    Needed(usize),
+}
+
+/// A reservation's file is called by its address.
+fn is_lease(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.parse::<IpAddr>().is_ok())
 }
 
 fn replace(source: &Path, target: &Path) -> io::Result<()> {
@@ -101,6 +153,21 @@ mod tests {
         let to = folder_with(&[("loopback", "theirs")]);
         install(from.path(), to.path()).unwrap();
         assert_eq!(fs::read_to_string(to.path().join("loopback")).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn plugins_go_once_no_pod_needs_them_and_never_those_of_others() {
+        let files = [("weft-cni", "ours"), ("weft-ipam", "ours"), ("loopback", "ours"), ("bridge", "theirs")];
+        let (bin, leases) = (folder_with(&files), folder_with(&[("10.244.0.7", ""), ("lock", "")]));
+        assert_eq!(remove(bin.path(), leases.path()).unwrap(), Removal::Needed(1));
+        assert_eq!(names(bin.path()).len(), 4);
+        fs::remove_file(leases.path().join("10.244.0.7")).unwrap();
+        assert!(matches!(remove(bin.path(), leases.path()).unwrap(), Removal::Done(gone) if gone.len() == 3));
+        assert_eq!(names(bin.path()), ["bridge"]);
+        fs::write(bin.path().join("loopback"), "theirs").unwrap();
+        fs::write(bin.path().join("weft-cni"), "ours").unwrap();
+        remove(bin.path(), Path::new("/no/such/folder")).unwrap();
+        assert_eq!(names(bin.path()), ["bridge", "loopback"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use weft_proxy::options::{LogFormat, Options};
 use weft_proxy::{daemon, dry_run, sync, sysctl};
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

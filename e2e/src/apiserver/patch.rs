@@ -33,7 +33,8 @@ impl Patch {
             Self::Json(operations) => json_patch::patch(&mut object, operations)
                 .map_err(|error| ApiError::BadRequest(format!("the JSON patch does not apply: {error}")))?,
             Self::Merge(patch) => json_patch::merge(&mut object, patch),
-            Self::Strategic(patch) | Self::Apply(patch) => strategic::merge(kind, &mut object, patch)?,
+            Self::Strategic(patch) => strategic::merge(kind, &mut object, patch)?,
+            Self::Apply(wanted) => strategic::apply(kind, &mut object, wanted)?,
         }
         Ok(object)
     }
@@ -92,6 +93,13 @@ mod tests {
         };
         assert_eq!(patch(1).apply("Deployment", &current).unwrap()["spec"]["replicas"], 3);
         assert!(matches!(patch(2).apply("Deployment", &current), Err(ApiError::BadRequest(_))));
+    }
+
+    #[test]
+    fn what_is_applied_again_keeps_both_protocols_of_a_port() {
+        let ports = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
+        let service = json!({"spec": {"ports": ports}});
+        assert_eq!(Patch::Apply(service.clone()).apply("Service", &service).unwrap(), service);
     }
 
     #[test]

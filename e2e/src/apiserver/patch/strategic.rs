@@ -18,14 +18,23 @@ pub(super) fn merge(kind: &str, object: &mut Value, patch: &Value) -> Result<()>
     let Some(patch) = patch.as_object() else {
         return Err(ApiError::BadRequest("a strategic merge patch is an object".to_owned()));
     };
-    merge_fields(Place { kind, field: "" }, object, patch)
+    merge_fields(Place { kind, field: "", is_applied: false }, object, patch)
 }
 
-/// Where in an object a patch is being merged: the object's kind and the nearest named field.
+/// The same for server-side apply, in which ports are told apart by their protocols too (`x-kubernetes-list-map-keys`).
+pub(super) fn apply(kind: &str, object: &mut Value, wanted: &Value) -> Result<()> {
+    let Some(wanted) = wanted.as_object() else {
+        return Err(ApiError::BadRequest("what is applied is an object".to_owned()));
+    };
+    merge_fields(Place { kind, field: "", is_applied: true }, object, wanted)
+}
+
+/// Where in an object a patch is being merged: the object's kind and the nearest named field; and whether by apply.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     kind: &'a str,
     field: &'a str,
+    is_applied: bool,
 }
 
 fn merge_fields(place: Place, object: &mut Value, patch: &Map<String, Value>) -> Result<()> {
@@ -131,7 +140,9 @@ fn merge_item(place: Place, list: &mut Vec<Value>, patch: &Value, key: &str) -> 
             format!("an item of {:?} in the patch lacks its merge key {key:?}: {patch}", place.field);
         return Err(ApiError::BadRequest(message));
     };
-    let same = |item: &Value| item[key] == patch[key];
+    let protocol = |item: &Value| item["protocol"].as_str().unwrap_or("TCP").to_owned();
+    let has_protocol = place.is_applied && place.field == "ports";
+    let same = |item: &Value| item[key] == patch[key] && (!has_protocol || protocol(item) == protocol(patch));
     match text(&patch[DIRECTIVE]) {
         "delete" => list.retain(|item| !same(item)),
         _ => match list.iter_mut().find(|item| same(item)) {

@@ -17,10 +17,20 @@ use weft_netlink::netns::Namespace;
 
 // The same small API server as that of the watch's own tests.
 #[allow(dead_code, reason = "not everything that it can do is needed here")]
-#[path = "../../cluster/tests/watch/server.rs"]
+#[path = "../../../cluster/tests/watch/server.rs"]
 mod server;
 
+/// A container runtime, as far as the agent asks it.
+mod cri;
+
 const NODES: &str = "/api/v1/nodes";
+const STATUS: &str = "/api/v1/nodes/node1/status";
+/// A plugin that notes how it was called, and frees the one address.
+const PLUGIN: &str = r#"#!/bin/sh
+folder=${CNI_PATH%/bin}
+printf '%s %s %s %s' "$CNI_COMMAND" "$CNI_CONTAINERID" "$CNI_IFNAME" "$(cat)" >"$folder/called"
+rm "$folder/networks/weft/10.244.1.7"
+"#;
 
 /// A node, with a daemon that is started and ended at will.
 struct Machine {
@@ -47,14 +57,16 @@ impl Machine {
         command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
         command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
         command.args(["--healthz-bind-address", "127.0.0.1:10251"]);
+        command.arg("--cri-socket").arg(self.path("cri.sock")).args(["--collect-after", "1"]);
+        command.arg("--cni-data-dir").arg(self.path("networks"));
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
 
-    /// What /healthz says: the status and the body.
-    fn health(&self) -> (String, String) {
+    /// What the agent says of itself at a path: the status and the body.
+    fn ask(&self, path: &str) -> (String, String) {
         let answer = self.namespace.run(|| -> io::Result<String> {
             let mut stream = TcpStream::connect("127.0.0.1:10251")?;
-            stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+            stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
             io::read_to_string(stream)
         });
         let answer = answer.unwrap().unwrap();
@@ -77,13 +89,19 @@ impl Machine {
         self.path("net.d/10-weft.conflist")
     }
 
+    /// Puts down that a container has an address, as the plugin does.
+    fn reserve(&self, address: &str, container: &str) {
+        fs::create_dir_all(self.path("networks/weft")).unwrap();
+        fs::write(self.path("networks/weft").join(address), format!("{container}\r\neth0")).unwrap();
+    }
+
     fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
     fn install_plugin(&self) {
         fs::create_dir_all(self.path("bin")).unwrap();
-        fs::write(self.path("bin/weft-cni"), "").unwrap();
+        fs::write(self.path("bin/weft-cni"), PLUGIN).unwrap();
         fs::set_permissions(self.path("bin/weft-cni"), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -147,12 +165,18 @@ fn the_configuration_waits_for_the_pod_cidr_and_the_plugin() {
     machine.server.put(NODES, node(1));
     machine.until("a word about the plugin", |machine| machine.log().contains("bin/weft-cni is missing"));
     assert!(!machine.conflist().exists());
-    let (status, body) = machine.health();
+    let (status, body) = machine.ask("/readyz");
     assert!(status == "503" && body.starts_with("not ready\nthe CNI plugin "), "{status} {body}");
+    let (status, body) = machine.ask("/healthz");
+    assert!(status == "200" && body.starts_with("ok\nthe CNI plugin "), "{status} {body}");
+    assert!(machine.ask("/metrics").1.contains("weft_agent_ready 0\n"));
+    assert!(machine.server.queries(STATUS, false).is_empty(), "nobody is told too early");
 
     machine.install_plugin();
     machine.until("the configuration", |machine| machine.conflist().exists());
-    machine.until("health", |machine| machine.health() == ("200".to_owned(), "ok\n".to_owned()));
+    machine.until("readiness", |machine| machine.ask("/readyz") == ("200".to_owned(), "ok\n".to_owned()));
+    assert!(machine.ask("/metrics").1.contains("weft_agent_ready 1\n"));
+    machine.until("a word to the Node", |machine| !machine.server.queries(STATUS, false).is_empty());
     let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
     assert_eq!(conflist["plugins"][0]["mtu"], 1450);
     assert_eq!(conflist["plugins"][0]["ipam"]["ranges"], json!([[{"subnet": "10.244.1.0/24"}]]));
@@ -216,6 +240,50 @@ fn an_asked_agent_ends_well_and_leaves_everything() {
     assert!(daemon.wait().unwrap().success());
     assert_eq!(machine.routes(), [TO_NODE2]);
     assert!(machine.conflist().exists() && machine.sh("nft list ruleset").contains("masquerade"));
+}
+
+#[test]
+fn what_is_kept_for_containers_that_the_runtime_lost_is_freed() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    machine.reserve("10.244.1.7", "lost");
+    machine.reserve("10.244.1.8", "kept");
+    machine.server.put(NODES, node(1));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    machine
+        .until("a word about the runtime", |machine| machine.log().contains("does not list its sandboxes"));
+    assert!(!machine.path("called").exists(), "a runtime that is away has not lost anything");
+
+    let _runtime = cri::Runtime::serve(&machine.path("cri.sock"), &["kept"]);
+    machine.until("the address freed", |machine| machine.log().contains("freed what was kept"));
+    let called = fs::read_to_string(machine.path("called")).unwrap();
+    let config = called.strip_prefix("DEL lost eth0 ").unwrap_or_else(|| panic!("{called}"));
+    let config: Value = serde_json::from_str(config).unwrap();
+    assert_eq!((&config["name"], &config["type"]), (&json!("weft"), &json!("weft-cni")));
+    assert!(machine.path("networks/weft/10.244.1.8").exists());
+    assert!(machine.ask("/metrics").1.contains("weft_agent_collected_attachments_total 1\n"));
+}
+
+#[test]
+fn a_cleaned_up_node_has_nothing_of_the_agent_and_keeps_the_rest() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.sh("ip route add 10.9.0.0/16 via 172.30.0.9 && nft add table ip other");
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    machine.until("a route to node2", |machine| machine.routes() == [TO_NODE2]);
+    machine.kill();
+    for _ in 0..2 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-agent"));
+        command.arg("--cleanup").arg("--cni-conf-dir").arg(machine.path("net.d"));
+        assert!(machine.namespace.run(|| command.status()).unwrap().unwrap().success());
+        assert_eq!(machine.routes(), Vec::<String>::new());
+        assert!(!machine.conflist().exists());
+        assert_eq!(machine.sh("nft list tables"), "table ip other\n");
+        assert!(machine.sh("ip route").contains("10.9.0.0/16 via 172.30.0.9"));
+    }
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! What this node holds for containers, and having the plugin give it up: addresses are reservations in a folder, in the
+//! disk format of host-local; links are known by the note that the plugin leaves on them. What is garbage is decided in
+//! `garbage`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use weft_netlink::route::Route;
+
+use crate::garbage::Attachment;
+use crate::plan::PLUGIN;
+use crate::{Error, Result};
+
+/// Where the plugin and everything of its network is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The CNI configuration.
+    pub(crate) conflist: PathBuf,
+    /// The folder of the plugin's program.
+    pub(crate) bin_dir: PathBuf,
+    /// The folder of the network's reservations.
+    pub(crate) leases: PathBuf,
+    /// The network's name.
+    pub(crate) network: String,
+}
+
+impl Place {
+    /// Everything that is held, in the calling thread's network namespace.
+    pub(crate) fn held(&self) -> Result<BTreeSet<Attachment>> {
+        let links = Route::open()?.links()?;
+        let noted = links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network));
+        Ok(noted.chain(leases(&self.leases)).collect())
+    }
+
+    /// Has the plugin delete an attachment, as a runtime would: the address, the link and the ports of the host (CNI SPEC
+    /// section 4, DEL; without a namespace, for that is gone).
+    ///
+    /// # Errors
+    /// Where there is no configuration, or the plugin cannot be started or refuses.
+    pub(crate) fn delete(&self, attachment: &Attachment) -> Result<()> {
+        let failed = |problem: String| Error::Collect {
+            container: attachment.container.clone(),
+            ifname: attachment.ifname.clone(),
+            problem,
+        };
+        let conflist = fs::read(&self.conflist).map_err(|error| failed(error.to_string()))?;
+        let config =
+            config(&conflist).ok_or_else(|| failed("the CNI configuration is damaged".to_owned()))?;
+        let mut child = Command::new(self.bin_dir.join(PLUGIN))
+            .env_clear()
+            .env("CNI_COMMAND", "DEL")
+            .env("CNI_CONTAINERID", &attachment.container)
+            .env("CNI_IFNAME", &attachment.ifname)
+            .env("CNI_PATH", &self.bin_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let written =
+            child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(config.to_string().as_bytes()));
+        let output = child.wait_with_output().and_then(|output| written.map(|()| output));
+        let output = output.map_err(|error| failed(error.to_string()))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(failed(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
+        }
+    }
+}
+
+/// What a runtime passes to the first plugin of a list (CNI SPEC section 3, "Deriving execution configuration").
+fn config(conflist: &[u8]) -> Option<Value> {
+    let list: Value = serde_json::from_slice(conflist).ok()?;
+    let mut plugin = list["plugins"].get(0)?.clone();
+    for key in ["cniVersion", "name"] {
+        plugin.as_object_mut()?.insert(key.to_owned(), list[key].clone());
+    }
+    Some(plugin)
+}
+
+/// A link's note, `NETWORK/CONTAINER/IFNAME`, where it is of that network.
+fn noted(alias: &str, network: &str) -> Option<Attachment> {
+    let (container, ifname) = alias.strip_prefix(network)?.strip_prefix('/')?.split_once('/')?;
+    Some(Attachment { container: container.to_owned(), ifname: ifname.to_owned() })
+}
+
+/// The attachments that have addresses. A record that cannot be read is nobody's to give up.
+fn leases(folder: &Path) -> impl Iterator<Item = Attachment> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let records =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<IpAddr>().is_ok()));
+    records.filter_map(|entry| lease(&fs::read_to_string(entry.path()).ok()?))
+}
+
+/// A reservation's text: the container's id, and the interface's name on the next line.
+fn lease(text: &str) -> Option<Attachment> {
+    let mut lines = text.lines().map(str::trim);
+    let (container, ifname) = (lines.next()?, lines.next()?);
+    let is_whole = !container.is_empty() && !ifname.is_empty();
+    is_whole.then(|| Attachment { container: container.to_owned(), ifname: ifname.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn attachment(container: &str, ifname: &str) -> Attachment {
+        Attachment { container: container.to_owned(), ifname: ifname.to_owned() }
+    }
+
+    #[test]
+    fn a_note_of_the_network_names_the_attachment() {
+        assert_eq!(noted("weft/4711/eth0", "weft"), Some(attachment("4711", "eth0")));
+        for other in ["wefty/4711/eth0", "weft", "weft/4711", "somebody's own note"] {
+            assert_eq!(noted(other, "weft"), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn reservations_are_read_and_everything_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            ("10.244.0.7", "4711\r\neth0"),
+            ("fd00::7", "4711\neth0\n"),
+            ("10.244.0.8", ""),
+            ("10.244.0.9", "an old one without an interface"),
+            ("last_reserved_ip.0", "10.244.0.7"),
+            ("lock", ""),
+        ];
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let found: BTreeSet<Attachment> = leases(folder.path()).collect();
+        assert_eq!(found, BTreeSet::from([attachment("4711", "eth0")]));
+        assert_eq!(leases(Path::new("/no/such/folder")).count(), 0);
+    }
+
+    #[test]
+    fn the_plugin_gets_its_part_of_the_list() {
+        let list =
+            json!({"cniVersion": "1.1.0", "name": "weft", "plugins": [{"type": "weft-cni", "mtu": 1450}]});
+        let expected = json!({"cniVersion": "1.1.0", "name": "weft", "type": "weft-cni", "mtu": 1450});
+        assert_eq!(config(list.to_string().as_bytes()), Some(expected));
+        assert_eq!(config(b"{\"plugins\": []}"), None);
+        assert_eq!(config(b"half a fi"), None);
+    }
+}

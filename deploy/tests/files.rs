@@ -1,0 +1,86 @@
+//! The scripts and files for machines that this one is not, as far as they can be checked here: shell scripts by
+//! shellcheck, kind's cluster file against what kind takes, and that both agree with the manifests.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+/// kind's `Cluster`, v1alpha4, as far as the file uses it: a field that is not here is a mistake.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Cluster {
+    kind: String,
+    api_version: String,
+    name: String,
+    networking: Networking,
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Networking {
+    #[serde(rename = "disableDefaultCNI")]
+    disable_default_cni: bool,
+    kube_proxy_mode: String,
+    ip_family: String,
+    pod_subnet: String,
+    service_subnet: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Node {
+    role: String,
+}
+
+fn workspace(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(workspace(path)).unwrap()
+}
+
+#[test]
+fn shell_scripts_have_no_known_faults() {
+    let scripts =
+        ["deploy/image.sh", "scripts/need", "e2e/kind/run.sh", "e2e/vagrant/run.sh", "e2e/vagrant/node.sh"];
+    let output = Command::new("shellcheck").args(scripts.map(workspace)).output();
+    let output = output.expect("shellcheck runs (Debian: apt-get install shellcheck)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn the_kind_cluster_leaves_everything_to_weft() {
+    let cluster: Cluster = serde_saphyr::from_str(&text("e2e/kind/cluster.yaml")).unwrap();
+    assert_eq!((cluster.kind.as_str(), cluster.api_version.as_str()), ("Cluster", "kind.x-k8s.io/v1alpha4"));
+    let Networking { disable_default_cni, kube_proxy_mode, ip_family, pod_subnet, service_subnet } =
+        cluster.networking;
+    assert!(disable_default_cni);
+    assert_eq!((kube_proxy_mode.as_str(), ip_family.as_str()), ("none", "dual"));
+    assert_eq!(cluster.nodes.iter().filter(|node| node.role == "control-plane").count(), 1);
+    let run = text("e2e/kind/run.sh");
+    assert!(run.contains(&format!("name={}", cluster.name)));
+    assert_eq!(run.matches(&format!("--cluster-cidr {pod_subnet}")).count(), 3);
+    assert!(run.contains(&format!("--service-cidr {service_subnet}")));
+}
+
+#[test]
+fn the_image_has_everything_that_the_manifests_start() {
+    let manifests = text("deploy/weft.yaml") + &text("installer/src/cleanup.yaml");
+    let started = manifests
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("command: [/"))
+        .map(|rest| rest.split([',', ']']).next().unwrap_or_default());
+    let recipe = text("deploy/image.sh");
+    for program in started {
+        assert!(
+            recipe.contains(&format!(" {program} ")) || recipe.contains(&format!(" {program};")),
+            "{program}"
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! `weft install`: the manifests into a cluster, and waiting until it works.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, SERVICE, name, objects, shown};
+use crate::manifests::{self, Values};
+use crate::rollout::{self, Progress};
+use crate::self_test::{self, SelfTest};
+use crate::{Error, Result, obstacles, wait};
+
+/// Where everything of Weft lives.
+pub(crate) const NAMESPACE: &str = "kube-system";
+/// The Service by which pods reach DNS.
+pub(crate) const DNS_SERVICE: &str = "kube-dns";
+
+/// How to install.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What goes into the manifests.
+    #[command(flatten)]
+    pub values: Values,
+    /// How many seconds to wait for the cluster.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+    /// Install although another network or kube-proxy is in the way.
+    #[arg(long)]
+    pub force: bool,
+    /// Do not check, by pods on every node, that pods reach Services by name.
+    #[arg(long)]
+    pub skip_self_test: bool,
+}
+
+/// Installs, or brings what is installed to these values. Tells on standard error what happens.
+///
+/// # Errors
+/// What is in the way, what the API server refuses, or what does not come to work in time.
+pub async fn run(options: &Options) -> Result<()> {
+    let cluster = Cluster::connect(&options.connection).await?;
+    let values = with_api_host(&options.values, cluster.server())?;
+    let objects = objects(&manifests::render(&values))?;
+    if !options.force {
+        check(&cluster, values.cluster_dns).await?;
+    }
+    for object in &objects {
+        cluster.apply(object).await?;
+        eprintln!("applied {}", shown(object));
+    }
+    let patience = Duration::from_secs(options.timeout);
+    wait::until("Weft did not get ready", patience, || progress(&cluster, &objects)).await?;
+    if options.skip_self_test {
+        return Ok(());
+    }
+    self_test::run(&cluster, &SelfTest { image: values.image, ..SelfTest::default() }, patience).await
+}
+
+/// The values with the API server's address, from the kubeconfig where none is given.
+fn with_api_host(values: &Values, (host, port): (&str, u16)) -> Result<Values> {
+    if values.api_host.is_some() {
+        return Ok(values.clone());
+    }
+    let bare = host.trim_matches(['[', ']']);
+    let is_loopback = bare == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    match is_loopback {
+        true => Err(Error::ApiHost { host: host.to_owned() }),
+        false => Ok(Values { api_host: Some(bare.to_owned()), api_port: port, ..values.clone() }),
+    }
+}
+
+async fn check(cluster: &Cluster, dns_address: IpAddr) -> Result<()> {
+    let sets = cluster.list(DAEMON_SET, None, "").await?;
+    let nodes = cluster.list(NODE, None, "").await?;
+    let dns = cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?;
+    let found = obstacles::find(&sets, &nodes, dns.as_ref(), dns_address);
+    if found.is_empty() { Ok(()) } else { Err(Error::Obstacles(found)) }
+}
+
+/// How far everything that was applied is, and the nodes.
+async fn progress(cluster: &Cluster, objects: &[Value]) -> Result<Progress> {
+    let mut parts = Vec::new();
+    for object in objects {
+        let (kind, judge): (_, fn(&Value) -> Progress) = match object["kind"].as_str() {
+            Some("DaemonSet") => (DAEMON_SET, rollout::daemon_set),
+            Some("Deployment") => (DEPLOYMENT, rollout::deployment),
+            _ => continue,
+        };
+        let held = cluster.get(kind, NAMESPACE, name(object)).await?;
+        let gone = || Progress { is_done: false, text: format!("{} is gone", shown(object)) };
+        parts.push(held.as_ref().map_or_else(gone, judge));
+    }
+    parts.push(rollout::nodes(&cluster.list(NODE, None, "").await?));
+    Ok(Progress::all(parts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_server_s_address_is_that_of_the_kubeconfig_unless_nodes_cannot_reach_it() {
+        let values = Values::default();
+        let found = with_api_host(&values, ("192.0.2.10", 443)).unwrap();
+        assert_eq!((found.api_host.as_deref(), found.api_port), (Some("192.0.2.10"), 443));
+        let found = with_api_host(&values, ("[2001:db8::1]", 6443)).unwrap();
+        assert_eq!(found.api_host.as_deref(), Some("2001:db8::1"));
+        for loopback in ["127.0.0.1", "localhost", "[::1]"] {
+            assert!(
+                matches!(with_api_host(&values, (loopback, 6443)), Err(Error::ApiHost { .. })),
+                "{loopback}"
+            );
+        }
+        let given = Values { api_host: Some("kind-control-plane".to_owned()), ..Values::default() };
+        assert_eq!(with_api_host(&given, ("127.0.0.1", 1)).unwrap().api_port, 6443);
+    }
+}

@@ -1,0 +1,117 @@
+//! `weft preflight`: whether Weft can work on this machine, and what to do where it cannot.
+//!
+//! ```text
+//! probe::machine(&Expectations) -> Findings -> judge(&Findings, &Expectations, &others) -> Report -> table or JSON
+//! ```
+//!
+//! The probes look and try, in a throw-away network namespace where trying leaves something behind; they decide
+//! nothing. What is good and what is not is decided in [`judge()`], from values alone.
+
+mod findings;
+mod judge;
+mod probe;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use thiserror::Error;
+use weft_types::IpNetwork;
+
+pub use findings::{Chain, Feature, Findings, Identity, Listener, OwnMac, Route, Transport};
+pub use judge::judge;
+pub use report::{Check, Report, Verdict};
+
+/// What the cluster will be like, which this machine must fit, and how to say it.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// What is expected of the machine.
+    #[command(flatten)]
+    pub expectations: Expectations,
+    /// Reports of the other nodes (`weft preflight --output json`), which this one's names and MACs must differ from.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub against: Vec<PathBuf>,
+    /// How the report looks.
+    #[arg(long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+/// What the cluster will be like.
+#[derive(Args, Clone, Debug)]
+pub struct Expectations {
+    /// The pods' address ranges.
+    #[arg(
+        long = "cluster-cidr",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16",
+        value_name = "CIDR"
+    )]
+    pub cluster_cidrs: Vec<IpNetwork>,
+    /// The Services' address ranges.
+    #[arg(long = "service-cidr", value_delimiter = ',', default_value = "10.96.0.0/12", value_name = "CIDR")]
+    pub service_cidrs: Vec<IpNetwork>,
+    /// The UDP port of the VXLAN tunnel between nodes.
+    #[arg(long, value_name = "PORT", default_value_t = 8472)]
+    pub vxlan_port: u16,
+    /// Where the container runtime reads CNI configurations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
+/// Why no report can be made.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel does not even say what it has.
+    #[error(
+        "cannot look at this machine's network: {0}; run weft preflight as root, in the host's network namespace"
+    )]
+    Kernel(#[from] weft_netlink::Error),
+    /// A report of another node cannot be read.
+    #[error("cannot read the report {}: {problem}; make it with weft preflight --output json", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+}
+
+impl Expectations {
+    /// Whether pods or Services get IPv6 addresses.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.cluster_cidrs.iter().chain(&self.service_cidrs).any(IpNetwork::is_ipv6)
+    }
+}
+
+/// Looks at the machine, in the calling thread's network namespace, and judges it.
+///
+/// # Errors
+/// Where the machine cannot be looked at at all, or another node's report cannot be read. What is wrong with the
+/// machine is in the report.
+pub fn run(options: &Options) -> Result<Report, Error> {
+    let others = options.against.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let findings = probe::machine(&options.expectations.cni_conf_dir)?;
+    Ok(judge(&findings, &options.expectations, &others))
+}
+
+fn read(path: &Path) -> Result<Identity, Error> {
+    let failed = |problem: String| Error::Other { path: path.to_owned(), problem };
+    let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let report: Report = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(report.identity)
+}
+
+/// Whether two networks have an address in common.
+fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
+}

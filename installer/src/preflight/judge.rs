@@ -1,0 +1,179 @@
+//! What is good and what is not about a machine, and what to do about it: from findings to a report, without looking
+//! at anything.
+
+mod conflicts;
+mod identity;
+
+use super::findings::{Feature, Findings, Identity, Listener, Transport};
+use super::report::{Check, Report};
+use super::{Expectations, overlap};
+
+/// The devices that are Weft's own: what is on them is no conflict.
+const OWN_LINKS: [&str; 2] = ["cni0", "weft-vxlan"];
+/// The number by which Weft marks its routes (`rtm_protocol`).
+const OWN_PROTOCOL: u8 = 119;
+/// The TCP ports that Weft's daemons listen on in the host's network.
+const OWN_PORTS: [(u16, &str); 3] = [
+    (10256, "the proxy's health"),
+    (10249, "the proxy's metrics"),
+    (10246, "the agent's health and metrics"),
+];
+/// The ports that Services of type NodePort get, where the control plane does not say otherwise.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// Judges a machine. `others` are the other nodes of the cluster, as far as they are known.
+pub fn judge(findings: &Findings, expected: &Expectations, others: &[Identity]) -> Report {
+    let mut checks = vec![privileges(findings)];
+    checks.extend(findings.features.iter().map(feature));
+    checks.extend(forwarding(findings, expected));
+    checks.extend(ports(findings, expected));
+    checks.push(node_ports(findings));
+    checks.push(ranges(findings, expected));
+    checks.extend(conflicts::checks(findings));
+    checks.extend(identity::checks(findings, others));
+    checks.push(runtime(findings));
+    Report { identity: findings.identity.clone(), checks }
+}
+
+fn privileges(findings: &Findings) -> Check {
+    match findings.is_root {
+        true => Check::pass("privileges", "root"),
+        false => Check::fail("privileges", "not root", "Run weft preflight as root: sudo weft preflight"),
+    }
+}
+
+fn feature(feature: &Feature) -> Check {
+    let name = format!("kernel: {}", feature.name);
+    match &feature.problem {
+        None => Check::pass(name, "works"),
+        Some(problem) => Check::fail(
+            name,
+            problem,
+            format!("Load the module, or use a kernel that has it: {}", feature.needs),
+        ),
+    }
+}
+
+fn forwarding(findings: &Findings, expected: &Expectations) -> Vec<Check> {
+    let one = |name: &str, value: Option<bool>| match value {
+        Some(true) => Check::pass(name, "1"),
+        Some(false) => Check::fail(
+            name,
+            "0: packets for pods and from pods are dropped",
+            format!("sysctl -w {name}=1, and the same line in /etc/sysctl.d/weft.conf to keep it"),
+        ),
+        None => Check::fail(
+            name,
+            "the kernel has no such setting",
+            "Boot without ipv6.disable=1, or give no IPv6 ranges",
+        ),
+    };
+    let ipv6 = expected.has_ipv6().then(|| one("net.ipv6.conf.all.forwarding", findings.ipv6_forwarding));
+    [one("net.ipv4.ip_forward", findings.ipv4_forwarding)].into_iter().chain(ipv6).collect()
+}
+
+fn ports(findings: &Findings, expected: &Expectations) -> Vec<Check> {
+    let tunnel = (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)");
+    let own = OWN_PORTS.map(|(port, what)| (Transport::Tcp, port, what));
+    own.into_iter().chain([tunnel]).map(|wanted| port(findings, wanted)).collect()
+}
+
+fn port(findings: &Findings, (transport, port, what): (Transport, u16, &str)) -> Check {
+    let name = format!("port {}/{port}", protocol(transport));
+    let mut holders =
+        findings.listeners.iter().filter(|held| (held.transport, held.port) == (transport, port));
+    // The tunnel's port is held by the kernel itself.
+    let has_tunnel = transport == Transport::Udp && findings.links.iter().any(|link| link == OWN_LINKS[1]);
+    match holders.find(|holder| !(is_weft(holder) || has_tunnel && holder.program.is_none())) {
+        None => Check::pass(name, format!("free for {what}, or held by Weft")),
+        Some(holder) => Check::fail(
+            name,
+            format!("{} listens on it; it is for {what}", program(holder)),
+            match &holder.program {
+                Some((program, process)) => {
+                    format!("Stop {program} (process {process}) or give it another port")
+                }
+                None => format!(
+                    "Find who holds it with ss -lnp sport = {port}; a VXLAN device: ip -d link show type vxlan"
+                ),
+            },
+        ),
+    }
+}
+
+fn node_ports(findings: &Findings) -> Check {
+    let taken: Vec<String> = findings
+        .listeners
+        .iter()
+        .filter(|held| NODE_PORTS.contains(&held.port) && !is_weft(held))
+        .map(|held| format!("{}/{} ({})", protocol(held.transport), held.port, program(held)))
+        .collect();
+    match taken.is_empty() {
+        true => Check::pass("node ports", "nobody listens between 30000 and 32767"),
+        false => Check::warn(
+            "node ports",
+            taken.join(", "),
+            "A Service that is given such a port takes it over; move the program to a port below 30000",
+        ),
+    }
+}
+
+fn ranges(findings: &Findings, expected: &Expectations) -> Check {
+    let named = |what: &'static str, ranges: &[weft_types::IpNetwork]| -> Vec<_> {
+        ranges.iter().map(|range| (what, *range)).collect()
+    };
+    let pods = named("the pods' range", &expected.cluster_cidrs);
+    let services = named("the Services' range", &expected.service_cidrs);
+    let foreign = findings.routes.iter().filter(|route| {
+        route.protocol != OWN_PROTOCOL && !route.link.as_deref().is_some_and(|link| OWN_LINKS.contains(&link))
+    });
+    let mut found = Vec::new();
+    for (index, (what, range)) in pods.iter().chain(&services).enumerate() {
+        for (other, taken) in pods.iter().chain(&services).skip(index + 1) {
+            if overlap(range, taken) {
+                found.push(format!("{what} {range} overlaps {other} {taken}"));
+            }
+        }
+        for route in foreign.clone().filter(|route| overlap(range, &route.destination)) {
+            let link = route.link.as_deref().unwrap_or("nowhere");
+            found.push(format!("{what} {range} overlaps the network {} on {link}", route.destination));
+        }
+    }
+    match found.is_empty() {
+        true => Check::pass("ranges", "pods, Services and this machine's networks are apart"),
+        false => Check::fail(
+            "ranges",
+            found.join("; "),
+            "Give the cluster other ranges (--cluster-cidr, --service-cidr here and in the control plane), or remove the route",
+        ),
+    }
+}
+
+fn runtime(findings: &Findings) -> Check {
+    match findings.runtimes.as_slice() {
+        [] => Check::warn(
+            "container runtime",
+            "no CRI socket found",
+            "Start containerd or CRI-O; addresses of pods that went without a word are freed against its list",
+        ),
+        sockets => Check::pass("container runtime", sockets.join(", ")),
+    }
+}
+
+fn protocol(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+    }
+}
+
+fn is_weft(listener: &Listener) -> bool {
+    listener.program.as_ref().is_some_and(|(name, _)| name.starts_with("weft"))
+}
+
+fn program(listener: &Listener) -> String {
+    match &listener.program {
+        Some((name, process)) => format!("{name} (process {process})"),
+        None => "the kernel or another container".to_owned(),
+    }
+}

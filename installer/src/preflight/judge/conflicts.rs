@@ -1,0 +1,93 @@
+//! Others that do Weft's work already: pod networks, kube-proxy, firewalls in the way.
+
+use crate::preflight::findings::Findings;
+use crate::preflight::report::Check;
+
+/// The configuration that the agent writes.
+const OWN_CONFIG: &str = "10-weft.conflist";
+/// What other pod networks call their interfaces: the beginning of a name, and whose it is.
+const OTHER_LINKS: [(&str, &str); 10] = [
+    ("flannel", "Flannel"),
+    ("cali", "Calico"),
+    ("tunl0", "Calico"),
+    ("vxlan.calico", "Calico"),
+    ("cilium", "Cilium"),
+    ("lxc_health", "Cilium"),
+    ("weave", "Weave Net"),
+    ("kube-bridge", "kube-router"),
+    ("antrea", "Antrea"),
+    ("ovn-k8s", "OVN-Kubernetes"),
+];
+/// The interface on which kube-proxy's IPVS mode keeps the Services' addresses.
+const IPVS_LINK: &str = "kube-ipvs0";
+
+pub(super) fn checks(findings: &Findings) -> [Check; 3] {
+    [other_networks(findings), kube_proxy(findings), firewall(findings)]
+}
+
+fn other_networks(findings: &Findings) -> Check {
+    let configs = findings.cni_configs.iter().filter(|name| *name != OWN_CONFIG);
+    let configs = configs.map(|name| format!("the CNI configuration {name}"));
+    let links = findings.links.iter().filter_map(|link| {
+        let (_, whose) = OTHER_LINKS.iter().find(|(prefix, _)| link.starts_with(prefix))?;
+        Some(format!("the interface {link} ({whose})"))
+    });
+    let found: Vec<String> = configs.chain(links).collect();
+    match found.is_empty() {
+        true => Check::pass("other pod networks", "none"),
+        false => Check::fail(
+            "other pod networks",
+            found.join(", "),
+            "Uninstall the other network (its DaemonSet first), then delete its files in the CNI folder and its \
+             interfaces (ip link delete NAME), or reboot",
+        ),
+    }
+}
+
+fn kube_proxy(findings: &Findings) -> Check {
+    let chains = findings.chains.iter().filter(|chain| is_kube_proxy(&chain.table, &chain.name));
+    let mut found: Vec<String> = chains.map(|chain| format!("rules in table {}", chain.table)).collect();
+    found.extend(
+        findings.links.iter().filter(|link| *link == IPVS_LINK).map(|link| format!("the interface {link}")),
+    );
+    found.sort();
+    found.dedup();
+    if !found.is_empty() {
+        return Check::fail(
+            "kube-proxy",
+            found.join(", "),
+            "kubectl -n kube-system delete daemonset kube-proxy, then on each node kube-proxy --cleanup, or reboot",
+        );
+    }
+    match findings.legacy_tables.is_empty() {
+        true => Check::pass("kube-proxy", "no rules of it"),
+        false => Check::warn(
+            "kube-proxy",
+            format!(
+                "rules of the legacy iptables cannot be seen here ({})",
+                findings.legacy_tables.join(", ")
+            ),
+            "iptables-legacy-save | grep KUBE-SVC must print nothing; otherwise kube-proxy --cleanup, or reboot",
+        ),
+    }
+}
+
+/// A kubelet alone makes KUBE-KUBELET-CANARY, KUBE-FIREWALL and KUBE-MARK-*: these are harmless.
+fn is_kube_proxy(table: &str, chain: &str) -> bool {
+    table.ends_with(" kube-proxy")
+        || ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-"].iter().any(|prefix| chain.starts_with(prefix))
+}
+
+fn firewall(findings: &Findings) -> Check {
+    let chains = findings.chains.iter().filter(|chain| chain.drops_forwarded);
+    let found: Vec<String> = chains.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
+    match found.is_empty() {
+        true => Check::pass("firewall", "forwarded packets are not dropped by default"),
+        false => Check::fail(
+            "firewall",
+            format!("drops forwarded packets by default: {}", found.join(", ")),
+            "Let the pods' ranges through, or accept by default: iptables -P FORWARD ACCEPT (Docker sets DROP at its \
+             start; \"ip-forward-no-drop\": true in /etc/docker/daemon.json keeps it from that)",
+        ),
+    }
+}

@@ -1,0 +1,64 @@
+//! Looking at the machine. Nothing stays changed.
+
+mod kernel;
+mod listeners;
+mod network;
+
+use std::fs;
+use std::path::Path;
+
+use super::findings::Findings;
+
+/// Where container runtimes have their sockets.
+const RUNTIMES: [&str; 3] =
+    ["/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock"];
+
+/// Everything about this machine, in the calling thread's network namespace.
+pub(super) fn machine(cni_conf_dir: &Path) -> Result<Findings, weft_netlink::Error> {
+    let mut findings = network::look()?;
+    findings.is_root = nix::unistd::geteuid().is_root();
+    findings.features = kernel::features();
+    findings.ipv4_forwarding = setting("/proc/sys/net/ipv4/ip_forward");
+    findings.ipv6_forwarding = setting("/proc/sys/net/ipv6/conf/all/forwarding");
+    findings.listeners = listeners::all();
+    findings.cni_configs = cni_configs(cni_conf_dir);
+    findings.legacy_tables = legacy_tables();
+    findings.identity.hostname = hostname();
+    findings.identity.machine_id = text("/etc/machine-id");
+    findings.runtimes =
+        RUNTIMES.iter().filter(|path| Path::new(path).exists()).map(ToString::to_string).collect();
+    Ok(findings)
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn setting(path: &str) -> Option<bool> {
+    Some(fs::read_to_string(path).ok()?.trim() != "0")
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+/// The names that a runtime reads, in its order: the first one is the pod network.
+fn cni_configs(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_config = |name: &String| {
+        let suffix = Path::new(name).extension().and_then(|suffix| suffix.to_str());
+        suffix.is_some_and(|suffix| ["conf", "conflist", "json"].contains(&suffix))
+    };
+    let mut names: Vec<String> = names.filter(is_config).collect();
+    names.sort();
+    names
+}
+
+/// The kernel tells which tables the legacy iptables has; asking for their chains needs its own protocol.
+fn legacy_tables() -> Vec<String> {
+    let names = |family: &str| text(&format!("/proc/thread-self/net/{family}_tables_names"));
+    let of =
+        |family: &str| names(family).lines().map(|table| format!("{family} {table}")).collect::<Vec<_>>();
+    [of("ip"), of("ip6")].concat()
+}

@@ -1,0 +1,130 @@
+//! What the kernel can do, found out by doing it in a network namespace that is gone afterwards. Trying also loads
+//! what the kernel has as a module, as the daemons would.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use weft_netlink::netns::Namespace;
+use weft_netlink::nft::{
+    self, Base, DataType, Declaration, Hook, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT,
+    Rule, Selector, Set, SetKind, Statement, Table,
+};
+use weft_netlink::route::{Bridge, BridgePort, LinkChange, Mac, Route, Tunnel, Veth, VethEnd, Vxlan};
+use weft_netlink::{Error, Result};
+
+use crate::preflight::findings::Feature;
+
+/// What is tried: its name, what it needs, and how.
+type Attempt = (&'static str, &'static str, fn() -> Result<()>);
+
+const ATTEMPTS: [Attempt; 6] = [
+    ("veth pairs", "CONFIG_VETH (modprobe veth)", veth),
+    ("bridges with isolated ports", "CONFIG_BRIDGE (modprobe bridge), Linux 4.18", bridge),
+    ("VXLAN devices", "CONFIG_VXLAN (modprobe vxlan)", vxlan),
+    (
+        "nf_tables maps and NAT, IPv4",
+        "CONFIG_NF_TABLES, NF_TABLES_IPV4, NFT_NAT, NFT_MASQ, NFT_CT, NFT_FIB_IPV4, NFT_NUMGEN, NFT_REJECT, \
+         Linux 5.6 (modprobe -a nf_tables nft_chain_nat nft_masq nft_ct nft_fib_ipv4 nft_numgen nft_reject)",
+        nat_ipv4,
+    ),
+    (
+        "nf_tables maps and NAT, IPv6",
+        "CONFIG_NF_TABLES_IPV6, NFT_FIB_IPV6 (modprobe nft_fib_ipv6); without them no pod has IPv6",
+        nat_ipv6,
+    ),
+    ("nf_tables sets of ranges", "CONFIG_NF_TABLES, Linux 5.6", ranges),
+];
+/// The name of the table in which nf_tables is tried.
+const TABLE: &str = "weft-preflight";
+
+/// Tries all, each in a namespace of its own.
+pub(super) fn features() -> Vec<Feature> {
+    let feature = |(name, needs, attempt): Attempt| {
+        let tried = Namespace::temporary().and_then(|namespace| namespace.run(attempt)).flatten();
+        Feature { name, needs, problem: tried.err().map(|error| error.to_string()) }
+    };
+    ATTEMPTS.map(feature).into()
+}
+
+/// Makes a veth pair into another namespace, perhaps on a bridge.
+fn pair(route: &mut Route, master: Option<u32>) -> Result<u32> {
+    let end = |name: &str| VethEnd { name: name.to_owned(), mac: None, mtu: None };
+    let far = Namespace::temporary()?;
+    route.add_veth(
+        &Veth { near: end("near"), near_group: 0, near_up: true, master, far: end("far") },
+        far.as_fd(),
+    )?;
+    Ok(route.link("near")?.index)
+}
+
+fn veth() -> Result<()> {
+    pair(&mut Route::open()?, None).map(drop)
+}
+
+fn bridge() -> Result<()> {
+    let mut route = Route::open()?;
+    route.add_bridge(&Bridge { name: "bridge".to_owned(), mac: None, mtu: None })?;
+    let master = route.link("bridge")?.index;
+    let near = pair(&mut route, Some(master))?;
+    let port = BridgePort { hairpin: false, isolated: true };
+    route.change_link(near, &LinkChange { port: Some(port), ..LinkChange::default() })?;
+    // An older kernel ignores what it does not know.
+    match route.bridge_port(near)? == Some(port) {
+        true => Ok(()),
+        false => Err(Error::Missing("isolated bridge ports".to_owned())),
+    }
+}
+
+fn vxlan() -> Result<()> {
+    let tunnel = Tunnel { vni: 1, port: 8472, local: Ipv4Addr::new(192, 0, 2, 1).into() };
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    Route::open()?.add_vxlan(&Vxlan { name: "vxlan".to_owned(), mac, mtu: 1450, tunnel })
+}
+
+fn nat_ipv4() -> Result<()> {
+    nat(nft::Family::Ip)
+}
+
+fn nat_ipv6() -> Result<()> {
+    nat(nft::Family::Ip6)
+}
+
+/// The means of the service proxy: a verdict map, a map of backends, DNAT by it, masquerade, and what is asked of
+/// routes and connections.
+fn nat(family: nft::Family) -> Result<()> {
+    let key = [family.address_type(), DataType::InetProto, DataType::InetService];
+    let fields = [Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
+    let backend = vec![family.address_type(), DataType::InetService];
+    let slots = [key.as_slice(), &[DataType::Integer]].concat();
+    let pick = [fields.as_slice(), &[Selector::Random(2)]].concat();
+    let dispatch = Rule::new([Statement::ToLocal, Statement::Vmap(fields.to_vec(), "frontends".into())]);
+    let mut table = Table::new(family, TABLE);
+    table.set(set(family, "frontends", key.to_vec(), SetKind::VerdictMap));
+    table.set(set(family, "endpoints", slots, SetKind::DataMap(backend)));
+    table.chain("pick", None, vec![Rule::new([Statement::Dnat(family, pick, "endpoints".into())])]);
+    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), vec![dispatch]);
+    let leave = Rule::new([Statement::Dnatted, Statement::Masquerade]);
+    table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), vec![leave]);
+    let refuse = Rule::new([Statement::Reject(family)]);
+    table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![refuse]);
+    commit(table)
+}
+
+fn ranges() -> Result<()> {
+    let family = nft::Family::Ip;
+    let mut table = Table::new(family, TABLE);
+    table.set(set(family, "ranges", vec![DataType::Ipv4Addr, DataType::InetService], SetKind::RangeSet));
+    commit(table)
+}
+
+fn set(family: nft::Family, name: &str, key: Vec<DataType>, kind: SetKind) -> Set {
+    let declaration =
+        Declaration { family, table: TABLE.into(), name: name.into(), key, kind, comment: None };
+    Set { declaration: Arc::new(declaration), elements: BTreeMap::new() }
+}
+
+fn commit(table: Table) -> Result<()> {
+    nft::Client::open()?.commit(&nft::diff(&[table], &Observed::default()))
+}

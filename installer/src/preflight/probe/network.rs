@@ -1,0 +1,88 @@
+//! Links, routes, neighbours and chains, as the kernel has them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use weft_netlink::Result;
+use weft_netlink::nft::{self, ObservedTable};
+use weft_netlink::route::{Link, PathFilter, Route as Client};
+
+use crate::preflight::findings::{Chain, Findings, Identity, OwnMac, Route};
+
+/// The tables that are looked into: iptables' own two, and kube-proxy's.
+const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
+/// `NF_INET_FORWARD` and `NF_DROP` (linux/netfilter.h).
+const FORWARD: u32 = 2;
+const DROP: u32 = 0;
+/// Interfaces of these kinds are known to no other machine by their Ethernet addresses.
+const VIRTUAL: [&str; 3] = ["bridge", "vxlan", "dummy"];
+
+/// What the kernel has of all that.
+pub(super) fn look() -> Result<Findings> {
+    let mut client = Client::open()?;
+    let links = client.links()?;
+    let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    Ok(Findings {
+        routes: routes(&mut client, &names)?,
+        identity: Identity { macs: macs(&mut client, &links)?, ..Identity::default() },
+        neighbours: neighbours(&mut client)?,
+        links: names.into_values().collect(),
+        // Where nf_tables does not work, the kernel's features say so.
+        chains: chains().unwrap_or_default(),
+        ..Findings::default()
+    })
+}
+
+fn routes(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Route>> {
+    let paths = client.paths(PathFilter::default())?;
+    let somewhere = paths
+        .into_iter()
+        .filter(|path| path.destination.prefix() > 0 && !is_on_every_link(path.destination.ip()));
+    let route = somewhere.map(|path| Route {
+        destination: path.destination,
+        link: path.link.and_then(|index| names.get(&index).cloned()),
+        protocol: path.protocol,
+    });
+    Ok(route.collect())
+}
+
+fn is_on_every_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_multicast() || address.is_unicast_link_local(),
+    }
+}
+
+/// The Ethernet addresses by which other machines know this one: those of interfaces that hold addresses.
+fn macs(client: &mut Client, links: &[Link]) -> Result<Vec<OwnMac>> {
+    let addresses = client.addresses(None)?;
+    let holds = |link: &Link| {
+        addresses.iter().any(|held| held.link == link.index && !is_on_every_link(held.address.ip()))
+    };
+    let is_real =
+        |link: &Link| link.name != "lo" && !link.kind.as_deref().is_some_and(|kind| VIRTUAL.contains(&kind));
+    let own = links.iter().filter(|link| is_real(link) && holds(link));
+    Ok(own.filter_map(|link| Some(OwnMac { link: link.name.clone(), mac: link.mac?.to_string() })).collect())
+}
+
+fn neighbours(client: &mut Client) -> Result<Vec<(IpAddr, String)>> {
+    let known = client.neighbours(None)?.into_iter().filter(|neighbour| !neighbour.permanent);
+    Ok(known.filter_map(|neighbour| Some((neighbour.address, neighbour.mac?.to_string()))).collect())
+}
+
+fn chains() -> Result<Vec<Chain>> {
+    let families = nft::Family::BOTH.into_iter();
+    let keys: Vec<_> = families.flat_map(|family| TABLES.map(|table| (family, table.into()))).collect();
+    let observed = nft::Client::open()?.observe(&keys)?;
+    let tables = observed.tables.iter();
+    Ok(tables.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table)).collect())
+}
+
+fn of_table(name: &str, table: &ObservedTable) -> Vec<Chain> {
+    let chain = |(chain, held): (&nft::Name, &nft::ObservedChain)| Chain {
+        table: name.to_owned(),
+        name: chain.to_string(),
+        drops_forwarded: held.base.as_ref().is_some_and(|base| (base.hook, base.policy) == (FORWARD, DROP)),
+    };
+    table.chains.iter().map(chain).collect()
+}

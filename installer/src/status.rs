@@ -1,0 +1,241 @@
+//! `weft status`: what of Weft runs on which node, from objects as the API server has them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Connection, DEPLOYMENT, NODE, POD, SERVICE, name};
+use crate::install::{DNS_SERVICE, NAMESPACE};
+use crate::{Result, rollout};
+
+/// The label that all of Weft's pods have, and the one that tells them apart.
+const OURS: &str = "app.kubernetes.io/name=weft";
+const COMPONENT: &str = "app.kubernetes.io/component";
+/// Where the proxy says when it was last in step with the cluster.
+const PROXY_HEALTH: (u16, &str) = (10256, "/healthz");
+
+/// Which cluster.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// What of Weft runs where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    rows: Vec<Row>,
+    dns: String,
+    is_well: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    node: String,
+    ready: &'static str,
+    pod_cidrs: String,
+    agent: String,
+    proxy: String,
+    version: String,
+    last_sync: String,
+}
+
+/// Everything that the status is made of.
+#[derive(Debug, Default)]
+struct Seen {
+    nodes: Vec<Value>,
+    pods: Vec<Value>,
+    deployment: Option<Value>,
+    service: Option<Value>,
+    /// What the proxies of nodes say of themselves.
+    health: BTreeMap<String, Value>,
+}
+
+/// Looks at the cluster.
+///
+/// # Errors
+/// Where the cluster is not to be reached.
+pub async fn run(options: &Options) -> Result<Status> {
+    let cluster = Cluster::connect(&options.connection).await?;
+    let mut seen = Seen {
+        nodes: cluster.list(NODE, None, "").await?,
+        pods: cluster.list(POD, Some(NAMESPACE), OURS).await?,
+        deployment: cluster.get(DEPLOYMENT, NAMESPACE, "weft-dns").await?,
+        service: cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?,
+        health: BTreeMap::new(),
+    };
+    for node in &seen.nodes {
+        if let Some(health) = cluster.ask_node(name(node), PROXY_HEALTH.0, PROXY_HEALTH.1).await {
+            seen.health.insert(name(node).to_owned(), health);
+        }
+    }
+    Ok(status(&seen))
+}
+
+impl Status {
+    /// Whether every node, agent, proxy and DNS server is ready.
+    pub fn is_well(&self) -> bool {
+        self.is_well
+    }
+}
+
+fn status(seen: &Seen) -> Status {
+    let rows: Vec<Row> = seen.nodes.iter().map(|node| row(seen, node)).collect();
+    let dns = dns(seen);
+    let are_ready =
+        |row: &Row| row.ready == "yes" && row.agent.starts_with("ready") && row.proxy.starts_with("ready");
+    let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
+    Status {
+        is_well: !rows.is_empty() && rows.iter().all(are_ready) && has_dns && seen.service.is_some(),
+        rows,
+        dns,
+    }
+}
+
+fn row(seen: &Seen, node: &Value) -> Row {
+    let of = |component: &str| {
+        let is_it = |pod: &&Value| {
+            pod["spec"]["nodeName"] == name(node) && pod["metadata"]["labels"][COMPONENT] == component
+        };
+        seen.pods.iter().find(is_it)
+    };
+    let agent = of("agent");
+    let cidrs = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let last_sync = seen.health.get(name(node)).and_then(|health| health["lastUpdated"].as_str());
+    Row {
+        node: name(node).to_owned(),
+        ready: if rollout::is_ready(node) { "yes" } else { "no" },
+        pod_cidrs: cidrs.collect::<Vec<_>>().join(","),
+        agent: pod(agent),
+        proxy: pod(of("proxy")),
+        version: agent.or_else(|| of("proxy")).map_or("-", version).to_owned(),
+        last_sync: last_sync.unwrap_or("-").to_owned(),
+    }
+}
+
+/// How a pod is: ready, or why not; and how often it was started again.
+fn pod(pod: Option<&Value>) -> String {
+    let Some(pod) = pod else { return "missing".to_owned() };
+    let containers = || {
+        ["initContainerStatuses", "containerStatuses"]
+            .into_iter()
+            .filter_map(|list| pod["status"][list].as_array())
+            .flatten()
+    };
+    let restarts: u64 = containers().filter_map(|container| container["restartCount"].as_u64()).sum();
+    let mut waiting = containers().filter_map(|container| container["state"]["waiting"]["reason"].as_str());
+    let word = match (rollout::is_ready(pod), waiting.next()) {
+        (true, _) => "ready".to_owned(),
+        (false, Some(reason)) => reason.to_owned(),
+        (false, None) => "not ready".to_owned(),
+    };
+    match restarts {
+        0 => word,
+        1 => format!("{word} (1 restart)"),
+        many => format!("{word} ({many} restarts)"),
+    }
+}
+
+/// The tag of the image: what stands behind the last colon of its last part, so that a registry's port is none.
+fn version(pod: &Value) -> &str {
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.split_once(':').map_or("latest", |(_, tag)| tag)
+}
+
+fn dns(seen: &Seen) -> String {
+    let Some(deployment) = &seen.deployment else { return "missing".to_owned() };
+    let is_dns = |pod: &&Value| pod["metadata"]["labels"][COMPONENT] == "dns" && rollout::is_ready(pod);
+    let nodes = seen.pods.iter().filter(is_dns).filter_map(|pod| pod["spec"]["nodeName"].as_str());
+    let nodes = nodes.collect::<Vec<_>>().join(", ");
+    let address = seen.service.as_ref().and_then(|service| service["spec"]["clusterIP"].as_str());
+    let progress = rollout::deployment(deployment).text;
+    format!(
+        "{progress} ready ({nodes}) at {}",
+        address.unwrap_or("no address: the Service kube-dns is missing")
+    )
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        table.set_header(["NODE", "READY", "POD CIDRS", "AGENT", "PROXY", "VERSION", "LAST SYNC"]);
+        for row in &self.rows {
+            let Row { node, ready, pod_cidrs, agent, proxy, version, last_sync } = row;
+            table.add_row([node, *ready, pod_cidrs, agent, proxy, version, last_sync]);
+        }
+        for line in table.to_string().lines() {
+            writeln!(f, "{}", line.trim())?;
+        }
+        writeln!(f, "\nDNS: {}", self.dns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn seen() -> Seen {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let pod = |component: &str, status: Value| {
+            json!({"metadata": {"labels": {COMPONENT: component}}, "status": status,
+                   "spec": {"nodeName": "node1", "containers": [{"image": "registry.example:5000/weft:0.1.0"}]}})
+        };
+        Seen {
+            nodes: vec![json!({"metadata": {"name": "node1"}, "spec": {"podCIDRs": ["10.244.0.0/24"]},
+                               "status": {"conditions": ready}})],
+            pods: vec![
+                pod("agent", json!({"conditions": ready, "containerStatuses": [{"restartCount": 2}]})),
+                pod("proxy", json!({"conditions": ready})),
+                pod("dns", json!({"conditions": ready})),
+            ],
+            deployment: Some(json!({"metadata": {"name": "weft-dns"}, "spec": {"replicas": 1},
+                                    "status": {"updatedReplicas": 1, "availableReplicas": 1}})),
+            service: Some(json!({"spec": {"clusterIP": "10.96.0.10"}})),
+            health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
+        }
+    }
+
+    #[test]
+    fn a_cluster_in_order() {
+        let status = status(&seen());
+        assert!(status.is_well());
+        let text = status.to_string();
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(
+            row,
+            [
+                "node1",
+                "yes",
+                "10.244.0.0/24",
+                "ready",
+                "(2",
+                "restarts)",
+                "ready",
+                "0.1.0",
+                "2026-08-01T12:00:00Z"
+            ]
+        );
+        assert!(text.contains("DNS: weft-dns 1/1 ready (node1) at 10.96.0.10"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_or_waits_is_told() {
+        let mut seen = seen();
+        seen.pods.retain(|pod| pod["metadata"]["labels"][COMPONENT] != "proxy");
+        seen.pods[0]["status"] =
+            json!({"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
+        seen.health.clear();
+        let status = status(&seen);
+        assert!(!status.is_well());
+        let Row { agent, proxy, last_sync, .. } = &status.rows[0];
+        assert_eq!([agent, proxy, last_sync], ["ImagePullBackOff", "missing", "-"]);
+    }
+}

@@ -1,0 +1,235 @@
+//! `weft install`, `status`, `self-test` and `uninstall` against the lab's API server. The nodes are played: a kubelet
+//! that makes every pod of a node ready, but for nodes that are to be down.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Config as ClientConfig};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use weft_lab::apiserver::{ApiServer, Config};
+
+/// A control plane with nodes that are played.
+struct World {
+    runtime: Runtime,
+    client: Client,
+    home: TempDir,
+    kubelet: Arc<Kubelet>,
+    _server: ApiServer,
+}
+
+/// What the played kubelet does, and what it has seen.
+#[derive(Default)]
+struct Kubelet {
+    /// Make no pod of the second node ready.
+    is_down: AtomicBool,
+    /// The pods that it has seen, in order, by the beginnings of their names.
+    seen: Mutex<Vec<String>>,
+}
+
+fn api(client: &Client, group: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+impl Kubelet {
+    async fn play(self: Arc<Kubelet>, client: Client) {
+        loop {
+            for pod in api(&client, "", "Pod", None).list(&ListParams::default()).await.unwrap() {
+                self.attend(&client, &serde_json::to_value(&pod).unwrap()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn note(&self, owner: String) {
+        let mut seen = self.seen.lock().unwrap();
+        if !seen.contains(&owner) {
+            seen.push(owner);
+        }
+    }
+
+    async fn attend(&self, client: &Client, pod: &Value) {
+        let (name, namespace) =
+            (pod["metadata"]["name"].as_str().unwrap(), pod["metadata"]["namespace"].as_str());
+        let owner = pod["metadata"]["ownerReferences"][0]["name"].as_str().unwrap_or_default().to_owned();
+        let pods = api(client, "", "Pod", namespace);
+        if pod["metadata"]["deletionTimestamp"].is_string() {
+            let _ = pods.delete(name, &DeleteParams::default().grace_period(0)).await;
+            return;
+        }
+        self.note(owner);
+        let is_down = self.is_down.load(Ordering::Relaxed) && pod["spec"]["nodeName"] == "node2";
+        if pod["status"]["phase"] == "Running" || is_down {
+            return;
+        }
+        let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-08-01T00:00:00Z"});
+        let status = json!({"status": {"phase": "Running", "podIP": "10.244.0.9", "conditions": [ready]}});
+        // It may be gone meanwhile.
+        let _ = pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await;
+    }
+}
+
+impl World {
+    fn new() -> World {
+        let runtime = Runtime::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let guard = runtime.enter();
+        let server = ApiServer::start(Config::default(), vec![listener]).unwrap();
+        let client =
+            Client::try_from(ClientConfig::new(format!("http://{address}").parse().unwrap())).unwrap();
+        drop(guard);
+        let home = tempfile::tempdir().unwrap();
+        let kubeconfig = format!(
+            "{{apiVersion: v1, kind: Config, current-context: lab, clusters: [{{name: lab, cluster: {{server: 'http://{address}'}}}}], \
+             contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}], users: [{{name: lab, user: {{}}}}]}}"
+        );
+        std::fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
+        let kubelet = Arc::new(Kubelet::default());
+        runtime.spawn(Arc::clone(&kubelet).play(client.clone()));
+        let world = World { runtime, client, home, kubelet, _server: server };
+        for node in ["node1", "node2"] {
+            let condition = json!({"type": "Ready", "status": "True"});
+            world.create(
+                "",
+                "Node",
+                None,
+                json!({"metadata": {"name": node, "labels": {"kubernetes.io/os": "linux"}}, "status": {"conditions": [condition]}}),
+            );
+        }
+        world
+    }
+
+    fn create(&self, group: &str, kind: &str, namespace: Option<&str>, mut object: Value) {
+        object["apiVersion"] = json!(if group.is_empty() { "v1".to_owned() } else { format!("{group}/v1") });
+        object["kind"] = json!(kind);
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let api = api(&self.client, group, kind, namespace);
+        self.runtime.block_on(api.create(&PostParams::default(), &object)).unwrap();
+    }
+
+    fn names(&self, group: &str, kind: &str, namespace: Option<&str>) -> Vec<String> {
+        let list = self
+            .runtime
+            .block_on(api(&self.client, group, kind, namespace).list(&ListParams::default()))
+            .unwrap();
+        list.items.into_iter().filter_map(|object| object.metadata.name).collect()
+    }
+
+    fn weft(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.args(arguments).env("KUBECONFIG", self.home.path().join("kubeconfig"));
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.weft(arguments);
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{text}");
+        text
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.weft(arguments);
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        text
+    }
+}
+
+const INSTALL: [&str; 4] = ["install", "--api-host=192.0.2.1", "--timeout=20", "--image=localhost/weft:test"];
+
+#[test]
+fn a_cluster_gets_weft_twice_and_loses_it_twice() {
+    let world = World::new();
+    let text = world.succeeds(&INSTALL);
+    assert!(text.contains("applied DaemonSet kube-system/weft-agent"), "{text}");
+    assert!(text.contains("weft-agent 2/2, weft-proxy 2/2, weft-dns 2/2, nodes ready 2/2"), "{text}");
+    assert!(text.contains("self-test passed"), "{text}");
+    assert!(!world.names("", "Namespace", None).contains(&"weft-self-test".to_owned()));
+
+    let status = world.succeeds(&["status"]);
+    let row = status.lines().find(|line| line.starts_with("node2")).unwrap();
+    assert_eq!(row.split_whitespace().skip(3).collect::<Vec<_>>(), ["ready", "ready", "test", "-"]);
+    assert!(status.contains("DNS: weft-dns 2/2 ready"), "{status}");
+
+    let pods = world.names("", "Pod", Some("kube-system"));
+    world.succeeds(&INSTALL);
+    assert_eq!(world.names("", "Pod", Some("kube-system")), pods, "the same again starts no pod anew");
+
+    world.kubelet.seen.lock().unwrap().clear();
+    let text = world.succeeds(&["uninstall", "--timeout=20"]);
+    let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
+    let order = [
+        "deleted DaemonSet kube-system/weft-agent",
+        "pods of agent,proxy: 0 left",
+        "deleted Deployment kube-system/weft-dns",
+        "weft-cleanup 2/2",
+        "deleted ClusterRole weft-agent",
+    ];
+    assert!(order.map(position).is_sorted(), "{text}");
+    assert!(world.kubelet.seen.lock().unwrap().contains(&"weft-cleanup".to_owned()));
+    for (group, kind) in [("apps", "DaemonSet"), ("apps", "Deployment"), ("", "Pod"), ("", "Service")] {
+        assert_eq!(world.names(group, kind, Some("kube-system")), Vec::<String>::new(), "{kind}");
+    }
+    let roles = world.names("rbac.authorization.k8s.io", "ClusterRole", None);
+    assert!(!roles.iter().any(|role| role.starts_with("weft-")), "{roles:?}");
+    world.succeeds(&["uninstall", "--timeout=20"]);
+    assert!(world.fails(&["status"]).contains("missing"));
+}
+
+#[test]
+fn another_network_or_kube_proxy_is_named_and_nothing_is_changed() {
+    let world = World::new();
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "c"}]}});
+    let set = json!({"metadata": {"name": "kube-proxy"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    world.create("apps", "DaemonSet", Some("kube-system"), set);
+    let text = world.fails(&INSTALL);
+    assert!(text.contains("kubectl -n kube-system delete daemonset kube-proxy"), "{text}");
+    assert_eq!(world.names("apps", "DaemonSet", Some("kube-system")), ["kube-proxy"]);
+    let forced = [&INSTALL[..], &["--force"]].concat();
+    world.succeeds(&forced);
+}
+
+#[test]
+fn a_node_without_an_answer_fails_the_self_test_by_name_and_leaves_nothing() {
+    let world = World::new();
+    world.kubelet.is_down.store(true, Ordering::Relaxed);
+    let text = world.fails(&["self-test", "--timeout=1"]);
+    assert!(text.contains("weft-self-test 1/2, no answer yet on node2"), "{text}");
+    let namespaces = world.names("", "Namespace", None);
+    assert!(!namespaces.contains(&"weft-self-test".to_owned()), "{namespaces:?}");
+}
+
+#[test]
+fn an_address_that_nodes_cannot_use_is_refused() {
+    let text = World::new().fails(&["install"]);
+    assert!(text.contains("127.0.0.1") && text.contains("--api-host"), "{text}");
+}
+
+#[test]
+fn without_a_cluster_the_error_says_what_to_give() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    let missing: PathBuf = "/no/such/kubeconfig".into();
+    let output = command.arg("status").arg("--kubeconfig").arg(missing).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("/no/such/kubeconfig") && text.contains("KUBECONFIG"), "{text}");
+}

@@ -1,0 +1,232 @@
+//! `weft preflight` in network namespaces: a clean one passes, and each fault that is put into one is found, with what
+//! to do about it. Runs as root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use weft_netlink::netns::Namespace;
+
+/// Makes a namespace into a machine on which Weft can work.
+const CLEAN: &str = "ip link set lo up
+    ip link add eth0 type veth peer name wire
+    ip addr add 192.0.2.11/24 dev eth0 && ip link set eth0 up && ip link set wire up
+    ip route add default via 192.0.2.1
+    sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
+
+struct Machine {
+    namespace: Namespace,
+    cni: tempfile::TempDir,
+}
+
+impl Machine {
+    fn clean() -> Machine {
+        let machine =
+            Machine { namespace: Namespace::temporary().unwrap(), cni: tempfile::tempdir().unwrap() };
+        machine.sh(CLEAN);
+        machine
+    }
+
+    fn with(fault: &str) -> Machine {
+        let machine = Machine::clean();
+        machine.sh(fault);
+        machine
+    }
+
+    fn sh(&self, line: &str) {
+        let output = self.namespace.run(|| Command::new("sh").args(["-ec", line]).output()).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn preflight(&self, flags: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command.arg("preflight").arg("--cni-conf-dir").arg(self.cni.path()).args(flags);
+        self.namespace.run(|| command.output()).unwrap().unwrap()
+    }
+
+    fn report(&self, flags: &[&str]) -> Value {
+        let output = self.preflight(&[&["--output", "json"], flags].concat());
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let has_failed = report["checks"].as_array().unwrap().iter().any(|check| check["verdict"] == "fail");
+        assert_eq!(output.status.code(), Some(i32::from(has_failed)), "{report:#}");
+        report
+    }
+
+    /// The one check that does not pass, `NAME: FOUND`, and its fix.
+    fn fault(&self, flags: &[&str]) -> (String, String) {
+        let report = self.report(flags);
+        let checks = report["checks"].as_array().unwrap().iter();
+        // Whether the machine that tests run on has a container runtime is not the matter.
+        let faults: Vec<&Value> = checks
+            .filter(|check| check["verdict"] != "pass" && check["name"] != "container runtime")
+            .collect();
+        let [fault] = faults.as_slice() else { panic!("not one fault: {faults:#?}") };
+        let text = |key: &str| fault[key].as_str().unwrap_or_default().to_owned();
+        (format!("{} {}: {}", text("verdict"), text("name"), text("found")), text("fix"))
+    }
+}
+
+#[track_caller]
+fn finds(machine: &Machine, flags: &[&str], found: &str, fix: &str) {
+    let (text, remedy) = machine.fault(flags);
+    assert!(text.contains(found), "{text}");
+    assert!(remedy.contains(fix), "{remedy}");
+}
+
+#[test]
+fn a_clean_machine_passes_and_stays_as_it_is() {
+    let machine = Machine::clean();
+    let report = machine.report(&["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/56"]);
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks.iter().filter(|check| check["name"] != "container runtime") {
+        assert_eq!(check["verdict"], "pass", "{check:#}");
+    }
+    assert!(
+        checks.iter().filter(|check| check["name"].as_str().unwrap().starts_with("kernel: ")).count() >= 6
+    );
+    assert_eq!(report["identity"]["macs"][0]["link"], "eth0");
+    machine.sh(r#"test -z "$(nft list ruleset)" && test "$(ls /sys/class/net | wc -l)" -ge 2 && ! ip link show near"#);
+    let table = machine.preflight(&[]);
+    assert!(table.status.success());
+    let text = String::from_utf8(table.stdout).unwrap();
+    assert!(text.lines().any(|line| line.contains("pass") && line.contains("net.ipv4.ip_forward")), "{text}");
+}
+
+#[test]
+fn forwarding_that_is_off_is_found() {
+    let fault = Machine::with("sysctl -qw net.ipv4.ip_forward=0");
+    finds(&fault, &[], "fail net.ipv4.ip_forward: 0", "sysctl -w net.ipv4.ip_forward=1");
+    let fault = Machine::with("sysctl -qw net.ipv6.conf.all.forwarding=0");
+    let ipv6 = ["--cluster-cidr", "fd00:10:244::/56"];
+    finds(&fault, &ipv6, "fail net.ipv6.conf.all.forwarding: 0", "sysctl -w net.ipv6.conf.all.forwarding=1");
+}
+
+#[test]
+fn a_port_in_use_is_found_with_its_holder() {
+    let machine = Machine::clean();
+    let held = machine.namespace.run(|| TcpListener::bind("127.0.0.1:10256")).unwrap().unwrap();
+    let process = std::process::id().to_string();
+    finds(&machine, &[], "fail port tcp/10256: ", &format!("process {process}"));
+    drop(held);
+    let held = machine.namespace.run(|| UdpSocket::bind("0.0.0.0:8472")).unwrap().unwrap();
+    finds(&machine, &[], "fail port udp/8472: ", &process);
+    drop(held);
+    let _held = machine.namespace.run(|| TcpListener::bind("[::]:30080")).unwrap().unwrap();
+    finds(&machine, &[], "warn node ports: tcp/30080", "below 30000");
+}
+
+#[test]
+fn the_tunnel_port_is_busy_for_another_network_and_not_for_weft() {
+    let device = |name: &str| {
+        format!(
+            "ip link add {name} type vxlan id 1 local 192.0.2.11 dstport 8472 nolearning && ip link set {name} up"
+        )
+    };
+    assert_eq!(Machine::with(&device("weft-vxlan")).report(&[])["checks"].as_array().map(|_| ()), Some(()));
+    let own = Machine::with(&device("weft-vxlan")).preflight(&[]);
+    assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stdout));
+    finds(
+        &Machine::with(&device("overlay0")),
+        &[],
+        "fail port udp/8472: the kernel",
+        "ip -d link show type vxlan",
+    );
+}
+
+#[test]
+fn ranges_that_overlap_are_found_by_name() {
+    let machine = Machine::clean();
+    let overlap = "the pods' range 10.96.0.0/16 overlaps the Services' range 10.96.0.0/12";
+    finds(&machine, &["--cluster-cidr", "10.96.0.0/16"], overlap, "--service-cidr");
+    let overlap = "the pods' range 192.0.0.0/16 overlaps the network 192.0.2.0/24 on eth0";
+    finds(&machine, &["--cluster-cidr", "192.0.0.0/16"], overlap, "--cluster-cidr");
+    machine.sh("ip route add 10.244.7.0/24 via 192.0.2.7");
+    finds(&machine, &[], "overlaps the network 10.244.7.0/24 on eth0", "remove the route");
+    machine.sh("ip route replace 10.244.7.0/24 via 192.0.2.7 proto 119");
+    assert!(machine.preflight(&[]).status.success(), "Weft's own routes are no conflict");
+}
+
+#[test]
+fn other_pod_networks_are_found() {
+    let machine = Machine::clean();
+    std::fs::write(machine.cni.path().join("10-flannel.conflist"), "{}").unwrap();
+    std::fs::write(machine.cni.path().join("10-weft.conflist"), "{}").unwrap();
+    finds(
+        &machine,
+        &[],
+        "fail other pod networks: the CNI configuration 10-flannel.conflist",
+        "ip link delete",
+    );
+    let fault = Machine::with("ip link add flannel.1 type bridge");
+    finds(&fault, &[], "the interface flannel.1 (Flannel)", "Uninstall");
+}
+
+#[test]
+fn kube_proxy_is_found_in_each_of_its_modes() {
+    let fix = "delete daemonset kube-proxy";
+    let iptables = "nft add table ip nat; nft add chain ip nat KUBE-SERVICES";
+    finds(&Machine::with(iptables), &[], "fail kube-proxy: rules in table ip nat", fix);
+    // A set of a kind that Weft never makes must not keep it from looking.
+    let nftables = "nft add table ip6 kube-proxy; nft add chain ip6 kube-proxy services; nft add set ip6 kube-proxy \
+                    affinity '{ type ipv6_addr; flags dynamic, timeout; timeout 3h; }'";
+    finds(&Machine::with(nftables), &[], "rules in table ip6 kube-proxy", fix);
+    finds(&Machine::with("ip link add kube-ipvs0 type bridge"), &[], "the interface kube-ipvs0", fix);
+    let kubelet =
+        "nft add table ip nat; nft add chain ip nat KUBE-MARK-MASQ; nft add chain ip nat KUBE-KUBELET-CANARY";
+    assert!(Machine::with(kubelet).preflight(&[]).status.success(), "a kubelet's own chains are no conflict");
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_found() {
+    let fault = Machine::with(
+        "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+    );
+    finds(&fault, &[], "ip filter FORWARD", "iptables -P FORWARD ACCEPT");
+}
+
+#[test]
+fn machines_that_are_copies_of_each_other_are_found() {
+    let one = Machine::clean();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.json");
+    let report = one.report(&[]);
+    let against = |report: &Value| {
+        std::fs::write(&path, report.to_string()).unwrap();
+        ["--against".to_owned(), path.display().to_string()]
+    };
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut other = report.clone();
+        other["identity"] = serde_json::json!({"hostname": "other", "machine_id": "other", "macs": []});
+        change(&mut other["identity"]);
+        against(&other)
+    };
+    let check = |flags: [String; 2], found: &str, fix: &str| {
+        finds(&one, &flags.each_ref().map(String::as_str), found, fix);
+    };
+    let own = &report["identity"];
+    check(
+        with(&|other| other["hostname"] = own["hostname"].clone()),
+        "fail hostname: another node",
+        "set-hostname",
+    );
+    check(
+        with(&|other| other["macs"] = own["macs"].clone()),
+        "fail Ethernet addresses: other has",
+        "of its own",
+    );
+    let mac = own["macs"][0]["mac"].as_str().unwrap();
+    one.sh(&format!("ip neigh replace 192.0.2.99 lladdr {mac} dev eth0 nud reachable"));
+    finds(&one, &[], "fail Ethernet addresses: 192.0.2.99 has that of eth0", "of its own");
+}
+
+#[test]
+fn a_report_that_cannot_be_read_is_named() {
+    let output = Machine::clean().preflight(&["--against", "/no/such/report"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("/no/such/report") && text.contains("--output json"), "{text}");
+    assert!(!Path::new("/no/such/report").exists());
+}
