@@ -1,6 +1,7 @@
 //! A client of the Container Runtime Interface: what a kubelet says to containerd, with the fields that the tests set
 //! or read. Field numbers are those of k8s.io/cri-api, `runtime.v1`.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use prost::Message;
@@ -51,6 +52,8 @@ pub(crate) struct Pod {
     pub(crate) hostname: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) port_mappings: Vec<PortMapping>,
+    #[prost(map = "string, string", tag = "7")]
+    pub(crate) annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
     pub(crate) linux: Option<Linux>,
 }

@@ -83,9 +83,17 @@ impl Machine {
         let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{ "subnet": subnet }])).collect();
         json!({
             "type": "weft-cni", "bridge": "cni0", "isDefaultGateway": true, "forceAddress": true,
-            "portIsolation": true,
+            "portIsolation": true, "capabilities": {"portMappings": true, "bandwidth": true},
             "ipam": {"type": "weft-ipam", "ranges": ranges, "dataDir": self.data_dir()},
         })
+    }
+
+    /// The same, with host ports left to the reference plugin after it.
+    pub(crate) fn with_portmap(&self, subnets: &[&str]) -> [Value; 2] {
+        self.install_reference("portmap");
+        let mut plugin = self.plugin(subnets);
+        plugin["capabilities"] = json!({});
+        [plugin, json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}})]
     }
 
     /// Writes a configuration list as Weft's agent does: into the same folder under another name, then renamed.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::Value;
 
 use crate::containerd::eventually;
 use crate::control_group::ControlGroup;
@@ -13,6 +13,7 @@ use crate::image::{self, run};
 use crate::machine::{Machine, hear};
 
 const IMAGE: &str = "localhost/busybox";
+const SUBNETS: [&str; 1] = ["10.244.1.0/24"];
 
 /// podman with storage and configuration of its own. When dropped, its containers are gone.
 struct Podman {
@@ -21,12 +22,10 @@ struct Podman {
 }
 
 impl Podman {
-    /// Has the local image, and the network `weft` for its containers.
-    fn new() -> Podman {
+    /// Has the local image, and for its containers the network `weft` of the plugins that the machine is given.
+    fn new(plugins: impl FnOnce(&Machine) -> Vec<Value>) -> Podman {
         let machine = Machine::new();
-        machine.install_reference("portmap");
-        let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
-        machine.configure("0.4.0", &[machine.plugin(&["10.244.1.0/24"]), portmap]);
+        machine.configure("0.4.0", &plugins(&machine));
         fs::write(machine.folder().join("containers.conf"), config(&machine)).unwrap();
         let control_group = ControlGroup::of(machine.folder());
         let podman = Podman { machine, control_group };
@@ -102,7 +101,8 @@ default_network = "weft"
 
 #[test]
 fn containers_reach_each_other_and_their_removal_leaves_nothing() {
-    let podman = Podman::new();
+    let podman = Podman::new(|machine| vec![machine.plugin(&SUBNETS)]);
+    let before = podman.machine.traces();
     podman.serve("web", &["--publish", "8000:8080"]);
     podman.serve("db", &[]);
     assert_eq!(podman.machine.traces().pods(), (2, 2));
@@ -111,13 +111,13 @@ fn containers_reach_each_other_and_their_removal_leaves_nothing() {
     assert_eq!(podman.hear("10.244.1.1:8000"), "web\n");
     assert_eq!(podman.hear("10.244.1.3:8080"), "db\n");
     podman.run(&["rm", "--force", "--time=0", "web", "db"]);
-    assert_eq!(podman.machine.traces().pods(), (0, 0));
+    assert_eq!(podman.machine.traces(), before);
     assert!(hear(&podman.machine.namespace, "10.244.1.1:8000".parse().unwrap()).is_err());
 }
 
 #[test]
 fn the_containers_of_a_pod_share_one_address_that_goes_with_it() {
-    let podman = Podman::new();
+    let podman = Podman::new(|machine| machine.with_portmap(&SUBNETS).to_vec());
     let group = podman.control_group.path();
     let pod = ["pod", "create", "--name", "app", "--publish", "8000:8080", "--cgroup-parent", &group];
     let infra = ["--infra-image", IMAGE, "--infra-command", "sleep 1000000"];

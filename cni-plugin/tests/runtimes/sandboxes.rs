@@ -134,12 +134,8 @@ fn a_failure_reaches_the_kubelet_word_for_word() {
     });
 }
 
-#[test]
-fn a_host_port_leads_to_its_pod_as_long_as_that_is_there() {
-    let node = Node::new();
-    node.machine.install_reference("portmap");
-    let portmap = json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}});
-    node.configure(&[node.machine.plugin(&DUAL_STACK), portmap]);
+/// Runs a pod with port 8000 of the host, asks for it from everywhere, and removes the pod.
+fn host_port_leads_to_its_pod_as_long_as_that_is_there(node: &Node) {
     let mut pod = node.containerd.pod("web");
     pod.port_mappings = vec![PortMapping { protocol: TCP, container_port: 8080, host_port: 8000 }];
     let web = node.run(&pod);
@@ -152,6 +148,39 @@ fn a_host_port_leads_to_its_pod_as_long_as_that_is_there() {
     node.remove(web);
     let server = "10.244.1.1:8000".parse().unwrap();
     assert!(hear(&node.machine.namespace, server).is_err());
-    assert!(!node.machine.traces().ruleset.contains("dport 8000"));
     node.remove(other);
+}
+
+#[test]
+fn a_host_port_leads_to_its_pod_and_its_removal_leaves_nothing() {
+    let node = Node::new();
+    node.configure(&[node.machine.plugin(&DUAL_STACK)]);
+    let before = node.machine.traces();
+    host_port_leads_to_its_pod_as_long_as_that_is_there(&node);
+    assert_eq!(node.machine.traces(), before);
+}
+
+#[test]
+fn a_host_port_may_be_left_to_the_reference_plugin() {
+    let node = Node::new();
+    node.configure(&node.machine.with_portmap(&DUAL_STACK));
+    host_port_leads_to_its_pod_as_long_as_that_is_there(&node);
+    let traces = node.machine.traces();
+    assert_eq!(traces.pods(), (0, 0));
+    // Its chains stay, without a rule for the port.
+    assert!(!traces.ruleset.contains("dport 8000"), "{}", traces.ruleset);
+}
+
+#[test]
+fn a_pods_annotations_limit_its_bandwidth() {
+    let node = Node::new();
+    node.configure(&[node.machine.plugin(&DUAL_STACK)]);
+    let mut pod = node.containerd.pod("web");
+    let annotation = ("kubernetes.io/ingress-bandwidth".to_owned(), "10M".to_owned());
+    pod.annotations = [annotation].into();
+    let web = node.run(&pod);
+    let disciplines = node.machine.run("tc", &["qdisc", "show"]);
+    assert!(disciplines.contains("qdisc tbf") && disciplines.contains("rate 10Mbit"), "{disciplines}");
+    node.remove(web);
+    assert!(!node.machine.run("tc", &["qdisc", "show"]).contains("qdisc tbf"));
 }

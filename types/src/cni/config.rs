@@ -215,17 +215,22 @@ pub struct RuntimeConfig {
 }
 
 /// Limits of what a container receives (`ingress`) and sends (`egress`), by the keys of the reference `bandwidth`
-/// plugin: unchecked. They also stand in a plugin's configuration itself.
+/// plugin: unchecked. They also stand in a plugin's configuration itself. Runtimes write some keys with a capital: see
+/// [`PortMapping`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// In bits per second.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: Option<u64>,
     /// In bits.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: Option<u64>,
     /// In bits per second.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: Option<u64>,
     /// In bits.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: Option<u64>,
     /// The only networks that the limits are for.
     pub shaped_subnets: Option<Vec<String>>,
@@ -233,18 +238,22 @@ pub struct Bandwidth {
     pub unshaped_subnets: Option<Vec<String>>,
 }
 
-/// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked.
+/// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked. containerd writes the
+/// keys as its Go fields are called, which Go's decoder does not mind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
     /// The port on the host.
+    #[serde(alias = "HostPort")]
     pub host_port: i64,
     /// The port in the container.
+    #[serde(alias = "ContainerPort")]
     pub container_port: i64,
     /// `tcp`, `udp` or `sctp`, in whichever case.
+    #[serde(alias = "Protocol")]
     pub protocol: String,
     /// The one address of the host that it is for; all where it is empty.
-    #[serde(rename = "hostIP")]
+    #[serde(rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
@@ -335,6 +344,28 @@ mod tests {
         .unwrap();
         assert_eq!(network.runtime_config.mac.as_deref(), Some("0a:58:0a:01:00:02"));
         assert_eq!(network.valid_attachments[0].container_id, "c1");
+    }
+
+    #[test]
+    fn containerd_writes_capability_arguments_with_capitals() {
+        let config = |mapping: Value, limits: Value| {
+            let config = json!({"portMappings": [mapping], "bandwidth": limits});
+            serde_json::from_value::<RuntimeConfig>(config).unwrap()
+        };
+        let capitals = config(
+            json!({"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "192.0.2.1"}),
+            json!({"IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4}),
+        );
+        let documented = config(
+            json!({"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.1"}),
+            json!({"ingressRate": 1, "ingressBurst": 2, "egressRate": 3, "egressBurst": 4}),
+        );
+        assert_eq!(capitals, documented);
+        assert_eq!(
+            (capitals.port_mappings[0].host_port, &*capitals.port_mappings[0].host_ip),
+            (8080, "192.0.2.1")
+        );
+        assert_eq!(capitals.bandwidth.and_then(|limits| limits.egress_burst), Some(4));
     }
 
     #[test]
