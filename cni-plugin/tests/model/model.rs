@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The containers and the networks that the calls are about. An interface is one network's.
 pub(crate) const CONTAINERS: [&str; 7] = ["c0", "c1", "c2", "c3", "c4", "c5", "c6"];
 pub(crate) const NETWORKS: [Network; 2] = [
-    Network { name: "weft", ifname: "eth0", bridge: "cni0", capacity: 5 },
-    Network { name: "blue", ifname: "eth1", bridge: "cni1", capacity: 13 },
+    Network { name: "weft", ifname: "eth0", bridge: "cni0", capacity: 5, masquerades: false },
+    Network { name: "blue", ifname: "eth1", bridge: "cni1", capacity: 13, masquerades: true },
 ];
 
 /// A network that containers are attached to.
@@ -21,6 +21,8 @@ pub(crate) struct Network {
     pub(crate) bridge: &'static str,
     /// How many containers find an address. Fewer than there are containers, on one of them.
     pub(crate) capacity: usize,
+    /// Whether it has `ipMasq`; containers of the other one have a port of the host each.
+    pub(crate) masquerades: bool,
 }
 
 /// A container on a network.
@@ -28,6 +30,17 @@ pub(crate) struct Network {
 pub(crate) struct Attachment {
     pub(crate) container: &'static str,
     pub(crate) network: &'static Network,
+}
+
+impl Attachment {
+    /// What a runtime passes as `portMappings`.
+    pub(crate) fn ports(&self) -> Value {
+        let place = CONTAINERS.iter().position(|known| *known == self.container);
+        match place.filter(|_| !self.network.masquerades) {
+            Some(place) => json!([{"hostPort": 8000 + place, "containerPort": 80, "protocol": "tcp"}]),
+            None => json!([]),
+        }
+    }
 }
 
 impl fmt::Display for Attachment {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use ipnetwork::IpNetwork;
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_cni::host_name;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, PathFilter, Route};
@@ -35,6 +36,8 @@ pub(crate) struct Found {
     bridges: BTreeMap<String, u32>,
     /// By container and interface; of containers that have a namespace.
     inside: BTreeMap<(&'static str, String), Inside>,
+    /// The nf_tables rules as `nft` prints them. Elements are commented with their owners.
+    ruleset: String,
 }
 
 impl Node {
@@ -83,7 +86,20 @@ impl Node {
                 .iter()
                 .flat_map(|(container, namespace)| inside(container, namespace))
                 .collect(),
+            ruleset: self.ruleset(),
         }
+    }
+
+    fn ruleset(&self) -> String {
+        let nft = || Command::new("nft").args(["list", "ruleset"]).output();
+        let output = self.namespace.run(nft).unwrap().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How many addresses of the first range set of a network are taken.
+    pub(crate) fn taken(&self, network: &str) -> usize {
+        self.records(network).keys().filter(|address| address.is_ipv4()).count()
     }
 
     fn names(&self, network: &str) -> BTreeSet<String> {
@@ -104,6 +120,7 @@ impl Node {
         let found = self.look();
         assert!(found.veths.is_empty(), "left: {:?}", found.veths);
         assert!(found.inside.is_empty(), "left inside: {:?}", found.inside.keys());
+        assert_eq!(found.ruleset, "", "left of the tables");
         for network in &NETWORKS {
             let names = self.names(network.name);
             let known = |name: &&String| {
@@ -157,11 +174,6 @@ impl Attachment {
 }
 
 impl Found {
-    /// How many addresses of the first range set of a network are taken.
-    pub(crate) fn taken(&self, network: &str) -> usize {
-        self.records[network].keys().filter(|address| address.is_ipv4()).count()
-    }
-
     /// That every record and veth pair is whole and somebody's.
     pub(crate) fn assert_known(&self, all: &[Attachment]) {
         for (network, records) in &self.records {
@@ -185,8 +197,10 @@ impl Found {
             .collect();
         let near = self.veths.get(&attachment.host_name());
         let far = self.inside.get(&(attachment.container, network.ifname.to_owned()));
+        let owns_ports = self.ruleset.contains(&comment(&attachment.host_name()));
         match state {
             State::Absent => {
+                assert!(!owns_ports, "{attachment} is gone and its ports are mapped: {}", self.ruleset);
                 assert!(owned.is_empty(), "{attachment} is gone and has {owned:?}");
                 assert!(near.is_none(), "{attachment} is gone and has {near:?}");
                 assert!(far.is_none(), "{attachment} is gone and its interface is inside");
@@ -202,10 +216,26 @@ impl Found {
                 let routes: Vec<IpNetwork> = parsed(&result["routes"], "dst");
                 let all = routes.iter().all(|route| far.destinations.contains(route));
                 assert!(all, "{attachment}: {:?}", far.destinations);
+                self.assert_has_elements(attachment, &ips);
             }
             State::Torn => assert!(owned.len() <= 2, "{attachment} has {owned:?}"),
         }
     }
+
+    /// That an attachment's ports lead to it, and that its network is masqueraded.
+    fn assert_has_elements(&self, attachment: &Attachment, ips: &[IpNetwork]) {
+        let owner = comment(&attachment.host_name());
+        let is_mapped = |ip: &IpNetwork| self.ruleset.contains(&format!("{owner} : {} . 80", ip.ip()));
+        let has_ports = attachment.ports() != json!([]);
+        assert!(!has_ports || ips.iter().all(is_mapped), "{attachment}: {}", self.ruleset);
+        let is_masqueraded = self.ruleset.contains(&comment(attachment.network.bridge));
+        assert_eq!(is_masqueraded, attachment.network.masquerades, "{attachment}: {}", self.ruleset);
+    }
+}
+
+/// As nft prints an element's owner.
+fn comment(owner: &str) -> String {
+    format!("comment \"{owner}\"")
 }
 
 fn parsed(list: &Value, key: &str) -> Vec<IpNetwork> {

@@ -9,19 +9,19 @@ use serde_json::Value;
 use crate::call::{Call, Kill};
 use crate::dice::Dice;
 use crate::model::{Attachment, CONTAINERS, Command, Excuse, Model, NETWORKS, Outcome, State};
-use crate::node::{Found, Node};
+use crate::node::Node;
 
 /// Kinds of system calls at which the plugin is killed, and up to which one of them.
 const INSTANTS: [(&str, usize); 9] = [
-    ("sendto", 24),
+    ("sendto", 48),
     ("openat", 24),
     ("write", 12),
     ("linkat,link", 3),
     ("unlink,unlinkat", 4),
     ("setns", 2),
-    ("recvfrom", 40),
+    ("recvfrom", 80),
     ("close", 24),
-    ("flock", 1),
+    ("flock", 3),
 ];
 /// How many of the last steps a failure tells of.
 const REMEMBERED: usize = 12;
@@ -37,7 +37,7 @@ struct Walk {
 }
 
 /// Walks so many steps and cleans up. Returns how many calls were made.
-pub(crate) fn walk(seed: u64, steps: usize) -> usize {
+pub(crate) fn walk(seed: u64, steps: u64) -> usize {
     let (dice, node, model) = (Dice::new(seed), Node::new(), Model::new());
     let mut walk = Walk { dice, node, model, results: BTreeMap::new(), calls: 0, history: VecDeque::new() };
     for step in 0..steps {
@@ -60,9 +60,8 @@ impl Walk {
         if self.dice.one_in(12) {
             self.replace_a_namespace();
         }
-        let found = self.node.look();
         let calls = if self.dice.one_in(14) { vec![self.collection()] } else { self.some() };
-        let before = calls.iter().map(|call| self.excuse(&found, &calls, call)).collect::<Vec<_>>();
+        let before = calls.iter().map(|call| self.excuse(&calls, call)).collect::<Vec<_>>();
         let (node, data_dir) = (&self.node.namespace, &self.node.data_dir());
         let outcomes: Vec<Outcome> = thread::scope(|scope| {
             let running: Vec<_> =
@@ -177,14 +176,14 @@ impl Walk {
         self.call(Attachment { container: CONTAINERS[0], network }, Command::Gc(valid), kill)
     }
 
-    fn excuse(&self, found: &Found, calls: &[Call], call: &Call) -> Excuse {
+    fn excuse(&self, calls: &[Call], call: &Call) -> Excuse {
         let network = call.attachment.network;
         let adds = calls
             .iter()
             .filter(|call| call.command == Command::Add && call.attachment.network == network)
             .count();
         Excuse {
-            full: found.taken(network.name) + adds > network.capacity,
+            full: self.node.taken(network.name) + adds > network.capacity,
             no_namespace: !self.node.has_namespace(call.attachment.container),
         }
     }
