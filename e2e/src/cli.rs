@@ -74,6 +74,19 @@ pub enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Switch a node off, as by a power cut: its processes and pods end, what is on its disk stays
+    Stop {
+        /// The node's name
+        node: String,
+    },
+    /// Switch a node on again; its pods start anew
+    Start {
+        /// The node's name
+        node: String,
+        /// Other addresses: those of the node with this number
+        #[arg(long, value_parser = check_nodes)]
+        number: Option<u8>,
+    },
     /// Run a program inside a pod
     Exec {
         /// The pod's name, or the beginning of it

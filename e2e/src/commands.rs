@@ -5,6 +5,7 @@ mod down;
 mod exec;
 mod kubectl;
 mod logs;
+mod power;
 mod status;
 mod up;
 
@@ -29,6 +30,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Up { shape } => block_on(up::run(&here, shape)),
         Command::Down => down::run(&here),
         Command::Demo { shape, keep } => block_on(demo::run(&here, shape, keep)),
+        Command::Stop { node } => power::stop(&here, node),
+        Command::Start { node, number } => power::start(&here, node, number),
         Command::Exec { pod, namespace, command } => block_on(exec::run(&here, &namespace, &pod, &command)),
         Command::Kubectl { arguments } => kubectl::run(&here, &arguments),
         Command::Status => block_on(status::run(&here)),

@@ -128,6 +128,8 @@ fn arguments(
             for gateway in families.gateways() {
                 flag("--upstream", gateway.to_string());
             }
+            // The names outside of the lab are below `test`, which no upstream is told otherwise (RFC 6761).
+            flag("--keep-private", "none".to_owned());
             if families.has_ipv6() {
                 // Takes IPv4 too.
                 flag("--ready-bind-address", "[::]:8181".to_owned());

@@ -155,6 +155,9 @@ pub enum Error {
         /// What came of it.
         reason: String,
     },
+    /// The process that holds the lab could not do what a command asked of it.
+    #[error("{0}")]
+    Refused(String),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,

@@ -21,7 +21,6 @@ use kube::Client;
 use crate::addressing::IpFamily;
 use crate::cni::Runtime;
 use crate::names::LabName;
-use crate::netns;
 use crate::sandbox::Sandbox;
 use crate::state::LabDir;
 
@@ -42,6 +41,10 @@ pub struct KubeletConfig {
     pub client: Client,
     /// The lab's own program.
     pub lab_program: PathBuf,
+    /// Where plugins run.
+    pub place: Sandbox,
+    /// The node's boot.
+    pub boot: String,
 }
 
 /// The runner of a node.
@@ -53,16 +56,16 @@ pub struct Kubelet {
 impl Kubelet {
     /// The runner of that node.
     pub fn new(config: KubeletConfig) -> Kubelet {
-        let namespace = netns::path(&config.lab.node(&config.node));
-        let place = Sandbox { netns: Some(namespace), ..Sandbox::default() };
-        let dir = config.dir.node(&config.node);
-        let runtime = Runtime { lab_program: config.lab_program.clone(), place, dir };
+        let (lab_program, place) = (config.lab_program.clone(), config.place.clone());
+        let runtime = Runtime { lab_program, place, dir: config.dir.node(&config.node) };
         Kubelet { config, runtime }
     }
 
     /// Starts to run pods, until the process ends.
     pub fn start(self) {
         let kubelet = Arc::new(self);
+        let left_over = kubelet.runtime.attachments();
+        tokio::spawn(network::remove(kubelet.clone(), left_over));
         tokio::spawn(registration::keep(kubelet.clone()));
         tokio::spawn(pods::watch(kubelet));
     }

@@ -1,22 +1,18 @@
-//! The background process that holds a lab: the API server, what is outside, a runner and a supervisor for every
-//! node. All of it ends with this process; removing what it leaves in the kernel is [`crate::teardown`]'s work.
+//! The background process that holds a lab: the API server, what is outside, and the nodes. All of it ends with this process; removing what it leaves in the kernel is [`crate::teardown`]'s work.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::os::unix::fs::symlink;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use crate::addressing::{API_PORT, MOST_NODES};
 use crate::apiserver::{ApiServer, Config};
 use crate::cli::Shape;
-use crate::daemons::Supervisor;
 use crate::error::{Error, Result};
-use crate::kubelet::{Kubelet, KubeletConfig};
 use crate::names::{LabName, node_name};
+use crate::nodes::{Nodes, Site};
 use crate::process::ProcessId;
-use crate::requirements::{PLUGINS, Programs};
-use crate::sandbox::Sandbox;
+use crate::requirements::Programs;
 use crate::state::{LabDir, LabRecord, write_file};
-use crate::{cluster_dns, kubeconfig, netns, outside, underlay};
+use crate::{cluster_dns, control, kubeconfig, netns, outside, underlay};
 
 /// A lab to be held.
 pub struct Lab {
@@ -38,9 +34,6 @@ impl Lab {
         nix::unistd::setsid().map_err(Error::system("leave", "the terminal's session"))?;
         self.note(None)?;
         underlay::create(&self.name, self.shape.ip_family)?;
-        for number in 1..=self.shape.nodes {
-            underlay::add_node(&self.name, number, self.shape.ip_family)?;
-        }
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -63,12 +56,13 @@ impl Lab {
         let _server = ApiServer::start(config, listeners).map_err(failed)?;
         let client = kubeconfig::client(port)?;
         outside::start(&self.name, &families.gateways())?;
-        let nodes: Vec<(String, Vec<IpAddr>)> =
-            (1..=self.shape.nodes).map(|number| (node_name(number), families.node(number))).collect();
-        cluster_dns::start(client.clone(), self.name.clone(), families).await?;
-        for (node, addresses) in nodes {
-            self.start_node(&node, addresses, client.clone())?;
-        }
+        cluster_dns::start(client, self.name.clone(), families).await?;
+        let (control, nodes) = (control::listen(&self.dir.control())?, self.shape.nodes);
+        let site = self.site(port);
+        let failed =
+            |error| Error::Spawn { program: "the nodes".to_owned(), source: std::io::Error::other(error) };
+        let nodes = tokio::task::spawn_blocking(move || Nodes::on(site, nodes)).await.map_err(failed)??;
+        tokio::task::spawn_blocking(move || control::serve(&control, nodes));
         write_file(&self.dir.kubeconfig(), &kubeconfig::text(&format!("127.0.0.1:{port}")))?;
         self.note(Some(port))?;
         std::future::pending().await
@@ -86,34 +80,15 @@ impl Lab {
         Ok((listeners, port))
     }
 
-    fn start_node(&self, node: &str, addresses: Vec<IpAddr>, client: kube::Client) -> Result<()> {
-        let families = self.shape.ip_family;
-        let dir = self.dir.node(node);
-        dir.create()?;
-        for plugin in PLUGINS {
-            let link = dir.cni_bin().join(plugin);
-            symlink(self.programs.path(plugin), &link).map_err(Error::io("link", &link))?;
-        }
-        write_file(&dir.kubeconfig(), &kubeconfig::text(&families.api_server().to_string()))?;
-        let lab_program = self.lab_program.clone();
-        Kubelet::new(KubeletConfig {
-            lab: self.name.clone(),
+    fn site(&self, api_port: u16) -> Site {
+        Site {
+            name: self.name.clone(),
             dir: self.dir.clone(),
-            node: node.to_owned(),
-            addresses: addresses.clone(),
-            families,
-            client,
-            lab_program: lab_program.clone(),
-        })
-        .start();
-        let place = Sandbox {
-            netns: Some(netns::path(&self.name.node(node))),
-            hostname: Some(node.to_owned()),
-            ..Sandbox::default()
-        };
-        let programs = self.programs.clone();
-        Supervisor { node: node.to_owned(), addresses, families, dir, place, lab_program, programs }.start();
-        Ok(())
+            families: self.shape.ip_family,
+            lab_program: self.lab_program.clone(),
+            programs: self.programs.clone(),
+            api_port,
+        }
     }
 
     fn note(&self, api_port: Option<u16>) -> Result<()> {

@@ -69,6 +69,11 @@ pub fn node_name(number: u8) -> String {
     format!("node{number}")
 }
 
+/// The number of the node with that name; 0 when it has none.
+pub fn node_number(name: &str) -> u8 {
+    name.trim_start_matches(char::is_alphabetic).parse().unwrap_or_default()
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -63,6 +63,11 @@ impl LabDir {
         self.root.join("kubeconfig")
     }
 
+    /// Where the process that holds the lab takes requests.
+    pub fn control(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
     /// kubectl's cache, which would otherwise be in the user's home.
     pub fn kubectl_cache(&self) -> PathBuf {
         self.root.join("kubectl-cache")
@@ -125,6 +130,18 @@ impl NodeDir {
     /// The runtime's cache of CNI results.
     pub fn cni_results(&self) -> PathBuf {
         self.root.join("var/lib/cni/results")
+    }
+
+    /// What the node's kernel says of its boot, in the place of this machine's.
+    pub fn boot_id(&self) -> PathBuf {
+        self.root.join("boot_id")
+    }
+
+    /// The boot that the node is in.
+    pub fn boot(&self) -> Result<String> {
+        let path = self.boot_id();
+        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        Ok(text.trim().to_owned())
     }
 
     /// The kubeconfig of the node's daemons.

@@ -10,7 +10,7 @@ use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::addressing::{IpFamily, on_underlay};
 use crate::error::{Error, Result};
-use crate::names::{LabName, node_name};
+use crate::names::{LabName, node_number};
 use crate::netns;
 
 /// The bridge's name inside the underlay's namespace.
@@ -33,8 +33,8 @@ pub fn create(lab: &LabName, families: IpFamily) -> Result<()> {
 }
 
 /// Makes a node's namespace and connects it with the underlay.
-pub fn add_node(lab: &LabName, number: u8, families: IpFamily) -> Result<()> {
-    let (node, underlay) = (node_name(number), lab.underlay());
+pub fn add_node(lab: &LabName, node: &str, addresses: &[IpAddr], families: IpFamily) -> Result<()> {
+    let (node, underlay, addresses) = (node.to_owned(), lab.underlay(), addresses.to_vec());
     let namespace = lab.node(&node);
     netns::create(&namespace)?;
     let target = netns::path(&namespace);
@@ -46,11 +46,21 @@ pub fn add_node(lab: &LabName, number: u8, families: IpFamily) -> Result<()> {
         let links = connect()?;
         set_up(&links, "lo").await?;
         set_up(&links, NODE_LINK).await?;
-        add_addresses(&links, NODE_LINK, &families.node(number)).await?;
+        add_addresses(&links, NODE_LINK, &addresses).await?;
         for gateway in families.gateways() {
             add_default_route(&links, gateway).await?;
         }
         Ok(())
+    })
+}
+
+/// Pulls a node's cable: both ends of it are gone afterwards.
+pub fn remove_node(lab: &LabName, node: &str) -> Result<()> {
+    let node = node.to_owned();
+    netns::run_async(&lab.underlay(), move || async move {
+        let links = connect()?;
+        let removed = links.link().del(index(&links, &node).await?).execute().await;
+        removed.map_err(Error::netlink("remove veth", node))
     })
 }
 
@@ -96,8 +106,16 @@ async fn plug_in(links: &Handle, node: &str, namespace: i32) -> Result<()> {
     let bridge = index(links, BRIDGE).await?;
     let pair = LinkVeth::new(node, NODE_LINK).controller(bridge).up().build();
     links.link().add(pair).execute().await.map_err(Error::netlink("create veth", node))?;
-    let moved = LinkUnspec::new_with_index(index(links, NODE_LINK).await?).setns_by_fd(namespace).build();
+    let end = LinkUnspec::new_with_index(index(links, NODE_LINK).await?);
+    let moved = end.address(hardware_address(node).to_vec()).setns_by_fd(namespace).build();
     links.link().set(moved).execute().await.map_err(Error::netlink("move eth0 into", node))
+}
+
+/// The Ethernet address of a node's network card, which a node keeps as long as it lives: else its neighbours would
+/// send to the former one for a while after each boot.
+fn hardware_address(node: &str) -> [u8; 6] {
+    // The bit 2 of the first byte says that nobody assigned it (IEEE 802).
+    [0x02, b'w', b'e', b'f', b't', node_number(node)]
 }
 
 async fn index(links: &Handle, name: &str) -> Result<u32> {

@@ -86,10 +86,11 @@ impl Attachment {
     }
 }
 
-/// A sandbox id of 64 hexadecimal digits, as runtimes have it, from the pod's UID and the count of tries.
-pub fn container_id(pod_uid: &str, attempt: u32) -> String {
-    let digits: String = pod_uid.chars().filter(char::is_ascii_hexdigit).collect();
-    format!("{digits:0<32}{attempt:032x}")
+/// A sandbox id of 64 hexadecimal digits, as runtimes have it: from the pod's UID, the node's boot and the count of
+/// tries.
+pub fn container_id(pod_uid: &str, boot: &str, attempt: u32) -> String {
+    let digits = |text: &str| text.chars().filter(char::is_ascii_hexdigit).collect::<String>();
+    format!("{:0<32.32}{:0<24.24}{attempt:08x}", digits(pod_uid), digits(boot))
 }
 
 /// A plugin's standard input: its configuration with the list's name and version, and the result of the plugin
@@ -145,7 +146,7 @@ mod tests {
 
     fn attachment() -> Attachment {
         Attachment {
-            container_id: container_id("0a1b2c3d-0000-1111-2222-333344445555", 2),
+            container_id: container_id("0a1b2c3d-0000-1111-2222-333344445555", "b0", 2),
             netns: "/run/netns/weft-pod-0a1b2c3d".into(),
             ifname: "eth0".to_owned(),
             pod_namespace: "shop".to_owned(),
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn the_environment_is_that_of_containerd() {
         let environment = attachment().environment(Command::Add, Path::new("/opt/cni/bin"));
-        let id = "0a1b2c3d00001111222233334444555500000000000000000000000000000002".to_owned();
+        let id = "0a1b2c3d000011112222333344445555b0000000000000000000000000000002".to_owned();
         let arguments = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=backend-1;K8S_POD_INFRA_CONTAINER_ID={id};\
              K8S_POD_UID=0a1b2c3d-0000-1111-2222-333344445555"
@@ -176,8 +177,8 @@ mod tests {
 
     #[test]
     fn every_try_has_its_own_id_of_64_digits() {
-        let ids = [container_id("ab-cd", 0), container_id("ab-cd", 1)];
-        assert_ne!(ids[0], ids[1]);
+        let ids = [("1", 0), ("1", 1), ("2", 0)].map(|(boot, attempt)| container_id("ab-cd", boot, attempt));
+        assert!(ids[0] != ids[1] && ids[0] != ids[2]);
         assert!(ids.iter().all(|id| id.len() == 64));
     }
 

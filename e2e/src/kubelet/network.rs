@@ -1,11 +1,15 @@
 //! A pod's network: its namespace, and its connection through CNI.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
 
 use super::Kubelet;
 use super::pod::PodId;
+use crate::backoff::Backoff;
 use crate::cni::{Attachment, PortMapping, invocation};
 use crate::error::{Error, Result};
 use crate::{netns, process, underlay};
@@ -32,7 +36,7 @@ impl Kubelet {
     pub(super) async fn connect(&self, pod: &PodId, spec: &PodSpec, attempt: u32) -> Result<PodNetwork> {
         let namespace = self.config.lab.pod(&pod.uid);
         let attachment = Attachment {
-            container_id: invocation::container_id(&pod.uid, attempt),
+            container_id: invocation::container_id(&pod.uid, &self.config.boot, attempt),
             netns: netns::path(&namespace),
             ifname: "eth0".to_owned(),
             pod_namespace: pod.namespace.clone(),
@@ -84,6 +88,20 @@ impl Kubelet {
         self.runtime.del(attachment).await?;
         let name = namespace.to_owned();
         blocking(move || netns::delete(&name)).await
+    }
+}
+
+/// Disconnects what an earlier boot left: sandboxes whose namespaces are gone.
+pub(super) async fn remove(kubelet: Arc<Kubelet>, left_over: Vec<Attachment>) {
+    for mut attachment in left_over {
+        // As containerd does: the namespace that may have this name by now is another one.
+        attachment.netns = PathBuf::new();
+        // DEL may fail until the node has a network configuration again.
+        let mut backoff = Backoff::default();
+        while let Err(error) = kubelet.runtime.del(&attachment).await {
+            tracing::warn!(pod = attachment.pod_name, %error, "cannot remove what an earlier boot left; trying again");
+            tokio::time::sleep(backoff.after(Duration::ZERO)).await;
+        }
     }
 }
 

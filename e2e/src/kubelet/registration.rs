@@ -11,6 +11,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::Kubelet;
+use crate::names::node_number;
 
 /// How often the runtime looks for a network configuration.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -62,8 +63,9 @@ async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
 }
 
 async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, report: &Report) -> kube::Result<()> {
-    let status = json!({"status": node_status(&kubelet.config.node, &kubelet.config.addresses, report)});
-    match nodes.patch_status(&kubelet.config.node, &PatchParams::default(), &Patch::Merge(status)).await {
+    let config = &kubelet.config;
+    let status = json!({"status": node_status(&config.node, &config.addresses, &config.boot, report)});
+    match nodes.patch_status(&config.node, &PatchParams::default(), &Patch::Merge(status)).await {
         // Somebody deleted the Node: there is nothing to report on any more.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop),
@@ -90,8 +92,7 @@ fn node_object(name: &str) -> Value {
 
 /// Nodes stand in two zones by turns: node1 in zone-a, node2 in zone-b.
 fn zone(node: &str) -> &'static str {
-    let number: u8 = node.trim_start_matches(char::is_alphabetic).parse().unwrap_or_default();
-    if number % 2 == 1 { "zone-a" } else { "zone-b" }
+    if node_number(node) % 2 == 1 { "zone-a" } else { "zone-b" }
 }
 
 /// The architecture as Kubernetes names it, which is as Go does.
@@ -103,7 +104,7 @@ fn architecture() -> &'static str {
     }
 }
 
-fn node_status(name: &str, addresses: &[IpAddr], report: &Report) -> Value {
+fn node_status(name: &str, addresses: &[IpAddr], boot: &str, report: &Report) -> Value {
     let (status, reason, message) = match &report.not_ready {
         None => ("True", "KubeletReady", "the network is ready".to_owned()),
         Some(why) => ("False", "KubeletNotReady", format!("the network is not ready: {why}")),
@@ -125,7 +126,7 @@ fn node_status(name: &str, addresses: &[IpAddr], report: &Report) -> Value {
             "kernelVersion": kernel_version(),
             "containerRuntimeVersion": concat!("weft-lab://", env!("CARGO_PKG_VERSION")),
             "kubeletVersion": concat!("v", env!("CARGO_PKG_VERSION"), "-lab"),
-            "kubeProxyVersion": "", "bootID": "", "machineID": "", "systemUUID": "",
+            "kubeProxyVersion": "", "bootID": boot, "machineID": "", "systemUUID": "",
         },
     })
 }
@@ -143,7 +144,7 @@ mod tests {
         let report = Report { not_ready: Some("no configuration".to_owned()), since: Timestamp::now() };
         let mut object = node_object("node1");
         let addresses = ["172.30.0.11", "fd00:30::11"].map(|address| address.parse().unwrap());
-        object["status"] = node_status("node1", &addresses, &report);
+        object["status"] = node_status("node1", &addresses, "b0", &report);
         let node: Node = serde_json::from_value(object).unwrap();
         let status = node.status.unwrap();
         let addresses = status.addresses.unwrap();
