@@ -86,9 +86,9 @@ fuzz:
 	        -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
-bench-proxy: build
-	@scripts/need nft:nftables iptables:iptables
-	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-proxy --example bench-proxy
+bench-proxy:
+	@scripts/need $(BUILD_NEEDS) nft:nftables iptables:iptables
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-proxy --bin weft-proxy --example bench-proxy
 	$(BIN)/examples/bench-proxy $(BIN)/weft-proxy --svg docs/proxy-load.svg $(BENCH_FLAGS)
 
 fmt:

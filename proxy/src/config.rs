@@ -10,6 +10,8 @@ pub struct Config {
     /// The networks that pods take their addresses from. With these, traffic to a ClusterIP from anywhere else is
     /// masqueraded.
     pub cluster_cidrs: Vec<IpNetwork>,
+    /// Whether all traffic to ClusterIPs is masqueraded, that of pods too.
+    pub masquerade_all: bool,
     /// The addresses that serve NodePorts.
     pub nodeport_addresses: NodePortAddresses,
 }

@@ -140,9 +140,10 @@ fn meaning(path: &str) -> Meaning {
         ),
         "healthzBindAddress" => Address("healthz-bind-address", 10256),
         "hostnameOverride" => Flag("hostname-override"),
-        "iptables.masqueradeAll" | "nftables.masqueradeAll" => {
-            Only(&[], "weft-proxy does not masquerade everything; set it to false")
+        "iptables.masqueradeAll" => {
+            Only(&[], "weft-proxy is configured as the mode nftables is; set nftables.masqueradeAll")
         }
+        "nftables.masqueradeAll" => Flag("masquerade-all"),
         "logging.format" => Flag("log-format"),
         "metricsBindAddress" => Address("metrics-bind-address", 10249),
         "mode" => Only(
@@ -204,6 +205,7 @@ pub fn configz(options: &Options) -> Value {
         "logging": {"format": format},
         "metricsBindAddress": options.metrics_bind_address,
         "mode": "nftables",
+        "nftables": {"masqueradeAll": options.masquerade_all},
         "nodePortAddresses": nodeport_addresses,
     }})
 }
@@ -260,7 +262,7 @@ mod tests {
         for (fields, words) in [
             ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
             ("detectLocalMode: BridgeInterface", ["detectLocalMode", "use ClusterCIDR"]),
-            ("nftables: {masqueradeAll: true}", ["nftables.masqueradeAll", "set it to false"]),
+            ("iptables: {masqueradeAll: true}", ["iptables.masqueradeAll", "set nftables.masqueradeAll"]),
             ("bindAddress: 192.0.2.1", ["bindAddress", "remove the field"]),
             ("clusterCIDR: [{}]", ["clusterCIDR", "no such field"]),
         ] {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_types::IpNetwork;
 
 use crate::config::{Config, NodePortAddresses};
@@ -33,6 +33,11 @@ pub struct Options {
     /// The networks that pods take their addresses from. With it, traffic to a ClusterIP from elsewhere is masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
+
+    /// Give all traffic to ClusterIPs this node's address as source, that of pods too: for networks that do not lead the
+    /// answers back through this node.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub masquerade_all: bool,
 
     /// The addresses that serve NodePorts: networks, "all" for every address, or "primary" for the Node's first one of each
     /// family.
@@ -111,7 +116,8 @@ impl Options {
             None => host_name().ok_or(Error::NoNodeName)?,
         };
         let cluster_cidrs = self.cluster_cidr.clone();
-        Ok(Config { node, cluster_cidrs, nodeport_addresses: self.nodeport_addresses.clone() })
+        let nodeport_addresses = self.nodeport_addresses.clone();
+        Ok(Config { node, cluster_cidrs, masquerade_all: self.masquerade_all, nodeport_addresses })
     }
 }
 

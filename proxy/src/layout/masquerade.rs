@@ -54,14 +54,17 @@ fn external_masquerading(config: &Config, family: Family, protocol: Protocol) ->
     rules
 }
 
-/// Traffic to a ClusterIP from outside of the pod network, where that is known.
+/// Traffic to a ClusterIP from outside of the pod network, where that is known; or from anywhere, where that is asked for.
 fn cluster_ip_masquerading(config: &Config, family: Family) -> Option<Rule> {
-    let mut statements = from_outside(config, family);
-    if statements.is_empty() {
+    let (mut statements, comment) = match config.masquerade_all {
+        true => (Vec::new(), "ClusterIP"),
+        false => (from_outside(config, family), "ClusterIP from outside of the pod network"),
+    };
+    if statements.is_empty() && !config.masquerade_all {
         return None;
     }
     let cluster_ip = vec![Selector::OriginalDaddr(family)];
     statements.push(Statement::Lookup(cluster_ip, Is::Equal, SetName::ClusterIps.name().into()));
     statements.push(Statement::Masquerade);
-    Some(Rule::new(statements).comment("ClusterIP from outside of the pod network"))
+    Some(Rule::new(statements).comment(comment))
 }

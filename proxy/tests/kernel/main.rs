@@ -272,6 +272,21 @@ fn cluster_ip_traffic_from_outside_of_the_pod_network_is_masqueraded_where_that_
 }
 
 #[test]
+fn masquerade_all_gives_even_pods_the_nodes_address() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config { masquerade_all: true, ..Config::default() });
+    cluster.put([service()].into_iter().chain(slices(&[1])));
+    for (family, node) in [(Family::V4, "10.244.1.1"), (Family::V6, "fd00:244:1::1")] {
+        let to = SocketAddr::new(cluster_ip(family), 80);
+        assert_eq!(tcp(&world.pods[0], to), format!("1 {node}"));
+        assert_eq!(tcp(&world.outside, to), format!("1 {node}"));
+        let unrelated = SocketAddr::new(pod_address(family, 1), 8080);
+        assert_ne!(tcp(&world.pods[0], unrelated), format!("1 {node}"), "no Service, no masquerade");
+    }
+}
+
+#[test]
 fn rejected_when_no_endpoints_exist_and_at_ports_that_no_service_has() {
     let world = World::new();
     world.serve(8080);
