@@ -12,7 +12,7 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck
+               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image
@@ -21,7 +21,7 @@ IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.
 # The most that the image may be, in bytes.
 IMAGE_MOST  := 20000000
 
-.PHONY: help demo test build bench-cni bench-proxy fuzz fmt deny clean
+.PHONY: help demo test build soak bench-cni bench-proxy fuzz fmt deny clean
 .PHONY: image image-files bench-nodes
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make build       static release binaries, in $(BIN)"
 	@echo "make image       the OCI image $(IMAGE), in buildah's store and as target/weft.tar"
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
+	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin and its IPAM with made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
@@ -67,6 +68,12 @@ bench-nodes:
 	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --example bench-nodes
 	$(BIN)/examples/bench-nodes
+
+# Seconds of its first part; the others take three fifths and one fifth of that.
+SOAK_SECONDS ?= 300
+soak: build
+	@scripts/need $(TEST_NEEDS)
+	WEFT_BIN_DIR=$(CURDIR)/$(BIN) WEFT_SOAK_SECONDS=$(SOAK_SECONDS) cargo test -p weft-lab --locked --test lab
 
 bench-cni:
 	@scripts/need $(BUILD_NEEDS) strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins

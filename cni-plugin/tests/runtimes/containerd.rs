@@ -15,12 +15,19 @@ use crate::image;
 /// How long anything may take that is no test's subject.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a containerd runs: the files of its namespaces.
+pub(crate) struct Place {
+    pub(crate) network: PathBuf,
+    /// Of its mounts, where they are not the machine's.
+    pub(crate) mounts: Option<PathBuf>,
+}
+
 /// A running containerd.
 pub(crate) struct Containerd {
     /// Root, state, sockets and logs.
     folder: PathBuf,
-    /// The file of the network namespace that it runs in.
-    namespace: PathBuf,
+    /// Where it is started the next time.
+    pub(crate) place: Place,
     process: Child,
     control_group: ControlGroup,
     pub(crate) cri: Cri,
@@ -29,14 +36,14 @@ pub(crate) struct Containerd {
 impl Containerd {
     /// Starts a new one below `folder`, with plugins from `bin_dir` and the network configuration in `conf_dir`, and
     /// with the one local image.
-    pub(crate) fn start(folder: &Path, namespace: &Path, bin_dir: &Path, conf_dir: &Path) -> Containerd {
+    pub(crate) fn start(folder: &Path, place: Place, bin_dir: &Path, conf_dir: &Path) -> Containerd {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join("config.toml"), config(folder, bin_dir, conf_dir)).unwrap();
-        let process = spawn(folder, namespace);
+        let process = spawn(folder, &place);
         let cri = Cri::new(&folder.join("containerd.sock"));
         let containerd = Containerd {
             folder: folder.into(),
-            namespace: namespace.into(),
+            place,
             process,
             control_group: ControlGroup::of(folder),
             cri,
@@ -50,11 +57,11 @@ impl Containerd {
         containerd
     }
 
-    /// Ends the daemon by force and starts it again. Pods run on.
+    /// Ends the daemon by force, if it still runs, and starts it again. Pods run on.
     pub(crate) fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = spawn(&self.folder, &self.namespace);
+        self.process = spawn(&self.folder, &self.place);
         self.await_answer();
     }
 
@@ -129,11 +136,12 @@ impl Drop for Containerd {
     }
 }
 
-fn spawn(folder: &Path, namespace: &Path) -> Child {
+fn spawn(folder: &Path, place: &Place) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     // `ip netns exec` would mount a /sys of its own; `nsenter` changes nothing but the network.
     Command::new("nsenter")
-        .arg(format!("--net={}", namespace.display()))
+        .arg(format!("--net={}", place.network.display()))
+        .args(place.mounts.iter().map(|file| format!("--mount={}", file.display())))
         .args(["containerd", "--config"])
         .arg(folder.join("config.toml"))
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

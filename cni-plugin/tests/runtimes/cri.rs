@@ -43,6 +43,15 @@ pub(crate) struct Linux {
     pub(crate) cgroup_parent: String,
 }
 
+/// `DNSConfig`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Dns {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) servers: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) searches: Vec<String>,
+}
+
 /// `PodSandboxConfig`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Pod {
@@ -50,6 +59,8 @@ pub(crate) struct Pod {
     pub(crate) metadata: Option<Metadata>,
     #[prost(string, tag = "2")]
     pub(crate) hostname: String,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) dns: Option<Dns>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) port_mappings: Vec<PortMapping>,
     #[prost(map = "string, string", tag = "7")]

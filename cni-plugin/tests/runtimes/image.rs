@@ -12,7 +12,7 @@ pub(crate) const NAME: &str = "localhost/busybox:local";
 
 const BUSYBOX: &str = "/bin/busybox";
 /// The commands of busybox that containers call by name.
-const APPLETS: [&str; 5] = ["echo", "nc", "ping", "sh", "sleep"];
+const APPLETS: [&str; 6] = ["echo", "nc", "nslookup", "ping", "sh", "sleep"];
 
 /// The image's one layer, a tar file of its root folder.
 pub(crate) fn layer(folder: &Path) -> PathBuf {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::containerd::{Containerd, eventually};
+use crate::containerd::{Containerd, Place, eventually};
 use crate::cri::{Pod, PortMapping, TCP};
 use crate::machine::{Machine, hear};
 
@@ -28,8 +28,8 @@ impl Node {
     fn new() -> Node {
         let machine = Machine::new();
         let folder = machine.folder().join("containerd");
-        let containerd =
-            Containerd::start(&folder, machine.namespace.path(), &machine.bin_dir(), &machine.conf_dir());
+        let place = Place { network: machine.namespace.path().into(), mounts: None };
+        let containerd = Containerd::start(&folder, place, &machine.bin_dir(), &machine.conf_dir());
         Node { containerd, machine }
     }
 

@@ -1,5 +1,7 @@
 //! The cluster as kubectl shows it: objects, pods, nodes.
 
+use serde_json::json;
+
 use crate::lab::{Lab, Outcome, equal, holds, poll};
 
 pub(crate) fn kubectl_gets_applies_and_deletes(lab: &Lab) -> Outcome {
@@ -89,21 +91,30 @@ pub(crate) fn files_and_environment(lab: &Lab) -> Outcome {
 }
 
 pub(crate) fn a_nodes_routes_go_and_come(lab: &Lab) -> Outcome {
-    let range = lab.kubectl(&["get", "node", "node3", "-o", "jsonpath={.spec.podCIDR}"])?;
-    let has_route = |wanted: bool| {
-        poll(&format!("route to {range}: {wanted}"), || {
-            let routes = lab.on_node("node1", &["ip", "route"])?;
-            match routes.contains(&format!("{range} via 172.30.0.13")) == wanted {
-                true => Ok(()),
-                false => Err(routes),
-            }
-        })
+    let ranges = lab.kubectl(&["get", "node", "node3", "-o", "jsonpath={.spec.podCIDRs[*]}"])?;
+    let ranges: Vec<&str> = ranges.split_whitespace().collect();
+    equal("ranges", ranges.len(), 2)?;
+    let has_routes = |wanted: bool| {
+        ranges.iter().zip([("-4", "172.30.0.13"), ("-6", "fd00:30::13")]).try_for_each(
+            |(range, (family, via))| {
+                poll(&format!("route to {range}: {wanted}"), || {
+                    let routes = lab.on_node("node1", &["ip", family, "route"])?;
+                    match routes.contains(&format!("{range} via {via}")) == wanted {
+                        true => Ok(()),
+                        false => Err(routes),
+                    }
+                })
+            },
+        )
     };
-    has_route(true)?;
+    has_routes(true)?;
     lab.kubectl(&["delete", "node", "node3"])?;
-    has_route(false)?;
+    has_routes(false)?;
     lab.apply(&format!(
-        "apiVersion: v1\nkind: Node\nmetadata: {{name: node3}}\nspec: {{podCIDR: {range}, podCIDRs: [{range}]}}\n"
+        "apiVersion: v1\nkind: Node\nmetadata: {name}\nspec: {{podCIDR: {first}, podCIDRs: {ranges}}}\n",
+        name = "{name: node3, labels: {topology.kubernetes.io/zone: zone-a}}",
+        first = json!(ranges[0]),
+        ranges = json!(ranges),
     ))?;
-    has_route(true)
+    has_routes(true)
 }

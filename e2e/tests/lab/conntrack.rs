@@ -87,6 +87,13 @@ pub(crate) fn target_port_changes(lab: &Lab) -> Outcome {
     flows.iter().try_for_each(|flow| answered(flow, "one"))
 }
 
+pub(crate) fn close_wait_timeout(lab: &Lab) -> Outcome {
+    let name = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
+    lab.nodes()?.iter().try_for_each(|node| {
+        poll(name, || equal(node, lab.on_node(node, &["sysctl", "-n", name])?.trim(), "3600"))
+    })
+}
+
 /// Waits until the flow is answered by that server.
 fn answered(flow: &Flow, by: &str) -> Outcome {
     poll(&format!("the flow to {} answered by {by}", flow.server), || {

@@ -1,13 +1,12 @@
 //! kill -9 of each daemon: what was connected stays connected, and the state afterwards is that of before.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use weft_lab::netns;
 use weft_lab::process::ProcessId;
 
 use crate::application::cluster_ip;
+use crate::connection::Connection;
 use crate::lab::{Lab, Outcome, equal, holds, poll};
 
 pub(crate) fn agent_is_killed(lab: &Lab) -> Outcome {
@@ -27,7 +26,7 @@ pub(crate) fn dns_is_killed(lab: &Lab) -> Outcome {
 
 /// Kills a daemon on every node while a connection through a Service is open.
 fn survive(lab: &Lab, daemon: &str) -> Outcome {
-    let mut connection = Connection::open(lab)?;
+    let mut connection = open(lab)?;
     connection.ask()?;
     let before = state(lab)?;
     for node in lab.nodes()? {
@@ -36,11 +35,17 @@ fn survive(lab: &Lab, daemon: &str) -> Outcome {
     connection.ask()?;
     poll("the state of before", || equal("state", state(lab)?, before.clone()))?;
     connection.ask()?;
-    Connection::open(lab)?.ask()
+    open(lab)?.ask().map(drop)
+}
+
+/// A connection from a frontend pod to a backend pod, through the Service.
+fn open(lab: &Lab) -> Result<Connection, String> {
+    let ip: IpAddr = cluster_ip(lab, "backend")?.parse().map_err(|error| format!("{error}"))?;
+    Connection::open(&lab.frontend_namespace()?, SocketAddr::new(ip, 80))
 }
 
 /// Kills a daemon and waits until another process is in its place.
-fn kill(lab: &Lab, node: &str, daemon: &str) -> Outcome {
+pub(crate) fn kill(lab: &Lab, node: &str, daemon: &str) -> Outcome {
     let pid = || -> Result<Option<u32>, String> {
         let records = lab.dir.node(node).daemons().map_err(|error| error.to_string())?;
         Ok(records.iter().find(|record| record.name == daemon).and_then(|record| record.pid))
@@ -76,50 +81,4 @@ fn sorted(text: &str) -> String {
     let mut words: Vec<&str> = text.split_whitespace().map(|word| word.trim_end_matches(',')).collect();
     words.sort_unstable();
     words.join(" ")
-}
-
-/// An open HTTP connection from a frontend pod to a backend pod, through the Service.
-struct Connection {
-    reader: BufReader<TcpStream>,
-}
-
-impl Connection {
-    fn open(lab: &Lab) -> Result<Connection, String> {
-        let address = cluster_ip(lab, "backend")?;
-        let namespace = lab.frontend_namespace()?;
-        let connect = move || {
-            let stream = TcpStream::connect((address.as_str(), 80));
-            Ok(stream
-                .and_then(|stream| stream.set_read_timeout(Some(Duration::from_secs(5))).map(|()| stream)))
-        };
-        let stream = netns::run(&namespace, connect).map_err(|error| error.to_string())?;
-        let stream = stream.map_err(|error| format!("cannot connect: {error}"))?;
-        Ok(Connection { reader: BufReader::new(stream) })
-    }
-
-    /// One request on the open connection.
-    fn ask(&mut self) -> Outcome {
-        let name = self.exchange().map_err(|error| format!("the open connection: {error}"))?;
-        holds("the answer on the open connection", &name, "backend-")
-    }
-
-    fn exchange(&mut self) -> std::io::Result<String> {
-        self.reader.get_mut().write_all(b"GET /hostname HTTP/1.1\r\nHost: backend\r\n\r\n")?;
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if self.reader.read_line(&mut line)? == 0 {
-                return Err(std::io::Error::other("closed by the server"));
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().map_err(std::io::Error::other)?;
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.reader.read_exact(&mut body)?;
-        Ok(String::from_utf8_lossy(&body).into_owned())
-    }
 }

@@ -1,5 +1,6 @@
 //! A lab under test: starting it, and doing in it what a user would do.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -127,6 +128,15 @@ impl Lab {
         record.and_then(|record| record.api_port).ok_or("the API server has no port".to_owned())
     }
 
+    /// The addresses of the pods on a node, but for those on the node's own network.
+    pub(crate) fn pod_ips_on(&self, node: &str) -> Result<BTreeSet<IpAddr>, String> {
+        let pods = self.api()?.get(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"))?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let own = pods.iter().filter(|pod| pod["spec"]["hostNetwork"] != true);
+        let ips = own.flat_map(|pod| pod["status"]["podIPs"].as_array().into_iter().flatten());
+        Ok(ips.filter_map(|ip| ip["ip"].as_str()?.parse().ok()).collect())
+    }
+
     /// Waits until the namespaces of all scenarios are gone with what was in them.
     pub(crate) fn wait_for_scenarios(&self) -> Outcome {
         let Ok(api) = self.api() else { return Ok(()) };
@@ -200,13 +210,22 @@ fn judge(command: &Command, output: Output) -> Result<String, String> {
 }
 
 /// Tries until it succeeds, within the deadline.
-pub(crate) fn poll<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn poll<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    poll_within(PATIENCE, what, attempt)
+}
+
+/// Tries until it succeeds, within that time.
+pub(crate) fn poll_within<T>(
+    patience: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + patience;
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
             Err(seen) if Instant::now() > deadline => {
-                return Err(format!("{what}: not within {} s: {seen}", PATIENCE.as_secs()));
+                return Err(format!("{what}: not within {} s: {seen}", patience.as_secs()));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }

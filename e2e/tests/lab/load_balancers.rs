@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use crate::case::{Case, echo};
-use crate::lab::{Lab, Outcome, equal};
-use crate::probe::{BOTH, Via, dropped, seen_as, served};
+use crate::case::{Case, echo, number};
+use crate::lab::{Lab, Outcome, equal, holds, poll};
+use crate::probe::{BOTH, Seen, Via, ask, dropped, refused, seen_as, served};
 
 /// The balancer's addresses of both families for a scenario, at a port, routed to a node.
 fn routed(lab: &Lab, host: u8, node: u8, port: u16) -> Result<Vec<SocketAddr>, String> {
@@ -92,11 +92,36 @@ pub(crate) fn proxied_addresses_are_left_alone(lab: &Lab) -> Outcome {
     for (&vip, &proxied) in vip.iter().zip(&proxied) {
         served(&client.netns, Via::Http, vip, &["one"])?;
         // It goes out to the balancer, which is not there.
-        if let crate::probe::Seen::Answer(name) =
-            crate::probe::ask(&client.netns, Via::Http, proxied, "hostname")
-        {
+        if let Seen::Answer(name) = ask(&client.netns, Via::Http, proxied, "hostname") {
             return Err(format!("{proxied} was answered by {name}"));
         }
     }
     Ok(())
+}
+
+pub(crate) fn health_check_node_port(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-health")?;
+    let service = case.service("web", json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}))?;
+    case.run([echo("one").on("node1").lingering(20)])?;
+    let port = number(&service.object["spec"]["healthCheckNodePort"]);
+    let healthy = |node: u8, some: bool| {
+        lab.node_at(node, port).into_iter().try_for_each(|server| {
+            poll(&format!("local endpoints at {server}: {some}"), || {
+                match ask(&lab.outside(), Via::Http, server, "healthz") {
+                    Seen::Answer(text) if some => holds("healthz", &text, "\"localEndpoints\":"),
+                    Seen::Other(text) if !some => holds("healthz", &text, " 503 "),
+                    other => Err(format!("{other:?}")),
+                }
+            })
+        })
+    };
+    healthy(1, true)?;
+    healthy(2, false)?;
+    // Endpoints that only terminate do not count, though they still serve.
+    case.delete("pods", "one")?;
+    healthy(1, false)?;
+    let at_node = lab.node_at(1, service.node_port(0));
+    at_node.iter().try_for_each(|&server| served(&lab.outside(), Via::Http, server, &["one"]))?;
+    case.change("web", json!({"externalTrafficPolicy": "Cluster"}))?;
+    lab.node_at(1, port).into_iter().try_for_each(|server| refused(&lab.outside(), Via::Http, server))
 }

@@ -6,17 +6,44 @@ mod api;
 mod application;
 mod case;
 mod cluster;
+mod connection;
 mod conntrack;
 mod daemons;
 mod dns;
 mod dual_stack;
+mod faults;
 mod granular_checks;
 mod host_ports;
 mod lab;
+mod load;
 mod load_balancers;
 mod probe;
+mod real_runtime;
 mod removal;
 mod services;
+mod soak;
+mod traffic_distribution;
+
+// The runtime of the CNI plugin's own tests, which use more of it.
+#[path = "../../../cni-plugin/tests/runtimes/containerd.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with tests that use the rest and stop at the first failure"
+)]
+mod containerd;
+#[path = "../../../cni-plugin/tests/runtimes/control_group.rs"]
+mod control_group;
+#[path = "../../../cni-plugin/tests/runtimes/cri.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared with tests that use the rest and stop at the first failure"
+)]
+mod cri;
+#[path = "../../../cni-plugin/tests/runtimes/image.rs"]
+#[allow(clippy::unwrap_used, reason = "shared with tests that stop at the first failure")]
+mod image;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -141,6 +168,10 @@ const TOGETHER: &[Scenario] = &[
         load_balancers::only_nodes_with_endpoints,
     ),
     (
+        "LoadBalancers ExternalTrafficPolicy Local should answer health checks, 503 with only terminating endpoints",
+        load_balancers::health_check_node_port,
+    ),
+    (
         "LoadBalancers should leave addresses of ipMode Proxy to the balancer",
         load_balancers::proxied_addresses_are_left_alone,
     ),
@@ -167,6 +198,19 @@ const TOGETHER: &[Scenario] = &[
     (
         "Conntrack should be able to preserve UDP traffic when the target port changes",
         conntrack::target_port_changes,
+    ),
+    ("KubeProxy should set TCP CLOSE_WAIT timeout", conntrack::close_wait_timeout),
+    (
+        "Traffic Distribution should route traffic to an endpoint in the same zone when using PreferSameZone",
+        traffic_distribution::prefer_same_zone,
+    ),
+    (
+        "Traffic Distribution should route traffic to an endpoint that is close to the client (PreferClose)",
+        traffic_distribution::prefer_close,
+    ),
+    (
+        "Traffic Distribution should route traffic to an endpoint on the same node when using PreferSameNode",
+        traffic_distribution::prefer_same_node,
     ),
     (
         "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
@@ -200,8 +244,25 @@ const LAST: &[Scenario] = &[
     ("12 weft-proxy is killed and nobody notices", daemons::proxy_is_killed),
     ("13 weft-dns is killed and comes back", daemons::dns_is_killed),
     ("14 a Node's routes go and come with it", cluster::a_nodes_routes_go_and_come),
-    ("15 deleting everything leaves no element, route or reservation", removal::deleting_everything),
-    ("16 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
+    ("15 the underlay is cut and healed", faults::the_underlay_is_cut_and_healed),
+    ("16 the API server is away while pods are made and removed", faults::the_api_server_is_away),
+    (
+        "17 a node is lost and back with another address, and leaks none",
+        faults::a_node_is_lost_and_back_with_another_address,
+    ),
+    (
+        "18 pods of containerd on two nodes are reached through a Service and by name, and a reboot leaks no address",
+        real_runtime::pods_of_containerd,
+    ),
+    ("19 deleting everything leaves no element, route or reservation", removal::deleting_everything),
+    ("20 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
+];
+
+/// What `make soak` runs in the place of all others, one after the other.
+const SOAK: &[Scenario] = &[
+    ("daemons are killed at random under load", soak::daemons_are_killed_at_random),
+    ("the API server is away under load", soak::the_api_server_is_away),
+    ("the clocks jump under load", soak::the_clocks_jump),
 ];
 
 /// How many scenarios run at a time: they wait more than they work.
@@ -214,7 +275,8 @@ fn main() -> ExitCode {
         let trials = all.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
-    let lab = match Lab::up("e2e", 3) {
+    let name = if soak::seconds().is_some() { "soak" } else { "e2e" };
+    let lab = match Lab::up(name, 3) {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
             eprintln!("lab tests: {error}");
@@ -222,7 +284,11 @@ fn main() -> ExitCode {
         }
     };
     let mut failed = false;
-    for (scenarios, at_a_time) in [(FIRST, 1), (TOGETHER, AT_A_TIME), (LAST, 1)] {
+    let suite = match soak::seconds() {
+        Some(_) => vec![(SOAK, 1)],
+        None => vec![(FIRST, 1), (TOGETHER, AT_A_TIME), (LAST, 1)],
+    };
+    for (scenarios, at_a_time) in suite {
         failed |= run(&arguments, &lab, scenarios, at_a_time);
         if let Err(error) = lab.wait_for_scenarios() {
             eprintln!("lab tests: {error}");

@@ -50,18 +50,18 @@ pub(crate) fn ask(namespace: &str, via: Via, server: SocketAddr, question: &str)
 
 fn ask_within(namespace: &str, via: Via, server: SocketAddr, question: &str, timeout: Duration) -> Seen {
     let question = question.to_owned();
-    let request = move || {
-        Ok(match via {
-            Via::Http => get(server, &question, timeout),
-            Via::Udp => {
-                UdpSocket::bind(any(server)).and_then(|socket| datagram(&socket, server, &question, timeout))
-            }
-        })
-    };
-    match netns::run(namespace, request) {
-        Ok(outcome) => seen(outcome),
-        Err(error) => Seen::Other(error.to_string()),
-    }
+    let request = move || Ok(request(via, server, &question, timeout));
+    netns::run(namespace, request).unwrap_or_else(|error| Seen::Other(error.to_string()))
+}
+
+/// Makes one request from the namespace that the calling thread is in.
+pub(crate) fn request(via: Via, server: SocketAddr, question: &str, timeout: Duration) -> Seen {
+    seen(match via {
+        Via::Http => get(server, question, timeout),
+        Via::Udp => {
+            UdpSocket::bind(any(server)).and_then(|socket| datagram(&socket, server, question, timeout))
+        }
+    })
 }
 
 fn seen(outcome: std::io::Result<String>) -> Seen {
@@ -98,7 +98,7 @@ impl Flow {
 }
 
 /// The address to bind for talking to a server of that family.
-fn any(server: SocketAddr) -> SocketAddr {
+pub(crate) fn any(server: SocketAddr) -> SocketAddr {
     match server.is_ipv4() {
         true => ([0, 0, 0, 0], 0).into(),
         false => ([0u16; 8], 0).into(),
