@@ -192,8 +192,10 @@ impl Tables {
     }
 
     fn any_owned(&mut self, sets: Sets, is_wanted: impl Fn(&Owned) -> bool) -> Result<bool> {
-        for set in Family::BOTH.into_iter().flat_map(sets) {
-            if self.owned(&set)?.iter().any(&is_wanted) {
+        for family in Family::BOTH {
+            // Both sets are written in one transaction: an owner has elements of the second only with one of the first.
+            let [first, _] = sets(family);
+            if self.owned(&first)?.iter().any(&is_wanted) {
                 return Ok(true);
             }
         }
