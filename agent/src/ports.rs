@@ -25,7 +25,19 @@ mod tests {
 
     fn link(index: u32, name: &str, master: Option<u32>, alias: Option<&str>) -> Link {
         let (name, alias) = (name.to_owned(), alias.map(str::to_owned));
-        Link { index, name, kind: None, mac: None, mtu: 1500, up: true, master, alias, group: 0, peer: None }
+        Link {
+            index,
+            name,
+            kind: None,
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            master,
+            alias,
+            group: 0,
+            peer: None,
+        }
     }
 
     #[test]

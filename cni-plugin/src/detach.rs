@@ -47,6 +47,11 @@ pub(crate) fn detach(
 
 /// Ends the masquerading of a bridge's networks, unless the bridge has a container.
 pub(crate) fn release_masquerade(host: &mut Route, bridge: &str) -> Result<()> {
+    // Some port is up. Which kind of ports there are only a list of them says, which is to be read again and again as
+    // long as others delete theirs: that is left to the last DEL, and to GC.
+    if host.find_link(bridge)?.is_some_and(|bridge| bridge.carrier) {
+        return Ok(());
+    }
     Tables::open()?.release_masquerade(host, bridge)
 }
 

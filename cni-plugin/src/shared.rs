@@ -193,9 +193,10 @@ impl Tables {
 
     fn any_owned(&mut self, sets: Sets, is_wanted: impl Fn(&Owned) -> bool) -> Result<bool> {
         for family in Family::BOTH {
-            // Both sets are written in one transaction: an owner has elements of the second only with one of the first.
-            let [first, _] = sets(family);
-            if self.owned(&first)?.iter().any(&is_wanted) {
+            // Both sets are written in one transaction, and what an owner has in the first another may take over: whoever
+            // has anything has something in the second.
+            let [_, second] = sets(family);
+            if self.owned(&second)?.iter().any(&is_wanted) {
                 return Ok(true);
             }
         }

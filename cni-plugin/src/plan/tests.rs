@@ -213,6 +213,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
         mac: Some(Mac([2, 0, 0, 0, 0, mac])),
         mtu: 1450,
         up: true,
+        carrier: true,
         master: None,
         alias: None,
         group: 0,

@@ -29,6 +29,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it has a carrier; a bridge has one as long as a port of it is up and has one.
+    pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
     /// A note that somebody attached to it (`ip link set ... alias`).
@@ -308,6 +310,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         master: None,
         alias: None,
         group: 0,
