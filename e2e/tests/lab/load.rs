@@ -39,7 +39,9 @@ pub(crate) struct Tally {
     pub(crate) asked: u64,
     /// Requests that a second server answered.
     pub(crate) second: u64,
-    /// When requests failed, counted from the start, and how.
+    /// Requests for names that found none but servers that were killed a moment ago, and say so at once.
+    pub(crate) killed: u64,
+    /// When other requests failed, counted from the start, and how.
     pub(crate) failed: Vec<(Duration, Seen)>,
     /// The longest that an answer took.
     pub(crate) slowest: Duration,
@@ -94,8 +96,10 @@ fn work(name: String, task: &Task, mut kept: Option<Result<Connection, String>>,
         };
         tally.asked += 1;
         tally.slowest = tally.slowest.max(began.elapsed());
-        if !matches!(seen, Seen::Answer(_)) {
-            tally.failed.push((start.elapsed(), seen));
+        match (task, seen) {
+            (_, Seen::Answer(_)) => {}
+            (Task::Resolve(..), Seen::Refused) => tally.killed += 1,
+            (_, seen) => tally.failed.push((start.elapsed(), seen)),
         }
         std::thread::sleep(PAUSE);
     }
@@ -115,6 +119,7 @@ fn resolve(name: &str, servers: &[SocketAddr], tally: &mut Tally) -> Seen {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Seen::Other(format!("{server}: {error}"));
             }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => last = Seen::Refused,
             Err(error) => last = Seen::Other(format!("{server}: {error}")),
         }
     }

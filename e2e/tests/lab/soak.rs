@@ -81,17 +81,19 @@ fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
     ))
 }
 
-/// Prints what the clients saw; an error when one of them was not answered.
+/// Prints what the clients saw; an error when one of them was not answered, but for names asked of killed servers.
 fn judge(what: &str, tallies: &[Tally]) -> Outcome {
     println!("\n{what}");
     let (mut asked, mut failed) = (0, 0);
     for tally in tallies {
         (asked, failed) = (asked + tally.asked, failed + tally.failed.len());
         println!(
-            "  {:<36} {:>7} requests, {:>3} not answered, {:>3} by the second server, slowest {:>6.1} ms",
+            "  {:<36} {:>7} requests, {:>3} not answered, {:>3} refused by killed servers, {:>3} by the second server, \
+             slowest {:>6.1} ms",
             tally.name,
             tally.asked,
             tally.failed.len(),
+            tally.killed,
             tally.second,
             tally.slowest.as_secs_f64() * 1e3
         );
