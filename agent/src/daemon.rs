@@ -155,6 +155,7 @@ impl<'a> Agent<'a> {
         let mut errors = self.apply_essentials(plan);
         let may_install = errors.is_empty();
         errors.extend(self.kernel.apply_routes(plan));
+        errors.extend(self.kernel.test_offload(plan).err());
         errors.extend(self.kernel.apply_bridge_mtu(self.config.bridge.as_str(), plan).err());
         errors.extend(self.follow_bridge_netfilter().err());
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {

@@ -1,7 +1,10 @@
 //! The kernel's side of a node: what it holds now, and how to bring it to the plan. What is planned is not decided
 //! here. Everything concerns the network namespace in which the [`Kernel`] was opened.
 
+mod offload;
 mod tunnel;
+
+pub use offload::test_tunnel;
 
 use std::net::IpAddr;
 
@@ -10,8 +13,10 @@ use tracing::info;
 use weft_netlink::nft;
 use weft_netlink::route::{LinkChange, Path, PathFilter, Route};
 
+use self::offload::OffloadTest;
 use crate::backend::Uplink;
 use crate::masquerade::TABLE;
+use crate::overlay::DEVICE;
 use crate::plan::NodePlan;
 use crate::ports;
 use crate::routes::{self, PROTOCOL, RouteChange};
@@ -22,12 +27,13 @@ use crate::{Error, Result};
 pub struct Kernel {
     route: Route,
     nft: nft::Client,
+    offload: OffloadTest,
 }
 
 impl Kernel {
     /// Opens them in the calling thread's network namespace.
     pub fn open() -> Result<Kernel> {
-        Ok(Kernel { route: Route::open()?, nft: nft::Client::open()? })
+        Ok(Kernel { route: Route::open()?, nft: nft::Client::open()?, offload: OffloadTest::default() })
     }
 
     /// What the interfaces that hold these addresses, the node's own, say of the network between the nodes.
@@ -59,6 +65,13 @@ impl Kernel {
             .into_iter()
             .chain(changes.iter().filter_map(|change| self.apply_route(change).err()))
             .collect()
+    }
+
+    /// Has the tunnel's checksums tested where that was not done yet, beside everything else.
+    pub fn test_offload(&mut self, plan: &NodePlan) -> Result<()> {
+        let link = self.route.find_link(DEVICE)?.map(|link| link.index);
+        self.offload.look(link, plan.overlay.as_ref());
+        Ok(())
     }
 
     /// Gives the bridge, if it is there, the MTU that new pods get.

@@ -25,6 +25,7 @@ pub mod kernel;
 mod masquerade;
 mod metrics;
 mod monitor;
+pub mod offload;
 pub mod options;
 pub mod overlay;
 pub mod plan;

@@ -8,12 +8,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use weft_agent::backend::Backend;
-use weft_agent::kernel::Kernel;
+use weft_agent::kernel::{Kernel, test_tunnel};
+use weft_agent::offload::Finding;
 use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::sysctl;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Route, Veth, VethEnd};
+use weft_netlink::route::{Route, Veth, VethEnd, tx_checksum};
 use weft_types::{ChangeSet, Node, Object, Snapshot};
 
 /// Runs a command line inside a namespace. Returns what it printed.
@@ -201,6 +202,34 @@ fn the_largest_packet_of_a_pod_arrives_whole() {
     let mtu = world.plan(0).bridge_mtu().unwrap();
     let payload = mtu - 28;
     sh(&world.sites[0].pod, &format!("ping -c 1 -W 5 -M do -s {payload} 10.244.2.2"));
+}
+
+#[test]
+fn a_card_that_spoils_checksums_is_found_and_worked_around() {
+    let mut world = World::new(true);
+    world.apply();
+    let [near, far] = &world.sites;
+    let gateway = ["10.244.2.0".parse().unwrap()];
+    let offload = || near.node.run(|| tx_checksum("weft-vxlan")).unwrap().unwrap();
+    let test = || near.node.run(|| test_tunnel(&gateway)).unwrap().unwrap();
+    assert!(offload(), "as the kernel makes the device");
+    assert_eq!((test(), offload()), (Finding::Fine, true));
+
+    // Such a card: what it makes the checksums of is dropped where it arrives, as long as it makes them.
+    let spoil = "nft 'add table ip card; add chain ip card input { type filter hook input priority 0; }; \
+                 add rule ip card input iifname weft-vxlan meta l4proto tcp drop'";
+    sh(&far.node, spoil);
+    assert_eq!((test(), offload()), (Finding::Unknown, true), "nobody answers, whoever makes the checksums");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while offload() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            sh(&far.node, "nft delete table ip card");
+        });
+        assert_eq!(test(), Finding::Spoiled);
+    });
+    assert_eq!((test(), offload()), (Finding::Fine, false), "and stays so");
 }
 
 #[test]
