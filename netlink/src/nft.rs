@@ -10,6 +10,7 @@ mod client;
 mod diff;
 mod encode;
 mod expression;
+mod hash;
 mod monitor;
 mod observed;
 mod owned;
@@ -24,6 +25,7 @@ use crate::attribute;
 
 pub use client::Client;
 pub use diff::diff;
+pub use hash::hash;
 pub use monitor::Monitor;
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};

@@ -66,9 +66,7 @@ fn frontends(service: &Service, port: &ServicePort) -> Vec<(Frontend, Scope)> {
 }
 
 fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
-    // An address that only some may reach is served to nobody until the ranges are enforced.
-    let balanced = service.load_balancer_ips.iter().filter(|_| service.source_ranges.is_empty());
-    service.external_ips.iter().chain(balanced)
+    service.external_ips.iter().chain(&service.load_balancer_ips)
 }
 
 /// What all Services ask for.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::{Data, DataType, Family, Observed, Tuple, Value, Verdict};
-use weft_types::Protocol;
+use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
+use weft_types::{IpNetwork, Protocol};
 
-use crate::layout::{NO_ENDPOINTS, Path, SetName, TABLE, address_family, table_family};
+use crate::affinity::Affinity;
+use crate::layout::{NO_ENDPOINTS, Path, SetName, TABLE, address_family, remember_chain, table_family};
 use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
 /// A set of one of the two tables.
@@ -47,11 +48,39 @@ fn of_frontend(plan: &FrontendPlan, elements: &mut Elements) {
     if let Some(set) = masquerade(plan) {
         put(set, &key, Data::None);
     }
+    if let Some(affinity) = plan.affinity {
+        put_affinity(Path::of(frontend, Audience::Everyone), &key, affinity, &mut put);
+    }
     for audience in Audience::ALL {
         if let Some(target) = plan.target(audience) {
-            put_target(Path::of(frontend, audience), &key, target, &mut put);
+            put_target(Path::of(frontend, audience), &key, target, plan.affinity.is_some(), &mut put);
         }
     }
+    for (key, allowed) in sources(&key, &plan.sources) {
+        elements.insert(((family, SetName::Allowed), allowed), Data::None);
+        elements.insert(((family, SetName::Restricted), key), Data::None);
+    }
+}
+
+/// For each network that may connect to a frontend, the frontend's key and its own.
+fn sources<'a>(key: &'a [Value], networks: &'a [IpNetwork]) -> impl Iterator<Item = (Tuple, Tuple)> + 'a {
+    networks.iter().map(|network| {
+        let mut fields: Vec<Field> = key.iter().copied().map(Field::One).collect();
+        fields.push(Field::Network(*network));
+        (Tuple::new(key), Tuple::range(&fields))
+    })
+}
+
+fn put_affinity(
+    path: Path,
+    key: &[Value],
+    affinity: Affinity,
+    put: &mut impl FnMut(SetName, &[Value], Data),
+) {
+    let number = [Value::ClassId(affinity.number)];
+    put(path.affinity_numbers(), key, Data::Tuple(Tuple::new(&number)));
+    let verdict = Verdict::Goto(remember_chain(affinity.timeout).into());
+    put(SetName::AffinityTimeouts, &number, Data::Verdict(verdict));
 }
 
 /// The set by which connections to a frontend get this node's address as source. Under a policy Local, only the node's
@@ -66,9 +95,15 @@ fn masquerade(plan: &FrontendPlan) -> Option<SetName> {
     }
 }
 
-fn put_target(path: Path, key: &[Value], target: &Target, put: &mut impl FnMut(SetName, &[Value], Data)) {
+fn put_target(
+    path: Path,
+    key: &[Value],
+    target: &Target,
+    sticky: bool,
+    put: &mut impl FnMut(SetName, &[Value], Data),
+) {
     let verdict = match target {
-        Target::Endpoints(slots) => Verdict::Goto(path.chain(slots.len())),
+        Target::Endpoints(slots) => Verdict::Goto(path.chain(slots.len(), sticky)),
         Target::Reject => Verdict::Goto(NO_ENDPOINTS.into()),
         Target::Drop => Verdict::Drop,
     };
@@ -77,8 +112,13 @@ fn put_target(path: Path, key: &[Value], target: &Target, put: &mut impl FnMut(S
     for (slot, endpoint) in (0..).zip(target.slots()) {
         key.push(Value::Integer(slot));
         let endpoint = Tuple::new(&[Value::Address(endpoint.ip()), Value::Port(endpoint.port())]);
-        put(path.endpoints(), &key, Data::Tuple(endpoint));
+        put(path.endpoints(), &key, Data::Tuple(endpoint.clone()));
         key.pop();
+        if sticky {
+            key.push(Value::ClassId(hash(&endpoint)));
+            put(path.affinity_endpoints(), &key, Data::Tuple(endpoint));
+            key.pop();
+        }
     }
 }
 

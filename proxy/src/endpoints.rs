@@ -25,6 +25,8 @@ pub struct Here<'a> {
     pub node: &'a str,
     /// The zone that it stands in, where that is known.
     pub zone: Option<&'a str>,
+    /// The Node's first address of each family.
+    pub addresses: &'a [IpAddr],
 }
 
 /// One endpoint of a Service port, merged from all slices.
@@ -152,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    const HERE: Here<'static> = Here { node: "here", zone: Some("north") };
+    const HERE: Here<'static> = Here { node: "here", zone: Some("north"), addresses: &[] };
 
     fn port(name: &str, number: u16) -> EndpointPort {
         EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: number.try_into().unwrap() }

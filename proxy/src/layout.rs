@@ -6,6 +6,7 @@
 //! nodeports           { l4proto . dport                : goto nodeport-N }
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
 //! local-*             { the same, asked first for clients outside of the cluster }
+//! affinity*           { which client sticks to which endpoint: see `layout/affinity.rs` }
 //! chain pick-3        { dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
@@ -18,16 +19,18 @@ use weft_netlink::nft::{
     Base, Family, Hook, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement, Table,
     TableKey, Verdict,
 };
-use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network};
+use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
 use crate::config::{Config, NodePortAddresses, of_family};
 
+mod affinity;
 mod masquerade;
 mod path;
 mod sets;
 
+pub(crate) use affinity::remember_chain;
 pub use path::Path;
-pub(crate) use path::{pick_rule, picks};
+pub(crate) use path::{is_on_demand, rules_on_demand};
 pub use sets::SetName;
 
 /// The name of both tables.
@@ -35,6 +38,7 @@ pub const TABLE: &str = "weft";
 /// The chain that answers for Services without endpoints.
 pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
 const SERVICES: &str = "services";
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 const OUTSIDE: &str = "outside";
 const LOOPBACK_V4: IpNetwork = match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
     Some(network) => IpNetwork::V4(network),
@@ -64,16 +68,30 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(config, family);
     from_outside.push(jump(OUTSIDE));
-    let arrive = vec![Rule::new(from_outside), enter.clone()];
+    let guard = guard(family);
+    let arrive = vec![guard.clone(), Rule::new(from_outside), enter.clone()];
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), arrive);
-    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), vec![enter]);
+    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), vec![guard, enter]);
     table.chain(OUTSIDE, None, outside(config, family));
     table.chain(SERVICES, None, services(config, family));
     table.chain(NO_ENDPOINTS, None, vec![Rule::new([Statement::Reject(family)])]);
     let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(config, family));
+    affinity::chains(&mut table, config);
     table
+}
+
+/// Keeps those away whom a load balancer's address is not for. It stands here, and not in a chain of its own of type
+/// filter, because only the first packet of a connection comes here: no other packet is asked.
+fn guard(family: Family) -> Rule {
+    let source = [frontend_key(family), vec![Selector::Saddr(family)]].concat();
+    Rule::new([
+        Statement::Lookup(frontend_key(family), Is::Equal, SetName::Restricted.name().into()),
+        Statement::Lookup(source, Is::NotEqual, SetName::Allowed.name().into()),
+        Statement::Verdict(Verdict::Drop),
+    ])
+    .comment("not in loadBalancerSourceRanges")
 }
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.

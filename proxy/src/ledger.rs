@@ -11,7 +11,7 @@ use std::sync::Arc;
 use weft_netlink::nft::{Change, Data, Declaration, Element, Family, Name, Transaction, Tuple};
 
 use crate::elements::{Elements, Place};
-use crate::layout::{SetName, TABLE, pick_rule, picks};
+use crate::layout::{SetName, TABLE, is_on_demand, rules_on_demand};
 
 /// What is known of all elements together.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Ledger {
         for (family, chain) in chains {
             let table = (*family, TABLE.into());
             transaction.changes.push(Change::AddChain(table.clone(), chain.clone(), None));
-            transaction.add_rules(&table, chain, pick_rule(*family, chain).as_slice());
+            transaction.add_rules(&table, chain, &rules_on_demand(*family, chain));
         }
     }
 
@@ -155,7 +155,7 @@ fn differences(delta: Delta) -> BTreeMap<Place, (Vec<Element>, Vec<Element>)> {
 /// The chain that an element leads to, unless it is a fixed one.
 fn picked(data: &Data) -> Option<&Name> {
     let Data::Verdict(verdict) = data else { return None };
-    verdict.chain().filter(|chain| picks(chain).is_some())
+    verdict.chain().filter(|chain| is_on_demand(chain))
 }
 
 #[cfg(test)]

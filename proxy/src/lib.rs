@@ -9,6 +9,7 @@
 //! I/O is done by `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
 //! `options`, `dry_run` and `daemon`, which ties all together; everything else is pure.
 
+pub mod affinity;
 pub mod claims;
 pub mod config;
 pub mod config_file;
@@ -32,6 +33,7 @@ pub mod options;
 pub mod planner;
 pub mod problem;
 pub mod service;
+pub mod sources;
 pub mod stale;
 pub mod sync;
 pub mod sysctl;

@@ -2,16 +2,18 @@
 //! snapshot comes in, a transaction goes out; whether it was committed is for `sync.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_netlink::nft::{Chain, Element, Family, Observed, Set, Table, Transaction, diff};
-use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Snapshot};
+use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Service, Snapshot};
 
+use crate::affinity::Numbers;
 use crate::claims::{Claims, Disputes};
 use crate::config::{Config, NodePortAddresses};
 use crate::elements::{Adopted, Elements, Place, of_node, of_service};
 use crate::endpoints::Here;
-use crate::layout::{self, SetName, pick_rule};
+use crate::layout::{self, SetName, rules_on_demand};
 use crate::ledger::{Delta, Ledger};
 use crate::problem::Problem;
 use crate::service::{Scope, ServicePlan, Slots, plan};
@@ -33,9 +35,12 @@ pub struct Planner {
     config: Config,
     /// The zone that the Services are planned for.
     zone: Option<String>,
+    /// The node's first address of each family that they are planned for.
+    addresses: Vec<IpAddr>,
     services: BTreeMap<Arc<NamespacedName>, ServicePlan>,
     node: Elements,
     claims: Claims,
+    numbers: Numbers,
     /// What keeps part of a Service from being served; nothing of those that are served in full.
     problems: BTreeMap<Arc<NamespacedName>, Vec<Problem>>,
     totals: Totals,
@@ -49,9 +54,11 @@ impl Planner {
         Planner {
             config,
             zone: None,
+            addresses: Vec::new(),
             services: BTreeMap::new(),
             node: Elements::new(),
             claims: Claims::default(),
+            numbers: Numbers::default(),
             problems: BTreeMap::new(),
             totals: Totals::default(),
             ledger: Ledger::default(),
@@ -67,14 +74,14 @@ impl Planner {
     /// Plans anew what changed, and returns what that changes in the tables.
     pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
         let mut delta = Delta::default();
-        if changes.nodes.contains(&self.config.node) {
-            self.update_node(snapshot, &mut delta);
-        }
+        let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, &mut delta);
         let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
         let moved = self.zone != zone;
         self.zone = zone;
         let concerned = self.update_claims(snapshot, changes);
-        let all = snapshot.services().map(|service| &service.key).filter(|_| moved);
+        // Who may connect to a load balancer's address may depend on those of this node.
+        let is_replanned = |service: &&Service| moved || (readdressed && !service.source_ranges.is_empty());
+        let all = snapshot.services().filter(is_replanned).map(|service| &service.key);
         let concerned = concerned.iter().map(|name| &**name).chain(&changes.services);
         for key in all.chain(concerned).collect::<BTreeSet<_>>() {
             self.update_service(snapshot, key, &mut delta);
@@ -133,11 +140,14 @@ impl Planner {
         let known = self.services.remove_entry(key);
         let (key, old) = known.unwrap_or_else(|| (self.claims.name(key), ServicePlan::default()));
         let previous: &dyn Slots = if old.frontends.is_empty() { &self.adopted } else { &old };
-        let (mut new, problems) = match snapshot.service(&key) {
+        let service = snapshot.service(&key);
+        let affinities = self.numbers.assign(&key, service);
+        let (mut new, problems) = match service {
             Some(service) => {
                 let slices: Vec<_> = snapshot.slices_of(&key).collect();
-                let here = Here { node: &self.config.node, zone: self.zone.as_deref() };
-                plan(service, &slices, here, &self.claims, previous)
+                let (node, zone, addresses) = (&self.config.node, self.zone.as_deref(), &self.addresses);
+                let here = Here { node, zone, addresses };
+                plan(service, &slices, here, &self.claims, &affinities, previous)
             }
             None => Default::default(),
         };
@@ -163,16 +173,19 @@ impl Planner {
         }
     }
 
-    fn update_node(&mut self, snapshot: &Snapshot, delta: &mut Delta) {
+    /// Returns whether the node's addresses changed.
+    fn update_node(&mut self, snapshot: &Snapshot, delta: &mut Delta) -> bool {
         let node = snapshot.node(&self.config.node);
+        let primary = AddressFamily::BOTH.map(|family| node.and_then(|node| node.address(family)));
+        let primary: Vec<IpAddr> = primary.into_iter().flatten().collect();
         let new = match self.config.nodeport_addresses {
             NodePortAddresses::Networks(_) => Elements::new(),
-            NodePortAddresses::Primary => {
-                let primary = AddressFamily::BOTH.map(|family| node.and_then(|node| node.address(family)));
-                of_node(primary.into_iter().flatten())
-            }
+            NodePortAddresses::Primary => of_node(primary.iter().copied()),
         };
         delta.replace(std::mem::replace(&mut self.node, new.clone()), new);
+        let changed = primary != self.addresses;
+        self.addresses = primary;
+        changed
     }
 
     /// All elements, in order.
@@ -193,7 +206,7 @@ impl Planner {
     fn table(&self, family: Family, elements: &mut BTreeMap<Place, Vec<Element>>) -> Table {
         let mut table = layout::table(&self.config, family);
         for name in self.ledger.chains(family) {
-            let rules = pick_rule(family, name).into_iter().collect();
+            let rules = rules_on_demand(family, name);
             table.chains.insert(name.clone(), Chain { base: None, rules });
         }
         for set in SetName::ALL {

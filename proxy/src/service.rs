@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_types::{EndpointSlice, Family, Protocol, Service, ServicePort, TrafficPolicy};
+use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPolicy};
 
+use crate::affinity::Affinity;
 use crate::claims::{Claim, Claims, MAX_PORTS, wanted};
 use crate::endpoints::{Backends, Here, assign_slots, backends, is_special};
 use crate::problem::Problem;
+use crate::sources::sources;
 
 /// More elements than any Service has that is meant well: the kernel takes this many in about half a second.
 pub const MAX_ELEMENTS: usize = 100_000;
@@ -32,6 +34,10 @@ pub struct FrontendPlan {
     pub outside: Option<Target>,
     /// Addresses of endpoints that may reach themselves through this frontend.
     pub hairpins: Vec<IpAddr>,
+    /// The networks whose clients may connect; none where everybody may.
+    pub sources: Vec<IpNetwork>,
+    /// Where its clients stick to their endpoints.
+    pub affinity: Option<Affinity>,
 }
 
 /// An address, protocol and port, or a protocol and port on the node's own addresses.
@@ -127,7 +133,9 @@ impl FrontendPlan {
     /// How many elements it is, roughly.
     fn elements(&self) -> usize {
         let targets = Audience::ALL.into_iter().filter_map(|audience| self.target(audience));
-        targets.map(|target| 1 + target.slots().len()).sum()
+        let per_endpoint = if self.affinity.is_some() { 2 } else { 1 };
+        let targets = targets.map(|target| 1 + per_endpoint * target.slots().len());
+        targets.sum::<usize>() + self.sources.len()
     }
 
     /// Where these connections go, if they have a target of their own.
@@ -150,12 +158,13 @@ impl Target {
 }
 
 /// Plans one Service for this node, with its endpoints left in the slots of `previous` where possible, and says what of it
-/// cannot be served.
+/// cannot be served. The affinities are those of its ports, in their order; none where it has none.
 pub fn plan(
     service: &Service,
     slices: &[&EndpointSlice],
     here: Here<'_>,
     claims: &Claims,
+    affinities: &[Affinity],
     previous: &dyn Slots,
 ) -> (ServicePlan, Vec<Problem>) {
     let mut plan = ServicePlan::default();
@@ -171,7 +180,7 @@ pub fn plan(
         });
         problems.extend(taken);
         let port = wanted[0].port;
-        let planned = plan_port(service, &service.ports[port], &granted, slices, here, previous);
+        let planned = plan_port(service, port, &granted, slices, here, affinities, previous);
         elements += planned.iter().map(FrontendPlan::elements).sum::<usize>();
         if elements > MAX_ELEMENTS {
             served = port;
@@ -189,21 +198,21 @@ pub fn plan(
 
 fn plan_port(
     service: &Service,
-    port: &ServicePort,
+    port: usize,
     claims: &[&Claim],
     slices: &[&EndpointSlice],
     here: Here<'_>,
+    affinities: &[Affinity],
     previous: &dyn Slots,
 ) -> Vec<FrontendPlan> {
+    let affinity = affinities.get(port).copied();
     let mut plans = Vec::with_capacity(claims.len());
     for family in Family::BOTH {
         let mut claims = claims.iter().filter(|claim| claim.frontend.family() == family).peekable();
         if claims.peek().is_some() {
-            let backends = backends(slices, port, family, here);
+            let backends = backends(slices, &service.ports[port], family, here);
             plans.extend(
-                claims.map(|claim| {
-                    FrontendPlan::new(claim.frontend, claim.scope, service, &backends, previous)
-                }),
+                claims.map(|claim| FrontendPlan::new(claim, service, &backends, here, affinity, previous)),
             );
         }
     }
@@ -218,12 +227,14 @@ fn forbidden_endpoints(slice: &EndpointSlice) -> Option<Problem> {
 
 impl FrontendPlan {
     fn new(
-        frontend: Frontend,
-        scope: Scope,
+        claim: &Claim,
         service: &Service,
         backends: &Backends,
+        here: Here<'_>,
+        affinity: Option<Affinity>,
         previous: &dyn Slots,
     ) -> FrontendPlan {
+        let Claim { frontend, scope, .. } = *claim;
         let target = |policy, audience| {
             let sockets = match policy {
                 TrafficPolicy::Cluster => &backends.cluster,
@@ -246,33 +257,11 @@ impl FrontendPlan {
             target: target(everyone, Audience::Everyone),
             outside: outside.map(|policy| target(policy, Audience::Outside)),
             hairpins: backends.hairpins.iter().copied().collect(),
+            sources: match frontend {
+                Frontend::Address(address, ..) => sources(service, address, here.addresses),
+                Frontend::NodePort(..) => Vec::new(),
+            },
+            affinity,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use weft_types::{NamespacedName, ServiceKind};
-
-    use super::*;
-
-    #[test]
-    fn a_restricted_load_balancer_address_is_not_open_to_all() {
-        let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
-        let port = ServicePort {
-            name: String::new(),
-            protocol: Protocol::Tcp,
-            port: 80.try_into().unwrap(),
-            node_port: None,
-        };
-        let mut service = Service::new(NamespacedName::new("shop", "web"), kind, vec![port]);
-        service.load_balancer_ips = vec!["192.0.2.1".parse().unwrap()];
-        let here = Here { node: "node1", zone: None };
-        let frontends = |service: &Service| {
-            plan(service, &[], here, &Claims::default(), &ServicePlan::default()).0.frontends.len()
-        };
-        assert_eq!(frontends(&service), 2);
-        service.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
-        assert_eq!(frontends(&service), 1);
     }
 }

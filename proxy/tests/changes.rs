@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,8 +14,8 @@ use weft_proxy::config::Config;
 use weft_proxy::layout::table_keys;
 use weft_proxy::planner::{Planner, everything};
 use weft_types::{
-    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, ObjectKey, Protocol,
-    Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, IpNetwork, NamespacedName, Node, Object, ObjectKey,
+    Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
 };
 
 /// What happens to the cluster.
@@ -56,12 +57,33 @@ fn policy() -> impl Strategy<Value = TrafficPolicy> {
 
 fn service() -> impl Strategy<Value = Object> {
     let ports = vec(service_port(), 0..3);
-    (1u8..4, 0i64..3, addresses(1..5), addresses(4..8), ports, policy(), policy()).prop_map(
-        |(service, created, cluster_ips, external_ips, ports, internal_policy, external_policy)| {
-            let service = Service::new(name(service), ServiceKind::ClusterIp(cluster_ips), ports);
-            Object::Service(Service { created, external_ips, internal_policy, external_policy, ..service })
+    let addresses = (addresses(1..5), addresses(4..8), addresses(4..9));
+    let affinity = prop::option::of((1u64..3).prop_map(Duration::from_secs));
+    let policies = (policy(), policy());
+    (1u8..4, 0i64..3, addresses, ports, policies, affinity, ranges()).prop_map(
+        |(service, created, addresses, ports, policies, affinity, source_ranges)| {
+            let (cluster_ips, external_ips, load_balancer_ips) = addresses;
+            let (internal_policy, external_policy) = policies;
+            Object::Service(Service {
+                created,
+                external_ips,
+                load_balancer_ips,
+                internal_policy,
+                external_policy,
+                affinity,
+                source_ranges,
+                ..Service::new(name(service), ServiceKind::ClusterIp(cluster_ips), ports)
+            })
         },
     )
+}
+
+fn ranges() -> impl Strategy<Value = Vec<IpNetwork>> {
+    let range = (any::<bool>(), 1u8..25, 0u8..33).prop_map(|(family, number, prefix)| {
+        let address = address(family, number);
+        IpNetwork::new(address, if family { prefix } else { prefix + 96 }).unwrap()
+    });
+    vec(range, 0..4)
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
@@ -159,7 +181,7 @@ proptest! {
             let transaction = planner.update(&snapshot, &changes);
             kernel.apply(&transaction).unwrap();
             prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
-            let fixed = 7;
+            let fixed = 14;
             for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
                 prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
             }

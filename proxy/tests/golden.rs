@@ -23,6 +23,17 @@ fn a_plan_prints_as_nft_text() {
 }
 
 #[test]
+fn affinity_and_source_ranges_are_elements_of_maps_that_are_always_there() {
+    let text = planned_for("affinity", Config::default());
+    let (table, _) = text.split_once("table ip6").expect("there are two tables");
+    let blocks = table.split("\n\n").filter(|block| {
+        let name = block.trim_start_matches("table ip weft {").split_whitespace().nth(1).unwrap_or_default();
+        ["affinity", "allowed", "restricted", "stick", "remember"].iter().any(|part| name.starts_with(part))
+    });
+    insta::assert_snapshot!(blocks.collect::<Vec<_>>().join("\n\n"));
+}
+
+#[test]
 fn with_networks_for_pods_and_node_ports() {
     let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a network")).collect();
     let text = planned(Config {

@@ -9,7 +9,7 @@ use super::encode::{
 };
 use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
-use super::owned::Owned;
+use super::owned::{KEY, KEY_END, Owned};
 use super::rule::Verdict;
 use super::set::{Data, Declaration, Element};
 use super::shape::Shape;
@@ -158,7 +158,10 @@ impl Client {
         }
         for (owner, set, header) in self.dump(message::GET_SET, family, Some(name), None, parse_set)? {
             if let (true, Some(header)) = (owner == *name, header) {
-                let elements = self.elements(family, name, &set, header.count)?;
+                let elements = match header.shape.is_expiring() {
+                    true => BTreeMap::new(),
+                    false => self.elements(family, name, &set, header.count)?,
+                };
                 table.sets.insert(set, ObservedSet { shape: header.shape, elements });
             }
         }
@@ -283,14 +286,15 @@ fn parse_elements(list: &Attributes<'_>) -> Option<Vec<Element>> {
 
 fn parse_element(element: &Attributes<'_>) -> Option<Element> {
     // Only a catch-all element, which nothing here ever adds, has no key.
-    let key = element.nested(1).get(DATA_VALUE).unwrap_or_default();
+    let value = |kind| element.nested(kind).get(DATA_VALUE).unwrap_or_default();
+    let key = [value(KEY), value(KEY_END)].concat();
     let data = element.nested(2);
     let data = match (data.get(DATA_VALUE), data.get(DATA_VERDICT)) {
         (Some(value), _) => Data::Tuple(Tuple::from_kernel(value)),
         (None, Some(verdict)) => Data::Verdict(parse_verdict(&Attributes(verdict))?),
         (None, None) => Data::None,
     };
-    Some((Tuple::from_kernel(key), data))
+    Some((Tuple::from_kernel(&key), data))
 }
 
 fn parse_verdict(verdict: &Attributes<'_>) -> Option<Verdict> {

@@ -5,7 +5,7 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST}
 
 use super::attribute::Writer;
 use super::expression::{self, DATA_VALUE, DATA_VERDICT};
-use super::owned::{self, Owned};
+use super::owned::{self, KEY, KEY_END, Owned};
 use super::rule::Rule;
 use super::set::{Data, Declaration, Element};
 use super::shape::{Shape, put};
@@ -170,7 +170,7 @@ impl Encoded {
     ) -> Option<&'a [Element]> {
         self.push(index, kind, flags, &table_of(set), |writer| {
             writer.string(2, &set.name);
-            writer.nest(3, |writer| elements = encode_elements(elements, writer));
+            writer.nest(3, |writer| elements = encode_elements(elements, set, writer));
         });
         (!elements.is_empty()).then_some(elements)
     }
@@ -275,14 +275,22 @@ pub(super) fn digest(rule: &Rule) -> u64 {
 }
 
 /// Writes as many elements as fit into one message, and returns the others.
-fn encode_elements<'a>(elements: &'a [Element], writer: &mut Writer<'_>) -> &'a [Element] {
+fn encode_elements<'a>(elements: &'a [Element], set: &Declaration, writer: &mut Writer<'_>) -> &'a [Element] {
     let start = writer.0.len();
     for (index, (key, data)) in elements.iter().enumerate() {
         if writer.0.len() - start > ELEMENTS_PER_MESSAGE {
             return &elements[index..];
         }
         writer.nest(1, |element| {
-            element.nest(1, |writer| writer.bytes(DATA_VALUE, key.bytes()));
+            let mut value = |kind, bytes: &[u8]| element.nest(kind, |writer| writer.bytes(DATA_VALUE, bytes));
+            match set.has_ranges() {
+                false => value(KEY, key.bytes()),
+                true => {
+                    let (first, last) = key.ends();
+                    value(KEY, first);
+                    value(KEY_END, last);
+                }
+            }
             match data {
                 Data::None => {}
                 Data::Tuple(tuple) => element.nest(2, |writer| writer.bytes(DATA_VALUE, tuple.bytes())),

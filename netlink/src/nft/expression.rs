@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::attribute::Writer;
+use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::rule::{Interface, Is, Rule, Selector, Statement, Verdict};
-use super::value::{Family, Tuple, Value};
+use super::value::{DataType, Family, Tuple, Value};
 
 /// `NFTA_LIST_ELEM`: one expression of a rule.
 const LIST_ELEM: u16 = 1;
@@ -95,12 +96,26 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
             lookup(map, Some(register(0)), Is::Equal, writer);
             dnat(*family, writer);
         }
+        Statement::SetPriority(key, map) => {
+            load_all(key, writer);
+            lookup(map, Some(register(0)), Is::Equal, writer);
+            set_priority(writer);
+        }
+        Statement::ResetPriority => {
+            immediate(register(0), writer, |data| data.bytes(DATA_VALUE, &[0; 4]));
+            set_priority(writer);
+        }
+        Statement::Update(key, timeout, hashed, map) => update(key, *timeout, hashed, map, writer),
+        Statement::Delete(key, map) => {
+            let end = load_all(key, writer);
+            load(Selector::Priority, end, writer);
+            dynamic_set(Operation::Delete, map, end, writer);
+        }
         // NFTA_MASQ_FLAGS: NF_NAT_RANGE_PROTO_RANDOM_FULLY
         Statement::Masquerade => expression("masq", writer, |data| data.u32(1, 1 << 4)),
         Statement::Reject(family) => reject(*family, writer),
-        Statement::Verdict(verdict) => expression("immediate", writer, |data| {
-            data.u32(1, VERDICT_REGISTER);
-            data.nest(2, |data| data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data)));
+        Statement::Verdict(verdict) => immediate(VERDICT_REGISTER, writer, |data| {
+            data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data));
         }),
     }
 }
@@ -119,12 +134,18 @@ fn expression(name: &str, writer: &mut Writer<'_>, data: impl FnOnce(&mut Writer
     });
 }
 
-fn load_all(key: &[Selector], writer: &mut Writer<'_>) {
-    let mut offset = 0;
+/// Loads a concatenation at the beginning of the register file. Returns where it ends.
+fn load_all(key: &[Selector], writer: &mut Writer<'_>) -> usize {
+    load_from(0, key, writer)
+}
+
+fn load_from(start: usize, key: &[Selector], writer: &mut Writer<'_>) -> usize {
+    let mut offset = start;
     for selector in key {
         load(*selector, offset, writer);
         offset += selector.data_type().padded_len();
     }
+    offset
 }
 
 fn load(selector: Selector, offset: usize, writer: &mut Writer<'_>) {
@@ -143,6 +164,11 @@ fn load(selector: Selector, offset: usize, writer: &mut Writer<'_>) {
         Selector::OriginalDaddr(Family::Ip) => connection(target, 20, writer),
         Selector::OriginalDaddr(Family::Ip6) => connection(target, 22, writer),
         Selector::OriginalDport => connection(target, 12, writer),
+        // NFT_META_PRIORITY
+        Selector::Priority => expression("meta", writer, |data| {
+            data.u32(1, target);
+            data.u32(2, 2);
+        }),
         // NFTA_NG_DREG, NFTA_NG_MODULUS, NFTA_NG_TYPE: NFT_NG_RANDOM
         Selector::Random(modulus) => expression("numgen", writer, |data| {
             data.u32(1, target);
@@ -254,6 +280,63 @@ fn dnat(family: Family, writer: &mut Writer<'_>) {
         data.u32(2, family.number().into());
         data.u32(3, register(0)); // NFTA_NAT_REG_ADDR_MIN
         data.u32(5, register(family.address_type().padded_len())); // NFTA_NAT_REG_PROTO_MIN
+    });
+}
+
+fn immediate(target: u32, writer: &mut Writer<'_>, value: impl FnOnce(&mut Writer<'_>)) {
+    expression("immediate", writer, |data| {
+        data.u32(1, target);
+        data.nest(2, value);
+    });
+}
+
+/// Sets the packet's priority to the number in the first register (`NFT_META_PRIORITY`, `NFTA_META_SREG`).
+fn set_priority(writer: &mut Writer<'_>) {
+    expression("meta", writer, |data| {
+        data.u32(2, 2);
+        data.u32(3, register(0));
+    });
+}
+
+/// The key, then the hash, then what is hashed.
+fn update(key: &[Selector], timeout: u32, hashed: &[Selector], map: &str, writer: &mut Writer<'_>) {
+    let end = load_all(key, writer);
+    let source = end + DataType::ClassId.padded_len();
+    let length = load_from(source, hashed, writer) - source;
+    expression("hash", writer, |data| {
+        data.u32(1, register(source));
+        data.u32(2, register(end));
+        data.u32(3, length as u32);
+        data.u32(4, HASH_MODULUS);
+        data.u32(5, HASH_SEED);
+        data.u32(7, 0); // NFT_HASH_JENKINS
+    });
+    dynamic_set(Operation::Update(timeout), map, end, writer);
+}
+
+/// What a rule does with an element of a set.
+#[derive(Clone, Copy)]
+enum Operation {
+    Update(u32),
+    Delete,
+}
+
+/// The key stands in the first registers, the data behind it (`NFTA_DYNSET_*`).
+fn dynamic_set(operation: Operation, map: &str, data_offset: usize, writer: &mut Writer<'_>) {
+    expression("dynset", writer, |data| {
+        data.string(1, map);
+        data.u32(
+            3,
+            match operation {
+                Operation::Update(_) => 1,
+                Operation::Delete => 2,
+            },
+        );
+        data.u32(4, register(0));
+        data.u32(5, register(data_offset));
+        if let Operation::Update(seconds) = operation {
+            data.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
+        }
     });
 }
 

@@ -120,12 +120,12 @@ impl Observed {
             Change::AddOwned(set, elements) => {
                 let held = self.elements(set)?;
                 for element in elements {
-                    insert_new(held, element.key.clone(), element.data.clone())?;
+                    insert_new(held, element.held_key(), element.data.clone())?;
                 }
             }
             Change::DeleteOwned(set, elements) => {
                 let held = self.elements(set)?;
-                elements.iter().try_for_each(|element| held.remove(&element.key).map(drop))?;
+                elements.iter().try_for_each(|element| held.remove(&element.held_key()).map(drop))?;
             }
             Change::DeleteElements(set, elements) => {
                 let held = self.elements(set)?;

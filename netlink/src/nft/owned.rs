@@ -9,16 +9,16 @@ use super::encode::ELEMENTS_PER_MESSAGE;
 use super::expression::DATA_VALUE;
 use super::set::{Data, Declaration, write_tuple};
 use super::shape::put;
-use super::value::{Name, Tuple, Value, concatenation};
+use super::value::{DataType, Name, Tuple, Value, concatenation};
 use crate::attribute::{Attributes, Writer};
 
 /// `NFTNL_UDATA_SET_ELEM_COMMENT`
 const COMMENT: u8 = 0;
 /// `NFTA_SET_ELEM_KEY`, `_DATA`, `_USERDATA`, `_KEY_END`
-const KEY: u16 = 1;
+pub(super) const KEY: u16 = 1;
 const DATA: u16 = 2;
 const USERDATA: u16 = 6;
-const KEY_END: u16 = 10;
+pub(super) const KEY_END: u16 = 10;
 
 /// An element with its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,18 +48,17 @@ impl Owned {
 
     /// The first and last value of each field.
     fn ranges(&self, set: &Declaration) -> Option<Vec<(Value, Value)>> {
-        let start = self.key.values(&set.key)?;
-        let end = self.end.as_ref().unwrap_or(&self.key).values(&set.key)?;
-        Some(start.into_iter().zip(end).collect())
+        self.held_key().ranges(&set.key)
+    }
+
+    /// Its key as that of an element of ranges.
+    pub(super) fn held_key(&self) -> Tuple {
+        self.key.to(self.end.as_ref().unwrap_or(&self.key))
     }
 
     /// Prints it as nft does.
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, set: &Declaration) -> fmt::Result {
-        match self.ranges(set) {
-            Some(ranges) => concatenation(f, ranges.into_iter().map(Span))?,
-            // Only a key that was made for another set is too short.
-            None => write!(f, "{:?}", self.key)?,
-        }
+        write_range(f, &self.held_key(), &set.key)?;
         write!(f, " comment \"{}\"", self.owner)?;
         match &self.data {
             Data::None => Ok(()),
@@ -160,6 +159,37 @@ impl Tuple {
         let last: Vec<Value> = ends.iter().map(|(_, last)| *last).collect();
         (Tuple::new(&first), Tuple::new(&last))
     }
+
+    /// The key of an element of ranges that is a product of networks and single values.
+    pub fn range(fields: &[Field]) -> Tuple {
+        let (first, last) = Tuple::span(fields);
+        first.to(&last)
+    }
+
+    fn to(&self, last: &Tuple) -> Tuple {
+        Tuple::from_kernel(&[self.bytes(), last.bytes()].concat())
+    }
+
+    /// The first and the last key of an element of ranges.
+    pub(super) fn ends(&self) -> (&[u8], &[u8]) {
+        self.bytes().split_at(self.bytes().len() / 2)
+    }
+
+    /// The first and last value of each field of such a key.
+    fn ranges(&self, types: &[DataType]) -> Option<Vec<(Value, Value)>> {
+        let (first, last) = self.ends();
+        let values = |bytes| Tuple::from_kernel(bytes).values(types);
+        Some(values(first)?.into_iter().zip(values(last)?).collect())
+    }
+}
+
+/// Prints the key of an element of ranges as nft does.
+pub(super) fn write_range(f: &mut fmt::Formatter<'_>, key: &Tuple, types: &[DataType]) -> fmt::Result {
+    match key.ranges(types) {
+        Some(ranges) => concatenation(f, ranges.into_iter().map(Span)),
+        // Only a key that was made for another set is too short.
+        None => write!(f, "{key:?}"),
+    }
 }
 
 /// A field of an element of ranges.
@@ -183,7 +213,7 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::super::set::SetKind;
-    use super::super::value::{DataType, Family};
+    use super::super::value::Family;
     use super::*;
 
     fn set() -> Declaration {

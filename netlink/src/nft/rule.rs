@@ -4,6 +4,7 @@ use std::fmt;
 
 use ipnetwork::IpNetwork;
 
+use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::value::{DataType, Family, Name, Value, concatenation};
 
 /// What a packet or its connection is asked for.
@@ -22,6 +23,8 @@ pub enum Selector {
     /// The port that the connection's first packet was sent to: `ct original proto-dst`. nft knows its type only
     /// behind a match on one transport protocol in the same rule.
     OriginalDport,
+    /// The packet's priority: `meta priority`. Rules use it to hand a number on to the next rule.
+    Priority,
     /// A random number from 0 to one below this: `numgen random mod N`
     Random(u32),
 }
@@ -36,6 +39,7 @@ impl Selector {
             Selector::L4Proto => DataType::InetProto,
             Selector::Dport | Selector::OriginalDport => DataType::InetService,
             Selector::Random(_) => DataType::Integer,
+            Selector::Priority => DataType::ClassId,
         }
     }
 }
@@ -49,6 +53,7 @@ impl fmt::Display for Selector {
             Selector::Dport => f.write_str("th dport"),
             Selector::OriginalDaddr(family) => write!(f, "ct original {family} daddr"),
             Selector::OriginalDport => f.write_str("ct original proto-dst"),
+            Selector::Priority => f.write_str("meta priority"),
             Selector::Random(modulus) => write!(f, "numgen random mod {modulus}"),
         }
     }
@@ -140,6 +145,15 @@ pub enum Statement {
     Vmap(Vec<Selector>, Name),
     /// Rewrites the destination to the address and port that a map holds: `dnat ip to ... map @endpoints`
     Dnat(Family, Vec<Selector>, Name),
+    /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map @affinity`
+    SetPriority(Vec<Selector>, Name),
+    /// Sets the packet's priority to what it is for most: `meta priority set none`
+    ResetPriority,
+    /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
+    /// [`hash`](super::hash) of a concatenation: `update @affinity { ... timeout 3h : jhash ... }`
+    Update(Vec<Selector>, u32, Vec<Selector>, Name),
+    /// Deletes an element of an expiring map, whatever it holds: `delete @affinity { ... : meta priority }`
+    Delete(Vec<Selector>, Name),
     /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
     /// `masquerade fully-random`
     Masquerade,
@@ -172,10 +186,44 @@ impl fmt::Display for Statement {
                 concatenation(f, key)?;
                 write!(f, " map @{map}")
             }
+            Statement::SetPriority(key, map) => {
+                f.write_str("meta priority set ")?;
+                concatenation(f, key)?;
+                write!(f, " map @{map}")
+            }
+            Statement::ResetPriority => f.write_str("meta priority set none"),
+            Statement::Update(key, timeout, hashed, map) => {
+                write!(f, "update @{map} {{ ")?;
+                concatenation(f, key)?;
+                write!(f, " timeout {} : jhash ", Seconds(*timeout))?;
+                concatenation(f, hashed)?;
+                write!(f, " mod {HASH_MODULUS} seed {HASH_SEED:#x} }}")
+            }
+            Statement::Delete(key, map) => {
+                write!(f, "delete @{map} {{ ")?;
+                concatenation(f, key)?;
+                f.write_str(" : meta priority }")
+            }
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Reject(_) => f.write_str("reject"),
             Statement::Verdict(verdict) => verdict.fmt(f),
         }
+    }
+}
+
+/// A time as nft prints it: `1h30m`.
+struct Seconds(u32);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        for (length, unit) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
+            if rest >= length || (unit == "s" && self.0 == 0) {
+                write!(f, "{}{unit}", rest / length)?;
+            }
+            rest %= length;
+        }
+        Ok(())
     }
 }
 
@@ -230,6 +278,13 @@ mod tests {
             Statement::Lookup(vec![Selector::Saddr(Family::Ip6)], Is::NotEqual, "pods".into()),
             Statement::Verdict(Verdict::Jump("elsewhere".into())),
         ]);
+        let client = vec![Selector::Saddr(Family::Ip), Selector::Priority];
+        let update = Statement::Update(client.clone(), 5_430, vec![Selector::Daddr(Family::Ip)], "x".into());
+        assert_eq!(
+            Rule::new([Statement::SetPriority(client, "x".into()), update]).to_string(),
+            "meta priority set ip saddr . meta priority map @x update @x { ip saddr . meta priority timeout 1h30m30s : \
+             jhash ip daddr mod 2147483648 seed 0x1 }"
+        );
         assert_eq!(
             rule.to_string(),
             "ip6 saddr != fd00::/64 oifname \"eth0\" ip6 saddr != @pods jump elsewhere"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::owned::write_range;
 use super::rule::Verdict;
 use super::value::{DataType, Family, Name, Tuple, concatenation};
 
@@ -37,6 +38,9 @@ pub enum SetKind {
     RangeSet,
     /// Values of these types; a key is a range in each of its several fields.
     RangeMap(Vec<DataType>),
+    /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is never planned
+    /// nor read.
+    ExpiringMap(Vec<DataType>, u32),
 }
 
 /// What a map holds for one key.
@@ -50,7 +54,7 @@ pub enum Data {
     Tuple(Tuple),
 }
 
-/// A key and what the set holds for it.
+/// A key and what the set holds for it. The key of a set of ranges is made by [`Tuple::range`].
 pub type Element = (Tuple, Data);
 
 /// A set or map and its elements.
@@ -72,14 +76,16 @@ impl Declaration {
     pub(super) fn noun(&self) -> &'static str {
         match self.kind {
             SetKind::Set | SetKind::RangeSet => "set",
-            SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) => "map",
+            SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) | SetKind::ExpiringMap(..) => {
+                "map"
+            }
         }
     }
 
     /// The types of its data, where it has data of types.
     pub(super) fn data_types(&self) -> &[DataType] {
         match &self.kind {
-            SetKind::DataMap(types) | SetKind::RangeMap(types) => types,
+            SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => types,
             SetKind::Set | SetKind::VerdictMap | SetKind::RangeSet => &[],
         }
     }
@@ -106,7 +112,7 @@ impl Declaration {
         match &self.kind {
             SetKind::Set | SetKind::RangeSet => {}
             SetKind::VerdictMap => f.write_str(" : verdict")?,
-            SetKind::DataMap(types) | SetKind::RangeMap(types) => {
+            SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 f.write_str(" : ")?;
                 concatenation(f, names(types))?;
             }
@@ -114,6 +120,9 @@ impl Declaration {
         f.write_str(end)?;
         if self.has_ranges() {
             write!(f, "{begin}flags interval{end}")?;
+        }
+        if let SetKind::ExpiringMap(_, size) = self.kind {
+            write!(f, "{begin}size {size}{end}{begin}flags dynamic,timeout{end}")?;
         }
         match self.comment {
             Some(comment) => write!(f, "{begin}comment \"{comment}\"{end}"),
@@ -123,7 +132,10 @@ impl Declaration {
 
     /// One element as nft writes it.
     pub(super) fn write_element(&self, f: &mut fmt::Formatter<'_>, key: &Tuple, data: &Data) -> fmt::Result {
-        write_tuple(f, key, &self.key)?;
+        match self.has_ranges() {
+            false => write_tuple(f, key, &self.key)?,
+            true => write_range(f, key, &self.key)?,
+        }
         match data {
             Data::None => Ok(()),
             Data::Verdict(verdict) => write!(f, " : {verdict}"),
@@ -143,6 +155,7 @@ fn typeof_name(kind: DataType) -> &'static str {
         DataType::InetProto => "meta l4proto",
         DataType::InetService => "th dport",
         DataType::Integer => "numgen random mod 65536",
+        DataType::ClassId => "meta priority",
     }
 }
 

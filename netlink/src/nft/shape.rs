@@ -12,6 +12,8 @@ use super::value::{DataType, tuple_len};
 const FLAG_MAP: u32 = 1 << 3;
 /// `NFT_SET_INTERVAL`, `NFT_SET_CONCAT`: keys are ranges, in each of several fields.
 const FLAGS_RANGES: u32 = 1 << 2 | 1 << 7;
+/// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`: packets write elements, which expire.
+const FLAGS_EXPIRING: u32 = 1 << 4 | 1 << 5;
 /// `NFT_DATA_VERDICT`: the data type of a verdict map.
 const VERDICT_TYPE: u32 = 0xffff_ff00;
 /// The length of a verdict in a register.
@@ -48,6 +50,8 @@ pub struct Shape {
     data: Option<(u32, u32)>,
     /// The length of each field, where keys are ranges.
     fields: Vec<u32>,
+    /// How many elements it may have; 0 where that is not said.
+    size: u32,
     userdata: Vec<u8>,
 }
 
@@ -57,18 +61,25 @@ impl Shape {
         let data = match &declaration.kind {
             SetKind::Set | SetKind::RangeSet => None,
             SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
-            SetKind::DataMap(types) | SetKind::RangeMap(types) => {
+            SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 Some((type_number(types), tuple_len(types) as u32))
             }
         };
         let ranges = declaration.has_ranges();
+        let (expiring, size) = match declaration.kind {
+            SetKind::ExpiringMap(_, size) => (FLAGS_EXPIRING, size),
+            _ => (0, 0),
+        };
         let fields = declaration.key.iter().filter(|_| ranges).map(|kind| kind.len() as u32);
         Shape {
-            flags: if data.is_some() { FLAG_MAP } else { 0 } | if ranges { FLAGS_RANGES } else { 0 },
+            flags: if data.is_some() { FLAG_MAP } else { 0 }
+                | if ranges { FLAGS_RANGES } else { 0 }
+                | expiring,
             key_type: type_number(&declaration.key),
             key_len: tuple_len(&declaration.key) as u32,
             data,
             fields: fields.collect(),
+            size,
             userdata: userdata(declaration),
         }
     }
@@ -82,8 +93,14 @@ impl Shape {
             key_len: number(attribute::KEY_LEN),
             data: attributes.u32(attribute::DATA_TYPE).map(|kind| (kind, number(attribute::DATA_LEN))),
             fields: read_fields(&attributes.nested(attribute::DESCRIPTION)),
+            size: attributes.nested(attribute::DESCRIPTION).u32(1).unwrap_or_default(),
             userdata: attributes.get(attribute::USERDATA).unwrap_or_default().to_vec(),
         }
+    }
+
+    /// Whether packets write its elements, which expire.
+    pub(super) fn is_expiring(&self) -> bool {
+        self.flags & FLAGS_EXPIRING == FLAGS_EXPIRING
     }
 
     /// Writes the attributes that create such a set.
@@ -94,6 +111,10 @@ impl Shape {
         if let Some((kind, length)) = self.data {
             writer.u32(attribute::DATA_TYPE, kind);
             writer.u32(attribute::DATA_LEN, length);
+        }
+        // NFTA_SET_DESC_SIZE
+        if self.size > 0 {
+            writer.nest(attribute::DESCRIPTION, |writer| writer.u32(1, self.size));
         }
         if !self.fields.is_empty() {
             // NFTA_SET_DESC_CONCAT, NFTA_LIST_ELEM, NFTA_SET_FIELD_LEN
@@ -120,7 +141,7 @@ fn type_number(types: &[DataType]) -> u32 {
 /// The number of nft's `enum byteorder` for a key or data of those types: none for concatenations and verdicts.
 fn byte_order(types: &[DataType]) -> u32 {
     match types {
-        [DataType::Integer] => 1,
+        [DataType::Integer | DataType::ClassId] => 1,
         [_] => 2,
         _ => 0,
     }
@@ -172,12 +193,14 @@ fn typeof_expression(types: &[DataType]) -> Vec<u8> {
         DataType::InetService => &[11, 2],
         // The key: l4proto.
         DataType::InetProto => &[16],
+        // The key: priority.
+        DataType::ClassId => &[2],
         // Random, modulus, offset.
         DataType::Integer => &[1, 65536, 0],
     };
     let kind = match single {
         DataType::Ipv4Addr | DataType::Ipv6Addr | DataType::InetService => 7,
-        DataType::InetProto => 9,
+        DataType::InetProto | DataType::ClassId => 9,
         DataType::Integer => 23,
     };
     let mut data = Vec::new();

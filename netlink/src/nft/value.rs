@@ -67,6 +67,8 @@ pub enum DataType {
     /// A number below 65536 in a register of four bytes, as `numgen` makes it. nft has no name for this type: a set
     /// that uses it is declared with `typeof`.
     Integer,
+    /// `classid`: a number of four bytes, as a packet's priority is one.
+    ClassId,
 }
 
 impl DataType {
@@ -75,7 +77,7 @@ impl DataType {
         match self {
             DataType::InetProto => 1,
             DataType::InetService => 2,
-            DataType::Ipv4Addr | DataType::Integer => 4,
+            DataType::Ipv4Addr | DataType::Integer | DataType::ClassId => 4,
             DataType::Ipv6Addr => 16,
         }
     }
@@ -93,6 +95,7 @@ impl DataType {
             DataType::Ipv6Addr => 8,
             DataType::InetProto => 12,
             DataType::InetService => 13,
+            DataType::ClassId => 23,
         }
     }
 
@@ -103,6 +106,7 @@ impl DataType {
             DataType::InetProto => Value::Protocol(*bytes.first()?),
             DataType::InetService => Value::Port(u16::from_be_bytes(*bytes.first_chunk()?)),
             DataType::Integer => Value::Integer(u32::from_ne_bytes(*bytes.first_chunk()?)),
+            DataType::ClassId => Value::ClassId(u32::from_ne_bytes(*bytes.first_chunk()?)),
         })
     }
 }
@@ -115,6 +119,7 @@ impl fmt::Display for DataType {
             DataType::InetProto => "inet_proto",
             DataType::InetService => "inet_service",
             DataType::Integer => "integer",
+            DataType::ClassId => "classid",
         })
     }
 }
@@ -130,6 +135,8 @@ pub enum Value {
     Port(u16),
     /// A number in the machine's own byte order.
     Integer(u32),
+    /// The same, as a packet's priority: nft prints its halves.
+    ClassId(u32),
 }
 
 impl Value {
@@ -140,7 +147,9 @@ impl Value {
             Value::Address(IpAddr::V6(address)) => buffer.extend_from_slice(&address.octets()),
             Value::Protocol(number) => buffer.push(number),
             Value::Port(port) => buffer.extend_from_slice(&port.to_be_bytes()),
-            Value::Integer(number) => buffer.extend_from_slice(&number.to_ne_bytes()),
+            Value::Integer(number) | Value::ClassId(number) => {
+                buffer.extend_from_slice(&number.to_ne_bytes());
+            }
         }
     }
 }
@@ -155,6 +164,7 @@ impl fmt::Display for Value {
             Value::Protocol(number) => number.fmt(f),
             Value::Port(port) => port.fmt(f),
             Value::Integer(number) => number.fmt(f),
+            Value::ClassId(number) => write!(f, "{:x}:{:x}", number >> 16, number & 0xffff),
         }
     }
 }

@@ -3,10 +3,8 @@
 use weft_netlink::nft::{Family, Is, Rule, Selector, Statement, Value};
 use weft_types::Protocol;
 
-use super::{SetName, from_outside, nodeport_destinations};
+use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
 use crate::config::Config;
-
-const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// Connections that must come back through this node get its address as their source. They are told by what they were
 /// sent to first, which conntrack knows; no mark on the packet is needed.

@@ -5,6 +5,10 @@ use weft_netlink::nft::{DataType, Declaration, Family, SetKind};
 
 use super::TABLE;
 
+/// How many pairs of a client and a Service port each family remembers. The kernel makes room for them when the map is
+/// made: 2 MB.
+const MAX_AFFINITIES: u32 = 131_072;
+
 /// The sets and maps of each table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetName {
@@ -28,6 +32,26 @@ pub enum SetName {
     ExternalMasquerade,
     /// External frontends of which only the node's own connections are masqueraded.
     ExternalMasqueradeOwn,
+    /// Load balancer's frontend and who may connect to it.
+    Allowed,
+    /// Load balancer's frontends that not everybody may connect to.
+    Restricted,
+    /// Client and Service port to endpoint.
+    Affinity,
+    /// Frontend to Service port, where clients stick to their endpoints.
+    AffinityFrontends,
+    /// NodePort to Service port, where clients stick to their endpoints.
+    AffinityNodePorts,
+    /// Frontend and the endpoint's number to endpoint, where clients stick to it.
+    AffinityEndpoints,
+    /// NodePort and the endpoint's number to endpoint, where clients stick to it.
+    AffinityNodePortEndpoints,
+    /// The same for a frontend under an external policy Local.
+    LocalAffinityEndpoints,
+    /// The same for a NodePort under an external policy Local.
+    LocalAffinityNodePortEndpoints,
+    /// Service port to the chain that remembers its clients' endpoints.
+    AffinityTimeouts,
     /// Frontend to chain.
     Frontends,
     /// NodePort to chain.
@@ -42,7 +66,7 @@ pub enum SetName {
 
 impl SetName {
     /// All of them: what leads to endpoints comes behind the endpoints, and what refuses behind that.
-    pub const ALL: [SetName; 15] = [
+    pub const ALL: [SetName; 25] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
         SetName::LocalEndpoints,
@@ -53,6 +77,16 @@ impl SetName {
         SetName::NodePortMasqueradeOwn,
         SetName::ExternalMasquerade,
         SetName::ExternalMasqueradeOwn,
+        SetName::Allowed,
+        SetName::Restricted,
+        SetName::Affinity,
+        SetName::AffinityFrontends,
+        SetName::AffinityNodePorts,
+        SetName::AffinityEndpoints,
+        SetName::AffinityNodePortEndpoints,
+        SetName::LocalAffinityEndpoints,
+        SetName::LocalAffinityNodePortEndpoints,
+        SetName::AffinityTimeouts,
         SetName::Frontends,
         SetName::NodePorts,
         SetName::LocalFrontends,
@@ -78,6 +112,16 @@ impl SetName {
             SetName::ExternalMasqueradeOwn => "external-masquerade-own",
             SetName::LocalFrontends => "local-frontends",
             SetName::LocalNodePorts => "local-nodeports",
+            SetName::Allowed => "allowed",
+            SetName::Restricted => "restricted",
+            SetName::Affinity => "affinity",
+            SetName::AffinityFrontends => "affinity-frontends",
+            SetName::AffinityNodePorts => "affinity-nodeports",
+            SetName::AffinityEndpoints => "affinity-endpoints",
+            SetName::AffinityNodePortEndpoints => "affinity-nodeport-endpoints",
+            SetName::LocalAffinityEndpoints => "local-affinity-endpoints",
+            SetName::LocalAffinityNodePortEndpoints => "local-affinity-nodeport-endpoints",
+            SetName::AffinityTimeouts => "affinity-timeouts",
         }
     }
 
@@ -104,11 +148,25 @@ impl SetName {
             }
             SetName::LocalFrontends => "external address . protocol . port : choice for clients from outside",
             SetName::LocalNodePorts => "protocol . NodePort : choice for clients from outside",
+            SetName::Allowed => "load balancer address . protocol . port . who may connect",
+            SetName::Restricted => "load balancer's frontends that not everybody may connect to",
+            SetName::Affinity => "client . Service port : the endpoint that it sticks to",
+            SetName::AffinityFrontends => "Service address . protocol . port : Service port with affinity",
+            SetName::AffinityNodePorts => "protocol . NodePort : Service port with affinity",
+            SetName::AffinityEndpoints => "Service address . protocol . port . endpoint's number : endpoint",
+            SetName::AffinityNodePortEndpoints => "protocol . NodePort . endpoint's number : endpoint",
+            SetName::LocalAffinityEndpoints => {
+                "external address . protocol . port . endpoint's number : endpoint of this node"
+            }
+            SetName::LocalAffinityNodePortEndpoints => {
+                "protocol . NodePort . endpoint's number : endpoint of this node"
+            }
+            SetName::AffinityTimeouts => "Service port : for how long clients stick to their endpoints",
         }
     }
 
     fn key(self, address: DataType) -> Vec<DataType> {
-        use DataType::{InetProto, InetService, Integer};
+        use DataType::{ClassId, InetProto, InetService, Integer};
         match self {
             SetName::Endpoints | SetName::LocalEndpoints => vec![address, InetProto, InetService, Integer],
             SetName::NodePortEndpoints | SetName::LocalNodePortEndpoints => {
@@ -119,11 +177,23 @@ impl SetName {
             SetName::NodePortMasquerade
             | SetName::NodePortMasqueradeOwn
             | SetName::NodePorts
-            | SetName::LocalNodePorts => vec![InetProto, InetService],
+            | SetName::LocalNodePorts
+            | SetName::AffinityNodePorts => vec![InetProto, InetService],
             SetName::ExternalMasquerade
             | SetName::ExternalMasqueradeOwn
+            | SetName::Restricted
+            | SetName::AffinityFrontends
             | SetName::Frontends
             | SetName::LocalFrontends => vec![address, InetProto, InetService],
+            SetName::Allowed => vec![address, InetProto, InetService, address],
+            SetName::Affinity => vec![address, ClassId],
+            SetName::AffinityEndpoints | SetName::LocalAffinityEndpoints => {
+                vec![address, InetProto, InetService, ClassId]
+            }
+            SetName::AffinityNodePortEndpoints | SetName::LocalAffinityNodePortEndpoints => {
+                vec![InetProto, InetService, ClassId]
+            }
+            SetName::AffinityTimeouts => vec![ClassId],
         }
     }
 
@@ -132,10 +202,23 @@ impl SetName {
             SetName::Endpoints
             | SetName::NodePortEndpoints
             | SetName::LocalEndpoints
-            | SetName::LocalNodePortEndpoints => SetKind::DataMap(vec![address, DataType::InetService]),
-            SetName::Frontends | SetName::NodePorts | SetName::LocalFrontends | SetName::LocalNodePorts => {
-                SetKind::VerdictMap
+            | SetName::LocalNodePortEndpoints
+            | SetName::AffinityEndpoints
+            | SetName::AffinityNodePortEndpoints
+            | SetName::LocalAffinityEndpoints
+            | SetName::LocalAffinityNodePortEndpoints => {
+                SetKind::DataMap(vec![address, DataType::InetService])
             }
+            SetName::AffinityFrontends | SetName::AffinityNodePorts => {
+                SetKind::DataMap(vec![DataType::ClassId])
+            }
+            SetName::Frontends
+            | SetName::NodePorts
+            | SetName::LocalFrontends
+            | SetName::LocalNodePorts
+            | SetName::AffinityTimeouts => SetKind::VerdictMap,
+            SetName::Affinity => SetKind::ExpiringMap(vec![DataType::ClassId], MAX_AFFINITIES),
+            SetName::Allowed => SetKind::RangeSet,
             _ => SetKind::Set,
         }
     }

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod affinity;
 mod conflicts;
+mod sources;
 mod topology;
 mod world;
 

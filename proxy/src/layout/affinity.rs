@@ -1,0 +1,95 @@
+//! Session affinity: the rules by which a client's new connections go to the endpoint that its last one went to.
+//!
+//! ```text
+//! affinity-frontends { daddr . l4proto . dport : the Service port's number }
+//! affinity           { saddr . the Service port's number : the endpoint's number }   written by packets, expires
+//! affinity-endpoints { daddr . l4proto . dport . the endpoint's number : the endpoint }
+//! affinity-timeouts  { the Service port's number : goto remember-N }
+//! ```
+//!
+//! A rule can look up one thing only, if nft is to print it. So the packet's priority carries a number from one rule to
+//! the next; it is put back behind that, as only the first packet of a connection comes here. An endpoint's number is a
+//! [hash](weft_netlink::nft::hash) of where it listens, which a rule can make too. A client that sticks to an endpoint which
+//! left finds nothing in the last map, and gets another one.
+
+use weft_netlink::nft::{
+    Base, Family, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Value, Verdict,
+};
+
+use super::{PROTOCOLS, Path, SetName, nodeport_destinations};
+use crate::config::Config;
+
+/// What the names of chains begin with that write what a client sticks to; behind it for how many seconds.
+pub(super) const REMEMBER: &str = "remember-";
+const ENTRY: &str = "remember";
+
+/// The chain that remembers a client's endpoint for so many seconds.
+pub(crate) fn remember_chain(timeout: u32) -> String {
+    format!("{REMEMBER}{timeout}")
+}
+
+/// All fixed chains of session affinity.
+pub(super) fn chains(table: &mut Table, config: &Config) {
+    let family = table.family;
+    for path in Path::ALL {
+        table.chain(path.stick(), None, stick(family, path));
+    }
+    // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want to, the
+    // first one is the last that is asked. Endpoints on this machine are reached by `input`, all others by `postrouting`.
+    for (name, hook) in [("remember-input", Hook::Input), ("remember-postrouting", Hook::Postrouting)] {
+        let enter = Rule::new([Statement::Dnatted, Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
+        table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), vec![enter]);
+    }
+    table.chain(ENTRY, None, remember(config, family));
+}
+
+/// A client and the Service port whose number is the packet's priority.
+fn client(family: Family) -> Vec<Selector> {
+    vec![Selector::Saddr(family), Selector::Priority]
+}
+
+/// Leads to the endpoint that the client sticks to, if it still serves. If not, forgets it: else it could not be replaced,
+/// since writing an element that is there only prolongs it.
+fn stick(family: Family, path: Path) -> Vec<Rule> {
+    let number = Statement::SetPriority(path.key(family), path.affinity_numbers().name().into());
+    let affinity = SetName::Affinity.name();
+    let endpoint = [path.key(family), vec![Selector::Priority]].concat();
+    vec![
+        Rule::new([number.clone()]),
+        Rule::new([Statement::SetPriority(client(family), affinity.into())]),
+        Rule::new([Statement::Dnat(family, endpoint, path.affinity_endpoints().name().into())]),
+        Rule::new([number]),
+        Rule::new([Statement::Delete(client(family), affinity.into())]),
+        Rule::new([Statement::ResetPriority]),
+    ]
+}
+
+/// Finds out which Service port a connection was for. nft can print a port only where the protocol is fixed.
+fn remember(config: &Config, family: Family) -> Vec<Rule> {
+    let port = vec![Selector::L4Proto, Selector::OriginalDport];
+    let frontend = [&[Selector::OriginalDaddr(family)], &port[..]].concat();
+    let timeout = Statement::Vmap(vec![Selector::Priority], SetName::AffinityTimeouts.name().into());
+    let rule = |protocol: u8, destination: &[Statement], key: &[Selector], numbers: SetName| {
+        let is_protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol));
+        let number = Statement::SetPriority(key.to_vec(), numbers.name().into());
+        Rule::new([&[is_protocol], destination, &[number, timeout.clone()]].concat())
+    };
+    let mut rules = Vec::new();
+    for protocol in PROTOCOLS.map(|protocol| protocol.number()) {
+        rules.push(rule(protocol, &[], &frontend, SetName::AffinityFrontends));
+        for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
+            rules.push(rule(protocol, &destination, &port, SetName::AffinityNodePorts));
+        }
+    }
+    rules
+}
+
+/// The rules of a chain that remembers a client's endpoint.
+pub(super) fn remember_for(family: Family, timeout: u32) -> Vec<Rule> {
+    let endpoint = vec![Selector::Daddr(family), Selector::Dport];
+    let affinity = SetName::Affinity.name().into();
+    vec![
+        Rule::new([Statement::Update(client(family), timeout, endpoint, affinity)]),
+        Rule::new([Statement::ResetPriority]),
+    ]
+}
