@@ -10,7 +10,7 @@ use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Address, Detection, Link, LinkChange, Mac, Path, Route, TokenBucket};
 use weft_types::cni::{ContainerId, Success};
 
-use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan};
+use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, Vlans, vlan};
 
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
@@ -21,6 +21,9 @@ const DETECTION: Duration = Duration::from_secs(10);
 /// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
 pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Result<Success> {
     let bridge = ensure_bridge(host, &plan.bridge)?;
+    if plan.veth.vlans.is_some() {
+        filter_vlans(host, bridge.index)?;
+    }
     add_veth(host, netns, &plan.veth, bridge.index)?;
     let name = &plan.veth.link.near.name;
     let outcome =
@@ -91,6 +94,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
     let near = host.link(&veth.link.near.name)?;
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
     veth.only_from.map_or(Ok(()), |mac| lock_port(host, &near, mac))?;
     limit(host, &near, veth.limit.as_ref())?;
     veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
@@ -103,6 +107,23 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
     }
     let far = netns.run(|| configure(&plan.pod, &veth.container))??;
     Ok((near, far))
+}
+
+fn filter_vlans(host: &mut Route, bridge: u32) -> Result<()> {
+    match host.filter_vlans(bridge) {
+        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
+            Err(Error::KernelLacks { option: "vlan", what: "VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)" })
+        }
+        outcome => Ok(outcome?),
+    }
+}
+
+fn join_vlans(host: &mut Route, port: u32, vlans: &Vlans) -> Result<()> {
+    vlans.memberships.iter().try_for_each(|membership| host.join_vlans(port, *membership))?;
+    if !vlans.keep_default {
+        host.leave_vlan(port, vlan::DEFAULT)?;
+    }
+    Ok(())
 }
 
 /// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all

@@ -140,7 +140,7 @@ impl Error {
             Error::Failure(failure) => return failure.clone(),
             Error::Unsupported { .. } => (Code::UnsupportedField, "leave it out"),
             Error::KernelLacks { .. } => {
-                (Code::UnsupportedField, "load that module, or leave the option out")
+                (Code::UnsupportedField, "leave the option out, or use a kernel that has it")
             }
             Error::Invalid { .. } => (Code::Config, ""),
             Error::OwnNamespace(_) => {

@@ -26,6 +26,7 @@ mod shared;
 mod sysctl;
 mod text;
 mod veth;
+mod vlan;
 
 pub use bandwidth::Limits;
 pub use bridge::Bridge;
@@ -39,6 +40,7 @@ pub use plan::{BridgePlan, Pod, PodPlan, PodSide, VethPlan, plan};
 pub use ports::PortMapping;
 pub use sysctl::Sysctl;
 pub use veth::host_name;
+pub use vlan::Vlans;
 
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -3,7 +3,7 @@
 use weft_netlink::route::Mac;
 use weft_types::cni::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, Invocation, decode};
 
-use crate::{Error, Limits, PortMapping, Result, bandwidth, ports};
+use crate::{Error, Limits, PortMapping, Result, Vlans, bandwidth, ports, vlan};
 
 /// The bridge where the configuration names none.
 pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
@@ -39,6 +39,8 @@ pub struct Options {
     pub mac: Option<Mac>,
     /// Ports of the host that lead to the container.
     pub ports: Vec<PortMapping>,
+    /// The VLANs of the container's port, where it is a member of some.
+    pub vlans: Option<Vlans>,
     /// Limits of what the container receives and sends.
     pub limits: Limits,
     /// Name resolution to tell the runtime, instead of IPAM's.
@@ -58,9 +60,6 @@ impl Options {
             option: option.to_owned(),
             reason,
         };
-        if let Some(option) = unsupported(&config) {
-            return Err(Error::Unsupported { network, option: option.to_owned() });
-        }
         let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
         let bridge = name
             .parse()
@@ -78,11 +77,17 @@ impl Options {
         }
         let ports = ports::read(&invocation.config.runtime_config.port_mappings)
             .map_err(|reason| invalid("portMappings", reason))?;
+        let gateway = config.is_gateway || config.is_default_gateway;
+        let vlans = vlan::read(&config).map_err(|(option, reason)| invalid(option, reason))?;
+        // The bridge itself, which has the gateway's address, is a member of the default VLAN.
+        if gateway && config.vlan.is_some_and(|vlan| vlan != 0) {
+            return Err(Error::Unsupported { network, option: "vlan with isGateway".to_owned() });
+        }
         let mtu = config.mtu.filter(|mtu| *mtu != 0);
         let limits = limits(invocation, mtu)?;
         Ok(Options {
             bridge,
-            gateway: config.is_gateway || config.is_default_gateway,
+            gateway,
             default_route: config.is_default_gateway,
             force_address: config.force_address,
             masquerade: config.ip_masq,
@@ -95,6 +100,7 @@ impl Options {
             detect_duplicates: config.enabledad,
             mac,
             ports,
+            vlans,
             limits,
             dns: config.dns,
         })
@@ -125,13 +131,6 @@ fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
         option: option.to_owned(),
         reason,
     })
-}
-
-/// The first option that asks for what this plugin does not do.
-fn unsupported(config: &BridgeOptions) -> Option<&'static str> {
-    let asked =
-        [("vlan", config.vlan.is_some_and(|vlan| vlan != 0)), ("vlanTrunk", config.vlan_trunk.is_some())];
-    asked.into_iter().find_map(|(option, asked)| asked.then_some(option))
 }
 
 #[cfg(test)]
@@ -170,11 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_code_2_and_named() {
-        for (option, value) in [("vlan", json!(5)), ("vlanTrunk", json!([{"id": 5}]))] {
-            let expected = format!("network blue: option {option} is not supported");
-            assert_eq!(error(json!({ option: value })), (2, expected));
-        }
+    fn a_gateway_within_a_vlan_is_not_supported() {
+        let expected = "network blue: option vlan with isGateway is not supported";
+        assert_eq!(error(json!({"vlan": 5, "isGateway": true})), (2, expected.into()));
+        assert_eq!(error(json!({"vlan": 5000})).0, 7);
+        assert!(read(json!({"vlan": 5}), &Args::default()).unwrap().vlans.is_some());
+        let trunk = json!({"vlanTrunk": [{"id": 7}], "isGateway": true});
+        assert!(read(trunk, &Args::default()).is_ok(), "without a tag it is the default VLAN's");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName,
 
 use crate::masquerade::network;
 use crate::veth;
-use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, host_name};
+use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, Vlans, host_name};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct VethPlan {
     pub alias: String,
     /// How the bridge treats the port.
     pub port: BridgePort,
+    /// The VLANs of the port, where the bridge is to tell them apart.
+    pub vlans: Option<Vlans>,
     /// The only Ethernet address from which frames are taken, where one is.
     pub only_from: Option<Mac>,
     /// The limit of what the container receives: of what the host's end sends.
@@ -303,6 +305,7 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         container: pod.attachment.container.clone(),
         alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
         port,
+        vlans: options.vlans.clone(),
         only_from: mac.filter(|_| options.spoof_check),
         limit: options.limits.ingress,
         sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],

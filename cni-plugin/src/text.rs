@@ -4,7 +4,7 @@ use std::fmt;
 
 use weft_netlink::route::{Path, VethEnd};
 
-use crate::{BridgePlan, PodPlan, PodSide, VethPlan};
+use crate::{BridgePlan, PodPlan, PodSide, VethPlan, vlan};
 
 /// A command on each line, in the order in which they take effect.
 impl fmt::Display for PodPlan {
@@ -49,6 +49,7 @@ fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>
     let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
     writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
     writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
+    plan.vlans.iter().try_for_each(|vlans| vlan::text(vlans, bridge, &near.name, f))?;
     if let Some(mac) = plan.only_from {
         writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", near.name)?;
         writeln!(f, "bridge link set dev {} locked on", near.name)?;

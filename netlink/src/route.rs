@@ -9,6 +9,7 @@ mod neighbour;
 mod offload;
 mod path;
 mod qdisc;
+mod vlan;
 mod vxlan;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
@@ -25,6 +26,7 @@ pub use neighbour::Neighbour;
 pub use offload::{set_tx_checksum, tx_checksum};
 pub use path::{Path, PathFilter};
 pub use qdisc::TokenBucket;
+pub use vlan::Membership;
 pub use vxlan::{Tunnel, Vxlan};
 
 /// A blocking rtnetlink client for one network namespace: the one in which it was opened.

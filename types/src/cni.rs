@@ -15,7 +15,7 @@ pub use args::{Args, InvalidArgs};
 pub use call::{Attachment, Call, InvalidEnvironment};
 pub use config::{
     Bandwidth, BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
-    RuntimeConfig, ValidAttachment,
+    RuntimeConfig, ValidAttachment, VlanTrunk,
 };
 pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};
 pub use failure::{Code, Failure};

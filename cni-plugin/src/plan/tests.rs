@@ -1,10 +1,11 @@
 //! Plans as golden texts, and what refuses to be planned.
 
 use serde_json::json;
+use weft_netlink::route::Membership;
 use weft_types::cni::{Dns, Route};
 
 use super::*;
-use crate::{BridgeFacts, Limits};
+use crate::{BridgeFacts, Limits, Vlans};
 
 fn pod() -> Pod {
     Pod {
@@ -31,6 +32,7 @@ fn options() -> Options {
         detect_duplicates: false,
         mac: None,
         ports: Vec::new(),
+        vlans: None,
         limits: Limits::default(),
         dns: Dns::default(),
     }
@@ -125,6 +127,21 @@ fn what_macspoofchk_and_enabledad_change() {
     bridge fdb replace 0a:58:00:00:00:05 dev veth9e27a0abdbb master static sticky
     bridge link set dev veth9e27a0abdbb locked on
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=1
+    ");
+}
+
+#[test]
+fn a_port_in_vlans() {
+    let memberships = vec![Membership::Untagged(5), Membership::Tagged(10, 20)];
+    let vlans = Some(Vlans { memberships, keep_default: false });
+    let options = Options { gateway: false, default_route: false, isolated: false, vlans, ..options() };
+    let plan = plan(&pod(), &options, Success::default(), &Facts::default()).unwrap().to_string();
+    let lines: Vec<&str> = plan.lines().filter(|line| line.contains("vlan")).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ip link set cni0 type bridge vlan_filtering 1
+    bridge vlan add dev veth9e27a0abdbb vid 5 pvid untagged
+    bridge vlan add dev veth9e27a0abdbb vid 10-20
+    bridge vlan del dev veth9e27a0abdbb vid 1
     ");
 }
 

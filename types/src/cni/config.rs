@@ -89,7 +89,7 @@ pub struct BridgeOptions {
     pub vlan: Option<u16>,
     /// VLANs that containers may tag frames with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub vlan_trunk: Option<Value>,
+    pub vlan_trunk: Option<Vec<VlanTrunk>>,
     /// Keep the bridge's default VLAN on the port too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preserve_default_vlan: Option<bool>,
@@ -105,6 +105,21 @@ pub struct BridgeOptions {
     /// Name resolution to pass on, instead of what IPAM says about it.
     #[serde(skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
+}
+
+/// VLANs that containers may tag frames with: one (`id`), or all from one to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VlanTrunk {
+    /// One VLAN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u16>,
+    /// The first.
+    #[serde(rename = "minID", skip_serializing_if = "Option::is_none")]
+    pub min_id: Option<u16>,
+    /// The last.
+    #[serde(rename = "maxID", skip_serializing_if = "Option::is_none")]
+    pub max_id: Option<u16>,
 }
 
 /// The `ipam` section of Weft's IPAM and of the reference `host-local`.

@@ -1,0 +1,87 @@
+//! VLANs of bridges (`bridge vlan`): filtering, and which of them a port is a member of.
+
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, LinkAttribute,
+    LinkInfo, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Route;
+use crate::Result;
+
+/// How a port is a member of VLANs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// Frames without a tag are of this one VLAN, in both directions.
+    Untagged(u16),
+    /// Frames carry the tag of one of these VLANs, the first and the last among them.
+    Tagged(u16, u16),
+}
+
+impl Route {
+    /// Makes a bridge tell VLANs apart.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP where the kernel was built without CONFIG_BRIDGE_VLAN_FILTERING.
+    pub fn filter_vlans(&mut self, bridge: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = bridge;
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)])),
+        ]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), 0)
+            .map_err(|error| error.during(format!("filter VLANs on bridge #{bridge}")))
+    }
+
+    /// Makes a bridge's port a member of VLANs.
+    pub fn join_vlans(&mut self, port: u32, membership: Membership) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::SetLink(message(port, membership)), 0)
+            .map_err(|error| error.during(format!("join VLANs ({membership:?}) with bridge port #{port}")))
+    }
+
+    /// Ends a port's membership in one VLAN.
+    pub fn leave_vlan(&mut self, port: u32, vlan: u16) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::DelLink(message(port, Membership::Tagged(vlan, vlan))), 0)
+            .map_err(|error| error.during(format!("leave VLAN {vlan} with bridge port #{port}")))
+    }
+}
+
+fn message(port: u32, membership: Membership) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Bridge;
+    message.header.index = port;
+    message.attributes.push(LinkAttribute::AfSpecBridge(infos(membership)));
+    message
+}
+
+/// A range is told by its two ends.
+fn infos(membership: Membership) -> Vec<AfSpecBridge> {
+    use BridgeVlanInfoFlags as Flags;
+    let infos = match membership {
+        Membership::Untagged(vid) => vec![(Flags::Pvid | Flags::Untagged, vid)],
+        Membership::Tagged(first, last) if first == last => vec![(Flags::empty(), first)],
+        Membership::Tagged(first, last) => vec![(Flags::RangeBegin, first), (Flags::RangeEnd, last)],
+    };
+    infos.into_iter().map(|(flags, vid)| AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Request;
+
+    /// As `bridge vlan add dev PORT vid 5 pvid untagged` and `vid 10-20` send it.
+    #[test]
+    fn memberships_are_sent_as_by_the_bridge_program() {
+        let sent = |membership| {
+            let message = RouteNetlinkMessage::SetLink(message(7, membership));
+            Request::new(&message, 0).payload[16..].to_vec()
+        };
+        let words = |words: &[u16]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
+        // Length and type (IFLA_AF_SPEC 26, IFLA_BRIDGE_VLAN_INFO 2), then flags and number.
+        assert_eq!(sent(Membership::Untagged(5)), words(&[12, 26, 8, 2, 6, 5]));
+        assert_eq!(sent(Membership::Tagged(10, 20)), words(&[20, 26, 8, 2, 8, 10, 8, 2, 16, 20]));
+        assert_eq!(sent(Membership::Tagged(10, 10)), words(&[12, 26, 8, 2, 0, 10]));
+    }
+}
