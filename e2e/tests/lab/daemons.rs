@@ -65,8 +65,11 @@ pub(crate) fn kill(lab: &Lab, node: &str, daemon: &str) -> Outcome {
 fn state(lab: &Lab) -> Result<Vec<String>, String> {
     let mut state = Vec::new();
     for node in lab.nodes()? {
+        let rules = lab.on_node(&node, &["nft", "list", "ruleset"])?;
+        // What packets made goes by itself: which client is at which endpoint.
+        let lasting: Vec<&str> = rules.lines().filter(|line| !line.contains(" expires ")).collect();
         // The order of a set's elements is the kernel's own affair.
-        state.push(sorted(&lab.on_node(&node, &["nft", "list", "ruleset"])?));
+        state.push(sorted(&lasting.join("\n")));
         state.push(sorted(&lab.on_node(&node, &["ip", "route"])?));
         let folder = lab.dir.node(&node).cni_conf();
         for entry in std::fs::read_dir(&folder).map_err(|error| error.to_string())? {

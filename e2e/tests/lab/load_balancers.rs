@@ -125,3 +125,28 @@ pub(crate) fn health_check_node_port(lab: &Lab) -> Outcome {
     case.change("web", json!({"externalTrafficPolicy": "Cluster"}))?;
     lab.node_at(1, port).into_iter().try_for_each(|server| refused(&lab.outside(), Via::Http, server))
 }
+
+pub(crate) fn source_ranges(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-ranges")?;
+    let ours: Vec<String> = lab.outside_ips().iter().map(ToString::to_string).collect();
+    let ours = json!([format!("{}/32", ours[0]), format!(" {}/128 ", ours[1])]);
+    let service = case.service("web", json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ours}))?;
+    case.run([echo("one").on("node1")])?;
+    let servers = routed(lab, 50, 2, 80)?;
+    case.balance("web", ingress(&servers))?;
+    let all = |allowed: bool| {
+        servers.iter().try_for_each(|&server| match allowed {
+            true => served(&lab.outside(), Via::Http, server, &["one"]),
+            false => dropped(&lab.outside(), Via::Http, server),
+        })
+    };
+    all(true)?;
+    case.change("web", json!({"loadBalancerSourceRanges": ["192.0.2.0/24", "2001:db8:99::/64"]}))?;
+    all(false)?;
+    // They say nothing about node ports.
+    for server in lab.node_at(2, service.node_port(0)) {
+        served(&lab.outside(), Via::Http, server, &["one"])?;
+    }
+    case.change("web", json!({"loadBalancerSourceRanges": null}))?;
+    all(true)
+}

@@ -2,6 +2,7 @@
 //! they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root, and `nft`, `dig`,
 //! `getent` and `kubectl` on the host.
 
+mod affinity;
 mod api;
 mod application;
 mod case;
@@ -122,6 +123,22 @@ const TOGETHER: &[Scenario] = &[
         "Services should fallback to terminating endpoints when there are no ready endpoints, under every policy",
         services::terminating_endpoints,
     ),
+    (
+        "Services should have session affinity work for service with type clusterIP, and move on from a pod that is gone",
+        affinity::for_a_cluster_ip,
+    ),
+    (
+        "Services should be able to switch session affinity for service with type clusterIP",
+        affinity::switched_for_a_cluster_ip,
+    ),
+    (
+        "Services should be able to switch session affinity for NodePort service",
+        affinity::switched_for_a_node_port,
+    ),
+    (
+        "Services should have session affinity timeout work for service with type clusterIP",
+        affinity::ends_with_its_timeout,
+    ),
     ("Services should complete a service status lifecycle", services::status_lifecycle),
     ("Granular Checks: pods and nodes, http and udp", granular_checks::pods_and_nodes),
     (
@@ -166,6 +183,10 @@ const TOGETHER: &[Scenario] = &[
     (
         "LoadBalancers ExternalTrafficPolicy Local should only target nodes with endpoints, and keep the source",
         load_balancers::only_nodes_with_endpoints,
+    ),
+    (
+        "LoadBalancers should only allow access from service loadbalancer source ranges",
+        load_balancers::source_ranges,
     ),
     (
         "LoadBalancers ExternalTrafficPolicy Local should answer health checks, 503 with only terminating endpoints",

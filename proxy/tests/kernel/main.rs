@@ -5,6 +5,7 @@
 
 mod affinity;
 mod conflicts;
+mod invariants;
 mod sources;
 mod topology;
 mod world;
