@@ -7,13 +7,28 @@ use weft_types::{Family, IpNetwork};
 pub struct Config {
     /// The name of the Node that the proxy runs on.
     pub node: String,
-    /// The networks that pods take their addresses from. With these, traffic to a ClusterIP from anywhere else is
-    /// masqueraded.
+    /// How traffic of pods is told from that of others. Where it can be told, traffic of others to a ClusterIP is masqueraded.
+    pub detect_local: DetectLocal,
+    /// The networks that pods take their addresses from; the planner keeps those of the Node here where these are asked for.
     pub cluster_cidrs: Vec<IpNetwork>,
     /// Whether all traffic to ClusterIPs is masqueraded, that of pods too.
     pub masquerade_all: bool,
+    /// The networks that ClusterIPs are taken from, where the planner keeps what the cluster says of them.
+    pub service_cidrs: Vec<IpNetwork>,
     /// The addresses that serve NodePorts.
     pub nodeport_addresses: NodePortAddresses,
+}
+
+/// By what traffic of pods is told from that of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// By its source: in a network that pods take their addresses from. By nothing where none is known.
+    #[default]
+    ClusterCidr,
+    /// By its source: in a network that this Node's pods take their addresses from.
+    NodeCidr,
+    /// By the interface through which it came, whose name is this; one that ends with `*` stands for all that begin so.
+    Interface(String),
 }
 
 /// Which of the node's addresses serve NodePorts.
@@ -27,6 +42,11 @@ pub enum NodePortAddresses {
 }
 
 impl Config {
+    /// The networks of ClusterIPs, of one family.
+    pub fn service_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+        of_family(&self.service_cidrs, family)
+    }
+
     /// The pod networks of one family.
     pub fn cluster_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
         of_family(&self.cluster_cidrs, family)

@@ -4,6 +4,7 @@
 //! A field that means what a flag means becomes that flag. A field that asks for something that is done otherwise here is
 //! an error, as it is for kube-proxy to be given a mode that it lacks. All others change nothing and are named.
 
+use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use crate::config::NodePortAddresses;
@@ -134,10 +135,9 @@ fn meaning(path: &str) -> Meaning {
         "conntrack.tcpEstablishedTimeout" => Number("conntrack-tcp-timeout-established"),
         "conntrack.udpStreamTimeout" => Flag("conntrack-udp-timeout-stream"),
         "conntrack.udpTimeout" => Flag("conntrack-udp-timeout"),
-        "detectLocalMode" => Only(
-            &["ClusterCIDR"],
-            "weft-proxy tells pods by their addresses; use ClusterCIDR, and set clusterCIDR",
-        ),
+        "detectLocal.bridgeInterface" => Flag("pod-bridge-interface"),
+        "detectLocal.interfaceNamePrefix" => Flag("pod-interface-name-prefix"),
+        "detectLocalMode" => Flag("detect-local-mode"),
         "healthzBindAddress" => Address("healthz-bind-address", 10256),
         "hostnameOverride" => Flag("hostname-override"),
         "iptables.masqueradeAll" => {
@@ -154,7 +154,7 @@ fn meaning(path: &str) -> Meaning {
         path => match path.split('.').next() {
             // Tuning of what is not there: periodic syncs, marks, IPVS, Windows.
             Some("featureGates" | "ipvs" | "iptables" | "logging" | "nftables" | "winkernel") => Nothing,
-            Some("clientConnection" | "detectLocal") => Nothing,
+            Some("clientConnection") => Nothing,
             _ if NOTHING.contains(&path) => Nothing,
             _ => Unknown,
         },
@@ -199,7 +199,11 @@ pub fn configz(options: &Options) -> Value {
             "udpStreamTimeout": time(limits.udp_stream),
             "udpTimeout": time(limits.udp),
         },
-        "detectLocalMode": "ClusterCIDR",
+        "detectLocal": {
+            "bridgeInterface": options.pod_bridge_interface.as_deref().unwrap_or_default(),
+            "interfaceNamePrefix": options.pod_interface_name_prefix.as_deref().unwrap_or_default(),
+        },
+        "detectLocalMode": options.detect_local_mode.to_possible_value().map(|mode| mode.get_name().to_owned()),
         "healthzBindAddress": options.healthz_bind_address,
         "hostnameOverride": options.hostname_override,
         "logging": {"format": format},
@@ -230,12 +234,16 @@ mod tests {
     fn fields_become_flags() {
         let file = file(
             "healthzBindAddress: 192.0.2.1\nmetricsBindAddress: '[::]:9999'\nnodePortAddresses: [10.0.0.0/8, fd00::/8]\n\
-             conntrack: {maxPerCore: 0, min: null, tcpCloseWaitTimeout: 1h0m0s, udpTimeout: 0s, tcpBeLiberal: true}",
+             detectLocalMode: InterfaceNamePrefix\ndetectLocal: {bridgeInterface: '', interfaceNamePrefix: veth}\n\
+             nftables: {masqueradeAll: true}\nconntrack: {maxPerCore: 0, min: null, tcpCloseWaitTimeout: 1h0m0s, udpTimeout: 0s, tcpBeLiberal: true}",
         );
         let mut expected = [
             ("healthz-bind-address", "192.0.2.1:10256"),
             ("metrics-bind-address", "[::]:9999"),
             ("nodeport-addresses", "10.0.0.0/8,fd00::/8"),
+            ("detect-local-mode", "InterfaceNamePrefix"),
+            ("pod-interface-name-prefix", "veth"),
+            ("masquerade-all", "true"),
             ("conntrack-max-per-core", "0"),
             ("conntrack-tcp-timeout-close-wait", "1h0m0s"),
             ("conntrack-tcp-be-liberal", "true"),
@@ -261,7 +269,6 @@ mod tests {
     fn what_asks_for_something_else_is_refused_with_a_remedy() {
         for (fields, words) in [
             ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
-            ("detectLocalMode: BridgeInterface", ["detectLocalMode", "use ClusterCIDR"]),
             ("iptables: {masqueradeAll: true}", ["iptables.masqueradeAll", "set nftables.masqueradeAll"]),
             ("bindAddress: 192.0.2.1", ["bindAddress", "remove the field"]),
             ("clusterCIDR: [{}]", ["clusterCIDR", "no such field"]),

@@ -24,11 +24,13 @@ use crate::metrics::Metrics;
 use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
 use crate::planner::{Totals, everything};
-use crate::problem::Problem;
+use crate::problem::{Problem, summary};
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
 
+/// What the proxy depends on.
+const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
 /// How long to wait before the kernel is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long to leave the kernel alone after what others had changed was put right: they may be at it for longer.
@@ -58,7 +60,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node.clone()));
-    let watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice, Kind::Node]);
+    let watch = Watch::start(client, View::Proxied, &KINDS);
     let mut proxy = Proxy {
         node,
         sync,
@@ -180,7 +182,7 @@ impl Proxy {
         }
         let found = self.sync.totals().problems;
         if self.told != found {
-            self.events.tell(self.sync.problems().iter().flat_map(warnings).collect());
+            self.events.tell(self.sync.problems().iter().filter_map(warning).collect());
             self.told = found;
         }
     }
@@ -230,14 +232,10 @@ impl Proxy {
     }
 }
 
-/// What is to be said about the problems of a Service.
-fn warnings<'a>(
-    (key, problems): (&'a Arc<NamespacedName>, &'a Vec<Problem>),
-) -> impl Iterator<Item = Warning> + 'a {
+/// What is to be said about the problems of a Service, all in one.
+fn warning((key, problems): (&Arc<NamespacedName>, &Vec<Problem>)) -> Option<Warning> {
     let about = ObjectKey::Service(NamespacedName::clone(key));
-    let warning =
-        move |it: &Problem| Warning { about: about.clone(), reason: it.reason(), note: it.to_string() };
-    problems.iter().map(warning)
+    Some(Warning { about, reason: problems.first()?.reason(), note: summary(problems) })
 }
 
 /// Waits for what the kernel announces, for ever where there is no subscription.

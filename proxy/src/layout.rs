@@ -16,12 +16,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_netlink::nft::{
-    Base, Family, Hook, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement, Table,
-    TableKey, Verdict,
+    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement,
+    Table, TableKey, Verdict,
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
-use crate::config::{Config, NodePortAddresses, of_family};
+use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 
 mod affinity;
 mod masquerade;
@@ -40,6 +40,7 @@ pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
 const SERVICES: &str = "services";
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 const OUTSIDE: &str = "outside";
+const UNALLOCATED: &str = "unallocated";
 const LOOPBACK_V4: IpNetwork = match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
     Some(network) => IpNetwork::V4(network),
     None => panic!("8 is a prefix length"),
@@ -58,13 +59,16 @@ fn nodeport_key() -> Vec<Selector> {
     vec![Selector::L4Proto, Selector::Dport]
 }
 
+fn jump(chain: &str) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain.into()))
+}
+
 /// The table of one family without any Service in it.
 pub(crate) fn table(config: &Config, family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
     for set in SetName::ALL {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
-    let jump = |chain: &str| Statement::Verdict(Verdict::Jump(chain.into()));
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(config, family);
     from_outside.push(jump(OUTSIDE));
@@ -74,6 +78,9 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), vec![guard, enter]);
     table.chain(OUTSIDE, None, outside(config, family));
     table.chain(SERVICES, None, services(config, family));
+    if config.service_cidrs(address_family(family)).next().is_some() {
+        table.chain(UNALLOCATED, None, unallocated());
+    }
     table.chain(NO_ENDPOINTS, None, vec![Rule::new([Statement::Reject(family)])]);
     let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
@@ -111,7 +118,19 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
         Rule::new([cluster_ip, Statement::Reject(family)]).comment("no Service has this port"),
     ];
     rules.extend(nodeports(config, family, SetName::NodePorts));
+    let of_services = |network| Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, network);
+    let unallocated = config.service_cidrs(address_family(family)).map(of_services);
+    rules.extend(unallocated.map(|matches| Rule::new([matches, jump(UNALLOCATED)])));
     rules
+}
+
+/// Where connections go to addresses that Services could have and none has: nowhere, so that they do not wander off by the
+/// default route, and in silence, since the Service may be about to come. An address of the node itself stays reachable.
+fn unallocated() -> Vec<Rule> {
+    vec![
+        Rule::new([Statement::ToLocal, Statement::Verdict(Verdict::Return)]),
+        Rule::new([Statement::Verdict(Verdict::Drop)]).comment("no Service has this address"),
+    ]
 }
 
 fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Item = Rule> {
@@ -143,8 +162,11 @@ fn nodeport_destinations(config: &Config, family: Family, address: Selector) -> 
     }
 }
 
-/// Matches for what comes from outside of the pod network, where that is known.
+/// Matches for what comes from outside of the pod network, where that can be told.
 fn from_outside(config: &Config, family: Family) -> Vec<Statement> {
+    if let DetectLocal::Interface(name) = &config.detect_local {
+        return vec![Statement::MatchInterface(Interface::Input, Is::NotEqual, name.as_str().into())];
+    }
     let outside = |network| Statement::MatchNetwork(Selector::Saddr(family), Is::NotEqual, network);
     config.cluster_cidrs(address_family(family)).map(outside).collect()
 }

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_types::IpNetwork;
 
-use crate::config::{Config, NodePortAddresses};
+use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::config_file::{self, ConfigFile};
 use crate::error::Error;
 use crate::limits::Limits;
@@ -33,6 +33,19 @@ pub struct Options {
     /// The networks that pods take their addresses from. With it, traffic to a ClusterIP from elsewhere is masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
+
+    /// By what the traffic of pods is told: --cluster-cidr, the ranges of pod addresses of this Node, or the interface through
+    /// which it comes. What is not of pods is masqueraded on its way to a ClusterIP.
+    #[arg(long, value_name = "MODE", default_value = "ClusterCIDR")]
+    pub detect_local_mode: DetectLocalMode,
+
+    /// The bridge that pods are at, for the mode BridgeInterface.
+    #[arg(long, value_name = "INTERFACE", required_if_eq("detect_local_mode", "BridgeInterface"), value_parser = interface)]
+    pub pod_bridge_interface: Option<String>,
+
+    /// How the names of the interfaces begin that pods are at, for the mode InterfaceNamePrefix.
+    #[arg(long, value_name = "PREFIX", required_if_eq("detect_local_mode", "InterfaceNamePrefix"), value_parser = interface)]
+    pub pod_interface_name_prefix: Option<String>,
 
     /// Give all traffic to ClusterIPs this node's address as source, that of pods too: for networks that do not lead the
     /// answers back through this node.
@@ -79,6 +92,23 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
+/// By what the traffic of pods is told from that of others. The names are kube-proxy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DetectLocalMode {
+    /// By its source, in the networks of all pods.
+    #[value(name = "ClusterCIDR")]
+    ClusterCidr,
+    /// By its source, in the networks of this Node's pods.
+    #[value(name = "NodeCIDR")]
+    NodeCidr,
+    /// By the bridge that it comes from.
+    #[value(name = "BridgeInterface")]
+    BridgeInterface,
+    /// By the interface that it comes from.
+    #[value(name = "InterfaceNamePrefix")]
+    InterfaceNamePrefix,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -115,9 +145,31 @@ impl Options {
             Some(name) => name.clone(),
             None => host_name().ok_or(Error::NoNodeName)?,
         };
-        let cluster_cidrs = self.cluster_cidr.clone();
-        let nodeport_addresses = self.nodeport_addresses.clone();
-        Ok(Config { node, cluster_cidrs, masquerade_all: self.masquerade_all, nodeport_addresses })
+        let detect_local = self.detect_local();
+        let cluster_cidrs = match detect_local {
+            DetectLocal::ClusterCidr => self.cluster_cidr.clone(),
+            DetectLocal::NodeCidr | DetectLocal::Interface(_) => Vec::new(),
+        };
+        Ok(Config {
+            node,
+            detect_local,
+            cluster_cidrs,
+            masquerade_all: self.masquerade_all,
+            nodeport_addresses: self.nodeport_addresses.clone(),
+            service_cidrs: Vec::new(),
+        })
+    }
+
+    fn detect_local(&self) -> DetectLocal {
+        let named = |name: &Option<String>| name.clone().unwrap_or_default();
+        match self.detect_local_mode {
+            DetectLocalMode::ClusterCidr => DetectLocal::ClusterCidr,
+            DetectLocalMode::NodeCidr => DetectLocal::NodeCidr,
+            DetectLocalMode::BridgeInterface => DetectLocal::Interface(named(&self.pod_bridge_interface)),
+            DetectLocalMode::InterfaceNamePrefix => {
+                DetectLocal::Interface(format!("{}*", named(&self.pod_interface_name_prefix)))
+            }
+        }
     }
 }
 
@@ -159,6 +211,15 @@ fn notes(path: &Path, file: &ConfigFile) -> Vec<String> {
 fn host_name() -> Option<String> {
     let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
     Some(name.trim().to_lowercase()).filter(|name| !name.is_empty())
+}
+
+/// The name of an interface, or the beginning of one (`IFNAMSIZ`, with its end).
+fn interface(text: &str) -> Result<String, String> {
+    let is_fine = |byte: u8| byte.is_ascii_graphic() && !b"/:*\"".contains(&byte);
+    match (1..16).contains(&text.len()) && text.bytes().all(is_fine) {
+        true => Ok(text.to_owned()),
+        false => Err("no interface has such a name".to_owned()),
+    }
 }
 
 fn nodeport_addresses(text: &str) -> Result<NodePortAddresses, String> {
@@ -271,6 +332,35 @@ mod tests {
             config_file::parse(include_str!("../tests/manifests/full-config.yaml")).unwrap().flags
         {
             assert_ne!(flag_id(flag), "", "--{flag}");
+        }
+    }
+
+    #[test]
+    fn local_traffic_is_detected_in_kube_proxys_four_modes() {
+        let detected = |arguments: &[&str]| {
+            let config =
+                parse(&[&["--hostname-override=node1", "--cluster-cidr=10.244.0.0/16"], arguments].concat());
+            config
+                .map(|options| options.config().unwrap())
+                .map(|it| (it.detect_local, it.cluster_cidrs.len()))
+        };
+        assert_eq!(detected(&[]), Ok((DetectLocal::ClusterCidr, 1)));
+        assert_eq!(detected(&["--detect-local-mode=NodeCIDR"]), Ok((DetectLocal::NodeCidr, 0)));
+        let bridge = detected(&["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"]);
+        assert_eq!(bridge, Ok((DetectLocal::Interface("cni0".into()), 0)));
+        let prefix =
+            detected(&["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"]);
+        assert_eq!(prefix, Ok((DetectLocal::Interface("veth*".into()), 0)));
+        for (arguments, missing) in [
+            (&["--detect-local-mode=BridgeInterface"][..], "--pod-bridge-interface"),
+            (&["--detect-local-mode=InterfaceNamePrefix"], "--pod-interface-name-prefix"),
+            (
+                &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a\"b"],
+                "no interface has such a name",
+            ),
+        ] {
+            let error = detected(arguments).unwrap_err();
+            assert!(error.contains(missing), "{error}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! snapshot comes in, a transaction goes out; whether it was committed is for `sync.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{replace, take};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Service, Sn
 
 use crate::affinity::Numbers;
 use crate::claims::{Claims, Disputes};
-use crate::config::{Config, NodePortAddresses};
+use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::elements::{Adopted, Elements, Place, of_node, of_service};
 use crate::endpoints::Here;
 use crate::layout::{self, SetName, rules_on_demand};
@@ -33,6 +34,8 @@ pub struct Totals {
 #[derive(Debug)]
 pub struct Planner {
     config: Config,
+    /// The fixed chains are no longer those of the last update.
+    layout_changed: bool,
     /// The zone that the Services are planned for.
     zone: Option<String>,
     /// The node's first address of each family that they are planned for.
@@ -53,6 +56,7 @@ impl Planner {
     pub fn new(config: Config) -> Planner {
         Planner {
             config,
+            layout_changed: false,
             zone: None,
             addresses: Vec::new(),
             services: BTreeMap::new(),
@@ -75,6 +79,7 @@ impl Planner {
     pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
         let mut delta = Delta::default();
         let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, &mut delta);
+        self.update_networks(snapshot, changes);
         let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
         let moved = self.zone != zone;
         self.zone = zone;
@@ -87,6 +92,11 @@ impl Planner {
             self.update_service(snapshot, key, &mut delta);
         }
         self.ledger.settle(delta)
+    }
+
+    /// Whether the fixed chains changed since this was asked the last time. What an update returns does not change those.
+    pub fn layout_changed(&mut self) -> bool {
+        take(&mut self.layout_changed)
     }
 
     /// Forgets the slots that nobody asked for: all Services are planned.
@@ -182,10 +192,26 @@ impl Planner {
             NodePortAddresses::Networks(_) => Elements::new(),
             NodePortAddresses::Primary => of_node(primary.iter().copied()),
         };
-        delta.replace(std::mem::replace(&mut self.node, new.clone()), new);
+        delta.replace(replace(&mut self.node, new.clone()), new);
         let changed = primary != self.addresses;
         self.addresses = primary;
         changed
+    }
+
+    /// Takes over the networks that the fixed chains name.
+    fn update_networks(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
+        if !changes.service_cidrs.is_empty() {
+            let mut networks: Vec<_> =
+                snapshot.service_cidrs().flat_map(|(_, networks)| networks).copied().collect();
+            networks.sort();
+            networks.dedup();
+            self.layout_changed |= replace(&mut self.config.service_cidrs, networks.clone()) != networks;
+        }
+        if self.config.detect_local == DetectLocal::NodeCidr && changes.nodes.contains(&self.config.node) {
+            let networks =
+                snapshot.node(&self.config.node).map(|node| node.pod_cidrs.clone()).unwrap_or_default();
+            self.layout_changed |= replace(&mut self.config.cluster_cidrs, networks.clone()) != networks;
+        }
     }
 
     /// All elements, in order.

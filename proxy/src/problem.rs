@@ -8,6 +8,9 @@ use weft_types::NamespacedName;
 
 use crate::service::Frontend;
 
+/// How many problems of a Service are told in full.
+const TOLD: usize = 4;
+
 /// What keeps part of a Service from being served. Prints as one line, without the Service's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
@@ -51,6 +54,15 @@ impl Problem {
     }
 }
 
+/// All that is wrong with one Service, in one line that says so much of it as people read.
+pub fn summary(problems: &[Problem]) -> String {
+    let told: Vec<String> = problems.iter().take(TOLD).map(ToString::to_string).collect();
+    match problems.len().saturating_sub(TOLD) {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more problems", told.join("; ")),
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -73,5 +85,19 @@ impl fmt::Display for Problem {
                 "{ports} port(s) are not served: all frontends and their endpoints together are too many for one Service"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_with_many_problems_is_told_of_in_one_line_that_ends() {
+        let problem = |last| Problem::ForbiddenAddress([127, 0, 0, last].into());
+        let problems: Vec<_> = (1..=200).map(problem).collect();
+        assert_eq!(summary(&problems[..1]), "127.0.0.1 is not served: no Service may have such an address");
+        let line = summary(&problems);
+        assert!(line.ends_with("; and 196 more problems") && line.contains("127.0.0.4 is"), "{line}");
     }
 }

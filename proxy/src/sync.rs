@@ -69,6 +69,7 @@ impl Sync {
             let observed = self.observe()?;
             self.planner.adopt(&observed);
             let first = self.planner.update(snapshot, changes);
+            self.planner.layout_changed();
             self.planner.forget_adopted();
             if observed.tables.is_empty() {
                 // What the update adds is all that there is to be, and nothing is there to compare it with.
@@ -80,7 +81,9 @@ impl Sync {
             return self.correct(&observed);
         }
         let transaction = self.planner.update(snapshot, changes);
-        if self.phase == Phase::InStep {
+        // Fixed chains change once in a node's life: not worth a way of their own.
+        let layout_changed = self.planner.layout_changed();
+        if self.phase == Phase::InStep && !layout_changed {
             match self.commit(&transaction) {
                 Ok(()) => return Ok(Outcome::Partial),
                 Err(error) => warn!("{error}; reading what the kernel holds to correct it"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use weft_cluster::{View, manifest};
-use weft_proxy::config::{Config, NodePortAddresses};
+use weft_proxy::config::{Config, DetectLocal, NodePortAddresses};
 use weft_proxy::dry_run;
 use weft_proxy::planner::{Planner, everything};
 
@@ -62,6 +62,64 @@ fn hints_choose_the_endpoints_of_a_zone_or_node_and_the_traffic_distribution_is_
     10.96.0.50 . tcp . 80 : goto pick-1,
     10.96.0.51 . tcp . 80 : goto pick-1
     ");
+}
+
+/// The lines that hold one of these words, without indentation.
+fn lines_with(words: &[&str], text: &str) -> String {
+    let lines = text.lines().filter(|line| words.iter().any(|word| line.contains(word))).map(str::trim);
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn traffic_of_pods_is_told_by_networks_or_interfaces_or_not_at_all() {
+    let told = |config| lines_with(&["jump outside", "@cluster-ips masquerade"], &planned(config));
+    let interface = |name: &str| DetectLocal::Interface(name.to_owned());
+    insta::assert_snapshot!(told(Config { detect_local: DetectLocal::NodeCidr, ..Config::default() }), @r#"
+    ip saddr != 10.244.1.0/24 ct original ip daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    ip saddr != 10.244.1.0/24 jump outside
+    ip6 saddr != fd00:244:1::/64 ct original ip6 daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    ip6 saddr != fd00:244:1::/64 jump outside
+    "#);
+    insta::assert_snapshot!(told(Config { detect_local: interface("cni0"), ..Config::default() }), @r#"
+    iifname != "cni0" ct original ip daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    iifname != "cni0" jump outside
+    iifname != "cni0" ct original ip6 daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    iifname != "cni0" jump outside
+    "#);
+    insta::assert_snapshot!(told(Config { detect_local: interface("veth*"), ..Config::default() }), @r#"
+    iifname != "veth*" ct original ip daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    iifname != "veth*" jump outside
+    iifname != "veth*" ct original ip6 daddr @cluster-ips masquerade fully-random comment "ClusterIP from outside of the pod network"
+    iifname != "veth*" jump outside
+    "#);
+    insta::assert_snapshot!(told(Config { masquerade_all: true, ..Config::default() }), @r#"
+    ct original ip daddr @cluster-ips masquerade fully-random comment "ClusterIP"
+    jump outside
+    ct original ip6 daddr @cluster-ips masquerade fully-random comment "ClusterIP"
+    jump outside
+    "#);
+}
+
+#[test]
+fn unallocated_addresses_of_service_networks_lead_nowhere() {
+    let text = planned_for("networks", Config::default());
+    let words =
+        ["chain services", "@nodeports", "unallocated", "type local return", "drop comment \"no Service"];
+    insta::assert_snapshot!(lines_with(&words, &text), @r#"
+    chain services {
+    ip daddr @nodeport-addresses meta l4proto . th dport vmap @nodeports
+    ip daddr 10.96.0.0/16 jump unallocated
+    ip daddr 10.97.0.0/24 jump unallocated
+    chain unallocated {
+    fib daddr type local return
+    drop comment "no Service has this address"
+    chain services {
+    ip6 daddr @nodeport-addresses meta l4proto . th dport vmap @nodeports
+    ip6 daddr fd00:96::/112 jump unallocated
+    chain unallocated {
+    fib daddr type local return
+    drop comment "no Service has this address"
+    "#);
 }
 
 /// What keeps parts of the manifest's Services from being served, a line each as a log would have it.

@@ -76,9 +76,14 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
         }
         Statement::MatchInterface(interface, is, name) => {
             load_interface(*interface, writer);
-            let mut padded = name.as_bytes().to_vec();
-            padded.resize(INTERFACE_NAME_LENGTH, 0);
-            compare(*is, &padded, writer);
+            match name.strip_suffix('*') {
+                Some(prefix) => compare(*is, prefix.as_bytes(), writer),
+                None => {
+                    let mut padded = name.as_bytes().to_vec();
+                    padded.resize(INTERFACE_NAME_LENGTH, 0);
+                    compare(*is, &padded, writer);
+                }
+            }
         }
         Statement::Dnatted => connection_status(IPS_DST_NAT, writer),
         Statement::ToLocal => address_type(FIB_DADDR, RTN_LOCAL, writer),

@@ -131,7 +131,8 @@ pub enum Statement {
     /// Compares an address with a network: `ip saddr != 10.244.0.0/16`. The selector must be an address of the
     /// network's family.
     MatchNetwork(Selector, Is, IpNetwork),
-    /// Compares an interface's name: `iifname "cni0"`
+    /// Compares an interface's name: `iifname "cni0"`; a `*` at its end stands for any rest: `iifname "veth*"`. A packet that
+    /// came through none has an empty one.
     MatchInterface(Interface, Is, Name),
     /// Whether the connection's destination was rewritten: `ct status dnat`
     Dnatted,

@@ -18,6 +18,8 @@ mod machine;
 #[path = "../../../cluster/tests/watch/server.rs"]
 mod server;
 
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+
 #[test]
 fn changes_reach_the_kernel_and_nothing_stays_of_what_is_deleted() {
     let machine = programmed();
@@ -88,6 +90,48 @@ fn probes_and_scrapers_are_answered() {
         let answer = machine.get(port, path).unwrap();
         assert!(answer.starts_with("HTTP/1.0 200") && answer.contains(text), "{path}: {answer}");
     }
+}
+
+#[test]
+fn a_service_that_is_not_served_in_full_is_told_of_once_in_one_line_and_one_event() {
+    let machine = programmed();
+    let events = |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
+    let mut younger = service();
+    younger["metadata"] =
+        json!({"name": "younger", "namespace": "shop", "creationTimestamp": "2026-01-02T00:00:00Z"});
+    younger["spec"]["clusterIP"] = "10.96.0.82".into();
+    younger["spec"]["clusterIPs"] = json!(["10.96.0.82"]);
+    younger["spec"]["externalIPs"] = json!(["127.0.0.1", "10.96.0.80"]);
+    machine.server.put(SERVICES, younger.clone());
+    machine.until("told", |machine| !events(machine).is_empty());
+    younger["metadata"]["labels"] = json!({"another": "one"});
+    machine.server.put(SERVICES, younger);
+    machine.server.put(SLICES, slice(&["10.244.2.2"]));
+    machine.until_rules_have("goto pick-1");
+    let log = machine.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("Service shop/younger: ")).collect();
+    assert_eq!((lines.len(), events(&machine).len()), (1, 1), "{log}");
+    for part in [
+        "10.96.0.80:80 (tcp)",
+        "NodePort 30080 (tcp, IPv4)",
+        "Service shop/web has it",
+        "127.0.0.1 is not served",
+    ] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
+}
+
+#[test]
+fn the_networks_of_services_are_followed_while_it_runs() {
+    let machine = programmed();
+    let network =
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/112"]}});
+    machine.server.put(SERVICE_CIDRS, network);
+    machine.until_rules_have("ip daddr 10.96.0.0/16 jump unallocated");
+    machine.until_rules_have("ip6 daddr fd00:96::/112 jump unallocated");
+    machine.server.delete(SERVICE_CIDRS, "kubernetes");
+    machine.until("forgotten", |machine| !machine.rules().contains("unallocated"));
+    assert!(machine.rules().contains("goto pick-2"));
 }
 
 #[test]

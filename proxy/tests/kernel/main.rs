@@ -6,8 +6,10 @@
 mod affinity;
 mod conflicts;
 mod invariants;
+mod local;
 mod sources;
 mod topology;
+mod unallocated;
 mod world;
 
 use std::collections::BTreeSet;
@@ -50,9 +52,13 @@ impl<'a> Cluster<'a> {
     }
 
     fn put(&mut self, objects: impl IntoIterator<Item = Object>) {
+        assert_eq!(self.try_put(objects), Outcome::Partial);
+    }
+
+    fn try_put(&mut self, objects: impl IntoIterator<Item = Object>) -> Outcome {
         let mut changes = ChangeSet::default();
         objects.into_iter().for_each(|object| self.snapshot.apply(object, &mut changes));
-        assert_eq!(self.sync.apply(&self.snapshot, &changes).unwrap(), Outcome::Partial);
+        self.sync.apply(&self.snapshot, &changes).unwrap()
     }
 
     fn delete(&mut self, key: ObjectKey) {
