@@ -49,10 +49,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let zone = first_zone(zone_config(&options, &own), keeper.as_ref());
     let zone = Arc::new(ArcSwap::from_pointee(zone));
     let readiness = Arc::new(Readiness::new(zone.clone()));
-    serve_http(&options, &readiness, &metrics).await?;
-
     let most_waiting = options.max_concurrent as usize;
     let handler = Arc::new(Handler::new(zone.clone(), forwarder, most_waiting, metrics.clone()));
+    serve_http(&options, &readiness, &handler, &metrics).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for listener in listeners {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
@@ -112,10 +111,12 @@ fn manner(options: &Options) -> Manner {
 async fn serve_http(
     options: &Options,
     readiness: &Arc<Readiness>,
+    handler: &Arc<Handler>,
     metrics: &Arc<Metrics>,
 ) -> Result<(), Error> {
+    let ready = http::ready(readiness.clone()).merge(http::explain(handler.clone()));
     http::serve("--health-bind-address", options.health_bind_address, http::health()).await?;
-    http::serve("--ready-bind-address", options.ready_bind_address, http::ready(readiness.clone())).await?;
+    http::serve("--ready-bind-address", options.ready_bind_address, ready).await?;
     http::serve("--metrics-bind-address", options.metrics_bind_address, http::metrics(metrics.clone()))
         .await?;
     Ok(())

@@ -8,8 +8,9 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use crate::answer::{Answer, Authority, Records, answer};
-use crate::message::LARGEST_UDP;
+use crate::message::{EXTENDED_ERROR, LARGEST_UDP, OPTION};
 use crate::name::QueryName;
+use crate::reason::{Reason, why};
 use crate::records::SOA_TIMES;
 use crate::zone::Zone;
 
@@ -59,7 +60,8 @@ pub fn respond(
         Answer::NoData(Authority::Zone) | Answer::NxDomain => writer.soa(&question, zone)?,
         _ => return None,
     }
-    writer.opt(&question);
+    let reason = || (code == ResponseCode::NXDomain).then(|| why(zone, &question.name));
+    writer.opt(&question, reason);
     Some(Answered { length: writer.length, record_type: question.record_type, code })
 }
 
@@ -235,14 +237,28 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// The OPT record that answers the client's, in the room that was kept for it.
-    fn opt(&mut self, question: &Question<'_>) {
+    /// The OPT record that answers the client's, in the room that was kept for it, and the reason where there is still
+    /// room.
+    fn opt(&mut self, question: &Question<'_>, reason: impl FnOnce() -> Option<Reason>) {
         let Some(client) = question.edns else { return };
         let [high, low] = LARGEST_UDP.to_be_bytes();
         let flags = u8::from(client.dnssec_ok) << 7;
-        self.bytes[self.length..self.length + OPT]
-            .copy_from_slice(&[0, 0, 41, high, low, 0, 0, flags, 0, 0, 0]);
-        self.length += OPT;
+        self.append(&[0, 0, 41, high, low, 0, 0, flags, 0, 0, 0]);
         self.count(3, 1);
+        let Some(text) = reason().map(Reason::text) else { return };
+        let data = 2 + text.len();
+        if self.length + OPTION + data > self.limit + OPT {
+            return;
+        }
+        self.bytes[self.length - 2..self.length].copy_from_slice(&((OPTION + data) as u16).to_be_bytes());
+        self.append(&EXTENDED_ERROR.to_be_bytes());
+        self.append(&(data as u16).to_be_bytes());
+        self.append(&[0, 0]);
+        self.append(text.as_bytes());
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
     }
 }

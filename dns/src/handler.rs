@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::chase::chase;
-use crate::forward::{Forwarded, Forwarder};
+use crate::forward::{Forwarded, Forwarder, Origin};
 use crate::message::{Question, Received, Reply, Transport, read};
 use crate::metrics::{Metrics, Source, Tally};
+use crate::reason::ExtendedError;
 use crate::records::reply;
 use crate::zone::Zone;
 
@@ -35,7 +36,7 @@ pub enum Step {
     /// Send this message.
     Reply(Vec<u8>),
     /// Wait for [`Waiting::finish`], and send that.
-    Wait(Waiting),
+    Wait(Box<Waiting>),
 }
 
 /// A question that an upstream must be asked for. Holds its place among those that wait.
@@ -106,20 +107,21 @@ impl Handler {
             reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
         let query = Query::query(target.clone(), question.query.query_type);
         if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
-            extend(&mut reply, &target, known.message);
+            extend(&mut reply, &target, known);
             return self.finish(&question, &reply, Source::Upstream, started);
         }
         let refusal = match (self.recurses(), self.waiting.clone().try_acquire_owned()) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => reply,
-            (false, _) => Reply::empty(ResponseCode::Refused),
+            (false, _) => refused("the name is not of this cluster, and there is no upstream to ask"),
             (true, Ok(place)) => {
                 let handler = self.clone();
-                return Step::Wait(Waiting { handler, question, reply, query, started, _place: place });
+                let waiting = Waiting { handler, question, reply, query, started, _place: place };
+                return Step::Wait(Box::new(waiting));
             }
             (true, Err(_)) => {
                 self.metrics.shed();
-                Reply::empty(ResponseCode::Refused)
+                refused("too many questions wait for upstreams")
             }
         };
         self.finish(&question, &refusal, Source::Upstream, started)
@@ -148,10 +150,11 @@ impl Waiting {
     pub async fn finish(mut self) -> Vec<u8> {
         let asked = &self.question.metadata;
         match self.handler.forwarder.ask(&self.query, asked, self.question.dnssec_ok()).await {
-            Ok(Forwarded { message, .. }) => extend(&mut self.reply, &self.query.name, message),
+            Ok(forwarded) => extend(&mut self.reply, &self.query.name, forwarded),
             Err(error) => {
                 tracing::warn!(name = %self.query.name, %error, "cannot resolve");
                 self.reply.code = ResponseCode::ServFail;
+                self.reply.extended = Some(ExtendedError::unreachable(error.to_string()));
             }
         }
         self.encode()
@@ -164,9 +167,10 @@ impl Waiting {
 
 /// Adds what is known of `target` to the aliases that led there. The code is that of the last name (RFC 6604
 /// section 3).
-fn extend(reply: &mut Reply, target: &Name, message: Message) {
+fn extend(reply: &mut Reply, target: &Name, Forwarded { message, origin }: Forwarded) {
     let own = reply.answers.is_empty();
     reply.code = message.metadata.response_code;
+    reply.extended = reason(reply.code, origin);
     reply.authoritative = !own;
     reply.authentic = own && message.metadata.authentic_data;
     // A remembered answer has the spelling of whoever asked first.
@@ -179,6 +183,21 @@ fn extend(reply: &mut Reply, target: &Name, message: Message) {
     reply.answers.extend(message.answers.into_iter().map(spelled));
     reply.authorities = message.authorities;
     reply.additionals = message.additionals;
+}
+
+fn reason(code: ResponseCode, origin: Origin) -> Option<ExtendedError> {
+    match (origin, code) {
+        (Origin::Stale, code) => Some(ExtendedError::stale(code == ResponseCode::NXDomain)),
+        (Origin::Private, ResponseCode::NXDomain) => {
+            Some(ExtendedError::other("the name is a private one, which no upstream is told"))
+        }
+        (Origin::Cache, ResponseCode::ServFail) => Some(ExtendedError::cached()),
+        _ => None,
+    }
+}
+
+fn refused(reason: &'static str) -> Reply {
+    Reply { extended: Some(ExtendedError::other(reason)), ..Reply::empty(ResponseCode::Refused) }
 }
 
 fn alias_target(record: &Record) -> Option<Name> {

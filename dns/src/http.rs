@@ -1,18 +1,22 @@
-//! The HTTP endpoints for probes and scrapers: `/health`, `/ready`, `/metrics`. They say what is so; they change
-//! nothing.
+//! The HTTP endpoints for probes, scrapers and people: `/health`, `/ready`, `/explain`, `/metrics`. They say what is so;
+//! they change nothing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::error::Error;
+use crate::explain::{self, Inquiry};
+use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::zone::Zone;
 
@@ -55,6 +59,25 @@ pub fn health() -> Router {
 /// `/ready`: 200 or 503.
 pub fn ready(readiness: Arc<Readiness>) -> Router {
     Router::new().route("/ready", get(move || async move { readiness.status() }))
+}
+
+/// `/explain?namespace=shop&name=db&type=A`: what a pod of that namespace gets for a name, step by step, and why.
+pub fn explain(handler: Arc<Handler>) -> Router {
+    let explain = |handler: Arc<Handler>, parameters: BTreeMap<String, String>| async move {
+        match inquiry(&parameters) {
+            Ok(inquiry) => (StatusCode::OK, explain::explain(&handler, &inquiry).await),
+            Err(problem) => (StatusCode::BAD_REQUEST, problem),
+        }
+    };
+    Router::new().route("/explain", get(move |Query(parameters)| explain(handler, parameters)))
+}
+
+fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
+    let required =
+        |key: &str| parameters.get(key).cloned().ok_or(format!("the parameter {key} is missing\n"));
+    let record_type = parameters.get("type").map_or("A", String::as_str).to_ascii_uppercase();
+    let record_type = record_type.parse().map_err(|_| format!("{record_type} is no type of records\n"))?;
+    Ok(Inquiry { namespace: required("namespace")?, name: required("name")?, record_type })
 }
 
 /// `/metrics`: OpenMetrics text.

@@ -5,15 +5,21 @@ use std::fmt;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{DNSClass, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use crate::name::QueryName;
+use crate::reason::ExtendedError;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
 /// The length of an OPT record without options (RFC 6891 section 6.1.2).
 const OPT: u16 = 11;
+/// What comes before an option's data (RFC 6891 section 6.1.2): code and length.
+pub(crate) const OPTION: usize = 4;
+/// The option that says why (RFC 8914 section 2).
+pub const EXTENDED_ERROR: u16 = 15;
 /// What every UDP client takes (RFC 1035 section 2.3.4).
 const SMALLEST_UDP: u16 = 512;
 /// What crosses any network without fragments; more is never sent over UDP, whatever the client offers.
@@ -34,6 +40,19 @@ impl fmt::Display for Transport {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
         })
+    }
+}
+
+/// A response code as the standards and CoreDNS write it; rare ones by number.
+pub fn mnemonic(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::NoError => "NOERROR".to_owned(),
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        other => u16::from(other).to_string(),
     }
 }
 
@@ -70,6 +89,8 @@ struct ClientEdns {
 pub struct Reply {
     /// The response code.
     pub code: ResponseCode,
+    /// Why there is no better answer.
+    pub extended: Option<ExtendedError>,
     /// Whether the zone itself says so.
     pub authoritative: bool,
     /// Whether the upstream vouches for it (RFC 6840 section 5.8).
@@ -87,6 +108,7 @@ impl Reply {
     pub fn empty(code: ResponseCode) -> Reply {
         Reply {
             code,
+            extended: None,
             authoritative: false,
             authentic: false,
             answers: Vec::new(),
@@ -174,7 +196,7 @@ impl Question {
             Ok(bytes)
         });
         let mut bytes = written.unwrap_or_else(|_| self.failure());
-        self.put_opt(&mut bytes, reply.code);
+        self.put_opt(&mut bytes, reply);
         bytes
     }
 
@@ -217,11 +239,17 @@ impl Question {
         header_only(&header, ResponseCode::ServFail)
     }
 
-    /// RFC 6891 section 6.1.1: OPT is answered with OPT.
-    fn put_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode) {
+    /// RFC 6891 section 6.1.1: OPT is answered with OPT. The reason goes in where there is still room.
+    fn put_opt(&self, bytes: &mut Vec<u8>, reply: &Reply) {
         let Some(client) = self.edns else { return };
         let mut edns = Edns::new();
-        edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(client.dnssec_ok).set_rcode_high(code.high());
+        edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(client.dnssec_ok).set_rcode_high(reply.code.high());
+        if let Some(extended) = &reply.extended {
+            let data = [&extended.code.to_be_bytes()[..], extended.text.as_bytes()].concat();
+            if bytes.len() + usize::from(OPT) + OPTION + data.len() <= usize::from(self.limit()) {
+                edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
+            }
+        }
         let (Ok(opt), Some(&[high, low])) = (Record::from(&edns).to_bytes(), bytes.get(10..HEADER)) else {
             return;
         };

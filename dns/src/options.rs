@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
     pub health_bind_address: SocketAddr,
 
-    /// Where /ready says that the cluster's names are known.
+    /// Where /ready says that the cluster's names are known, and /explain what a name leads to.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8181")]
     pub ready_bind_address: SocketAddr,
 

@@ -10,7 +10,8 @@ use hickory_proto::rr::{Name, RData, Record};
 use crate::answer::{Answer, Authority, Records};
 use crate::chase::Chain;
 use crate::message::{Question, Reply};
-use crate::name::to_name;
+use crate::name::{QueryName, to_name};
+use crate::reason::{ExtendedError, why};
 use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, Zone};
 
 /// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
@@ -40,9 +41,14 @@ pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Repl
         Answer::NoData(authority) => reply.authorities.push(soa(zone, authority)?),
         Answer::NxDomain => {
             reply.code = ResponseCode::NXDomain;
+            let target = chain.aliases.last().and_then(|target| QueryName::from_wire(target).ok());
+            reply.extended = Some(why(zone, target.as_ref().unwrap_or(&question.name)).into());
             reply.authorities.push(soa(zone, Authority::Zone)?);
         }
-        Answer::Unready => reply.code = ResponseCode::ServFail,
+        Answer::Unready => {
+            reply.code = ResponseCode::ServFail;
+            reply.extended = Some(ExtendedError::unready());
+        }
         Answer::Alias(_) | Answer::NotOurs => {}
     }
     Ok(reply)

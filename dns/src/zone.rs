@@ -16,6 +16,7 @@ pub use config::{InvalidZone, ZoneConfig, ZoneName};
 pub use reverse::{Pointer, reverse_address};
 
 use crate::name::wire_label;
+use crate::reason::Reason;
 use reverse::ReverseTable;
 
 /// The version of the DNS specification that the zone follows, as `dns-version` says it (S2.2).
@@ -31,6 +32,8 @@ pub struct Zone {
     namespaces: HashSet<Box<[u8]>>,
     /// `<service>.<namespace>` in wire form -> all that there is at and under that Service's name.
     services: HashMap<Arc<[u8]>, Arc<Branch>>,
+    /// The same for Services that have no names -> why.
+    nameless: HashMap<Arc<[u8]>, Reason>,
     reverse: ReverseTable,
     name_server: Node,
 }
@@ -44,6 +47,7 @@ impl Zone {
             synced: false,
             namespaces: HashSet::new(),
             services: HashMap::new(),
+            nameless: HashMap::new(),
             reverse: ReverseTable::default(),
             name_server: Node::default(),
         }
@@ -70,10 +74,11 @@ impl Zone {
             return self.renewed(snapshot, serial);
         }
         let mut zone = Zone::unsynced(self.config.clone());
-        zone.services = self.services.clone();
+        (zone.services, zone.nameless) = (self.services.clone(), self.nameless.clone());
         for name in &changes.services {
             if let Some(key) = service_key(name) {
                 zone.services.remove(&*key);
+                zone.nameless.remove(&*key);
             }
             if let Some(service) = snapshot.service(name) {
                 zone.put(snapshot, service);
@@ -84,9 +89,13 @@ impl Zone {
 
     fn put(&mut self, snapshot: &Snapshot, service: &Service) {
         let Some(key) = service_key(&service.key) else { return };
-        let branch = Branch::compile(&key, service, || snapshot.slices_of(&service.key));
-        if let Some(branch) = branch {
-            self.services.insert(key, Arc::new(branch));
+        match Branch::compile(&key, service, || snapshot.slices_of(&service.key)) {
+            Ok(branch) => {
+                self.services.insert(key, Arc::new(branch));
+            }
+            Err(reason) => {
+                self.nameless.insert(key, reason);
+            }
         }
     }
 
@@ -128,6 +137,14 @@ impl Zone {
     /// All that there is at and under `<service>.<namespace>.svc`. `key` is the first two labels in wire form.
     pub fn service(&self, key: &[u8]) -> Option<&Branch> {
         self.services.get(key).map(Arc::as_ref)
+    }
+
+    /// Why there is no branch for a Service of an existing namespace. `key` is the first two labels in wire form.
+    pub fn missing(&self, key: &[u8]) -> Reason {
+        match self.services.contains_key(key) {
+            true => Reason::NotUnderService,
+            false => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
+        }
     }
 
     /// Every Service that has names, in no order.

@@ -1,7 +1,9 @@
 //! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it prints the
-//! manifests; it checks a node's fitness and copies the plugins of a node.
+//! manifests; it checks a node's fitness and copies the plugins of a node;
+//! it asks the DNS server.
 
 mod cluster;
+pub mod dns;
 mod error;
 pub mod install;
 pub mod manifests;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use weft_installer::plugins::Removal;
 use weft_installer::preflight::Output;
-use weft_installer::{install, manifests, plugins, preflight, self_test, status, uninstall};
+use weft_installer::{dns, install, manifests, plugins, preflight, self_test, status, uninstall};
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
 #[derive(Parser)]
@@ -33,6 +33,11 @@ enum Command {
     Status(status::Options),
     /// Check that pods of every node reach a Service by its name, with pods that are deleted afterwards.
     SelfTest(self_test::Options),
+    /// Ask the DNS server why a name resolves, or why not.
+    Dns {
+        #[command(subcommand)]
+        command: dns::Command,
+    },
     /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other nodes' pods.
     Uninstall(uninstall::Options),
     /// Copy the CNI plugins to where the container runtime looks for them. Runs on each node, before the agent.
@@ -87,6 +92,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::SelfTest(options) => wait_for(self_test::command(&options))??,
         Command::Uninstall(options) => wait_for(uninstall::run(&options))??,
+        Command::Dns { command: dns::Command::Explain(question) } => print!("{}", dns::explain(&question)?),
         Command::InstallPlugins { from, to } => {
             for path in plugins::install(&from, &to)? {
                 println!("installed {}", path.display());

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::forward::Origin;
+use crate::message::mnemonic;
 
 /// The domain that the cache serves, as CoreDNS writes it.
 const ZONES: &str = ".";
@@ -131,17 +132,7 @@ impl Forwarding {
 
     /// An upstream answered so.
     pub fn exchanged(&self, upstream: SocketAddr, code: ResponseCode, took: Duration) {
-        // CoreDNS's names, which are those of the standards without blanks; others by number, of which there are few.
-        let rcode = match code {
-            ResponseCode::NoError => "NOERROR".to_owned(),
-            ResponseCode::FormErr => "FORMERR".to_owned(),
-            ResponseCode::ServFail => "SERVFAIL".to_owned(),
-            ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-            ResponseCode::NotImp => "NOTIMP".to_owned(),
-            ResponseCode::Refused => "REFUSED".to_owned(),
-            other => u16::from(other).to_string(),
-        };
-        let labels = Exchange { proxy_name: FORWARD, to: upstream.to_string(), rcode };
+        let labels = Exchange { proxy_name: FORWARD, to: upstream.to_string(), rcode: mnemonic(code) };
         self.exchanges.0.get_or_create(&labels).observe(took.as_secs_f64());
     }
 

@@ -9,6 +9,7 @@ use weft_types::{Endpoint, EndpointSlice, Protocol, Service, ServiceKind};
 use super::by_family;
 use super::reverse::{Named, Rank};
 use crate::name::{wire_label, wire_name};
+use crate::reason::Reason;
 
 /// The records of one name. A name without any exists all the same: it is an empty non-terminal (RFC 8020).
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -51,15 +52,24 @@ impl Node {
 }
 
 impl Branch {
-    /// Compiles one Service; `slices` gives its EndpointSlices. None where its name does not exist: a headless
-    /// Service without a ready endpoint (S2.4.1), or an external name that is no domain name.
-    pub(super) fn compile<'s, S>(key: &[u8], service: &Service, slices: impl Fn() -> S) -> Option<Branch>
+    /// Compiles one Service; `slices` gives its EndpointSlices.
+    ///
+    /// # Errors
+    /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an external name
+    /// that is no domain name.
+    pub(super) fn compile<'s, S>(
+        key: &[u8],
+        service: &Service,
+        slices: impl Fn() -> S,
+    ) -> Result<Branch, Reason>
     where
         S: Iterator<Item = &'s EndpointSlice>,
     {
         let mut names = Names::default();
         match &service.kind {
-            ServiceKind::ExternalName(target) => names.apex.alias = Some(external_name(target)?),
+            ServiceKind::ExternalName(target) => {
+                names.apex.alias = Some(external_name(target).ok_or(Reason::BadTarget)?);
+            }
             ServiceKind::ClusterIp(addresses) => {
                 names.cluster_ips(service, addresses);
                 slices().for_each(|slice| names.endpoints(slice, false));
@@ -67,11 +77,12 @@ impl Branch {
             ServiceKind::Headless => {
                 slices().for_each(|slice| names.endpoints(slice, true));
                 if names.apex.addresses.is_empty() {
-                    return None;
+                    let any = slices().any(|slice| !slice.endpoints.is_empty());
+                    return Err(if any { Reason::NotReady } else { Reason::NoEndpoints });
                 }
             }
         }
-        Some(names.finish(key))
+        Ok(names.finish(key))
     }
 
     /// `<service>.<namespace>` in wire form.
@@ -88,6 +99,12 @@ impl Branch {
     pub fn below(&self, labels: &[u8]) -> Option<&Node> {
         let place = self.below.binary_search_by(|(name, _)| (**name).cmp(labels)).ok()?;
         Some(&self.below[place].1)
+    }
+
+    /// Whether any ready endpoint stands behind the Service, as far as is known here: not where it is an alias.
+    pub fn leads_anywhere(&self) -> bool {
+        let has_address = |node: &Node| !node.v4.is_empty() || !node.v6.is_empty();
+        self.below.iter().any(|(_, node)| has_address(node))
     }
 
     /// Every name under the Service's, by the labels left of it in wire form.

@@ -184,6 +184,26 @@ fn what_was_known_before_is_answered_while_no_api_server_is_there() {
     await_status(&daemon, "backend.shop.svc.cluster.local A", "SERVFAIL");
 }
 
+#[test]
+fn it_explains_what_a_pod_gets() {
+    let api = Api::start();
+    let daemon = Daemon::start(&api.address.to_string(), "0");
+    await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
+    let text = daemon.get(1, "/explain?namespace=shop&name=backend");
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    for line in [
+        "1. backend.shop.svc.cluster.local. NOERROR",
+        "10.96.0.20",
+        "no ready endpoint stands behind 10.96.0.20",
+        "The pod takes this answer.",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("\n2. "), "the walk ends with the first answer: {text}");
+    assert!(daemon.get(1, "/explain?namespace=shop").starts_with("HTTP/1.1 400"));
+    assert!(daemon.get(1, "/explain?namespace=shop&name=a&type=b").contains("B is no type of records"));
+}
+
 /// Tells the daemon's API server of a ConfigMap `kube-dns`, once the daemon watches it.
 fn send_config_map(api: &Api, event: &str, data: &str) {
     let deadline = Instant::now() + DEADLINE;

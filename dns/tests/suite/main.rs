@@ -10,6 +10,7 @@ mod fixture;
 mod forwarding;
 mod peers;
 mod properties;
+mod reasons;
 mod rogue;
 mod server;
 mod spec;
