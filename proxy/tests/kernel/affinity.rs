@@ -141,6 +141,8 @@ fn affinity_is_switched_on_and_off_live_and_forgotten_with_its_service() {
         let to = SocketAddr::new(cluster_ip(family), 80);
         for seconds in [THREE_HOURS, 30] {
             cluster.put([sticky(service(), seconds)]);
+            // A client that happens on a port of an earlier one would be of its flow.
+            world.node.run(|| crate::run("conntrack", &["-F"])).unwrap();
             for protocol in PROTOCOLS {
                 only_pod(protocol, &world.outside, to);
             }
