@@ -40,7 +40,7 @@ help:
 
 build:
 	@scripts/need $(BUILD_NEEDS)
-	$(STATIC) cargo build --release --locked --target $(HOST) --workspace --bins
+	$(STATIC) cargo build --release --locked --target $(HOST) --workspace --exclude weft-image --bins
 
 demo: build
 	$(BIN)/weft-lab demo $(DEMO_FLAGS)

@@ -275,6 +275,9 @@ fn bridge_sysctls(name: &str, options: &Options, lease: &Success) -> Vec<Sysctl>
     }
     if has(false) {
         sysctls.push(Sysctl::new("net/ipv6/conf/all/forwarding", "1"));
+        // While a new bridge makes sure that nobody else has its link-local address, the host cannot ask for its
+        // containers' Ethernet addresses: what is for the first of them would be lost for seconds.
+        sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{name}/accept_dad"), "0"));
     }
     if routed(options) && has(true) {
         // A packet that leaves by the bridge that it came in by is the rule here, and no reason to tell the container

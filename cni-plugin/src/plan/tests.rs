@@ -60,6 +60,7 @@ fn the_default_in_both_families() {
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
     sysctl -w net/ipv4/ip_forward=1
     sysctl -w net/ipv6/conf/all/forwarding=1
+    sysctl -w net/ipv6/conf/cni0/accept_dad=0
     sysctl -w net/ipv4/conf/all/send_redirects=0
     sysctl -w net/ipv4/conf/cni0/send_redirects=0
     ip link add name veth9e27a0abdbb mtu 1450 group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 mtu 1450 netns /run/netns/blue
@@ -121,7 +122,7 @@ fn what_macspoofchk_and_enabledad_change() {
     let plan = plan(&pod(), &options, lease(&["fd00:1::5/64"]), &Facts::default()).unwrap().to_string();
     let lines: Vec<&str> = plan
         .lines()
-        .filter(|line| ["bridge fdb", "locked", "accept_dad"].iter().any(|word| line.contains(word)))
+        .filter(|line| ["bridge fdb", "locked", "eth0/accept_dad"].iter().any(|word| line.contains(word)))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
     bridge fdb replace 0a:58:00:00:00:05 dev veth9e27a0abdbb master static sticky
