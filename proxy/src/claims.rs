@@ -29,40 +29,65 @@ pub struct Claim {
     pub scope: Scope,
 }
 
-/// What a Service asks for, in the order of its ports, and what nobody may have of it.
-pub fn wanted(service: &Service) -> (Vec<Claim>, Vec<Problem>) {
-    let addresses = service.cluster_ips().iter().chain(external_addresses(service));
-    let forbidden = addresses.copied().filter(|address| is_special(*address));
-    let mut problems: Vec<_> = forbidden.map(Problem::ForbiddenAddress).collect();
-    let (mut claims, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
-    for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
-        for (frontend, scope) in frontends(service, port) {
-            match seen.insert(frontend) {
-                true => claims.push(Claim { port: index, frontend, scope }),
-                false => problems.push(Problem::Repeated(frontend)),
-            }
-        }
-    }
-    (claims, problems)
+/// What a Service asks for.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// When the Service was made.
+    created: i64,
+    /// In the order of its ports.
+    pub claims: Box<[Claim]>,
+    /// What nobody may have of it.
+    pub problems: Box<[Problem]>,
 }
 
-/// All frontends of one port: its ClusterIPs', and in their families its external addresses' and its NodePort's.
-fn frontends(service: &Service, port: &ServicePort) -> Vec<(Frontend, Scope)> {
-    let allowed = |addresses: &mut dyn Iterator<Item = IpAddr>| -> BTreeSet<IpAddr> {
-        addresses.filter(|address| !is_special(*address)).collect()
-    };
-    let cluster_ips = allowed(&mut service.cluster_ips().iter().copied());
-    let families: BTreeSet<Family> = cluster_ips.iter().map(|address| Family::of(*address)).collect();
-    let served =
-        |address: &IpAddr| families.contains(&Family::of(*address)) && !cluster_ips.contains(address);
-    let external = allowed(&mut external_addresses(service).copied().filter(served));
-    let at = |address| Frontend::Address(address, port.protocol, port.port.get());
-    let node_port = port.node_port.into_iter().flat_map(|number| {
-        families.iter().map(move |family| Frontend::NodePort(*family, port.protocol, number.get()))
-    });
-    let internal = cluster_ips.iter().map(|address| (at(*address), Scope::Internal));
-    let external = external.iter().map(|address| at(*address)).chain(node_port);
-    internal.chain(external.map(|frontend| (frontend, Scope::External))).collect()
+impl Wanted {
+    fn of(service: &Service) -> Wanted {
+        let addresses = service.cluster_ips().iter().chain(external_addresses(service));
+        let forbidden = addresses.copied().filter(|address| is_special(*address));
+        let mut problems: Vec<_> = forbidden.map(Problem::ForbiddenAddress).collect();
+        let addresses = Addresses::of(service);
+        let (mut claims, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
+        for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
+            for (frontend, scope) in addresses.frontends(port) {
+                match seen.insert(frontend) {
+                    true => claims.push(Claim { port: index, frontend, scope }),
+                    false => problems.push(Problem::Repeated(frontend)),
+                }
+            }
+        }
+        Wanted { created: service.created, claims: claims.into(), problems: problems.into() }
+    }
+}
+
+/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones.
+struct Addresses {
+    cluster_ips: BTreeSet<IpAddr>,
+    families: BTreeSet<Family>,
+    external: BTreeSet<IpAddr>,
+}
+
+impl Addresses {
+    fn of(service: &Service) -> Addresses {
+        let allowed = |address: &IpAddr| !is_special(*address);
+        let cluster_ips: BTreeSet<IpAddr> = service.cluster_ips().iter().copied().filter(allowed).collect();
+        let families: BTreeSet<Family> = cluster_ips.iter().map(|address| Family::of(*address)).collect();
+        let served = |address: &IpAddr| {
+            allowed(address) && families.contains(&Family::of(*address)) && !cluster_ips.contains(address)
+        };
+        let external = external_addresses(service).copied().filter(served).collect();
+        Addresses { cluster_ips, families, external }
+    }
+
+    /// All frontends of one port: these addresses, and its NodePort.
+    fn frontends(&self, port: &ServicePort) -> impl Iterator<Item = (Frontend, Scope)> {
+        let at = move |address: &IpAddr| Frontend::Address(*address, port.protocol, port.port.get());
+        let node_port = port.node_port.into_iter().flat_map(move |number| {
+            self.families.iter().map(move |family| Frontend::NodePort(*family, port.protocol, number.get()))
+        });
+        let internal = self.cluster_ips.iter().map(move |address| (at(address), Scope::Internal));
+        let external = self.external.iter().map(at).chain(node_port);
+        internal.chain(external.map(|frontend| (frontend, Scope::External)))
+    }
 }
 
 fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
@@ -72,7 +97,7 @@ fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
 /// What all Services ask for.
 #[derive(Debug, Default)]
 pub struct Claims {
-    services: BTreeMap<Arc<NamespacedName>, (i64, Box<[Claim]>)>,
+    services: BTreeMap<Arc<NamespacedName>, Wanted>,
     cluster_ips: HashMap<IpAddr, Claimants>,
     /// External addresses and NodePorts. In order, so that those of one address stand together.
     external: BTreeMap<Frontend, Claimants>,
@@ -120,18 +145,25 @@ impl Claims {
     /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in `disputes`.
     pub fn replace(&mut self, name: &NamespacedName, service: Option<&Service>, disputes: &mut Disputes) {
         let name = self.name(name);
-        let created = service.map_or(0, |service| service.created);
-        let new = service.map(|service| wanted(service).0).unwrap_or_default();
-        let (old_created, old) = self.services.remove(&name).unwrap_or_default();
-        if old_created != created || *old != *new {
-            old.iter().for_each(|claim| self.change(claim, disputes, |claimants| claimants.remove(&name)));
-            let claimant = (created, name.clone());
-            new.iter()
+        let new = service.map(Wanted::of).unwrap_or_default();
+        let old = self.services.remove(&name).unwrap_or_default();
+        if old.created != new.created || old.claims != new.claims {
+            old.claims
+                .iter()
+                .for_each(|claim| self.change(claim, disputes, |claimants| claimants.remove(&name)));
+            let claimant = (new.created, name.clone());
+            new.claims
+                .iter()
                 .for_each(|claim| self.change(claim, disputes, |claimants| claimants.add(claimant.clone())));
         }
-        if !new.is_empty() {
-            self.services.insert(name, (created, new.into()));
+        if !(new.claims.is_empty() && new.problems.is_empty()) {
+            self.services.insert(name, new);
         }
+    }
+
+    /// What a Service asks for, if anything.
+    pub fn wanted(&self, service: &NamespacedName) -> Option<&Wanted> {
+        self.services.get(service)
     }
 
     fn change(&mut self, claim: &Claim, disputes: &mut Disputes, change: impl FnOnce(&mut Claimants)) {

@@ -81,8 +81,7 @@ impl Planner {
         let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, &mut delta);
         self.update_networks(snapshot, changes);
         let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
-        let moved = self.zone != zone;
-        self.zone = zone;
+        let moved = renew(&mut self.zone, zone);
         let concerned = self.update_claims(snapshot, changes);
         // Who may connect to a load balancer's address may depend on those of this node.
         let is_replanned = |service: &&Service| moved || (readdressed && !service.source_ranges.is_empty());
@@ -193,9 +192,7 @@ impl Planner {
             NodePortAddresses::Primary => of_node(primary.iter().copied()),
         };
         delta.replace(replace(&mut self.node, new.clone()), new);
-        let changed = primary != self.addresses;
-        self.addresses = primary;
-        changed
+        renew(&mut self.addresses, primary)
     }
 
     /// Takes over the networks that the fixed chains name.
@@ -205,12 +202,12 @@ impl Planner {
                 snapshot.service_cidrs().flat_map(|(_, networks)| networks).copied().collect();
             networks.sort();
             networks.dedup();
-            self.layout_changed |= replace(&mut self.config.service_cidrs, networks.clone()) != networks;
+            self.layout_changed |= renew(&mut self.config.service_cidrs, networks);
         }
         if self.config.detect_local == DetectLocal::NodeCidr && changes.nodes.contains(&self.config.node) {
             let networks =
                 snapshot.node(&self.config.node).map(|node| node.pod_cidrs.clone()).unwrap_or_default();
-            self.layout_changed |= replace(&mut self.config.cluster_cidrs, networks.clone()) != networks;
+            self.layout_changed |= renew(&mut self.config.cluster_cidrs, networks);
         }
     }
 
@@ -242,6 +239,13 @@ impl Planner {
         }
         table
     }
+}
+
+/// Puts a value in place of another one. Returns whether they differ.
+fn renew<T: PartialEq>(held: &mut T, new: T) -> bool {
+    let differ = *held != new;
+    *held = new;
+    differ
 }
 
 /// Everything in a snapshot, as if it had just come.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPolicy};
 
 use crate::affinity::Affinity;
-use crate::claims::{Claim, Claims, MAX_PORTS, wanted};
+use crate::claims::{Claim, Claims, MAX_PORTS};
 use crate::endpoints::{Backends, Here, assign_slots, backends, is_special};
 use crate::problem::Problem;
 use crate::sources::sources;
@@ -168,9 +168,11 @@ pub fn plan(
     previous: &dyn Slots,
 ) -> (ServicePlan, Vec<Problem>) {
     let mut plan = ServicePlan::default();
-    let (wanted, mut problems) = wanted(service);
+    let wanted = claims.wanted(&service.key);
+    let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
     let (mut elements, mut served) = (0, service.ports.len().min(MAX_PORTS));
+    let wanted = wanted.map(|wanted| &*wanted.claims).unwrap_or_default();
     for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =
             wanted.iter().partition(|claim| claims.other_holder(&service.key, claim).is_none());
