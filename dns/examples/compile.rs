@@ -21,15 +21,7 @@ fn objects(number: u32, endpoints: u32) -> [Object; 2] {
     let key = NamespacedName::new(format!("ns-{}", number % 50), format!("service-{number}"));
     let (name, port) = ("http".to_owned(), NonZeroU16::MIN);
     let ports = vec![ServicePort { name: name.clone(), protocol: Protocol::Tcp, port, node_port: None }];
-    let endpoint = |place| Endpoint {
-        address: address(10, number * endpoints + place),
-        hostname: None,
-        node: None,
-        ready: true,
-        serving: true,
-        terminating: false,
-        hints: None,
-    };
+    let endpoint = |place| Endpoint::ready(address(10, number * endpoints + place));
     let slice = EndpointSlice {
         key: key.clone(),
         service: key.clone(),

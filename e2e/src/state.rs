@@ -241,7 +241,8 @@ fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_file(path, &text)
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+/// What a file holds; nothing where there is none.
+pub(crate) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),

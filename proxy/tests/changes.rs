@@ -232,15 +232,8 @@ fn a_replaced_endpoint_changes_one_element_of_one_map() {
     let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
     let service = Object::Service(Service::new(name(1), kind, vec![port]));
     let slice = |last: &[u8]| {
-        let endpoint = |last: &u8| Endpoint {
-            address: address(true, *last),
-            hostname: None,
-            node: Some("node2".into()),
-            ready: true,
-            serving: true,
-            terminating: false,
-            hints: None,
-        };
+        let endpoint =
+            |last: &u8| Endpoint { node: Some("node2".into()), ..Endpoint::ready(address(true, *last)) };
         let ports = vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port: number(8080) }];
         let key = NamespacedName::new("shop", "slice-1");
         let endpoints = last.iter().map(endpoint).collect();

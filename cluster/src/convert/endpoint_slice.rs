@@ -119,13 +119,9 @@ mod tests {
             "addresses": ["10.244.1.7", "10.244.1.8"], "hostname": "db-0", "nodeName": "node1",
         }]}));
         let endpoint = Endpoint {
-            address: "10.244.1.7".parse().unwrap(),
             hostname: Some("db-0".to_owned()),
             node: Some("node1".to_owned()),
-            ready: true,
-            serving: true,
-            terminating: false,
-            hints: None,
+            ..Endpoint::ready("10.244.1.7".parse().unwrap())
         };
         assert_eq!(slice.endpoints, [endpoint]);
         assert_eq!(slice.service, NamespacedName::new("shop", "web"));

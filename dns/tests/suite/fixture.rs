@@ -28,15 +28,8 @@ pub(crate) fn service(name: &str, kind: ServiceKind, ports: Vec<ServicePort>) ->
 }
 
 pub(crate) fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> Endpoint {
-    Endpoint {
-        address: ip(address),
-        hostname: hostname.map(str::to_owned),
-        node: None,
-        ready,
-        serving: ready,
-        terminating: false,
-        hints: None,
-    }
+    let hostname = hostname.map(str::to_owned);
+    Endpoint { hostname, ready, serving: ready, ..Endpoint::ready(ip(address)) }
 }
 
 pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec<Endpoint>) -> Object {

@@ -13,7 +13,7 @@ use super::conflist::{self, NetworkList};
 use super::invocation::{self, Attachment, Command};
 use crate::error::{Error, Result};
 use crate::sandbox::Sandbox;
-use crate::state::{NodeDir, write_file};
+use crate::state::{NodeDir, read_json, write_file};
 
 /// The CNI side of one node's container runtime.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl Runtime {
     /// What is connected, as far as the cache tells.
     pub fn attachments(&self) -> Vec<Attachment> {
         let entries = fs::read_dir(self.dir.cni_results()).into_iter().flatten().flatten();
-        entries.filter_map(|entry| Some(read(&entry.path()).ok()??.attachment)).collect()
+        entries.filter_map(|entry| Some(read_json::<CachedResult>(&entry.path()).ok()??.attachment)).collect()
     }
 
     async fn invoke(
@@ -120,21 +120,11 @@ impl Runtime {
     }
 
     fn cached(&self, attachment: &Attachment) -> Result<Option<CachedResult>> {
-        read(&self.cache_file(attachment))
+        read_json(&self.cache_file(attachment))
     }
 
     fn cache_file(&self, attachment: &Attachment) -> PathBuf {
         self.dir.cni_results().join(format!("{}-{}", attachment.container_id, attachment.ifname))
-    }
-}
-
-fn read(path: &Path) -> Result<Option<CachedResult>> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("read", path)(error)),
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| Error::io("read", path)(std::io::Error::other(error))),
     }
 }
 

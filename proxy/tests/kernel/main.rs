@@ -149,15 +149,8 @@ fn slice(family: Family, pods: &[usize]) -> Object {
         protocol,
         port: 8080.try_into().unwrap(),
     };
-    let endpoint = |pod: &usize| Endpoint {
-        address: pod_address(family, *pod),
-        hostname: None,
-        node: Some("node1".into()),
-        ready: true,
-        serving: true,
-        terminating: false,
-        hints: None,
-    };
+    let endpoint =
+        |pod: &usize| Endpoint { node: Some("node1".into()), ..Endpoint::ready(pod_address(family, *pod)) };
     Object::EndpointSlice(EndpointSlice {
         key: NamespacedName::new("shop", format!("web-{family}").to_lowercase()),
         service: name(),
@@ -490,13 +483,8 @@ fn many(count: u32) -> Snapshot {
             node_port: None,
         };
         let endpoint = |side: u32| Endpoint {
-            address: std::net::Ipv4Addr::from(0x0af4_0000 + 2 * index + side).into(),
-            hostname: None,
             node: Some("node2".into()),
-            ready: true,
-            serving: true,
-            terminating: false,
-            hints: None,
+            ..Endpoint::ready(std::net::Ipv4Addr::from(0x0af4_0000 + 2 * index + side).into())
         };
         let kind = ServiceKind::ClusterIp(vec![address.into()]);
         let served =
