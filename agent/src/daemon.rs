@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use weft_cluster::{View, Watch, manifest};
+use weft_daemon::Signals;
 use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
@@ -29,10 +29,17 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
     let snapshot = manifest::load(View::Whole, &options.dry_run)?;
-    Ok(match plan(&snapshot, &options.node_name()?, &options.config(), &Uplink::shared()) {
-        Ok(plan) => plan.to_string(),
-        Err(notice) => format!("# {notice}\n"),
-    })
+    Ok(
+        match plan(
+            &snapshot,
+            &weft_daemon::node_name(options.hostname_override.as_deref())?,
+            &options.config(),
+            &Uplink::shared(),
+        ) {
+            Ok(plan) => plan.to_string(),
+            Err(notice) => format!("# {notice}\n"),
+        },
+    )
 }
 
 /// Takes away everything that the agent set up. Goes on after an error, so that as much as can be is gone.
@@ -56,7 +63,7 @@ pub async fn run(options: Options) -> Result<()> {
         health::serve(address, told.clone(), agent.metrics.clone()).await?;
     }
     let monitor = Monitor::open()?;
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut signals = Signals::new();
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     // Both end with the runtime.
     tokio::spawn(condition::keep(client.clone(), agent.node.clone(), told));
@@ -74,8 +81,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = nodes.next() => is_known = true,
             () = monitor.changed() => {}
             _ = recheck.tick() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.next() => return Ok(()),
         }
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if is_known {
@@ -94,10 +100,6 @@ fn place(options: &Options) -> Place {
     }
 }
 
-fn on(kind: SignalKind) -> Result<Signal> {
-    signal(kind).map_err(|problem| Error::Runtime { operation: "wait for signals", problem })
-}
-
 /// What reconciling needs from one time to the next.
 struct Agent<'a> {
     options: &'a Options,
@@ -112,7 +114,8 @@ struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let (node, config) = (options.node_name()?, options.config());
+        let (node, config) =
+            (weft_daemon::node_name(options.hostname_override.as_deref())?, options.config());
         info!(%node, "starting");
         Ok(Agent {
             options,

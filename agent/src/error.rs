@@ -1,7 +1,6 @@
 //! What can go wrong on a node, in words that name the object and the remedy.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -104,20 +103,9 @@ pub enum Error {
         /// What the system or the plugin said.
         problem: String,
     },
-    /// The name of this node is nowhere to be found.
-    #[error("cannot tell this node's name from the host's name: {problem}; give --hostname-override NODE")]
-    NodeName {
-        /// What is wrong with the host's name.
-        problem: String,
-    },
-    /// The health endpoint cannot be had.
-    #[error("cannot listen on {address}: {problem}; give another --healthz-bind-address")]
-    Listen {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// The reason.
-        problem: io::Error,
-    },
+    /// What every daemon needs at its start: an address for HTTP, a runtime, the Node's name.
+    #[error(transparent)]
+    Daemon(#[from] weft_daemon::Error),
     /// The process cannot wait for signals or for the kernel.
     #[error("cannot {operation}: {problem}")]
     Runtime {

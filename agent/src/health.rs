@@ -7,17 +7,11 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::info;
 
+use crate::Result;
 use crate::metrics::Metrics;
-use crate::{Error, Result};
-
-/// The format of the figures (OpenMetrics 1.0).
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The state of the node after the last look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,16 +31,12 @@ pub(crate) async fn serve(
     status: watch::Receiver<Status>,
     metrics: Metrics,
 ) -> Result<()> {
-    let listener = TcpListener::bind(address).await.map_err(|problem| Error::Listen { address, problem })?;
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(status)
-        .route("/metrics", get(async move || ([(CONTENT_TYPE, OPENMETRICS)], metrics.text())));
-    info!(%address, "serving /healthz, /readyz and /metrics");
-    // It ends only with an error of the listener, after which nobody could be told.
-    tokio::spawn(async { axum::serve(listener, router).await });
-    Ok(())
+        .merge(weft_daemon::open_metrics(move || metrics.text()));
+    Ok(weft_daemon::serve("--healthz-bind-address", address, router).await?)
 }
 
 /// It answers, so it runs: there is one thread for this and for all that it does.

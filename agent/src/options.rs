@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
 use weft_types::cni::{InterfaceName, NetworkName};
 
 use crate::backend::Backend;
 use crate::overlay::Settings;
 use crate::plan::Config;
-use crate::{Error, Result};
 
 /// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the other nodes,
 /// masquerade of what leaves the cluster.
@@ -99,28 +99,7 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl Options {
-    /// The name of this machine's Node: as the flag or `NODE_NAME` say, else the host's name as the kubelet takes it.
-    pub fn node_name(&self) -> Result<String> {
-        if let Some(name) = self.hostname_override.as_deref().filter(|name| !name.is_empty()) {
-            return Ok(name.to_owned());
-        }
-        let name =
-            nix::unistd::gethostname().map_err(|errno| Error::NodeName { problem: errno.to_string() })?;
-        let name =
-            name.into_string().map_err(|name| Error::NodeName { problem: format!("{name:?} is no text") })?;
-        Ok(name.trim().to_ascii_lowercase())
-    }
-
     /// The settings that plans depend on.
     pub fn config(&self) -> Config {
         Config {
@@ -183,12 +162,5 @@ mod tests {
         assert!(
             parse(&["--cluster-cidr=10.244.1.0/16"]).unwrap_err().contains("did you mean 10.244.0.0/16?")
         );
-    }
-
-    #[test]
-    fn the_flag_goes_before_the_hosts_name() {
-        assert_eq!(parse(&["--hostname-override=Node1"]).unwrap().node_name().unwrap(), "Node1");
-        let own = parse(&["--hostname-override="]).unwrap().node_name().unwrap();
-        assert!(!own.is_empty() && own == own.to_lowercase());
     }
 }

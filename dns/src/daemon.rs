@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::ifaddrs::getifaddrs;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_cluster::{ConfigMapWatch, View, Watch};
+use weft_daemon::{Signals, serve};
 use weft_types::Kind;
 
 use crate::error::Error;
@@ -115,10 +116,9 @@ async fn serve_http(
     metrics: &Arc<Metrics>,
 ) -> Result<(), Error> {
     let ready = http::ready(readiness.clone()).merge(http::explain(handler.clone()));
-    http::serve("--health-bind-address", options.health_bind_address, http::health()).await?;
-    http::serve("--ready-bind-address", options.ready_bind_address, ready).await?;
-    http::serve("--metrics-bind-address", options.metrics_bind_address, http::metrics(metrics.clone()))
-        .await?;
+    serve("--health-bind-address", options.health_bind_address, http::health()).await?;
+    serve("--ready-bind-address", options.ready_bind_address, ready).await?;
+    serve("--metrics-bind-address", options.metrics_bind_address, http::metrics(metrics.clone())).await?;
     Ok(())
 }
 
@@ -133,35 +133,5 @@ async fn leave(mut signals: Signals, readiness: &Readiness, lameduck: Duration) 
     tokio::select! {
         () = tokio::time::sleep(lameduck) => {}
         _ = signals.next() => {}
-    }
-}
-
-/// The signals that end the daemon; one that cannot be had never comes.
-struct Signals {
-    terminate: Option<Signal>,
-    interrupt: Option<Signal>,
-}
-
-impl Signals {
-    fn new() -> Signals {
-        let had =
-            |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot listen to signals")).ok();
-        Signals { terminate: had(SignalKind::terminate()), interrupt: had(SignalKind::interrupt()) }
-    }
-
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            () = received(&mut self.terminate) => SignalKind::terminate(),
-            () = received(&mut self.interrupt) => SignalKind::interrupt(),
-        }
-    }
-}
-
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }

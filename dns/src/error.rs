@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use weft_daemon::bind_hint;
 
 use crate::message::Transport;
 
@@ -24,16 +25,9 @@ pub enum Error {
     /// A thread for the datagrams of one core cannot be had.
     #[error("cannot start a thread to answer with: {0}; raise the limit of threads (ulimit -u, pids.max)")]
     Thread(#[source] io::Error),
-    /// An HTTP socket cannot be had.
-    #[error("cannot serve {what} on {address}: {source}; {}", bind_hint(source))]
-    Http {
-        /// The flag that names the address.
-        what: &'static str,
-        /// The address asked for.
-        address: SocketAddr,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    /// What every daemon needs at its start: an address for HTTP, a runtime, the Node's name.
+    #[error(transparent)]
+    Daemon(#[from] weft_daemon::Error),
     /// The cluster cannot be watched at all.
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),
@@ -73,15 +67,4 @@ pub enum Error {
     /// A question cannot be written as a message.
     #[error("cannot write the question for {0} as a message")]
     Question(String),
-}
-
-fn bind_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program listens there already: stop it or choose another address"
-        }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address: add it or choose another",
-        _ => "choose another address",
-    }
 }

@@ -2,7 +2,6 @@
 //! they change nothing.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,18 +9,12 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::Query;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
-use crate::error::Error;
 use crate::explain::{self, Inquiry};
 use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::zone::Zone;
-
-/// The type that Prometheus expects of what [`Metrics::text`] gives.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whether the server should be asked.
 pub struct Readiness {
@@ -82,19 +75,5 @@ fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
 
 /// `/metrics`: OpenMetrics text.
 pub fn metrics(metrics: Arc<Metrics>) -> Router {
-    Router::new()
-        .route("/metrics", get(move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) }))
-}
-
-/// Binds `address`, which the flag `what` named, and serves `router` there as long as the runtime lives.
-///
-/// # Errors
-/// Which address cannot be had, and what to do.
-pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<(), Error> {
-    let failed = |source| Error::Http { what, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    tracing::info!(address = %bound, flag = what, "serving HTTP");
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
+    weft_daemon::open_metrics(move || metrics.text())
 }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use weft_daemon::LogFormat;
 
 use crate::forward::{KeepPrivate, Manner, Policy, parse_upstream};
 use crate::zone::ZoneName;
@@ -78,15 +79,6 @@ pub struct Options {
     /// How the log on stderr looks. What it holds is set by RUST_LOG.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

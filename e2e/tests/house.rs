@@ -9,18 +9,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("weft-types", &[]),
     ("weft-netlink", &[]),
     ("weft-ipam", &["weft-types"]),
     ("weft-cluster", &["weft-types"]),
+    ("weft-daemon", &[]),
     ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink"]),
-    ("weft-proxy", &["weft-types", "weft-cluster", "weft-netlink"]),
-    ("weft-dns", &["weft-types", "weft-cluster"]),
-    ("weft-agent", &["weft-types", "weft-cluster", "weft-netlink", "weft-ipam"]),
+    ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink"]),
+    ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon"]),
+    ("weft-agent", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-ipam"]),
     // Its tests install into the lab's API server.
     ("weft", &["weft-types", "weft-netlink", "weft-lab"]),
-    ("weft-image", &["weft", "weft-agent", "weft-dns", "weft-proxy"]),
+    ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
     ("weft-lab", &["weft-types"]),
 ];
 

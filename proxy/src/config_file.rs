@@ -7,8 +7,10 @@
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use weft_daemon::LogFormat;
+
 use crate::config::NodePortAddresses;
-use crate::options::{LogFormat, Options};
+use crate::options::Options;
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";

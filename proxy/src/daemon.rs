@@ -4,11 +4,11 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
+use weft_daemon::{Signals, serve};
 use weft_netlink::memory;
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
@@ -41,13 +41,13 @@ const TRUCE: Duration = Duration::from_millis(50);
 /// # Errors
 /// What cannot be had at the start, and what to do. Later nothing is an error: what fails is tried again.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let (mut terminate, mut interrupt) =
-        (wait_for(SignalKind::terminate())?, wait_for(SignalKind::interrupt())?);
+    let mut signals = Signals::new();
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
-    http::serve("healthz", options.healthz_bind_address, http::healthz(health.clone(), metrics.clone()))
-        .await?;
+    let healthz = http::healthz(health.clone(), metrics.clone());
+    serve("--healthz-bind-address", options.healthz_bind_address, healthz).await?;
     let configz = config_file::configz(&options).to_string();
-    http::serve("metrics", options.metrics_bind_address, http::metrics(metrics.clone(), configz)).await?;
+    let figures = http::metrics(metrics.clone(), configz);
+    serve("--metrics-bind-address", options.metrics_bind_address, figures).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");
     for refused in sysctl::apply(&options.limits) {
@@ -81,15 +81,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     tokio::select! {
         () = proxy.follow(watch) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = signals.next() => {}
     }
     info!("stopping; the rules stay");
     Ok(())
-}
-
-fn wait_for(kind: SignalKind) -> Result<Signal, Error> {
-    signal(kind).map_err(Error::Runtime)
 }
 
 struct Proxy {

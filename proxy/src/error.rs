@@ -1,6 +1,5 @@
 //! The crate's errors. What is tried again after one is decided in `daemon.rs`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
@@ -20,16 +19,9 @@ pub enum Error {
     /// The cluster cannot be reached at all, or a manifest cannot be read.
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),
-    /// An address for probes or metrics cannot be had.
-    #[error("cannot serve {what} at {address}: {source}; choose another address with --{what}-bind-address")]
-    Bind {
-        /// `healthz` or `metrics`.
-        what: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// The reason.
-        source: std::io::Error,
-    },
+    /// What every daemon needs at its start: an address for HTTP, a runtime, the Node's name.
+    #[error(transparent)]
+    Daemon(#[from] weft_daemon::Error),
     /// The configuration file cannot be used.
     #[error("cannot use the configuration {path}: {problem}", path = path.display())]
     ConfigFile {
@@ -60,12 +52,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
-    /// Signals or the kernel's announcements cannot be waited for.
+    /// A thread for the kernel's announcements, or for connections, cannot be had.
     #[error("cannot wait for events: {0}")]
     Runtime(std::io::Error),
-    /// The Node's name is not known.
-    #[error("this machine has no usable host name; name its Node with --hostname-override")]
-    NoNodeName,
 }
 
 /// What to do about the commonest refusal.

@@ -1,7 +1,6 @@
 //! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`. They say
 //! what is so; they change nothing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,14 +8,9 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
-use crate::error::Error;
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
-
-/// The type that Prometheus expects of what [`Metrics::text`] gives.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
 /// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
@@ -43,21 +37,8 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
 
 /// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is. `/configz`: that JSON.
 pub fn metrics(metrics: Arc<Metrics>, configz: String) -> Router {
-    let text = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], metrics.text()) };
     let configz = move || async move { ([(CONTENT_TYPE, "application/json")], configz) };
-    Router::new()
-        .route("/metrics", get(text))
+    weft_daemon::open_metrics(move || metrics.text())
         .route("/proxyMode", get(|| async { "nftables" }))
         .route("/configz", get(configz))
-}
-
-/// Binds the address that the flag `--WHAT-bind-address` named, and serves `router` there as long as the runtime lives.
-///
-/// # Errors
-/// Which address cannot be had, and what to do.
-pub async fn serve(what: &'static str, address: SocketAddr, router: Router) -> Result<(), Error> {
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| Error::Bind { what, address, source })?;
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(())
 }

@@ -1,36 +1,19 @@
-//! The `weft-proxy` program: flags, log, runtime. All else is in the library.
+//! The `weft-proxy` program: what its flags ask for. All else is in the library.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tracing::warn;
-use tracing_subscriber::EnvFilter;
-use weft_proxy::options::{LogFormat, Options};
+use weft_proxy::options::Options;
 use weft_proxy::{daemon, dry_run, sync, sysctl};
 
 pub(crate) fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("weft-proxy: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    weft_daemon::exit_code("weft-proxy", run())
 }
 
 fn run() -> Result<()> {
     let (options, notes) = Options::read(std::env::args_os())?;
-    // Of a failed connection weft-cluster says more, and says it once.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match options.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    options.log_format.start();
     notes.iter().for_each(|note| warn!("{note}"));
     if options.cleanup {
         return Ok(sync::clean_up()?);
@@ -44,9 +27,5 @@ fn run() -> Result<()> {
         print!("{}", dry_run::text(options.config()?, files)?);
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    Ok(runtime.block_on(daemon::run(options))?)
+    Ok(weft_daemon::block_on(daemon::run(options))??)
 }

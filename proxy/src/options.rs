@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
 
 use crate::config::{Config, DetectLocal, NodePortAddresses};
@@ -109,15 +110,6 @@ pub enum DetectLocalMode {
     InterfaceNamePrefix,
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl Options {
     /// Reads the command line, and the configuration file where it names one. Returns what is to be said about the file
     /// besides, too. Ends the process where the command line is wrong, or asks for help.
@@ -141,10 +133,7 @@ impl Options {
     /// # Errors
     /// Where the Node has no name.
     pub fn config(&self) -> Result<Config, Error> {
-        let node = match &self.hostname_override {
-            Some(name) => name.clone(),
-            None => host_name().ok_or(Error::NoNodeName)?,
-        };
+        let node = weft_daemon::node_name(self.hostname_override.as_deref())?;
         let detect_local = self.detect_local();
         let cluster_cidrs = match detect_local {
             DetectLocal::ClusterCidr => self.cluster_cidr.clone(),
@@ -205,12 +194,6 @@ fn notes(path: &Path, file: &ConfigFile) -> Vec<String> {
     let unknown =
         file.unknown.iter().map(|field| format!("{path}: {field} is no field of kube-proxy's configuration"));
     ignored.chain(unknown).collect()
-}
-
-/// The host name in lower case, as the kubelet names its Node.
-fn host_name() -> Option<String> {
-    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
-    Some(name.trim().to_lowercase()).filter(|name| !name.is_empty())
 }
 
 /// The name of an interface, or the beginning of one (`IFNAMSIZ`, with its end).
