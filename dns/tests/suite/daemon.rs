@@ -16,7 +16,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
-const NOBODY: &str = "127.0.0.1:1";
+pub(crate) const NOBODY: &str = "127.0.0.1:1";
 
 /// A kubeconfig of the API server at `server`.
 fn kubeconfig(server: &str) -> (tempfile::TempDir, PathBuf) {
@@ -32,10 +32,12 @@ fn kubeconfig(server: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// The program on loopback, and the addresses that it says it has taken.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
     dns: SocketAddr,
+    /// Where further `--listen` led.
+    pub(crate) also: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     _kubeconfig: tempfile::TempDir,
 }
@@ -45,11 +47,15 @@ impl Daemon {
         Daemon::start_with(server, &["--lameduck", lameduck])
     }
 
-    fn start_with(server: &str, flags: &[&str]) -> Daemon {
+    /// Flags come after those of the test's own, upstreams in their place.
+    pub(crate) fn start_with(server: &str, flags: &[&str]) -> Daemon {
+        let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
+        let upstream: &[&str] = if given("--upstream") == 0 { &["--upstream", NOBODY] } else { &[] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
         let mut child = Command::new(PROGRAM)
-            .args(["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(upstream)
             .args(flags)
             .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
             .arg("--kubeconfig")
@@ -59,15 +65,16 @@ impl Daemon {
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut taken = Vec::new();
-        while taken.len() < 4 {
+        while taken.len() < 4 + given("--listen") {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early: {taken:?}");
             if let Some((_, rest)) = line.split_once("\"address\":\"") {
                 taken.push(rest.split('"').next().unwrap().parse().unwrap());
             }
         }
-        let dns = taken.pop().unwrap();
-        Daemon { child, log, dns, http: taken, _kubeconfig: directory }
+        let mut dns = taken.split_off(3);
+        let also = dns.split_off(1);
+        Daemon { child, log, dns: dns[0], also, http: taken, _kubeconfig: directory }
     }
 
     fn get(&self, endpoint: usize, path: &str) -> String {

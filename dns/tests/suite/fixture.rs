@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
+use weft_cluster::{View, manifest};
 use weft_dns::chase::chase;
 use weft_dns::message::{Received, Transport, read};
 use weft_dns::records::reply;
@@ -14,6 +15,9 @@ use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, Snapshot,
 };
+
+/// Where the cluster of the tests is written down.
+pub(crate) const CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/cluster.yaml");
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -49,79 +53,9 @@ pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {
     snapshot
 }
 
-fn cluster_ip(addresses: &[&str]) -> ServiceKind {
-    ServiceKind::ClusterIp(addresses.iter().map(|text| ip(text)).collect())
-}
-
-fn external(target: &str) -> ServiceKind {
-    ServiceKind::ExternalName(target.to_owned())
-}
-
-fn dns_service() -> Vec<Object> {
-    vec![
-        service("kube-system/kube-dns", cluster_ip(&["10.96.0.10"]), vec![port("dns", Protocol::Udp, 53)]),
-        slice("kube-dns-1", "kube-system/kube-dns", ("dns", 53), vec![endpoint("10.244.0.2", None, true)]),
-    ]
-}
-
-fn headless() -> Vec<Object> {
-    let v4 = vec![
-        endpoint("10.244.1.7", Some("db-0"), true),
-        endpoint("10.244.2.7", Some("db-1"), true),
-        endpoint("10.244.2.8", None, true),
-        endpoint("10.244.2.9", Some("db-3"), false),
-    ];
-    let v6 = vec![endpoint("fd00:10:244:1::7", Some("db-0"), true)];
-    vec![
-        service("shop/db", ServiceKind::Headless, vec![port("pg", Protocol::Tcp, 5432)]),
-        slice("db-v4", "shop/db", ("pg", 15432), v4),
-        slice("db-v6", "shop/db", ("pg", 15432), v6),
-        service("shop/down", ServiceKind::Headless, vec![port("http", Protocol::Tcp, 80)]),
-        slice("down-1", "shop/down", ("http", 80), vec![endpoint("10.244.1.9", None, false)]),
-    ]
-}
-
-fn external_names() -> Vec<Object> {
-    let mut objects = vec![
-        service("shop/ext", external("www.Example.com."), vec![port("http", Protocol::Tcp, 80)]),
-        service("shop/alias", external("backend.shop.svc.cluster.local"), vec![]),
-        service("shop/gone", external("nothing.shop.svc.cluster.local"), vec![]),
-        service("shop/circle", external("circle.shop.svc.cluster.local"), vec![]),
-        service("shop/literal", external("192.0.2.1"), vec![]),
-    ];
-    for step in 0..12 {
-        let target = format!("step-{}.shop.svc.cluster.local", step + 1);
-        objects.push(service(&format!("shop/step-{step}"), external(&target), vec![]));
-    }
-    objects.push(service("shop/step-12", cluster_ip(&["10.96.0.12"]), vec![]));
-    objects
-}
-
 /// Services of all kinds in the namespaces `default`, `shop` and `kube-system`; `empty` has none.
 pub(crate) fn cluster() -> Snapshot {
-    let backend =
-        vec![port("http", Protocol::Tcp, 80), port("echo", Protocol::Udp, 7), port("", Protocol::Tcp, 99)];
-    let mut objects: Vec<Object> =
-        ["default", "shop", "kube-system", "empty"].map(|name| Object::Namespace(name.to_owned())).into();
-    objects.extend([
-        service("default/kubernetes", cluster_ip(&["10.96.0.1"]), vec![port("https", Protocol::Tcp, 443)]),
-        service("shop/backend", cluster_ip(&["10.96.0.20", "fd00:10:96::20"]), backend),
-        slice(
-            "backend-1",
-            "shop/backend",
-            ("http", 8080),
-            vec![
-                endpoint("10.244.1.5", None, true),
-                endpoint("10.244.2.5", Some("named"), true),
-                endpoint("10.244.2.6", None, false),
-            ],
-        ),
-        service("shop/bare", cluster_ip(&["10.96.0.30"]), vec![]),
-    ]);
-    objects.extend(dns_service());
-    objects.extend(headless());
-    objects.extend(external_names());
-    snapshot(objects)
+    manifest::load(View::Whole, &[CLUSTER.into()]).unwrap()
 }
 
 /// The settings of the test zone: `cluster.local`, 30 s.

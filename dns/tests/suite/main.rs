@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
 
 mod api;
+mod clauses;
 mod daemon;
 mod failover;
 mod fixture;

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::{A, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use nix::sched::{CloneFlags, unshare};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
@@ -106,6 +107,23 @@ pub(crate) fn dig(address: &str, port: u16, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Does the work on a thread in a network namespace of its own, on whose loopback these addresses are. The namespace
+/// ends with the last who is in it. Needs root.
+pub(crate) fn in_new_namespace(addresses: &[&str], work: impl FnOnce() + Send) {
+    let ip = |arguments: &[&str]| assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
+            ip(&["link", "set", "lo", "up"]);
+            addresses.iter().for_each(|address| ip(&["address", "add", address, "dev", "lo"]));
+            work();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
 /// The answer section of what `dig` printed, a line for each record without TTL and class, in order.
 pub(crate) fn answer_section(text: &str) -> Vec<String> {
     let section = text.split(";; ANSWER SECTION:\n").nth(1).unwrap_or_default();
@@ -118,7 +136,7 @@ pub(crate) fn answer_section(text: &str) -> Vec<String> {
     lines
 }
 
-/// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `big.example.com` (200 records),
+/// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `www6.example.com` (IPv6), `big.example.com` (200 records),
 /// `brief.example.com` (holds for a second),
 /// `silent.example.com` (never answers); others do not exist.
 pub(crate) struct Upstream {
@@ -209,6 +227,10 @@ fn respond(bytes: &[u8], asked: &AtomicUsize) -> Option<Message> {
         "www" if message.queries[0].query_type != RecordType::A => message.authorities = vec![soa()],
         "www" => message.answers = vec![address(80, 60)],
         "brief" => message.answers = vec![address(81, 1)],
+        "www6" => {
+            let data = RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80));
+            message.answers = vec![Record::from_rdata(name.clone(), 60, data)];
+        }
         "www2" => message.answers = vec![address(82, 60)],
         "big" => message.answers = (0..200).map(|last| address(last, 60)).collect(),
         _ => {

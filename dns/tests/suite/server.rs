@@ -126,14 +126,21 @@ fn what_is_not_served_is_refused() {
 
 #[test]
 fn replies_leave_from_the_address_that_was_asked() {
-    let server = Server::start_on("0.0.0.0:0", zone(), &[], MOST_WAITING);
-    for address in ["127.0.0.1", "127.0.0.2", "127.9.9.9"] {
-        let text = dig(address, server.address.port(), "+notcp backend.shop.svc.cluster.local A");
-        assert!(text.contains("status: NOERROR") && !text.contains("unexpected source"), "{text}");
-    }
-    let server = Server::start_on("[::]:0", zone(), &[], MOST_WAITING);
-    let text = dig("::1", server.address.port(), "+notcp backend.shop.svc.cluster.local A");
-    assert!(text.contains("status: NOERROR"), "{text}");
+    let own = ["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128", "2001:db8::2/128"];
+    in_new_namespace(&own, || {
+        for (all, addresses) in [
+            ("0.0.0.0:0", ["127.9.9.9", "192.0.2.1", "192.0.2.2"]),
+            ("[::]:0", ["::1", "2001:db8::1", "2001:db8::2"]),
+        ] {
+            let server = Server::start_on(all, zone(), &[], MOST_WAITING);
+            // Of the fast lane, and of the full one.
+            for (address, asked) in addresses.iter().flat_map(|address| [(address, "A"), (address, "SRV")]) {
+                let question = format!("+notcp backend.shop.svc.cluster.local {asked}");
+                let text = dig(address, server.address.port(), &question);
+                assert!(text.contains("status: NOERROR") && !text.contains("unexpected source"), "{text}");
+            }
+        }
+    });
 }
 
 #[test]

@@ -1,122 +1,161 @@
-//! The Kubernetes DNS specification 1.1.0, clause by clause (S), and what CoreDNS adds to it (C).
+//! The clauses of the Kubernetes DNS specification and their like, asked of the program itself by the real `dig` and the
+//! real `kdig`, over UDP and TCP, IPv4 and IPv6; and what no question shows.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::RecordType::{A, CNAME, PTR};
 use weft_dns::zone::Zone;
 use weft_types::{ChangeSet, ObjectKey, ServiceKind};
 
+use crate::clauses::{CLAUSES, Clause, Gets};
+use crate::daemon::{Daemon, NOBODY};
 use crate::fixture::*;
+use crate::peers::{Upstream, in_new_namespace};
 
-use RecordType::{A, AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT};
+/// The SOA of every denial, without its owner.
+const SOA: &str = "SOA ns.dns.~ hostmaster.~ 1700000000 7200 1800 86400 30";
 
-#[test]
-fn s2_1_names_are_case_insensitive_and_echoed() {
-    let name = "BackEnd.SHOP.svc.Cluster.LOCAL.";
-    let reply = ask(&zone(), name, A);
-    assert!(reply.queries[0].name.eq_case(&Name::from_ascii(name).unwrap()));
-    assert!(reply.answers[0].name.eq_case(&Name::from_ascii(name).unwrap()));
-    assert_eq!(reply.answers[0].data.to_string(), "10.96.0.20");
+/// What a client printed of one reply; sections in order, without TTL and class.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    status: String,
+    authoritative: bool,
+    answers: Vec<String>,
+    authorities: Vec<String>,
+    additionals: Vec<String>,
 }
 
-#[test]
-fn s2_2_schema_version() {
-    assert_eq!(answers(&zone(), "dns-version.cluster.local.", TXT), ["dns-version.cluster.local. TXT 1.1.0"]);
-}
+impl Seen {
+    /// Reads what `dig` or `kdig` printed from the header on.
+    fn read(block: &str) -> Seen {
+        let after = |mark: &str| block.to_lowercase().split(mark).nth(1).unwrap_or_default().to_owned();
+        let status = after("status: ").split([',', ';']).next().unwrap_or_default().to_uppercase();
+        let flags = after("flags: qr").split(';').next().unwrap_or_default().to_owned();
+        let section = |name: &str| section(block, name);
+        Seen {
+            status,
+            authoritative: flags.split(' ').any(|flag| flag == "aa"),
+            answers: section("ANSWER"),
+            authorities: section("AUTHORITY"),
+            additionals: section("ADDITIONAL"),
+        }
+    }
 
-#[test]
-fn s2_3_1_cluster_ip_has_an_address_record_per_family() {
-    let (zone, name) = (zone(), "backend.shop.svc.cluster.local.");
-    assert_eq!(answers(&zone, name, A), [format!("{name} A 10.96.0.20")]);
-    assert_eq!(answers(&zone, name, AAAA), [format!("{name} AAAA fd00:10:96::20")]);
-    assert!(
-        !is_missing(&zone, "kubernetes.default.svc.cluster.local.", AAAA),
-        "one family: no data, not no name"
-    );
-}
-
-#[test]
-fn s2_3_2_cluster_ip_has_a_service_record_per_named_port() {
-    let zone = zone();
-    let name = "_http._tcp.backend.shop.svc.cluster.local.";
-    assert_eq!(answers(&zone, name, SRV), [format!("{name} SRV 0 100 80 backend.shop.svc.cluster.local.")]);
-    let name = "_echo._udp.backend.shop.svc.cluster.local.";
-    assert_eq!(answers(&zone, name, SRV), [format!("{name} SRV 0 100 7 backend.shop.svc.cluster.local.")]);
-    assert!(is_missing(&zone, "_echo._tcp.backend.shop.svc.cluster.local.", SRV), "the protocol counts");
-    assert!(is_missing(&zone, "_._tcp.bare.shop.svc.cluster.local.", SRV));
-}
-
-#[test]
-fn s2_3_2_the_target_comes_with_its_addresses() {
-    let reply = ask(&zone(), "_http._tcp.backend.shop.svc.cluster.local.", SRV);
-    let name = "backend.shop.svc.cluster.local.";
-    assert_eq!(
-        lines(&reply.additionals),
-        [format!("{name} A 10.96.0.20"), format!("{name} AAAA fd00:10:96::20")]
-    );
-}
-
-#[test]
-fn s2_3_3_cluster_ip_has_a_pointer() {
-    let zone = zone();
-    let name = "20.0.96.10.in-addr.arpa.";
-    assert_eq!(answers(&zone, name, PTR), [format!("{name} PTR backend.shop.svc.cluster.local.")]);
-    let name = "0.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.1.0.0.0.0.d.f.ip6.arpa.";
-    assert_eq!(answers(&zone, name, PTR), [format!("{name} PTR backend.shop.svc.cluster.local.")]);
-}
-
-#[test]
-fn s2_4_1_headless_lists_every_ready_endpoint() {
-    let (zone, name) = (zone(), "db.shop.svc.cluster.local.");
-    let expected = ["10.244.1.7", "10.244.2.7", "10.244.2.8"].map(|address| format!("{name} A {address}"));
-    assert_eq!(answers(&zone, name, A), expected);
-    assert_eq!(answers(&zone, name, AAAA), [format!("{name} AAAA fd00:10:244:1::7")]);
-}
-
-#[test]
-fn s2_4_1_endpoints_have_names() {
-    let zone = zone();
-    let name = "db-0.db.shop.svc.cluster.local.";
-    assert_eq!(answers(&zone, name, A), [format!("{name} A 10.244.1.7")]);
-    assert_eq!(answers(&zone, name, AAAA), [format!("{name} AAAA fd00:10:244:1::7")]);
-    let name = "10-244-2-8.db.shop.svc.cluster.local.";
-    assert_eq!(answers(&zone, name, A), [format!("{name} A 10.244.2.8")]);
-    assert!(is_missing(&zone, "db-3.db.shop.svc.cluster.local.", A), "not ready");
-    assert!(is_missing(&zone, "10-244-1-7.db.shop.svc.cluster.local.", A), "its hostname is its name");
-}
-
-#[test]
-fn s2_4_1_headless_without_a_ready_endpoint_does_not_exist() {
-    let zone = zone();
-    for name in ["down.shop.svc.cluster.local.", "_http._tcp.down.shop.svc.cluster.local."] {
-        for record_type in [A, AAAA, SRV] {
-            assert!(is_missing(&zone, name, record_type), "{name} {record_type}");
+    /// What a clause demands for the name asked.
+    fn demanded(name: &str, gets: &Gets) -> Seen {
+        let records = |texts: &[&str]| {
+            let written = |text: &&str| text.replace('~', "cluster.local.").replace('@', name);
+            let mut records: Vec<String> = texts.iter().map(written).collect();
+            records.sort();
+            records
+        };
+        let (status, answers, additionals): (_, &[&str], &[&str]) = match gets {
+            Gets::Records(answers) => ("NOERROR", answers, &[]),
+            Gets::With(answers, additionals) => ("NOERROR", answers, additionals),
+            Gets::NoData => ("NOERROR", &[], &[]),
+            Gets::NxDomain => ("NXDOMAIN", &[], &[]),
+            Gets::Broken(status, answers) | Gets::Foreign(status, answers) => (status, answers, &[]),
+        };
+        let owner = if name.ends_with("in-addr.arpa.") { "in-addr.arpa." } else { "~" };
+        let authorities = match gets {
+            Gets::NoData | Gets::NxDomain | Gets::Broken(..) => records(&[&format!("{owner} {SOA}")]),
+            Gets::Foreign("NXDOMAIN", _) => records(&[". SOA . . 1 2 3 4 5"]),
+            _ => Vec::new(),
+        };
+        Seen {
+            status: status.to_owned(),
+            authoritative: !matches!(gets, Gets::Foreign(..)),
+            answers: records(answers),
+            authorities,
+            additionals: records(additionals),
         }
     }
 }
 
-#[test]
-fn s2_4_2_headless_has_a_service_record_per_endpoint_and_named_port() {
-    let name = "_pg._tcp.db.shop.svc.cluster.local.";
-    let expected = ["10-244-2-8", "db-0", "db-1"]
-        .map(|endpoint| format!("{name} SRV 0 33 15432 {endpoint}.db.shop.svc.cluster.local."));
-    let reply = ask(&zone(), name, SRV);
-    assert_eq!(lines(&reply.answers), expected);
-    assert_eq!(reply.additionals.len(), 4, "the targets' addresses, of both families");
+/// The records of one section. The cluster's hold for 30 seconds.
+fn section(block: &str, name: &str) -> Vec<String> {
+    let text = block.split(&format!(";; {name} SECTION:\n")).nth(1).unwrap_or_default();
+    let record = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[2], "IN", "{line}");
+        assert!(words[1] == "30" || !words[0].to_lowercase().ends_with("cluster.local."), "{line}");
+        [&words[..1], &words[3..]].concat().join(" ")
+    };
+    let mut records: Vec<String> = text.lines().take_while(|line| !line.is_empty()).map(record).collect();
+    records.sort();
+    records
+}
+
+/// Asks all questions in one run of a client.
+fn ask_all(client: &[&str], server: SocketAddr, questions: &[String]) -> Vec<Seen> {
+    let (address, port) = (format!("@{}", server.ip()), server.port().to_string());
+    let output = Command::new(client[0])
+        .args([&address, "-p", &port])
+        .args(&client[1..])
+        .args(questions.iter().flat_map(|question| question.split(' ')))
+        .output()
+        .expect("dig and kdig, of the Debian packages bind9-dnsutils and knot-dnsutils, must be installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let replies: Vec<Seen> = text.split("->>HEADER<<-").skip(1).map(Seen::read).collect();
+    assert_eq!(replies.len(), questions.len(), "{client:?} at {server}: {text}");
+    replies
+}
+
+/// Compares every reply with its clause; tells all that is not as it should be.
+fn check(client: &[&str], server: SocketAddr, clauses: &[&Clause]) -> Vec<String> {
+    let questions: Vec<String> =
+        clauses.iter().map(|(_, _, asked, _)| asked.replace('~', "cluster.local.")).collect();
+    let replies = ask_all(client, server, &questions);
+    let differs = |((clause, question), seen): ((&&Clause, &String), Seen)| {
+        let (of, says, _, gets) = clause;
+        let demanded = Seen::demanded(question.split(' ').next().unwrap(), gets);
+        let text =
+            format!("{of}, {says}: {question}, {client:?} at {server}\n  got {seen:?}\n  not {demanded:?}");
+        (seen != demanded).then_some(text)
+    };
+    clauses.iter().zip(&questions).zip(replies).filter_map(differs).collect()
 }
 
 #[test]
-fn s2_4_3_headless_endpoints_have_pointers() {
-    let zone = zone();
-    let name = "7.1.244.10.in-addr.arpa.";
-    assert_eq!(answers(&zone, name, PTR), [format!("{name} PTR db-0.db.shop.svc.cluster.local.")]);
-    let name = "8.2.244.10.in-addr.arpa.";
-    assert_eq!(answers(&zone, name, PTR), [format!("{name} PTR 10-244-2-8.db.shop.svc.cluster.local.")]);
-    assert_eq!(zone.pointers(ip("10.244.2.9")).len(), 0, "not ready");
-    assert_eq!(
-        zone.pointers(ip("10.244.1.5")).len(),
-        0,
-        "an endpoint of a ClusterIP Service, without hostname"
-    );
+fn every_clause_holds_for_dig_and_kdig_over_udp_and_tcp() {
+    let clauses: Vec<&Clause> = CLAUSES.iter().copied().flatten().collect();
+    in_new_namespace(&["10.244.0.2/32", "fd00:10:244::2/128"], || {
+        let (upstream, folder) = (Upstream::start(), tempfile::tempdir().unwrap());
+        let (file, upstream) = (folder.path().join("cluster.yaml"), upstream.address.to_string());
+        fs::copy(CLUSTER, &file).unwrap();
+        // The SOA's serial is the time of the last change.
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        File::options().append(true).open(&file).unwrap().set_modified(changed).unwrap();
+        let daemon = Daemon::start_with(
+            NOBODY,
+            &[
+                "--snapshot",
+                file.to_str().unwrap(),
+                "--upstream",
+                &upstream,
+                "--listen",
+                "10.244.0.2:0",
+                "--listen",
+                "[fd00:10:244::2]:0",
+            ],
+        );
+        let mut failures = Vec::new();
+        for &server in &daemon.also {
+            for transport in ["+notcp", "+tcp"] {
+                failures.extend(check(&["dig", transport, "+tries=1", "+time=6"], server, &clauses));
+                failures.extend(check(
+                    &["kdig", transport, "+noidn", "+retry=0", "+time=6"],
+                    server,
+                    &clauses,
+                ));
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    });
 }
 
 #[test]
@@ -132,35 +171,6 @@ fn s2_4_3_a_hostname_is_a_better_pointer_than_an_address() {
 }
 
 #[test]
-fn s2_5_external_name_is_an_alias() {
-    let (zone, name) = (zone(), "ext.shop.svc.cluster.local.");
-    assert_eq!(answers(&zone, name, CNAME), [format!("{name} CNAME www.example.com.")]);
-    assert_eq!(
-        answers(&zone, name, A),
-        [format!("{name} CNAME www.example.com.")],
-        "the rest is the upstream's"
-    );
-    assert!(!is_missing(&zone, name, SRV));
-}
-
-#[test]
-fn s2_5_a_target_in_the_zone_is_resolved() {
-    let (zone, name) = (zone(), "alias.shop.svc.cluster.local.");
-    let target = "backend.shop.svc.cluster.local.";
-    let chain = [format!("{name} CNAME {target}"), format!("{target} A 10.96.0.20")];
-    assert_eq!(answers(&zone, name, A), chain);
-    assert_eq!(answers(&zone, name, CNAME), [format!("{name} CNAME {target}")], "asked for itself: alone");
-}
-
-#[test]
-fn s2_5_a_target_that_does_not_exist_is_said_so() {
-    let reply = ask(&zone(), "gone.shop.svc.cluster.local.", A);
-    // RFC 6604 section 3: the code is that of the last name.
-    assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
-    assert_eq!((reply.answers.len(), reply.authorities.len()), (1, 1));
-}
-
-#[test]
 fn c_a_chain_is_followed_ten_times() {
     let zone = zone();
     assert_eq!(answers(&zone, "step-2.shop.svc.cluster.local.", A).len(), 11, "ten aliases and the address");
@@ -171,135 +181,11 @@ fn c_a_chain_is_followed_ten_times() {
 }
 
 #[test]
-fn c_an_external_name_that_is_an_address_does_not_exist() {
-    for record_type in [A, AAAA, CNAME] {
-        assert!(is_missing(&zone(), "literal.shop.svc.cluster.local.", record_type));
-    }
-}
-
-#[test]
-fn c_endpoints_of_cluster_ip_services_have_names() {
-    let zone = zone();
-    for (label, address) in [("10-244-1-5", "10.244.1.5"), ("named", "10.244.2.5")] {
-        let name = format!("{label}.backend.shop.svc.cluster.local.");
-        assert_eq!(answers(&zone, &name, A), [format!("{name} A {address}")]);
-    }
-    assert!(is_missing(&zone, "10-244-2-6.backend.shop.svc.cluster.local.", A), "not ready");
-    assert_eq!(answers(&zone, "5.2.244.10.in-addr.arpa.", PTR).len(), 1, "a hostname has a pointer");
-}
-
-#[test]
-fn c_the_service_name_lists_the_records_of_all_ports() {
-    let name = "backend.shop.svc.cluster.local.";
-    let expected = ["7", "80", "99"].map(|port| format!("{name} SRV 0 33 {port} {name}"));
-    assert_eq!(answers(&zone(), name, SRV), expected);
-}
-
-#[test]
-fn c_a_service_without_ports_has_addresses_only() {
-    let (zone, name) = (zone(), "bare.shop.svc.cluster.local.");
-    assert_eq!(answers(&zone, name, A), [format!("{name} A 10.96.0.30")]);
-    assert!(!is_missing(&zone, name, SRV));
-    assert!(is_missing(&zone, "_tcp.bare.shop.svc.cluster.local.", SRV));
-}
-
-#[test]
-fn c_pod_names_spell_their_address() {
-    let zone = zone();
-    let name = "10-244-9-9.shop.pod.cluster.local.";
-    assert_eq!(answers(&zone, name, A), [format!("{name} A 10.244.9.9")]);
-    assert!(!is_missing(&zone, name, AAAA));
-    let name = "fd00-10--5.shop.pod.cluster.local.";
-    assert_eq!(answers(&zone, name, AAAA), [format!("{name} AAAA fd00:10::5")]);
-    assert!(!is_missing(&zone, name, A));
-    for name in [
-        "10-244-9-9.nowhere",
-        "10-244-9-256.shop",
-        "1-2-3.shop",
-        "10.244.9.9.shop",
-        "x.10-244-9-9.shop",
-        "a--b--c.shop",
-    ] {
-        assert!(is_missing(&zone, &format!("{name}.pod.cluster.local."), A), "{name}");
-    }
-}
-
-#[test]
-fn c_names_that_exist_without_the_record_are_no_data() {
-    let zone = zone();
-    let existing = [
-        "",
-        "svc.",
-        "pod.",
-        "shop.svc.",
-        "empty.svc.",
-        "shop.pod.",
-        "dns.",
-        "ns.dns.",
-        "dns-version.",
-        "_tcp.backend.shop.svc.",
-        "_http._tcp.backend.shop.svc.",
-        "db-0.db.shop.svc.",
-        "db.shop.svc.",
-    ];
-    for name in existing {
-        assert!(!is_missing(&zone, &format!("{name}cluster.local."), RecordType::MX), "{name}");
-    }
-}
-
-#[test]
-fn c_names_that_do_not_exist_are_so_for_both_families() {
-    let zone = zone();
-    let missing = [
-        "nowhere.svc.",
-        "backend.nowhere.svc.",
-        "nothing.shop.svc.",
-        "backend.empty.svc.",
-        "x.backend.shop.svc.",
-        "a.b.c.backend.shop.svc.",
-        "_sctp.backend.shop.svc.",
-        "nowhere.pod.",
-        "other.",
-        "x.dns-version.",
-        "x.dns.",
-        "a.ns.dns.",
-        "www.google.com.shop.svc.",
-        "www.google.com.svc.",
-        "www.google.com.",
-    ];
-    for name in missing {
-        for record_type in [A, AAAA, SRV, TXT, ANY] {
-            assert!(is_missing(&zone, &format!("{name}cluster.local."), record_type), "{name} {record_type}");
-        }
-    }
-}
-
-#[test]
 fn c_a_namespace_exists_as_soon_as_one_of_its_services_is_seen() {
     let service = service("early/db", ServiceKind::ClusterIp(vec![ip("10.96.0.40")]), vec![]);
     let zone = Zone::compile(&snapshot(vec![service]), config(), 1_700_000_000);
     assert!(!is_missing(&zone, "early.svc.cluster.local.", A), "RFC 8020: a name below it exists");
     assert_eq!(answers(&zone, "10-1-2-3.early.pod.cluster.local.", A).len(), 1);
-}
-
-#[test]
-fn c_the_apex_has_soa_and_ns_with_glue() {
-    let zone = zone();
-    assert_eq!(answers(&zone, "cluster.local.", SOA).len(), 1);
-    let reply = ask(&zone, "cluster.local.", NS);
-    assert_eq!(lines(&reply.answers), ["cluster.local. NS ns.dns.cluster.local."]);
-    assert_eq!(
-        lines(&reply.additionals),
-        ["ns.dns.cluster.local. A 10.96.0.10"],
-        "the Service it stands behind"
-    );
-    assert_eq!(answers(&zone, "ns.dns.cluster.local.", A), ["ns.dns.cluster.local. A 10.96.0.10"]);
-}
-
-#[test]
-fn c_any_gets_one_small_record() {
-    let reply = ask(&zone(), "backend.shop.svc.cluster.local.", ANY);
-    assert_eq!(reply.answers[0].record_type(), RecordType::HINFO);
 }
 
 #[test]
