@@ -3,6 +3,7 @@
 //!
 //! Nothing here is I/O, and nothing is remembered from one object to the next.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -13,11 +14,12 @@ use jiff::Timestamp;
 use weft_types::{Kind, NamespacedName, Object, ObjectKey, Protocol, is_dns_label};
 
 use crate::field::{Fault, Field};
-use crate::view::View;
+use crate::view::{Scope, View};
 use crate::wire::{self, Metadata, Wire};
 
 mod endpoint_slice;
 mod node;
+mod pod;
 mod service;
 
 /// What one object from outside comes to.
@@ -46,7 +48,12 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ", self.kind)?;
         match &self.key {
-            Some(ObjectKey::Service(key) | ObjectKey::EndpointSlice(key)) => write!(f, "{key}")?,
+            Some(
+                ObjectKey::Service(key)
+                | ObjectKey::EndpointSlice(key)
+                | ObjectKey::Pod(key)
+                | ObjectKey::ConfigMap(key),
+            ) => write!(f, "{key}")?,
             Some(ObjectKey::Node(name) | ObjectKey::Namespace(name) | ObjectKey::ServiceCidr(name)) => {
                 write!(f, "{name}")?;
             }
@@ -128,6 +135,54 @@ impl Wire for wire::ServiceCidr {
     }
 }
 
+impl Wire for wire::Pod {
+    const KIND: Kind = Kind::Pod;
+    const PATH: &'static str = "/api/v1/pods";
+    const VIEWED: bool = false;
+
+    fn fields(scope: &Scope) -> Option<String> {
+        let running = "status.phase!=Succeeded,status.phase!=Failed";
+        let of_node = |node| format!("{running},spec.nodeName={node}");
+        Some(scope.node.as_ref().map_or(running.to_owned(), of_node))
+    }
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        Ok(pod::convert(named(&self.metadata)?, self)?.map(Object::Pod))
+    }
+}
+
+impl Wire for wire::ConfigMap {
+    const KIND: Kind = Kind::ConfigMap;
+    const PATH: &'static str = "/api/v1/configmaps";
+    const VIEWED: bool = false;
+
+    fn path(scope: &Scope) -> Cow<'static, str> {
+        let of_namespace = |key: &NamespacedName| format!("/api/v1/namespaces/{}/configmaps", key.namespace);
+        scope.config_map.as_ref().map_or(Cow::Borrowed(Self::PATH), |key| of_namespace(key).into())
+    }
+
+    fn fields(scope: &Scope) -> Option<String> {
+        scope.config_map.as_ref().map(|key| format!("metadata.name={}", key.name))
+    }
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self) -> Result<Option<Object>, Fault> {
+        let data = self.data.or_default("data")?.into_iter();
+        let value = |(key, text): (String, Field<String>)| {
+            let text = text.required(&format!("data[{key}]"))?;
+            Ok((key, text))
+        };
+        Ok(Some(Object::ConfigMap(named(&self.metadata)?, data.map(value).collect::<Result<_, Fault>>()?)))
+    }
+}
+
 /// Reads one object.
 pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
     let key = match key(&object) {
@@ -161,6 +216,8 @@ pub(crate) fn key<W: Wire>(object: &W) -> Result<ObjectKey, Fault> {
         Kind::Node => ObjectKey::Node(name(metadata)?),
         Kind::Namespace => ObjectKey::Namespace(name(metadata)?),
         Kind::ServiceCidr => ObjectKey::ServiceCidr(name(metadata)?),
+        Kind::Pod => ObjectKey::Pod(named(metadata)?),
+        Kind::ConfigMap => ObjectKey::ConfigMap(named(metadata)?),
     })
 }
 
@@ -314,6 +371,8 @@ mod tests {
                 read_text::<wire::Node>(&text),
                 read_text::<wire::Namespace>(&text),
                 read_text::<wire::ServiceCidr>(&text),
+                read_text::<wire::Pod>(&text),
+                read_text::<wire::ConfigMap>(&text),
             ];
             for reading in readings {
                 if let Reading::Malformed(malformed) = reading {

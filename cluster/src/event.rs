@@ -104,7 +104,11 @@ fn target(key: &ObjectKey) -> Option<(&'static str, &'static str, &'static str, 
             let collection = "/apis/discovery.k8s.io/v1/endpointslices";
             Some(("EndpointSlice", "discovery.k8s.io/v1", collection, key))
         }
-        ObjectKey::Node(_) | ObjectKey::Namespace(_) | ObjectKey::ServiceCidr(_) => None,
+        ObjectKey::Node(_)
+        | ObjectKey::Namespace(_)
+        | ObjectKey::ServiceCidr(_)
+        | ObjectKey::Pod(_)
+        | ObjectKey::ConfigMap(_) => None,
     }
 }
 

@@ -22,7 +22,7 @@ use weft_types::Kind;
 use crate::convert::{key, read, read_item, resource_version, triggered};
 use crate::error::chain;
 use crate::index::Event;
-use crate::view::View;
+use crate::view::Scope;
 use crate::watch::Stamped;
 use crate::wire::{List, Wire};
 
@@ -56,8 +56,8 @@ enum Stop {
 }
 
 /// Follows the objects of one kind for as long as somebody receives the events.
-pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<Stamped>) {
-    let mut follower = Follower { client, view, events, outage: Outage::new(W::KIND) };
+pub(crate) async fn follow<W: Wire>(client: Client, scope: Scope, events: Sender<Stamped>) {
+    let mut follower = Follower { client, scope, events, outage: Outage::new(W::KIND) };
     let mut backoff = Backoff::new();
     let mut version = None;
     loop {
@@ -89,7 +89,7 @@ pub(crate) async fn follow<W: Wire>(client: Client, view: View, events: Sender<S
 
 struct Follower {
     client: Client,
-    view: View,
+    scope: Scope,
     events: Sender<Stamped>,
     outage: Outage,
 }
@@ -97,13 +97,17 @@ struct Follower {
 impl Follower {
     /// Lists all objects, page by page. Returns the version that the list is of.
     async fn list<W: Wire>(&mut self) -> Result<String, Stop> {
-        let mut params =
-            ListParams { limit: Some(PAGE), label_selector: self.selector::<W>(), ..Default::default() };
+        let mut params = ListParams {
+            limit: Some(PAGE),
+            label_selector: self.selector::<W>(),
+            field_selector: W::fields(&self.scope),
+            ..Default::default()
+        };
         let mut readings = Vec::new();
         loop {
             let page: List<W> = self.page::<W>(&params).await?;
             let items = page.items.or_default("items").map_err(|fault| failed(fault, None))?;
-            readings.extend(items.into_iter().map(|item| read_item(item, self.view)));
+            readings.extend(items.into_iter().map(|item| read_item(item, self.scope.view)));
             params.continue_token =
                 page.metadata.continue_.or_default("").ok().filter(|token| !token.is_empty());
             if params.continue_token.is_some() {
@@ -118,7 +122,7 @@ impl Follower {
     }
 
     async fn page<W: Wire>(&self, params: &ListParams) -> Result<List<W>, Stop> {
-        let request = Request::new(W::PATH).list(params).map_err(|error| failed(error, None))?;
+        let request = Request::new(W::path(&self.scope)).list(params).map_err(|error| failed(error, None))?;
         match timeout(ANSWER, self.client.request(request)).await {
             Ok(answer) => answer.map_err(|error| stop::<W>(&error, None)),
             Err(_) => Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
@@ -129,11 +133,13 @@ impl Follower {
     async fn watch<W: Wire>(&mut self, mut version: String) -> Result<String, Stop> {
         let params = WatchParams {
             label_selector: self.selector::<W>(),
+            field_selector: W::fields(&self.scope),
             timeout: Some(WATCH_SECONDS),
             bookmarks: true,
             ..Default::default()
         };
-        let request = Request::new(W::PATH).watch(&params, &version).map_err(|error| failed(error, None))?;
+        let request = Request::new(W::path(&self.scope)).watch(&params, &version);
+        let request = request.map_err(|error| failed(error, None))?;
         let stream = match timeout(ANSWER, self.client.request_events::<W>(request)).await {
             Ok(stream) => stream.map_err(|error| stop::<W>(&error, Some(version.clone())))?,
             Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), Some(version))),
@@ -160,7 +166,7 @@ impl Follower {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 let reached = resource_version(&object).map(str::to_owned);
                 let moment = triggered(&object);
-                let reading = read(object, self.view);
+                let reading = read(object, self.scope.view);
                 self.send(match moment {
                     Some(moment) => Event::Triggered(reading, moment),
                     None => Event::Applied(reading),
@@ -186,7 +192,7 @@ impl Follower {
     }
 
     fn selector<W: Wire>(&self) -> Option<String> {
-        W::VIEWED.then(|| self.view.selector()).flatten()
+        W::VIEWED.then(|| self.scope.view.selector()).flatten()
     }
 }
 

@@ -9,7 +9,6 @@
 //! plan that a cluster with these objects gets. What is done with a snapshot is not decided here.
 
 mod client;
-mod config_map;
 mod convert;
 mod error;
 pub mod event;
@@ -22,9 +21,9 @@ mod watch;
 mod wire;
 
 pub use client::client;
-pub use config_map::{ConfigMapWatch, Data};
 pub use error::Error;
-pub use view::View;
+pub use kube::Client;
+pub use view::{Scope, View};
 pub use watch::Watch;
 
 /// The result of this crate's operations.

@@ -47,6 +47,7 @@ fn take(mut document: Value, view: View, index: &mut Index) {
         ("discovery.k8s.io/v1", "EndpointSlice") => reading::<wire::EndpointSlice>(document, view),
         ("v1", "Node") => reading::<wire::Node>(document, view),
         ("v1", "Namespace") => reading::<wire::Namespace>(document, view),
+        ("v1", "Pod") => reading::<wire::Pod>(document, view),
         ("networking.k8s.io/v1", "ServiceCIDR") => reading::<wire::ServiceCidr>(document, view),
         (_, kind) if kind.ends_with("List") => {
             if let Value::Array(items) = document["items"].take() {

@@ -1,5 +1,7 @@
 //! Which objects a part of Weft wants to see at all. How they are fetched is not here.
 
+use weft_types::NamespacedName;
+
 /// Services and EndpointSlices with this label are another proxy's.
 pub(crate) const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The mark of headless Services and their EndpointSlices, which no proxy serves.
@@ -13,6 +15,23 @@ pub enum View {
     /// Only those that a service proxy serves: without the labels `service.kubernetes.io/service-proxy-name` and
     /// `service.kubernetes.io/headless`, as kube-proxy selects them.
     Proxied,
+}
+
+/// A view, and what narrows it down further. Asked of the API server, so that no more is sent.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Which Services and EndpointSlices.
+    pub view: View,
+    /// Only the pods of this Node; those of all Nodes where none is named.
+    pub node: Option<String>,
+    /// Only this ConfigMap, which needs no permission to see others.
+    pub config_map: Option<NamespacedName>,
+}
+
+impl From<View> for Scope {
+    fn from(view: View) -> Scope {
+        Scope { view, node: None, config_map: None }
+    }
 }
 
 impl View {

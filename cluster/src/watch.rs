@@ -12,7 +12,7 @@ use weft_types::{ChangeSet, Kind, Snapshot};
 
 use crate::follow::follow;
 use crate::index::{Event, Index};
-use crate::view::View;
+use crate::view::Scope;
 use crate::wire;
 
 /// The shortest time between two change sets. A single change is given at once; only what follows on its heels,
@@ -58,11 +58,12 @@ impl Watch {
     ///
     /// Does not wait for the API server and cannot fail: while the server is away or refuses, the watch says why in
     /// the log and tries again with growing pauses.
-    pub fn start(client: Client, view: View, kinds: &[Kind]) -> Self {
+    pub fn start(client: Client, scope: impl Into<Scope>, kinds: &[Kind]) -> Self {
+        let scope = scope.into();
         let (sender, events) = mpsc::channel(BACKLOG);
         let mut followers = JoinSet::new();
         for &kind in kinds {
-            spawn(&mut followers, kind, client.clone(), view, sender.clone());
+            spawn(&mut followers, kind, client.clone(), scope.clone(), sender.clone());
         }
         Watch {
             index: Index::new(kinds),
@@ -124,12 +125,14 @@ impl Watch {
     }
 }
 
-fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, view: View, events: Sender<Stamped>) {
+fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, scope: Scope, events: Sender<Stamped>) {
     match kind {
-        Kind::Service => followers.spawn(follow::<wire::Service>(client, view, events)),
-        Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, view, events)),
-        Kind::Node => followers.spawn(follow::<wire::Node>(client, view, events)),
-        Kind::Namespace => followers.spawn(follow::<wire::Namespace>(client, view, events)),
-        Kind::ServiceCidr => followers.spawn(follow::<wire::ServiceCidr>(client, view, events)),
+        Kind::Service => followers.spawn(follow::<wire::Service>(client, scope, events)),
+        Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, scope, events)),
+        Kind::Node => followers.spawn(follow::<wire::Node>(client, scope, events)),
+        Kind::Namespace => followers.spawn(follow::<wire::Namespace>(client, scope, events)),
+        Kind::ServiceCidr => followers.spawn(follow::<wire::ServiceCidr>(client, scope, events)),
+        Kind::Pod => followers.spawn(follow::<wire::Pod>(client, scope, events)),
+        Kind::ConfigMap => followers.spawn(follow::<wire::ConfigMap>(client, scope, events)),
     };
 }

@@ -1,11 +1,15 @@
 //! The objects of the Kubernetes API as they travel, trimmed to the fields that Weft reads. Everything else
 //! (managed fields, other labels and annotations) is read past and never held. What the fields mean is in `convert`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use weft_types::{Kind, Object};
 
 use crate::field::{Fault, Field};
+use crate::view::Scope;
 
 /// A kind of object that can be listed and watched.
 pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
@@ -17,6 +21,16 @@ pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
     const VIEWED: bool;
     /// Whether an API server may lack this kind, or not show it to us. Then there are none.
     const OPTIONAL: bool = false;
+
+    /// The path of what a scope leaves of the collection.
+    fn path(_scope: &Scope) -> Cow<'static, str> {
+        Cow::Borrowed(Self::PATH)
+    }
+
+    /// The field selector of a scope.
+    fn fields(_scope: &Scope) -> Option<String> {
+        None
+    }
 
     /// The object's metadata.
     fn metadata(&self) -> &Field<Metadata>;
@@ -255,6 +269,57 @@ pub(crate) struct ServiceCidr {
 #[serde(default)]
 pub(crate) struct ServiceCidrSpec {
     pub(crate) cidrs: Field<Vec<Field<String>>>,
+}
+
+/// v1 Pod
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pod {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) spec: Field<PodSpec>,
+    pub(crate) status: Field<PodStatus>,
+}
+
+/// `spec` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodSpec {
+    pub(crate) host_network: Field<bool>,
+    pub(crate) dns_policy: Field<String>,
+    pub(crate) dns_config: Field<DnsConfig>,
+}
+
+/// `spec.dnsConfig` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DnsConfig {
+    pub(crate) searches: Field<Vec<IgnoredAny>>,
+}
+
+/// `status` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodStatus {
+    pub(crate) phase: Field<String>,
+    #[serde(rename = "podIP")]
+    pub(crate) pod_ip: Field<String>,
+    #[serde(rename = "podIPs")]
+    pub(crate) pod_ips: Field<Vec<Field<PodIp>>>,
+}
+
+/// One of `status.podIPs` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodIp {
+    pub(crate) ip: Field<String>,
+}
+
+/// v1 ConfigMap
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ConfigMap {
+    pub(crate) metadata: Field<Metadata>,
+    pub(crate) data: Field<BTreeMap<String, Field<String>>>,
 }
 
 /// A list of objects, or one page of it.

@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_cluster::{ConfigMapWatch, View, Watch};
+use weft_cluster::{View, Watch};
 use weft_daemon::{Signals, serve};
 use weft_types::Kind;
 
@@ -23,7 +23,7 @@ use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::server::Listener;
-use crate::sources::{CONFIG_MAP, Sources};
+use crate::sources::Sources;
 use crate::zone::ZoneConfig;
 
 /// How long questions that were taken before the end may still take.
@@ -58,11 +58,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
         listener.serve(handler.clone(), &tasks, stop.clone())?;
     }
-    let config_map = ConfigMapWatch::start(client.clone(), CONFIG_MAP.0, CONFIG_MAP.1);
-    let watch = Watch::start(client, View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
+    let watch =
+        Watch::start(client.clone(), View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
     tokio::select! {
         () = feed(watch, zone, keeper, metrics) => {}
-        () = sources.follow(config_map) => {}
+        () = sources.follow(client) => {}
         () = leave(signals, &readiness, options.lameduck) => {}
     }
     stop.cancel();

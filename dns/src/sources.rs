@@ -1,12 +1,14 @@
 //! Where the upstreams are named: flags, the node's resolv.conf, and the `kube-dns` ConfigMap above both. Read at the
 //! start, and again whenever one of them changes. What the texts mean is in [`crate::forward`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_cluster::{ConfigMapWatch, Data};
+use weft_cluster::{Client, Scope, View, Watch};
+use weft_types::{Kind, NamespacedName};
 
 use crate::error::Error;
 use crate::forward::{Forwarder, Overrides, foreign, resolv_conf};
@@ -14,7 +16,7 @@ use crate::forward::{Forwarder, Overrides, foreign, resolv_conf};
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 /// Namespace and name of the ConfigMap, as kube-dns had it.
-pub const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-dns");
+const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-dns");
 
 /// All sources, and what they said last.
 pub struct Sources {
@@ -61,12 +63,16 @@ impl Sources {
         Ok(this)
     }
 
-    /// Follows the sources for as long as it is polled.
-    pub async fn follow(mut self, mut config_map: ConfigMapWatch) {
+    /// Follows the sources for as long as it is polled. What the API server says of the ConfigMap is waited for by
+    /// nobody else.
+    pub async fn follow(mut self, client: Client) {
+        let name = NamespacedName::new(CONFIG_MAP.0, CONFIG_MAP.1);
+        let scope = Scope { config_map: Some(name.clone()), ..View::Whole.into() };
+        let mut watch = Watch::start(client, scope, &[Kind::ConfigMap]);
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                data = config_map.next() => self.take_config_map(data.as_ref()),
+                _ = watch.next() => self.take_config_map(watch.snapshot().config_map(&name)),
                 _ = look.tick(), if self.file.is_some() => self.look(),
             }
         }
@@ -106,7 +112,7 @@ impl Sources {
     }
 
     /// What is malformed is named, and the last good one stays.
-    fn take_config_map(&mut self, data: Option<&Data>) {
+    fn take_config_map(&mut self, data: Option<&BTreeMap<String, String>>) {
         match data.map_or(Ok(Overrides::default()), |data| Overrides::read(data, &self.own)) {
             Ok(overrides) => {
                 self.overrides = overrides;

@@ -1,4 +1,4 @@
-//! The vocabulary that every part of Weft shares: addresses, names, services, endpoints, nodes, snapshots
+//! The vocabulary that every part of Weft shares: addresses, names, services, endpoints, nodes, pods, snapshots
 //! and the CNI network configuration.
 //!
 //! Nothing here does I/O, spawns a task or knows the Kubernetes client. A value of one of these types is
@@ -9,6 +9,7 @@ mod endpoint;
 mod family;
 mod name;
 mod node;
+mod pod;
 mod service;
 mod snapshot;
 
@@ -16,6 +17,7 @@ pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use family::Family;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use node::Node;
+pub use pod::Pod;
 pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
 pub use snapshot::{ChangeSet, Kind, LeftOut, Object, ObjectKey, Snapshot};
 

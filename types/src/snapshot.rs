@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 
-use crate::{EndpointSlice, NamespacedName, Node, Service};
+use crate::{EndpointSlice, NamespacedName, Node, Pod, Service};
 
 mod shelf;
 
@@ -23,6 +23,8 @@ pub struct Snapshot {
     nodes: BTreeMap<String, Node>,
     namespaces: BTreeSet<String>,
     service_cidrs: BTreeMap<String, Vec<IpNetwork>>,
+    pods: Shelf<Box<Pod>>,
+    config_maps: BTreeMap<NamespacedName, BTreeMap<String, String>>,
 }
 
 /// The kinds of object that a snapshot holds.
@@ -38,6 +40,10 @@ pub enum Kind {
     Namespace,
     /// networking.k8s.io/v1 ServiceCIDR
     ServiceCidr,
+    /// v1 Pod
+    Pod,
+    /// v1 ConfigMap
+    ConfigMap,
 }
 
 /// One object of a snapshot.
@@ -53,6 +59,10 @@ pub enum Object {
     Namespace(String),
     /// A ServiceCIDR: its name, and the networks that ClusterIPs are taken from.
     ServiceCidr(String, Vec<IpNetwork>),
+    /// A Pod.
+    Pod(Pod),
+    /// A ConfigMap: its name and its data.
+    ConfigMap(NamespacedName, BTreeMap<String, String>),
 }
 
 /// The name of one object of a snapshot.
@@ -68,6 +78,10 @@ pub enum ObjectKey {
     Namespace(String),
     /// A ServiceCIDR's.
     ServiceCidr(String),
+    /// A Pod's.
+    Pod(NamespacedName),
+    /// A ConfigMap's.
+    ConfigMap(NamespacedName),
 }
 
 /// The names of what differs between two moments. A Service counts as changed when one of its EndpointSlices did.
@@ -81,6 +95,10 @@ pub struct ChangeSet {
     pub namespaces: BTreeSet<String>,
     /// ServiceCIDRs that came, went or changed.
     pub service_cidrs: BTreeSet<String>,
+    /// Pods that came, went or changed.
+    pub pods: BTreeSet<NamespacedName>,
+    /// ConfigMaps that came, went or changed.
+    pub config_maps: BTreeSet<NamespacedName>,
     /// How many times an EndpointSlice came, went or changed.
     pub endpoint_slices: usize,
     /// When that happened in the cluster that made EndpointSlices change, where the cluster says so.
@@ -105,6 +123,8 @@ impl ChangeSet {
             && self.nodes.is_empty()
             && self.namespaces.is_empty()
             && self.service_cidrs.is_empty()
+            && self.pods.is_empty()
+            && self.config_maps.is_empty()
             && self.left_out.is_empty()
     }
 }
@@ -118,6 +138,8 @@ impl Object {
             Object::Node(node) => ObjectKey::Node(node.name.clone()),
             Object::Namespace(name) => ObjectKey::Namespace(name.clone()),
             Object::ServiceCidr(name, _) => ObjectKey::ServiceCidr(name.clone()),
+            Object::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
+            Object::ConfigMap(key, _) => ObjectKey::ConfigMap(key.clone()),
         }
     }
 }
@@ -129,6 +151,8 @@ impl PartialEq for Snapshot {
             && self.nodes == other.nodes
             && self.namespaces == other.namespaces
             && self.service_cidrs == other.service_cidrs
+            && self.pods.iter().eq(other.pods.iter())
+            && self.config_maps == other.config_maps
     }
 }
 
@@ -175,6 +199,16 @@ impl Snapshot {
         self.service_cidrs.iter().map(|(name, cidrs)| (name.as_str(), cidrs.as_slice()))
     }
 
+    /// All Pods, in the order of their names.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().map(|pod| &**pod)
+    }
+
+    /// The data of a ConfigMap; none where there is no such ConfigMap.
+    pub fn config_map(&self, key: &NamespacedName) -> Option<&BTreeMap<String, String>> {
+        self.config_maps.get(key)
+    }
+
     /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
     pub fn apply(&mut self, object: Object, changes: &mut ChangeSet) {
         match object {
@@ -203,6 +237,18 @@ impl Snapshot {
                     self.service_cidrs.insert(name, cidrs);
                 }
             }
+            Object::Pod(pod) => {
+                if self.pods.get(&pod.key).is_none_or(|known| **known != pod) {
+                    changes.pods.insert(pod.key.clone());
+                    self.pods.put(Box::new(pod));
+                }
+            }
+            Object::ConfigMap(key, data) => {
+                if self.config_maps.get(&key) != Some(&data) {
+                    changes.config_maps.insert(key.clone());
+                    self.config_maps.insert(key, data);
+                }
+            }
         }
     }
 
@@ -224,6 +270,10 @@ impl Snapshot {
             ObjectKey::ServiceCidr(name) => {
                 let gone = self.service_cidrs.remove_entry(name);
                 changes.service_cidrs.extend(gone.map(|(name, _)| name));
+            }
+            ObjectKey::Pod(key) => changes.pods.extend(self.pods.take(key).map(|pod| pod.key)),
+            ObjectKey::ConfigMap(key) => {
+                changes.config_maps.extend(self.config_maps.remove_entry(key).map(|(key, _)| key));
             }
         }
     }
@@ -252,6 +302,8 @@ impl Snapshot {
             Kind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
             Kind::Namespace => self.namespaces.iter().cloned().map(ObjectKey::Namespace).collect(),
             Kind::ServiceCidr => self.service_cidrs.keys().cloned().map(ObjectKey::ServiceCidr).collect(),
+            Kind::Pod => self.pods().map(|pod| ObjectKey::Pod(pod.key.clone())).collect(),
+            Kind::ConfigMap => self.config_maps.keys().cloned().map(ObjectKey::ConfigMap).collect(),
         }
     }
 

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use server::{GoneAs, Server};
 use weft_cluster::event::{Recorder, Warning};
-use weft_cluster::{View, Watch};
+use weft_cluster::{Scope, View, Watch};
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey};
 
 const NODES: &str = "/api/v1/nodes";
@@ -145,6 +145,35 @@ async fn the_view_is_asked_of_the_server() {
         assert_eq!(server.queries(path, true)[0]["labelSelector"], selector);
     }
     assert!(!server.queries(NODES, false)[0].contains_key("labelSelector"));
+}
+
+#[tokio::test]
+async fn a_scope_asks_for_the_pods_of_one_node_and_for_one_config_map() {
+    let server = Server::start();
+    let (pods, config_maps) = ("/api/v1/pods", "/api/v1/namespaces/kube-system/configmaps");
+    let status = json!({"podIPs": [{"ip": "10.244.1.7"}]});
+    server.put(pods, json!({"metadata": {"name": "db-0", "namespace": "shop"}, "status": status}));
+    server.put(
+        config_maps,
+        json!({"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "data": {"stubDomains": "{}"}}),
+    );
+    let name = NamespacedName::new("kube-system", "kube-dns");
+    let scope =
+        Scope { node: Some("node1".to_owned()), config_map: Some(name.clone()), ..View::Whole.into() };
+    let mut watch = Watch::start(client(&server).await, scope, &[Kind::Pod, Kind::ConfigMap]);
+    let changes = within(watch.next()).await;
+    assert_eq!((changes.pods.len(), changes.config_maps.len()), (1, 1));
+    assert_eq!(watch.snapshot().pods().next().unwrap().addresses[0].to_string(), "10.244.1.7");
+    assert_eq!(watch.snapshot().config_map(&name).unwrap()["stubDomains"], "{}");
+    let of_node = "status.phase!=Succeeded,status.phase!=Failed,spec.nodeName=node1";
+    for (path, selector) in [(pods, of_node), (config_maps, "metadata.name=kube-dns")] {
+        until_seen(&server, path, true, 1).await;
+        assert_eq!(server.queries(path, false)[0]["fieldSelector"], selector);
+        assert_eq!(server.queries(path, true)[0]["fieldSelector"], selector);
+    }
+    server.delete(config_maps, "kube-dns");
+    assert_eq!(within(watch.next()).await.config_maps.len(), 1);
+    assert_eq!(watch.snapshot().config_map(&name), None);
 }
 
 #[tokio::test]

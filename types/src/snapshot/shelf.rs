@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::{EndpointSlice, NamespacedName, Service};
+use crate::{EndpointSlice, NamespacedName, Pod, Service};
 
 /// Something that stands on a shelf under a name of its own.
 pub(super) trait Labelled {
@@ -20,6 +20,12 @@ impl Labelled for Box<Service> {
 }
 
 impl Labelled for Arc<EndpointSlice> {
+    fn label(&self) -> &NamespacedName {
+        &self.key
+    }
+}
+
+impl Labelled for Box<Pod> {
     fn label(&self) -> &NamespacedName {
         &self.key
     }
