@@ -6,7 +6,7 @@ use crate::case::{Case, Peer, echo};
 use crate::lab::{Lab, Outcome, equal, holds, poll};
 
 /// Runs a program inside a pod of the case.
-fn inside(case: &Case, pod: &Peer, line: &[&str]) -> Result<String, String> {
+pub(crate) fn inside(case: &Case, pod: &Peer, line: &[&str]) -> Result<String, String> {
     case.lab.run(&[&["exec", "-n", &case.namespace, &pod.name, "--"], line].concat())
 }
 

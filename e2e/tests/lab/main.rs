@@ -1,6 +1,6 @@
 //! One lab, made from the programs in `WEFT_BIN_DIR`, and what a user relies on in it. Scenarios are named after what
 //! they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root, and `nft`, `dig`,
-//! `getent` and `kubectl` on the host.
+//! `getent`, `kubectl`, `musl-gcc` and a static busybox on the host.
 
 mod affinity;
 mod api;
@@ -21,6 +21,7 @@ mod load_balancers;
 mod probe;
 mod real_runtime;
 mod removal;
+mod resolvers;
 mod services;
 mod soak;
 mod traffic_distribution;
@@ -251,6 +252,10 @@ const TOGETHER: &[Scenario] = &[
     (
         "DNS should support configurable pod DNS, more than six search paths, underscores and a single dot",
         dns::pod_s_own_resolver,
+    ),
+    (
+        "DNS should be resolved by glibc, musl and busybox: short names, full names and SRV records",
+        resolvers::glibc_musl_and_busybox,
     ),
 ];
 
