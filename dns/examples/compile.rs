@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_dns::zone::{Zone, ZoneConfig};
+use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, Snapshot,
@@ -40,7 +40,12 @@ fn main() {
     for object in (0..services).flat_map(|number| objects(number, endpoints)) {
         snapshot.apply(object, &mut changes);
     }
-    let zone = ZoneConfig { zone: "cluster.local".parse().expect("a zone"), ttl: 30, listen: Vec::new() };
+    let zone = ZoneConfig {
+        zone: "cluster.local".parse().expect("a zone"),
+        ttl: 30,
+        pods: PodNames::default(),
+        listen: Vec::new(),
+    };
     let started = Instant::now();
     let whole = Zone::compile(&snapshot, Arc::new(zone), 1);
     println!("{services} Services x {endpoints} endpoints, whole: {:?}", started.elapsed());

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hickory_proto::rr::RecordType;
 
 use crate::name::QueryName;
-use crate::zone::{Branch, Node, Pointer, ServiceRecord, Zone, reverse_address};
+use crate::zone::{Branch, Node, PodNames, Pointer, ServiceRecord, Zone, reverse_address};
 
 /// What the zone says to a question.
 #[derive(Clone, Copy, Debug)]
@@ -149,14 +149,15 @@ fn namespace<'z>(zone: &Zone, label: &[u8], record_type: RecordType) -> Answer<'
     if zone.has_namespace(label) { empty(record_type, Authority::Zone) } else { Answer::NxDomain }
 }
 
-/// `[[address.]namespace.]pod`, where `pod` is label number `pod`. The address is believed, as kubeadm's
-/// `pods insecure` has it; the namespace must exist.
+/// `[[address.]namespace.]pod`, where `pod` is label number `pod`. The namespace must exist.
 fn pod<'z>(zone: &'z Zone, name: &QueryName, pod: usize, record_type: RecordType) -> Answer<'z> {
     match pod {
+        _ if zone.config().pods == PodNames::Disabled => Answer::NxDomain,
         0 => empty(record_type, Authority::Zone),
         1 => namespace(zone, name.wire(0, 1), record_type),
         2 if zone.has_namespace(name.wire(1, 2)) => match (pod_address(name.label(0)), record_type) {
             (None, _) => Answer::NxDomain,
+            (Some(address), _) if !is_pod(zone, address, name.wire(1, 2)) => Answer::NxDomain,
             (Some(address @ IpAddr::V4(_)), RecordType::A) => Answer::Found(Records::Pod(address)),
             (Some(address @ IpAddr::V6(_)), RecordType::AAAA) => Answer::Found(Records::Pod(address)),
             (Some(_), _) => empty(record_type, Authority::Zone),
@@ -165,8 +166,13 @@ fn pod<'z>(zone: &'z Zone, name: &QueryName, pod: usize, record_type: RecordType
     }
 }
 
+/// Whether an address is a pod's of that namespace, as far as anybody asked to know that.
+fn is_pod(zone: &Zone, address: IpAddr, namespace: &[u8]) -> bool {
+    zone.config().pods != PodNames::Verified || zone.pods().has(address, namespace)
+}
+
 /// The address that a pod's label spells: `10-244-1-7`, `fd00-10--5`.
-fn pod_address(label: &[u8]) -> Option<IpAddr> {
+pub(crate) fn pod_address(label: &[u8]) -> Option<IpAddr> {
     let mut text = [0; 39];
     let text = text.get_mut(..label.len())?;
     let dashes = label.iter().filter(|&&byte| byte == b'-').count();

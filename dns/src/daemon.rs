@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::server::Listener;
 use crate::sources::Sources;
-use crate::zone::ZoneConfig;
+use crate::zone::{PodNames, ZoneConfig};
 
 /// How long questions that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -58,8 +58,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
         listener.serve(handler.clone(), &tasks, stop.clone())?;
     }
-    let watch =
-        Watch::start(client.clone(), View::Whole, &[Kind::Service, Kind::EndpointSlice, Kind::Namespace]);
+    let watch = Watch::start(client.clone(), View::Whole, kinds(&options));
     tokio::select! {
         () = feed(watch, zone, keeper, metrics) => {}
         () = sources.follow(client) => {}
@@ -95,10 +94,16 @@ fn own_addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
     listeners.iter().flat_map(reached).collect()
 }
 
+/// What the names are made of. There are many pods, and they change often: they are watched only where that counts.
+fn kinds(options: &Options) -> &'static [Kind] {
+    let all = &[Kind::Service, Kind::EndpointSlice, Kind::Namespace, Kind::Pod];
+    if options.pods == PodNames::Verified { all } else { &all[..3] }
+}
+
 fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
     let reachable = |address: &IpAddr| !address.is_loopback();
     let listen = own.iter().map(SocketAddr::ip).filter(reachable).collect();
-    Arc::new(ZoneConfig { zone: options.zone.clone(), ttl: options.ttl, listen })
+    Arc::new(ZoneConfig { zone: options.zone.clone(), ttl: options.ttl, pods: options.pods, listen })
 }
 
 fn manner(options: &Options) -> Manner {

@@ -2,7 +2,7 @@
 //! read again by [`weft_cluster::manifest`]; where it is kept is the business of [`crate::keeper`]. Pure.
 
 use serde_json::{Value, json};
-use weft_types::{Endpoint, EndpointPort, EndpointSlice, Service, ServiceKind, ServicePort, Snapshot};
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Pod, Service, ServiceKind, ServicePort, Snapshot};
 
 /// The cluster's names as JSON.
 pub fn text(snapshot: &Snapshot) -> String {
@@ -12,7 +12,7 @@ pub fn text(snapshot: &Snapshot) -> String {
         std::iter::once(self::service(service)).chain(slices)
     });
     let mut text = String::from(r#"{"apiVersion":"v1","kind":"List","items":["#);
-    for (place, item) in namespaces.chain(services).enumerate() {
+    for (place, item) in namespaces.chain(services).chain(snapshot.pods().map(pod)).enumerate() {
         text.push_str(if place == 0 { "\n" } else { ",\n" });
         // One by one: the whole as values would be many times larger than the text.
         text.push_str(&item.to_string());
@@ -23,6 +23,16 @@ pub fn text(snapshot: &Snapshot) -> String {
 
 fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn pod(pod: &Pod) -> Value {
+    let ips: Vec<Value> = pod.addresses.iter().map(|ip| json!({"ip": ip})).collect();
+    // One of many policies that tell the same: the resolver is the pod's own business.
+    let policy = if pod.searches { "ClusterFirst" } else { "Default" };
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": {"dnsPolicy": policy}, "status": {"podIPs": ips},
+        "metadata": {"namespace": pod.key.namespace, "name": pod.key.name},
+    })
 }
 
 fn service(service: &Service) -> Value {

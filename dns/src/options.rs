@@ -8,7 +8,7 @@ use clap::Parser;
 use weft_daemon::LogFormat;
 
 use crate::forward::{KeepPrivate, Manner, Policy, parse_upstream};
-use crate::zone::ZoneName;
+use crate::zone::{PodNames, ZoneName};
 
 /// Answers the names of a Kubernetes cluster, and forwards all others.
 #[derive(Clone, Debug, Parser)]
@@ -54,6 +54,11 @@ pub struct Options {
     /// For how many seconds clients may remember the cluster's names.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub ttl: u32,
+
+    /// Which names of pods there are: none, those of every address, or those of addresses that a pod has (which takes
+    /// permission to watch pods).
+    #[arg(long, value_name = "WHICH", default_value = "insecure")]
+    pub pods: PodNames,
 
     /// A file that is kept up to date with the cluster's names. They are answered from it at the start, until the
     /// cluster is listed.
@@ -114,9 +119,13 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_with_its_flag() {
-        for (flag, value) in
-            [("--upstream", "dns.example"), ("--zone", "a..b"), ("--listen", "53"), ("--ttl", "-1")]
-        {
+        for (flag, value) in [
+            ("--upstream", "dns.example"),
+            ("--zone", "a..b"),
+            ("--listen", "53"),
+            ("--ttl", "-1"),
+            ("--pods", "all"),
+        ] {
             let argument = format!("{flag}={value}");
             let error = parse(&[&argument]).unwrap_err();
             assert!(error.contains(flag) && error.contains(value), "{error}");

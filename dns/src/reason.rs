@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
+use crate::answer::pod_address;
 use crate::name::QueryName;
-use crate::zone::Zone;
+use crate::zone::{PodNames, Zone};
 
 /// RFC 8914 section 4.1: none of the numbered reasons.
 const OTHER: u16 = 0;
@@ -36,6 +37,10 @@ pub enum Reason {
     NotUnderService,
     /// A pod's name does not spell an address.
     NoAddress,
+    /// No pod of the namespace has the address of the name.
+    NoPod,
+    /// Pods have no names here.
+    NoPodNames,
     /// No such name is made of anything in a cluster.
     NoMeaning,
 }
@@ -60,6 +65,8 @@ impl Reason {
             Reason::BadTarget => "the service's external name is no domain name",
             Reason::NotUnderService => "the service has no such endpoint, hostname or port",
             Reason::NoAddress => "the pod's name spells no address",
+            Reason::NoPod => "no pod of the namespace has this address",
+            Reason::NoPodNames => "pods have no names here: the server runs with --pods disabled",
             Reason::NoMeaning => "no such name in a cluster: services are under svc, pods under pod",
         }
     }
@@ -109,10 +116,12 @@ pub fn why(zone: &Zone, name: &QueryName) -> Reason {
         return Reason::NoMeaning;
     };
     match inner.checked_sub(1).map(|last| (name.label(last), last)) {
+        Some((b"pod", _)) if zone.config().pods == PodNames::Disabled => Reason::NoPodNames,
         Some((b"svc" | b"pod", kind @ 1..)) if !zone.has_namespace(name.wire(kind - 1, kind)) => {
             Reason::NoNamespace
         }
         Some((b"svc", svc @ 2..)) => zone.missing(name.wire(svc - 2, svc)),
+        Some((b"pod", 2)) if pod_address(name.label(0)).is_some() => Reason::NoPod,
         Some((b"pod", 2..)) => Reason::NoAddress,
         _ => Reason::NoMeaning,
     }

@@ -3,6 +3,7 @@
 
 mod branch;
 mod config;
+mod pods;
 mod reverse;
 
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
 pub use branch::{Branch, Node, ServiceRecord};
-pub use config::{InvalidZone, ZoneConfig, ZoneName};
+pub use config::{InvalidZone, PodNames, ZoneConfig, ZoneName};
+pub use pods::PodTable;
 pub use reverse::{Pointer, reverse_address};
 
 use crate::name::wire_label;
@@ -36,6 +38,7 @@ pub struct Zone {
     nameless: HashMap<Arc<[u8]>, Reason>,
     reverse: ReverseTable,
     name_server: Node,
+    pods: Arc<PodTable>,
 }
 
 impl Zone {
@@ -50,6 +53,7 @@ impl Zone {
             nameless: HashMap::new(),
             reverse: ReverseTable::default(),
             name_server: Node::default(),
+            pods: Arc::default(),
         }
     }
 
@@ -60,6 +64,7 @@ impl Zone {
         for service in snapshot.services() {
             zone.put(snapshot, service);
         }
+        zone.pods = Arc::new(PodTable::new(snapshot));
         zone.finish(snapshot, serial)
     }
 
@@ -84,6 +89,8 @@ impl Zone {
                 zone.put(snapshot, service);
             }
         }
+        let same = changes.pods.is_empty();
+        zone.pods = if same { self.pods.clone() } else { Arc::new(PodTable::new(snapshot)) };
         zone.finish(snapshot, serial)
     }
 
@@ -145,6 +152,11 @@ impl Zone {
             true => Reason::NotUnderService,
             false => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
         }
+    }
+
+    /// The pods, where they are watched.
+    pub fn pods(&self) -> &PodTable {
+        &self.pods
     }
 
     /// Every Service that has names, in no order.

@@ -103,11 +103,16 @@ mod tests {
     use super::*;
     use crate::forward::{Forwarder, Manner};
     use crate::metrics::Metrics;
-    use crate::zone::{Zone, ZoneConfig};
+    use crate::zone::{PodNames, Zone, ZoneConfig};
 
     /// A lane over the zone of an empty cluster, a client of its socket, and what it hands over.
     fn lane(room: usize) -> (Lane, UdpSocket, mpsc::Receiver<Unusual>) {
-        let config = ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, listen: Vec::new() };
+        let config = ZoneConfig {
+            zone: "cluster.local".parse().unwrap(),
+            ttl: 30,
+            pods: PodNames::default(),
+            listen: Vec::new(),
+        };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));

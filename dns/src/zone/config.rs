@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use thiserror::Error;
 
 use crate::name::{labels, wire_name};
@@ -12,6 +13,18 @@ use crate::name::{labels, wire_name};
 /// three labels of 63, `svc` and the root byte come on top.
 const LONGEST_ZONE: usize = 255 - 3 * 64 - 4 - 1;
 
+/// Which names of pods there are, such as `10-244-1-7.shop.pod`. CoreDNS's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PodNames {
+    /// None.
+    Disabled,
+    /// Those of every address, whether a pod has it or not: the address is read from the name.
+    #[default]
+    Insecure,
+    /// Those of addresses that a pod of the namespace has.
+    Verified,
+}
+
 /// The settings of a zone.
 #[derive(Clone, Debug)]
 pub struct ZoneConfig {
@@ -19,6 +32,8 @@ pub struct ZoneConfig {
     pub zone: ZoneName,
     /// The time to live of every record, and of negative answers, in seconds.
     pub ttl: u32,
+    /// Which names of pods there are.
+    pub pods: PodNames,
     /// The concrete addresses that the server listens on, for the glue of its NS record.
     pub listen: Vec<IpAddr>,
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 const SERVICES: &str = "/api/v1/services";
+const PODS: &str = "/api/v1/pods";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
 /// A list of the API, and the connections that watch it.
@@ -20,7 +21,7 @@ struct Collection {
 /// The server. Its threads live as long as the test.
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
-    collections: Arc<[Collection; 4]>,
+    collections: Arc<[Collection; 5]>,
 }
 
 impl Api {
@@ -46,6 +47,7 @@ impl Api {
                 "",
             ),
             collection(CONFIG_MAPS, "ConfigMapList", "v1", ""),
+            collection(PODS, "PodList", "v1", ""),
         ]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let api = Api { address: listener.local_addr().unwrap(), collections: collections.clone() };
@@ -66,6 +68,11 @@ impl Api {
     /// Sends an event about the ConfigMap `kube-dns` to all who watch it. False where nobody does yet.
     pub(crate) fn send_config_map(&self, event: &str) -> bool {
         self.send_to(CONFIG_MAPS, event)
+    }
+
+    /// Sends an event about a Pod to all who watch Pods. False where nobody does yet.
+    pub(crate) fn send_pod(&self, event: &str) -> bool {
+        self.send_to(PODS, event)
     }
 
     fn send_to(&self, path: &str, event: &str) -> bool {

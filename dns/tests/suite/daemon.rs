@@ -13,7 +13,7 @@ use crate::api::Api;
 use crate::peers::{Upstream, dig};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
 pub(crate) const NOBODY: &str = "127.0.0.1:1";
@@ -43,7 +43,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(server: &str, lameduck: &str) -> Daemon {
+    pub(crate) fn start(server: &str, lameduck: &str) -> Daemon {
         Daemon::start_with(server, &["--lameduck", lameduck])
     }
 
@@ -127,7 +127,7 @@ fn before_the_cluster_is_listed_it_lives_but_is_not_ready() {
 }
 
 /// Asks until the answer has that status; panics after a while.
-fn await_status(daemon: &Daemon, question: &str, status: &str) -> String {
+pub(crate) fn await_status(daemon: &Daemon, question: &str, status: &str) -> String {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let text = dig("127.0.0.1", daemon.dns.port(), question);

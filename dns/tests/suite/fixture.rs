@@ -10,10 +10,10 @@ use weft_cluster::{View, manifest};
 use weft_dns::chase::chase;
 use weft_dns::message::{Received, Transport, read};
 use weft_dns::records::reply;
-use weft_dns::zone::{Zone, ZoneConfig};
+use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
-    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
-    ServicePort, Snapshot,
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Pod, Protocol, Service,
+    ServiceKind, ServicePort, Snapshot,
 };
 
 /// Where the cluster of the tests is written down.
@@ -47,6 +47,11 @@ pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec
     })
 }
 
+/// A pod with these addresses, whose resolver has the cluster's search list.
+pub(crate) fn pod(name: &str, addresses: &[IpAddr]) -> Pod {
+    Pod { key: name.parse().unwrap(), addresses: addresses.into(), searches: true }
+}
+
 pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     objects.into_iter().for_each(|object| snapshot.apply(object, &mut ChangeSet::default()));
@@ -60,7 +65,12 @@ pub(crate) fn cluster() -> Snapshot {
 
 /// The settings of the test zone: `cluster.local`, 30 s.
 pub(crate) fn config() -> Arc<ZoneConfig> {
-    Arc::new(ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, listen: vec![ip("10.244.0.2")] })
+    Arc::new(settings(PodNames::Insecure))
+}
+
+/// The same, with those names of pods.
+pub(crate) fn settings(pods: PodNames) -> ZoneConfig {
+    ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, pods, listen: vec![ip("10.244.0.2")] }
 }
 
 /// The zone of [`cluster`].

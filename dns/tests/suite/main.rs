@@ -10,6 +10,7 @@ mod failover;
 mod fixture;
 mod forwarding;
 mod peers;
+mod pods;
 mod properties;
 mod reasons;
 mod rogue;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
+use clap::ValueEnum;
 use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -18,8 +19,8 @@ use weft_dns::last_known::text;
 use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
 use weft_dns::name::to_name;
-use weft_dns::zone::Zone;
-use weft_types::{ChangeSet, Endpoint, Object, ObjectKey, Protocol, ServiceKind, Snapshot};
+use weft_dns::zone::{PodNames, Zone, ZoneConfig};
+use weft_types::{ChangeSet, Endpoint, NamespacedName, Object, ObjectKey, Protocol, ServiceKind};
 
 use crate::fixture::*;
 
@@ -71,7 +72,15 @@ fn any_slice() -> impl Strategy<Value = Object> {
 
 fn objects() -> impl Strategy<Value = Vec<Object>> {
     let namespace = select(&NAMES).prop_map(|name| Object::Namespace(name.to_owned()));
-    vec(prop_oneof![any_service(), any_slice(), namespace], 0..12)
+    let pod =
+        (select(&NAMES), select(&NAMES), vec(address(), 0..3)).prop_map(|(namespace, name, addresses)| {
+            Object::Pod(pod(&format!("{namespace}/{name}"), &addresses))
+        });
+    vec(prop_oneof![4 => any_service(), 4 => any_slice(), 4 => namespace, 1 => pod], 0..12)
+}
+
+fn any_config() -> impl Strategy<Value = Arc<ZoneConfig>> {
+    select(PodNames::value_variants()).prop_map(|pods| Arc::new(settings(pods)))
 }
 
 /// Names that are likely to be, or nearly to be, in the zone.
@@ -142,8 +151,8 @@ fn what_is_kept_on_disk_makes_the_same_zone() {
 
 proptest! {
     #[test]
-    fn a_name_exists_for_all_types_or_for_none(objects in objects(), name in question()) {
-        let zone = Zone::compile(&snapshot(objects), config(), 1);
+    fn a_name_exists_for_all_types_or_for_none(objects in objects(), config in any_config(), name in question()) {
+        let zone = Zone::compile(&snapshot(objects), config, 1);
         let first = ask(&zone, &name, RecordType::CNAME);
         if first.answers.iter().any(|record| record.record_type() == RecordType::CNAME) {
             return Ok(()); // An alias's code is that of its target.
@@ -154,8 +163,8 @@ proptest! {
     }
 
     #[test]
-    fn nothing_exists_below_what_does_not(objects in objects(), name in question()) {
-        let zone = Zone::compile(&snapshot(objects), config(), 1);
+    fn nothing_exists_below_what_does_not(objects in objects(), config in any_config(), name in question()) {
+        let zone = Zone::compile(&snapshot(objects), config, 1);
         let above = Name::from_ascii(&name).unwrap().base_name();
         if above.num_labels() >= 2 && code(&zone, &above.to_ascii(), RecordType::TXT) == ResponseCode::NXDomain {
             prop_assert_eq!(code(&zone, &name, RecordType::TXT), ResponseCode::NXDomain, "RFC 8020: {}", name);
@@ -190,16 +199,20 @@ proptest! {
 
     #[test]
     fn a_change_leads_to_the_zone_compiled_whole(before in objects(), after in objects(), gone in vec((select(&NAMES), select(&NAMES)), 0..4)) {
-        let mut cluster: Snapshot = snapshot(before);
-        let old = Zone::compile(&cluster, config(), 1);
+        let (mut cluster, config) = (snapshot(before), Arc::new(settings(PodNames::Verified)));
+        let old = Zone::compile(&cluster, config.clone(), 1);
         let mut changes = ChangeSet::default();
         after.into_iter().for_each(|object| cluster.apply(object, &mut changes));
         for (namespace, name) in gone {
-            cluster.delete(&ObjectKey::Service(format!("{namespace}/{name}").parse().unwrap()), &mut changes);
+            let key: NamespacedName = format!("{namespace}/{name}").parse().unwrap();
+            cluster.delete(&ObjectKey::Service(key.clone()), &mut changes);
+            cluster.delete(&ObjectKey::Pod(key), &mut changes);
         }
-        let (new, whole) = (old.recompile(&cluster, &changes, 2), Zone::compile(&cluster, config(), 2));
+        let (new, whole) = (old.recompile(&cluster, &changes, 2), Zone::compile(&cluster, config, 2));
         let mut names = [listed(&new), listed(&whole), listed(&old)].concat();
         names.extend(old.addresses().chain(whole.addresses()).map(Name::from));
+        let of_pod = |last| NAMES.map(|namespace| format!("10-0-0-{last}.{namespace}.pod.cluster.local."));
+        names.extend((0..20).flat_map(of_pod).map(|name| Name::from_ascii(name).unwrap()));
         for name in names {
             for record_type in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::PTR, RecordType::CNAME] {
                 prop_assert_eq!(ask(&new, &name.to_ascii(), record_type), ask(&whole, &name.to_ascii(), record_type));
@@ -292,6 +305,7 @@ proptest! {
     #[test]
     fn both_lanes_say_the_same(
         objects in objects(),
+        config in any_config(),
         name in question(),
         record_type in prop_oneof![select(&[1_u16, 28, 33, 5, 6, 16, 255]), any::<u16>()],
         flags in any::<[u8; 2]>(),
@@ -311,7 +325,7 @@ proptest! {
         let mut bytes = message.to_vec().unwrap();
         bytes[2] |= flags[0] & 0x07;
         bytes[3] = flags[1];
-        let zone = Arc::new(Zone::compile(&snapshot(objects), config(), 7));
+        let zone = Arc::new(Zone::compile(&snapshot(objects), config, 7));
         compare_lanes(&handler_of(zone.clone()), &zone, &bytes)?;
     }
 }
