@@ -1,13 +1,21 @@
 //! The nf_tables tables by which pods leave the cluster under their node's address. Within the cluster, everybody
 //! sees the pods' own addresses.
 
-use weft_netlink::nft::{self, Base, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Verdict};
+use std::iter;
+use std::sync::Arc;
+
+use weft_netlink::nft::{
+    self, Base, Data, Declaration, Field, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
+    Table, Tuple, Verdict,
+};
 use weft_types::{Family, IpNetwork, Node};
 
 use crate::plan::contains;
 
 /// The name of the tables, one per family.
 pub(crate) const TABLE: &str = "weft-agent";
+/// The name of the set of whence and whither pods keep their addresses. A Node more or less is an element of it.
+const STAYS: &str = "stays-within";
 
 /// A table for each family that the node has pods of. `inside` are the networks in which pods keep their addresses,
 /// besides the node's own.
@@ -40,17 +48,30 @@ fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Tab
         Family::V4 => nft::Family::Ip,
         Family::V6 => nft::Family::Ip6,
     };
-    let stays = inside.iter().filter(of_family).map(|network| {
-        let to = Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, *network);
-        Rule::new([to, Statement::Verdict(Verdict::Accept)]).comment("stays within the cluster")
-    });
-    let leaves = pods.into_iter().map(|network| {
+    let mut stays = Set::new(Arc::new(Declaration {
+        family,
+        table: TABLE.into(),
+        name: STAYS.into(),
+        key: vec![family.address_type(); 2],
+        kind: SetKind::RangeSet,
+        comment: Some("from a pod of this node to within the cluster"),
+    }));
+    for from in &pods {
+        for to in inside.iter().filter(of_family) {
+            stays.elements.insert(Tuple::range(&[Field::Network(**from), Field::Network(*to)]), Data::None);
+        }
+    }
+    let ends = vec![Selector::Saddr(family), Selector::Daddr(family)];
+    let stay =
+        Rule::new([Statement::Lookup(ends, Is::Equal, STAYS.into()), Statement::Verdict(Verdict::Accept)]);
+    let leave = pods.into_iter().map(|network| {
         let from = Statement::MatchNetwork(Selector::Saddr(family), Is::Equal, *network);
         Rule::new([from, Statement::Masquerade]).comment("a pod of this node leaves the cluster")
     });
     let mut table = Table::new(family, TABLE);
     let base = Base::nat(Hook::Postrouting, PRIORITY_SRCNAT);
-    table.chain("postrouting", Some(base), stays.chain(leaves).collect());
+    table.chain("postrouting", Some(base), iter::once(stay).chain(leave).collect());
+    table.set(stays);
     Some(table)
 }
 

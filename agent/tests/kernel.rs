@@ -14,7 +14,7 @@ use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::sysctl;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Route, Veth, VethEnd};
-use weft_types::{ChangeSet, Node, Object, Snapshot};
+use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
 
 /// Runs a command line inside a namespace. Returns what it printed.
 fn sh(namespace: &Namespace, line: &str) -> String {
@@ -96,13 +96,18 @@ fn node(name: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Node {
 
 /// The plan for node1 among these other nodes.
 fn plan_among(others: &[Node]) -> NodePlan {
+    plan_with(vec!["10.244.0.0/16".parse().unwrap()], others)
+}
+
+/// The same, in a cluster that pods have these networks of.
+fn plan_with(cluster_cidrs: Vec<IpNetwork>, others: &[Node]) -> NodePlan {
     let mut snapshot = Snapshot::default();
     let own = node("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]);
     for node in others.iter().chain([&own]) {
         snapshot.apply(Object::Node(node.clone()), &mut ChangeSet::default());
     }
     let config = Config {
-        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        cluster_cidrs,
         network_name: "weft".parse().unwrap(),
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),
@@ -185,10 +190,11 @@ fn the_rules_are_readable_and_are_put_back() {
     for line in [
         "table ip weft-agent {",
         "type nat hook postrouting priority srcnat; policy accept;",
-        "ip daddr 10.244.0.0/16 accept comment \"stays within the cluster\"",
+        "elements = { 10.244.1.0/24 . 10.244.0.0/16 }",
+        "ip saddr . ip daddr @stays-within accept",
         "ip saddr 10.244.1.0/24 masquerade fully-random",
         "table ip6 weft-agent {",
-        "ip6 daddr fd00:10:244:1::/64 accept",
+        "elements = { fd00:10:244:1::/64 . fd00:10:244:1::/64 }",
         "ip6 saddr fd00:10:244:1::/64 masquerade fully-random",
     ] {
         assert!(listed.contains(line), "{line} in {listed}");
@@ -205,6 +211,21 @@ fn the_rules_are_readable_and_are_put_back() {
     let again = sh(&world.node, "nft list table ip weft-agent; nft list table ip6 weft-agent");
     assert_eq!(again, listed);
     assert!(sh(&world.node, "nft list tables").contains("table ip other"), "another's table stays");
+}
+
+#[test]
+fn a_node_more_is_an_element_more_and_touches_no_rule() {
+    let mut world = World::new();
+    let plan = |others: &[Node]| plan_with(Vec::new(), others);
+    world.apply(&plan(&[]));
+    let chains = sh(&world.node, "nft -a list ruleset | sed -n '/chain/,/}/p'");
+    world.apply(&plan(&[node2("172.30.0.12")]));
+    let listed = sh(&world.node, "nft list table ip weft-agent");
+    assert!(listed.contains("10.244.1.0/24 . 10.244.2.0/24"), "{listed}");
+    assert_eq!(sh(&world.node, "nft -a list ruleset | sed -n '/chain/,/}/p'"), chains);
+    assert_eq!(world.seen_as("10.244.2.5").to_string(), "10.244.1.2");
+    world.apply(&plan(&[]));
+    assert!(!sh(&world.node, "nft list ruleset").contains("10.244.2.0/24"), "the Node went, its element too");
 }
 
 #[test]
