@@ -90,6 +90,7 @@ fn config(backend: Backend) -> Config {
         network_name: "weft".parse().unwrap(),
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),
+        boot: None,
         mtu: None,
         backend,
         vxlan: Settings { vni: 1, port: 8472 },

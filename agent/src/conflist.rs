@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use weft_types::cni::NetworkList;
+
 use crate::plan::PLUGIN;
 use crate::{Error, Result};
 
@@ -14,6 +16,9 @@ pub const FILE: &str = "10-weft.conflist";
 /// The name that it has until it is complete. No runtime reads this extension; and as the file is in the folder that
 /// they watch, they notice the renaming.
 const UNFINISHED: &str = "10-weft.conflist.tmp";
+/// What the plugin says while the node is not ready. It names no cause: each new one would have the runtime read the file
+/// again.
+const NOT_READY: &str = "weft-agent cannot make this node ready; its /readyz and its log say why";
 
 /// Whether the plugin's program is in the folder where runtimes will look for it.
 pub fn check_plugin(bin_dir: &Path) -> Result<()> {
@@ -34,6 +39,27 @@ pub fn install(conf_dir: &Path, text: &str) -> Result<bool> {
     }
     write(conf_dir, &path, text).map_err(|problem| Error::Conflist { path, problem })?;
     Ok(true)
+}
+
+/// Has the plugin tell the runtime that no pod can start for now (CNI SPEC 1.1.0, section 2, STATUS). Pods can still be
+/// deleted by what is there. Nothing happens where there is no configuration of ours.
+pub fn withdraw(conf_dir: &Path) -> Result<()> {
+    let path = conf_dir.join(FILE);
+    let Some(mut list) =
+        fs::read(&path).ok().and_then(|text| serde_json::from_slice::<NetworkList>(&text).ok())
+    else {
+        return Ok(());
+    };
+    for plugin in &mut list.plugins {
+        plugin.bridge.unavailable = Some(NOT_READY.to_owned());
+    }
+    install(conf_dir, &text(&list)).map(drop)
+}
+
+/// A configuration as it stands in its file.
+pub fn text(list: &NetworkList) -> String {
+    // Plain structs of texts and numbers: there is nothing in them that JSON has no words for.
+    serde_json::to_string_pretty(list).unwrap_or_default() + "\n"
 }
 
 /// Takes the configuration away, so that the runtime starts no more pods. Returns whether it was there.

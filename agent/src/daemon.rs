@@ -7,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use weft_cluster::{View, Watch, manifest};
 use weft_daemon::Signals;
+use weft_ipam::boot::Boot;
 use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
@@ -114,8 +115,8 @@ struct Agent<'a> {
 
 impl<'a> Agent<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let (node, config) =
-            (weft_daemon::node_name(options.hostname_override.as_deref())?, options.config());
+        let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
+        let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
         Ok(Agent {
             options,
@@ -148,6 +149,11 @@ impl<'a> Agent<'a> {
                 Err(notice) => drop(status.problems.insert(notice.to_string())),
             },
             Err(error) => drop(status.problems.insert(error.to_string())),
+        }
+        if !status.is_ready {
+            status
+                .problems
+                .extend(conflist::withdraw(&self.options.cni_conf_dir).err().map(|error| error.to_string()));
         }
         status
     }

@@ -107,6 +107,7 @@ impl Options {
             network_name: self.network_name.clone(),
             bridge: self.bridge.clone(),
             data_dir: self.cni_data_dir.clone(),
+            boot: None,
             mtu: self.mtu,
             backend: self.backend,
             vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },

@@ -11,9 +11,9 @@ use weft_types::{Family, IpNetwork, Node, Snapshot};
 
 use crate::backend::{Backend, Uplink};
 use crate::claims::{Claims, Conflict, Owner};
-use crate::masquerade;
 use crate::overlay::{Overlay, Settings};
 use crate::routes::{Hop, NodeRoute, Ways};
+use crate::{conflist, masquerade};
 
 /// The name of the plugin's program.
 pub const PLUGIN: &str = "weft-cni";
@@ -29,6 +29,8 @@ pub struct Config {
     pub bridge: InterfaceName,
     /// Where the reservations of addresses are kept.
     pub data_dir: PathBuf,
+    /// The machine's boot: in another, what is planned is not there any more.
+    pub boot: Option<String>,
     /// The pods' MTU in bytes, where it is not to be what fits on the way to the other nodes.
     pub mtu: Option<u32>,
     /// How packets get to the pods of other nodes.
@@ -145,7 +147,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
     let ways = Ways::plan(snapshot, &node, config, uplink, &mut claims);
     notices.extend(ways.notices);
     let mtu = config.mtu.or_else(|| pod_mtu(&ways.routes, ways.overlay.as_ref(), uplink));
-    let conflist = (!node.pod_cidrs.is_empty()).then(|| conflist(&node, config, mtu));
+    let conflist = (!node.pod_cidrs.is_empty()).then(|| network_list(&node, config, mtu));
     let elsewhere = ways.routes.iter().map(|route| route.destination);
     let masquerade = masquerade::plan(&node, config.cluster_cidrs.iter().copied().chain(elsewhere));
     let (overlay, routes) = (ways.overlay, ways.routes);
@@ -191,7 +193,7 @@ fn sysctls(node: &Node) -> Vec<Sysctl> {
     families.map(|family| Sysctl { name: name(family), value: "1" }).collect()
 }
 
-fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
+fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
     let bridge = BridgeOptions {
         bridge: Some(config.bridge.to_string()),
         is_gateway: true,
@@ -201,6 +203,7 @@ fn conflist(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
         mtu,
         // The host then routes between pods of one node too, so that Services work between them without br_netfilter.
         port_isolation: true,
+        boot: config.boot.clone(),
         ..BridgeOptions::default()
     };
     let ipam = Ipam {
@@ -243,9 +246,7 @@ impl NodePlan {
 
     /// The text of the CNI configuration file.
     pub fn conflist_text(&self) -> Option<String> {
-        // Plain structs of texts and numbers: there is nothing in them that JSON has no words for.
-        let text = serde_json::to_string_pretty(self.conflist.as_ref()?).unwrap_or_default();
-        Some(text + "\n")
+        self.conflist.as_ref().map(conflist::text)
     }
 }
 
@@ -267,7 +268,7 @@ impl fmt::Display for NodePlan {
             write!(f, "{table}")?;
         }
         match self.conflist_text() {
-            Some(text) => write!(f, "# {file}\n{text}", file = crate::conflist::FILE),
+            Some(text) => write!(f, "# {file}\n{text}", file = conflist::FILE),
             None => Ok(()),
         }
     }
@@ -295,6 +296,7 @@ mod tests {
             network_name: "weft".parse().unwrap(),
             bridge: "cni0".parse().unwrap(),
             data_dir: "/var/lib/cni/networks".into(),
+            boot: None,
             mtu: None,
             backend: Backend::HostGw,
             vxlan: Settings { vni: 1, port: 8472 },

@@ -111,6 +111,7 @@ fn plan_with(cluster_cidrs: Vec<IpNetwork>, others: &[Node]) -> NodePlan {
         network_name: "weft".parse().unwrap(),
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),
+        boot: None,
         mtu: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },

@@ -142,6 +142,7 @@ impl World {
             network_name: "weft".parse().unwrap(),
             bridge: "cni0".parse().unwrap(),
             data_dir: "/var/lib/cni/networks".into(),
+            boot: None,
             mtu: None,
             backend: Backend::Auto,
             vxlan: self.settings,

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use weft_ipam::boot::Boot;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::Route;
 use weft_types::cni::{Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::ipam::Source;
-use crate::{Error, Facts, Options, Result, attach, check, detach};
+use crate::{Error, Facts, Options, Result, attach, check, detach, readiness};
 
 /// The bridge plugin.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,6 +74,7 @@ impl Handler for Bridge {
         let options = Options::read(invocation, &Args::default()).map_err(unavailable)?;
         let mut host = Route::open().map_err(|error| unavailable(error.into()))?;
         Facts::read(&mut host, &options, Vec::new()).map_err(unavailable)?;
+        readiness::check(invocation, &Boot::current()).map_err(unavailable)?;
         Source::of(invocation)?.status(invocation)
     }
 }

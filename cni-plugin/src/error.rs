@@ -53,6 +53,14 @@ pub enum Error {
         /// The interface.
         ifname: String,
     },
+    /// The machine is not prepared for the network, as its configuration says.
+    #[error("network {network} is not ready on this machine: {problem}")]
+    NotReady {
+        /// The network's name.
+        network: String,
+        /// What is missing.
+        problem: String,
+    },
     /// The bridge's name is another kind of interface's.
     #[error("{name} exists and is no bridge but {kind}")]
     NotABridge {
@@ -149,6 +157,9 @@ impl Error {
             Error::Namespace(_) => (Code::Environment, "CNI_NETNS must be a network namespace's file"),
             Error::InterfaceExists { .. } => {
                 (Code::Environment, "call DEL for that container and interface before another ADD")
+            }
+            Error::NotReady { .. } => {
+                (Code::Unavailable, "the log of weft-agent, which writes the configuration, says more")
             }
             Error::NotABridge { .. } => {
                 (Code::Config, "give option bridge another name, or delete that interface")

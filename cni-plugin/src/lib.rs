@@ -22,6 +22,7 @@ mod masquerade;
 mod options;
 mod plan;
 mod ports;
+mod readiness;
 mod shared;
 mod sysctl;
 mod text;

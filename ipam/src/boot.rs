@@ -8,23 +8,23 @@ const UNKNOWN: &str = "0";
 
 /// A boot of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Boot(String);
+pub struct Boot(String);
 
 impl Boot {
     /// The present one: digits of the kernel's random number for it.
-    pub(crate) fn current() -> Boot {
+    pub fn current() -> Boot {
         let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
         Boot(if digits.is_empty() { UNKNOWN.to_owned() } else { digits })
     }
 
     /// One that is written somewhere.
-    pub(crate) fn of_text(text: &str) -> Boot {
+    pub fn of_text(text: &str) -> Boot {
         Boot(text.to_owned())
     }
 
     /// Whether it is certain that the machine was started anew since.
-    pub(crate) fn is_over(&self, present: &Boot) -> bool {
+    pub fn is_over(&self, present: &Boot) -> bool {
         self != present && self.0 != UNKNOWN && present.0 != UNKNOWN
     }
 }

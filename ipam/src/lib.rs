@@ -5,7 +5,7 @@
 //! here touches the network.
 
 mod allocator;
-mod boot;
+pub mod boot;
 mod content;
 mod disk;
 mod error;

@@ -186,6 +186,30 @@ fn the_configuration_waits_for_the_pod_cidr_and_the_plugin() {
 }
 
 #[test]
+fn the_plugin_says_that_no_pod_can_start_while_the_node_is_not_ready() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    machine.server.put(NODES, node(1));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let plugin = |machine: &Machine| {
+        let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
+        conflist["plugins"][0].clone()
+    };
+    let ready = plugin(&machine);
+    assert_eq!(ready.get("unavailable"), None);
+    assert!(ready["boot"].is_string(), "after a reboot, what the file relies on is gone: {ready}");
+
+    let mut bare = node(1);
+    bare["spec"] = json!({});
+    machine.server.put(NODES, bare);
+    machine.until("a word to the plugin", |machine| plugin(machine)["unavailable"].is_string());
+    assert_eq!(machine.ask("/readyz").0, "503");
+    machine.server.put(NODES, node(1));
+    machine.until("the file as it was", |machine| plugin(machine) == ready);
+}
+
+#[test]
 fn routes_follow_the_nodes_and_are_put_back() {
     let mut machine = Machine::new();
     machine.install_plugin();

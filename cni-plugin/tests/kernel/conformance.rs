@@ -232,6 +232,10 @@ fn s2_status_fails_where_add_would() {
     };
     assert_eq!(status(&|_| {}), Ok(Value::Null));
     assert_eq!(status(&|config| config["bridge"] = "lo".into()).unwrap_err()["code"], 50);
+    let unprepared = status(&|config| config["boot"] = "0123456789abcdef".into()).unwrap_err();
+    assert_eq!(unprepared["code"], 50, "prepared in another boot only: {unprepared}");
+    let unavailable = status(&|config| config["unavailable"] = "no pod CIDR".into()).unwrap_err();
+    assert!(unavailable["code"] == 50 && unavailable["msg"].as_str().unwrap().contains("no pod CIDR"));
     assert_eq!(status(&|config| config["vlan"] = 5.into()).unwrap_err()["code"], 50);
 }
 

@@ -105,6 +105,12 @@ pub struct BridgeOptions {
     /// Name resolution to pass on, instead of what IPAM says about it.
     #[serde(skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
+    /// The boot in which the machine was prepared for this network: STATUS fails in any other. Not of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// Why the machine is not prepared at present: STATUS fails with it. Not of the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
 }
 
 /// VLANs that containers may tag frames with: one (`id`), or all from one to another.

@@ -1,0 +1,44 @@
+//! Whether the machine is prepared for a network's containers, as far as whoever wrote the configuration says. The agent
+//! writes it; by hand one leaves these options out.
+
+use weft_ipam::boot::Boot;
+use weft_types::cni::{BridgeOptions, Invocation, decode};
+
+use crate::{Error, Result};
+
+/// Fails where the configuration says that the machine is not prepared, or was in another boot than the present one: then
+/// forwarding, routes and rules are gone, though the file is still there.
+pub(crate) fn check(invocation: &Invocation, present: &Boot) -> Result<()> {
+    let config: BridgeOptions = decode(&invocation.stdin)?;
+    match problem(&config, present) {
+        Some(problem) => Err(Error::NotReady { network: invocation.network.to_string(), problem }),
+        None => Ok(()),
+    }
+}
+
+fn problem(config: &BridgeOptions, present: &Boot) -> Option<String> {
+    let is_over = |boot: &String| Boot::of_text(boot).is_over(present);
+    let unprepared = || "it has not been prepared since it was started".to_owned();
+    config
+        .unavailable
+        .clone()
+        .or_else(|| config.boot.as_ref().filter(|boot| is_over(boot)).map(|_| unprepared()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_ready_unless_the_configuration_says_otherwise() {
+        let present = Boot::of_text("ab12");
+        let problem = |boot: Option<&str>, unavailable: Option<&str>| {
+            let (boot, unavailable) = (boot.map(str::to_owned), unavailable.map(str::to_owned));
+            problem(&BridgeOptions { boot, unavailable, ..BridgeOptions::default() }, &present)
+        };
+        assert_eq!(problem(None, None), None, "a configuration by hand");
+        assert_eq!(problem(Some("ab12"), None), None);
+        assert!(problem(Some("cd34"), None).unwrap().contains("since it was started"));
+        assert_eq!(problem(Some("ab12"), Some("no pod CIDR")).unwrap(), "no pod CIDR");
+    }
+}
