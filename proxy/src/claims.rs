@@ -59,35 +59,47 @@ impl Wanted {
     }
 }
 
-/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones.
+/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones. In order, each
+/// once.
 struct Addresses {
-    cluster_ips: BTreeSet<IpAddr>,
-    families: BTreeSet<Family>,
-    external: BTreeSet<IpAddr>,
+    cluster_ips: Vec<IpAddr>,
+    external: Vec<IpAddr>,
 }
 
 impl Addresses {
     fn of(service: &Service) -> Addresses {
         let allowed = |address: &IpAddr| !is_special(*address);
-        let cluster_ips: BTreeSet<IpAddr> = service.cluster_ips().iter().copied().filter(allowed).collect();
-        let families: BTreeSet<Family> = cluster_ips.iter().map(|address| Family::of(*address)).collect();
-        let served = |address: &IpAddr| {
-            allowed(address) && families.contains(&Family::of(*address)) && !cluster_ips.contains(address)
-        };
-        let external = external_addresses(service).copied().filter(served).collect();
-        Addresses { cluster_ips, families, external }
+        let cluster_ips = in_order(service.cluster_ips().iter().copied().filter(allowed));
+        let is_of_family =
+            |address: &IpAddr| cluster_ips.iter().any(|ip| Family::of(*ip) == Family::of(*address));
+        let served =
+            |address: &IpAddr| allowed(address) && is_of_family(address) && !cluster_ips.contains(address);
+        let external = in_order(external_addresses(service).copied().filter(served));
+        Addresses { cluster_ips, external }
     }
 
     /// All frontends of one port: these addresses, and its NodePort.
     fn frontends(&self, port: &ServicePort) -> impl Iterator<Item = (Frontend, Scope)> {
         let at = move |address: &IpAddr| Frontend::Address(*address, port.protocol, port.port.get());
         let node_port = port.node_port.into_iter().flat_map(move |number| {
-            self.families.iter().map(move |family| Frontend::NodePort(*family, port.protocol, number.get()))
+            self.families().map(move |family| Frontend::NodePort(family, port.protocol, number.get()))
         });
         let internal = self.cluster_ips.iter().map(move |address| (at(address), Scope::Internal));
         let external = self.external.iter().map(at).chain(node_port);
         internal.chain(external.map(|frontend| (frontend, Scope::External)))
     }
+
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let has = |family: &Family| self.cluster_ips.iter().any(|address| Family::of(*address) == *family);
+        Family::BOTH.into_iter().filter(has)
+    }
+}
+
+fn in_order(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
@@ -97,7 +109,7 @@ fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
 /// What all Services ask for.
 #[derive(Debug, Default)]
 pub struct Claims {
-    services: BTreeMap<Arc<NamespacedName>, Wanted>,
+    services: HashMap<Arc<NamespacedName>, Wanted>,
     cluster_ips: HashMap<IpAddr, Claimants>,
     /// External addresses and NodePorts. In order, so that those of one address stand together.
     external: BTreeMap<Frontend, Claimants>,
@@ -188,13 +200,16 @@ impl Claims {
     }
 
     /// The Services for which something else holds now than before: of every thing that changed hands, all that ask for
-    /// it.
+    /// it, but for those that did not before.
     pub fn settle(&self, disputes: Disputes) -> BTreeSet<Arc<NamespacedName>> {
         let mut concerned = BTreeSet::new();
         for (address, before) in disputes.cluster_ips {
             let claimants = self.cluster_ips.get(&address);
             if claimants.and_then(Claimants::holder) != before.as_ref() {
-                concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                // Where nobody had it, nobody asks for it but those who just came.
+                if before.is_some() {
+                    concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                }
                 let all = Frontend::Address(address, Protocol::Tcp, 0)
                     ..=Frontend::Address(address, Protocol::Sctp, u16::MAX);
                 concerned.extend(self.external.range(all).flat_map(|(_, claimants)| claimants.names()));
@@ -202,7 +217,7 @@ impl Claims {
         }
         for (frontend, before) in disputes.external {
             let claimants = self.external.get(&frontend);
-            if claimants.and_then(Claimants::holder) != before.as_ref() {
+            if before.is_some() && claimants.and_then(Claimants::holder) != before.as_ref() {
                 concerned.extend(claimants.into_iter().flat_map(Claimants::names));
             }
         }

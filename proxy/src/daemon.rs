@@ -23,7 +23,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
-use crate::planner::{Totals, everything};
+use crate::planner::Totals;
 use crate::problem::{Problem, summary};
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
@@ -74,7 +74,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started: SystemTime::now(),
         triggered: Vec::new(),
         failed: false,
-        programmed: false,
         told: 0,
         monitor: None,
         truce: tokio::time::Instant::now(),
@@ -105,8 +104,6 @@ struct Proxy {
     triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
-    /// The kernel was in step once.
-    programmed: bool,
     /// How many problems had been found when they were last told.
     told: u64,
     /// Who tells of what others change; there while the kernel is in step.
@@ -150,11 +147,7 @@ impl Proxy {
         }
         health_check::update(&mut self.checks, snapshot, changes, &self.node);
         let served = self.register.update(snapshot, changes);
-        let applied = match self.programmed {
-            true => self.sync.apply(snapshot, changes),
-            // Until the first success, nothing of what was planned may have reached the kernel.
-            false => self.sync.apply(snapshot, &everything(snapshot)),
-        };
+        let applied = self.sync.apply(snapshot, changes);
         self.failed = applied.is_err();
         self.tell(changes);
         match applied {
@@ -196,7 +189,6 @@ impl Proxy {
         if outcome == Outcome::Full {
             memory::give_back();
         }
-        self.programmed = true;
         if self.monitor.is_none() {
             self.listen();
         }

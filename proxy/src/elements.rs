@@ -6,59 +6,95 @@ use std::net::{IpAddr, SocketAddr};
 use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
 use weft_types::{IpNetwork, Protocol};
 
-use crate::affinity::Affinity;
 use crate::layout::{NO_ENDPOINTS, Path, SetName, TABLE, address_family, remember_chain, table_family};
 use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
 /// A set of one of the two tables.
 pub type Place = (Family, SetName);
 
-/// Elements by the set that they belong to, and their key.
-pub type Elements = BTreeMap<(Place, Tuple), Data>;
+/// Elements, each with the set that it belongs to. Where they are handed on they are in order of sets and keys, and no set
+/// has a key twice.
+pub type Elements = Vec<(Place, Tuple, Data)>;
 
 /// All elements of a Service.
 pub fn of_service(plan: &ServicePlan) -> Elements {
-    let mut elements = Elements::new();
-    plan.frontends.iter().for_each(|plan| of_frontend(plan, &mut elements));
-    elements
+    replaced(&ServicePlan::default(), plan).1
+}
+
+/// What goes and what comes when one plan of a Service takes the place of another. What both have may be among both, but
+/// not where it can be told at once: of thousands of endpoints there are only those whose slot is another's now.
+pub fn replaced(old: &ServicePlan, new: &ServicePlan) -> (Elements, Elements) {
+    let missing = |from: &ServicePlan, to: &ServicePlan| {
+        let mut elements = Elements::new();
+        for plan in &from.frontends {
+            put_common(plan, &mut elements);
+            put_frontend(plan, to.frontend(&plan.frontend), &mut elements);
+        }
+        in_order(elements)
+    };
+    (missing(old, new), missing(new, old))
 }
 
 /// The elements that name this node's addresses.
 pub fn of_node(addresses: impl IntoIterator<Item = IpAddr>) -> Elements {
     let element = |address| {
         let place = (Family::of(address), SetName::NodePortAddresses);
-        ((place, Tuple::new(&[Value::Address(address)])), Data::None)
+        (place, Tuple::new(&[Value::Address(address)]), Data::None)
     };
-    addresses.into_iter().map(element).collect()
+    in_order(addresses.into_iter().map(element).collect())
 }
 
-fn of_frontend(plan: &FrontendPlan, elements: &mut Elements) {
-    let frontend = &plan.frontend;
-    let family = table_family(frontend.family());
-    let mut put = |set, key: &[Value], data| {
-        elements.entry(((family, set), Tuple::new(key))).or_insert(data);
-    };
-    if let (Frontend::Address(address, ..), Scope::Internal) = (frontend, plan.scope) {
-        put(SetName::ClusterIps, &[Value::Address(*address)], Data::None);
+/// Where there are several of one key, the first one counts.
+fn in_order(mut elements: Elements) -> Elements {
+    elements.sort_by(|one, other| (one.0, &one.1).cmp(&(other.0, &other.1)));
+    elements.dedup_by(|one, other| (one.0, &one.1) == (other.0, &other.1));
+    elements
+}
+
+/// The elements that several frontends of a Service may have in common.
+fn put_common(plan: &FrontendPlan, elements: &mut Elements) {
+    let family = table_family(plan.frontend.family());
+    let mut put = |set, key: &[Value], data| elements.push(((family, set), Tuple::new(key), data));
+    if let (Frontend::Address(address, ..), Scope::Internal) = (plan.frontend, plan.scope) {
+        put(SetName::ClusterIps, &[Value::Address(address)], Data::None);
     }
     for hairpin in &plan.hairpins {
         put(SetName::Hairpins, &[Value::Address(*hairpin); 2], Data::None);
     }
+    if let Some(affinity) = plan.affinity {
+        let verdict = Verdict::Goto(remember_chain(affinity.timeout).into());
+        put(SetName::AffinityTimeouts, &[Value::ClassId(affinity.number)], Data::Verdict(verdict));
+    }
+}
+
+/// The elements that only this frontend has, unless `other` is the same.
+fn put_frontend(plan: &FrontendPlan, other: Option<&FrontendPlan>, elements: &mut Elements) {
+    if other == Some(plan) {
+        return;
+    }
+    let frontend = &plan.frontend;
+    let family = table_family(frontend.family());
+    let mut put = |set, key: &[Value], data| elements.push(((family, set), Tuple::new(key), data));
     let key = frontend.key();
     if let Some(set) = masquerade(plan) {
         put(set, &key, Data::None);
     }
     if let Some(affinity) = plan.affinity {
-        put_affinity(Path::of(frontend, Audience::Everyone), &key, affinity, &mut put);
+        let number = Tuple::new(&[Value::ClassId(affinity.number)]);
+        let numbers = Path::of(frontend, Audience::Everyone).affinity_numbers();
+        put(numbers, &key, Data::Tuple(number));
     }
+    // An endpoint that clients stick to has an element of its own besides the one of its slot.
+    let other = other.filter(|other| plan.affinity.is_none() && other.affinity.is_none());
     for audience in Audience::ALL {
         if let Some(target) = plan.target(audience) {
-            put_target(Path::of(frontend, audience), &key, target, plan.affinity.is_some(), &mut put);
+            let held = other.and_then(|other| other.target(audience)).map(Target::slots).unwrap_or_default();
+            put_target(Path::of(frontend, audience), &key, target, held, plan.affinity.is_some(), &mut put);
         }
     }
     for (key, allowed) in sources(&key, &plan.sources) {
-        elements.insert(((family, SetName::Allowed), allowed), Data::None);
-        elements.insert(((family, SetName::Restricted), key), Data::None);
+        elements.push(((family, SetName::Allowed), allowed, Data::None));
+        elements.push(((family, SetName::Restricted), key, Data::None));
     }
 }
 
@@ -69,18 +105,6 @@ fn sources<'a>(key: &'a [Value], networks: &'a [IpNetwork]) -> impl Iterator<Ite
         fields.push(Field::Network(*network));
         (Tuple::new(key), Tuple::range(&fields))
     })
-}
-
-fn put_affinity(
-    path: Path,
-    key: &[Value],
-    affinity: Affinity,
-    put: &mut impl FnMut(SetName, &[Value], Data),
-) {
-    let number = [Value::ClassId(affinity.number)];
-    put(path.affinity_numbers(), key, Data::Tuple(Tuple::new(&number)));
-    let verdict = Verdict::Goto(remember_chain(affinity.timeout).into());
-    put(SetName::AffinityTimeouts, &number, Data::Verdict(verdict));
 }
 
 /// The set by which connections to a frontend get this node's address as source. Under a policy Local, only the node's
@@ -95,10 +119,12 @@ fn masquerade(plan: &FrontendPlan) -> Option<SetName> {
     }
 }
 
+/// A target's elements, but for the slots that are as in `held`.
 fn put_target(
     path: Path,
     key: &[Value],
     target: &Target,
+    held: &[SocketAddr],
     sticky: bool,
     put: &mut impl FnMut(SetName, &[Value], Data),
 ) {
@@ -109,8 +135,11 @@ fn put_target(
     };
     put(path.frontends(), key, Data::Verdict(verdict));
     let mut key = key.to_vec();
-    for (slot, endpoint) in (0..).zip(target.slots()) {
-        key.push(Value::Integer(slot));
+    for (slot, endpoint) in target.slots().iter().enumerate() {
+        if held.get(slot) == Some(endpoint) {
+            continue;
+        }
+        key.push(Value::Integer(slot as u32));
         let endpoint = Tuple::new(&[Value::Address(endpoint.ip()), Value::Port(endpoint.port())]);
         put(path.endpoints(), &key, Data::Tuple(endpoint.clone()));
         key.pop();

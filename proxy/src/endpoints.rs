@@ -1,21 +1,21 @@
 //! Which endpoints may get new connections to a Service port, and in which slot each of them stands. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::mem::replace;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServicePort};
 
-/// Endpoints that may get new connections.
+/// Endpoints that may get new connections. Each list is in order, and has nothing twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backends {
     /// Where those of all nodes listen.
-    pub cluster: BTreeSet<SocketAddr>,
+    pub cluster: Vec<SocketAddr>,
     /// Where those of this node listen. Not always some of the others: where only other nodes have ready endpoints,
     /// this node's own ones may still be shutting down.
-    pub local: BTreeSet<SocketAddr>,
+    pub local: Vec<SocketAddr>,
     /// Those of their addresses that may belong to this node, and so may send connections through this node to
     /// themselves.
-    pub hairpins: BTreeSet<IpAddr>,
+    pub hairpins: Vec<IpAddr>,
 }
 
 /// Where the proxy runs.
@@ -45,7 +45,10 @@ pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, h
     let local = usable(&of_node);
     let may_be_here = |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || is_here(candidate);
     let hairpins = cluster.iter().chain(&local).filter(may_be_here).map(|candidate| candidate.socket.ip());
-    Backends { hairpins: hairpins.collect(), cluster: listening(&cluster), local: listening(&local) }
+    let mut hairpins: Vec<IpAddr> = hairpins.collect();
+    hairpins.sort_unstable();
+    hairpins.dedup();
+    Backends { hairpins, cluster: listening(&cluster), local: listening(&local) }
 }
 
 /// The ready ones, and where there are none, those that are shutting down but still serve (KEP-1669).
@@ -82,25 +85,24 @@ fn hinted<'a>(candidates: Vec<Candidate<'a>>, here: Here<'_>) -> Vec<Candidate<'
     same_node.or_else(same_zone).unwrap_or(candidates)
 }
 
-fn listening(candidates: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
+fn listening(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
     candidates.iter().map(|candidate| candidate.socket).collect()
 }
 
-/// The endpoints of all slices. Where two have the same address and port, the one that is not terminating counts.
+/// The endpoints of all slices, in order. Where two have the same address and port, the one that is not terminating counts.
 fn candidates<'a>(slices: &[&'a EndpointSlice], port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
-    let mut merged: BTreeMap<SocketAddr, &Endpoint> = BTreeMap::new();
+    let mut candidates = Vec::new();
     for slice in slices {
         for EndpointPort { port, .. } in slice.ports.iter().filter(|served| is_served_by(port, served)) {
-            for endpoint in slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family)) {
-                let socket = SocketAddr::new(endpoint.address, port.get());
-                let known = merged.entry(socket).or_insert(endpoint);
-                if known.terminating && !endpoint.terminating {
-                    *known = endpoint;
-                }
-            }
+            let endpoints = slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family));
+            let candidate =
+                |endpoint| Candidate { endpoint, socket: SocketAddr::new(endpoint.address, port.get()) };
+            candidates.extend(endpoints.map(candidate));
         }
     }
-    merged.into_iter().map(|(socket, endpoint)| Candidate { endpoint, socket }).collect()
+    candidates.sort_by_key(|candidate| (candidate.socket, candidate.endpoint.terminating));
+    candidates.dedup_by_key(|candidate| candidate.socket);
+    candidates
 }
 
 fn is_served_by(port: &ServicePort, served: &EndpointPort) -> bool {
@@ -124,18 +126,21 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
 
 /// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the slot, who
 /// comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
-pub fn assign_slots(previous: &[SocketAddr], wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
-    let mut seen = BTreeSet::new();
-    let kept = previous.iter().map(|socket| wanted.contains(socket).then_some(*socket));
+/// `wanted` is in order, and has nothing twice.
+pub fn assign_slots(previous: &[SocketAddr], wanted: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut kept = vec![false; wanted.len()];
     // What was adopted from the kernel may hold a socket twice; only its first slot counts.
-    let mut slots: Vec<Option<SocketAddr>> =
-        kept.map(|slot| slot.filter(|socket| seen.insert(*socket))).collect();
-    let mut newcomers = wanted.difference(&seen).copied();
+    let mut keep = |socket: &SocketAddr| {
+        let place = wanted.binary_search(socket).ok()?;
+        (!replace(&mut kept[place], true)).then_some(*socket)
+    };
+    let mut slots: Vec<Option<SocketAddr>> = previous.iter().map(&mut keep).collect();
+    let newcomers = wanted.iter().zip(kept).filter(|(_, kept)| !kept).map(|(socket, _)| *socket);
+    let mut newcomers = newcomers.fuse();
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
         *slot = newcomers.next();
     }
-    let newcomers: Vec<_> = newcomers.map(Some).collect();
-    slots.extend(newcomers);
+    slots.extend(newcomers.map(Some));
     let mut index = 0;
     while index < slots.len() {
         match slots[index] {
@@ -148,6 +153,8 @@ pub fn assign_slots(previous: &[SocketAddr], wanted: &BTreeSet<SocketAddr>) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::collection::{btree_set, vec};
     use proptest::prelude::*;
     use weft_types::{NamespacedName, Protocol};
@@ -239,7 +246,7 @@ mod tests {
             node_port: None,
         };
         let hairpins = backends(&[&slices[0]], &port, Family::V4, HERE).hairpins;
-        assert_eq!(hairpins, BTreeSet::from(["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap())));
+        assert_eq!(hairpins, ["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
@@ -253,9 +260,9 @@ mod tests {
             node_port: None,
         };
         let backends = backends(&[&slices[0]], &port, Family::V4, HERE);
-        assert_eq!(backends.cluster, BTreeSet::from(["10.244.1.2:80".parse().unwrap()]));
-        assert_eq!(backends.local, BTreeSet::from(["10.244.0.2:80".parse().unwrap()]));
-        assert_eq!(backends.hairpins, BTreeSet::from(["10.244.0.2".parse().unwrap()]));
+        assert_eq!(backends.cluster, sockets_at(&["10.244.1.2:80"]));
+        assert_eq!(backends.local, sockets_at(&["10.244.0.2:80"]));
+        assert_eq!(backends.hairpins, ["10.244.0.2".parse::<IpAddr>().unwrap()]);
     }
 
     /// A ready endpoint that is meant for clients of these nodes and zones.
@@ -321,8 +328,12 @@ mod tests {
         };
         let in_zone = |zone| backends(&[&slices], &port, Family::V4, Here { zone, ..HERE });
         assert_eq!(in_zone(None).cluster.len(), 2);
-        assert_eq!(in_zone(Some("south")).cluster, BTreeSet::from(["10.244.0.2:80".parse().unwrap()]));
+        assert_eq!(in_zone(Some("south")).cluster, sockets_at(&["10.244.0.2:80"]));
         assert_eq!(in_zone(Some("south")).local.len(), 2);
+    }
+
+    fn sockets_at(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
     fn sockets(last: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {
@@ -330,7 +341,8 @@ mod tests {
     }
 
     fn assigned(previous: &[u16], wanted: &[u16]) -> Vec<SocketAddr> {
-        assign_slots(&sockets(previous.to_vec()), &sockets(wanted.to_vec()).into_iter().collect())
+        let wanted: BTreeSet<u16> = wanted.iter().copied().collect();
+        assign_slots(&sockets(previous.to_vec()), &sockets(wanted))
     }
 
     #[test]
@@ -349,7 +361,7 @@ mod tests {
         ) {
             let previous: BTreeSet<u16> = previous.into_iter().collect();
             let before = sockets(previous.iter().copied());
-            let after = assign_slots(&before, &sockets(wanted.iter().copied()).into_iter().collect());
+            let after = assign_slots(&before, &sockets(wanted.iter().copied()));
             prop_assert_eq!(after.len(), wanted.len());
             prop_assert_eq!(after.iter().map(|socket| socket.port()).collect::<BTreeSet<_>>(), wanted.clone());
             let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();

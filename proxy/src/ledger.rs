@@ -23,23 +23,34 @@ pub struct Ledger {
     uses: BTreeMap<(Family, Name), usize>,
 }
 
-/// Elements that somebody no longer wants, and elements that somebody wants from now on.
+/// For each set, elements that somebody no longer wants, and elements that somebody wants from now on.
 #[derive(Debug, Default)]
-pub struct Delta {
-    gone: Vec<(Place, Tuple, Data)>,
-    come: Vec<(Place, Tuple, Data)>,
-}
+pub struct Delta(BTreeMap<Place, (Vec<Element>, Vec<Element>)>);
 
 impl Delta {
-    /// Somebody wants these elements instead of those.
-    pub fn replace(&mut self, old: Elements, new: Elements) {
-        for ((place, key), data) in &old {
-            if new.get(&(*place, key.clone())) != Some(data) {
-                self.gone.push((*place, key.clone(), data.clone()));
+    /// Somebody no longer wants those elements, and wants these. What is among both stays.
+    pub fn replace(&mut self, gone: Elements, come: Elements) {
+        let (mut gone, mut come) = (gone.into_iter().peekable(), come.into_iter().peekable());
+        loop {
+            match (gone.peek(), come.peek()) {
+                (Some(old), Some(new)) if old == new => drop((gone.next(), come.next())),
+                (Some(old), new) if new.is_none_or(|new| old < new) => {
+                    self.put(gone.next(), |(gone, _)| gone)
+                }
+                (_, Some(_)) => self.put(come.next(), |(_, come)| come),
+                _ => return,
             }
         }
-        let come = new.into_iter().filter(|(key, data)| old.get(key) != Some(data));
-        self.come.extend(come.map(|((place, key), data)| (place, key, data)));
+    }
+
+    fn put(
+        &mut self,
+        element: Option<(Place, Tuple, Data)>,
+        side: impl Fn(&mut (Vec<Element>, Vec<Element>)) -> &mut Vec<Element>,
+    ) {
+        if let Some((place, key, data)) = element {
+            side(self.0.entry(place).or_default()).push((key, data));
+        }
     }
 }
 
@@ -55,18 +66,22 @@ impl Ledger {
     /// The transaction for everything in `delta`: chains first that are needed now, endpoints before what leads to them,
     /// chains last that nothing needs any more.
     pub fn settle(&mut self, mut delta: Delta) -> Transaction {
-        delta.gone.retain(|(place, key, _)| !place.1.is_shared() || self.was_last(*place, key));
-        delta.come.retain(|(place, key, _)| !place.1.is_shared() || self.is_first(*place, key));
+        for (place, (gone, come)) in &mut delta.0 {
+            if place.1.is_shared() {
+                gone.retain(|(key, _)| self.was_last(*place, key));
+                come.retain(|(key, _)| self.is_first(*place, key));
+            }
+            without_common(gone, come);
+        }
         let before: BTreeSet<(Family, Name)> = self.uses.keys().cloned().collect();
-        let changes = differences(delta);
-        for ((family, _), (gone, come)) in &changes {
+        for ((family, _), (gone, come)) in &delta.0 {
             come.iter().for_each(|(_, data)| self.use_chain(*family, data));
             gone.iter().for_each(|(_, data)| self.leave_chain(*family, data));
         }
         let mut transaction = Transaction::default();
         let added: Vec<_> = self.uses.keys().filter(|chain| !before.contains(chain)).collect();
         self.add_chains(added.into_iter(), &mut transaction);
-        for (place, (gone, come)) in changes {
+        for (place, (gone, come)) in delta.0 {
             let declaration = &self.declarations[&place];
             transaction.delete_elements(declaration, gone);
             transaction.add_elements(declaration, come);
@@ -135,21 +150,17 @@ impl Ledger {
     }
 }
 
-/// By set, what must go and what must come; nothing of what one had and another has now, and holds the same.
-fn differences(delta: Delta) -> BTreeMap<Place, (Vec<Element>, Vec<Element>)> {
-    let Delta { mut gone, mut come } = delta;
+/// Takes out what one Service had and another has now, and holds the same.
+fn without_common(gone: &mut Vec<Element>, come: &mut Vec<Element>) {
+    if gone.is_empty() || come.is_empty() {
+        return;
+    }
     gone.sort_unstable();
     come.sort_unstable();
-    let mut changes: BTreeMap<Place, (Vec<Element>, Vec<Element>)> = BTreeMap::new();
-    for element in gone.iter().filter(|element| come.binary_search(element).is_err()) {
-        let (place, key, data) = element.clone();
-        changes.entry(place).or_default().0.push((key, data));
-    }
-    come.retain(|element| gone.binary_search(element).is_err());
-    for (place, key, data) in come {
-        changes.entry(place).or_default().1.push((key, data));
-    }
-    changes
+    let stays: BTreeSet<Element> =
+        gone.iter().filter(|element| come.binary_search(element).is_ok()).cloned().collect();
+    gone.retain(|element| !stays.contains(element));
+    come.retain(|element| !stays.contains(element));
 }
 
 /// The chain that an element leads to, unless it is a fixed one.
@@ -166,7 +177,7 @@ mod tests {
 
     fn hairpin(last: u8) -> Elements {
         let address = Value::Address([10, 244, 1, last].into());
-        Elements::from([(((Family::Ip, SetName::Hairpins), Tuple::new(&[address; 2])), Data::None)])
+        vec![((Family::Ip, SetName::Hairpins), Tuple::new(&[address; 2]), Data::None)]
     }
 
     fn settle(ledger: &mut Ledger, steps: [(Elements, Elements); 2]) -> Vec<String> {

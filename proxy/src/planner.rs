@@ -1,18 +1,18 @@
 //! From the cluster to the tables: what they should hold, and what of that changes when the cluster does. Pure: a
 //! snapshot comes in, a transaction goes out; whether it was committed is for `sync.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem::{replace, take};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_netlink::nft::{Chain, Element, Family, Observed, Set, Table, Transaction, diff};
-use weft_types::{ChangeSet, Family as AddressFamily, NamespacedName, Service, Snapshot};
+use weft_types::{ChangeSet, EndpointSlice, Family as AddressFamily, NamespacedName, Service, Snapshot};
 
 use crate::affinity::Numbers;
 use crate::claims::{Claims, Disputes};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
-use crate::elements::{Adopted, Elements, Place, of_node, of_service};
+use crate::elements::{Adopted, Elements, Place, of_node, of_service, replaced};
 use crate::endpoints::Here;
 use crate::layout::{self, SetName, rules_on_demand};
 use crate::ledger::{Delta, Ledger};
@@ -40,7 +40,7 @@ pub struct Planner {
     zone: Option<String>,
     /// The node's first address of each family that they are planned for.
     addresses: Vec<IpAddr>,
-    services: BTreeMap<Arc<NamespacedName>, ServicePlan>,
+    services: HashMap<Arc<NamespacedName>, ServicePlan>,
     node: Elements,
     claims: Claims,
     numbers: Numbers,
@@ -51,6 +51,14 @@ pub struct Planner {
     adopted: Adopted,
 }
 
+/// What changed of the node itself.
+struct Around {
+    /// The zone that it stands in.
+    moved: bool,
+    /// Its addresses.
+    readdressed: bool,
+}
+
 impl Planner {
     /// A planner that knows of nothing yet.
     pub fn new(config: Config) -> Planner {
@@ -59,7 +67,7 @@ impl Planner {
             layout_changed: false,
             zone: None,
             addresses: Vec::new(),
-            services: BTreeMap::new(),
+            services: HashMap::new(),
             node: Elements::new(),
             claims: Claims::default(),
             numbers: Numbers::default(),
@@ -75,20 +83,35 @@ impl Planner {
         self.adopted = Adopted::new(observed);
     }
 
+    /// Plans everything for the first time, and returns what that adds to the bare tables.
+    pub fn start(&mut self, snapshot: &Snapshot) -> Transaction {
+        let mut delta = Delta::default();
+        self.update_surroundings(snapshot, &surroundings(snapshot), &mut delta);
+        for service in snapshot.services() {
+            self.claims.replace(&service.key, Some(service), &mut Disputes::default());
+        }
+        for (service, slices) in snapshot.services_with_slices() {
+            let slices: Vec<&EndpointSlice> = slices.iter().map(|slice| &**slice).collect();
+            self.update_service(&service.key, Some((service, &slices)), &mut delta);
+        }
+        self.ledger.settle(delta)
+    }
+
     /// Plans anew what changed, and returns what that changes in the tables.
     pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
         let mut delta = Delta::default();
-        let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, &mut delta);
-        self.update_networks(snapshot, changes);
-        let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
-        let moved = renew(&mut self.zone, zone);
+        let around = self.update_surroundings(snapshot, changes, &mut delta);
         let concerned = self.update_claims(snapshot, changes);
         // Who may connect to a load balancer's address may depend on those of this node.
-        let is_replanned = |service: &&Service| moved || (readdressed && !service.source_ranges.is_empty());
-        let all = snapshot.services().filter(is_replanned).map(|service| &service.key);
+        let is_replanned =
+            |service: &&Service| around.moved || (around.readdressed && !service.source_ranges.is_empty());
+        let all = (around.moved || around.readdressed).then(|| snapshot.services().filter(is_replanned));
+        let all = all.into_iter().flatten().map(|service| &service.key);
         let concerned = concerned.iter().map(|name| &**name).chain(&changes.services);
         for key in all.chain(concerned).collect::<BTreeSet<_>>() {
-            self.update_service(snapshot, key, &mut delta);
+            let slices: Vec<_> = snapshot.slices_of(key).collect();
+            let service = snapshot.service(key).map(|service| (service, &slices[..]));
+            self.update_service(key, service, &mut delta);
         }
         self.ledger.settle(delta)
     }
@@ -145,18 +168,21 @@ impl Planner {
         self.claims.settle(disputes)
     }
 
-    fn update_service(&mut self, snapshot: &Snapshot, key: &NamespacedName, delta: &mut Delta) {
+    fn update_service(
+        &mut self,
+        key: &NamespacedName,
+        service: Option<(&Service, &[&EndpointSlice])>,
+        delta: &mut Delta,
+    ) {
         let known = self.services.remove_entry(key);
         let (key, old) = known.unwrap_or_else(|| (self.claims.name(key), ServicePlan::default()));
         let previous: &dyn Slots = if old.frontends.is_empty() { &self.adopted } else { &old };
-        let service = snapshot.service(&key);
-        let affinities = self.numbers.assign(&key, service);
+        let affinities = self.numbers.assign(&key, service.map(|(service, _)| service));
         let (mut new, problems) = match service {
-            Some(service) => {
-                let slices: Vec<_> = snapshot.slices_of(&key).collect();
+            Some((service, slices)) => {
                 let (node, zone, addresses) = (&self.config.node, self.zone.as_deref(), &self.addresses);
                 let here = Here { node, zone, addresses };
-                plan(service, &slices, here, &self.claims, &affinities, previous)
+                plan(service, slices, here, &self.claims, &affinities, previous)
             }
             None => Default::default(),
         };
@@ -167,7 +193,8 @@ impl Planner {
         };
         self.totals.problems += u64::from(has_problems || had_problems);
         self.count(&old, &new);
-        delta.replace(of_service(&old), of_service(&new));
+        let (gone, come) = replaced(&old, &new);
+        delta.replace(gone, come);
         if !new.frontends.is_empty() {
             new.frontends.shrink_to_fit();
             self.services.insert(key, new);
@@ -180,6 +207,14 @@ impl Planner {
             *total += usize::from(new.lacks_local_endpoints(scope));
             *total -= usize::from(old.lacks_local_endpoints(scope));
         }
+    }
+
+    /// Takes over what all Services are planned for.
+    fn update_surroundings(&mut self, snapshot: &Snapshot, changes: &ChangeSet, delta: &mut Delta) -> Around {
+        let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, delta);
+        self.update_networks(snapshot, changes);
+        let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
+        Around { moved: renew(&mut self.zone, zone), readdressed }
     }
 
     /// Returns whether the node's addresses changed.
@@ -211,16 +246,15 @@ impl Planner {
         }
     }
 
-    /// All elements, in order.
+    /// All elements.
     fn elements(&self) -> BTreeMap<Place, Vec<Element>> {
         let mut elements: BTreeMap<Place, Vec<Element>> = BTreeMap::new();
         let of_services = self.services.values().flat_map(of_service);
-        for ((place, key), data) in self.node.clone().into_iter().chain(of_services) {
+        for (place, key, data) in self.node.clone().into_iter().chain(of_services) {
             elements.entry(place).or_default().push((key, data));
         }
-        for elements in elements.values_mut() {
+        for (_, elements) in elements.iter_mut().filter(|((_, set), _)| set.is_shared()) {
             elements.sort_unstable();
-            // Those of shared sets.
             elements.dedup();
         }
         elements
@@ -250,8 +284,13 @@ fn renew<T: PartialEq>(held: &mut T, new: T) -> bool {
 
 /// Everything in a snapshot, as if it had just come.
 pub fn everything(snapshot: &Snapshot) -> ChangeSet {
+    let services = snapshot.services().map(|service| service.key.clone()).collect();
+    ChangeSet { services, ..surroundings(snapshot) }
+}
+
+/// Everything but the Services.
+fn surroundings(snapshot: &Snapshot) -> ChangeSet {
     ChangeSet {
-        services: snapshot.services().map(|service| service.key.clone()).collect(),
         nodes: snapshot.nodes().map(|node| node.name.clone()).collect(),
         namespaces: snapshot.namespaces().map(str::to_owned).collect(),
         service_cidrs: snapshot.service_cidrs().map(|(name, _)| name.to_owned()).collect(),

@@ -91,13 +91,18 @@ pub trait Slots {
 
 impl Slots for ServicePlan {
     fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr] {
-        let place = self.frontends.binary_search_by_key(frontend, |plan| plan.frontend);
-        let target = place.ok().and_then(|place| self.frontends[place].target(audience));
+        let target = self.frontend(frontend).and_then(|plan| plan.target(audience));
         target.map(Target::slots).unwrap_or_default()
     }
 }
 
 impl ServicePlan {
+    /// What a frontend leads to, where the Service has it.
+    pub fn frontend(&self, frontend: &Frontend) -> Option<&FrontendPlan> {
+        let place = self.frontends.binary_search_by_key(frontend, |plan| plan.frontend).ok()?;
+        Some(&self.frontends[place])
+    }
+
     /// Whether clients are dropped, for such frontends: the Service has endpoints, but its policy wants those of this node.
     pub fn lacks_local_endpoints(&self, scope: Scope) -> bool {
         let drops = |plan: &FrontendPlan| match plan.scope {
@@ -258,7 +263,7 @@ impl FrontendPlan {
             scope,
             target: target(everyone, Audience::Everyone),
             outside: outside.map(|policy| target(policy, Audience::Outside)),
-            hairpins: backends.hairpins.iter().copied().collect(),
+            hairpins: backends.hairpins.clone(),
             sources: match frontend {
                 Frontend::Address(address, ..) => sources(service, address, here.addresses),
                 Frontend::NodePort(..) => Vec::new(),

@@ -59,8 +59,8 @@ impl Sync {
     }
 
     /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call, which may be for
-    /// no change at all, reads what it holds and corrects that. The first calls, up to the first that succeeds, must be
-    /// for everything in the snapshot.
+    /// no change at all, reads what it holds and corrects that. The first call plans everything in the snapshot, whatever
+    /// `changes` say.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -68,7 +68,7 @@ impl Sync {
         if self.phase == Phase::New {
             let observed = self.observe()?;
             self.planner.adopt(&observed);
-            let first = self.planner.update(snapshot, changes);
+            let first = self.planner.start(snapshot);
             self.planner.layout_changed();
             self.planner.forget_adopted();
             if observed.tables.is_empty() {

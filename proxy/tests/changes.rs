@@ -192,7 +192,7 @@ proptest! {
         }
         let mut restarted = Planner::new(config());
         restarted.adopt(&kernel);
-        restarted.update(&snapshot, &everything(&snapshot));
+        restarted.start(&snapshot);
         prop_assert_eq!(diff(&restarted.tables(), &kernel).to_string(), "");
         prop_assert_eq!(restarted.problems(), planner.problems());
     }

@@ -10,7 +10,7 @@ use crate::{EndpointSlice, NamespacedName, Node, Pod, Service};
 
 mod shelf;
 
-use shelf::{OfService, Shelf};
+use shelf::{Labelled, OfService, Shelf};
 
 /// Everything that a daemon knows of the cluster at one moment. Maps are ordered, so that plans made from equal
 /// snapshots are equal too.
@@ -172,6 +172,17 @@ impl Snapshot {
     /// The EndpointSlices of a Service, in the order of their names. The Service need not exist.
     pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
         self.slices_by_service.slices(service).iter().map(|slice| &**slice)
+    }
+
+    /// All Services, in the order of their names, each with its EndpointSlices in the order of theirs.
+    pub fn services_with_slices(&self) -> impl Iterator<Item = (&Service, &[Arc<EndpointSlice>])> {
+        let mut rest = self.slices_by_service.iter().peekable();
+        self.services().map(move |service| {
+            // Both are in the order of the Services' names. Some slices' Service is not there.
+            while rest.next_if(|slices| slices.label() < &service.key).is_some() {}
+            let slices = rest.next_if(|slices| *slices.label() == service.key);
+            (service, slices.map(OfService::slices).unwrap_or_default())
+        })
     }
 
     /// All Nodes, in the order of their names.
@@ -388,6 +399,24 @@ mod tests {
         snapshot.replace(Kind::Service, vec![service("stays"), service("comes")], &mut changes);
         assert_eq!(changes.services, BTreeSet::from([name("goes"), name("comes")]));
         assert_eq!(slices(&snapshot, "goes"), ["goes-1"], "another kind's objects stay");
+    }
+
+    #[test]
+    fn services_come_with_their_own_slices() {
+        let mut snapshot = Snapshot::default();
+        let services = ["a", "c", "d", "f"].map(service);
+        let slices = [("c-1", "c"), ("b-1", "b"), ("f-1", "f"), ("c-2", "c"), ("e-1", "e"), ("g-1", "g")];
+        let slices = slices.map(|(key, service)| slice(key, service));
+        services.into_iter().chain(slices).for_each(|it| snapshot.apply(it, &mut ChangeSet::default()));
+        for (service, slices) in snapshot.services_with_slices() {
+            assert!(
+                slices.iter().map(|slice| &**slice).eq(snapshot.slices_of(&service.key)),
+                "{}",
+                service.key
+            );
+        }
+        let counts: Vec<usize> = snapshot.services_with_slices().map(|(_, slices)| slices.len()).collect();
+        assert_eq!(counts, [0, 2, 0, 1]);
     }
 
     #[test]

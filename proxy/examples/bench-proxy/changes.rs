@@ -4,9 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::planner::everything;
 use weft_proxy::sync::Sync;
-use weft_types::Snapshot;
+use weft_types::{ChangeSet, Snapshot};
 
 use crate::cluster::{Size, config, new_pod, set_endpoints};
 use crate::report::{Report, ms, quantile, thousands};
@@ -60,7 +59,7 @@ fn in_loaded_namespace<T: Send>(
 ) -> T {
     let run = || {
         let mut sync = Sync::open(config()).unwrap();
-        sync.apply(&snapshot, &everything(&snapshot)).unwrap();
+        sync.apply(&snapshot, &ChangeSet::default()).unwrap();
         // The kernel goes on to grow its hash tables for a moment.
         std::thread::sleep(Duration::from_millis(300));
         work(&mut sync, &mut snapshot)

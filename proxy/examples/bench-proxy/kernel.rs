@@ -9,9 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weft_netlink::nft::{Change, Client, Monitor, Transaction};
 use weft_netlink::{Protocol, Request, Socket};
 use weft_proxy::layout::{SetName, TABLE, table_keys};
-use weft_proxy::planner::everything;
 use weft_proxy::sync::Sync;
-use weft_types::Snapshot;
+use weft_types::{ChangeSet, Snapshot};
 
 use crate::cluster::{PORT, config};
 
@@ -99,7 +98,7 @@ impl Commits {
 /// nothing to do.
 pub(crate) fn assert_in_step(snapshot: &Snapshot) {
     let mut commits = Commits::listen();
-    Sync::open(config()).unwrap().apply(snapshot, &everything(snapshot)).unwrap();
+    Sync::open(config()).unwrap().apply(snapshot, &ChangeSet::default()).unwrap();
     assert!(
         commits.0.read().is_ok_and(|numbers| numbers.is_empty()),
         "the kernel did not hold what it should"

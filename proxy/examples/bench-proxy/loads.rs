@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::planner::everything;
+use weft_proxy::planner::Planner;
 use weft_proxy::sync::Sync;
-use weft_types::Snapshot;
+use weft_types::{ChangeSet, Snapshot};
 
 use crate::cluster::{Size, config};
 use crate::report::{Load, Outcome, Report, median, ms, thousands};
@@ -25,6 +25,9 @@ pub(crate) fn measure(sizes: &[usize], report: &mut Report) {
             100_000 => report.at_most(what, ms(time), 1200.0, "ms"),
             _ => {}
         }
+        let planning = planning(&Size { services, endpoints: 2 }.snapshot());
+        let what = format!("{} x 2: of that, planning alone", thousands(services));
+        report.note(what, format!("{:.1} ms", ms(planning)));
     }
     if let (Some(first), Some(last)) = (per_service.first(), per_service.last()) {
         report.at_most("cost per Service, largest load against smallest", last / first, 1.5, "");
@@ -49,13 +52,26 @@ fn load(size: Size, report: &mut Report) -> Duration {
     time
 }
 
+/// The median of what several plans of all that take, without a kernel.
+fn planning(snapshot: &Snapshot) -> Duration {
+    let once = |_| {
+        let mut planner = Planner::new(config());
+        let start = Instant::now();
+        let transaction = planner.start(snapshot);
+        let took = start.elapsed();
+        assert!(!transaction.is_empty());
+        took
+    };
+    median(&mut (0..ROUNDS).map(once).collect::<Vec<_>>())
+}
+
 /// One load of an empty namespace.
 pub(crate) fn once(snapshot: &Snapshot) -> Duration {
     let namespace = Namespace::temporary().unwrap();
     let time = namespace.run(|| {
         let mut sync = Sync::open(config()).unwrap();
         let start = Instant::now();
-        sync.apply(snapshot, &everything(snapshot)).unwrap();
+        sync.apply(snapshot, &ChangeSet::default()).unwrap();
         start.elapsed()
     });
     drop(namespace);

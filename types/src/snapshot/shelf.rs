@@ -35,6 +35,12 @@ impl Labelled for Box<Pod> {
 #[derive(Clone, Debug)]
 pub(super) struct OfService(Box<[Arc<EndpointSlice>]>);
 
+impl OfService {
+    pub(super) fn slices(&self) -> &[Arc<EndpointSlice>] {
+        &self.0
+    }
+}
+
 impl Labelled for OfService {
     fn label(&self) -> &NamespacedName {
         &self.0[0].service
@@ -103,7 +109,7 @@ impl<T: Labelled> Shelf<T> {
 impl Shelf<OfService> {
     /// The EndpointSlices of a Service.
     pub(super) fn slices(&self, service: &NamespacedName) -> &[Arc<EndpointSlice>] {
-        self.get(service).map(|slices| &*slices.0).unwrap_or_default()
+        self.get(service).map(OfService::slices).unwrap_or_default()
     }
 
     /// Adds one to those of its Service, among which it must not be.
