@@ -24,10 +24,10 @@ pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Resu
     if plan.veth.vlans.is_some() {
         filter_vlans(host, bridge.index)?;
     }
-    add_veth(host, netns, &plan.veth, bridge.index)?;
+    let near = add_veth(host, netns, &plan.veth, bridge.index)?;
     let name = &plan.veth.link.near.name;
     let outcome =
-        connect(host, netns, plan, bridge.index).map(|(near, far)| plan.result(&bridge, &near, &far));
+        connect(host, netns, plan, bridge.index, &near).map(|far| plan.result(&bridge, &near, &far));
     outcome.inspect_err(|_| {
         // The first error is the one to report. With one end of the pair, both go, and all that is on them.
         let _ = host.delete_link_named(name);
@@ -71,7 +71,7 @@ fn unless_done(outcome: Result<(), NetlinkError>) -> Result<()> {
     }
 }
 
-fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -> Result<()> {
+fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -> Result<Link> {
     let mut link = plan.link.clone();
     link.master = Some(bridge);
     match host.add_veth(&link, netns.as_fd()) {
@@ -84,19 +84,21 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -
                 None => Err(Error::InterfaceExists { container, ifname: link.near.name }),
             }
         }
-        outcome => Ok(outcome?),
+        outcome => Ok(outcome.inspect_err(|_| {
+            // The kernel may have made it and not told.
+            let _ = host.delete_link_named(&plan.link.near.name);
+        })?),
     }
 }
 
-/// Everything from the moment on that the pair exists. Returns its two ends.
-fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> Result<(Link, Link)> {
+/// Everything from the moment on that the pair exists. Returns the container's end.
+fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32, near: &Link) -> Result<Link> {
     let veth = &plan.veth;
-    let near = host.link(&veth.link.near.name)?;
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
     veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
-    veth.only_from.map_or(Ok(()), |mac| lock_port(host, &near, mac))?;
-    limit(host, &near, veth.limit.as_ref())?;
+    veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
+    limit(host, near, veth.limit.as_ref())?;
     veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
@@ -105,8 +107,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32) -> 
             _ => {}
         }
     }
-    let far = netns.run(|| configure(&plan.pod, &veth.container))??;
-    Ok((near, far))
+    netns.run(|| configure(&plan.pod, &veth.container))?
 }
 
 fn filter_vlans(host: &mut Route, bridge: u32) -> Result<()> {

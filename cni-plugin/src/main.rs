@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     }));
     let lookup = |name: &str| env::var_os(name).map(|value| value.to_string_lossy().into_owned());
     let read = || {
-        let mut stdin = Vec::new();
+        let mut stdin = Vec::with_capacity(4096);
         io::stdin().read_to_end(&mut stdin).map(|_| stdin)
     };
     let program = env::args_os().next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Network namespaces: open, create, enter. Enters only on threads of its own, so that no `?` and no panic can leave
-//! a caller's thread in the wrong namespace.
+//! Network namespaces: open, create, enter. A thread that enters one comes back by a guard, so that no `?` and no panic can
+//! leave it in the wrong namespace; what makes one does so on a thread of its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -113,17 +113,34 @@ impl Namespace {
         Ok(identity(self)? == identity(other)?)
     }
 
-    /// Runs `work` inside the namespace, on a thread that ends with it. Sockets that it opens stay in the namespace;
-    /// `/proc/sys/net` is the namespace's own while it runs.
+    /// Runs `work` inside the namespace, on the calling thread, which is back in its own afterwards. Sockets that it opens
+    /// stay in the namespace, and so do threads and processes that it starts; `/proc/sys/net` is the namespace's own while it
+    /// runs. (A thread for it alone would cost as much as all that ADD asks of the kernel inside a container.)
     ///
     /// # Errors
     /// Where the namespace cannot be entered. What `work` returns is passed on; its panic too.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        on_own_thread(|| {
-            setns(&self.file, CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| failed("enter", &self.path)(errno.into()))?;
-            Ok(work())
-        })
+    ///
+    /// # Panics
+    /// Where there is no way back: then nothing that the thread does could be right.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        let _back = Back(Namespace::current()?);
+        self.enter()?;
+        Ok(work())
+    }
+
+    fn enter(&self) -> Result<()> {
+        setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| failed("enter", &self.path)(errno.into()))
+    }
+}
+
+/// Takes the thread back to this namespace when dropped.
+struct Back(Namespace);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.enter() {
+            panic!("lost in another network namespace: {error}");
+        }
     }
 }
 

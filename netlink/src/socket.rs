@@ -10,7 +10,7 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
-use nix::sys::socket::{MsgFlags, SetSockOpt, recv, send, setsockopt};
+use nix::sys::socket::{MsgFlags, SetSockOpt, send, setsockopt};
 
 use crate::frame::Answer;
 use crate::{Error, Frame, Frames, Request, Result};
@@ -71,7 +71,8 @@ impl Socket {
         inner.set_ext_ack(true).map_err(failed("ask for error texts on"))?;
         // Without this a refusal repeats the refused message, however large.
         inner.set_cap_ack(true).map_err(failed("ask for short acknowledgements on"))?;
-        let buffer = vec![0; RECEIVE_BUFFER];
+        // Memory that no answer has filled yet is never touched: each page of it would cost as much as a request.
+        let buffer = Vec::with_capacity(RECEIVE_BUFFER);
         Ok(Socket { inner, sequence: 0, buffer, send_capacity: DEFAULT_SEND_BUFFER })
     }
 
@@ -145,8 +146,8 @@ impl Socket {
         }
         self.send(&batch.bytes)?;
         let (mut answers, mut refusals) = (Vec::new(), Vec::new());
-        while let Some(length) = self.receive(MsgFlags::MSG_DONTWAIT)? {
-            for frame in Frames::new(&self.buffer[..length]) {
+        while self.receive(MsgFlags::MSG_DONTWAIT)? {
+            for frame in Frames::new(&self.buffer) {
                 let frame = frame?;
                 match frame.answer()? {
                     Answer::Data => answers.push(parse(frame)?),
@@ -174,8 +175,8 @@ impl Socket {
     /// [`Error::Overrun`] where some were lost; the next call reads on.
     pub fn notifications<T>(&mut self, mut parse: impl FnMut(Frame<'_>) -> Result<T>) -> Result<Vec<T>> {
         let mut seen = Vec::new();
-        while let Some(length) = self.receive(MsgFlags::MSG_DONTWAIT)? {
-            for frame in Frames::new(&self.buffer[..length]) {
+        while self.receive(MsgFlags::MSG_DONTWAIT)? {
+            for frame in Frames::new(&self.buffer) {
                 let frame = frame?;
                 if frame.answer()? == Answer::Data {
                     seen.push(parse(frame)?);
@@ -215,8 +216,10 @@ impl Socket {
         let mut answers = Ok(Vec::new());
         let mut consistent = Consistent::Yes;
         loop {
-            let Some(length) = self.receive(MsgFlags::empty())? else { continue };
-            for frame in Frames::new(&self.buffer[..length]) {
+            if !self.receive(MsgFlags::empty())? {
+                continue;
+            }
+            for frame in Frames::new(&self.buffer) {
                 let frame = frame?;
                 if frame.sequence != sequence {
                     continue;
@@ -243,19 +246,22 @@ impl Socket {
         }
     }
 
-    /// Reads one datagram into the buffer and returns its length; `None` where there is none to be had at once.
-    fn receive(&mut self, flags: MsgFlags) -> Result<Option<usize>> {
+    /// Reads one datagram into the buffer; whether there was one to be had.
+    fn receive(&mut self, flags: MsgFlags) -> Result<bool> {
         loop {
+            self.buffer.clear();
             // With MSG_TRUNC the length is the datagram's own, not that of what fitted.
-            match recv(self.inner.as_raw_fd(), &mut self.buffer, flags | MsgFlags::MSG_TRUNC) {
+            match self.inner.recv(&mut self.buffer, (flags | MsgFlags::MSG_TRUNC).bits()) {
                 Ok(length) if length > self.buffer.len() => {
                     return Err(Error::Malformed(format!("a datagram of {length} bytes is too long")));
                 }
-                Ok(length) => return Ok(Some(length)),
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(None),
-                Err(Errno::ENOBUFS) => return Err(Error::Overrun),
-                Err(errno) => return Err(failed("receive from")(errno.into())),
+                Ok(_) => return Ok(true),
+                Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+                    Errno::EINTR => {}
+                    Errno::EAGAIN => return Ok(false),
+                    Errno::ENOBUFS => return Err(Error::Overrun),
+                    _ => return Err(failed("receive from")(error)),
+                },
             }
         }
     }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,6 +29,8 @@ const ROUNDS: usize = 100;
 /// Rounds in which processor time and memory are measured.
 const WATCHED: usize = 10;
 const PARALLEL: usize = 100;
+/// A multiple of every usual period of the kernel's clock tick.
+const TICKS: Duration = Duration::from_millis(20);
 
 // The contenders' places.
 const BARE: usize = 0;
@@ -76,18 +79,26 @@ fn compare(folder: &Path, rounds: usize) {
 }
 
 /// The times of ADD and DEL of each contender. All take turns, and another one begins in each round, so that the
-/// machine's moods are shared.
+/// machine's moods are shared. A removal ends with a tick of the kernel's clock, by which its grace periods go, and so
+/// would the call after it begin with one: who needs a little longer than to the next tick would seem to need a tick more.
+/// Hence calls begin at all times between ticks, equally often.
 fn times(contenders: &[Contender], pods: &[Pod], rounds: usize) -> Vec<[Vec<Duration>; 2]> {
     let mut times: Vec<[Vec<Duration>; 2]> = contenders.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for round in 0..rounds {
         for turn in 0..contenders.len() {
             let index = (round + turn) % contenders.len();
             for (place, command) in COMMANDS.into_iter().enumerate() {
+                thread::sleep(pause(round));
                 times[index][place].push(contenders[index].timed(command, &pods[index]));
             }
         }
     }
     times
+}
+
+/// Multiples of the golden section spread evenly, however many there are.
+fn pause(round: usize) -> Duration {
+    TICKS.mul_f64((round as f64 * 0.618_034).fract())
 }
 
 fn figures(contender: &Contender, pod: &Pod, times: [Vec<Duration>; 2]) -> [Figures; 2] {

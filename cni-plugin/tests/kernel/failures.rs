@@ -130,8 +130,7 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
     let node = Node::new();
     let config = with_tables(&node);
     let pod = node.pod("c1");
-    // The first ADD of a node makes the bridge; the later ones are all alike. Calls are counted for each thread by
-    // itself, and only the one inside the container changes its namespace.
+    // The first ADD of a node makes the bridge; the later ones are all alike. `setns` leads into the container and out.
     for call in ["sendto", "linkat,link", "openat", "write", "ftruncate", "unlink,unlinkat", "setns"] {
         for place in 1.. {
             let inject = format!("inject={call}:signal=SIGKILL:when={place}");

@@ -52,11 +52,8 @@ pub(super) fn features() -> Vec<Feature> {
 fn pair(route: &mut Route, master: Option<u32>) -> Result<u32> {
     let end = |name: &str| VethEnd { name: name.to_owned(), mac: None, mtu: None };
     let far = Namespace::temporary()?;
-    route.add_veth(
-        &Veth { near: end("near"), near_group: 0, near_up: true, master, far: end("far") },
-        far.as_fd(),
-    )?;
-    Ok(route.link("near")?.index)
+    let veth = Veth { near: end("near"), near_group: 0, near_up: true, master, far: end("far") };
+    Ok(route.add_veth(&veth, far.as_fd())?.index)
 }
 
 fn veth() -> Result<()> {
