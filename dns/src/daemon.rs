@@ -14,6 +14,7 @@ use weft_cluster::{View, Watch};
 use weft_daemon::{Signals, serve};
 use weft_types::Kind;
 
+use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::feed::{feed, first_zone};
 use crate::forward::{Forwarder, Manner};
@@ -22,7 +23,7 @@ use crate::http::{self, Readiness};
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::server::Listener;
+use crate::server::{Listener, Secure, SecureListener};
 use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
 
@@ -38,6 +39,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let signals = Signals::new();
     let listeners =
         options.listen.iter().map(|&address| Listener::bind(address)).collect::<Result<Vec<_>, _>>()?;
+    let certificate = certificate(&options)?;
+    let secure = secure_listeners(&options, certificate.as_ref())?;
     let own = own_addresses(&listeners);
     let port = own.first().map_or(53, SocketAddr::port);
     let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
@@ -58,10 +61,15 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::info!(address = %listener.address(), "answering over UDP and TCP");
         listener.serve(handler.clone(), &tasks, stop.clone())?;
     }
+    for listener in secure {
+        tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
+        listener.serve(handler.clone(), &tasks, stop.clone());
+    }
     let watch = Watch::start(client.clone(), View::Whole, kinds(&options));
     tokio::select! {
         () = feed(watch, zone, keeper, metrics) => {}
         () = sources.follow(client) => {}
+        () = follow(certificate.as_deref()) => {}
         () = leave(signals, &readiness, options.lameduck) => {}
     }
     stop.cancel();
@@ -70,6 +78,30 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
     }
     Ok(())
+}
+
+fn certificate(options: &Options) -> Result<Option<Arc<Certificate>>, Error> {
+    let files = options.tls_certificate.clone().zip(options.tls_key.clone());
+    files.map(|(chain, key)| Certificate::read(chain, key).map(Arc::new)).transpose()
+}
+
+fn secure_listeners(
+    options: &Options,
+    certificate: Option<&Arc<Certificate>>,
+) -> Result<Vec<SecureListener>, Error> {
+    // The flags demand the certificate.
+    let Some(certificate) = certificate else { return Ok(Vec::new()) };
+    let dot = options.dot.iter().map(|&address| (address, Secure::Dot));
+    let doh = options.doh.iter().map(|&address| (address, Secure::Doh));
+    let bind = |(address, secure)| SecureListener::bind(address, secure, certificate.clone());
+    dot.chain(doh).map(bind).collect()
+}
+
+async fn follow(certificate: Option<&Certificate>) {
+    match certificate {
+        Some(certificate) => certificate.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Every address and port that the listeners can be reached at.

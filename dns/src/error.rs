@@ -28,6 +28,25 @@ pub enum Error {
     /// What every daemon needs at its start: an address for HTTP, a runtime, the Node's name.
     #[error(transparent)]
     Daemon(#[from] weft_daemon::Error),
+    /// A file of the certificate, or of its key, cannot be read.
+    #[error("cannot read {}: {source}; see --tls-certificate and --tls-key", path.display())]
+    ReadCertificate {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The certificate and its key are of no use.
+    #[error("cannot use the certificate {}: {source}; see --tls-certificate and --tls-key", path.display())]
+    Certificate {
+        /// The certificate.
+        path: PathBuf,
+        /// What is wrong with it or with the key.
+        source: io::Error,
+    },
+    /// There is no TLS to be had.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[source] tokio_rustls::rustls::Error),
     /// The cluster cannot be watched at all.
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),

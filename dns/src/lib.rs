@@ -6,6 +6,7 @@
 //! and nothing decides how packets reach the server.
 
 pub mod answer;
+pub mod certificate;
 pub mod chase;
 pub mod daemon;
 pub mod error;

@@ -26,6 +26,22 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:53")]
     pub listen: Vec<SocketAddr>,
 
+    /// Where to answer DNS over TLS as well, usually at port 853. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_certificate", "tls_key"])]
+    pub dot: Vec<SocketAddr>,
+
+    /// Where to answer DNS over HTTPS as well, at /dns-query, usually at port 443. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_certificate", "tls_key"])]
+    pub doh: Vec<SocketAddr>,
+
+    /// The certificate for --dot and --doh with all between it and its root, in PEM. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// The private key of --tls-certificate, in PEM. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
     /// Where names outside of the cluster are asked; may be given several times. Without it, the name servers of
     /// --resolv-conf.
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]

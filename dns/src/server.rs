@@ -2,7 +2,10 @@
 //! answered is the handler's business.
 
 mod batch;
+mod connections;
+mod https;
 mod lane;
+mod secure;
 mod tcp;
 mod udp;
 
@@ -16,9 +19,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use connections::Limits;
+pub use secure::{Secure, SecureListener};
+
 use crate::error::Error;
 use crate::handler::Handler;
 use crate::message::Transport;
+use tcp::Conversation;
 
 /// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -31,6 +38,7 @@ pub struct Listener {
     udp: Vec<UdpSocket>,
     tcp: TcpListener,
     address: SocketAddr,
+    limits: Limits,
 }
 
 impl Listener {
@@ -45,7 +53,12 @@ impl Listener {
         let cores = available_parallelism().map_or(1, usize::from);
         let udp = (0..cores).map(|_| bind_udp(address)).collect::<io::Result<_>>();
         let udp = udp.map_err(failed(Transport::Udp))?;
-        Ok(Listener { udp, tcp, address })
+        Ok(Listener { udp, tcp, address, limits: Limits::default() })
+    }
+
+    /// The same with other limits for connections.
+    pub fn with_limits(self, limits: Limits) -> Listener {
+        Listener { limits, ..self }
     }
 
     /// The address and port that it is bound to.
@@ -65,7 +78,10 @@ impl Listener {
         stop: CancellationToken,
     ) -> Result<(), Error> {
         udp::serve(self.udp, &handler, tasks, &stop).map_err(Error::Thread)?;
-        tasks.spawn(tcp::serve(self.tcp, handler, tasks.clone(), stop));
+        let limits = self.limits;
+        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.clone() };
+        let converse = move |stream, client| conversation.clone().hold(stream, client);
+        tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop, converse));
         Ok(())
     }
 }

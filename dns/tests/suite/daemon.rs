@@ -36,7 +36,7 @@ pub(crate) struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
     dns: SocketAddr,
-    /// Where further `--listen` led.
+    /// Where further `--listen`, `--dot` and `--doh` led.
     pub(crate) also: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     _kubeconfig: tempfile::TempDir,
@@ -65,7 +65,7 @@ impl Daemon {
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut taken = Vec::new();
-        while taken.len() < 4 + given("--listen") {
+        while taken.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
             let mut line = String::new();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early: {taken:?}");
             if let Some((_, rest)) = line.split_once("\"address\":\"") {
@@ -75,6 +75,13 @@ impl Daemon {
         let mut dns = taken.split_off(3);
         let also = dns.split_off(1);
         Daemon { child, log, dns: dns[0], also, http: taken, _kubeconfig: directory }
+    }
+
+    /// The next line of the log; waits for it.
+    pub(crate) fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the program ended");
+        line
     }
 
     fn get(&self, endpoint: usize, path: &str) -> String {
@@ -108,7 +115,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 }
 
 /// The one line that the program says before it fails.
-fn failure(arguments: &[&str]) -> String {
+pub(crate) fn failure(arguments: &[&str]) -> String {
     let output =
         Command::new(PROGRAM).args(arguments).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
     assert!(!output.status.success(), "{arguments:?} is accepted");

@@ -5,7 +5,9 @@
 
 mod api;
 mod clauses;
+mod connections;
 mod daemon;
+mod encrypted;
 mod failover;
 mod fixture;
 mod forwarding;

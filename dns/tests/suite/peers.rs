@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
 use weft_dns::handler::Handler;
 use weft_dns::metrics::Metrics;
-use weft_dns::server::Listener;
+use weft_dns::server::{Limits, Listener};
 use weft_dns::zone::Zone;
 
 /// How many questions may wait for upstreams, where that does not matter.
@@ -48,12 +48,29 @@ impl Server {
         Server::start_with(listen, zone, settings, manner, most_waiting)
     }
 
+    /// With other limits for connections.
+    pub(crate) fn start_limited(zone: Zone, upstreams: &[SocketAddr], limits: Limits) -> Server {
+        let settings = Settings { upstreams: upstreams.to_vec(), ..Settings::default() };
+        Server::launch("127.0.0.1:0", zone, settings, Manner::default(), MOST_WAITING, limits)
+    }
+
     pub(crate) fn start_with(
         listen: &str,
         zone: Zone,
         settings: Settings,
         manner: Manner,
         most_waiting: usize,
+    ) -> Server {
+        Server::launch(listen, zone, settings, manner, most_waiting, Limits::default())
+    }
+
+    fn launch(
+        listen: &str,
+        zone: Zone,
+        settings: Settings,
+        manner: Manner,
+        most_waiting: usize,
+        limits: Limits,
     ) -> Server {
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
@@ -70,7 +87,7 @@ impl Server {
                     forwarder.lead(settings);
                     let (listener, tasks) = (Listener::bind(listen).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
-                    listener.serve(handler, &tasks, stop).unwrap();
+                    listener.with_limits(limits).serve(handler, &tasks, stop).unwrap();
                     tasks.close();
                     tasks.wait().await;
                 });
