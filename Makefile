@@ -12,7 +12,7 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:knot-dnsutils musl-gcc:musl-tools openssl:openssl curl:curl conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck
+               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image

@@ -32,6 +32,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             up: true,
+            promiscuous: false,
             carrier: true,
             master,
             alias,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Address, Detection, Link, LinkChange, Mac, Path, Route, TokenBucket};
+use weft_netlink::route::{Address, Detection, Link, LinkChange, Mac, Path, Route, TokenBucket, Veth};
 use weft_types::cni::{ContainerId, Success};
 
-use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, Vlans, vlan};
+use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, VlanGateway, Vlans, vlan};
 
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
@@ -20,21 +20,20 @@ const DETECTION: Duration = Duration::from_secs(10);
 /// # Errors
 /// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
 pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Result<Success> {
-    let bridge = ensure_bridge(host, &plan.bridge)?;
-    if plan.veth.vlans.is_some() {
-        filter_vlans(host, bridge.index)?;
-    }
+    let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge)?;
     let near = add_veth(host, netns, &plan.veth, bridge.index)?;
     let name = &plan.veth.link.near.name;
-    let outcome =
-        connect(host, netns, plan, bridge.index, &near).map(|far| plan.result(&bridge, &near, &far));
+    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge).index;
+    let outcome = connect(host, netns, plan, gateway, &near)
+        .map(|far| plan.result(&bridge, vlan_gateway.as_ref(), &near, &far));
     outcome.inspect_err(|_| {
         // The first error is the one to report. With one end of the pair, both go, and all that is on them.
         let _ = host.delete_link_named(name);
     })
 }
 
-fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<Link> {
+/// Returns the bridge and the gateway within a VLAN, where there is one.
+fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<(Link, Option<Link>)> {
     let name = &plan.link.name;
     let link = match host.find_link(name)? {
         Some(link) => link,
@@ -52,7 +51,11 @@ fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<Link> {
         let promiscuous = plan.promiscuous.then_some(true);
         host.change_link(link.index, &LinkChange { up: Some(true), promiscuous, ..LinkChange::default() })?;
     }
-    let at = |address| Address { link: link.index, address };
+    plan.vlans.as_ref().map_or(Ok(()), |vlans| filter_vlans(host, link.index, vlans))?;
+    let gateway =
+        plan.vlan_gateway.as_ref().map(|gateway| ensure_gateway(host, gateway, link.index)).transpose()?;
+    let index = gateway.as_ref().unwrap_or(&link).index;
+    let at = |address| Address { link: index, address };
     for address in &plan.delete {
         unless_done(host.delete_address(at(*address)))?;
     }
@@ -60,6 +63,25 @@ fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<Link> {
         unless_done(host.add_address(at(*address)))?;
     }
     plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    Ok((link, gateway))
+}
+
+/// Every call makes sure that the port is in its VLAN: the one that made it may have died.
+fn ensure_gateway(host: &mut Route, plan: &VlanGateway, bridge: u32) -> Result<Link> {
+    let name = &plan.link.far.name;
+    let link = match host.find_link(name)? {
+        Some(link) => link,
+        None => {
+            let pair = Veth { master: Some(bridge), ..plan.link.clone() };
+            match host.add_veth(&pair, Namespace::current()?.as_fd()) {
+                Err(error) if !Link::exists(&error) => return Err(error.into()),
+                _ => host.link(name)?,
+            }
+        }
+    };
+    // Whoever made the pair, the reference plugin too, which gives the port another name.
+    join_vlans(host, link.peer.unwrap_or_default(), &plan.vlans)?;
+    host.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(link)
 }
 
@@ -92,7 +114,7 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -
 }
 
 /// Everything from the moment on that the pair exists. Returns the container's end.
-fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32, near: &Link) -> Result<Link> {
+fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, near: &Link) -> Result<Link> {
     let veth = &plan.veth;
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
@@ -102,7 +124,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32, nea
     veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
-        match host.delete_neighbour(bridge, address.ip()) {
+        match host.delete_neighbour(gateway, address.ip()) {
             Err(error) if !error.is_missing() => return Err(error.into()),
             _ => {}
         }
@@ -110,21 +132,22 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, bridge: u32, nea
     netns.run(|| configure(&plan.pod, &veth.container))?
 }
 
-fn filter_vlans(host: &mut Route, bridge: u32) -> Result<()> {
+fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {
     match host.filter_vlans(bridge) {
         Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
-            Err(Error::KernelLacks { option: "vlan", what: "VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)" })
+            let what = "VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)";
+            Err(Error::KernelLacks { option: vlans.to_string(), what })
         }
         outcome => Ok(outcome?),
     }
 }
 
 fn join_vlans(host: &mut Route, port: u32, vlans: &Vlans) -> Result<()> {
-    vlans.memberships.iter().try_for_each(|membership| host.join_vlans(port, *membership))?;
-    if !vlans.keep_default {
-        host.leave_vlan(port, vlan::DEFAULT)?;
+    vlans.memberships().try_for_each(|membership| host.join_vlans(port, membership))?;
+    match vlans.leaves_default().then(|| host.leave_vlan(port, vlan::DEFAULT)) {
+        Some(Err(error)) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all
@@ -134,7 +157,10 @@ fn lock_port(host: &mut Route, near: &Link, mac: Mac) -> Result<()> {
     host.change_link(near.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
     match host.is_port_locked(near.index)? {
         true => Ok(()),
-        false => Err(Error::KernelLacks { option: "macspoofchk", what: "locked bridge ports (Linux 5.18)" }),
+        false => Err(Error::KernelLacks {
+            option: "macspoofchk true".into(),
+            what: "locked bridge ports (Linux 5.18)",
+        }),
     }
 }
 
@@ -143,7 +169,8 @@ fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result
     match route.set_token_bucket(link.index, bucket) {
         // The interface is there: it is the discipline that the kernel does not know.
         Err(error) if error.errno() == Some(Errno::ENOENT) => {
-            Err(Error::KernelLacks { option: "bandwidth", what: "the queueing discipline tbf (sch_tbf)" })
+            let what = "the queueing discipline tbf (sch_tbf)";
+            Err(Error::KernelLacks { option: format!("bandwidth {bucket}"), what })
         }
         outcome => Ok(outcome?),
     }

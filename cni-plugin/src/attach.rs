@@ -55,7 +55,8 @@ fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Su
     outcome.inspect_err(|_| {
         if let Some(masquerade) = &plan.masquerade {
             // The bridge may have no container now.
-            let _ = detach::release_masquerade(host, &masquerade.bridge);
+            let has_vlan_gateway = plan.bridge.vlan_gateway.is_some();
+            let _ = detach::release_masquerade(host, &masquerade.bridge, has_vlan_gateway);
         }
     })
 }
@@ -65,13 +66,13 @@ fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Su
 fn masquerade_and_apply(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Success> {
     let Some(masquerade) = &plan.masquerade else { return apply(host, namespace, plan) };
     let lock = Lock::shared()?;
-    Tables::open()?.masquerade(masquerade, &lock)?;
+    Tables::open_for(|| "ipMasq true".into())?.masquerade(masquerade, &lock)?;
     apply(host, namespace, plan)
 }
 
 fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {
     let Some(ports) = &plan.host_ports else { return Ok(()) };
-    let mut tables = Tables::open()?;
+    let mut tables = Tables::open_for(|| format!("portMappings {:?}", ports.mappings))?;
     let outcome = tables.map_ports(host, ports).and_then(|()| flows::forget_before(ports));
     outcome.inspect_err(|_| {
         // The mappings of the other family may be there; the first error is the one to report.

@@ -1,14 +1,13 @@
-//! The bridge plugin's commands. What each does is in a file of its own: `attach`, `detach`, `check`.
+//! The bridge plugin's commands. What each does is in a file of its own: `attach`, `detach`, `check`,
+//! `status`.
 
 use std::path::Path;
 
-use weft_ipam::boot::Boot;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::Route;
-use weft_types::cni::{Args, Attachment, Code, Failure, Handler, Invocation, Success};
+use weft_types::cni::{Args, Attachment, Failure, Handler, Invocation, Success};
 
 use crate::ipam::Source;
-use crate::{Error, Facts, Options, Result, attach, check, detach, readiness};
+use crate::{Error, Result, attach, check, detach, status};
 
 /// The bridge plugin.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,12 +69,7 @@ impl Handler for Bridge {
     }
 
     fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
-        let unavailable = |error: Error| Failure { code: Code::Unavailable, ..error.failure() };
-        let options = Options::read(invocation, &Args::default()).map_err(unavailable)?;
-        let mut host = Route::open().map_err(|error| unavailable(error.into()))?;
-        Facts::read(&mut host, &options, Vec::new()).map_err(unavailable)?;
-        readiness::check(invocation, &Boot::current()).map_err(unavailable)?;
-        Source::of(invocation)?.status(invocation)
+        status::status(invocation)
     }
 }
 

@@ -1,14 +1,17 @@
-//! CHECK: whether everything is as ADD told. Changes nothing.
+//! CHECK: whether everything is as ADD told and made it. The plan is made once more, from what ADD told, and compared with
+//! what is. Changes nothing.
+//!
+//! What a plugin later in the list may have changed is let be: the container's own Ethernet address where the result tells
+//! it, its MTU and settings, and whatever there is besides (SPEC section 2, "CHECK").
 
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::Route;
-use weft_types::cni::{Args, Attachment, Invocation, Success};
+use weft_netlink::route::{Link, Route};
+use weft_types::cni::{Args, Attachment, Code, Failure, Invocation, Success};
 
 use crate::facts::Inside;
 use crate::ipam::Source;
-use crate::plan::{host_ports, masquerade};
 use crate::shared::Tables;
-use crate::{Error, Options, Result, host_name};
+use crate::{BridgePlan, Error, Facts, Options, Pod, PodPlan, Result, VethPlan, host_name, plan};
 
 /// Compares what is with `previous`, the result of ADD.
 pub(crate) fn check(
@@ -17,38 +20,125 @@ pub(crate) fn check(
     namespace: &Namespace,
     previous: &Success,
 ) -> Result<()> {
-    let options = Options::read(invocation, &Args::default())?;
+    // An address that is in the way of the gateway's is one that the gateway lacks.
+    let options = Options { force_address: true, ..Options::read(invocation, &Args::default())? };
     let ipam = Source::of(invocation)?;
-    ipam.check(invocation, attachment, namespace.path(), previous)?;
-    let wrong = |what: String| Error::Check { container: attachment.container.clone(), what };
+    let leased = ipam.check(invocation, attachment, namespace.path(), previous);
     let mut host = Route::open()?;
-    let bridge = host.link(options.bridge.as_str())?;
-    let near = host.link(&host_name(attachment))?;
-    if near.master != Some(bridge.index) {
-        return Err(wrong(format!("{} is no port of bridge {}", near.name, bridge.name)));
-    }
-    if options.spoof_check && !host.is_port_locked(near.index)? {
-        return Err(wrong(format!("{} takes frames from any Ethernet address", near.name)));
-    }
+    let near = host.find_link(&host_name(attachment))?;
+    let near = near.ok_or_else(|| missing(invocation, attachment, &ipam, leased.as_ref().err()))?;
+    leased?;
+    let wrong = |what: String| Error::Check { container: attachment.container.clone(), what };
     let ifname = attachment.ifname.as_str();
     let found = namespace.run(|| Inside::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;
-    let limited = host.token_bucket(near.index)?;
-    if options.limits.ingress.is_some_and(|wanted| limited != Some((wanted.rate, wanted.limit))) {
-        return Err(wrong(format!("{} does not limit what the container receives", near.name)));
+    let facts = Facts::read(&mut host, &options, ipam.gateways(invocation)?)?;
+    let pod = Pod {
+        network: invocation.network.clone(),
+        attachment: attachment.clone(),
+        netns: namespace.path().to_owned(),
+    };
+    let plan = plan(&pod, &options, found.told(previous), &facts)?;
+    let difference = match bridge(&mut host, &plan.bridge)? {
+        None => port(&mut host, &near, &plan, previous)?,
+        found => found,
+    };
+    let difference = difference.or_else(|| found.difference(&plan.pod));
+    let difference = difference.map_or_else(|| tables(&plan), |found| Ok(Some(found)))?;
+    difference.map_or(Ok(()), |what| Err(wrong(what)))
+}
+
+/// The host's end is gone. Where IPAM, as far as it is known here, has no address of the container's either, there is nothing.
+fn missing(
+    invocation: &Invocation,
+    attachment: &Attachment,
+    ipam: &Source,
+    leased: Option<&Failure>,
+) -> Error {
+    let container = attachment.container.clone();
+    match (ipam, leased) {
+        (Source::None, _) => Error::NotAttached { container, network: invocation.network.to_string() },
+        (Source::BuiltIn, Some(failure)) if failure.code == Code::CheckFailed => {
+            Error::NotAttached { container, network: invocation.network.to_string() }
+        }
+        (_, Some(failure)) => Error::Failure(failure.clone()),
+        _ => Error::Check { container, what: format!("{} is gone", host_name(attachment)) },
     }
-    if options.limits.egress.is_some_and(|wanted| !found.has_limit(&wanted)) {
-        return Err(wrong(format!("{ifname} does not limit what the container sends")));
+}
+
+/// What is wrong with the bridge, in words.
+fn bridge(host: &mut Route, plan: &BridgePlan) -> Result<Option<String>> {
+    let name = &plan.link.name;
+    let Some(link) = host.find_link(name)? else { return Ok(Some(format!("bridge {name} is gone"))) };
+    let gateway = plan.vlan_gateway.as_ref().map_or(name, |gateway| &gateway.link.far.name);
+    let lacking = plan.add.first().map(|address| format!("gateway {gateway} lacks address {address}"));
+    let unset = plan.sysctls.iter().find(|sysctl| !sysctl.is_set());
+    Ok((!link.up)
+        .then(|| format!("bridge {name} is down"))
+        .or_else(|| (plan.promiscuous && !link.promiscuous).then(|| format!("{name} is not promiscuous")))
+        .or(lacking)
+        .or_else(|| unset.map(|sysctl| format!("/proc/sys/{} is not {}", sysctl.key, sysctl.value))))
+}
+
+/// What is wrong with the host's end of the pair as a port of the bridge.
+fn port(host: &mut Route, near: &Link, plan: &PodPlan, previous: &Success) -> Result<Option<String>> {
+    let (name, veth) = (&near.name, &plan.veth);
+    let bridge = &plan.bridge.link.name;
+    if near.master != Some(host.link(bridge)?.index) {
+        return Ok(Some(format!("{name} is no port of bridge {bridge}")));
     }
-    if let Some(plan) = masquerade(&options, previous, &ipam.gateways(invocation)?)
-        && let Some(missing) = Tables::open()?.check_masquerade(&plan)?
+    if !near.up {
+        return Ok(Some(format!("{name} is down")));
+    }
+    let told = previous.interfaces.iter().find(|told| told.name == *name && told.sandbox.is_none());
+    let mtu = told.and_then(|told| told.mtu).or(veth.link.near.mtu);
+    if let Some(mtu) = mtu.filter(|mtu| *mtu != near.mtu) {
+        return Ok(Some(format!("{name} has MTU {} instead of {mtu}", near.mtu)));
+    }
+    let flags = host.bridge_port(near.index)?.unwrap_or_default();
+    let on = |is_on: bool| if is_on { "on" } else { "off" };
+    let flags =
+        [("hairpin", flags.hairpin, veth.port.hairpin), ("isolated", flags.isolated, veth.port.isolated)];
+    if let Some((flag, is, wanted)) = flags.into_iter().find(|(_, is, wanted)| is != wanted) {
+        return Ok(Some(format!("port {name} has {flag} {} instead of {}", on(is), on(wanted))));
+    }
+    match station(host, near, veth)? {
+        None => Ok(vlans(host, near, veth)?.or(limit(host, near, veth)?)),
+        found => Ok(found),
+    }
+}
+
+fn station(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+    let Some(mac) = veth.only_from else { return Ok(None) };
+    let name = &near.name;
+    if !host.is_port_locked(near.index)? {
+        return Ok(Some(format!("{name} takes frames from any Ethernet address")));
+    }
+    let is_pinned = host.stations(near.index)?.contains(&mac);
+    Ok((!is_pinned).then(|| format!("{name} takes no frames from {mac}")))
+}
+
+fn vlans(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+    let Some(wanted) = &veth.vlans else { return Ok(None) };
+    let difference = wanted.difference(&host.vlans(near.index)?);
+    Ok(difference.map(|what| format!("port {} {what}", near.name)))
+}
+
+fn limit(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+    let Some(wanted) = veth.limit else { return Ok(None) };
+    let is_limited = host.token_bucket(near.index)? == Some((wanted.rate, wanted.limit));
+    Ok((!is_limited).then(|| format!("{} does not limit what the container receives", near.name)))
+}
+
+/// What nf_tables lacks.
+fn tables(plan: &PodPlan) -> Result<Option<String>> {
+    if let Some(networks) = &plan.masquerade
+        && let Some(missing) = Tables::open_for(|| "ipMasq true".into())?.check_masquerade(networks)?
     {
-        return Err(wrong(missing));
+        return Ok(Some(missing));
     }
-    if let Some(plan) = host_ports(attachment, &options, previous)
-        && let Some(missing) = Tables::open()?.check_ports(&plan)?
-    {
-        return Err(wrong(missing));
+    match &plan.host_ports {
+        Some(ports) => Tables::open_for(|| "portMappings".into())?.check_ports(ports),
+        None => Ok(None),
     }
-    Ok(())
 }

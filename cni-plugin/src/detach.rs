@@ -37,7 +37,7 @@ pub(crate) fn detach(
     // What ADD could not read, it did not do.
     let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
     let released = match options.ip_masq {
-        true => release_masquerade(&mut host, bridge(&options)),
+        true => release_masquerade(&mut host, bridge(&options), options.vlan.is_some()),
         false => Ok(()),
     };
     // Each is tried, whatever became of the others; the first error is reported.
@@ -45,14 +45,15 @@ pub(crate) fn detach(
     unmapped.and(released).and(freed.map_err(Into::into))
 }
 
-/// Ends the masquerading of a bridge's networks, unless the bridge has a container.
-pub(crate) fn release_masquerade(host: &mut Route, bridge: &str) -> Result<()> {
+/// Ends the masquerading of a bridge's networks, unless the bridge has a container. The gateway of a VLAN is a port that
+/// is always up.
+pub(crate) fn release_masquerade(host: &mut Route, bridge: &str, has_vlan_gateway: bool) -> Result<()> {
     // Some port is up. Which kind of ports there are only a list of them says, which is to be read again and again as
     // long as others delete theirs: that is left to the last DEL, and to GC.
-    if host.find_link(bridge)?.is_some_and(|bridge| bridge.carrier) {
+    if !has_vlan_gateway && host.find_link(bridge)?.is_some_and(|bridge| bridge.carrier) {
         return Ok(());
     }
-    Tables::open()?.release_masquerade(host, bridge)
+    Tables::open()?.map_or(Ok(()), |mut tables| tables.release_masquerade(host, bridge))
 }
 
 /// Deletes what this network made for attachments that are not valid any more. Goes on after an error and reports the
@@ -60,7 +61,7 @@ pub(crate) fn release_masquerade(host: &mut Route, bridge: &str) -> Result<()> {
 pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
     let mut host = Route::open()?;
     let links = collect_links(invocation, &mut host);
-    let mut tables = Tables::open()?;
+    let Some(mut tables) = Tables::open()? else { return links };
     let ports = tables.collect_ports(&mut host);
     let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
     let networks = tables.release_masquerade(&mut host, bridge(&options));
@@ -72,7 +73,8 @@ fn bridge(options: &BridgeOptions) -> &str {
 }
 
 fn unmap_ports(owner: &str) -> Result<()> {
-    let containers: Vec<IpAddr> = Tables::open()?.unmap_ports(owner)?;
+    let Some(mut tables) = Tables::open()? else { return Ok(()) };
+    let containers: Vec<IpAddr> = tables.unmap_ports(owner)?;
     flows::forget_after(&containers)
 }
 

@@ -18,14 +18,14 @@ pub enum Error {
     Unsupported {
         /// The network's name.
         network: String,
-        /// The option, as it is spelled in the configuration.
+        /// The option, as it is spelled in the configuration, and its value (SPEC section 5, code 2).
         option: String,
     },
     /// An option that needs what the running kernel was built without.
     #[error("option {option}: the kernel lacks {what}")]
     KernelLacks {
-        /// The option, or the capability.
-        option: &'static str,
+        /// The option, or the capability, and its value (SPEC section 5, code 2).
+        option: String,
         /// What the kernel lacks.
         what: &'static str,
     },
@@ -125,6 +125,14 @@ pub enum Error {
         /// What the system call reported.
         source: io::Error,
     },
+    /// CHECK: neither the container's interface nor its addresses are there.
+    #[error("container {container} is not attached to network {network}")]
+    NotAttached {
+        /// The container's id.
+        container: ContainerId,
+        /// The network's name.
+        network: String,
+    },
     /// CHECK: something is not as ADD left it.
     #[error("container {container}: {what}")]
     Check {
@@ -180,6 +188,7 @@ impl Error {
             Error::Lock(_) => (Code::Io, ""),
             Error::Kernel(_) => (Code::Kernel, ""),
             Error::Sysctl { .. } => (Code::Kernel, "the plugin needs a writable /proc/sys"),
+            Error::NotAttached { .. } => (Code::UnknownContainer, "there is nothing to clean up"),
             Error::Check { .. } => (Code::CheckFailed, ""),
         };
         Failure::new(code, self.to_string()).with_details(details)

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use weft_netlink::route::{Link, PathFilter, Route, TokenBucket, bridge_netfilter};
-use weft_types::cni::Success;
+use weft_types::cni::{IpConfig, Success};
 
-use crate::{Error, Options, Result};
+use crate::{Error, Options, PodSide, Result};
 
 /// What the planner must know of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Facts {
 /// What an existing bridge has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeFacts {
-    /// Its addresses, link-local ones among them.
+    /// The addresses of its gateway's interface, link-local ones among them.
     pub addresses: Vec<IpNetwork>,
 }
 
@@ -37,8 +37,14 @@ impl Facts {
             let kind = link.kind.unwrap_or_else(|| "a physical interface".to_owned());
             return Err(Error::NotABridge { name: link.name, kind });
         }
-        // Nobody looks at the addresses of a bridge that is no gateway.
-        let addresses = if options.gateway { route.addresses(Some(link.index))? } else { Vec::new() };
+        let gateway = match (options.gateway, options.gateway_link == options.bridge) {
+            // Nobody looks at the addresses of a bridge that is no gateway.
+            (false, _) => None,
+            (true, true) => Some(link),
+            (true, false) => route.find_link(options.gateway_link.as_str())?,
+        };
+        let addresses =
+            gateway.map(|link| route.addresses(Some(link.index))).transpose()?.unwrap_or_default();
         let addresses = addresses.into_iter().map(|address| address.address).collect();
         Ok(Facts { bridge: Some(BridgeFacts { addresses }), gateways, bridge_netfilter })
     }
@@ -68,9 +74,24 @@ impl Inside {
         Ok(Inside { link, addresses, destinations, limit })
     }
 
-    /// Whether what it sends is limited so.
-    pub(crate) fn has_limit(&self, wanted: &TokenBucket) -> bool {
-        self.limit == Some((wanted.rate, wanted.limit))
+    /// The part of a result that is about this interface: the lease of which ADD made its plan.
+    pub(crate) fn told(&self, previous: &Success) -> Success {
+        let is_own = |ip: &&IpConfig| {
+            let interface = ip.interface.and_then(|index| previous.interfaces.get(index));
+            interface.is_some_and(|interface| interface.name == self.link.name && interface.sandbox.is_some())
+        };
+        let ips = previous.ips.iter().filter(is_own).cloned().collect();
+        Success { ips, routes: previous.routes.clone(), ..Success::default() }
+    }
+
+    /// What is not as planned and not told by the result, in words.
+    pub(crate) fn difference(&self, plan: &PodSide) -> Option<String> {
+        let name = &self.link.name;
+        let is_limited = |wanted: &TokenBucket| self.limit == Some((wanted.rate, wanted.limit));
+        (plan.up && !self.link.up).then(|| format!("{name} is down")).or_else(|| {
+            let lacks_limit = plan.limit.is_some_and(|wanted| !is_limited(&wanted));
+            lacks_limit.then(|| format!("{name} does not limit what the container sends"))
+        })
     }
 
     /// Says what is not as the result of ADD told.

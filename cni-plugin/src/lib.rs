@@ -24,6 +24,7 @@ mod plan;
 mod ports;
 mod readiness;
 mod shared;
+mod status;
 mod sysctl;
 mod text;
 mod veth;
@@ -41,7 +42,7 @@ pub use plan::{BridgePlan, Pod, PodPlan, PodSide, VethPlan, plan};
 pub use ports::PortMapping;
 pub use sysctl::Sysctl;
 pub use veth::host_name;
-pub use vlan::Vlans;
+pub use vlan::{VlanGateway, Vlans};
 
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

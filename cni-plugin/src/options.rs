@@ -1,9 +1,11 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
 use weft_netlink::route::Mac;
-use weft_types::cni::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, Invocation, decode};
+use weft_types::cni::{
+    Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode,
+};
 
-use crate::{Error, Limits, PortMapping, Result, Vlans, bandwidth, ports, vlan};
+use crate::{Error, Limits, PortMapping, Result, VlanGateway, Vlans, bandwidth, ports, vlan};
 
 /// The bridge where the configuration names none.
 pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
@@ -13,7 +15,9 @@ pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
 pub struct Options {
     /// The bridge's name.
     pub bridge: InterfaceName,
-    /// Whether the bridge has the gateway's address and the host routes.
+    /// The interface that has the gateway's addresses: the bridge, or, within a VLAN, one of the VLAN's own.
+    pub gateway_link: InterfaceName,
+    /// Whether it has them, and the host routes.
     pub gateway: bool,
     /// Whether the gateway is the container's default route.
     pub default_route: bool,
@@ -61,9 +65,8 @@ impl Options {
             reason,
         };
         let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
-        let bridge = name
-            .parse()
-            .map_err(|error: weft_types::cni::InvalidCniName| invalid("bridge", error.to_string()))?;
+        let name_of = |option| move |error: InvalidCniName| invalid(option, error.to_string());
+        let bridge = name.parse().map_err(name_of("bridge"))?;
         if config.hairpin_mode && config.promisc_mode {
             return Err(invalid("hairpinMode", "cannot be set together with promiscMode".to_owned()));
         }
@@ -79,14 +82,14 @@ impl Options {
             .map_err(|reason| invalid("portMappings", reason))?;
         let gateway = config.is_gateway || config.is_default_gateway;
         let vlans = vlan::read(&config).map_err(|(option, reason)| invalid(option, reason))?;
-        // The bridge itself, which has the gateway's address, is a member of the default VLAN.
-        if gateway && config.vlan.is_some_and(|vlan| vlan != 0) {
-            return Err(Error::Unsupported { network, option: "vlan with isGateway".to_owned() });
-        }
+        let vlan = vlans.as_ref().and_then(Vlans::own).filter(|_| gateway);
+        let gateway_link = vlan.map_or(name.to_owned(), |vlan| VlanGateway::name(name, vlan));
+        let gateway_link = gateway_link.parse().map_err(name_of("bridge"))?;
         let mtu = config.mtu.filter(|mtu| *mtu != 0);
         let limits = limits(invocation, mtu)?;
         Ok(Options {
             bridge,
+            gateway_link,
             gateway,
             default_route: config.is_default_gateway,
             force_address: config.force_address,
@@ -169,13 +172,20 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_within_a_vlan_is_not_supported() {
-        let expected = "network blue: option vlan with isGateway is not supported";
-        assert_eq!(error(json!({"vlan": 5, "isGateway": true})), (2, expected.into()));
+    fn a_gateway_within_a_vlan_is_an_interface_of_its_own() {
+        let link = |config| read(config, &Args::default()).unwrap().gateway_link.to_string();
+        assert_eq!(link(json!({"vlan": 5, "isGateway": true})), "cni0.5");
+        assert_eq!(link(json!({"vlan": 5})), "cni0", "there is none");
+        assert_eq!(
+            link(json!({"vlanTrunk": [{"id": 7}], "isGateway": true})),
+            "cni0",
+            "without a tag it is the default VLAN's"
+        );
+        let long = json!({"bridge": "fourteen-bytes", "vlan": 5, "isGateway": true});
+        let expected =
+            "network blue: option bridge: interface name \"fourteen-bytes.5\" is longer than 15 bytes";
+        assert_eq!(error(long), (7, expected.into()));
         assert_eq!(error(json!({"vlan": 5000})).0, 7);
-        assert!(read(json!({"vlan": 5}), &Args::default()).unwrap().vlans.is_some());
-        let trunk = json!({"vlanTrunk": [{"id": 7}], "isGateway": true});
-        assert!(read(trunk, &Args::default()).is_ok(), "without a tag it is the default VLAN's");
     }
 
     #[test]

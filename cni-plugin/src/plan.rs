@@ -10,7 +10,7 @@ use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName,
 
 use crate::masquerade::network;
 use crate::veth;
-use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, Vlans, host_name};
+use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,11 @@ pub struct BridgePlan {
     pub link: Bridge,
     /// Whether it receives all frames.
     pub promiscuous: bool,
-    /// Addresses that it lacks.
+    /// The VLANs for which it must tell VLANs apart, where it must.
+    pub vlans: Option<Vlans>,
+    /// The gateway within a VLAN, where there is one; otherwise the bridge is the gateway, if any is.
+    pub vlan_gateway: Option<VlanGateway>,
+    /// Addresses that the gateway lacks.
     pub add: Vec<IpNetwork>,
     /// Addresses that it must not have.
     pub delete: Vec<IpNetwork>,
@@ -140,9 +144,9 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, facts: &Facts) -> 
 }
 
 impl PodPlan {
-    /// The result that tells of it, now that the interfaces are there: bridge, host's end, container's end, in the
-    /// reference plugin's order.
-    pub fn result(&self, bridge: &Link, host: &Link, pod: &Link) -> Success {
+    /// The result that tells of it, now that the interfaces are there: bridge, host's end, container's end, gateway
+    /// within a VLAN, in the reference plugin's order.
+    pub fn result(&self, bridge: &Link, vlan_gateway: Option<&Link>, host: &Link, pod: &Link) -> Success {
         let interface = |link: &Link, sandbox: Option<String>| Interface {
             name: link.name.clone(),
             mac: link.mac.map(|mac| mac.to_string()),
@@ -153,6 +157,7 @@ impl PodPlan {
         let mut result = self.lease.clone();
         result.interfaces =
             vec![interface(bridge, None), interface(host, None), interface(pod, Some(sandbox))];
+        result.interfaces.extend(vlan_gateway.map(|link| interface(link, None)));
         for ip in &mut result.ips {
             ip.interface = Some(2);
         }
@@ -188,14 +193,14 @@ fn add_default_routes(lease: &mut Success) {
 
 /// The networks to masquerade: those of the container's addresses, and of all ranges that others of the same network
 /// get theirs from.
-pub(crate) fn masquerade(options: &Options, lease: &Success, gateways: &[IpNetwork]) -> Option<Masquerade> {
+fn masquerade(options: &Options, lease: &Success, gateways: &[IpNetwork]) -> Option<Masquerade> {
     let own = lease.ips.iter().map(|ip| ip.address);
     let addresses = own.chain(gateways.iter().copied());
     options.masquerade.then(|| Masquerade::of(options.bridge.as_str(), addresses))
 }
 
 /// The host's ports that lead to a container with these addresses: to the first of each family.
-pub(crate) fn host_ports(attachment: &Attachment, options: &Options, lease: &Success) -> Option<HostPorts> {
+fn host_ports(attachment: &Attachment, options: &Options, lease: &Success) -> Option<HostPorts> {
     let first = |ipv4: bool| lease.ips.iter().map(|ip| ip.address).find(|address| address.is_ipv4() == ipv4);
     let containers = [first(true), first(false)].into_iter().flatten().map(|address| {
         // Neighbours that a container reaches past the host would get its answers past the host too.
@@ -216,36 +221,52 @@ fn bridge(
     facts: &Facts,
     host_ports: Option<&HostPorts>,
 ) -> Result<BridgePlan> {
-    let name = options.bridge.to_string();
+    let (name, link) = (options.bridge.to_string(), options.gateway_link.as_str());
     let wanted = if options.gateway { gateways(lease) } else { Vec::new() };
     let empty = Vec::new();
     let found = facts.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
-    let mut delete: Vec<IpNetwork> = Vec::new();
-    for gateway in &wanted {
-        let in_the_way = found.iter().filter(|address| conflicts(address, gateway, facts));
-        for address in in_the_way {
-            match options.force_address {
-                true if delete.contains(address) => {}
-                true => delete.push(*address),
-                false => {
-                    let (wanted, found) = (*gateway, *address);
-                    return Err(Error::BridgeAddress { bridge: name, wanted, found });
-                }
-            }
-        }
-    }
+    let delete = addresses_to_delete(options, &wanted, facts)?;
     let mac = wanted.first().map(|gateway| mac_of(gateway.ip()));
     let mut sysctls = bridge_sysctls(&name, options, lease);
     if host_ports.is_some_and(HostPorts::needs_local_routes) {
-        sysctls.push(Sysctl::new(format!("net/ipv4/conf/{name}/route_localnet"), "1"));
+        sysctls.push(Sysctl::new(format!("net/ipv4/conf/{link}/route_localnet"), "1"));
     }
+    let vlan =
+        options.vlans.as_ref().filter(|_| options.gateway).and_then(|vlans| Some((vlans, vlans.own()?)));
+    let vlan_gateway =
+        vlan.map(|(vlans, vlan)| VlanGateway::new(&name, vlan, vlans.keep_default, mac, options.mtu));
     Ok(BridgePlan {
         promiscuous: options.promiscuous,
         sysctls,
-        link: Bridge { name, mac, mtu: options.mtu },
+        vlans: options.vlans.clone(),
+        // Two interfaces of one Ethernet address would not both be reached.
+        link: Bridge { name, mac: mac.filter(|_| vlan_gateway.is_none()), mtu: options.mtu },
+        vlan_gateway,
         add: wanted.into_iter().filter(|gateway| !found.contains(gateway)).collect(),
         delete,
     })
+}
+
+/// The addresses that are in the way of these gateways'.
+///
+/// # Errors
+/// Where they may not be deleted.
+pub(crate) fn addresses_to_delete(
+    options: &Options,
+    wanted: &[IpNetwork],
+    facts: &Facts,
+) -> Result<Vec<IpNetwork>> {
+    let found = facts.bridge.iter().filter(|_| options.gateway).flat_map(|bridge| &bridge.addresses);
+    let mut delete = Vec::new();
+    for found in found.copied() {
+        let Some(wanted) = wanted.iter().find(|wanted| conflicts(&found, wanted, facts)) else { continue };
+        if !options.force_address {
+            let bridge = options.gateway_link.to_string();
+            return Err(Error::BridgeAddress { bridge, wanted: *wanted, found });
+        }
+        delete.push(found);
+    }
+    Ok(delete)
 }
 
 /// The gateways of the lease, with their networks' prefixes.
@@ -263,11 +284,15 @@ fn conflicts(address: &IpNetwork, gateway: &IpNetwork, facts: &Facts) -> bool {
     same_family && !friendly && (address.is_ipv4() || overlap)
 }
 
-fn bridge_sysctls(name: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
+fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
     // The host takes no orders from its own containers.
-    let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")];
+    let accept_ra = |name: &str| Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    let (mut sysctls, name) = (vec![accept_ra(bridge)], options.gateway_link.as_str());
     if !options.gateway {
         return sysctls;
+    }
+    if name != bridge {
+        sysctls.push(accept_ra(name));
     }
     let has = |ipv4: bool| lease.ips.iter().any(|ip| ip.address.is_ipv4() == ipv4);
     if has(true) {

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::nft::{Change, Client, Declaration, Family, Observed, Owned, Table, Transaction, diff};
-use weft_netlink::route::Route;
+use weft_netlink::route::{Link, Route};
 
 use crate::hostports::{self, HostPorts};
 use crate::lock::Lock;
 use crate::masquerade::{self, Masquerade};
-use crate::{Error, Result};
+use crate::{Error, Result, veth};
 
 /// How often a transaction is planned anew because another call was faster.
 const ATTEMPTS: u32 = 50;
@@ -30,8 +30,17 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    pub(crate) fn open() -> Result<Tables> {
-        Ok(Tables { client: Client::open()? })
+    /// `None` where the kernel was built without netfilter, and so holds nothing.
+    pub(crate) fn open() -> Result<Option<Tables>> {
+        match Client::open() {
+            Err(error) if error.errno().is_some_and(is_absent) => Ok(None),
+            outcome => Ok(Some(Tables { client: outcome? })),
+        }
+    }
+
+    /// For an option that cannot do without.
+    pub(crate) fn open_for(option: impl FnOnce() -> String) -> Result<Tables> {
+        Tables::open()?.ok_or_else(|| Error::KernelLacks { option: option(), what: "nf_tables" })
     }
 
     /// Makes the kernel masquerade these networks. The lock must be held, shared, until the bridge has the container
@@ -230,7 +239,8 @@ type Sets = fn(Family) -> [Arc<Declaration>; 2];
 /// Whether a bridge has a container, of whichever plugin.
 fn is_used(host: &mut Route, bridge: &str) -> Result<bool> {
     let Some(bridge) = host.find_link(bridge)? else { return Ok(false) };
-    Ok(host.ports(bridge.index)?.iter().any(|port| port.kind.as_deref() == Some("veth")))
+    let is_container = |port: &Link| port.kind.as_deref() == Some("veth") && port.group != veth::GATEWAYS;
+    Ok(host.ports(bridge.index)?.iter().any(is_container))
 }
 
 /// An element that another container has is an error, unless that container is gone.

@@ -35,8 +35,16 @@ impl Sysctl {
             Ok(()) => Ok(()),
             Err(error) if self.optional && error.kind() == ErrorKind::NotFound => Ok(()),
             // Where /proc/sys is read-only, what is as it should be needs no writing.
-            Err(_) if fs::read_to_string(&path).is_ok_and(|found| found.trim() == self.value) => Ok(()),
+            Err(_) if self.is_set() => Ok(()),
             Err(source) => Err(Error::Sysctl { key: self.key.clone(), value: self.value, source }),
+        }
+    }
+
+    /// Whether the calling thread's network namespace has the value, or may lack the setting and does.
+    pub(crate) fn is_set(&self) -> bool {
+        match fs::read_to_string(format!("/proc/sys/{}", self.key)) {
+            Ok(found) => found.trim() == self.value,
+            Err(error) => self.optional && error.kind() == ErrorKind::NotFound,
         }
     }
 }

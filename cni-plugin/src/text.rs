@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use weft_netlink::route::{Path, VethEnd};
+use weft_netlink::route::{Path, Veth, VethEnd};
 
-use crate::{BridgePlan, PodPlan, PodSide, VethPlan, vlan};
+use crate::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
 
 /// A command on each line, in the order in which they take effect.
 impl fmt::Display for PodPlan {
@@ -28,28 +28,53 @@ impl fmt::Display for BridgePlan {
         writeln!(f, " type bridge")?;
         let promiscuous = if self.promiscuous { " promisc on" } else { "" };
         writeln!(f, "ip link set {name} up{promiscuous}")?;
+        if self.vlans.is_some() {
+            writeln!(f, "ip link set {name} type bridge vlan_filtering 1")?;
+        }
+        let gateway = match &self.vlan_gateway {
+            Some(gateway) => vlan_gateway(gateway, name, f)?,
+            None => name,
+        };
         for address in &self.delete {
-            writeln!(f, "ip address delete {address} dev {name}")?;
+            writeln!(f, "ip address delete {address} dev {gateway}")?;
         }
         for address in &self.add {
-            writeln!(f, "ip address add {address} dev {name}")?;
+            writeln!(f, "ip address add {address} dev {gateway}")?;
         }
         self.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{sysctl}"))
     }
 }
 
-fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (near, far) = (&plan.link.near, &plan.link.far);
+/// Returns the name of the interface that has the addresses.
+fn vlan_gateway<'a>(
+    gateway: &'a VlanGateway,
+    bridge: &str,
+    f: &mut fmt::Formatter<'_>,
+) -> Result<&'a str, fmt::Error> {
+    let (port, far) = (&gateway.link.near, &gateway.link.far);
+    pair(&gateway.link, bridge, f)?;
+    writeln!(f)?;
+    vlan::text(&gateway.vlans, &port.name, f)?;
+    writeln!(f, "ip link set {} up", far.name)?;
+    Ok(&far.name)
+}
+
+fn pair(link: &Veth, bridge: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "ip link add")?;
-    end(near, f)?;
-    write!(f, " group {} up master {bridge} type veth peer", plan.link.near_group)?;
-    end(far, f)?;
+    end(&link.near, f)?;
+    write!(f, " group {} up master {bridge} type veth peer", link.near_group)?;
+    end(&link.far, f)
+}
+
+fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let near = &plan.link.near;
+    pair(&plan.link, bridge, f)?;
     writeln!(f, " netns {}", pod.netns.display())?;
     let on = |set: bool| if set { "on" } else { "off" };
     let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
     writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
     writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
-    plan.vlans.iter().try_for_each(|vlans| vlan::text(vlans, bridge, &near.name, f))?;
+    plan.vlans.iter().try_for_each(|vlans| vlan::text(vlans, &near.name, f))?;
     if let Some(mac) = plan.only_from {
         writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", near.name)?;
         writeln!(f, "bridge link set dev {} locked on", near.name)?;

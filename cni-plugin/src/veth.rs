@@ -12,6 +12,14 @@ pub fn host_name(attachment: &Attachment) -> String {
     format!("veth{:011x}", hash(attachment) >> 20)
 }
 
+/// The group of the ports by which gateways of VLANs are tied to their bridges: they are nobody's containers.
+pub(crate) const GATEWAYS: u32 = 0x7765_6674;
+
+/// The name of such a port: `vlan` and 11 hexadecimal digits, a hash of the gateway's name.
+pub(crate) fn gateway_port(gateway: &str) -> String {
+    format!("vlan{:011x}", fnv1a(gateway.as_bytes()) >> 20)
+}
+
 fn hash(attachment: &Attachment) -> u64 {
     fnv1a(format!("{}/{}", attachment.container, attachment.ifname).as_bytes())
 }

@@ -1,22 +1,37 @@
-//! The VLANs of a container's port (`vlan`, `vlanTrunk`, `preserveDefaultVlan`), checked as the reference plugin does. Pure.
+//! The VLANs of a container's port (`vlan`, `vlanTrunk`, `preserveDefaultVlan`), checked as the reference plugin does, and
+//! the interface that is the gateway within one. Pure.
 
 use std::fmt;
 
-use weft_netlink::route::Membership;
+use weft_netlink::route::{Mac, Membership, Veth, VethEnd};
 use weft_types::cni::{BridgeOptions, VlanTrunk};
+
+use crate::veth;
 
 /// The VLAN that the kernel makes every port a member of.
 pub(crate) const DEFAULT: u16 = 1;
 /// The highest number of a VLAN (IEEE 802.1Q).
 const LAST: u16 = 4094;
 
-/// The VLANs of a port, of which there is at least one.
+/// The VLANs of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vlans {
-    /// What it is a member of.
-    pub memberships: Vec<Membership>,
-    /// Whether it stays a member of the bridge's default VLAN too.
+    /// The one of frames without a tag. Where only a trunk is asked for, it is the bridge's default VLAN.
+    pub untagged: u16,
+    /// Those of frames with a tag, each with the last of its range.
+    pub tagged: Vec<(u16, u16)>,
+    /// Whether it stays a member of the bridge's default VLAN in any case.
     pub keep_default: bool,
+}
+
+/// The gateway of a VLAN: a veth pair on the host, of which one end has the addresses and the other is a port of the
+/// bridge. The bridge itself is a member of the default VLAN only. As with the reference plugin it stays, as the bridge does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VlanGateway {
+    /// The pair: the near end is the port, the far end the gateway.
+    pub link: Veth,
+    /// The VLANs of the port.
+    pub vlans: Vlans,
 }
 
 /// The VLANs that a configuration asks for, where it does.
@@ -26,22 +41,85 @@ pub struct Vlans {
 pub(crate) fn read(config: &BridgeOptions) -> Result<Option<Vlans>, (&'static str, String)> {
     let untagged = config.vlan.filter(|vlan| *vlan != 0);
     let trunk = config.vlan_trunk.as_deref().unwrap_or_default();
-    if untagged.is_some() && !trunk.is_empty() {
-        return Err(("vlan", "cannot be set together with vlanTrunk".into()));
-    }
     if let Some(vlan) = untagged.filter(|vlan| *vlan > LAST) {
         return Err(("vlan", format!("{vlan} is not between 0 and {LAST}")));
     }
     let tagged = trunk.iter().map(range).collect::<Result<Vec<_>, _>>();
-    let tagged = tagged.map_err(|reason| ("vlanTrunk", reason))?;
-    let mut memberships: Vec<Membership> = untagged.map(Membership::Untagged).into_iter().collect();
-    memberships.extend(tagged.into_iter().flatten());
-    let keep_default = config.preserve_default_vlan.unwrap_or(true);
-    Ok((!memberships.is_empty()).then_some(Vlans { memberships, keep_default }))
+    let tagged: Vec<_> = tagged.map_err(|reason| ("vlanTrunk", reason))?.into_iter().flatten().collect();
+    let keep_default = config.preserve_default_vlan.unwrap_or(false);
+    let asked = untagged.is_some() || !tagged.is_empty();
+    Ok(asked.then(|| Vlans { untagged: untagged.unwrap_or(DEFAULT), tagged, keep_default }))
+}
+
+impl Vlans {
+    /// The VLAN whose gateway the bridge itself cannot be.
+    pub(crate) fn own(&self) -> Option<u16> {
+        (self.untagged != DEFAULT).then_some(self.untagged)
+    }
+
+    /// What the port becomes a member of.
+    pub(crate) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
+        let tagged = self.tagged.iter().map(|(first, last)| Membership::Tagged(*first, *last));
+        std::iter::once(Membership::Untagged(self.untagged)).chain(tagged)
+    }
+
+    /// Whether the port leaves the VLAN that the kernel makes every port a member of.
+    pub(crate) fn leaves_default(&self) -> bool {
+        !self.keep_default && !self.memberships().any(|membership| membership.contains(DEFAULT))
+    }
+
+    /// What a port that is a member of these lacks, or has too much, in words.
+    pub(crate) fn difference(&self, found: &[Membership]) -> Option<String> {
+        let is_untagged = found.contains(&Membership::Untagged(self.untagged));
+        let has = |vlan: u16| found.iter().any(|membership| membership.contains(vlan));
+        let lacking = self.tagged.iter().flat_map(|(first, last)| *first..=*last).find(|vlan| !has(*vlan));
+        let untagged =
+            (!is_untagged).then(|| format!("has no frames without a tag in VLAN {}", self.untagged));
+        untagged.or_else(|| lacking.map(|vlan| format!("is no member of VLAN {vlan}"))).or_else(|| {
+            (self.leaves_default() && has(DEFAULT)).then(|| format!("is a member of VLAN {DEFAULT}"))
+        })
+    }
+}
+
+/// The option that asks for VLANs, and its value.
+impl fmt::Display for Vlans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.own(), self.tagged.as_slice()) {
+            (Some(vlan), _) => write!(f, "vlan {vlan}"),
+            (None, []) => write!(f, "vlan {DEFAULT}"),
+            (None, tagged) => write!(f, "vlanTrunk {tagged:?}"),
+        }
+    }
+}
+
+impl VlanGateway {
+    /// The name of the interface that has the addresses: `cni0.5`, as the reference plugin calls it.
+    pub(crate) fn name(bridge: &str, vlan: u16) -> String {
+        format!("{bridge}.{vlan}")
+    }
+
+    /// The gateway of a VLAN of a bridge.
+    pub(crate) fn new(
+        bridge: &str,
+        vlan: u16,
+        keep_default: bool,
+        mac: Option<Mac>,
+        mtu: Option<u32>,
+    ) -> Self {
+        let name = VlanGateway::name(bridge, vlan);
+        let link = Veth {
+            near: VethEnd { name: veth::gateway_port(&name), mac: None, mtu },
+            near_group: veth::GATEWAYS,
+            near_up: true,
+            master: None,
+            far: VethEnd { name, mac, mtu },
+        };
+        VlanGateway { link, vlans: Vlans { untagged: vlan, tagged: Vec::new(), keep_default } }
+    }
 }
 
 /// An entry may name a range, one VLAN, or both.
-fn range(entry: &VlanTrunk) -> Result<Vec<Membership>, String> {
+fn range(entry: &VlanTrunk) -> Result<Vec<(u16, u16)>, String> {
     let mut found = Vec::new();
     match (entry.min_id, entry.max_id) {
         (None, None) => {}
@@ -53,20 +131,19 @@ fn range(entry: &VlanTrunk) -> Result<Vec<Membership>, String> {
     found.extend(entry.id.map(|id| (id, id)));
     match found.iter().find(|(first, last)| *first == 0 || *last > LAST) {
         Some((first, last)) => Err(format!("{first}-{last} is not between 1 and {LAST}")),
-        None => Ok(found.into_iter().map(|(first, last)| Membership::Tagged(first, last)).collect()),
+        None => Ok(found),
     }
 }
 
 /// As bridge(8) takes it.
-pub(crate) fn text(vlans: &Vlans, bridge: &str, port: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "ip link set {bridge} type bridge vlan_filtering 1")?;
-    for membership in &vlans.memberships {
+pub(crate) fn text(vlans: &Vlans, port: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for membership in vlans.memberships() {
         match membership {
             Membership::Untagged(vlan) => writeln!(f, "bridge vlan add dev {port} vid {vlan} pvid untagged")?,
             Membership::Tagged(first, last) => writeln!(f, "bridge vlan add dev {port} vid {first}-{last}")?,
         }
     }
-    if vlans.keep_default { Ok(()) } else { writeln!(f, "bridge vlan del dev {port} vid {DEFAULT}") }
+    if vlans.leaves_default() { writeln!(f, "bridge vlan del dev {port} vid {DEFAULT}") } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -80,22 +157,43 @@ mod tests {
     }
 
     #[test]
-    fn one_vlan_or_a_trunk_of_several() {
-        let vlans = of(json!({"vlan": 5})).unwrap().unwrap();
-        assert_eq!(vlans, Vlans { memberships: vec![Membership::Untagged(5)], keep_default: true });
+    fn one_vlan_or_a_trunk_of_several_or_both() {
+        let vlans = |untagged, tagged: &[(u16, u16)], keep_default| {
+            Ok(Some(Vlans { untagged, tagged: tagged.to_vec(), keep_default }))
+        };
+        assert_eq!(of(json!({"vlan": 5})), vlans(5, &[], false));
         let trunk = json!([{"minID": 10, "maxID": 20}, {"id": 7}, {"minID": 30, "maxID": 30, "id": 40}]);
-        let vlans = of(json!({"vlanTrunk": trunk, "preserveDefaultVlan": false})).unwrap().unwrap();
-        let tagged =
-            [(10, 20), (7, 7), (30, 30), (40, 40)].map(|(first, last)| Membership::Tagged(first, last));
-        assert_eq!((vlans.memberships.as_slice(), vlans.keep_default), (tagged.as_slice(), false));
+        let tagged = [(10, 20), (7, 7), (30, 30), (40, 40)];
+        assert_eq!(of(json!({ "vlanTrunk": trunk, "preserveDefaultVlan": true })), vlans(1, &tagged, true));
+        assert_eq!(of(json!({"vlan": 5, "vlanTrunk": [{"id": 7}]})), vlans(5, &[(7, 7)], false));
         assert_eq!(of(json!({"vlan": 0, "vlanTrunk": [], "preserveDefaultVlan": false})), Ok(None));
+    }
+
+    #[test]
+    fn a_port_leaves_the_default_vlan_unless_its_own_frames_are_of_that() {
+        let leaves = |config| of(config).unwrap().unwrap().leaves_default();
+        assert!(leaves(json!({"vlan": 5})));
+        assert!(!leaves(json!({"vlan": 5, "preserveDefaultVlan": true})));
+        assert!(!leaves(json!({"vlanTrunk": [{"id": 7}]})), "frames without a tag are of it");
+        assert!(!leaves(json!({"vlan": 5, "vlanTrunk": [{"minID": 1, "maxID": 9}]})));
+    }
+
+    #[test]
+    fn a_port_that_left_its_vlans_is_told() {
+        let vlans = of(json!({"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 8}]})).unwrap().unwrap();
+        let difference = |found: &[Membership]| vlans.difference(found).unwrap_or_default();
+        let [five, seven, eight] =
+            [Membership::Untagged(5), Membership::Tagged(7, 7), Membership::Tagged(8, 8)];
+        assert_eq!(difference(&[five, seven, eight]), "");
+        assert_eq!(difference(&[seven, eight]), "has no frames without a tag in VLAN 5");
+        assert_eq!(difference(&[five, seven]), "is no member of VLAN 8");
+        assert_eq!(difference(&[Membership::Tagged(1, 1), five, seven, eight]), "is a member of VLAN 1");
     }
 
     #[test]
     fn what_is_no_vlan_is_named() {
         for (config, option, reason) in [
             (json!({"vlan": 4095}), "vlan", "4095 is not between 0 and 4094"),
-            (json!({"vlan": 5, "vlanTrunk": [{"id": 7}]}), "vlan", "cannot be set together with vlanTrunk"),
             (json!({"vlanTrunk": [{"id": 0}]}), "vlanTrunk", "0-0 is not between 1 and 4094"),
             (json!({"vlanTrunk": [{"minID": 3}]}), "vlanTrunk", "maxID is missing"),
             (json!({"vlanTrunk": [{"maxID": 3}]}), "vlanTrunk", "minID is missing"),

@@ -1,7 +1,6 @@
 //! Plans as golden texts, and what refuses to be planned.
 
 use serde_json::json;
-use weft_netlink::route::Membership;
 use weft_types::cni::{Dns, Route};
 
 use super::*;
@@ -19,6 +18,7 @@ fn pod() -> Pod {
 fn options() -> Options {
     Options {
         bridge: "cni0".parse().unwrap(),
+        gateway_link: "cni0".parse().unwrap(),
         gateway: true,
         default_route: true,
         force_address: false,
@@ -133,8 +133,7 @@ fn what_macspoofchk_and_enabledad_change() {
 
 #[test]
 fn a_port_in_vlans() {
-    let memberships = vec![Membership::Untagged(5), Membership::Tagged(10, 20)];
-    let vlans = Some(Vlans { memberships, keep_default: false });
+    let vlans = Some(Vlans { untagged: 5, tagged: vec![(10, 20)], keep_default: false });
     let options = Options { gateway: false, default_route: false, isolated: false, vlans, ..options() };
     let plan = plan(&pod(), &options, Success::default(), &Facts::default()).unwrap().to_string();
     let lines: Vec<&str> = plan.lines().filter(|line| line.contains("vlan")).collect();
@@ -143,6 +142,32 @@ fn a_port_in_vlans() {
     bridge vlan add dev veth9e27a0abdbb vid 5 pvid untagged
     bridge vlan add dev veth9e27a0abdbb vid 10-20
     bridge vlan del dev veth9e27a0abdbb vid 1
+    ");
+}
+
+#[test]
+fn the_gateway_of_a_vlan_is_tied_to_the_bridge_by_a_port_of_that_vlan() {
+    let vlans = Some(Vlans { untagged: 5, tagged: Vec::new(), keep_default: false });
+    let gateway_link = "cni0.5".parse().unwrap();
+    let options = Options { isolated: false, mtu: None, vlans, gateway_link, ..options() };
+    let plan = plan(&pod(), &options, lease(&["10.244.1.5/24"]), &with_bridge(&["10.9.0.1/24"]));
+    let error = plan.unwrap_err().to_string();
+    assert_eq!(error, "bridge cni0.5 already has an IP address different from 10.244.1.1/24: 10.9.0.1/24");
+    let options = Options { force_address: true, ..options };
+    let plan = super::plan(&pod(), &options, lease(&["10.244.1.5/24"]), &with_bridge(&["10.9.0.1/24"]));
+    insta::assert_snapshot!(plan.unwrap().bridge, @r"
+    ip link add cni0 type bridge
+    ip link set cni0 up
+    ip link set cni0 type bridge vlan_filtering 1
+    ip link add name vlan1841cdafcb1 group 2003134068 up master cni0 type veth peer name cni0.5 address 0a:58:0a:f4:01:01
+    bridge vlan add dev vlan1841cdafcb1 vid 5 pvid untagged
+    bridge vlan del dev vlan1841cdafcb1 vid 1
+    ip link set cni0.5 up
+    ip address delete 10.9.0.1/24 dev cni0.5
+    ip address add 10.244.1.1/24 dev cni0.5
+    sysctl -w net/ipv6/conf/cni0/accept_ra=0
+    sysctl -w net/ipv6/conf/cni0.5/accept_ra=0
+    sysctl -w net/ipv4/ip_forward=1
     ");
 }
 
@@ -231,6 +256,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
         mac: Some(Mac([2, 0, 0, 0, 0, mac])),
         mtu: 1450,
         up: true,
+        promiscuous: false,
         carrier: true,
         master: None,
         alias: None,
@@ -240,7 +266,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
     let options =
         Options { dns: Dns { nameservers: vec!["10.96.0.10".into()], ..Dns::default() }, ..options() };
     let plan = plan(&pod(), &options, lease(&["10.244.1.5/24"]), &Facts::default()).unwrap();
-    let result = plan.result(&link("cni0", 1), &link("veth1", 2), &link("eth0", 3));
+    let result = plan.result(&link("cni0", 1), None, &link("veth1", 2), &link("eth0", 3));
     assert_eq!(
         serde_json::to_value(result).unwrap(),
         json!({
@@ -254,4 +280,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
             "dns": {"nameservers": ["10.96.0.10"]},
         })
     );
+    let gateway = link("cni0.5", 4);
+    let result = plan.result(&link("cni0", 1), Some(&gateway), &link("veth1", 2), &link("eth0", 3));
+    assert_eq!((result.interfaces[3].name.as_str(), result.ips[0].interface), ("cni0.5", Some(2)));
 }

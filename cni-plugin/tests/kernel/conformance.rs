@@ -184,12 +184,13 @@ fn s2_check() {
     let veth = node.veths().into_iter().next().unwrap();
     node.run("ip", &["link", "set", &veth, "nomaster"]);
     assert_eq!(node.call("CHECK", &pod, &config).unwrap_err()["code"], 102);
-    node.run("ip", &["link", "set", &veth, "master", "cni0"]);
-    assert_eq!(node.call("CHECK", &pod, &config), Ok(Value::Null));
-    fs::remove_file(node.folder.path().join("data/weft/10.244.1.2")).unwrap();
+    node.del(&pod, &config);
+    config.as_object_mut().unwrap().remove("prevResult");
+    config["prevResult"] = node.add(&pod, &config);
+    fs::remove_file(node.folder.path().join("data/weft/10.244.1.3")).unwrap();
     assert_eq!(node.call("CHECK", &pod, &config).unwrap_err()["code"], 102, "the reservation");
     node.del(&pod, &config);
-    assert!(node.call("CHECK", &pod, &config).is_err(), "the interface");
+    assert_eq!(node.call("CHECK", &pod, &config).unwrap_err()["code"], 3, "nothing is there");
 }
 
 /// Section 2, "CHECK", "STATUS", "GC": each exists only from its version of the protocol on.
@@ -221,7 +222,7 @@ fn s2_commands_without_a_container() {
     assert!(String::from_utf8(about.stderr).unwrap().contains("supported: 0.1.0, 0.2.0"));
 }
 
-/// Section 2, "STATUS": 50 where ADD would fail, and each cause is told.
+/// Section 2, "STATUS": 50 where ADD would fail, 51 where containers are cut off too; each cause is told.
 #[test]
 fn s2_status_fails_where_add_would() {
     let node = Node::new();
@@ -236,7 +237,31 @@ fn s2_status_fails_where_add_would() {
     assert_eq!(unprepared["code"], 50, "prepared in another boot only: {unprepared}");
     let unavailable = status(&|config| config["unavailable"] = "no pod CIDR".into()).unwrap_err();
     assert!(unavailable["code"] == 50 && unavailable["msg"].as_str().unwrap().contains("no pod CIDR"));
-    assert_eq!(status(&|config| config["vlan"] = 5.into()).unwrap_err()["code"], 50);
+    let code = |change: &dyn Fn(&mut Value)| status(change).unwrap_err()["code"].clone();
+    assert_eq!(code(&|config| config["mtu"] = "large".into()), 50);
+    assert_eq!(code(&|config| config["ipam"]["ranges"] = json!([])), 50);
+    assert_eq!(code(&|config| config["ipam"]["type"] = "missing".into()), 50);
+    // Another address of the bridge, which may not be replaced.
+    let pod = node.pod("c1");
+    let mut config = node.config(&["10.244.1.0/24"]);
+    config["prevResult"] = node.add(&pod, &config);
+    let moved = |forced: bool| {
+        let mut config = node.config(&["10.244.7.0/24"]);
+        config["forceAddress"] = forced.into();
+        node.call("STATUS", &pod, &config)
+    };
+    assert_eq!(moved(true), Ok(Value::Null));
+    let error = moved(false).unwrap_err();
+    assert_eq!(error["code"], 50);
+    assert!(error["msg"].as_str().unwrap().ends_with("10.244.7.1/24: 10.244.1.1/24"), "{error}");
+    // A network whose bridge is another interface now: its containers are cut off too.
+    node.run("ip", &["link", "delete", "cni0"]);
+    node.run("ip", &["link", "add", "cni0", "type", "veth", "peer", "name", "cni0p"]);
+    let error = node.call("STATUS", &pod, &config).unwrap_err();
+    assert_eq!(
+        (&error["code"], &error["msg"]),
+        (&json!(51), &json!("cni0 exists and is no bridge but veth"))
+    );
 }
 
 /// Section 2, "GC": without the key nothing is valid; it goes on after an error and reports it.

@@ -106,38 +106,6 @@ fn with_disable_container_interface_it_stays_down_and_has_no_address() {
     assert_eq!(pod.link(), None);
 }
 
-/// Where the kernel tells VLANs apart, only containers of one reach each other; where it cannot, ADD says so.
-#[test]
-fn a_vlan_is_a_network_of_its_own_or_the_kernel_is_told_to_lack_it() {
-    let node = Node::new();
-    let able = |arguments: &[&str]| {
-        let ip = || Command::new("ip").args(arguments).output();
-        node.namespace.run(ip).unwrap().unwrap().status.success()
-    };
-    let has_vlans = able(&["link", "add", "probe", "type", "bridge", "vlan_filtering", "1"]);
-    let mut config = plain(&node, "hairpinMode");
-    config["isGateway"] = false.into();
-    config["isDefaultGateway"] = false.into();
-    let in_vlan = |vlan: u16| {
-        let mut config = config.clone();
-        config["vlan"] = vlan.into();
-        config["preserveDefaultVlan"] = false.into();
-        config
-    };
-    let [one, two, other] = ["c1", "c2", "c3"].map(|id| node.pod(id));
-    if !has_vlans {
-        let error = node.call("ADD", &one, &in_vlan(5)).unwrap_err();
-        let msg = "option vlan: the kernel lacks VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)";
-        assert_eq!((&error["code"], &error["msg"]), (&json!(2), &json!(msg)));
-        assert!(node.veths().is_empty() && node.reserved().is_empty());
-        return;
-    }
-    node.add(&one, &in_vlan(5));
-    let [second, third] =
-        [(&two, 5), (&other, 6)].map(|(pod, vlan)| address(&node.add(pod, &in_vlan(vlan)), 0));
-    assert!(answers(one.namespace(), second) && !answers(one.namespace(), third));
-}
-
 #[test]
 fn with_promisc_mode_the_bridge_receives_all_frames() {
     let node = Node::new();

@@ -57,6 +57,17 @@ impl Route {
             .map_err(|error| error.during(format!("pin {mac} to bridge port #{port}")))
     }
 
+    /// The Ethernet addresses that are pinned to a port of a bridge.
+    pub fn stations(&mut self, port: u32) -> Result<Vec<Mac>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port;
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetNeighbour(message))
+            .map_err(|error| error.during(format!("list the stations of bridge port #{port}")))?;
+        Ok(answers.iter().filter_map(|answer| station(answer, port)).collect())
+    }
+
     /// Deletes an entry.
     ///
     /// # Errors
@@ -77,6 +88,15 @@ fn encode(entry: FdbEntry) -> NeighbourMessage {
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()));
     message.attributes.push(NeighbourAttribute::Destination(entry.remote.into()));
     message
+}
+
+fn station(message: &RouteNetlinkMessage, port: u32) -> Option<Mac> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let is_pinned = message.header.flags.contains(NeighbourFlags::Sticky) && message.header.ifindex == port;
+    message.attributes.iter().filter(|_| is_pinned).find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
 }
 
 fn entry(message: &RouteNetlinkMessage) -> Option<FdbEntry> {

@@ -33,6 +33,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether somebody asked it to receive what is meant for others too.
+    pub promiscuous: bool,
     /// Whether it has a carrier; a bridge has one as long as a port of it is up and has one.
     pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
@@ -327,6 +329,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        promiscuous: message.header.flags.contains(LinkFlags::Promisc),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
         master: None,
         alias: None,

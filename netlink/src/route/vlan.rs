@@ -2,7 +2,7 @@
 
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, LinkAttribute,
-    LinkInfo, LinkMessage,
+    LinkExtentMask, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -16,6 +16,16 @@ pub enum Membership {
     Untagged(u16),
     /// Frames carry the tag of one of these VLANs, the first and the last among them.
     Tagged(u16, u16),
+}
+
+impl Membership {
+    /// Whether it is one in this VLAN.
+    pub fn contains(self, vlan: u16) -> bool {
+        match self {
+            Membership::Untagged(own) => own == vlan,
+            Membership::Tagged(first, last) => (first..=last).contains(&vlan),
+        }
+    }
 }
 
 impl Route {
@@ -40,6 +50,21 @@ impl Route {
             .map_err(|error| error.during(format!("join VLANs ({membership:?}) with bridge port #{port}")))
     }
 
+    /// The VLANs that a bridge's port is a member of, each by itself: all with a tag but the one of frames without.
+    pub fn vlans(&mut self, port: u32) -> Result<Vec<Membership>> {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetLink(message))
+            .map_err(|error| error.during(format!("list the VLANs of bridge port #{port}")))?;
+        let of_port = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) if link.header.index == port => Some(link.attributes),
+            _ => None,
+        });
+        Ok(of_port.flatten().flat_map(memberships).collect())
+    }
+
     /// Ends a port's membership in one VLAN.
     pub fn leave_vlan(&mut self, port: u32, vlan: u16) -> Result<()> {
         self.ask(&RouteNetlinkMessage::DelLink(message(port, Membership::Tagged(vlan, vlan))), 0)
@@ -53,6 +78,18 @@ fn message(port: u32, membership: Membership) -> LinkMessage {
     message.header.index = port;
     message.attributes.push(LinkAttribute::AfSpecBridge(infos(membership)));
     message
+}
+
+fn memberships(attribute: LinkAttribute) -> Vec<Membership> {
+    let LinkAttribute::AfSpecBridge(infos) = attribute else { return Vec::new() };
+    let membership = |info: AfSpecBridge| match info {
+        AfSpecBridge::VlanInfo(info) if info.flags.contains(BridgeVlanInfoFlags::Pvid) => {
+            Some(Membership::Untagged(info.vid))
+        }
+        AfSpecBridge::VlanInfo(info) => Some(Membership::Tagged(info.vid, info.vid)),
+        _ => None,
+    };
+    infos.into_iter().filter_map(membership).collect()
 }
 
 /// A range is told by its two ends.

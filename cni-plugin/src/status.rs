@@ -1,0 +1,38 @@
+//! STATUS: whether an ADD could succeed now. Runtimes ask every few seconds, so it looks at little and changes nothing.
+
+use weft_ipam::boot::Boot;
+use weft_netlink::route::Route;
+use weft_types::cni::{Args, Code, Failure, Invocation};
+
+use crate::ipam::Source;
+use crate::veth::group;
+use crate::{Error, Facts, Options, Result, plan, readiness};
+
+/// # Errors
+/// Code 50 where ADD would fail, 51 where the network's containers are cut off too (SPEC section 2, "STATUS").
+pub(crate) fn status(invocation: &Invocation) -> Result<(), Failure> {
+    look(invocation).map_err(|error| match error {
+        Error::Failure(failure) if failure.code == Code::Impaired => failure,
+        error => Failure { code: Code::Unavailable, ..error.failure() },
+    })
+}
+
+fn look(invocation: &Invocation) -> Result<()> {
+    let options = Options::read(invocation, &Args::default())?;
+    let ipam = Source::of(invocation)?;
+    let gateways = ipam.gateways(invocation)?;
+    let mut host = Route::open()?;
+    let facts = match Facts::read(&mut host, &options, gateways.clone()) {
+        Err(error @ Error::NotABridge { .. }) => {
+            let group = group(&invocation.network);
+            let has_containers = host.links()?.iter().any(|link| link.group == group);
+            let failure = error.failure();
+            let code = if has_containers { Code::Impaired } else { Code::Unavailable };
+            return Err(Failure { code, ..failure }.into());
+        }
+        outcome => outcome?,
+    };
+    readiness::check(invocation, &Boot::current())?;
+    plan::addresses_to_delete(&options, &gateways, &facts)?;
+    Ok(ipam.status(invocation)?)
+}
