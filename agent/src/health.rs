@@ -2,6 +2,7 @@
 //! both with what is wrong, for people; `/metrics` for Prometheus. Finding that out is not done here.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::net::SocketAddr;
 
 use axum::Router;
@@ -35,7 +36,7 @@ pub(crate) async fn serve(
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(status)
-        .merge(weft_daemon::open_metrics(move || metrics.text()));
+        .merge(weft_daemon::open_metrics(move || ready(metrics.text())));
     Ok(weft_daemon::serve("--healthz-bind-address", address, router).await?)
 }
 

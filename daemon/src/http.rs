@@ -14,8 +14,11 @@ use crate::Error;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `/metrics`: what `text` gives, which is OpenMetrics text.
-pub fn open_metrics(text: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
-    Router::new().route("/metrics", get(move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], text()) }))
+pub fn open_metrics<T: Future<Output = String> + Send>(
+    text: impl Fn() -> T + Clone + Send + Sync + 'static,
+) -> Router {
+    let answer = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], text().await) };
+    Router::new().route("/metrics", get(answer))
 }
 
 /// Binds `address`, which `flag` named, and serves `router` there as long as the runtime lives.

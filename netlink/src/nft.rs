@@ -7,6 +7,7 @@
 //! ```
 
 mod client;
+mod counter;
 mod diff;
 mod encode;
 mod expression;
@@ -24,6 +25,7 @@ mod value;
 use crate::attribute;
 
 pub use client::Client;
+pub use counter::Counter;
 pub use diff::diff;
 pub use hash::hash;
 pub use monitor::Monitor;

@@ -17,6 +17,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNetwork>,
     /// The addresses that serve NodePorts.
     pub nodeport_addresses: NodePortAddresses,
+    /// Whether connections, packets and bytes of each Service are counted.
+    pub service_counters: bool,
 }
 
 /// By what traffic of pods is told from that of others.

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
@@ -28,6 +29,7 @@ use crate::problem::{Problem, summary};
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
+use crate::traffic::{Counters, Question};
 
 /// What the proxy depends on.
 const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
@@ -46,7 +48,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let healthz = http::healthz(health.clone(), metrics.clone());
     serve("--healthz-bind-address", options.healthz_bind_address, healthz).await?;
     let configz = config_file::configz(&options).to_string();
-    let figures = http::metrics(metrics.clone(), configz);
+    let (counters, questions) = Counters::new();
+    let counters = options.service_counters.then_some(counters);
+    let figures = http::metrics(metrics.clone(), counters, configz);
     serve("--metrics-bind-address", options.metrics_bind_address, figures).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");
@@ -76,6 +80,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         failed: false,
         told: 0,
         monitor: None,
+        questions,
         truce: tokio::time::Instant::now(),
     };
     tokio::select! {
@@ -108,6 +113,8 @@ struct Proxy {
     told: u64,
     /// Who tells of what others change; there while the kernel is in step.
     monitor: Option<Monitor>,
+    /// Those who want to know which Service has which frontend.
+    questions: mpsc::Receiver<Question>,
     /// Until when others are left alone.
     truce: tokio::time::Instant,
 }
@@ -118,6 +125,8 @@ impl Proxy {
             tokio::select! {
                 changes = watch.next() => self.apply(watch.snapshot(), &changes),
                 () = sleep(RETRY), if self.failed => self.apply(watch.snapshot(), &ChangeSet::default()),
+                // An asker that has gone wants nothing.
+                Some(question) = self.questions.recv() => drop(question.send(self.sync.frontends())),
                 announced = announced(&mut self.monitor, self.truce) => self.check(announced, watch.snapshot()),
             }
         }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
 use weft_types::{IpNetwork, Protocol};
 
-use crate::layout::{NO_ENDPOINTS, Path, SetName, TABLE, address_family, remember_chain, table_family};
+use crate::layout::{
+    Meter, NO_ENDPOINTS, Path, SetName, TABLE, address_family, remember_chain, table_family,
+};
 use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
 /// A set of one of the two tables.
@@ -16,23 +18,32 @@ pub type Place = (Family, SetName);
 /// has a key twice.
 pub type Elements = Vec<(Place, Tuple, Data)>;
 
-/// All elements of a Service.
-pub fn of_service(plan: &ServicePlan) -> Elements {
-    replaced(&ServicePlan::default(), plan).1
+/// All elements of a Service; with those at which the kernel counts, where it is `counted`.
+pub fn of_service(plan: &ServicePlan, counted: bool) -> Elements {
+    replaced(&ServicePlan::default(), plan, counted).1
 }
 
 /// What goes and what comes when one plan of a Service takes the place of another. What both have may be among both, but
 /// not where it can be told at once: of thousands of endpoints there are only those whose slot is another's now.
-pub fn replaced(old: &ServicePlan, new: &ServicePlan) -> (Elements, Elements) {
+pub fn replaced(old: &ServicePlan, new: &ServicePlan, counted: bool) -> (Elements, Elements) {
     let missing = |from: &ServicePlan, to: &ServicePlan| {
         let mut elements = Elements::new();
         for plan in &from.frontends {
             put_common(plan, &mut elements);
             put_frontend(plan, to.frontend(&plan.frontend), &mut elements);
+            if counted && to.frontend(&plan.frontend).is_none() {
+                put_counters(&plan.frontend, &mut elements);
+            }
         }
         in_order(elements)
     };
     (missing(old, new), missing(new, old))
+}
+
+fn put_counters(frontend: &Frontend, elements: &mut Elements) {
+    let family = table_family(frontend.family());
+    let counter = |meter: Meter| ((family, meter.set(frontend)), Tuple::new(&frontend.key()), Data::None);
+    elements.extend(Meter::ALL.map(counter));
 }
 
 /// The elements that name this node's addresses.
@@ -164,7 +175,7 @@ impl Frontend {
     }
 
     /// The frontend of that key in the table of a family.
-    fn read(family: Family, key: &[Value]) -> Option<Frontend> {
+    pub(crate) fn read(family: Family, key: &[Value]) -> Option<Frontend> {
         let protocol = |number| {
             let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
             protocols.into_iter().find(|protocol| protocol.number() == number)

@@ -11,6 +11,7 @@ use axum::routing::get;
 
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
+use crate::traffic::Counters;
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
 /// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
@@ -35,10 +36,21 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
         .route("/livez", get(move || livez(Probe::Livez)))
 }
 
-/// `/metrics`: OpenMetrics text. `/proxyMode`: which of kube-proxy's modes this is. `/configz`: that JSON.
-pub fn metrics(metrics: Arc<Metrics>, configz: String) -> Router {
+/// `/metrics`: OpenMetrics text, with the counters of Services where there are some. `/proxyMode`: which of kube-proxy's
+/// modes this is. `/configz`: that JSON.
+pub fn metrics(metrics: Arc<Metrics>, services: Option<Counters>, configz: String) -> Router {
+    let text = move || {
+        let (metrics, services) = (metrics.clone(), services.clone());
+        async move {
+            let services = match services {
+                Some(services) => services.read().await,
+                None => Vec::new(),
+            };
+            metrics.text(&services)
+        }
+    };
     let configz = move || async move { ([(CONTENT_TYPE, "application/json")], configz) };
-    weft_daemon::open_metrics(move || metrics.text())
+    weft_daemon::open_metrics(text)
         .route("/proxyMode", get(|| async { "nftables" }))
         .route("/configz", get(configz))
 }

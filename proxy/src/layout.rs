@@ -7,6 +7,7 @@
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
 //! local-*             { the same, asked first for clients outside of the cluster }
 //! affinity*           { which client sticks to which endpoint: see `layout/affinity.rs` }
+//! connections, …      { what the kernel counts, where that is asked for: see `layout/counters.rs` }
 //! chain pick-3        { dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
@@ -24,11 +25,13 @@ use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 
 mod affinity;
+mod counters;
 mod masquerade;
 mod path;
 mod sets;
 
 pub(crate) use affinity::remember_chain;
+pub use counters::Meter;
 pub use path::Path;
 pub(crate) use path::{is_on_demand, rules_on_demand};
 pub use sets::SetName;
@@ -66,16 +69,16 @@ fn jump(chain: &str) -> Statement {
 /// The table of one family without any Service in it.
 pub(crate) fn table(config: &Config, family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
-    for set in SetName::ALL {
+    for set in SetName::ALL.into_iter().filter(|set| config.service_counters || !set.counts()) {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(config, family);
     from_outside.push(jump(OUTSIDE));
-    let guard = guard(family);
-    let arrive = vec![guard.clone(), Rule::new(from_outside), enter.clone()];
+    let begin = [vec![guard(family)], counters::connections(config, family)].concat();
+    let arrive = [&begin[..], &[Rule::new(from_outside), enter.clone()]].concat();
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), arrive);
-    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), vec![guard, enter]);
+    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), [begin, vec![enter]].concat());
     table.chain(OUTSIDE, None, outside(config, family));
     table.chain(SERVICES, None, services(config, family));
     if config.service_cidrs(address_family(family)).next().is_some() {
@@ -86,6 +89,7 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(config, family));
     affinity::chains(&mut table, config);
+    counters::chains(&mut table, config);
     table
 }
 

@@ -6,7 +6,7 @@
 //!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
 //! ```
 //!
-//! I/O is done by `sync`, `monitor`, `conntrack` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
+//! I/O is done by `sync`, `monitor`, `conntrack`, `traffic` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
 //! `options`, `dry_run` and `daemon`, which ties all together; everything else is pure.
 
 pub mod affinity;
@@ -37,3 +37,4 @@ pub mod sources;
 pub mod stale;
 pub mod sync;
 pub mod sysctl;
+pub mod traffic;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family as ByLabel;
@@ -13,6 +13,9 @@ use prometheus_client::registry::Registry;
 use weft_types::{ChangeSet, Family};
 
 use crate::sync::Outcome;
+use crate::traffic::Reading;
+
+mod services;
 
 /// All numbers, and the text that scrapers get.
 pub struct Metrics {
@@ -64,13 +67,18 @@ enum FamilyName {
     IPv6,
 }
 
-impl From<Family> for IpFamily {
+impl From<Family> for FamilyName {
     fn from(family: Family) -> Self {
-        let ip_family = match family {
+        match family {
             Family::V4 => FamilyName::IPv4,
             Family::V6 => FamilyName::IPv6,
-        };
-        IpFamily { ip_family }
+        }
+    }
+}
+
+impl From<Family> for IpFamily {
+    fn from(family: Family) -> Self {
+        IpFamily { ip_family: family.into() }
     }
 }
 
@@ -234,11 +242,13 @@ impl Metrics {
         self.reconciliations.get_or_create(&family.into()).observe(took.as_secs_f64());
     }
 
-    /// OpenMetrics text.
-    pub fn text(&self) -> String {
+    /// OpenMetrics text, with what was counted for each Service.
+    pub fn text(&self, services: &[Reading]) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry);
+        text += &services::text(services);
+        let _ = encode_eof(&mut text);
         text
     }
 }
@@ -271,7 +281,7 @@ mod tests {
         metrics.programmed(Duration::from_millis(300));
         metrics.without_local_endpoints(1, 2);
         metrics.queued(&changes(2, 1));
-        let text = metrics.text();
+        let text = metrics.text(&[]);
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count 0",

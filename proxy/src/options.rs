@@ -71,6 +71,10 @@ pub struct Options {
     #[arg(long)]
     pub terminate_removed_tcp: bool,
 
+    /// Count connections, packets and bytes of each Service, for /metrics. Every packet of the node is looked up for that.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub service_counters: bool,
+
     /// What connection tracking should allow.
     #[command(flatten)]
     pub limits: Limits,
@@ -146,6 +150,7 @@ impl Options {
             masquerade_all: self.masquerade_all,
             nodeport_addresses: self.nodeport_addresses.clone(),
             service_cidrs: Vec::new(),
+            service_counters: self.service_counters,
         })
     }
 

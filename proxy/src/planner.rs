@@ -17,7 +17,7 @@ use crate::endpoints::Here;
 use crate::layout::{self, SetName, rules_on_demand};
 use crate::ledger::{Delta, Ledger};
 use crate::problem::Problem;
-use crate::service::{Scope, ServicePlan, Slots, plan};
+use crate::service::{Frontend, Scope, ServicePlan, Slots, plan};
 
 /// What all plans together amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +154,13 @@ impl Planner {
         &self.problems
     }
 
+    /// Every frontend that is served, with the Service that has it.
+    pub fn frontends(&self) -> impl Iterator<Item = (Frontend, &Arc<NamespacedName>)> {
+        self.services
+            .iter()
+            .flat_map(|(name, plan)| plan.frontends.iter().map(move |plan| (plan.frontend, name)))
+    }
+
     /// What all plans together amount to, now.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -193,7 +200,7 @@ impl Planner {
         };
         self.totals.problems += u64::from(has_problems || had_problems);
         self.count(&old, &new);
-        let (gone, come) = replaced(&old, &new);
+        let (gone, come) = replaced(&old, &new, self.config.service_counters);
         delta.replace(gone, come);
         if !new.frontends.is_empty() {
             new.frontends.shrink_to_fit();
@@ -249,7 +256,8 @@ impl Planner {
     /// All elements.
     fn elements(&self) -> BTreeMap<Place, Vec<Element>> {
         let mut elements: BTreeMap<Place, Vec<Element>> = BTreeMap::new();
-        let of_services = self.services.values().flat_map(of_service);
+        let counted = self.config.service_counters;
+        let of_services = self.services.values().flat_map(|plan| of_service(plan, counted));
         for (place, key, data) in self.node.clone().into_iter().chain(of_services) {
             elements.entry(place).or_default().push((key, data));
         }

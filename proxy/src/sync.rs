@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::layout::table_keys;
 use crate::planner::{Planner, Totals};
 use crate::problem::Problem;
+use crate::traffic::Owners;
 
 /// The planner and the kernel that follows it.
 #[derive(Debug)]
@@ -102,6 +103,11 @@ impl Sync {
     /// What keeps parts of Services from being served, by the last plan.
     pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
         self.planner.problems()
+    }
+
+    /// Every frontend that is served, with the Service that has it.
+    pub fn frontends(&self) -> Owners {
+        self.planner.frontends().map(|(frontend, owner)| (frontend, owner.clone())).collect()
     }
 
     /// What the last plan amounts to.

@@ -122,6 +122,24 @@ fn unallocated_addresses_of_service_networks_lead_nowhere() {
     "#);
 }
 
+#[test]
+fn counters_are_sets_and_chains_of_their_own_that_are_there_where_they_are_asked_for() {
+    let about = |service_counters| {
+        let text = planned(Config { service_counters, ..Config::default() });
+        let (table, _) = text.split_once("table ip6").expect("there are two tables");
+        let counts =
+            |name: &str| ["count", "connections", "received", "sent"].iter().any(|part| name.contains(part));
+        let blocks = table.split("\n\n").filter(|block| {
+            let name =
+                block.trim_start_matches("table ip weft {").split_whitespace().nth(1).unwrap_or_default();
+            counts(name) || name == "prerouting" || name == "output"
+        });
+        blocks.collect::<Vec<_>>().join("\n\n")
+    };
+    insta::assert_snapshot!(about(true));
+    assert!(!about(false).contains("count"));
+}
+
 /// What keeps parts of the manifest's Services from being served, a line each as a log would have it.
 fn problems(manifest: &str) -> String {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/{manifest}.yaml"));

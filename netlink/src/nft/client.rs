@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::attribute::{Attributes, Writer};
+use super::counter::Counter;
 use super::encode::{
     Encoded, FIRST_SEQUENCE, Parts, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message,
 };
@@ -68,8 +69,21 @@ impl Client {
 
     /// The elements of a set with their owners; none where the set or its table does not exist.
     pub fn owned(&mut self, set: &Declaration) -> Result<Vec<Owned>> {
+        self.each_element(set, Owned::parse)
+    }
+
+    /// What the elements of a counting set counted; none where the set or its table does not exist.
+    pub fn counters(&mut self, set: &Declaration) -> Result<Vec<Counter>> {
+        self.each_element(set, Counter::parse)
+    }
+
+    fn each_element<T>(
+        &mut self,
+        set: &Declaration,
+        parse: fn(&Attributes<'_>) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let lists = self.dump(message::GET_ELEMENTS, set.family, Some(&set.table), Some(&set.name), |list| {
-            list.nested(3).map(|(_, element)| Owned::parse(&Attributes(element))).collect::<Option<Vec<_>>>()
+            list.nested(3).map(|(_, element)| parse(&Attributes(element))).collect::<Option<Vec<_>>>()
         });
         match lists {
             Ok(lists) => Ok(lists.into_iter().flatten().collect()),
@@ -192,14 +206,14 @@ impl Client {
         family: Family,
         table: Option<&Name>,
         set: Option<&Name>,
-        parse: fn(&Attributes<'_>) -> Option<T>,
+        parse: impl Fn(&Attributes<'_>) -> Option<T>,
     ) -> Result<Vec<T>> {
         let mut payload = generic_header(family.number(), 0).to_vec();
         let mut writer = Writer(&mut payload);
         table.iter().for_each(|table| writer.string(1, table));
         set.iter().for_each(|set| writer.string(2, set));
         let request = Request { kind: SUBSYSTEM << 8 | kind, flags: 0, payload };
-        self.socket.dump(request, |frame| parse_frame(frame, parse))
+        self.socket.dump(request, |frame| parse_frame(frame, &parse))
     }
 
     /// The number of the last transaction that anybody committed, to whatever table.

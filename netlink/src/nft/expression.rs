@@ -12,9 +12,11 @@ use super::value::{DataType, Family, Tuple, Value};
 
 /// `NFTA_LIST_ELEM`: one expression of a rule.
 const LIST_ELEM: u16 = 1;
+/// The name of the expression that counts.
+pub(super) const COUNTER: &str = "counter";
 /// `NFTA_EXPR_NAME`, `NFTA_EXPR_DATA`
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
+pub(super) const EXPR_NAME: u16 = 1;
+pub(super) const EXPR_DATA: u16 = 2;
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
@@ -160,6 +162,7 @@ fn load(selector: Selector, offset: usize, writer: &mut Writer<'_>) {
         Selector::Daddr(Family::Ip) => payload(target, Header::Network, 16, 4, writer),
         Selector::Saddr(Family::Ip6) => payload(target, Header::Network, 8, 16, writer),
         Selector::Daddr(Family::Ip6) => payload(target, Header::Network, 24, 16, writer),
+        Selector::Sport => payload(target, Header::Transport, 0, 2, writer),
         Selector::Dport => payload(target, Header::Transport, 2, 2, writer),
         // NFT_META_L4PROTO
         Selector::L4Proto => expression("meta", writer, |data| {

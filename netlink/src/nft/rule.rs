@@ -16,6 +16,8 @@ pub enum Selector {
     Daddr(Family),
     /// The transport protocol: `meta l4proto`
     L4Proto,
+    /// The transport source port: `th sport`
+    Sport,
     /// The transport destination port: `th dport`
     Dport,
     /// The address that the connection's first packet was sent to: `ct original ip daddr`
@@ -37,7 +39,7 @@ impl Selector {
                 family.address_type()
             }
             Selector::L4Proto => DataType::InetProto,
-            Selector::Dport | Selector::OriginalDport => DataType::InetService,
+            Selector::Sport | Selector::Dport | Selector::OriginalDport => DataType::InetService,
             Selector::Random(_) => DataType::Integer,
             Selector::Priority => DataType::ClassId,
         }
@@ -50,6 +52,7 @@ impl fmt::Display for Selector {
             Selector::Saddr(family) => write!(f, "{family} saddr"),
             Selector::Daddr(family) => write!(f, "{family} daddr"),
             Selector::L4Proto => f.write_str("meta l4proto"),
+            Selector::Sport => f.write_str("th sport"),
             Selector::Dport => f.write_str("th dport"),
             Selector::OriginalDaddr(family) => write!(f, "ct original {family} daddr"),
             Selector::OriginalDport => f.write_str("ct original proto-dst"),

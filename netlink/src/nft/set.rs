@@ -30,6 +30,9 @@ pub struct Declaration {
 pub enum SetKind {
     /// Nothing: a key is in it or not.
     Set,
+    /// Nothing; the kernel counts the packets for which a key was looked up and found. What it counted is read by
+    /// [`Client::counters`](super::Client::counters) alone.
+    CountingSet,
     /// A verdict. The kernel validates the whole table when such an element changes.
     VerdictMap,
     /// Values of these types.
@@ -75,7 +78,7 @@ impl Declaration {
     /// `set` or `map`.
     pub(super) fn noun(&self) -> &'static str {
         match self.kind {
-            SetKind::Set | SetKind::RangeSet => "set",
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => "set",
             SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) | SetKind::ExpiringMap(..) => {
                 "map"
             }
@@ -86,7 +89,7 @@ impl Declaration {
     pub(super) fn data_types(&self) -> &[DataType] {
         match &self.kind {
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => types,
-            SetKind::Set | SetKind::VerdictMap | SetKind::RangeSet => &[],
+            SetKind::Set | SetKind::CountingSet | SetKind::VerdictMap | SetKind::RangeSet => &[],
         }
     }
 
@@ -110,7 +113,7 @@ impl Declaration {
         write!(f, "{begin}{} ", if is_typeof { "typeof" } else { "type" })?;
         concatenation(f, names(&self.key))?;
         match &self.kind {
-            SetKind::Set | SetKind::RangeSet => {}
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => {}
             SetKind::VerdictMap => f.write_str(" : verdict")?,
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 f.write_str(" : ")?;
@@ -120,6 +123,9 @@ impl Declaration {
         f.write_str(end)?;
         if self.has_ranges() {
             write!(f, "{begin}flags interval{end}")?;
+        }
+        if self.kind == SetKind::CountingSet {
+            write!(f, "{begin}counter{end}")?;
         }
         if let SetKind::ExpiringMap(_, size) = self.kind {
             write!(f, "{begin}size {size}{end}{begin}flags dynamic,timeout{end}")?;

@@ -5,6 +5,7 @@
 //! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
 
 use super::attribute::{Attributes, Writer};
+use super::expression::{COUNTER, EXPR_DATA, EXPR_NAME};
 use super::set::{Declaration, SetKind};
 use super::value::{DataType, tuple_len};
 
@@ -30,6 +31,7 @@ mod attribute {
     pub(super) const DATA_LEN: u16 = 7;
     pub(super) const DESCRIPTION: u16 = 9;
     pub(super) const USERDATA: u16 = 13;
+    pub(super) const EXPRESSION: u16 = 17;
 }
 
 /// `NFTNL_UDATA_SET_*` of libnftnl: the types of a set's user data.
@@ -52,6 +54,8 @@ pub struct Shape {
     fields: Vec<u32>,
     /// How many elements it may have; 0 where that is not said.
     size: u32,
+    /// Whether each element counts.
+    counts: bool,
     userdata: Vec<u8>,
 }
 
@@ -59,7 +63,7 @@ impl Shape {
     /// The shape of a planned set.
     pub(super) fn of(declaration: &Declaration) -> Shape {
         let data = match &declaration.kind {
-            SetKind::Set | SetKind::RangeSet => None,
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => None,
             SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 Some((type_number(types), tuple_len(types) as u32))
@@ -80,6 +84,7 @@ impl Shape {
             data,
             fields: fields.collect(),
             size,
+            counts: declaration.kind == SetKind::CountingSet,
             userdata: userdata(declaration),
         }
     }
@@ -94,6 +99,7 @@ impl Shape {
             data: attributes.u32(attribute::DATA_TYPE).map(|kind| (kind, number(attribute::DATA_LEN))),
             fields: read_fields(&attributes.nested(attribute::DESCRIPTION)),
             size: attributes.nested(attribute::DESCRIPTION).u32(1).unwrap_or_default(),
+            counts: attributes.nested(attribute::EXPRESSION).string(EXPR_NAME) == Some(COUNTER),
             userdata: attributes.get(attribute::USERDATA).unwrap_or_default().to_vec(),
         }
     }
@@ -127,6 +133,13 @@ impl Shape {
             });
         }
         writer.bytes(attribute::USERDATA, &self.userdata);
+        if self.counts {
+            // The kernel gives each element a copy of it.
+            writer.nest(attribute::EXPRESSION, |writer| {
+                writer.string(EXPR_NAME, COUNTER);
+                writer.nest(EXPR_DATA, |_| {});
+            });
+        }
     }
 }
 
@@ -151,7 +164,7 @@ fn userdata(declaration: &Declaration) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_number(&mut bytes, userdata::KEY_BYTE_ORDER, byte_order(&declaration.key));
     let data_types = declaration.data_types();
-    if !matches!(declaration.kind, SetKind::Set | SetKind::RangeSet) {
+    if !matches!(declaration.kind, SetKind::Set | SetKind::CountingSet | SetKind::RangeSet) {
         put_number(&mut bytes, userdata::DATA_BYTE_ORDER, byte_order(data_types));
     }
     if declaration.is_typeof() {

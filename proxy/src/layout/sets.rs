@@ -62,11 +62,23 @@ pub enum SetName {
     LocalNodePorts,
     /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
     ClusterIps,
+    /// Frontends whose new connections are counted.
+    Connections,
+    /// NodePorts whose new connections are counted.
+    NodePortConnections,
+    /// Frontends to which packets are counted.
+    Received,
+    /// NodePorts to which packets are counted.
+    NodePortReceived,
+    /// Frontends from which packets are counted.
+    Sent,
+    /// NodePorts from which packets are counted.
+    NodePortSent,
 }
 
 impl SetName {
     /// All of them: what leads to endpoints comes behind the endpoints, and what refuses behind that.
-    pub const ALL: [SetName; 25] = [
+    pub const ALL: [SetName; 31] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
         SetName::LocalEndpoints,
@@ -92,6 +104,12 @@ impl SetName {
         SetName::LocalFrontends,
         SetName::LocalNodePorts,
         SetName::ClusterIps,
+        SetName::Connections,
+        SetName::NodePortConnections,
+        SetName::Received,
+        SetName::NodePortReceived,
+        SetName::Sent,
+        SetName::NodePortSent,
     ];
 
     /// Its name in the table.
@@ -122,6 +140,12 @@ impl SetName {
             SetName::LocalAffinityEndpoints => "local-affinity-endpoints",
             SetName::LocalAffinityNodePortEndpoints => "local-affinity-nodeport-endpoints",
             SetName::AffinityTimeouts => "affinity-timeouts",
+            SetName::Connections => "connections",
+            SetName::NodePortConnections => "nodeport-connections",
+            SetName::Received => "received",
+            SetName::NodePortReceived => "nodeport-received",
+            SetName::Sent => "sent",
+            SetName::NodePortSent => "nodeport-sent",
         }
     }
 
@@ -162,6 +186,14 @@ impl SetName {
                 "protocol . NodePort . endpoint's number : endpoint of this node"
             }
             SetName::AffinityTimeouts => "Service port : for how long clients stick to their endpoints",
+            SetName::Connections => {
+                "Service address . protocol . port, with the first packets of its connections"
+            }
+            SetName::NodePortConnections => "protocol . NodePort, with the first packets of its connections",
+            SetName::Received => "Service address . protocol . port, with the packets to it",
+            SetName::NodePortReceived => "protocol . NodePort, with the packets to it",
+            SetName::Sent => "Service address . protocol . port, with the packets from it",
+            SetName::NodePortSent => "protocol . NodePort, with the packets from it",
         }
     }
 
@@ -178,13 +210,19 @@ impl SetName {
             | SetName::NodePortMasqueradeOwn
             | SetName::NodePorts
             | SetName::LocalNodePorts
-            | SetName::AffinityNodePorts => vec![InetProto, InetService],
+            | SetName::AffinityNodePorts
+            | SetName::NodePortConnections
+            | SetName::NodePortReceived
+            | SetName::NodePortSent => vec![InetProto, InetService],
             SetName::ExternalMasquerade
             | SetName::ExternalMasqueradeOwn
             | SetName::Restricted
             | SetName::AffinityFrontends
             | SetName::Frontends
-            | SetName::LocalFrontends => vec![address, InetProto, InetService],
+            | SetName::LocalFrontends
+            | SetName::Connections
+            | SetName::Received
+            | SetName::Sent => vec![address, InetProto, InetService],
             SetName::Allowed => vec![address, InetProto, InetService, address],
             SetName::Affinity => vec![address, ClassId],
             SetName::AffinityEndpoints | SetName::LocalAffinityEndpoints => {
@@ -219,6 +257,7 @@ impl SetName {
             | SetName::AffinityTimeouts => SetKind::VerdictMap,
             SetName::Affinity => SetKind::ExpiringMap(vec![DataType::ClassId], MAX_AFFINITIES),
             SetName::Allowed => SetKind::RangeSet,
+            _ if self.counts() => SetKind::CountingSet,
             _ => SetKind::Set,
         }
     }
@@ -227,6 +266,19 @@ impl SetName {
     /// has.
     pub(crate) fn is_shared(self) -> bool {
         self == SetName::Hairpins
+    }
+
+    /// Whether it is there to count only: where that is not asked for, it is not there.
+    pub fn counts(self) -> bool {
+        matches!(
+            self,
+            SetName::Connections
+                | SetName::NodePortConnections
+                | SetName::Received
+                | SetName::NodePortReceived
+                | SetName::Sent
+                | SetName::NodePortSent
+        )
     }
 
     /// How it is declared in the table of that family.

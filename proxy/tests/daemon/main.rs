@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -232,6 +232,27 @@ fn a_configuration_file_of_kube_proxy_is_followed() {
     let shown = machine.get(10249, "/configz").unwrap();
     let shown: Value = serde_json::from_str(shown.split_once("\r\n\r\n").unwrap().1).unwrap();
     assert_eq!(shown["kubeproxy.config.k8s.io"]["clusterCIDR"], "10.244.0.0/16");
+}
+
+#[test]
+fn service_counters_are_metrics_where_they_are_asked_for() {
+    let mut machine = programmed();
+    assert!(!machine.get(10249, "/metrics").unwrap().contains("weft_service"));
+    machine.stop(Signal::SIGTERM);
+    let kubeconfig = machine.server.kubeconfig().to_str().unwrap().to_owned();
+    machine.start_with(&["--kubeconfig", &kubeconfig, "--hostname-override=node1", "--service-counters"]);
+    machine.until_rules_have("set nodeport-sent");
+    run(&machine.namespace, "ip", &["route", "add", "10.0.0.0/8", "dev", "lo"]);
+    let silent = std::time::Duration::from_millis(20);
+    let connect = || TcpStream::connect_timeout(&"10.96.0.80:80".parse().unwrap(), silent);
+    assert!(machine.namespace.run(connect).unwrap().is_err(), "there is no pod");
+    let text = machine.get(10249, "/metrics").unwrap();
+    let labels =
+        r#"{namespace="shop",service="web",address="10.96.0.80",port="80",protocol="tcp",ip_family="IPv4"}"#;
+    assert!(text.contains(&format!("weft_service_connections_total{labels} 1\n")), "{text}");
+    assert!(text.contains(&format!("weft_service_received_bytes_total{labels} 60\n")), "{text}");
+    assert!(text.contains(r#"address="",port="30080",protocol="tcp",ip_family="IPv4"} 0"#), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
 }
 
 #[test]

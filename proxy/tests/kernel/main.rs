@@ -5,6 +5,7 @@
 
 mod affinity;
 mod conflicts;
+mod counters;
 mod invariants;
 mod local;
 mod sources;
