@@ -2,7 +2,6 @@
 //! they change nothing.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -76,5 +75,5 @@ fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
 
 /// `/metrics`: OpenMetrics text.
 pub fn metrics(metrics: Arc<Metrics>) -> Router {
-    weft_daemon::open_metrics(move || ready(metrics.text()))
+    weft_daemon::open_metrics(move || std::future::ready(metrics.text()))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
@@ -33,10 +33,18 @@ fn ten_thousand_connections_are_spread_evenly() {
         let socket = UdpSocket::bind(("172.30.0.1", port)).unwrap();
         socket.send_to(b"?", to).unwrap();
     };
-    world.outside.run(|| (20_000..20_000 + CONNECTIONS).for_each(send)).unwrap();
-
-    let flows =
-        world.node.run(|| run("conntrack", &["-L", "-p", "udp", "--orig-dst", "10.96.0.80"])).unwrap();
+    // None may be forgotten before all are counted, however slow the machine is.
+    let timeout = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout";
+    world.node.run(|| std::fs::write(timeout, "3600").unwrap()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut flows = String::new();
+    // A busy machine may drop some on the way; who has a flow keeps it.
+    while flows.lines().count() < CONNECTIONS.into() {
+        assert!(Instant::now() < deadline, "only {} flows", flows.lines().count());
+        world.outside.run(|| (20_000..20_000 + CONNECTIONS).for_each(send)).unwrap();
+        let list = || run("conntrack", &["-L", "-p", "udp", "--orig-dst", "10.96.0.80"]);
+        flows = world.node.run(list).unwrap();
+    }
     let mut counts: BTreeMap<String, f64> = BTreeMap::new();
     for flow in flows.lines() {
         // The second one is that of answers.
