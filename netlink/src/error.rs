@@ -46,6 +46,9 @@ pub enum Error {
     /// What was asked for does not exist, although the kernel did not call that an error.
     #[error("the kernel knows no {0}")]
     Missing(String),
+    /// An object was made by another program, so that what it means is not known.
+    #[error("{0}, which no part of Weft writes")]
+    Foreign(String),
     /// An operation on a network namespace or its file failed.
     #[error("cannot {operation} network namespace {path}: {source}", path = .path.display())]
     Namespace {
@@ -80,7 +83,11 @@ impl Error {
             Error::Socket { source, .. } | Error::Namespace { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
-            Error::Overrun | Error::DumpInterrupted { .. } | Error::Malformed(_) | Error::Missing(_) => None,
+            Error::Overrun
+            | Error::DumpInterrupted { .. }
+            | Error::Malformed(_)
+            | Error::Missing(_)
+            | Error::Foreign(_) => None,
         }
     }
 

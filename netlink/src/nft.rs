@@ -8,6 +8,7 @@
 
 mod client;
 mod counter;
+mod decode;
 mod diff;
 mod encode;
 mod expression;

@@ -248,6 +248,26 @@ fn what_was_committed_is_adopted_without_a_change() {
 }
 
 #[test]
+fn rules_read_back_as_they_were_committed_and_what_others_wrote_is_named() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let tables = Family::BOTH.map(everything);
+        converge(&mut client, &tables);
+        for (key, table) in keys().iter().zip(&tables) {
+            let planned: BTreeMap<_, _> =
+                table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
+            assert_eq!(client.rules(key).unwrap(), planned);
+        }
+        nft(&["add rule ip weft-test pick-2 counter"], "");
+        assert_eq!(
+            client.rules(&keys()[0]).unwrap_err().to_string(),
+            "cannot read the rules of table ip weft-test: a rule of chain pick-2 has the expression \"counter\", which no \
+             part of Weft writes"
+        );
+    });
+}
+
+#[test]
 fn what_others_broke_is_put_back_and_nothing_else_is_touched() {
     in_fresh_namespace(|| {
         let mut client = Client::open().unwrap();

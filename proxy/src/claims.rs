@@ -2,7 +2,8 @@
 //! others are told is in `problem.rs`.
 //!
 //! An address that is some Service's ClusterIP is that Service's alone: an external address never takes traffic that is
-//! meant for it, at whatever port (CVE-2020-8554). Where two ask for the same otherwise, the older one has it, and of two
+//! meant for it, at whatever port (CVE-2020-8554). Likewise at the node's own addresses a NodePort is before an external
+//! address, which anybody may ask for. Where two ask for the same otherwise, the older one has it, and of two
 //! of one age the first by name: who came later takes nothing from who was there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -113,6 +114,8 @@ pub struct Claims {
     cluster_ips: HashMap<IpAddr, Claimants>,
     /// External addresses and NodePorts. In order, so that those of one address stand together.
     external: BTreeMap<Frontend, Claimants>,
+    /// The node's own addresses, where NodePorts are.
+    node: Vec<IpAddr>,
 }
 
 /// Those who ask for one thing by age and name: the first one has it.
@@ -131,7 +134,7 @@ impl Claimants {
         self.0.first().map(|(_, service)| service)
     }
 
-    fn names(&self) -> impl Iterator<Item = Arc<NamespacedName>> {
+    fn names(&self) -> impl Iterator<Item = Arc<NamespacedName>> + use<'_> {
         self.0.iter().map(|(_, service)| service.clone())
     }
 
@@ -210,27 +213,59 @@ impl Claims {
                 if before.is_some() {
                     concerned.extend(claimants.into_iter().flat_map(Claimants::names));
                 }
-                let all = Frontend::Address(address, Protocol::Tcp, 0)
-                    ..=Frontend::Address(address, Protocol::Sctp, u16::MAX);
-                concerned.extend(self.external.range(all).flat_map(|(_, claimants)| claimants.names()));
+                concerned.extend(self.claimants_at(address));
             }
         }
         for (frontend, before) in disputes.external {
             let claimants = self.external.get(&frontend);
-            if before.is_some() && claimants.and_then(Claimants::holder) != before.as_ref() {
-                concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+            if claimants.and_then(Claimants::holder) != before.as_ref() {
+                if before.is_some() {
+                    concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                }
+                concerned.extend(self.claimants_of_node_port(frontend));
             }
         }
         concerned
     }
 
+    /// Those who ask for a NodePort as a port of an external address that is the node's own.
+    fn claimants_of_node_port(&self, frontend: Frontend) -> impl Iterator<Item = Arc<NamespacedName>> {
+        let external = move |address: &IpAddr| match frontend {
+            Frontend::NodePort(family, protocol, port) if Family::of(*address) == family => {
+                self.external.get(&Frontend::Address(*address, protocol, port))
+            }
+            _ => None,
+        };
+        self.node.iter().filter_map(external).flat_map(Claimants::names)
+    }
+
+    /// Takes over the node's own addresses. Returns the Services that this may give a frontend or take one from.
+    pub fn readdress(&mut self, node: &[IpAddr]) -> BTreeSet<Arc<NamespacedName>> {
+        if self.node == node {
+            return BTreeSet::new();
+        }
+        let old = std::mem::replace(&mut self.node, node.to_vec());
+        old.iter().chain(node).flat_map(|address| self.claimants_at(*address)).collect()
+    }
+
+    /// Those who ask for an address as an external one.
+    fn claimants_at(&self, address: IpAddr) -> impl Iterator<Item = Arc<NamespacedName>> {
+        let all = Frontend::Address(address, Protocol::Tcp, 0)
+            ..=Frontend::Address(address, Protocol::Sctp, u16::MAX);
+        self.external.range(all).flat_map(|(_, claimants)| claimants.names())
+    }
+
     /// Who has it, if not that Service.
     pub fn other_holder(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
-        let of_cluster_ip = match claim.frontend {
-            Frontend::Address(address, ..) => self.cluster_ips.get(&address),
+        let first = match claim.frontend {
+            Frontend::Address(address, protocol, port) => {
+                let node_port = || Frontend::NodePort(Family::of(address), protocol, port);
+                let at_node = || self.node.contains(&address).then(|| self.external.get(&node_port()));
+                self.cluster_ips.get(&address).or_else(|| at_node().flatten())
+            }
             Frontend::NodePort(..) => None,
         };
-        let claimants = of_cluster_ip.or_else(|| self.external.get(&claim.frontend))?;
+        let claimants = first.or_else(|| self.external.get(&claim.frontend))?;
         claimants.holder().map(|holder| &**holder).filter(|holder| *holder != service)
     }
 }

@@ -52,6 +52,22 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+    /// What `--trace` asks about cannot be understood.
+    #[error("cannot trace {text:?}: {problem}; write {form}, for instance '10.244.1.5 -> 10.96.0.10:53/udp'", form = crate::trace::FORM)]
+    Packet {
+        /// What was asked.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A packet cannot be followed through the rules.
+    #[error("cannot follow the packet through {rule}: {problem}")]
+    Trace {
+        /// The rule or the chain.
+        rule: String,
+        /// What is not known, and what to do.
+        problem: String,
+    },
     /// A thread for the kernel's announcements, or for connections, cannot be had.
     #[error("cannot wait for events: {0}")]
     Runtime(std::io::Error),

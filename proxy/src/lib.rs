@@ -7,7 +7,7 @@
 //! ```
 //!
 //! I/O is done by `sync`, `monitor`, `conntrack`, `traffic` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
-//! `options`, `dry_run` and `daemon`, which ties all together; everything else is pure.
+//! `options`, `dry_run`, `trace::live` and `daemon`, which ties all together; everything else is pure.
 
 pub mod affinity;
 pub mod claims;
@@ -37,4 +37,5 @@ pub mod sources;
 pub mod stale;
 pub mod sync;
 pub mod sysctl;
+pub mod trace;
 pub mod traffic;

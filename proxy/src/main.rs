@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use tracing::warn;
 use weft_proxy::options::Options;
-use weft_proxy::{daemon, dry_run, sync, sysctl};
+use weft_proxy::{daemon, dry_run, sync, sysctl, trace};
 
 pub(crate) fn main() -> ExitCode {
     weft_daemon::exit_code("weft-proxy", run())
@@ -24,7 +24,15 @@ fn run() -> Result<()> {
         return Ok(());
     }
     if let Some(files) = &options.dry_run {
-        print!("{}", dry_run::text(options.config()?, files)?);
+        let text = match &options.trace {
+            Some(packet) => dry_run::trace(options.config()?, files, packet)?,
+            None => dry_run::text(options.config()?, files)?,
+        };
+        print!("{text}");
+        return Ok(());
+    }
+    if let Some(packet) = &options.trace {
+        print!("{}", trace::live::trace(packet)?);
         return Ok(());
     }
     Ok(weft_daemon::block_on(daemon::run(options))??)

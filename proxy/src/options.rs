@@ -88,6 +88,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "cleanup")]
     pub dry_run: Option<Vec<PathBuf>>,
 
+    /// Print the way of a packet through the rules that are in the kernel now, or with --dry-run through those that would be:
+    /// each rule that is asked, what it finds, and what becomes of the packet. PACKET is 'SOURCE ->
+    /// ADDRESS:PORT[/tcp|udp|sctp] [via INTERFACE]', with "node" or an address as SOURCE.
+    #[arg(long, value_name = "PACKET", conflicts_with_all = ["cleanup", "init_only"])]
+    pub trace: Option<String>,
+
     /// Delete everything that weft-proxy ever programmed on this machine.
     #[arg(long)]
     pub cleanup: bool,

@@ -57,6 +57,8 @@ struct Around {
     moved: bool,
     /// Its addresses.
     readdressed: bool,
+    /// The Services whose external addresses are those, or were.
+    disputed: BTreeSet<Arc<NamespacedName>>,
 }
 
 impl Planner {
@@ -107,7 +109,8 @@ impl Planner {
             |service: &&Service| around.moved || (around.readdressed && !service.source_ranges.is_empty());
         let all = (around.moved || around.readdressed).then(|| snapshot.services().filter(is_replanned));
         let all = all.into_iter().flatten().map(|service| &service.key);
-        let concerned = concerned.iter().map(|name| &**name).chain(&changes.services);
+        let concerned = concerned.iter().chain(&around.disputed);
+        let concerned = concerned.map(|name| &**name).chain(&changes.services);
         for key in all.chain(concerned).collect::<BTreeSet<_>>() {
             let slices: Vec<_> = snapshot.slices_of(key).collect();
             let service = snapshot.service(key).map(|service| (service, &slices[..]));
@@ -220,8 +223,10 @@ impl Planner {
     fn update_surroundings(&mut self, snapshot: &Snapshot, changes: &ChangeSet, delta: &mut Delta) -> Around {
         let readdressed = changes.nodes.contains(&self.config.node) && self.update_node(snapshot, delta);
         self.update_networks(snapshot, changes);
-        let zone = snapshot.node(&self.config.node).and_then(|node| node.zone.clone());
-        Around { moved: renew(&mut self.zone, zone), readdressed }
+        let node = snapshot.node(&self.config.node);
+        let disputed = self.claims.readdress(node.map(|node| &*node.addresses).unwrap_or_default());
+        let moved = renew(&mut self.zone, node.and_then(|node| node.zone.clone()));
+        Around { moved, readdressed, disputed }
     }
 
     /// Returns whether the node's addresses changed.

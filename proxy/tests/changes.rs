@@ -37,7 +37,8 @@ fn address(family: bool, number: u8) -> IpAddr {
 fn service_port() -> impl Strategy<Value = ServicePort> {
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
     // Few NodePorts, so that Services come into conflict.
-    (protocol, 1u16..3, prop::option::of(30000u16..30003)).prop_map(|(protocol, port, node_port)| {
+    let number = prop_oneof![3 => 1u16..3, 1 => 30000u16..30002];
+    (protocol, number, prop::option::of(30000u16..30003)).prop_map(|(protocol, port, node_port)| {
         ServicePort {
             name: format!("{protocol}-{port}"),
             protocol,
@@ -116,7 +117,8 @@ fn slice() -> impl Strategy<Value = Object> {
 }
 
 fn node() -> impl Strategy<Value = Object> {
-    vec((any::<bool>(), 20u8..23), 0..3).prop_map(|addresses| {
+    // Some of them external addresses of Services, too.
+    vec((any::<bool>(), 6u8..11), 0..3).prop_map(|addresses| {
         let addresses = addresses.into_iter().map(|(family, number)| address(family, number)).collect();
         Object::Node(Node { name: "node1".into(), addresses, ..Node::default() })
     })

@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use super::attribute::{Attributes, Writer};
 use super::counter::Counter;
+use super::decode::decode;
 use super::encode::{
     Encoded, FIRST_SEQUENCE, Parts, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message,
 };
 use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
-use super::owned::{KEY, KEY_END, Owned};
-use super::rule::Verdict;
+use super::owned::{self, KEY, KEY_END, Owned};
+use super::rule::{Rule, Verdict};
 use super::set::{Data, Declaration, Element};
 use super::shape::Shape;
 use super::table::Table;
@@ -89,6 +90,33 @@ impl Client {
             Ok(lists) => Ok(lists.into_iter().flatten().collect()),
             Err(error) if error.is_missing() => Ok(Vec::new()),
             Err(error) => Err(error.during(format!("read {} {}", set.noun(), set.path()))),
+        }
+    }
+
+    /// The rules of a table, by chain and in their order.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] names a rule with an expression that this crate would not write.
+    pub fn rules(&mut self, (family, table): &TableKey) -> Result<BTreeMap<Name, Vec<Rule>>> {
+        let error = |error: Error| error.during(format!("read the rules of table {family} {table}"));
+        let parse = match family {
+            Family::Ip => |rule: &Attributes<'_>| parse_statements(Family::Ip, rule),
+            Family::Ip6 => |rule: &Attributes<'_>| parse_statements(Family::Ip6, rule),
+        };
+        let mut chains: BTreeMap<Name, Vec<Rule>> = BTreeMap::new();
+        for (chain, rule) in self.dump(message::GET_RULE, *family, Some(table), None, parse).map_err(error)? {
+            let unknown =
+                |name| Error::Foreign(format!("a rule of chain {chain} has the expression \"{name}\""));
+            chains.entry(chain.clone()).or_default().push(rule.map_err(unknown).map_err(error)?);
+        }
+        Ok(chains)
+    }
+
+    /// What a set holds, one that packets write to as well; nothing where it is not there.
+    pub fn held(&mut self, set: &Declaration) -> Result<BTreeMap<Tuple, Data>> {
+        match self.elements(set.family, &set.table, &set.name, None) {
+            Err(error) if error.is_missing() => Ok(BTreeMap::new()),
+            other => other.map_err(|error| error.during(format!("read {} {}", set.noun(), set.path()))),
         }
     }
 
@@ -266,6 +294,13 @@ fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, Name, Option<u64>)> {
     Some((rule.string(1)?.into(), rule.string(2)?.into(), digest))
 }
 
+/// A rule as statements, or the expression that none is made of.
+fn parse_statements(family: Family, rule: &Attributes<'_>) -> Option<(Name, Result<Rule, String>)> {
+    let comment = rule.get(7).and_then(owned::comment);
+    let with_comment = |rule: Rule| Rule { comment: comment.map(Name::from), ..rule };
+    Some((rule.string(2)?.into(), decode(family, rule.nested(4)).map(with_comment)))
+}
+
 /// Walks a rule's user data: type, length, value.
 fn find_digest(mut userdata: &[u8]) -> Option<u64> {
     while let [kind, length, rest @ ..] = userdata {
@@ -311,7 +346,7 @@ fn parse_element(element: &Attributes<'_>) -> Option<Element> {
     Some((Tuple::from_kernel(&key), data))
 }
 
-fn parse_verdict(verdict: &Attributes<'_>) -> Option<Verdict> {
+pub(super) fn parse_verdict(verdict: &Attributes<'_>) -> Option<Verdict> {
     Some(match verdict.u32(VERDICT_CODE)? as i32 {
         code::ACCEPT => Verdict::Accept,
         code::DROP => Verdict::Drop,

@@ -256,7 +256,7 @@ pub(super) const RULE_DIGEST: u8 = 0x57;
 
 fn rule_userdata(rule: &Rule) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if let Some(comment) = rule.comment {
+    if let Some(comment) = &rule.comment {
         put(&mut bytes, 0, &[comment.as_bytes(), &[0]].concat());
     }
     put(&mut bytes, RULE_DIGEST, &digest(rule).to_be_bytes());
@@ -268,7 +268,7 @@ fn rule_userdata(rule: &Rule) -> Vec<u8> {
 pub(super) fn digest(rule: &Rule) -> u64 {
     let mut bytes = Vec::new();
     expression::encode(rule, &mut Writer(&mut bytes));
-    bytes.extend_from_slice(rule.comment.unwrap_or_default().as_bytes());
+    bytes.extend_from_slice(rule.comment.as_deref().unwrap_or_default().as_bytes());
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -24,16 +24,16 @@ pub(super) const DATA_VERDICT: u16 = 2;
 pub(super) const VERDICT_CODE: u16 = 1;
 pub(super) const VERDICT_CHAIN: u16 = 2;
 /// `NFT_REG_VERDICT`
-const VERDICT_REGISTER: u32 = 0;
+pub(super) const VERDICT_REGISTER: u32 = 0;
 /// An interface name as the kernel compares it (`IFNAMSIZ`).
 const INTERFACE_NAME_LENGTH: usize = 16;
 /// `IPS_DST_NAT`, the bit of a connection's status.
-const IPS_DST_NAT: u32 = 1 << 5;
+pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 /// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`: which address of a packet is looked up.
-const FIB_SADDR: u32 = 1;
-const FIB_DADDR: u32 = 2;
+pub(super) const FIB_SADDR: u32 = 1;
+pub(super) const FIB_DADDR: u32 = 2;
 /// `RTN_LOCAL`, a type of address.
-const RTN_LOCAL: u32 = 2;
+pub(super) const RTN_LOCAL: u32 = 2;
 
 /// The kernel's verdict codes (`NF_*`, `NFT_*`).
 pub(super) mod code {

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::encode::digest;
 use super::set::{Data, Declaration, Element, Set};
 use super::shape::Shape;
-use super::table::{Base, Table};
+use super::table::{Base, ChainKind, Hook, Policy, Table};
 use super::transaction::{Change, TableKey, Transaction};
 use super::value::{Name, Tuple};
 
@@ -75,6 +75,16 @@ impl ObservedBase {
             priority: base.priority,
             policy: base.policy.number(),
         }
+    }
+
+    /// The same in the words of a plan; `None` where no plan has such a chain.
+    pub fn planned(&self) -> Option<Base> {
+        let kind = [ChainKind::Filter, ChainKind::Nat].into_iter().find(|kind| kind.name() == self.kind)?;
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+        let hook = hooks.into_iter().find(|hook| hook.number() == self.hook)?;
+        let policies = [Policy::Drop, Policy::Accept];
+        let policy = policies.into_iter().find(|policy| policy.number() == self.policy)?;
+        Some(Base { kind, hook, priority: self.priority, policy })
     }
 }
 

@@ -105,8 +105,8 @@ pub(super) fn encode<'a>(elements: &'a [Owned], writer: &mut Writer<'_>) -> &'a 
     &[]
 }
 
-/// Walks an element's user data: type, length, value.
-fn comment(mut userdata: &[u8]) -> Option<&str> {
+/// Walks the user data of an element, or of a rule: type, length, value.
+pub(super) fn comment(mut userdata: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = userdata {
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
         if *kind == COMMENT {
@@ -176,7 +176,7 @@ impl Tuple {
     }
 
     /// The first and last value of each field of such a key.
-    fn ranges(&self, types: &[DataType]) -> Option<Vec<(Value, Value)>> {
+    pub(super) fn ranges(&self, types: &[DataType]) -> Option<Vec<(Value, Value)>> {
         let (first, last) = self.ends();
         let values = |bytes| Tuple::from_kernel(bytes).values(types);
         Some(values(first)?.into_iter().zip(values(last)?).collect())

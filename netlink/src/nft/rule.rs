@@ -237,7 +237,7 @@ pub struct Rule {
     /// Its statements.
     pub statements: Vec<Statement>,
     /// A remark that nft prints behind it; at most 127 bytes, no `"`.
-    pub comment: Option<&'static str>,
+    pub comment: Option<Name>,
 }
 
 impl Rule {
@@ -247,8 +247,8 @@ impl Rule {
     }
 
     /// The rule with a remark.
-    pub fn comment(self, comment: &'static str) -> Rule {
-        Rule { comment: Some(comment), ..self }
+    pub fn comment(self, comment: &str) -> Rule {
+        Rule { comment: Some(comment.into()), ..self }
     }
 }
 
@@ -257,7 +257,7 @@ impl fmt::Display for Rule {
         for (index, statement) in self.statements.iter().enumerate() {
             write!(f, "{}{statement}", if index == 0 { "" } else { " " })?;
         }
-        match self.comment {
+        match &self.comment {
             Some(comment) => write!(f, " comment \"{comment}\""),
             None => Ok(()),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::owned::write_range;
 use super::rule::Verdict;
-use super::value::{DataType, Family, Name, Tuple, concatenation};
+use super::value::{DataType, Family, Name, Tuple, Value, concatenation};
 
 /// What a set is, apart from its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -136,6 +136,11 @@ impl Declaration {
         }
     }
 
+    /// One element of it, which prints as nft writes it.
+    pub fn element<'a>(&'a self, key: &'a Tuple, data: &'a Data) -> impl fmt::Display + 'a {
+        Printed(self, key, data)
+    }
+
     /// One element as nft writes it.
     pub(super) fn write_element(&self, f: &mut fmt::Formatter<'_>, key: &Tuple, data: &Data) -> fmt::Result {
         match self.has_ranges() {
@@ -150,6 +155,15 @@ impl Declaration {
                 write_tuple(f, tuple, self.data_types())
             }
         }
+    }
+}
+
+/// An element of a set.
+struct Printed<'a>(&'a Declaration, &'a Tuple, &'a Data);
+
+impl fmt::Display for Printed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_element(f, self.1, self.2)
     }
 }
 
@@ -177,6 +191,19 @@ impl Set {
     /// A set without elements.
     pub fn new(declaration: Arc<Declaration>) -> Set {
         Set { declaration, elements: BTreeMap::new() }
+    }
+
+    /// The element that the kernel finds for a key: in a set of ranges the one whose ranges hold each of its fields.
+    pub fn find(&self, key: &Tuple) -> Option<(&Tuple, &Data)> {
+        if !self.declaration.has_ranges() {
+            return self.elements.get_key_value(key);
+        }
+        let types = &self.declaration.key;
+        let values = key.values(types)?;
+        let holds = |ranges: Vec<(Value, Value)>| {
+            ranges.iter().zip(&values).all(|((first, last), value)| first <= value && value <= last)
+        };
+        self.elements.iter().find(|(held, _)| held.ranges(types).is_some_and(holds))
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 mod affinity;
+mod agreement;
 mod conflicts;
 mod counters;
 mod invariants;

@@ -10,7 +10,7 @@ use weft_netlink::netns::Namespace;
 use weft_types::Family;
 
 /// How long an answer may take. None takes nearly as long unless the test fails.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A node with two pods, and a machine outside of the cluster.
 ///
@@ -137,7 +137,16 @@ pub(crate) struct Connection(TcpStream);
 
 impl Connection {
     pub(crate) fn open(from: &Namespace, to: SocketAddr) -> std::io::Result<Connection> {
-        let stream = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap()?;
+        Connection::open_within(from, to, PATIENCE)
+    }
+
+    /// The same, but without an answer for so long it fails.
+    pub(crate) fn open_within(
+        from: &Namespace,
+        to: SocketAddr,
+        patience: Duration,
+    ) -> std::io::Result<Connection> {
+        let stream = from.run(|| TcpStream::connect_timeout(&to, patience)).unwrap()?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Connection(stream))
     }
@@ -159,10 +168,15 @@ pub(crate) fn tcp(from: &Namespace, to: SocketAddr) -> String {
 
 /// What a server answers to a datagram from a new socket.
 pub(crate) fn udp(from: &Namespace, to: SocketAddr) -> std::io::Result<String> {
+    udp_within(from, to, PATIENCE)
+}
+
+/// The same, but without an answer for so long it fails.
+pub(crate) fn udp_within(from: &Namespace, to: SocketAddr, patience: Duration) -> std::io::Result<String> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     let socket = from.run(|| UdpSocket::bind((any, 0))).unwrap()?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send(b"?")?;
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer)?;

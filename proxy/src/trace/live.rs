@@ -1,0 +1,86 @@
+//! The tables as they stand in the kernel now, with what packets wrote into them, on the machine that this runs on. The one
+//! part of the tracer that does I/O.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_netlink::nft::{
+    Chain, Client, Data, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
+};
+use weft_netlink::route::Route;
+
+use super::{Memory, Packet, Tracer};
+use crate::error::Error;
+use crate::layout::{SetName, table_keys};
+
+/// Longer than anybody looks.
+const FOR_NOW: Duration = Duration::from_secs(3600);
+
+/// A packet's way through the kernel's tables.
+///
+/// # Errors
+/// What the kernel refuses, and what of the packet cannot be understood or followed.
+pub fn trace(packet: &str) -> Result<String, Error> {
+    let addresses = addresses()?;
+    let packet = Packet::parse(packet, &addresses)?;
+    let mut kernel = Client::open()?;
+    let (tables, memory) = read(&mut kernel)?;
+    if tables.is_empty() {
+        let problem = "weft-proxy has programmed nothing here, or somebody deleted it".to_owned();
+        return Err(Error::Trace { rule: "the tables ip weft and ip6 weft".to_owned(), problem });
+    }
+    Tracer::new(tables, addresses).explain(&packet, &memory)
+}
+
+/// The proxy's tables, and what clients stick to.
+///
+/// # Errors
+/// What the kernel refuses, and rules in these tables that another program wrote.
+pub fn read(kernel: &mut Client) -> Result<(Vec<Table>, Memory), Error> {
+    let observed = kernel.observe(&table_keys())?;
+    let (mut tables, mut memory) = (Vec::new(), Memory::default());
+    for (key, observed) in observed.tables {
+        let rules = kernel.rules(&key)?;
+        let table = assemble(&key, observed, rules);
+        for (name, set) in &table.sets {
+            if let SetKind::ExpiringMap(..) = set.declaration.kind {
+                for (client, data) in kernel.held(&set.declaration)? {
+                    if let Data::Tuple(data) = data {
+                        memory.update(key.0, name, client, data, FOR_NOW);
+                    }
+                }
+            }
+        }
+        tables.push(table);
+    }
+    Ok((tables, memory))
+}
+
+fn assemble(key: &TableKey, observed: ObservedTable, mut rules: BTreeMap<Name, Vec<Rule>>) -> Table {
+    let (family, name) = key;
+    let mut table = Table::new(*family, name.clone());
+    for (name, chain) in observed.chains {
+        let base = chain.base.as_ref().and_then(ObservedBase::planned);
+        table.chains.insert(name.clone(), Chain { base, rules: rules.remove(&name).unwrap_or_default() });
+    }
+    let mut sets = observed.sets;
+    for set in SetName::ALL {
+        if let Some(held) = sets.remove(set.name()) {
+            table.set(Set { declaration: Arc::new(set.declaration(*family)), elements: held.elements });
+        }
+    }
+    table
+}
+
+/// The addresses of all interfaces, those first that another machine may ask for.
+fn addresses() -> Result<Vec<IpAddr>, Error> {
+    let all = Route::open()?.addresses(None)?;
+    let mut addresses: Vec<IpAddr> = all.into_iter().map(|address| address.address.ip()).collect();
+    addresses.sort_by_key(|address| match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    });
+    Ok(addresses)
+}

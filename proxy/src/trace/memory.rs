@@ -1,0 +1,41 @@
+//! What rules write into expiring maps, and read again at later packets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weft_netlink::nft::{Family, Name, Tuple};
+
+/// The elements that packets wrote. Time stands still until [`Memory::pass`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    now: Duration,
+    /// What each map holds for a key, and until when.
+    elements: BTreeMap<(Family, Name, Tuple), (Tuple, Duration)>,
+}
+
+impl Memory {
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+        let now = self.now;
+        self.elements.retain(|_, (_, end)| *end > now);
+    }
+
+    /// What a map holds for a key.
+    pub(super) fn get(&self, family: Family, map: &Name, key: &Tuple) -> Option<&Tuple> {
+        self.elements.get(&(family, map.clone(), key.clone())).map(|(data, _)| data)
+    }
+
+    /// Writes an element; one that is there already only lives on, as in the kernel. Returns what the map holds then.
+    pub fn update(&mut self, family: Family, map: &Name, key: Tuple, data: Tuple, time: Duration) -> &Tuple {
+        let end = self.now + time;
+        let (data, until) = self.elements.entry((family, map.clone(), key)).or_insert((data, end));
+        *until = end;
+        data
+    }
+
+    /// Deletes an element, whatever it holds. Returns whether it was there.
+    pub(super) fn delete(&mut self, family: Family, map: &Name, key: &Tuple) -> bool {
+        self.elements.remove(&(family, map.clone(), key.clone())).is_some()
+    }
+}
