@@ -1,6 +1,6 @@
-//! `weft self-test`: whether pods of every node reach a Service by its name. A pod on each node serves, and is ready
-//! only once it has got an answer from the Service, so that the DaemonSet's own count is the result. What such a pod
-//! does is in [`pod`].
+//! `weft self-test`: whether pods of every node reach Services by their names, and each other. A pod on each node serves;
+//! each of its other containers is a check, and is ready only once all that it asks have answered. So the DaemonSet's own
+//! count is the result, and a pod's status names the check. What such a pod does is in [`pod`].
 
 pub mod pod;
 
@@ -16,6 +16,13 @@ use crate::{Result, wait};
 const TEMPLATE: &str = include_str!("self-test.yaml");
 /// The namespace that the self-test makes and deletes.
 const NAMESPACE: &str = "weft-self-test";
+/// The checks: their containers' names, and what their pods ask, `{{cluster_domain}}` being filled in.
+const CHECKS: [(&str, &[&str]); 4] = [
+    ("service", &["weft-self-test.weft-self-test.svc.{{cluster_domain}}:80"]),
+    ("short-name", &["weft-self-test:80"]),
+    ("udp", &["--udp", "weft-self-test:80"]),
+    ("every-pod", &["pods:8093"]),
+];
 /// How long its removal may take.
 const REMOVAL: Duration = Duration::from_secs(60);
 
@@ -72,7 +79,7 @@ pub async fn command(options: &Options) -> Result<()> {
 /// # Errors
 /// [`crate::Error::Timeout`] with the nodes whose pods got no answer.
 pub(crate) async fn run(cluster: &Cluster, test: &SelfTest, patience: Duration) -> Result<()> {
-    let objects = objects(&render(test))?;
+    let objects = rendered(test)?;
     let tested = attempt(cluster, &objects, patience).await;
     // All the others are in the namespace, which is the first.
     let removed = match objects.first() {
@@ -80,7 +87,9 @@ pub(crate) async fn run(cluster: &Cluster, test: &SelfTest, patience: Duration) 
         None => Ok(()),
     };
     tested.and(removed)?;
-    eprintln!("self-test passed: pods of every node reach a Service by its name");
+    eprintln!(
+        "self-test passed: pods of every node reach a Service by its names, over TCP and UDP, and every other pod"
+    );
     Ok(())
 }
 
@@ -111,8 +120,7 @@ async fn progress(cluster: &Cluster) -> Result<Progress> {
 fn judge(set: &Value, pods: &[Value]) -> Progress {
     let Progress { is_done, text } = rollout::daemon_set(set);
     let waiting = pods.iter().filter(|pod| !rollout::is_ready(pod));
-    let mut waiting: Vec<&str> =
-        waiting.map(|pod| pod["spec"]["nodeName"].as_str().unwrap_or_else(|| name(pod))).collect();
+    let mut waiting: Vec<String> = waiting.map(unanswered).collect();
     waiting.sort_unstable();
     match waiting.is_empty() {
         true => Progress { is_done, text },
@@ -122,11 +130,38 @@ fn judge(set: &Value, pods: &[Value]) -> Progress {
     }
 }
 
-fn render(test: &SelfTest) -> String {
-    TEMPLATE
-        .replace("{{image}}", &test.image)
-        .replace("{{program}}", &test.program)
-        .replace("{{cluster_domain}}", &test.cluster_domain)
+/// `node2 (udp, every-pod)`: where a pod runs, and its checks that have no answer, as far as its kubelet tells.
+fn unanswered(pod: &Value) -> String {
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_else(|| name(pod));
+    let statuses = pod["status"]["containerStatuses"].as_array();
+    let waiting = statuses.into_iter().flatten().filter(|status| status["ready"] != true);
+    match waiting.filter_map(|status| status["name"].as_str()).collect::<Vec<_>>() {
+        checks if checks.is_empty() => node.to_owned(),
+        checks => format!("{node} ({})", checks.join(", ")),
+    }
+}
+
+/// The objects of the test, with a container for each check.
+fn rendered(test: &SelfTest) -> Result<Vec<Value>> {
+    let fill = |text: &str| text.replace("{{cluster_domain}}", &test.cluster_domain);
+    let text = TEMPLATE.replace("{{image}}", &test.image).replace("{{program}}", &test.program);
+    let mut objects = objects(&text)?;
+    let containers = objects.iter_mut().find_map(|object| {
+        object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut)
+    });
+    if let Some(containers) = containers
+        && let Some(check) = containers.pop()
+    {
+        containers.extend(CHECKS.map(|(name, question)| {
+            let mut container = check.clone();
+            container["name"] = name.into();
+            if let Some(command) = container["readinessProbe"]["exec"]["command"].as_array_mut() {
+                command.extend(question.iter().map(|word| Value::from(fill(word))));
+            }
+            container
+        }));
+    }
+    Ok(objects)
 }
 
 #[cfg(test)]
@@ -141,13 +176,33 @@ mod tests {
         let pod = |node: &str, ready: &str| json!({"spec": {"nodeName": node}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
         let seen = judge(&set, &[pod("node1", "True"), pod("node2", "False")]);
         assert_eq!(seen.text, "weft-self-test 1/2, no answer yet on node2");
+        let mut failing = pod("node2", "False");
+        failing["status"]["containerStatuses"] = json!([{"name": "serve", "ready": true}, {"name": "udp", "ready": false}, {"name": "every-pod", "ready": false}]);
+        let seen = judge(&set, &[pod("node1", "True"), failing]);
+        assert_eq!(seen.text, "weft-self-test 1/2, no answer yet on node2 (udp, every-pod)");
         assert!(!seen.is_done);
     }
 
     #[test]
     fn everything_is_in_the_namespace_that_goes_afterwards() {
-        let objects = objects(&render(&SelfTest::default())).unwrap();
+        let objects = rendered(&SelfTest::default()).unwrap();
         assert_eq!((&objects[0]["kind"], name(&objects[0])), (&json!("Namespace"), NAMESPACE));
         assert!(objects[1..].iter().all(|object| object["metadata"]["namespace"] == NAMESPACE));
+    }
+
+    #[test]
+    fn every_check_is_a_container_that_asks() {
+        let test = SelfTest { cluster_domain: "lab.example".to_owned(), ..SelfTest::default() };
+        let objects = rendered(&test).unwrap();
+        let containers =
+            objects.last().unwrap()["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        let names: Vec<&str> = containers.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["serve", "service", "short-name", "udp", "every-pod"]);
+        let asked = &containers[1]["readinessProbe"]["exec"]["command"];
+        assert_eq!(
+            *asked,
+            json!(["/weft", "self-test-pod", "ask", "weft-self-test.weft-self-test.svc.lab.example:80"])
+        );
+        assert_eq!(containers[4]["securityContext"]["runAsNonRoot"], true);
     }
 }

@@ -118,3 +118,15 @@ pub(crate) fn a_nodes_routes_go_and_come(lab: &Lab) -> Outcome {
     ))?;
     has_routes(true)
 }
+
+/// The suite for clusters that are no labs: kind, Vagrant, anybody's.
+pub(crate) fn the_self_test_passes_and_names_what_fails(lab: &Lab) -> Outcome {
+    let passed = lab.self_test(&[])?;
+    holds("the self-test", &passed, "self-test passed")?;
+    match lab.self_test(&["--cluster-domain", "elsewhere.example", "--timeout", "3"]) {
+        Ok(text) => Err(format!("a zone that is not served passed: {text}")),
+        Err(text) => {
+            lab.nodes()?.iter().try_for_each(|node| holds("the failure", &text, &format!("{node} (service)")))
+        }
+    }
+}

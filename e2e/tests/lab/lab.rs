@@ -74,6 +74,18 @@ impl Lab {
         self.run(&[&["kubectl"], arguments].concat())
     }
 
+    /// `weft self-test ARGUMENTS…` against the lab. Gives what it printed.
+    pub(crate) fn self_test(&self, arguments: &[&str]) -> Result<String, String> {
+        let program = self.program.with_file_name("weft");
+        let mut command = Command::new(&program);
+        command.args(["self-test", "--kubeconfig"]).arg(self.dir.kubeconfig());
+        // Pods of a lab are processes of this machine.
+        command.arg("--program").arg(&program).args(arguments);
+        let output = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(told) } else { Err(told) }
+    }
+
     /// The network namespace of a frontend pod.
     pub(crate) fn frontend_namespace(&self) -> Result<String, String> {
         let first = ["-l", "app=frontend", "-o", "jsonpath={.items[0].metadata.uid}"];

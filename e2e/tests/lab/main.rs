@@ -254,6 +254,10 @@ const TOGETHER: &[Scenario] = &[
         dns::pod_s_own_resolver,
     ),
     (
+        "the self-test for any cluster passes, and names what fails",
+        cluster::the_self_test_passes_and_names_what_fails,
+    ),
+    (
         "DNS should be resolved by glibc, musl and busybox: short names, full names and SRV records",
         resolvers::glibc_musl_and_busybox,
     ),
