@@ -78,8 +78,7 @@ impl Bridge {
     /// would be done to the host (SPEC section 5, code 8).
     fn open(&self, path: &Path) -> Result<Namespace> {
         let namespace = Namespace::open(path).map_err(Error::Namespace)?;
-        let own = namespace.is(&Namespace::current()?)?;
-        match own && !self.allow_own_namespace {
+        match namespace.is_current()? && !self.allow_own_namespace {
             true => Err(Error::OwnNamespace(path.to_owned())),
             false => Ok(namespace),
         }

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, Route};
 use weft_types::cni::{Attachment, BridgeOptions, Invocation, decode};
@@ -15,8 +16,8 @@ use crate::{Result, flows, host_name};
 
 /// Disconnects a container. `namespace` is its own, where that is still there.
 ///
-/// The mappings of its ports go first: while the kernel takes its time to delete the link, it also forgets them. The
-/// address is freed last: one whose link could not be deleted must not be another's.
+/// The mappings of its ports go first: nobody is to be led to a link that is gone. The address is freed last: one whose
+/// link could not be deleted must not be another's.
 pub(crate) fn detach(
     invocation: &Invocation,
     attachment: &Attachment,
@@ -25,7 +26,7 @@ pub(crate) fn detach(
     let name = host_name(attachment);
     let unmapped = unmap_ports(&name);
     let mut host = Route::open()?;
-    match (host.delete_link_named(&name), namespace) {
+    match (delete(&mut host, &name), namespace) {
         (Ok(()), _) => {}
         // Made by another plugin, with another name on the host: found from the inside.
         (Err(error), Some(namespace)) if error.is_missing() => {
@@ -76,6 +77,12 @@ fn unmap_ports(owner: &str) -> Result<()> {
     let Some(mut tables) = Tables::open()? else { return Ok(()) };
     let containers: Vec<IpAddr> = tables.unmap_ports(owner)?;
     flows::forget_after(&containers)
+}
+
+/// By its index: however late the kernel comes to it, it is never another container's.
+fn delete(host: &mut Route, name: &str) -> Result<(), NetlinkError> {
+    let link = host.link(name)?;
+    host.delete_link_early(link.index)
 }
 
 fn delete_inside(ifname: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
+mod aside;
 mod attribute;
 pub mod conntrack;
 mod error;

@@ -104,13 +104,11 @@ impl Namespace {
         &self.path
     }
 
-    /// Whether both are the same namespace, by whatever file they were opened.
-    pub fn is(&self, other: &Namespace) -> Result<bool> {
-        let identity = |namespace: &Namespace| {
-            let data = namespace.file.metadata().map_err(failed("examine", &namespace.path))?;
-            Ok((data.dev(), data.ino()))
-        };
-        Ok(identity(self)? == identity(other)?)
+    /// Whether it is the calling thread's own, by whatever file it was opened.
+    pub fn is_current(&self) -> Result<bool> {
+        let this = self.file.metadata().map_err(failed("examine", &self.path))?;
+        let own = fs::metadata(OWN).map_err(failed("examine", Path::new(OWN)))?;
+        Ok((this.dev(), this.ino()) == (own.dev(), own.ino()))
     }
 
     /// Runs `work` inside the namespace, on the calling thread, which is back in its own afterwards. Sockets that it opens
@@ -190,8 +188,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/blue");
         let created = Namespace::create(&path).unwrap();
-        assert!(Namespace::open(&path).unwrap().is(&created).unwrap());
-        assert!(!Namespace::current().unwrap().is(&created).unwrap());
+        let opened = Namespace::open(&path).unwrap();
+        assert!(created.run(|| opened.is_current()).unwrap().unwrap());
+        assert!(!created.is_current().unwrap() && Namespace::current().unwrap().is_current().unwrap());
         assert!(Namespace::create(&path).is_err(), "a second of the same name");
         Namespace::remove(&path).unwrap();
         assert!(Namespace::open(&path).unwrap_err().is_missing());
@@ -201,7 +200,8 @@ mod tests {
     #[test]
     fn a_temporary_namespace_opens_by_its_path() {
         let namespace = Namespace::temporary().unwrap();
-        assert!(Namespace::open(namespace.path()).unwrap().is(&namespace).unwrap());
+        let opened = Namespace::open(namespace.path()).unwrap();
+        assert!(namespace.run(|| opened.is_current()).unwrap().unwrap());
     }
 
     #[test]

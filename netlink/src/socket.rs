@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
 use nix::sys::socket::{MsgFlags, SetSockOpt, send, setsockopt};
 
+use crate::aside::Sender;
 use crate::frame::Answer;
 use crate::{Error, Frame, Frames, Request, Result};
 
@@ -95,6 +96,36 @@ impl Socket {
     ) -> Result<Vec<T>> {
         request.flags |= NLM_F_ACK;
         self.exchange(&request, parse).map(|(answers, _)| answers)
+    }
+
+    /// The same as [`Socket::request`], but a process of its own sends the request, and this one goes on with the kernel's
+    /// first word about it: the acknowledgement, or an answer before that, which NLM_F_ECHO asks for. For programs that end
+    /// soon: until then that process, when it has ended, stays a zombie.
+    pub fn request_aside(&mut self, mut request: Request) -> Result<()> {
+        request.flags |= NLM_F_ACK;
+        let sequence = self.reserve_sequences(1);
+        let mut message = Vec::new();
+        request.encode(sequence, &mut message);
+        // Where no process can be had there is time to wait.
+        let Ok(sender) = Sender::start(self.inner.as_fd(), &message) else { return self.request(request) };
+        loop {
+            let answered = sender.await_answer(self.inner.as_fd()).map_err(failed("wait for"))?;
+            if !answered || !self.receive(MsgFlags::MSG_DONTWAIT)? {
+                // It was killed before it could send anything.
+                return self.request(request);
+            }
+            for frame in Frames::new(&self.buffer) {
+                match frame? {
+                    frame if frame.sequence != sequence => {}
+                    frame => {
+                        return match frame.answer()? {
+                            Answer::Refused(refusal) => Err(Error::Refused(refusal)),
+                            Answer::Data | Answer::Done => Ok(()),
+                        };
+                    }
+                }
+            }
+        }
     }
 
     /// Dumps a table of the kernel. A dump that the kernel marks as inconsistent (NLM_F_DUMP_INTR), or breaks off

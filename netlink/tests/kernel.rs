@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
@@ -66,6 +67,20 @@ fn a_bridge_is_made_as_described_and_only_once() {
     assert_eq!(route.find_link("cni0").unwrap(), None);
     let error = route.link("cni0").unwrap_err();
     assert!(error.is_missing() && error.to_string().starts_with("cannot find link cni0: "), "{error}");
+}
+
+#[test]
+fn a_pair_deleted_early_is_gone_from_both_namespaces_and_the_client_goes_on() {
+    let mut pair = Pair::new();
+    let started = Instant::now();
+    pair.near.delete_link_early(pair.near_index).unwrap();
+    assert_eq!((pair.near.find_link("near").unwrap(), pair.far.find_link("far").unwrap()), (None, None));
+    let early = started.elapsed();
+    assert!(pair.near.delete_link_early(pair.near_index).unwrap_err().is_missing());
+    // The kernel's last word, the acknowledgement, may still be to come: it must not be taken for another question's.
+    while started.elapsed() < Duration::from_millis(50) {
+        assert_eq!(pair.near.links().unwrap().len(), 1, "lo; the pair was gone after {early:?}");
+    }
 }
 
 #[test]

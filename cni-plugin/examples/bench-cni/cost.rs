@@ -4,7 +4,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::wait::wait;
 
 /// What a program and all that it starts use.
 pub(crate) struct Usage {
@@ -24,8 +26,11 @@ pub(crate) struct Calls {
 /// Runs a program and prints what it used. For a process of its own: what the kernel tells counts all children of one,
 /// and starts with the memory of who starts them.
 pub(crate) fn watch(program: &str, arguments: &[&str]) {
+    // What a program leaves running counts too.
+    set_child_subreaper(true).unwrap();
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).status().unwrap();
     assert!(status.success(), "{program} failed: {status}");
+    while wait().is_ok() {}
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     let times = [usage.user_time(), usage.system_time()];
     let micros: i64 = times.iter().map(|time| time.tv_sec() * 1_000_000 + time.tv_usec()).sum();

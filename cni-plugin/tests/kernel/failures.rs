@@ -197,6 +197,24 @@ fn a_del_killed_at_any_moment_is_finished_by_another() {
     }
 }
 
+/// DEL has a process of its own see the link's end through. Where that cannot be had, or is killed before it could do
+/// anything, DEL does so itself.
+#[test]
+fn a_del_without_the_process_that_waits_does_all_the_same() {
+    let node = Node::new();
+    let config = with_tables(&node);
+    let pod = node.pod("c1");
+    let cases = ["clone,clone3,fork:error=EAGAIN", "prctl:error=EPERM", "close_range:signal=SIGKILL"];
+    for case in cases {
+        node.add(&pod, &config);
+        let inject = format!("inject={case}:when=1");
+        assert!(!killed(&node, "DEL", &pod.netns, &config, &inject), "{case}");
+        assert_eq!(pod.link(), None, "{case}");
+        assert!(node.veths().is_empty() && node.reserved().is_empty(), "{case}: {:?}", node.reserved());
+        assert_eq!(node.run("nft", &["list", "ruleset"]), "", "{case}");
+    }
+}
+
 /// With everything for which there are tables that all containers share.
 fn with_tables(node: &Node) -> Value {
     let mut config = node.config(&["10.244.1.0/24"]);

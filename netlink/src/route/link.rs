@@ -274,6 +274,26 @@ impl Route {
             .map_err(|error| error.during(format!("delete link #{index}")))
     }
 
+    /// The same, but returns as soon as the interface is gone for everybody. The kernel then still waits until nothing in
+    /// it can use what it has of the interface in memory, some 15 ms: a process of its own does so with it. For programs that end
+    /// soon ([`Socket::request_aside`](crate::Socket::request_aside)).
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn delete_link_early(&mut self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        // The kernel tells of the end that it was asked for as soon as that is gone (Linux 6.2).
+        self.socket
+            .request_aside(Request::new(&RouteNetlinkMessage::DelLink(message), NLM_F_ECHO))
+            .map_err(|error| error.during(format!("delete link #{index}")))?;
+        // Whatever question finds it busy with the other end still, and is answered when that is gone too.
+        match self.link_by_index(index) {
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes an interface by its name, in one request.
     ///
     /// # Errors
