@@ -44,6 +44,7 @@ fn main() {
         zone: "cluster.local".parse().expect("a zone"),
         ttl: 30,
         pods: PodNames::default(),
+        complete_search: false,
         listen: Vec::new(),
     };
     let started = Instant::now();

@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_cluster::{View, Watch};
+use weft_cluster::{Scope, View, Watch};
 use weft_daemon::{Signals, serve};
 use weft_types::Kind;
 
@@ -65,7 +65,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
         listener.serve(handler.clone(), &tasks, stop.clone());
     }
-    let watch = Watch::start(client.clone(), View::Whole, kinds(&options));
+    let watch = Watch::start(client.clone(), scope(&options), kinds(&options));
     tokio::select! {
         () = feed(watch, zone, keeper, metrics) => {}
         () = sources.follow(client) => {}
@@ -129,13 +129,26 @@ fn own_addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
 /// What the names are made of. There are many pods, and they change often: they are watched only where that counts.
 fn kinds(options: &Options) -> &'static [Kind] {
     let all = &[Kind::Service, Kind::EndpointSlice, Kind::Namespace, Kind::Pod];
-    if options.pods == PodNames::Verified { all } else { &all[..3] }
+    let pods = options.pods == PodNames::Verified || options.complete_search;
+    if pods { all } else { &all[..3] }
+}
+
+/// Of which pods: verified names are those of all, but who asks is on this Node where there is a server on each.
+fn scope(options: &Options) -> Scope {
+    let all = options.pods == PodNames::Verified;
+    Scope { node: options.hostname_override.clone().filter(|_| !all), ..View::Whole.into() }
 }
 
 fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
     let reachable = |address: &IpAddr| !address.is_loopback();
     let listen = own.iter().map(SocketAddr::ip).filter(reachable).collect();
-    Arc::new(ZoneConfig { zone: options.zone.clone(), ttl: options.ttl, pods: options.pods, listen })
+    Arc::new(ZoneConfig {
+        zone: options.zone.clone(),
+        ttl: options.ttl,
+        pods: options.pods,
+        complete_search: options.complete_search,
+        listen,
+    })
 }
 
 fn manner(options: &Options) -> Manner {

@@ -12,6 +12,7 @@ use crate::message::{EXTENDED_ERROR, LARGEST_UDP, OPTION};
 use crate::name::QueryName;
 use crate::reason::{Reason, why};
 use crate::records::SOA_TIMES;
+use crate::search;
 use crate::zone::Zone;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
@@ -39,16 +40,22 @@ pub struct Answered {
 
 /// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain question for the
 /// addresses of a name of the cluster, or for anything that it does not have. `recursion_available` is the
-/// server's flag of that name.
+/// server's flag of that name. `client` is who asks: where the search of a pod may go on, that is left to the full lane.
 pub fn respond(
     zone: &Zone,
     recursion_available: bool,
+    client: IpAddr,
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<Answered> {
     let question = Question::read(datagram)?;
     let found = answer(zone, &question.name, question.record_type);
     let code = match found {
+        Answer::NxDomain
+            if search::own_labels(zone, client, &question.name, question.record_type).is_some() =>
+        {
+            return None;
+        }
         Answer::NxDomain => ResponseCode::NXDomain,
         Answer::Found(_) | Answer::NoData(_) => ResponseCode::NoError,
         Answer::Alias(_) | Answer::Unready | Answer::NotOurs => return None,

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::Name;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
@@ -40,7 +41,7 @@ pub use cache::is_negative;
 pub use pool::Policy;
 pub use private::KeepPrivate;
 pub use settings::{Overrides, Settings};
-pub use upstreams::{foreign, parse_upstream, resolv_conf};
+pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list};
 
 /// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
 const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
@@ -127,6 +128,11 @@ impl Forwarder {
         self.routes.store(Arc::new(routes));
         self.cache().clear();
         true
+    }
+
+    /// The node's own search list, which pods have too.
+    pub fn search(&self) -> Vec<Name> {
+        self.routes.load().settings().search.clone()
     }
 
     /// Whether there is any upstream.

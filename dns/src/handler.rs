@@ -1,6 +1,8 @@
 //! From a client's message to the reply: the zone first, an upstream for what is not the zone's. No socket is
 //! touched here.
 
+mod walk;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,13 +13,15 @@ use hickory_proto::rr::{Name, RData, Record};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
-use crate::chase::chase;
+use crate::chase::{Chain, chase};
 use crate::forward::{Forwarded, Forwarder, Origin};
 use crate::message::{Question, Received, Reply, Transport, read};
 use crate::metrics::{Metrics, Source, Tally};
 use crate::reason::ExtendedError;
 use crate::records::reply;
+use crate::search::own_labels;
 use crate::zone::Zone;
+use walk::Walk;
 
 /// All that a server needs to answer, shared by its sockets.
 pub struct Handler {
@@ -43,11 +47,18 @@ pub enum Step {
 pub struct Waiting {
     handler: Arc<Handler>,
     question: Box<Question>,
-    /// What the zone says so far: the aliases that lead to the name of `query`.
-    reply: Reply,
-    query: Query,
+    todo: Todo,
     started: Instant,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
+}
+
+/// What is to be asked.
+enum Todo {
+    /// The question, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the name of
+    /// `query`.
+    Ask { reply: Reply, query: Query },
+    /// The names of a search.
+    Walk(Walk),
 }
 
 impl Handler {
@@ -86,16 +97,32 @@ impl Handler {
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
                 self.tally().request(transport, client, question.query.query_type, bytes.len());
-                self.answer(question, started)
+                self.answer(question, client, started)
             }
         }
     }
 
-    fn answer(self: &Arc<Self>, question: Box<Question>, started: Instant) -> Step {
+    fn answer(self: &Arc<Self>, question: Box<Question>, client: IpAddr, started: Instant) -> Step {
         let zone = self.zone.load();
-        let chain = chase(&zone, &question.name, question.query.query_type);
+        let record_type = question.query.query_type;
+        let chain = chase(&zone, &question.name, record_type);
+        let nothing = matches!(chain.end, Answer::NxDomain) && chain.aliases.is_empty();
+        match nothing.then(|| own_labels(&zone, client, &question.name, record_type)).flatten() {
+            Some(own) => self.search(&zone, question, own, started),
+            None => self.say(&zone, question, &chain, started),
+        }
+    }
+
+    /// Says what there is at the end of a chain, or forwards the question.
+    fn say(
+        self: &Arc<Self>,
+        zone: &Zone,
+        question: Box<Question>,
+        chain: &Chain<'_>,
+        started: Instant,
+    ) -> Step {
         let foreign = matches!(chain.end, Answer::NotOurs);
-        match reply(&zone, &question, &chain) {
+        match reply(zone, &question, chain) {
             Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, started),
             Ok(reply) if foreign => self.forward(question, reply, started),
             Ok(reply) => self.finish(&question, &reply, Source::Zone, started),
@@ -110,21 +137,32 @@ impl Handler {
             extend(&mut reply, &target, known);
             return self.finish(&question, &reply, Source::Upstream, started);
         }
-        let refusal = match (self.recurses(), self.waiting.clone().try_acquire_owned()) {
+        let refusal = match (self.recurses(), self.place()) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => reply,
             (false, _) => refused("the name is not of this cluster, and there is no upstream to ask"),
-            (true, Ok(place)) => {
-                let handler = self.clone();
-                let waiting = Waiting { handler, question, reply, query, started, _place: place };
-                return Step::Wait(Box::new(waiting));
-            }
-            (true, Err(_)) => {
+            (true, Some(place)) => return self.wait(question, Todo::Ask { reply, query }, started, place),
+            (true, None) => {
                 self.metrics.shed();
                 refused("too many questions wait for upstreams")
             }
         };
         self.finish(&question, &refusal, Source::Upstream, started)
+    }
+
+    /// A place among those that wait for upstreams, if there is any.
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiting.clone().try_acquire_owned().ok().filter(|_| self.recurses())
+    }
+
+    fn wait(
+        self: &Arc<Self>,
+        question: Box<Question>,
+        todo: Todo,
+        started: Instant,
+        place: OwnedSemaphorePermit,
+    ) -> Step {
+        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, started, place }))
     }
 
     fn finish(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Step {
@@ -147,21 +185,21 @@ impl Handler {
 
 impl Waiting {
     /// Asks, and makes the reply.
-    pub async fn finish(mut self) -> Vec<u8> {
-        let asked = &self.question.metadata;
-        match self.handler.forwarder.ask(&self.query, asked, self.question.dnssec_ok()).await {
-            Ok(forwarded) => extend(&mut self.reply, &self.query.name, forwarded),
+    pub async fn finish(self) -> Vec<u8> {
+        let Waiting { handler, question, todo, started, place } = self;
+        let (mut reply, query) = match todo {
+            Todo::Walk(walk) => return walk.finish(&handler, question, started, place).await,
+            Todo::Ask { reply, query } => (reply, query),
+        };
+        match handler.forwarder.ask(&query, &question.metadata, question.dnssec_ok()).await {
+            Ok(forwarded) => extend(&mut reply, &query.name, forwarded),
             Err(error) => {
-                tracing::warn!(name = %self.query.name, %error, "cannot resolve");
-                self.reply.code = ResponseCode::ServFail;
-                self.reply.extended = Some(ExtendedError::unreachable(error.to_string()));
+                tracing::warn!(name = %query.name, %error, "cannot resolve");
+                reply.code = ResponseCode::ServFail;
+                reply.extended = Some(ExtendedError::unreachable(error.to_string()));
             }
         }
-        self.encode()
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        self.handler.encode(&self.question, &self.reply, Source::Upstream, self.started)
+        handler.encode(&question, &reply, Source::Upstream, started)
     }
 }
 

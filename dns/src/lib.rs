@@ -24,6 +24,7 @@ pub mod name;
 pub mod options;
 pub mod reason;
 pub mod records;
+pub mod search;
 pub mod server;
 pub mod sources;
 pub mod zone;

@@ -26,6 +26,7 @@ pub struct Metrics {
     forwarding: Forwarding,
     shed: Counter,
     dropped: Counter,
+    completed: Counter,
     compilations: Histogram,
     freshness: Histogram,
     services: Gauge,
@@ -42,6 +43,7 @@ impl Metrics {
             forwarding: Forwarding::default(),
             shed: Counter::default(),
             dropped: Counter::default(),
+            completed: Counter::default(),
             compilations: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             freshness: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             services: Gauge::default(),
@@ -59,6 +61,8 @@ impl Metrics {
         registry.register("coredns_forward_max_concurrent_rejects", shed, self.shed.clone());
         let dropped = "Datagrams dropped because too many wait for the full lane";
         registry.register("weft_dns_full_lane_dropped", dropped, self.dropped.clone());
+        let completed = "Questions that were answered with the end of their search";
+        registry.register("coredns_autopath_success", completed, self.completed.clone());
         let compiled = "How long the zone of a change took to compile";
         registry.register("weft_dns_zone_compile_duration_seconds", compiled, self.compilations.clone());
         let freshness = "From the event that tells of a change to answers that have it";
@@ -84,6 +88,11 @@ impl Metrics {
     /// A datagram was dropped, because the full lane has no room.
     pub fn dropped(&self) {
         self.dropped.inc();
+    }
+
+    /// A question was answered with what the pod's resolver would have found at the end of its search.
+    pub fn completed(&self) {
+        self.completed.inc();
     }
 
     /// A zone with so many Services is in place. It took so long to compile; the first event of its changes came so

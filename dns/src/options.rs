@@ -47,8 +47,8 @@ pub struct Options {
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]
     pub upstreams: Vec<SocketAddr>,
 
-    /// The file that lists the node's name servers. Read again when it changes.
-    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf", conflicts_with = "upstreams")]
+    /// The file that lists the node's name servers and search domains. Read again when it changes.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
 
     /// Which upstream is asked first. Those that do not answer are asked last, whatever the policy.
@@ -75,6 +75,15 @@ pub struct Options {
     /// permission to watch pods).
     #[arg(long, value_name = "WHICH", default_value = "insecure")]
     pub pods: PodNames,
+
+    /// Walk the search list of a pod's resolver here, where the pod is known by its address: the first question for a
+    /// short name gets the answer of the whole walk (takes permission to watch pods).
+    #[arg(long)]
+    pub complete_search: bool,
+
+    /// The Node whose pods ask here, where a server runs on each: for --complete-search only its pods are watched.
+    #[arg(long, value_name = "NODE")]
+    pub hostname_override: Option<String>,
 
     /// A file that is kept up to date with the cluster's names. They are answered from it at the start, until the
     /// cluster is listed.

@@ -11,7 +11,7 @@ use weft_cluster::{Client, Scope, View, Watch};
 use weft_types::{Kind, NamespacedName};
 
 use crate::error::Error;
-use crate::forward::{Forwarder, Overrides, foreign, resolv_conf};
+use crate::forward::{Forwarder, Overrides, Settings, foreign, resolv_conf, search_list};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -23,9 +23,11 @@ pub struct Sources {
     forwarder: Arc<Forwarder>,
     /// The addresses of this server, to which no question must be led.
     own: Vec<SocketAddr>,
-    /// The file that names the upstreams of the node; none where flags do.
-    file: Option<File>,
-    node: Vec<SocketAddr>,
+    /// The node's resolv.conf.
+    file: File,
+    /// Whether flags name the upstreams, so that the file does not.
+    flags: bool,
+    node: Settings,
     overrides: Overrides,
 }
 
@@ -48,17 +50,14 @@ impl Sources {
         own: Vec<SocketAddr>,
         forwarder: Arc<Forwarder>,
     ) -> Result<Sources, Error> {
-        let overrides = Overrides::default();
-        if !flags.is_empty() {
-            let node = foreign(flags, &own)?;
-            let this = Sources { forwarder, own, file: None, node, overrides };
-            this.lead();
-            return Ok(this);
-        }
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|source| Error::ResolvConf { path: path.clone(), source })?;
-        let file = Some(File { path, text: String::new(), readable: true });
-        let mut this = Sources { forwarder, own, file, node: Vec::new(), overrides };
+        let text = match std::fs::read_to_string(&path) {
+            Err(source) if flags.is_empty() => return Err(Error::ResolvConf { path, source }),
+            text => text.unwrap_or_default(),
+        };
+        let file = File { path, text: String::new(), readable: true };
+        let (named, upstreams) = (!flags.is_empty(), foreign(flags, &own)?);
+        let (node, overrides) = (Settings { upstreams, ..Settings::default() }, Overrides::default());
+        let mut this = Sources { forwarder, own, file, flags: named, node, overrides };
         this.take_file(text);
         Ok(this)
     }
@@ -73,14 +72,14 @@ impl Sources {
         loop {
             tokio::select! {
                 _ = watch.next() => self.take_config_map(watch.snapshot().config_map(&name)),
-                _ = look.tick(), if self.file.is_some() => self.look(),
+                _ = look.tick() => self.look(),
             }
         }
     }
 
     /// Looks at the file. One that cannot be read for the moment changes nothing.
     fn look(&mut self) {
-        let Some(file) = &mut self.file else { return };
+        let file = &mut self.file;
         match std::fs::read_to_string(&file.path) {
             Ok(text) if text != file.text => {
                 file.readable = true;
@@ -88,7 +87,7 @@ impl Sources {
             }
             Ok(_) => file.readable = true,
             Err(error) => {
-                if std::mem::replace(&mut file.readable, false) {
+                if std::mem::replace(&mut file.readable, false) && !self.flags {
                     tracing::warn!(path = %file.path.display(), %error, "cannot read name servers; keeping those known");
                 }
             }
@@ -96,19 +95,25 @@ impl Sources {
     }
 
     fn take_file(&mut self, text: String) {
-        let Some(file) = &mut self.file else { return };
-        let path = file.path.display().to_string();
+        self.node.search = search_list(&text);
+        if !self.flags {
+            self.node.upstreams = self.upstreams(&text);
+        }
+        self.file.text = text;
+        self.lead();
+    }
+
+    fn upstreams(&self, text: &str) -> Vec<SocketAddr> {
+        let path = self.file.path.display();
         let (mine, others): (Vec<_>, Vec<_>) =
-            resolv_conf(&text).into_iter().partition(|&upstream| foreign(vec![upstream], &self.own).is_err());
-        file.text = text;
+            resolv_conf(text).into_iter().partition(|&upstream| foreign(vec![upstream], &self.own).is_err());
         for upstream in mine {
             tracing::warn!(%upstream, "left out of the upstreams: {path} names this server itself");
         }
         if others.is_empty() {
             tracing::warn!("{path} names no upstream: only the cluster's names are answered; see --upstream");
         }
-        self.node = others;
-        self.lead();
+        others
     }
 
     /// What is malformed is named, and the last good one stays.

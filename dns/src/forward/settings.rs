@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use hickory_proto::rr::Name;
 use serde_json::Value;
 
 use super::upstreams::{is_same, parse_upstream};
@@ -19,6 +20,8 @@ pub struct Settings {
     pub upstreams: Vec<SocketAddr>,
     /// Domain, in wire form -> who is asked for it and for all below it.
     pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
+    /// The node's own search list, which pods have too, after the cluster's domains.
+    pub search: Vec<Name>,
 }
 
 /// What the `kube-dns` ConfigMap says.
@@ -59,11 +62,12 @@ impl Overrides {
         Ok(Overrides { upstreams, stub_domains: stubs.iter().map(stub).collect::<Result<_, String>>()? })
     }
 
-    /// The whole: these over the upstreams of the node.
-    pub fn over(&self, node: &[SocketAddr]) -> Settings {
+    /// The whole: these over those of the node.
+    pub fn over(&self, node: &Settings) -> Settings {
         Settings {
-            upstreams: self.upstreams.clone().unwrap_or_else(|| node.to_vec()),
+            upstreams: self.upstreams.clone().unwrap_or_else(|| node.upstreams.clone()),
             stub_domains: self.stub_domains.clone(),
+            search: node.search.clone(),
         }
     }
 }
@@ -114,8 +118,8 @@ mod tests {
 
     #[test]
     fn without_keys_the_node_s_upstreams_stay() {
-        let node = ["192.0.2.1:53".parse().unwrap()];
-        assert_eq!(read(&[]).unwrap().over(&node).upstreams, node);
+        let node = Settings { upstreams: vec!["192.0.2.1:53".parse().unwrap()], ..Settings::default() };
+        assert_eq!(read(&[]).unwrap().over(&node), node);
         assert_eq!(read(&[("upstreamNameservers", " ")]).unwrap(), Overrides::default());
         assert_eq!(
             read(&[("upstreamNameservers", r#"["9.9.9.9"]"#)]).unwrap().over(&node).upstreams,

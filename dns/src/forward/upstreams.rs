@@ -1,6 +1,9 @@
-//! Which upstreams there are: from flags, or from the node's resolv.conf. Pure: files are read by the caller.
+//! Which upstreams there are: from flags, or from the node's resolv.conf; and its search list. Pure: files are read by
+//! the caller.
 
 use std::net::{IpAddr, SocketAddr};
+
+use hickory_proto::rr::Name;
 
 use crate::error::Error;
 
@@ -28,6 +31,21 @@ pub fn resolv_conf(text: &str) -> Vec<SocketAddr> {
         Some(SocketAddr::new(address.parse().ok()?, PORT))
     };
     text.lines().filter_map(server).collect()
+}
+
+/// The search list of a resolv.conf: the last line of it counts (resolv.conf(5)). What is no domain is left out.
+pub fn search_list(text: &str) -> Vec<Name> {
+    let list = |line: &str| {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let keyword = words.next()?;
+        ["search", "domain"].contains(&keyword.as_str()).then(|| words.collect::<Vec<_>>())
+    };
+    let domain = |word: &String| {
+        let mut name = Name::from_ascii(word).ok()?;
+        name.set_fqdn(true);
+        (!name.is_root()).then_some(name)
+    };
+    text.lines().filter_map(list).next_back().iter().flatten().filter_map(domain).collect()
 }
 
 /// The upstreams, if none of them is a listener of this server.
@@ -70,6 +88,14 @@ mod tests {
     fn resolv_conf_is_read_as_libc_does() {
         let text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 192.0.2.1 \n\tnameserver\t2001:db8::1\nnameserver x\noptions ndots:5\n";
         assert_eq!(resolv_conf(text), addresses(&["192.0.2.1:53", "[2001:db8::1]:53"]));
+    }
+
+    #[test]
+    fn the_last_search_list_counts() {
+        let list = |text| search_list(text).iter().map(Name::to_ascii).collect::<Vec<_>>();
+        assert_eq!(list("domain a\nsearch b.example C.\nnameserver 192.0.2.1\n"), ["b.example.", "C."]);
+        assert_eq!(list("search a\ndomain b\n"), ["b."]);
+        assert_eq!(list("search . a..b\n# search c\n"), [""; 0]);
     }
 
     #[test]

@@ -69,7 +69,8 @@ impl Lane {
         for slot in slots {
             let Some(client) = slot.peer().address() else { continue };
             let (datagram, reply) = slot.exchange();
-            let Some(answered) = fast::respond(&zone, self.handler.recurses(), datagram, reply) else {
+            let Some(answered) = fast::respond(&zone, self.handler.recurses(), client, datagram, reply)
+            else {
                 self.hand_over(slot);
                 continue;
             };
@@ -111,6 +112,7 @@ mod tests {
             zone: "cluster.local".parse().unwrap(),
             ttl: 30,
             pods: PodNames::default(),
+            complete_search: false,
             listen: Vec::new(),
         };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);

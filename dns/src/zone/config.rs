@@ -34,6 +34,8 @@ pub struct ZoneConfig {
     pub ttl: u32,
     /// Which names of pods there are.
     pub pods: PodNames,
+    /// Whether the search list of a pod's resolver is walked here.
+    pub complete_search: bool,
     /// The concrete addresses that the server listens on, for the glue of its NS record.
     pub listen: Vec<IpAddr>,
 }

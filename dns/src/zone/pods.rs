@@ -11,8 +11,8 @@ use crate::name::wire_label;
 pub struct PodTable {
     /// The namespaces' labels in wire form, in order.
     namespaces: Box<[Box<[u8]>]>,
-    /// In the order of addresses, each with the place of its namespace.
-    pods: Box<[(IpAddr, u32)]>,
+    /// In the order of addresses, each with the place of its namespace, and whether its resolver searches.
+    pods: Box<[(IpAddr, u32, bool)]>,
 }
 
 impl PodTable {
@@ -26,7 +26,7 @@ impl PodTable {
                 namespaces.push(label);
             }
             let place = namespaces.len() as u32 - 1;
-            pods.extend(pod.addresses.iter().map(|&address| (address, place)));
+            pods.extend(pod.addresses.iter().map(|&address| (address, place, pod.searches)));
         }
         pods.sort_unstable();
         pods.dedup();
@@ -35,13 +35,22 @@ impl PodTable {
 
     /// Whether a pod of that namespace has that address. `namespace` is a label in wire form.
     pub fn has(&self, address: IpAddr, namespace: &[u8]) -> bool {
-        self.of(address).iter().any(|&(_, place)| *self.namespaces[place as usize] == *namespace)
+        self.of(address).iter().any(|&(_, place, _)| *self.namespaces[place as usize] == *namespace)
+    }
+
+    /// The namespace, a label in wire form, of the pod that asks from that address and searches. None where that is not
+    /// certain: no pod has the address, several have it, or its resolver has another search list.
+    pub fn searching(&self, address: IpAddr) -> Option<&[u8]> {
+        match self.of(address) {
+            &[(_, place, true)] => Some(&self.namespaces[place as usize]),
+            _ => None,
+        }
     }
 
     /// Those with that address: one, or several on a host's network.
-    fn of(&self, address: IpAddr) -> &[(IpAddr, u32)] {
-        let start = self.pods.partition_point(|&(other, _)| other < address);
-        let count = self.pods[start..].iter().take_while(|&&(other, _)| other == address).count();
+    fn of(&self, address: IpAddr) -> &[(IpAddr, u32, bool)] {
+        let start = self.pods.partition_point(|&(other, ..)| other < address);
+        let count = self.pods[start..].iter().take_while(|&&(other, ..)| other == address).count();
         &self.pods[start..start + count]
     }
 }

@@ -22,6 +22,7 @@ struct Collection {
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
     collections: Arc<[Collection; 5]>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Api {
@@ -50,14 +51,21 @@ impl Api {
             collection(PODS, "PodList", "v1", ""),
         ]);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let api = Api { address: listener.local_addr().unwrap(), collections: collections.clone() };
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let address = listener.local_addr().unwrap();
+        let api = Api { address, collections: collections.clone(), asked: asked.clone() };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let collections = collections.clone();
-                std::thread::spawn(move || serve(stream.unwrap(), &collections[..]));
+                let (collections, asked) = (collections.clone(), asked.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), &collections[..], &asked));
             }
         });
         api
+    }
+
+    /// Whether anybody asked for something with that text in it.
+    pub(crate) fn was_asked(&self, text: &str) -> bool {
+        self.asked.lock().unwrap().iter().any(|target| target.contains(text))
     }
 
     /// Sends an event about a Service to all who watch Services. False where nobody does yet.
@@ -86,9 +94,10 @@ impl Api {
     }
 }
 
-fn serve(mut stream: TcpStream, collections: &[Collection]) {
+fn serve(mut stream: TcpStream, collections: &[Collection], asked: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(target) = request_target(&mut reader) {
+        asked.lock().unwrap().push(target.clone());
         let path = target.split('?').next().unwrap_or_default();
         let Some(collection) = collections.iter().find(|collection| collection.path == path) else {
             panic!("{target} is not served");

@@ -35,7 +35,7 @@ fn kubeconfig(server: &str) -> (tempfile::TempDir, PathBuf) {
 pub(crate) struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
-    dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
     /// Where further `--listen`, `--dot` and `--doh` led.
     pub(crate) also: Vec<SocketAddr>,
     http: Vec<SocketAddr>,

@@ -70,7 +70,13 @@ pub(crate) fn config() -> Arc<ZoneConfig> {
 
 /// The same, with those names of pods.
 pub(crate) fn settings(pods: PodNames) -> ZoneConfig {
-    ZoneConfig { zone: "cluster.local".parse().unwrap(), ttl: 30, pods, listen: vec![ip("10.244.0.2")] }
+    ZoneConfig {
+        zone: "cluster.local".parse().unwrap(),
+        ttl: 30,
+        pods,
+        complete_search: false,
+        listen: vec![ip("10.244.0.2")],
+    }
 }
 
 /// The zone of [`cluster`].

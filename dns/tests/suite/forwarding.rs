@@ -182,6 +182,7 @@ fn a_stub_domain_is_asked_of_its_own_servers() {
     let settings = Settings {
         upstreams: vec![everyone.address],
         stub_domains: [stub("corp.local"), stub("10.in-addr.arpa")].into(),
+        search: Vec::new(),
     };
     let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
     assert_eq!(answer_section(&server.dig("www.corp.local A")), ["www.corp.local. A 192.0.2.80"]);

@@ -16,5 +16,6 @@ mod pods;
 mod properties;
 mod reasons;
 mod rogue;
+mod search;
 mod server;
 mod spec;

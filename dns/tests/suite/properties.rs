@@ -24,6 +24,9 @@ use weft_types::{ChangeSet, Endpoint, NamespacedName, Object, ObjectKey, Protoco
 
 use crate::fixture::*;
 
+/// Who asks: a pod, where [`objects`] has one with this address.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
 const NAMES: [&str; 4] = ["a", "db", "svc", "x-1"];
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -80,7 +83,9 @@ fn objects() -> impl Strategy<Value = Vec<Object>> {
 }
 
 fn any_config() -> impl Strategy<Value = Arc<ZoneConfig>> {
-    select(PodNames::value_variants()).prop_map(|pods| Arc::new(settings(pods)))
+    let pods = select(PodNames::value_variants());
+    (pods, any::<bool>())
+        .prop_map(|(pods, complete_search)| Arc::new(ZoneConfig { complete_search, ..settings(pods) }))
 }
 
 /// Names that are likely to be, or nearly to be, in the zone.
@@ -237,8 +242,8 @@ fn handler_of(zone: Arc<Zone>) -> Arc<Handler> {
 /// Both lanes say the same, or the fast one says nothing. Returns whether it spoke.
 fn compare_lanes(handler: &Arc<Handler>, zone: &Zone, bytes: &[u8]) -> Result<bool, TestCaseError> {
     let mut reply = [0; 1232];
-    let Some(answered) = fast::respond(zone, false, bytes, &mut reply) else { return Ok(false) };
-    let Step::Reply(full) = handler.handle(bytes, Ipv4Addr::LOCALHOST.into(), Transport::Udp) else {
+    let Some(answered) = fast::respond(zone, false, CLIENT, bytes, &mut reply) else { return Ok(false) };
+    let Step::Reply(full) = handler.handle(bytes, CLIENT, Transport::Udp) else {
         return Err(TestCaseError::fail("only the fast lane answers"));
     };
     prop_assert_eq!(&reply[..answered.length], &full[..]);
@@ -247,7 +252,7 @@ fn compare_lanes(handler: &Arc<Handler>, zone: &Zone, bytes: &[u8]) -> Result<bo
 
 /// Whatever came, the reply is none, or a message that answers it within the client's limit.
 fn check_reply(handler: &Arc<Handler>, bytes: &[u8], transport: Transport) -> Result<(), TestCaseError> {
-    match handler.handle(bytes, Ipv4Addr::LOCALHOST.into(), transport) {
+    match handler.handle(bytes, CLIENT, transport) {
         Step::Silence => {}
         Step::Wait(_) => prop_assert!(false, "there is no upstream to wait for"),
         Step::Reply(reply) => {
@@ -356,7 +361,7 @@ fn the_fast_lane_answers_what_is_usual() {
                 assert!(compare_lanes(&handler, &zone, &bytes).unwrap(), "{name} {record_type}");
             }
             let used = allocation_counter::measure(|| {
-                fast::respond(&zone, false, &bytes, &mut reply);
+                fast::respond(&zone, false, CLIENT, &bytes, &mut reply);
             });
             assert_eq!(used.count_total, 0, "{name} {record_type} allocates");
         }
