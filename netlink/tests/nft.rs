@@ -348,6 +348,44 @@ fn a_monitor_tells_the_numbers_of_the_transactions_that_touched_its_table() {
 }
 
 #[test]
+fn a_set_that_is_full_refuses_more_and_is_replaced_while_all_others_stay() {
+    in_fresh_namespace(|| {
+        let mut client = Client::open().unwrap();
+        let mut table = everything(Family::Ip);
+        let fill = |table: &mut Table, count: u32| {
+            let address = |number| Value::Address(std::net::Ipv4Addr::from(0x0a60_0000 + number).into());
+            let addresses = &mut table.sets.get_mut("addresses").unwrap().elements;
+            *addresses = (0..count).map(|number| (Tuple::new(&[address(number)]), Data::None)).collect();
+        };
+        let load = |client: &mut Client, table: &Table| {
+            let observed = client.observe(&keys()).unwrap();
+            let mut transaction = diff(std::slice::from_ref(table), &observed);
+            transaction.make_room();
+            client.commit(&transaction).unwrap();
+            transaction
+        };
+        fill(&mut table, 1000);
+        load(&mut client, &table);
+        assert!(nft(&["list", "set", "ip", "weft-test", "addresses"], "").contains("size 2048"));
+        nft(&["add element ip weft-test affinity { 192.0.2.1 . 0:1 : 0:2 }"], "");
+
+        fill(&mut table, 3000);
+        let observed = client.observe(&keys()).unwrap();
+        let addresses = table.sets["addresses"].declaration.clone();
+        let mut too_many = Transaction::default();
+        let new = table.sets["addresses"].elements.iter();
+        too_many.add_elements(&addresses, new.map(|(key, data)| (key.clone(), data.clone())).collect());
+        client.commit(&too_many).unwrap_err();
+        assert_eq!(client.observe(&keys()).unwrap(), observed);
+
+        load(&mut client, &table);
+        assert_eq!(converge(&mut client, &[table]), 0);
+        assert!(nft(&["list", "set", "ip", "weft-test", "addresses"], "").contains("size 8192"));
+        assert!(nft(&["list", "map", "ip", "weft-test", "affinity"], "").contains("192.0.2.1 . 0:1"));
+    });
+}
+
+#[test]
 fn ten_thousand_services_fit_into_one_transaction() {
     in_fresh_namespace(|| {
         let mut client = Client::open().unwrap();

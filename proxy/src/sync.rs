@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tracing::{debug, warn};
+use nix::errno::Errno;
+use tracing::{debug, info, warn};
 use weft_netlink::nft::{Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
@@ -76,7 +77,7 @@ impl Sync {
                 // What the update adds is all that there is to be, and nothing is there to compare it with.
                 let mut transaction = diff(&self.planner.bare_tables(), &observed);
                 transaction.changes.extend(first.changes);
-                return self.commit_all(&transaction);
+                return self.commit_all(transaction);
             }
             drop(first);
             return self.correct(&observed);
@@ -87,6 +88,9 @@ impl Sync {
         if self.phase == Phase::InStep && !layout_changed {
             match self.commit(&transaction) {
                 Ok(()) => return Ok(Outcome::Partial),
+                Err(error) if error.errno() == Some(Errno::ENFILE) => {
+                    info!("there are more Services than when the tables were made; making larger ones");
+                }
                 Err(error) => warn!("{error}; reading what the kernel holds to correct it"),
             }
         }
@@ -151,7 +155,7 @@ impl Sync {
     }
 
     fn correct(&mut self, observed: &Observed) -> Result<Outcome, Error> {
-        self.commit_all(&match observed.tables.is_empty() {
+        self.commit_all(match observed.tables.is_empty() {
             // The commonest case, with the most to do: somebody flushed all rules.
             true => self.planner.fill(),
             false => diff(&self.planner.tables(), observed),
@@ -159,10 +163,11 @@ impl Sync {
     }
 
     /// Commits what brings the kernel into step, wherever it was.
-    fn commit_all(&mut self, transaction: &Transaction) -> Result<Outcome, Error> {
+    fn commit_all(&mut self, mut transaction: Transaction) -> Result<Outcome, Error> {
         self.phase = Phase::OutOfStep;
+        transaction.make_room();
         debug!(changes = transaction.changes.len(), services = self.planner.services(), "correcting");
-        self.commit(transaction)?;
+        self.commit(&transaction)?;
         self.phase = Phase::InStep;
         Ok(Outcome::Full)
     }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use super::encode::digest;
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedTable};
 use super::set::{Data, Element, Set};
-use super::shape::Shape;
 use super::table::{Chain, Table};
 use super::transaction::{Change, TableKey, Transaction};
 use super::value::{Name, Tuple};
@@ -43,13 +42,15 @@ fn can_be_kept(planned: &Table, held: &ObservedTable) -> bool {
         held.chains.get(name).is_none_or(|held| held.base == chain.base.as_ref().map(ObservedBase::of))
     };
     let set = |(name, set): (&Name, &Set)| {
-        held.sets.get(name).is_none_or(|held| held.shape == Shape::of(&set.declaration))
+        held.sets.get(name).is_none_or(|held| held.shape.is_of(&set.declaration))
     };
     held.flags == 0 && planned.chains.iter().all(chain) && planned.sets.iter().all(set)
 }
 
 /// Steps in the order that the kernel asks for: what is named comes before what names it, and goes after.
 fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction: &mut Transaction) {
+    let cleared = clear_full_sets(&key, planned, held, transaction);
+    let held = cleared.as_ref().unwrap_or(held);
     for (name, chain) in &planned.chains {
         if !held.chains.contains_key(name) {
             transaction.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
@@ -57,7 +58,7 @@ fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction:
     }
     for (name, set) in &planned.sets {
         if !held.sets.contains_key(name) {
-            transaction.changes.push(Change::AddSet(set.declaration.clone()));
+            transaction.changes.push(Change::AddSet(set.declaration.clone(), 0));
         }
     }
     let strange: Vec<&Name> = held.chains.keys().filter(|name| !planned.chains.contains_key(*name)).collect();
@@ -76,6 +77,34 @@ fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction:
     for name in strange {
         transaction.changes.push(Change::DeleteChain(key.clone(), name.clone()));
     }
+}
+
+/// Deletes the sets that have no room for what is planned, and for that all rules, which may name them. Returns what is left,
+/// if anything was to be done: other sets stay, with what packets have written into them.
+fn clear_full_sets(
+    key: &TableKey,
+    planned: &Table,
+    held: &ObservedTable,
+    transaction: &mut Transaction,
+) -> Option<ObservedTable> {
+    let is_full = |name: &&Name| {
+        let count = planned.sets.get(*name).map_or(0, |set| set.elements.len());
+        !held.sets[*name].shape.has_room_for(count)
+    };
+    let full: Vec<&Name> = held.sets.keys().filter(is_full).collect();
+    if full.is_empty() {
+        return None;
+    }
+    let mut left = held.clone();
+    for (name, chain) in &mut left.chains {
+        transaction.changes.push(Change::FlushChain(key.clone(), name.clone()));
+        chain.rules.clear();
+    }
+    for name in full {
+        transaction.changes.push(Change::DeleteSet(key.clone(), name.clone()));
+        left.sets.remove(name);
+    }
+    Some(left)
 }
 
 fn diff_rules(
@@ -196,6 +225,34 @@ mod tests {
             diff(&[table], &held).to_string(),
             "delete element ip x a { 2 : 2 }\nadd element ip x a { 2 : 20 }\n"
         );
+    }
+
+    #[test]
+    fn a_set_that_became_too_small_is_replaced_and_the_others_stay() {
+        let mut table = Table::new(Family::Ip, "x");
+        table.chain("a", None, vec![Rule::new([Statement::Verdict(Verdict::Drop)])]);
+        for (name, count) in [("large", 1000), ("small", 1)] {
+            let mut set = Set::new(declaration("x", name, DataType::InetService));
+            set.elements = (0..count).map(|key| (port(key), Data::Tuple(port(key)))).collect();
+            table.set(set);
+        }
+        let load = |table: &Table, held: &mut Observed| {
+            let mut transaction = diff(std::slice::from_ref(table), held);
+            transaction.make_room();
+            held.apply(&transaction).unwrap();
+            let text = transaction.to_string();
+            text.lines().map(|line| line.split(" {").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let mut held = Observed::default();
+        load(&table, &mut held);
+        let elements = &mut table.sets.get_mut("large").unwrap().elements;
+        elements.extend((0..2048).map(|key| (port(key), Data::Tuple(port(key)))));
+        assert_eq!(load(&table, &mut held), ["add element ip x large"], "half as many again fit in");
+        table.sets.get_mut("large").unwrap().elements.insert(port(2048), Data::Tuple(port(1)));
+        let steps =
+            ["flush chain ip x a", "delete set ip x large", "add map ip x large", "add rule ip x a drop"];
+        assert_eq!(load(&table, &mut held), [&steps[..], &["add element ip x large"]].concat());
+        assert!(diff(&[table], &held).is_empty());
     }
 
     #[test]

@@ -129,13 +129,13 @@ impl Encoded {
                     encode_rule(chain, rule, writer);
                 });
             }
-            Change::AddSet(set) => {
+            Change::AddSet(set, room) => {
                 // The number of a set within its batch, which must be there; rules name it by its name.
                 let id = index as u32 + 1;
                 self.push(index, NEW_SET, NLM_F_CREATE | NLM_F_EXCL, &table_of(set), |writer| {
                     writer.string(2, &set.name);
                     writer.u32(10, id);
-                    Shape::of(set).encode(writer);
+                    Shape::of(set).with_room(*room).encode(writer);
                 });
             }
             Change::DeleteSet(table, name) => {
@@ -341,7 +341,7 @@ mod tests {
     fn what_only_adds_is_committed_in_parts_that_hold_every_element_once() {
         let mut transaction = transaction(30_000);
         let Change::AddElements(set, elements) = transaction.changes[0].clone() else { panic!() };
-        transaction.changes.insert(0, Change::AddSet(set.clone()));
+        transaction.changes.insert(0, Change::AddSet(set.clone(), 0));
         let limit = 2 * ELEMENTS_PER_MESSAGE;
         let parts: Vec<Encoded> = Parts::new(&transaction, limit).collect();
         assert_eq!(parts.len(), 4);

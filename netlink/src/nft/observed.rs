@@ -120,8 +120,9 @@ impl Observed {
             Change::DeleteChain(table, name) => drop(self.tables.get_mut(table)?.chains.remove(name)?),
             Change::FlushChain(table, name) => self.chain(table, name)?.rules.clear(),
             Change::AddRule(table, name, rule) => self.chain(table, name)?.rules.push(Some(digest(rule))),
-            Change::AddSet(set) => {
-                let observed = ObservedSet { shape: Shape::of(set), elements: BTreeMap::new() };
+            Change::AddSet(set, room) => {
+                let shape = Shape::of(set).with_room(*room);
+                let observed = ObservedSet { shape, elements: BTreeMap::new() };
                 let table = self.tables.get_mut(&(set.family, set.table.clone()))?;
                 insert_new(&mut table.sets, set.name.clone(), observed)?;
             }

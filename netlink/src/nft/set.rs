@@ -98,13 +98,25 @@ impl Declaration {
         matches!(self.kind, SetKind::RangeSet | SetKind::RangeMap(_))
     }
 
+    /// Whether it can be declared with the number of its elements: the kernel keeps ranges otherwise.
+    pub(super) fn can_be_sized(&self) -> bool {
+        matches!(self.kind, SetKind::Set | SetKind::VerdictMap | SetKind::DataMap(_))
+    }
+
     /// Whether it must be declared by `typeof`, for want of a name of one of its types.
     pub(super) fn is_typeof(&self) -> bool {
         self.key.contains(&DataType::Integer) || self.data_types().contains(&DataType::Integer)
     }
 
-    /// Its clauses as between the braces of a declaration, each ended by `end`.
-    pub(super) fn write_clauses(&self, f: &mut fmt::Formatter<'_>, begin: &str, end: &str) -> fmt::Result {
+    /// Its clauses as between the braces of a declaration, each ended by `end`, where it takes so many elements; 0 for any
+    /// number.
+    pub(super) fn write_clauses(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        begin: &str,
+        end: &str,
+        room: u32,
+    ) -> fmt::Result {
         let is_typeof = self.is_typeof();
         let names = |types: &[DataType]| -> Vec<String> {
             let name = |kind: &DataType| if is_typeof { typeof_name(*kind).into() } else { kind.to_string() };
@@ -121,6 +133,9 @@ impl Declaration {
             }
         }
         f.write_str(end)?;
+        if room > 0 {
+            write!(f, "{begin}size {room}{end}")?;
+        }
         if self.has_ranges() {
             write!(f, "{begin}flags interval{end}")?;
         }
@@ -210,7 +225,7 @@ impl Set {
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\t{} {} {{", self.declaration.noun(), self.declaration.name)?;
-        self.declaration.write_clauses(f, "\t\t", "\n")?;
+        self.declaration.write_clauses(f, "\t\t", "\n", 0)?;
         for (index, (key, data)) in self.elements.iter().enumerate() {
             f.write_str(if index == 0 { "\t\telements = {\n\t\t\t" } else { ",\n\t\t\t" })?;
             self.declaration.write_element(f, key, data)?;

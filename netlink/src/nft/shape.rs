@@ -89,6 +89,25 @@ impl Shape {
         }
     }
 
+    /// The same, of a set that takes so many elements; 0 for any number.
+    pub(super) fn with_room(self, room: u32) -> Shape {
+        Shape { size: self.size.max(room), ..self }
+    }
+
+    /// Whether it is the shape of such a set, whatever the room.
+    pub(super) fn is_of(&self, declaration: &Declaration) -> bool {
+        let planned = Shape::of(declaration);
+        match declaration.can_be_sized() {
+            true => planned.with_room(self.size) == *self,
+            false => planned == *self,
+        }
+    }
+
+    /// Whether so many elements fit in.
+    pub(super) fn has_room_for(&self, count: usize) -> bool {
+        self.size == 0 || count <= self.size as usize
+    }
+
     /// The shape of a set that the kernel dumped.
     pub(super) fn read(attributes: &Attributes<'_>) -> Shape {
         let number = |kind| attributes.u32(kind).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Transactions: what is to change in the kernel, in order, all or nothing; and how they print as nft commands.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +9,9 @@ use super::rule::Rule;
 use super::set::{Declaration, Element};
 use super::table::{Base, Table};
 use super::value::{Family, Name};
+
+/// How many elements are worth a hash table of their own size.
+const MANY: usize = 1000;
 
 /// A table's family and name.
 pub type TableKey = (Family, Name);
@@ -27,8 +31,8 @@ pub enum Change {
     FlushChain(TableKey, Name),
     /// Appends a rule to a chain.
     AddRule(TableKey, Name, Rule),
-    /// Adds a set without elements, which must not be there.
-    AddSet(Arc<Declaration>),
+    /// Adds a set without elements, which must not be there. It takes that many at most; 0 for as many as there will be.
+    AddSet(Arc<Declaration>, u32),
     /// Deletes a set with its elements. No rule may name it any more.
     DeleteSet(TableKey, Name),
     /// Adds elements. A key that is there already must hold the same.
@@ -59,7 +63,7 @@ impl Transaction {
     pub fn only_adds(&self) -> bool {
         use Change::{AddChain, AddElements, AddRule, AddSet, AddTable};
         let adds = |change: &Change| {
-            matches!(change, AddTable(_) | AddChain(..) | AddRule(..) | AddSet(_) | AddElements(..))
+            matches!(change, AddTable(_) | AddChain(..) | AddRule(..) | AddSet(..) | AddElements(..))
         };
         self.changes.iter().all(adds)
     }
@@ -72,7 +76,7 @@ impl Transaction {
             self.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
         }
         for set in table.sets.values() {
-            self.changes.push(Change::AddSet(set.declaration.clone()));
+            self.changes.push(Change::AddSet(set.declaration.clone(), 0));
         }
         for (name, chain) in &table.chains {
             self.add_rules(&key, name, &chain.rules);
@@ -80,6 +84,30 @@ impl Transaction {
         for set in table.sets.values() {
             let elements = set.elements.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
             self.add_elements(&set.declaration, elements);
+        }
+    }
+
+    /// Gives the sets that it adds, and puts many elements into, room for these and at least half as many again. For a set of
+    /// known size the kernel makes the hash table that it needs; any other it makes anew time and again while the set
+    /// grows, which doubles the time of a load. One that becomes too small is refused, and replaced by [`super::diff`].
+    pub fn make_room(&mut self) {
+        let mut counts: HashMap<(Family, Name, Name), usize> = HashMap::new();
+        for change in &self.changes {
+            if let Change::AddElements(set, elements) = change {
+                *counts.entry((set.family, set.table.clone(), set.name.clone())).or_default() +=
+                    elements.len();
+            }
+        }
+        for change in &mut self.changes {
+            if let Change::AddSet(set, room) = change {
+                let count = counts
+                    .get(&(set.family, set.table.clone(), set.name.clone()))
+                    .copied()
+                    .unwrap_or_default();
+                if count >= MANY && set.can_be_sized() {
+                    *room = (count + count / 2).next_power_of_two().try_into().unwrap_or_default();
+                }
+            }
         }
     }
 
@@ -159,9 +187,9 @@ impl fmt::Display for Change {
             Change::AddRule((family, table), chain, rule) => {
                 write!(f, "add rule {family} {table} {chain} {rule}")
             }
-            Change::AddSet(set) => {
+            Change::AddSet(set, room) => {
                 write!(f, "add {} {} {{", set.noun(), set.path())?;
-                set.write_clauses(f, " ", ";")?;
+                set.write_clauses(f, " ", ";", *room)?;
                 f.write_str(" }")
             }
             Change::DeleteSet((family, table), name) => write!(f, "delete set {family} {table} {name}"),

@@ -23,6 +23,7 @@ use crate::cluster::{NODE, NODE_ADDRESS, PORT, Size, TARGET, cluster_ip, name, n
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const NODES: &str = "/api/v1/nodes";
+const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 /// Events that wait until a connection takes them.
 const BACKLOG: usize = 1 << 17;
 
@@ -111,10 +112,11 @@ impl Store {
 
     fn list(&self, path: &str, query: &HashMap<String, String>) -> String {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
-        let objects = match path {
+        let objects: &[String] = match path {
             SERVICES => &self.services,
             SLICES => &self.slices,
             NODES => &self.nodes,
+            SERVICE_CIDRS => &[],
             _ => panic!("nobody serves {path}"),
         };
         let start = number("continue").unwrap_or(0);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
 use weft_proxy::planner::everything;
-use weft_proxy::sync::Sync;
+use weft_proxy::sync::{Outcome, Sync};
 use weft_types::{ChangeSet, Family, NamespacedName, Object, Service, Snapshot};
 
 use crate::world::World;
@@ -82,4 +82,22 @@ fn affinity_and_source_ranges_need_no_chain_rule_or_set_per_service() {
         listings.push(node.run(|| run("nft", &["-t", "list", "ruleset"])).unwrap());
     }
     assert_eq!(listings[0], listings[1], "everything but elements is the same");
+}
+
+#[test]
+fn services_that_outgrow_the_tables_are_served_all_the_same() {
+    let node = Namespace::temporary().unwrap();
+    let work = || {
+        let mut sync = Sync::open(Config { node: "node1".into(), ..Config::default() }).unwrap();
+        sync.apply(&many(1_000), &ChangeSet::default()).unwrap();
+        assert!(run("nft", &["list", "map", "ip", "weft", "frontends"]).contains("size 2048"));
+        let snapshot = many(2_500);
+        let outcome = sync.apply(&snapshot, &everything(&snapshot)).unwrap();
+        assert_eq!(outcome, Outcome::Full, "the kernel refused so many, and was read");
+        let frontends = run("nft", &["list", "map", "ip", "weft", "frontends"]);
+        assert!(frontends.contains("size 4096") && frontends.matches("goto pick-2").count() == 2_500);
+        let outcome = sync.apply(&snapshot, &everything(&snapshot)).unwrap();
+        assert_eq!(outcome, Outcome::Partial, "in step again");
+    };
+    node.run(work).unwrap();
 }
