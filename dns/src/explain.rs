@@ -14,20 +14,31 @@ use crate::message::{EXTENDED_ERROR, Transport, mnemonic};
 use crate::name::QueryName;
 use crate::zone::{Zone, ZoneName};
 
-/// Names with so many dots are tried as they are first, as kubelet sets it (`options ndots:5`).
-const NDOTS: usize = 5;
 /// Who asks, as far as counting is concerned.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What somebody wants to know.
 #[derive(Clone, Debug)]
 pub struct Inquiry {
-    /// The namespace of the pod that asks.
-    pub namespace: String,
+    /// Who asks.
+    pub resolver: Resolver,
     /// The name as the pod has it.
     pub name: String,
     /// The type.
     pub record_type: RecordType,
+}
+
+/// How a pod's resolver looks for names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Whether the search list begins with the cluster's domains, as with every `dnsPolicy` but `None`.
+    pub searches_cluster: bool,
+    /// The pod's own search domains (`dnsConfig.searches`), after those.
+    pub searches: Vec<String>,
+    /// Names with so many dots are tried as they are first.
+    pub ndots: usize,
 }
 
 /// What became of one name.
@@ -39,26 +50,36 @@ pub struct Tried {
     reasons: Vec<String>,
 }
 
-/// The names that a resolver tries, in order, under the search list that kubelet writes. Those of the node's own list
-/// are not known here.
-pub fn walk(zone: &ZoneName, namespace: &str, name: &str) -> Vec<String> {
-    if name.ends_with('.') {
-        return vec![name.to_owned()];
+impl Resolver {
+    /// As kubelet sets it up for a pod that says nothing of DNS.
+    pub fn usual(namespace: &str) -> Resolver {
+        Resolver { namespace: namespace.to_owned(), searches_cluster: true, searches: Vec::new(), ndots: 5 }
     }
-    let search = [format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone.to_string()];
-    let mut names: Vec<String> = search.iter().map(|domain| format!("{name}.{domain}")).collect();
-    let place = if name.matches('.').count() >= NDOTS { 0 } else { names.len() };
-    names.insert(place, format!("{name}."));
-    names
+
+    /// The names that it tries, in order. The node's own search list is not known here.
+    pub fn walk(&self, zone: &ZoneName, name: &str) -> Vec<String> {
+        if name.ends_with('.') {
+            return vec![name.to_owned()];
+        }
+        let cluster = [format!("{}.svc.{zone}", self.namespace), format!("svc.{zone}"), zone.to_string()];
+        let cluster = cluster.into_iter().filter(|_| self.searches_cluster);
+        let own = self.searches.iter().map(|domain| format!("{}.", domain.trim_end_matches('.')));
+        let below = |domain: String| format!("{name}.{domain}").replace("..", ".");
+        let mut names: Vec<String> = cluster.chain(own).map(below).collect();
+        let place = if name.matches('.').count() >= self.ndots { 0 } else { names.len() };
+        names.insert(place, format!("{name}."));
+        names
+    }
 }
 
 /// Tries one name after the other until one has an answer, and tells of it.
 pub async fn explain(handler: &Arc<Handler>, inquiry: &Inquiry) -> String {
     let zone = handler.zone().config().zone.clone();
-    let Inquiry { namespace, name, record_type } = inquiry;
+    let Inquiry { resolver, name, record_type } = inquiry;
+    let Resolver { namespace, ndots, .. } = resolver;
     let mut text =
-        format!("{name} {record_type}, asked by a pod in namespace {namespace} (ndots:{NDOTS}):\n");
-    for (name, number) in walk(&zone, namespace, name).into_iter().zip(1..) {
+        format!("{name} {record_type}, asked by a pod in namespace {namespace} (ndots:{ndots}):\n");
+    for (name, number) in resolver.walk(&zone, name).into_iter().zip(1..) {
         let tried = attempt(handler, name, *record_type).await;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{number}. {tried}");
@@ -134,15 +155,29 @@ mod tests {
 
     #[test]
     fn short_names_are_searched_first_and_long_ones_last() {
-        let zone = "cluster.local".parse().unwrap();
+        let (zone, pod) = ("cluster.local".parse().unwrap(), Resolver::usual("shop"));
         assert_eq!(
-            walk(&zone, "shop", "db"),
+            pod.walk(&zone, "db"),
             ["db.shop.svc.cluster.local.", "db.svc.cluster.local.", "db.cluster.local.", "db."]
         );
         assert_eq!(
-            walk(&zone, "shop", "a.b.c.d.e.f")[..2],
+            pod.walk(&zone, "a.b.c.d.e.f")[..2],
             ["a.b.c.d.e.f.", "a.b.c.d.e.f.shop.svc.cluster.local."]
         );
-        assert_eq!(walk(&zone, "shop", "db."), ["db."]);
+        assert_eq!(pod.walk(&zone, "db."), ["db."]);
+    }
+
+    #[test]
+    fn a_pod_s_own_search_list_comes_after_the_cluster_s_or_alone() {
+        let zone = "cluster.local".parse().unwrap();
+        let searches = vec!["corp.example".to_owned(), ".".to_owned()];
+        let pod = Resolver { searches, ndots: 1, ..Resolver::usual("shop") };
+        assert_eq!(
+            pod.walk(&zone, "db")[2..],
+            ["db.cluster.local.", "db.corp.example.", "db.", "db."],
+            "the root is a search domain too"
+        );
+        let alone = Resolver { searches_cluster: false, ..pod };
+        assert_eq!(alone.walk(&zone, "a.b"), ["a.b.", "a.b.corp.example.", "a.b."]);
     }
 }

@@ -11,7 +11,7 @@ use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::get;
 
-use crate::explain::{self, Inquiry};
+use crate::explain::{self, Inquiry, Resolver};
 use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::zone::Zone;
@@ -54,7 +54,8 @@ pub fn ready(readiness: Arc<Readiness>) -> Router {
     Router::new().route("/ready", get(move || async move { readiness.status() }))
 }
 
-/// `/explain?namespace=shop&name=db&type=A`: what a pod of that namespace gets for a name, step by step, and why.
+/// `/explain?namespace=shop&name=db&type=A`: what a pod of that namespace gets for a name, step by step, and why. With
+/// `search=a.example,b.example` for a pod's own search domains, `cluster=no` where it has no others, and `ndots=2`.
 pub fn explain(handler: Arc<Handler>) -> Router {
     let explain = |handler: Arc<Handler>, parameters: BTreeMap<String, String>| async move {
         match inquiry(&parameters) {
@@ -70,7 +71,16 @@ fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
         |key: &str| parameters.get(key).cloned().ok_or(format!("the parameter {key} is missing\n"));
     let record_type = parameters.get("type").map_or("A", String::as_str).to_ascii_uppercase();
     let record_type = record_type.parse().map_err(|_| format!("{record_type} is no type of records\n"))?;
-    Ok(Inquiry { namespace: required("namespace")?, name: required("name")?, record_type })
+    let usual = Resolver::usual(&required("namespace")?);
+    let ndots = parameters.get("ndots").map_or(Ok(usual.ndots), |ndots| ndots.parse());
+    let searches = parameters.get("search").map(String::as_str).unwrap_or_default().split(',');
+    let resolver = Resolver {
+        searches_cluster: parameters.get("cluster").is_none_or(|value| value != "no"),
+        searches: searches.filter(|domain| !domain.is_empty()).map(str::to_owned).collect(),
+        ndots: ndots.map_err(|_| "ndots is no number\n".to_owned())?,
+        ..usual
+    };
+    Ok(Inquiry { resolver, name: required("name")?, record_type })
 }
 
 /// `/metrics`: OpenMetrics text.

@@ -39,6 +39,7 @@ pub(crate) const NAMESPACES: Kind = ("v1", "Namespace");
 pub(crate) const NODE: Kind = ("v1", "Node");
 pub(crate) const POD: Kind = ("v1", "Pod");
 pub(crate) const SERVICE: Kind = ("v1", "Service");
+pub(crate) const ENDPOINT_SLICE: Kind = ("discovery.k8s.io/v1", "EndpointSlice");
 pub(crate) const DAEMON_SET: Kind = ("apps/v1", "DaemonSet");
 pub(crate) const DEPLOYMENT: Kind = ("apps/v1", "Deployment");
 
@@ -103,6 +104,16 @@ impl Cluster {
         let path = format!("/api/v1/nodes/{node}:{port}/proxy{path}");
         let request = http::Request::get(path).body(Vec::new()).ok()?;
         self.client.request(request).await.ok()
+    }
+
+    /// What is at a path of the API server, as text: for what a pod or node says by way of it.
+    ///
+    /// # Errors
+    /// [`Error::Api`].
+    pub(crate) async fn text(&self, path: &str) -> Result<String> {
+        let refuse = |problem: String| Error::Api { operation: "get", object: path.to_owned(), problem };
+        let request = http::Request::get(path).body(Vec::new()).map_err(|error| refuse(error.to_string()))?;
+        self.client.request_text(request).await.map_err(failed("get", path))
     }
 
     fn api(&self, (version, kind): Kind, namespace: Option<&str>) -> Api<DynamicObject> {

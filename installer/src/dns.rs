@@ -1,14 +1,26 @@
-//! `weft dns explain`: what a pod gets for a name, and why. The DNS server itself tells it; here it is only asked.
+//! `weft dns explain`: what a pod gets for a name, and why. The DNS server itself tells the walk; here the pod and the
+//! server are found through the API server, and the server is asked through it too, so that it works from anywhere.
+
+mod asker;
+mod backends;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use thiserror::Error;
+
+use crate::cluster::{Cluster, Connection, ENDPOINT_SLICE, NAMESPACES, POD, SERVICE};
+use asker::Asker;
 
 /// How long the server may take: it may wait for upstreams itself.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The Service that leads to the DNS servers.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+/// Where they say whether they are ready, and explain.
+const READY_PORT: u16 = 8181;
 
 /// What can be asked of the DNS server.
 #[derive(Clone, Debug, Subcommand)]
@@ -21,17 +33,27 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
     /// Who asks: a namespace, or a pod as NAMESPACE/POD.
-    #[arg(value_name = "NAMESPACE[/POD]", value_parser = namespace)]
-    pub from: String,
+    #[arg(value_name = "NAMESPACE[/POD]", value_parser = from)]
+    pub from: From,
     /// The name as the pod asks for it.
     pub name: String,
     /// The type of records.
     #[arg(value_name = "TYPE", default_value = "A")]
     pub record_type: String,
-    /// Where a weft-dns says whether it is ready. From elsewhere than its node, first run
-    /// `kubectl -n kube-system port-forward deployment/weft-dns 8181`.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8181")]
-    pub server: SocketAddr,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Ask the weft-dns that says here whether it is ready, without the API server: as on its node, 127.0.0.1:8181. Nothing
+    /// is known of the pod then.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub server: Option<SocketAddr>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct From {
+    namespace: String,
+    pod: Option<String>,
 }
 
 /// Why there is no explanation.
@@ -39,8 +61,7 @@ pub struct Explain {
 pub enum Error {
     /// The server cannot be asked.
     #[error(
-        "cannot ask weft-dns at {server}: {source}; name another with --server, or run \
-         `kubectl -n kube-system port-forward deployment/weft-dns 8181`"
+        "cannot ask weft-dns at {server}: {source}; name another with --server, or none to go through the API server"
     )]
     Ask {
         /// The server.
@@ -56,15 +77,93 @@ pub enum Error {
         /// What it says.
         problem: String,
     },
+    /// The API server says no.
+    #[error(transparent)]
+    Cluster(#[from] crate::Error),
+    /// Who asks is not there.
+    #[error("there is no {0} in the cluster: nobody asks there; see `kubectl get`")]
+    Nobody(String),
+    /// Nothing ready is behind the Service.
+    #[error(
+        "no DNS server is ready behind the Service {0}: no name of the cluster resolves; see `weft status`"
+    )]
+    NoServer(String),
 }
 
-/// The explanation, as lines for people.
+/// The explanation, as lines for people. Must be called within a runtime.
 ///
 /// # Errors
-/// The server cannot be asked, or does not know what to make of the question.
-pub fn explain(question: &Explain) -> Result<String, Error> {
-    let server = question.server;
-    let answer = get(server, &path(question)).map_err(|source| Error::Ask { server, source })?;
+/// The server cannot be asked, or does not know what to make of the question; or nobody is where the question comes from.
+pub async fn explain(question: &Explain) -> Result<String, Error> {
+    let Explain { name, record_type, .. } = question;
+    if let Some(server) = question.server {
+        let asker = Asker::of_namespace(&question.from.namespace);
+        return direct(server, &asker.path(name, record_type));
+    }
+    let cluster = Cluster::connect(&question.connection).await?;
+    let asker = asker(&cluster, &question.from).await?;
+    let note = asker.note.iter().map(|note| format!("{note}\n")).collect::<String>();
+    if !asker.asks_cluster {
+        return Ok(note);
+    }
+    let server = server(&cluster, asker.node.as_deref()).await?;
+    let walk = cluster.text(&format!("{server}{}", asker.path(name, record_type))).await?;
+    let missing = missing(&cluster, &walk).await?;
+    Ok(format!("{note}{walk}{missing}"))
+}
+
+/// Who asks, as the cluster has it.
+async fn asker(cluster: &Cluster, From { namespace, pod }: &From) -> Result<Asker, Error> {
+    let Some(pod) = pod else {
+        let found = cluster.get(NAMESPACES, "", namespace).await?;
+        return match found {
+            Some(_) => Ok(Asker::of_namespace(namespace)),
+            None => Err(Error::Nobody(format!("namespace {namespace}"))),
+        };
+    };
+    let found = cluster.get(POD, namespace, pod).await?;
+    Ok(Asker::of_pod(&found.ok_or_else(|| Error::Nobody(format!("pod {namespace}/{pod}")))?))
+}
+
+/// The path of the API server behind which a DNS server is: one on that node, if there is one.
+async fn server(cluster: &Cluster, node: Option<&str>) -> Result<String, Error> {
+    let (namespace, service) = DNS_SERVICE;
+    let label = format!("kubernetes.io/service-name={service}");
+    let slices = cluster.list(ENDPOINT_SLICE, Some(namespace), &label).await?;
+    nearest(&slices, node).ok_or_else(|| Error::NoServer(format!("{namespace}/{service}")))
+}
+
+fn nearest(slices: &[Value], node: Option<&str>) -> Option<String> {
+    let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    let first = ready.min_by_key(|endpoint| endpoint["nodeName"].as_str() != node || node.is_none())?;
+    let (target, namespace) = (&first["targetRef"], DNS_SERVICE.0);
+    Some(match (target["kind"] == "Pod", target["name"].as_str(), first["nodeName"].as_str()) {
+        (true, Some(pod), _) => format!("/api/v1/namespaces/{namespace}/pods/{pod}:{READY_PORT}/proxy"),
+        // A server without a pod is its node's own.
+        (_, _, Some(node)) => format!("/api/v1/nodes/{node}:{READY_PORT}/proxy"),
+        _ => return None,
+    })
+}
+
+/// What is missing behind Services that lead nowhere.
+async fn missing(cluster: &Cluster, walk: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    for (namespace, service) in backends::suspects(walk) {
+        let Some(object) = cluster.get(SERVICE, &namespace, &service).await? else { continue };
+        let selector = backends::selector(&object);
+        let pods = match selector.is_empty() {
+            true => Vec::new(),
+            false => cluster.list(POD, Some(&namespace), &selector).await?,
+        };
+        text += &backends::verdict(&format!("Service {namespace}/{service}"), &selector, &pods);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn direct(server: SocketAddr, path: &str) -> Result<String, Error> {
+    let answer = get(server, path).map_err(|source| Error::Ask { server, source })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     match status.split(' ').nth(1) {
@@ -84,25 +183,13 @@ fn get(server: SocketAddr, path: &str) -> io::Result<String> {
     Ok(answer)
 }
 
-fn path(question: &Explain) -> String {
-    let Explain { from, name, record_type, .. } = question;
-    format!("/explain?namespace={}&name={}&type={}", encoded(from), encoded(name), encoded(record_type))
-}
-
-/// RFC 3986 section 2.1.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
-}
-
-fn namespace(text: &str) -> Result<String, String> {
-    let namespace = text.split('/').next().unwrap_or_default();
-    match weft_types::is_dns_label(namespace) {
-        true => Ok(namespace.to_owned()),
+fn from(text: &str) -> Result<From, String> {
+    let (namespace, pod) = match text.split_once('/') {
+        Some((namespace, pod)) => (namespace, Some(pod.to_owned())),
+        None => (text, None),
+    };
+    match weft_types::is_dns_label(namespace) && pod.as_deref() != Some("") {
+        true => Ok(From { namespace: namespace.to_owned(), pod }),
         false => Err("expected a namespace, or NAMESPACE/POD".to_owned()),
     }
 }
@@ -114,6 +201,7 @@ mod tests {
     use std::thread;
 
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 
@@ -136,7 +224,117 @@ mod tests {
         });
         let Command::Explain(question) =
             Cli::parse_from([&["weft", "explain", "--server", &server], arguments].concat()).command;
-        (explain(&question), asked.join().unwrap())
+        (run(&question), asked.join().unwrap())
+    }
+
+    fn run(question: &Explain) -> Result<String, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(explain(question))
+    }
+
+    /// An API server that knows these paths, and a kubeconfig of it. Its thread lives as long as the test.
+    fn cluster(answers: Vec<(&'static str, String)>) -> tempfile::NamedTempFile {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+                let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let path = request[0].split(' ').nth(1).unwrap();
+                let known = answers.iter().find(|(known, _)| *known == path.split("?&").next().unwrap());
+                let missing = json!({"kind": "Status", "apiVersion": "v1", "code": 404, "reason": "NotFound", "message": path});
+                let (status, body) = match known {
+                    Some((_, body)) => ("200 OK", body.clone()),
+                    None => ("404 Not Found", missing.to_string()),
+                };
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                stream.write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+            clusters: [{{name: c, cluster: {{server: 'http://{server}'}}}}]\n\
+            contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+        kubeconfig
+    }
+
+    fn through(kubeconfig: &tempfile::NamedTempFile, arguments: &[&str]) -> Result<String, Error> {
+        let path = kubeconfig.path().to_str().unwrap();
+        let Command::Explain(question) =
+            Cli::parse_from([&["weft", "explain", "--kubeconfig", path], arguments].concat()).command;
+        run(&question)
+    }
+
+    fn list(items: Value) -> String {
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}).to_string()
+    }
+
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices";
+
+    #[test]
+    fn the_pod_and_a_server_on_its_node_are_found_through_the_api_server() {
+        let endpoint = |node: &str, pod: &str, ready: bool| {
+            json!({"addresses": ["10.244.0.2"], "nodeName": node, "conditions": {"ready": ready},
+                "targetRef": {"kind": "Pod", "name": pod, "namespace": "kube-system"}})
+        };
+        let slice = json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": {"name": "kube-dns-1"},
+            "endpoints": [endpoint("node1", "dns-a", true), endpoint("node2", "dns-b", true), endpoint("node3", "dns-c", false)]});
+        let spec = json!({"nodeName": "node2", "dnsPolicy": "ClusterFirst", "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}});
+        let object = |kind: &str, name: &str, rest: Value| {
+            let mut object =
+                json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name, "namespace": "shop"}});
+            object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            object
+        };
+        let walk = "1. db.shop.svc.cluster.local. NXDOMAIN\n     the headless service has no endpoints: x\n";
+        let host = object("Pod", "agent", json!({"spec": {"hostNetwork": true}})).to_string();
+        let kubeconfig = cluster(vec![
+            ("/api/v1/namespaces/shop/pods/web-0", object("Pod", "web-0", json!({"spec": spec})).to_string()),
+            ("/api/v1/namespaces/shop/pods/agent", host),
+            ("/api/v1/namespaces/shop", object("Namespace", "shop", json!({})).to_string()),
+            (SLICES, list(json!([slice]))),
+            (
+                "/api/v1/namespaces/kube-system/pods/dns-b:8181/proxy/explain?namespace=shop&name=db&type=A&ndots=2",
+                walk.to_owned(),
+            ),
+            (
+                "/api/v1/namespaces/kube-system/pods/dns-a:8181/proxy/explain?namespace=shop&name=db&type=A",
+                "any".to_owned(),
+            ),
+            (
+                "/api/v1/namespaces/shop/services/db",
+                object("Service", "db", json!({"spec": {"selector": {"app": "db"}}})).to_string(),
+            ),
+            ("/api/v1/namespaces/shop/pods", list(json!([]))),
+        ]);
+        let told = through(&kubeconfig, &["shop/web-0", "db"]).unwrap();
+        assert_eq!(
+            told,
+            format!("{walk}Service shop/db: its selector app=db matches no pod of the namespace\n")
+        );
+        assert_eq!(through(&kubeconfig, &["shop", "db"]).unwrap(), "any", "any server, for a namespace");
+        assert!(through(&kubeconfig, &["shop/agent", "db"]).unwrap().contains("ClusterFirstWithHostNet"));
+        for (from, problem) in [("shop/gone", "no pod shop/gone"), ("nowhere", "no namespace nowhere")] {
+            let error = through(&kubeconfig, &[from, "db"]).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_without_a_pod_is_asked_through_its_node_and_none_is_said_so() {
+        let endpoint =
+            |ready: bool| json!([{"endpoints": [{"nodeName": "node1", "conditions": {"ready": ready}}]}]);
+        assert_eq!(
+            nearest(endpoint(true).as_array().unwrap(), Some("node2")).as_deref(),
+            Some("/api/v1/nodes/node1:8181/proxy")
+        );
+        assert_eq!(nearest(endpoint(false).as_array().unwrap(), None), None);
     }
 
     #[test]
@@ -154,10 +352,12 @@ mod tests {
 
     #[test]
     fn a_server_that_is_not_there_is_named_with_what_to_do() {
-        let server = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let question = Explain { from: "shop".into(), name: "a".into(), record_type: "A".into(), server };
-        let error = explain(&question).unwrap_err().to_string();
-        assert!(error.contains(&server.to_string()) && error.contains("port-forward"), "{error}");
+        let server = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let Command::Explain(question) =
+            Cli::parse_from(["weft", "explain", "--server", &server, "shop", "a"]).command;
+        let error = run(&question).unwrap_err().to_string();
+        assert!(error.contains(&server) && error.contains("--server"), "{error}");
         assert!(Cli::try_parse_from(["weft", "explain", "No_Namespace", "a"]).is_err());
+        assert!(Cli::try_parse_from(["weft", "explain", "shop/", "a"]).is_err());
     }
 }

@@ -92,7 +92,9 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::SelfTest(options) => wait_for(self_test::command(&options))??,
         Command::Uninstall(options) => wait_for(uninstall::run(&options))??,
-        Command::Dns { command: dns::Command::Explain(question) } => print!("{}", dns::explain(&question)?),
+        Command::Dns { command: dns::Command::Explain(question) } => {
+            print!("{}", wait_for(dns::explain(&question))??);
+        }
         Command::InstallPlugins { from, to } => {
             for path in plugins::install(&from, &to)? {
                 println!("installed {}", path.display());

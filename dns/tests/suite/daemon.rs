@@ -214,6 +214,8 @@ fn it_explains_what_a_pod_gets() {
         assert!(text.contains(line), "{line} in {text}");
     }
     assert!(!text.contains("\n2. "), "the walk ends with the first answer: {text}");
+    let text = daemon.get(1, "/explain?namespace=shop&name=a.b&ndots=1&cluster=no&search=corp.example");
+    assert!(text.contains("(ndots:1)") && text.contains("2. a.b.corp.example. SERVFAIL"), "{text}");
     assert!(daemon.get(1, "/explain?namespace=shop").starts_with("HTTP/1.1 400"));
     assert!(daemon.get(1, "/explain?namespace=shop&name=a&type=b").contains("B is no type of records"));
 }

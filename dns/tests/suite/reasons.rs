@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hickory_proto::rr::RecordType;
-use weft_dns::explain::{Inquiry, explain};
+use weft_dns::explain::{Inquiry, Resolver, explain};
 use weft_dns::forward::{Forwarder, Manner};
 use weft_dns::handler::Handler;
 use weft_dns::metrics::Metrics;
@@ -78,7 +78,8 @@ async fn explained(namespace: &str, name: &str, record_type: RecordType) -> Stri
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
     let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone())), forwarder, 1, metrics));
-    explain(&handler, &Inquiry { namespace: namespace.to_owned(), name: name.to_owned(), record_type }).await
+    explain(&handler, &Inquiry { resolver: Resolver::usual(namespace), name: name.to_owned(), record_type })
+        .await
 }
 
 #[tokio::test]
