@@ -37,7 +37,9 @@ impl Delegate {
     pub(crate) fn add(&self, invocation: &Invocation) -> Result<Success, Failure> {
         let stdout = self.call("ADD", invocation)?;
         let result: Value = serde_json::from_slice(&stdout).map_err(|error| self.unreadable(&error))?;
-        Success::from_json(&result).map_err(|error| self.unreadable(&error))
+        let lease = Success::from_json(&result).map_err(|error| self.unreadable(&error))?;
+        let none = || Failure::new(Code::Delegate, format!("{} gave no address", self.program.display()));
+        if lease.ips.is_empty() { Err(none()) } else { Ok(lease) }
     }
 
     /// DEL, CHECK, GC or STATUS, which print nothing.

@@ -46,7 +46,7 @@ pub enum Error {
     #[error("CNI_NETNS: {0}")]
     Namespace(weft_netlink::Error),
     /// The container has an interface of that name.
-    #[error("container {container} has an interface {ifname} already")]
+    #[error("CNI_IFNAME: container {container} has an interface {ifname} already")]
     InterfaceExists {
         /// The container's id.
         container: ContainerId,

@@ -35,6 +35,7 @@ impl Handler for Loopback {
             mac: link.mac.map(|mac| mac.to_string()),
             mtu: None,
             sandbox: Some(netns.to_string_lossy().into_owned()),
+            ..Interface::default()
         };
         let ip = |address| IpConfig { address, gateway: None, interface: Some(0) };
         let ips = addresses.into_iter().map(ip).collect();

@@ -125,8 +125,10 @@ fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
     for given in [Some(&configured), asked].into_iter().flatten() {
         let subnets =
             [("shapedSubnets", &given.shaped_subnets), ("unshapedSubnets", &given.unshaped_subnets)];
-        if let Some((option, _)) = subnets.into_iter().find(|(_, subnets)| subnets.is_some()) {
-            return Err(Error::Unsupported { network, option: option.to_owned() });
+        if let Some((option, subnets)) =
+            subnets.into_iter().find_map(|(option, subnets)| Some((option, subnets.as_ref()?)))
+        {
+            return Err(Error::Unsupported { network, option: format!("{option} {subnets:?}") });
         }
     }
     bandwidth::read(configured, asked, mtu).map_err(|(option, reason)| Error::Invalid {
@@ -198,7 +200,8 @@ mod tests {
         let half = json!({"runtimeConfig": {"bandwidth": {"egressRate": 8}}});
         let expected = "network blue: option egressRate: if rate is set, burst must also be set";
         assert_eq!(error(half), (7, expected.into()));
-        assert_eq!(error(json!({"unshapedSubnets": ["10.0.0.0/8"]})).0, 2);
+        let expected = "network blue: option unshapedSubnets [\"10.0.0.0/8\"] is not supported";
+        assert_eq!(error(json!({"unshapedSubnets": ["10.0.0.0/8"]})), (2, expected.into()));
         assert_eq!(error(json!({"ingressRate": -1})).0, 6);
     }
 

@@ -152,6 +152,7 @@ impl PodPlan {
             mac: link.mac.map(|mac| mac.to_string()),
             mtu: Some(link.mtu),
             sandbox,
+            ..Interface::default()
         };
         let sandbox = self.pod.netns.to_string_lossy().into_owned();
         let mut result = self.lease.clone();
@@ -384,9 +385,12 @@ fn gateway_is_inside(ip: &IpConfig) -> bool {
 /// A route without a next hop goes by the gateway of its family, and where there is none it is on the link.
 fn path(route: &weft_types::cni::Route, lease: &Success) -> Path {
     let of_family = lease.ips.iter().filter(|ip| ip.address.is_ipv4() == route.dst.is_ipv4());
-    let gateway = route.gw.or_else(|| of_family.filter_map(|ip| ip.gateway).next());
+    // What is said to be on the link, or the host itself, has none.
+    let is_near = route.scope.is_some_and(|scope| scope >= Path::LINK_SCOPE);
+    let gateway = route.gw.or_else(|| of_family.filter_map(|ip| ip.gateway).find(|_| !is_near));
     Path {
         gateway,
+        scope: route.scope,
         metric: route.priority,
         mtu: route.mtu,
         advmss: route.advmss,
@@ -402,6 +406,9 @@ fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> 
     if lease.ips.iter().any(|ip| ip.address.is_ipv6()) {
         // Runtimes make namespaces with IPv6 switched off.
         sysctls.push(Sysctl::new(format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
+        sysctls.push(Sysctl::optional("net/ipv6/conf/lo/disable_ipv6", "0"));
+        // As with IPv4, and as the reference has it.
+        sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1"));
     }
     if routed(options) {
         // Everything goes by the gateway, whatever the host says of shorter ways. For IPv4 the setting is the

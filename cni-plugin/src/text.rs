@@ -121,6 +121,13 @@ impl fmt::Display for PodSide {
 
 fn details(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let table = (path.table != Path::MAIN_TABLE).then_some(path.table);
-    let words = [("metric", path.metric), ("mtu", path.mtu), ("advmss", path.advmss), ("table", table)];
+    let scope = path.scope.map(u32::from);
+    let words = [
+        ("metric", path.metric),
+        ("mtu", path.mtu),
+        ("advmss", path.advmss),
+        ("table", table),
+        ("scope", scope),
+    ];
     words.into_iter().try_for_each(|(word, value)| value.map_or(Ok(()), |value| write!(f, " {word} {value}")))
 }

@@ -14,6 +14,7 @@ mod freed;
 mod mark;
 mod plugin;
 mod pool;
+pub mod program;
 mod range;
 mod resolver;
 mod store;

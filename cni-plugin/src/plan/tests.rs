@@ -69,6 +69,8 @@ fn the_default_in_both_families() {
     sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/lo/disable_ipv6=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
     nsenter --net=/run/netns/blue sysctl -w net/ipv4/conf/all/accept_redirects=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv4/conf/eth0/accept_redirects=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_redirects=0
@@ -96,6 +98,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
             ..Route::new("10.0.0.0/8".parse().unwrap(), None)
         },
         Route::new("192.0.2.0/24".parse().unwrap(), "10.244.1.9".parse().ok()),
+        Route { scope: Some(253), ..Route::new("198.51.100.0/24".parse().unwrap(), None) },
     ];
     let plan = plan(&pod(), &options, lease, &Facts::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
@@ -113,6 +116,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
     nsenter --net=/run/netns/blue ip route add 10.0.0.0/8 via 10.244.1.254 dev eth0 metric 7 mtu 1300 table 100
     nsenter --net=/run/netns/blue ip route add 192.0.2.0/24 via 10.244.1.9 dev eth0
+    nsenter --net=/run/netns/blue ip route add 198.51.100.0/24 dev eth0 scope 253
     ");
 }
 

@@ -2,7 +2,10 @@
 //! else is ever printed.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::unix::ffi::OsStringExt;
+use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -94,6 +97,79 @@ fn stdin(config: Value) -> impl Strategy<Value = Vec<u8>> {
         .prop_map(move |length| config.to_string().as_bytes()[..length].to_vec());
     let bytes = prop::collection::vec(any::<u8>(), 0..64);
     prop_oneof![8 => replaced, 1 => cut, 1 => any_json().prop_map(|json| json.to_string().into_bytes()), 1 => bytes]
+}
+
+/// Started with what `prepare` makes of it. Whether it succeeded, and what it printed.
+fn run(
+    node: &Node,
+    command: &str,
+    netns: &str,
+    prepare: impl FnOnce(&mut Command) -> &mut Command,
+) -> (bool, Vec<u8>) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_weft-cni"));
+    process.env_clear().envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")]);
+    process.env("CNI_NETNS", netns).stdout(Stdio::piped()).stderr(Stdio::null());
+    prepare(&mut process);
+    let child = node.namespace.run(|| process.spawn()).unwrap().unwrap();
+    drop(process);
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), output.stdout)
+}
+
+fn file(content: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_an_error() {
+    let node = Node::new();
+    let deep = b"{\"ipam\":".repeat(100_000);
+    let huge = vec![b' '; (16 << 20) + 1];
+    let inputs: [(&[u8], u64, &str); 4] = [
+        (b"", 6, "EOF"),
+        (b"{\"cniVersion\": \"1.1.0\", \"name\": \"\xff\"}", 6, "invalid unicode"),
+        (&deep, 6, "recursion limit"),
+        (&huge, 5, "larger than 16777216 bytes"),
+    ];
+    for (stdin, code, words) in inputs {
+        let (success, stdout) = run(&node, "GC", "", |process| process.stdin(file(stdin)));
+        let error: Value = serde_json::from_slice(&stdout).unwrap();
+        let msg = error["msg"].as_str().unwrap();
+        assert!(!success && error["code"] == code && msg.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_result_that_nobody_can_read_is_no_success_and_del_takes_all_away() {
+    let node = Node::new();
+    let (pod, config) = (node.pod("c1"), node.config(&["10.244.1.0/24"]));
+    let netns = pod.netns.to_string_lossy();
+    let stdin = || file(config.to_string().as_bytes());
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for stdout in [&full as &dyn Fn() -> Stdio, &closed] {
+        let (success, _) = run(&node, "ADD", &netns, |process| process.stdin(stdin()).stdout(stdout()));
+        assert!(!success, "nobody learns of the container's address");
+        node.del(&pod, &config);
+        assert!(node.veths().is_empty() && node.reserved().is_empty() && pod.link().is_none());
+    }
+    let (success, stdout) = run(&node, "ADD", &netns, |process| process.stdin(stdin()).stderr(full()));
+    assert!(success && serde_json::from_slice::<Value>(&stdout).is_ok());
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error_and_nothing_is_made() {
+    let node = Node::new();
+    let (pod, mut config) = (node.pod("c1"), node.config(&["10.244.1.0/24"]));
+    for folder in ["/proc/none", "/dev/null/none", "/sys/kernel"] {
+        config["ipam"]["dataDir"] = folder.into();
+        let error = node.call("ADD", &pod, &config).unwrap_err();
+        assert!(error["code"] == 5 && error["msg"].as_str().unwrap().contains(folder), "{error}");
+        assert!(node.veths().is_empty() && pod.link().is_none());
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn call_with(
 fn foreign_ipam(node: &Node, on_add: &str) -> String {
     let folder = node.folder.path();
     let script = format!(
-        "#!/bin/sh\necho \"$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS\" >> {0}/calls\ncat > {0}/stdin\n\
+        "#!/bin/sh\necho \"foreign: $CNI_COMMAND\" >&2\necho \"$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS\" >> {0}/calls\ncat > {0}/stdin\n\
          [ $CNI_COMMAND = ADD ] || exit 0\n{on_add}\n",
         folder.display()
     );
@@ -113,7 +113,11 @@ fn s2_parameters() {
         ("CNI_IFNAME", "a:b"),
         ("CNI_IFNAME", "sixteen-letters-"),
     ] {
-        assert_eq!(error("ADD", (name, value))["code"], 4, "{name}={value}");
+        let error = error("ADD", (name, value));
+        assert!(
+            error["code"] == 4 && error["msg"].as_str().unwrap().contains(name),
+            "{name}={value}: {error}"
+        );
     }
     assert!(node.links().iter().all(|link| link.name != "cni0"), "nothing is done before");
 }
@@ -215,7 +219,9 @@ fn s2_commands_without_a_container() {
         let child = node.spawn_in(OURS, &[("CNI_COMMAND", command)], config.to_string().as_bytes());
         assert_eq!(answer(child), Ok(Value::Null), "{command}");
     }
-    let version = answer(node.spawn_in(OURS, &[("CNI_COMMAND", "VERSION")], b"")).unwrap();
+    let version =
+        answer(node.spawn_in(OURS, &[("CNI_COMMAND", "VERSION")], br#"{"cniVersion": "0.4.0"}"#)).unwrap();
+    assert_eq!(version["cniVersion"], "0.4.0", "section 5: the value of cniVersion specified on input");
     assert!(version["supportedVersions"].as_array().unwrap().contains(&json!("1.1.0")));
     let about = node.spawn_in(OURS, &[("NOTHING", "")], b"").wait_with_output().unwrap();
     assert!(about.status.success() && about.stdout.is_empty());
@@ -301,6 +307,33 @@ fn s4_delegation_passes_on_every_command() {
     assert_eq!(seen, config);
     let first = fs::read_to_string(node.folder.path().join("calls")).unwrap();
     assert_eq!(first.lines().next().unwrap(), format!("ADD c1 eth0 {}", pod.netns.display()));
+}
+
+/// Section 4: what a delegated plugin says on standard error is said on the plugin's own.
+#[test]
+fn s4_standard_error_of_a_delegated_plugin_is_passed_on() {
+    let node = Node::new();
+    let path = foreign_ipam(&node, "exit 1");
+    let mut config = node.config(&[]);
+    config["ipam"] = json!({"type": "foreign"});
+    let variables = [("CNI_COMMAND", "STATUS"), ("CNI_PATH", &path), ("PATH", "/usr/bin:/bin")];
+    let output = node.spawn_in(OURS, &variables, config.to_string().as_bytes()).wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "foreign: STATUS\n");
+    assert!(output.status.success() && output.stdout.is_empty());
+}
+
+/// Section 4: an IPAM plugin that gives no address has failed, and its DEL is called.
+#[test]
+fn s4_a_delegated_plugin_that_gives_no_address_has_failed() {
+    let node = Node::new();
+    let path = foreign_ipam(&node, r#"echo '{"cniVersion": "1.1.0"}'"#);
+    let mut config = node.config(&[]);
+    config["ipam"] = json!({"type": "foreign"});
+    let pod = node.pod("c1");
+    let error = call_foreign(&node, &pod, "ADD", &path, &config).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().ends_with("/foreign gave no address"), "{error}");
+    assert_eq!(calls(&node), ["ADD", "DEL"]);
+    assert!(pod.link().is_none() && node.veths().is_empty());
 }
 
 /// Section 4: a failed delegated ADD is followed by DEL, and its code and words reach the runtime.

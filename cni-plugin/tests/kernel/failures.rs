@@ -33,7 +33,7 @@ fn an_interface_that_exists_is_an_error_and_stays() {
     let pod = node.pod("c1");
     pod.route().add_bridge(&Bridge { name: "eth0".into(), mac: None, mtu: None }).unwrap();
     let error = node.call("ADD", &pod, &config).unwrap_err();
-    assert_eq!(error["msg"], "container c1 has an interface eth0 already");
+    assert_eq!(error["msg"], "CNI_IFNAME: container c1 has an interface eth0 already");
     assert!(pod.link().is_some_and(|link| link.kind.as_deref() == Some("bridge")));
     assert!(node.veths().is_empty() && node.reserved().is_empty());
 }
@@ -123,6 +123,20 @@ fn parallel_adds_and_dels_give_each_pod_its_own_address_and_free_all() {
     assert!(node.veths().is_empty() && node.reserved().is_empty());
 }
 
+/// All system calls of the plugin that change anything which outlives it: messages to the kernel, files, locks, and the end. What
+/// a kill at another call leaves is what a kill at the next of these leaves.
+const CHANGING: [&str; 9] = [
+    "sendto",
+    "linkat,link",
+    "openat",
+    "write",
+    "ftruncate",
+    "unlink,unlinkat",
+    "mkdir,mkdirat,rename,renameat,renameat2",
+    "flock",
+    "exit_group",
+];
+
 /// Kills ADD at its first, second, third ... system call of the kind that changes something, by strace, until one
 /// comes through: after a DEL nothing may stay, and another ADD must succeed.
 #[test]
@@ -131,7 +145,7 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
     let config = with_tables(&node);
     let pod = node.pod("c1");
     // The first ADD of a node makes the bridge; the later ones are all alike. `setns` leads into the container and out.
-    for call in ["sendto", "linkat,link", "openat", "write", "ftruncate", "unlink,unlinkat", "setns"] {
+    for call in CHANGING.into_iter().chain(["setns"]) {
         for place in 1.. {
             let inject = format!("inject={call}:signal=SIGKILL:when={place}");
             let killed = killed(&node, "ADD", &pod.netns, &config, &inject);
@@ -179,7 +193,7 @@ fn a_del_killed_at_any_moment_is_finished_by_another() {
     let kept = address(&node.add(&other, &config), 0);
     config["runtimeConfig"]["portMappings"][0]["hostPort"] = 9090.into();
     let rules = node.run("nft", &["list", "ruleset"]);
-    for call in ["sendto", "openat", "write", "unlink,unlinkat"] {
+    for call in CHANGING {
         for place in 1.. {
             let given = address(&node.add(&pod, &config), 0);
             let inject = format!("inject={call}:signal=SIGKILL:when={place}");
@@ -219,8 +233,10 @@ fn a_del_without_the_process_that_waits_does_all_the_same() {
 fn with_tables(node: &Node) -> Value {
     let mut config = node.config(&["10.244.1.0/24"]);
     config["ipMasq"] = true.into();
-    config["runtimeConfig"] =
-        json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}]});
+    config["runtimeConfig"] = json!({
+        "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "udp"}],
+        "bandwidth": {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000},
+    });
     config
 }
 

@@ -15,5 +15,6 @@ mod masquerade;
 mod node;
 mod options;
 mod outside;
+mod reference;
 mod service;
 mod vlan;

@@ -86,7 +86,7 @@ impl Call {
         let mut config = json!({
             "cniVersion": "1.1.0", "name": network.name, "type": "weft-cni", "bridge": network.bridge,
             "isGateway": true, "isDefaultGateway": network.name == "weft", "forceAddress": true,
-            "ipMasq": network.masquerades, "runtimeConfig": {"portMappings": self.attachment.ports()},
+            "ipMasq": network.masquerades, "runtimeConfig": {"portMappings": self.attachment.ports(), "bandwidth": network.limits()},
             "ipam": {"type": "weft-ipam", "ranges": ranges, "dataDir": data_dir},
         });
         match &self.command {

@@ -38,6 +38,9 @@ pub struct Path {
     pub protocol: u8,
     /// The largest packet on this route, in bytes, where it is not the link's.
     pub mtu: Option<u32>,
+    /// How far away the destinations are (`scope` in `ip route`): 0 behind a gateway, 253 on the link, 254 the host
+    /// itself; what a gateway tells where none is given. The kernel has none for IPv6, and of listed routes it is not told.
+    pub scope: Option<u8>,
     /// The segment size to announce to TCP peers, in bytes.
     pub advmss: Option<u32>,
 }
@@ -62,6 +65,8 @@ impl Default for PathFilter {
 impl Path {
     /// The number of the main routing table.
     pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+    /// The scope of destinations on the link.
+    pub const LINK_SCOPE: u8 = 253;
     /// The protocol number of routes that the machine's administrator set.
     pub const STATIC: u8 = 4;
 
@@ -77,6 +82,7 @@ impl Path {
             table: Path::MAIN_TABLE,
             protocol: Path::STATIC,
             mtu: None,
+            scope: None,
             advmss: None,
         }
     }
@@ -184,7 +190,8 @@ fn encode(path: &Path) -> RouteMessage {
     header.protocol = RouteProtocol::from(path.protocol);
     // An IPv4 route without a gateway leads to the link itself (ip-route(8): scope link).
     let direct = path.gateway.is_none() && path.destination.is_ipv4();
-    header.scope = if direct { RouteScope::Link } else { RouteScope::Universe };
+    let scope = if direct { RouteScope::Link } else { RouteScope::Universe };
+    header.scope = path.scope.map_or(scope, RouteScope::from);
     header.flags.set(RouteFlags::Onlink, path.onlink);
 
     let attributes = &mut message.attributes;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 /// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_NAME`, ...) are left out.
@@ -46,7 +47,7 @@ impl Args {
             let invalid = || InvalidArgs::Value { key: key.to_owned(), value: value.to_owned() };
             match key {
                 "IgnoreUnknown" => ignore_unknown = boolean(value).ok_or_else(invalid)?,
-                "IP" => args.ip = Some(value.parse().map_err(|_| invalid())?),
+                "IP" => args.ip = Some(address(value).ok_or_else(invalid)?),
                 "MAC" => args.mac = Some(value.to_owned()),
                 // host-local has it, and takes no notice of it.
                 "GATEWAY" => {}
@@ -55,6 +56,11 @@ impl Args {
         }
         if unknown.is_empty() || ignore_unknown { Ok(args) } else { Err(InvalidArgs::Unknown(unknown)) }
     }
+}
+
+/// With a prefix, which does not count, or without.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|network: IpNetwork| network.ip()))
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -74,6 +80,7 @@ mod tests {
         let args = Args::parse("IgnoreUnknown=1;K8S_POD_NAME=web;IP=10.1.0.9;MAC=0a:58:0a:01:00:09").unwrap();
         assert_eq!(args.ip, Some("10.1.0.9".parse().unwrap()));
         assert_eq!(args.mac.as_deref(), Some("0a:58:0a:01:00:09"));
+        assert_eq!(Args::parse("IP=10.1.0.9/24").unwrap().ip, args.ip);
         assert_eq!(Args::parse(""), Ok(Args::default()));
     }
 

@@ -58,9 +58,9 @@ pub enum InvalidEnvironment {
     /// The command is none of the protocol's.
     #[error("unknown CNI_COMMAND: {0:?}")]
     UnknownCommand(String),
-    /// A name that the protocol does not allow.
-    #[error(transparent)]
-    Name(#[from] InvalidCniName),
+    /// A variable with a name that the protocol does not allow.
+    #[error("{0}: {1}")]
+    Name(&'static str, InvalidCniName),
     /// `CNI_ARGS` that cannot be read.
     #[error(transparent)]
     Args(#[from] InvalidArgs),
@@ -131,8 +131,12 @@ impl Call {
 }
 
 impl Attachment {
-    fn parse((container, ifname): &(String, String)) -> Result<Attachment, InvalidCniName> {
-        Ok(Attachment { container: container.parse()?, ifname: ifname.parse()? })
+    fn parse((container, ifname): &(String, String)) -> Result<Attachment, InvalidEnvironment> {
+        let of = |variable| move |error| InvalidEnvironment::Name(variable, error);
+        Ok(Attachment {
+            container: container.parse().map_err(of("CNI_CONTAINERID"))?,
+            ifname: ifname.parse().map_err(of("CNI_IFNAME"))?,
+        })
     }
 }
 

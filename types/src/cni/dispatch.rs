@@ -127,16 +127,24 @@ fn serve(
     let call =
         Call::from_environment(lookup).map_err(|error| Failure::new(Code::Environment, error.to_string()))?;
     if call == Call::Version {
-        return Ok(line(&json!({
-            "cniVersion": Version::NEWEST.as_str(),
-            "supportedVersions": Version::ALL.map(Version::as_str),
-        })));
+        return Ok(line(&supported(read)));
     }
     let stdin = read().map_err(|error| {
         Failure::new(Code::Io, format!("cannot read the network configuration from standard input: {error}"))
     })?;
     let invocation = invocation(stdin, lookup, version)?;
     run(handler, &call, &invocation)
+}
+
+/// The answer repeats the version that the runtime gave, if it gave one (SPEC section 5, "VERSION Success"). Many give
+/// nothing, and that is no error either.
+fn supported(read: impl FnOnce() -> io::Result<Vec<u8>>) -> serde_json::Value {
+    let config = read().ok().and_then(|stdin| serde_json::from_slice::<serde_json::Value>(&stdin).ok());
+    let given = config.as_ref().and_then(|config| config.get("cniVersion")?.as_str());
+    json!({
+        "cniVersion": given.unwrap_or(Version::NEWEST.as_str()),
+        "supportedVersions": Version::ALL.map(Version::as_str),
+    })
 }
 
 fn invocation(
@@ -285,11 +293,17 @@ mod tests {
     }
 
     #[test]
-    fn version_reads_no_configuration() {
+    fn version_repeats_the_version_that_it_is_given_and_needs_none() {
+        let answer = |config: &str| -> Value {
+            serde_json::from_str(&call(&Fake::default(), "VERSION", config).stdout).unwrap()
+        };
+        assert_eq!(answer(r#"{"cniVersion": "0.4.0"}"#)["cniVersion"], json!("0.4.0"));
+        for config in ["", "garbage", "{}", r#"{"cniVersion": 1}"#] {
+            assert_eq!(answer(config)["cniVersion"], json!("1.1.0"), "{config}");
+        }
         let lookup = |name: &str| (name == "CNI_COMMAND").then(|| "VERSION".to_owned());
-        let outcome = dispatch(&Fake::default(), &lookup, || panic!("standard input is read"));
+        let outcome = dispatch(&Fake::default(), &lookup, || Err(io::Error::other("closed")));
         let answer: Value = serde_json::from_str(&outcome.stdout).unwrap();
-        assert_eq!(answer["cniVersion"], json!("1.1.0"));
         assert_eq!(
             answer["supportedVersions"],
             json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])

@@ -42,6 +42,12 @@ pub struct Interface {
     /// The namespace's file; none for the host's own interfaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<String>,
+    /// The socket that stands for it, of plugins that make such (from 1.1.0).
+    #[serde(default, rename = "socketPath", skip_serializing_if = "Option::is_none")]
+    pub socket_path: Option<String>,
+    /// The PCI device that it is, of plugins that hand out such (from 1.1.0).
+    #[serde(default, rename = "pciID", skip_serializing_if = "Option::is_none")]
+    pub pci_id: Option<String>,
 }
 
 /// An address of a result.
@@ -182,7 +188,7 @@ impl Success {
         let newest = version >= Version::V1_1_0;
         let interfaces = self.interfaces.iter().map(|interface| match newest {
             true => json!(interface),
-            false => json!(Interface { mtu: None, ..interface.clone() }),
+            false => json!(Interface { mtu: None, socket_path: None, pci_id: None, ..interface.clone() }),
         });
         let ips = self.ips.iter().map(|ip| {
             let mut value = json!(ip);
@@ -279,6 +285,18 @@ mod tests {
             "routes": [{"dst": "0.0.0.0/0", "priority": 7}],
         });
         assert_eq!(result().to_json(Version::V1_1_0), Ok(expected));
+    }
+
+    #[test]
+    fn what_other_plugins_tell_of_their_interfaces_is_passed_on() {
+        let told = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{"name": "vf0", "socketPath": "/run/vf0.sock", "pciID": "0000:3b:02.1"}],
+            "routes": [{"dst": "10.9.0.0/16", "scope": 253}],
+        });
+        let read = Success::from_json(&told).unwrap();
+        assert_eq!(read.to_json(Version::V1_1_0), Ok(told));
+        assert_eq!(read.to_json(Version::V1_0_0).unwrap()["interfaces"], json!([{"name": "vf0"}]));
     }
 
     #[test]
