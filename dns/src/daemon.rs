@@ -2,12 +2,13 @@
 //! elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nix::ifaddrs::getifaddrs;
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_cluster::{Scope, View, Watch};
@@ -23,6 +24,7 @@ use crate::http::{self, Readiness};
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::query_log::QueryLog;
 use crate::server::{Listener, Secure, SecureListener};
 use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
@@ -37,6 +39,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 pub async fn run(options: Options) -> Result<(), Error> {
     // First of all, so that no signal ends the process where it stands.
     let signals = Signals::new();
+    let switches = signal(SignalKind::user_defined1()).map_err(Error::Signal)?;
     let listeners =
         options.listen.iter().map(|&address| Listener::bind(address)).collect::<Result<Vec<_>, _>>()?;
     let certificate = certificate(&options)?;
@@ -54,7 +57,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let zone = Arc::new(ArcSwap::from_pointee(zone));
     let readiness = Arc::new(Readiness::new(zone.clone()));
     let most_waiting = options.max_concurrent as usize;
-    let handler = Arc::new(Handler::new(zone.clone(), forwarder, most_waiting, metrics.clone()));
+    let log = Arc::new(QueryLog::start(metrics.unlogged())?);
+    let handler = Handler::new(zone.clone(), forwarder, most_waiting, metrics.clone()).logged(log.clone());
+    let handler = Arc::new(match NonZeroU32::new(options.client_rate) {
+        Some(rate) => handler.limited(rate),
+        None => handler,
+    });
     serve_http(&options, &readiness, &handler, &metrics).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     for listener in listeners {
@@ -70,6 +78,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         () = feed(watch, zone, keeper, metrics) => {}
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
+        () = switch(log, switches) => {}
         () = leave(signals, &readiness, options.lameduck) => {}
     }
     stop.cancel();
@@ -95,6 +104,14 @@ fn secure_listeners(
     let doh = options.doh.iter().map(|&address| (address, Secure::Doh));
     let bind = |(address, secure)| SecureListener::bind(address, secure, certificate.clone());
     dot.chain(doh).map(bind).collect()
+}
+
+/// Turns the log of questions on and off, as often as it is told to.
+async fn switch(log: Arc<QueryLog>, mut switches: Signal) {
+    while switches.recv().await.is_some() {
+        log.switch();
+    }
+    std::future::pending().await
 }
 
 async fn follow(certificate: Option<&Certificate>) {

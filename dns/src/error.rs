@@ -22,6 +22,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The signal that switches the log of questions cannot be had.
+    #[error("cannot listen to SIGUSR1: {0}")]
+    Signal(#[source] io::Error),
     /// A thread for the datagrams of one core cannot be had.
     #[error("cannot start a thread to answer with: {0}; raise the limit of threads (ulimit -u, pids.max)")]
     Thread(#[source] io::Error),

@@ -72,6 +72,23 @@ pub fn respond(
     Some(Answered { length: writer.length, record_type: question.record_type, code })
 }
 
+/// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from asks again over
+/// TCP. Returns its length, if this lane understands the datagram.
+pub fn truncated(
+    recursion_available: bool,
+    datagram: &[u8],
+    reply: &mut [u8; LARGEST_UDP as usize],
+) -> Option<usize> {
+    let question = Question::read(datagram)?;
+    let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
+    writer.header(&question, recursion_available, ResponseCode::NoError)?;
+    writer.opt(&question, || None);
+    let length = writer.length;
+    // QR stays and TC comes; AA goes, for nothing is said.
+    reply[2] = reply[2] & !0x04 | 0x02;
+    Some(length)
+}
+
 /// A question as it stands in the datagram.
 struct Question<'d> {
     header: &'d [u8; HEADER],

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use weft_cluster::Watch;
-use weft_types::ChangeSet;
+use weft_types::{ChangeSet, ServiceKind, Snapshot};
 
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
@@ -56,9 +56,20 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
     zone.store(Arc::new(new));
     let took = started.elapsed();
     metrics.compiled(services, took, took + watch.delay());
+    if let Some(changes) = changes.filter(|changes| all_headless(watch.snapshot(), changes)) {
+        let ago = |moment: &SystemTime| SystemTime::now().duration_since(*moment).unwrap_or_default();
+        changes.triggered.iter().map(ago).for_each(|ago| metrics.programmed(ago));
+    }
     if changes.is_none() {
         tracing::info!(services, ?took, "the cluster is listed: ready to answer");
     }
+}
+
+/// Whether the changes are of headless Services alone, whose endpoints are what clients get: only of these CoreDNS tells
+/// how long a change took.
+fn all_headless(snapshot: &Snapshot, changes: &ChangeSet) -> bool {
+    let headless = |name| snapshot.service(name).is_some_and(|service| service.kind == ServiceKind::Headless);
+    changes.services.iter().all(headless)
 }
 
 async fn due(keeper: Option<&Keeper>) {

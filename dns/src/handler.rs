@@ -4,24 +4,31 @@
 mod walk;
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use hickory_proto::op::{Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::rdata::HINFO;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::chase::{Chain, chase};
 use crate::forward::{Forwarded, Forwarder, Origin};
+use crate::limit::ClientLimit;
 use crate::message::{Question, Received, Reply, Transport, read};
 use crate::metrics::{Metrics, Source, Tally};
+use crate::query_log::{Lane, QueryLog};
 use crate::reason::ExtendedError;
 use crate::records::reply;
 use crate::search::own_labels;
 use crate::zone::Zone;
 use walk::Walk;
+
+/// For how many seconds that stands in for everything.
+const ANY_TTL: u32 = 3600;
 
 /// All that a server needs to answer, shared by its sockets.
 pub struct Handler {
@@ -31,6 +38,8 @@ pub struct Handler {
     metrics: Arc<Metrics>,
     /// What the full lane counts.
     tally: Mutex<Tally>,
+    limit: Option<ClientLimit>,
+    log: Option<Arc<QueryLog>>,
 }
 
 /// What is to be done with a client's message.
@@ -50,6 +59,8 @@ pub struct Waiting {
     todo: Todo,
     started: Instant,
     place: OwnedSemaphorePermit,
+    /// Who asked; none within a search, which is noted as a whole.
+    client: Option<IpAddr>,
 }
 
 /// What is to be asked.
@@ -71,7 +82,35 @@ impl Handler {
         metrics: Arc<Metrics>,
     ) -> Handler {
         let tally = Mutex::new(metrics.tally());
-        Handler { zone, forwarder, waiting: Arc::new(Semaphore::new(most_waiting)), metrics, tally }
+        Handler {
+            zone,
+            forwarder,
+            waiting: Arc::new(Semaphore::new(most_waiting)),
+            metrics,
+            tally,
+            limit: None,
+            log: None,
+        }
+    }
+
+    /// Takes no more than so many questions a second of each client over UDP.
+    pub fn limited(self, client_rate: NonZeroU32) -> Handler {
+        Handler { limit: Some(ClientLimit::new(client_rate.get())), ..self }
+    }
+
+    /// Notes all answers in `log`.
+    pub fn logged(self, log: Arc<QueryLog>) -> Handler {
+        Handler { log: Some(log), ..self }
+    }
+
+    /// The limit on questions of each client, if there is one.
+    pub fn limit(&self) -> Option<&ClientLimit> {
+        self.limit.as_ref()
+    }
+
+    /// The log of questions, while it is on.
+    pub fn log(&self) -> Option<&QueryLog> {
+        self.log.as_deref().filter(|log| log.is_on())
     }
 
     /// The zone as it is now.
@@ -92,13 +131,25 @@ impl Handler {
     /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
     pub fn handle(self: &Arc<Self>, bytes: &[u8], client: IpAddr, transport: Transport) -> Step {
         let started = Instant::now();
-        match read(bytes, transport) {
+        let mut step = match read(bytes, transport) {
             Received::Garbage => Step::Silence,
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
                 self.tally().request(transport, client, question.query.query_type, bytes.len());
                 self.answer(question, client, started)
             }
+        };
+        match &mut step {
+            Step::Silence => {}
+            Step::Reply(reply) => self.note(Some(client), transport, reply, started),
+            Step::Wait(waiting) => waiting.client = Some(client),
+        }
+        step
+    }
+
+    fn note(&self, client: Option<IpAddr>, transport: Transport, reply: &[u8], started: Instant) {
+        if let (Some(log), Some(client)) = (self.log(), client) {
+            log.note(Lane::Full, client, transport, reply, started.elapsed());
         }
     }
 
@@ -132,6 +183,10 @@ impl Handler {
     fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, started: Instant) -> Step {
         let target =
             reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
+        if question.query.query_type == RecordType::ANY {
+            reply.answers.push(any(target));
+            return self.finish(&question, &reply, Source::Upstream, started);
+        }
         let query = Query::query(target.clone(), question.query.query_type);
         if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
             extend(&mut reply, &target, known);
@@ -162,7 +217,7 @@ impl Handler {
         started: Instant,
         place: OwnedSemaphorePermit,
     ) -> Step {
-        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, started, place }))
+        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, started, place, client: None }))
     }
 
     fn finish(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Step {
@@ -186,7 +241,15 @@ impl Handler {
 impl Waiting {
     /// Asks, and makes the reply.
     pub async fn finish(self) -> Vec<u8> {
-        let Waiting { handler, question, todo, started, place } = self;
+        let (handler, client, transport) = (self.handler.clone(), self.client, self.question.transport());
+        let started = self.started;
+        let reply = self.reply().await;
+        handler.note(client, transport, &reply, started);
+        reply
+    }
+
+    async fn reply(self) -> Vec<u8> {
+        let Waiting { handler, question, todo, started, place, .. } = self;
         let (mut reply, query) = match todo {
             Todo::Walk(walk) => return walk.finish(&handler, question, started, place).await,
             Todo::Ask { reply, query } => (reply, query),
@@ -236,6 +299,12 @@ fn reason(code: ResponseCode, origin: Origin) -> Option<ExtendedError> {
 
 fn refused(reason: &'static str) -> Reply {
     Reply { extended: Some(ExtendedError::other(reason)), ..Reply::empty(ResponseCode::Refused) }
+}
+
+/// All that is told to who asks for everything of a foreign name (RFC 8482 section 4.2): upstreams are not made to send
+/// much because somebody asked for little.
+fn any(name: Name) -> Record {
+    Record::from_rdata(name, ANY_TTL, RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())))
 }
 
 fn alias_target(record: &Record) -> Option<Name> {

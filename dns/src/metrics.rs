@@ -11,13 +11,38 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::metrics::traffic::Traffic;
+
+/// What became of a question beyond the limit of its client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fate {
+    fate: &'static str,
+}
+
+/// As CoreDNS tells Services apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceKind {
+    service_kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    version: &'static str,
+}
+
+fn build_info() -> Family<Version, Gauge> {
+    let family = Family::<Version, Gauge>::default();
+    family.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
+    family
+}
 
 /// All numbers of the server.
 pub struct Metrics {
@@ -26,6 +51,9 @@ pub struct Metrics {
     forwarding: Forwarding,
     shed: Counter,
     dropped: Counter,
+    limited: Family<Fate, Counter>,
+    unlogged: Counter,
+    programming: Family<ServiceKind, Histogram, fn() -> Histogram>,
     completed: Counter,
     compilations: Histogram,
     freshness: Histogram,
@@ -43,6 +71,9 @@ impl Metrics {
             forwarding: Forwarding::default(),
             shed: Counter::default(),
             dropped: Counter::default(),
+            limited: Family::default(),
+            unlogged: Counter::default(),
+            programming: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 20))),
             completed: Counter::default(),
             compilations: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             freshness: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
@@ -61,6 +92,17 @@ impl Metrics {
         registry.register("coredns_forward_max_concurrent_rejects", shed, self.shed.clone());
         let dropped = "Datagrams dropped because too many wait for the full lane";
         registry.register("weft_dns_full_lane_dropped", dropped, self.dropped.clone());
+        let limited = "Questions beyond the limit of their client";
+        registry.register("weft_dns_client_limited", limited, self.limited.clone());
+        let unlogged = "Answers that came too fast for the log of questions";
+        registry.register("weft_dns_query_log_lost", unlogged, self.unlogged.clone());
+        let programming =
+            "From the change in the cluster that made a Service's endpoints change to answers that have it";
+        let name = "coredns_kubernetes_dns_programming_duration_seconds";
+        registry.register(name, programming, self.programming.clone());
+        registry.register("coredns_build_info", "The version, in a label", build_info());
+        // A panic ends the process, and so is never seen here: the metric is there for those who watch it.
+        registry.register("coredns_panics", "Panics that the server outlived", Counter::<u64>::default());
         let completed = "Questions that were answered with the end of their search";
         registry.register("coredns_autopath_success", completed, self.completed.clone());
         let compiled = "How long the zone of a change took to compile";
@@ -88,6 +130,23 @@ impl Metrics {
     /// A datagram was dropped, because the full lane has no room.
     pub fn dropped(&self) {
         self.dropped.inc();
+    }
+
+    /// A question was beyond the limit of its client: it got a truncated answer, or none.
+    pub fn limited(&self, truncated: bool) {
+        let fate = Fate { fate: if truncated { "truncated" } else { "dropped" } };
+        self.limited.get_or_create(&fate).inc();
+    }
+
+    /// Counts answers that came too fast for the log of questions.
+    pub fn unlogged(&self) -> Counter {
+        self.unlogged.clone()
+    }
+
+    /// What happened in the cluster that long ago, and made the endpoints of headless Services change, is answered by now.
+    pub fn programmed(&self, ago: Duration) {
+        let kind = ServiceKind { service_kind: "headless_with_selector" };
+        self.programming.get_or_create(&kind).observe(ago.as_secs_f64());
     }
 
     /// A question was answered with what the pod's resolver would have found at the end of its search.

@@ -67,6 +67,11 @@ pub struct Options {
     #[arg(long, value_name = "WHICH", default_value = "names")]
     pub keep_private: KeepPrivate,
 
+    /// How many questions a second each client may ask over UDP: an IPv4 address, or the /64 of an IPv6 address. 0 sets
+    /// no limit.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub client_rate: u32,
+
     /// For how many seconds clients may remember the cluster's names.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub ttl: u32,

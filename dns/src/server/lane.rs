@@ -13,7 +13,11 @@ use crate::fast;
 use crate::handler::Handler;
 use crate::message::Transport;
 use crate::metrics::{Source, Tally};
+use crate::query_log;
 use crate::server::batch::{Batch, Peer, Slot};
+
+/// Of so many questions beyond a limit one is answered with a truncated reply.
+const SLIP: u32 = 2;
 
 /// A datagram that the fast lane leaves to the full one.
 pub(super) struct Unusual {
@@ -29,6 +33,8 @@ pub(super) struct Lane {
     handler: Arc<Handler>,
     tally: Tally,
     full_lane: mpsc::Sender<Unusual>,
+    /// How many questions were beyond the limits of their clients.
+    refused: u32,
 }
 
 impl Lane {
@@ -38,7 +44,7 @@ impl Lane {
         full_lane: mpsc::Sender<Unusual>,
     ) -> Lane {
         let tally = handler.metrics().tally();
-        Lane { socket, handler, tally, full_lane }
+        Lane { socket, handler, tally, full_lane, refused: 0 }
     }
 
     /// Answers datagrams until `stop`, which is seen when the next one comes or the socket is shut down.
@@ -54,7 +60,7 @@ impl Lane {
             return tracing::debug!(%error, "cannot receive");
         }
         let started = Instant::now();
-        let answered = self.answer(batch.slots());
+        let answered = self.answer(batch.slots(), started);
         if let Err(error) = batch.send(self.socket.as_fd()) {
             tracing::debug!(%error, "cannot send");
         }
@@ -63,11 +69,15 @@ impl Lane {
     }
 
     /// Writes the replies that it can, all from the same zone; returns how many.
-    fn answer(&mut self, slots: &mut [Slot]) -> u64 {
+    fn answer(&mut self, slots: &mut [Slot], started: Instant) -> u64 {
         let zone = self.handler.zone();
         let mut answers = 0;
         for slot in slots {
             let Some(client) = slot.peer().address() else { continue };
+            if self.handler.limit().is_some_and(|limit| !limit.admits(client, started)) {
+                self.refuse(slot);
+                continue;
+            }
             let (datagram, reply) = slot.exchange();
             let Some(answered) = fast::respond(&zone, self.handler.recurses(), client, datagram, reply)
             else {
@@ -76,10 +86,25 @@ impl Lane {
             };
             self.tally.request(Transport::Udp, client, answered.record_type, datagram.len());
             self.tally.response(Transport::Udp, Source::Zone, answered.code, answered.length);
+            if let Some(log) = self.handler.log() {
+                let reply = &reply[..answered.length];
+                log.note(query_log::Lane::Fast, client, Transport::Udp, reply, started.elapsed());
+            }
             slot.replied(answered.length);
             answers += 1;
         }
         answers
+    }
+
+    /// Of the questions beyond a limit every other gets a reply that sends its client to TCP, where nobody can be asked in
+    /// another's name; the others get none.
+    fn refuse(&mut self, slot: &mut Slot) {
+        self.refused = self.refused.wrapping_add(1);
+        let (datagram, reply) = slot.exchange();
+        let slips = self.refused.is_multiple_of(SLIP);
+        let length = slips.then(|| fast::truncated(self.handler.recurses(), datagram, reply)).flatten();
+        self.handler.metrics().limited(length.is_some());
+        slot.replied(length.unwrap_or(0));
     }
 
     /// Where the full lane is full too, the client is left to ask again.
@@ -94,6 +119,7 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use arc_swap::ArcSwap;
@@ -104,10 +130,12 @@ mod tests {
     use super::*;
     use crate::forward::{Forwarder, Manner};
     use crate::metrics::Metrics;
+    use crate::query_log::QueryLog;
     use crate::zone::{PodNames, Zone, ZoneConfig};
 
-    /// A lane over the zone of an empty cluster, a client of its socket, and what it hands over.
-    fn lane(room: usize) -> (Lane, UdpSocket, mpsc::Receiver<Unusual>) {
+    /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of its socket,
+    /// and what it hands over.
+    fn lane(room: usize, rate: u32) -> (Lane, UdpSocket, mpsc::Receiver<Unusual>) {
         let config = ZoneConfig {
             zone: "cluster.local".parse().unwrap(),
             ttl: 30,
@@ -118,7 +146,9 @@ mod tests {
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
-        let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone)), forwarder, 1, metrics));
+        let log = Arc::new(QueryLog::start(metrics.unlogged()).unwrap());
+        let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), forwarder, 1, metrics);
+        let handler = Arc::new(handler.limited(NonZeroU32::new(rate).unwrap()).logged(log));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(socket.local_addr().unwrap()).unwrap();
@@ -142,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_turn_of_the_fast_lane_allocates_nothing() {
-        let (mut lane, client, _unusual) = lane(1);
+        let (mut lane, client, _unusual) = lane(1, 1_000_000);
         let (mut batch, asked) = (Batch::new(), 200);
         for id in 0..asked {
             client.send(&question("nothing.shop.svc.cluster.local.", id)).unwrap();
@@ -163,8 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn a_question_beyond_the_limit_allocates_nothing_either() {
+        let (mut lane, client, _unusual) = lane(1, 1);
+        let mut batch = Batch::new();
+        // The first has an answer, the second none, and the third is sent to TCP.
+        for turn in 0..9 {
+            client.send(&question("nothing.shop.svc.cluster.local.", turn)).unwrap();
+            let used = allocation_counter::measure(|| lane.turn(&mut batch));
+            // What counts them is made with the first of each.
+            assert!(turn < 3 || used.count_total == 0, "{turn}: {used:?}");
+        }
+        assert_eq!([(); 5].map(|()| received_id(&client)), [0, 2, 4, 6, 8]);
+    }
+
+    #[test]
     fn what_the_full_lane_has_no_room_for_does_not_hold_up_the_fast_one() {
-        let (mut lane, client, mut unusual) = lane(1);
+        let (mut lane, client, mut unusual) = lane(1, 1_000_000);
         for id in 0..4 {
             client.send(&question("www.example.com.", id)).unwrap();
         }

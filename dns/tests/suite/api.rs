@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const PODS: &str = "/api/v1/pods";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
@@ -41,12 +42,7 @@ impl Api {
         let collections = Arc::new([
             collection(SERVICES, "ServiceList", "v1", service),
             collection("/api/v1/namespaces", "NamespaceList", "v1", namespace),
-            collection(
-                "/apis/discovery.k8s.io/v1/endpointslices",
-                "EndpointSliceList",
-                "discovery.k8s.io/v1",
-                "",
-            ),
+            collection(SLICES, "EndpointSliceList", "discovery.k8s.io/v1", ""),
             collection(CONFIG_MAPS, "ConfigMapList", "v1", ""),
             collection(PODS, "PodList", "v1", ""),
         ]);
@@ -76,6 +72,11 @@ impl Api {
     /// Sends an event about the ConfigMap `kube-dns` to all who watch it. False where nobody does yet.
     pub(crate) fn send_config_map(&self, event: &str) -> bool {
         self.send_to(CONFIG_MAPS, event)
+    }
+
+    /// Sends an event about an EndpointSlice to all who watch them. False where nobody does yet.
+    pub(crate) fn send_slice(&self, event: &str) -> bool {
+        self.send_to(SLICES, event)
     }
 
     /// Sends an event about a Pod to all who watch Pods. False where nobody does yet.

@@ -34,7 +34,7 @@ fn kubeconfig(server: &str) -> (tempfile::TempDir, PathBuf) {
 /// The program on loopback, and the addresses that it says it has taken.
 pub(crate) struct Daemon {
     child: Child,
-    log: BufReader<ChildStderr>,
+    pub(crate) log: BufReader<ChildStderr>,
     pub(crate) dns: SocketAddr,
     /// Where further `--listen`, `--dot` and `--doh` led.
     pub(crate) also: Vec<SocketAddr>,
@@ -84,11 +84,11 @@ impl Daemon {
         line
     }
 
-    fn get(&self, endpoint: usize, path: &str) -> String {
+    pub(crate) fn get(&self, endpoint: usize, path: &str) -> String {
         get(self.http[endpoint], path)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
@@ -221,7 +221,7 @@ fn it_explains_what_a_pod_gets() {
 }
 
 /// Tells the daemon's API server of a ConfigMap `kube-dns`, once the daemon watches it.
-fn send_config_map(api: &Api, event: &str, data: &str) {
+pub(crate) fn send_config_map(api: &Api, event: &str, data: &str) {
     let deadline = Instant::now() + DEADLINE;
     let object = format!(
         r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"kube-dns","namespace":"kube-system",

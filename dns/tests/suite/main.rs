@@ -11,6 +11,7 @@ mod encrypted;
 mod failover;
 mod fixture;
 mod forwarding;
+mod operation;
 mod peers;
 mod pods;
 mod properties;
