@@ -319,7 +319,14 @@ fn each<T, U>(
             other => other.required(&path()).and_then(&convert),
         }
     };
-    list.or_default(path)?.into_iter().enumerate().map(convert).collect()
+    let list = list.or_default(path)?;
+    // Not collected, which would convert in place and keep the room of what was read: several times what is needed. Given
+    // back later, it would leave holes between what stays.
+    let mut converted = Vec::with_capacity(list.len());
+    for element in list.into_iter().enumerate() {
+        converted.push(convert(element)?);
+    }
+    Ok(converted)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A Service's plan as elements of the maps, and back: which endpoints stand in which slots of the kernel's maps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
@@ -27,7 +27,7 @@ pub fn of_service(plan: &ServicePlan, counted: bool) -> Elements {
 /// not where it can be told at once: of thousands of endpoints there are only those whose slot is another's now.
 pub fn replaced(old: &ServicePlan, new: &ServicePlan, counted: bool) -> (Elements, Elements) {
     let missing = |from: &ServicePlan, to: &ServicePlan| {
-        let mut elements = Elements::new();
+        let mut elements = Elements::with_capacity(4 * from.frontends.len());
         for plan in &from.frontends {
             put_common(plan, &mut elements);
             put_frontend(plan, to.frontend(&plan.frontend), &mut elements);
@@ -208,15 +208,18 @@ impl Slots for Adopted {
 impl Adopted {
     /// Reads the slots out of what the kernel holds. What makes no sense is passed over.
     pub fn new(observed: &Observed) -> Adopted {
-        let mut numbered: HashMap<_, BTreeMap<u32, SocketAddr>> = HashMap::new();
+        let mut numbered: HashMap<_, Vec<(u32, SocketAddr)>> = HashMap::new();
         for family in Family::BOTH {
             for path in Path::ALL {
                 for (frontend, slot, endpoint) in endpoints(observed, family, path.endpoints()) {
-                    numbered.entry((frontend, path.audience())).or_default().insert(slot, endpoint);
+                    numbered.entry((frontend, path.audience())).or_default().push((slot, endpoint));
                 }
             }
         }
-        let in_order = |(key, slots): (_, BTreeMap<_, _>)| (key, slots.into_values().collect());
+        let in_order = |(key, mut slots): (_, Vec<(u32, SocketAddr)>)| {
+            slots.sort_unstable_by_key(|(slot, _)| *slot);
+            (key, slots.into_iter().map(|(_, endpoint)| endpoint).collect())
+        };
         Adopted { slots: numbered.into_iter().map(in_order).collect() }
     }
 }

@@ -128,6 +128,9 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
 /// comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
 /// `wanted` is in order, and has nothing twice.
 pub fn assign_slots(previous: &[SocketAddr], wanted: &[SocketAddr]) -> Vec<SocketAddr> {
+    if previous.is_empty() {
+        return wanted.to_vec();
+    }
     let mut kept = vec![false; wanted.len()];
     // What was adopted from the kernel may hold a socket twice; only its first slot counts.
     let mut keep = |socket: &SocketAddr| {

@@ -114,6 +114,12 @@ mod tests {
     }
 
     #[test]
+    fn lists_take_no_more_room_than_they_need() {
+        let endpoints = json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]);
+        assert_eq!(slice(json!({"endpoints": endpoints})).endpoints.capacity(), 2);
+    }
+
+    #[test]
     fn only_the_first_address_counts() {
         let slice = slice(json!({"endpoints": [{
             "addresses": ["10.244.1.7", "10.244.1.8"], "hostname": "db-0", "nodeName": "node1",

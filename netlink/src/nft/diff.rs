@@ -128,8 +128,13 @@ fn diff_rules(
 fn diff_elements(set: &Set, held: Option<&BTreeMap<Tuple, Data>>, transaction: &mut Transaction) {
     let none = BTreeMap::new();
     let held = held.unwrap_or(&none);
+    // Both are in order of their keys.
     let missing = |from: &BTreeMap<Tuple, Data>, to: &BTreeMap<Tuple, Data>| -> Vec<Element> {
-        let differs = |(key, data): &(&Tuple, &Data)| to.get(*key) != Some(*data);
+        let mut to = to.iter().peekable();
+        let differs = |element: &(&Tuple, &Data)| {
+            while to.next_if(|(key, _)| *key < element.0).is_some() {}
+            to.peek() != Some(element)
+        };
         from.iter().filter(differs).map(|(key, data)| (key.clone(), data.clone())).collect()
     };
     transaction.delete_elements(&set.declaration, missing(held, &set.elements));

@@ -39,7 +39,7 @@ pub(crate) fn measure_large(report: &mut Report) {
     for size in [Size { services: 1, endpoints: 5000 }, Size { services: 5000, endpoints: 50 }] {
         let snapshot = size.snapshot();
         let what = format!("{} x {}", thousands(size.services), thousands(size.endpoints));
-        let load = crate::loads::once(&snapshot);
+        let load = crate::loads::once(&snapshot).wall;
         report.note(format!("{what}: empty to full"), format!("{:.0} ms", ms(load)));
         let mut times = in_loaded_namespace(snapshot, |sync, snapshot| {
             timed(sync, snapshot, 100, |number| {

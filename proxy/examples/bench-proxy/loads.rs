@@ -1,6 +1,6 @@
 //! Full loads by Weft itself: from a snapshot to a kernel that holds all of it, in a namespace that was empty.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::planner::Planner;
@@ -8,6 +8,7 @@ use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 
 use crate::cluster::{Size, config};
+use crate::process::Cost;
 use crate::report::{Load, Outcome, Report, median, ms, thousands};
 
 const ROUNDS: usize = 5;
@@ -25,9 +26,6 @@ pub(crate) fn measure(sizes: &[usize], report: &mut Report) {
             100_000 => report.at_most(what, ms(time), 1200.0, "ms"),
             _ => {}
         }
-        let planning = planning(&Size { services, endpoints: 2 }.snapshot());
-        let what = format!("{} x 2: of that, planning alone", thousands(services));
-        report.note(what, format!("{:.1} ms", ms(planning)));
     }
     if let (Some(first), Some(last)) = (per_service.first(), per_service.last()) {
         report.at_most("cost per Service, largest load against smallest", last / first, 1.5, "");
@@ -40,8 +38,8 @@ pub(crate) fn measure(sizes: &[usize], report: &mut Report) {
 /// The median of several loads.
 fn load(size: Size, report: &mut Report) -> Duration {
     let snapshot = size.snapshot();
-    let mut times: Vec<Duration> = (0..ROUNDS).map(|_| once(&snapshot)).collect();
-    let time = median(&mut times);
+    let time = median_of(|| once(&snapshot), report, size, "empty to full");
+    median_of(|| planning(&snapshot), report, size, "planning alone");
     let outcome = Outcome::Took(time);
     report.loads.push(Load {
         contender: "weft-proxy",
@@ -52,29 +50,32 @@ fn load(size: Size, report: &mut Report) -> Duration {
     time
 }
 
-/// The median of what several plans of all that take, without a kernel.
-fn planning(snapshot: &Snapshot) -> Duration {
-    let once = |_| {
-        let mut planner = Planner::new(config());
-        let start = Instant::now();
-        let transaction = planner.start(snapshot);
-        let took = start.elapsed();
-        assert!(!transaction.is_empty());
-        took
-    };
-    median(&mut (0..ROUNDS).map(once).collect::<Vec<_>>())
+/// Does it several times, and returns the median of the time. That of the processor's time is told.
+fn median_of(once: impl Fn() -> Cost, report: &mut Report, size: Size, what: &str) -> Duration {
+    let costs: Vec<Cost> = (0..ROUNDS).map(|_| once()).collect();
+    let [time, processor] = [|cost: &Cost| cost.wall, |cost: &Cost| cost.processor]
+        .map(|of| median(&mut costs.iter().map(of).collect::<Vec<_>>()));
+    let what = format!("{} x {}: {what}: processor time", thousands(size.services), size.endpoints);
+    report.note(what, format!("{:.1} ms", ms(processor)));
+    time
+}
+
+/// A plan of everything, without a kernel.
+fn planning(snapshot: &Snapshot) -> Cost {
+    let mut planner = Planner::new(config());
+    Cost::of(|| assert!(!planner.start(snapshot).is_empty()))
 }
 
 /// One load of an empty namespace.
-pub(crate) fn once(snapshot: &Snapshot) -> Duration {
+pub(crate) fn once(snapshot: &Snapshot) -> Cost {
     let namespace = Namespace::temporary().unwrap();
-    let time = namespace.run(|| {
+    let cost = namespace.run(|| {
         let mut sync = Sync::open(config()).unwrap();
-        let start = Instant::now();
-        sync.apply(snapshot, &ChangeSet::default()).unwrap();
-        start.elapsed()
+        Cost::of(|| {
+            sync.apply(snapshot, &ChangeSet::default()).unwrap();
+        })
     });
     drop(namespace);
     std::thread::sleep(REST);
-    time.unwrap()
+    cost.unwrap()
 }

@@ -1,7 +1,6 @@
 //! The daemon as a process: starts it on a node, and asks `/proc` what it costs.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -18,6 +17,29 @@ use crate::cluster::{NODE, POD_NETWORK, Size};
 const IN_STEP: &str = "the kernel is in step with the cluster";
 /// How long a start may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What work takes, by the clock and of the calling thread's processor, the kernel's work for it included. The latter holds
+/// where others keep the processors busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cost {
+    pub(crate) wall: Duration,
+    pub(crate) processor: Duration,
+}
+
+impl Cost {
+    pub(crate) fn of(work: impl FnOnce()) -> Cost {
+        let thread = Path::new("/proc/thread-self");
+        let (start, before) = (Instant::now(), on_processor(thread));
+        work();
+        Cost { wall: start.elapsed(), processor: on_processor(thread) - before }
+    }
+}
+
+/// The time that a thread has spent on a processor.
+fn on_processor(thread: &Path) -> Duration {
+    let text = fs::read_to_string(thread.join("schedstat")).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
 
 /// A node with an API server on its loopback.
 pub(crate) struct Machine<'a> {
@@ -86,11 +108,7 @@ impl Daemon {
     /// The time that its threads have spent on processors, those of the kernel's work for them included.
     pub(crate) fn cpu(&self) -> Duration {
         let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
-        let on_processor = |thread: io::Result<fs::DirEntry>| {
-            let text = fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
-            Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-        };
-        threads.map(on_processor).sum()
+        threads.map(|thread| on_processor(&thread.unwrap().path())).sum()
     }
 
     fn pid(&self) -> Pid {
