@@ -16,8 +16,10 @@ use crate::endpoints::is_special;
 use crate::problem::Problem;
 use crate::service::{Frontend, Scope};
 
-/// More ports than any Service has that is meant well.
-pub const MAX_PORTS: usize = 1000;
+/// More ports than any Service has that is meant well: each is looked for among those of its EndpointSlices.
+pub const MAX_PORTS: usize = 10_000;
+/// More frontends than any has: ports times addresses.
+pub const MAX_CLAIMS: usize = 100_000;
 
 /// A frontend that a Service asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Wanted {
     created: i64,
     /// In the order of its ports.
     pub claims: Box<[Claim]>,
+    /// How many of its ports, from the first on, that is for.
+    pub ports: usize,
     /// What nobody may have of it.
     pub problems: Box<[Problem]>,
 }
@@ -48,7 +52,12 @@ impl Wanted {
         let mut problems: Vec<_> = forbidden.map(Problem::ForbiddenAddress).collect();
         let addresses = Addresses::of(service);
         let (mut claims, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
+        let mut ports = 0;
         for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
+            if claims.len() + problems.len() + addresses.count(port) > MAX_CLAIMS {
+                break;
+            }
+            ports += 1;
             for (frontend, scope) in addresses.frontends(port) {
                 match seen.insert(frontend) {
                     true => claims.push(Claim { port: index, frontend, scope }),
@@ -56,7 +65,7 @@ impl Wanted {
                 }
             }
         }
-        Wanted { created: service.created, claims: claims.into(), problems: problems.into() }
+        Wanted { created: service.created, claims: claims.into(), ports, problems: problems.into() }
     }
 }
 
@@ -77,6 +86,12 @@ impl Addresses {
             |address: &IpAddr| allowed(address) && is_of_family(address) && !cluster_ips.contains(address);
         let external = in_order(external_addresses(service).copied().filter(served));
         Addresses { cluster_ips, external }
+    }
+
+    /// How many frontends a port has.
+    fn count(&self, port: &ServicePort) -> usize {
+        let node_ports = port.node_port.map_or(0, |_| self.families().count());
+        self.cluster_ips.len() + self.external.len() + node_ports
     }
 
     /// All frontends of one port: these addresses, and its NodePort.

@@ -17,6 +17,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNetwork>,
     /// The addresses that serve NodePorts.
     pub nodeport_addresses: NodePortAddresses,
+    /// Whether packets that connection tracking finds invalid are let through: it takes none of TCP for that.
+    pub conntrack_be_liberal: bool,
     /// Whether connections, packets and bytes of each Service are counted.
     pub service_counters: bool,
 }

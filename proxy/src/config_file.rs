@@ -153,25 +153,50 @@ fn meaning(path: &str) -> Meaning {
             "weft-proxy has its own data plane on nf_tables; set nftables, or remove the field",
         ),
         "nodePortAddresses" => Flag("nodeport-addresses"),
-        path => match path.split('.').next() {
-            // Tuning of what is not there: periodic syncs, marks, IPVS, Windows.
-            Some("featureGates" | "ipvs" | "iptables" | "logging" | "nftables" | "winkernel") => Nothing,
-            Some("clientConnection") => Nothing,
-            _ if NOTHING.contains(&path) => Nothing,
-            _ => Unknown,
-        },
+        path if path.starts_with("featureGates.") || path.starts_with("logging.options.") => Nothing,
+        path if NOTHING.contains(&path) => Nothing,
+        _ => Unknown,
     }
 }
 
-/// Other fields of kube-proxy that have no effect here.
-const NOTHING: [&str; 7] = [
+/// Other fields of kube-proxy (1.36) that have no effect here: they tune what is not there, such as periodic syncs, packet
+/// marks, IPVS and Windows.
+const NOTHING: [&str; 35] = [
     "bindAddressHardFail",
+    "clientConnection.acceptContentTypes",
+    "clientConnection.burst",
+    "clientConnection.contentType",
+    "clientConnection.qps",
     "configSyncPeriod",
     "enableProfiling",
+    "iptables.localhostNodePorts",
+    "iptables.masqueradeBit",
+    "iptables.minSyncPeriod",
+    "iptables.syncPeriod",
+    "ipvs.excludeCIDRs",
+    "ipvs.masqueradeAll",
+    "ipvs.minSyncPeriod",
+    "ipvs.scheduler",
+    "ipvs.strictARP",
+    "ipvs.syncPeriod",
+    "ipvs.tcpFinTimeout",
+    "ipvs.tcpTimeout",
+    "ipvs.udpTimeout",
+    "logging.flushFrequency",
+    "logging.verbosity",
+    "logging.vmodule",
+    "nftables.masqueradeBit",
+    "nftables.minSyncPeriod",
+    "nftables.syncPeriod",
     "oomScoreAdj",
     "portRange",
     "showHiddenMetricsForVersion",
     "windowsRunAsService",
+    "winkernel.enableDSR",
+    "winkernel.forwardHealthCheckVip",
+    "winkernel.networkName",
+    "winkernel.rootHnsEndpointName",
+    "winkernel.sourceVip",
 ];
 
 /// What `/configz` shows: what is in effect, as a file that would ask for just that.
@@ -259,12 +284,29 @@ mod tests {
     #[test]
     fn what_has_no_effect_and_what_nobody_knows_is_named() {
         let file = file(
-            "ipvs: {scheduler: rr, strictARP: false}\noomScoreAdj: -999\nfeatureGates: {A: true}\nclusterCidr: x",
+            "ipvs: {scheduler: rr, strictARP: false, sheduler: rr}\noomScoreAdj: -999\nfeatureGates: {A: true}\nclusterCidr: x",
         );
         let mut file = file.unwrap();
         file.ignored.sort();
         assert_eq!(file.ignored, ["featureGates.A", "ipvs.scheduler", "oomScoreAdj"]);
-        assert_eq!((file.unknown, file.flags), (vec!["clusterCidr".to_owned()], vec![]));
+        let unknown = vec!["clusterCidr".to_owned(), "ipvs.sheduler".to_owned()];
+        assert_eq!((file.unknown, file.flags), (unknown, vec![]));
+    }
+
+    #[test]
+    fn every_field_of_kube_proxys_configuration_is_honoured_or_named_as_one_without_effect() {
+        let everything = format!(
+            "{}\niptables: {{localhostNodePorts: true, masqueradeBit: 14, minSyncPeriod: 1s, syncPeriod: 30s}}\n\
+             ipvs: {{excludeCIDRs: [10.0.0.0/8], minSyncPeriod: 1s, scheduler: rr, strictARP: true, syncPeriod: 30s, \
+             tcpFinTimeout: 1s, tcpTimeout: 1s, udpTimeout: 1s}}\n\
+             winkernel: {{enableDSR: true, forwardHealthCheckVip: true, networkName: a, rootHnsEndpointName: a, sourceVip: a}}\n\
+             bindAddressHardFail: true\nenableProfiling: true\nconfigSyncPeriod: 15m\noomScoreAdj: -999\nportRange: 1-2\n\
+             showHiddenMetricsForVersion: '1.35'\nwindowsRunAsService: true\nfeatureGates: {{A: true}}",
+            include_str!("../tests/manifests/full-config.yaml")
+        );
+        let file = parse(&everything).unwrap();
+        assert_eq!(file.unknown, [""; 0]);
+        assert_eq!((file.flags.len(), file.ignored.len()), (16, 25));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! (`spec.healthCheckNodePort`). Pure; asked and answered in `health_server.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use serde_json::json;
-use weft_types::{ChangeSet, NamespacedName, Service, Snapshot, TrafficPolicy};
+use weft_types::{ChangeSet, Family, NamespacedName, Service, Snapshot, TrafficPolicy};
 
 /// The health checks of all Services that have one.
 pub type Checks = BTreeMap<NamespacedName, Check>;
@@ -15,8 +16,22 @@ pub type Checks = BTreeMap<NamespacedName, Check>;
 pub struct Check {
     /// The port on the node's addresses.
     pub port: NonZeroU16,
-    /// How many ready endpoints of the Service are on this node, each address counted once.
-    pub local_endpoints: usize,
+    /// How many ready endpoints of the Service are on this node, each address counted once: IPv4, IPv6. Nothing of a family
+    /// that the Service does not have.
+    pub local_endpoints: [Option<usize>; 2],
+}
+
+impl Check {
+    /// What a load balancer of that family is told, which sends its clients to endpoints of that family: as kube-proxy's two
+    /// halves tell it. One that asks by a family that the Service does not have is told of the other.
+    fn weight(&self, family: Family) -> usize {
+        let [v4, v6] = self.local_endpoints;
+        match family {
+            Family::V4 => v4.or(v6),
+            Family::V6 => v6.or(v4),
+        }
+        .unwrap_or_default()
+    }
 }
 
 /// An answer, in the shape that kube-proxy gave it.
@@ -45,13 +60,18 @@ fn check(service: &Service, snapshot: &Snapshot, node: &str) -> Option<Check> {
     let port = service.health_check_port.filter(|_| service.external_policy == TrafficPolicy::Local)?;
     let endpoints = snapshot.slices_of(&service.key).flat_map(|slice| &slice.endpoints);
     let local = endpoints.filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node));
-    let addresses: BTreeSet<_> = local.map(|endpoint| endpoint.address).collect();
-    Some(Check { port, local_endpoints: addresses.len() })
+    let addresses: BTreeSet<IpAddr> = local.map(|endpoint| endpoint.address).collect();
+    let local_endpoints = Family::BOTH.map(|family| {
+        let is_of_family = |address: &&IpAddr| Family::of(**address) == family;
+        let has_family = service.cluster_ips().iter().any(|address| is_of_family(&address));
+        has_family.then(|| addresses.iter().filter(is_of_family).count())
+    });
+    Some(Check { port, local_endpoints })
 }
 
-/// What is answered for a Service, where the proxy itself is well or not.
-pub fn answer(service: &NamespacedName, check: Option<Check>, proxy_is_well: bool) -> Answer {
-    let weight = check.map_or(0, |check| check.local_endpoints);
+/// What is answered for a Service to a load balancer that asks by that family, where the proxy itself is well or not.
+pub fn answer(service: &NamespacedName, check: Option<Check>, family: Family, proxy_is_well: bool) -> Answer {
+    let weight = check.map_or(0, |check| check.weight(family));
     let body = json!({
         "service": {"namespace": service.namespace, "name": service.name},
         "localEndpoints": weight,
@@ -112,7 +132,10 @@ mod tests {
             slice("b", &[("10.244.1.2", "node1", true), ("10.244.2.2", "node2", true)]),
             slice("c", &[("10.244.1.4", "node1", true)]),
         ]);
-        assert_eq!(checks[&name()], Check { port: 32080.try_into().unwrap(), local_endpoints: 2 });
+        assert_eq!(
+            checks[&name()],
+            Check { port: 32080.try_into().unwrap(), local_endpoints: [Some(2), None] }
+        );
     }
 
     #[test]
@@ -133,16 +156,47 @@ mod tests {
 
     #[test]
     fn a_node_is_well_with_an_endpoint_and_a_working_proxy_only() {
-        let check = |local_endpoints| Some(Check { port: 32080.try_into().unwrap(), local_endpoints });
-        let well = answer(&name(), check(2), true);
+        let check =
+            |count| Some(Check { port: 32080.try_into().unwrap(), local_endpoints: [Some(count), None] });
+        let answer = |check, is_well| answer(&name(), check, Family::V4, is_well);
+        let well = answer(check(2), true);
         assert_eq!((well.is_well, well.weight), (true, 2));
         let body: serde_json::Value = serde_json::from_str(&well.body).unwrap();
         let expected = json!({
             "service": {"namespace": "shop", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": true,
         });
         assert_eq!(body, expected);
-        assert!(!answer(&name(), check(0), true).is_well);
-        assert!(!answer(&name(), check(1), false).is_well);
-        assert!(!answer(&name(), None, true).is_well);
+        assert!(!answer(check(0), true).is_well);
+        assert!(!answer(check(1), false).is_well);
+        assert!(!answer(None, true).is_well);
+    }
+
+    #[test]
+    fn of_a_dual_stack_service_a_load_balancer_is_told_of_the_family_that_it_asks_by() {
+        let Object::Service(dual) = service(32080, TrafficPolicy::Local) else { panic!("no Service") };
+        let ips = ["10.96.0.80", "fd00:96::80"].map(|ip| ip.parse().unwrap()).to_vec();
+        let checks = after(vec![
+            Object::Service(Service { kind: ServiceKind::ClusterIp(ips), ..dual }),
+            slice("a", &[("10.244.1.2", "node1", true), ("10.244.1.3", "node1", true)]),
+            slice("b", &[("fd00:244:1::2", "node1", true), ("fd00:244:1::3", "node1", false)]),
+        ]);
+        let weights =
+            |check: Check| Family::BOTH.map(|family| answer(&name(), Some(check), family, true).weight);
+        assert_eq!(weights(checks[&name()]), [2, 1]);
+        let single = after(vec![
+            service(32080, TrafficPolicy::Local),
+            slice("a", &[("10.244.1.2", "node1", true), ("10.244.1.3", "node1", true)]),
+        ]);
+        assert_eq!(weights(single[&name()]), [2, 2], "there is no other family to tell of");
+    }
+
+    #[test]
+    fn terminating_endpoints_do_not_count_though_they_serve_where_none_is_ready() {
+        let Object::EndpointSlice(mut ending) = slice("a", &[("10.244.1.2", "node1", false)]) else {
+            panic!("no slice")
+        };
+        (ending.endpoints[0].serving, ending.endpoints[0].terminating) = (true, true);
+        let checks = after(vec![service(32080, TrafficPolicy::Local), Object::EndpointSlice(ending)]);
+        assert!(!answer(&name(), Some(checks[&name()]), Family::V4, true).is_well);
     }
 }

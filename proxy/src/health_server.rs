@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem::take;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::http::StatusCode;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, warn};
-use weft_types::NamespacedName;
+use weft_types::{Family, NamespacedName};
 
 use crate::error::Error;
 use crate::health::Health;
@@ -122,20 +123,22 @@ impl Listeners {
 
     fn listen(&self, service: NamespacedName, listener: TcpListener) -> JoinHandle<()> {
         let (health, checks) = (self.health.clone(), self.checks.clone());
-        let respond = move || {
+        let respond = move |ConnectInfo(asker): ConnectInfo<SocketAddr>| {
             let check = checks.borrow().get(&service).copied();
-            let response = response(&service, check, &health);
+            let family = Family::of(asker.ip().to_canonical());
+            let response = response(&service, check, family, &health);
             async move { response }
         };
         tokio::spawn(async move {
             // Serving never ends by itself.
-            let _ = axum::serve(listener, Router::new().fallback(respond)).await;
+            let router = Router::new().fallback(respond);
+            let _ = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await;
         })
     }
 }
 
-fn response(service: &NamespacedName, check: Option<Check>, health: &Health) -> Response {
-    let answer = answer(service, check, health.is_well(Instant::now()));
+fn response(service: &NamespacedName, check: Option<Check>, family: Family, health: &Health) -> Response {
+    let answer = answer(service, check, family, health.is_well(Instant::now()));
     let code = if answer.is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // A connection that stayed would go on asking after the port went to another Service.
     let headers = [

@@ -17,8 +17,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_netlink::nft::{
-    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement,
-    Table, TableKey, Verdict,
+    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Selector,
+    Set, Statement, Table, TableKey, Verdict,
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
@@ -88,6 +88,9 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(config, family));
+    if !config.conntrack_be_liberal {
+        table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid()]);
+    }
     affinity::chains(&mut table, config);
     counters::chains(&mut table, config);
     table
@@ -103,6 +106,12 @@ fn guard(family: Family) -> Rule {
         Statement::Verdict(Verdict::Drop),
     ])
     .comment("not in loadBalancerSourceRanges")
+}
+
+/// Packets outside of their connection's window are not translated. An endpoint's would reach the client with the endpoint's
+/// own address, and the client would end the connection (kubernetes/kubernetes#74839).
+fn invalid() -> Rule {
+    Rule::new([Statement::Invalid, Statement::Verdict(Verdict::Drop)]).comment("would go on untranslated")
 }
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.

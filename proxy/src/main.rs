@@ -19,8 +19,12 @@ fn run() -> Result<()> {
         return Ok(sync::clean_up()?);
     }
     if options.init_only {
-        let refused: Vec<_> = sysctl::apply(&options.limits).iter().map(|it| it.error.to_string()).collect();
-        ensure!(refused.is_empty(), "{}", refused.join("\nweft-proxy: "));
+        // A default that cannot be had keeps no node from its Services.
+        let (asked, defaults): (Vec<_>, Vec<_>) =
+            sysctl::apply(&options.limits).into_iter().partition(|refused| refused.asked);
+        defaults.iter().for_each(|refused| warn!("{}", refused.error));
+        let asked: Vec<_> = asked.iter().map(|refused| refused.error.to_string()).collect();
+        ensure!(asked.is_empty(), "{}", asked.join("\nweft-proxy: "));
         return Ok(());
     }
     if let Some(files) = &options.dry_run {

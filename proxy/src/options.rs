@@ -157,6 +157,7 @@ impl Options {
             nodeport_addresses: self.nodeport_addresses.clone(),
             service_cidrs: Vec::new(),
             service_counters: self.service_counters,
+            conntrack_be_liberal: self.limits.be_liberal == Some(true),
         })
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPolicy};
 
 use crate::affinity::Affinity;
-use crate::claims::{Claim, Claims, MAX_PORTS};
+use crate::claims::{Claim, Claims};
 use crate::endpoints::{Backends, Here, assign_slots, backends, is_special};
 use crate::problem::Problem;
 use crate::sources::sources;
@@ -176,7 +176,7 @@ pub fn plan(
     let wanted = claims.wanted(&service.key);
     let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
-    let (mut elements, mut served) = (0, service.ports.len().min(MAX_PORTS));
+    let (mut elements, mut served) = (0, wanted.map_or(service.ports.len(), |wanted| wanted.ports));
     let wanted = wanted.map(|wanted| &*wanted.claims).unwrap_or_default();
     for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =

@@ -13,6 +13,7 @@ use weft_netlink::nft::{Change, Data, Family, Observed, Tuple, Value, diff};
 use weft_proxy::config::Config;
 use weft_proxy::layout::table_keys;
 use weft_proxy::planner::{Planner, everything};
+use weft_proxy::problem::Problem;
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, IpNetwork, NamespacedName, Node, Object, ObjectKey,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
@@ -183,7 +184,7 @@ proptest! {
             let transaction = planner.update(&snapshot, &changes);
             kernel.apply(&transaction).unwrap();
             prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
-            let fixed = 14;
+            let fixed = 15;
             for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
                 prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
             }
@@ -266,4 +267,34 @@ fn a_replaced_endpoint_changes_one_element_of_one_map() {
     let empty = Planner::new(config());
     assert_eq!(planner.tables(), empty.tables(), "nothing stays of a Service that went");
     assert_eq!(table_keys().len(), planner.tables().len());
+}
+
+#[test]
+fn a_range_of_ten_thousand_ports_is_served_and_what_goes_beyond_is_named() {
+    let ports = |count: u16| {
+        let port = |number: u16| ServicePort {
+            name: format!("port-{number}"),
+            protocol: Protocol::Udp,
+            port: number.try_into().unwrap(),
+            node_port: None,
+        };
+        (1..=count).map(port).collect::<Vec<_>>()
+    };
+    let served = |count: u16, external: u8| {
+        let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
+        let external_ips = (1..=external).map(|last| [192, 0, 2, last].into()).collect();
+        let service = Service { external_ips, ..Service::new(name(1), kind, ports(count)) };
+        let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
+        let changes = happen(&mut snapshot, vec![Event::Put(Object::Service(service))]);
+        planner.update(&snapshot, &changes);
+        let table = &planner.tables()[0];
+        (
+            table.sets["frontends"].elements.len(),
+            planner.problems().get(&name(1)).cloned().unwrap_or_default(),
+        )
+    };
+    assert_eq!(served(10_000, 0), (10_000, vec![]));
+    assert_eq!(served(10_001, 0), (10_000, vec![Problem::TooLarge { ports: 1 }]));
+    // 50 frontends a port, and 100,000 in all.
+    assert_eq!(served(10_000, 49), (100_000, vec![Problem::TooLarge { ports: 8_000 }]));
 }

@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 use super::attribute::Attributes;
 use super::client::parse_verdict;
 use super::expression::{
-    DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_DADDR, FIB_SADDR, IPS_DST_NAT, RTN_LOCAL,
-    VERDICT_REGISTER,
+    CT_STATE, CT_STATE_INVALID, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_DADDR,
+    FIB_SADDR, IPS_DST_NAT, RTN_LOCAL, VERDICT_REGISTER,
 };
 use super::rule::{Interface, Is, Rule, Selector, Statement};
 use super::value::{Family, Name, Tuple};
@@ -42,6 +42,7 @@ enum Load {
     Selector(Selector),
     Interface(Interface),
     ConnectionStatus,
+    ConnectionState,
     AddressType(u32),
     Zero,
 }
@@ -149,6 +150,11 @@ impl Program {
                 let is_dnat = mask == IPS_DST_NAT.to_ne_bytes() && is == Is::NotEqual && constant == [0; 4];
                 is_dnat.then_some(Statement::Dnatted)
             }
+            (Load::ConnectionState, Some(mask)) => {
+                let is_invalid =
+                    mask == CT_STATE_INVALID.to_ne_bytes() && is == Is::NotEqual && constant == [0; 4];
+                is_invalid.then_some(Statement::Invalid)
+            }
             (Load::AddressType(flags), None) if constant == RTN_LOCAL.to_ne_bytes() && is == Is::Equal => {
                 match flags {
                     FIB_DADDR => Some(Statement::ToLocal),
@@ -216,7 +222,8 @@ fn payload(data: &Attributes<'_>) -> Option<Load> {
 fn connection(data: &Attributes<'_>) -> Option<Load> {
     let original = data.get(3) == Some(&[0]);
     Some(match data.u32(2)? {
-        2 => Load::ConnectionStatus,
+        CT_STATE => Load::ConnectionState,
+        CT_STATUS => Load::ConnectionStatus,
         12 if original => Load::Selector(Selector::OriginalDport),
         20 => Load::Selector(Selector::OriginalDaddr(Family::Ip)),
         22 => Load::Selector(Selector::OriginalDaddr(Family::Ip6)),
@@ -282,6 +289,7 @@ mod tests {
             Statement::MatchInterface(Interface::Input, Is::Equal, "cni0".into()),
             Statement::MatchInterface(Interface::Output, Is::NotEqual, "veth*".into()),
             Statement::Dnatted,
+            Statement::Invalid,
             Statement::ToLocal,
             Statement::FromLocal,
             Statement::Lookup(key.clone(), Is::NotEqual, map.clone()),

@@ -27,6 +27,11 @@ pub(super) const VERDICT_CHAIN: u16 = 2;
 pub(super) const VERDICT_REGISTER: u32 = 0;
 /// An interface name as the kernel compares it (`IFNAMSIZ`).
 const INTERFACE_NAME_LENGTH: usize = 16;
+/// `NFT_CT_STATE`, `NFT_CT_STATUS`
+pub(super) const CT_STATE: u32 = 0;
+pub(super) const CT_STATUS: u32 = 2;
+/// `NF_CT_STATE_INVALID_BIT`
+pub(super) const CT_STATE_INVALID: u32 = 1;
 /// `IPS_DST_NAT`, the bit of a connection's status.
 pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 /// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`: which address of a packet is looked up.
@@ -87,7 +92,8 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
                 }
             }
         }
-        Statement::Dnatted => connection_status(IPS_DST_NAT, writer),
+        Statement::Dnatted => connection_bit(CT_STATUS, IPS_DST_NAT, writer),
+        Statement::Invalid => connection_bit(CT_STATE, CT_STATE_INVALID, writer),
         Statement::ToLocal => address_type(FIB_DADDR, RTN_LOCAL, writer),
         Statement::FromLocal => address_type(FIB_SADDR, RTN_LOCAL, writer),
         Statement::Lookup(key, is, set) => {
@@ -247,11 +253,11 @@ fn compare_network(is: Is, network: &IpNetwork, writer: &mut Writer<'_>) {
     compare(is, &octets(network.network()), writer);
 }
 
-fn connection_status(bit: u32, writer: &mut Writer<'_>) {
-    // NFT_CT_STATUS, a number in the machine's byte order; no direction.
+/// Whether the connection's state or status, which are numbers in the machine's byte order, has that bit. No direction.
+fn connection_bit(key: u32, bit: u32, writer: &mut Writer<'_>) {
     expression("ct", writer, |data| {
         data.u32(1, register(0));
-        data.u32(2, 2);
+        data.u32(2, key);
     });
     mask(&bit.to_ne_bytes(), writer);
     compare(Is::NotEqual, &[0; 4], writer);

@@ -139,6 +139,8 @@ pub enum Statement {
     MatchInterface(Interface, Is, Name),
     /// Whether the connection's destination was rewritten: `ct status dnat`
     Dnatted,
+    /// Whether connection tracking cannot tell what a packet belongs to: `ct state invalid`
+    Invalid,
     /// Whether the destination is an address of this machine: `fib daddr type local`
     ToLocal,
     /// Whether the source is an address of this machine: `fib saddr type local`
@@ -175,6 +177,7 @@ impl fmt::Display for Statement {
             Statement::MatchInterface(Interface::Input, is, name) => write!(f, "iifname {is}\"{name}\""),
             Statement::MatchInterface(Interface::Output, is, name) => write!(f, "oifname {is}\"{name}\""),
             Statement::Dnatted => f.write_str("ct status dnat"),
+            Statement::Invalid => f.write_str("ct state invalid"),
             Statement::ToLocal => f.write_str("fib daddr type local"),
             Statement::FromLocal => f.write_str("fib saddr type local"),
             Statement::Lookup(key, is, set) => {

@@ -65,6 +65,10 @@ impl<'a> Walk<'a> {
                 let rewritten = self.packet.destination != self.original.destination;
                 compare(rewritten, Is::Equal, notes, || "the destination was not rewritten".to_owned())
             }
+            Statement::Invalid => {
+                // A first packet begins a connection, which is never invalid.
+                compare(false, Is::Equal, notes, || "it begins a connection".to_owned())
+            }
             Statement::ToLocal => self.local(self.packet.destination.ip(), notes),
             Statement::FromLocal => self.local(self.packet.source, notes),
             Statement::Lookup(key, is, set) => {

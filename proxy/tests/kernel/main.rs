@@ -7,6 +7,7 @@ mod affinity;
 mod agreement;
 mod conflicts;
 mod counters;
+mod invalid;
 mod invariants;
 mod local;
 mod sources;
