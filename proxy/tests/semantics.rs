@@ -422,3 +422,28 @@ fn a_change_of_the_affinity_timeout_is_a_change_of_one_element_and_clients_stay_
         "{changes}"
     );
 }
+
+/// What several Services put into one set must be known as shared: nothing of the one that stays may go with the other.
+#[test]
+fn of_two_services_on_one_selector_one_goes_and_takes_nothing_of_the_other() {
+    let own = |name: &str, last: u8, port: u16| {
+        let spec = format!(
+            "type: LoadBalancer, clusterIPs: [10.96.0.{last}, 'fd00:96::{last}'], externalIPs: [192.0.2.{last}], \
+             externalTrafficPolicy: Local, sessionAffinity: ClientIP, loadBalancerSourceRanges: [198.51.100.0/24], \
+             ports: [{{name: http, port: 80, nodePort: {port}}}]}}, status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.{last}}}]}}"
+        );
+        let slice = slice("x", HTTP, &on("here", "10.244.1.2", READY));
+        let slice = slice
+            .replace("name: x", &format!("name: {name}-1"))
+            .replace("service-name: web", &format!("service-name: {name}"));
+        [named(name, "", &spec), slice]
+    };
+    let (first, second) = (own("first", 1, 30001), own("second", 2, 30002));
+    let (both, one) = (snapshot(&[first, second.clone()].concat()), snapshot(&second));
+    let mut planner = planner();
+    let mut kernel = weft_netlink::nft::Observed::default();
+    kernel.apply(&weft_netlink::nft::diff(&planner.tables(), &kernel)).unwrap();
+    kernel.apply(&planner.update(&both, &everything(&both))).unwrap();
+    kernel.apply(&planner.update(&one, &everything(&both))).unwrap();
+    assert_eq!(kernel, weft_netlink::nft::Observed::of(&planner.tables()));
+}
