@@ -21,7 +21,7 @@ IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.
 # The most that the image may be, in bytes.
 IMAGE_MOST  := 20000000
 
-.PHONY: help demo test build soak bench-cni bench-proxy fuzz fmt deny clean
+.PHONY: help demo test build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
 .PHONY: image image-files bench-nodes
 
 help:
@@ -32,8 +32,9 @@ help:
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
 	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
-	@echo "make fuzz        feed the CNI plugin and its IPAM with made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
+	@echo "make fuzz        feed the CNI plugin, its IPAM and the DNS server made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
+	@echo "make bench-dns   the DNS server beside Knot, NSD, Unbound and a bare server that only looks bytes up"
 	@echo "make fmt         format the code"
 	@echo "make deny        check the licences and sources of all dependencies (installs cargo-deny)"
 	@echo "make clean       remove what was built"
@@ -81,15 +82,15 @@ bench-cni:
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-cni --example bench-cni
 	$(BIN)/examples/bench-cni $(BIN)
 
-# Without a sanitizer the stable compiler does, and there is no unsafe code here for one to watch. New inputs go below
-# target/, one that fails into cni-plugin/fuzz/artifacts.
+# Without a sanitizer the stable compiler does, and there is next to no unsafe code here for one to watch. New inputs go
+# below target/, one that fails into the artifacts beside the corpus.
 FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/need $(BUILD_NEEDS)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	for target in call records; do \
-	    mkdir -p target/fuzz/$$target && \
-	    cargo fuzz run --fuzz-dir cni-plugin/fuzz --sanitizer none $$target target/fuzz/$$target cni-plugin/fuzz/corpus/$$target \
+	for target in cni-plugin:call cni-plugin:records dns:datagram; do \
+	    folder=$${target%:*}/fuzz name=$${target#*:} && mkdir -p target/fuzz/$$name && \
+	    cargo fuzz run --fuzz-dir $$folder --sanitizer none $$name target/fuzz/$$name $$folder/corpus/$$name \
 	        -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done
 
@@ -97,6 +98,12 @@ bench-proxy:
 	@scripts/need $(BUILD_NEEDS) nft:nftables iptables:iptables
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-proxy --bin weft-proxy --example bench-proxy
 	$(BIN)/examples/bench-proxy $(BIN)/weft-proxy --svg docs/proxy-load.svg $(BENCH_FLAGS)
+
+bench-dns:
+	@scripts/need $(BUILD_NEEDS) ip:iproute2 taskset:util-linux unshare:util-linux dnsperf:dnsperf knotd:knot nsd:nsd \
+		unbound:unbound
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-dns --bin weft-dns --example bench-dns
+	PATH=$$PATH:/usr/sbin unshare --net $(BIN)/examples/bench-dns $(BIN)/weft-dns --svg docs/dns-cost.svg $(BENCH_FLAGS)
 
 fmt:
 	cargo fmt --all

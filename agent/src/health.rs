@@ -37,7 +37,8 @@ pub(crate) async fn serve(
         .route("/readyz", get(readiness))
         .with_state(status)
         .merge(weft_daemon::open_metrics(move || ready(metrics.text())));
-    Ok(weft_daemon::serve("--healthz-bind-address", address, router).await?)
+    weft_daemon::serve("--healthz-bind-address", address, router).await?;
+    Ok(())
 }
 
 /// It answers, so it runs: there is one thread for this and for all that it does.

@@ -7,8 +7,10 @@ use weft_netlink::netns::Namespace;
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 
-use crate::cluster::{Size, config, new_pod, set_endpoints};
-use crate::report::{Report, ms, quantile, thousands};
+use crate::loads::config;
+use crate::report::Report;
+use weft_bench::cluster::{Size, new_pod, set_endpoints};
+use weft_bench::table::{ms, quantile, thousands};
 
 pub(crate) fn measure(services: usize, changes: usize, report: &mut Report) {
     let size = Size { services, endpoints: 2 };

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Load, Outcome, thousands};
+use crate::report::{Load, Outcome};
+use weft_bench::table::thousands;
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 420.0;

@@ -9,8 +9,10 @@ use weft_netlink::netns::Namespace;
 use weft_proxy::planner::everything;
 use weft_proxy::sync::Sync;
 
-use crate::cluster::{PORT, Size, TARGET, cluster_ip, config, set_endpoints};
-use crate::report::{Report, thousands};
+use crate::loads::config;
+use crate::report::Report;
+use weft_bench::cluster::{PORT, Size, TARGET, cluster_ip, set_endpoints};
+use weft_bench::table::thousands;
 
 /// Rounds, each of so many connections both ways.
 const ROUNDS: usize = 31;

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Size, cluster_ip, new_pod, set_endpoints};
 use crate::kernel::{Commits, Probe, assert_in_step, flush};
-use crate::process::{Daemon, Machine};
-use crate::report::{Report, median, ms, quantile, thousands};
+use crate::process::Machine;
+use crate::report::Report;
+use weft_bench::cluster::{Size, cluster_ip, new_pod, set_endpoints};
+use weft_bench::process::Daemon;
+use weft_bench::table::{median, ms, quantile, thousands};
 
 const STARTS: usize = 5;
 const FLUSHES: usize = 10;

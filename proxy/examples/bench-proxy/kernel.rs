@@ -12,7 +12,8 @@ use weft_proxy::layout::{SetName, TABLE, table_keys};
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 
-use crate::cluster::{PORT, config};
+use crate::loads::config;
+use weft_bench::cluster::PORT;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM`
 const GET_ELEMENTS: u16 = 10 << 8 | 13;

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
+use weft_proxy::config::Config;
 use weft_proxy::planner::Planner;
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 
-use crate::cluster::{Size, config};
 use crate::process::Cost;
-use crate::report::{Load, Outcome, Report, median, ms, thousands};
+use crate::report::{Load, Outcome, Report};
+use weft_bench::cluster::{NODE, POD_NETWORK, Size};
+use weft_bench::table::{median, ms, thousands};
 
 const ROUNDS: usize = 5;
 /// The kernel frees what a namespace held some time after it is gone, and would be at it in the next round.
@@ -64,6 +66,11 @@ fn median_of(once: impl Fn() -> Cost, report: &mut Report, size: Size, what: &st
 fn planning(snapshot: &Snapshot) -> Cost {
     let mut planner = Planner::new(config());
     Cost::of(|| assert!(!planner.start(snapshot).is_empty()))
+}
+
+/// The settings of a proxy on the node of the cluster.
+pub(crate) fn config() -> Config {
+    Config { node: NODE.to_owned(), cluster_cidrs: vec![POD_NETWORK.parse().unwrap()], ..Config::default() }
 }
 
 /// One load of an empty namespace.

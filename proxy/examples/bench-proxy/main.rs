@@ -7,10 +7,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 
-mod api;
 mod changes;
 mod chart;
-mod cluster;
 mod connections;
 mod daemon;
 mod kernel;

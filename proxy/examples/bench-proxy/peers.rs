@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
 
-use crate::cluster::{POD_NETWORK, PORT, Size, TARGET, cluster_ip, name, namespace};
 use crate::report::{Load, Outcome, Report};
+use weft_bench::cluster::{POD_NETWORK, PORT, Size, TARGET, cluster_ip, name, namespace};
 
 /// How much longer ten times the Services may take at the very least. What would pass the limit is not begun.
 const GROWTH: u32 = 10;

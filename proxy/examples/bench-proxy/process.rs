@@ -1,17 +1,15 @@
-//! The daemon as a process: starts it on a node, and asks `/proc` what it costs.
+//! Starts the daemon on a node.
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use weft_bench::api::Server;
+use weft_bench::cluster::{NODE, POD_NETWORK, Size};
+use weft_bench::process::{Daemon, on_processor};
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{LinkChange, Route};
-
-use crate::api::Server;
-use crate::cluster::{NODE, POD_NETWORK, Size};
 
 /// What the daemon logs once the kernel holds everything.
 const IN_STEP: &str = "the kernel is in step with the cluster";
@@ -35,12 +33,6 @@ impl Cost {
     }
 }
 
-/// The time that a thread has spent on a processor.
-fn on_processor(thread: &Path) -> Duration {
-    let text = fs::read_to_string(thread.join("schedstat")).unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-}
-
 /// A node with an API server on its loopback.
 pub(crate) struct Machine<'a> {
     pub(crate) namespace: Namespace,
@@ -48,9 +40,6 @@ pub(crate) struct Machine<'a> {
     program: &'a Path,
     log: tempfile::NamedTempFile,
 }
-
-/// A running daemon; killed when dropped.
-pub(crate) struct Daemon(Child);
 
 impl<'a> Machine<'a> {
     pub(crate) fn new(program: &'a Path, size: Size) -> Machine<'a> {
@@ -84,42 +73,5 @@ impl<'a> Machine<'a> {
             }
         };
         self.namespace.run(run).unwrap()
-    }
-}
-
-impl Daemon {
-    /// Ends it as a service manager does; the rules stay.
-    pub(crate) fn stop(mut self) {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// Its resident memory now and at its highest, in MB (10^6 bytes, of which MiB are fewer).
-    pub(crate) fn memory(&self) -> (f64, f64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
-        let value = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            let kib: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-            kib * 1024.0 / 1e6
-        };
-        (value("VmRSS:"), value("VmHWM:"))
-    }
-
-    /// The time that its threads have spent on processors, those of the kernel's work for them included.
-    pub(crate) fn cpu(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
-        threads.map(|thread| on_processor(&thread.unwrap().path())).sum()
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.0.id() as i32)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -1,13 +1,16 @@
 //! What was measured, as tables for people and for the documentation.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
+
+use weft_bench::table::{Table, ms, number, thousands};
 
 /// All results of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     /// The full loads, of Weft and its peers.
     pub(crate) loads: Vec<Load>,
-    rows: Vec<Row>,
+    table: Table,
 }
 
 /// One full load.
@@ -33,46 +36,27 @@ pub(crate) enum Outcome {
     Impossible,
 }
 
-#[derive(Debug)]
-struct Row {
-    what: String,
-    seen: String,
-    bar: String,
-    met: Option<bool>,
+/// Results are noted where they are seen.
+impl Deref for Report {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.table
+    }
+}
+
+impl DerefMut for Report {
+    fn deref_mut(&mut self) -> &mut Table {
+        &mut self.table
+    }
 }
 
 impl Report {
-    /// A result that has to be at most `bar`.
-    pub(crate) fn at_most(&mut self, what: impl Into<String>, seen: f64, bar: f64, unit: &str) {
-        self.row(what, number(seen, unit), format!("<= {bar} {unit}"), Some(seen <= bar));
-    }
-
-    /// A result that has to be at least `bar`.
-    pub(crate) fn at_least(&mut self, what: impl Into<String>, seen: f64, bar: f64, unit: &str) {
-        self.row(what, number(seen, unit), format!(">= {bar} {unit}"), Some(seen >= bar));
-    }
-
-    /// A result without a bar.
-    pub(crate) fn note(&mut self, what: impl Into<String>, seen: impl Into<String>) {
-        self.row(what, seen.into(), String::new(), None);
-    }
-
-    fn row(&mut self, what: impl Into<String>, seen: String, bar: String, met: Option<bool>) {
-        let row = Row { what: what.into(), seen, bar: bar.trim_end().to_owned(), met };
-        eprintln!("{}: {}", row.what, row.seen);
-        self.rows.push(row);
-    }
-
     pub(crate) fn print(&self) {
         if !self.loads.is_empty() {
             self.print_loads();
         }
-        println!("| | seen | bar | |");
-        println!("|---|---|---|---|");
-        for Row { what, seen, bar, met } in &self.rows {
-            let met = met.map_or("", |met| if met { "met" } else { "**missed**" });
-            println!("| {what} | {seen} | {bar} | {met} |");
-        }
+        self.table.print();
     }
 
     /// A line for each size, a column for each contender.
@@ -112,39 +96,6 @@ impl Report {
     }
 }
 
-/// Milliseconds.
-pub(crate) fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 fn time(time: Duration) -> String {
     if time < Duration::from_secs(1) { number(ms(time), "ms") } else { number(time.as_secs_f64(), "s") }
-}
-
-fn number(value: f64, unit: &str) -> String {
-    let digits = match value {
-        value if value < 10.0 => 2,
-        value if value < 100.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$} {unit}").trim_end().to_owned()
-}
-
-/// `10,000`
-pub(crate) fn thousands(number: usize) -> String {
-    match number {
-        0..1000 => number.to_string(),
-        _ => format!("{},{:03}", thousands(number / 1000), number % 1000),
-    }
-}
-
-/// The value below which that share of the values lies. Sorts them.
-pub(crate) fn quantile(times: &mut [Duration], share: f64) -> Duration {
-    times.sort_unstable();
-    times[((times.len() - 1) as f64 * share).round() as usize]
-}
-
-/// The middle one. Sorts them.
-pub(crate) fn median(times: &mut [Duration]) -> Duration {
-    quantile(times, 0.5)
 }

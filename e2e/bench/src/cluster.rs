@@ -4,20 +4,21 @@
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 
-use weft_proxy::config::Config;
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, Protocol, Service,
     ServiceKind, ServicePort, Snapshot,
 };
 
 /// The node that the proxy runs on; one endpoint in a hundred is here.
-pub(crate) const NODE: &str = "node-1";
-pub(crate) const NODE_ADDRESS: &str = "172.30.0.11";
+pub const NODE: &str = "node-1";
+/// Its address.
+pub const NODE_ADDRESS: &str = "172.30.0.11";
 /// Where pods have their addresses.
-pub(crate) const POD_NETWORK: &str = "10.128.0.0/9";
-/// The port of every Service, and that of every endpoint.
-pub(crate) const PORT: u16 = 80;
-pub(crate) const TARGET: u16 = 8080;
+pub const POD_NETWORK: &str = "10.128.0.0/9";
+/// The port of every Service.
+pub const PORT: u16 = 80;
+/// That of every endpoint.
+pub const TARGET: u16 = 8080;
 /// How many endpoints the control plane puts into one slice.
 const ENDPOINTS_PER_SLICE: usize = 100;
 const NODES: u32 = 100;
@@ -29,20 +30,22 @@ const FIRST_NEW_POD: u32 = 0x0ac0_0001;
 
 /// So many Services with so many endpoints each.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) services: usize,
-    pub(crate) endpoints: usize,
+pub struct Size {
+    /// Services, spread over the namespaces.
+    pub services: usize,
+    /// The endpoints of each.
+    pub endpoints: usize,
 }
 
 impl Size {
     /// The addresses of a Service's endpoints.
-    pub(crate) fn endpoints_of(self, service: usize) -> Vec<Ipv4Addr> {
+    pub fn endpoints_of(self, service: usize) -> Vec<Ipv4Addr> {
         let first = FIRST_POD + (service * self.endpoints) as u32;
         (first..).take(self.endpoints).map(Ipv4Addr::from).collect()
     }
 
     /// The whole cluster.
-    pub(crate) fn snapshot(self) -> Snapshot {
+    pub fn snapshot(self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         let address = NODE_ADDRESS.parse().unwrap();
         let node = Node { name: NODE.to_owned(), addresses: vec![address], ..Node::default() };
@@ -56,42 +59,48 @@ impl Size {
 }
 
 /// A pod that was not there at the beginning.
-pub(crate) fn new_pod(number: usize) -> Ipv4Addr {
+pub fn new_pod(number: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST_NEW_POD + number as u32)
 }
 
-pub(crate) fn config() -> Config {
-    Config { node: NODE.to_owned(), cluster_cidrs: vec![POD_NETWORK.parse().unwrap()], ..Config::default() }
-}
-
-pub(crate) fn cluster_ip(service: usize) -> Ipv4Addr {
+/// A Service's address.
+pub fn cluster_ip(service: usize) -> Ipv4Addr {
     Ipv4Addr::from(FIRST_CLUSTER_IP + service as u32)
 }
 
-pub(crate) fn namespace(service: usize) -> String {
+/// A Service's namespace.
+pub fn namespace(service: usize) -> String {
     format!("team-{}", service % NAMESPACES)
 }
 
-pub(crate) fn name(service: usize) -> String {
+/// All namespaces.
+pub fn namespaces(size: Size) -> impl Iterator<Item = String> {
+    (0..NAMESPACES.min(size.services)).map(namespace)
+}
+
+/// A Service's name.
+pub fn name(service: usize) -> String {
     format!("service-{service}")
 }
 
-pub(crate) fn key(service: usize) -> NamespacedName {
+/// Both.
+pub fn key(service: usize) -> NamespacedName {
     NamespacedName::new(namespace(service), name(service))
 }
 
-pub(crate) fn node_of(pod: Ipv4Addr) -> String {
+/// The node that a pod is on.
+pub fn node_of(pod: Ipv4Addr) -> String {
     format!("node-{}", pod.to_bits() % NODES)
 }
 
 /// The names of a Service's slices, each with its share of the endpoints.
-pub(crate) fn slices(service: usize, pods: &[Ipv4Addr]) -> impl Iterator<Item = (String, &[Ipv4Addr])> {
+pub fn slices(service: usize, pods: &[Ipv4Addr]) -> impl Iterator<Item = (String, &[Ipv4Addr])> {
     let slice = move |(part, pods)| (format!("{}-{part}", name(service)), pods);
     pods.chunks(ENDPOINTS_PER_SLICE).enumerate().map(slice)
 }
 
 /// Gives a Service these endpoints. The number of its slices must not shrink. Returns what changed.
-pub(crate) fn set_endpoints(snapshot: &mut Snapshot, service: usize, pods: &[Ipv4Addr]) -> ChangeSet {
+pub fn set_endpoints(snapshot: &mut Snapshot, service: usize, pods: &[Ipv4Addr]) -> ChangeSet {
     let mut changes = ChangeSet::default();
     for (name, pods) in slices(service, pods) {
         snapshot.apply(Object::EndpointSlice(slice(service, name, pods)), &mut changes);

@@ -19,17 +19,22 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use crate::cluster::{NODE, NODE_ADDRESS, PORT, Size, TARGET, cluster_ip, name, namespace, node_of, slices};
+use crate::cluster::{
+    NODE, NODE_ADDRESS, PORT, Size, TARGET, cluster_ip, name, namespace, namespaces, node_of, slices,
+};
 
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const NODES: &str = "/api/v1/nodes";
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+const NAMESPACES: &str = "/api/v1/namespaces";
+/// How the path of any namespace's ConfigMaps ends. There are none.
+const CONFIG_MAPS: &str = "/configmaps";
 /// Events that wait until a connection takes them.
 const BACKLOG: usize = 1 << 17;
 
 /// The server; it ends with the process.
-pub(crate) struct Server {
+pub struct Server {
     store: Arc<Mutex<Store>>,
     kubeconfig: tempfile::NamedTempFile,
 }
@@ -37,6 +42,7 @@ pub(crate) struct Server {
 struct Store {
     version: u64,
     nodes: Vec<String>,
+    namespaces: Vec<String>,
     services: Vec<String>,
     slices: Vec<String>,
     /// Where the slices of each Service stand.
@@ -48,7 +54,7 @@ struct Store {
 
 impl Server {
     /// Serves that cluster on the loopback of the calling thread's namespace.
-    pub(crate) fn start(size: Size) -> Server {
+    pub fn start(size: Size) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let kubeconfig = kubeconfig(listener.local_addr().unwrap());
@@ -67,12 +73,12 @@ impl Server {
     }
 
     /// The kubeconfig that leads to it.
-    pub(crate) fn kubeconfig(&self) -> &Path {
+    pub fn kubeconfig(&self) -> &Path {
         self.kubeconfig.path()
     }
 
     /// Gives a Service as many other endpoints as fit into the slices that it has; the watch hears of it.
-    pub(crate) fn set_endpoints(&self, service: usize, pods: &[Ipv4Addr]) {
+    pub fn set_endpoints(&self, service: usize, pods: &[Ipv4Addr]) {
         self.store().set_endpoints(service, pods);
     }
 
@@ -86,6 +92,9 @@ impl Store {
         let mut store = Store {
             version: 1,
             nodes: vec![node()],
+            namespaces: namespaces(size)
+                .map(|name| format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}"))
+                .collect(),
             services: (0..size.services).map(service).collect(),
             slices: Vec::new(),
             slices_of: Vec::new(),
@@ -120,6 +129,8 @@ impl Store {
             SLICES => &self.slices,
             NODES => &self.nodes,
             SERVICE_CIDRS => &[],
+            NAMESPACES => &self.namespaces,
+            _ if path.ends_with(CONFIG_MAPS) => &[],
             _ => panic!("nobody serves {path}"),
         };
         let start = number("continue").unwrap_or(0);
