@@ -189,19 +189,19 @@ pub(crate) fn pod_address(label: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn records<'z>(branch: &'z Branch, node: &'z Node, record_type: RecordType) -> Answer<'z> {
+fn records<'z>(branch: &'z Branch, node: Node<'z>, record_type: RecordType) -> Answer<'z> {
     match record_type {
-        RecordType::SRV if !node.srv.is_empty() => Answer::Found(Records::Srv(branch, &node.srv)),
+        RecordType::SRV if !node.srv.is_empty() => Answer::Found(Records::Srv(branch, node.srv)),
         _ => self::node(node, record_type),
     }
 }
 
-fn node(node: &Node, record_type: RecordType) -> Answer<'_> {
-    match (record_type, &node.alias) {
+fn node<'z>(node: Node<'z>, record_type: RecordType) -> Answer<'z> {
+    match (record_type, node.alias) {
         (RecordType::CNAME, Some(target)) => Answer::Found(Records::Cname(target)),
         (RecordType::A | RecordType::AAAA, Some(target)) => Answer::Alias(target),
-        (RecordType::A, None) if !node.v4.is_empty() => Answer::Found(Records::A(&node.v4)),
-        (RecordType::AAAA, None) if !node.v6.is_empty() => Answer::Found(Records::Aaaa(&node.v6)),
+        (RecordType::A, None) if !node.v4.is_empty() => Answer::Found(Records::A(node.v4)),
+        (RecordType::AAAA, None) if !node.v6.is_empty() => Answer::Found(Records::Aaaa(node.v6)),
         _ => empty(record_type, Authority::Zone),
     }
 }

@@ -25,6 +25,26 @@ pub enum Error {
     /// The signal that switches the log of questions cannot be had.
     #[error("cannot listen to SIGUSR1: {0}")]
     Signal(#[source] io::Error),
+    /// The sockets cannot be taken over, or the next server could not find this one.
+    #[error(
+        "cannot take part in handing over the sockets of {address}: {source}; stop the other server, or leave out --handover"
+    )]
+    Handover {
+        /// The first address to answer at.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An address is no one's in particular, or cannot be given to an interface.
+    #[error(
+        "--node-local gives the addresses of --listen to an interface: name them one by one, none of loopback"
+    )]
+    NoOwnAddress,
+    /// The kernel refuses what a node-local server needs.
+    #[error(
+        "cannot set up what --node-local needs: {0}; it takes the capability NET_ADMIN in the host's network"
+    )]
+    NodeLocal(#[source] weft_netlink::Error),
     /// A thread for the datagrams of one core cannot be had.
     #[error("cannot start a thread to answer with: {0}; raise the limit of threads (ulimit -u, pids.max)")]
     Thread(#[source] io::Error),

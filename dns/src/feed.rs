@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 use weft_cluster::Watch;
 use weft_types::{ChangeSet, ServiceKind, Snapshot};
 
@@ -24,19 +25,20 @@ pub fn first_zone(config: Arc<ZoneConfig>, keeper: Option<&Keeper>) -> Zone {
     zone
 }
 
-/// Puts a new zone in place after each change of the cluster, for as long as it is polled.
+/// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed` as soon as
+/// the cluster is listed.
 pub async fn feed(
     mut watch: Watch,
     zone: Arc<ArcSwap<Zone>>,
     mut keeper: Option<Keeper>,
     metrics: Arc<Metrics>,
+    listed: CancellationToken,
 ) {
-    let mut listed = false;
     loop {
         tokio::select! {
             changes = watch.next() => {
-                replace(&zone, &watch, listed.then_some(&changes), &metrics);
-                listed = true;
+                replace(&zone, &watch, listed.is_cancelled().then_some(&changes), &metrics);
+                listed.cancel();
                 keeper.iter_mut().for_each(Keeper::note_change);
             }
             () = due(keeper.as_ref()) => keeper.iter_mut().for_each(|keeper| keeper.keep(watch.snapshot())),

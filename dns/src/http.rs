@@ -16,16 +16,17 @@ use crate::handler::Handler;
 use crate::metrics::Metrics;
 use crate::zone::Zone;
 
-/// Whether the server should be asked.
+/// Whether the server should be asked. Clones are of the same server.
+#[derive(Clone)]
 pub struct Readiness {
     zone: Arc<ArcSwap<Zone>>,
-    leaving: AtomicBool,
+    leaving: Arc<AtomicBool>,
 }
 
 impl Readiness {
     /// Ready as soon as `zone` holds a zone of the listed cluster.
     pub fn new(zone: Arc<ArcSwap<Zone>>) -> Readiness {
-        Readiness { zone, leaving: AtomicBool::new(false) }
+        Readiness { zone, leaving: Arc::default() }
     }
 
     /// No longer ready: the server is about to stop.
@@ -50,7 +51,7 @@ pub fn health() -> Router {
 }
 
 /// `/ready`: 200 or 503.
-pub fn ready(readiness: Arc<Readiness>) -> Router {
+pub fn ready(readiness: Readiness) -> Router {
     Router::new().route("/ready", get(move || async move { readiness.status() }))
 }
 

@@ -42,6 +42,20 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
 
+    /// Take the sockets over from a server that runs here before, and hand them over to the next one: no question is
+    /// lost in an upgrade.
+    #[arg(long)]
+    pub handover: bool,
+
+    /// Give the addresses of --listen to an interface of this server's own, and keep what is asked there out of connection
+    /// tracking. For one server on each node, in the host's network; takes the capability NET_ADMIN.
+    #[arg(long)]
+    pub node_local: bool,
+
+    /// Remove what a server with --node-local left behind when it was killed, and end.
+    #[arg(long)]
+    pub cleanup: bool,
+
     /// Where names outside of the cluster are asked; may be given several times. Without it, the name servers of
     /// --resolv-conf.
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]

@@ -122,7 +122,7 @@ fn additionals(zone: &Zone, records: Records<'_>) -> Result<Vec<Record>, ProtoEr
     Ok(additionals)
 }
 
-fn address_records(zone: &Zone, name: &Name, node: &Node) -> impl Iterator<Item = Record> {
+fn address_records<'z>(zone: &Zone, name: &Name, node: Node<'z>) -> impl Iterator<Item = Record> + use<'z> {
     let (ttl, name) = (zone.config().ttl, name.clone());
     let addresses = node.v4.iter().map(|&v4| IpAddr::V4(v4)).chain(node.v6.iter().map(|&v6| IpAddr::V6(v6)));
     addresses.map(move |address| Record::from_rdata(name.clone(), ttl, address_data(address)))

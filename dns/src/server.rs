@@ -11,8 +11,10 @@ mod udp;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
@@ -24,11 +26,15 @@ pub use secure::{Secure, SecureListener};
 
 use crate::error::Error;
 use crate::handler::Handler;
+use crate::handover::Inherited;
 use crate::message::Transport;
 use tcp::Conversation;
 
 /// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// How long a thread waits for datagrams before it looks whether to stop. A socket must not be shut down to wake it: it
+/// may be the next server's by then.
+const LOOK: Duration = Duration::from_millis(200);
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -41,18 +47,40 @@ pub struct Listener {
     limits: Limits,
 }
 
+/// When to end what.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// Neither datagrams nor connections are taken any more; connections that are there go on.
+    pub intake: CancellationToken,
+    /// Everything.
+    pub all: CancellationToken,
+}
+
+impl Default for Stop {
+    fn default() -> Stop {
+        let all = CancellationToken::new();
+        Stop { intake: all.child_token(), all }
+    }
+}
+
 impl Listener {
-    /// Binds the sockets. Port 0 takes a free one. Must be called within a runtime.
+    /// Takes the sockets of that address over, or binds them where there are none. Port 0 takes a free one. Must be called
+    /// within a runtime.
     ///
     /// # Errors
     /// Which socket cannot be had, and what to do.
-    pub fn bind(address: SocketAddr) -> Result<Listener, Error> {
+    pub fn bind(address: SocketAddr, inherited: &mut Inherited) -> Result<Listener, Error> {
         let failed = |transport| move |source| Error::Listen { address, transport, source };
-        let tcp = bind_tcp(address).map_err(failed(Transport::Tcp))?;
+        let tcp = take_or_bind_tcp(address, inherited).map_err(failed(Transport::Tcp))?;
         let address = tcp.local_addr().map_err(failed(Transport::Tcp))?;
-        let cores = available_parallelism().map_or(1, usize::from);
-        let udp = (0..cores).map(|_| bind_udp(address)).collect::<io::Result<_>>();
-        let udp = udp.map_err(failed(Transport::Udp))?;
+        // All of those that are taken over, however many: the kernel spreads clients over them.
+        let mut udp: Vec<UdpSocket> =
+            inherited.take(address, Type::DGRAM).into_iter().map(UdpSocket::from).collect();
+        if udp.is_empty() {
+            let cores = available_parallelism().map_or(1, usize::from);
+            let bound = (0..cores).map(|_| bind_udp(address)).collect::<io::Result<_>>();
+            udp = bound.map_err(failed(Transport::Udp))?;
+        }
         Ok(Listener { udp, tcp, address, limits: Limits::default() })
     }
 
@@ -66,23 +94,34 @@ impl Listener {
         self.address
     }
 
+    /// Duplicates of all sockets, for the next server.
+    ///
+    /// # Errors
+    /// The process may not open more files.
+    pub fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        let udp = self.udp.iter().map(|socket| socket.as_fd().try_clone_to_owned());
+        udp.chain([self.tcp.as_fd().try_clone_to_owned()]).collect()
+    }
+
     /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Questions that were taken
     /// by then are still answered.
     ///
     /// # Errors
     /// The system gives no more threads.
-    pub fn serve(
-        self,
-        handler: Arc<Handler>,
-        tasks: &TaskTracker,
-        stop: CancellationToken,
-    ) -> Result<(), Error> {
-        udp::serve(self.udp, &handler, tasks, &stop).map_err(Error::Thread)?;
+    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) -> Result<(), Error> {
+        udp::serve(self.udp, &handler, tasks, &stop.intake).map_err(Error::Thread)?;
         let limits = self.limits;
-        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.clone() };
+        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.all };
         let converse = move |stream, client| conversation.clone().hold(stream, client);
-        tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop, converse));
+        tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop.intake, converse));
         Ok(())
+    }
+}
+
+fn take_or_bind_tcp(address: SocketAddr, inherited: &mut Inherited) -> io::Result<TcpListener> {
+    match inherited.take(address, Type::STREAM).pop() {
+        Some(socket) => TcpListener::from_std(socket.into()),
+        None => bind_tcp(address),
     }
 }
 
@@ -99,6 +138,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.set_read_timeout(Some(LOOK))?;
     // The kernel spreads clients over the sockets of an address. Another server there is noticed by its TCP socket.
     socket.set_reuse_port(true)?;
     udp::announce_destination(&socket, address)?;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
+use branch::Held;
 pub use branch::{Branch, Node, ServiceRecord};
 pub use config::{InvalidZone, PodNames, ZoneConfig, ZoneName};
 pub use pods::PodTable;
@@ -37,7 +38,7 @@ pub struct Zone {
     /// The same for Services that have no names -> why.
     nameless: HashMap<Arc<[u8]>, Reason>,
     reverse: ReverseTable,
-    name_server: Node,
+    name_server: Held,
     pods: Arc<PodTable>,
 }
 
@@ -52,7 +53,7 @@ impl Zone {
             services: HashMap::new(),
             nameless: HashMap::new(),
             reverse: ReverseTable::default(),
-            name_server: Node::default(),
+            name_server: Held::default(),
             pods: Arc::default(),
         }
     }
@@ -180,8 +181,8 @@ impl Zone {
     }
 
     /// The node of `ns.dns`, where the zone's own name server lives.
-    pub fn name_server(&self) -> &Node {
-        &self.name_server
+    pub fn name_server(&self) -> Node<'_> {
+        self.name_server.node()
     }
 }
 
@@ -192,7 +193,7 @@ fn service_key(name: &NamespacedName) -> Option<Arc<[u8]>> {
 }
 
 /// The server's own addresses: the ClusterIPs of a Service that it stands behind, or else those it listens on.
-fn name_server(snapshot: &Snapshot, config: &ZoneConfig) -> Node {
+fn name_server(snapshot: &Snapshot, config: &ZoneConfig) -> Held {
     let is_ours = |service: &&Service| {
         let mut endpoints = snapshot.slices_of(&service.key).flat_map(|slice| &slice.endpoints);
         !config.listen.is_empty() && endpoints.any(|endpoint| config.listen.contains(&endpoint.address))
@@ -202,7 +203,7 @@ fn name_server(snapshot: &Snapshot, config: &ZoneConfig) -> Node {
         .filter(is_ours)
         .flat_map(|service| service.cluster_ips().iter().copied())
         .collect();
-    Node::of_addresses(if through.is_empty() { &config.listen } else { &through })
+    Held::of_addresses(if through.is_empty() { &config.listen } else { &through })
 }
 
 /// Sorts addresses into the two families, each in order and once.

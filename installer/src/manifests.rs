@@ -1,13 +1,14 @@
 //! The manifests that put Weft on a cluster: a text for people, with the few values that differ between clusters
 //! filled in. Nothing here talks to a cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
+const NODE_DNS: &str = include_str!("node_dns.yaml");
 /// The image where none is named.
 pub const IMAGE: &str = concat!("localhost/weft:", env!("CARGO_PKG_VERSION"));
 
@@ -23,6 +24,10 @@ pub struct Values {
     /// The address of the cluster DNS Service, as the kubelets were given it (clusterDNS).
     #[arg(long, default_value = "10.96.0.10", value_name = "ADDRESS")]
     pub cluster_dns: IpAddr,
+    /// Put a DNS server on every node besides, at the address of the DNS Service: pods' questions do not leave their node,
+    /// and are not tracked.
+    #[arg(long)]
+    pub node_local_dns: bool,
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
     #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
     pub cluster_domain: String,
@@ -61,6 +66,7 @@ pub fn render(values: &Values) -> String {
         ("{{image}}", values.image.as_str()),
         ("{{cluster_cidr}}", &cluster_cidr),
         ("{{cluster_dns}}", &values.cluster_dns.to_string()),
+        ("{{cluster_dns_socket}}", &SocketAddr::new(values.cluster_dns, 53).to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{cri_socket}}", &values.cri_socket.display().to_string()),
         ("{{cri_folder}}", &values.cri_socket.parent().unwrap_or(Path::new("/run")).display().to_string()),
@@ -68,7 +74,10 @@ pub fn render(values: &Values) -> String {
         ("{{api_port}}", &values.api_port.to_string()),
     ]
     .into_iter()
-    .fold(TEMPLATE.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+    .fold(
+        TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
+        |text, (placeholder, value)| text.replace(placeholder, value),
+    )
 }
 
 #[cfg(test)]
@@ -96,6 +105,23 @@ mod tests {
         let text = rendered(&["--api-host=192.0.2.1"]);
         assert!(!text.contains("{{"), "{text}");
         assert_eq!(documents(&text).len(), 15);
+        let text = rendered(&["--api-host=192.0.2.1", "--node-local-dns", "--cluster-dns=fd00:10:96::a"]);
+        assert!(!text.contains("{{"), "{text}");
+        assert_eq!(documents(&text).len(), 16);
+        assert!(text.contains(r#""--listen=[fd00:10:96::a]:53""#), "{text}");
+    }
+
+    /// Or the scheduler would not put the next server beside the one before.
+    #[test]
+    fn the_dns_server_of_a_node_can_be_replaced_by_one_beside_it() {
+        let all = documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"]));
+        let set = all.iter().find(|document| document["metadata"]["name"] == "weft-dns-node").unwrap();
+        let update = &set["spec"]["updateStrategy"]["rollingUpdate"];
+        assert_eq!((&update["maxSurge"], &update["maxUnavailable"]), (&1.into(), &0.into()));
+        for container in set["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+            assert!(container["ports"].is_null(), "{container}");
+            assert!(container["command"].as_array().unwrap().contains(&"--handover".into()));
+        }
     }
 
     #[test]
@@ -135,7 +161,7 @@ mod tests {
 
     #[test]
     fn no_container_that_stays_is_privileged_and_every_root_is_read_only() {
-        for document in documents(&rendered(&["--api-host=192.0.2.1"])) {
+        for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {
             let pod = &document["spec"]["template"]["spec"];
             let lists = [&pod["initContainers"], &pod["containers"]];
             for container in lists.into_iter().filter_map(Value::as_array).flatten() {

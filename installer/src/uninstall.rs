@@ -45,11 +45,11 @@ pub async fn run(options: &Options) -> Result<()> {
     let patience = Duration::from_secs(options.timeout);
     let installed = cluster.get(DAEMON_SET, NAMESPACE, "weft-agent").await?;
     let image = image(options, installed.as_ref());
-    let all = objects(&manifests::render(&Values::default()))?;
+    let all = objects(&manifests::render(&Values { node_local_dns: true, ..Values::default() }))?;
     let (workloads, others): (Vec<Value>, Vec<Value>) = all
         .into_iter()
         .partition(|object| ["DaemonSet", "Deployment"].map(Value::from).contains(&object["kind"]));
-    for (kind, components) in [("DaemonSet", "agent,proxy"), ("Deployment", "dns")] {
+    for (kind, components) in [("DaemonSet", "agent,proxy,node-dns"), ("Deployment", "dns")] {
         for workload in workloads.iter().filter(|workload| workload["kind"] == kind) {
             delete(&cluster, workload).await?;
         }

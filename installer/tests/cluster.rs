@@ -179,7 +179,7 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
     let order = [
         "deleted DaemonSet kube-system/weft-agent",
-        "pods of agent,proxy: 0 left",
+        "pods of agent,proxy,node-dns: 0 left",
         "deleted Deployment kube-system/weft-dns",
         "weft-cleanup 2/2",
         "deleted ClusterRole weft-agent",

@@ -36,7 +36,8 @@ pub use rule::{Interface, Is, Rule, Selector, Statement, Verdict};
 pub use set::{Data, Declaration, Element, Set, SetKind};
 pub use shape::Shape;
 pub use table::{
-    Base, Chain, ChainKind, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT, Policy, Table,
+    Base, Chain, ChainKind, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Policy,
+    Table,
 };
 pub use transaction::{Change, TableKey, Transaction};
 pub use value::{DataType, Family, Name, Tuple, Value};

@@ -13,8 +13,8 @@ use ipnetwork::IpNetwork;
 use weft_netlink::netns::Namespace;
 use weft_netlink::nft::{
     Base, Client, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Monitor, PRIORITY_DSTNAT,
-    PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey, Transaction,
-    Tuple, Value, Verdict, diff,
+    PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey,
+    Transaction, Tuple, Value, Verdict, diff,
 };
 
 fn address(family: Family, last: u8) -> Value {
@@ -109,6 +109,11 @@ fn remember(family: Family) -> Vec<Rule> {
     ]
 }
 
+/// A rule that keeps packets out of connection tracking.
+fn untracked(family: Family) -> Rule {
+    Rule::new([Statement::Match(Selector::Saddr(family), Is::Equal, address(family, 9)), Statement::Notrack])
+}
+
 /// A table with every statement and every kind of set.
 fn everything(family: Family) -> Table {
     let network = match family {
@@ -145,6 +150,7 @@ fn everything(family: Family) -> Table {
             ]),
         ],
     );
+    table.chain("raw", Some(Base::filter(Hook::Prerouting, PRIORITY_RAW)), vec![untracked(family)]);
     table.chain("remember", Some(Base::nat(Hook::Input, PRIORITY_SRCNAT)), remember(family));
     let pair = vec![Selector::Saddr(family), Selector::Daddr(family)];
     table.chain(
@@ -282,7 +288,7 @@ fn what_others_broke_is_put_back_and_nothing_else_is_touched() {
             ("add rule ip weft-test pick-2 drop", 2),
             ("add chain ip weft-test strange { drop; }", 2),
             ("add set ip weft-test strange { type ipv4_addr; }", 1),
-            ("delete table ip6 weft-test", 38),
+            ("delete table ip6 weft-test", 40),
         ] {
             nft(&[damage], "");
             assert_eq!(converge(&mut client, &tables), steps, "{damage}");

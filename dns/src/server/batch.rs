@@ -12,8 +12,9 @@ use std::{mem, ptr};
 
 use crate::message::LARGEST_UDP;
 
-/// How many datagrams are taken at a time.
+/// How many datagrams are taken at a time, and for how many there is always room.
 const MOST: usize = 32;
+const FEWEST: usize = 4;
 /// The longest datagram that is read; what is longer is no question.
 const LONGEST: usize = 4096;
 
@@ -44,37 +45,45 @@ pub(super) struct Slot {
 /// The buffers of a batch. They are used again and again: nothing is allocated once a batch exists.
 pub(super) struct Batch {
     slots: Box<[Slot]>,
+    /// What the kernel is told of the slots. Written anew before each call: it points to nothing in between.
+    parts: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
     received: usize,
 }
 
 impl Batch {
     /// An empty batch.
     pub(super) fn new() -> Batch {
-        Batch { slots: (0..MOST).map(|_| Slot::new()).collect(), received: 0 }
+        // SAFETY: both are plain integers and pointers, for which zero is a value.
+        let (parts, headers) = unsafe { mem::zeroed::<([libc::iovec; MOST], [libc::mmsghdr; MOST])>() };
+        let slots = (0..MOST).map(|_| Slot::new()).collect();
+        Batch { slots, parts: parts.into(), headers: headers.into(), received: 0 }
     }
 
     /// Waits for a datagram, and takes all that are there. Whatever the batch held is gone.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        // Twice as many as came last: to prepare for more than come costs more than to ask once more.
+        let room = (2 * self.received).clamp(FEWEST, MOST);
         self.received = 0;
-        let (mut parts, mut headers) = empty();
-        for ((slot, part), header) in self.slots.iter_mut().zip(&mut parts).zip(&mut headers) {
+        let Batch { slots, parts, headers, .. } = self;
+        for ((slot, part), header) in slots.iter_mut().zip(parts).zip(&mut *headers).take(room) {
             slot.peer.forget();
             *part = libc::iovec { iov_base: slot.datagram.as_mut_ptr().cast(), iov_len: LONGEST };
             header.msg_hdr = message(&mut slot.peer, part);
         }
-        // SAFETY: there are `MOST` headers; each points to one part and to the buffers of one slot, of which it
+        // SAFETY: there are `room` headers and more; each of those points to one part and to the buffers of one slot, of which it
         // gives the true sizes, and all of them outlive the call. The slots are borrowed exclusively.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
-                MOST as _,
+                room as _,
                 libc::MSG_WAITFORONE as _,
                 ptr::null_mut(),
             )
         };
         self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for (slot, header) in self.slots.iter_mut().zip(&headers).take(self.received) {
+        for (slot, header) in self.slots.iter_mut().zip(&self.headers).take(self.received) {
             slot.length = (header.msg_len as usize).min(LONGEST);
             slot.reply_length = 0;
             slot.peer.name_length = header.msg_hdr.msg_namelen;
@@ -90,10 +99,10 @@ impl Batch {
 
     /// Sends the replies. One that cannot be sent does not hold up the others; the last error is returned.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let (mut parts, mut headers) = empty();
+        let Batch { slots, parts, headers, received } = self;
         let mut replies = 0;
-        let replied = self.slots[..self.received].iter_mut().filter(|slot| slot.reply_length > 0);
-        for ((slot, part), header) in replied.zip(&mut parts).zip(&mut headers) {
+        let replied = slots[..*received].iter_mut().filter(|slot| slot.reply_length > 0);
+        for ((slot, part), header) in replied.zip(parts).zip(&mut *headers) {
             slot.peer.turn_round();
             *part = readable(&slot.reply[..slot.reply_length]);
             header.msg_hdr = message(&mut slot.peer, part);
@@ -188,12 +197,6 @@ impl Peer {
             self.control.0[interface..interface + mem::size_of::<libc::c_int>()].fill(0);
         }
     }
-}
-
-/// Parts and headers, to be filled in.
-fn empty() -> ([libc::iovec; MOST], [libc::mmsghdr; MOST]) {
-    // SAFETY: both are plain integers and pointers, for which zero is a value.
-    unsafe { mem::zeroed() }
 }
 
 /// A part that the kernel only reads.

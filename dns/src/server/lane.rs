@@ -1,6 +1,7 @@
 //! The fast lane's turn: a batch of datagrams in, their replies out, all else handed over. Runs on a thread of its
 //! own, without a runtime and without allocating for what it answers itself.
 
+use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Lane {
         Lane { socket, handler, tally, full_lane, refused: 0 }
     }
 
-    /// Answers datagrams until `stop`, which is seen when the next one comes or the socket is shut down.
+    /// Answers datagrams until `stop`, which is seen when the next one comes or none came for the socket's timeout.
     pub(super) fn run(mut self, stop: &CancellationToken) {
         let mut batch = Batch::new();
         while !stop.is_cancelled() {
@@ -56,8 +57,10 @@ impl Lane {
     }
 
     fn turn(&mut self, batch: &mut Batch) {
-        if let Err(error) = batch.receive(self.socket.as_fd()) {
-            return tracing::debug!(%error, "cannot receive");
+        match batch.receive(self.socket.as_fd()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => return tracing::debug!(%error, "cannot receive"),
         }
         let started = Instant::now();
         let answered = self.answer(batch.slots(), started);

@@ -1,7 +1,9 @@
 //! Encrypted DNS: over TLS (RFC 7858) and over HTTPS (RFC 8484), each at addresses of its own. What is said there is the
 //! business of [`super::tcp`] and [`super::https`].
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -9,17 +11,17 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::handler::Handler;
+use crate::handover::Inherited;
 use crate::message::Transport;
-use crate::server::bind_tcp;
 use crate::server::connections::{Limits, accept};
 use crate::server::https;
 use crate::server::tcp::Conversation;
+use crate::server::{Stop, take_or_bind_tcp};
 
 /// What is spoken within TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub struct SecureListener {
 }
 
 impl SecureListener {
-    /// Binds the socket. Port 0 takes a free one. Must be called within a runtime.
+    /// Takes the socket of that address over, or binds it where there is none. Port 0 takes a free one. Must be called within a runtime.
     ///
     /// # Errors
     /// The socket cannot be had, and what to do.
@@ -48,9 +50,10 @@ impl SecureListener {
         address: SocketAddr,
         secure: Secure,
         certificate: Arc<Certificate>,
+        inherited: &mut Inherited,
     ) -> Result<SecureListener, Error> {
         let failed = |source| Error::Listen { address, transport: Transport::Tcp, source };
-        let tcp = bind_tcp(address).map_err(failed)?;
+        let tcp = take_or_bind_tcp(address, inherited).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         let acceptor = TlsAcceptor::from(Arc::new(config(secure, certificate)?));
         Ok(SecureListener { tcp, address, secure, acceptor, limits: Limits::default() })
@@ -66,10 +69,18 @@ impl SecureListener {
         self.secure
     }
 
+    /// A duplicate of the socket, for the next server.
+    ///
+    /// # Errors
+    /// The process may not open more files.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.tcp.as_fd().try_clone_to_owned()
+    }
+
     /// Serves on `tasks`, until `stop`. Questions that were taken by then are still answered.
-    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: CancellationToken) {
+    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) {
         let SecureListener { tcp, secure, acceptor, limits, .. } = self;
-        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.clone() };
+        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.all };
         let converse = move |stream, client| {
             let (acceptor, conversation) = (acceptor.clone(), conversation.clone());
             async move {
@@ -80,7 +91,7 @@ impl SecureListener {
                 }
             }
         };
-        tasks.spawn(accept(tcp, limits, tasks.clone(), stop, converse));
+        tasks.spawn(accept(tcp, limits, tasks.clone(), stop.intake, converse));
     }
 }
 

@@ -5,11 +5,11 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 
-use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,12 +42,10 @@ pub(super) fn serve(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let sockets: Vec<Arc<UdpSocket>> = sockets.into_iter().map(Arc::new).collect();
     let (full_lane, unusual) = mpsc::channel(QUEUE);
-    tasks.spawn(wake(sockets.clone(), stop.clone()));
     tasks.spawn(answer(unusual, handler.clone(), tasks.clone()));
     for socket in sockets {
-        let lane = Lane::new(socket, handler.clone(), full_lane.clone());
+        let lane = Lane::new(Arc::new(socket), handler.clone(), full_lane.clone());
         let (running, stop) = (tasks.token(), stop.clone());
         thread::Builder::new().name("dns-udp".to_owned()).spawn(move || {
             lane.run(&stop);
@@ -55,15 +53,6 @@ pub(super) fn serve(
         })?;
     }
     Ok(())
-}
-
-/// Wakes the threads that wait for datagrams, once it is time to end.
-async fn wake(sockets: Vec<Arc<UdpSocket>>, stop: CancellationToken) {
-    stop.cancelled().await;
-    for socket in sockets {
-        // Says that a UDP socket is not connected, and wakes whoever waits for it nevertheless.
-        let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
-    }
 }
 
 /// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after the

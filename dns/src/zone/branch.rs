@@ -1,27 +1,55 @@
 //! All names at and under one Service, the unit in which the zone changes. Which Services there are, and the
 //! names above them, are the zone's business.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::slice;
+use std::sync::Arc;
 
 use weft_types::{Endpoint, EndpointSlice, Protocol, Service, ServiceKind};
 
 use super::by_family;
 use super::reverse::{Named, Rank};
+use crate::answer::pod_address;
 use crate::name::{wire_label, wire_name};
 use crate::reason::Reason;
 
 /// The records of one name. A name without any exists all the same: it is an empty non-terminal (RFC 8020).
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Node {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Node<'z> {
     /// A records, in order.
-    pub v4: Box<[Ipv4Addr]>,
+    pub v4: &'z [Ipv4Addr],
     /// AAAA records, in order.
-    pub v6: Box<[Ipv6Addr]>,
+    pub v6: &'z [Ipv6Addr],
     /// SRV records, in order.
-    pub srv: Box<[ServiceRecord]>,
+    pub srv: &'z [ServiceRecord],
     /// The CNAME's target in wire form, where there is one.
-    pub alias: Option<Box<[u8]>>,
+    pub alias: Option<&'z [u8]>,
+}
+
+/// The same as it is kept: most names have one IPv4 address, or SRV records and no address.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    v4: Few,
+    others: Option<Box<Others>>,
+}
+
+/// A few IPv4 addresses; a single one is at hand.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Few {
+    #[default]
+    None,
+    One(Ipv4Addr),
+    Many(Box<[Ipv4Addr]>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Others {
+    v6: Box<[Ipv6Addr]>,
+    srv: Box<[ServiceRecord]>,
+    alias: Option<Box<[u8]>>,
 }
 
 /// What varies among the SRV records of a Service.
@@ -36,18 +64,43 @@ pub struct ServiceRecord {
 /// All that there is at and under `<service>.<namespace>.svc.<zone>`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Branch {
-    key: Box<[u8]>,
-    apex: Node,
+    key: Arc<[u8]>,
+    apex: Held,
     /// Labels left of the Service's name in wire form -> what is there. In order of the bytes.
-    below: Box<[(Box<[u8]>, Node)]>,
+    below: Box<[(Box<[u8]>, Held)]>,
+    /// The endpoints whose names are made of their addresses, in order: the names need not be kept.
+    dashed: (Box<[Ipv4Addr]>, Box<[Ipv6Addr]>),
     named: Box<[Named]>,
 }
 
-impl Node {
-    /// A node that holds addresses only.
-    pub(super) fn of_addresses(addresses: &[IpAddr]) -> Node {
+impl Held {
+    /// Of addresses only.
+    pub(super) fn of_addresses(addresses: &[IpAddr]) -> Held {
         let (v4, v6) = by_family(addresses.iter().copied());
-        Node { v4, v6, ..Node::default() }
+        Held::new(v4, Others { v6, srv: Box::default(), alias: None })
+    }
+
+    fn new(v4: Box<[Ipv4Addr]>, others: Others) -> Held {
+        let v4 = match *v4 {
+            [] => Few::None,
+            [one] => Few::One(one),
+            _ => Few::Many(v4),
+        };
+        let has_others = !others.v6.is_empty() || !others.srv.is_empty() || others.alias.is_some();
+        Held { v4, others: has_others.then(|| Box::new(others)) }
+    }
+
+    /// As they are answered.
+    pub(super) fn node(&self) -> Node<'_> {
+        let v4 = match &self.v4 {
+            Few::None => &[],
+            Few::One(one) => slice::from_ref(one),
+            Few::Many(many) => many,
+        };
+        match &self.others {
+            None => Node { v4, ..Node::default() },
+            Some(others) => Node { v4, v6: &others.v6, srv: &others.srv, alias: others.alias.as_deref() },
+        }
     }
 }
 
@@ -58,7 +111,7 @@ impl Branch {
     /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an external name
     /// that is no domain name.
     pub(super) fn compile<'s, S>(
-        key: &[u8],
+        key: &Arc<[u8]>,
         service: &Service,
         slices: impl Fn() -> S,
     ) -> Result<Branch, Reason>
@@ -91,25 +144,43 @@ impl Branch {
     }
 
     /// The records of the Service's own name.
-    pub fn apex(&self) -> &Node {
-        &self.apex
+    pub fn apex(&self) -> Node<'_> {
+        self.apex.node()
     }
 
     /// The records of a name under the Service's, by the labels left of it in wire form.
-    pub fn below(&self, labels: &[u8]) -> Option<&Node> {
-        let place = self.below.binary_search_by(|(name, _)| (**name).cmp(labels)).ok()?;
-        Some(&self.below[place].1)
+    pub fn below(&self, labels: &[u8]) -> Option<Node<'_>> {
+        match self.below.binary_search_by(|(name, _)| (**name).cmp(labels)) {
+            Ok(place) => Some(self.below[place].1.node()),
+            Err(_) => self.dashed(labels),
+        }
+    }
+
+    /// An endpoint's, where that is what the labels spell.
+    fn dashed(&self, labels: &[u8]) -> Option<Node<'_>> {
+        let (&length, label) = labels.split_first()?;
+        let address = pod_address(label).filter(|_| label.len() == usize::from(length))?;
+        let (v4, v6) = match address {
+            IpAddr::V4(address) => (find(&self.dashed.0, address), &[][..]),
+            IpAddr::V6(address) if spells(address, label) => (&[][..], find(&self.dashed.1, address)),
+            IpAddr::V6(_) => return None,
+        };
+        (v4.len() + v6.len() > 0).then(|| Node { v4, v6, ..Node::default() })
     }
 
     /// Whether any ready endpoint stands behind the Service, as far as is known here: not where it is an alias.
     pub fn leads_anywhere(&self) -> bool {
-        let has_address = |node: &Node| !node.v4.is_empty() || !node.v6.is_empty();
-        self.below.iter().any(|(_, node)| has_address(node))
+        let has_address = |node: Node<'_>| !node.v4.is_empty() || !node.v6.is_empty();
+        let (v4, v6) = &self.dashed;
+        !v4.is_empty() || !v6.is_empty() || self.below.iter().any(|(_, records)| has_address(records.node()))
     }
 
     /// Every name under the Service's, by the labels left of it in wire form.
-    pub fn names_below(&self) -> impl Iterator<Item = &[u8]> {
-        self.below.iter().map(|(name, _)| name.as_ref())
+    pub fn names_below(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let (v4, v6) = &self.dashed;
+        let addresses = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6));
+        let kept = self.below.iter().map(|(name, _)| Cow::Borrowed(&**name));
+        kept.chain(addresses.map(|address| Cow::Owned(dashed(address).into_vec())))
     }
 
     /// The addresses that have a name in this branch.
@@ -123,6 +194,7 @@ impl Branch {
 struct Names {
     apex: Draft,
     below: BTreeMap<Box<[u8]>, Draft>,
+    dashed: Vec<IpAddr>,
     named: Vec<Named>,
 }
 
@@ -151,7 +223,10 @@ impl Names {
     fn endpoints(&mut self, slice: &EndpointSlice, headless: bool) {
         for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
             let (label, hostname) = endpoint_label(endpoint);
-            self.below.entry(label.clone()).or_default().addresses.push(endpoint.address);
+            match hostname {
+                true => self.below.entry(label.clone()).or_default().addresses.push(endpoint.address),
+                false => self.dashed.push(endpoint.address),
+            }
             if headless || hostname {
                 let rank = if hostname { Rank::Hostname } else { Rank::Dashed };
                 self.named.push(Named { address: endpoint.address, rank, label: label.clone() });
@@ -178,23 +253,32 @@ impl Names {
         }
     }
 
-    fn finish(self, key: &[u8]) -> Branch {
+    fn finish(mut self, key: &Arc<[u8]>) -> Branch {
+        // What else has such a name, or is not read back from it, is kept by its name.
+        let (kept, plain): (Vec<IpAddr>, Vec<IpAddr>) = self.dashed.into_iter().partition(|&address| {
+            let label = dashed(address);
+            self.below.contains_key(&label) || pod_address(&label[1..]) != Some(address)
+        });
+        for address in kept {
+            self.below.entry(dashed(address)).or_default().addresses.push(address);
+        }
         Branch {
-            key: key.into(),
+            key: key.clone(),
             apex: self.apex.finish(),
             below: self.below.into_iter().map(|(name, draft)| (name, draft.finish())).collect(),
+            dashed: by_family(plain),
             named: self.named.into(),
         }
     }
 }
 
 impl Draft {
-    fn finish(mut self) -> Node {
+    fn finish(mut self) -> Held {
         let (v4, v6) = by_family(self.addresses);
         // An endpoint of two families stands in two slices, but is one target.
         self.srv.sort_unstable();
         self.srv.dedup();
-        Node { v4, v6, srv: self.srv.into(), alias: self.alias }
+        Held::new(v4, Others { v6, srv: self.srv.into(), alias: self.alias })
     }
 }
 
@@ -222,4 +306,21 @@ fn external_name(target: &str) -> Option<Box<[u8]>> {
         return None;
     }
     wire_name(target).ok()
+}
+
+/// The address in a list in order, as a list.
+fn find<T: Copy + Ord>(addresses: &[T], address: T) -> &[T] {
+    addresses.binary_search(&address).map_or(&[], |place| slice::from_ref(&addresses[place]))
+}
+
+/// Whether a label is the one name of the address: IPv6 knows many spellings.
+fn spells(address: Ipv6Addr, label: &[u8]) -> bool {
+    let mut text = [0; 45];
+    let mut rest = &mut text[..];
+    // There is room for every address.
+    let written = write!(rest, "{address}").map(|()| 45 - rest.len());
+    written.is_ok_and(|length| {
+        let same = |(&a, &b): (&u8, &u8)| a == b || (b == b'-' && matches!(a, b':' | b'.'));
+        length == label.len() && text[..length].iter().zip(label).all(same)
+    })
 }

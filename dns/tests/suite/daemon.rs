@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use crate::api::Api;
 use crate::peers::{Upstream, dig};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
@@ -49,12 +49,17 @@ impl Daemon {
 
     /// Flags come after those of the test's own, upstreams in their place.
     pub(crate) fn start_with(server: &str, flags: &[&str]) -> Daemon {
+        Daemon::start_at("127.0.0.1:0", server, flags)
+    }
+
+    /// Waits until it answers at `listen`.
+    pub(crate) fn start_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
         let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
         let upstream: &[&str] = if given("--upstream") == 0 { &["--upstream", NOBODY] } else { &[] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
         let mut child = Command::new(PROGRAM)
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", listen, "--log-format", "json"])
             .args(upstream)
             .args(flags)
             .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
@@ -64,17 +69,25 @@ impl Daemon {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut taken = Vec::new();
-        while taken.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
+        let (mut dns, mut http) = (Vec::new(), Vec::new());
+        while dns.len() + http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
             let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early: {taken:?}");
-            if let Some((_, rest)) = line.split_once("\"address\":\"") {
-                taken.push(rest.split('"').next().unwrap().parse().unwrap());
-            }
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early");
+            let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };
+            let address = rest.split('"').next().unwrap().parse().unwrap();
+            if line.contains("\"flag\"") { http.push(address) } else { dns.push(address) }
         }
-        let mut dns = taken.split_off(3);
         let also = dns.split_off(1);
-        Daemon { child, log, dns: dns[0], also, http: taken, _kubeconfig: directory }
+        Daemon { child, log, dns: dns[0], also, http, _kubeconfig: directory }
+    }
+
+    /// Reads the log until it says that.
+    pub(crate) fn await_log(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "it ended without saying: {text}");
+        }
     }
 
     /// The next line of the log; waits for it.
@@ -92,7 +105,7 @@ impl Daemon {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
         self.child.wait().unwrap()

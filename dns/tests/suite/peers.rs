@@ -13,12 +13,12 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sched::{CloneFlags, unshare};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
 use weft_dns::handler::Handler;
+use weft_dns::handover::Inherited;
 use weft_dns::metrics::Metrics;
-use weft_dns::server::{Limits, Listener};
+use weft_dns::server::{Limits, Listener, Stop};
 use weft_dns::zone::Zone;
 
 /// How many questions may wait for upstreams, where that does not matter.
@@ -28,7 +28,7 @@ pub(crate) const MOST_WAITING: usize = 1000;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -76,7 +76,7 @@ impl Server {
         let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
         let zone = Arc::new(ArcSwap::from_pointee(zone));
         let handler = Arc::new(Handler::new(zone, forwarder.clone(), most_waiting, metrics.clone()));
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         let (bound, listening) = mpsc::channel();
         let listen: SocketAddr = listen.parse().unwrap();
         let thread = std::thread::spawn({
@@ -85,7 +85,8 @@ impl Server {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     forwarder.lead(settings);
-                    let (listener, tasks) = (Listener::bind(listen).unwrap(), TaskTracker::new());
+                    let (listener, tasks) =
+                        (Listener::bind(listen, &mut Inherited::default()).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
                     listener.with_limits(limits).serve(handler, &tasks, stop).unwrap();
                     tasks.close();
@@ -104,7 +105,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.stop.all.cancel();
         if let Some(thread) = self.thread.take() {
             // A panic in the server is a failure of the test, unless the test failed before.
             assert!(thread.join().is_ok() || std::thread::panicking(), "the server panicked");

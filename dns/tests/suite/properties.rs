@@ -126,7 +126,7 @@ fn listed(zone: &Zone) -> Vec<Name> {
     let mut names: Vec<Name> = zone.namespaces().map(|namespace| below(&[namespace, b"\x03svc"])).collect();
     for branch in zone.services() {
         names.push(below(&[branch.key(), b"\x03svc"]));
-        names.extend(branch.names_below().map(|labels| below(&[labels, branch.key(), b"\x03svc"])));
+        names.extend(branch.names_below().map(|labels| below(&[&labels, branch.key(), b"\x03svc"])));
     }
     names
 }

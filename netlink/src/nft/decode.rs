@@ -97,6 +97,7 @@ impl Program {
             }
             "dynset" => self.dynamic_set(data)?,
             "masq" if data.u32(1) == Some(1 << 4) => Statement::Masquerade,
+            "notrack" => Statement::Notrack,
             "reject" if data.u32(1) == Some(0) => Statement::Reject(self.family),
             "immediate" => Statement::Verdict(parse_verdict(&data.nested(2).nested(DATA_VERDICT))?),
             _ => return None,
@@ -300,6 +301,7 @@ mod tests {
             Statement::Update(key[..3].to_vec(), 10_800, key[3..6].to_vec(), map.clone()),
             Statement::Delete(key[..3].to_vec(), map.clone()),
             Statement::Masquerade,
+            Statement::Notrack,
             Statement::Reject(family),
             Statement::Verdict(Verdict::Goto("elsewhere".into())),
             Statement::Verdict(Verdict::Drop),

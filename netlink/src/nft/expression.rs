@@ -126,6 +126,7 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
         }
         // NFTA_MASQ_FLAGS: NF_NAT_RANGE_PROTO_RANDOM_FULLY
         Statement::Masquerade => expression("masq", writer, |data| data.u32(1, 1 << 4)),
+        Statement::Notrack => expression("notrack", writer, |_| {}),
         Statement::Reject(family) => reject(*family, writer),
         Statement::Verdict(verdict) => immediate(VERDICT_REGISTER, writer, |data| {
             data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data));
@@ -168,8 +169,8 @@ fn load(selector: Selector, offset: usize, writer: &mut Writer<'_>) {
         Selector::Daddr(Family::Ip) => payload(target, Header::Network, 16, 4, writer),
         Selector::Saddr(Family::Ip6) => payload(target, Header::Network, 8, 16, writer),
         Selector::Daddr(Family::Ip6) => payload(target, Header::Network, 24, 16, writer),
-        Selector::Sport => payload(target, Header::Transport, 0, 2, writer),
         Selector::Dport => payload(target, Header::Transport, 2, 2, writer),
+        Selector::Sport => payload(target, Header::Transport, 0, 2, writer),
         // NFT_META_L4PROTO
         Selector::L4Proto => expression("meta", writer, |data| {
             data.u32(1, target);

@@ -163,6 +163,8 @@ pub enum Statement {
     /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
     /// `masquerade fully-random`
     Masquerade,
+    /// Keeps the packet out of connection tracking: `notrack`
+    Notrack,
     /// Answers "port unreachable", in the words of that family: `reject`
     Reject(Family),
     /// Ends the rule.
@@ -212,6 +214,7 @@ impl fmt::Display for Statement {
                 f.write_str(" : meta priority }")
             }
             Statement::Masquerade => f.write_str("masquerade fully-random"),
+            Statement::Notrack => f.write_str("notrack"),
             Statement::Reject(_) => f.write_str("reject"),
             Statement::Verdict(verdict) => verdict.fmt(f),
         }

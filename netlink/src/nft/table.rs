@@ -75,6 +75,8 @@ pub enum Policy {
     Drop,
 }
 
+/// Where packets have not reached connection tracking yet (`raw`).
+pub const PRIORITY_RAW: i32 = -300;
 /// Where destinations are rewritten (`dstnat`).
 pub const PRIORITY_DSTNAT: i32 = -100;
 /// Where packets are filtered (`filter`).

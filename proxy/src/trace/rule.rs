@@ -96,21 +96,24 @@ impl<'a> Walk<'a> {
             Statement::Update(key, seconds, hashed, map) => {
                 self.update(table, map, key, *seconds, hashed, notes)?
             }
-            Statement::Delete(key, map) => {
-                let key = self.key(key);
-                if self.memory.delete(table.family, map, &key) {
-                    notes.push(format!("forgotten from @{map}"));
-                }
-                Effect::Next
-            }
+            Statement::Delete(key, map) => self.forget(table, map, key, notes),
             Statement::Masquerade => {
                 self.masqueraded = true;
                 self.settled.source = true;
                 Effect::Verdict(Verdict::Accept)
             }
+            Statement::Notrack => return Err("packets that are not tracked are not followed".to_owned()),
             Statement::Reject(_) => Effect::Reject,
             Statement::Verdict(verdict) => Effect::Verdict(verdict.clone()),
         })
+    }
+
+    fn forget(&mut self, table: &Table, map: &Name, key: &[Selector], notes: &mut Notes) -> Effect {
+        let key = self.key(key);
+        if self.memory.delete(table.family, map, &key) {
+            notes.push(format!("forgotten from @{map}"));
+        }
+        Effect::Next
     }
 
     fn load(&mut self, selector: Selector) -> Value {

@@ -1,0 +1,180 @@
+//! Hands the DNS sockets over from a server to the next one, as in an upgrade: the very sockets, so that nothing that the
+//! kernel has queued in them is lost, be it datagrams or connections. Both meet at an abstract Unix socket, which is
+//! found by whoever is in the same network namespace; nothing is kept on disk. What the sockets are for is not known here.
+//!
+//! ```text
+//! next                              old
+//! claim(): connects           ->    gives the sockets, goes on answering
+//! follows the cluster until it is listed, or the old one is gone
+//! answers
+//! relieve(): one byte         ->    stops taking questions, answers those it took
+//! opens a place of its own    <-    closes the connection
+//! ```
+//!
+//! A server of another user is not believed, and gets nothing.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use socket2::{Socket, Type};
+use tokio::io::AsyncReadExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+/// How many sockets one message carries. The kernel takes at most 253 (`SCM_MAX_FD`).
+const AT_ONCE: usize = 128;
+/// How long the old server may take to give its sockets, or to let go.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The sockets of a server before this one.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<Socket>);
+
+impl Inherited {
+    /// All sockets of that kind at that address. Each is given once.
+    pub fn take(&mut self, address: SocketAddr, kind: Type) -> Vec<Socket> {
+        let is_it = |socket: &mut Socket| {
+            let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+            bound == Some(address) && socket.r#type().is_ok_and(|found| found == kind)
+        };
+        self.0.extract_if(.., is_it).collect()
+    }
+}
+
+/// The server before this one. It goes on answering until it is relieved.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+/// Asks the server that listens at `address` for its sockets. None where there is no such server. Must be called within
+/// a runtime.
+///
+/// # Errors
+/// It does not give them.
+pub fn claim(address: SocketAddr) -> io::Result<Option<(Predecessor, Inherited)>> {
+    let stream = match net::UnixStream::connect_addr(&place(address)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        stream => stream?,
+    };
+    if !is_of_this_user(&stream) {
+        return Err(io::Error::other("another user's program has taken this server's place"));
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut sockets = Vec::new();
+    while receive(&stream, &mut sockets)? {}
+    stream.set_nonblocking(true)?;
+    Ok(Some((Predecessor(UnixStream::from_std(stream)?), Inherited(sockets))))
+}
+
+impl Predecessor {
+    /// Waits until it is gone without having been relieved.
+    pub async fn gone(&mut self) {
+        // It says nothing on its own: whatever comes is the end.
+        let _ = self.0.read_u8().await;
+    }
+
+    /// Tells it that it is not needed any more, and waits until it takes no more questions.
+    pub async fn relieve(mut self) {
+        // Where it is gone already, nobody needs to be told.
+        if self.0.try_write(&[1]).is_ok() && timeout(PATIENCE, self.gone()).await.is_err() {
+            tracing::warn!("the server before this one does not let go of its sockets");
+        }
+    }
+}
+
+/// The place where the next server finds this one.
+#[derive(Debug)]
+pub struct Succession {
+    listener: UnixListener,
+    sockets: Vec<OwnedFd>,
+}
+
+/// The next server, which answers by now. It waits for this value to be dropped.
+#[derive(Debug)]
+pub struct Successor {
+    _stream: UnixStream,
+}
+
+impl Succession {
+    /// A place for the server at `address`, with duplicates of its sockets. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// Somebody else has the place.
+    pub fn open(address: SocketAddr, sockets: Vec<OwnedFd>) -> io::Result<Succession> {
+        let listener = net::UnixListener::bind_addr(&place(address)?)?;
+        listener.set_nonblocking(true)?;
+        Ok(Succession { listener: UnixListener::from_std(listener)?, sockets })
+    }
+
+    /// Waits for the next server to answer. Tells `waiting` while there is one that does not do so yet.
+    pub async fn take_place(self, waiting: impl Fn(bool)) -> Successor {
+        loop {
+            let Ok((mut stream, _)) = self.listener.accept().await else { continue };
+            if !is_of_this_user(&stream) {
+                tracing::warn!("a program of another user asked for the sockets");
+                continue;
+            }
+            if let Err(error) = give(&stream, &self.sockets) {
+                tracing::warn!(%error, "cannot give the sockets to the next server");
+                continue;
+            }
+            tracing::info!("the next server has the sockets too, and is about to take over");
+            waiting(true);
+            let relieved = stream.read_u8().await;
+            waiting(false);
+            match relieved {
+                Ok(_) => return Successor { _stream: stream },
+                Err(_) => tracing::warn!("the next server ended before it took over"),
+            }
+        }
+    }
+}
+
+fn place(address: SocketAddr) -> io::Result<net::SocketAddr> {
+    net::SocketAddr::from_abstract_name(format!("weft-dns {address}"))
+}
+
+fn is_of_this_user(stream: &impl AsFd) -> bool {
+    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == geteuid().as_raw())
+}
+
+/// Sends duplicates of all sockets. Each message says whether more follow.
+fn give(stream: &UnixStream, sockets: &[OwnedFd]) -> io::Result<()> {
+    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    let messages = sockets.len().div_ceil(AT_ONCE);
+    for (number, some) in sockets.chunks(AT_ONCE).enumerate() {
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+        let mut control = SendAncillaryBuffer::new(&mut room);
+        control.push(SendAncillaryMessage::ScmRights(some));
+        let more = [u8::from(number + 1 < messages)];
+        sendmsg(stream, &[IoSlice::new(&more)], &mut control, SendFlags::NOSIGNAL)?;
+    }
+    Ok(())
+}
+
+/// Takes one message of sockets. Whether more follow.
+fn receive(stream: &net::UnixStream, sockets: &mut Vec<Socket>) -> io::Result<bool> {
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let mut more = [0];
+    let received = recvmsg(stream, &mut [IoSliceMut::new(&mut more)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(given) = message {
+            sockets.extend(given.map(Socket::from));
+        }
+    }
+    Ok(more == [1])
+}
