@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, Peer, Service, echo};
 use crate::lab::{Lab, Outcome, equal, poll};
+use crate::load_balancers::{ingress, routed};
 use crate::probe::{BOTH, Seen, Via, ask, served};
 
 const SERVERS: [&str; 3] = ["on-node1", "on-node2", "on-node3"];
@@ -90,6 +91,17 @@ pub(crate) fn ends_with_its_timeout(lab: &Lab) -> Outcome {
                 other => Err(format!("{other:?}")),
             }
         })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn for_a_load_balancer(lab: &Lab) -> Outcome {
+    let (case, _, _) =
+        spread(lab, "affinity-balancer", json!({"type": "LoadBalancer", "sessionAffinity": "ClientIP"}))?;
+    let servers = routed(lab, 61, 2, 80)?;
+    case.balance("web", ingress(&servers))?;
+    for (&server, via) in servers.iter().flat_map(|server| BOTH.map(|via| (server, via))) {
+        stays(&lab.outside(), via, server)?;
     }
     Ok(())
 }

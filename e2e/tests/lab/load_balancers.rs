@@ -10,7 +10,7 @@ use crate::lab::{Lab, Outcome, equal, holds, poll};
 use crate::probe::{BOTH, Seen, Via, ask, dropped, refused, seen_as, served};
 
 /// The balancer's addresses of both families for a scenario, at a port, routed to a node.
-fn routed(lab: &Lab, host: u8, node: u8, port: u16) -> Result<Vec<SocketAddr>, String> {
+pub(crate) fn routed(lab: &Lab, host: u8, node: u8, port: u16) -> Result<Vec<SocketAddr>, String> {
     let ips = [format!("198.51.100.{host}"), format!("2001:db8:51::{host}")];
     let mut servers = Vec::new();
     for (ip, via) in ips.iter().zip(lab.node_at(node, port)) {
@@ -21,7 +21,7 @@ fn routed(lab: &Lab, host: u8, node: u8, port: u16) -> Result<Vec<SocketAddr>, S
     Ok(servers)
 }
 
-fn ingress(servers: &[SocketAddr]) -> serde_json::Value {
+pub(crate) fn ingress(servers: &[SocketAddr]) -> serde_json::Value {
     servers.iter().map(|server| json!({"ip": server.ip().to_string()})).collect()
 }
 
@@ -149,4 +149,39 @@ pub(crate) fn source_ranges(lab: &Lab) -> Outcome {
     }
     case.change("web", json!({"loadBalancerSourceRanges": null}))?;
     all(true)
+}
+
+/// Each pod is replaced in turn, as a Deployment does it: the new one is ready before the old one is told to go.
+pub(crate) fn no_disruption_in_a_rolling_update(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "lb-rolling")?;
+    case.service("web", json!({"type": "LoadBalancer"}))?;
+    let pod = |round: u8, node: u8| {
+        echo(&format!("round{round}-node{node}")).on(&format!("node{node}")).lingering(20)
+    };
+    case.run([pod(0, 1), pod(0, 2)])?;
+    let servers = routed(lab, 60, 3, 80)?;
+    case.balance("web", ingress(&servers))?;
+    for &server in &servers {
+        served(&lab.outside(), Via::Http, server, &["round0-node1", "round0-node2"])?;
+    }
+    let all_answered = || {
+        for &server in servers.iter().cycle().take(40) {
+            match ask(&lab.outside(), Via::Http, server, "hostname") {
+                Seen::Answer(_) => {}
+                other => return Err(format!("{server} in the middle of the update: {other:?}")),
+            }
+        }
+        Ok(())
+    };
+    for (round, node) in [(1, 1), (1, 2), (2, 1)] {
+        case.start(pod(round, node))?;
+        all_answered()?;
+        case.ready(&format!("round{round}-node{node}"))?;
+        case.delete("pods", &format!("round{}-node{node}", round - 1))?;
+        all_answered()?;
+    }
+    // In the end only the new ones answer.
+    servers
+        .iter()
+        .try_for_each(|&server| served(&lab.outside(), Via::Http, server, &["round2-node1", "round1-node2"]))
 }

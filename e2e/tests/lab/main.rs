@@ -125,7 +125,7 @@ const TOGETHER: &[Scenario] = &[
         services::terminating_endpoints,
     ),
     (
-        "Services should have session affinity work for service with type clusterIP, and move on from a pod that is gone",
+        "Services and Granular Checks: client-address affinity works for a clusterIP, http and udp, and moves on from a pod that is gone",
         affinity::for_a_cluster_ip,
     ),
     (
@@ -192,6 +192,14 @@ const TOGETHER: &[Scenario] = &[
     (
         "LoadBalancers ExternalTrafficPolicy Local should answer health checks, 503 with only terminating endpoints",
         load_balancers::health_check_node_port,
+    ),
+    (
+        "LoadBalancers should not have connectivity disruption during rolling update",
+        load_balancers::no_disruption_in_a_rolling_update,
+    ),
+    (
+        "LoadBalancers should have session affinity work for LoadBalancer service",
+        affinity::for_a_load_balancer,
     ),
     (
         "LoadBalancers should leave addresses of ipMode Proxy to the balancer",
