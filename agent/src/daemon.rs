@@ -30,17 +30,11 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
     let snapshot = manifest::load(View::Whole, &options.dry_run)?;
-    Ok(
-        match plan(
-            &snapshot,
-            &weft_daemon::node_name(options.hostname_override.as_deref())?,
-            &options.config(),
-            &Uplink::shared(),
-        ) {
-            Ok(plan) => plan.to_string(),
-            Err(notice) => format!("# {notice}\n"),
-        },
-    )
+    let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
+    Ok(match plan(&snapshot, &node, &options.config(), &Uplink::shared()) {
+        Ok(plan) => plan.to_string(),
+        Err(notice) => format!("# {notice}\n"),
+    })
 }
 
 /// Takes away everything that the agent set up. Goes on after an error, so that as much as can be is gone.
@@ -151,9 +145,8 @@ impl<'a> Agent<'a> {
             Err(error) => drop(status.problems.insert(error.to_string())),
         }
         if !status.is_ready {
-            status
-                .problems
-                .extend(conflist::withdraw(&self.options.cni_conf_dir).err().map(|error| error.to_string()));
+            let withdrawn = conflist::withdraw(&self.options.cni_conf_dir);
+            status.problems.extend(withdrawn.err().map(|error| error.to_string()));
         }
         status
     }

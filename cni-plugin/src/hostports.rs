@@ -15,7 +15,8 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use weft_netlink::nft::{
     Base, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Owned, PRIORITY_DSTNAT,
-    PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value, Verdict,
+    PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value,
+    Verdict,
 };
 
 use weft_types::cni::ContainerId;
@@ -31,8 +32,6 @@ const HOSTPORTS: &str = "hostports";
 const HAIRPINS: &str = "hairpins";
 /// TCP, UDP and SCTP.
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
-/// Before connections are tracked (`raw`).
-const PRIORITY_RAW: i32 = -300;
 /// 127.0.0.0/8
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tracing::warn;
-use weft_netlink::nft::{Client, Counter, Family};
+use weft_netlink::nft::{Client, Counter, Declaration, Family};
 use weft_types::NamespacedName;
 
 use crate::error::Error;
-use crate::layout::{Meter, SetName};
+use crate::layout::Meter;
 use crate::service::Frontend;
 
 /// Frontends with the Services that have them.
@@ -70,8 +70,9 @@ pub fn read(owners: &Owners) -> Result<Vec<Reading>, Error> {
     for family in Family::BOTH {
         for meter in Meter::ALL {
             for set in meter.sets() {
-                let counters = kernel.counters(&set.declaration(family))?;
-                readings.extend(counters.iter().filter_map(|it| reading(it, set, family, meter, owners)));
+                let declaration = set.declaration(family);
+                let counters = kernel.counters(&declaration)?;
+                readings.extend(counters.iter().filter_map(|it| reading(it, &declaration, meter, owners)));
             }
         }
     }
@@ -79,14 +80,8 @@ pub fn read(owners: &Owners) -> Result<Vec<Reading>, Error> {
 }
 
 /// Nothing where the frontend has gone meanwhile.
-fn reading(
-    counter: &Counter,
-    set: SetName,
-    family: Family,
-    meter: Meter,
-    owners: &Owners,
-) -> Option<Reading> {
-    let frontend = Frontend::read(family, &counter.key.values(&set.declaration(family).key)?)?;
+fn reading(counter: &Counter, set: &Declaration, meter: Meter, owners: &Owners) -> Option<Reading> {
+    let frontend = Frontend::read(set.family, &counter.key.values(&set.key)?)?;
     let service = owners.get(&frontend)?.clone();
     Some(Reading { service, frontend, meter, packets: counter.packets, bytes: counter.bytes })
 }
