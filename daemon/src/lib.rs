@@ -9,7 +9,7 @@ mod program;
 mod signals;
 
 pub use error::{Error, bind_hint};
-pub use http::{open_metrics, serve};
+pub use http::{listen, open_metrics, serve};
 pub use log::LogFormat;
 pub use node_name::node_name;
 pub use program::{block_on, exit_code};

@@ -20,8 +20,8 @@ const KIND: &str = "KubeProxyConfiguration";
 pub struct ConfigFile {
     /// Flags, without their dashes, and their values.
     pub flags: Vec<(&'static str, String)>,
-    /// Fields that are set to something and have no effect here, by their paths.
-    pub ignored: Vec<String>,
+    /// Fields that are set to something and have no effect here, by their paths, and why.
+    pub ignored: Vec<(String, &'static str)>,
     /// Fields that kube-proxy does not have either.
     pub unknown: Vec<String>,
 }
@@ -32,12 +32,12 @@ enum Meaning {
     Flag(&'static str),
     /// The same, where 0 is a value and not the absence of one.
     Number(&'static str),
-    /// The same, an address whose port may be left out.
-    Address(&'static str, u16),
     /// A choice of which only these are had; and what to do about another one.
     Only(&'static [&'static str], &'static str),
-    /// Nothing.
-    Nothing,
+    /// The mode of kube-proxy.
+    Mode,
+    /// Nothing, and why.
+    Nothing(&'static str),
     /// kube-proxy does not have it.
     Unknown,
 }
@@ -74,7 +74,11 @@ fn take_all(prefix: &str, fields: &Map<String, Value>, file: &mut ConfigFile) ->
     Ok(())
 }
 
-fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result<(), String> {
+/// Takes the value of one field, whose path that is.
+///
+/// # Errors
+/// Where it asks for something that is done otherwise here.
+pub(crate) fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result<(), String> {
     let text = text(value).ok_or_else(|| format!("{path} has the value {value}, which no such field has"))?;
     match meaning(&path) {
         Meaning::Number(flag) if !value.is_null() => file.flags.push((flag, text)),
@@ -83,9 +87,16 @@ fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result<(), String
         }
         _ if is_unset(value) => {}
         Meaning::Flag(flag) | Meaning::Number(flag) => file.flags.push((flag, text)),
-        Meaning::Address(flag, port) => file.flags.push((flag, with_port(&text, port))),
         Meaning::Only(..) => {}
-        Meaning::Nothing => file.ignored.push(path),
+        Meaning::Mode => match text.as_str() {
+            "nftables" => {}
+            "iptables" => file.ignored.push((path, "it programs nf_tables, as the mode nftables does")),
+            _ => {
+                let remedy = "weft-proxy has its own data plane on nf_tables; set nftables, or leave it out";
+                return Err(format!("{path} is {text:?}; {remedy}"));
+            }
+        },
+        Meaning::Nothing(why) => file.ignored.push((path, why)),
         Meaning::Unknown => file.unknown.push(path),
     }
     Ok(())
@@ -113,19 +124,12 @@ fn is_unset(value: &Value) -> bool {
     }
 }
 
-fn with_port(address: &str, port: u16) -> String {
-    match address.parse::<std::net::IpAddr>() {
-        Ok(address) => std::net::SocketAddr::new(address, port).to_string(),
-        Err(_) => address.to_owned(),
-    }
-}
-
 fn meaning(path: &str) -> Meaning {
-    use Meaning::{Address, Flag, Nothing, Number, Only, Unknown};
+    use Meaning::{Flag, Mode, Nothing, Number, Only, Unknown};
     match path {
         "bindAddress" => Only(
             &["0.0.0.0", "::"],
-            "weft-proxy knows the node's addresses from its Node; remove the field, and choose those that serve \
+            "weft-proxy knows the node's addresses from its Node; leave it out, and choose those that serve \
              NodePorts by nodePortAddresses",
         ),
         "clientConnection.kubeconfig" => Flag("kubeconfig"),
@@ -140,64 +144,56 @@ fn meaning(path: &str) -> Meaning {
         "detectLocal.bridgeInterface" => Flag("pod-bridge-interface"),
         "detectLocal.interfaceNamePrefix" => Flag("pod-interface-name-prefix"),
         "detectLocalMode" => Flag("detect-local-mode"),
-        "healthzBindAddress" => Address("healthz-bind-address", 10256),
+        "healthzBindAddress" => Flag("healthz-bind-address"),
         "hostnameOverride" => Flag("hostname-override"),
         "iptables.masqueradeAll" => {
             Only(&[], "weft-proxy is configured as the mode nftables is; set nftables.masqueradeAll")
         }
         "nftables.masqueradeAll" => Flag("masquerade-all"),
         "logging.format" => Flag("log-format"),
-        "metricsBindAddress" => Address("metrics-bind-address", 10249),
-        "mode" => Only(
-            &["nftables"],
-            "weft-proxy has its own data plane on nf_tables; set nftables, or remove the field",
-        ),
+        "metricsBindAddress" => Flag("metrics-bind-address"),
+        "mode" => Mode,
         "nodePortAddresses" => Flag("nodeport-addresses"),
-        path if path.starts_with("featureGates.") || path.starts_with("logging.options.") => Nothing,
-        path if NOTHING.contains(&path) => Nothing,
-        _ => Unknown,
+        path => without_effect(path).map_or(Unknown, Nothing),
     }
 }
 
-/// Other fields of kube-proxy (1.36) that have no effect here: they tune what is not there, such as periodic syncs, packet
-/// marks, IPVS and Windows.
-const NOTHING: [&str; 35] = [
-    "bindAddressHardFail",
-    "clientConnection.acceptContentTypes",
-    "clientConnection.burst",
-    "clientConnection.contentType",
-    "clientConnection.qps",
-    "configSyncPeriod",
-    "enableProfiling",
-    "iptables.localhostNodePorts",
-    "iptables.masqueradeBit",
-    "iptables.minSyncPeriod",
-    "iptables.syncPeriod",
-    "ipvs.excludeCIDRs",
-    "ipvs.masqueradeAll",
-    "ipvs.minSyncPeriod",
-    "ipvs.scheduler",
-    "ipvs.strictARP",
-    "ipvs.syncPeriod",
-    "ipvs.tcpFinTimeout",
-    "ipvs.tcpTimeout",
-    "ipvs.udpTimeout",
-    "logging.flushFrequency",
-    "logging.verbosity",
-    "logging.vmodule",
-    "nftables.masqueradeBit",
-    "nftables.minSyncPeriod",
-    "nftables.syncPeriod",
-    "oomScoreAdj",
-    "portRange",
-    "showHiddenMetricsForVersion",
-    "windowsRunAsService",
-    "winkernel.enableDSR",
-    "winkernel.forwardHealthCheckVip",
-    "winkernel.networkName",
-    "winkernel.rootHnsEndpointName",
-    "winkernel.sourceVip",
-];
+/// Why another field of kube-proxy (1.36) has no effect here; nothing of those that it does not have.
+fn without_effect(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "bindAddressHardFail" => "a port of its own that cannot be had is always an error",
+        "clientConnection.acceptContentTypes"
+        | "clientConnection.burst"
+        | "clientConnection.contentType"
+        | "clientConnection.qps" => "it asks the API server for lists and watches only",
+        "configSyncPeriod"
+        | "iptables.minSyncPeriod"
+        | "iptables.syncPeriod"
+        | "nftables.minSyncPeriod"
+        | "nftables.syncPeriod" => "there are no periodic syncs: a change is made when it comes",
+        "enableProfiling" => "there is no profiling",
+        "iptables.localhostNodePorts" => "NodePorts are never served at loopback addresses",
+        "iptables.masqueradeBit" | "nftables.masqueradeBit" => "it uses no packet marks",
+        "ipvs.excludeCIDRs" | "ipvs.masqueradeAll" | "ipvs.minSyncPeriod" | "ipvs.scheduler"
+        | "ipvs.strictARP" | "ipvs.syncPeriod" | "ipvs.tcpFinTimeout" | "ipvs.tcpTimeout"
+        | "ipvs.udpTimeout" => "it does not use IPVS",
+        "logging.flushFrequency" | "logging.verbosity" | "logging.vmodule" => {
+            "RUST_LOG sets what the log holds"
+        }
+        "oomScoreAdj" => "the pod's quality of service sets that",
+        "portRange" => "there is no mode userspace",
+        "showHiddenMetricsForVersion" => "no metrics are hidden",
+        "windowsRunAsService"
+        | "winkernel.enableDSR"
+        | "winkernel.forwardHealthCheckVip"
+        | "winkernel.networkName"
+        | "winkernel.rootHnsEndpointName"
+        | "winkernel.sourceVip" => "that is for Windows",
+        path if path.starts_with("featureGates.") => "it has no feature gates",
+        path if path.starts_with("logging.options.") => "RUST_LOG sets what the log holds",
+        _ => return None,
+    })
+}
 
 /// What `/configz` shows: what is in effect, as a file that would ask for just that.
 pub fn configz(options: &Options) -> Value {
@@ -265,7 +261,7 @@ mod tests {
              nftables: {masqueradeAll: true}\nconntrack: {maxPerCore: 0, min: null, tcpCloseWaitTimeout: 1h0m0s, udpTimeout: 0s, tcpBeLiberal: true}",
         );
         let mut expected = [
-            ("healthz-bind-address", "192.0.2.1:10256"),
+            ("healthz-bind-address", "192.0.2.1"),
             ("metrics-bind-address", "[::]:9999"),
             ("nodeport-addresses", "10.0.0.0/8,fd00::/8"),
             ("detect-local-mode", "InterfaceNamePrefix"),
@@ -288,7 +284,8 @@ mod tests {
         );
         let mut file = file.unwrap();
         file.ignored.sort();
-        assert_eq!(file.ignored, ["featureGates.A", "ipvs.scheduler", "oomScoreAdj"]);
+        let ignored: Vec<_> = file.ignored.iter().map(|(field, _)| field).collect();
+        assert_eq!(ignored, ["featureGates.A", "ipvs.scheduler", "oomScoreAdj"]);
         let unknown = vec!["clusterCidr".to_owned(), "ipvs.sheduler".to_owned()];
         assert_eq!((file.unknown, file.flags), (unknown, vec![]));
     }
@@ -314,7 +311,7 @@ mod tests {
         for (fields, words) in [
             ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
             ("iptables: {masqueradeAll: true}", ["iptables.masqueradeAll", "set nftables.masqueradeAll"]),
-            ("bindAddress: 192.0.2.1", ["bindAddress", "remove the field"]),
+            ("bindAddress: 192.0.2.1", ["bindAddress", "leave it out"]),
             ("clusterCIDR: [{}]", ["clusterCIDR", "no such field"]),
         ] {
             let error = file(fields).unwrap_err();

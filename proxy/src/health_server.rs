@@ -2,9 +2,8 @@
 //! `health_check.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::mem::take;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +100,7 @@ impl Listeners {
         for (service, port) in
             missing.map(|(service, check)| (service.clone(), check.port)).collect::<Vec<_>>()
         {
-            match bind(port).await {
+            match weft_daemon::listen((Ipv4Addr::UNSPECIFIED, port.get()).into()).await {
                 Ok(listener) => {
                     debug!(%service, port, "answering health checks");
                     let serving = self.listen(service.clone(), listener);
@@ -148,14 +147,4 @@ fn response(service: &NamespacedName, check: Option<Check>, family: Family, heal
         (CONNECTION.as_str(), "close".to_owned()),
     ];
     (code, headers, answer.body).into_response()
-}
-
-/// At all addresses of the node, of both families where it has both.
-async fn bind(port: NonZeroU16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.get())).await {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port.get())).await
-        }
-        bound => bound,
-    }
 }

@@ -38,6 +38,9 @@ pub use sets::SetName;
 
 /// The name of both tables.
 pub const TABLE: &str = "weft";
+/// Before what others redirect at the usual priority: a port of the host that is mapped to a container takes nothing from a
+/// Service (CVE-2019-9946), whichever of the two tables was made first.
+const PRIORITY: i32 = PRIORITY_DSTNAT - 1;
 /// The chain that answers for Services without endpoints.
 pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
 const SERVICES: &str = "services";
@@ -77,8 +80,8 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     from_outside.push(jump(OUTSIDE));
     let begin = [vec![guard(family)], counters::connections(config, family)].concat();
     let arrive = [&begin[..], &[Rule::new(from_outside), enter.clone()]].concat();
-    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), arrive);
-    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY_DSTNAT)), [begin, vec![enter]].concat());
+    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY)), arrive);
+    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY)), [begin, vec![enter]].concat());
     table.chain(OUTSIDE, None, outside(config, family));
     table.chain(SERVICES, None, services(config, family));
     if config.service_cidrs(address_family(family)).next().is_some() {

@@ -24,6 +24,7 @@ pub mod health;
 pub mod health_check;
 pub mod health_server;
 pub mod http;
+pub mod kube_proxy_flags;
 pub mod layout;
 pub mod ledger;
 pub mod limits;

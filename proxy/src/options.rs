@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_daemon::LogFormat;
@@ -12,6 +13,7 @@ use weft_types::IpNetwork;
 use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::config_file::{self, ConfigFile};
 use crate::error::Error;
+use crate::kube_proxy_flags;
 use crate::limits::Limits;
 
 /// Programs the kernel so that the Services of a Kubernetes cluster lead to their endpoints.
@@ -59,11 +61,11 @@ pub struct Options {
     pub nodeport_addresses: NodePortAddresses,
 
     /// Where /healthz says whether the kernel is in step with the cluster.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:10256")]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:10256", value_parser = |text: &str| with_port(text, 10256))]
     pub healthz_bind_address: SocketAddr,
 
     /// Where /metrics gives numbers to Prometheus.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:10249")]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:10249", value_parser = |text: &str| with_port(text, 10249))]
     pub metrics_bind_address: SocketAddr,
 
     /// Forget the TCP connections through Services to endpoints that are gone: what clients send on them no longer goes to
@@ -80,7 +82,7 @@ pub struct Options {
     pub limits: Limits,
 
     /// Set what needs more rights than NET_ADMIN, which are the limits of connection tracking, and end.
-    #[arg(long, conflicts_with_all = ["cleanup", "dry_run"])]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
     pub init_only: bool,
 
     /// Print what would be programmed for these manifests, as nft text, and change nothing. Needs neither a cluster nor
@@ -95,7 +97,7 @@ pub struct Options {
     pub trace: Option<String>,
 
     /// Delete everything that weft-proxy ever programmed on this machine.
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub cleanup: bool,
 
     /// How the log on stderr looks. What it holds is set by RUST_LOG.
@@ -127,14 +129,15 @@ impl Options {
     /// # Errors
     /// Why the file cannot be used.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<(Options, Vec<String>), Error> {
-        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let (arguments, mut notes) = kube_proxy_flags::translate(arguments)
+            .unwrap_or_else(|problem| Options::command().error(ErrorKind::InvalidValue, problem).exit());
         let matches = Options::command().get_matches_from(&arguments);
         let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        let Some(path) = &options.config_file else { return Ok((options, Vec::new())) };
+        let Some(path) = &options.config_file else { return Ok((options, notes)) };
         let refuse = |problem| Error::ConfigFile { path: path.clone(), problem };
         let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
         let file = config_file::parse(&text).map_err(refuse)?;
-        let notes = notes(path, &file);
+        notes.extend(notes_about(path, &file));
         Ok((options_with(arguments, &matches, file).map_err(refuse)?, notes))
     }
 
@@ -200,9 +203,10 @@ fn flag_id(flag: &str) -> String {
 }
 
 /// What a user should know about a file that is used.
-fn notes(path: &Path, file: &ConfigFile) -> Vec<String> {
+fn notes_about(path: &Path, file: &ConfigFile) -> Vec<String> {
     let path = path.display();
-    let ignored = file.ignored.iter().map(|field| format!("{path}: {field} has no effect on weft-proxy"));
+    let ignored =
+        file.ignored.iter().map(|(field, why)| format!("{path}: {field} has no effect on weft-proxy: {why}"));
     let unknown =
         file.unknown.iter().map(|field| format!("{path}: {field} is no field of kube-proxy's configuration"));
     ignored.chain(unknown).collect()
@@ -214,6 +218,14 @@ fn interface(text: &str) -> Result<String, String> {
     match (1..16).contains(&text.len()) && text.bytes().all(is_fine) {
         true => Ok(text.to_owned()),
         false => Err("no interface has such a name".to_owned()),
+    }
+}
+
+/// An address whose port may be left out.
+fn with_port(text: &str, port: u16) -> Result<SocketAddr, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, port)),
+        Err(_) => text.parse().map_err(|_| "neither an address nor one with a port".to_owned()),
     }
 }
 
@@ -282,7 +294,7 @@ mod tests {
         assert_eq!(options.healthz_bind_address, "192.0.2.1:10256".parse().unwrap());
         assert!(matches!(&options.nodeport_addresses, NodePortAddresses::Networks(all) if all.len() == 2));
         assert!(
-            notes.len() == 1 && notes[0].ends_with(": oomScoreAdj has no effect on weft-proxy"),
+            notes.len() == 1 && notes[0].contains(": oomScoreAdj has no effect on weft-proxy: "),
             "{notes:?}"
         );
     }
@@ -357,6 +369,22 @@ mod tests {
             let error = detected(arguments).unwrap_err();
             assert!(error.contains(missing), "{error}");
         }
+    }
+
+    #[test]
+    fn what_kube_proxy_takes_is_taken() {
+        let options =
+            parse(&["--healthz-bind-address=127.0.0.1", "--metrics-bind-address=::", "--cleanup=true"]);
+        let options = options.unwrap();
+        assert_eq!(options.healthz_bind_address, "127.0.0.1:10256".parse().unwrap());
+        assert_eq!(options.metrics_bind_address, "[::]:10249".parse().unwrap());
+        assert!(options.cleanup && !parse(&["--init-only=false"]).unwrap().init_only);
+        assert!(parse(&["--healthz-bind-address=localhost"]).unwrap_err().contains("localhost"));
+        let words = ["weft-proxy", "--v=2", "--iptables-sync-period", "30s", "--hostname-override=a"]
+            .map(OsString::from);
+        let (options, notes) = Options::read(words).unwrap();
+        assert_eq!((options.hostname_override.as_deref(), notes.len()), (Some("a"), 2));
+        assert!(parse(&["--iptables-sink-period=1s"]).unwrap_err().contains("--iptables-sink-period"));
     }
 
     #[test]

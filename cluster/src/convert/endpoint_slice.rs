@@ -44,7 +44,7 @@ fn endpoint_port(field: wire::EndpointPort) -> Result<Option<EndpointPort>, Faul
 
 fn endpoint(field: wire::Endpoint, family: Family) -> Result<Endpoint, Fault> {
     let conditions = field.conditions.or_default("conditions")?;
-    // Defaults as discovery.k8s.io/v1 EndpointConditions gives them.
+    // Defaults as kube-proxy takes them.
     let ready = conditions.ready.optional("conditions.ready")?.unwrap_or(true);
     let hostname = field.hostname.optional("hostname")?.filter(|name| !name.is_empty());
     Ok(Endpoint {
@@ -52,7 +52,7 @@ fn endpoint(field: wire::Endpoint, family: Family) -> Result<Endpoint, Fault> {
         hostname: hostname.map(|name| label(name, "hostname")).transpose()?,
         node: field.node_name.optional("nodeName")?.filter(|name| !name.is_empty()),
         ready,
-        serving: conditions.serving.optional("conditions.serving")?.unwrap_or(ready),
+        serving: conditions.serving.optional("conditions.serving")?.unwrap_or(true),
         terminating: conditions.terminating.or_default("conditions.terminating")?,
         hints: hints(field.hints)?,
     })
@@ -134,12 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn conditions_default_as_the_api_says() {
+    fn conditions_that_are_not_there_are_ready_serving_and_not_terminating() {
         for (conditions, expected) in [
             (Value::Null, (true, true, false)),
             (json!({}), (true, true, false)),
             (json!({"ready": null, "serving": null, "terminating": null}), (true, true, false)),
-            (json!({"ready": false}), (false, false, false)),
+            (json!({"ready": false}), (false, true, false)),
+            (json!({"ready": false, "serving": false}), (false, false, false)),
             (json!({"ready": false, "serving": true, "terminating": true}), (false, true, true)),
         ] {
             let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": conditions});

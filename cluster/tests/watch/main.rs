@@ -194,6 +194,29 @@ async fn a_watch_that_ends_goes_on_from_its_last_bookmark() {
 }
 
 #[tokio::test]
+async fn a_slow_watch_that_ends_in_the_midst_of_events_loses_none() {
+    let server = Server::start();
+    server.put(NODES, node("node0"));
+    server.slow_down(NODES);
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await, ["node0"]);
+    for number in 1..6 {
+        until_seen(&server, NODES, true, number).await;
+        server.put(NODES, node(&format!("node{number}")));
+        // Some of its bytes have come by then.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        server.close_watches();
+    }
+    server.delete(NODES, "node0");
+    within(async {
+        while names(&watch) != ["node1", "node2", "node3", "node4", "node5"] {
+            watch.next().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_version_that_is_gone_means_a_new_list() {
     for gone_as in [GoneAs::Event, GoneAs::Status] {
         let server = Server::start();

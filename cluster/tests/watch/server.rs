@@ -2,18 +2,19 @@
 //! demand. It knows nothing of what the objects mean.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
@@ -44,6 +45,8 @@ struct Store {
     /// Answers instead of the proper ones, by path, each used once.
     instead: Vec<(String, StatusCode, String)>,
     gone_as: GoneAs,
+    /// The paths whose watches trickle.
+    slow: BTreeSet<String>,
     watches: broadcast::Sender<Message>,
 }
 
@@ -73,6 +76,7 @@ impl Server {
             seen: Vec::new(),
             instead: Vec::new(),
             gone_as: GoneAs::Event,
+            slow: BTreeSet::new(),
             watches: broadcast::channel(1024).0,
         }));
         let (running, address) = serve(store.clone(), ([127, 0, 0, 1], 0).into());
@@ -152,6 +156,11 @@ impl Server {
     /// Sends a line to the watches that need not be an event.
     pub(crate) fn send_line(&self, path: &str, line: &str) {
         self.store().send(path, line.to_owned());
+    }
+
+    /// Lets the watches of the path trickle that begin from now on: a few bytes at a time.
+    pub(crate) fn slow_down(&self, path: &str) {
+        self.store().slow.insert(path.to_owned());
     }
 
     /// Ends all watches, as a server does when their time is over.
@@ -235,7 +244,7 @@ impl Store {
         let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
             watch.recv().await.ok().map(|message| (message, watch))
         });
-        let path = path.to_owned();
+        let (is_slow, path) = (self.slow.contains(path), path.to_owned());
         let lines = live
             .take_while(|message| std::future::ready(!matches!(message, Message::Close)))
             .filter_map(move |message| {
@@ -247,8 +256,29 @@ impl Store {
                 };
                 std::future::ready(line)
             });
-        Body::from_stream(stream::iter(missed).chain(lines)).into_response()
+        let lines = stream::iter(missed).chain(lines);
+        match is_slow {
+            false => Body::from_stream(lines).into_response(),
+            true => Body::from_stream(trickle(lines, self.watches.subscribe())).into_response(),
+        }
     }
+}
+
+/// The bytes of the lines, a few each millisecond; watches that end, end in the midst of one.
+fn trickle(
+    lines: impl Stream<Item = std::io::Result<String>>,
+    mut watch: broadcast::Receiver<Message>,
+) -> impl Stream<Item = std::io::Result<Vec<u8>>> {
+    let pieces = lines.flat_map(|line| {
+        let pieces: Vec<Vec<u8>> = line.unwrap().as_bytes().chunks(7).map(<[u8]>::to_vec).collect();
+        stream::iter(pieces)
+    });
+    let closed = async move { while !matches!(watch.recv().await, Ok(Message::Close) | Err(_)) {} };
+    let pieces = pieces.then(|piece| async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(piece)
+    });
+    pieces.take_until(Box::pin(closed))
 }
 
 /// Serves on a runtime of its own: when that ends, so do all its connections.

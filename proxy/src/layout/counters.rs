@@ -11,10 +11,10 @@
 //! sets of their own, without an address.
 
 use weft_netlink::nft::{
-    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Statement, Table,
+    Base, Family, Hook, Interface, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table,
 };
 
-use super::{SetName, jump, nodeport_destinations};
+use super::{PRIORITY, SetName, jump, nodeport_destinations};
 use crate::config::Config;
 use crate::service::Frontend;
 
@@ -89,8 +89,8 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     let mut base = |name: &str, hook, priority, statements: &[Statement]| {
         table.chain(name, Some(Base::filter(hook, priority)), vec![Rule::new(statements)]);
     };
-    base("count-prerouting", Hook::Prerouting, PRIORITY_DSTNAT - 1, &[jump(RECEIVED)]);
-    base("count-output", Hook::Output, PRIORITY_DSTNAT - 1, &[jump(RECEIVED)]);
+    base("count-prerouting", Hook::Prerouting, PRIORITY - 1, &[jump(RECEIVED)]);
+    base("count-output", Hook::Output, PRIORITY - 1, &[jump(RECEIVED)]);
     base("count-postrouting", Hook::Postrouting, PRIORITY_SRCNAT + 1, &[jump(SENT)]);
     // What this node answers to itself has left by postrouting before.
     let from_elsewhere = Statement::MatchInterface(Interface::Input, Is::NotEqual, "lo".into());

@@ -1,8 +1,9 @@
 //! What others do to the kernel's rules and to the way to the API server, and that nothing is lost or stale after it.
 
+use std::fs;
 use std::io::Write;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use nix::sys::signal::{Signal, kill};
@@ -159,4 +160,103 @@ fn events_that_come_twice_or_for_services_before_their_time_change_nothing_else(
     machine.server.put(SLICES, slice(&["10.244.2.3"]));
     machine.until_rules_have("goto pick-1");
     assert!(!machine.log().contains("another program"), "{}", machine.log());
+}
+
+/// Events that come a few bytes at a time, in watches that end in the midst of one, while the state goes on changing: of
+/// Services behind those of their endpoints, and the other way round.
+#[test]
+fn a_slow_watch_loses_no_rule_and_leaves_none_stale() {
+    for slow in [SERVICES, SLICES] {
+        let machine = programmed();
+        let rules = lines(&machine);
+        machine.server.slow_down(slow);
+        machine.server.close_watches();
+        for round in 0..6u8 {
+            let name = format!("passing-{round}");
+            let mut passing = service();
+            passing["metadata"]["name"] = name.clone().into();
+            passing["spec"] = json!({
+                "clusterIP": format!("10.96.1.{round}"), "clusterIPs": [format!("10.96.1.{round}")],
+                "ports": [{"port": 70}],
+            });
+            machine.server.put(SERVICES, passing);
+            machine.server.put(SLICES, slice(&[&format!("10.244.3.{round}"), "10.244.2.3"]));
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(u64::from(round) * 40) {
+                assert!(machine.rules().contains("10.96.0.80 . tcp . 80 : goto pick-2"), "served meanwhile");
+            }
+            machine.server.delete(SERVICES, &name);
+            machine.server.close_watches();
+        }
+        machine.until_rules_have("10.96.0.80 . tcp . 80 . 0 : 10.244.3.5 . 8080");
+        machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
+        machine.until("as before", |machine| lines(machine) == rules);
+        assert!(!machine.log().contains("ERROR"), "{}", machine.log());
+    }
+}
+
+/// A signal comes while every other call to the kernel is under way (EINTR).
+#[test]
+fn signals_in_the_midst_of_commits_and_reads_go_unnoticed() {
+    let machine = programmed();
+    let rules = lines(&machine);
+    let record = tempfile::NamedTempFile::new().unwrap();
+    let interrupter = interrupt(&machine, record.path().to_str().unwrap());
+    for pods in
+        [&["10.244.2.2"][..], &["10.244.2.9", "10.244.2.2", "10.244.2.8"], &["10.244.2.2", "10.244.2.3"]]
+    {
+        machine.server.put(SLICES, slice(pods));
+        machine.until_rules_have(&format!("10.96.0.80 . tcp . 80 : goto pick-{}", pods.len()));
+    }
+    for damage in ["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }", "flush ruleset"] {
+        run(&machine.namespace, "nft", &[damage]);
+        machine.until(damage, |machine| lines(machine) == rules);
+    }
+    end(interrupter, Signal::SIGINT);
+    let record = fs::read_to_string(record.path()).unwrap();
+    for call in ["sendto(", "recvfrom(", "poll("] {
+        let interrupted =
+            |line: &&str| line.contains(call) && line.ends_with("EINTR (Interrupted system call) (INJECTED)");
+        assert!(record.lines().filter(interrupted).count() > 1, "{call}: {record}");
+    }
+    let log = machine.log();
+    assert_eq!(
+        log.matches("WARN").count(),
+        log.matches("another program changed the rules").count(),
+        "{log}"
+    );
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// Lets every other call that the daemon makes at its netlink sockets fail as one does into which a signal comes. What
+/// happened is recorded.
+fn interrupt(machine: &Machine, record: &str) -> Child {
+    let daemon = machine.daemon.as_ref().unwrap().id();
+    let netlink = fs::read_to_string(format!("/proc/{daemon}/net/netlink")).unwrap();
+    let sockets: Vec<String> = netlink
+        .lines()
+        .skip(1)
+        .flat_map(|line| ["-P".to_owned(), format!("socket:[{}]", line.split_whitespace().last().unwrap())])
+        .collect();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-p", &daemon.to_string(), "-o", record]).args(sockets);
+    strace.args([
+        "-e",
+        "trace=sendto,recvfrom,?poll,?ppoll",
+        "-e",
+        "inject=sendto,recvfrom,?poll,?ppoll:error=EINTR:when=1+2",
+    ]);
+    let strace = strace.stderr(Stdio::null()).spawn().unwrap();
+    machine.until("every thread is watched", |_| {
+        let threads = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+        let mut states = threads
+            .map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap_or_default());
+        states.all(|state| !state.contains("TracerPid:\t0"))
+    });
+    strace
+}
+
+fn end(mut program: Child, signal: Signal) {
+    kill(Pid::from_raw(program.id() as i32), signal).unwrap();
+    program.wait().unwrap();
 }

@@ -68,8 +68,13 @@ impl Machine {
 
     /// What one of the daemon's ports answers: the status line and all else.
     pub(crate) fn get(&self, port: u16, path: &str) -> io::Result<String> {
+        self.get_at("127.0.0.1", port, path)
+    }
+
+    /// The same at another of the machine's addresses.
+    pub(crate) fn get_at(&self, address: &str, port: u16, path: &str) -> io::Result<String> {
         let ask = || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+            let mut stream = TcpStream::connect((address, port))?;
             write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
             io::read_to_string(stream)
         };

@@ -90,6 +90,9 @@ fn probes_and_scrapers_are_answered() {
         let answer = machine.get(port, path).unwrap();
         assert!(answer.starts_with("HTTP/1.0 200") && answer.contains(text), "{path}: {answer}");
     }
+    // A kubelet of an IPv6 node asks so.
+    assert!(machine.get_at("::1", 10256, "/healthz").unwrap().starts_with("HTTP/1.0 200"));
+    assert!(machine.get_at("::1", 10249, "/metrics").is_err(), "at 127.0.0.1 only");
 }
 
 #[test]
@@ -165,6 +168,19 @@ fn load_balancers_are_told_how_many_endpoints_the_node_has() {
     machine.server.put(SERVICES, balanced(32080));
     machine.server.put(SLICES, endpoints(&["node1", "node1", "node2"]));
     answers(32080, "200", "x-load-balancing-endpoint-weight: 2");
+    answers(32080, "200", r#""localendpoints":2"#);
+    // By IPv6, of the endpoints of that family: the same ones where the Service has no other.
+    let by_ipv6 = |machine: &Machine| machine.get_at("::1", 32080, "/").unwrap_or_default();
+    assert!(by_ipv6(&machine).contains(r#""localEndpoints":2"#));
+    let mut dual = balanced(32080);
+    dual["spec"]["clusterIPs"] = json!(["10.96.0.81", "fd00:96::81"]);
+    machine.server.put(SERVICES, dual);
+    let mut sixth = endpoints(&["node1"]);
+    sixth["metadata"]["name"] = "balanced-2".into();
+    sixth["addressType"] = "IPv6".into();
+    sixth["endpoints"][0]["addresses"] = json!(["fd00:244:1::2"]);
+    machine.server.put(SLICES, sixth);
+    machine.until("told of IPv6", |machine| by_ipv6(machine).contains(r#""localEndpoints":1"#));
     answers(32080, "200", r#""localendpoints":2"#);
     machine.server.put(SLICES, endpoints(&["node2", "node2"]));
     answers(32080, "503", "x-load-balancing-endpoint-weight: 0");

@@ -7,7 +7,7 @@ use weft_proxy::problem::Problem;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, ObjectKey, Service};
 use weft_types::{Protocol, ServiceKind, ServicePort};
 
-use super::world::{Connection, World, is_refused, pod_address, tcp};
+use super::world::{Connection, World, is_refused, pod_address, run, tcp};
 use super::{Cluster, Family, NODE_PORT};
 
 const EXTERNAL: &str = "192.0.2.80";
@@ -134,4 +134,35 @@ fn a_service_with_absurd_numbers_is_cut_short_and_the_others_are_served() {
     // 251 elements a port, and 100,000 in all.
     let problems = cluster.sync.problems().get(&name("absurd"));
     assert_eq!(problems, Some(&vec![Problem::TooLarge { ports: 65535 - 398 }]));
+}
+
+/// What maps ports of the host to containers, as the CNI plugin and `portmap` do.
+const HOST_PORTS: &str = "
+    add table ip hostports
+    add chain ip hostports prerouting { type nat hook prerouting priority dstnat; }
+    add rule ip hostports prerouting fib daddr type local tcp dport { 30080, 30090 } dnat to 10.244.2.2:8080
+    add chain ip hostports output { type nat hook output priority -100; }
+    add rule ip hostports output fib daddr type local tcp dport { 30080, 30090 } dnat to 10.244.2.2:8080
+";
+
+#[test]
+fn a_node_port_is_before_a_host_port_of_the_same_number_whichever_came_first() {
+    let world = World::new();
+    world.serve(8080);
+    let host_ports = || world.node.run(|| run("nft", &[HOST_PORTS])).unwrap();
+    for proxy_is_first in [false, true] {
+        if !proxy_is_first {
+            host_ports();
+        }
+        let mut cluster = Cluster::new(&world, Config::default());
+        cluster.put(service("web", 1, FIRST, &[], 1));
+        if proxy_is_first {
+            host_ports();
+        }
+        for from in [&world.outside, &world.node, &world.pods[0]] {
+            let pod_at = |port| tcp(from, at("172.30.0.11", port)).split(' ').next().unwrap().to_owned();
+            assert_eq!([NODE_PORT, 30090].map(pod_at), ["1", "2"], "the proxy is first: {proxy_is_first}");
+        }
+        world.node.run(|| run("nft", &["flush ruleset"])).unwrap();
+    }
 }
