@@ -14,3 +14,12 @@ done
 cp LICENSE "$files/licenses/"
 cargo tree --locked -p weft-image -p weft-cni -p weft-ipam -e normal --prefix none --format '{p}|{l}' |
     "$bin/examples/sbom" "$version" >"$files/sbom.spdx.json"
+
+# Every name is a program that starts, of this version, and needs no file of another.
+for name in weft weft-agent weft-proxy weft-dns; do
+    said=$("$files/$name" --version)
+    [ "$said" = "$name $version" ] || { echo "image.sh: $name says $said, not $version" >&2; exit 1; }
+done
+for name in weft-all weft-cni weft-ipam; do
+    ! readelf --program-headers "$files/$name" | grep -q INTERP || { echo "image.sh: $name is not static" >&2; exit 1; }
+done

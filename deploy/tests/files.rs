@@ -84,3 +84,36 @@ fn the_image_has_everything_that_the_manifests_start() {
         );
     }
 }
+
+/// The instructions of the recipe, each with what follows it: lines that go on joined, comments left out.
+fn instructions() -> Vec<(String, String)> {
+    let joined = text("deploy/Dockerfile").replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let split =
+        |line: &str| line.split_once(' ').map(|(word, rest)| (word.to_owned(), rest.trim().to_owned()));
+    lines.map(|line| split(line).unwrap_or_else(|| panic!("{line}"))).collect()
+}
+
+/// On nothing, not as root, and by instructions that docker and buildah both take, without a network.
+#[test]
+fn the_image_is_programs_on_nothing_and_says_what_it_is() {
+    let all = instructions();
+    let of = |word: &str| {
+        all.iter().filter(|(first, _)| first == word).map(|(_, rest)| rest.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(all[0], ("FROM".to_owned(), "scratch".to_owned()));
+    let known = ["FROM", "ARG", "LABEL", "COPY", "USER", "ENTRYPOINT"];
+    assert!(all.iter().all(|(word, _)| known.contains(&word.as_str())), "{all:?}");
+    let (user, group) = of("USER")[0].split_once(':').unwrap();
+    assert!([user, group].iter().all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}:{group}");
+    assert!(of("ARG").contains(&concat!("VERSION=", env!("CARGO_PKG_VERSION"))), "{:?}", of("ARG"));
+    for label in ["title", "description", "version", "revision", "licenses"] {
+        let key = format!("org.opencontainers.image.{label}=");
+        assert_eq!(of("LABEL").join(" ").matches(&key).count(), 1, "{label}");
+    }
+    let entry: Vec<String> = serde_json::from_str(of("ENTRYPOINT")[0]).unwrap();
+    assert!(
+        text("deploy/image.sh").contains(&format!(" {} ", entry[0].trim_start_matches('/'))),
+        "{entry:?}"
+    );
+}

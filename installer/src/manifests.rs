@@ -159,6 +159,21 @@ mod tests {
         }
     }
 
+    /// A capability that is only permitted does not reach a program of another user than root (capabilities(7), "Transformation
+    /// of capabilities during execve"), and CRI knows no ambient ones.
+    #[test]
+    fn the_dns_server_is_not_root_and_may_listen_on_its_port() {
+        let all = documents(&rendered(&["--api-host=192.0.2.1"]));
+        let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let context = &pod["containers"][0]["securityContext"];
+        assert_eq!(context["runAsNonRoot"], true);
+        assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+        let sysctl = serde_json::json!({"name": "net.ipv4.ip_unprivileged_port_start", "value": "53"});
+        assert_eq!(pod["securityContext"]["sysctls"], serde_json::json!([sysctl]));
+        assert!(pod["hostNetwork"].is_null(), "a node's own settings are not a pod's");
+    }
+
     #[test]
     fn no_container_that_stays_is_privileged_and_every_root_is_read_only() {
         for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {

@@ -152,13 +152,13 @@ fn dns(seen: &Seen) -> String {
     let Some(deployment) = &seen.deployment else { return "missing".to_owned() };
     let is_dns = |pod: &&Value| pod["metadata"]["labels"][COMPONENT] == "dns" && rollout::is_ready(pod);
     let nodes = seen.pods.iter().filter(is_dns).filter_map(|pod| pod["spec"]["nodeName"].as_str());
-    let nodes = nodes.collect::<Vec<_>>().join(", ");
+    let nodes = match nodes.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => none,
+        nodes => format!(" ({nodes})"),
+    };
     let address = seen.service.as_ref().and_then(|service| service["spec"]["clusterIP"].as_str());
     let progress = rollout::deployment(deployment).text;
-    format!(
-        "{progress} ready ({nodes}) at {}",
-        address.unwrap_or("no address: the Service kube-dns is missing")
-    )
+    format!("{progress} ready{nodes} at {}", address.unwrap_or("no address: the Service kube-dns is missing"))
 }
 
 impl fmt::Display for Status {
@@ -232,10 +232,12 @@ mod tests {
         seen.pods.retain(|pod| pod["metadata"]["labels"][COMPONENT] != "proxy");
         seen.pods[0]["status"] =
             json!({"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
+        seen.pods.retain(|pod| pod["metadata"]["labels"][COMPONENT] != "dns");
         seen.health.clear();
         let status = status(&seen);
         assert!(!status.is_well());
         let Row { agent, proxy, last_sync, .. } = &status.rows[0];
         assert_eq!([agent, proxy, last_sync], ["ImagePullBackOff", "missing", "-"]);
+        assert_eq!(status.dns, "weft-dns 1/1 ready at 10.96.0.10");
     }
 }

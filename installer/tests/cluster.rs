@@ -129,6 +129,28 @@ impl World {
         list.items.into_iter().filter_map(|object| object.metadata.name).collect()
     }
 
+    /// Every object that an installation makes, with its version.
+    fn versions(&self) -> Vec<String> {
+        let (rbac, system) = ("rbac.authorization.k8s.io", Some("kube-system"));
+        let kinds = [
+            ("apps", "DaemonSet", system),
+            ("apps", "Deployment", system),
+            ("", "Pod", system),
+            ("", "Service", system),
+            ("", "ServiceAccount", system),
+            (rbac, "Role", system),
+            (rbac, "RoleBinding", system),
+            (rbac, "ClusterRole", None),
+            (rbac, "ClusterRoleBinding", None),
+        ];
+        let of = |(group, kind, namespace): (&str, &str, Option<&str>)| {
+            let api = api(&self.client, group, kind, namespace);
+            self.runtime.block_on(api.list(&ListParams::default())).unwrap().items
+        };
+        let metadata = kinds.into_iter().flat_map(of).map(|object| object.metadata);
+        metadata.map(|data| format!("{} {}", data.name.unwrap(), data.resource_version.unwrap())).collect()
+    }
+
     fn weft(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.args(arguments).env("KUBECONFIG", self.home.path().join("kubeconfig"));
@@ -170,9 +192,15 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     assert_eq!(row.split_whitespace().skip(3).collect::<Vec<_>>(), ["ready", "ready", "test", "-"]);
     assert!(status.contains("DNS: weft-dns 2/2 ready"), "{status}");
 
-    let pods = world.names("", "Pod", Some("kube-system"));
+    let before = world.versions();
+    assert!(before.len() > 20, "{before:?}");
     world.succeeds(&INSTALL);
-    assert_eq!(world.names("", "Pod", Some("kube-system")), pods, "the same again starts no pod anew");
+    assert_eq!(world.versions(), before, "the same again changes no object and starts no pod anew");
+    world.succeeds(&[&INSTALL[..4], &["--cluster-cidr=10.9.0.0/16"]].concat());
+    let after = world.versions();
+    let changed: Vec<&String> = before.iter().filter(|object| !after.contains(object)).collect();
+    let is_told = |object: &&&String| object.contains("weft-agent") || object.contains("weft-proxy");
+    assert!(!changed.is_empty() && changed.iter().all(|object| is_told(&object)), "{changed:?}");
 
     world.kubelet.seen.lock().unwrap().clear();
     let text = world.succeeds(&["uninstall", "--timeout=20"]);
