@@ -208,7 +208,7 @@ fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
     };
     let ipam = Ipam {
         kind: "weft-ipam".to_owned(),
-        ranges: node.pod_cidrs.iter().map(|&cidr| vec![Range::of(cidr)]).collect(),
+        ranges: range_sets(&node.pod_cidrs),
         data_dir: Some(config.data_dir.clone()),
         ..Ipam::default()
     };
@@ -224,6 +224,17 @@ fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
         plugins: vec![plugin],
         ..NetworkList::default()
     }
+}
+
+/// A set for each family, that of the first pod CIDR first: a pod gets one address of each set, from whichever of its
+/// ranges has one.
+fn range_sets(pod_cidrs: &[IpNetwork]) -> Vec<Vec<Range>> {
+    let mut families: Vec<Family> = pod_cidrs.iter().map(Family::of_network).collect();
+    let first = families.first().copied();
+    families.sort_by_key(|&family| Some(family) != first);
+    families.dedup();
+    let of = |family| pod_cidrs.iter().filter(move |cidr| Family::of_network(cidr) == family);
+    families.into_iter().map(|family| of(family).copied().map(Range::of).collect()).collect()
 }
 
 impl NodePlan {
@@ -406,6 +417,24 @@ mod tests {
         let flat = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap();
         assert_eq!(flat.bridge_mtu(), Some(1500), "nothing is taken off where nothing is tunnelled");
         assert!(flat.overlay.is_some(), "others may see it differently, and send through the tunnel");
+    }
+
+    #[test]
+    fn several_ranges_of_a_family_are_one_set_and_each_is_masqueraded() {
+        let ranges = ["10.244.1.0/24", "fd00:10:244:1::/64", "10.244.9.0/24"];
+        let own = ("node1", &ranges[..], &["172.30.0.11"][..]);
+        let plan = plan(&snapshot(&[own]), "node1", &config(&[]), &uplink(1500, &[])).unwrap();
+        for range in ranges {
+            assert!(plan.to_string().contains(&format!("saddr {range} masquerade")), "{plan}");
+        }
+        let ipam = plan.conflist.unwrap().plugins[0].ipam.clone().unwrap();
+        let sets = |ipam: Ipam| serde_json::to_value(ipam.ranges).unwrap();
+        let subnet = |index: usize| serde_json::json!({"subnet": ranges[index]});
+        assert_eq!(
+            sets(ipam),
+            serde_json::json!([[subnet(0), subnet(2)], [subnet(1)]]),
+            "one address of each family"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -346,4 +347,92 @@ fn without_its_node_the_agent_changes_nothing() {
 
     machine.server.put(NODES, node(1));
     machine.until("the stale route gone", |machine| machine.routes() == [TO_NODE2]);
+}
+
+/// The tunnel's device, what it is told, and the ways through it, without what comes and goes by itself.
+const TUNNEL: &str = "ip -br link show dev weft-vxlan; bridge fdb show dev weft-vxlan; ip neigh show dev weft-vxlan nud permanent; \
+                      ip route show proto 119; ip -4 -br addr show dev weft-vxlan";
+
+/// Two other nodes, one of them behind a router.
+fn among_near_and_far() -> Machine {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    machine.sh("ip link add cni0 type bridge && ip route add default via 172.30.0.1");
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.server.put(NODES, far("10.244.3.0/24"));
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    machine.until("ways to both", |machine| machine.routes() == [TO_NODE2, "10.244.3.0/24 via 10.244.3.0"]);
+    machine
+}
+
+fn far(pod_cidr: &str) -> Value {
+    let mut far = node(3);
+    far["spec"]["podCIDR"] = json!(pod_cidr);
+    far["status"]["addresses"] = json!([{"type": "InternalIP", "address": "192.0.2.13"}]);
+    far
+}
+
+#[test]
+fn addresses_ranges_and_mtu_are_followed_live() {
+    let machine = among_near_and_far();
+    let mtus = |machine: &Machine| {
+        let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
+        let of = |link: &str| {
+            let text = machine.sh(&format!("ip -o link show dev {link}"));
+            let mtu = text.split_whitespace().skip_while(|word| *word != "mtu").nth(1);
+            mtu.unwrap().parse::<u64>().unwrap()
+        };
+        [conflist["plugins"][0]["mtu"].as_u64().unwrap(), of("weft-vxlan"), of("cni0")]
+    };
+    machine.until("the MTU that fits", |machine| mtus(machine) == [1400; 3]);
+    machine.sh("ip link set uplink mtu 1350");
+    machine.until("the MTU that fits now", |machine| mtus(machine) == [1300; 3]);
+
+    let mut moved = node(2);
+    moved["status"]["addresses"][0]["address"] = json!("172.30.0.22");
+    machine.server.put(NODES, moved);
+    machine.server.put(NODES, far("10.244.33.0/24"));
+    machine.until("the other ways", |machine| {
+        machine.routes() == ["10.244.2.0/24 via 172.30.0.22", "10.244.33.0/24 via 10.244.33.0"]
+    });
+
+    machine.sh("ip addr add 172.30.0.31/24 dev uplink");
+    let mut own = node(1);
+    own["spec"]["podCIDR"] = json!("10.244.11.0/24");
+    own["status"]["addresses"][0]["address"] = json!("172.30.0.31");
+    machine.server.put(NODES, own);
+    machine.until("this node's other range and address", |machine| {
+        let rules = machine.sh("nft list ruleset");
+        fs::read_to_string(machine.conflist()).unwrap().contains("10.244.11.0/24")
+            && machine.sh("ip -d link show weft-vxlan").contains("local 172.30.0.31")
+            && rules.contains("ip saddr 10.244.11.0/24 masquerade")
+            && !rules.contains("10.244.1.0/24")
+    });
+}
+
+/// So often that the time would not do for an agent that only looks every few seconds.
+#[test]
+fn what_is_deleted_is_put_back_by_notification() {
+    let machine = among_near_and_far();
+    let whole = machine.sh(TUNNEL);
+    let damages = [
+        "ip route del 10.244.2.0/24",
+        "ip route del 10.244.3.0/24",
+        "ip neigh del 10.244.3.0 dev weft-vxlan",
+        "bridge fdb show dev weft-vxlan | while read mac rest; do bridge fdb del $mac dev weft-vxlan; done",
+        "ip addr del 10.244.1.0/32 dev weft-vxlan",
+        "ip link set weft-vxlan down",
+        "ip link del weft-vxlan",
+    ];
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<BTreeSet<_>>();
+    let start = Instant::now();
+    for damage in [damages; 3].concat() {
+        machine.sh(damage);
+        let is_whole = |machine: &Machine| {
+            lines(&machine.sh(&format!("({TUNNEL}) 2>/dev/null || true"))) == lines(&whole)
+        };
+        machine.until(&format!("as before {damage}"), is_whole);
+    }
+    assert!(start.elapsed() < Duration::from_secs(60), "found by looking, not by being told");
 }
