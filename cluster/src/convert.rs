@@ -193,7 +193,7 @@ pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
         return Reading::Ignored(key);
     }
     match object.convert() {
-        Ok(Some(object)) => Reading::Object(object),
+        Ok(Some(object)) => Reading::Object(view.of(object)),
         Ok(None) => Reading::Ignored(key),
         Err(fault) => Reading::Malformed(Malformed { kind: W::KIND, key: Some(key), fault }),
     }

@@ -1,6 +1,6 @@
 //! Which objects a part of Weft wants to see at all. How they are fetched is not here.
 
-use weft_types::NamespacedName;
+use weft_types::{NamespacedName, Object};
 
 /// Services and EndpointSlices with this label are another proxy's.
 pub(crate) const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -10,7 +10,7 @@ pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Which Services and EndpointSlices are seen. Other kinds are always seen whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// All of them. What DNS answers from.
+    /// All of them, but nothing that only tells endpoints apart: neither nodes nor hints. What DNS answers from.
     Whole,
     /// Only those that a service proxy serves: without the labels `service.kubernetes.io/service-proxy-name` and
     /// `service.kubernetes.io/headless`, as kube-proxy selects them.
@@ -35,6 +35,14 @@ impl From<View> for Scope {
 }
 
 impl View {
+    /// An object without what this view does not look at: there are many, and they stay for long.
+    pub(crate) fn of(self, mut object: Object) -> Object {
+        if let (View::Whole, Object::EndpointSlice(slice)) = (self, &mut object) {
+            slice.endpoints.iter_mut().for_each(|endpoint| (endpoint.node, endpoint.hints) = (None, None));
+        }
+        object
+    }
+
     /// The label selector that makes the API server send no more than this view.
     pub(crate) fn selector(self) -> Option<String> {
         match self {

@@ -2,12 +2,12 @@
 //! answer borrows from the zone and allocates nothing. How it is written into a message is in
 //! [`crate::records`]; an alias is followed in [`crate::chase`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use hickory_proto::rr::RecordType;
 
 use crate::name::QueryName;
-use crate::zone::{Branch, Node, PodNames, Pointer, ServiceRecord, Zone, reverse_address};
+use crate::zone::{Branch, Node, PodNames, Pointer, ServiceRecords, Zone, reverse_address};
 
 /// What the zone says to a question.
 #[derive(Clone, Copy, Debug)]
@@ -41,15 +41,15 @@ pub enum Authority {
 #[derive(Clone, Copy, Debug)]
 pub enum Records<'z> {
     /// A records.
-    A(&'z [Ipv4Addr]),
+    A(&'z [[u8; 4]]),
     /// AAAA records.
-    Aaaa(&'z [Ipv6Addr]),
+    Aaaa(&'z [[u8; 16]]),
     /// The A or AAAA record of a pod, read from its name.
     Pod(IpAddr),
     /// The alias itself, which was asked for.
     Cname(&'z [u8]),
     /// SRV records of a Service.
-    Srv(&'z Branch, &'z [ServiceRecord]),
+    Srv(&'z Branch, ServiceRecords<'z>),
     /// PTR records.
     Ptr(&'z [Pointer]),
     /// The TXT record of `dns-version`.

@@ -1,22 +1,29 @@
 //! The fast lane: from datagram to datagram in one step, without the message codec and without allocation, for the
-//! questions that make up nearly all of a cluster's traffic. Whatever is unusual is left to the full lane, which
+//! questions that make up nearly all of a cluster's traffic: for names of the cluster, and for others whose answers are
+//! remembered. Whatever is unusual is left to the full lane, which
 //! would say the same byte for byte about what is answered here; a property test holds the two together.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use crate::answer::{Answer, Authority, Records, answer};
-use crate::message::{EXTENDED_ERROR, LARGEST_UDP, OPTION};
+use crate::forward::{Asked, Forwarder, Said};
+use crate::message::{EXTENDED_ERROR, HEADER, LARGEST_UDP, OPTION};
+use crate::metrics::Source;
 use crate::name::QueryName;
 use crate::reason::{Reason, why};
 use crate::records::SOA_TIMES;
 use crate::search;
 use crate::zone::Zone;
 
-/// The length of a message's header (RFC 1035 section 4.1.1).
-const HEADER: usize = 12;
+/// Flags of a message (RFC 1035 section 4.1.1, RFC 4035 section 3.2), those of its third byte and of its fourth.
+const AUTHORITATIVE: u8 = 0x04;
+const TRUNCATED: u8 = 0x02;
+const AUTHENTIC: u8 = 0x20;
+const CHECKING_DISABLED: u8 = 0x10;
 /// An OPT record without options (RFC 6891 section 6.1.2): root, type 41, payload, code, version, flags, length.
 const OPT: usize = 11;
 /// The codec writes a name whole before it compresses it: with so many bytes to spare it never runs out of room,
@@ -36,6 +43,8 @@ pub struct Answered {
     pub record_type: RecordType,
     /// The response code.
     pub code: ResponseCode,
+    /// Who knew the answer.
+    pub source: Source,
 }
 
 /// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain question for the
@@ -48,28 +57,81 @@ pub fn respond(
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<Answered> {
-    let question = Question::read(datagram)?;
-    let found = answer(zone, &question.name, question.record_type);
+    respond_or(zone, recursion_available, client, datagram, reply, |_, _| None)
+}
+
+/// The same; what is not the cluster's is answered with what is remembered of it at `now`.
+pub fn respond_or_remember(
+    zone: &Zone,
+    (forwarder, now): (&Forwarder, Instant),
+    recursion_available: bool,
+    client: IpAddr,
+    datagram: &[u8],
+    reply: &mut [u8; LARGEST_UDP as usize],
+) -> Option<Answered> {
+    respond_or(zone, recursion_available, client, datagram, reply, |question, reply| {
+        let asked = question.asked()?;
+        forwarder.say(asked, now, |said, age| remembered(question, recursion_available, said, age, reply))
+    })
+}
+
+fn respond_or(
+    zone: &Zone,
+    recursion_available: bool,
+    client: IpAddr,
+    datagram: &[u8],
+    reply: &mut [u8; LARGEST_UDP as usize],
+    foreign: impl FnOnce(&Question<'_>, &mut [u8; LARGEST_UDP as usize]) -> Option<Answered>,
+) -> Option<Answered> {
+    let mut name = QueryName::root();
+    let question = Question::read(datagram, &mut name)?;
+    let found = answer(zone, question.name, question.record_type);
     let code = match found {
         Answer::NxDomain
-            if search::own_labels(zone, client, &question.name, question.record_type).is_some() =>
+            if search::own_labels(zone, client, question.name, question.record_type).is_some() =>
         {
             return None;
         }
         Answer::NxDomain => ResponseCode::NXDomain,
         Answer::Found(_) | Answer::NoData(_) => ResponseCode::NoError,
-        Answer::Alias(_) | Answer::Unready | Answer::NotOurs => return None,
+        Answer::NotOurs => return foreign(&question, reply),
+        Answer::Alias(_) | Answer::Unready => return None,
     };
     let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
-    writer.header(&question, recursion_available, code)?;
+    writer.header(&question, AUTHORITATIVE, recursion_available, code)?;
     match found {
         Answer::Found(records) => writer.records(&question, zone.config().ttl, records)?,
         Answer::NoData(Authority::Zone) | Answer::NxDomain => writer.soa(&question, zone)?,
         _ => return None,
     }
-    let reason = || (code == ResponseCode::NXDomain).then(|| why(zone, &question.name));
+    let reason = || (code == ResponseCode::NXDomain).then(|| why(zone, question.name));
     writer.opt(&question, reason);
-    Some(Answered { length: writer.length, record_type: question.record_type, code })
+    Some(Answered { length: writer.length, record_type: question.record_type, code, source: Source::Zone })
+}
+
+/// Writes what an upstream said so many seconds ago.
+fn remembered(
+    question: &Question<'_>,
+    recursion_available: bool,
+    said: &Said,
+    age: u32,
+    reply: &mut [u8; LARGEST_UDP as usize],
+) -> Option<Answered> {
+    let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
+    writer.header(question, 0, recursion_available, said.code)?;
+    let records = writer.length;
+    writer.put(&said.records)?;
+    for &place in &said.ttls {
+        let ttl = writer.bytes[records + usize::from(place)..].first_chunk_mut::<4>()?;
+        *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+    }
+    writer.bytes[6..HEADER].copy_from_slice(&said.counts);
+    if said.authentic && question.wants_authentic() {
+        writer.bytes[3] |= AUTHENTIC;
+    }
+    writer.opt(question, || None);
+    let Writer { length, .. } = writer;
+    Some(Answered { length, record_type: question.record_type, code: said.code, source: Source::Upstream })
 }
 
 /// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from asks again over
@@ -79,14 +141,12 @@ pub fn truncated(
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<usize> {
-    let question = Question::read(datagram)?;
+    let mut name = QueryName::root();
+    let question = Question::read(datagram, &mut name)?;
     let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
-    writer.header(&question, recursion_available, ResponseCode::NoError)?;
+    writer.header(&question, TRUNCATED, recursion_available, ResponseCode::NoError)?;
     writer.opt(&question, || None);
-    let length = writer.length;
-    // QR stays and TC comes; AA goes, for nothing is said.
-    reply[2] = reply[2] & !0x04 | 0x02;
-    Some(length)
+    Some(writer.length)
 }
 
 /// A question as it stands in the datagram.
@@ -94,7 +154,7 @@ struct Question<'d> {
     header: &'d [u8; HEADER],
     /// Name, type and class.
     section: &'d [u8],
-    name: QueryName,
+    name: &'d QueryName,
     record_type: RecordType,
     edns: Option<ClientEdns>,
 }
@@ -105,16 +165,17 @@ struct ClientEdns {
     dnssec_ok: bool,
 }
 
-impl Question<'_> {
-    /// Reads a standard query of class IN with one uncompressed name and at most an OPT record.
-    fn read(datagram: &[u8]) -> Option<Question<'_>> {
+impl<'d> Question<'d> {
+    /// Reads a standard query of class IN with one uncompressed name and at most an OPT record. `name`, so far the root,
+    /// becomes the name.
+    fn read(datagram: &'d [u8], name: &'d mut QueryName) -> Option<Question<'d>> {
         let (header, body) = datagram.split_first_chunk::<HEADER>()?;
         // QR and opcode are 0; one question, no answers, no authorities.
         let plain = header[2] & 0xf8 == 0 && header[4..10] == [0, 1, 0, 0, 0, 0] && header[10] == 0;
         if !plain {
             return None;
         }
-        let (name, rest) = QueryName::read(body)?;
+        let rest = name.read(body)?;
         let (&[high, low, 0, 1], rest) = rest.split_first_chunk::<4>()? else { return None };
         let record_type = RecordType::from(u16::from_be_bytes([high, low]));
         if matches!(record_type, RecordType::AXFR | RecordType::IXFR | RecordType::ANY) {
@@ -133,6 +194,23 @@ impl Question<'_> {
     fn limit(&self) -> usize {
         let offered = self.edns.map_or(512, |edns| edns.payload.clamp(512, LARGEST_UDP));
         usize::from(offered) - if self.edns.is_some() { OPT } else { 0 }
+    }
+
+    /// As it is remembered; none where the name is not spelled as it is kept.
+    fn asked(&self) -> Option<Asked<'_>> {
+        let name = self.name.wire(0, self.name.len());
+        self.section.starts_with(name).then(|| Asked {
+            name,
+            record_type: self.record_type,
+            dnssec_ok: self.edns.is_some_and(|edns| edns.dnssec_ok),
+            checking_disabled: self.header[3] & CHECKING_DISABLED != 0,
+            recursion: self.header[2] & 1 != 0,
+        })
+    }
+
+    /// RFC 6840 section 5.8
+    fn wants_authentic(&self) -> bool {
+        self.header[3] & AUTHENTIC != 0 || self.edns.is_some_and(|edns| edns.dnssec_ok)
     }
 
     fn id(&self) -> u16 {
@@ -178,15 +256,23 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn header(&mut self, question: &Question<'_>, recursion: bool, code: ResponseCode) -> Option<()> {
-        // QR and AA, RD as asked; RA, CD as asked, the code.
+    /// The header with that flag, and the question.
+    fn header(
+        &mut self,
+        question: &Question<'_>,
+        flag: u8,
+        recursion: bool,
+        code: ResponseCode,
+    ) -> Option<()> {
+        // QR, RD as asked; RA, CD as asked, the code.
         let flags = [
-            0x84 | question.header[2] & 1,
-            u8::from(recursion) << 7 | question.header[3] & 0x10 | code.low(),
+            0x80 | flag | question.header[2] & 1,
+            u8::from(recursion) << 7 | question.header[3] & CHECKING_DISABLED | code.low(),
         ];
-        self.put(&question.header[..2])?;
-        self.put(&flags)?;
-        self.put(&[0, 1, 0, 0, 0, 0, 0, 0])?;
+        let mut header = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        header[..2].copy_from_slice(&question.header[..2]);
+        header[2..4].copy_from_slice(&flags);
+        self.put(&header)?;
         self.put(question.section)
     }
 
@@ -196,41 +282,40 @@ impl Writer<'_> {
     }
 
     fn records(&mut self, question: &Question<'_>, ttl: u32, records: Records<'_>) -> Option<()> {
-        let start = |count: usize| usize::from(question.id()) % count.max(1);
         match records {
-            Records::A(addresses) => {
-                let (after, before) = addresses.split_at(start(addresses.len()));
-                self.addresses(ttl, before.iter().chain(after).map(|&address| IpAddr::V4(address)))
+            Records::A(addresses) => self.addresses(RecordType::A, ttl, addresses, question.id()),
+            Records::Aaaa(addresses) => self.addresses(RecordType::AAAA, ttl, addresses, question.id()),
+            Records::Pod(IpAddr::V4(address)) => self.addresses(RecordType::A, ttl, &[address.octets()], 0),
+            Records::Pod(IpAddr::V6(address)) => {
+                self.addresses(RecordType::AAAA, ttl, &[address.octets()], 0)
             }
-            Records::Aaaa(addresses) => {
-                let (after, before) = addresses.split_at(start(addresses.len()));
-                self.addresses(ttl, before.iter().chain(after).map(|&address| IpAddr::V6(address)))
-            }
-            Records::Pod(address) => self.addresses(ttl, std::iter::once(address)),
             _ => None,
         }
     }
 
-    fn addresses(&mut self, ttl: u32, addresses: impl Iterator<Item = IpAddr>) -> Option<()> {
-        let mut count = 0;
-        for address in addresses {
-            match address {
-                IpAddr::V4(address) => self.record(TO_QUESTION, RecordType::A, ttl, &address.octets())?,
-                IpAddr::V6(address) => self.record(TO_QUESTION, RecordType::AAAA, ttl, &address.octets())?,
-            }
-            count += 1;
+    /// Begins at another one for each id.
+    fn addresses<const SIZE: usize>(
+        &mut self,
+        record_type: RecordType,
+        ttl: u32,
+        addresses: &[[u8; SIZE]],
+        id: u16,
+    ) -> Option<()> {
+        let (after, before) = addresses.split_at(usize::from(id) % addresses.len().max(1));
+        for octets in before.iter().chain(after) {
+            self.record(TO_QUESTION, record_type, ttl, octets)?;
         }
-        self.count(1, count);
+        self.count(1, addresses.len() as u16);
         Some(())
     }
 
     fn record(&mut self, owner: u16, record_type: RecordType, ttl: u32, data: &[u8]) -> Option<()> {
-        let length = u16::try_from(data.len()).ok()?;
-        self.put(&owner.to_be_bytes())?;
-        self.put(&u16::from(record_type).to_be_bytes())?;
-        self.put(&[0, 1])?;
-        self.put(&ttl.to_be_bytes())?;
-        self.put(&length.to_be_bytes())?;
+        let mut head = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        head[..2].copy_from_slice(&owner.to_be_bytes());
+        head[2..4].copy_from_slice(&u16::from(record_type).to_be_bytes());
+        head[6..10].copy_from_slice(&ttl.to_be_bytes());
+        head[10..].copy_from_slice(&u16::try_from(data.len()).ok()?.to_be_bytes());
+        self.put(&head)?;
         self.put(data)
     }
 
@@ -268,7 +353,8 @@ impl Writer<'_> {
         let [high, low] = LARGEST_UDP.to_be_bytes();
         let flags = u8::from(client.dnssec_ok) << 7;
         self.append(&[0, 0, 41, high, low, 0, 0, flags, 0, 0, 0]);
-        self.count(3, 1);
+        let additionals = u16::from_be_bytes([self.bytes[10], self.bytes[11]]);
+        self.count(3, additionals + 1);
         let Some(text) = reason().map(Reason::text) else { return };
         let data = 2 + text.len();
         if self.length + OPTION + data > self.limit + OPT {

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use weft_cluster::Watch;
+use weft_netlink::memory;
 use weft_types::{ChangeSet, ServiceKind, Snapshot};
 
 use crate::keeper::Keeper;
@@ -18,7 +19,7 @@ pub fn first_zone(config: Arc<ZoneConfig>, keeper: Option<&Keeper>) -> Zone {
     let age = SystemTime::now().duration_since(written).unwrap_or_default();
     let zone = Zone::compile(&snapshot, config, serial(written));
     tracing::info!(
-        services = zone.services().count(),
+        services = zone.service_count(),
         ?age,
         "answering what was known before, until the cluster is listed"
     );
@@ -54,7 +55,7 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
         Some(changes) => old.recompile(watch.snapshot(), changes, serial),
         None => old.renewed(watch.snapshot(), serial),
     };
-    let services = new.services().count();
+    let services = new.service_count();
     zone.store(Arc::new(new));
     let took = started.elapsed();
     metrics.compiled(services, took, took + watch.delay());
@@ -63,6 +64,8 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
         changes.triggered.iter().map(ago).for_each(|ago| metrics.programmed(ago));
     }
     if changes.is_none() {
+        // What was read to get there is far more than what is kept of it.
+        memory::give_back();
         tracing::info!(services, ?took, "the cluster is listed: ready to answer");
     }
 }

@@ -14,6 +14,7 @@ mod pool;
 mod private;
 mod race;
 mod routes;
+mod said;
 mod settings;
 mod upstream;
 mod upstreams;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::Name;
+use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
@@ -37,9 +38,11 @@ use flights::{Flights, Passenger};
 use race::{Race, is_failure};
 use routes::Routes;
 
+pub use ask::Asked;
 pub use cache::is_negative;
 pub use pool::Policy;
 pub use private::KeepPrivate;
+pub use said::Said;
 pub use settings::{Overrides, Settings};
 pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list};
 
@@ -138,6 +141,27 @@ impl Forwarder {
     /// Whether there is any upstream.
     pub fn leads_anywhere(&self) -> bool {
         self.routes.load().lead_anywhere()
+    }
+
+    /// Has `write` write what is remembered of a question that comes at `now`, so many seconds after it was remembered. None
+    /// where more is to be done than that, and where somebody else looks just now: nobody waits here, and nothing is
+    /// allocated. [`Forwarder::at_once`] does all of it.
+    pub fn say<T>(
+        &self,
+        asked: Asked<'_>,
+        now: Instant,
+        write: impl FnOnce(&Said, u32) -> Option<T>,
+    ) -> Option<T> {
+        // These are where circles are looked for.
+        if asked.record_type == RecordType::HINFO {
+            return None;
+        }
+        let mut cache = self.cache.try_lock().ok()?;
+        let (said, negative, age) = cache.say(&Asked { recursion: true, ..asked }, now)?;
+        let written = write(said, age)?;
+        drop(cache);
+        self.metrics.forwarding().answered(negative, Origin::Cache);
+        Some(written)
     }
 
     /// The answer to `query` where none needs to be waited for. `asked` is the header of the client's request.

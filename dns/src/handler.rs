@@ -118,6 +118,11 @@ impl Handler {
         self.zone.load()
     }
 
+    /// What is known of names outside of the cluster.
+    pub fn forwarder(&self) -> &Forwarder {
+        &self.forwarder
+    }
+
     /// Whether names outside of the cluster are answered too.
     pub fn recurses(&self) -> bool {
         self.forwarder.leads_anywhere()
@@ -270,20 +275,10 @@ impl Waiting {
 /// section 3).
 fn extend(reply: &mut Reply, target: &Name, Forwarded { message, origin }: Forwarded) {
     let own = reply.answers.is_empty();
-    reply.code = message.metadata.response_code;
-    reply.extended = reason(reply.code, origin);
     reply.authoritative = !own;
     reply.authentic = own && message.metadata.authentic_data;
-    // A remembered answer has the spelling of whoever asked first.
-    let spelled = |mut record: Record| {
-        if record.name == *target {
-            record.name = target.clone();
-        }
-        record
-    };
-    reply.answers.extend(message.answers.into_iter().map(spelled));
-    reply.authorities = message.authorities;
-    reply.additionals = message.additionals;
+    reply.add(target, message);
+    reply.extended = reason(reply.code, origin);
 }
 
 fn reason(code: ResponseCode, origin: Origin) -> Option<ExtendedError> {

@@ -6,14 +6,14 @@ use std::fmt;
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
 use hickory_proto::rr::rdata::opt::EdnsOption;
-use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-use crate::name::QueryName;
+use crate::name::{NameError, QueryName};
 use crate::reason::ExtendedError;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// The length of an OPT record without options (RFC 6891 section 6.1.2).
 const OPT: u16 = 11;
 /// What comes before an option's data (RFC 6891 section 6.1.2): code and length.
@@ -116,6 +116,20 @@ impl Reply {
             additionals: Vec::new(),
         }
     }
+
+    /// Adds what a message says of `target`. A remembered message has the spelling of whoever asked first.
+    pub fn add(&mut self, target: &Name, message: Message) {
+        let spelled = |mut record: Record| {
+            if record.name == *target {
+                record.name = target.clone();
+            }
+            record
+        };
+        self.code = message.metadata.response_code;
+        self.answers.extend(message.answers.into_iter().map(spelled));
+        self.authorities = message.authorities;
+        self.additionals = message.additionals;
+    }
 }
 
 /// Reads what a client sent. Never panics, whatever the bytes.
@@ -167,6 +181,12 @@ fn header_only(header: &[u8; HEADER], code: ResponseCode) -> Vec<u8> {
 }
 
 impl Question {
+    /// A question that nobody sent: to write its reply whole, without EDNS.
+    pub fn own(query: Query) -> Result<Question, NameError> {
+        let (name, metadata) = (QueryName::from_name(&query.name)?, Message::query().metadata);
+        Ok(Question { query, name, metadata, edns: None, transport: Transport::Tcp })
+    }
+
     /// Whether the client wants DNSSEC's records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)

@@ -34,7 +34,7 @@ pub struct QueryName {
 
 impl QueryName {
     /// The root.
-    fn root() -> QueryName {
+    pub fn root() -> QueryName {
         QueryName { bytes: [0; LONGEST], starts: [0; MOST_LABELS], length: 0, labels: 0 }
     }
 
@@ -52,17 +52,17 @@ impl QueryName {
         Ok(this)
     }
 
-    /// The uncompressed name at the start of `message`, and what follows its root byte.
-    pub fn read(mut message: &[u8]) -> Option<(QueryName, &[u8])> {
-        let mut this = QueryName::root();
+    /// Appends the uncompressed name at the start of `message`, and returns what follows its root byte. In place: a name is too
+    /// large to be handed around for each question.
+    pub fn read<'m>(&mut self, mut message: &'m [u8]) -> Option<&'m [u8]> {
         loop {
             let (&length, rest) = message.split_first()?;
             if length == 0 {
-                return Some((this, rest));
+                return Some(rest);
             }
             // The length of a compressed label is over 63, which `push` refuses.
             let (label, rest) = rest.split_at_checked(usize::from(length))?;
-            this.push(label).ok()?;
+            self.push(label).ok()?;
             message = rest;
         }
     }
@@ -73,9 +73,10 @@ impl QueryName {
         if label.is_empty() || label.len() > LONGEST_LABEL || end > LONGEST {
             return Err(NameError::Length);
         }
-        self.bytes[start] = label.len() as u8;
-        self.bytes[start + 1..end].copy_from_slice(label);
-        self.bytes[start + 1..end].make_ascii_lowercase();
+        let (length, letters) = self.bytes[start..end].split_at_mut(1);
+        length[0] = label.len() as u8;
+        letters.copy_from_slice(label);
+        letters.make_ascii_lowercase();
         self.starts[usize::from(self.labels)] = self.length;
         self.labels += 1;
         self.length = end as u8;

@@ -100,7 +100,8 @@ fn question(message: &[u8]) -> Option<(String, String)> {
     if header[4..6] != [0, 1] {
         return None;
     }
-    let (name, rest) = QueryName::read(body)?;
+    let mut name = QueryName::root();
+    let rest = name.read(body)?;
     let &[high, low] = rest.first_chunk::<2>()?;
     let mut text: String =
         labels(name.wire(0, name.len())).map(|label| label.escape_ascii().to_string() + ".").collect();

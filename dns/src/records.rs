@@ -12,7 +12,7 @@ use crate::chase::Chain;
 use crate::message::{Question, Reply};
 use crate::name::{QueryName, to_name};
 use crate::reason::{ExtendedError, why};
-use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, Zone};
+use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, ServiceRecords, Zone};
 
 /// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
 pub(crate) const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
@@ -64,8 +64,10 @@ fn rotated(mut data: Vec<RData>, id: u16) -> impl Iterator<Item = RData> {
 
 fn rdata(zone: &Zone, records: Records<'_>) -> Result<Vec<RData>, ProtoError> {
     Ok(match records {
-        Records::A(addresses) => addresses.iter().map(|&address| RData::A(A(address))).collect(),
-        Records::Aaaa(addresses) => addresses.iter().map(|&address| RData::AAAA(AAAA(address))).collect(),
+        Records::A(addresses) => addresses.iter().map(|&octets| RData::A(A(octets.into()))).collect(),
+        Records::Aaaa(addresses) => {
+            addresses.iter().map(|&octets| RData::AAAA(AAAA(octets.into()))).collect()
+        }
         Records::Pod(address) => vec![address_data(address)],
         Records::Cname(target) => vec![RData::CNAME(CNAME(to_name(&[target])?))],
         Records::Srv(branch, records) => service_records(zone, branch, records)?,
@@ -92,11 +94,11 @@ fn address_data(address: IpAddr) -> RData {
 fn service_records(
     zone: &Zone,
     branch: &Branch,
-    records: &[ServiceRecord],
+    records: ServiceRecords<'_>,
 ) -> Result<Vec<RData>, ProtoError> {
-    let weight = (SRV_WEIGHTS / records.len().max(1)).max(1) as u16;
-    let data = |record: &ServiceRecord| {
-        let target = in_zone(zone, &[&record.target, branch.key(), b"\x03svc"])?;
+    let weight = (SRV_WEIGHTS / records.iter().count().max(1)).max(1) as u16;
+    let data = |record: ServiceRecord<'_>| {
+        let target = in_zone(zone, &[record.target, branch.key(), b"\x03svc"])?;
         Ok(RData::SRV(SRV::new(0, weight, record.port, target)))
     };
     records.iter().map(data).collect()
@@ -107,7 +109,7 @@ fn additionals(zone: &Zone, records: Records<'_>) -> Result<Vec<Record>, ProtoEr
     let mut additionals = Vec::new();
     match records {
         Records::Srv(branch, records) => {
-            let mut targets: Vec<&[u8]> = records.iter().map(|record| &*record.target).collect();
+            let mut targets: Vec<&[u8]> = records.iter().map(|record| record.target).collect();
             targets.sort_unstable();
             targets.dedup();
             for target in targets {
@@ -124,8 +126,7 @@ fn additionals(zone: &Zone, records: Records<'_>) -> Result<Vec<Record>, ProtoEr
 
 fn address_records<'z>(zone: &Zone, name: &Name, node: Node<'z>) -> impl Iterator<Item = Record> + use<'z> {
     let (ttl, name) = (zone.config().ttl, name.clone());
-    let addresses = node.v4.iter().map(|&v4| IpAddr::V4(v4)).chain(node.v6.iter().map(|&v6| IpAddr::V6(v6)));
-    addresses.map(move |address| Record::from_rdata(name.clone(), ttl, address_data(address)))
+    node.addresses().map(move |address| Record::from_rdata(name.clone(), ttl, address_data(address)))
 }
 
 fn soa(zone: &Zone, authority: Authority) -> Result<Record, ProtoError> {

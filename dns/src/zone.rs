@@ -3,42 +3,45 @@
 
 mod branch;
 mod config;
+mod name_server;
 mod pods;
 mod reverse;
+mod services;
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
-use branch::Held;
-pub use branch::{Branch, Node, ServiceRecord};
+pub use branch::{Branch, Node, ServiceRecord, ServiceRecords};
 pub use config::{InvalidZone, PodNames, ZoneConfig, ZoneName};
 pub use pods::PodTable;
 pub use reverse::{Pointer, reverse_address};
 
 use crate::name::wire_label;
 use crate::reason::Reason;
+use name_server::NameServer;
 use reverse::ReverseTable;
+use services::Services;
 
 /// The version of the DNS specification that the zone follows, as `dns-version` says it (S2.2).
 pub const SPEC_VERSION: &str = "1.1.0";
 
-/// The cluster's names at one moment. Cheap to derive from the zone before it: unchanged Services are shared.
-#[derive(Debug)]
+/// The cluster's names at one moment. Cheap to derive from the zone before it: the two share all that did not change.
+#[derive(Clone, Debug)]
 pub struct Zone {
     config: Arc<ZoneConfig>,
     serial: u32,
     synced: bool,
     /// Labels in wire form.
-    namespaces: HashSet<Box<[u8]>>,
-    /// `<service>.<namespace>` in wire form -> all that there is at and under that Service's name.
-    services: HashMap<Arc<[u8]>, Arc<Branch>>,
-    /// The same for Services that have no names -> why.
-    nameless: HashMap<Arc<[u8]>, Reason>,
+    namespaces: Arc<HashSet<Box<[u8]>>>,
+    /// All that there is at and under each Service's name.
+    services: Services,
+    /// `<service>.<namespace>` in wire form, of Services that have no names -> why.
+    nameless: Arc<HashMap<Box<[u8]>, Reason>>,
     reverse: ReverseTable,
-    name_server: Held,
+    name_server: NameServer,
     pods: Arc<PodTable>,
 }
 
@@ -46,14 +49,14 @@ impl Zone {
     /// The zone before the cluster has been listed once: it has no names yet, and says so.
     pub fn unsynced(config: Arc<ZoneConfig>) -> Zone {
         Zone {
+            name_server: NameServer::new(&config),
             config,
             serial: 0,
             synced: false,
-            namespaces: HashSet::new(),
-            services: HashMap::new(),
-            nameless: HashMap::new(),
+            namespaces: Arc::default(),
+            services: Services::default(),
+            nameless: Arc::default(),
             reverse: ReverseTable::default(),
-            name_server: Held::default(),
             pods: Arc::default(),
         }
     }
@@ -61,12 +64,14 @@ impl Zone {
     /// Compiles the whole zone. `serial` is the SOA's: seconds since 1970 at the last change.
     pub fn compile(snapshot: &Snapshot, config: Arc<ZoneConfig>, serial: u32) -> Zone {
         let mut zone = Zone::unsynced(config);
-        zone.services.reserve(snapshot.services().count());
         for service in snapshot.services() {
             zone.put(snapshot, service);
+            zone.name_server.note(snapshot, &service.key, &zone.config);
         }
+        zone.reverse = ReverseTable::new(zone.services.iter());
+        zone.namespaces = Arc::new(namespaces(snapshot));
         zone.pods = Arc::new(PodTable::new(snapshot));
-        zone.finish(snapshot, serial)
+        zone.finish(serial)
     }
 
     /// The zone of `snapshot` with the settings of this one, whatever this one holds.
@@ -74,52 +79,64 @@ impl Zone {
         Zone::compile(snapshot, self.config.clone(), serial)
     }
 
-    /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole.
+    /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole, in the time that the changes take.
     pub fn recompile(&self, snapshot: &Snapshot, changes: &ChangeSet, serial: u32) -> Zone {
         if !self.synced {
             return self.renewed(snapshot, serial);
         }
-        let mut zone = Zone::unsynced(self.config.clone());
-        (zone.services, zone.nameless) = (self.services.clone(), self.nameless.clone());
+        let mut zone = self.clone();
         for name in &changes.services {
-            if let Some(key) = service_key(name) {
-                zone.services.remove(&*key);
-                zone.nameless.remove(&*key);
-            }
-            if let Some(service) = snapshot.service(name) {
-                zone.put(snapshot, service);
-            }
+            zone.replace(snapshot, name);
+            zone.name_server.note(snapshot, name, &zone.config);
         }
-        let same = changes.pods.is_empty();
-        zone.pods = if same { self.pods.clone() } else { Arc::new(PodTable::new(snapshot)) };
-        zone.finish(snapshot, serial)
+        if !changes.namespaces.is_empty()
+            || !changes.services.iter().all(|name| zone.has_right(snapshot, name))
+        {
+            zone.namespaces = Arc::new(namespaces(snapshot));
+        }
+        if !changes.pods.is_empty() {
+            zone.pods = Arc::new(PodTable::new(snapshot));
+        }
+        zone.finish(serial)
     }
 
-    fn put(&mut self, snapshot: &Snapshot, service: &Service) {
-        let Some(key) = service_key(&service.key) else { return };
+    /// Whether the namespace of a Service that came, went or changed is there or not as it should be, as far as can be told
+    /// at once.
+    fn has_right(&self, snapshot: &Snapshot, name: &NamespacedName) -> bool {
+        let known = wire_label(&name.namespace).is_ok_and(|label| self.has_namespace(&label));
+        known && (snapshot.has_namespace(&name.namespace) || snapshot.service(name).is_some())
+    }
+
+    /// Puts what there is of a Service in the place of what there was.
+    fn replace(&mut self, snapshot: &Snapshot, name: &NamespacedName) {
+        let Some(key) = service_key(name) else { return };
+        if let Some(old) = self.services.take(&key) {
+            self.reverse.take(&old);
+        }
+        if self.nameless.contains_key(&key) {
+            Arc::make_mut(&mut self.nameless).remove(&key);
+        }
+        if let Some(new) = snapshot.service(name).and_then(|service| self.put(snapshot, service)) {
+            self.reverse.put(&new);
+        }
+    }
+
+    fn put(&mut self, snapshot: &Snapshot, service: &Service) -> Option<Branch> {
+        let key = service_key(&service.key)?;
         match Branch::compile(&key, service, || snapshot.slices_of(&service.key)) {
             Ok(branch) => {
-                self.services.insert(key, Arc::new(branch));
+                self.services.put(branch.clone());
+                Some(branch)
             }
             Err(reason) => {
-                self.nameless.insert(key, reason);
+                Arc::make_mut(&mut self.nameless).insert(key, reason);
+                None
             }
         }
     }
 
-    fn finish(mut self, snapshot: &Snapshot, serial: u32) -> Zone {
-        // A name must not exist below one that does not (RFC 8020): where a Service is seen before its
-        // namespace, the namespace exists too. Services come in the order of their namespaces.
-        let mut names: Vec<&str> =
-            snapshot.services().map(|service| service.key.namespace.as_str()).collect();
-        names.dedup();
-        names.extend(snapshot.namespaces());
-        self.namespaces = names.into_iter().filter_map(|name| wire_label(name).ok()).collect();
-        self.reverse = ReverseTable::new(self.services.values());
-        self.name_server = name_server(snapshot, &self.config);
-        self.serial = serial;
-        self.synced = true;
-        self
+    fn finish(self, serial: u32) -> Zone {
+        Zone { serial, synced: true, ..self }
     }
 
     /// What the zone was compiled with.
@@ -144,14 +161,19 @@ impl Zone {
 
     /// All that there is at and under `<service>.<namespace>.svc`. `key` is the first two labels in wire form.
     pub fn service(&self, key: &[u8]) -> Option<&Branch> {
-        self.services.get(key).map(Arc::as_ref)
+        self.services.get(key)
+    }
+
+    /// How many Services have names.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
     }
 
     /// Why there is no branch for a Service of an existing namespace. `key` is the first two labels in wire form.
     pub fn missing(&self, key: &[u8]) -> Reason {
-        match self.services.contains_key(key) {
-            true => Reason::NotUnderService,
-            false => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
+        match self.services.get(key) {
+            Some(_) => Reason::NotUnderService,
+            None => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
         }
     }
 
@@ -162,7 +184,7 @@ impl Zone {
 
     /// Every Service that has names, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Branch> {
-        self.services.values().map(Arc::as_ref)
+        self.services.iter()
     }
 
     /// Every namespace's label in wire form, in no order.
@@ -175,7 +197,7 @@ impl Zone {
         self.reverse.of(address)
     }
 
-    /// Every address that has a name, in order.
+    /// Every address that has a name, each once and in order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.reverse.addresses()
     }
@@ -187,37 +209,17 @@ impl Zone {
 }
 
 /// The first two labels of a Service's name in wire form; none where Kubernetes would not have taken the name.
-fn service_key(name: &NamespacedName) -> Option<Arc<[u8]>> {
+fn service_key(name: &NamespacedName) -> Option<Box<[u8]>> {
     let (service, namespace) = (wire_label(&name.name).ok()?, wire_label(&name.namespace).ok()?);
     Some([service, namespace].concat().into())
 }
 
-/// The server's own addresses: the ClusterIPs of a Service that it stands behind, or else those it listens on.
-fn name_server(snapshot: &Snapshot, config: &ZoneConfig) -> Held {
-    let is_ours = |service: &&Service| {
-        let mut endpoints = snapshot.slices_of(&service.key).flat_map(|slice| &slice.endpoints);
-        !config.listen.is_empty() && endpoints.any(|endpoint| config.listen.contains(&endpoint.address))
-    };
-    let through: Vec<IpAddr> = snapshot
-        .services()
-        .filter(is_ours)
-        .flat_map(|service| service.cluster_ips().iter().copied())
-        .collect();
-    Held::of_addresses(if through.is_empty() { &config.listen } else { &through })
-}
-
-/// Sorts addresses into the two families, each in order and once.
-fn by_family(addresses: impl IntoIterator<Item = IpAddr>) -> (Box<[Ipv4Addr]>, Box<[Ipv6Addr]>) {
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for address in addresses {
-        match address {
-            IpAddr::V4(address) => v4.push(address),
-            IpAddr::V6(address) => v6.push(address),
-        }
-    }
-    v4.sort_unstable();
-    v4.dedup();
-    v6.sort_unstable();
-    v6.dedup();
-    (v4.into(), v6.into())
+/// The labels of all namespaces. A name must not exist below one that does not (RFC 8020): where a Service is seen before
+/// its namespace, the namespace exists too.
+fn namespaces(snapshot: &Snapshot) -> HashSet<Box<[u8]>> {
+    // Services come in the order of their namespaces.
+    let mut names: Vec<&str> = snapshot.services().map(|service| service.key.namespace.as_str()).collect();
+    names.dedup();
+    names.extend(snapshot.namespaces());
+    names.into_iter().filter_map(|name| wire_label(name).ok()).collect()
 }

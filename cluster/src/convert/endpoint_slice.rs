@@ -91,12 +91,29 @@ mod tests {
     use crate::view::View;
 
     fn reading(change: Value) -> Reading {
+        seen(change, View::Proxied)
+    }
+
+    fn seen(change: Value, view: View) -> Reading {
         let mut object = json!({
             "metadata": {"namespace": "shop", "name": "web-x7", "labels": {"kubernetes.io/service-name": "web"}},
             "addressType": "IPv4",
         });
         object.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        read(serde_json::from_value::<wire::EndpointSlice>(object).unwrap(), View::Proxied)
+        read(serde_json::from_value::<wire::EndpointSlice>(object).unwrap(), view)
+    }
+
+    #[test]
+    fn only_a_proxy_is_told_of_nodes_and_hints() {
+        let endpoint =
+            json!({"addresses": ["10.0.0.1"], "nodeName": "node1", "hints": {"forZones": [{"name": "a"}]}});
+        let told = |view| match seen(json!({"endpoints": [endpoint]}), view) {
+            Reading::Object(Object::EndpointSlice(slice)) => {
+                (slice.endpoints[0].node.is_some(), slice.endpoints[0].hints.is_some())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((told(View::Proxied), told(View::Whole)), ((true, true), (false, false)));
     }
 
     fn slice(change: Value) -> EndpointSlice {

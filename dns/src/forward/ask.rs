@@ -1,6 +1,7 @@
 //! A question as it goes to upstreams and as its answer is remembered: name, type and the flags that change the
 //! answer. Pure: bytes in, bytes out.
 
+use hashbrown::Equivalent;
 use hickory_proto::op::{Metadata, Query};
 use hickory_proto::rr::RecordType;
 
@@ -12,7 +13,8 @@ pub(super) const HEADER: usize = 12;
 /// Type and class, which follow the name.
 const TYPE_AND_CLASS: usize = 4;
 
-/// What is asked: two questions that are equal have the same answer.
+/// What is asked: two questions that are equal have the same answer. Its fields are in the order of those of [`Asked`], which
+/// must hash alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ask {
     /// The name in lower-case wire form, without the root byte.
@@ -25,6 +27,29 @@ pub(super) struct Ask {
     pub(super) checking_disabled: bool,
     /// Whether the upstream may ask others in turn.
     pub(super) recursion: bool,
+}
+
+/// The same, for looking up what is remembered of it.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct Asked<'n> {
+    /// The name in lower-case wire form, without the root byte.
+    pub name: &'n [u8],
+    /// The type.
+    pub record_type: RecordType,
+    /// Whether DNSSEC's records are wanted.
+    pub dnssec_ok: bool,
+    /// Whether the upstream is told not to validate.
+    pub checking_disabled: bool,
+    /// Whether the upstream may ask others in turn.
+    pub recursion: bool,
+}
+
+impl Equivalent<Ask> for Asked<'_> {
+    fn equivalent(&self, ask: &Ask) -> bool {
+        *self.name == *ask.name
+            && (self.record_type, self.dnssec_ok, self.checking_disabled, self.recursion)
+                == (ask.record_type, ask.dnssec_ok, ask.checking_disabled, ask.recursion)
+    }
 }
 
 /// What a datagram is to a request that was sent.

@@ -1,13 +1,15 @@
 //! What upstreams said, for as long as they said it holds, and for a while after. Pure: the time is passed in, bytes
 //! are kept, nothing is asked. Names of the cluster are never in it.
 
-use std::collections::HashMap;
+use std::hash::RandomState;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use super::ask::Ask;
+use super::ask::{Ask, Asked};
+use super::said::Said;
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
@@ -33,7 +35,8 @@ const WORTHWHILE: Duration = Duration::from_secs(10);
 /// What the cache holds: messages as they came.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: HashMap<Ask, Entry>,
+    /// By a hash that strangers, whose names these are, cannot foresee.
+    entries: HashMap<Ask, Entry, RandomState>,
     capacity: usize,
     bytes: usize,
     denials: usize,
@@ -45,6 +48,8 @@ pub(super) struct Cache {
 struct Entry {
     /// Empty where only a failure is remembered.
     message: Box<[u8]>,
+    /// The same as the reply to a plain question.
+    said: Option<Said>,
     denial: bool,
     stored: Instant,
     expires: Instant,
@@ -76,7 +81,7 @@ pub(super) enum Found {
 impl Cache {
     /// A cache of at most `capacity` messages.
     pub(super) fn new(capacity: usize) -> Cache {
-        Cache { entries: HashMap::new(), capacity, bytes: 0, denials: 0, evictions: 0 }
+        Cache { entries: HashMap::default(), capacity, bytes: 0, denials: 0, evictions: 0 }
     }
 
     /// How many positive answers and denials it holds.
@@ -102,7 +107,7 @@ impl Cache {
         if now < entry.expires {
             entry.used = true;
             entry.hits = entry.hits.saturating_add(1);
-            let ending = entry.is_ending(now) && !std::mem::replace(&mut entry.refreshing, true);
+            let ending = entry.is_ending(entry.hits, now) && !std::mem::replace(&mut entry.refreshing, true);
             let kind = if ending { Found::Ending } else { Found::Fresh };
             return entry.aged(now).map_or(Found::Nothing, kind);
         }
@@ -114,11 +119,24 @@ impl Cache {
         entry.stale().map_or(Found::Nothing, kind)
     }
 
+    /// The reply to a plain question, whether it denies, and how many seconds it lay here: where there is nothing to do but
+    /// to say it. Else [`Cache::find`] knows more. Allocates nothing.
+    pub(super) fn say(&mut self, asked: &Asked<'_>, now: Instant) -> Option<(&Said, bool, u32)> {
+        let entry = self.entries.get_mut(asked).filter(|entry| now < entry.expires)?;
+        let hits = entry.hits.saturating_add(1);
+        if entry.is_ending(hits, now) && !entry.refreshing {
+            return None;
+        }
+        (entry.used, entry.hits) = (true, hits);
+        Some((entry.said.as_ref()?, entry.denial, entry.age(now)))
+    }
+
     /// Keeps a message, if it says for how long it holds. `bytes` is `message` as it came.
     pub(super) fn put(&mut self, ask: Ask, message: &Message, bytes: &[u8], now: Instant) {
         let Some(lifetime) = lifetime(message).filter(|lifetime| !lifetime.is_zero()) else { return };
         if bytes.len() <= LARGEST {
-            let entry = Entry::new(bytes, is_negative(message), now, now + lifetime);
+            let said = Said::new(&ask, message);
+            let entry = Entry { said, ..Entry::new(bytes, is_negative(message), now, now + lifetime) };
             self.insert(ask, entry, now);
         }
     }
@@ -137,23 +155,23 @@ impl Cache {
             return;
         }
         self.remove(&ask);
-        if self.entries.len() >= self.capacity || self.bytes + entry.message.len() > self.most_bytes() {
+        if self.entries.len() >= self.capacity || self.bytes + entry.weight() > self.most_bytes() {
             self.make_room(now);
         }
-        self.bytes += entry.message.len();
+        self.bytes += entry.weight();
         self.denials += usize::from(entry.denial);
         self.entries.insert(ask, entry);
     }
 
     fn remove(&mut self, ask: &Ask) {
         if let Some(old) = self.entries.remove(ask) {
-            self.bytes -= old.message.len();
+            self.bytes -= old.weight();
             self.denials -= usize::from(old.denial);
         }
     }
 
     fn most_bytes(&self) -> usize {
-        (self.capacity * BYTES_EACH).max(LARGEST)
+        (self.capacity * BYTES_EACH).max(2 * LARGEST)
     }
 
     /// Drops what has ended; or else an eighth of the rest, first what nobody asked for since the last time.
@@ -167,7 +185,7 @@ impl Cache {
                 let keep = (count <= most.0 && bytes <= most.1) || (unused && entry.used);
                 if !keep {
                     count -= 1;
-                    bytes -= entry.message.len();
+                    bytes -= entry.weight();
                 }
                 keep
             });
@@ -179,28 +197,39 @@ impl Cache {
     }
 
     fn weight(&self) -> usize {
-        self.entries.values().map(|entry| entry.message.len()).sum()
+        self.entries.values().map(Entry::weight).sum()
     }
 }
 
 impl Entry {
     fn new(message: &[u8], denial: bool, stored: Instant, expires: Instant) -> Entry {
         let message = message.into();
-        Entry { message, denial, stored, expires, failed: None, hits: 0, used: false, refreshing: false }
+        let (said, failed) = (None, None);
+        Entry { message, said, denial, stored, expires, failed, hits: 0, used: false, refreshing: false }
     }
 
-    /// Whether it is popular, and in the last tenth of its life.
-    fn is_ending(&self, now: Instant) -> bool {
+    /// Whether it is popular with so many hits, and in the last tenth of its life.
+    fn is_ending(&self, hits: u32, now: Instant) -> bool {
         let life = self.expires - self.stored;
-        self.hits >= POPULAR && life >= WORTHWHILE && self.expires - now <= life / 10
+        hits >= POPULAR && life >= WORTHWHILE && self.expires - now <= life / 10
     }
 
     /// The message, its records' times to live reduced by the time it lay here.
     fn aged(&self, now: Instant) -> Option<Message> {
         let mut message = Message::from_vec(&self.message).ok()?;
-        let age = u32::try_from(now.saturating_duration_since(self.stored).as_secs()).unwrap_or(u32::MAX);
+        let age = self.age(now);
         records(&mut message).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
         Some(message)
+    }
+
+    /// In bytes, both forms of the message together.
+    fn weight(&self) -> usize {
+        self.message.len() + self.said.as_ref().map_or(0, |said| said.records.len())
+    }
+
+    /// In seconds.
+    fn age(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.stored).as_secs()).unwrap_or(u32::MAX)
     }
 
     fn stale(&self) -> Option<Message> {

@@ -2,6 +2,7 @@
 //! invent them; upstreams are few, and named by those who set the server up.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -49,6 +50,9 @@ struct Exchange {
 pub struct Forwarding {
     requests: Family<Zones, Counter>,
     hits: Family<Kind, Counter>,
+    /// Each of the above is looked up once only: these count often.
+    requests_at_hand: OnceLock<Counter>,
+    hits_at_hand: [OnceLock<Counter>; 2],
     stale: Family<Zones, Counter>,
     prefetches: Family<Zones, Counter>,
     evictions: Family<Kind, Counter>,
@@ -108,13 +112,14 @@ impl Forwarding {
             }
             Origin::Upstream => {}
             Origin::Cache => {
-                self.hits.get_or_create(&kind(negative)).inc();
+                let hits = &self.hits_at_hand[usize::from(negative)];
+                hits.get_or_init(|| self.hits.get_or_create(&kind(negative)).clone()).inc();
             }
             Origin::Stale => {
                 self.stale.get_or_create(&zones).inc();
             }
         }
-        self.requests.get_or_create(&zones).inc();
+        self.requests_at_hand.get_or_init(|| self.requests.get_or_create(&zones).clone()).inc();
     }
 
     /// The cache holds so many positive answers and denials, and so many made room so far.

@@ -68,13 +68,19 @@ impl Lane {
             tracing::debug!(%error, "cannot send");
         }
         // Those of a batch wait for each other: they took equally long.
-        self.tally.took(Source::Zone, answered, started.elapsed());
+        let took = started.elapsed();
+        let sources = [Source::Zone, Source::Upstream].into_iter().zip(answered);
+        for (source, answers) in sources.filter(|(_, answers)| *answers > 0) {
+            self.tally.took(source, answers, took);
+        }
     }
 
-    /// Writes the replies that it can, all from the same zone; returns how many.
-    fn answer(&mut self, slots: &mut [Slot], started: Instant) -> u64 {
-        let zone = self.handler.zone();
-        let mut answers = 0;
+    /// Writes the replies that it can, all from the same zone; returns how many are from there, and how many are remembered.
+    fn answer(&mut self, slots: &mut [Slot], started: Instant) -> [u64; 2] {
+        let handler = self.handler.clone();
+        let (zone, recurses, remembered) =
+            (handler.zone(), handler.recurses(), (handler.forwarder(), started));
+        let mut answers = [0; 2];
         for slot in slots {
             let Some(client) = slot.peer().address() else { continue };
             if self.handler.limit().is_some_and(|limit| !limit.admits(client, started)) {
@@ -82,19 +88,19 @@ impl Lane {
                 continue;
             }
             let (datagram, reply) = slot.exchange();
-            let Some(answered) = fast::respond(&zone, self.handler.recurses(), client, datagram, reply)
-            else {
+            let answered = fast::respond_or_remember(&zone, remembered, recurses, client, datagram, reply);
+            let Some(answered) = answered else {
                 self.hand_over(slot);
                 continue;
             };
             self.tally.request(Transport::Udp, client, answered.record_type, datagram.len());
-            self.tally.response(Transport::Udp, Source::Zone, answered.code, answered.length);
+            self.tally.response(Transport::Udp, answered.source, answered.code, answered.length);
             if let Some(log) = self.handler.log() {
                 let reply = &reply[..answered.length];
                 log.note(query_log::Lane::Fast, client, Transport::Udp, reply, started.elapsed());
             }
             slot.replied(answered.length);
-            answers += 1;
+            answers[usize::from(answered.source == Source::Upstream)] += 1;
         }
         answers
     }

@@ -1,294 +1,261 @@
-//! All names at and under one Service, the unit in which the zone changes. Which Services there are, and the
-//! names above them, are the zone's business.
+//! All names at and under one Service, the unit in which the zone changes, packed into one piece of memory: there are tens
+//! of thousands of them. How they are made is in [`draft`]; which Services there are, and the names above them, are the
+//! zone's business.
+//!
+//! ```text
+//! branch:  length of the key, key, whether it is headless, node of the Service's own name,
+//!          endpoints named by their addresses: count and IPv4 addresses, count and IPv6 addresses,
+//!          length of the other names that addresses lead back to, and these: rank, length of the label, label, length of
+//!          the address, address,
+//!          count of names below, the place of each counted from the end of the places, and these: length of the labels,
+//!          labels, node
+//! node:    counts of IPv4 and IPv6 addresses, lengths of the SRV records and of the alias; these four
+//! SRV:     port, length of the target, target
+//! ```
+//! Counts and most lengths are of seven bits a byte, the lowest first, and end with a byte below 128; ports and places have
+//! two and four bytes, the highest first.
+
+mod draft;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::slice;
 use std::sync::Arc;
 
-use weft_types::{Endpoint, EndpointSlice, Protocol, Service, ServiceKind};
-
-use super::by_family;
 use super::reverse::{Named, Rank};
 use crate::answer::pod_address;
-use crate::name::{wire_label, wire_name};
-use crate::reason::Reason;
+use draft::Draft;
 
 /// The records of one name. A name without any exists all the same: it is an empty non-terminal (RFC 8020).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Node<'z> {
     /// A records, in order.
-    pub v4: &'z [Ipv4Addr],
+    pub v4: &'z [[u8; 4]],
     /// AAAA records, in order.
-    pub v6: &'z [Ipv6Addr],
+    pub v6: &'z [[u8; 16]],
     /// SRV records, in order.
-    pub srv: &'z [ServiceRecord],
+    pub srv: ServiceRecords<'z>,
     /// The CNAME's target in wire form, where there is one.
     pub alias: Option<&'z [u8]>,
 }
 
-/// The same as it is kept: most names have one IPv4 address, or SRV records and no address.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
-    v4: Few,
-    others: Option<Box<Others>>,
-}
+/// SRV records of a Service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServiceRecords<'z>(&'z [u8]);
 
-/// A few IPv4 addresses; a single one is at hand.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Few {
-    #[default]
-    None,
-    One(Ipv4Addr),
-    Many(Box<[Ipv4Addr]>),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Others {
-    v6: Box<[Ipv6Addr]>,
-    srv: Box<[ServiceRecord]>,
-    alias: Option<Box<[u8]>>,
-}
-
-/// What varies among the SRV records of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServiceRecord {
+/// What varies among them.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceRecord<'z> {
     /// The port that the target serves.
     pub port: u16,
     /// The target's labels left of the Service's name, in wire form; none where it is the Service itself.
-    pub target: Box<[u8]>,
+    pub target: &'z [u8],
 }
 
-/// All that there is at and under `<service>.<namespace>.svc.<zone>`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Branch {
-    key: Arc<[u8]>,
-    apex: Held,
-    /// Labels left of the Service's name in wire form -> what is there. In order of the bytes.
-    below: Box<[(Box<[u8]>, Held)]>,
-    /// The endpoints whose names are made of their addresses, in order: the names need not be kept.
-    dashed: (Box<[Ipv4Addr]>, Box<[Ipv6Addr]>),
-    named: Box<[Named]>,
+/// All that there is at and under `<service>.<namespace>.svc.<zone>`. Clones share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Branch(Arc<[u8]>);
+
+/// The parts of a branch.
+struct Parts<'b> {
+    headless: bool,
+    apex: Node<'b>,
+    dashed_v4: &'b [[u8; 4]],
+    dashed_v6: &'b [[u8; 16]],
+    named: Reader<'b>,
+    /// The places of the names that are kept, and the bytes that they are in.
+    below: (&'b [[u8; 4]], &'b [u8]),
 }
+
+/// Packed bytes from where they are still to be read.
+#[derive(Clone, Copy)]
+struct Reader<'b>(&'b [u8]);
+
+/// Records of a name that is no Service's.
+#[derive(Debug)]
+pub(super) struct Held(Box<[u8]>);
 
 impl Held {
     /// Of addresses only.
     pub(super) fn of_addresses(addresses: &[IpAddr]) -> Held {
-        let (v4, v6) = by_family(addresses.iter().copied());
-        Held::new(v4, Others { v6, srv: Box::default(), alias: None })
-    }
-
-    fn new(v4: Box<[Ipv4Addr]>, others: Others) -> Held {
-        let v4 = match *v4 {
-            [] => Few::None,
-            [one] => Few::One(one),
-            _ => Few::Many(v4),
-        };
-        let has_others = !others.v6.is_empty() || !others.srv.is_empty() || others.alias.is_some();
-        Held { v4, others: has_others.then(|| Box::new(others)) }
+        let mut bytes = Vec::new();
+        Draft::of_addresses(addresses).write(&mut bytes);
+        Held(bytes.into())
     }
 
     /// As they are answered.
     pub(super) fn node(&self) -> Node<'_> {
-        let v4 = match &self.v4 {
-            Few::None => &[],
-            Few::One(one) => slice::from_ref(one),
-            Few::Many(many) => many,
-        };
-        match &self.others {
-            None => Node { v4, ..Node::default() },
-            Some(others) => Node { v4, v6: &others.v6, srv: &others.srv, alias: others.alias.as_deref() },
-        }
+        Reader(&self.0).node()
+    }
+}
+
+impl<'z> Node<'z> {
+    /// All of its addresses.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> + use<'z> {
+        addresses(self.v4, self.v6)
+    }
+}
+
+impl<'z> ServiceRecords<'z> {
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One by one.
+    pub fn iter(self) -> impl Iterator<Item = ServiceRecord<'z>> + Clone {
+        let mut reader = Reader(self.0);
+        std::iter::from_fn(move || {
+            let &[high, low] = reader.0.first_chunk()?;
+            reader.take(2);
+            Some(ServiceRecord { port: u16::from_be_bytes([high, low]), target: reader.text() })
+        })
     }
 }
 
 impl Branch {
-    /// Compiles one Service; `slices` gives its EndpointSlices.
-    ///
-    /// # Errors
-    /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an external name
-    /// that is no domain name.
-    pub(super) fn compile<'s, S>(
-        key: &Arc<[u8]>,
-        service: &Service,
-        slices: impl Fn() -> S,
-    ) -> Result<Branch, Reason>
-    where
-        S: Iterator<Item = &'s EndpointSlice>,
-    {
-        let mut names = Names::default();
-        match &service.kind {
-            ServiceKind::ExternalName(target) => {
-                names.apex.alias = Some(external_name(target).ok_or(Reason::BadTarget)?);
-            }
-            ServiceKind::ClusterIp(addresses) => {
-                names.cluster_ips(service, addresses);
-                slices().for_each(|slice| names.endpoints(slice, false));
-            }
-            ServiceKind::Headless => {
-                slices().for_each(|slice| names.endpoints(slice, true));
-                if names.apex.addresses.is_empty() {
-                    let any = slices().any(|slice| !slice.endpoints.is_empty());
-                    return Err(if any { Reason::NotReady } else { Reason::NoEndpoints });
-                }
-            }
-        }
-        Ok(names.finish(key))
-    }
-
     /// `<service>.<namespace>` in wire form.
     pub fn key(&self) -> &[u8] {
-        &self.key
+        let (&length, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        &rest[..usize::from(length)]
     }
 
     /// The records of the Service's own name.
     pub fn apex(&self) -> Node<'_> {
-        self.apex.node()
+        let mut reader = Reader(&self.0[1 + self.key().len() + 1..]);
+        reader.node()
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        let mut reader = Reader(&self.0[1 + self.key().len()..]);
+        let headless = reader.take(1) == [1];
+        let apex = reader.node();
+        let (dashed_v4, dashed_v6) = (reader.counted(), reader.counted());
+        let (named, places) = (Reader(reader.text()), reader.counted());
+        Parts { headless, apex, dashed_v4, dashed_v6, named, below: (places, reader.0) }
     }
 
     /// The records of a name under the Service's, by the labels left of it in wire form.
     pub fn below(&self, labels: &[u8]) -> Option<Node<'_>> {
-        match self.below.binary_search_by(|(name, _)| (**name).cmp(labels)) {
-            Ok(place) => Some(self.below[place].1.node()),
-            Err(_) => self.dashed(labels),
-        }
-    }
-
-    /// An endpoint's, where that is what the labels spell.
-    fn dashed(&self, labels: &[u8]) -> Option<Node<'_>> {
-        let (&length, label) = labels.split_first()?;
-        let address = pod_address(label).filter(|_| label.len() == usize::from(length))?;
-        let (v4, v6) = match address {
-            IpAddr::V4(address) => (find(&self.dashed.0, address), &[][..]),
-            IpAddr::V6(address) if spells(address, label) => (&[][..], find(&self.dashed.1, address)),
-            IpAddr::V6(_) => return None,
+        let parts = self.parts();
+        let (places, names) = parts.below;
+        let name = |place: &[u8; 4]| {
+            let mut reader = Reader(&names[u32::from_be_bytes(*place) as usize..]);
+            (reader.text(), reader)
         };
-        (v4.len() + v6.len() > 0).then(|| Node { v4, v6, ..Node::default() })
+        match places.binary_search_by(|place| name(place).0.cmp(labels)) {
+            Ok(found) => Some(name(&places[found]).1.node()),
+            Err(_) => parts.dashed(labels),
+        }
     }
 
     /// Whether any ready endpoint stands behind the Service, as far as is known here: not where it is an alias.
     pub fn leads_anywhere(&self) -> bool {
-        let has_address = |node: Node<'_>| !node.v4.is_empty() || !node.v6.is_empty();
-        let (v4, v6) = &self.dashed;
-        !v4.is_empty() || !v6.is_empty() || self.below.iter().any(|(_, records)| has_address(records.node()))
+        let parts = self.parts();
+        let has_address = |(_, node): (_, Node<'_>)| node.addresses().next().is_some();
+        parts.dashed_addresses().next().is_some() || parts.kept().any(has_address)
     }
 
     /// Every name under the Service's, by the labels left of it in wire form.
     pub fn names_below(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
-        let (v4, v6) = &self.dashed;
-        let addresses = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6));
-        let kept = self.below.iter().map(|(name, _)| Cow::Borrowed(&**name));
-        kept.chain(addresses.map(|address| Cow::Owned(dashed(address).into_vec())))
+        let parts = self.parts();
+        let plain = parts.dashed_addresses().map(|address| Cow::Owned(dashed(address).into_vec()));
+        parts.kept().map(|(labels, _)| Cow::Borrowed(labels)).chain(plain)
     }
 
-    /// The addresses that have a name in this branch.
-    pub(super) fn named(&self) -> &[Named] {
-        &self.named
+    /// The addresses that have a name in this branch: the Service's own, or those of its endpoints.
+    pub(super) fn named(&self) -> impl Iterator<Item = Named> {
+        let parts = self.parts();
+        let own = parts.apex.addresses().filter(move |_| !parts.headless);
+        let own = own.map(|address| Named { address, rank: Rank::ClusterIp, label: Box::default() });
+        let plain = parts.dashed_addresses().filter(move |_| parts.headless);
+        let plain = plain.map(|address| Named { address, rank: Rank::Dashed, label: dashed(address) });
+        let mut others = parts.named;
+        own.chain(plain).chain(std::iter::from_fn(move || (!others.0.is_empty()).then(|| others.named())))
     }
 }
 
-/// A branch as it grows.
-#[derive(Default)]
-struct Names {
-    apex: Draft,
-    below: BTreeMap<Box<[u8]>, Draft>,
-    dashed: Vec<IpAddr>,
-    named: Vec<Named>,
-}
-
-#[derive(Default)]
-struct Draft {
-    addresses: Vec<IpAddr>,
-    srv: Vec<ServiceRecord>,
-    alias: Option<Box<[u8]>>,
-}
-
-impl Names {
-    /// S2.3.1 and S2.3.2: the virtual addresses, and one SRV record for each port.
-    fn cluster_ips(&mut self, service: &Service, addresses: &[IpAddr]) {
-        self.apex.addresses.extend_from_slice(addresses);
-        for &address in addresses {
-            self.named.push(Named { address, rank: Rank::ClusterIp, label: Box::default() });
-        }
-        for port in &service.ports {
-            let record = ServiceRecord { port: port.port.get(), target: Box::default() };
-            self.service_record(&port.name, port.protocol, record);
-        }
+impl<'b> Parts<'b> {
+    fn kept(&self) -> impl Iterator<Item = (&'b [u8], Node<'b>)> + use<'b> {
+        let (places, names) = self.below;
+        let mut reader = Reader(names);
+        places.iter().map(move |_| (reader.text(), reader.node()))
     }
 
-    /// S2.4.1 to S2.4.3: the ready endpoints of one slice. Under a ClusterIP Service they have names too, but
-    /// are no records of the Service itself.
-    fn endpoints(&mut self, slice: &EndpointSlice, headless: bool) {
-        for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
-            let (label, hostname) = endpoint_label(endpoint);
-            match hostname {
-                true => self.below.entry(label.clone()).or_default().addresses.push(endpoint.address),
-                false => self.dashed.push(endpoint.address),
+    fn dashed_addresses(&self) -> impl Iterator<Item = IpAddr> + use<'b> {
+        addresses(self.dashed_v4, self.dashed_v6)
+    }
+
+    /// An endpoint's, where that is what the labels spell.
+    fn dashed(&self, labels: &[u8]) -> Option<Node<'b>> {
+        let (&length, label) = labels.split_first()?;
+        let address = pod_address(label).filter(|_| label.len() == usize::from(length))?;
+        let (v4, v6) = match address {
+            IpAddr::V4(address) => (find(self.dashed_v4, address.octets()), &[][..]),
+            IpAddr::V6(address) if spells(address, label) => {
+                (&[][..], find(self.dashed_v6, address.octets()))
             }
-            if headless || hostname {
-                let rank = if hostname { Rank::Hostname } else { Rank::Dashed };
-                self.named.push(Named { address: endpoint.address, rank, label: label.clone() });
-            }
-            if headless {
-                self.apex.addresses.push(endpoint.address);
-                for port in &slice.ports {
-                    let record = ServiceRecord { port: port.port.get(), target: label.clone() };
-                    self.service_record(&port.name, port.protocol, record);
-                }
-            }
-        }
-    }
-
-    /// Puts one SRV record under `_port._protocol`, if the port has a name (S2.3.2), and under the Service's own
-    /// name, where peer finders ask for all ports.
-    fn service_record(&mut self, port: &str, protocol: Protocol, record: ServiceRecord) {
-        self.apex.srv.push(record.clone());
-        let protocol = wire_label(&format!("_{protocol}"));
-        let port = (!port.is_empty()).then(|| wire_label(&format!("_{port}")));
-        if let (Some(Ok(port)), Ok(protocol)) = (port, protocol) {
-            self.below.entry([&*port, &*protocol].concat().into()).or_default().srv.push(record);
-            self.below.entry(protocol).or_default();
-        }
-    }
-
-    fn finish(mut self, key: &Arc<[u8]>) -> Branch {
-        // What else has such a name, or is not read back from it, is kept by its name.
-        let (kept, plain): (Vec<IpAddr>, Vec<IpAddr>) = self.dashed.into_iter().partition(|&address| {
-            let label = dashed(address);
-            self.below.contains_key(&label) || pod_address(&label[1..]) != Some(address)
-        });
-        for address in kept {
-            self.below.entry(dashed(address)).or_default().addresses.push(address);
-        }
-        Branch {
-            key: key.clone(),
-            apex: self.apex.finish(),
-            below: self.below.into_iter().map(|(name, draft)| (name, draft.finish())).collect(),
-            dashed: by_family(plain),
-            named: self.named.into(),
-        }
+            IpAddr::V6(_) => return None,
+        };
+        (v4.len() + v6.len() > 0).then(|| Node { v4, v6, ..Node::default() })
     }
 }
 
-impl Draft {
-    fn finish(mut self) -> Held {
-        let (v4, v6) = by_family(self.addresses);
-        // An endpoint of two families stands in two slices, but is one target.
-        self.srv.sort_unstable();
-        self.srv.dedup();
-        Held::new(v4, Others { v6, srv: self.srv.into(), alias: self.alias })
+/// What is read was written in [`draft`], and is whole.
+impl<'b> Reader<'b> {
+    fn take(&mut self, length: usize) -> &'b [u8] {
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
+        taken
+    }
+
+    fn number(&mut self) -> usize {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let byte = self.take(1)[0];
+            number |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return number;
+            }
+            shift += 7;
+        }
+    }
+
+    fn text(&mut self) -> &'b [u8] {
+        let length = self.number();
+        self.take(length)
+    }
+
+    fn chunks<const SIZE: usize>(&mut self, count: usize) -> &'b [[u8; SIZE]] {
+        self.take(count * SIZE).as_chunks().0
+    }
+
+    fn counted<const SIZE: usize>(&mut self) -> &'b [[u8; SIZE]] {
+        let count = self.number();
+        self.chunks(count)
+    }
+
+    fn node(&mut self) -> Node<'b> {
+        let [v4, v6, srv, alias] = [(); 4].map(|()| self.number());
+        let (v4, v6) = (self.chunks(v4), self.chunks(v6));
+        let (srv, alias) = (self.take(srv), self.take(alias));
+        Node { v4, v6, srv: ServiceRecords(srv), alias: (!alias.is_empty()).then_some(alias) }
+    }
+
+    fn named(&mut self) -> Named {
+        let rank = if self.take(1) == [0] { Rank::Hostname } else { Rank::Dashed };
+        let (label, octets) = (self.text().into(), self.text());
+        let address = match *octets {
+            [a, b, c, d] => IpAddr::from([a, b, c, d]),
+            _ => octets.first_chunk::<16>().map_or(Ipv6Addr::UNSPECIFIED.into(), |&octets| octets.into()),
+        };
+        Named { address, rank, label }
     }
 }
 
-/// The label of an endpoint in wire form, and whether it is the endpoint's own hostname rather than its address.
-fn endpoint_label(endpoint: &Endpoint) -> (Box<[u8]>, bool) {
-    let hostname = endpoint.hostname.as_deref().filter(|name| !name.contains('.'));
-    match hostname.map(wire_label) {
-        Some(Ok(label)) => (label, true),
-        _ => (dashed(endpoint.address), false),
-    }
+fn addresses<'b>(v4: &'b [[u8; 4]], v6: &'b [[u8; 16]]) -> impl Iterator<Item = IpAddr> + use<'b> {
+    v4.iter().map(|&octets| octets.into()).chain(v6.iter().map(|&octets| octets.into()))
 }
 
 /// An address as a label: `172-0-0-2`, `5678-abcd--1` (at most 39 bytes).
@@ -299,17 +266,8 @@ fn dashed(address: IpAddr) -> Box<[u8]> {
     wire.into()
 }
 
-/// The target of an ExternalName in wire form (S2.5); none where it is an address or no domain name.
-fn external_name(target: &str) -> Option<Box<[u8]>> {
-    let target = target.trim_end_matches('.');
-    if target.parse::<IpAddr>().is_ok() {
-        return None;
-    }
-    wire_name(target).ok()
-}
-
 /// The address in a list in order, as a list.
-fn find<T: Copy + Ord>(addresses: &[T], address: T) -> &[T] {
+fn find<T: Ord>(addresses: &[T], address: T) -> &[T] {
     addresses.binary_search(&address).map_or(&[], |place| slice::from_ref(&addresses[place]))
 }
 

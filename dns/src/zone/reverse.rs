@@ -1,6 +1,7 @@
 //! From an address to its names (S2.3.3, S2.4.3), and from a name under `in-addr.arpa` or `ip6.arpa` to the
 //! address that it asks for.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -28,62 +29,101 @@ pub(super) struct Named {
 }
 
 /// One name of an address.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
     address: IpAddr,
     rank: Rank,
-    branch: Arc<Branch>,
-    place: u32,
+    label: Box<[u8]>,
+    branch: Branch,
 }
 
 impl Pointer {
+    fn new(Named { address, rank, label }: Named, branch: &Branch) -> Pointer {
+        Pointer { address, rank, label, branch: branch.clone() }
+    }
+
     /// The name without `svc.<zone>`: the labels left of the Service's name, and `<service>.<namespace>`.
     pub fn name(&self) -> [&[u8]; 2] {
-        [&self.branch.named()[self.place as usize].label, self.branch.key()]
+        [&self.label, self.branch.key()]
     }
 }
 
-/// All addresses with names, in their order.
-#[derive(Debug, Default)]
-pub(super) struct ReverseTable(Box<[Pointer]>);
+/// How many parts the table has, of which a change copies those of its addresses.
+const PARTS: usize = 256;
+
+/// All addresses with names. A clone shares all parts, each of which is in order.
+#[derive(Clone, Debug)]
+pub(super) struct ReverseTable(Box<[Arc<Vec<Pointer>>]>);
+
+impl Default for ReverseTable {
+    fn default() -> ReverseTable {
+        ReverseTable(vec![Arc::default(); PARTS].into())
+    }
+}
 
 impl ReverseTable {
-    pub(super) fn new<'b>(branches: impl Iterator<Item = &'b Arc<Branch>>) -> ReverseTable {
-        let mut pointers: Vec<Pointer> = branches.flat_map(pointers_of).collect();
-        pointers.sort_unstable_by(|a, b| {
-            (a.address, a.rank).cmp(&(b.address, b.rank)).then_with(|| a.name().cmp(&b.name()))
+    pub(super) fn new<'b>(branches: impl Iterator<Item = &'b Branch>) -> ReverseTable {
+        let mut parts = vec![Vec::new(); PARTS];
+        for branch in branches {
+            branch.named().for_each(|named| parts[part(named.address)].push(Pointer::new(named, branch)));
+        }
+        let ordered = parts.into_iter().map(|mut pointers| {
+            pointers.sort_unstable();
+            pointers.dedup();
+            pointers.shrink_to_fit();
+            Arc::new(pointers)
         });
-        let mut best: Option<(IpAddr, Rank)> = None;
-        pointers.retain(|pointer| {
-            let (address, rank) = *best.get_or_insert((pointer.address, pointer.rank));
-            if address != pointer.address {
-                best = Some((pointer.address, pointer.rank));
-                return true;
-            }
-            rank == pointer.rank
-        });
-        pointers.dedup_by(|a, b| a.address == b.address && a.name() == b.name());
-        ReverseTable(pointers.into())
+        ReverseTable(ordered.collect())
     }
 
+    /// Forgets the names of a branch.
+    pub(super) fn take(&mut self, branch: &Branch) {
+        for named in branch.named() {
+            let (pointers, pointer) = (self.part(named.address), Pointer::new(named, branch));
+            if let Ok(place) = pointers.binary_search(&pointer) {
+                pointers.remove(place);
+            }
+        }
+    }
+
+    /// Learns the names of a branch.
+    pub(super) fn put(&mut self, branch: &Branch) {
+        for named in branch.named() {
+            let (pointers, pointer) = (self.part(named.address), Pointer::new(named, branch));
+            if let Err(place) = pointers.binary_search(&pointer) {
+                pointers.insert(place, pointer);
+            }
+        }
+    }
+
+    fn part(&mut self, address: IpAddr) -> &mut Vec<Pointer> {
+        Arc::make_mut(&mut self.0[part(address)])
+    }
+
+    /// The best of the names of an address.
     pub(super) fn of(&self, address: IpAddr) -> &[Pointer] {
-        let start = self.0.partition_point(|pointer| pointer.address < address);
-        let count = self.0[start..].iter().take_while(|pointer| pointer.address == address).count();
-        &self.0[start..start + count]
+        let pointers = &self.0[part(address)];
+        let start = pointers.partition_point(|pointer| pointer.address < address);
+        let Some(best) = pointers.get(start).filter(|best| best.address == address) else { return &[] };
+        let like = |pointer: &&Pointer| (pointer.address, pointer.rank) == (address, best.rank);
+        let count = pointers[start..].iter().take_while(like).count();
+        &pointers[start..start + count]
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.iter().map(|pointer| pointer.address)
+        let all = self.0.iter().flat_map(|part| part.iter()).map(|pointer| pointer.address);
+        all.collect::<BTreeSet<IpAddr>>().into_iter()
     }
 }
 
-fn pointers_of(branch: &Arc<Branch>) -> impl Iterator<Item = Pointer> {
-    branch.named().iter().zip(0..).map(|(named, place)| Pointer {
-        address: named.address,
-        rank: named.rank,
-        branch: branch.clone(),
-        place,
-    })
+/// The part of an address: neighbours are in different ones.
+fn part(address: IpAddr) -> usize {
+    let bits = match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64 ^ address.to_bits() as u64,
+    };
+    // The golden ratio spreads the lowest bits over the highest.
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % PARTS
 }
 
 /// The address that a name under `in-addr.arpa` (RFC 1035 section 3.5) or `ip6.arpa` (RFC 3596 section 2.5) asks

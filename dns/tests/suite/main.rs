@@ -19,6 +19,7 @@ mod peers;
 mod pods;
 mod properties;
 mod reasons;
+mod remembered;
 mod rogue;
 mod search;
 mod server;

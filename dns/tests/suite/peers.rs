@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sched::{CloneFlags, unshare};
 use tokio_util::task::TaskTracker;
@@ -156,7 +156,8 @@ pub(crate) fn answer_section(text: &str) -> Vec<String> {
 
 /// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `www6.example.com` (IPv6), `big.example.com` (200 records),
 /// `brief.example.com` (holds for a second),
-/// `silent.example.com` (never answers); others do not exist.
+/// `rich.example.com` (an alias, with records in all sections, vouched for), `silent.example.com` (never answers); others do not
+/// exist.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -248,6 +249,15 @@ fn respond(bytes: &[u8], asked: &AtomicUsize) -> Option<Message> {
         "www6" => {
             let data = RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80));
             message.answers = vec![Record::from_rdata(name.clone(), 60, data)];
+        }
+        "rich" => {
+            let target = Name::from_ascii("target.example.com.").unwrap();
+            let alias = Record::from_rdata(name.clone(), 300, RData::CNAME(CNAME(target.clone())));
+            let of_target = |last| Record::from_rdata(target.clone(), 60, RData::A(A::new(192, 0, 2, last)));
+            message.answers = vec![alias, of_target(90), of_target(91)];
+            message.authorities = vec![soa()];
+            message.additionals = vec![Record::from_rdata(name.clone(), 7, RData::A(A::new(192, 0, 2, 92)))];
+            message.metadata.authentic_data = true;
         }
         "www2" => message.answers = vec![address(82, 60)],
         "big" => message.answers = (0..200).map(|last| address(last, 60)).collect(),

@@ -1,0 +1,73 @@
+//! A remembered answer as the full lane would write it, made when it is remembered: whoever asks plainly gets a copy. Pure.
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+
+use super::ask::Ask;
+use crate::message::{HEADER, Question, Reply};
+use crate::name::to_name;
+
+/// What precedes a record's time to live, after its owner: type and class (RFC 1035 section 4.1.3).
+const BEFORE_TTL: usize = 4;
+/// What follows its start: the time itself, and the length of the data.
+const TTL_AND_LENGTH: usize = 6;
+
+/// All of a reply that does not depend on who asks, for a name that is spelled in lower case.
+#[derive(Debug)]
+pub struct Said {
+    /// The response code.
+    pub code: ResponseCode,
+    /// Whether the upstream vouches for it.
+    pub authentic: bool,
+    /// How many answers, authorities and additionals there are, as the header has it.
+    pub counts: [u8; 6],
+    /// What follows the question, as it was at first.
+    pub records: Box<[u8]>,
+    /// Where in there the times to live are.
+    pub ttls: Box<[u16]>,
+}
+
+impl Said {
+    /// The reply that `message` makes to `ask`; none where it cannot be written.
+    pub(super) fn new(ask: &Ask, message: &Message) -> Option<Said> {
+        let name = to_name(&[&ask.name]).ok()?;
+        let mut reply = Reply::empty(ResponseCode::NoError);
+        reply.add(&name, message.clone());
+        let bytes = Question::own(Query::query(name, ask.record_type)).ok()?.encode(&reply, false);
+        let counts = *bytes[..HEADER].last_chunk()?;
+        let records = bytes.get(HEADER + ask.section()..)?;
+        let sum = counts.as_chunks::<2>().0.iter().map(|&count| usize::from(u16::from_be_bytes(count))).sum();
+        let ttls = ttls(records, sum)?;
+        Some(Said {
+            code: reply.code,
+            authentic: message.metadata.authentic_data,
+            counts,
+            records: records.into(),
+            ttls,
+        })
+    }
+}
+
+/// Where the times to live of so many records are, which must be all that there is.
+fn ttls(records: &[u8], count: usize) -> Option<Box<[u16]>> {
+    let (mut ttls, mut place) = (Vec::with_capacity(count), 0);
+    for _ in 0..count {
+        place += owner(records.get(place..)?)? + BEFORE_TTL;
+        ttls.push(u16::try_from(place).ok()?);
+        let (_, length) = records.get(place..place + TTL_AND_LENGTH)?.split_last_chunk()?;
+        place += TTL_AND_LENGTH + usize::from(u16::from_be_bytes(*length));
+    }
+    (place == records.len()).then(|| ttls.into())
+}
+
+/// How many bytes the name at the start takes.
+fn owner(bytes: &[u8]) -> Option<usize> {
+    let mut place = 0;
+    loop {
+        match usize::from(*bytes.get(place)?) {
+            0 => return Some(place + 1),
+            // A pointer ends a name (RFC 1035 section 4.1.4).
+            0xc0.. => return Some(place + 2),
+            length => place += 1 + length,
+        }
+    }
+}
