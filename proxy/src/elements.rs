@@ -7,7 +7,7 @@ use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, V
 use weft_types::{IpNetwork, Protocol};
 
 use crate::layout::{
-    Meter, NO_ENDPOINTS, Path, SetName, TABLE, address_family, remember_chain, table_family,
+    Choice, Meter, Path, Pick, SetName, TABLE, address_family, remember_chain, table_family,
 };
 use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
@@ -139,12 +139,12 @@ fn put_target(
     sticky: bool,
     put: &mut impl FnMut(SetName, &[Value], Data),
 ) {
-    let verdict = match target {
-        Target::Endpoints(slots) => Verdict::Goto(path.chain(slots.len(), sticky)),
-        Target::Reject => Verdict::Goto(NO_ENDPOINTS.into()),
-        Target::Drop => Verdict::Drop,
+    let choice = match target {
+        Target::Endpoints(slots) => Choice::Pick(Pick { path, count: slots.len() as u32, sticky }),
+        Target::Reject => Choice::Reject,
+        Target::Drop => Choice::Drop,
     };
-    put(path.frontends(), key, Data::Verdict(verdict));
+    put(path.frontends(), key, choice.data());
     let mut key = key.to_vec();
     for (slot, endpoint) in target.slots().iter().enumerate() {
         if held.get(slot) == Some(endpoint) {

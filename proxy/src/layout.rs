@@ -1,14 +1,15 @@
 //! The layout of the tables `ip weft` and `ip6 weft`: fixed chains, and maps that hold everything about Services.
 //!
 //! ```text
-//! frontends           { daddr . l4proto . dport        : goto pick-N }
+//! frontends           { daddr . l4proto . dport        : a choice }
 //! endpoints           { daddr . l4proto . dport . slot : the endpoint }
-//! nodeports           { l4proto . dport                : goto nodeport-N }
+//! nodeports           { l4proto . dport                : a choice }
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
 //! local-*             { the same, asked first for clients outside of the cluster }
+//! choices             { a choice : goto pick-N }         see `layout/choice.rs`
 //! affinity*           { which client sticks to which endpoint: see `layout/affinity.rs` }
 //! connections, …      { what the kernel counts, where that is asked for: see `layout/counters.rs` }
-//! chain pick-3        { dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
+//! chain pick-3        { meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
 //! There is one chain `pick-N` for each number N of endpoints that some Service has, and never one for a Service.
@@ -25,15 +26,16 @@ use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 
 mod affinity;
+mod choice;
 mod counters;
 mod masquerade;
 mod path;
 mod sets;
 
 pub(crate) use affinity::remember_chain;
+pub(crate) use choice::{Choice, OnDemand, Pick};
 pub use counters::Meter;
 pub use path::Path;
-pub(crate) use path::{is_on_demand, rules_on_demand};
 pub use sets::SetName;
 
 /// The name of both tables.
@@ -74,6 +76,9 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
     for set in SetName::ALL.into_iter().filter(|set| config.service_counters || !set.counts()) {
         table.set(Set::new(Arc::new(set.declaration(family))));
+    }
+    if let Some(choices) = table.sets.get_mut(SetName::Choices.name()) {
+        choices.elements.extend(choice::fixed());
     }
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(config, family);
@@ -119,8 +124,7 @@ fn invalid() -> Rule {
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.
 fn outside(config: &Config, family: Family) -> Vec<Rule> {
-    let frontends = Statement::Vmap(frontend_key(family), SetName::LocalFrontends.name().into());
-    let mut rules = vec![Rule::new([frontends])];
+    let mut rules = vec![Rule::new(choice::dispatch(frontend_key(family), SetName::LocalFrontends))];
     rules.extend(nodeports(config, family, SetName::LocalNodePorts));
     rules
 }
@@ -130,7 +134,7 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
     let cluster_ip =
         Statement::Lookup(vec![Selector::Daddr(family)], Is::Equal, SetName::ClusterIps.name().into());
     let mut rules = vec![
-        Rule::new([Statement::Vmap(frontend_key(family), SetName::Frontends.name().into())]),
+        Rule::new(choice::dispatch(frontend_key(family), SetName::Frontends)),
         Rule::new([cluster_ip, Statement::Reject(family)]).comment("no Service has this port"),
     ];
     rules.extend(nodeports(config, family, SetName::NodePorts));
@@ -156,7 +160,7 @@ fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Ite
         if to_local {
             statements.insert(0, Statement::ToLocal);
         }
-        statements.push(Statement::Vmap(nodeport_key(), map.name().into()));
+        statements.extend(choice::dispatch(nodeport_key(), map));
         Rule::new(statements)
     })
 }

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use weft_netlink::nft::{Change, Data, Declaration, Element, Family, Name, Transaction, Tuple};
+use weft_netlink::nft::{Change, Data, Declaration, Element, Family, Transaction, Tuple};
 
 use crate::elements::{Elements, Place};
-use crate::layout::{SetName, TABLE, is_on_demand, rules_on_demand};
+use crate::layout::{OnDemand, SetName, TABLE};
 
 /// What is known of all elements together.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Ledger {
     /// How many want each element of the sets that are shared.
     shared: HashMap<(Place, Tuple), usize>,
     /// How many elements lead to each chain that is not fixed.
-    uses: BTreeMap<(Family, Name), usize>,
+    uses: BTreeMap<(Family, OnDemand), usize>,
 }
 
 /// For each set, elements that somebody no longer wants, and elements that somebody wants from now on.
@@ -73,21 +73,22 @@ impl Ledger {
             }
             without_common(gone, come);
         }
-        let before: BTreeSet<(Family, Name)> = self.uses.keys().cloned().collect();
-        for ((family, _), (gone, come)) in &delta.0 {
-            come.iter().for_each(|(_, data)| self.use_chain(*family, data));
-            gone.iter().for_each(|(_, data)| self.leave_chain(*family, data));
+        let before: BTreeSet<(Family, OnDemand)> = self.uses.keys().copied().collect();
+        for (place, (gone, come)) in &delta.0 {
+            come.iter().for_each(|(_, data)| self.use_chain(*place, data));
+            gone.iter().for_each(|(_, data)| self.leave_chain(*place, data));
         }
         let mut transaction = Transaction::default();
-        let added: Vec<_> = self.uses.keys().filter(|chain| !before.contains(chain)).collect();
-        self.add_chains(added.into_iter(), &mut transaction);
+        self.add_chains(self.uses.keys().filter(|chain| !before.contains(chain)), &mut transaction);
         for (place, (gone, come)) in delta.0 {
             let declaration = &self.declarations[&place];
             transaction.delete_elements(declaration, gone);
             transaction.add_elements(declaration, come);
         }
-        for (family, chain) in before.iter().filter(|chain| !self.uses.contains_key(chain)) {
-            transaction.changes.push(Change::DeleteChain((*family, TABLE.into()), chain.clone()));
+        for (family, chain) in before.into_iter().filter(|chain| !self.uses.contains_key(chain)) {
+            let element = chain.element().into_iter().collect();
+            transaction.delete_elements(&self.declarations[&(family, SetName::Choices)], element);
+            transaction.changes.push(Change::DeleteChain((family, TABLE.into()), chain.name()));
         }
         transaction
     }
@@ -101,19 +102,21 @@ impl Ledger {
     }
 
     /// The chains of one family that elements lead to, besides the fixed ones.
-    pub fn chains(&self, family: Family) -> impl Iterator<Item = &Name> {
-        self.uses.keys().filter(move |(of, _)| *of == family).map(|(_, chain)| chain)
+    pub(crate) fn chains(&self, family: Family) -> impl Iterator<Item = OnDemand> {
+        self.uses.keys().filter(move |(of, _)| *of == family).map(|(_, chain)| *chain)
     }
 
     fn add_chains<'a>(
         &self,
-        chains: impl Iterator<Item = &'a (Family, Name)>,
+        chains: impl Iterator<Item = &'a (Family, OnDemand)>,
         transaction: &mut Transaction,
     ) {
         for (family, chain) in chains {
-            let table = (*family, TABLE.into());
-            transaction.changes.push(Change::AddChain(table.clone(), chain.clone(), None));
-            transaction.add_rules(&table, chain, &rules_on_demand(*family, chain));
+            let (table, name) = ((*family, TABLE.into()), chain.name());
+            transaction.changes.push(Change::AddChain(table.clone(), name.clone(), None));
+            transaction.add_rules(&table, &name, &chain.rules(*family));
+            let element = chain.element().into_iter().collect();
+            transaction.add_elements(&self.declarations[&(*family, SetName::Choices)], element);
         }
     }
 
@@ -134,15 +137,15 @@ impl Ledger {
         *count == 1
     }
 
-    fn use_chain(&mut self, family: Family, data: &Data) {
-        if let Some(chain) = picked(data) {
-            *self.uses.entry((family, chain.clone())).or_default() += 1;
+    fn use_chain(&mut self, (family, set): Place, data: &Data) {
+        if let Some(chain) = OnDemand::of(set, data) {
+            *self.uses.entry((family, chain)).or_default() += 1;
         }
     }
 
-    fn leave_chain(&mut self, family: Family, data: &Data) {
-        let Some(chain) = picked(data) else { return };
-        let key = (family, chain.clone());
+    fn leave_chain(&mut self, (family, set): Place, data: &Data) {
+        let Some(chain) = OnDemand::of(set, data) else { return };
+        let key = (family, chain);
         match self.uses.get_mut(&key) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.uses.remove(&key)),
@@ -161,12 +164,6 @@ fn without_common(gone: &mut Vec<Element>, come: &mut Vec<Element>) {
         gone.iter().filter(|element| come.binary_search(element).is_ok()).cloned().collect();
     gone.retain(|element| !stays.contains(element));
     come.retain(|element| !stays.contains(element));
-}
-
-/// The chain that an element leads to, unless it is a fixed one.
-fn picked(data: &Data) -> Option<&Name> {
-    let Data::Verdict(verdict) = data else { return None };
-    verdict.chain().filter(|chain| is_on_demand(chain))
 }
 
 #[cfg(test)]

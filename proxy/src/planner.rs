@@ -6,7 +6,7 @@ use std::mem::{replace, take};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_netlink::nft::{Chain, Element, Family, Observed, Set, Table, Transaction, diff};
+use weft_netlink::nft::{Element, Family, Observed, Set, Table, Transaction, diff};
 use weft_types::{ChangeSet, EndpointSlice, Family as AddressFamily, NamespacedName, Service, Snapshot};
 
 use crate::affinity::Numbers;
@@ -14,7 +14,7 @@ use crate::claims::{Claims, Disputes};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::elements::{Adopted, Elements, Place, of_node, of_service, replaced};
 use crate::endpoints::Here;
-use crate::layout::{self, SetName, rules_on_demand};
+use crate::layout::{self, SetName};
 use crate::ledger::{Delta, Ledger};
 use crate::problem::Problem;
 use crate::service::{Frontend, Scope, ServicePlan, Slots, plan};
@@ -275,13 +275,13 @@ impl Planner {
 
     fn table(&self, family: Family, elements: &mut BTreeMap<Place, Vec<Element>>) -> Table {
         let mut table = layout::table(&self.config, family);
-        for name in self.ledger.chains(family) {
-            let rules = rules_on_demand(family, name);
-            table.chains.insert(name.clone(), Chain { base: None, rules });
+        for chain in self.ledger.chains(family) {
+            table.chain(chain.name(), None, chain.rules(family));
+            elements.entry((family, SetName::Choices)).or_default().extend(chain.element());
         }
         for set in SetName::ALL {
             if let Some(Set { elements: planned, .. }) = table.sets.get_mut(set.name()) {
-                *planned = elements.remove(&(family, set)).into_iter().flatten().collect();
+                planned.extend(elements.remove(&(family, set)).into_iter().flatten());
             }
         }
         table

@@ -227,13 +227,13 @@ proptest! {
 }
 
 #[test]
-fn a_replaced_endpoint_changes_one_element_of_one_map() {
+fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
     let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
     let number = |number: u16| number.try_into().unwrap();
     let port =
         ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: number(80), node_port: None };
     let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
-    let service = Object::Service(Service::new(name(1), kind, vec![port]));
+    let service = Object::Service(Service::new(name(1), kind, vec![port.clone()]));
     let slice = |last: &[u8]| {
         let endpoint =
             |last: &u8| Endpoint { node: Some("node2".into()), ..Endpoint::ready(address(true, *last)) };
@@ -255,14 +255,35 @@ fn a_replaced_endpoint_changes_one_element_of_one_map() {
     assert_eq!(
         text,
         "add chain ip weft pick-2\n\
-         add rule ip weft pick-2 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints\n\
+         add rule ip weft pick-2 meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints\n\
+         add element ip weft choices { 0:2 : goto pick-2 }\n\
          delete element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.1 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.0.0.3 . 8080 }\n\
          add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.3 . 8080 }\n\
-         delete element ip weft frontends { 10.96.0.1 . tcp . 80 : goto pick-3 }\n\
-         add element ip weft frontends { 10.96.0.1 . tcp . 80 : goto pick-2 }\n\
+         delete element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:3 }\n\
+         add element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:2 }\n\
+         delete element ip weft choices { 0:3 : goto pick-3 }\n\
          delete chain ip weft pick-3\n"
     );
-    let changes = happen(&mut snapshot, vec![Event::Delete(ObjectKey::Service(name(1)))]);
+    // The kernel validates a whole table where an element comes that names a chain.
+    let mut other = slice(&[1, 2, 3]);
+    if let Event::Put(Object::EndpointSlice(slice)) = &mut other {
+        (slice.key.name, slice.service) = ("slice-2".to_owned(), name(2));
+    }
+    let kind = ServiceKind::ClusterIp(vec!["10.96.0.2".parse().unwrap()]);
+    let service = Object::Service(Service::new(name(2), kind, vec![port]));
+    let changes = happen(&mut snapshot, vec![Event::Put(service), other, slice(&[9, 3])]);
+    planner.update(&snapshot, &changes);
+    let changes = happen(&mut snapshot, vec![slice(&[9, 3, 4])]);
+    assert_eq!(
+        planner.update(&snapshot, &changes).to_string(),
+        "add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 2 : 10.0.0.4 . 8080 }\n\
+         delete element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:2 }\n\
+         add element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:3 }\n\
+         delete element ip weft choices { 0:2 : goto pick-2 }\n\
+         delete chain ip weft pick-2\n"
+    );
+    let gone = [1, 2].map(|number| Event::Delete(ObjectKey::Service(name(number))));
+    let changes = happen(&mut snapshot, gone.into());
     planner.update(&snapshot, &changes);
     let empty = Planner::new(config());
     assert_eq!(planner.tables(), empty.tables(), "nothing stays of a Service that went");

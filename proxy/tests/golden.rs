@@ -59,8 +59,8 @@ fn hints_choose_the_endpoints_of_a_zone_or_node_and_the_traffic_distribution_is_
     10.96.0.51
     10.96.0.50 . tcp . 80 . 0 : 10.244.2.2 . 8080,
     10.96.0.51 . tcp . 80 . 0 : 10.244.1.3 . 8080
-    10.96.0.50 . tcp . 80 : goto pick-1,
-    10.96.0.51 . tcp . 80 : goto pick-1
+    10.96.0.50 . tcp . 80 : 0:1,
+    10.96.0.51 . tcp . 80 : 0:1
     ");
 }
 
@@ -107,14 +107,14 @@ fn unallocated_addresses_of_service_networks_lead_nowhere() {
         ["chain services", "@nodeports", "unallocated", "type local return", "drop comment \"no Service"];
     insta::assert_snapshot!(lines_with(&words, &text), @r#"
     chain services {
-    ip daddr @nodeport-addresses meta l4proto . th dport vmap @nodeports
+    ip daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @choices
     ip daddr 10.96.0.0/16 jump unallocated
     ip daddr 10.97.0.0/24 jump unallocated
     chain unallocated {
     fib daddr type local return
     drop comment "no Service has this address"
     chain services {
-    ip6 daddr @nodeport-addresses meta l4proto . th dport vmap @nodeports
+    ip6 daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @choices
     ip6 daddr fd00:96::/112 jump unallocated
     chain unallocated {
     fib daddr type local return
@@ -158,20 +158,20 @@ fn hostile_and_conflicting_services_are_named_and_take_nothing_from_others() {
     insta::assert_snapshot!(about("10.96.0.60", &text), @"
     10.96.0.60,
     10.96.0.60 . tcp . 443 . 0 : 10.244.1.60 . 8443,
-    10.96.0.60 . tcp . 443 : goto pick-1,
+    10.96.0.60 . tcp . 443 : 0:1,
     ");
     insta::assert_snapshot!(about("192.0.2.60", &text), @"
     192.0.2.60 . tcp . 443 . 0 : 10.244.1.60 . 8443,
     192.0.2.60 . udp . 53 . 0 : 10.244.1.61 . 53
     192.0.2.60 . tcp . 443,
     192.0.2.60 . udp . 53
-    192.0.2.60 . tcp . 443 : goto pick-1,
-    192.0.2.60 . udp . 53 : goto pick-1
+    192.0.2.60 . tcp . 443 : 0:1,
+    192.0.2.60 . udp . 53 : 0:1
     ");
     insta::assert_snapshot!(about("30060", &text), @"
     tcp . 30060 . 0 : 10.244.1.60 . 8443
     tcp . 30060
-    tcp . 30060 : goto nodeport-1
+    tcp . 30060 : 1000:1
     ");
     for forbidden in ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.251", "10.244.6.6"] {
         assert_eq!(about(forbidden, &text), "", "{forbidden}");

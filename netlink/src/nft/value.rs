@@ -164,6 +164,7 @@ impl fmt::Display for Value {
             Value::Protocol(number) => number.fmt(f),
             Value::Port(port) => port.fmt(f),
             Value::Integer(number) => number.fmt(f),
+            Value::ClassId(0) => f.write_str("none"),
             Value::ClassId(number) => write!(f, "{:x}:{:x}", number >> 16, number & 0xffff),
         }
     }

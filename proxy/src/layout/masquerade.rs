@@ -37,9 +37,10 @@ fn external_masquerading(config: &Config, family: Family, protocol: Protocol) ->
             _ => (false, "external address"),
         };
         let mut statements = vec![is_protocol.clone()];
-        statements.extend(own.then_some(Statement::FromLocal));
         statements.extend_from_slice(destination);
         statements.push(Statement::Lookup(key.to_vec(), Is::Equal, set.name().into()));
+        // Last, since it costs more than all the others: the kernel asks its routes.
+        statements.extend(own.then_some(Statement::FromLocal));
         statements.push(Statement::Masquerade);
         Rule::new(statements).comment(comment)
     };

@@ -1,17 +1,13 @@
 //! The ways from a frontend to its endpoints: which maps and chains a connection goes through.
 
-use weft_netlink::nft::{Family, Name, Rule, Selector, Statement, Verdict};
+use weft_netlink::nft::{Family, Selector};
 
-use super::affinity::{self, REMEMBER};
 use super::{SetName, frontend_key, nodeport_key};
 use crate::service::{Audience, Frontend};
 
-/// What the names of chains begin with that first ask whether a client sticks to an endpoint.
-const STICKY: &str = "sticky-";
-
 /// The way from a kind of frontend, for an audience, to its endpoints: a map of frontends, chains that choose, and a map
 /// of endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
     /// From an address.
     Address,
@@ -83,13 +79,6 @@ impl Path {
         }
     }
 
-    /// The chain that spreads its connections over that many endpoints; a sticky one only those of clients that stick to
-    /// none.
-    pub(crate) fn chain(self, count: usize, sticky: bool) -> Name {
-        let sticky = if sticky { STICKY } else { "" };
-        format!("{sticky}{}{count}", self.prefix()).into()
-    }
-
     /// The chain that leads clients to the endpoints that they stick to.
     pub(super) fn stick(self) -> &'static str {
         match self {
@@ -100,7 +89,8 @@ impl Path {
         }
     }
 
-    fn prefix(self) -> &'static str {
+    /// What the names of the chains begin with that spread its connections.
+    pub(super) fn prefix(self) -> &'static str {
         match self {
             Path::Address => "pick-",
             Path::NodePort => "nodeport-",
@@ -114,48 +104,5 @@ impl Path {
             Path::Address | Path::LocalAddress => frontend_key(family),
             Path::NodePort | Path::LocalNodePort => nodeport_key(),
         }
-    }
-}
-
-/// What a chain does that exists only while elements lead to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnDemand {
-    /// Spreads connections over that many endpoints.
-    Pick { path: Path, count: u32, sticky: bool },
-    /// Remembers the client's endpoint for so many seconds.
-    Remember(u32),
-}
-
-impl OnDemand {
-    fn of(chain: &str) -> Option<OnDemand> {
-        if let Some(timeout) = chain.strip_prefix(REMEMBER) {
-            return timeout.parse().ok().map(OnDemand::Remember);
-        }
-        let (sticky, name) = match chain.strip_prefix(STICKY) {
-            Some(name) => (true, name),
-            None => (false, chain),
-        };
-        let count = |path: Path| name.strip_prefix(path.prefix())?.parse().ok();
-        Path::ALL.into_iter().find_map(|path| Some(OnDemand::Pick { path, count: count(path)?, sticky }))
-    }
-}
-
-/// Whether a chain exists only while elements lead to it.
-pub(crate) fn is_on_demand(chain: &str) -> bool {
-    OnDemand::of(chain).is_some()
-}
-
-/// The rules of a chain that exists only while elements lead to it; none for the fixed chains.
-pub(crate) fn rules_on_demand(family: Family, chain: &str) -> Vec<Rule> {
-    match OnDemand::of(chain) {
-        Some(OnDemand::Pick { path, count, sticky }) => {
-            let stick = Statement::Verdict(Verdict::Jump(path.stick().into()));
-            let mut rules: Vec<Rule> = sticky.then(|| Rule::new([stick])).into_iter().collect();
-            let key = [path.key(family), vec![Selector::Random(count)]].concat();
-            rules.push(Rule::new([Statement::Dnat(family, key, path.endpoints().name().into())]));
-            rules
-        }
-        Some(OnDemand::Remember(timeout)) => affinity::remember_for(family, timeout),
-        None => Vec::new(),
     }
 }

@@ -52,13 +52,15 @@ pub enum SetName {
     LocalAffinityNodePortEndpoints,
     /// Service port to the chain that remembers its clients' endpoints.
     AffinityTimeouts,
-    /// Frontend to chain.
+    /// Choice to chain.
+    Choices,
+    /// Frontend to choice.
     Frontends,
-    /// NodePort to chain.
+    /// NodePort to choice.
     NodePorts,
-    /// Frontend under an external policy Local to chain.
+    /// Frontend under an external policy Local to choice.
     LocalFrontends,
-    /// NodePort under an external policy Local to chain.
+    /// NodePort under an external policy Local to choice.
     LocalNodePorts,
     /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
     ClusterIps,
@@ -78,7 +80,7 @@ pub enum SetName {
 
 impl SetName {
     /// All of them: what leads to endpoints comes behind the endpoints, and what refuses behind that.
-    pub const ALL: [SetName; 31] = [
+    pub const ALL: [SetName; 32] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
         SetName::LocalEndpoints,
@@ -99,6 +101,7 @@ impl SetName {
         SetName::LocalAffinityEndpoints,
         SetName::LocalAffinityNodePortEndpoints,
         SetName::AffinityTimeouts,
+        SetName::Choices,
         SetName::Frontends,
         SetName::NodePorts,
         SetName::LocalFrontends,
@@ -121,6 +124,7 @@ impl SetName {
             SetName::ClusterIps => "cluster-ips",
             SetName::NodePortAddresses => "nodeport-addresses",
             SetName::NodePortMasquerade => "nodeport-masquerade",
+            SetName::Choices => "choices",
             SetName::Frontends => "frontends",
             SetName::NodePorts => "nodeports",
             SetName::LocalEndpoints => "local-endpoints",
@@ -157,6 +161,7 @@ impl SetName {
             SetName::ClusterIps => "ClusterIPs of all Services",
             SetName::NodePortAddresses => "addresses of this node that serve NodePorts",
             SetName::NodePortMasquerade => "NodePorts whose connections get this node's address as source",
+            SetName::Choices => "choice : among how many endpoints, 0:3 for three; none where there are none",
             SetName::Frontends => "Service address . protocol . port : choice among its endpoints",
             SetName::NodePorts => "protocol . NodePort : choice among its endpoints",
             SetName::LocalEndpoints => "external address . protocol . port . slot : endpoint of this node",
@@ -231,7 +236,7 @@ impl SetName {
             SetName::AffinityNodePortEndpoints | SetName::LocalAffinityNodePortEndpoints => {
                 vec![InetProto, InetService, ClassId]
             }
-            SetName::AffinityTimeouts => vec![ClassId],
+            SetName::AffinityTimeouts | SetName::Choices => vec![ClassId],
         }
     }
 
@@ -247,14 +252,13 @@ impl SetName {
             | SetName::LocalAffinityNodePortEndpoints => {
                 SetKind::DataMap(vec![address, DataType::InetService])
             }
-            SetName::AffinityFrontends | SetName::AffinityNodePorts => {
-                SetKind::DataMap(vec![DataType::ClassId])
-            }
-            SetName::Frontends
+            SetName::AffinityFrontends
+            | SetName::AffinityNodePorts
+            | SetName::Frontends
             | SetName::NodePorts
             | SetName::LocalFrontends
-            | SetName::LocalNodePorts
-            | SetName::AffinityTimeouts => SetKind::VerdictMap,
+            | SetName::LocalNodePorts => SetKind::DataMap(vec![DataType::ClassId]),
+            SetName::Choices | SetName::AffinityTimeouts => SetKind::VerdictMap,
             SetName::Affinity => SetKind::ExpiringMap(vec![DataType::ClassId], MAX_AFFINITIES),
             SetName::Allowed => SetKind::RangeSet,
             _ if self.counts() => SetKind::CountingSet,

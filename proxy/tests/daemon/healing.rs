@@ -32,6 +32,7 @@ fn what_another_program_destroys_is_put_back_at_once() {
         "flush chain ip weft pick-2",
         "delete chain ip weft postrouting",
         "flush map ip weft frontends",
+        "flush map ip weft choices",
         "add element ip weft endpoints { 10.96.0.80 . tcp . 80 . 7 : 10.9.9.9 . 9 }",
         "add chain ip weft foreign",
     ] {
@@ -93,7 +94,7 @@ fn a_commit_that_the_kernel_refuses_leads_to_the_difference_and_not_to_a_rebuild
     run(&machine.namespace, "nft", &["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 1 }"]);
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
     kill(daemon, Signal::SIGCONT).unwrap();
-    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-1");
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : 0:1");
     machine.until("no second slot", |machine| !machine.rules().contains("tcp . 80 . 1 :"));
     assert_eq!(handle(&machine), tables, "the tables are still the same ones");
 }
@@ -126,7 +127,7 @@ fn nothing_stale_stays_after_versions_are_gone() {
         machine.server.close_watches();
         machine.until("no Service", |machine| !machine.rules().contains("10.96.0.80"));
         machine.server.put(SERVICES, service());
-        machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
+        machine.until_rules_have("10.96.0.80 . tcp . 80 : 0:2");
     }
 }
 
@@ -183,7 +184,7 @@ fn a_slow_watch_loses_no_rule_and_leaves_none_stale() {
             machine.server.put(SLICES, slice(&[&format!("10.244.3.{round}"), "10.244.2.3"]));
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(u64::from(round) * 40) {
-                assert!(machine.rules().contains("10.96.0.80 . tcp . 80 : goto pick-2"), "served meanwhile");
+                assert!(machine.rules().contains("10.96.0.80 . tcp . 80 : 0:2"), "served meanwhile");
             }
             machine.server.delete(SERVICES, &name);
             machine.server.close_watches();
@@ -206,7 +207,7 @@ fn signals_in_the_midst_of_commits_and_reads_go_unnoticed() {
         [&["10.244.2.2"][..], &["10.244.2.9", "10.244.2.2", "10.244.2.8"], &["10.244.2.2", "10.244.2.3"]]
     {
         machine.server.put(SLICES, slice(pods));
-        machine.until_rules_have(&format!("10.96.0.80 . tcp . 80 : goto pick-{}", pods.len()));
+        machine.until_rules_have(&format!("10.96.0.80 . tcp . 80 : 0:{}", pods.len()));
     }
     for damage in ["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }", "flush ruleset"] {
         run(&machine.namespace, "nft", &[damage]);

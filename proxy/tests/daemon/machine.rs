@@ -145,6 +145,6 @@ pub(crate) fn programmed() -> Machine {
     machine.server.put(SERVICES, service());
     machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
     machine.start();
-    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto pick-2");
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : 0:2");
     machine
 }

@@ -29,7 +29,7 @@ fn changes_reach_the_kernel_and_nothing_stays_of_what_is_deleted() {
     machine.server.put(SLICES, slice(&["10.244.2.3", "10.244.2.4"]));
     machine.until_rules_have("10.96.0.80 . tcp . 80 . 0 : 10.244.2.4 . 8080");
     machine.server.delete(SLICES, "web-1");
-    machine.until_rules_have("10.96.0.80 . tcp . 80 : goto no-endpoints");
+    machine.until_rules_have("10.96.0.80 . tcp . 80 : none");
     machine.server.delete(SERVICES, "web");
     machine.until("no Service", |machine| !machine.rules().contains("10.96.0.80"));
     assert!(!machine.rules().contains("pick-"));

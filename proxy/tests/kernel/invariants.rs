@@ -77,7 +77,7 @@ fn affinity_and_source_ranges_need_no_chain_rule_or_set_per_service() {
         let mut sync = node.run(|| Sync::open(config.clone())).unwrap().unwrap();
         sync.apply(&snapshot, &everything(&snapshot)).unwrap();
         let listing = node.run(|| run("nft", &["list", "ruleset"])).unwrap();
-        assert_eq!(listing.matches("goto sticky-pick-2").count(), 2 * count as usize);
+        assert_eq!(listing.matches(" : 4000:2").count(), 2 * count as usize);
         assert_eq!(listing.matches(". 198.51.100.0/24").count(), count as usize);
         listings.push(node.run(|| run("nft", &["-t", "list", "ruleset"])).unwrap());
     }
@@ -95,7 +95,7 @@ fn services_that_outgrow_the_tables_are_served_all_the_same() {
         let outcome = sync.apply(&snapshot, &everything(&snapshot)).unwrap();
         assert_eq!(outcome, Outcome::Full, "the kernel refused so many, and was read");
         let frontends = run("nft", &["list", "map", "ip", "weft", "frontends"]);
-        assert!(frontends.contains("size 4096") && frontends.matches("goto pick-2").count() == 2_500);
+        assert!(frontends.contains("size 4096") && frontends.matches(" : 0:2").count() == 2_500);
         let outcome = sync.apply(&snapshot, &everything(&snapshot)).unwrap();
         assert_eq!(outcome, Outcome::Partial, "in step again");
     };
