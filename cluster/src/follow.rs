@@ -40,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long to wait before a kind that may be missing is looked for again: it can come with an upgrade of the server.
 const MISSING: Duration = Duration::from_secs(300);
+/// The same for one that is not for us: an API server that starts refuses everything until it has read its roles.
+const REFUSED: Duration = Duration::from_secs(30);
 /// After so long without an error, the pauses start small again.
 const QUIET: Duration = Duration::from_secs(30);
 
@@ -49,15 +51,15 @@ enum Stop {
     Unwanted,
     /// The version is too old for the server (410 Gone): only a list helps.
     Gone,
-    /// The server has no objects of this kind, or none for us, and that is no fault.
-    Missing,
+    /// The server has no objects of this kind, or none for us, and that is no fault. Worth another look after so long.
+    Missing(Duration),
     /// Something went wrong. A watch can go on from the version, if there is one.
     Failed { problem: String, version: Option<String> },
 }
 
 /// Follows the objects of one kind for as long as somebody receives the events.
 pub(crate) async fn follow<W: Wire>(client: Client, scope: Scope, events: Sender<Stamped>) {
-    let mut follower = Follower { client, scope, events, outage: Outage::new(W::KIND) };
+    let mut follower = Follower { client, scope, events, outage: Outage::new(W::KIND), has_listed: false };
     let mut backoff = Backoff::new();
     let mut version = None;
     loop {
@@ -72,11 +74,11 @@ pub(crate) async fn follow<W: Wire>(client: Client, scope: Scope, events: Sender
                 debug!("the watch of {} fell behind; listing again", Plural(W::KIND));
                 sleep(backoff.next(Instant::now())).await;
             }
-            Err(Stop::Missing) => {
+            Err(Stop::Missing(pause)) => {
                 if follower.send(Event::Listed(W::KIND, Vec::new())).await.is_err() {
                     return;
                 }
-                sleep(MISSING).await;
+                sleep(pause).await;
             }
             Err(Stop::Failed { problem, version: reached }) => {
                 follower.outage.begin(&problem);
@@ -92,6 +94,7 @@ struct Follower {
     scope: Scope,
     events: Sender<Stamped>,
     outage: Outage,
+    has_listed: bool,
 }
 
 impl Follower {
@@ -116,6 +119,7 @@ impl Follower {
             let version = page.metadata.resource_version.required("metadata.resourceVersion");
             let version = version.map_err(|fault| failed(fault, None))?;
             self.outage.end();
+            self.has_listed = true;
             self.send(Event::Listed(W::KIND, readings)).await?;
             return Ok(version);
         }
@@ -124,7 +128,7 @@ impl Follower {
     async fn page<W: Wire>(&self, params: &ListParams) -> Result<List<W>, Stop> {
         let request = Request::new(W::path(&self.scope)).list(params).map_err(|error| failed(error, None))?;
         match timeout(ANSWER, self.client.request(request)).await {
-            Ok(answer) => answer.map_err(|error| stop::<W>(&error, None)),
+            Ok(answer) => answer.map_err(|error| self.stop::<W>(&error, None)),
             Err(_) => Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
         }
     }
@@ -141,16 +145,16 @@ impl Follower {
         let request = Request::new(W::path(&self.scope)).watch(&params, &version);
         let request = request.map_err(|error| failed(error, None))?;
         let stream = match timeout(ANSWER, self.client.request_events::<W>(request)).await {
-            Ok(stream) => stream.map_err(|error| stop::<W>(&error, Some(version.clone())))?,
+            Ok(stream) => stream.map_err(|error| self.stop::<W>(&error, Some(version.clone())))?,
             Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), Some(version))),
         };
         self.outage.end();
         let mut stream = pin!(stream);
         while let Ok(Some(event)) = timeout(SILENCE, stream.next()).await {
             let event = event.map_err(|error| match error {
-                kube::Error::ReadEvents(_) => stop::<W>(&error, Some(version.clone())),
+                kube::Error::ReadEvents(_) => self.stop::<W>(&error, Some(version.clone())),
                 // A line that is no event may have hidden a change: only a list tells.
-                _ => stop::<W>(&error, None),
+                _ => self.stop::<W>(&error, None),
             })?;
             if let Some(reached) = self.pass_on(event, &version).await? {
                 version = reached;
@@ -194,21 +198,29 @@ impl Follower {
     fn selector<W: Wire>(&self) -> Option<String> {
         W::VIEWED.then(|| self.scope.view.selector()).flatten()
     }
-}
 
-/// What an error of the API server, or of the way to it, means for the watch.
-fn stop<W: Wire>(error: &kube::Error, version: Option<String>) -> Stop {
-    match error {
-        kube::Error::Api(status) if W::OPTIONAL && matches!(status.code, 403 | 404) => {
-            debug!(problem = %status.message, "going on without {}", Plural(W::KIND));
-            Stop::Missing
+    /// What an error of the API server, or of the way to it, means for the watch.
+    fn stop<W: Wire>(&self, error: &kube::Error, version: Option<String>) -> Stop {
+        let kube::Error::Api(status) = error else { return failed(chain(error), version) };
+        let pause = match status.code {
+            404 => Some(MISSING),
+            // Where it was allowed before, the refusal will pass: what is known stays.
+            403 if !self.has_listed => Some(REFUSED),
+            _ => None,
+        };
+        match (status.code, pause.filter(|_| W::OPTIONAL)) {
+            (_, Some(pause)) => {
+                debug!(problem = %status.message, "going on without {}", Plural(W::KIND));
+                Stop::Missing(pause)
+            }
+            (410, _) => Stop::Gone,
+            (401 | 403, _) => {
+                let problem =
+                    format!("not allowed: {}; check the permissions of this client", status.message);
+                failed(problem, version)
+            }
+            _ => failed(chain(error), version),
         }
-        kube::Error::Api(status) if status.code == 410 => Stop::Gone,
-        kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
-            let problem = format!("not allowed: {}; check the permissions of this client", status.message);
-            failed(problem, version)
-        }
-        _ => failed(chain(error), version),
     }
 }
 

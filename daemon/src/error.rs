@@ -33,7 +33,9 @@ pub fn bind_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => {
             "another program listens there already: stop it or choose another address"
         }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::PermissionDenied => {
+            "ports below net.ipv4.ip_unprivileged_port_start (1024) need root or CAP_NET_BIND_SERVICE in effect"
+        }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address: add it or choose another",
         _ => "choose another address",
     }

@@ -194,6 +194,25 @@ mod tests {
         }
     }
 
+    /// The kubelet's own defaults, a second and three times, end servers of a machine that is merely short of time.
+    #[test]
+    fn a_busy_machine_is_no_reason_to_restart_a_server() {
+        for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {
+            let containers = &document["spec"]["template"]["spec"]["containers"];
+            for container in containers.as_array().into_iter().flatten() {
+                let probes = [&container["livenessProbe"], &container["readinessProbe"]];
+                for probe in probes.into_iter().filter(|probe| !probe.is_null()) {
+                    assert!(probe["timeoutSeconds"].as_u64() >= Some(5), "{container}");
+                }
+                let liveness = &container["livenessProbe"];
+                assert!(
+                    liveness.is_null() || liveness["failureThreshold"].as_u64() >= Some(5),
+                    "{container}"
+                );
+            }
+        }
+    }
+
     /// `kubectl apply -k deploy`, and bases of others on it, are the same objects.
     #[test]
     fn the_kustomization_in_deploy_is_what_the_command_prints() {

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, error, info, warn};
@@ -209,7 +210,7 @@ impl Proxy {
             self.metrics.programmed(now.duration_since(moment).unwrap_or_default());
         }
         self.health_server.serve(&self.checks);
-        self.health.in_step();
+        self.health.in_step(Timestamp::now());
         self.metrics.synced(outcome, took);
     }
 

@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 /// How long the kernel may be out of step before a probe hears of it.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -12,16 +14,16 @@ pub struct Health(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    was_in_step: bool,
+    last_in_step: Option<Timestamp>,
     out_of_step_since: Option<Instant>,
     leaving: bool,
 }
 
 impl Health {
-    /// The kernel is in step.
-    pub fn in_step(&self) {
+    /// The kernel is in step, since that moment.
+    pub fn in_step(&self, now: Timestamp) {
         let mut state = self.state();
-        state.was_in_step = true;
+        state.last_in_step = Some(now);
         state.out_of_step_since = None;
     }
 
@@ -35,9 +37,10 @@ impl Health {
         self.state().leaving = leaving;
     }
 
-    /// Whether the kernel was ever in step: clients that come before may find no rules.
-    pub fn is_ready(&self) -> bool {
-        self.state().was_in_step
+    /// When the kernel was brought into step for the last time. None before the first time: clients that come then may
+    /// find no rules.
+    pub fn last_in_step(&self) -> Option<Timestamp> {
+        self.state().last_in_step
     }
 
     /// Whether the proxy does its work, as far as there is any yet.
@@ -67,9 +70,9 @@ mod tests {
         assert!(health.is_well(start + GRACE / 2));
         health.out_of_step(start + GRACE / 2);
         assert!(!health.is_well(start + GRACE), "the first failure counts");
-        assert!(!health.is_ready());
-        health.in_step();
-        assert!(health.is_ready());
+        assert_eq!(health.last_in_step(), None);
+        health.in_step(Timestamp::UNIX_EPOCH);
+        assert_eq!(health.last_in_step(), Some(Timestamp::UNIX_EPOCH));
         assert!(health.is_well(start + GRACE));
     }
 }

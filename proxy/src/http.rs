@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde_json::json;
 
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
@@ -15,20 +17,28 @@ use crate::traffic::Counters;
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
 /// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
-/// is alive all the same.
+/// is alive all the same. Both say so in kube-proxy's JSON, with what is wrong besides.
 pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     let answer = move |probe| {
-        let (code, text) = if !health.is_well(Instant::now()) {
-            (StatusCode::SERVICE_UNAVAILABLE, "the kernel is out of step with the cluster")
-        } else if probe == Probe::Healthz && !health.is_ready() {
-            (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been read yet")
-        } else if probe == Probe::Healthz && health.is_leaving() {
-            (StatusCode::SERVICE_UNAVAILABLE, "the node is about to be deleted")
+        let (last, leaving) = (health.last_in_step(), health.is_leaving());
+        let problem = if !health.is_well(Instant::now()) {
+            Some("the kernel is out of step with the cluster")
+        } else if probe == Probe::Healthz && last.is_none() {
+            Some("the cluster has not been read yet")
+        } else if probe == Probe::Healthz && leaving {
+            Some("the node is about to be deleted")
         } else {
-            (StatusCode::OK, "ok")
+            None
         };
+        let code = if problem.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
         metrics.probed(probe, code.as_u16());
-        async move { (code, text) }
+        let told = json!({
+            "lastUpdated": last.map(|last| format!("{last:.0}")),
+            "currentTime": format!("{:.0}", Timestamp::now()),
+            "nodeEligible": !leaving,
+            "problem": problem,
+        });
+        async move { (code, Json(told)) }
     };
     let livez = answer.clone();
     Router::new()

@@ -104,6 +104,26 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
     assert_eq!(watch.snapshot().service_cidrs().collect::<Vec<_>>(), [("kubernetes", &expected[..])]);
 }
 
+/// So does an API server that starts, for as long as it has not read its roles.
+#[tokio::test]
+async fn a_refusal_takes_away_nothing_that_is_known() {
+    let server = Server::start();
+    server
+        .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+    let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::ServiceCidr]);
+    assert_eq!(within(watch.next()).await.service_cidrs.len(), 1);
+    until_seen(&server, SERVICE_CIDRS, true, 1).await;
+    let body =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "message": "no"});
+    server.answer_once(SERVICE_CIDRS, StatusCode::FORBIDDEN, &body.to_string());
+    server.close_watches();
+    until_seen(&server, SERVICE_CIDRS, true, 3).await;
+    server.put(SERVICE_CIDRS, json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/16"]}}));
+    let changes = within(watch.next()).await;
+    assert_eq!(changes.service_cidrs.into_iter().collect::<Vec<_>>(), ["more"]);
+    assert_eq!(watch.snapshot().service_cidrs().count(), 2);
+}
+
 #[tokio::test]
 async fn changes_follow_one_another() {
     let server = Server::start();

@@ -80,8 +80,8 @@ fn a_killed_proxy_leaves_its_rules_and_adopts_them_and_cleanup_removes_them() {
 fn probes_and_scrapers_are_answered() {
     let machine = programmed();
     for (port, path, text) in [
-        (10256, "/healthz", "ok"),
-        (10256, "/livez", "ok"),
+        (10256, "/healthz", "\"lastUpdated\":\"20"), // by which `weft status` tells the last sync
+        (10256, "/livez", "\"nodeEligible\":true"),
         (10249, "/proxyMode", "nftables"),
         (10249, "/metrics", "kubeproxy_sync_proxy_rules_duration_seconds_count 1"),
         (10249, "/metrics", "kubeproxy_sync_proxy_rules_endpoint_changes_total 1"),
