@@ -1,4 +1,5 @@
-//! What a cluster has before anybody asks for anything: its namespaces, and the Service of the API server.
+//! What a cluster has before anybody asks for anything: its namespaces, its ranges of Service addresses, and the Service of the
+//! API server.
 //! What of it is deleted comes back: see `controllers::own_service`.
 
 use serde_json::{Value, json};
@@ -13,6 +14,10 @@ use super::resource::named;
 pub(crate) fn fill(registry: &mut Registry, config: &Config) -> Result<()> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         create(registry, "namespaces", "", json!({"metadata": {"name": name}}))?;
+    }
+    if !config.service_cidrs.is_empty() {
+        let cidrs = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": config.service_cidrs}});
+        create(registry, "servicecidrs", "", cidrs)?;
     }
     for (plural, object) in own_service(config) {
         create(registry, plural, "default", object)?;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,6 +134,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     namespaced::<ControllerRevision>("controllerrevision"),
     namespaced::<Lease>("lease"),
     namespaced::<NetworkPolicy>("networkpolicy").short(&["netpol"]),
+    cluster::<ServiceCIDR>("servicecidr").status(Status::Separate),
     namespaced::<Role>("role"),
     namespaced::<RoleBinding>("rolebinding"),
     cluster::<ClusterRole>("clusterrole"),

@@ -78,21 +78,30 @@ fn switch(case: &Case, from: &str, servers: &[SocketAddr]) -> Outcome {
     spreads()
 }
 
+fn sticky_for_two_seconds() -> Value {
+    json!({"type": "NodePort", "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}})
+}
+
 pub(crate) fn ends_with_its_timeout(lab: &Lab) -> Outcome {
-    let timeout =
-        json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 2}}});
-    let (_case, service, client) = spread(lab, "affinity-timeout", timeout)?;
-    for server in service.at(80) {
-        let first = stays(&client.netns, Via::Http, server)?;
-        poll("another server after a pause", || {
-            std::thread::sleep(Duration::from_millis(2500));
-            match ask(&client.netns, Via::Http, server, "hostname") {
-                Seen::Answer(name) if name != first => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })?;
-    }
-    Ok(())
+    let (_case, service, client) = spread(lab, "affinity-timeout", sticky_for_two_seconds())?;
+    service.at(80).into_iter().try_for_each(|server| moves_on_after_a_pause(&client.netns, server))
+}
+
+pub(crate) fn ends_with_its_timeout_at_a_node_port(lab: &Lab) -> Outcome {
+    let (_case, service, _) = spread(lab, "affinity-node-port-timeout", sticky_for_two_seconds())?;
+    let servers = lab.node_at(1, service.node_port(0));
+    servers.into_iter().try_for_each(|server| moves_on_after_a_pause(&lab.outside(), server))
+}
+
+fn moves_on_after_a_pause(from: &str, server: SocketAddr) -> Outcome {
+    let first = stays(from, Via::Http, server)?;
+    poll("another server after a pause", || {
+        std::thread::sleep(Duration::from_millis(2500));
+        match ask(from, Via::Http, server, "hostname") {
+            Seen::Answer(name) if name != first => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
 }
 
 pub(crate) fn for_a_load_balancer(lab: &Lab) -> Outcome {

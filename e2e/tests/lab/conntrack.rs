@@ -45,10 +45,7 @@ fn cycle(lab: &Lab, namespace: &str, spec: Value, client: Client) -> Outcome {
     let flows: Vec<Flow> = flows.collect::<Result<_, _>>()?;
     flows.iter().try_for_each(|flow| answered(flow, "one"))?;
     case.run([echo("two").on("node1")])?;
-    // As long as its server serves, a flow stays with it.
-    flows
-        .iter()
-        .try_for_each(|flow| equal("the server", flow.ask("hostname"), Seen::Answer("one".into())))?;
+    flows.iter().try_for_each(|flow| stays(flow, "one"))?;
     case.delete("pods", "one")?;
     flows.iter().try_for_each(|flow| answered(flow, "two"))
 }
@@ -92,6 +89,13 @@ pub(crate) fn close_wait_timeout(lab: &Lab) -> Outcome {
     lab.nodes()?.iter().try_for_each(|node| {
         poll(name, || equal(node, lab.on_node(node, &["sysctl", "-n", name])?.trim(), "3600"))
     })
+}
+
+/// As long as its server serves, a flow stays with it. A busy machine may answer late, but nobody else may.
+fn stays(flow: &Flow, with: &str) -> Outcome {
+    let mut seen = (0..20).map(|_| flow.ask("hostname"));
+    let first = seen.find(|seen| *seen != Seen::Silence).unwrap_or(Seen::Silence);
+    equal("the server", first, Seen::Answer(with.to_owned()))
 }
 
 /// Waits until the flow is answered by that server.

@@ -38,3 +38,21 @@ pub(crate) fn other_addresses_and_protocols(lab: &Lab) -> Outcome {
     })?;
     served(&lab.outside(), Via::Http, at[1], &["over-v6"])
 }
+
+/// A hostPort in the range of NodePorts takes nothing from the Service that has the same number as its NodePort.
+pub(crate) fn node_ports_come_first(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "host-port-and-node-port")?;
+    let service = case.service("web", json!({"type": "NodePort", "selector": {"app": "server"}}))?;
+    let port = service.node_port(0);
+    let [client, ..] = case.run([
+        echo("client").app("client").on("node2"),
+        echo("server").app("server").on("node2"),
+        echo("mapped").app("mapped").on("node1").ports(json!([{"containerPort": 8080, "hostPort": port}])),
+    ])?;
+    for server in lab.node_at(1, port) {
+        for from in [&lab.outside(), &client.netns, &lab.name.node("node1")] {
+            served(from, Via::Http, server, &["server"])?;
+        }
+    }
+    Ok(())
+}

@@ -15,6 +15,7 @@ mod dual_stack;
 mod faults;
 mod granular_checks;
 mod host_ports;
+mod invalid;
 mod lab;
 mod load;
 mod load_balancers;
@@ -140,7 +141,15 @@ const TOGETHER: &[Scenario] = &[
         "Services should have session affinity timeout work for service with type clusterIP",
         affinity::ends_with_its_timeout,
     ),
+    (
+        "Services should have session affinity timeout work for NodePort service",
+        affinity::ends_with_its_timeout_at_a_node_port,
+    ),
     ("Services should complete a service status lifecycle", services::status_lifecycle),
+    (
+        "Service CIDRs should create Services and serve on different Service CIDRs",
+        services::on_different_service_cidrs,
+    ),
     ("Granular Checks: pods and nodes, http and udp", granular_checks::pods_and_nodes),
     (
         "Granular Checks: Services: pod-, node- and endpoint-Service, several services on one selector",
@@ -229,6 +238,7 @@ const TOGETHER: &[Scenario] = &[
         "Conntrack should be able to preserve UDP traffic when the target port changes",
         conntrack::target_port_changes,
     ),
+    ("Conntrack should drop INVALID conntrack entries", invalid::entries_are_dropped),
     ("KubeProxy should set TCP CLOSE_WAIT timeout", conntrack::close_wait_timeout),
     (
         "Traffic Distribution should route traffic to an endpoint in the same zone when using PreferSameZone",
@@ -246,6 +256,7 @@ const TOGETHER: &[Scenario] = &[
         "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol",
         host_ports::other_addresses_and_protocols,
     ),
+    ("HostPort takes nothing from a NodePort of the same number", host_ports::node_ports_come_first),
     ("DNS should provide DNS for the cluster", dns::for_the_cluster),
     ("DNS should provide DNS for services", dns::for_services),
     (

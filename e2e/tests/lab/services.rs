@@ -415,3 +415,21 @@ pub(crate) fn status_lifecycle(lab: &Lab) -> Outcome {
     equal("the address", changed["status"]["loadBalancer"]["ingress"][0]["ip"].as_str(), Some("192.0.2.9"))?;
     equal("the health port given back", changed["spec"].get("healthCheckNodePort").is_none(), true)
 }
+
+pub(crate) fn on_different_service_cidrs(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "service-cidrs")?;
+    let cidrs = "/apis/networking.k8s.io/v1/servicecidrs";
+    let ranges = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.98.0.0/24", "fd00:98::/112"]}});
+    case.api.create(cidrs, &ranges)?;
+    let [client, _] = case.run([echo("client").app("client").on("node2"), echo("one").on("node1")])?;
+    let far = case.service("far", json!({"clusterIPs": ["10.98.0.7", "fd00:98::7"]}))?;
+    let near = case.service("near", json!({}))?;
+    for server in far.at(80).into_iter().chain(near.at(80)) {
+        BOTH.into_iter().try_for_each(|via| served(&client.netns, via, server, &["one"]))?;
+    }
+    // An address that no Service has leads nowhere, as long as it is one of the cluster's.
+    case.delete("services", "far")?;
+    far.at(80).into_iter().try_for_each(|server| dropped(&client.netns, Via::Http, server))?;
+    case.api.delete(&format!("{cidrs}/more"))?;
+    near.at(80).into_iter().try_for_each(|server| served(&client.netns, Via::Http, server, &["one"]))
+}

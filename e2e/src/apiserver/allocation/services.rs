@@ -103,7 +103,12 @@ fn families(
     spec: &Value,
     requested: &[String],
 ) -> std::result::Result<Vec<Family>, Cause> {
-    let available: Vec<Family> = pools.iter().map(AddressPool::family).collect();
+    let mut available: Vec<Family> = Vec::new();
+    for family in pools.iter().map(AddressPool::family) {
+        if !available.contains(&family) {
+            available.push(family);
+        }
+    }
     let mut chosen: Vec<Family> = Vec::new();
     for (index, word) in items(&spec["ipFamilies"]).iter().enumerate() {
         let family = available.iter().find(|family| family.to_string() == text(word));
@@ -138,12 +143,13 @@ fn one_address(
     held: &[IpAddr],
 ) -> std::result::Result<String, Cause> {
     let field = format!("spec.clusterIPs[{index}]");
-    let pool = pools.iter().find(|pool| pool.family() == family);
-    let pool =
-        pool.ok_or_else(|| Cause::required(field.clone(), "the cluster has no range of this family"))?;
+    let of_family = || pools.iter().filter(|pool| pool.family() == family);
+    let first = of_family().next();
+    let first =
+        first.ok_or_else(|| Cause::required(field.clone(), "the cluster has no range of this family"))?;
     let Some(text) = requested else {
-        let none = || Cause::required(field, &format!("the range {} has no free address", pool.cidr()));
-        return pool.free().map(|address| address.to_string()).ok_or_else(none);
+        let none = || Cause::required(field, &format!("the range {} has no free address", first.cidr()));
+        return of_family().find_map(AddressPool::free).map(|address| address.to_string()).ok_or_else(none);
     };
     let wrong = |detail: &str| {
         let detail = format!("failed to allocate IP {text}: {detail}");
@@ -153,9 +159,9 @@ fn one_address(
     if held.contains(&address) {
         return Ok(address.to_string());
     }
-    if !pool.contains(address) {
-        return Err(wrong(&format!("the provided IP is not in the valid range {}", pool.cidr())));
-    }
+    let Some(pool) = of_family().find(|pool| pool.contains(address)) else {
+        return Err(wrong(&format!("the provided IP is not in the valid range {}", first.cidr())));
+    };
     if pool.is_taken(address) {
         return Err(wrong("provided IP is already allocated"));
     }
@@ -284,6 +290,27 @@ mod tests {
         assert_eq!(kept["spec"]["clusterIP"], "10.96.1.1");
         all.observe(Some(&kept), None);
         assert!(give(&mut all, None, json!({"clusterIP": "10.96.1.1"})).is_ok());
+    }
+
+    #[test]
+    fn further_ranges_come_and_go_as_service_cidrs() {
+        let mut all = allocations(&["10.96.0.0/16", "fd00::/112"]);
+        let range = json!({"kind": "ServiceCIDR", "spec": {"cidrs": ["10.98.0.0/24", "fd00:98::/112"]}});
+        let wanted =
+            || json!({"clusterIPs": ["10.98.0.7", "fd00:98::7"], "ipFamilyPolicy": "RequireDualStack"});
+        assert_eq!(field(give(&mut all, None, wanted())), "spec.clusterIPs[0]");
+        all.observe(None, Some(&range));
+        let given = give(&mut all, None, wanted()).unwrap();
+        assert_eq!(given["spec"]["clusterIPs"], json!(["10.98.0.7", "fd00:98::7"]));
+        assert_eq!(field(give(&mut all, None, wanted())), "spec.clusterIPs[0]", "taken");
+        assert_eq!(give(&mut all, None, json!({})).unwrap()["spec"]["clusterIP"], "10.96.1.1");
+        all.observe(Some(&given), None);
+        all.observe(Some(&range), None);
+        assert_eq!(field(give(&mut all, None, wanted())), "spec.clusterIPs[0]");
+        let configured = json!({"kind": "ServiceCIDR", "spec": {"cidrs": ["10.96.0.0/16", "fd00::/112"]}});
+        all.observe(None, Some(&configured));
+        all.observe(Some(&configured), None);
+        assert!(give(&mut all, None, json!({})).is_ok(), "what the cluster is configured with stays");
     }
 
     #[test]
