@@ -15,12 +15,18 @@ use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, VlanGateway, 
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
-/// Makes what the plan says and tells the result. `host` is a client in the host's namespace.
+/// Makes what the plan says and tells the result. `host` is a client in the host's namespace, `bridge` the bridge where there
+/// is one.
 ///
 /// # Errors
 /// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
-pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Result<Success> {
-    let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge)?;
+pub(crate) fn apply(
+    host: &mut Route,
+    netns: &Namespace,
+    plan: &PodPlan,
+    bridge: Option<Link>,
+) -> Result<Success> {
+    let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
     let near = add_veth(host, netns, &plan.veth, bridge.index)?;
     let name = &plan.veth.link.near.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge).index;
@@ -33,9 +39,8 @@ pub(crate) fn apply(host: &mut Route, netns: &Namespace, plan: &PodPlan) -> Resu
 }
 
 /// Returns the bridge and the gateway within a VLAN, where there is one.
-fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<(Link, Option<Link>)> {
-    let name = &plan.link.name;
-    let link = match host.find_link(name)? {
+fn ensure_bridge(host: &mut Route, plan: &BridgePlan, found: Option<Link>) -> Result<(Link, Option<Link>)> {
+    let link = match found {
         Some(link) => link,
         None => {
             match host.add_bridge(&plan.link) {
@@ -44,7 +49,7 @@ fn ensure_bridge(host: &mut Route, plan: &BridgePlan) -> Result<(Link, Option<Li
                 Err(error) if Link::exists(&error) => {}
                 Err(error) => return Err(error.into()),
             }
-            host.link(name)?
+            host.link(&plan.link.name)?
         }
     };
     if !link.up || plan.promiscuous {
@@ -121,7 +126,6 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
     veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
     veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
     limit(host, near, veth.limit.as_ref())?;
-    veth.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
         match host.delete_neighbour(gateway, address.ip()) {
@@ -129,7 +133,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
             _ => {}
         }
     }
-    netns.run(|| configure(&plan.pod, &veth.container))?
+    netns.run(|| configure(&plan.pod, veth, near))?
 }
 
 fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {
@@ -177,9 +181,12 @@ fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result
 }
 
 /// Runs inside the container's namespace.
-fn configure(plan: &PodSide, container: &ContainerId) -> Result<Link> {
+fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
     let mut route = Route::open()?;
-    let link = route.link(&plan.ifname)?;
+    let link = match far_end(veth, near) {
+        Some(link) => link,
+        None => route.link(&plan.ifname)?,
+    };
     plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     limit(&mut route, &link, plan.limit.as_ref())?;
     if plan.up {
@@ -201,9 +208,17 @@ fn configure(plan: &PodSide, container: &ContainerId) -> Result<Link> {
         }
     }
     if plan.detect_duplicates {
-        await_detection(&mut route, link.index, plan, container)?;
+        await_detection(&mut route, link.index, plan, &veth.container)?;
     }
     Ok(link)
+}
+
+/// The container's end, without asking the kernel, which has told its index with the other end's; `None` where the kernel
+/// chose the Ethernet address.
+fn far_end(plan: &VethPlan, near: &Link) -> Option<Link> {
+    let far = &plan.link.far;
+    let (index, mac) = (near.peer?, Some(far.mac?));
+    Some(Link { index, name: far.name.clone(), mac, mtu: far.mtu.unwrap_or(near.mtu), ..Link::default() })
 }
 
 /// Until all addresses can be used. The kernel asks for about a second.

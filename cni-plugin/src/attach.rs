@@ -2,7 +2,7 @@
 //! like is decided in `plan`.
 
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::Route;
+use weft_netlink::route::{Link, Route};
 use weft_types::cni::{Args, Attachment, Invocation, Success};
 
 use crate::apply::apply;
@@ -31,7 +31,8 @@ pub(crate) fn attach(
         netns: namespace.path().to_owned(),
     };
     let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
-    let outcome = plan(&pod, &options, lease, &facts).and_then(|plan| connect(&mut host, namespace, &plan));
+    let outcome = plan(&pod, &options, lease, &facts)
+        .and_then(|plan| connect(&mut host, namespace, &plan, facts.bridge.map(|bridge| bridge.link)));
     outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
         Ok(()) => error,
         // Both must be known, or the address would be missed one day.
@@ -43,8 +44,8 @@ pub(crate) fn attach(
     })
 }
 
-fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Success> {
-    let outcome = masquerade_and_apply(host, namespace, plan);
+fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan, bridge: Option<Link>) -> Result<Success> {
+    let outcome = masquerade_and_apply(host, namespace, plan, bridge);
     let outcome = outcome.and_then(|result| {
         let mapped = map_ports(host, plan).map(|()| result);
         mapped.inspect_err(|_| {
@@ -63,11 +64,16 @@ fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Su
 
 /// Containers never send anything that is not masqueraded, so that comes first; and it must not be taken away again
 /// before the bridge has the container.
-fn masquerade_and_apply(host: &mut Route, namespace: &Namespace, plan: &PodPlan) -> Result<Success> {
-    let Some(masquerade) = &plan.masquerade else { return apply(host, namespace, plan) };
+fn masquerade_and_apply(
+    host: &mut Route,
+    namespace: &Namespace,
+    plan: &PodPlan,
+    bridge: Option<Link>,
+) -> Result<Success> {
+    let Some(masquerade) = &plan.masquerade else { return apply(host, namespace, plan, bridge) };
     let lock = Lock::shared()?;
     Tables::open_for(|| "ipMasq true".into())?.masquerade(masquerade, &lock)?;
-    apply(host, namespace, plan)
+    apply(host, namespace, plan, bridge)
 }
 
 fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {

@@ -22,6 +22,8 @@ pub struct Facts {
 /// What an existing bridge has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeFacts {
+    /// Its interface.
+    pub link: Link,
     /// The addresses of its gateway's interface, link-local ones among them.
     pub addresses: Vec<IpNetwork>,
 }
@@ -40,13 +42,12 @@ impl Facts {
         let gateway = match (options.gateway, options.gateway_link == options.bridge) {
             // Nobody looks at the addresses of a bridge that is no gateway.
             (false, _) => None,
-            (true, true) => Some(link),
-            (true, false) => route.find_link(options.gateway_link.as_str())?,
+            (true, true) => Some(link.index),
+            (true, false) => route.find_link(options.gateway_link.as_str())?.map(|link| link.index),
         };
-        let addresses =
-            gateway.map(|link| route.addresses(Some(link.index))).transpose()?.unwrap_or_default();
+        let addresses = gateway.map(|index| route.addresses(Some(index))).transpose()?.unwrap_or_default();
         let addresses = addresses.into_iter().map(|address| address.address).collect();
-        Ok(Facts { bridge: Some(BridgeFacts { addresses }), gateways, bridge_netfilter })
+        Ok(Facts { bridge: Some(BridgeFacts { link, addresses }), gateways, bridge_netfilter })
     }
 }
 

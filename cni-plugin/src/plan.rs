@@ -77,8 +77,6 @@ pub struct VethPlan {
     pub only_from: Option<Mac>,
     /// The limit of what the container receives: of what the host's end sends.
     pub limit: Option<TokenBucket>,
-    /// Settings of the host.
-    pub sysctls: Vec<Sysctl>,
 }
 
 /// The container's side.
@@ -286,7 +284,8 @@ fn conflicts(address: &IpNetwork, gateway: &IpNetwork, facts: &Facts) -> bool {
 }
 
 fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
-    // The host takes no orders from its own containers.
+    // The host takes no orders from its own containers. (What comes in by a port is the bridge's from the first frame on, so
+    // that the port itself needs no such setting.)
     let accept_ra = |name: &str| Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0");
     let (mut sysctls, name) = (vec![accept_ra(bridge)], options.gateway_link.as_str());
     if !options.gateway {
@@ -337,7 +336,6 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         vlans: options.vlans.clone(),
         only_from: mac.filter(|_| options.spoof_check),
         limit: options.limits.ingress,
-        sysctls: vec![Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0")],
         link: Veth {
             near: VethEnd { name, mac: None, mtu: options.mtu },
             near_group: veth::group(&pod.network),

@@ -79,10 +79,7 @@ fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>
         writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", near.name)?;
         writeln!(f, "bridge link set dev {} locked on", near.name)?;
     }
-    if let Some(limit) = plan.limit {
-        writeln!(f, "tc qdisc replace dev {} root {limit}", near.name)?;
-    }
-    plan.sysctls.iter().try_for_each(|sysctl| writeln!(f, "{sysctl}"))
+    plan.limit.map_or(Ok(()), |limit| writeln!(f, "tc qdisc replace dev {} root {limit}", near.name))
 }
 
 fn end(end: &VethEnd, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -227,7 +227,10 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
-    file.set_len(text.len() as u64)
+    match file.metadata()?.len() > text.len() as u64 {
+        true => file.set_len(text.len() as u64),
+        false => Ok(()),
+    }
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,8 +88,9 @@ impl Contender {
     /// From the start of the program to its end.
     pub(crate) fn timed(&self, command: &str, pod: &Pod) -> Duration {
         let call = || {
+            let mut process = self.command(&[], command, pod);
             let start = Instant::now();
-            finish(self.spawn(&[], command, pod));
+            finish(process.spawn().unwrap());
             start.elapsed()
         };
         self.node.run(call).unwrap()
@@ -121,13 +122,11 @@ impl Contender {
 
     /// To be called in the node's namespace.
     fn spawn(&self, tracer: &[&str], command: &str, pod: &Pod) -> Child {
-        let mut child = self.command(tracer, command, pod).spawn().unwrap();
-        let config = self.config.as_ref().map(Value::to_string).unwrap_or_default();
-        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
-        child
+        self.command(tracer, command, pod).spawn().unwrap()
     }
 
-    /// The command line, which `tracer` may go before.
+    /// The command line, which `tracer` may go before. The configuration is in the pipe before the program starts, so that
+    /// none of them waits for this one to be woken.
     fn command(&self, tracer: &[&str], command: &str, pod: &Pod) -> Command {
         let words = tracer.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut words = words.collect::<Vec<_>>().into_iter();
@@ -139,7 +138,9 @@ impl Contender {
         let variables = [("CNI_COMMAND", command), ("CNI_CONTAINERID", &pod.id), ("CNI_IFNAME", "eth0")];
         process.env_clear().envs(variables).env("CNI_NETNS", &pod.netns);
         process.envs([("CNI_PATH", "/usr/lib/cni"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")]);
-        process.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let (input, mut end) = io::pipe().unwrap();
+        end.write_all(self.config.as_ref().map(Value::to_string).unwrap_or_default().as_bytes()).unwrap();
+        process.stdin(input).stdout(Stdio::piped());
         process
     }
 }

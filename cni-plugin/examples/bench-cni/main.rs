@@ -29,6 +29,8 @@ const ROUNDS: usize = 100;
 /// Rounds in which processor time and memory are measured.
 const WATCHED: usize = 10;
 const PARALLEL: usize = 100;
+/// The pods of a full node: a kubelet takes no more by default.
+const CROWD: usize = 110;
 /// A multiple of every usual period of the kernel's clock tick.
 const TICKS: Duration = Duration::from_millis(20);
 
@@ -64,32 +66,49 @@ fn compare(folder: &Path, rounds: usize) {
     // A node has other pods: one that stays has the bridge made, and keeps what containers share on it.
     let _others: Vec<Pod> = contenders.iter().map(|contender| contender.attached("c0")).collect();
     let pods: Vec<Pod> = contenders.iter().map(|contender| contender.pod("c1")).collect();
-    let times = times(&contenders, &pods, rounds);
+    let calls: Vec<(&Contender, &Pod)> = contenders.iter().zip(&pods).collect();
+    let alone = times(&calls, rounds);
     let rows: Vec<Row> = contenders
         .iter()
         .zip(&pods)
-        .zip(times)
+        .zip(alone)
         .map(|((contender, pod), times)| (contender.name, figures(contender, pod, times)))
         .collect();
     report::print_times(rounds, &rows);
     report::print_costs(&rows);
     let at_once: Vec<_> = contenders.iter().map(|contender| (contender.name, parallel(contender))).collect();
     report::print_parallel(PARALLEL, &at_once);
-    report::print_bars(&bars(folder, &rows));
+    let _crowd: Vec<Vec<Pod>> = contenders.iter().map(crowd).collect();
+    let crowded: Vec<_> =
+        contenders.iter().map(|contender| contender.name).zip(times(&calls, rounds)).collect();
+    let crowded = report::print_crowded(CROWD, crowded);
+    let mut bars = bars(folder, &rows);
+    bars.push(Bar {
+        what: "ADD with ipMasq on a full node, x faster than the reference with ipMasq",
+        limit: Limit::AtLeast(10.0),
+        seen: crowded[REFERENCE_MASQUERADE] / crowded[WEFT_MASQUERADE],
+    });
+    report::print_bars(&bars);
+}
+
+/// All pods of a full node but the one that stays on every node, and the one that comes and goes.
+fn crowd(contender: &Contender) -> Vec<Pod> {
+    (2..CROWD).map(|number| contender.attached(&format!("n{number}"))).collect()
 }
 
 /// The times of ADD and DEL of each contender. All take turns, and another one begins in each round, so that the
 /// machine's moods are shared. A removal ends with a tick of the kernel's clock, by which its grace periods go, and so
 /// would the call after it begin with one: who needs a little longer than to the next tick would seem to need a tick more.
 /// Hence calls begin at all times between ticks, equally often.
-fn times(contenders: &[Contender], pods: &[Pod], rounds: usize) -> Vec<[Vec<Duration>; 2]> {
-    let mut times: Vec<[Vec<Duration>; 2]> = contenders.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+fn times(calls: &[(&Contender, &Pod)], rounds: usize) -> Vec<[Vec<Duration>; 2]> {
+    let mut times: Vec<[Vec<Duration>; 2]> = calls.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for round in 0..rounds {
-        for turn in 0..contenders.len() {
-            let index = (round + turn) % contenders.len();
+        for turn in 0..calls.len() {
+            let index = (round + turn) % calls.len();
+            let (contender, pod) = calls[index];
             for (place, command) in COMMANDS.into_iter().enumerate() {
                 thread::sleep(pause(round));
-                times[index][place].push(contenders[index].timed(command, &pods[index]));
+                times[index][place].push(contender.timed(command, pod));
             }
         }
     }

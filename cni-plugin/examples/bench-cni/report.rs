@@ -86,6 +86,24 @@ pub(crate) fn print_parallel(pods: usize, rows: &[(&'static str, [Duration; 2])]
     println!();
 }
 
+/// Prints the medians of ADD and DEL; returns those of ADD, in milliseconds.
+pub(crate) fn print_crowded(pods: usize, rows: Vec<(&'static str, [Vec<Duration>; 2])>) -> Vec<f64> {
+    println!("The {pods}th pod of a node: medians in ms\n");
+    println!("| | ADD | x bare | DEL |");
+    println!("|---|---|---|---|");
+    let mut adds: Vec<f64> = Vec::new();
+    for (name, both) in rows {
+        let [add, del] = both.map(|mut times| {
+            times.sort();
+            millis(times[times.len() / 2])
+        });
+        adds.push(add);
+        println!("| {name} | {add:.2} | {:.2} | {del:.2} |", add / adds[0]);
+    }
+    println!();
+    adds
+}
+
 /// Something that is asked of the plugin: at most, or at least.
 pub(crate) struct Bar {
     pub(crate) what: &'static str,

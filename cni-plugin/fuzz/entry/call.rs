@@ -115,7 +115,7 @@ fn lease(pool: &Pool) -> Success {
 fn bridged(pool: &Pool) -> Facts {
     let ranges = pool.sets.iter().flat_map(RangeSet::ranges);
     let gateways: Vec<_> = ranges.map(|range| range.with_prefix(range.gateway)).collect();
-    let bridge = Some(BridgeFacts { addresses: gateways.clone() });
+    let bridge = Some(BridgeFacts { addresses: gateways.clone(), ..BridgeFacts::default() });
     Facts { bridge, gateways, bridge_netfilter: true }
 }
 

@@ -45,7 +45,7 @@ fn lease(addresses: &[&str]) -> Success {
 
 fn with_bridge(addresses: &[&str]) -> Facts {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Facts { bridge: Some(BridgeFacts { addresses }), ..Facts::default() }
+    Facts { bridge: Some(BridgeFacts { addresses, ..BridgeFacts::default() }), ..Facts::default() }
 }
 
 #[test]
@@ -66,7 +66,6 @@ fn the_default_in_both_families() {
     ip link add name veth9e27a0abdbb mtu 1450 group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 mtu 1450 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated on hairpin off
     ip link set veth9e27a0abdbb alias weft/c1/eth0
-    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/lo/disable_ipv6=0
@@ -110,7 +109,6 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     ip link add name veth9e27a0abdbb group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated off hairpin on
     ip link set veth9e27a0abdbb alias weft/c1/eth0
-    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
     nsenter --net=/run/netns/blue ip link set eth0 up
     nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
@@ -186,7 +184,6 @@ fn a_network_without_addresses() {
     ip link add name veth9e27a0abdbb mtu 1450 group 516262267 up master cni0 type veth peer name eth0 mtu 1450 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated off hairpin off
     ip link set veth9e27a0abdbb alias weft/c1/eth0
-    sysctl -w net/ipv6/conf/veth9e27a0abdbb/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
     ");
 }

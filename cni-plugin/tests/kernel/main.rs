@@ -9,6 +9,7 @@ mod bandwidth;
 mod chains;
 mod check;
 mod conformance;
+mod documentation;
 mod failures;
 mod hostports;
 mod masquerade;
