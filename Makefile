@@ -67,8 +67,8 @@ image: image-files
 
 bench-nodes:
 	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3
-	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --example bench-nodes
-	$(BIN)/examples/bench-nodes
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --bin weft-agent --example bench-nodes
+	$(BIN)/examples/bench-nodes $(BIN)/weft-agent
 
 # Seconds of its first part; the others take three fifths and one fifth of that.
 SOAK_SECONDS ?= 300

@@ -95,6 +95,8 @@ impl Wire for wire::Node {
     const KIND: Kind = Kind::Node;
     const PATH: &'static str = "/api/v1/nodes";
     const VIEWED: bool = false;
+    // A Node tells all the images that it has: 10 KB and more, of which nothing is read.
+    const PAGE: u32 = 50;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

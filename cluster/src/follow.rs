@@ -26,8 +26,6 @@ use crate::view::Scope;
 use crate::watch::Stamped;
 use crate::wire::{List, Wire};
 
-/// Objects per page of a list: bounds the memory that a list takes while it is read.
-const PAGE: u32 = 500;
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
 /// A watch that stays silent past its end is dead: the server, or the way to it, went without a word.
@@ -101,7 +99,7 @@ impl Follower {
     /// Lists all objects, page by page. Returns the version that the list is of.
     async fn list<W: Wire>(&mut self) -> Result<String, Stop> {
         let mut params = ListParams {
-            limit: Some(PAGE),
+            limit: Some(W::PAGE),
             label_selector: self.selector::<W>(),
             field_selector: W::fields(&self.scope),
             ..Default::default()

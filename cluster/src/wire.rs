@@ -21,6 +21,8 @@ pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
     const VIEWED: bool;
     /// Whether an API server may lack this kind, or not show it to us. Then there are none.
     const OPTIONAL: bool = false;
+    /// Objects per page of a list: bounds the memory that a list takes while it is read.
+    const PAGE: u32 = 500;
 
     /// The path of what a scope leaves of the collection.
     fn path(_scope: &Scope) -> Cow<'static, str> {

@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink"]),
     ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-bench"]),
     ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-bench"]),
-    ("weft-agent", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-ipam"]),
+    ("weft-agent", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-ipam", "weft-bench"]),
     // Its tests install into the lab's API server.
     ("weft", &["weft-types", "weft-netlink", "weft-lab"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),

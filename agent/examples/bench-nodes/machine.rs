@@ -1,0 +1,167 @@
+//! A node with its one pod: network namespaces, the real `weft-agent`, and an API server of its own that shows it the
+//! cluster's Nodes. What is measured between two of them is in `measure`.
+
+use std::fs::{self, File, Permissions};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weft_bench::process::Daemon;
+use weft_netlink::netns::Namespace;
+use weft_netlink::route::{Route, Veth, VethEnd};
+
+use crate::server::Server;
+
+const NODES: &str = "/api/v1/nodes";
+const SERVICES: &str = "/api/v1/services";
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node, its one pod, and its agent while that runs.
+pub(crate) struct Machine {
+    pub(crate) node: Namespace,
+    pub(crate) pod: Namespace,
+    number: u16,
+    server: Server,
+    folder: tempfile::TempDir,
+    agent: PathBuf,
+}
+
+impl Machine {
+    pub(crate) fn new(number: u16, agent: &Path) -> Machine {
+        let [node, pod] = [(); 2].map(|()| Namespace::temporary().unwrap());
+        sh(&node, "ip link set lo up");
+        cable((&node, "pod"), (&pod, "eth0"));
+        let (v4, v6) = (format!("10.244.{number}"), format!("fd00:10:244:{number}:"));
+        sh(&node, &format!("ip addr add {v4}.1/24 dev pod; ip addr add {v6}:1/64 dev pod nodad"));
+        let routes = format!("ip route add default via {v4}.1; ip route add default via {v6}:1");
+        sh(&pod, &format!("ip addr add {v4}.2/24 dev eth0; ip addr add {v6}:2/64 dev eth0 nodad; {routes}"));
+        let server = node.run(Server::start).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        // The agent looks whether there is a plugin; here nobody starts it.
+        fs::create_dir(folder.path().join("bin")).unwrap();
+        fs::write(folder.path().join("bin/weft-cni"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(folder.path().join("bin/weft-cni"), Permissions::from_mode(0o755)).unwrap();
+        Machine { node, pod, number, server, folder, agent: agent.to_owned() }
+    }
+
+    /// Its pod's address.
+    pub(crate) fn pod_address(&self, is_ipv6: bool) -> IpAddr {
+        let number = self.number;
+        let text = if is_ipv6 { format!("fd00:10:244:{number}::2") } else { format!("10.244.{number}.2") };
+        text.parse().unwrap()
+    }
+
+    /// Starts the agent and waits until pods could start.
+    pub(crate) fn start(&self, flags: &[&str]) -> Daemon {
+        let path = |name: &str| self.folder.path().join(name);
+        let log = File::options().create(true).append(true).open(path("log")).unwrap();
+        let mut command = Command::new(&self.agent);
+        command.arg("--kubeconfig").arg(self.server.kubeconfig());
+        command.args(["--hostname-override", &format!("node{}", self.number)]);
+        command.arg("--cni-conf-dir").arg(path("net.d")).arg("--cni-bin-dir").arg(path("bin"));
+        command.args(["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"]).args(flags).stderr(log);
+        let daemon = Daemon(self.node.run(|| command.spawn()).unwrap().unwrap());
+        until("the agent is ready", || path("net.d/10-weft.conflist").exists());
+        daemon
+    }
+
+    /// Takes away all that the agent has set up, and what it knows of the cluster.
+    pub(crate) fn clean_up(&self) {
+        let mut command = Command::new(&self.agent);
+        command.arg("--cleanup").arg("--cni-conf-dir").arg(self.folder.path().join("net.d"));
+        assert!(self.node.run(|| command.status()).unwrap().unwrap().success());
+        for node in self.server.objects(NODES) {
+            self.server.delete(NODES, node["metadata"]["name"].as_str().unwrap());
+        }
+    }
+
+    /// Tells the agent of a Node.
+    pub(crate) fn hear_of(&self, node: Value) {
+        self.server.put(NODES, node);
+    }
+
+    /// Waits until there is a way to the pods of that node.
+    pub(crate) fn await_route(&self, number: u16) {
+        let (high, low) = (244 + number / 200, number % 200);
+        let way = format!("ip route get 10.{high}.{low}.2 && ip route get fd00:10:244:{number:x}::2");
+        until("routes", || sh_output(&self.node, &way).status.success());
+    }
+
+    /// What the agent says that pods' MTU is.
+    pub(crate) fn pod_mtu(&self) -> u64 {
+        let text = fs::read(self.folder.path().join("net.d/10-weft.conflist")).unwrap();
+        let conflist: Value = serde_json::from_slice(&text).unwrap();
+        conflist["plugins"][0]["mtu"].as_u64().unwrap()
+    }
+
+    /// Gives its pod that MTU.
+    pub(crate) fn set_pod_mtu(&self, mtu: u64) {
+        sh(&self.node, &format!("ip link set pod mtu {mtu}"));
+        sh(&self.pod, &format!("ip link set eth0 mtu {mtu}"));
+    }
+
+    /// Puts Services into the cluster, and tells how often the agent has asked for any.
+    pub(crate) fn fill_with_services(&self, count: usize) {
+        for number in 0..count {
+            let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+            let name = format!("service-{number}");
+            self.server.put(SERVICES, json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec}));
+        }
+    }
+
+    /// How often the agent has asked for Services.
+    pub(crate) fn questions_for_services(&self) -> usize {
+        [false, true].map(|watches| self.server.queries(SERVICES, watches).len()).iter().sum()
+    }
+}
+
+/// A Node as its kubelet shows it, with the names of fifty images; of IPv6 alone between the nodes, or of both.
+pub(crate) fn node(number: u16, is_ipv6_only: bool) -> Value {
+    let (high, low) = (number / 200, number % 200);
+    let mut addresses = vec![format!("172.30.{high}.{}", low + 10), format!("fd00:30::{:x}", number + 0x10)];
+    addresses.drain(..usize::from(is_ipv6_only));
+    let internal = addresses.iter().map(|address| json!({"type": "InternalIP", "address": address}));
+    let images = (0..50).map(|image| {
+        let names = [
+            format!("registry.example/team/program-{image}@sha256:{image:064x}"),
+            format!("registry.example/team/program-{image}:1.0"),
+        ];
+        json!({"names": names, "sizeBytes": 123_456_789})
+    });
+    json!({
+        "metadata": {"name": format!("node{number}"), "labels": {"kubernetes.io/os": "linux"}},
+        "spec": {"podCIDRs": [format!("10.{}.{low}.0/24", 244 + high), format!("fd00:10:244:{number:x}::/64")]},
+        "status": {"addresses": internal.collect::<Vec<_>>(), "images": images.collect::<Vec<_>>()},
+    })
+}
+
+/// Waits, but not for ever.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never so: {what}");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+pub(crate) fn sh(namespace: &Namespace, line: &str) {
+    let output = sh_output(namespace, line);
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn sh_output(namespace: &Namespace, line: &str) -> std::process::Output {
+    namespace.run(|| Command::new("sh").args(["-ec", line]).output()).unwrap().unwrap()
+}
+
+pub(crate) fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
+    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
+    let veth = Veth { near: end(one.1), near_group: 0, near_up: true, master: None, far: end(other.1) };
+    one.0.run(Route::open).unwrap().unwrap().add_veth(&veth, other.0.as_fd()).unwrap();
+    sh(other.0, &format!("ip link set {} up", other.1));
+}
