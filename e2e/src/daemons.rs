@@ -116,6 +116,7 @@ fn arguments(
             flag("--cni-conf-dir", path(dir.cni_conf()));
             flag("--cni-bin-dir", path(dir.cni_bin()));
             flag("--cni-data-dir", path(dir.cni_data()));
+            flag("--healthz-bind-address", "127.0.0.1:10246".to_owned());
         }
         "weft-proxy" => {
             flag("--hostname-override", node.to_owned());

@@ -64,8 +64,13 @@ async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
 
 async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, report: &Report) -> kube::Result<()> {
     let config = &kubelet.config;
-    let status = json!({"status": node_status(&config.node, &config.addresses, &config.boot, report)});
-    match nodes.patch_status(&config.node, &PatchParams::default(), &Patch::Merge(status)).await {
+    let mut status = node_status(&config.node, &config.addresses, &config.boot, report);
+    // As kubelets do: others' conditions stay, while addresses, of which several are of one type, are all replaced.
+    if let Some(addresses) = status["addresses"].as_array_mut() {
+        addresses.push(json!({"$patch": "replace"}));
+    }
+    let status = Patch::Strategic(json!({"status": status}));
+    match nodes.patch_status(&config.node, &PatchParams::default(), &status).await {
         // Somebody deleted the Node: there is nothing to report on any more.
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         result => result.map(drop),

@@ -22,6 +22,14 @@ pub(crate) fn kubectl_gets_applies_and_deletes(lab: &Lab) -> Outcome {
     holds("after delete", &String::from_utf8_lossy(&gone.stderr), "not found")
 }
 
+/// Where a cloud's controller has put a taint on a Node until then, this takes it away.
+pub(crate) fn every_node_says_that_its_network_works(lab: &Lab) -> Outcome {
+    let path = "jsonpath={.items[*].status.conditions[?(@.type==\"NetworkUnavailable\")].status}";
+    poll("the conditions", || {
+        equal("conditions", lab.kubectl(&["get", "nodes", "-o", path])?.as_str(), "False False False")
+    })
+}
+
 pub(crate) fn an_ended_container_is_started_again(lab: &Lab) -> Outcome {
     lab.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: restless}\nspec:\n  containers:\n  - name: main\n    \

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use weft_lab::process::ProcessId;
 
 use crate::application::cluster_ip;
@@ -46,13 +47,19 @@ fn open(lab: &Lab) -> Result<Connection, String> {
 
 /// Kills a daemon and waits until another process is in its place.
 pub(crate) fn kill(lab: &Lab, node: &str, daemon: &str) -> Outcome {
+    restart(lab, node, daemon, Signal::SIGKILL)
+}
+
+/// Ends a daemon by a signal and waits until another process is in its place.
+pub(crate) fn restart(lab: &Lab, node: &str, daemon: &str, signal: Signal) -> Outcome {
     let pid = || -> Result<Option<u32>, String> {
         let records = lab.dir.node(node).daemons().map_err(|error| error.to_string())?;
         Ok(records.iter().find(|record| record.name == daemon).and_then(|record| record.pid))
     };
     let before = pid()?.ok_or(format!("{daemon} of {node} does not run"))?;
     let process = ProcessId::of(before).ok_or(format!("{daemon} of {node} is gone"))?;
-    match process.kill_and_wait(Duration::from_secs(10)) {
+    process.signal(signal);
+    match process.wait(Duration::from_secs(10)) {
         true => poll(&format!("{daemon} of {node} again"), || match pid()? {
             Some(now) if now != before && ProcessId::of(now).is_some() => Ok(()),
             other => Err(format!("{other:?}")),

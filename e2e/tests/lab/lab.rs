@@ -32,6 +32,13 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts a lab from the programs in `WEFT_BIN_DIR`.
     pub(crate) fn up(name: &str, nodes: u8) -> Result<Lab, String> {
+        let lab = Lab::new(name)?;
+        lab.run(&["up", "--nodes", &nodes.to_string()])?;
+        Ok(lab)
+    }
+
+    /// A lab by that name, which is not there yet.
+    pub(crate) fn new(name: &str) -> Result<Lab, String> {
         let folder = std::env::var_os("WEFT_BIN_DIR").ok_or(
             "WEFT_BIN_DIR is not set: set it to the folder of the built programs, as `make test` does",
         )?;
@@ -41,9 +48,7 @@ impl Lab {
         }
         let state = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
         let name: LabName = name.parse().map_err(|error| format!("{error}"))?;
-        let lab = Lab { dir: LabDir::new(state.path(), &name), name, program, state };
-        lab.run(&["up", "--nodes", &nodes.to_string()])?;
-        Ok(lab)
+        Ok(Lab { dir: LabDir::new(state.path(), &name), name, program, state })
     }
 
     /// The names of the lab's nodes.

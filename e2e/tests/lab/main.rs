@@ -19,6 +19,7 @@ mod invalid;
 mod lab;
 mod load;
 mod load_balancers;
+mod operations;
 mod probe;
 mod real_runtime;
 mod removal;
@@ -26,6 +27,7 @@ mod resolvers;
 mod services;
 mod soak;
 mod traffic_distribution;
+mod upgrade;
 
 // The runtime of the CNI plugin's own tests, which use more of it.
 #[path = "../../../cni-plugin/tests/runtimes/containerd.rs"]
@@ -272,6 +274,8 @@ const TOGETHER: &[Scenario] = &[
         "DNS should support configurable pod DNS, more than six search paths, underscores and a single dot",
         dns::pod_s_own_resolver,
     ),
+    ("every Node says that its network works", cluster::every_node_says_that_its_network_works),
+    ("docs/operations.md: every command answers", operations::every_command_answers),
     (
         "the self-test for any cluster passes, and names what fails",
         cluster::the_self_test_passes_and_names_what_fails,
@@ -303,8 +307,12 @@ const LAST: &[Scenario] = &[
         "18 pods of containerd on two nodes are reached through a Service and by name, and a reboot leaks no address",
         real_runtime::pods_of_containerd,
     ),
-    ("19 deleting everything leaves no element, route or reservation", removal::deleting_everything),
-    ("20 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
+    (
+        "19 upgrades roll without dropped connections, and without Weft pods go on",
+        upgrade::an_upgrade_drops_nothing,
+    ),
+    ("20 deleting everything leaves no element, route or reservation", removal::deleting_everything),
+    ("21 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
 ];
 
 /// What `make soak` runs in the place of all others, one after the other.

@@ -137,7 +137,7 @@ struct Manifest {
 
 /// Runs the command of the DaemonSet's init container, with the built programs as its image and `plugins` as the
 /// folder of the host.
-fn install(lab: &Lab, plugins: &Path) -> Outcome {
+pub(crate) fn install(lab: &Lab, plugins: &Path) -> Outcome {
     let programs = lab.program.parent().map(PathBuf::from).unwrap_or_default();
     let mut manifests = Command::new(programs.join("weft"));
     manifests.args(["manifests", "--api-host", "172.30.0.1"]);

@@ -33,7 +33,7 @@ fn whole() -> Duration {
 }
 
 /// Clients of a Service with a server on every node: by each frontend, over both families, and by name.
-fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
+pub(crate) fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
     let service = case.service("web", json!({"type": "NodePort"}))?;
     case.run([1, 2, 3].map(|node| echo(&format!("on-node{node}")).on(&format!("node{node}"))))?;
     let [client] = case.run([echo("client").app("client").on("node1")])?;
@@ -82,7 +82,7 @@ fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
 }
 
 /// Prints what the clients saw; an error when one of them was not answered, but for names asked of killed servers.
-fn judge(what: &str, tallies: &[Tally]) -> Outcome {
+pub(crate) fn judge(what: &str, tallies: &[Tally]) -> Outcome {
     println!("\n{what}");
     let (mut asked, mut failed) = (0, 0);
     for tally in tallies {

@@ -1,0 +1,202 @@
+//! Another version of Weft, and none: in a lab of its own, whose programs are replaced on one node after the other under
+//! a steady load, as a rolling update of the manifests does. The load counts what it is not answered: nothing may be.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::case::{Case, echo};
+use crate::connection::Connection;
+use crate::daemons::restart;
+use crate::lab::{Lab, Outcome, equal, holds, poll};
+use crate::load::Tally;
+use crate::probe::{Via, served};
+use crate::real_runtime::install;
+use crate::soak;
+
+/// The programs that a lab needs, and the one that installs them.
+const PROGRAMS: [&str; 6] = ["weft-agent", "weft-proxy", "weft-dns", "weft-cni", "weft-ipam", "weft"];
+/// What the next version of each daemon does otherwise. Each is seen from outside.
+const NEXT: [(&str, &str); 3] =
+    [("weft-agent", "--mtu 1400"), ("weft-proxy", "--masquerade-all"), ("weft-dns", "--ttl 7")];
+
+/// The programs that a lab's nodes have, which can be replaced. What runs goes on as it is.
+struct Version {
+    folder: PathBuf,
+    /// Those to be tested.
+    built: PathBuf,
+}
+
+impl Version {
+    /// Those of `WEFT_UPGRADE_FROM`, an earlier build, where it is set; else the same as are tested.
+    fn before(lab: &Lab) -> Result<Version, String> {
+        let built = lab.program.parent().map(PathBuf::from).unwrap_or_default();
+        let version = Version { folder: lab.state.path().join("version"), built };
+        fs::create_dir(&version.folder).map_err(|error| error.to_string())?;
+        let from = std::env::var_os("WEFT_UPGRADE_FROM").map_or(version.built.clone(), PathBuf::from);
+        for name in PROGRAMS {
+            let found = symlink(from.join(name), version.folder.join(name));
+            found.map_err(|error| format!("{name}: {error}"))?;
+        }
+        Ok(version)
+    }
+
+    /// Another program by that name.
+    fn replace(&self, name: &str, script: &str) -> Outcome {
+        let (next, place) = (self.folder.join("next"), self.folder.join(name));
+        let written = fs::write(&next, format!("#!/bin/sh\n{script}\n"))
+            .and_then(|()| fs::set_permissions(&next, fs::Permissions::from_mode(0o755)))
+            .and_then(|()| fs::rename(&next, &place));
+        written.map_err(|error| format!("{}: {error}", place.display()))
+    }
+
+    /// The next version: the programs that are tested, told to do something otherwise.
+    fn advance(&self) -> Outcome {
+        NEXT.into_iter().try_for_each(|(name, flags)| {
+            self.replace(name, &format!("exec {} \"$@\" {flags}", self.built.join(name).display()))
+        })
+    }
+
+    /// No version: a daemon that is gone and has left what it set up.
+    fn withdraw(&self, names: &[&str]) -> Outcome {
+        names.iter().try_for_each(|name| self.replace(name, "exec sleep 1000000"))
+    }
+}
+
+/// A connection that was not answered, or a name that only a second server knew, has been dropped.
+fn nothing_dropped(what: &str, tallies: &[Tally]) -> Outcome {
+    soak::judge(what, tallies)?;
+    let refused: u64 = tallies.iter().map(|tally| tally.killed + tally.second).sum();
+    equal("questions that a server did not answer", refused, 0)
+}
+
+pub(crate) fn an_upgrade_drops_nothing(lab: &Lab) -> Outcome {
+    let version = Version::before(lab)?;
+    let other = Lab::new("e2e-upgrade")?;
+    other.run(&["--bin-dir", &version.folder.display().to_string(), "up"])?;
+    rolls(&other, &version)?;
+    leaves_pods_alone(&other, &version)
+}
+
+/// Node by node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are replaced.
+fn rolls(lab: &Lab, version: &Version) -> Outcome {
+    let case = Case::new(lab, "upgrade")?;
+    let load = soak::load(lab, &case)?;
+    version.advance()?;
+    for node in lab.nodes()? {
+        install(lab, &lab.dir.node(&node).cni_bin())?;
+        for (daemon, _) in NEXT {
+            restart(lab, &node, daemon, Signal::SIGTERM)?;
+            poll(&format!("the next {daemon} on {node}"), || is_next(lab, &node, daemon))?;
+        }
+        // Pods come and go meanwhile.
+        let [pod] = case.run([echo(&format!("later-{node}")).app("later").on(&node)])?;
+        let server = std::net::SocketAddr::new(pod.ips[0], 8080);
+        served(&lab.name.node("node1"), Via::Http, server, &[&pod.name])?;
+        case.delete("pods", &pod.name)?;
+    }
+    nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())
+}
+
+/// Whether a node shows the flags of the next version.
+fn is_next(lab: &Lab, node: &str, daemon: &str) -> Outcome {
+    let address = &lab.node_at(node.trim_start_matches("node").parse().unwrap_or(1), 53)[0].ip().to_string();
+    match daemon {
+        "weft-agent" => {
+            let path = lab.dir.node(node).cni_conf().join("10-weft.conflist");
+            let text = fs::read(&path).map_err(|error| error.to_string())?;
+            let conflist: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+            equal("the pods' MTU", conflist["plugins"][0]["mtu"].clone(), json!(1400))
+        }
+        "weft-proxy" => {
+            let rules = lab.on_node(node, &["nft", "list", "table", "ip", "weft"])?;
+            holds("the rule of --masquerade-all", &rules, "comment \"ClusterIP\"")
+        }
+        _ => {
+            let question =
+                ["dig", &format!("@{address}"), "+noall", "+answer", "kubernetes.default.svc.cluster.local"];
+            let answer = lab.on_node(node, &question)?;
+            equal("the answer's TTL", answer.split_whitespace().nth(1), Some("7"))
+        }
+    }
+}
+
+/// Agent and proxy go first, and nobody notices. Then what each set up goes, by the commands of the pod that `weft
+/// uninstall` runs on every node: pods stay, and go on with those of their own node.
+fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
+    let case = Case::new(lab, "uninstall")?;
+    let load = soak::load(lab, &case)?;
+    version.withdraw(&["weft-agent", "weft-proxy"])?;
+    for node in lab.nodes()? {
+        restart(lab, &node, "weft-agent", Signal::SIGTERM)?;
+        restart(lab, &node, "weft-proxy", Signal::SIGTERM)?;
+    }
+    let [here, there] = case.run([echo("here").on("node1"), echo("there").app("client").on("node1")])?;
+    nothing_dropped("agent and proxy gone from all nodes", &load.finish())?;
+
+    let mut open = Vec::new();
+    for &ip in &here.ips {
+        open.push(Connection::open(&there.netns, std::net::SocketAddr::new(ip, 8080))?);
+    }
+    for node in lab.nodes()? {
+        clean_up(lab, &node, &version.built)?;
+        nothing_of_ours(lab, &node)?;
+    }
+    for connection in &mut open {
+        equal("the server of the open connection", connection.ask()?, "here".to_owned())?;
+    }
+    for &ip in &here.ips {
+        served(&there.netns, Via::Http, std::net::SocketAddr::new(ip, 8080), &["here"])?;
+    }
+    let plugin = lab.dir.node("node1").cni_bin().join("weft-cni");
+    equal("the plugin by which its pods can be deleted", plugin.is_file(), true)
+}
+
+/// The commands of the cleanup pod's init containers, on a node.
+fn clean_up(lab: &Lab, node: &str, built: &Path) -> Outcome {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../installer/src/cleanup.yaml");
+    let text = fs::read_to_string(manifest).map_err(|error| format!("{manifest}: {error}"))?;
+    let set: Value =
+        serde_saphyr::from_str(&text.replace("{{image}}", "x")).map_err(|error| error.to_string())?;
+    let containers =
+        set["spec"]["template"]["spec"]["initContainers"].as_array().cloned().unwrap_or_default();
+    equal("steps of the cleanup", containers.len(), 4)?;
+    let dir = lab.dir.node(node);
+    let (conf, bin, data) = (dir.cni_conf(), dir.cni_bin(), dir.cni_data().join("weft"));
+    let path = |path: &Path| path.display().to_string();
+    for container in containers {
+        let words: Vec<String> =
+            serde_json::from_value(container["command"].clone()).map_err(|error| error.to_string())?;
+        let mut line: Vec<String> = words
+            .iter()
+            .map(|word| match word.as_str() {
+                "/host/opt/cni/bin" => path(&bin),
+                "/host/var/lib/cni/networks/weft" => path(&data),
+                program if program.starts_with('/') => path(&built.join(program.trim_start_matches('/'))),
+                other => other.to_owned(),
+            })
+            .collect();
+        if container["name"] == "agent" {
+            line.extend(["--cni-conf-dir".to_owned(), path(&conf)]);
+        }
+        lab.on_node(node, &line.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+fn nothing_of_ours(lab: &Lab, node: &str) -> Outcome {
+    let tables = lab.on_node(node, &["nft", "list", "tables"])?;
+    for table in ["ip weft\n", "ip6 weft\n", "weft-agent"] {
+        equal(&format!("{table:?} among the tables of {node}:\n{tables}"), tables.contains(table), false)?;
+    }
+    equal(
+        "routes to other nodes",
+        lab.on_node(node, &["ip", "route", "show", "proto", "119"])?,
+        String::new(),
+    )?;
+    let conflist = lab.dir.node(node).cni_conf().join("10-weft.conflist");
+    equal("a CNI configuration", conflist.exists(), false)
+}
