@@ -111,7 +111,8 @@ fn merge_list(place: Place, slot: &mut Value, patch: &[Value], strategy: ListStr
             slot.as_array_mut().expect("made a list just above")
         }
     };
-    match strategy {
+    // What replaces a list is not merged within itself: a Node has several addresses of one type.
+    match if replace { ListStrategy::Replace } else { strategy } {
         ListStrategy::Replace => *list = patch.iter().filter(|item| !is_directive(item)).cloned().collect(),
         ListStrategy::Union => {
             for item in patch {
@@ -251,6 +252,11 @@ mod tests {
         let object = json!({"spec": {"containers": [{"name": "a"}]}});
         let patch = json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "b"}]}});
         assert_eq!(merged("Pod", object.clone(), &patch), json!({"spec": {"containers": [{"name": "b"}]}}));
+        let address = |address: &str| json!({"type": "InternalIP", "address": address});
+        let node = json!({"status": {"addresses": [address("a"), address("b")]}});
+        let patch = json!({"status": {"addresses": [address("c"), address("d"), {"$patch": "replace"}]}});
+        let want = json!({"status": {"addresses": [address("c"), address("d")]}});
+        assert_eq!(merged("Node", node, &patch), want, "both of one type");
         let mut object = object;
         assert!(merge("Pod", &mut object, &json!({"spec": {"containers": [{"image": "x"}]}})).is_err());
         assert!(merge("Pod", &mut object, &json!([])).is_err());
