@@ -44,6 +44,7 @@ use self::cluster::Cluster;
 use self::http::Door;
 use self::registry::Registry;
 use self::store::Store;
+use crate::names::LabName;
 
 /// How long [`ApiServer::shutdown`] waits for open requests to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -67,6 +68,8 @@ pub struct Config {
     pub history: usize,
     /// How long a watch that asked for bookmarks is quiet before it gets one.
     pub bookmark_interval: Duration,
+    /// The lab whose nodes the subresource `proxy` leads to. `None` leads nowhere.
+    pub lab: Option<LabName>,
 }
 
 impl Default for Config {
@@ -84,6 +87,7 @@ impl Default for Config {
             advertise: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(172, 30, 0, 1)), 6443)),
             history: 20_000,
             bookmark_interval: Duration::from_secs(30),
+            lab: None,
         }
     }
 }
@@ -117,7 +121,8 @@ impl ApiServer {
         let mut server = Self { addresses: Vec::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
         let controllers = controllers::all(&config);
         server.tasks.spawn(controllers::run(Arc::clone(&cluster), controllers, shutdown.clone()));
-        let door = Door { cluster, shutdown, bookmark_interval: config.bookmark_interval };
+        let Config { bookmark_interval, lab, .. } = config;
+        let door = Door { cluster, shutdown, bookmark_interval, lab };
         for listener in listeners {
             server.serve(listener, &door)?;
         }

@@ -49,6 +49,7 @@ impl Lab {
             service_cidrs: families.service_cidrs(),
             cluster_cidrs: families.cluster_cidrs(),
             advertise: Some(families.api_server()),
+            lab: Some(self.name.clone()),
             ..Config::default()
         };
         let failed =

@@ -88,6 +88,9 @@ pub(crate) enum ApiError {
     /// The body is larger than the server takes.
     #[error("the request is larger than {0} bytes")]
     TooLarge(usize),
+    /// Nobody answers behind `proxy`.
+    #[error("error trying to reach service: {0}")]
+    Unreachable(String),
 }
 
 /// What a request answers.
@@ -116,6 +119,7 @@ impl ApiError {
             Self::TooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
             Self::Invalid { .. } => 422,
+            Self::Unreachable(_) => 503,
         }
     }
 
@@ -132,6 +136,7 @@ impl ApiError {
             Self::TooLarge(_) => "RequestEntityTooLarge",
             Self::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Self::Invalid { .. } => "Invalid",
+            Self::Unreachable(_) => "ServiceUnavailable",
         }
     }
 

@@ -6,6 +6,7 @@ mod objects;
 mod parameters;
 mod path;
 mod protobuf;
+mod proxy;
 mod watch;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::cluster::Cluster;
 use super::discovery;
 use super::error::{ApiError, Result};
 use super::openapi;
+use crate::names::LabName;
 
 /// The most bytes that the body of a request may have, as etcd and the real server take (about 3 MiB).
 const BODY_LIMIT: usize = 3 << 20;
@@ -35,6 +37,8 @@ pub(crate) struct Door {
     pub(crate) shutdown: CancellationToken,
     /// How long a watch that asked for bookmarks is quiet before it gets one.
     pub(crate) bookmark_interval: std::time::Duration,
+    /// Whose nodes `proxy` leads to.
+    pub(crate) lab: Option<LabName>,
 }
 
 /// The service for every path.
@@ -65,6 +69,7 @@ async fn answer(door: &Door, request: Request) -> Result<Response> {
         }
         Route::OpenApiV2 => Ok(openapi::v2(parts.headers.get(header::ACCEPT)).into_response()),
         Route::OpenApiV3(document) => Ok(json(StatusCode::OK, &openapi::v3(document.as_deref())?)),
+        Route::Objects(place) if place.subresource == "proxy" => proxy::serve(door, &parts, place).await,
         Route::Objects(place) => {
             let bytes = axum::body::to_bytes(body, BODY_LIMIT).await;
             let bytes = bytes.map_err(|_| ApiError::TooLarge(BODY_LIMIT))?;

@@ -61,13 +61,24 @@ fn invalid(url: &str, reason: String) -> Error {
     Error::Invalid { what: "URL", value: url.to_owned(), reason }
 }
 
-/// GET from the calling thread's namespace. Gives the body of a 200; all else is an error in words.
+/// GET from the calling thread's namespace. Gives the body of a 2xx; all else is an error in words.
 pub fn get(
     address: SocketAddr,
     host: &str,
     path: &str,
     timeout: Duration,
 ) -> std::result::Result<String, String> {
+    let (status, body) = fetch(address, host, path, timeout)?;
+    if status / 100 == 2 { Ok(body) } else { Err(format!("HTTP status {status}")) }
+}
+
+/// As [`get`], with the body of every answer, and its status.
+pub fn fetch(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    timeout: Duration,
+) -> std::result::Result<(u16, String), String> {
     let exchange = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_read_timeout(Some(timeout))?;
@@ -79,17 +90,14 @@ pub fn get(
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = exchange().map_err(|error| format!("{address}: {error}"))?;
-    body_of(&answer)
+    parse(&answer).ok_or_else(|| format!("no HTTP answer: {answer:?}"))
 }
 
-/// The body of an answer that was ended by closing the connection, if it was a 2xx.
-fn body_of(answer: &str) -> std::result::Result<String, String> {
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer:?}"))?;
-    let status = head.split_whitespace().nth(1).unwrap_or_default();
-    match status.starts_with('2') && status.len() == 3 {
-        true => Ok(body.to_owned()),
-        false => Err(format!("HTTP status {status:?}")),
-    }
+/// The status and body of an answer that was ended by closing the connection.
+fn parse(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
 }
 
 #[cfg(test)]
@@ -97,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_2xx_has_a_body() {
-        assert_eq!(body_of("HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello"), Ok("hello".to_owned()));
-        assert!(body_of("HTTP/1.1 503 Service Unavailable\r\n\r\nno").is_err());
-        assert!(body_of("").is_err());
+    fn an_answer_has_a_status_and_a_body() {
+        assert_eq!(parse("HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello"), Some((200, "hello".to_owned())));
+        assert_eq!(parse("HTTP/1.1 503 Service Unavailable\r\n\r\nno"), Some((503, "no".to_owned())));
+        assert_eq!(parse(""), None);
     }
 }

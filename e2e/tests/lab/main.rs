@@ -12,6 +12,7 @@ mod conntrack;
 mod daemons;
 mod dns;
 mod dual_stack;
+mod explain;
 mod faults;
 mod granular_checks;
 mod host_ports;
@@ -284,6 +285,11 @@ const TOGETHER: &[Scenario] = &[
         "DNS should be resolved by glibc, musl and busybox: short names, full names and SRV records",
         resolvers::glibc_musl_and_busybox,
     ),
+    (
+        "weft dns explain names every missing piece, asked through the API server",
+        explain::every_missing_piece_is_named,
+    ),
+    ("weft dns explain names an upstream that is silent", explain::an_upstream_that_is_silent_is_named),
 ];
 
 /// Those that disturb the others, and the clean-up. One after the other.

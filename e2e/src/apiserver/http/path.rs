@@ -31,6 +31,8 @@ pub(super) struct Place {
     pub(super) target: Target,
     /// The subresource; empty for the object itself.
     pub(super) subresource: String,
+    /// The path behind the subresource `proxy`, with its slash; empty for all else.
+    pub(super) beyond: String,
 }
 
 /// Reads a path; `None` when there is nothing there.
@@ -72,14 +74,15 @@ fn place(group: &str, version: &str, rest: &[&str]) -> Option<Place> {
 }
 
 fn within(resource: &'static Resource, namespace: &str, inner: &[&str]) -> Option<Place> {
-    let (name, subresource) = match inner {
-        [] => ("", ""),
-        [name] => (*name, ""),
-        [name, subresource] => (*name, *subresource),
+    let (name, subresource, beyond) = match inner {
+        [] => ("", "", String::new()),
+        [name] => (*name, "", String::new()),
+        [name, "proxy", path @ ..] => (*name, "proxy", format!("/{}", path.join("/"))),
+        [name, subresource] => (*name, *subresource, String::new()),
         _ => return None,
     };
     let target = Target { resource, namespace: namespace.to_owned(), name: name.to_owned() };
-    Some(Place { target, subresource: subresource.to_owned() })
+    Some(Place { target, subresource: subresource.to_owned(), beyond })
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
 
     fn objects(path: &str) -> Option<(&'static str, String, String, String)> {
         match route(path)? {
-            Route::Objects(Place { target, subresource }) => {
+            Route::Objects(Place { target, subresource, .. }) => {
                 Some((target.resource.plural, target.namespace, target.name, subresource))
             }
             _ => None,
@@ -109,6 +112,18 @@ mod tests {
         ] {
             let want = (plural, namespace.to_owned(), name.to_owned(), subresource.to_owned());
             assert_eq!(objects(path), Some(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_any_path_may_follow() {
+        for (path, beyond) in [
+            ("/api/v1/nodes/n1:8181/proxy/explain", "/explain"),
+            ("/api/v1/namespaces/a/pods/x:80/proxy/a/b", "/a/b"),
+            ("/api/v1/namespaces/a/pods/x/proxy", "/"),
+        ] {
+            let Some(Route::Objects(place)) = route(path) else { panic!("{path}") };
+            assert_eq!((place.subresource.as_str(), place.beyond.as_str()), ("proxy", beyond), "{path}");
         }
     }
 
