@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::Error;
+use crate::process::with_process;
 
 /// The type that Prometheus expects of figures (OpenMetrics 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -19,11 +20,11 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// How many connections may wait to be taken, as tokio has it.
 const BACKLOG: i32 = 1024;
 
-/// `/metrics`: what `text` gives, which is OpenMetrics text.
+/// `/metrics`: what `text` gives, which is OpenMetrics text, and what the process tells of itself.
 pub fn open_metrics<T: Future<Output = String> + Send>(
     text: impl Fn() -> T + Clone + Send + Sync + 'static,
 ) -> Router {
-    let answer = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], text().await) };
+    let answer = move || async move { ([(CONTENT_TYPE, OPEN_METRICS)], with_process(text().await)) };
     Router::new().route("/metrics", get(answer))
 }
 

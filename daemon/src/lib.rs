@@ -5,6 +5,7 @@ mod error;
 mod http;
 mod log;
 mod node_name;
+mod process;
 mod program;
 mod signals;
 

@@ -61,6 +61,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let own = own_addresses(&listeners);
     let port = own.first().map_or(53, SocketAddr::port);
     let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
+    plugins(&options).for_each(|name| metrics.enabled(name));
     let forwarder = Arc::new(Forwarder::new(manner(&options), metrics.clone()));
     let (flags, file) = (options.upstreams.clone(), options.resolv_conf.clone());
     let sources = Sources::read(flags, file, own.clone(), forwarder.clone())?;
@@ -317,6 +318,14 @@ fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
         complete_search: options.complete_search,
         listen,
     })
+}
+
+/// What CoreDNS calls that which this server does.
+fn plugins(options: &Options) -> impl Iterator<Item = &'static str> {
+    let always = ["errors", "forward", "health", "kubernetes", "loadbalance", "loop", "prometheus", "ready"];
+    let cache = (options.cache_size > 0).then_some("cache");
+    let autopath = options.complete_search.then_some("autopath");
+    always.into_iter().chain(cache).chain(autopath)
 }
 
 fn manner(options: &Options) -> Manner {

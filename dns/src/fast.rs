@@ -29,6 +29,9 @@ const OPT: usize = 11;
 /// The codec writes a name whole before it compresses it: with so many bytes to spare it never runs out of room,
 /// so that both lanes agree on what fits.
 const SLACK: usize = 255;
+/// The codec remembers no more names to compress others against, and each end of a name is one: where the question's name
+/// has more labels than this, its reply repeats the zone's.
+const MOST_LABELS: usize = 64;
 /// EDNS's cookie option (RFC 7873), which dig sends and nobody here answers.
 const COOKIE: u16 = 10;
 /// A pointer to the name of the question (RFC 1035 section 4.1.4).
@@ -45,6 +48,8 @@ pub struct Answered {
     pub code: ResponseCode,
     /// Who knew the answer.
     pub source: Source,
+    /// Whether the client wants DNSSEC's records.
+    pub dnssec_ok: bool,
 }
 
 /// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain question for the
@@ -106,7 +111,7 @@ fn respond_or(
     }
     let reason = || (code == ResponseCode::NXDomain).then(|| why(zone, question.name));
     writer.opt(&question, reason);
-    Some(Answered { length: writer.length, record_type: question.record_type, code, source: Source::Zone })
+    Some(question.answered(writer.length, code, Source::Zone))
 }
 
 /// Writes what an upstream said so many seconds ago.
@@ -131,7 +136,7 @@ fn remembered(
     }
     writer.opt(question, || None);
     let Writer { length, .. } = writer;
-    Some(Answered { length, record_type: question.record_type, code: said.code, source: Source::Upstream })
+    Some(question.answered(length, said.code, Source::Upstream))
 }
 
 /// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from asks again over
@@ -176,6 +181,9 @@ impl<'d> Question<'d> {
             return None;
         }
         let rest = name.read(body)?;
+        if name.len() > MOST_LABELS {
+            return None;
+        }
         let (&[high, low, 0, 1], rest) = rest.split_first_chunk::<4>()? else { return None };
         let record_type = RecordType::from(u16::from_be_bytes([high, low]));
         if matches!(record_type, RecordType::AXFR | RecordType::IXFR | RecordType::ANY) {
@@ -188,6 +196,12 @@ impl<'d> Question<'d> {
         };
         let section = &body[..body.len() - rest.len()];
         Some(Question { header, section, name, record_type, edns })
+    }
+
+    /// What is to be counted of its reply.
+    fn answered(&self, length: usize, code: ResponseCode, source: Source) -> Answered {
+        let dnssec_ok = self.edns.is_some_and(|edns| edns.dnssec_ok);
+        Answered { length, record_type: self.record_type, code, source, dnssec_ok }
     }
 
     /// How long the reply may get, the OPT record left out.

@@ -233,6 +233,9 @@ impl Handler {
         let bytes = question.encode(reply, self.recurses());
         let mut tally = self.tally();
         tally.response(question.transport(), source, reply.code, bytes.len());
+        if question.dnssec_ok() {
+            tally.wants_dnssec(source);
+        }
         tally.took(source, 1, started.elapsed());
         bytes
     }

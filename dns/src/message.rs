@@ -5,7 +5,7 @@ use std::fmt;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
-use hickory_proto::rr::rdata::opt::EdnsOption;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
@@ -20,6 +20,10 @@ const OPT: u16 = 11;
 pub(crate) const OPTION: usize = 4;
 /// The option that says why (RFC 8914 section 2).
 pub const EXTENDED_ERROR: u16 = 15;
+/// The option that only takes room (RFC 7830 section 3).
+const PADDING: u16 = 12;
+/// Padded replies are as long as a multiple of this (RFC 8467 section 4.1).
+const PADDING_BLOCK: usize = 468;
 /// What every UDP client takes (RFC 1035 section 2.3.4).
 const SMALLEST_UDP: u16 = 512;
 /// What crosses any network without fragments; more is never sent over UDP, whatever the client offers.
@@ -32,6 +36,8 @@ pub enum Transport {
     Udp,
     /// Length-prefixed messages on a connection.
     Tcp,
+    /// A connection that nobody else can read, be it DNS over TLS or over HTTPS: replies are padded for those who pad.
+    Tls,
 }
 
 impl fmt::Display for Transport {
@@ -39,6 +45,7 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
         })
     }
 }
@@ -82,6 +89,7 @@ pub struct Question {
 struct ClientEdns {
     payload: u16,
     dnssec_ok: bool,
+    pads: bool,
 }
 
 /// What is said to a question, before it is cut to the client's size.
@@ -154,10 +162,11 @@ fn question(mut message: Message, transport: Transport) -> Option<(Question, u8)
         return None;
     }
     let name = QueryName::from_name(&query.name).ok()?;
-    let edns = message
-        .edns
-        .as_ref()
-        .map(|edns| ClientEdns { payload: edns.max_payload(), dnssec_ok: edns.flags().dnssec_ok });
+    let edns = message.edns.as_ref().map(|edns| ClientEdns {
+        payload: edns.max_payload(),
+        dnssec_ok: edns.flags().dnssec_ok,
+        pads: edns.option(EdnsCode::Padding).is_some(),
+    });
     Some((Question { query, name, metadata: message.metadata, edns, transport }, message.version()))
 }
 
@@ -200,7 +209,7 @@ impl Question {
     /// The most bytes that the reply may have.
     pub fn limit(&self) -> u16 {
         match (self.transport, self.edns) {
-            (Transport::Tcp, _) => u16::MAX,
+            (Transport::Tcp | Transport::Tls, _) => u16::MAX,
             (Transport::Udp, None) => SMALLEST_UDP,
             (Transport::Udp, Some(edns)) => edns.payload.clamp(SMALLEST_UDP, LARGEST_UDP),
         }
@@ -270,6 +279,10 @@ impl Question {
                 edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
             }
         }
+        if client.pads && self.transport == Transport::Tls {
+            let length = bytes.len() + Record::from(&edns).to_bytes().map_or(0, |opt| opt.len());
+            edns.options_mut().insert(EdnsOption::Unknown(PADDING, padding(length)));
+        }
         let (Ok(opt), Some(&[high, low])) = (Record::from(&edns).to_bytes(), bytes.get(10..HEADER)) else {
             return;
         };
@@ -277,4 +290,11 @@ impl Question {
         bytes[10..HEADER].copy_from_slice(&additionals.to_be_bytes());
         bytes.extend_from_slice(&opt);
     }
+}
+
+/// What fills a message of so many bytes up (RFC 8467 section 4.1), or nearly so where it is as long as messages get.
+fn padding(length: usize) -> Vec<u8> {
+    let length = length + OPTION;
+    let whole = length.next_multiple_of(PADDING_BLOCK).min(usize::from(u16::MAX));
+    vec![0; whole.saturating_sub(length)]
 }

@@ -38,6 +38,12 @@ struct Version {
     version: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Plugin {
+    zone: &'static str,
+    name: &'static str,
+}
+
 fn build_info() -> Family<Version, Gauge> {
     let family = Family::<Version, Gauge>::default();
     family.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -58,6 +64,7 @@ pub struct Metrics {
     compilations: Histogram,
     freshness: Histogram,
     services: Gauge,
+    plugins: Family<Plugin, Gauge>,
 }
 
 impl Metrics {
@@ -78,6 +85,7 @@ impl Metrics {
             compilations: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             freshness: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             services: Gauge::default(),
+            plugins: Family::default(),
         };
         metrics.register();
         metrics
@@ -103,6 +111,8 @@ impl Metrics {
         registry.register("coredns_build_info", "The version, in a label", build_info());
         // A panic ends the process, and so is never seen here: the metric is there for those who watch it.
         registry.register("coredns_panics", "Panics that the server outlived", Counter::<u64>::default());
+        let plugins = "What of CoreDNS's plugins has its like here";
+        registry.register("coredns_plugin_enabled", plugins, self.plugins.clone());
         let completed = "Questions that were answered with the end of their search";
         registry.register("coredns_autopath_success", completed, self.completed.clone());
         let compiled = "How long the zone of a change took to compile";
@@ -120,6 +130,11 @@ impl Metrics {
     /// What forwarding counts.
     pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
+    }
+
+    /// The server does what CoreDNS's plugin of that name does.
+    pub fn enabled(&self, name: &'static str) {
+        self.plugins.get_or_create(&Plugin { zone: ".", name }).set(1);
     }
 
     /// A question was refused, because too many wait.

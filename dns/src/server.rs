@@ -111,7 +111,8 @@ impl Listener {
     pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) -> Result<(), Error> {
         udp::serve(self.udp, &handler, tasks, &stop.intake).map_err(Error::Thread)?;
         let limits = self.limits;
-        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.all };
+        let transport = Transport::Tcp;
+        let conversation = Conversation { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
         let converse = move |stream, client| conversation.clone().hold(stream, client);
         tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop.intake, converse));
         Ok(())

@@ -54,6 +54,9 @@ pub struct Expectations {
     /// The UDP port of the VXLAN tunnel between nodes.
     #[arg(long, value_name = "PORT", default_value_t = 8472)]
     pub vxlan_port: u16,
+    /// Each node gets a DNS server of its own (`weft manifests --node-local-dns`), which needs some more ports.
+    #[arg(long)]
+    pub node_local_dns: bool,
     /// Where the container runtime reads CNI configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,

@@ -8,7 +8,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Connection, DEPLOYMENT, NODE, POD, SERVICE, name};
+use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, POD, SERVICE, name};
 use crate::install::{DNS_SERVICE, NAMESPACE};
 use crate::{Result, rollout};
 
@@ -41,6 +41,8 @@ struct Row {
     pod_cidrs: String,
     agent: String,
     proxy: String,
+    /// The node's own DNS server, where each node is to have one.
+    node_dns: Option<String>,
     version: String,
     last_sync: String,
 }
@@ -52,6 +54,8 @@ struct Seen {
     pods: Vec<Value>,
     deployment: Option<Value>,
     service: Option<Value>,
+    /// What has a DNS server run on every node.
+    node_dns: Option<Value>,
     /// What the proxies of nodes say of themselves.
     health: BTreeMap<String, Value>,
 }
@@ -67,6 +71,7 @@ pub async fn run(options: &Options) -> Result<Status> {
         pods: cluster.list(POD, Some(NAMESPACE), OURS).await?,
         deployment: cluster.get(DEPLOYMENT, NAMESPACE, "weft-dns").await?,
         service: cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?,
+        node_dns: cluster.get(DAEMON_SET, NAMESPACE, "weft-dns-node").await?,
         health: BTreeMap::new(),
     };
     for node in &seen.nodes {
@@ -87,8 +92,10 @@ impl Status {
 fn status(seen: &Seen) -> Status {
     let rows: Vec<Row> = seen.nodes.iter().map(|node| row(seen, node)).collect();
     let dns = dns(seen);
-    let are_ready =
-        |row: &Row| row.ready == "yes" && row.agent.starts_with("ready") && row.proxy.starts_with("ready");
+    let are_ready = |row: &Row| {
+        let mut pods = [&row.agent, &row.proxy].into_iter().chain(&row.node_dns);
+        row.ready == "yes" && pods.all(|pod| pod.starts_with("ready"))
+    };
     let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
     Status {
         is_well: !rows.is_empty() && rows.iter().all(are_ready) && has_dns && seen.service.is_some(),
@@ -102,7 +109,9 @@ fn row(seen: &Seen, node: &Value) -> Row {
         let is_it = |pod: &&Value| {
             pod["spec"]["nodeName"] == name(node) && pod["metadata"]["labels"][COMPONENT] == component
         };
-        seen.pods.iter().find(is_it)
+        // In an upgrade the next one may stand beside the one before.
+        let mut pods = seen.pods.iter().filter(is_it);
+        pods.clone().find(|pod| rollout::is_ready(pod)).or_else(|| pods.next())
     };
     let agent = of("agent");
     let cidrs = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -113,6 +122,7 @@ fn row(seen: &Seen, node: &Value) -> Row {
         pod_cidrs: cidrs.collect::<Vec<_>>().join(","),
         agent: pod(agent),
         proxy: pod(of("proxy")),
+        node_dns: seen.node_dns.as_ref().map(|_| pod(of("node-dns"))),
         version: agent.or_else(|| of("proxy")).map_or("-", version).to_owned(),
         last_sync: last_sync.unwrap_or("-").to_owned(),
     }
@@ -165,10 +175,15 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(NOTHING);
-        table.set_header(["NODE", "READY", "POD CIDRS", "AGENT", "PROXY", "VERSION", "LAST SYNC"]);
+        let has_node_dns = self.rows.iter().any(|row| row.node_dns.is_some());
+        let node_dns = has_node_dns.then_some("NODE DNS");
+        let head = ["NODE", "READY", "POD CIDRS", "AGENT", "PROXY"].into_iter().chain(node_dns);
+        table.set_header(head.chain(["VERSION", "LAST SYNC"]));
         for row in &self.rows {
-            let Row { node, ready, pod_cidrs, agent, proxy, version, last_sync } = row;
-            table.add_row([node, *ready, pod_cidrs, agent, proxy, version, last_sync]);
+            let Row { node, ready, pod_cidrs, agent, proxy, node_dns, version, last_sync } = row;
+            let cells =
+                [node.as_str(), *ready, pod_cidrs, agent, proxy].into_iter().chain(node_dns.as_deref());
+            table.add_row(cells.chain([version.as_str(), last_sync]));
         }
         for line in table.to_string().lines() {
             writeln!(f, "{}", line.trim())?;
@@ -199,6 +214,7 @@ mod tests {
             deployment: Some(json!({"metadata": {"name": "weft-dns"}, "spec": {"replicas": 1},
                                     "status": {"updatedReplicas": 1, "availableReplicas": 1}})),
             service: Some(json!({"spec": {"clusterIP": "10.96.0.10"}})),
+            node_dns: None,
             health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
         }
     }
@@ -224,6 +240,23 @@ mod tests {
             ]
         );
         assert!(text.contains("DNS: weft-dns 1/1 ready (node1) at 10.96.0.10"), "{text}");
+    }
+
+    #[test]
+    fn a_node_s_own_dns_server_is_told_where_there_is_to_be_one() {
+        let mut seen = seen();
+        assert!(!status(&seen).to_string().contains("NODE DNS"));
+        seen.node_dns = Some(json!({}));
+        assert!(!status(&seen).is_well());
+        assert!(status(&seen).to_string().contains("missing"));
+        let of_node = json!({"metadata": {"labels": {COMPONENT: "node-dns"}}, "spec": {"nodeName": "node1"}});
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        seen.pods.extend([of_node.clone(), of_node]);
+        assert_eq!(status(&seen).rows[0].node_dns.as_deref(), Some("not ready"));
+        // The one before it answers, while the next one starts.
+        seen.pods[3]["status"] = ready;
+        assert_eq!(status(&seen).rows[0].node_dns.as_deref(), Some("ready"));
+        assert!(status(&seen).is_well() && status(&seen).to_string().contains("NODE DNS"));
     }
 
     #[test]

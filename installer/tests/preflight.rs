@@ -115,6 +115,10 @@ fn a_port_in_use_is_found_with_its_holder() {
     let held = machine.namespace.run(|| UdpSocket::bind("0.0.0.0:8472")).unwrap().unwrap();
     finds(&machine, &[], "fail port udp/8472: ", &process);
     drop(held);
+    let held = machine.namespace.run(|| TcpListener::bind("127.0.0.1:10242")).unwrap().unwrap();
+    assert!(machine.preflight(&[]).status.success(), "not all nodes have a DNS server");
+    finds(&machine, &["--node-local-dns"], "fail port tcp/10242: ", &process);
+    drop(held);
     let _held = machine.namespace.run(|| TcpListener::bind("[::]:30080")).unwrap().unwrap();
     finds(&machine, &[], "warn node ports: tcp/30080", "below 30000");
 }

@@ -53,6 +53,7 @@ pub struct Forwarding {
     /// Each of the above is looked up once only: these count often.
     requests_at_hand: OnceLock<Counter>,
     hits_at_hand: [OnceLock<Counter>; 2],
+    misses: Family<Zones, Counter>,
     stale: Family<Zones, Counter>,
     prefetches: Family<Zones, Counter>,
     evictions: Family<Kind, Counter>,
@@ -81,6 +82,11 @@ impl Forwarding {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("coredns_cache_requests", "Questions to the cache", self.requests.clone());
         registry.register("coredns_cache_hits", "Answers from the cache", self.hits.clone());
+        registry.register(
+            "coredns_cache_misses",
+            "Questions that the cache did not know",
+            self.misses.clone(),
+        );
         let stale = "Answers from the cache past their time";
         registry.register("coredns_cache_served_stale", stale, self.stale.clone());
         let prefetch = "Answers asked for again before they ended";
@@ -110,7 +116,9 @@ impl Forwarding {
                 self.private.inc();
                 return;
             }
-            Origin::Upstream => {}
+            Origin::Upstream => {
+                self.misses.get_or_create(&zones).inc();
+            }
             Origin::Cache => {
                 let hits = &self.hits_at_hand[usize::from(negative)];
                 hits.get_or_init(|| self.hits.get_or_create(&kind(negative)).clone()).inc();

@@ -85,6 +85,8 @@ pub struct Tally(Arc<Cells>);
 #[derive(Debug, Default)]
 struct Cells {
     requests: [[[AtomicU64; TYPES.len()]; FAMILIES.len()]; PROTOCOLS.len()],
+    /// Those whose clients want DNSSEC's records.
+    dnssec_ok: [AtomicU64; PLUGINS.len()],
     request_sizes: [Buckets<{ SIZES.len() }>; PROTOCOLS.len()],
     responses: [[AtomicU64; CODES.len()]; PLUGINS.len()],
     response_sizes: [Buckets<{ SIZES.len() }>; PROTOCOLS.len()],
@@ -138,6 +140,11 @@ impl Tally {
         self.0.response_sizes[protocol(transport)].observe(&SIZES, size as u64, 1);
     }
 
+    /// The client of a question that was answered wants DNSSEC's records.
+    pub fn wants_dnssec(&mut self, from: Source) {
+        add(&self.0.dnssec_ok[plugin(from)], 1);
+    }
+
     /// So many answers took that long, each.
     pub fn took(&mut self, from: Source, answers: u64, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -148,7 +155,7 @@ impl Tally {
 fn protocol(transport: Transport) -> usize {
     match transport {
         Transport::Udp => 0,
-        Transport::Tcp => 1,
+        Transport::Tcp | Transport::Tls => 1,
     }
 }
 
@@ -228,6 +235,13 @@ impl Traffic {
         Ok(())
     }
 
+    fn dnssec_ok(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        for (plugin, zone) in self.zones.iter().enumerate() {
+            self.counter(encoder, &[("zone", zone.as_str())], |cells| &cells.dnssec_ok[plugin])?;
+        }
+        Ok(())
+    }
+
     fn responses(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
         for (plugin, name) in PLUGINS.iter().enumerate() {
             for (code, (_, rcode)) in CODES.iter().enumerate() {
@@ -263,6 +277,8 @@ impl Collector for Traffic {
         // The encoder appends `_total` to the names of counters.
         let encoder = &mut encoder;
         self.requests(&mut counter(encoder, "coredns_dns_requests", "Questions.")?)?;
+        let name = "coredns_dns_do_requests";
+        self.dnssec_ok(&mut counter(encoder, name, "Questions that want DNSSEC's records.")?)?;
         self.responses(&mut counter(encoder, "coredns_dns_responses", "Answers.")?)?;
         let sizes = &mut histogram(encoder, "coredns_dns_request_size_bytes", "Sizes of questions.")?;
         self.sizes(sizes, |cells| &cells.request_sizes)?;

@@ -23,7 +23,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::Step;
-use crate::message::Transport;
 use crate::server::tcp::Conversation;
 
 /// The path that clients know (RFC 8484 section 4.1.1 has it in its examples).
@@ -78,7 +77,7 @@ impl Conversation {
             Ok(Err(status)) => return refusal(status),
             Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT),
         };
-        match self.handler.handle(&question, client.ip(), Transport::Tcp) {
+        match self.handler.handle(&question, client.ip(), self.transport) {
             Step::Silence => refusal(StatusCode::BAD_REQUEST),
             Step::Reply(reply) => success(reply),
             Step::Wait(waiting) => success(waiting.finish().await),

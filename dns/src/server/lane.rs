@@ -95,6 +95,9 @@ impl Lane {
             };
             self.tally.request(Transport::Udp, client, answered.record_type, datagram.len());
             self.tally.response(Transport::Udp, answered.source, answered.code, answered.length);
+            if answered.dnssec_ok {
+                self.tally.wants_dnssec(answered.source);
+            }
             if let Some(log) = self.handler.log() {
                 let reply = &reply[..answered.length];
                 log.note(query_log::Lane::Fast, client, Transport::Udp, reply, started.elapsed());

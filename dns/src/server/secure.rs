@@ -80,7 +80,8 @@ impl SecureListener {
     /// Serves on `tasks`, until `stop`. Questions that were taken by then are still answered.
     pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) {
         let SecureListener { tcp, secure, acceptor, limits, .. } = self;
-        let conversation = Conversation { handler, limits, tasks: tasks.clone(), stop: stop.all };
+        let transport = Transport::Tls;
+        let conversation = Conversation { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
         let converse = move |stream, client| {
             let (acceptor, conversation) = (acceptor.clone(), conversation.clone());
             async move {

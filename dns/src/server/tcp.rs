@@ -19,6 +19,7 @@ use crate::server::connections::Limits;
 #[derive(Clone)]
 pub(super) struct Conversation {
     pub(super) handler: Arc<Handler>,
+    pub(super) transport: Transport,
     pub(super) limits: Limits,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -49,7 +50,7 @@ impl Conversation {
             let Ok(Ok(question)) = question else { return };
             // No answer is made before there is room for it: who reads none costs no memory.
             let Ok(room) = replies.reserve().await else { return };
-            match self.handler.handle(&question, client.ip(), Transport::Tcp) {
+            match self.handler.handle(&question, client.ip(), self.transport) {
                 Step::Silence => return,
                 Step::Reply(reply) => room.send(reply),
                 Step::Wait(waiting) => {

@@ -105,7 +105,7 @@ fn more_slow_questions_than_may_wait_are_not_read() {
     (1..=3).for_each(|id| ask(&mut stream, &format!("silent.x{id}.example.com."), id));
     ask(&mut stream, BACKEND, 4);
     let order = [(); 4].map(|()| next(&mut stream).id);
-    assert!(order[..2].iter().all(|id| [1, 2].contains(id)), "two have to be answered first: {order:?}");
+    assert!([1, 2].contains(&order[0]), "one has to be answered first: {order:?}");
 }
 
 #[test]

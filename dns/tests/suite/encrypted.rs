@@ -23,7 +23,7 @@ fn succeed(command: &mut Command) -> Vec<u8> {
 }
 
 /// Puts a new certificate for `dns.test`, signed by itself, and its key into a folder.
-fn certify(folder: &Path) -> [PathBuf; 2] {
+pub(crate) fn certify(folder: &Path) -> [PathBuf; 2] {
     let files = ["tls.crt", "tls.key"].map(|name| folder.join(name));
     let new = ["new.crt", "new.key"].map(|name| folder.join(name));
     let flags = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -days 2 -subj /CN=dns.test \
@@ -32,6 +32,16 @@ fn certify(folder: &Path) -> [PathBuf; 2] {
     succeed(openssl.args(flags.split_whitespace()).arg("-out").arg(&new[0]).arg("-keyout").arg(&new[1]));
     new.iter().zip(&files).for_each(|(new, file)| std::fs::rename(new, file).unwrap());
     files
+}
+
+/// What `kdig` prints, if it takes the certificate.
+pub(crate) fn kdig(server: SocketAddr, certificate: &Path, arguments: &str) -> String {
+    let mut command = Command::new("kdig");
+    command.args([&format!("@{}", server.ip()), "-p", &server.port().to_string(), "+retry=0", "+time=6"]);
+    command.args(arguments.split_whitespace());
+    command.arg(format!("+tls-ca={}", certificate.display())).arg("+tls-hostname=dns.test");
+    let output = command.output().expect("kdig, of the Debian package knot-dnsutils, must be installed");
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
 }
 
 /// The program over the small cluster, and where it answers over TLS and over HTTPS.
@@ -62,16 +72,6 @@ impl Secured {
         Secured { daemon, certificate, dot, doh, folder }
     }
 
-    /// What `kdig` prints, if it takes the certificate.
-    fn kdig(&self, server: SocketAddr, certificate: &Path, arguments: &str) -> String {
-        let mut command = Command::new("kdig");
-        command.args([&format!("@{}", server.ip()), "-p", &server.port().to_string(), "+retry=0", "+time=6"]);
-        command.args(arguments.split_whitespace());
-        command.arg(format!("+tls-ca={}", certificate.display())).arg("+tls-hostname=dns.test");
-        let output = command.output().expect("kdig, of the Debian package knot-dnsutils, must be installed");
-        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
-    }
-
     /// The status, head and body that `curl` gets.
     fn curl(&self, path: &str, arguments: &[&str]) -> (String, Vec<u8>) {
         let (port, body) = (self.doh.port(), self.folder.path().join("body"));
@@ -94,7 +94,7 @@ fn kdig_is_answered_over_tls_and_over_https() {
         (server.doh, "+https +https-get"),
         (server.dot, "+tls +keepopen"),
     ] {
-        let ask = |question: &str| server.kdig(address, &server.certificate, &format!("{flags} {question}"));
+        let ask = |question: &str| kdig(address, &server.certificate, &format!("{flags} {question}"));
         let text = ask("backend.shop.svc.cluster.local A");
         assert_eq!(
             answer_section(&text),
@@ -108,6 +108,32 @@ fn kdig_is_answered_over_tls_and_over_https() {
         assert_eq!(answer_section(&text).len(), 200, "{flags}: {text}");
         let several = ask("backend.shop.svc.cluster.local A www.example.com A bare.shop.svc.cluster.local A");
         assert_eq!(several.matches("status: NOERROR").count(), 3, "{flags}: {several}");
+    }
+}
+
+#[test]
+fn replies_are_padded_for_who_pads() {
+    let upstream = Upstream::start();
+    let server = Secured::start(&upstream.address.to_string());
+    // As kdig has it: ";; Received 468 B".
+    let length = |address, arguments: &str| -> usize {
+        let text = kdig(address, &server.certificate, arguments);
+        let length = text.split("Received ").nth(1).and_then(|rest| rest.split(' ').next());
+        length.and_then(|length| length.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    for (address, way) in [(server.dot, "+tls"), (server.doh, "+https"), (server.doh, "+https +https-get")] {
+        for question in [
+            "backend.shop.svc.cluster.local A",
+            "nothing.shop.svc.cluster.local A",
+            "cluster.local SOA",
+            "www.example.com A",
+        ] {
+            assert_eq!(length(address, &format!("{way} +padding {question}")), 468, "{way} {question}");
+            let plain = length(address, &format!("{way} +edns +nopadding {question}"));
+            assert!(plain < 300, "{way} {question}: {plain}");
+        }
+        let large = length(address, &format!("{way} +padding big.example.com A"));
+        assert!(large > 468 && large.is_multiple_of(468), "{way}: {large}");
     }
 }
 
@@ -154,7 +180,7 @@ fn https_is_as_rfc_8484_has_it() {
 fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     let mut server = Secured::start(NOBODY);
     let trusts = |server: &Secured, certificate: &Path| {
-        server.kdig(server.dot, certificate, "+tls cluster.local SOA").contains("status: NOERROR")
+        kdig(server.dot, certificate, "+tls cluster.local SOA").contains("status: NOERROR")
     };
     let [old, new] = ["old.crt", "good.crt"].map(|name| server.folder.path().join(name));
     std::fs::copy(&server.certificate, &old).unwrap();
@@ -176,15 +202,23 @@ fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
 #[test]
 fn who_speaks_no_tls_is_left() {
     let server = Secured::start(NOBODY);
-    for address in [server.dot, server.doh] {
-        let mut stream = TcpStream::connect(address).unwrap();
+    let connect = |address| {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    };
+    let silent = [server.dot, server.doh].map(connect);
+    for address in [server.dot, server.doh] {
+        let mut stream = connect(address);
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         // An alert at most.
         assert!(stream.read_to_end(&mut Vec::new()).is_ok_and(|read| read < 20));
     }
-    let text = server.kdig(server.dot, &server.certificate, "+tls cluster.local SOA");
+    let text = kdig(server.dot, &server.certificate, "+tls cluster.local SOA");
     assert!(text.contains("status: NOERROR"), "{text}");
+    for mut stream in silent {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "a handshake that never begins ends");
+    }
 }
 
 #[test]

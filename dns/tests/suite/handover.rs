@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::api::Api;
 use crate::daemon::{Daemon, NOBODY, await_status};
+use crate::encrypted::{certify, kdig};
 use crate::fixture::query;
 use crate::peers::{read_framed, write_framed};
 
@@ -32,13 +33,10 @@ struct Load {
 }
 
 impl Load {
-    /// Asks so many questions at a time; `ask` gives the replies.
-    fn run(&self, questions: usize, ask: impl Fn() -> Vec<Vec<u8>>) {
+    /// Asks so many questions at a time; `ask` says how many are answered.
+    fn run(&self, questions: usize, ask: impl Fn() -> usize) {
         while !self.stop.load(Ordering::SeqCst) {
-            let is_well = |reply: &&Vec<u8>| {
-                Message::from_vec(reply).unwrap().metadata.response_code == ResponseCode::NoError
-            };
-            let answered = ask().iter().filter(is_well).count();
+            let answered = ask();
             self.answered.fetch_add(answered, Ordering::SeqCst);
             self.lost.fetch_add(questions - answered, Ordering::SeqCst);
         }
@@ -53,6 +51,21 @@ impl Load {
             thread::yield_now();
         }
     }
+}
+
+/// Tells clients to stop when it is dropped, be it in a panic.
+struct Ending<'a>(Vec<&'a Load>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|load| load.stop.store(true, Ordering::SeqCst));
+    }
+}
+
+/// How many of these replies answer the question.
+fn well(replies: &[Vec<u8>]) -> usize {
+    let code = |reply: &Vec<u8>| Message::from_vec(reply).unwrap().metadata.response_code;
+    replies.iter().filter(|reply| code(reply) == ResponseCode::NoError).count()
 }
 
 /// A burst, so that there are questions in the sockets' queues all the time.
@@ -86,9 +99,10 @@ fn a_new_server_takes_over_without_a_lost_question() {
     let question = query(&format!("{NAME}."), RecordType::A).to_vec().unwrap();
     thread::scope(|clients| {
         for _ in 0..CLIENTS {
-            clients.spawn(|| load.run(BURST, || by_udp(server, &question)));
-            clients.spawn(|| load.run(1, || by_tcp(server, &question)));
+            clients.spawn(|| load.run(BURST, || well(&by_udp(server, &question))));
+            clients.spawn(|| load.run(1, || well(&by_tcp(server, &question))));
         }
+        let _end = Ending(vec![&load]);
         for _ in 0..TIMES {
             load.go_on(2000);
             let new = Daemon::start_at(&server.to_string(), &api, &FLAGS);
@@ -98,9 +112,50 @@ fn a_new_server_takes_over_without_a_lost_question() {
             old = new;
         }
         load.go_on(2000);
-        load.stop.store(true, Ordering::SeqCst);
     });
     assert_eq!(load.lost.into_inner(), 0, "of {}", load.answered.into_inner());
+}
+
+#[test]
+fn encrypted_sockets_are_handed_over_too() {
+    let (api, folder) = (Api::start().address.to_string(), tempfile::tempdir().unwrap());
+    let [certificate, key] = certify(folder.path());
+    let files = [&certificate, &key].map(|path| path.to_str().unwrap());
+    let start = |[listen, dot, doh]: [&str; 3]| {
+        let tls = ["--tls-certificate", files[0], "--tls-key", files[1], "--dot", dot, "--doh", doh];
+        Daemon::start_at(listen, &api, &[&FLAGS[..], &tls].concat())
+    };
+    let mut old = start(["127.0.0.1:0"; 3]);
+    await_status(&old, &format!("{NAME} A"), "NOERROR");
+    let [dot, doh] = [old.also[0], old.also[1]];
+    let places = [old.dns, dot, doh].map(|place| place.to_string());
+    let ways =
+        [(dot, "+tls"), (doh, "+https"), (dot, "+tls"), (doh, "+https")].map(|way| (way, Load::default()));
+    let asked = |(server, way): (SocketAddr, &str)| {
+        let text = kdig(server, &certificate, &format!("{way} {NAME} A"));
+        usize::from(text.contains("status: NOERROR") && text.contains("10.96.0.20"))
+    };
+    // Each client's next answer but one is of a connection that it makes from now on.
+    let go_on = || ways.iter().for_each(|(_, load)| load.go_on(2));
+    thread::scope(|clients| {
+        for (way, load) in &ways {
+            clients.spawn(move || load.run(1, || asked(*way)));
+        }
+        let _end = Ending(ways.iter().map(|(_, load)| load).collect());
+        for _ in 0..TIMES {
+            go_on();
+            let new = start([&places[0], &places[1], &places[2]]);
+            old.await_log("the next server answers");
+            go_on();
+            old.signal(Signal::SIGTERM);
+            assert!(old.wait().success());
+            old = new;
+        }
+        go_on();
+    });
+    for ((_, way), load) in ways {
+        assert_eq!(load.lost.into_inner(), 0, "{way}, of {}", load.answered.into_inner());
+    }
 }
 
 #[test]

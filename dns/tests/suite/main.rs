@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
 
 mod api;
+mod away;
+mod changes;
 mod clauses;
 mod connections;
 mod daemon;

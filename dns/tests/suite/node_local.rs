@@ -1,7 +1,7 @@
 //! A node-local server in the kernel of a node: whose traffic leaves no trace in connection tracking, and what is left when
 //! the server ends. The node and its pod are network namespaces.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -12,16 +12,22 @@ use crate::api::Api;
 use crate::daemon::{Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
 
-/// An address of the server alone, and the DNS Service's, which a service proxy rewrites.
-const ADDRESSES: [&str; 2] = ["169.254.20.10", "10.96.0.10"];
+/// An address of the server alone, and the DNS Service's two, which a service proxy rewrites.
+const ADDRESSES: [&str; 3] = ["169.254.20.10", "10.96.0.10", "fd00:10:96::a"];
 const NAME: &str = "backend.shop.svc.cluster.local A";
-const NODE: &str = "10.244.0.1";
+/// The node, as the pod reaches it.
+const NODE: [&str; 2] = ["10.244.0.1", "fd00:10:244::1"];
 /// What a service proxy has on the node, and what makes the kernel track connections.
 const PROXY: &str = "add table ip proxy
     add chain ip proxy prerouting { type nat hook prerouting priority dstnat; }
     add rule ip proxy prerouting ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.0.99
     add chain ip proxy output { type nat hook output priority -100; }
-    add rule ip proxy output ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.0.99";
+    add rule ip proxy output ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.0.99
+    add table ip6 proxy
+    add chain ip6 proxy prerouting { type nat hook prerouting priority dstnat; }
+    add rule ip6 proxy prerouting ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244::99
+    add chain ip6 proxy output { type nat hook output priority -100; }
+    add rule ip6 proxy output ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244::99";
 
 fn run(program: &str, arguments: &str) -> (bool, String) {
     let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
@@ -41,31 +47,32 @@ fn node_and_pod() -> [Namespace; 2] {
     let node = || {
         ip("link set lo up");
         ip(&format!("link add pod type veth peer name eth0 netns {pod}"));
-        ip(&format!("addr add {NODE}/24 dev pod"));
+        ip(&format!("addr add {}/24 dev pod", NODE[0]));
+        ip(&format!("addr add {}/64 dev pod nodad", NODE[1]));
         ip("link set pod up");
         assert!(run("nft", &format!("-f {}", rules.path().display())).0);
     };
     both[0].run(node).unwrap();
     let pod = || {
         ip("addr add 10.244.0.2/24 dev eth0");
+        ip("addr add fd00:10:244::2/64 dev eth0 nodad");
         ip("link set eth0 up");
-        ip(&format!("route add default via {NODE}"));
+        NODE.iter().for_each(|node| ip(&format!("route add default via {node}")));
     };
     both[1].run(pod).unwrap();
     both
 }
 
 fn start(node: &Namespace, api: &str) -> Daemon {
-    let [own, service] = ADDRESSES.map(|address| format!("{address}:53"));
-    node.run(|| {
-        Daemon::start_at(&own, api, &["--listen", &service, "--node-local", "--handover", "--lameduck", "0"])
-    })
-    .unwrap()
+    let [own, v4, v6] = ADDRESSES.map(|address| SocketAddr::new(address.parse().unwrap(), 53).to_string());
+    let flags = ["--listen", &v4, "--listen", &v6, "--node-local", "--handover", "--lameduck", "0"];
+    node.run(|| Daemon::start_at(&own, api, &flags)).unwrap()
 }
 
-/// Whether the interface is there, and the table.
-fn traces(node: &Namespace) -> [bool; 2] {
-    node.run(|| [run("ip", "link show weft-dns").0, run("nft", "list table ip weft-dns").0]).unwrap()
+/// Whether the interface is there, and the tables.
+fn traces(node: &Namespace) -> [bool; 3] {
+    let table = |family| run("nft", &format!("list table {family} weft-dns")).0;
+    node.run(|| [run("ip", "link show weft-dns").0, table("ip"), table("ip6")]).unwrap()
 }
 
 #[test]
@@ -86,28 +93,30 @@ fn questions_to_a_node_local_server_are_not_tracked() {
         }
     }
     // Anything else is tracked, or the test would show nothing.
-    pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"", (NODE, 9)).unwrap()).unwrap();
-    let (_, tracked) = node.run(|| run("conntrack", "-L")).unwrap();
-    assert!(tracked.contains("dport=9 ") && !tracked.contains("port=53 "), "{tracked}");
+    for (from, to, family) in [("0.0.0.0:0", NODE[0], "ipv4"), ("[::]:0", NODE[1], "ipv6")] {
+        pod.run(|| UdpSocket::bind(from).unwrap().send_to(b"", (to, 9)).unwrap()).unwrap();
+        let (_, tracked) = node.run(|| run("conntrack", &format!("-L -f {family}"))).unwrap();
+        assert!(tracked.contains("dport=9 ") && !tracked.contains("port=53 "), "{tracked}");
+    }
 
     // An upgrade leaves all of it to the next server, who removes it.
     let mut next = start(&node, &api);
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success());
-    assert_eq!(traces(&node), [true; 2]);
+    assert_eq!(traces(&node), [true; 3]);
     assert!(pod.run(|| dig(ADDRESSES[1], 53, NAME)).unwrap().contains("10.96.0.20"));
     next.signal(Signal::SIGTERM);
     assert!(next.wait().success());
-    assert_eq!(traces(&node), [false; 2]);
+    assert_eq!(traces(&node), [false; 3]);
 }
 
 #[test]
 fn what_a_killed_server_leaves_is_taken_over_or_cleaned_up() {
     let [node, _] = node_and_pod();
     drop(start(&node, NOBODY));
-    assert_eq!(traces(&node), [true; 2]);
+    assert_eq!(traces(&node), [true; 3]);
     drop(start(&node, NOBODY));
     assert!(node.run(|| run(PROGRAM, "--cleanup").0).unwrap());
-    assert_eq!(traces(&node), [false; 2]);
+    assert_eq!(traces(&node), [false; 3]);
     assert!(node.run(|| run(PROGRAM, "--cleanup").0).unwrap(), "again");
 }

@@ -28,6 +28,7 @@ pub(crate) const MOST_WAITING: usize = 1000;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) zone: Arc<ArcSwap<Zone>>,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
@@ -75,7 +76,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
         let zone = Arc::new(ArcSwap::from_pointee(zone));
-        let handler = Arc::new(Handler::new(zone, forwarder.clone(), most_waiting, metrics.clone()));
+        let handler = Arc::new(Handler::new(zone.clone(), forwarder.clone(), most_waiting, metrics.clone()));
         let stop = Stop::default();
         let (bound, listening) = mpsc::channel();
         let listen: SocketAddr = listen.parse().unwrap();
@@ -94,7 +95,7 @@ impl Server {
                 });
             }
         });
-        Server { address: listening.recv().unwrap(), metrics, stop, thread: Some(thread) }
+        Server { address: listening.recv().unwrap(), metrics, zone, stop, thread: Some(thread) }
     }
 
     /// What `dig` prints for these arguments. One try, so that a lost answer is seen as one.

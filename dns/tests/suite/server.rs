@@ -77,6 +77,28 @@ fn opt_is_answered_with_opt_and_only_then() {
     );
 }
 
+/// RFC 6891 section 6.1.2: an option that a server does not know is passed over, by both lanes and over TCP.
+#[test]
+fn options_of_clients_are_passed_over() {
+    let server = Server::start(zone(), &[]);
+    for option in [
+        "+cookie",
+        "+nsid",
+        "+subnet=192.0.2.0/24",
+        "+keepalive",
+        "+padding=64",
+        "+expire",
+        "+ednsopt=65001:abcd",
+    ] {
+        for question in ["+notcp backend.shop.svc", "+notcp alias.shop.svc", "+tcp backend.shop.svc"] {
+            let text = server.dig(&format!("{option} {question}.cluster.local A"));
+            assert!(text.contains("status: NOERROR") && text.contains("10.96.0.20"), "{option}: {text}");
+            let edns = text.split("; EDNS: version: 0, flags:; udp: 1232\n").nth(1);
+            assert!(edns.is_some_and(|rest| rest.starts_with(";; QUESTION")), "{option}: {text}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_cut_and_marked() {
     let server = Server::start(crowd(200), &[]);

@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType::{A, CNAME, PTR};
 use weft_dns::zone::Zone;
-use weft_types::{ChangeSet, ObjectKey, ServiceKind};
+use weft_types::{ChangeSet, ObjectKey, Protocol, ServiceKind};
 
 use crate::clauses::{CLAUSES, Clause, Gets};
 use crate::daemon::{Daemon, NOBODY};
 use crate::fixture::*;
-use crate::peers::{Upstream, in_new_namespace};
+use crate::peers::{Server, Upstream, answer_section, in_new_namespace};
 
 /// The SOA of every denial, without its owner.
 const SOA: &str = "SOA ns.dns.~ hostmaster.~ 1700000000 7200 1800 86400 30";
@@ -168,6 +168,27 @@ fn s2_4_3_a_hostname_is_a_better_pointer_than_an_address() {
     let zone = Zone::compile(&snapshot(objects), config(), 0);
     let name = "7.1.244.10.in-addr.arpa.";
     assert_eq!(answers(&zone, name, PTR), [format!("{name} PTR db-0.db.shop.svc.cluster.local.")]);
+}
+
+#[test]
+fn c_weights_share_a_hundred_and_are_never_0() {
+    for endpoints in [1, 2, 3, 7, 99, 100, 101, 150_u8] {
+        let endpoints: Vec<_> =
+            (0..endpoints).map(|last| endpoint(&format!("10.244.1.{last}"), None, true)).collect();
+        let (count, weight) = (endpoints.len(), (100 / endpoints.len()).max(1));
+        let ports = vec![port("pg", Protocol::Tcp, 5432)];
+        let objects = vec![
+            service("shop/db", ServiceKind::Headless, ports),
+            slice("db-1", "shop/db", ("pg", 5432), endpoints),
+        ];
+        let server = Server::start(Zone::compile(&snapshot(objects), config(), 1), &[]);
+        let answers = answer_section(&server.dig("+tcp _pg._tcp.db.shop.svc.cluster.local SRV"));
+        let start = format!("_pg._tcp.db.shop.svc.cluster.local. SRV 0 {weight} 5432 10-244-1-");
+        assert!(
+            answers.len() == count && answers.iter().all(|line| line.starts_with(&start)),
+            "{count}: {answers:?}"
+        );
+    }
 }
 
 #[test]

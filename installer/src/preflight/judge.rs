@@ -9,7 +9,7 @@ use super::report::{Check, Report};
 use super::{Expectations, overlap};
 
 /// The devices that are Weft's own: what is on them is no conflict.
-const OWN_LINKS: [&str; 2] = ["cni0", "weft-vxlan"];
+const OWN_LINKS: [&str; 3] = ["cni0", "weft-vxlan", "weft-dns"];
 /// The number by which Weft marks its routes (`rtm_protocol`).
 const OWN_PROTOCOL: u8 = 119;
 /// The TCP ports that Weft's daemons listen on in the host's network.
@@ -17,6 +17,12 @@ const OWN_PORTS: [(u16, &str); 3] = [
     (10256, "the proxy's health"),
     (10249, "the proxy's metrics"),
     (10246, "the agent's health and metrics"),
+];
+/// Those of the DNS server of a node (`weft manifests --node-local-dns`).
+const NODE_DNS_PORTS: [(u16, &str); 3] = [
+    (10241, "the node's DNS server's health"),
+    (10242, "the node's DNS server's readiness"),
+    (9153, "the node's DNS server's metrics"),
 ];
 /// The ports that Services of type NodePort get, where the control plane does not say otherwise.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
@@ -74,8 +80,9 @@ fn forwarding(findings: &Findings, expected: &Expectations) -> Vec<Check> {
 
 fn ports(findings: &Findings, expected: &Expectations) -> Vec<Check> {
     let tunnel = (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)");
-    let own = OWN_PORTS.map(|(port, what)| (Transport::Tcp, port, what));
-    own.into_iter().chain([tunnel]).map(|wanted| port(findings, wanted)).collect()
+    let node_dns = NODE_DNS_PORTS.into_iter().filter(|_| expected.node_local_dns);
+    let own = OWN_PORTS.into_iter().chain(node_dns).map(|(port, what)| (Transport::Tcp, port, what));
+    own.chain([tunnel]).map(|wanted| port(findings, wanted)).collect()
 }
 
 fn port(findings: &Findings, (transport, port, what): (Transport, u16, &str)) -> Check {
