@@ -20,6 +20,7 @@ mod invalid;
 mod lab;
 mod load;
 mod load_balancers;
+mod node_local;
 mod operations;
 mod probe;
 mod real_runtime;
@@ -302,6 +303,10 @@ const LAST: &[Scenario] = &[
     ("11 weft-agent is killed and nobody notices", daemons::agent_is_killed),
     ("12 weft-proxy is killed and nobody notices", daemons::proxy_is_killed),
     ("13 weft-dns is killed and comes back", daemons::dns_is_killed),
+    (
+        "weft-dns on the node completes the searches of glibc and musl, and nothing of it is tracked",
+        node_local::searches_are_completed_and_nothing_is_tracked,
+    ),
     ("14 a Node's routes go and come with it", cluster::a_nodes_routes_go_and_come),
     ("15 the underlay is cut and healed", faults::the_underlay_is_cut_and_healed),
     ("16 the API server is away while pods are made and removed", faults::the_api_server_is_away),

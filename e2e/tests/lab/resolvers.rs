@@ -13,7 +13,7 @@ use crate::lab::{Lab, Outcome, equal, holds, poll, succeed};
 const NAMESPACE: &str = "dns-resolvers";
 
 /// Builds the program that asks its C library, once with each: glibc, as of the host, and musl, linked statically.
-fn build(folder: &Path) -> Result<[PathBuf; 2], String> {
+pub(crate) fn build(folder: &Path) -> Result<[PathBuf; 2], String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/resolve.c");
     let built = |compiler: &str, flags: &[&str], libraries: &[&str]| {
         let program = folder.join(compiler);
@@ -25,7 +25,7 @@ fn build(folder: &Path) -> Result<[PathBuf; 2], String> {
 }
 
 /// What a program prints in the pod, each line once and in order; waits until that is as expected.
-fn prints(case: &Case, pod: &Peer, line: &[&str], expected: &[String]) -> Outcome {
+pub(crate) fn prints(case: &Case, pod: &Peer, line: &[&str], expected: &[String]) -> Outcome {
     let mut expected = expected.to_vec();
     expected.sort();
     poll(&format!("{line:?}"), || {
