@@ -1,9 +1,10 @@
 //! Which endpoints may get new connections to a Service port, and in which slot each of them stands. Pure.
 
+use std::collections::HashMap;
 use std::mem::replace;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, ServicePort};
+use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, Protocol, ServicePort};
 
 /// Endpoints that may get new connections. Each list is in order, and has nothing twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,29 @@ pub struct Here<'a> {
     pub addresses: &'a [IpAddr],
 }
 
+/// Which EndpointSlices of a Service serve each of its ports, by the port's name and protocol, and at which number there.
+/// A Service may have thousands of ports, which are not looked for among thousands one by one.
+#[derive(Clone, Debug, Default)]
+pub struct ServedBy<'a>(HashMap<(&'a str, Protocol), Vec<(&'a EndpointSlice, u16)>>);
+
+impl<'a> ServedBy<'a> {
+    /// What these slices serve, in their order.
+    pub fn of(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> ServedBy<'a> {
+        let mut served = ServedBy::default();
+        for slice in slices {
+            for EndpointPort { name, protocol, port } in &slice.ports {
+                served.0.entry((name, *protocol)).or_default().push((slice, port.get()));
+            }
+        }
+        served
+    }
+
+    /// Where a port is served.
+    pub fn at<'b>(&'b self, port: &'b ServicePort) -> &'b [(&'b EndpointSlice, u16)] {
+        self.0.get(&(&*port.name, port.protocol)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
 /// One endpoint of a Service port, merged from all slices.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
@@ -37,8 +61,8 @@ struct Candidate<'a> {
 }
 
 /// The endpoints of one family that may get new connections to `port`, in the cluster and on this node.
-pub fn backends(slices: &[&EndpointSlice], port: &ServicePort, family: Family, here: Here<'_>) -> Backends {
-    let candidates = candidates(slices, port, family);
+pub fn backends(served: &ServedBy<'_>, port: &ServicePort, family: Family, here: Here<'_>) -> Backends {
+    let candidates = candidates(served.at(port), family);
     let cluster = hinted(usable(&candidates), here);
     let is_here = |candidate: &Candidate<'_>| candidate.endpoint.node.as_deref() == Some(here.node);
     let of_node: Vec<_> = candidates.iter().filter(|candidate| is_here(candidate)).copied().collect();
@@ -90,23 +114,16 @@ fn listening(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
 }
 
 /// The endpoints of all slices, in order. Where two have the same address and port, the one that is not terminating counts.
-fn candidates<'a>(slices: &[&'a EndpointSlice], port: &ServicePort, family: Family) -> Vec<Candidate<'a>> {
+fn candidates<'a>(served: &[(&'a EndpointSlice, u16)], family: Family) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
-    for slice in slices {
-        for EndpointPort { port, .. } in slice.ports.iter().filter(|served| is_served_by(port, served)) {
-            let endpoints = slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family));
-            let candidate =
-                |endpoint| Candidate { endpoint, socket: SocketAddr::new(endpoint.address, port.get()) };
-            candidates.extend(endpoints.map(candidate));
-        }
+    for &(slice, port) in served {
+        let endpoints = slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family));
+        let candidate = |endpoint| Candidate { endpoint, socket: SocketAddr::new(endpoint.address, port) };
+        candidates.extend(endpoints.map(candidate));
     }
     candidates.sort_by_key(|candidate| (candidate.socket, candidate.endpoint.terminating));
     candidates.dedup_by_key(|candidate| candidate.socket);
     candidates
-}
-
-fn is_served_by(port: &ServicePort, served: &EndpointPort) -> bool {
-    served.name == port.name && served.protocol == port.protocol
 }
 
 /// Whether connections may be sent to that address.
@@ -160,7 +177,7 @@ mod tests {
 
     use proptest::collection::{btree_set, vec};
     use proptest::prelude::*;
-    use weft_types::{NamespacedName, Protocol};
+    use weft_types::NamespacedName;
 
     use super::*;
 
@@ -186,7 +203,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let backends = backends(&slices.iter().collect::<Vec<_>>(), &port, family, HERE);
+        let backends = backends(&ServedBy::of(slices), &port, family, HERE);
         backends.cluster.iter().map(SocketAddr::to_string).collect()
     }
 
@@ -248,7 +265,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let hairpins = backends(&[&slices[0]], &port, Family::V4, HERE).hairpins;
+        let hairpins = backends(&ServedBy::of(&slices[..1]), &port, Family::V4, HERE).hairpins;
         assert_eq!(hairpins, ["10.244.0.2", "192.0.2.1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     }
 
@@ -262,7 +279,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let backends = backends(&[&slices[0]], &port, Family::V4, HERE);
+        let backends = backends(&ServedBy::of(&slices[..1]), &port, Family::V4, HERE);
         assert_eq!(backends.cluster, sockets_at(&["10.244.1.2:80"]));
         assert_eq!(backends.local, sockets_at(&["10.244.0.2:80"]));
         assert_eq!(backends.hairpins, ["10.244.0.2".parse::<IpAddr>().unwrap()]);
@@ -329,7 +346,7 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let in_zone = |zone| backends(&[&slices], &port, Family::V4, Here { zone, ..HERE });
+        let in_zone = |zone| backends(&ServedBy::of([&slices]), &port, Family::V4, Here { zone, ..HERE });
         assert_eq!(in_zone(None).cluster.len(), 2);
         assert_eq!(in_zone(Some("south")).cluster, sockets_at(&["10.244.0.2:80"]));
         assert_eq!(in_zone(Some("south")).local.len(), 2);

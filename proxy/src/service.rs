@@ -7,7 +7,7 @@ use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPol
 
 use crate::affinity::Affinity;
 use crate::claims::{Claim, Claims};
-use crate::endpoints::{Backends, Here, assign_slots, backends, is_special};
+use crate::endpoints::{Backends, Here, ServedBy, assign_slots, backends, is_special};
 use crate::problem::Problem;
 use crate::sources::sources;
 
@@ -172,7 +172,7 @@ pub fn plan(
     affinities: &[Affinity],
     previous: &dyn Slots,
 ) -> (ServicePlan, Vec<Problem>) {
-    let mut plan = ServicePlan::default();
+    let (mut plan, served_by) = (ServicePlan::default(), ServedBy::of(slices.iter().copied()));
     let wanted = claims.wanted(&service.key);
     let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
@@ -187,7 +187,7 @@ pub fn plan(
         });
         problems.extend(taken);
         let port = wanted[0].port;
-        let planned = plan_port(service, port, &granted, slices, here, affinities, previous);
+        let planned = plan_port(service, port, &granted, &served_by, here, affinities, previous);
         elements += planned.iter().map(FrontendPlan::elements).sum::<usize>();
         if elements > MAX_ELEMENTS {
             served = port;
@@ -207,7 +207,7 @@ fn plan_port(
     service: &Service,
     port: usize,
     claims: &[&Claim],
-    slices: &[&EndpointSlice],
+    served_by: &ServedBy<'_>,
     here: Here<'_>,
     affinities: &[Affinity],
     previous: &dyn Slots,
@@ -217,7 +217,7 @@ fn plan_port(
     for family in Family::BOTH {
         let mut claims = claims.iter().filter(|claim| claim.frontend.family() == family).peekable();
         if claims.peek().is_some() {
-            let backends = backends(slices, &service.ports[port], family, here);
+            let backends = backends(served_by, &service.ports[port], family, here);
             plans.extend(
                 claims.map(|claim| FrontendPlan::new(claim, service, &backends, here, affinity, previous)),
             );

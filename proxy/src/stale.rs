@@ -11,8 +11,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weft_netlink::conntrack::{Flow, Status};
-use weft_types::{ChangeSet, Endpoint, Family, NamespacedName, Protocol, Service, ServicePort, Snapshot};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointSlice, Family, NamespacedName, Protocol, Service, ServicePort, Snapshot,
+};
 
+use crate::endpoints::ServedBy;
 use crate::service::Frontend;
 
 /// Those who may go on answering the flows of a frontend.
@@ -100,8 +103,13 @@ impl Register {
     /// The frontends of a Service, each with those who may go on answering there.
     fn answered(&self, service: &Service, snapshot: &Snapshot) -> BTreeMap<Frontend, Answerers> {
         let mut answered = BTreeMap::new();
-        for port in service.ports.iter().filter(|port| self.looks_after(port.protocol)) {
-            let answerers = Arc::new(answerers(service, port, snapshot));
+        let ports = || service.ports.iter().filter(|port| self.looks_after(port.protocol));
+        if ports().next().is_none() {
+            return answered; // As of most Services.
+        }
+        let served_by = ServedBy::of(snapshot.slices_of(&service.key));
+        for port in ports() {
+            let answerers = Arc::new(answerers(port, served_by.at(port)));
             for frontend in frontends(service, port) {
                 answered.insert(frontend, answerers.clone());
             }
@@ -133,22 +141,17 @@ fn frontends(service: &Service, port: &ServicePort) -> Vec<Frontend> {
 }
 
 /// The endpoints of a port, in all families, that may go on answering the flows that they have.
-fn answerers(service: &Service, port: &ServicePort, snapshot: &Snapshot) -> BTreeSet<SocketAddr> {
+fn answerers<'a>(port: &ServicePort, served: &[(&'a EndpointSlice, u16)]) -> BTreeSet<SocketAddr> {
     let may_go_on = |endpoint: &&Endpoint| match port.protocol {
         // One that shuts down, or is not ready, finishes what it has begun.
         Protocol::Tcp | Protocol::Sctp => true,
         Protocol::Udp => endpoint.serving,
     };
-    let mut answerers = BTreeSet::new();
-    for slice in snapshot.slices_of(&service.key) {
-        let served =
-            slice.ports.iter().filter(|served| served.name == port.name && served.protocol == port.protocol);
-        for served in served {
-            let endpoints = slice.endpoints.iter().filter(may_go_on);
-            answerers.extend(endpoints.map(|endpoint| SocketAddr::new(endpoint.address, served.port.get())));
-        }
-    }
-    answerers
+    let of_slice = |&(slice, number): &(&'a EndpointSlice, u16)| {
+        let endpoints = slice.endpoints.iter().filter(may_go_on);
+        endpoints.map(move |endpoint| SocketAddr::new(endpoint.address, number))
+    };
+    served.iter().flat_map(of_slice).collect()
 }
 
 /// Whether a frontend may have stale flows after that change of those who answer there.

@@ -1,15 +1,18 @@
 //! Single changes in one process: from a changed snapshot to the kernel's acknowledgement, without an API server.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::sync::Sync;
-use weft_types::{ChangeSet, Snapshot};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, ServicePort, Snapshot,
+};
 
 use crate::loads::config;
 use crate::report::Report;
-use weft_bench::cluster::{Size, new_pod, set_endpoints};
+use weft_bench::cluster::{Size, key, namespace, new_pod, set_endpoints};
 use weft_bench::table::{ms, quantile, thousands};
 
 pub(crate) fn measure(services: usize, changes: usize, report: &mut Report) {
@@ -53,6 +56,40 @@ pub(crate) fn measure_large(report: &mut Report) {
         let p50 = quantile(&mut times, 0.5);
         report.note(format!("{what}: an endpoint is replaced, p50"), format!("{:.2} ms", ms(p50)));
     }
+}
+
+/// A Service of many ports, in slices that have all of them.
+pub(crate) fn measure_ports(report: &mut Report) {
+    let (ports, slices) = (1000, 10);
+    let mut snapshot = Size { services: 1, endpoints: 0 }.snapshot();
+    let port = |number: u16| (format!("port-{number}"), NonZeroU16::new(number).unwrap());
+    let mut service = snapshot.service(&key(0)).unwrap().clone();
+    let of_service = |(name, port)| ServicePort { name, protocol: Protocol::Tcp, port, node_port: None };
+    service.ports = (1..=ports).map(port).map(of_service).collect();
+    snapshot.apply(Object::Service(service), &mut ChangeSet::default());
+    let of_slice = |(name, port)| EndpointPort { name, protocol: Protocol::Tcp, port };
+    let slice = |number: usize, pod: Ipv4Addr| {
+        let key = NamespacedName::new(namespace(0), format!("slice-{number}"));
+        let ports = (1..=ports).map(port).map(of_slice).collect();
+        let endpoints = vec![Endpoint::ready(pod.into())];
+        Object::EndpointSlice(EndpointSlice { key, service: self::key(0), ports, endpoints })
+    };
+    for number in 0..slices {
+        snapshot.apply(slice(number, new_pod(number)), &mut ChangeSet::default());
+    }
+    let mut times = in_loaded_namespace(snapshot, |sync, snapshot| {
+        let time = |number: usize| {
+            let mut changes = ChangeSet::default();
+            snapshot.apply(slice(number % slices, new_pod(slices + number)), &mut changes);
+            let start = Instant::now();
+            sync.apply(snapshot, &changes).unwrap();
+            start.elapsed()
+        };
+        (0..30).map(time).collect::<Vec<_>>()
+    });
+    let p50 = quantile(&mut times, 0.5);
+    let what = format!("1 Service of {} ports, {slices} slices", thousands(ports.into()));
+    report.note(format!("{what}: an endpoint of all ports is replaced, p50"), format!("{:.1} ms", ms(p50)));
 }
 
 fn in_loaded_namespace<T: Send>(

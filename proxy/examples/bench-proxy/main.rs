@@ -87,6 +87,7 @@ fn main() {
     }
     if wanted(Part::Large) {
         changes::measure_large(&mut report);
+        changes::measure_ports(&mut report);
         daemon::measure_large(&options.daemon, &mut report);
     }
     if wanted(Part::Connections) {

@@ -88,17 +88,22 @@ fn nat_ipv6() -> Result<()> {
     nat(nft::Family::Ip6)
 }
 
-/// The means of the service proxy: a verdict map, a map of backends, DNAT by it, masquerade, and what is asked of
-/// routes and connections.
+/// The means of the service proxy: a map of choices by way of the packet's priority, a verdict map, a map of backends, DNAT by
+/// it, masquerade, and what is asked of routes and connections.
 fn nat(family: nft::Family) -> Result<()> {
     let key = [family.address_type(), DataType::InetProto, DataType::InetService];
     let fields = [Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
     let backend = vec![family.address_type(), DataType::InetService];
     let slots = [key.as_slice(), &[DataType::Integer]].concat();
     let pick = [fields.as_slice(), &[Selector::Random(2)]].concat();
-    let dispatch = Rule::new([Statement::ToLocal, Statement::Vmap(fields.to_vec(), "frontends".into())]);
+    let dispatch = Rule::new([
+        Statement::ToLocal,
+        Statement::SetPriority(fields.to_vec(), "frontends".into()),
+        Statement::Vmap(vec![Selector::Priority], "choices".into()),
+    ]);
     let mut table = Table::new(family, TABLE);
-    table.set(set(family, "frontends", key.to_vec(), SetKind::VerdictMap));
+    table.set(set(family, "frontends", key.to_vec(), SetKind::DataMap(vec![DataType::ClassId])));
+    table.set(set(family, "choices", vec![DataType::ClassId], SetKind::VerdictMap));
     table.set(set(family, "endpoints", slots, SetKind::DataMap(backend)));
     table.chain("pick", None, vec![Rule::new([Statement::Dnat(family, pick, "endpoints".into())])]);
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), vec![dispatch]);
