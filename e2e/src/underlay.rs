@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::addressing::{IpFamily, on_underlay};
@@ -139,7 +140,12 @@ async fn add_addresses(links: &Handle, link: &str, addresses: &[IpAddr]) -> Resu
 }
 
 async fn add_address(links: &Handle, link: &str, address: IpNetwork) -> Result<()> {
-    let request = links.address().add(index(links, link).await?, address.ip(), address.prefix());
+    let mut request = links.address().add(index(links, link).await?, address.ip(), address.prefix());
+    // Each address is given once. Even where the kernel does not look for duplicates, it first marks an address as one that
+    // nobody can listen on yet, and takes that back a little later.
+    if address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
     request.execute().await.map_err(Error::netlink("add to the link an address", address.to_string()))
 }
 
