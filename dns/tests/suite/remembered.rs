@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, ResponseCode};
@@ -50,7 +50,11 @@ impl Lanes {
     }
 
     fn fast(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let (mut reply, memory) = ([0; 1232], (&*self.forwarder, Instant::now()));
+        self.fast_at(Instant::now(), bytes)
+    }
+
+    fn fast_at(&self, now: Instant, bytes: &[u8]) -> Option<Vec<u8>> {
+        let (mut reply, memory) = ([0; 1232], (&*self.forwarder, now));
         let answered = fast::respond_or_remember(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
         Some(reply[..answered.length].to_vec())
     }
@@ -121,6 +125,22 @@ fn what_is_no_plain_question_is_left_to_the_full_lane() {
     ] {
         assert!(!lanes.compare(&question(name, record_type, [1, 0], None)), "{name} {record_type}");
     }
+}
+
+#[test]
+fn what_is_remembered_is_said_for_the_rest_of_its_time() {
+    let upstream = Upstream::start();
+    let lanes = Lanes::start(&upstream);
+    let bytes = question("rich.example.com.", RecordType::A, [1, 0], None);
+    lanes.full(&bytes);
+    let now = Instant::now();
+    let told = |later: u64| {
+        let reply = lanes.fast_at(now + Duration::from_secs(later), &bytes)?;
+        Message::from_vec(&reply).unwrap().answers.iter().map(|record| u64::from(record.ttl)).min()
+    };
+    let ttl = told(0).expect("it is remembered");
+    assert_eq!(told(10), Some(ttl - 10));
+    assert_eq!(told(ttl + 1), None, "past its time");
 }
 
 #[test]
