@@ -92,7 +92,7 @@ impl Kernel {
         let transaction = nft::diff(&plan.masquerade, &self.nft.observe(&tables)?);
         if !transaction.is_empty() {
             self.nft.commit(&transaction)?;
-            info!("set the masquerade rules");
+            info!("{} the masquerade rules", if plan.masquerade.is_empty() { "removed" } else { "set" });
         }
         Ok(())
     }

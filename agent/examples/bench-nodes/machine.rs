@@ -75,6 +75,7 @@ impl Machine {
     pub(crate) fn clean_up(&self) {
         let mut command = Command::new(&self.agent);
         command.arg("--cleanup").arg("--cni-conf-dir").arg(self.folder.path().join("net.d"));
+        command.env("RUST_LOG", "warn");
         assert!(self.node.run(|| command.status()).unwrap().unwrap().success());
         for node in self.server.objects(NODES) {
             self.server.delete(NODES, node["metadata"]["name"].as_str().unwrap());
