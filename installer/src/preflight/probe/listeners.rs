@@ -52,7 +52,8 @@ fn holders() -> HashMap<u64, (String, u32)> {
             let target = fs::read_link(descriptor.path()).unwrap_or_default();
             let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
             if let Some(inode) = inode.and_then(|inode| inode.parse().ok()) {
-                holders.insert(inode, (name.trim().to_owned(), id));
+                // Of those that share a socket the one that started the others: /proc lists by number.
+                holders.entry(inode).or_insert_with(|| (name.trim().to_owned(), id));
             }
         }
     }
