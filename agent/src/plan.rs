@@ -106,7 +106,7 @@ pub enum Notice {
         cidr: IpNetwork,
     },
     /// Two claim the same addresses.
-    #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner))]
+    #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner, other))]
     Overlap {
         /// The range of the one who goes without.
         range: IpNetwork,
@@ -119,11 +119,15 @@ pub enum Notice {
     },
 }
 
-fn remedy(owner: &Owner) -> &'static str {
-    match owner {
-        Owner::Node(_) => "no pod is reached there; give every range to one owner only",
-        Owner::Address(_) => "that Node is not reached from pods; choose other pod or Service ranges",
-        Owner::Services => "name each range once (--service-cidr)",
+fn remedy(owner: &Owner, other: &Owner) -> &'static str {
+    match (owner, other) {
+        (Owner::Address(_), Owner::Address(_)) => {
+            "only one of them is reached; give each kubelet its own address (--node-ip), as machines of Vagrant have \
+             the same one on their first interface"
+        }
+        (Owner::Node(_), _) => "no pod is reached there; give every range to one owner only",
+        (Owner::Address(_), _) => "that Node is not reached from pods; choose other pod or Service ranges",
+        (Owner::Services, _) => "name each range once (--service-cidr)",
     }
 }
 
@@ -368,6 +372,15 @@ mod tests {
         insta::assert_snapshot!(
             plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), &uplink(9000, &[])).unwrap()
         );
+    }
+
+    /// As Vagrant's machines have 10.0.2.15 on their first interface, each of them.
+    #[test]
+    fn nodes_with_one_address_are_told_to_give_the_kubelet_another() {
+        let nodes = snapshot(&[NODE1, ("node2", &["10.244.2.0/24"], NODE1.2)]);
+        let plan = plan(&nodes, "node1", &config(&["10.244.0.0/16"]), &uplink(1500, &[])).unwrap();
+        let told = plan.notices.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(told.contains("--node-ip") && !told.contains("choose other pod or Service ranges"), "{told}");
     }
 
     #[test]
