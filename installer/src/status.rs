@@ -1,6 +1,6 @@
 //! `weft status`: what of Weft runs on which node, from objects as the API server has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use clap::Args;
@@ -15,6 +15,8 @@ use crate::{Result, rollout};
 /// The label that all of Weft's pods have, and the one that tells them apart.
 const OURS: &str = "app.kubernetes.io/name=weft";
 const COMPONENT: &str = "app.kubernetes.io/component";
+/// The DaemonSets of an installation.
+const PARTS: [&str; 3] = ["weft-agent", "weft-proxy", "weft-dns-node"];
 /// Where the proxy says when it was last in step with the cluster.
 const PROXY_HEALTH: (u16, &str) = (10256, "/healthz");
 
@@ -31,6 +33,8 @@ pub struct Options {
 pub struct Status {
     rows: Vec<Row>,
     dns: String,
+    /// What does not belong together, each with the remedy.
+    warnings: Vec<String>,
     is_well: bool,
 }
 
@@ -56,6 +60,8 @@ struct Seen {
     service: Option<Value>,
     /// What has a DNS server run on every node.
     node_dns: Option<Value>,
+    /// The DaemonSets of agent and proxy.
+    daemon_sets: Vec<Value>,
     /// What the proxies of nodes say of themselves.
     health: BTreeMap<String, Value>,
 }
@@ -72,6 +78,7 @@ pub async fn run(options: &Options) -> Result<Status> {
         deployment: cluster.get(DEPLOYMENT, NAMESPACE, "weft-dns").await?,
         service: cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?,
         node_dns: cluster.get(DAEMON_SET, NAMESPACE, "weft-dns-node").await?,
+        daemon_sets: cluster.list(DAEMON_SET, Some(NAMESPACE), OURS).await?,
         health: BTreeMap::new(),
     };
     for node in &seen.nodes {
@@ -97,11 +104,39 @@ fn status(seen: &Seen) -> Status {
         row.ready == "yes" && pods.all(|pod| pod.starts_with("ready"))
     };
     let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
-    Status {
-        is_well: !rows.is_empty() && rows.iter().all(are_ready) && has_dns && seen.service.is_some(),
-        rows,
-        dns,
-    }
+    let warnings: Vec<String> = different_images(seen).into_iter().chain(leftovers(seen)).collect();
+    let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
+    Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings }
+}
+
+/// One release is tested as a whole; a part of another one is what an installation with other values left behind.
+fn different_images(seen: &Seen) -> Option<String> {
+    let parts: Vec<&Value> = seen.daemon_sets.iter().chain(&seen.deployment).collect();
+    let images: BTreeSet<&str> = parts.iter().copied().filter_map(image).collect();
+    let each = parts.iter().map(|part| format!("{} runs {}", name(part), image(part).unwrap_or("no image")));
+    (images.len() > 1).then(|| {
+        format!(
+            "versions differ: {}. Run weft install again with the flags that this cluster is to have",
+            each.collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// What an uninstallation that did not come to its end left.
+fn leftovers(seen: &Seen) -> Option<String> {
+    let left: Vec<&str> = seen.daemon_sets.iter().map(name).filter(|name| !PARTS.contains(name)).collect();
+    (!left.is_empty()).then(|| {
+        format!(
+            "left over: DaemonSet {}. Run weft uninstall again, or delete it (kubectl -n {NAMESPACE} delete daemonset {})",
+            left.join(", "),
+            left.join(" ")
+        )
+    })
+}
+
+/// The image of what makes pods; none where it has no container.
+fn image(workload: &Value) -> Option<&str> {
+    workload["spec"]["template"]["spec"]["containers"][0]["image"].as_str()
 }
 
 fn row(seen: &Seen, node: &Value) -> Row {
@@ -109,9 +144,9 @@ fn row(seen: &Seen, node: &Value) -> Row {
         let is_it = |pod: &&Value| {
             pod["spec"]["nodeName"] == name(node) && pod["metadata"]["labels"][COMPONENT] == component
         };
-        // In an upgrade the next one may stand beside the one before.
-        let mut pods = seen.pods.iter().filter(is_it);
-        pods.clone().find(|pod| rollout::is_ready(pod)).or_else(|| pods.next())
+        // In an upgrade the next one may stand beside the one before, which ends.
+        let rank = |pod: &&Value| (rollout::is_ready(pod) && !is_ending(pod), !is_ending(pod));
+        seen.pods.iter().filter(is_it).max_by_key(rank)
     };
     let agent = of("agent");
     let cidrs = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -131,24 +166,29 @@ fn row(seen: &Seen, node: &Value) -> Row {
 /// How a pod is: ready, or why not; and how often it was started again.
 fn pod(pod: Option<&Value>) -> String {
     let Some(pod) = pod else { return "missing".to_owned() };
-    let containers = || {
-        ["initContainerStatuses", "containerStatuses"]
-            .into_iter()
-            .filter_map(|list| pod["status"][list].as_array())
-            .flatten()
-    };
-    let restarts: u64 = containers().filter_map(|container| container["restartCount"].as_u64()).sum();
-    let mut waiting = containers().filter_map(|container| container["state"]["waiting"]["reason"].as_str());
-    let word = match (rollout::is_ready(pod), waiting.next()) {
-        (true, _) => "ready".to_owned(),
-        (false, Some(reason)) => reason.to_owned(),
-        (false, None) => "not ready".to_owned(),
+    let containers = |list: &str| pod["status"][list].as_array().into_iter().flatten();
+    // An init container runs anew whenever the pod's sandbox does: that is no fault of a daemon.
+    let restarts: u64 =
+        containers("containerStatuses").filter_map(|container| container["restartCount"].as_u64()).sum();
+    let mut waiting = containers("initContainerStatuses")
+        .chain(containers("containerStatuses"))
+        .filter_map(|container| container["state"]["waiting"]["reason"].as_str());
+    let word = match (is_ending(pod), rollout::is_ready(pod), waiting.next()) {
+        (true, ..) => "terminating".to_owned(),
+        (_, true, _) => "ready".to_owned(),
+        (_, false, Some(reason)) => reason.to_owned(),
+        (_, false, None) => "not ready".to_owned(),
     };
     match restarts {
         0 => word,
         1 => format!("{word} (1 restart)"),
         many => format!("{word} ({many} restarts)"),
     }
+}
+
+/// Whether a pod was told to end.
+fn is_ending(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
 }
 
 /// The tag of the image: what stands behind the last colon of its last part, so that a registry's port is none.
@@ -160,7 +200,9 @@ fn version(pod: &Value) -> &str {
 
 fn dns(seen: &Seen) -> String {
     let Some(deployment) = &seen.deployment else { return "missing".to_owned() };
-    let is_dns = |pod: &&Value| pod["metadata"]["labels"][COMPONENT] == "dns" && rollout::is_ready(pod);
+    let is_dns = |pod: &&Value| {
+        pod["metadata"]["labels"][COMPONENT] == "dns" && rollout::is_ready(pod) && !is_ending(pod)
+    };
     let nodes = seen.pods.iter().filter(is_dns).filter_map(|pod| pod["spec"]["nodeName"].as_str());
     let nodes = match nodes.collect::<Vec<_>>().join(", ") {
         none if none.is_empty() => none,
@@ -188,7 +230,8 @@ impl fmt::Display for Status {
         for line in table.to_string().lines() {
             writeln!(f, "{}", line.trim())?;
         }
-        writeln!(f, "\nDNS: {}", self.dns)
+        writeln!(f, "\nDNS: {}", self.dns)?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "\n{warning}"))
     }
 }
 
@@ -196,6 +239,12 @@ impl fmt::Display for Status {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    const IMAGE: &str = "registry.example:5000/weft:0.1.0";
+
+    fn workload(name: &str, image: &str) -> Value {
+        json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}})
+    }
 
     fn seen() -> Seen {
         let ready = json!([{"type": "Ready", "status": "True"}]);
@@ -215,6 +264,7 @@ mod tests {
                                     "status": {"updatedReplicas": 1, "availableReplicas": 1}})),
             service: Some(json!({"spec": {"clusterIP": "10.96.0.10"}})),
             node_dns: None,
+            daemon_sets: vec![workload("weft-agent", IMAGE), workload("weft-proxy", IMAGE)],
             health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
         }
     }
@@ -257,6 +307,46 @@ mod tests {
         seen.pods[3]["status"] = ready;
         assert_eq!(status(&seen).rows[0].node_dns.as_deref(), Some("ready"));
         assert!(status(&seen).is_well() && status(&seen).to_string().contains("NODE DNS"));
+    }
+
+    #[test]
+    fn restarts_of_init_containers_are_none_of_the_daemon() {
+        let mut seen = seen();
+        seen.pods[1]["status"]["initContainerStatuses"] = json!([{"restartCount": 3}]);
+        assert_eq!(status(&seen).rows[0].proxy, "ready");
+    }
+
+    #[test]
+    fn a_pod_that_ends_is_not_counted_as_one_that_serves() {
+        let mut seen = seen();
+        let mut ending = seen.pods[2].clone();
+        ending["metadata"]["deletionTimestamp"] = json!("2026-08-01T12:00:00Z");
+        ending["spec"]["nodeName"] = json!("node2");
+        seen.pods.push(ending);
+        assert_eq!(status(&seen).dns, "weft-dns 1/1 ready (node1) at 10.96.0.10");
+        seen.pods[1]["metadata"]["deletionTimestamp"] = json!("2026-08-01T12:00:00Z");
+        assert_eq!(status(&seen).rows[0].proxy, "terminating");
+        assert!(!status(&seen).is_well());
+    }
+
+    /// As after an installation with `--node-local-dns` and an upgrade without it.
+    #[test]
+    fn parts_of_another_version_are_named() {
+        let mut seen = seen();
+        seen.daemon_sets.push(workload("weft-dns-node", "registry.example:5000/weft:0.0.9"));
+        let status = status(&seen);
+        assert!(!status.is_well());
+        let text = status.to_string();
+        assert!(text.contains("weft-dns-node runs registry.example:5000/weft:0.0.9"), "{text}");
+    }
+
+    #[test]
+    fn what_an_uninstallation_left_is_named_with_the_remedy() {
+        let mut seen = seen();
+        seen.daemon_sets.push(workload("weft-cleanup", IMAGE));
+        let status = status(&seen);
+        assert!(!status.is_well());
+        assert!(status.to_string().contains("delete daemonset weft-cleanup"), "{status}");
     }
 
     #[test]
