@@ -12,6 +12,12 @@ const NODE_DNS: &str = include_str!("node_dns.yaml");
 /// The image where none is named.
 pub const IMAGE: &str = concat!("localhost/weft:", env!("CARGO_PKG_VERSION"));
 
+/// The folders of the CNI where no other is named.
+pub(crate) const CNI_BIN: &str = "/opt/cni/bin";
+pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
+/// What the agent's flag `--backend` takes, its default first.
+pub const BACKENDS: [&str; 3] = ["auto", "host-gw", "vxlan"];
+
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug)]
 pub struct Values {
@@ -34,6 +40,18 @@ pub struct Values {
     /// The socket of the container runtime: with CRI-O, /run/crio/crio.sock.
     #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
     pub cri_socket: PathBuf,
+    /// How packets get to the pods of other nodes: auto, host-gw or vxlan.
+    #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
+    pub backend: String,
+    /// The pods' MTU, in bytes. Without it, what fits on the way to every other node.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    pub mtu: Option<u32>,
+    /// Where the nodes' container runtime finds CNI plugins: with k3s, /var/lib/rancher/k3s/data/cni.
+    #[arg(long, default_value = CNI_BIN, value_name = "DIR")]
+    pub cni_bin_dir: PathBuf,
+    /// Where the nodes' container runtime reads CNI configurations: with k3s, /var/lib/rancher/k3s/agent/etc/cni/net.d.
+    #[arg(long, default_value = CNI_CONF, value_name = "DIR")]
+    pub cni_conf_dir: PathBuf,
     /// A name or address of the API server that works without Services, since Weft is what makes Services work. Without
     /// it, `weft install` takes that of the kubeconfig.
     #[arg(long, value_name = "HOST")]
@@ -68,6 +86,9 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_dns}}", &values.cluster_dns.to_string()),
         ("{{cluster_dns_socket}}", &SocketAddr::new(values.cluster_dns, 53).to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
+        ("{{agent_flags}}", &agent_flags(values)),
+        ("{{cni_bin_dir}}", &values.cni_bin_dir.display().to_string()),
+        ("{{cni_conf_dir}}", &values.cni_conf_dir.display().to_string()),
         ("{{cri_socket}}", &values.cri_socket.display().to_string()),
         ("{{cri_folder}}", &values.cri_socket.parent().unwrap_or(Path::new("/run")).display().to_string()),
         ("{{api_host}}", values.api_host.as_deref().unwrap_or(NO_API_HOST)),
@@ -78,6 +99,20 @@ pub fn render(values: &Values) -> String {
         TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
         |text, (placeholder, value)| text.replace(placeholder, value),
     )
+}
+
+/// The agent's flags that differ from its defaults, as the rest of a list in YAML.
+fn agent_flags(values: &Values) -> String {
+    let folder = |flag: &str, folder: &Path, default: &str| {
+        (folder != Path::new(default)).then(|| format!("--{flag}={}", folder.display()))
+    };
+    let flags = [
+        (values.backend != BACKENDS[0]).then(|| format!("--backend={}", values.backend)),
+        values.mtu.map(|mtu| format!("--mtu={mtu}")),
+        folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
+        folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
+    ];
+    flags.into_iter().flatten().map(|flag| format!(r#", "{flag}""#)).collect()
 }
 
 #[cfg(test)]
@@ -133,6 +168,38 @@ mod tests {
         ]);
         assert!(text.contains(r#""--cluster-cidr=10.0.0.0/16,fd00::/48""#));
         assert!(text.contains("clusterIP: 10.43.0.10"));
+    }
+
+    /// As k3s, RKE2 and MicroK8s have them.
+    #[test]
+    fn the_folders_of_other_distributions_are_those_of_the_nodes() {
+        let all = documents(&rendered(&[
+            "--backend=vxlan",
+            "--mtu=1400",
+            "--cni-bin-dir=/var/lib/cni-bin",
+            "--cni-conf-dir=/var/lib/conf",
+        ]));
+        let agent = all
+            .iter()
+            .find(|document| document["metadata"]["name"] == "weft-agent" && document["kind"] == "DaemonSet");
+        let pod = &agent.unwrap()["spec"]["template"]["spec"];
+        let command = pod["containers"][0]["command"].as_array().unwrap();
+        for flag in [
+            "--backend=vxlan",
+            "--mtu=1400",
+            "--cni-bin-dir=/var/lib/cni-bin",
+            "--cni-conf-dir=/var/lib/conf",
+        ] {
+            assert!(command.contains(&flag.into()), "{command:?}");
+        }
+        for (name, path) in [("cni-bin", "/var/lib/cni-bin"), ("cni-conf", "/var/lib/conf")] {
+            let named = |list: &Value| {
+                list.as_array().unwrap().iter().find(|one| one["name"] == name).cloned().unwrap()
+            };
+            assert_eq!(named(&pod["volumes"])["hostPath"]["path"], path);
+            // What the agent says of a file is true on the node.
+            assert_eq!(named(&pod["containers"][0]["volumeMounts"])["mountPath"], path);
+        }
     }
 
     #[test]

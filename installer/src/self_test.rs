@@ -205,4 +205,21 @@ mod tests {
         );
         assert_eq!(containers[4]["securityContext"]["runAsNonRoot"], true);
     }
+
+    /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>, "Restricted"
+    #[test]
+    fn its_pods_run_where_only_restricted_ones_may() {
+        let objects = rendered(&SelfTest::default()).unwrap();
+        let pod = &objects.last().unwrap()["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(
+                (&context["runAsNonRoot"], &context["allowPrivilegeEscalation"]),
+                (&json!(true), &json!(false))
+            );
+            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+        }
+        assert!(pod["hostNetwork"].is_null() && pod["volumes"].is_null());
+    }
 }

@@ -7,6 +7,7 @@
 //!    unless pods still have addresses of theirs.
 //! 4. Roles and accounts go.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,7 +15,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, POD, SERVICE, objects, shown};
 use crate::install::{DNS_SERVICE, NAMESPACE};
-use crate::manifests::{self, IMAGE, Values};
+use crate::manifests::{self, CNI_BIN, CNI_CONF, IMAGE, Values};
 use crate::rollout::{self, Progress};
 use crate::{Result, wait};
 
@@ -31,6 +32,12 @@ pub struct Options {
     /// The image for the cleanup. Without it, that of the installed agent.
     #[arg(long)]
     pub image: Option<String>,
+    /// Where the nodes' container runtime finds CNI plugins. Without it, as the installed agent has it.
+    #[arg(long, value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Where the nodes' container runtime reads CNI configurations. Without it, as the installed agent has it.
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
     /// How many seconds to wait for each step.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub timeout: u64,
@@ -44,7 +51,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let cluster = Cluster::connect(&options.connection).await?;
     let patience = Duration::from_secs(options.timeout);
     let installed = cluster.get(DAEMON_SET, NAMESPACE, "weft-agent").await?;
-    let image = image(options, installed.as_ref());
+    let cleanup = cleanup(options, installed.as_ref())?;
     let all = objects(&manifests::render(&Values { node_local_dns: true, ..Values::default() }))?;
     let (workloads, others): (Vec<Value>, Vec<Value>) = all
         .into_iter()
@@ -55,7 +62,7 @@ pub async fn run(options: &Options) -> Result<()> {
         }
         ended(&cluster, components, patience).await?;
     }
-    clean_nodes(&cluster, &image, patience).await?;
+    clean_nodes(&cluster, &cleanup, patience).await?;
     let service = cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?;
     let is_ours = service.is_some_and(|service| service["metadata"]["labels"][DNS_MARK.0] == DNS_MARK.1);
     for object in others.iter().filter(|object| is_ours || object["kind"] != "Service").rev() {
@@ -64,9 +71,21 @@ pub async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn image(options: &Options, installed: Option<&Value>) -> String {
-    let held = installed.and_then(|set| set["spec"]["template"]["spec"]["containers"][0]["image"].as_str());
-    options.image.as_deref().or(held).unwrap_or(IMAGE).to_owned()
+/// What cleans a node: with the image and the folders that the installed agent has, where no flag says otherwise.
+fn cleanup(options: &Options, installed: Option<&Value>) -> Result<Vec<Value>> {
+    let pod = installed.map_or(&Value::Null, |set| &set["spec"]["template"]["spec"]);
+    let volumes = || pod["volumes"].as_array().into_iter().flatten();
+    let folder = |flag: &Option<PathBuf>, name: &str, default: &str| {
+        let held = volumes().find(|volume| volume["name"] == name);
+        let held = held.and_then(|volume| volume["hostPath"]["path"].as_str()).unwrap_or(default);
+        flag.as_ref().map_or_else(|| held.to_owned(), |flag| flag.display().to_string())
+    };
+    let image = pod["containers"][0]["image"].as_str().unwrap_or(IMAGE);
+    let text = CLEANUP
+        .replace("{{image}}", options.image.as_deref().unwrap_or(image))
+        .replace("{{cni_bin_dir}}", &folder(&options.cni_bin_dir, "cni-bin", CNI_BIN))
+        .replace("{{cni_conf_dir}}", &folder(&options.cni_conf_dir, "cni-conf", CNI_CONF));
+    objects(&text)
 }
 
 async fn delete(cluster: &Cluster, object: &Value) -> Result<()> {
@@ -88,9 +107,8 @@ async fn ended(cluster: &Cluster, components: &str, patience: Duration) -> Resul
 
 /// Has every node cleaned by a pod, and takes the pods away again. Where it does not come to an end they stay, for a
 /// look at their logs.
-async fn clean_nodes(cluster: &Cluster, image: &str, patience: Duration) -> Result<()> {
-    let sets = objects(&CLEANUP.replace("{{image}}", image))?;
-    for set in &sets {
+async fn clean_nodes(cluster: &Cluster, sets: &[Value], patience: Duration) -> Result<()> {
+    for set in sets {
         cluster.apply(set).await?;
     }
     let progress = || async {
@@ -98,8 +116,45 @@ async fn clean_nodes(cluster: &Cluster, image: &str, patience: Duration) -> Resu
         Ok(rollout::daemon_set(&set))
     };
     wait::until("the nodes were not cleaned", patience, progress).await?;
-    for set in &sets {
+    for set in sets {
         delete(cluster, set).await?;
     }
     ended(cluster, "cleanup", patience).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// On k3s the configuration that has to go is not in /etc/cni/net.d.
+    #[test]
+    fn nodes_are_cleaned_where_the_agent_worked() {
+        let values =
+            Values { cni_conf_dir: "/k3s/conf".into(), image: "weft:k3s".to_owned(), ..Values::default() };
+        let all = objects(&manifests::render(&values)).unwrap();
+        let agent = all.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+        let cleaned = |flags: &[&str], installed: Option<&Value>| {
+            let options = Cli::parse_from([&["weft"], flags].concat()).options;
+            let sets = cleanup(&options, installed).unwrap();
+            let pod = &sets[0]["spec"]["template"]["spec"];
+            let volume = pod["volumes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|volume| volume["name"] == "cni-conf")
+                .unwrap();
+            [&pod["containers"][0]["image"], &volume["hostPath"]["path"]]
+                .map(|text| text.as_str().unwrap().to_owned())
+        };
+        assert_eq!(cleaned(&[], Some(agent)), ["weft:k3s", "/k3s/conf"]);
+        assert_eq!(cleaned(&["--cni-conf-dir=/other", "--image=i"], Some(agent)), ["i", "/other"]);
+        assert_eq!(cleaned(&[], None), [IMAGE, CNI_CONF]);
+    }
 }

@@ -1,0 +1,54 @@
+//! The command lines of the manifests, as the programs themselves read them: no flag of `weft install` leads to a daemon
+//! that ends at its start.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use clap::Parser;
+use serde_json::Value;
+use weft_installer::manifests::{BACKENDS, Values, render};
+
+/// The command lines of all containers that stay.
+fn commands(values: &Values) -> Vec<Vec<String>> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(&render(values)).unwrap();
+    let pods = all.iter().map(|object| &object["spec"]["template"]["spec"]);
+    let containers = pods.filter_map(|pod| pod["containers"].as_array()).flatten();
+    let words = |container: &Value| {
+        let words = container["command"].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().replace("$(POD_IP)", "10.244.0.5")).collect()
+    };
+    containers.map(words).collect()
+}
+
+fn parse(command: &[String]) -> Result<(), String> {
+    match command[0].as_str() {
+        "/weft-agent" => weft_agent::options::Options::try_parse_from(command).map(drop),
+        "/weft-proxy" => weft_proxy::options::Options::try_parse_from(command).map(drop),
+        "/weft-dns" => weft_dns::options::Options::try_parse_from(command).map(drop),
+        other => panic!("no daemon: {other}"),
+    }
+    .map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_daemon_takes_what_the_manifests_give_it() {
+    let usual = Values::default();
+    let dual = Values {
+        cluster_cidr: vec!["10.0.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()],
+        cluster_dns: "fd00:10:96::a".parse().unwrap(),
+        node_local_dns: true,
+        mtu: Some(1400),
+        cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
+        cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),
+        cri_socket: "/run/k3s/containerd/containerd.sock".into(),
+        ..Values::default()
+    };
+    let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
+    for values in [usual, dual].into_iter().chain(backends) {
+        let commands = commands(&values);
+        assert_eq!(commands.len(), 3 + usize::from(values.node_local_dns));
+        for command in commands {
+            parse(&command).unwrap_or_else(|problem| panic!("{command:?}: {problem}"));
+        }
+    }
+    assert!(parse(&["/weft-agent".to_owned(), "--backend=udp".to_owned()]).is_err());
+}
