@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, SERVICE,
 use crate::manifests::{self, Values};
 use crate::rollout::{self, Progress};
 use crate::self_test::{self, SelfTest};
-use crate::{Error, Result, obstacles, wait};
+use crate::{Error, Result, leftovers, obstacles, wait};
 
 /// Where everything of Weft lives.
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -46,7 +46,11 @@ pub async fn run(options: &Options) -> Result<()> {
     let values = with_api_host(&options.values, cluster.server())?;
     let objects = objects(&manifests::render(&values))?;
     if !options.force {
-        check(&cluster, values.cluster_dns).await?;
+        check(&cluster, &values).await?;
+    }
+    let leftovers = leftovers::find(&cluster, &values).await?;
+    for leftover in &leftovers {
+        eprintln!("{}", leftover.announcement());
     }
     for object in &objects {
         cluster.apply(object).await?;
@@ -54,6 +58,10 @@ pub async fn run(options: &Options) -> Result<()> {
     }
     let patience = Duration::from_secs(options.timeout);
     wait::until("Weft did not get ready", patience, || progress(&cluster, &objects)).await?;
+    for leftover in &leftovers {
+        cluster.delete(&leftover.object).await?;
+        eprintln!("deleted {}", shown(&leftover.object));
+    }
     if options.skip_self_test {
         return Ok(());
     }
@@ -73,11 +81,11 @@ fn with_api_host(values: &Values, (host, port): (&str, u16)) -> Result<Values> {
     }
 }
 
-async fn check(cluster: &Cluster, dns_address: IpAddr) -> Result<()> {
+async fn check(cluster: &Cluster, values: &Values) -> Result<()> {
     let sets = cluster.list(DAEMON_SET, None, "").await?;
     let nodes = cluster.list(NODE, None, "").await?;
     let dns = cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?;
-    let found = obstacles::find(&sets, &nodes, dns.as_ref(), dns_address);
+    let found = obstacles::find(&sets, &nodes, dns.as_ref(), values);
     if found.is_empty() { Ok(()) } else { Err(Error::Obstacles(found)) }
 }
 

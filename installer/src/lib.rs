@@ -6,6 +6,7 @@ mod cluster;
 pub mod dns;
 mod error;
 pub mod install;
+mod leftovers;
 pub mod manifests;
 mod obstacles;
 pub mod plugins;

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
+use weft_types::IpNetwork;
 
 use crate::cluster::{name, shown};
+use crate::manifests::Values;
 
 /// The DaemonSets of other pod networks.
 const OTHER_NETWORKS: [&str; 9] = [
@@ -24,11 +26,11 @@ pub(crate) fn find(
     daemon_sets: &[Value],
     nodes: &[Value],
     dns: Option<&Value>,
-    dns_address: IpAddr,
+    values: &Values,
 ) -> Vec<String> {
     let sets = daemon_sets.iter().filter_map(daemon_set);
-    let nodes = nodes.iter().filter_map(node);
-    sets.chain(nodes).chain(dns.and_then(|service| dns_service(service, dns_address))).collect()
+    let nodes = nodes.iter().filter_map(|one| node(one, &values.cluster_cidr));
+    sets.chain(nodes).chain(dns.and_then(|service| dns_service(service, values.cluster_dns))).collect()
 }
 
 fn daemon_set(set: &Value) -> Option<String> {
@@ -47,12 +49,34 @@ fn daemon_set(set: &Value) -> Option<String> {
     }
 }
 
-fn node(node: &Value) -> Option<String> {
+/// A Node needs pod CIDRs, and all within the range that masquerade and Services go by.
+fn node(node: &Value, cluster_cidrs: &[IpNetwork]) -> Option<String> {
     let spec = &node["spec"];
-    let has_range =
-        spec["podCIDR"].is_string() || spec["podCIDRs"].as_array().is_some_and(|list| !list.is_empty());
-    let remedy = "let kube-controller-manager allocate them (--allocate-node-cidrs --cluster-cidr; kubeadm: podSubnet)";
-    (!has_range).then(|| format!("Node {} has no pod CIDR: {remedy}", name(node)))
+    let listed: Vec<&str> =
+        spec["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let pod_cidrs = if listed.is_empty() { spec["podCIDR"].as_str().into_iter().collect() } else { listed };
+    if pod_cidrs.is_empty() {
+        return Some(format!(
+            "Node {} has no pod CIDR: let kube-controller-manager allocate them (--allocate-node-cidrs --cluster-cidr; \
+             kubeadm: podSubnet)",
+            name(node)
+        ));
+    }
+    let is_outside = |cidr: &&&str| {
+        let holds = |range: &IpNetwork| cidr.parse().is_ok_and(|cidr: IpNetwork| contains(range, &cidr));
+        !cluster_cidrs.iter().any(holds)
+    };
+    let outside = pod_cidrs.iter().find(is_outside)?;
+    let given = cluster_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    Some(format!(
+        "Node {} has the pod CIDR {outside}, which is not within --cluster-cidr {given}: give what kube-controller-manager \
+         was given (kubeadm: podSubnet), both families of a dual-stack cluster",
+        name(node)
+    ))
+}
+
+fn contains(range: &IpNetwork, cidr: &IpNetwork) -> bool {
+    range.prefix() <= cidr.prefix() && range.contains(cidr.network())
 }
 
 /// A ClusterIP cannot be changed, and kubelets tell theirs to pods.
@@ -80,7 +104,7 @@ mod tests {
         ];
         let dns = json!({"spec": {"clusterIP": "10.43.0.10"}});
         let sets = [set("kube-proxy"), set("calico-node"), set("node-exporter"), set("weft-agent")];
-        let found = find(&sets, &nodes, Some(&dns), "10.96.0.10".parse().unwrap());
+        let found = find(&sets, &nodes, Some(&dns), &Values::default());
         let [proxy, network, node, service] = found.as_slice() else { panic!("{found:#?}") };
         assert!(proxy.contains("kubectl -n kube-system delete daemonset kube-proxy"), "{proxy}");
         assert!(network.contains("calico-node is another pod network"), "{network}");
@@ -92,6 +116,27 @@ mod tests {
     fn a_cluster_that_has_weft_already_is_fine() {
         let nodes = [json!({"metadata": {"name": "one"}, "spec": {"podCIDR": "10.244.0.0/24"}})];
         let dns = json!({"spec": {"clusterIP": "10.96.0.10"}});
-        assert_eq!(find(&[], &nodes, Some(&dns), "10.96.0.10".parse().unwrap()), Vec::<String>::new());
+        assert_eq!(find(&[], &nodes, Some(&dns), &Values::default()), Vec::<String>::new());
+    }
+
+    /// Services and masquerade would take those pods for strangers.
+    #[test]
+    fn a_pod_cidr_outside_of_the_cluster_s_range_is_named() {
+        let node = |cidrs: &[&str]| [json!({"metadata": {"name": "one"}, "spec": {"podCIDRs": cidrs}})];
+        let values = |cidrs: &[&str]| Values {
+            cluster_cidr: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            ..Values::default()
+        };
+        let dual = node(&["10.42.0.0/24", "fd00:42::/64"]);
+        assert_eq!(find(&[], &dual, None, &values(&["10.42.0.0/16", "fd00:42::/56"])), Vec::<String>::new());
+        for (given, outside) in [
+            (&["10.244.0.0/16"][..], "10.42.0.0/24"),
+            (&["10.42.0.0/16"], "fd00:42::/64"),
+            (&["10.42.0.0/25"], "10.42.0.0/24"),
+        ] {
+            let found = find(&[], &dual, None, &values(given));
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].contains(outside) && found[0].contains("--cluster-cidr"), "{found:?}");
+        }
     }
 }

@@ -196,7 +196,7 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     assert!(before.len() > 20, "{before:?}");
     world.succeeds(&INSTALL);
     assert_eq!(world.versions(), before, "the same again changes no object and starts no pod anew");
-    world.succeeds(&[&INSTALL[..4], &["--cluster-cidr=10.9.0.0/16"]].concat());
+    world.succeeds(&[&INSTALL[..4], &["--cluster-cidr=10.0.0.0/8"]].concat());
     let after = world.versions();
     let changed: Vec<&String> = before.iter().filter(|object| !after.contains(object)).collect();
     let is_told = |object: &&&String| object.contains("weft-agent") || object.contains("weft-proxy");
@@ -221,6 +221,31 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     assert!(!roles.iter().any(|role| role.starts_with("weft-")), "{roles:?}");
     world.succeeds(&["uninstall", "--timeout=20"]);
     assert!(world.fails(&["status"]).contains("missing"));
+}
+
+#[test]
+fn what_is_not_asked_for_any_more_goes_and_is_announced() {
+    let world = World::new();
+    world.succeeds(&[&INSTALL[..], &["--node-local-dns", "--skip-self-test"]].concat());
+    assert!(world.succeeds(&["status"]).contains("NODE DNS"));
+    let text = world.succeeds(&[&INSTALL[..], &["--skip-self-test"]].concat());
+    let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
+    let order = [
+        "DaemonSet kube-system/weft-dns-node is there, but --node-local-dns is not given",
+        "applied DaemonSet kube-system/weft-agent",
+        "weft-dns 2/2",
+        "deleted DaemonSet kube-system/weft-dns-node",
+    ];
+    assert!(order.map(position).is_sorted(), "{text}");
+    assert!(!world.succeeds(&["status"]).contains("NODE DNS"));
+}
+
+#[test]
+fn a_cluster_of_another_pod_range_is_not_installed_into() {
+    let world = World::new();
+    let text = world.fails(&[&INSTALL[..], &["--cluster-cidr=10.9.0.0/16"]].concat());
+    assert!(text.contains("Node node1 has the pod CIDR 10.244."), "{text}");
+    assert_eq!(world.names("apps", "DaemonSet", Some("kube-system")), Vec::<String>::new());
 }
 
 #[test]
