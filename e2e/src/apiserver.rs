@@ -45,6 +45,7 @@ use self::http::Door;
 use self::registry::Registry;
 use self::store::Store;
 use crate::names::LabName;
+use crate::state::LabDir;
 
 /// How long [`ApiServer::shutdown`] waits for open requests to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -70,6 +71,8 @@ pub struct Config {
     pub bookmark_interval: Duration,
     /// The lab whose nodes the subresource `proxy` leads to. `None` leads nowhere.
     pub lab: Option<LabName>,
+    /// The folder in which pods' logs lie, for the subresource `log`. `None`: nowhere.
+    pub pods: Option<LabDir>,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             history: 20_000,
             bookmark_interval: Duration::from_secs(30),
             lab: None,
+            pods: None,
         }
     }
 }
@@ -121,8 +125,8 @@ impl ApiServer {
         let mut server = Self { addresses: Vec::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
         let controllers = controllers::all(&config);
         server.tasks.spawn(controllers::run(Arc::clone(&cluster), controllers, shutdown.clone()));
-        let Config { bookmark_interval, lab, .. } = config;
-        let door = Door { cluster, shutdown, bookmark_interval, lab };
+        let Config { bookmark_interval, lab, pods, .. } = config;
+        let door = Door { cluster, shutdown, bookmark_interval, lab, pods };
         for listener in listeners {
             server.serve(listener, &door)?;
         }

@@ -50,6 +50,7 @@ impl Lab {
             cluster_cidrs: families.cluster_cidrs(),
             advertise: Some(families.api_server()),
             lab: Some(self.name.clone()),
+            pods: Some(self.dir.clone()),
             ..Config::default()
         };
         let failed =

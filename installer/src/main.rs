@@ -22,7 +22,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Check whether Weft can work on this machine, and say what to do where it cannot. Changes nothing; run it as root
-    /// on each node. Exits with 1 where something fails.
+    /// on each node, or for all nodes of a cluster at once with --all-nodes. Exits with 1 where something fails.
     Preflight(preflight::Options),
     /// Print the manifests that put Weft on a cluster, as YAML: `weft manifests … | kubectl apply -f -`.
     Manifests(manifests::Values),
@@ -57,6 +57,16 @@ enum Command {
         /// The folder of the reservations of pod addresses.
         #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/networks/weft")]
         leases: PathBuf,
+    },
+    /// What a pod of `weft preflight --all-nodes` runs.
+    #[command(hide = true)]
+    PreflightPod {
+        /// Where the node's files are.
+        #[arg(long, value_name = "DIR")]
+        host_root: PathBuf,
+        /// What is expected of the node.
+        #[command(flatten)]
+        expectations: preflight::Expectations,
     },
     /// What a pod of the self-test runs.
     #[command(hide = true)]
@@ -104,6 +114,9 @@ fn run(command: Command) -> Result<ExitCode> {
             Removal::Done(paths) => paths.iter().for_each(|path| println!("removed {}", path.display())),
             Removal::Needed(pods) => println!("kept the plugins: {pods} addresses are still pods'"),
         },
+        Command::PreflightPod { host_root, expectations } => {
+            preflight::nodes::run_in_pod(&host_root, &expectations)?;
+        }
         Command::SelfTestPod { part } => self_test::pod::run(&part)?,
         Command::Pause => loop {
             thread::park();
@@ -118,10 +131,16 @@ fn wait_for<T>(work: impl Future<Output = T>) -> Result<T> {
 }
 
 fn check(options: &preflight::Options) -> Result<ExitCode> {
-    let report = preflight::run(options)?;
+    let (text, json, passes) = if options.all_nodes {
+        let reports = wait_for(preflight::nodes::run(options))??;
+        (reports.to_string(), reports.json(), reports.passes())
+    } else {
+        let report = preflight::run(options)?;
+        (report.to_string(), report.json(), report.passes())
+    };
     match options.output {
-        Output::Table => print!("{report}"),
-        Output::Json => println!("{}", report.json()),
+        Output::Table => print!("{text}"),
+        Output::Json => println!("{json}"),
     }
-    Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

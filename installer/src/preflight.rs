@@ -9,6 +9,7 @@
 
 mod findings;
 mod judge;
+pub mod nodes;
 mod probe;
 mod report;
 
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use thiserror::Error;
 use weft_types::IpNetwork;
+
+use crate::cluster::Connection;
+use crate::manifests::IMAGE;
 
 pub use findings::{Chain, Feature, Findings, Identity, Listener, OwnMac, Route, Transport};
 pub use judge::judge;
@@ -32,9 +36,36 @@ pub struct Options {
     /// Reports of the other nodes (`weft preflight --output json`), which this one's names and MACs must differ from.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub against: Vec<PathBuf>,
+    /// Check every node of the cluster of the kubeconfig, by a privileged pod on each that is deleted afterwards.
+    #[arg(long, conflicts_with = "against")]
+    pub all_nodes: bool,
+    /// How that is done.
+    #[command(flatten)]
+    pub nodes: NodesOptions,
     /// How the report looks.
     #[arg(long, value_enum, default_value = "table")]
     pub output: Output,
+}
+
+/// How every node of a cluster is checked.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "With --all-nodes")]
+pub struct NodesOptions {
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// The image that holds the weft command.
+    #[arg(long, default_value = IMAGE)]
+    pub image: String,
+    /// Where the weft command is in the image.
+    #[arg(long, value_name = "PATH", default_value = "/weft")]
+    pub program: String,
+    /// Where the node's files are in the pod.
+    #[arg(long, value_name = "DIR", default_value = "/host")]
+    pub host_root: PathBuf,
+    /// How many seconds to wait for the nodes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub timeout: u64,
 }
 
 /// What the cluster will be like.
@@ -87,9 +118,27 @@ pub enum Error {
         /// The reason.
         problem: String,
     },
+    /// A pod cannot look at its node, or tell what it saw.
+    #[error(
+        "cannot look at this node from a pod: {0}; the pod must be privileged, with hostNetwork, and have the host's / as a volume"
+    )]
+    Host(#[source] std::io::Error),
 }
 
 impl Expectations {
+    /// As the flags that give them.
+    fn flags(&self) -> Vec<String> {
+        let list =
+            |networks: &[IpNetwork]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let valued = [
+            format!("--cluster-cidr={}", list(&self.cluster_cidrs)),
+            format!("--service-cidr={}", list(&self.service_cidrs)),
+            format!("--vxlan-port={}", self.vxlan_port),
+            format!("--cni-conf-dir={}", self.cni_conf_dir.display()),
+        ];
+        valued.into_iter().chain(self.node_local_dns.then(|| "--node-local-dns".to_owned())).collect()
+    }
+
     /// Whether pods or Services get IPv6 addresses.
     pub(crate) fn has_ipv6(&self) -> bool {
         self.cluster_cidrs.iter().chain(&self.service_cidrs).any(IpNetwork::is_ipv6)

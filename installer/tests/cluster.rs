@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weft_lab::apiserver::{ApiServer, Config};
+use weft_lab::state::LabDir;
 
 /// A control plane with nodes that are played.
 struct World {
@@ -34,6 +36,10 @@ struct Kubelet {
     is_down: AtomicBool,
     /// The pods that it has seen, in order, by the beginnings of their names.
     seen: Mutex<Vec<String>>,
+    /// What pods of `weft-preflight` print, by their nodes.
+    reports: Mutex<BTreeMap<String, Value>>,
+    /// Where pods' logs lie.
+    logs: Mutex<Option<LabDir>>,
 }
 
 fn api(client: &Client, group: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
@@ -77,8 +83,21 @@ impl Kubelet {
         }
         let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": "2026-08-01T00:00:00Z"});
         let status = json!({"status": {"phase": "Running", "podIP": "10.244.0.9", "conditions": [ready]}});
+        self.print(pod);
         // It may be gone meanwhile.
         let _ = pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await;
+    }
+}
+
+impl Kubelet {
+    fn print(&self, pod: &Value) {
+        let (node, uid) = (&pod["spec"]["nodeName"], &pod["metadata"]["uid"]);
+        let (reports, logs) = (self.reports.lock().unwrap(), self.logs.lock().unwrap());
+        if let (Some(report), Some(logs)) = (reports.get(node.as_str().unwrap_or_default()), logs.as_ref()) {
+            let dir = logs.pod(uid.as_str().unwrap());
+            std::fs::create_dir_all(dir.root()).unwrap();
+            std::fs::write(dir.log("preflight"), format!("a line of somebody else\n{report}\n")).unwrap();
+        }
     }
 }
 
@@ -88,17 +107,20 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let guard = runtime.enter();
-        let server = ApiServer::start(Config::default(), vec![listener]).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let logs = LabDir::new(home.path(), &"played".parse().unwrap());
+        let config = Config { pods: Some(logs.clone()), ..Config::default() };
+        let server = ApiServer::start(config, vec![listener]).unwrap();
         let client =
             Client::try_from(ClientConfig::new(format!("http://{address}").parse().unwrap())).unwrap();
         drop(guard);
-        let home = tempfile::tempdir().unwrap();
         let kubeconfig = format!(
             "{{apiVersion: v1, kind: Config, current-context: lab, clusters: [{{name: lab, cluster: {{server: 'http://{address}'}}}}], \
              contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}], users: [{{name: lab, user: {{}}}}]}}"
         );
         std::fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
         let kubelet = Arc::new(Kubelet::default());
+        kubelet.logs.lock().unwrap().replace(logs);
         runtime.spawn(Arc::clone(&kubelet).play(client.clone()));
         let world = World { runtime, client, home, kubelet, _server: server };
         for node in ["node1", "node2"] {
@@ -270,6 +292,33 @@ fn a_node_without_an_answer_fails_the_self_test_by_name_and_leaves_nothing() {
     assert!(text.contains("weft-self-test 1/2, no answer yet on node2"), "{text}");
     let namespaces = world.names("", "Namespace", None);
     assert!(!namespaces.contains(&"weft-self-test".to_owned()), "{namespaces:?}");
+}
+
+#[test]
+fn every_node_is_checked_from_one_place_and_nothing_stays() {
+    let world = World::new();
+    let report = |hostname: &str, verdict: &str| {
+        json!({"identity": {"hostname": hostname, "machine_id": hostname, "macs": []}, "checks": [
+            {"name": "net.ipv4.ip_forward", "verdict": verdict, "found": "0: packets are dropped", "fix": "sysctl -w"}]})
+    };
+    let is = |verdict: &str| {
+        world.kubelet.reports.lock().unwrap().extend([
+            ("node1".to_owned(), report("node1", "pass")),
+            ("node2".to_owned(), report("node2", verdict)),
+        ]);
+    };
+    is("fail");
+    let flags = ["preflight", "--all-nodes", "--timeout=20"];
+    let text = world.fails(&flags);
+    assert!(text.contains("node1: 4 of 4 checks pass"), "{text}");
+    assert!(text.contains("node2: 3 of 4 checks pass\n  FAIL  net.ipv4.ip_forward"), "{text}");
+    assert!(!world.names("", "Namespace", None).contains(&"weft-preflight".to_owned()));
+    is("pass");
+    world.succeeds(&flags);
+    world.kubelet.reports.lock().unwrap().remove("node2");
+    let text = world.fails(&["preflight", "--all-nodes", "--timeout=1"]);
+    assert!(text.contains("nodes checked 1/2 (node2: no report yet)"), "{text}");
+    assert!(!world.names("", "Namespace", None).contains(&"weft-preflight".to_owned()));
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use weft_netlink::netns::Namespace;
@@ -45,6 +46,23 @@ impl Machine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.arg("preflight").arg("--cni-conf-dir").arg(self.cni.path()).args(flags);
         self.namespace.run(|| command.output()).unwrap().unwrap()
+    }
+
+    /// What a pod with hostNetwork on this machine prints.
+    fn pod_report(&self) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+        command
+            .args(["preflight-pod", "--host-root=/"])
+            .arg("--cni-conf-dir")
+            .arg(self.cni.path())
+            .stdout(Stdio::piped());
+        let mut pod = self.namespace.run(|| command.spawn()).unwrap().unwrap();
+        let mut line = String::new();
+        BufReader::new(pod.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(pod.try_wait().unwrap(), None, "it stays, or it would be started again");
+        pod.kill().unwrap();
+        pod.wait().unwrap();
+        serde_json::from_str(&line).unwrap()
     }
 
     fn report(&self, flags: &[&str]) -> Value {
@@ -233,4 +251,10 @@ fn a_report_that_cannot_be_read_is_named() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("/no/such/report") && text.contains("--output json"), "{text}");
     assert!(!Path::new("/no/such/report").exists());
+}
+
+#[test]
+fn a_pod_on_the_node_sees_what_the_command_on_the_node_sees() {
+    let machine = Machine::with("sysctl -qw net.ipv4.ip_forward=0");
+    assert_eq!(machine.pod_report(), machine.report(&[]));
 }

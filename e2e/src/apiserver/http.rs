@@ -2,6 +2,7 @@
 
 mod body;
 mod form;
+mod logs;
 mod objects;
 mod parameters;
 mod path;
@@ -25,6 +26,7 @@ use super::discovery;
 use super::error::{ApiError, Result};
 use super::openapi;
 use crate::names::LabName;
+use crate::state::LabDir;
 
 /// The most bytes that the body of a request may have, as etcd and the real server take (about 3 MiB).
 const BODY_LIMIT: usize = 3 << 20;
@@ -39,6 +41,8 @@ pub(crate) struct Door {
     pub(crate) bookmark_interval: std::time::Duration,
     /// Whose nodes `proxy` leads to.
     pub(crate) lab: Option<LabName>,
+    /// Where pods' logs lie.
+    pub(crate) pods: Option<LabDir>,
 }
 
 /// The service for every path.
@@ -70,6 +74,7 @@ async fn answer(door: &Door, request: Request) -> Result<Response> {
         Route::OpenApiV2 => Ok(openapi::v2(parts.headers.get(header::ACCEPT)).into_response()),
         Route::OpenApiV3(document) => Ok(json(StatusCode::OK, &openapi::v3(document.as_deref())?)),
         Route::Objects(place) if place.subresource == "proxy" => proxy::serve(door, &parts, place).await,
+        Route::Objects(place) if place.subresource == "log" => logs::serve(door, &parts, &place),
         Route::Objects(place) => {
             let bytes = axum::body::to_bytes(body, BODY_LIMIT).await;
             let bytes = bytes.map_err(|_| ApiError::TooLarge(BODY_LIMIT))?;

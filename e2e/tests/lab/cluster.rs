@@ -1,6 +1,6 @@
 //! The cluster as kubectl shows it: objects, pods, nodes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::{Lab, Outcome, equal, holds, poll};
 
@@ -125,6 +125,25 @@ pub(crate) fn a_nodes_routes_go_and_come(lab: &Lab) -> Outcome {
         ranges = json!(ranges),
     ))?;
     has_routes(true)
+}
+
+/// As on a cluster whose nodes have no `weft` program.
+pub(crate) fn preflight_looks_at_every_node_through_a_pod(lab: &Lab) -> Outcome {
+    let text = lab.preflight()?;
+    let reports: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
+    for node in lab.nodes()? {
+        let checks =
+            reports[&node]["checks"].as_array().ok_or_else(|| format!("no report on {node}: {text}"))?;
+        let passes =
+            |name: &str| checks.iter().any(|check| check["name"] == name && check["verdict"] == "pass");
+        // These are of the node's own network, and of what listens there.
+        for check in ["net.ipv4.ip_forward", "port tcp/10256", "port tcp/10246"] {
+            if !passes(check) {
+                return Err(format!("{node}: {check} does not pass: {text}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The suite for clusters that are no labs: kind, Vagrant, anybody's.

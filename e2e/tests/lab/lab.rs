@@ -98,6 +98,25 @@ impl Lab {
         if output.status.success() { Ok(told) } else { Err(told) }
     }
 
+    /// `weft preflight --all-nodes` against the lab. Gives the report of every node, as JSON.
+    pub(crate) fn preflight(&self) -> Result<String, String> {
+        let program = self.program.with_file_name("weft");
+        let mut command = Command::new(&program);
+        command
+            .args(["preflight", "--all-nodes", "--output=json", "--kubeconfig"])
+            .arg(self.dir.kubeconfig());
+        // Pods of a lab are processes of this machine, and see its files.
+        command.arg("--program").arg(&program).arg("--host-root=/");
+        let output = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
+        match output.status.code() {
+            // It is the machine's own state whether every check passes.
+            Some(0 | 1) if !output.stdout.is_empty() => {
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            }
+            _ => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
     /// The network namespace of a frontend pod.
     pub(crate) fn frontend_namespace(&self) -> Result<String, String> {
         let first = ["-l", "app=frontend", "-o", "jsonpath={.items[0].metadata.uid}"];

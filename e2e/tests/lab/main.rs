@@ -282,6 +282,7 @@ const TOGETHER: &[Scenario] = &[
         "the self-test for any cluster passes, and names what fails",
         cluster::the_self_test_passes_and_names_what_fails,
     ),
+    ("preflight looks at every node through a pod", cluster::preflight_looks_at_every_node_through_a_pod),
     (
         "DNS should be resolved by glibc, musl and busybox: short names, full names and SRV records",
         resolvers::glibc_musl_and_busybox,

@@ -36,9 +36,20 @@ pub fn judge(findings: &Findings, expected: &Expectations, others: &[Identity]) 
     checks.push(node_ports(findings));
     checks.push(ranges(findings, expected));
     checks.extend(conflicts::checks(findings));
-    checks.extend(identity::checks(findings, others));
+    checks.extend(identity::checks(&findings.identity, &findings.neighbours, others));
     checks.push(runtime(findings));
     Report { identity: findings.identity.clone(), checks }
+}
+
+/// Puts what only other machines show into the report on one.
+pub(super) fn compare(report: &mut Report, others: &[Identity]) {
+    for found in identity::checks(&report.identity, &[], others) {
+        match report.checks.iter_mut().find(|check| check.name == found.name) {
+            Some(check) if check.verdict >= found.verdict => {}
+            Some(check) => *check = found,
+            None => report.checks.push(found),
+        }
+    }
 }
 
 fn privileges(findings: &Findings) -> Check {

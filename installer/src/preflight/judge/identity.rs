@@ -1,13 +1,15 @@
 //! Names and addresses that no two nodes may share. Cloned machines do.
 
-use crate::preflight::findings::{Findings, Identity};
+use std::net::IpAddr;
+
+use crate::preflight::findings::Identity;
 use crate::preflight::report::Check;
 
 /// The longest name that a Node can have (RFC 1123 subdomain, as Kubernetes takes it).
 const LONGEST: usize = 253;
 
-pub(super) fn checks(findings: &Findings, others: &[Identity]) -> [Check; 3] {
-    [hostname(&findings.identity, others), machine_id(&findings.identity, others), macs(findings, others)]
+pub(super) fn checks(own: &Identity, neighbours: &[(IpAddr, String)], others: &[Identity]) -> [Check; 3] {
+    [hostname(own, others), machine_id(own, others), macs(own, neighbours, others)]
 }
 
 fn hostname(own: &Identity, others: &[Identity]) -> Check {
@@ -44,11 +46,11 @@ fn machine_id(own: &Identity, others: &[Identity]) -> Check {
     }
 }
 
-fn macs(findings: &Findings, others: &[Identity]) -> Check {
+fn macs(identity: &Identity, neighbours: &[(IpAddr, String)], others: &[Identity]) -> Check {
     let fix = "Give the interface an Ethernet address of its own (the virtual machine's settings, or ip link set LINK address MAC)";
-    for own in &findings.identity.macs {
+    for own in &identity.macs {
         let twin = others.iter().find(|other| other.macs.iter().any(|mac| mac.mac == own.mac));
-        let neighbour = findings.neighbours.iter().find(|(_, mac)| *mac == own.mac);
+        let neighbour = neighbours.iter().find(|(_, mac)| *mac == own.mac);
         let who =
             twin.map(|other| other.hostname.clone()).or(neighbour.map(|(address, _)| address.to_string()));
         if let Some(who) = who {
@@ -59,7 +61,6 @@ fn macs(findings: &Findings, others: &[Identity]) -> Check {
             );
         }
     }
-    let own: Vec<String> =
-        findings.identity.macs.iter().map(|own| format!("{} {}", own.link, own.mac)).collect();
+    let own: Vec<String> = identity.macs.iter().map(|own| format!("{} {}", own.link, own.mac)).collect();
     Check::pass("Ethernet addresses", if own.is_empty() { "none".to_owned() } else { own.join(", ") })
 }
