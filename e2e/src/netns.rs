@@ -27,8 +27,22 @@ pub fn list() -> Vec<String> {
     names
 }
 
+/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the values that
+/// a lab's machines start with: those of a kernel that nobody has configured. But that a lab gives every address once, and
+/// nobody has to wait a second for the kernel to find that out.
+const SETTINGS: [(&str, &str); 8] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
+    ("ipv6/conf/default/forwarding", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+];
+
 /// Makes a namespace with nothing in it but a loopback link that is down. IPv6 addresses of its later links can be
-/// used at once.
+/// used at once, and its settings do not depend on the machine's.
 pub fn create(name: &str) -> Result<()> {
     share_folder()?;
     let file = path(name);
@@ -36,9 +50,10 @@ pub fn create(name: &str) -> Result<()> {
     let target = file.clone();
     let made = on_new_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(Error::system("make a namespace for", target.display()))?;
-        // The lab gives every address once: nobody has to wait a second for the kernel to find that out. Without
-        // IPv6 there is no such file, and nothing to wait for.
-        let _ = fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
+        for (setting, value) in SETTINGS {
+            // Without IPv6 there is no such file, and nothing to set.
+            let _ = fs::write(Path::new("/proc/sys/net").join(setting), value);
+        }
         // The thread's namespace lives on in the mount when the thread is gone.
         bind(Path::new("/proc/thread-self/ns/net"), &target)
     });

@@ -27,6 +27,18 @@ pub struct Namespace {
     path: PathBuf,
 }
 
+/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the values that
+/// a kernel starts with.
+const KERNEL_DEFAULTS: [(&str, &str); 7] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
+    ("ipv6/conf/default/forwarding", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+];
+
 impl Namespace {
     /// Opens the namespace whose file is at `path`, for instance `/run/netns/blue` or `/proc/17/ns/net`.
     ///
@@ -71,11 +83,16 @@ impl Namespace {
     }
 
     /// Makes a namespace that is pinned to no file and is gone when this value is: for tests above all. Its path
-    /// leads through this process's descriptor, so that child processes can open it as long as this one lives.
+    /// leads through this process's descriptor, so that child processes can open it as long as this one lives. Its settings
+    /// are those of a kernel that nobody has configured, whatever the machine's own are.
     pub fn temporary() -> Result<Namespace> {
         let own = Path::new(OWN);
         let file = on_own_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("create", own)(errno.into()))?;
+            for (setting, value) in KERNEL_DEFAULTS {
+                // Without IPv6, or where /proc/sys is read-only, there is nothing to set.
+                let _ = fs::write(Path::new("/proc/sys/net").join(setting), value);
+            }
             File::open(own).map_err(failed("open", own))
         })?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into();
