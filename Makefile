@@ -4,6 +4,8 @@
 
 HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN    := target/$(HOST)/release
+# What the demo and the tests run: built in a fraction of the time, and once for both.
+DEV    := target/debug
 # Static binaries: a plugin or a scratch image must not depend on the libc of where it lands. The explicit target
 # keeps these flags away from build scripts and procedural macros, which cannot be static.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static"
@@ -43,14 +45,17 @@ build:
 	@scripts/need $(BUILD_NEEDS)
 	$(STATIC) cargo build --release --locked --target $(HOST) --workspace --exclude weft-image --bins
 
-demo: build
-	$(BIN)/weft-lab demo $(DEMO_FLAGS)
+demo:
+	@scripts/need $(BUILD_NEEDS)
+	cargo build --locked --workspace --exclude weft-image --bins
+	$(DEV)/weft-lab demo $(DEMO_FLAGS)
 
-test: build
+# The lab's suite drives the programs that cargo builds for the tests of their own crates.
+test:
 	@scripts/need $(TEST_NEEDS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	WEFT_BIN_DIR=$(CURDIR)/$(BIN) cargo test --workspace --locked --no-fail-fast
+	WEFT_BIN_DIR=$(CURDIR)/$(DEV) cargo test --workspace --locked --no-fail-fast
 
 image-files:
 	@scripts/need $(BUILD_NEEDS)

@@ -44,7 +44,7 @@ impl Lab {
         )?;
         let program = Path::new(&folder).join("weft-lab");
         if !program.is_file() {
-            return Err(format!("{} is missing: run `make build`", program.display()));
+            return Err(format!("{} is missing: run `cargo build --workspace --bins`", program.display()));
         }
         let state = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
         let name: LabName = name.parse().map_err(|error| format!("{error}"))?;
