@@ -23,12 +23,13 @@ IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.
 # The most that the image may be, in bytes.
 IMAGE_MOST  := 20000000
 
-.PHONY: help demo test build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
+.PHONY: help demo test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
 .PHONY: image image-files bench-nodes
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
 	@echo "make test        formatting, lints, unit, kernel, peer and lab tests"
+	@echo "make check       the part of the tests that needs no root"
 	@echo "make build       static release binaries, in $(BIN)"
 	@echo "make image       the OCI image $(IMAGE), in buildah's store and as target/weft.tar"
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
@@ -49,6 +50,15 @@ demo:
 	@scripts/need $(BUILD_NEEDS)
 	cargo build --locked --workspace --exclude weft-image --bins
 	$(DEV)/weft-lab demo $(DEMO_FLAGS)
+
+# What needs no root and no kernel: format, lints, unit, golden and property tests.
+check:
+	@scripts/need $(BUILD_NEEDS) kubectl:kubernetes-client shellcheck:shellcheck
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo test --workspace --locked --no-fail-fast --lib
+	cargo test --locked --no-fail-fast -p weft-proxy -p weft-cluster -p weft-lab -p weft-image \
+		--test golden --test changes --test watch --test house --test files --test flags
 
 # The lab's suite drives the programs that cargo builds for the tests of their own crates.
 test:
