@@ -30,6 +30,13 @@ pub struct Here<'a> {
     pub addresses: &'a [IpAddr],
 }
 
+impl Here<'_> {
+    /// Whether that endpoint is known to be on this node.
+    fn runs(&self, endpoint: &Endpoint) -> bool {
+        endpoint.node.as_deref() == Some(self.node)
+    }
+}
+
 /// Which EndpointSlices of a Service serve each of its ports, by the port's name and protocol, and at which number there.
 /// A Service may have thousands of ports, which are not looked for among thousands one by one.
 #[derive(Clone, Debug, Default)]
@@ -62,12 +69,13 @@ struct Candidate<'a> {
 
 /// The endpoints of one family that may get new connections to `port`, in the cluster and on this node.
 pub fn backends(served: &ServedBy<'_>, port: &ServicePort, family: Family, here: Here<'_>) -> Backends {
-    let candidates = candidates(served.at(port), family);
+    let candidates = candidates(served.at(port), family, here);
     let cluster = hinted(usable(&candidates), here);
-    let is_here = |candidate: &Candidate<'_>| candidate.endpoint.node.as_deref() == Some(here.node);
-    let of_node: Vec<_> = candidates.iter().filter(|candidate| is_here(candidate)).copied().collect();
+    let of_node: Vec<_> =
+        candidates.iter().filter(|candidate| here.runs(candidate.endpoint)).copied().collect();
     let local = usable(&of_node);
-    let may_be_here = |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || is_here(candidate);
+    let may_be_here =
+        |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || here.runs(candidate.endpoint);
     let hairpins = cluster.iter().chain(&local).filter(may_be_here).map(|candidate| candidate.socket.ip());
     let mut hairpins: Vec<IpAddr> = hairpins.collect();
     hairpins.sort_unstable();
@@ -84,8 +92,13 @@ fn usable<'a>(candidates: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
     let ready = select(|endpoint| endpoint.ready);
     match ready.is_empty() {
         false => ready,
-        true => select(|endpoint| endpoint.serving && endpoint.terminating),
+        true => select(serves_to_the_end),
     }
+}
+
+/// Whether it is shutting down but still serves.
+fn serves_to_the_end(endpoint: &Endpoint) -> bool {
+    endpoint.serving && endpoint.terminating
 }
 
 /// Those that the cluster means for clients of this node, else for clients of its zone, else all (KEP-2433, KEP-3015).
@@ -113,15 +126,19 @@ fn listening(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
     candidates.iter().map(|candidate| candidate.socket).collect()
 }
 
-/// The endpoints of all slices, in order. Where two have the same address and port, the one that is not terminating counts.
-fn candidates<'a>(served: &[(&'a EndpointSlice, u16)], family: Family) -> Vec<Candidate<'a>> {
+/// The endpoints of all slices, in order. A pod may stand in two slices for a while, in one of them as it was before. Where
+/// two have the same address and port, the one that is ready counts, else the one that still serves; of two alike, the one
+/// that is known to be on this node.
+fn candidates<'a>(served: &[(&'a EndpointSlice, u16)], family: Family, here: Here<'_>) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for &(slice, port) in served {
         let endpoints = slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family));
         let candidate = |endpoint| Candidate { endpoint, socket: SocketAddr::new(endpoint.address, port) };
         candidates.extend(endpoints.map(candidate));
     }
-    candidates.sort_by_key(|candidate| (candidate.socket, candidate.endpoint.terminating));
+    candidates.sort_by_key(|Candidate { endpoint, socket }| {
+        (*socket, !endpoint.ready, !serves_to_the_end(endpoint), !here.runs(endpoint))
+    });
     candidates.dedup_by_key(|candidate| candidate.socket);
     candidates
 }
@@ -196,14 +213,13 @@ mod tests {
         EndpointSlice { key, service: NamespacedName::new("shop", "web"), ports, endpoints }
     }
 
+    fn http() -> ServicePort {
+        let (protocol, port) = (Protocol::Tcp, 80.try_into().unwrap());
+        ServicePort { name: "http".into(), protocol, port, node_port: None }
+    }
+
     fn chosen(slices: &[EndpointSlice], family: Family) -> Vec<String> {
-        let port = ServicePort {
-            name: "http".into(),
-            protocol: Protocol::Tcp,
-            port: 80.try_into().unwrap(),
-            node_port: None,
-        };
-        let backends = backends(&ServedBy::of(slices), &port, family, HERE);
+        let backends = backends(&ServedBy::of(slices), &http(), family, HERE);
         backends.cluster.iter().map(SocketAddr::to_string).collect()
     }
 
@@ -242,6 +258,38 @@ mod tests {
         let endpoints = vec![terminating("10.244.0.2"), endpoint("10.244.0.2"), terminating("10.244.0.2")];
         let slices = [slice(vec![port("http", 80)], endpoints)];
         assert_eq!(chosen(&slices, Family::V4), ["10.244.0.2:80"]);
+    }
+
+    #[test]
+    fn of_two_entries_for_one_endpoint_the_one_that_may_get_connections_counts_in_whatever_order() {
+        let entry =
+            |ready, serving, terminating| Endpoint { ready, serving, terminating, ..endpoint("10.244.0.2") };
+        let unready = entry(false, true, false);
+        let ending = entry(false, true, true);
+        let ended = entry(false, false, true);
+        for (one, other) in [
+            (&unready, &endpoint("10.244.0.2")),
+            (&ended, &ending),
+            (&unready, &ending),
+            (&ended, &endpoint("10.244.0.2")),
+        ] {
+            for entries in [[one, other], [other, one]] {
+                let together = [slice(vec![port("http", 80)], entries.map(Clone::clone).to_vec())];
+                assert_eq!(chosen(&together, Family::V4), ["10.244.0.2:80"], "{entries:?}");
+                let apart = entries.map(|entry| slice(vec![port("http", 80)], vec![entry.clone()]));
+                assert_eq!(chosen(&apart, Family::V4), ["10.244.0.2:80"], "{entries:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_entries_for_one_endpoint_the_one_on_this_node_counts_for_a_local_policy() {
+        let elsewhere = Endpoint { node: None, ..endpoint("10.244.0.2") };
+        let slices = [slice(vec![port("http", 80)], vec![elsewhere, endpoint("10.244.0.2")])];
+        assert_eq!(
+            backends(&ServedBy::of(&slices), &http(), Family::V4, HERE).local,
+            sockets_at(&["10.244.0.2:80"])
+        );
     }
 
     #[test]

@@ -184,3 +184,24 @@ fn every_answer_is_of_one_state_of_the_cluster() {
         }
     });
 }
+
+#[test]
+fn of_two_entries_for_one_endpoint_the_ready_one_counts_in_whatever_order() {
+    let (unready, ready) = (endpoint("10.244.1.1", None, false), endpoint("10.244.1.1", None, true));
+    for entries in [[&unready, &ready], [&ready, &unready]] {
+        let [one, other] = entries.map(|entry| vec![entry.clone()]);
+        let zone = Zone::compile(
+            &snapshot(vec![
+                service("shop/db", ServiceKind::Headless, vec![]),
+                slice("db-1", "shop/db", ("pg", 5432), one),
+                slice("db-2", "shop/db", ("pg", 5432), other),
+            ]),
+            config(),
+            1,
+        );
+        assert_eq!(
+            answers(&zone, "db.shop.svc.cluster.local.", A),
+            ["db.shop.svc.cluster.local. A 10.244.1.1"]
+        );
+    }
+}
