@@ -16,7 +16,7 @@ pub enum Error {
     Kernel(#[from] weft_netlink::Error),
     /// A route to another node's pods cannot be set.
     #[error(
-        "{problem}; with --backend host-gw every node must be reachable on its InternalIP without a router in between"
+        "{problem}; with --backend host-gw every node must be reachable on its InternalIP (or, without one, its ExternalIP) without a router in between"
     )]
     Route {
         /// What the kernel said, with the route.

@@ -84,7 +84,8 @@ pub enum Notice {
     NoPodCidr(String),
     /// Another node's pods cannot be reached, as no address leads there.
     #[error(
-        "Node {node} has the pod CIDR {cidr} but no {family} InternalIP: its pods are not reachable from here"
+        "Node {node} has the pod CIDR {cidr} but neither an InternalIP nor an ExternalIP of {family}: its pods are not \
+         reachable from here"
     )]
     NoAddress {
         /// The other node.
@@ -96,8 +97,8 @@ pub enum Notice {
     },
     /// Another node's pods are behind a tunnel that there is not.
     #[error(
-        "the pod CIDR {cidr} of Node {node} is to be reached through a VXLAN tunnel, but this node has no InternalIP \
-         to lead it from"
+        "the pod CIDR {cidr} of Node {node} is to be reached through a VXLAN tunnel, but this node has neither an \
+         InternalIP nor an ExternalIP to lead it from"
     )]
     NoTunnel {
         /// The other node.

@@ -5,43 +5,64 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::SystemTime;
 
-use ipnetwork::IpNetwork;
 use jiff::Timestamp;
+use tracing::warn;
 use weft_types::{Kind, NamespacedName, Object, ObjectKey, Protocol, is_dns_label};
 
-use crate::field::{Fault, Field};
+use crate::field::{Fault, Faults, Field};
 use crate::view::{Scope, View};
 use crate::wire::{self, Metadata, Wire};
 
+mod address;
 mod endpoint_slice;
 mod node;
 mod pod;
 mod service;
+
+use address::{address, network};
 
 /// What one object from outside comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// An object of Weft's vocabulary.
     Object(Object),
+    /// An object of which some elements cannot be used. They are left out.
+    InPart(Object, Malformed),
     /// An object that is of no concern, such as an EndpointSlice of host names.
     Ignored(ObjectKey),
     /// An object that breaks the rules of its kind.
     Malformed(Malformed),
 }
 
-/// An object that cannot be used.
+/// An object that cannot be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
     /// Its kind.
     pub(crate) kind: Kind,
     /// Its name, if it has a usable one.
     pub(crate) key: Option<ObjectKey>,
-    /// The first field that is wrong.
-    pub(crate) fault: Fault,
+    /// What is wrong.
+    pub(crate) faults: Faults,
+    /// Whether all else of it is used.
+    pub(crate) in_part: bool,
+}
+
+impl Malformed {
+    fn new<W: Wire>(key: Option<ObjectKey>, mut faults: Faults, fault: Fault) -> Malformed {
+        faults.add(fault);
+        Malformed { kind: W::KIND, key, faults, in_part: false }
+    }
+
+    /// Writes it to the log.
+    pub(crate) fn tell(&self) {
+        match self.in_part {
+            true => warn!("left out of {self}"),
+            false => warn!("left out: {self}"),
+        }
+    }
 }
 
 impl fmt::Display for Malformed {
@@ -59,7 +80,7 @@ impl fmt::Display for Malformed {
             }
             None => f.write_str("without a usable name")?,
         }
-        write!(f, ": {}", self.fault)
+        write!(f, ": {}", self.faults)
     }
 }
 
@@ -72,8 +93,8 @@ impl Wire for wire::Service {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
-        service::convert(named(&self.metadata)?, self).map(|service| Some(Object::Service(service)))
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
+        service::convert(named(&self.metadata)?, self, faults).map(|service| Some(Object::Service(service)))
     }
 }
 
@@ -86,8 +107,8 @@ impl Wire for wire::EndpointSlice {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
-        Ok(endpoint_slice::convert(named(&self.metadata)?, self)?.map(Object::EndpointSlice))
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
+        Ok(endpoint_slice::convert(named(&self.metadata)?, self, faults)?.map(Object::EndpointSlice))
     }
 }
 
@@ -102,8 +123,8 @@ impl Wire for wire::Node {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
-        node::convert(name(&self.metadata)?, self).map(|node| Some(Object::Node(node)))
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
+        node::convert(name(&self.metadata)?, self, faults).map(|node| Some(Object::Node(node)))
     }
 }
 
@@ -116,7 +137,7 @@ impl Wire for wire::Namespace {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
+    fn convert(self, _faults: &mut Faults) -> Result<Option<Object>, Fault> {
         Ok(Some(Object::Namespace(label(name(&self.metadata)?, "metadata.name")?)))
     }
 }
@@ -131,8 +152,9 @@ impl Wire for wire::ServiceCidr {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
-        let cidrs = each(self.spec.required("spec")?.cidrs, "spec.cidrs", |text| network(&text, "cidrs"))?;
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
+        let cidrs = self.spec.required("spec")?.cidrs;
+        let cidrs = each(cidrs, "spec.cidrs", faults, |text, _| network(&text, ""));
         Ok(Some(Object::ServiceCidr(name(&self.metadata)?, cidrs)))
     }
 }
@@ -152,8 +174,8 @@ impl Wire for wire::Pod {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
-        Ok(pod::convert(named(&self.metadata)?, self)?.map(Object::Pod))
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
+        Ok(pod::convert(named(&self.metadata)?, self, faults)?.map(Object::Pod))
     }
 }
 
@@ -175,7 +197,8 @@ impl Wire for wire::ConfigMap {
         &self.metadata
     }
 
-    fn convert(self) -> Result<Option<Object>, Fault> {
+    // The settings in it belong together.
+    fn convert(self, _faults: &mut Faults) -> Result<Option<Object>, Fault> {
         let data = self.data.or_default("data")?.into_iter();
         let value = |(key, text): (String, Field<String>)| {
             let text = text.required(&format!("data[{key}]"))?;
@@ -189,15 +212,20 @@ impl Wire for wire::ConfigMap {
 pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
     let key = match key(&object) {
         Ok(key) => key,
-        Err(fault) => return Reading::Malformed(Malformed { kind: W::KIND, key: None, fault }),
+        Err(fault) => return Reading::Malformed(Malformed::new::<W>(None, Faults::default(), fault)),
     };
     if W::VIEWED && hidden(object.metadata(), view) {
         return Reading::Ignored(key);
     }
-    match object.convert() {
-        Ok(Some(object)) => Reading::Object(view.of(object)),
+    let mut faults = Faults::default();
+    match object.convert(&mut faults) {
+        Ok(Some(object)) if faults.is_empty() => Reading::Object(view.of(object)),
+        Ok(Some(object)) => {
+            let malformed = Malformed { kind: W::KIND, key: Some(key), faults, in_part: true };
+            Reading::InPart(view.of(object), malformed)
+        }
         Ok(None) => Reading::Ignored(key),
-        Err(fault) => Reading::Malformed(Malformed { kind: W::KIND, key: Some(key), fault }),
+        Err(fault) => Reading::Malformed(Malformed::new::<W>(Some(key), faults, fault)),
     }
 }
 
@@ -205,7 +233,7 @@ pub(crate) fn read<W: Wire>(object: W, view: View) -> Reading {
 pub(crate) fn read_item<W: Wire>(item: Field<W>, view: View) -> Reading {
     match item.required("items") {
         Ok(object) => read(object, view),
-        Err(fault) => Reading::Malformed(Malformed { kind: W::KIND, key: None, fault }),
+        Err(fault) => Reading::Malformed(Malformed::new::<W>(None, Faults::default(), fault)),
     }
 }
 
@@ -291,44 +319,26 @@ fn port(field: Field<u16>, path: &str) -> Result<Option<NonZeroU16>, Fault> {
     Ok(field.optional(path)?.and_then(NonZeroU16::new))
 }
 
-fn address(text: &str, path: &str) -> Result<IpAddr, Fault> {
-    text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no IP address")))
-}
-
-/// A network without host bits: as routes and sets need it.
-fn network(text: &str, path: &str) -> Result<IpNetwork, Fault> {
-    let network: IpNetwork = match text.parse() {
-        Ok(network) if text.contains('/') => network,
-        _ => return Err(Fault::new(path, format!("{text:?} is no network such as 10.244.1.0/24"))),
-    };
-    if network.network() == network.ip() {
-        Ok(network)
-    } else {
-        Err(Fault::new(path, format!("{text} has bits set beyond its prefix")))
-    }
-}
-
-/// Converts every element of a list; a fault is told with its place in the list.
+/// Converts every element of a list. What cannot be used of it is left out, and each fault is told with its place.
 fn each<T, U>(
     list: Field<Vec<Field<T>>>,
     path: &str,
-    convert: impl Fn(T) -> Result<U, Fault>,
-) -> Result<Vec<U>, Fault> {
-    let convert = |(place, element): (usize, Field<T>)| {
-        let path = || format!("{path}[{place}]");
-        match element {
-            Field::Is(value) => convert(value).map_err(|fault| fault.within(path())),
-            other => other.required(&path()).and_then(&convert),
-        }
-    };
-    let list = list.or_default(path)?;
+    faults: &mut Faults,
+    convert: impl Fn(T, &mut Faults) -> Result<U, Fault>,
+) -> Vec<U> {
+    let list = faults.note(list.or_default(path)).unwrap_or_default();
     // Not collected, which would convert in place and keep the room of what was read: several times what is needed. Given
     // back later, it would leave holes between what stays.
     let mut converted = Vec::with_capacity(list.len());
-    for element in list.into_iter().enumerate() {
-        converted.push(convert(element)?);
+    for (place, element) in list.into_iter().enumerate() {
+        let mut inner = Faults::default();
+        let element = element.required("").and_then(|element| convert(element, &mut inner));
+        converted.extend(inner.note(element));
+        if !inner.is_empty() {
+            faults.add_within(format_args!("{path}[{place}]"), inner);
+        }
     }
-    Ok(converted)
+    converted
 }
 
 #[cfg(test)]
@@ -384,7 +394,7 @@ mod tests {
                 read_text::<wire::ConfigMap>(&text),
             ];
             for reading in readings {
-                if let Reading::Malformed(malformed) = reading {
+                if let Reading::Malformed(malformed) | Reading::InPart(_, malformed) = reading {
                     prop_assert!(malformed.to_string().contains(": "));
                 }
             }

@@ -9,7 +9,7 @@ use kube::Client;
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use serde_json::{Value, json};
-use weft_types::{NamespacedName, ObjectKey};
+use weft_types::ObjectKey;
 
 use crate::error::chain;
 
@@ -21,7 +21,7 @@ const LONGEST_NAME: usize = 230;
 /// A warning about an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Warning {
-    /// The object. Those without a namespace have no events here.
+    /// The object. Only Services, EndpointSlices, Nodes and ServiceCIDRs have events here.
     pub about: ObjectKey,
     /// Why, in one word, as the API writes reasons: `FrontendTaken`.
     pub reason: &'static str,
@@ -31,8 +31,11 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match target(&self.about) {
-            Some((kind, _, _, key)) => write!(f, "{kind} {key}: {}", self.note),
+        match Target::of(&self.about) {
+            Some(Target { kind, namespace: Some(namespace), name, .. }) => {
+                write!(f, "{kind} {namespace}/{name}: {}", self.note)
+            }
+            Some(Target { kind, name, .. }) => write!(f, "{kind} {name}: {}", self.note),
             None => f.write_str(&self.note),
         }
     }
@@ -59,12 +62,13 @@ impl Recorder {
     /// # Errors
     /// Why the API server did not take it, in one line.
     pub async fn record(&self, warning: &Warning) -> Result<(), String> {
-        let Some((kind, api_version, collection, key)) = target(&warning.about) else { return Ok(()) };
-        let uid = self.uid(collection, key).await;
+        let Some(target) = Target::of(&warning.about) else { return Ok(()) };
+        let uid = self.uid(&target).await;
+        let place = target.event_namespace();
         let event = json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name(warning, key), "namespace": key.namespace},
+            "metadata": {"name": name(warning, target.name), "namespace": place},
             "eventTime": format!("{:.6}", Timestamp::now()),
             "type": "Warning",
             "reason": warning.reason,
@@ -73,10 +77,11 @@ impl Recorder {
             "reportingController": self.component,
             "reportingInstance": format!("{}-{}", self.component, self.node),
             "regarding": {
-                "apiVersion": api_version, "kind": kind, "namespace": key.namespace, "name": key.name, "uid": uid,
+                "apiVersion": target.version(), "kind": target.kind, "namespace": target.namespace,
+                "name": target.name, "uid": uid,
             },
         });
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", key.namespace);
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{place}/events");
         let request = Request::new(path).create(&PostParams::default(), event.to_string().into_bytes());
         let request = request.map_err(|error| chain(&error))?;
         match self.client.request::<Value>(request).await {
@@ -87,36 +92,65 @@ impl Recorder {
     }
 
     /// By its uid, `kubectl describe` finds an object's events. Nobody else here asks for it, so it is not kept.
-    async fn uid(&self, collection: &str, key: &NamespacedName) -> Option<String> {
-        let (group, plural) = collection.rsplit_once('/')?;
-        let path = format!("{group}/namespaces/{}/{plural}", key.namespace);
-        let request = Request::new(path).get(&key.name, &GetParams::default()).ok()?;
+    async fn uid(&self, target: &Target<'_>) -> Option<String> {
+        let request = Request::new(target.collection()).get(target.name, &GetParams::default()).ok()?;
         let object: Value = self.client.request(request).await.ok()?;
         object["metadata"]["uid"].as_str().map(str::to_owned)
     }
 }
 
-/// Kind, version, collection and name of an object.
-fn target(key: &ObjectKey) -> Option<(&'static str, &'static str, &'static str, &NamespacedName)> {
-    match key {
-        ObjectKey::Service(key) => Some(("Service", "v1", "/api/v1/services", key)),
-        ObjectKey::EndpointSlice(key) => {
-            let collection = "/apis/discovery.k8s.io/v1/endpointslices";
-            Some(("EndpointSlice", "discovery.k8s.io/v1", collection, key))
+/// An object that events can be about.
+struct Target<'a> {
+    kind: &'static str,
+    /// The path of its API.
+    api: &'static str,
+    plural: &'static str,
+    /// None for an object of the whole cluster.
+    namespace: Option<&'a str>,
+    name: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn of(key: &'a ObjectKey) -> Option<Target<'a>> {
+        let (kind, api, plural) = match key {
+            ObjectKey::Service(_) => ("Service", "/api/v1", "services"),
+            ObjectKey::EndpointSlice(_) => ("EndpointSlice", "/apis/discovery.k8s.io/v1", "endpointslices"),
+            ObjectKey::Node(_) => ("Node", "/api/v1", "nodes"),
+            ObjectKey::ServiceCidr(_) => ("ServiceCIDR", "/apis/networking.k8s.io/v1", "servicecidrs"),
+            ObjectKey::Namespace(_) | ObjectKey::Pod(_) | ObjectKey::ConfigMap(_) => return None,
+        };
+        let (namespace, name) = match key {
+            ObjectKey::Node(name) | ObjectKey::Namespace(name) | ObjectKey::ServiceCidr(name) => (None, name),
+            ObjectKey::Service(key)
+            | ObjectKey::EndpointSlice(key)
+            | ObjectKey::Pod(key)
+            | ObjectKey::ConfigMap(key) => (Some(&*key.namespace), &key.name),
+        };
+        Some(Target { kind, api, plural, namespace, name })
+    }
+
+    fn version(&self) -> &'static str {
+        self.api.trim_start_matches("/apis/").trim_start_matches("/api/")
+    }
+
+    fn collection(&self) -> String {
+        match self.namespace {
+            Some(namespace) => format!("{}/namespaces/{namespace}/{}", self.api, self.plural),
+            None => format!("{}/{}", self.api, self.plural),
         }
-        ObjectKey::Node(_)
-        | ObjectKey::Namespace(_)
-        | ObjectKey::ServiceCidr(_)
-        | ObjectKey::Pod(_)
-        | ObjectKey::ConfigMap(_) => None,
+    }
+
+    /// Every event has a namespace: for an object of the whole cluster this one, as the API demands.
+    fn event_namespace(&self) -> &'a str {
+        self.namespace.unwrap_or("default")
     }
 }
 
 /// The event's own name: the object's, and a number that follows from what is said.
-fn name(warning: &Warning, key: &NamespacedName) -> String {
+fn name(warning: &Warning, object: &str) -> String {
     let mut hasher = DefaultHasher::new();
     warning.hash(&mut hasher);
-    format!("{}.{:016x}", shortened(&key.name, LONGEST_NAME), hasher.finish())
+    format!("{}.{:016x}", shortened(object, LONGEST_NAME), hasher.finish())
 }
 
 /// As much of a text as fits into so many bytes.
@@ -127,6 +161,8 @@ fn shortened(text: &str, longest: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use weft_types::NamespacedName;
+
     use super::*;
 
     fn warning(name: &str, note: &str) -> Warning {
@@ -135,7 +171,24 @@ mod tests {
     }
 
     fn event_name(warning: &Warning) -> String {
-        name(warning, target(&warning.about).unwrap().3)
+        name(warning, Target::of(&warning.about).unwrap().name)
+    }
+
+    #[test]
+    fn events_of_nodes_stand_in_the_default_namespace() {
+        let about = ObjectKey::Node("node1".to_owned());
+        let node = Target::of(&about).unwrap();
+        assert_eq!(
+            (node.version(), &*node.collection(), node.event_namespace()),
+            ("v1", "/api/v1/nodes", "default")
+        );
+        let about = ObjectKey::EndpointSlice(NamespacedName::new("shop", "web-1"));
+        let slice = Target::of(&about).unwrap();
+        let path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+        assert_eq!(
+            (slice.version(), &*slice.collection(), slice.event_namespace()),
+            ("discovery.k8s.io/v1", path, "shop")
+        );
     }
 
     #[test]

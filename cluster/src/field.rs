@@ -22,7 +22,10 @@ pub(crate) enum Field<T> {
     IsNot(String),
 }
 
-/// A field that makes its object unusable: its path, and what is wrong with it.
+/// How many faults of an object are told in full.
+const TOLD: usize = 4;
+
+/// A field that cannot be used: its path, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The path within the object: `spec.ports[1].port`.
@@ -37,13 +40,57 @@ impl Fault {
 
     /// The same fault, seen from the field that `outer` names.
     pub(crate) fn within(self, outer: impl fmt::Display) -> Self {
-        Fault { path: format!("{outer}.{}", self.path), problem: self.problem }
+        let path = if self.path.is_empty() { outer.to_string() } else { format!("{outer}.{}", self.path) };
+        Fault { path, problem: self.problem }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
+/// What is wrong with an object: the first few faults, and how many more there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    told: Vec<Fault>,
+    more: usize,
+}
+
+impl Faults {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.told.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, fault: Fault) {
+        match self.told.len() < TOLD {
+            true => self.told.push(fault),
+            false => self.more += 1,
+        }
+    }
+
+    /// Adds the faults of the field that `outer` names.
+    pub(crate) fn add_within(&mut self, outer: impl fmt::Display, faults: Faults) {
+        faults.told.into_iter().for_each(|fault| self.add(fault.within(&outer)));
+        self.more += faults.more;
+    }
+
+    /// What was read; nothing, and one more fault, where it cannot be used.
+    pub(crate) fn note<T>(&mut self, read: Result<T, Fault>) -> Option<T> {
+        read.map_err(|fault| self.add(fault)).ok()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, fault) in self.told.iter().enumerate() {
+            write!(f, "{}{fault}", if place == 0 { "" } else { "; " })?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more faults"),
+        }
     }
 }
 
@@ -224,6 +271,16 @@ mod tests {
             Field::<u16>::Absent.required("spec.port").unwrap_err().to_string(),
             "spec.port: is missing"
         );
+    }
+
+    #[test]
+    fn of_many_faults_the_first_are_told_and_the_others_counted() {
+        let (mut faults, mut outer) = (Faults::default(), Faults::default());
+        (0..200).for_each(|place| faults.add(Fault::new(format!("ports[{place}]"), "is missing")));
+        outer.add_within("spec", faults);
+        let text = outer.to_string();
+        assert!(text.starts_with("spec.ports[0]: is missing; spec.ports[1]: is"), "{text}");
+        assert!(text.ends_with("spec.ports[3]: is missing; and 196 more faults"), "{text}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Index {
         Index { missing: kinds.iter().copied().collect(), ..Index::default() }
     }
 
-    /// Takes an event in. Returns the malformed objects among it that were not told before.
+    /// Takes an event in. Returns the malformed objects among it, in whole or in part, that were not told before.
     pub(crate) fn take(&mut self, event: Event) -> Vec<Malformed> {
         match event {
             Event::Listed(kind, readings) => self.list(kind, readings),
@@ -74,7 +74,11 @@ impl Index {
 
     /// Counts a malformed object among the changes.
     pub(crate) fn leave_out(&mut self, object: Malformed) {
-        self.changes.left_out.push(LeftOut { key: object.key, fault: object.fault.to_string() });
+        let fault = match object.in_part {
+            true => format!("left out, while the rest is used: {}", object.faults),
+            false => object.faults.to_string(),
+        };
+        self.changes.left_out.push(LeftOut { key: object.key, fault });
     }
 
     /// The cluster as it is known now.
@@ -93,6 +97,10 @@ impl Index {
         for reading in readings {
             match reading {
                 Reading::Object(object) => objects.push(object),
+                Reading::InPart(object, faulty) => {
+                    objects.push(object);
+                    malformed.push(faulty);
+                }
                 Reading::Ignored(_) => {}
                 Reading::Malformed(object) => malformed.push(object),
             }
@@ -114,16 +122,25 @@ impl Index {
     fn apply(&mut self, reading: Reading) -> Option<Malformed> {
         match reading {
             Reading::Object(object) => self.put(object),
+            Reading::InPart(object, malformed) => {
+                self.snapshot.apply(object, &mut self.changes);
+                return self.note(malformed);
+            }
             Reading::Ignored(key) => self.delete(&key),
-            Reading::Malformed(object) => {
-                let Some(key) = &object.key else { return Some(object) };
-                // What was known under this name is no longer so, and a half-true object would be worse than none.
-                self.snapshot.delete(key, &mut self.changes);
-                let told = self.malformed.insert(key.clone(), object.clone());
-                return (told.as_ref() != Some(&object)).then_some(object);
+            Reading::Malformed(malformed) => {
+                // What was known under this name is no longer so.
+                malformed.key.iter().for_each(|key| self.snapshot.delete(key, &mut self.changes));
+                return self.note(malformed);
             }
         }
         None
+    }
+
+    /// Remembers a malformed object. Returns it unless it was told before, with the same faults.
+    fn note(&mut self, object: Malformed) -> Option<Malformed> {
+        let Some(key) = &object.key else { return Some(object) };
+        let told = self.malformed.insert(key.clone(), object.clone());
+        (told.as_ref() != Some(&object)).then_some(object)
     }
 
     fn put(&mut self, object: Object) {
@@ -144,15 +161,26 @@ mod tests {
     use weft_types::Node;
 
     use super::*;
-    use crate::field::Fault;
+    use crate::field::{Fault, Faults};
 
     fn node(name: &str) -> Reading {
         Reading::Object(Object::Node(Node { name: name.to_owned(), ..Node::default() }))
     }
 
     fn malformed(name: &str, problem: &str) -> Reading {
-        let key = Some(ObjectKey::Node(name.to_owned()));
-        Reading::Malformed(Malformed { kind: Kind::Node, key, fault: Fault::new("spec", problem) })
+        Reading::Malformed(faulty(name, problem, false))
+    }
+
+    fn faulty(name: &str, problem: &str, in_part: bool) -> Malformed {
+        let (key, mut faults) = (Some(ObjectKey::Node(name.to_owned())), Faults::default());
+        faults.add(Fault::new("spec", problem));
+        Malformed { kind: Kind::Node, key, faults, in_part }
+    }
+
+    /// A Node of which something cannot be used.
+    fn in_part(name: &str, problem: &str) -> Reading {
+        let Reading::Object(node) = node(name) else { panic!("{name}") };
+        Reading::InPart(node, faulty(name, problem, true))
     }
 
     fn names(index: &Index) -> Vec<&str> {
@@ -194,6 +222,21 @@ mod tests {
         assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))), [], "told before");
         assert_eq!(index.take(Event::Listed(Kind::Node, vec![malformed("a", "is bad")])), [], "told before");
         assert_eq!(index.take(Event::Applied(malformed("a", "is worse"))).len(), 1, "another fault");
+    }
+
+    #[test]
+    fn an_object_that_is_usable_in_part_stays_and_is_told_once() {
+        let mut index = Index::new(&[Kind::Node]);
+        assert_eq!(index.take(Event::Listed(Kind::Node, vec![in_part("a", "is bad")])).len(), 1);
+        assert_eq!(names(&index), ["a"]);
+        assert_eq!(index.take(Event::Applied(in_part("a", "is bad"))), [], "told before");
+        assert_eq!(index.take(Event::Applied(in_part("a", "is worse"))).len(), 1, "another fault");
+        assert_eq!(index.take(Event::Applied(node("a"))), []);
+        let news = index.take(Event::Applied(in_part("a", "is bad")));
+        assert_eq!((news.len(), names(&index)), (1, vec!["a"]));
+        index.drain_changes();
+        news.into_iter().for_each(|object| index.leave_out(object));
+        assert_eq!(index.drain_changes().left_out[0].fault, "left out, while the rest is used: spec: is bad");
     }
 
     #[test]

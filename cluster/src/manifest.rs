@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tracing::warn;
 use weft_types::Snapshot;
 
-use crate::convert::{Reading, read_item};
+use crate::convert::{Malformed, Reading, read_item};
 use crate::field::Field;
 use crate::index::{Event, Index};
 use crate::view::View;
@@ -16,7 +15,7 @@ use crate::{Error, Result};
 /// Reads manifests, in YAML (of one or more documents) or JSON, into a snapshot.
 ///
 /// `List` objects are unpacked, objects of kinds that Weft does not read are skipped, and malformed ones are named in
-/// the log and left out. Objects without a namespace are of the namespace `default`, as with kubectl.
+/// the log and left out, or what of them cannot be used. Objects without a namespace are of the namespace `default`, as with kubectl.
 pub fn load(view: View, paths: &[PathBuf]) -> Result<Snapshot> {
     let mut index = Index::default();
     for path in paths {
@@ -57,9 +56,7 @@ fn take(mut document: Value, view: View, index: &mut Index) {
         }
         _ => return,
     };
-    for object in index.take(Event::Applied(reading)) {
-        warn!("left out: {object}");
-    }
+    index.take(Event::Applied(reading)).iter().for_each(Malformed::tell);
 }
 
 fn reading<W: Wire>(mut document: Value, view: View) -> Reading {

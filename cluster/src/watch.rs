@@ -7,7 +7,6 @@ use kube::Client;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
 use weft_types::{ChangeSet, Kind, Snapshot};
 
 use crate::follow::follow;
@@ -115,7 +114,7 @@ impl Watch {
 
     fn take(&mut self, (came, event): Stamped) {
         for object in self.index.take(event) {
-            warn!("left out: {object}");
+            object.tell();
             self.index.leave_out(object);
         }
         // An event that changes nothing begins no wait.

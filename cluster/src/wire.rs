@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use weft_types::{Kind, Object};
 
-use crate::field::{Fault, Field};
+use crate::field::{Fault, Faults, Field};
 use crate::view::Scope;
 
 /// A kind of object that can be listed and watched.
@@ -37,8 +37,11 @@ pub(crate) trait Wire: Clone + DeserializeOwned + Send + 'static {
     /// The object's metadata.
     fn metadata(&self) -> &Field<Metadata>;
 
-    /// What the object says; nothing if it is of no concern.
-    fn convert(self) -> Result<Option<Object>, Fault>;
+    /// What the object says; nothing if it is of no concern. Elements that cannot be used are left out, and go to `faults`.
+    ///
+    /// # Errors
+    /// What makes the object useless altogether.
+    fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault>;
 }
 
 /// `metadata` of any object.

@@ -103,11 +103,11 @@ pub struct ChangeSet {
     pub endpoint_slices: usize,
     /// When that happened in the cluster that made EndpointSlices change, where the cluster says so.
     pub triggered: Vec<SystemTime>,
-    /// Objects that cannot be used, each once for a fault.
+    /// Objects that cannot be used as they are, each once for its faults.
     pub left_out: Vec<LeftOut>,
 }
 
-/// An object that cannot be used, and so is not in the snapshot.
+/// An object that cannot be used, and so is not in the snapshot, or is there without what cannot be used of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Its kind and name, where it has a usable name.

@@ -3,19 +3,21 @@
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
 use super::{address, each, label, port, port_name, protocol};
-use crate::field::{Fault, Field};
+use crate::field::{Fault, Faults, Field};
 use crate::wire::{self, Metadata};
 
 /// Nothing for a slice that belongs to no Service or holds host names.
 pub(super) fn convert(
     key: NamespacedName,
     object: wire::EndpointSlice,
+    faults: &mut Faults,
 ) -> Result<Option<EndpointSlice>, Fault> {
     let Some(service) = service_name(object.metadata)? else { return Ok(None) };
     let Some(family) = family(object.address_type)? else { return Ok(None) };
     let service = NamespacedName::new(&key.namespace, service);
-    let ports = each(object.ports, "ports", endpoint_port)?.into_iter().flatten().collect();
-    let endpoints = each(object.endpoints, "endpoints", |it| endpoint(it, family))?;
+    let ports = each(object.ports, "ports", faults, |port, _| endpoint_port(port));
+    let endpoints = each(object.endpoints, "endpoints", faults, |it, faults| endpoint(it, family, faults));
+    let ports = ports.into_iter().flatten().collect();
     Ok(Some(EndpointSlice { key, service, ports, endpoints }))
 }
 
@@ -42,30 +44,30 @@ fn endpoint_port(field: wire::EndpointPort) -> Result<Option<EndpointPort>, Faul
     Ok(Some(EndpointPort { name: port_name(field.name)?, protocol: protocol(field.protocol)?, port }))
 }
 
-fn endpoint(field: wire::Endpoint, family: Family) -> Result<Endpoint, Fault> {
+fn endpoint(field: wire::Endpoint, family: Family, faults: &mut Faults) -> Result<Endpoint, Fault> {
     let conditions = field.conditions.or_default("conditions")?;
     // Defaults as kube-proxy takes them.
     let ready = conditions.ready.optional("conditions.ready")?.unwrap_or(true);
-    let hostname = field.hostname.optional("hostname")?.filter(|name| !name.is_empty());
+    let hostname = faults.note(field.hostname.optional("hostname")).flatten();
+    let hostname = hostname.filter(|name| !name.is_empty());
     Ok(Endpoint {
         address: first_address(field.addresses, family)?,
-        hostname: hostname.map(|name| label(name, "hostname")).transpose()?,
-        node: field.node_name.optional("nodeName")?.filter(|name| !name.is_empty()),
+        hostname: hostname.and_then(|name| faults.note(label(name, "hostname"))),
+        node: faults.note(field.node_name.optional("nodeName")).flatten().filter(|name| !name.is_empty()),
         ready,
         serving: conditions.serving.optional("conditions.serving")?.unwrap_or(true),
         terminating: conditions.terminating.or_default("conditions.terminating")?,
-        hints: hints(field.hints)?,
+        hints: hints(field.hints, faults),
     })
 }
 
 /// Nothing where there are neither nodes nor zones.
-fn hints(field: Field<wire::EndpointHints>) -> Result<Option<Box<Hints>>, Fault> {
-    let Some(field) = field.optional("hints")? else { return Ok(None) };
-    let named = |named: wire::Named| named.name.required("name");
-    let nodes = each(field.for_nodes, "hints.forNodes", named)?;
-    let zones = each(field.for_zones, "hints.forZones", named)?;
-    let hints = (!nodes.is_empty() || !zones.is_empty()).then(|| Box::new(Hints { nodes, zones }));
-    Ok(hints)
+fn hints(field: Field<wire::EndpointHints>, faults: &mut Faults) -> Option<Box<Hints>> {
+    let field = faults.note(field.optional("hints")).flatten()?;
+    let named = |named: wire::Named, _: &mut Faults| named.name.required("name");
+    let nodes = each(field.for_nodes, "hints.forNodes", faults, named);
+    let zones = each(field.for_zones, "hints.forZones", faults, named);
+    (!nodes.is_empty() || !zones.is_empty()).then(|| Box::new(Hints { nodes, zones }))
 }
 
 /// The one address that counts: consumers use the first, and producers give no other (KEP-752).
@@ -125,9 +127,31 @@ mod tests {
 
     fn fault(change: Value) -> String {
         match reading(change) {
-            Reading::Malformed(malformed) => malformed.to_string(),
+            Reading::Malformed(malformed) | Reading::InPart(_, malformed) => malformed.to_string(),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_left_out_and_the_rest_serves() {
+        let reading = reading(json!({
+            "ports": [{"port": 70000}, {"name": "http", "port": 80}, {"port": 81, "protocol": "ICMP"}],
+            "endpoints": [
+                {"addresses": ["10.244.1.300"]},
+                {"addresses": ["010.244.001.007"], "hostname": "A.b", "hints": {"forZones": [5, {"name": "a"}]}},
+                {"addresses": ["::ffff:10.244.1.8"]},
+                {"addresses": ["fd00::1"]},
+                5,
+            ],
+        }));
+        let Reading::InPart(Object::EndpointSlice(slice), malformed) = reading else { panic!("{reading:?}") };
+        let addresses: Vec<String> = slice.endpoints.iter().map(|it| it.address.to_string()).collect();
+        assert_eq!(addresses, ["10.244.1.7", "10.244.1.8"]);
+        assert_eq!((&slice.endpoints[0].hostname, slice.ports.len()), (&None, 1));
+        assert_eq!(slice.endpoints[0].hints.as_ref().unwrap().zones, ["a"]);
+        let told = malformed.to_string();
+        assert!(told.starts_with("EndpointSlice shop/web-x7: ports[0].port: invalid value"), "{told}");
+        assert!(told.ends_with("; and 3 more faults"), "{told}");
     }
 
     #[test]

@@ -2,43 +2,80 @@
 
 use std::net::IpAddr;
 
-use weft_types::{IpNetwork, Node};
+use weft_types::{Family, IpNetwork, Node};
 
 use super::{address, each, network};
-use crate::field::{Fault, Field};
+use crate::field::{Fault, Faults, Field};
 use crate::wire;
 
 /// The taint of a Node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
-pub(super) fn convert(name: String, object: wire::Node) -> Result<Node, Fault> {
+pub(super) fn convert(name: String, object: wire::Node, faults: &mut Faults) -> Result<Node, Fault> {
     let mut spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
-    let addresses = each(status.addresses, "status.addresses", internal_ip)?.into_iter().flatten().collect();
     let metadata = object.metadata.or_default("metadata")?;
     let labels = metadata.labels.or_default("metadata.labels")?;
-    let zone = labels.zone.optional("metadata.labels[topology.kubernetes.io/zone]")?;
+    let zone = faults.note(labels.zone.optional("metadata.labels[topology.kubernetes.io/zone]")).flatten();
     let doomed = Field::Is(TO_BE_DELETED.to_owned());
-    let taints = each(std::mem::take(&mut spec.taints), "spec.taints", Ok)?;
+    let taints = each(std::mem::take(&mut spec.taints), "spec.taints", faults, |taint, _| Ok(taint));
     let leaving = metadata.deletion_timestamp.is_present() || taints.iter().any(|taint| taint.key == doomed);
-    let zone = zone.filter(|zone| !zone.is_empty());
-    Ok(Node { name, pod_cidrs: pod_cidrs(spec)?, addresses, zone, leaving })
+    Ok(Node {
+        name,
+        pod_cidrs: pod_cidrs(spec, faults),
+        addresses: addresses(status, faults),
+        zone: zone.filter(|zone| !zone.is_empty()),
+        leaving,
+    })
 }
 
-fn pod_cidrs(spec: wire::NodeSpec) -> Result<Vec<IpNetwork>, Fault> {
-    let mut texts = each(spec.pod_cidrs, "spec.podCIDRs", Ok)?;
-    if texts.is_empty() {
-        texts.extend(spec.pod_cidr.optional("spec.podCIDR")?.filter(|text| !text.is_empty()));
+fn pod_cidrs(spec: wire::NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
+    let mut cidrs = each(spec.pod_cidrs, "spec.podCIDRs", faults, |text, _| network(&text, ""));
+    if cidrs.is_empty() {
+        let first = faults.note(spec.pod_cidr.optional("spec.podCIDR")).flatten();
+        let first = first.filter(|text| !text.is_empty());
+        cidrs.extend(first.and_then(|text| faults.note(network(&text, "spec.podCIDR"))));
     }
-    texts.iter().map(|text| network(text, "spec.podCIDRs")).collect()
+    cidrs
 }
 
-/// Nothing for an address that the other nodes do not use.
-fn internal_ip(field: wire::NodeAddress) -> Result<Option<IpAddr>, Fault> {
-    if field.type_ != Field::Is("InternalIP".to_owned()) {
-        return Ok(None);
+/// The addresses under which the other nodes and clients reach the node, as kube-proxy takes them: of each family its
+/// InternalIPs, and where it has none, its ExternalIPs.
+fn addresses(status: wire::NodeStatus, faults: &mut Faults) -> Vec<IpAddr> {
+    let all = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
+    let of = |wanted| all.iter().flatten().filter(move |(kind, _)| *kind == wanted).map(|(_, ip)| *ip);
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(all.len());
+    for address in of(Reach::Internal) {
+        put_once(&mut addresses, address);
     }
-    address(&field.address.required("address")?, "address").map(Some)
+    let has = |family| of(Reach::Internal).any(|internal| Family::of(internal) == family);
+    for address in of(Reach::External).filter(|external| !has(Family::of(*external))) {
+        put_once(&mut addresses, address);
+    }
+    addresses
+}
+
+fn put_once(addresses: &mut Vec<IpAddr>, address: IpAddr) {
+    if !addresses.contains(&address) {
+        addresses.push(address);
+    }
+}
+
+/// From where an address is meant to be used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Internal,
+    External,
+}
+
+/// Nothing for names.
+fn address_of(field: wire::NodeAddress) -> Result<Option<(Reach, IpAddr)>, Fault> {
+    let reach = match field.type_ {
+        Field::Is(kind) if kind == "InternalIP" => Reach::Internal,
+        Field::Is(kind) if kind == "ExternalIP" => Reach::External,
+        _ => return Ok(None),
+    };
+    Ok(Some((reach, address(&field.address.required("address")?, "address")?)))
 }
 
 #[cfg(test)]
@@ -78,6 +115,43 @@ mod tests {
         assert_eq!(reading, Reading::Object(Object::Node(expected)));
     }
 
+    fn addresses_of(addresses: &[(&str, &str)]) -> Vec<String> {
+        let address = |(kind, address): &(&str, &str)| json!({"type": kind, "address": address});
+        let addresses = addresses.iter().map(address).collect();
+        match node(json!({}), addresses) {
+            Reading::Object(Object::Node(node)) | Reading::InPart(Object::Node(node), _) => {
+                node.addresses.iter().map(IpAddr::to_string).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_external_address_stands_in_for_an_internal_one_of_its_family() {
+        let external = ("ExternalIP", "192.0.2.1");
+        assert_eq!(addresses_of(&[external, ("Hostname", "node1"), external]), ["192.0.2.1"]);
+        assert_eq!(addresses_of(&[external, ("InternalIP", "172.30.0.11")]), ["172.30.0.11"]);
+        assert_eq!(addresses_of(&[external, ("InternalIP", "fd00:30::11")]), ["fd00:30::11", "192.0.2.1"]);
+        assert_eq!(addresses_of(&[external, ("InternalIP", "nowhere")]), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_left_out_and_the_rest_counts() {
+        let reading = node(
+            json!({"podCIDRs": ["10.244.001.7/24", "10.244.1.0", "fd00:10:244:1::/64"], "taints": [5]}),
+            json!([
+                {"type": "InternalIP", "address": "node1"},
+                {"type": "InternalIP", "address": "::ffff:172.30.0.11"},
+            ]),
+        );
+        let Reading::InPart(Object::Node(node), malformed) = reading else { panic!("{reading:?}") };
+        let cidrs = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|cidr| cidr.parse().unwrap());
+        assert_eq!((node.pod_cidrs, node.addresses), (cidrs.to_vec(), vec!["172.30.0.11".parse().unwrap()]));
+        let told = malformed.to_string();
+        assert!(told.contains("; spec.podCIDRs[1]: \"10.244.1.0\" is no network"), "{told}");
+        assert!(told.contains("; status.addresses[0].address: \"node1\" is no IP address"), "{told}");
+    }
+
     #[test]
     fn the_singular_stands_in_for_the_plural() {
         let Reading::Object(Object::Node(node)) = node(json!({"podCIDR": "10.244.1.0/24"}), Value::Null)
@@ -114,11 +188,7 @@ mod tests {
         for (reading, expected) in [
             (
                 node(json!({"podCIDR": "10.244.1.0"}), Value::Null),
-                "Node node1: spec.podCIDRs: \"10.244.1.0\" is no",
-            ),
-            (
-                node(json!({"podCIDR": "10.244.1.7/24"}), Value::Null),
-                "Node node1: spec.podCIDRs: 10.244.1.7/24 has",
+                "Node node1: spec.podCIDR: \"10.244.1.0\" is no",
             ),
             (
                 node(json!({}), json!([{"type": "InternalIP", "address": "node1"}])),
@@ -130,7 +200,9 @@ mod tests {
             ),
             (reading(json!({"metadata": 5})), "Node without a usable name: metadata: invalid type"),
         ] {
-            let Reading::Malformed(malformed) = reading else { panic!("{reading:?}") };
+            let (Reading::Malformed(malformed) | Reading::InPart(_, malformed)) = reading else {
+                panic!("{reading:?}")
+            };
             assert!(malformed.to_string().starts_with(expected), "{malformed}");
         }
     }

@@ -5,22 +5,26 @@ use std::net::IpAddr;
 use weft_types::{NamespacedName, Pod};
 
 use super::{address, each};
-use crate::field::Fault;
+use crate::field::{Fault, Faults};
 use crate::wire;
 
 /// Nothing for a pod that ended: its addresses may be another's by now.
-pub(super) fn convert(key: NamespacedName, object: wire::Pod) -> Result<Option<Pod>, Fault> {
+pub(super) fn convert(
+    key: NamespacedName,
+    object: wire::Pod,
+    faults: &mut Faults,
+) -> Result<Option<Pod>, Fault> {
     let spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
     let phase = status.phase.or_default("status.phase")?;
     if phase == "Succeeded" || phase == "Failed" {
         return Ok(None);
     }
-    let text = |ip: wire::PodIp| address(&ip.ip.required("ip")?, "ip");
-    let mut addresses: Vec<IpAddr> = each(status.pod_ips, "status.podIPs", text)?;
+    let text = |ip: wire::PodIp, _: &mut Faults| address(&ip.ip.required("ip")?, "ip");
+    let mut addresses: Vec<IpAddr> = each(status.pod_ips, "status.podIPs", faults, text);
     let first = status.pod_ip.or_default("status.podIP")?;
     if addresses.is_empty() && !first.is_empty() {
-        addresses.push(address(&first, "status.podIP")?);
+        addresses.extend(faults.note(address(&first, "status.podIP")));
     }
     let on_host = spec.host_network.or_default("spec.hostNetwork")?;
     let policy = spec.dns_policy.or_default("spec.dnsPolicy")?;
@@ -86,10 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_address_is_named() {
-        let Reading::Malformed(malformed) = reading(json!({}), json!({"podIPs": [{"ip": "10.1"}]})) else {
-            panic!("it is taken");
+    fn a_malformed_address_is_named_and_the_other_one_counts() {
+        let status = json!({"podIPs": [{"ip": "10.1"}, {"ip": "fd00::7"}]});
+        let Reading::InPart(Object::Pod(pod), malformed) = reading(json!({}), status) else {
+            panic!("it is taken, or left out as a whole");
         };
+        assert_eq!(*pod.addresses, ["fd00::7".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!(malformed.to_string(), "Pod shop/db-0: status.podIPs[0].ip: \"10.1\" is no IP address");
     }
 }

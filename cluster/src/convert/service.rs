@@ -1,6 +1,6 @@
 //! v1 Service: how clients reach it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
-use super::{address, each, label, port, port_name, protocol};
-use crate::field::{Fault, Field};
+use super::{address, each, label, network, port, port_name, protocol};
+use crate::field::{Fault, Faults, Field};
 use crate::wire;
 
 /// The value of `spec.clusterIP` that makes a Service headless.
@@ -18,13 +18,19 @@ const NONE: &str = "None";
 const DEFAULT_AFFINITY: u32 = 10_800;
 const LONGEST_AFFINITY: u32 = 86_400;
 
-pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Service, Fault> {
+pub(super) fn convert(
+    key: NamespacedName,
+    object: wire::Service,
+    faults: &mut Faults,
+) -> Result<Service, Fault> {
     let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
     let spec = object.spec.required("spec")?;
     let type_ = spec.type_.optional("spec.type")?.unwrap_or_else(|| "ClusterIP".to_owned());
     let has_node_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
     let kind = match type_.as_str() {
-        "ClusterIP" | "NodePort" | "LoadBalancer" => cluster_ip_kind(spec.cluster_ip, spec.cluster_ips)?,
+        "ClusterIP" | "NodePort" | "LoadBalancer" => {
+            cluster_ip_kind(spec.cluster_ip, spec.cluster_ips, faults)?
+        }
         "ExternalName" => ServiceKind::ExternalName(external_name(spec.external_name)?),
         other => {
             let problem = format!("{other:?} is none of ClusterIP, NodePort, LoadBalancer, ExternalName");
@@ -32,20 +38,27 @@ pub(super) fn convert(key: NamespacedName, object: wire::Service) -> Result<Serv
         }
     };
     let is_load_balancer = type_ == "LoadBalancer";
-    let ports = each(spec.ports, "spec.ports", |port| service_port(port, has_node_ports))?;
+    let ports =
+        each(spec.ports, "spec.ports", faults, |port, faults| service_port(port, has_node_ports, faults));
+    let policy =
+        |field, path, faults: &mut Faults| faults.note(traffic_policy(field, path)).unwrap_or_default();
+    let health_check_port = port(spec.health_check_node_port, "spec.healthCheckNodePort");
     Ok(Service {
         key,
         kind,
         ports,
-        external_ips: external_ips(spec.external_ips)?,
-        load_balancer_ips: if is_load_balancer { load_balancer_ips(object.status)? } else { Vec::new() },
-        source_ranges: source_ranges(spec.load_balancer_source_ranges)?,
-        affinity: affinity(spec.session_affinity, spec.session_affinity_config)?,
-        health_check_port: port(spec.health_check_node_port, "spec.healthCheckNodePort")?
-            .filter(|_| is_load_balancer),
-        created: created(object.metadata)?,
-        internal_policy: traffic_policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy")?,
-        external_policy: traffic_policy(spec.external_traffic_policy, "spec.externalTrafficPolicy")?,
+        external_ips: each(spec.external_ips, "spec.externalIPs", faults, |text, _| address(&text, "")),
+        load_balancer_ips: match is_load_balancer {
+            true => load_balancer_ips(object.status, faults),
+            false => Vec::new(),
+        },
+        source_ranges: source_ranges(spec.load_balancer_source_ranges, faults),
+        affinity: faults.note(affinity(spec.session_affinity, spec.session_affinity_config)).flatten(),
+        health_check_port: faults.note(health_check_port).flatten().filter(|_| is_load_balancer),
+        // Who cannot say since when it asks for something takes it from nobody.
+        created: faults.note(created(object.metadata)).unwrap_or(i64::MAX),
+        internal_policy: policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy", faults),
+        external_policy: policy(spec.external_traffic_policy, "spec.externalTrafficPolicy", faults),
     })
 }
 
@@ -67,16 +80,44 @@ fn created(metadata: Field<wire::Metadata>) -> Result<i64, Fault> {
     Ok(moment.as_second())
 }
 
-/// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits.
-fn source_ranges(field: Field<Vec<Field<String>>>) -> Result<Vec<IpNetwork>, Fault> {
+/// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits. One that
+/// cannot be read lets nobody in, but it does not open the door either: its family stays restricted.
+fn source_ranges(field: Field<Vec<Field<String>>>, faults: &mut Faults) -> Vec<IpNetwork> {
     let path = "spec.loadBalancerSourceRanges";
-    let range = |text: &String| {
-        let text = text.trim();
-        let range: Option<IpNetwork> = text.contains('/').then(|| text.parse().ok()).flatten();
-        let range = range.and_then(|range| IpNetwork::new(range.network(), range.prefix()).ok());
-        range.ok_or_else(|| Fault::new(path, format!("{text:?} is no network such as 198.51.100.0/24")))
-    };
-    each(field, path, Ok)?.iter().map(range).collect()
+    let Some(list) = faults.note(field.or_default(path)) else { return nobody("") };
+    let mut ranges = Vec::with_capacity(list.len());
+    for (place, element) in list.into_iter().enumerate() {
+        let path = || format!("{path}[{place}]");
+        let text = match element {
+            Field::Is(text) => text.trim().to_owned(),
+            other => {
+                faults.note(other.required("").map_err(|fault| fault.within(path())));
+                ranges.extend(nobody(""));
+                continue;
+            }
+        };
+        match network(&text, "") {
+            Ok(range) => ranges.push(range),
+            Err(fault) => {
+                faults.add(fault.within(path()));
+                ranges.extend(nobody(&text));
+            }
+        }
+    }
+    ranges
+}
+
+/// Networks of the family that a text seems to mean, of both where that cannot be told, from which nobody comes: the
+/// unspecified address is no packet's source (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
+fn nobody(text: &str) -> Vec<IpNetwork> {
+    let v4 = || IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
+    let v6 = || IpAddr::from(Ipv6Addr::UNSPECIFIED).into();
+    let is_v4 = text.contains('.') && text.chars().all(|it| it.is_ascii_digit() || "./".contains(it));
+    match (is_v4, text.contains(':') && !text.contains('.')) {
+        (true, _) => vec![v4()],
+        (_, true) => vec![v6()],
+        _ => vec![v4(), v6()],
+    }
 }
 
 /// How long a client stays with its endpoint.
@@ -98,15 +139,11 @@ fn affinity(
     Ok(Some(Duration::from_secs(seconds.clamp(1, LONGEST_AFFINITY).into())))
 }
 
-fn external_ips(field: Field<Vec<Field<String>>>) -> Result<Vec<IpAddr>, Fault> {
-    let texts = each(field, "spec.externalIPs", Ok)?;
-    texts.iter().map(|text| address(text, "spec.externalIPs")).collect()
-}
-
-fn load_balancer_ips(status: Field<wire::ServiceStatus>) -> Result<Vec<IpAddr>, Fault> {
-    let status = status.or_default("status")?.load_balancer.or_default("status.loadBalancer")?;
-    let ips = each(status.ingress, "status.loadBalancer.ingress", load_balancer_ip)?;
-    Ok(ips.into_iter().flatten().collect())
+fn load_balancer_ips(status: Field<wire::ServiceStatus>, faults: &mut Faults) -> Vec<IpAddr> {
+    let status = faults.note(status.or_default("status")).unwrap_or_default().load_balancer;
+    let status = faults.note(status.or_default("status.loadBalancer")).unwrap_or_default();
+    let ips = each(status.ingress, "status.loadBalancer.ingress", faults, |ip, _| load_balancer_ip(ip));
+    ips.into_iter().flatten().collect()
 }
 
 /// Nothing for a load balancer that is known by a host name, and for one that rewrites the destination itself (`ipMode:
@@ -121,26 +158,36 @@ fn load_balancer_ip(ingress: wire::LoadBalancerIngress) -> Result<Option<IpAddr>
 }
 
 fn cluster_ip_kind(
-    cluster_ip: Field<String>,
-    cluster_ips: Field<Vec<Field<String>>>,
+    first: Field<String>,
+    all: Field<Vec<Field<String>>>,
+    faults: &mut Faults,
 ) -> Result<ServiceKind, Fault> {
-    let first = cluster_ip.or_default("spec.clusterIP")?;
-    let mut texts = each(cluster_ips, "spec.clusterIPs", Ok)?;
+    let path = "spec.clusterIP";
+    let mut ips = each(all, "spec.clusterIPs", faults, |text, _| cluster_ip(&text, ""));
     // Only older API servers and hand-written manifests leave the plural out.
-    if texts.is_empty() && !first.is_empty() {
-        texts.push(first);
+    if ips.is_empty() {
+        let first = faults.note(first.or_default(path)).filter(|text| !text.is_empty());
+        ips.extend(first.and_then(|text| faults.note(cluster_ip(&text, path))));
     }
-    if texts.iter().any(|text| text == NONE) {
+    let Some(ips) = ips.into_iter().collect::<Option<Vec<IpAddr>>>() else {
         return Ok(ServiceKind::Headless);
+    };
+    let mut addresses: Vec<IpAddr> = Vec::with_capacity(ips.len());
+    for ip in ips {
+        match addresses.iter().any(|other| Family::of(*other) == Family::of(ip)) {
+            true => faults.add(Fault::new("spec.clusterIPs", format!("{ip} is one too many of its family"))),
+            false => addresses.push(ip),
+        }
     }
-    let addresses =
-        texts.iter().map(|text| address(text, "spec.clusterIPs")).collect::<Result<Vec<IpAddr>, _>>()?;
-    match addresses.as_slice() {
-        [] => Err(Fault::new("spec.clusterIP", "is not set; the API server assigns it")),
-        [_] => Ok(ServiceKind::ClusterIp(addresses)),
-        [one, two] if Family::of(*one) != Family::of(*two) => Ok(ServiceKind::ClusterIp(addresses)),
-        _ => Err(Fault::new("spec.clusterIPs", "holds more than one address of a family")),
+    match addresses.is_empty() {
+        true => Err(Fault::new(path, "is not set to an address; the API server assigns it")),
+        false => Ok(ServiceKind::ClusterIp(addresses)),
     }
+}
+
+/// Nothing where there is to be none.
+fn cluster_ip(text: &str, path: &str) -> Result<Option<IpAddr>, Fault> {
+    if text == NONE { Ok(None) } else { address(text, path).map(Some) }
 }
 
 fn external_name(field: Field<String>) -> Result<String, Fault> {
@@ -149,8 +196,12 @@ fn external_name(field: Field<String>) -> Result<String, Fault> {
     if name.is_empty() { Err(Fault::new("spec.externalName", "is missing or empty")) } else { Ok(name) }
 }
 
-fn service_port(field: wire::ServicePort, has_node_ports: bool) -> Result<ServicePort, Fault> {
-    let node_port: Option<NonZeroU16> = port(field.node_port, "nodePort")?;
+fn service_port(
+    field: wire::ServicePort,
+    has_node_ports: bool,
+    faults: &mut Faults,
+) -> Result<ServicePort, Fault> {
+    let node_port: Option<NonZeroU16> = faults.note(port(field.node_port, "nodePort")).flatten();
     Ok(ServicePort {
         name: port_name(field.name)?,
         protocol: protocol(field.protocol)?,
@@ -182,8 +233,72 @@ mod tests {
 
     fn fault(spec: Value) -> String {
         match reading(spec) {
-            Reading::Malformed(malformed) => malformed.to_string(),
+            Reading::Malformed(malformed) | Reading::InPart(_, malformed) => malformed.to_string(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is left of a Service of which some cannot be used.
+    fn rest(spec: Value) -> Service {
+        match reading(spec) {
+            Reading::InPart(Object::Service(service), _) => service,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn addresses_are_read_as_kubernetes_reads_them() {
+        let service = service(json!({
+            "clusterIP": "010.096.000.007", "externalIPs": ["203.000.113.020", "::ffff:203.0.113.21"],
+        }));
+        assert_eq!(service.cluster_ips(), ips(&["10.96.0.7"]));
+        assert_eq!(service.external_ips, ips(&["203.0.113.20", "203.0.113.21"]));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_left_out_and_the_rest_serves() {
+        let service = rest(json!({
+            "type": "NodePort", "clusterIPs": ["10.96.0.7", "10.96.0.8", "fd00::g", "fd00:96::7"],
+            "externalIPs": ["203.0.113.20", "example.com", 5],
+            "ports": [{"port": 80, "nodePort": 70000}, {"port": 0}, {"port": 443, "nodePort": 30443}],
+            "sessionAffinity": "Cookie", "externalTrafficPolicy": "Nearby", "healthCheckNodePort": "x",
+        }));
+        assert_eq!(service.cluster_ips(), ips(&["10.96.0.7", "fd00:96::7"]));
+        assert_eq!(service.external_ips, ips(&["203.0.113.20"]));
+        assert_eq!(service.ports, [port("", Protocol::Tcp, 80, 0), port("", Protocol::Tcp, 443, 30443)]);
+        assert_eq!((service.affinity, service.external_policy), (None, TrafficPolicy::Cluster));
+
+        let ingress = json!([{"ip": "192.0.2.300"}, {"ip": "192.0.2.2"}]);
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1"},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        let reading = read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole);
+        let Reading::InPart(Object::Service(service), malformed) = reading else { panic!("{reading:?}") };
+        assert_eq!(service.load_balancer_ips, ips(&["192.0.2.2"]));
+        let told = malformed.to_string();
+        assert!(
+            told.ends_with("status.loadBalancer.ingress[0].ip: \"192.0.2.300\" is no IP address"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_source_range_that_cannot_be_read_opens_nothing() {
+        let ranges = |ranges: Value| {
+            let ranges =
+                rest(json!({"clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ranges})).source_ranges;
+            ranges.iter().map(IpNetwork::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges(json!(["198.51.100.0/33"])), ["0.0.0.0/32"], "IPv6 is as open as it was");
+        assert_eq!(ranges(json!(["198.51.100.0/24", "2001:db8::/129"])), ["198.51.100.0/24", "::/128"]);
+        for unclear in [json!(["everybody"]), json!([5]), json!([null]), json!([""]), json!(5)] {
+            assert_eq!(ranges(unclear.clone()), ["0.0.0.0/32", "::/128"], "{unclear}");
         }
     }
 
@@ -205,7 +320,6 @@ mod tests {
         let convert =
             |object: Value| read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole);
         let Reading::Object(Object::Service(service)) = convert(object.clone()) else { panic!() };
-        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
         assert_eq!(service.external_ips, ips(&["192.0.2.1"]));
         assert_eq!(service.load_balancer_ips, ips(&["192.0.2.2", "192.0.2.3"]));
         assert_eq!([service.internal_policy, service.external_policy], [TrafficPolicy::Local; 2]);
@@ -215,7 +329,7 @@ mod tests {
         assert!(service.load_balancer_ips.is_empty(), "what another type left behind");
         let mut odd = object;
         odd["spec"]["internalTrafficPolicy"] = json!("Nearby");
-        let Reading::Malformed(malformed) = convert(odd) else { panic!() };
+        let Reading::InPart(_, malformed) = convert(odd) else { panic!() };
         assert!(malformed.to_string().contains("spec.internalTrafficPolicy: \"Nearby\""), "{malformed}");
     }
 
@@ -231,7 +345,7 @@ mod tests {
         assert_eq!(ranges(Value::Null), []);
         let bad = json!({"clusterIP": "10.96.0.1", "loadBalancerSourceRanges": ["0.0.0.0/0", "everybody"]});
         let fault = fault(bad);
-        assert!(fault.contains("spec.loadBalancerSourceRanges: \"everybody\" is no network"), "{fault}");
+        assert!(fault.contains("spec.loadBalancerSourceRanges[1]: \"everybody\" is no network"), "{fault}");
     }
 
     #[test]
@@ -261,13 +375,14 @@ mod tests {
             let object = json!({"metadata": metadata, "spec": {"clusterIP": "10.96.0.1"}});
             match read(serde_json::from_value::<wire::Service>(object).unwrap(), View::Whole) {
                 Reading::Object(Object::Service(service)) => Some(service.created),
+                Reading::InPart(Object::Service(service), _) => Some(service.created),
                 _ => None,
             }
         };
         let metadata = |moment: &str| json!({"namespace": "a", "name": "b", "creationTimestamp": moment});
         assert_eq!(created(metadata("2024-02-03T04:05:06Z")), Some(1_706_933_106));
         assert_eq!(created(json!({"namespace": "a", "name": "b"})), Some(0));
-        assert_eq!(created(metadata("yesterday")), None);
+        assert_eq!(created(metadata("yesterday")), Some(i64::MAX), "it is before nobody");
     }
 
     #[test]
@@ -310,8 +425,8 @@ mod tests {
             (Value::Null, "spec: is missing"),
             (json!({"type": "Cluster"}), r#"spec.type: "Cluster" is none of ClusterIP"#),
             (json!({}), "spec.clusterIP: is not set"),
-            (json!({"clusterIP": "10.96.0"}), r#"spec.clusterIPs: "10.96.0" is no IP address"#),
-            (json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]}), "spec.clusterIPs: holds more than one"),
+            (json!({"clusterIP": "10.96.0"}), r#"spec.clusterIP: "10.96.0" is no IP address"#),
+            (json!({"clusterIPs": ["10.96.0.1", "10.96.0.2"]}), "spec.clusterIPs: 10.96.0.2 is one too many"),
             (json!({"type": "ExternalName", "externalName": "."}), "spec.externalName: is missing or empty"),
             (
                 json!({"clusterIP": "None", "ports": [{"port": 80}, {"port": 0}]}),

@@ -319,8 +319,7 @@ async fn a_line_that_is_garbage_hides_no_change() {
 #[tokio::test]
 async fn a_malformed_object_costs_only_itself() {
     let server = Server::start();
-    let bad =
-        |name: &str| json!({"metadata": {"name": name}, "spec": {"podCIDRs": [{"not": ["a", "text"]}]}});
+    let bad = |name: &str| json!({"metadata": {"name": name}, "status": "not an object"});
     server.put(NODES, bad("bad"));
     server.put(NODES, node("good"));
     let mut watch = watch_nodes(&server).await;
@@ -335,6 +334,23 @@ async fn a_malformed_object_costs_only_itself() {
         nodes.extend(changed(&mut watch).await);
     }
     assert_eq!(names(&watch), ["bad"], "good and bad have changed places");
+}
+
+#[tokio::test]
+async fn a_malformed_element_costs_only_itself_and_is_told() {
+    let server = Server::start();
+    let mut odd = node("odd");
+    odd["spec"] = json!({"podCIDRs": [{"not": ["a", "text"]}, "10.244.001.0/24"]});
+    server.put(NODES, odd);
+    let mut watch = watch_nodes(&server).await;
+    let changes = within(watch.next()).await;
+    assert_eq!(Vec::from_iter(changes.nodes), ["odd"]);
+    let told = &changes.left_out[0];
+    assert_eq!(told.key, Some(ObjectKey::Node("odd".to_owned())));
+    let expected = "left out, while the rest is used: spec.podCIDRs[0]: invalid type: map";
+    assert!(told.fault.starts_with(expected), "{}", told.fault);
+    let cidrs = &watch.snapshot().node("odd").unwrap().pod_cidrs;
+    assert_eq!(*cidrs, ["10.244.1.0/24".parse().unwrap()]);
 }
 
 #[tokio::test]

@@ -313,7 +313,10 @@ fn a_malformed_service_gets_one_event_and_harms_no_other() {
     machine.server.put(SERVICES, bad);
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
     machine.until_rules_have("goto pick-1");
-    assert_eq!((events(&machine).len(), machine.log().matches("left out: Service shop/bad").count()), (1, 1));
+    assert_eq!(
+        (events(&machine).len(), machine.log().matches("left out of Service shop/bad").count()),
+        (1, 1)
+    );
 }
 
 #[test]
