@@ -5,14 +5,19 @@
 //! meant for it, at whatever port (CVE-2020-8554). Likewise at the node's own addresses a NodePort is before an external
 //! address, which anybody may ask for. Where two ask for the same otherwise, the older one has it, and of two
 //! of one age the first by name: who came later takes nothing from who was there.
+//!
+//! At a `healthCheckNodePort` nothing is led anywhere, since the proxy itself answers there; but no NodePort can be served at it
+//! either. So it is asked for like one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use weft_types::{Family, NamespacedName, Protocol, Service, ServicePort};
 
 use crate::endpoints::is_special;
+use crate::health_check;
 use crate::problem::Problem;
 use crate::service::{Frontend, Scope};
 
@@ -41,6 +46,8 @@ pub struct Wanted {
     pub claims: Box<[Claim]>,
     /// How many of its ports, from the first on, that is for.
     pub ports: usize,
+    /// Where it is to be asked for its health, over TCP in both families.
+    health_check: Option<u16>,
     /// What nobody may have of it.
     pub problems: Box<[Problem]>,
 }
@@ -65,8 +72,32 @@ impl Wanted {
                 }
             }
         }
-        Wanted { created: service.created, claims: claims.into(), ports, problems: problems.into() }
+        let health_check = health_check::port(service).map(NonZeroU16::get);
+        // Clients come before those who ask how it is.
+        let is_free = |port: &u16| health_check_frontends(*port).all(|frontend| !seen.contains(&frontend));
+        let taken = health_check.filter(|port| !is_free(port));
+        let holder = || service.key.clone();
+        problems.extend(taken.map(|port| Problem::HealthCheckPortTaken { port, holder: holder() }));
+        Wanted {
+            created: service.created,
+            claims: claims.into(),
+            ports,
+            health_check: health_check.filter(is_free),
+            problems: problems.into(),
+        }
     }
+
+    /// All that it asks for.
+    fn asked_for(&self) -> impl Iterator<Item = (Frontend, Scope)> {
+        let health_check = self.health_check.into_iter().flat_map(health_check_frontends);
+        let claims = self.claims.iter().map(|claim| (claim.frontend, claim.scope));
+        claims.chain(health_check.map(|frontend| (frontend, Scope::External)))
+    }
+}
+
+/// What a Service asks for that is to be asked for its health at a port.
+fn health_check_frontends(port: u16) -> impl Iterator<Item = Frontend> {
+    Family::BOTH.into_iter().map(move |family| Frontend::NodePort(family, Protocol::Tcp, port))
 }
 
 /// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones. In order, each
@@ -177,16 +208,14 @@ impl Claims {
         let name = self.name(name);
         let new = service.map(Wanted::of).unwrap_or_default();
         let old = self.services.remove(&name).unwrap_or_default();
-        if old.created != new.created || old.claims != new.claims {
-            old.claims
-                .iter()
-                .for_each(|claim| self.change(claim, disputes, |claimants| claimants.remove(&name)));
+        let what = |wanted: &Wanted| (wanted.created, wanted.health_check);
+        if what(&old) != what(&new) || old.claims != new.claims {
+            old.asked_for().for_each(|what| self.change(what, disputes, |claimants| claimants.remove(&name)));
             let claimant = (new.created, name.clone());
-            new.claims
-                .iter()
-                .for_each(|claim| self.change(claim, disputes, |claimants| claimants.add(claimant.clone())));
+            new.asked_for()
+                .for_each(|what| self.change(what, disputes, |claimants| claimants.add(claimant.clone())));
         }
-        if !(new.claims.is_empty() && new.problems.is_empty()) {
+        if new.asked_for().next().is_some() || !new.problems.is_empty() {
             self.services.insert(name, new);
         }
     }
@@ -196,8 +225,13 @@ impl Claims {
         self.services.get(service)
     }
 
-    fn change(&mut self, claim: &Claim, disputes: &mut Disputes, change: impl FnOnce(&mut Claimants)) {
-        match (claim.scope, claim.frontend) {
+    fn change(
+        &mut self,
+        (frontend, scope): (Frontend, Scope),
+        disputes: &mut Disputes,
+        change: impl FnOnce(&mut Claimants),
+    ) {
+        match (scope, frontend) {
             (Scope::Internal, Frontend::Address(address, ..)) => {
                 let claimants = self.cluster_ips.entry(address).or_default();
                 disputes.cluster_ips.entry(address).or_insert_with(|| claimants.holder().cloned());
@@ -282,5 +316,116 @@ impl Claims {
         };
         let claimants = first.or_else(|| self.external.get(&claim.frontend))?;
         claimants.holder().map(|holder| &**holder).filter(|holder| *holder != service)
+    }
+
+    /// What is to be said where another Service has it.
+    pub fn taken(&self, service: &NamespacedName, claim: &Claim) -> Option<Problem> {
+        let (frontend, holder) = (claim.frontend, self.other_holder(service, claim)?.clone());
+        let (Frontend::NodePort(_, protocol, port) | Frontend::Address(_, protocol, port)) = frontend;
+        let asked_there = self.wanted(&holder).is_some_and(|wanted| wanted.health_check == Some(port));
+        match asked_there && protocol == Protocol::Tcp && !self.is_cluster_ip(frontend) {
+            true => Some(Problem::TakenForHealthChecks { frontend, holder }),
+            false => Some(Problem::Taken { frontend, holder }),
+        }
+    }
+
+    fn is_cluster_ip(&self, frontend: Frontend) -> bool {
+        matches!(frontend, Frontend::Address(address, ..) if self.cluster_ips.contains_key(&address))
+    }
+
+    /// What is to be said where a Service cannot be asked for its health at its port, or by one family only.
+    pub fn health_check_taken(&self, service: &NamespacedName) -> Option<Problem> {
+        let port = self.wanted(service)?.health_check?;
+        let mut holders =
+            health_check_frontends(port).filter_map(|frontend| self.external.get(&frontend)?.holder());
+        let holder = holders.find(|holder| ***holder != *service)?;
+        Some(Problem::HealthCheckPortTaken { port, holder: NamespacedName::clone(holder) })
+    }
+
+    /// Whether a Service has the port at which it is to be asked for its health, at least in one family.
+    pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
+        let port = self.wanted(service).and_then(|wanted| wanted.health_check);
+        let mut holders = port
+            .into_iter()
+            .flat_map(health_check_frontends)
+            .filter_map(|frontend| self.external.get(&frontend)?.holder());
+        holders.any(|holder| **holder == *service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::{ServiceKind, TrafficPolicy};
+
+    use super::*;
+
+    /// A Service of that age with a NodePort, and perhaps a port at which it is asked for its health.
+    fn service(name: &str, created: i64, node_port: u16, health_check: Option<u16>) -> Service {
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80.try_into().unwrap(),
+            node_port: node_port.try_into().ok(),
+        };
+        let kind = ServiceKind::ClusterIp(vec![[10, 96, 0, created as u8].into()]);
+        let service = Service::new(NamespacedName::new("shop", name), kind, vec![port]);
+        let health_check_port = health_check.and_then(NonZeroU16::new);
+        Service { created, health_check_port, external_policy: TrafficPolicy::Local, ..service }
+    }
+
+    /// What is wrong with each of these Services, which came in this order, and whether its health checks are answered.
+    fn settled(services: &[&Service]) -> Vec<(Vec<&'static str>, bool)> {
+        let mut claims = Claims::default();
+        for service in services {
+            claims.replace(&service.key, Some(service), &mut Disputes::default());
+        }
+        let outcome = |service: &&Service| {
+            let wanted = claims.wanted(&service.key).unwrap();
+            let taken = wanted.claims.iter().filter_map(|claim| claims.taken(&service.key, claim));
+            let all = wanted.problems.iter().cloned().chain(taken);
+            let all = all.chain(claims.health_check_taken(&service.key));
+            (all.map(|problem| problem.reason()).collect(), claims.answers_health_checks(&service.key))
+        };
+        services.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn the_older_of_a_node_port_and_another_services_health_check_port_stays() {
+        let (ports, checked) = (service("ports", 1, 32000, None), service("checked", 2, 0, Some(32000)));
+        let by_ipv6 = (vec!["HealthCheckPortTaken"], true);
+        assert_eq!(settled(&[&ports, &checked]), [(vec![], false), by_ipv6]);
+        let checked = service("checked", 1, 0, Some(32000));
+        let ports = service("ports", 2, 32000, None);
+        assert_eq!(settled(&[&ports, &checked]), [(vec!["FrontendTaken"], false), (vec![], true)]);
+        let udp = ServicePort { protocol: Protocol::Udp, ..ports.ports[0].clone() };
+        let udp = Service { ports: vec![udp], ..ports };
+        assert_eq!(settled(&[&udp, &checked]), [(vec![], false), (vec![], true)], "checks are over TCP");
+    }
+
+    #[test]
+    fn of_two_services_with_one_health_check_port_the_older_is_asked_there() {
+        let (older, younger) = (service("z", 1, 0, Some(32000)), service("a", 2, 0, Some(32000)));
+        assert_eq!(settled(&[&younger, &older]), [(vec!["HealthCheckPortTaken"], false), (vec![], true)]);
+    }
+
+    #[test]
+    fn a_service_whose_ports_are_one_serves_its_clients_there() {
+        let service = service("web", 1, 32000, Some(32000));
+        assert_eq!(settled(&[&service]), [(vec!["HealthCheckPortTaken"], false)]);
+    }
+
+    #[test]
+    fn a_port_that_becomes_free_goes_to_the_one_that_waited() {
+        let (older, younger) = (service("checked", 1, 0, Some(32000)), service("ports", 2, 32000, None));
+        let mut claims = Claims::default();
+        for service in [&older, &younger] {
+            claims.replace(&service.key, Some(service), &mut Disputes::default());
+        }
+        let mut disputes = Disputes::default();
+        claims.replace(&older.key, Some(&service("checked", 1, 0, None)), &mut disputes);
+        let concerned: Vec<_> = claims.settle(disputes).into_iter().map(|name| name.name.clone()).collect();
+        assert_eq!(concerned, ["ports"]);
+        let claim = claims.wanted(&younger.key).unwrap().claims.last().copied().unwrap();
+        assert_eq!(claims.taken(&younger.key, &claim), None);
     }
 }

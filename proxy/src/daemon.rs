@@ -209,7 +209,7 @@ impl Proxy {
             // The clock that it was taken by may be ahead of ours.
             self.metrics.programmed(now.duration_since(moment).unwrap_or_default());
         }
-        self.health_server.serve(&self.checks);
+        self.health_server.serve(&self.checks, |service| self.sync.answers_health_checks(service));
         self.health.in_step(Timestamp::now());
         self.metrics.synced(outcome, took);
     }

@@ -55,9 +55,14 @@ pub fn update(checks: &mut Checks, snapshot: &Snapshot, changes: &ChangeSet, nod
     }
 }
 
-/// Only the nodes of a Service that keeps to each node's own endpoints differ in anything.
+/// Where health checks of a Service are answered. Only the nodes of one that keeps to each node's own endpoints differ in
+/// anything.
+pub fn port(service: &Service) -> Option<NonZeroU16> {
+    service.health_check_port.filter(|_| service.external_policy == TrafficPolicy::Local)
+}
+
 fn check(service: &Service, snapshot: &Snapshot, node: &str) -> Option<Check> {
-    let port = service.health_check_port.filter(|_| service.external_policy == TrafficPolicy::Local)?;
+    let port = port(service)?;
     let endpoints = snapshot.slices_of(&service.key).flat_map(|slice| &slice.endpoints);
     let local = endpoints.filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node));
     let addresses: BTreeSet<IpAddr> = local.map(|endpoint| endpoint.address).collect();

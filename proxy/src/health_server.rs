@@ -43,12 +43,15 @@ impl HealthServer {
         HealthServer(sender)
     }
 
-    /// These are all the health checks there are now, and the rules for them are in the kernel.
-    pub fn serve(&self, checks: &Checks) {
+    /// These are all the health checks there are now, and the rules for them are in the kernel. Only those of Services that
+    /// have their port are answered.
+    pub fn serve(&self, checks: &Checks, has_port: impl Fn(&NamespacedName) -> bool) {
+        let answered = || checks.iter().filter(|(service, _)| has_port(service));
         self.0.send_if_modified(|served| {
-            let modified = served != checks;
+            let modified = served.len() != answered().count()
+                || answered().any(|(service, check)| served.get(service) != Some(check));
             if modified {
-                served.clone_from(checks);
+                *served = answered().map(|(service, check)| (service.clone(), *check)).collect();
             }
             modified
         });

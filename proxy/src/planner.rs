@@ -157,6 +157,11 @@ impl Planner {
         &self.problems
     }
 
+    /// Whether a Service has the port for its health checks, by the last plan.
+    pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
+        self.claims.answers_health_checks(service)
+    }
+
     /// Every frontend that is served, with the Service that has it.
     pub fn frontends(&self) -> impl Iterator<Item = (Frontend, &Arc<NamespacedName>)> {
         self.services

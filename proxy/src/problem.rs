@@ -21,6 +21,20 @@ pub enum Problem {
         /// Who has it.
         holder: NamespacedName,
     },
+    /// The same, by another Service that is asked for its health there.
+    TakenForHealthChecks {
+        /// What both claim.
+        frontend: Frontend,
+        /// Who has it.
+        holder: NamespacedName,
+    },
+    /// Another Service answers where the Service is to be asked for its health, or the Service itself as a NodePort.
+    HealthCheckPortTaken {
+        /// The Service's `healthCheckNodePort`.
+        port: u16,
+        /// Who has it.
+        holder: NamespacedName,
+    },
     /// Another port of the Service answers there.
     Repeated(Frontend),
     /// An address that no Service may have: loopback, link-local, unspecified or multicast.
@@ -45,7 +59,8 @@ impl Problem {
     /// The reason of an event about it, in the API's way of writing.
     pub fn reason(&self) -> &'static str {
         match self {
-            Problem::Taken { .. } => "FrontendTaken",
+            Problem::Taken { .. } | Problem::TakenForHealthChecks { .. } => "FrontendTaken",
+            Problem::HealthCheckPortTaken { .. } => "HealthCheckPortTaken",
             Problem::Repeated(_) => "PortRepeated",
             Problem::ForbiddenAddress(_) => "ForbiddenAddress",
             Problem::ForbiddenEndpoints { .. } => "ForbiddenEndpoints",
@@ -69,6 +84,14 @@ impl fmt::Display for Problem {
             Problem::Taken { frontend, holder } => {
                 write!(f, "{frontend} is not served for this Service: Service {holder} has it")
             }
+            Problem::TakenForHealthChecks { frontend, holder } => write!(
+                f,
+                "{frontend} is not served for this Service: Service {holder} has it as its healthCheckNodePort"
+            ),
+            Problem::HealthCheckPortTaken { port, holder } => write!(
+                f,
+                "health checks at healthCheckNodePort {port} are not answered: Service {holder} has that port"
+            ),
             Problem::Repeated(frontend) => {
                 write!(f, "{frontend} is asked for by two ports of this Service: the first one has it")
             }

@@ -177,15 +177,12 @@ pub fn plan(
     let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
     let (mut elements, mut served) = (0, wanted.map_or(service.ports.len(), |wanted| wanted.ports));
+    problems.extend(claims.health_check_taken(&service.key));
     let wanted = wanted.map(|wanted| &*wanted.claims).unwrap_or_default();
     for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =
             wanted.iter().partition(|claim| claims.other_holder(&service.key, claim).is_none());
-        let taken = taken.into_iter().filter_map(|claim| {
-            let holder = claims.other_holder(&service.key, claim)?.clone();
-            Some(Problem::Taken { frontend: claim.frontend, holder })
-        });
-        problems.extend(taken);
+        problems.extend(taken.into_iter().filter_map(|claim| claims.taken(&service.key, claim)));
         let port = wanted[0].port;
         let planned = plan_port(service, port, &granted, &served_by, here, affinities, previous);
         elements += planned.iter().map(FrontendPlan::elements).sum::<usize>();

@@ -109,6 +109,11 @@ impl Sync {
         self.planner.problems()
     }
 
+    /// Whether a Service has the port for its health checks.
+    pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
+        self.planner.answers_health_checks(service)
+    }
+
     /// Every frontend that is served, with the Service that has it.
     pub fn frontends(&self) -> Owners {
         self.planner.frontends().map(|(frontend, owner)| (frontend, owner.clone())).collect()

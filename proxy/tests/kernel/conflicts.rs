@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use weft_proxy::config::Config;
 use weft_proxy::problem::Problem;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, ObjectKey, Service};
-use weft_types::{Protocol, ServiceKind, ServicePort};
+use weft_types::{Protocol, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::world::{Connection, World, is_refused, pod_address, run, tcp};
 use super::{Cluster, Family, NODE_PORT};
@@ -134,6 +134,33 @@ fn a_service_with_absurd_numbers_is_cut_short_and_the_others_are_served() {
     // 251 elements a port, and 100,000 in all.
     let problems = cluster.sync.problems().get(&name("absurd"));
     assert_eq!(problems, Some(&vec![Problem::TooLarge { ports: 65535 - 398 }]));
+}
+
+#[test]
+fn a_node_port_is_not_served_where_an_older_service_is_asked_for_its_health() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put(service("ports", 2, FIRST, &[], 1));
+    assert!(tcp(&world.outside, at("172.30.0.11", NODE_PORT)).starts_with("1 "));
+    let [Object::Service(mut checked), slice] = service("checked", 1, SECOND, &[], 2) else { panic!() };
+    checked.ports[0].node_port = None;
+    checked.health_check_port = NODE_PORT.try_into().ok();
+    checked.external_policy = TrafficPolicy::Local;
+    cluster.put([Object::Service(checked), slice]);
+    assert!(
+        is_refused(Connection::open(&world.outside, at("172.30.0.11", NODE_PORT))),
+        "nobody answers checks here"
+    );
+    assert!(tcp(&world.pods[0], at(FIRST, 80)).starts_with("1 "), "the rest of it is served");
+    let problems = cluster.sync.problems()[&name("ports")].iter().map(Problem::to_string);
+    let told = format!(
+        "NodePort {NODE_PORT} (tcp, IPv4) is not served for this Service: Service shop/checked has it as its healthCheckNodePort"
+    );
+    assert_eq!(problems.collect::<Vec<_>>(), [told]);
+    assert!(cluster.sync.answers_health_checks(&name("checked")));
+    cluster.delete(ObjectKey::Service(name("checked")));
+    assert!(tcp(&world.outside, at("172.30.0.11", NODE_PORT)).starts_with("1 "));
 }
 
 /// What maps ports of the host to containers, as the CNI plugin and `portmap` do.
