@@ -29,7 +29,7 @@ pub use client::Client;
 pub use counter::Counter;
 pub use diff::diff;
 pub use hash::hash;
-pub use monitor::Monitor;
+pub use monitor::{Announcement, Author, Monitor};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};
 pub use rule::{Interface, Is, Rule, Selector, Statement, Verdict};

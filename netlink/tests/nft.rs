@@ -334,7 +334,7 @@ fn a_refused_transaction_names_the_change_and_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_monitor_tells_the_numbers_of_the_transactions_that_touched_its_table() {
+fn a_monitor_tells_the_transactions_that_touched_its_table_and_whose_they_were() {
     in_fresh_namespace(|| {
         let mut client = Client::open().unwrap();
         let mut monitor = Monitor::open("weft-test").unwrap();
@@ -342,14 +342,20 @@ fn a_monitor_tells_the_numbers_of_the_transactions_that_touched_its_table() {
         assert_eq!(monitor.read().unwrap(), [], "another's table");
         let tables = Family::BOTH.map(everything);
         let own = client.load(&diff(&tables, &Default::default())).unwrap();
-        assert_eq!(monitor.read().unwrap(), own.clone().collect::<Vec<_>>());
+        let announced = monitor.read().unwrap();
+        assert!(announced.iter().map(|announcement| announcement.number).eq(own.clone()));
+        let thread = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+        assert_eq!(announced[0].author.program, thread.trim_end());
         assert_eq!(own.len(), 1, "small enough for one part");
         assert!(client.load(&Transaction::default()).unwrap().is_empty());
         nft(&["delete element ip weft-test frontends { 10.96.0.10 . tcp . 80 }"], "");
         nft(&["flush ruleset"], "");
         let foreign = monitor.read().unwrap();
         assert_eq!(foreign.len(), 2);
-        assert!(foreign.iter().all(|number| !own.contains(number)));
+        assert!(foreign.iter().all(|announcement| !own.contains(&announcement.number)));
+        for author in foreign.iter().map(|announcement| announcement.author.to_string()) {
+            assert!(author.starts_with("nft (process ") && !author.contains("process 0"), "{author}");
+        }
     });
 }
 

@@ -12,8 +12,10 @@ use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
 use weft_daemon::{Signals, serve};
 use weft_netlink::memory;
+use weft_netlink::nft::Author;
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
+use crate::config::NodePortAddresses;
 use crate::config_file;
 use crate::conntrack::Conntrack;
 use crate::error::Error;
@@ -27,6 +29,7 @@ use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
 use crate::planner::Totals;
 use crate::problem::{Problem, summary};
+use crate::rivals::{News, Rivals};
 use crate::stale::{Register, Served};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
@@ -36,8 +39,6 @@ use crate::traffic::{Counters, Question};
 const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
 /// How long to wait before the kernel is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long to leave the kernel alone after what others had changed was put right: they may be at it for longer.
-const TRUCE: Duration = Duration::from_millis(50);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -62,12 +63,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
     }
     let node = config.node.clone();
+    let needs_addresses = config.nodeport_addresses == NodePortAddresses::Primary;
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node.clone()));
     let watch = Watch::start(client, View::Proxied, &KINDS);
     let mut proxy = Proxy {
         node,
+        needs_addresses,
         sync,
         events,
         checks: Checks::new(),
@@ -82,6 +85,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         told: 0,
         monitor: None,
         questions,
+        rivals: Rivals::default(),
         truce: tokio::time::Instant::now(),
     };
     tokio::select! {
@@ -95,6 +99,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
 struct Proxy {
     /// The name of the Node.
     node: String,
+    /// NodePorts are served at the Node's addresses.
+    needs_addresses: bool,
     sync: Sync,
     events: Events,
     checks: Checks,
@@ -116,7 +122,9 @@ struct Proxy {
     monitor: Option<Monitor>,
     /// Those who want to know which Service has which frontend.
     questions: mpsc::Receiver<Question>,
-    /// Until when others are left alone.
+    /// Who else changes the rules.
+    rivals: Rivals,
+    /// Until when they are left alone.
     truce: tokio::time::Instant,
 }
 
@@ -136,16 +144,29 @@ impl Proxy {
     /// Puts right what others have changed.
     fn check(&mut self, announced: Announced, snapshot: &Snapshot) {
         match announced {
-            Announced::Transactions(numbers) if !self.sync.announced(&numbers) => return,
-            Announced::Transactions(_) => {
-                warn!("another program changed the rules; putting them right");
+            Announced::Transactions(transactions) => {
+                let Some(author) = self.sync.announced(transactions) else { return };
+                self.tell_of(&author);
                 // Of all that is put back, the kernel would make announcements too.
                 self.monitor = None;
             }
             Announced::Lost => self.sync.doubt(),
         }
         self.apply(snapshot, &ChangeSet::default());
-        self.truce = tokio::time::Instant::now() + TRUCE;
+        self.truce = tokio::time::Instant::now() + self.rivals.truce();
+    }
+
+    /// Tells of somebody else who changes the rules.
+    fn tell_of(&mut self, author: &Author) {
+        match self.rivals.came(author, Instant::now()) {
+            Some(News::Changed(line)) => warn!("{line}"),
+            Some(News::Contested(line)) => {
+                warn!("{line}");
+                let about = ObjectKey::Node(self.node.clone());
+                self.events.write(Warning { about, reason: "RulesContested", note: line });
+            }
+            None => {}
+        }
     }
 
     fn apply(&mut self, snapshot: &Snapshot, changes: &ChangeSet) {
@@ -153,7 +174,7 @@ impl Proxy {
         self.metrics.queued(changes);
         self.triggered.extend(changes.triggered.iter().filter(|moment| **moment >= self.started));
         if changes.nodes.contains(&self.node) {
-            self.health.node_leaves(snapshot.node(&self.node).is_none_or(|node| node.leaving));
+            self.look_at_node(snapshot);
         }
         health_check::update(&mut self.checks, snapshot, changes, &self.node);
         let served = self.register.update(snapshot, changes);
@@ -167,6 +188,18 @@ impl Proxy {
                 self.health.out_of_step(start);
                 self.metrics.failed();
             }
+        }
+    }
+
+    fn look_at_node(&mut self, snapshot: &Snapshot) {
+        let node = snapshot.node(&self.node);
+        self.health.node_leaves(node.is_none_or(|node| node.leaving));
+        if self.needs_addresses && node.is_some_and(|node| node.addresses.is_empty()) {
+            warn!(
+                "Node {} has neither an InternalIP nor an ExternalIP: no NodePort is served here until it has; \
+                 --nodeport-addresses serves them at other addresses",
+                self.node
+            );
         }
     }
 

@@ -33,6 +33,7 @@ pub mod monitor;
 pub mod options;
 pub mod planner;
 pub mod problem;
+pub mod rivals;
 pub mod service;
 pub mod sources;
 pub mod stale;

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
-use weft_netlink::nft;
+use weft_netlink::nft::{self, Announcement};
 
 use crate::error::Error;
 use crate::layout::TABLE;
@@ -17,8 +17,8 @@ use crate::layout::TABLE;
 /// What the kernel announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announced {
-    /// Transactions of these numbers changed our tables.
-    Transactions(Vec<u32>),
+    /// These transactions changed our tables.
+    Transactions(Vec<Announcement>),
     /// Announcements were lost: anything may have changed.
     Lost,
 }
@@ -90,8 +90,8 @@ fn listen(
             return Ok(());
         }
         let announced = match source.read() {
-            Ok(numbers) if numbers.is_empty() => continue,
-            Ok(numbers) => Announced::Transactions(numbers),
+            Ok(transactions) if transactions.is_empty() => continue,
+            Ok(transactions) => Announced::Transactions(transactions),
             Err(_) => Announced::Lost,
         };
         // That nobody listens any more is seen above.
@@ -101,11 +101,14 @@ fn listen(
 
 #[cfg(test)]
 mod tests {
+    use weft_netlink::nft::Author;
+
     use super::*;
 
     #[test]
     fn a_loss_outweighs_all_numbers() {
-        let numbers = |numbers: &[u32]| Announced::Transactions(numbers.to_vec());
+        let announcement = |number: &u32| Announcement { number: *number, author: Author::default() };
+        let numbers = |numbers: &[u32]| Announced::Transactions(numbers.iter().map(announcement).collect());
         assert_eq!(numbers(&[1]).and(numbers(&[2, 3])), numbers(&[1, 2, 3]));
         assert_eq!(numbers(&[1]).and(Announced::Lost), Announced::Lost);
         assert_eq!(Announced::Lost.and(numbers(&[1])), Announced::Lost);

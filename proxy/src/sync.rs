@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
-use weft_netlink::nft::{Client, Observed, Transaction, diff};
+use weft_netlink::nft::{Announcement, Author, Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
 use crate::config::Config;
@@ -131,14 +131,13 @@ impl Sync {
         }
     }
 
-    /// The kernel announced transactions of these numbers that changed our tables. Returns whether others than our own were
-    /// among them; then the kernel is out of step.
-    pub fn announced(&mut self, numbers: &[u32]) -> bool {
-        let foreign = numbers.iter().filter(|number| !self.own.remove(number)).count() > 0;
-        if foreign {
-            self.doubt();
-        }
-        foreign
+    /// The kernel announced these transactions that changed our tables. Returns who made the last one that was not our own;
+    /// where there was one, the kernel is out of step.
+    pub fn announced(&mut self, transactions: Vec<Announcement>) -> Option<Author> {
+        let foreign = transactions.into_iter().filter(|transaction| !self.own.remove(&transaction.number));
+        let author = foreign.last()?.author;
+        self.doubt();
+        Some(author)
     }
 
     /// The kernel will announce transactions from now on, and said nothing of those before. Returns whether there was none

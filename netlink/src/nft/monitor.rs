@@ -1,5 +1,6 @@
 //! Word from the kernel that somebody changed certain tables. What to do about it is decided elsewhere.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::attribute::Attributes;
@@ -22,12 +23,39 @@ pub struct Monitor {
     touched: bool,
 }
 
+/// A transaction that changed the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Its number.
+    pub number: u32,
+    /// Who committed it.
+    pub author: Author,
+}
+
+/// Who committed a transaction. Prints as `nft (process 1234)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Author {
+    /// The name of the thread that did, which of a process of one thread is its program's: 15 bytes of it at most.
+    pub program: String,
+    /// The thread's number as the machine counts, in whatever container it is; 0 where the kernel does not tell.
+    pub process: u32,
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            0 => f.write_str("an unknown program"),
+            process => write!(f, "{} (process {process})", self.program),
+        }
+    }
+}
+
 /// One notification.
 enum Notice {
     /// Something of that table changed.
     Touched,
     /// All notifications of that transaction have come.
-    Generation(u32),
+    Generation(Announcement),
     /// Something else.
     Other,
 }
@@ -41,19 +69,21 @@ impl Monitor {
         Ok(Monitor { socket, table: table.into(), touched: false })
     }
 
-    /// The numbers of the transactions that changed the table, of those that were announced since the last call. Does not
-    /// wait: wait on the descriptor before.
+    /// The transactions that changed the table, of those that were announced since the last call. Does not wait: wait on the
+    /// descriptor before.
     ///
     /// # Errors
     /// [`crate::Error::Overrun`] where notifications were lost: anything may have changed.
-    pub fn read(&mut self) -> Result<Vec<u32>> {
+    pub fn read(&mut self) -> Result<Vec<Announcement>> {
         let table = &self.table;
         let notices = self.socket.notifications(|frame| Ok(notice(frame, table)))?;
         let mut generations = Vec::new();
         for notice in notices {
             match notice {
                 Notice::Touched => self.touched = true,
-                Notice::Generation(number) if std::mem::take(&mut self.touched) => generations.push(number),
+                Notice::Generation(transaction) if std::mem::take(&mut self.touched) => {
+                    generations.push(transaction);
+                }
                 Notice::Generation(_) | Notice::Other => {}
             }
         }
@@ -67,12 +97,17 @@ impl AsFd for Monitor {
     }
 }
 
-/// Every object's notification has its table's name in attribute 1, and that of a generation its number.
+/// Every object's notification has its table's name in attribute 1; that of a generation has its number there, and then
+/// NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME (linux/netfilter/nf_tables.h).
 fn notice(frame: Frame<'_>, table: &str) -> Notice {
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
     let is_generation = frame.kind == SUBSYSTEM << 8 | message::NEW_GENERATION;
     match (is_generation, attributes.u32(1), attributes.string(1)) {
-        (true, Some(number), _) => Notice::Generation(number),
+        (true, Some(number), _) => {
+            let program = attributes.string(3).unwrap_or_default().to_owned();
+            let author = Author { program, process: attributes.u32(2).unwrap_or_default() };
+            Notice::Generation(Announcement { number, author })
+        }
         (false, _, Some(name)) if name == table => Notice::Touched,
         _ => Notice::Other,
     }

@@ -81,6 +81,33 @@ fn what_was_destroyed_while_announcements_were_lost_is_put_back() {
 }
 
 #[test]
+fn two_proxies_of_different_flags_name_each_other_and_slow_down() {
+    let mut machine = programmed();
+    let first = machine.daemon.take();
+    let rules = lines(&machine);
+    let kubeconfig = machine.server.kubeconfig().to_str().unwrap().to_owned();
+    let node = ["--kubeconfig", &kubeconfig, "--hostname-override", "node1", "--masquerade-all"];
+    let ports = ["--healthz-bind-address=127.0.0.1:10356", "--metrics-bind-address=127.0.0.1:10349"];
+    machine.start_with(&[&node[..], &ports[..]].concat());
+    let events =
+        |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/default/events");
+    machine.until("told of", |machine| events(machine).len() >= 2);
+    for event in events(&machine) {
+        assert_eq!(
+            (&event["reason"], &event["regarding"]["name"]),
+            (&json!("RulesContested"), &json!("node1"))
+        );
+        let note = event["note"].as_str().unwrap();
+        assert!(note.starts_with("weft-proxy (process ") && note.contains("end one of them"), "{note}");
+    }
+    let log = machine.log();
+    assert_eq!(log.matches("another program changed the rules: weft-proxy (process ").count(), 20, "{log}");
+    machine.stop(Signal::SIGTERM);
+    machine.daemon = first;
+    machine.until("the other one's rules are gone", |machine| lines(machine) == rules);
+}
+
+#[test]
 fn a_commit_that_the_kernel_refuses_leads_to_the_difference_and_not_to_a_rebuild() {
     let machine = programmed();
     let daemon = Pid::from_raw(machine.daemon.as_ref().unwrap().id() as i32);
