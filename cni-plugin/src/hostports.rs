@@ -24,7 +24,7 @@ use weft_types::cni::ContainerId;
 use crate::PortMapping;
 use crate::masquerade::network;
 
-/// The name of the tables, one per family.
+/// The name of the tables, one per family. `weft-proxy` reads the map below, to tell of NodePorts of the same number.
 const TABLE: &str = "weft-cni-hostports";
 /// The map from the host's ports to the containers'.
 const HOSTPORTS: &str = "hostports";

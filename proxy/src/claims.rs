@@ -304,6 +304,11 @@ impl Claims {
         self.external.range(all).flat_map(|(_, claimants)| claimants.names())
     }
 
+    /// Who has a NodePort, for its clients or for those who ask how it is.
+    pub fn holder(&self, node_port: Frontend) -> Option<&Arc<NamespacedName>> {
+        self.external.get(&node_port)?.holder()
+    }
+
     /// Who has it, if not that Service.
     pub fn other_holder(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
         let first = match claim.frontend {

@@ -1,12 +1,13 @@
 //! The daemon as a whole: sockets first, then the cluster, then one change after the other. The rules stay when it ends.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
 use weft_cluster::{View, Watch};
@@ -37,6 +38,8 @@ use crate::traffic::{Counters, Question};
 
 /// What the proxy depends on.
 const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
+/// How often the ports that lead to containers are looked at.
+const LOOK: Duration = Duration::from_secs(10);
 /// How long to wait before the kernel is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -82,6 +85,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started: SystemTime::now(),
         triggered: Vec::new(),
         failed: false,
+        host_ports: BTreeSet::new(),
         told: 0,
         monitor: None,
         questions,
@@ -116,6 +120,8 @@ struct Proxy {
     triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
+    /// What is to be said of ports that lead to containers.
+    host_ports: BTreeSet<Warning>,
     /// How many problems had been found when they were last told.
     told: u64,
     /// Who tells of what others change; there while the kernel is in step.
@@ -130,10 +136,13 @@ struct Proxy {
 
 impl Proxy {
     async fn follow(&mut self, mut watch: Watch) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 changes = watch.next() => self.apply(watch.snapshot(), &changes),
                 () = sleep(RETRY), if self.failed => self.apply(watch.snapshot(), &ChangeSet::default()),
+                _ = look.tick() => self.look_at_host_ports(),
                 // An asker that has gone wants nothing.
                 Some(question) = self.questions.recv() => drop(question.send(self.sync.frontends())),
                 announced = announced(&mut self.monitor, self.truce) => self.check(announced, watch.snapshot()),
@@ -213,8 +222,25 @@ impl Proxy {
         }
         let found = self.sync.totals().problems;
         if self.told != found {
-            self.events.tell(self.sync.problems().iter().filter_map(warning).collect());
+            self.tell_of_problems();
             self.told = found;
+        }
+    }
+
+    fn tell_of_problems(&mut self) {
+        let of_services = self.sync.problems().iter().filter_map(|(key, problems)| warning(key, problems));
+        self.events.tell(of_services.chain(self.host_ports.iter().cloned()).collect());
+    }
+
+    /// Looks at the ports that lead to containers: what others map by them is not announced here.
+    fn look_at_host_ports(&mut self) {
+        // Where they cannot be read for the moment, they are at the next look.
+        let Ok(found) = self.sync.host_ports() else { return };
+        let found = found.iter().filter_map(|(key, problem)| warning(key, std::slice::from_ref(problem)));
+        let found: BTreeSet<Warning> = found.collect();
+        if found != self.host_ports {
+            self.host_ports = found;
+            self.tell_of_problems();
         }
     }
 
@@ -263,8 +289,8 @@ impl Proxy {
 }
 
 /// What is to be said about the problems of a Service, all in one.
-fn warning((key, problems): (&Arc<NamespacedName>, &Vec<Problem>)) -> Option<Warning> {
-    let about = ObjectKey::Service(NamespacedName::clone(key));
+fn warning(key: &NamespacedName, problems: &[Problem]) -> Option<Warning> {
+    let about = ObjectKey::Service(key.clone());
     Some(Warning { about, reason: problems.first()?.reason(), note: summary(problems) })
 }
 

@@ -23,6 +23,7 @@ pub mod events;
 pub mod health;
 pub mod health_check;
 pub mod health_server;
+pub mod host_ports;
 pub mod http;
 pub mod kube_proxy_flags;
 pub mod layout;

@@ -14,6 +14,7 @@ use crate::claims::{Claims, Disputes};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::elements::{Adopted, Elements, Place, of_node, of_service, replaced};
 use crate::endpoints::Here;
+use crate::host_ports::HostPort;
 use crate::layout::{self, SetName};
 use crate::ledger::{Delta, Ledger};
 use crate::problem::Problem;
@@ -155,6 +156,20 @@ impl Planner {
     /// What keeps parts of Services from being served, now.
     pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
         &self.problems
+    }
+
+    /// The Services that have the same numbers as ports of containers at this node's addresses, with what is to be said.
+    pub fn hide(&self, host_ports: &[HostPort]) -> impl Iterator<Item = (NamespacedName, Problem)> {
+        let is_here = |host_port: &&HostPort| self.addresses.iter().any(|own| host_port.at.contains(own));
+        host_ports.iter().filter(is_here).filter_map(|HostPort { number, container, .. }| {
+            let service = NamespacedName::clone(self.claims.holder(*number)?);
+            let is_served = self.services.get(&service).is_some_and(|plan| plan.frontend(number).is_some());
+            let problem = match is_served {
+                true => Problem::HidesHostPort { frontend: *number, container: *container },
+                false => Problem::HiddenByHostPort { frontend: *number, container: *container },
+            };
+            Some((service, problem))
+        })
     }
 
     /// Whether a Service has the port for its health checks, by the last plan.

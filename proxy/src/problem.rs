@@ -2,7 +2,7 @@
 //! events. One Service's problem is never another one's.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use weft_types::NamespacedName;
 
@@ -35,6 +35,20 @@ pub enum Problem {
         /// Who has it.
         holder: NamespacedName,
     },
+    /// A container of this node is not reached at its `hostPort`, since the Service answers there.
+    HidesHostPort {
+        /// What both claim.
+        frontend: Frontend,
+        /// Where the container would be reached.
+        container: SocketAddr,
+    },
+    /// A container of this node answers by its `hostPort` where the Service is to be asked for its health.
+    HiddenByHostPort {
+        /// What both claim.
+        frontend: Frontend,
+        /// The container.
+        container: SocketAddr,
+    },
     /// Another port of the Service answers there.
     Repeated(Frontend),
     /// An address that no Service may have: loopback, link-local, unspecified or multicast.
@@ -60,7 +74,8 @@ impl Problem {
     pub fn reason(&self) -> &'static str {
         match self {
             Problem::Taken { .. } | Problem::TakenForHealthChecks { .. } => "FrontendTaken",
-            Problem::HealthCheckPortTaken { .. } => "HealthCheckPortTaken",
+            Problem::HealthCheckPortTaken { .. } | Problem::HiddenByHostPort { .. } => "HealthCheckPortTaken",
+            Problem::HidesHostPort { .. } => "HostPortTaken",
             Problem::Repeated(_) => "PortRepeated",
             Problem::ForbiddenAddress(_) => "ForbiddenAddress",
             Problem::ForbiddenEndpoints { .. } => "ForbiddenEndpoints",
@@ -91,6 +106,14 @@ impl fmt::Display for Problem {
             Problem::HealthCheckPortTaken { port, holder } => write!(
                 f,
                 "health checks at healthCheckNodePort {port} are not answered: Service {holder} has that port"
+            ),
+            Problem::HidesHostPort { frontend, container } => write!(
+                f,
+                "{frontend} is a hostPort of the container at {container} as well: connections come to this Service"
+            ),
+            Problem::HiddenByHostPort { frontend, container } => write!(
+                f,
+                "health checks at {frontend} come to the container at {container}, whose hostPort that is"
             ),
             Problem::Repeated(frontend) => {
                 write!(f, "{frontend} is asked for by two ports of this Service: the first one has it")

@@ -11,6 +11,7 @@ use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::host_ports;
 use crate::layout::table_keys;
 use crate::planner::{Planner, Totals};
 use crate::problem::Problem;
@@ -107,6 +108,15 @@ impl Sync {
     /// What keeps parts of Services from being served, by the last plan.
     pub fn problems(&self) -> &BTreeMap<Arc<NamespacedName>, Vec<Problem>> {
         self.planner.problems()
+    }
+
+    /// The Services that have the numbers of ports of containers on this node, with what is to be said of each.
+    ///
+    /// # Errors
+    /// Where those cannot be read.
+    pub fn host_ports(&mut self) -> Result<Vec<(NamespacedName, Problem)>, Error> {
+        let host_ports = host_ports::read(&mut self.kernel)?;
+        Ok(self.planner.hide(&host_ports).collect())
     }
 
     /// Whether a Service has the port for its health checks.

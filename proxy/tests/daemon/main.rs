@@ -319,6 +319,33 @@ fn a_malformed_service_gets_one_event_and_harms_no_other() {
     );
 }
 
+/// As Weft's CNI plugin maps ports of the node to containers: docs/cni.md.
+const HOST_PORTS: &str = "add table ip weft-cni-hostports
+add map ip weft-cni-hostports hostports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; \
+flags interval; }
+add element ip weft-cni-hostports hostports { 0.0.0.0/0 . tcp . 30080 : 10.244.2.7 . 80, \
+0.0.0.0/0 . udp . 30080 : 10.244.2.7 . 80, 127.0.0.1 . tcp . 30081 : 10.244.2.7 . 81 }";
+
+#[test]
+fn a_node_port_that_hides_a_containers_host_port_is_named_by_an_event() {
+    let machine = programmed();
+    let mut more = service();
+    more["metadata"]["name"] = "more".into();
+    more["spec"] =
+        json!({"type": "NodePort", "clusterIP": "10.96.0.82", "ports": [{"port": 81, "nodePort": 30081}]});
+    machine.server.put(SERVICES, more);
+    machine.until_rules_have("tcp . 30081 : none");
+    let events = |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
+    assert_eq!(events(&machine), [json!(null); 0]);
+    run(&machine.namespace, "nft", &[HOST_PORTS]);
+    machine.until("told", |machine| !events(machine).is_empty());
+    let event = &events(&machine)[0];
+    assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("HostPortTaken"), &json!("web")));
+    let note = "NodePort 30080 (tcp, IPv4) is a hostPort of the container at 10.244.2.7:80 as well: connections come \
+                to this Service";
+    assert_eq!(event["note"], note);
+}
+
 #[test]
 fn services_in_conflict_are_told_once_and_the_metric_of_missing_local_endpoints_follows() {
     let machine = programmed();

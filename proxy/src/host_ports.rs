@@ -1,0 +1,59 @@
+//! Ports of this node that lead to containers (`hostPort`), as Weft's CNI plugin keeps them: in the map `hostports` of the
+//! table `weft-cni-hostports`. A NodePort of the same number goes before one, which nobody would see otherwise. What other
+//! plugins map is not seen.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use weft_netlink::nft::{Client, Data, DataType, Declaration, Family, Owned, SetKind, Value};
+
+use crate::error::Error;
+use crate::service::Frontend;
+
+/// A port of this node that leads to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The NodePort of its number.
+    pub number: Frontend,
+    /// The node's addresses at which it is one.
+    pub at: RangeInclusive<IpAddr>,
+    /// The container.
+    pub container: SocketAddr,
+}
+
+/// All that there are; none where the plugin made no such table.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn read(kernel: &mut Client) -> Result<Vec<HostPort>, Error> {
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        let map = declaration(family);
+        found.extend(kernel.owned(&map)?.iter().filter_map(|element| host_port(element, &map)));
+    }
+    Ok(found)
+}
+
+fn declaration(family: Family) -> Arc<Declaration> {
+    let (table, name) = ("weft-cni-hostports".into(), "hostports".into());
+    let key = vec![family.address_type(), DataType::InetProto, DataType::InetService];
+    let kind = SetKind::RangeMap(vec![family.address_type(), DataType::InetService]);
+    Arc::new(Declaration { family, table, name, key, kind, comment: None })
+}
+
+fn host_port(element: &Owned, map: &Declaration) -> Option<HostPort> {
+    let first = element.key.values(&map.key)?;
+    let last = element.end.as_ref().unwrap_or(&element.key).values(&map.key)?;
+    let Data::Tuple(container) = &element.data else { return None };
+    let container = container.values(&[map.family.address_type(), DataType::InetService])?;
+    let (&[Value::Address(from), ref port @ ..], &[Value::Address(to), ..]) = (&first[..], &last[..]) else {
+        return None;
+    };
+    let &[Value::Address(address), Value::Port(at)] = &container[..] else { return None };
+    Some(HostPort {
+        number: Frontend::read(map.family, port)?,
+        at: from..=to,
+        container: SocketAddr::new(address, at),
+    })
+}
