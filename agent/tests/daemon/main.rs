@@ -353,6 +353,20 @@ fn without_its_node_the_agent_changes_nothing() {
 const TUNNEL: &str = "ip -br link show dev weft-vxlan; bridge fdb show dev weft-vxlan; ip neigh show dev weft-vxlan nud permanent; \
                       ip route show proto 119; ip -4 -br addr show dev weft-vxlan";
 
+#[test]
+fn nodes_are_reached_by_an_external_address_alone_and_in_spite_of_a_faulty_element() {
+    let mut machine = Machine::new();
+    machine.install_plugin();
+    let (mut external, mut faulty) = (node(2), node(3));
+    external["status"]["addresses"][0]["type"] = json!("ExternalIP");
+    faulty["spec"]["podCIDRs"] = json!(["nowhere", "10.244.003.0/24"]);
+    [node(1), external, faulty].into_iter().for_each(|node| machine.server.put(NODES, node));
+    machine.start();
+    machine.until("ways to both", |machine| machine.routes() == [TO_NODE2, TO_NODE3]);
+    let log = machine.log();
+    assert!(log.contains("left out of Node node3: spec.podCIDRs[0]: \"nowhere\" is no network"), "{log}");
+}
+
 /// Two other nodes, one of them behind a router.
 fn among_near_and_far() -> Machine {
     let mut machine = Machine::new();
