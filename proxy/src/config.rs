@@ -11,6 +11,8 @@ pub struct Config {
     pub detect_local: DetectLocal,
     /// The networks that pods take their addresses from; the planner keeps those of the Node here where these are asked for.
     pub cluster_cidrs: Vec<IpNetwork>,
+    /// The networks that this Node's pods take their addresses from, which the planner keeps.
+    pub pod_cidrs: Vec<IpNetwork>,
     /// Whether all traffic to ClusterIPs is masqueraded, that of pods too.
     pub masquerade_all: bool,
     /// The networks that ClusterIPs are taken from, where the planner keeps what the cluster says of them.

@@ -28,9 +28,10 @@ pub fn text(config: Config, files: &[PathBuf]) -> Result<String, Error> {
 pub fn trace(config: Config, files: &[PathBuf], packet: &str) -> Result<String, Error> {
     let node = config.node.clone();
     let (snapshot, planner) = planned(config, files)?;
-    let addresses = snapshot.node(&node).map(|node| node.addresses.clone()).unwrap_or_default();
-    let packet = Packet::parse(packet, &addresses)?;
-    Tracer::new(planner.tables(), addresses).explain(&packet, &Memory::default())
+    let node = snapshot.node(&node).cloned().unwrap_or_default();
+    let packet = Packet::parse(packet, &node.addresses)?;
+    let tracer = Tracer::new(planner.tables(), node.addresses).on_node(&node.pod_cidrs);
+    tracer.explain(&packet, &Memory::default())
 }
 
 fn planned(config: Config, files: &[PathBuf]) -> Result<(Snapshot, Planner), Error> {

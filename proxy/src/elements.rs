@@ -66,8 +66,12 @@ fn in_order(mut elements: Elements) -> Elements {
 fn put_common(plan: &FrontendPlan, elements: &mut Elements) {
     let family = table_family(plan.frontend.family());
     let mut put = |set, key: &[Value], data| elements.push(((family, set), Tuple::new(key), data));
-    if let (Frontend::Address(address, ..), Scope::Internal) = (plan.frontend, plan.scope) {
-        put(SetName::ClusterIps, &[Value::Address(address)], Data::None);
+    if let Frontend::Address(address, ..) = plan.frontend {
+        let set = match plan.scope {
+            Scope::Internal => SetName::ClusterIps,
+            Scope::External => SetName::ExternalIps,
+        };
+        put(set, &[Value::Address(address)], Data::None);
     }
     for hairpin in &plan.hairpins {
         put(SetName::Hairpins, &[Value::Address(*hairpin); 2], Data::None);

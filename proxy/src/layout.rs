@@ -18,8 +18,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_netlink::nft::{
-    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Selector,
-    Set, Statement, Table, TableKey, Verdict,
+    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement,
+    Table, TableKey, Value, Verdict,
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
@@ -28,6 +28,7 @@ use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 mod affinity;
 mod choice;
 mod counters;
+mod forward;
 mod masquerade;
 mod path;
 mod sets;
@@ -92,13 +93,11 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
     if config.service_cidrs(address_family(family)).next().is_some() {
         table.chain(UNALLOCATED, None, unallocated());
     }
-    table.chain(NO_ENDPOINTS, None, vec![Rule::new([Statement::Reject(family)])]);
+    table.chain(NO_ENDPOINTS, None, refuse(family, &[], "no endpoints").to_vec());
     let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(config, family));
-    if !config.conntrack_be_liberal {
-        table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid()]);
-    }
+    forward::chains(&mut table, config);
     affinity::chains(&mut table, config);
     counters::chains(&mut table, config);
     table
@@ -116,10 +115,13 @@ fn guard(family: Family) -> Rule {
     .comment("not in loadBalancerSourceRanges")
 }
 
-/// Packets outside of their connection's window are not translated. An endpoint's would reach the client with the endpoint's
-/// own address, and the client would end the connection (kubernetes/kubernetes#74839).
-fn invalid() -> Rule {
-    Rule::new([Statement::Invalid, Statement::Verdict(Verdict::Drop)]).comment("would go on untranslated")
+/// Tells a client at once that it is not served. The kernel sends few ICMP messages to one client in a second (RFC 1812,
+/// section 4.3.2.8), but any number of resets.
+fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
+    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let tcp = [matches, &[is_tcp, Statement::Reset]].concat();
+    let others = [matches, &[Statement::Reject(family)]].concat();
+    [tcp, others].map(|statements| Rule::new(statements).comment(comment))
 }
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.
@@ -133,10 +135,8 @@ fn outside(config: &Config, family: Family) -> Vec<Rule> {
 fn services(config: &Config, family: Family) -> Vec<Rule> {
     let cluster_ip =
         Statement::Lookup(vec![Selector::Daddr(family)], Is::Equal, SetName::ClusterIps.name().into());
-    let mut rules = vec![
-        Rule::new(choice::dispatch(frontend_key(family), SetName::Frontends)),
-        Rule::new([cluster_ip, Statement::Reject(family)]).comment("no Service has this port"),
-    ];
+    let mut rules = vec![Rule::new(choice::dispatch(frontend_key(family), SetName::Frontends))];
+    rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
     rules.extend(nodeports(config, family, SetName::NodePorts));
     let of_services = |network| Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, network);
     let unallocated = config.service_cidrs(address_family(family)).map(of_services);

@@ -158,6 +158,7 @@ impl Options {
             cluster_cidrs,
             masquerade_all: self.masquerade_all,
             nodeport_addresses: self.nodeport_addresses.clone(),
+            pod_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
             service_counters: self.service_counters,
             conntrack_be_liberal: self.limits.be_liberal == Some(true),

@@ -271,10 +271,13 @@ impl Planner {
             networks.dedup();
             self.layout_changed |= renew(&mut self.config.service_cidrs, networks);
         }
-        if self.config.detect_local == DetectLocal::NodeCidr && changes.nodes.contains(&self.config.node) {
+        if changes.nodes.contains(&self.config.node) {
             let networks =
                 snapshot.node(&self.config.node).map(|node| node.pod_cidrs.clone()).unwrap_or_default();
-            self.layout_changed |= renew(&mut self.config.cluster_cidrs, networks);
+            if self.config.detect_local == DetectLocal::NodeCidr {
+                self.layout_changed |= renew(&mut self.config.cluster_cidrs, networks.clone());
+            }
+            self.layout_changed |= renew(&mut self.config.pod_cidrs, networks);
         }
     }
 

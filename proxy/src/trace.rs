@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_netlink::nft::{Base, Chain, Family, Hook, Name, Table};
+use weft_types::IpNetwork;
 
 use crate::error::Error;
 
@@ -27,6 +28,8 @@ pub use packet::{FORM, Origin, Packet};
 pub struct Tracer {
     tables: Vec<Table>,
     addresses: BTreeSet<IpAddr>,
+    /// Where networks are, by the name of an interface. Empty where that is not known.
+    routes: Vec<(IpNetwork, Name)>,
 }
 
 /// What becomes of a packet.
@@ -39,7 +42,7 @@ pub enum Outcome {
         /// It gets an address of this machine as its source.
         masqueraded: bool,
     },
-    /// It goes nowhere, and the client is told by an ICMP "port unreachable".
+    /// It goes nowhere, and the client is told: over TCP by a reset, else by an ICMP "port unreachable".
     Rejected,
     /// It goes nowhere, in silence.
     Dropped,
@@ -83,7 +86,27 @@ pub struct Trace {
 impl Tracer {
     /// Runs these tables, as if on a machine with these addresses besides its loopback ones.
     pub fn new(tables: Vec<Table>, addresses: impl IntoIterator<Item = IpAddr>) -> Tracer {
-        Tracer { tables, addresses: addresses.into_iter().collect() }
+        Tracer { tables, addresses: addresses.into_iter().collect(), routes: Vec::new() }
+    }
+
+    /// The same on a machine with these routes.
+    pub fn with_routes(self, routes: Vec<(IpNetwork, Name)>) -> Tracer {
+        Tracer { routes, ..self }
+    }
+
+    /// The same on the machine of a Node of which no more is known: its pods are at one interface, and all else is behind
+    /// another.
+    pub fn on_node(self, pod_cidrs: &[IpNetwork]) -> Tracer {
+        let everything = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
+        let pods = pod_cidrs.iter().map(|network| (*network, Name::from("pods")));
+        let routes = everything.map(|network| (network, Name::from("uplink"))).chain(pods).collect();
+        self.with_routes(routes)
+    }
+
+    /// The interface by which packets to an address leave.
+    fn interface_to(&self, address: IpAddr) -> Option<&Name> {
+        let leading = self.routes.iter().filter(|(network, _)| network.contains(address));
+        leading.max_by_key(|(network, _)| network.prefix()).map(|(_, interface)| interface)
     }
 
     /// Follows a packet. `draw` takes the place of every random number; `memory` holds what rules write and read again.
@@ -145,7 +168,7 @@ impl fmt::Display for Outcome {
             Outcome::Passed { to, masqueraded: true } => {
                 write!(f, "goes to {to}, with an address of this machine as its source")
             }
-            Outcome::Rejected => f.write_str("is rejected: the client is told \"port unreachable\""),
+            Outcome::Rejected => f.write_str("is rejected: the client is told at once"),
             Outcome::Dropped => f.write_str("is dropped: the client hears nothing"),
         }
     }

@@ -184,7 +184,7 @@ proptest! {
             let transaction = planner.update(&snapshot, &changes);
             kernel.apply(&transaction).unwrap();
             prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
-            let fixed = 15;
+            let fixed = 17;
             for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
                 prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
             }

@@ -8,8 +8,9 @@ use ipnetwork::IpNetwork;
 use super::attribute::Attributes;
 use super::client::parse_verdict;
 use super::expression::{
-    CT_STATE, CT_STATE_INVALID, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_DADDR,
-    FIB_SADDR, IPS_DST_NAT, RTN_LOCAL, VERDICT_REGISTER,
+    CT_STATE, CT_STATE_INVALID, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_ADDRESS_TYPE,
+    FIB_BACK, FIB_DADDR, FIB_INTERFACE, FIB_SADDR, IPS_DST_NAT, REJECT_RESET, REJECT_UNREACHABLE, RTN_LOCAL,
+    VERDICT_REGISTER,
 };
 use super::rule::{Interface, Is, Rule, Selector, Statement};
 use super::value::{Family, Name, Tuple};
@@ -44,6 +45,7 @@ enum Load {
     ConnectionStatus,
     ConnectionState,
     AddressType(u32),
+    WayBack,
     Zero,
 }
 
@@ -68,7 +70,8 @@ impl Program {
             ("payload", _) => payload(data)?,
             ("ct", _) => connection(data)?,
             ("numgen", Some(1)) => Load::Selector(Selector::Random(data.u32(2)?)),
-            ("fib", Some(flags)) if data.u32(2) == Some(3) => Load::AddressType(flags),
+            ("fib", Some(flags)) if data.u32(2) == Some(FIB_ADDRESS_TYPE) => Load::AddressType(flags),
+            ("fib", Some(FIB_BACK)) if data.u32(2) == Some(FIB_INTERFACE) => Load::WayBack,
             ("immediate", _) if data.u32(1)? != VERDICT_REGISTER => zero(data)?,
             ("bitwise", _) => {
                 self.mask = Some(data.nested(4).get(DATA_VALUE)?.to_vec());
@@ -98,7 +101,8 @@ impl Program {
             "dynset" => self.dynamic_set(data)?,
             "masq" if data.u32(1) == Some(1 << 4) => Statement::Masquerade,
             "notrack" => Statement::Notrack,
-            "reject" if data.u32(1) == Some(0) => Statement::Reject(self.family),
+            "reject" if data.u32(1) == Some(REJECT_UNREACHABLE) => Statement::Reject(self.family),
+            "reject" if data.u32(1) == Some(REJECT_RESET) => Statement::Reset,
             "immediate" => Statement::Verdict(parse_verdict(&data.nested(2).nested(DATA_VERDICT))?),
             _ => return None,
         })
@@ -156,6 +160,7 @@ impl Program {
                     mask == CT_STATE_INVALID.to_ne_bytes() && is == Is::NotEqual && constant == [0; 4];
                 is_invalid.then_some(Statement::Invalid)
             }
+            (Load::WayBack, None) if constant == [1] && is == Is::Equal => Some(Statement::RoutedBack),
             (Load::AddressType(flags), None) if constant == RTN_LOCAL.to_ne_bytes() && is == Is::Equal => {
                 match flags {
                     FIB_DADDR => Some(Statement::ToLocal),
@@ -170,12 +175,11 @@ impl Program {
     fn dynamic_set(&mut self, data: &Attributes<'_>) -> Option<Statement> {
         let map: Name = data.string(1)?.into();
         match (data.u32(3)?, self.hashed) {
+            (1, None) => Some(Statement::Note(self.key()?, seconds(data)?, map)),
             (1, Some(first)) => {
-                let milliseconds = u64::from_be_bytes(data.get(6)?.try_into().ok()?);
                 let start = self.loads.iter().position(|(register, _)| *register == first)?;
                 let (key, hashed) = self.loads.split_at(start);
-                let seconds = u32::try_from(milliseconds / 1000).ok()?;
-                Some(Statement::Update(selectors(key)?, seconds, selectors(hashed)?, map))
+                Some(Statement::Update(selectors(key)?, seconds(data)?, selectors(hashed)?, map))
             }
             (2, None) => {
                 let mut key = self.key()?;
@@ -184,6 +188,12 @@ impl Program {
             _ => None,
         }
     }
+}
+
+/// For how long a packet writes an element (`NFTA_DYNSET_TIMEOUT`).
+fn seconds(data: &Attributes<'_>) -> Option<u32> {
+    let milliseconds = u64::from_be_bytes(data.get(6)?.try_into().ok()?);
+    u32::try_from(milliseconds / 1000).ok()
 }
 
 fn selectors(loads: &[(u32, Load)]) -> Option<Vec<Selector>> {
@@ -293,6 +303,7 @@ mod tests {
             Statement::Invalid,
             Statement::ToLocal,
             Statement::FromLocal,
+            Statement::RoutedBack,
             Statement::Lookup(key.clone(), Is::NotEqual, map.clone()),
             Statement::Vmap(key.clone(), map.clone()),
             Statement::Dnat(family, key.clone(), map.clone()),
@@ -300,9 +311,11 @@ mod tests {
             Statement::ResetPriority,
             Statement::Update(key[..3].to_vec(), 10_800, key[3..6].to_vec(), map.clone()),
             Statement::Delete(key[..3].to_vec(), map.clone()),
+            Statement::Note(key[..3].to_vec(), 86_400, map.clone()),
             Statement::Masquerade,
             Statement::Notrack,
             Statement::Reject(family),
+            Statement::Reset,
             Statement::Verdict(Verdict::Goto("elsewhere".into())),
             Statement::Verdict(Verdict::Drop),
         ];

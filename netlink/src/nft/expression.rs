@@ -37,6 +37,17 @@ pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 /// `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`: which address of a packet is looked up.
 pub(super) const FIB_SADDR: u32 = 1;
 pub(super) const FIB_DADDR: u32 = 2;
+/// `NFTA_FIB_F_IIF`, `NFTA_FIB_F_PRESENT`: only by the interface that a packet came by; whether there is one at all.
+const FIB_IIF: u32 = 8;
+const FIB_PRESENT: u32 = 32;
+/// What is asked of the way back: [`Statement::RoutedBack`].
+pub(super) const FIB_BACK: u32 = FIB_DADDR | FIB_IIF | FIB_PRESENT;
+/// `NFT_FIB_RESULT_OIF`, `NFT_FIB_RESULT_ADDRTYPE`
+pub(super) const FIB_INTERFACE: u32 = 1;
+pub(super) const FIB_ADDRESS_TYPE: u32 = 3;
+/// `NFT_REJECT_ICMP_UNREACH`, `NFT_REJECT_TCP_RST`
+pub(super) const REJECT_UNREACHABLE: u32 = 0;
+pub(super) const REJECT_RESET: u32 = 1;
 /// `RTN_LOCAL`, a type of address.
 pub(super) const RTN_LOCAL: u32 = 2;
 
@@ -83,19 +94,16 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
         }
         Statement::MatchInterface(interface, is, name) => {
             load_interface(*interface, writer);
-            match name.strip_suffix('*') {
-                Some(prefix) => compare(*is, prefix.as_bytes(), writer),
-                None => {
-                    let mut padded = name.as_bytes().to_vec();
-                    padded.resize(INTERFACE_NAME_LENGTH, 0);
-                    compare(*is, &padded, writer);
-                }
-            }
+            compare_name(*is, name, writer);
         }
         Statement::Dnatted => connection_bit(CT_STATUS, IPS_DST_NAT, writer),
         Statement::Invalid => connection_bit(CT_STATE, CT_STATE_INVALID, writer),
         Statement::ToLocal => address_type(FIB_DADDR, RTN_LOCAL, writer),
         Statement::FromLocal => address_type(FIB_SADDR, RTN_LOCAL, writer),
+        Statement::RoutedBack => {
+            fib(FIB_INTERFACE, FIB_BACK, writer);
+            compare(Is::Equal, &[1], writer);
+        }
         Statement::Lookup(key, is, set) => {
             load_all(key, writer);
             lookup(set, None, *is, writer);
@@ -119,15 +127,16 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
             set_priority(writer);
         }
         Statement::Update(key, timeout, hashed, map) => update(key, *timeout, hashed, map, writer),
-        Statement::Delete(key, map) => {
-            let end = load_all(key, writer);
-            load(Selector::Priority, end, writer);
-            dynamic_set(Operation::Delete, map, end, writer);
+        Statement::Note(key, timeout, set) => {
+            load_all(key, writer);
+            dynamic_set(Operation::Update(*timeout), set, None, writer);
         }
+        Statement::Delete(key, map) => delete(key, map, writer),
         // NFTA_MASQ_FLAGS: NF_NAT_RANGE_PROTO_RANDOM_FULLY
         Statement::Masquerade => expression("masq", writer, |data| data.u32(1, 1 << 4)),
         Statement::Notrack => expression("notrack", writer, |_| {}),
         Statement::Reject(family) => reject(*family, writer),
+        Statement::Reset => expression("reject", writer, |data| data.u32(1, REJECT_RESET)),
         Statement::Verdict(verdict) => immediate(VERDICT_REGISTER, writer, |data| {
             data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data));
         }),
@@ -238,6 +247,18 @@ fn compare(is: Is, constant: &[u8], writer: &mut Writer<'_>) {
     });
 }
 
+/// A name whole, or only its beginning where a `*` stands for the rest.
+fn compare_name(is: Is, name: &str, writer: &mut Writer<'_>) {
+    match name.strip_suffix('*') {
+        Some(prefix) => compare(is, prefix.as_bytes(), writer),
+        None => {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(INTERFACE_NAME_LENGTH, 0);
+            compare(is, &padded, writer);
+        }
+    }
+}
+
 fn mask(mask: &[u8], writer: &mut Writer<'_>) {
     expression("bitwise", writer, |data| {
         data.u32(1, register(0));
@@ -264,13 +285,17 @@ fn connection_bit(key: u32, bit: u32, writer: &mut Writer<'_>) {
     compare(Is::NotEqual, &[0; 4], writer);
 }
 
-fn address_type(flag: u32, kind: u32, writer: &mut Writer<'_>) {
-    // NFTA_FIB_RESULT: NFT_FIB_RESULT_ADDRTYPE; NFTA_FIB_FLAGS
+/// Asks the routes (`NFTA_FIB_RESULT`, `NFTA_FIB_FLAGS`).
+fn fib(result: u32, flags: u32, writer: &mut Writer<'_>) {
     expression("fib", writer, |data| {
         data.u32(1, register(0));
-        data.u32(2, 3);
-        data.u32(3, flag);
+        data.u32(2, result);
+        data.u32(3, flags);
     });
+}
+
+fn address_type(flag: u32, kind: u32, writer: &mut Writer<'_>) {
+    fib(FIB_ADDRESS_TYPE, flag, writer);
     compare(Is::Equal, &kind.to_ne_bytes(), writer);
 }
 
@@ -326,7 +351,14 @@ fn update(key: &[Selector], timeout: u32, hashed: &[Selector], map: &str, writer
         data.u32(5, HASH_SEED);
         data.u32(7, 0); // NFT_HASH_JENKINS
     });
-    dynamic_set(Operation::Update(timeout), map, end, writer);
+    dynamic_set(Operation::Update(timeout), map, Some(end), writer);
+}
+
+/// The key, then what the map holds, which is the packet's priority.
+fn delete(key: &[Selector], map: &str, writer: &mut Writer<'_>) {
+    let end = load_all(key, writer);
+    load(Selector::Priority, end, writer);
+    dynamic_set(Operation::Delete, map, Some(end), writer);
 }
 
 /// What a rule does with an element of a set.
@@ -336,8 +368,8 @@ enum Operation {
     Delete,
 }
 
-/// The key stands in the first registers, the data behind it (`NFTA_DYNSET_*`).
-fn dynamic_set(operation: Operation, map: &str, data_offset: usize, writer: &mut Writer<'_>) {
+/// The key stands in the first registers, the data of a map behind it (`NFTA_DYNSET_*`).
+fn dynamic_set(operation: Operation, map: &str, data_offset: Option<usize>, writer: &mut Writer<'_>) {
     expression("dynset", writer, |data| {
         data.string(1, map);
         data.u32(
@@ -348,7 +380,7 @@ fn dynamic_set(operation: Operation, map: &str, data_offset: usize, writer: &mut
             },
         );
         data.u32(4, register(0));
-        data.u32(5, register(data_offset));
+        data_offset.iter().for_each(|offset| data.u32(5, register(*offset)));
         if let Operation::Update(seconds) = operation {
             data.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
         }
@@ -362,7 +394,7 @@ fn reject(family: Family, writer: &mut Writer<'_>) {
         Family::Ip6 => 4,
     };
     expression("reject", writer, |data| {
-        data.u32(1, 0); // NFT_REJECT_ICMP_UNREACH
+        data.u32(1, REJECT_UNREACHABLE);
         data.u8(2, code);
     });
 }

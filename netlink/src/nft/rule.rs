@@ -145,6 +145,8 @@ pub enum Statement {
     ToLocal,
     /// Whether the source is an address of this machine: `fib saddr type local`
     FromLocal,
+    /// Whether the packet would leave by the interface that it came by: `fib daddr . iif oif exists`
+    RoutedBack,
     /// Looks a concatenation up in a set: `ip saddr . ip daddr @hairpins`
     Lookup(Vec<Selector>, Is, Name),
     /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap @frontends`
@@ -158,6 +160,9 @@ pub enum Statement {
     /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
     /// [`hash`](super::hash) of a concatenation: `update @affinity { ... timeout 3h : jhash ... }`
     Update(Vec<Selector>, u32, Vec<Selector>, Name),
+    /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives on:
+    /// `update @translated { ip daddr . th dport timeout 1d }`
+    Note(Vec<Selector>, u32, Name),
     /// Deletes an element of an expiring map, whatever it holds: `delete @affinity { ... : meta priority }`
     Delete(Vec<Selector>, Name),
     /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
@@ -167,6 +172,9 @@ pub enum Statement {
     Notrack,
     /// Answers "port unreachable", in the words of that family: `reject`
     Reject(Family),
+    /// Answers with a TCP reset, which no limit of ICMP messages holds back. The rule must match TCP before:
+    /// `reject with tcp reset`
+    Reset,
     /// Ends the rule.
     Verdict(Verdict),
 }
@@ -182,6 +190,7 @@ impl fmt::Display for Statement {
             Statement::Invalid => f.write_str("ct state invalid"),
             Statement::ToLocal => f.write_str("fib daddr type local"),
             Statement::FromLocal => f.write_str("fib saddr type local"),
+            Statement::RoutedBack => f.write_str("fib daddr . iif oif exists"),
             Statement::Lookup(key, is, set) => {
                 concatenation(f, key)?;
                 write!(f, " {is}@{set}")
@@ -208,6 +217,11 @@ impl fmt::Display for Statement {
                 concatenation(f, hashed)?;
                 write!(f, " mod {HASH_MODULUS} seed {HASH_SEED:#x} }}")
             }
+            Statement::Note(key, timeout, set) => {
+                write!(f, "update @{set} {{ ")?;
+                concatenation(f, key)?;
+                write!(f, " timeout {} }}", Seconds(*timeout))
+            }
             Statement::Delete(key, map) => {
                 write!(f, "delete @{map} {{ ")?;
                 concatenation(f, key)?;
@@ -216,6 +230,7 @@ impl fmt::Display for Statement {
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Notrack => f.write_str("notrack"),
             Statement::Reject(_) => f.write_str("reject"),
+            Statement::Reset => f.write_str("reject with tcp reset"),
             Statement::Verdict(verdict) => verdict.fmt(f),
         }
     }

@@ -44,6 +44,8 @@ pub enum SetKind {
     /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is never planned
     /// nor read.
     ExpiringMap(Vec<DataType>, u32),
+    /// Nothing. Packets write its elements, which expire; so many at most. What is in it is never planned nor read.
+    ExpiringSet(u32),
 }
 
 /// What a map holds for one key.
@@ -78,7 +80,7 @@ impl Declaration {
     /// `set` or `map`.
     pub(super) fn noun(&self) -> &'static str {
         match self.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => "set",
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => "set",
             SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) | SetKind::ExpiringMap(..) => {
                 "map"
             }
@@ -89,7 +91,11 @@ impl Declaration {
     pub(super) fn data_types(&self) -> &[DataType] {
         match &self.kind {
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => types,
-            SetKind::Set | SetKind::CountingSet | SetKind::VerdictMap | SetKind::RangeSet => &[],
+            SetKind::Set
+            | SetKind::CountingSet
+            | SetKind::VerdictMap
+            | SetKind::RangeSet
+            | SetKind::ExpiringSet(_) => &[],
         }
     }
 
@@ -125,7 +131,7 @@ impl Declaration {
         write!(f, "{begin}{} ", if is_typeof { "typeof" } else { "type" })?;
         concatenation(f, names(&self.key))?;
         match &self.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => {}
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => {}
             SetKind::VerdictMap => f.write_str(" : verdict")?,
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 f.write_str(" : ")?;
@@ -142,7 +148,7 @@ impl Declaration {
         if self.kind == SetKind::CountingSet {
             write!(f, "{begin}counter{end}")?;
         }
-        if let SetKind::ExpiringMap(_, size) = self.kind {
+        if let SetKind::ExpiringMap(_, size) | SetKind::ExpiringSet(size) = self.kind {
             write!(f, "{begin}size {size}{end}{begin}flags dynamic,timeout{end}")?;
         }
         match self.comment {

@@ -63,7 +63,7 @@ impl Shape {
     /// The shape of a planned set.
     pub(super) fn of(declaration: &Declaration) -> Shape {
         let data = match &declaration.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet => None,
+            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => None,
             SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
                 Some((type_number(types), tuple_len(types) as u32))
@@ -71,7 +71,7 @@ impl Shape {
         };
         let ranges = declaration.has_ranges();
         let (expiring, size) = match declaration.kind {
-            SetKind::ExpiringMap(_, size) => (FLAGS_EXPIRING, size),
+            SetKind::ExpiringMap(_, size) | SetKind::ExpiringSet(size) => (FLAGS_EXPIRING, size),
             _ => (0, 0),
         };
         let fields = declaration.key.iter().filter(|_| ranges).map(|kind| kind.len() as u32);

@@ -16,7 +16,7 @@ use weft_netlink::nft::{
     Base, Family, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Value, Verdict,
 };
 
-use super::{PROTOCOLS, Path, SetName, nodeport_destinations};
+use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
 use crate::config::Config;
 
 /// What the names of chains begin with that write what a client sticks to; behind it for how many seconds.
@@ -34,11 +34,14 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     for path in Path::ALL {
         table.chain(path.stick(), None, stick(family, path));
     }
+    let note: Vec<Rule> = forward::note_endpoint(config, family).into_iter().collect();
     // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want to, the
     // first one is the last that is asked. Endpoints on this machine are reached by `input`, all others by `postrouting`.
-    for (name, hook) in [("remember-input", Hook::Input), ("remember-postrouting", Hook::Postrouting)] {
+    for (name, hook, first) in
+        [("remember-input", Hook::Input, vec![]), ("remember-postrouting", Hook::Postrouting, note)]
+    {
         let enter = Rule::new([Statement::Dnatted, Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
-        table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), vec![enter]);
+        table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), [first, vec![enter]].concat());
     }
     table.chain(ENTRY, None, remember(config, family));
 }

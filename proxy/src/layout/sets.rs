@@ -9,6 +9,9 @@ use super::TABLE;
 /// made: 2 MB.
 const MAX_AFFINITIES: u32 = 131_072;
 
+/// How many endpoints are remembered to which connections were led.
+const MAX_TRANSLATED: u32 = 16_384;
+
 /// The sets and maps of each table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetName {
@@ -64,6 +67,10 @@ pub enum SetName {
     LocalNodePorts,
     /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
     ClusterIps,
+    /// The external addresses of Services; behind the frontends, since what is here without a frontend may be refused.
+    ExternalIps,
+    /// Endpoints that connections were led to: written by packets.
+    Translated,
     /// Frontends whose new connections are counted.
     Connections,
     /// NodePorts whose new connections are counted.
@@ -80,7 +87,7 @@ pub enum SetName {
 
 impl SetName {
     /// All of them: what leads to endpoints comes behind the endpoints, and what refuses behind that.
-    pub const ALL: [SetName; 32] = [
+    pub const ALL: [SetName; 34] = [
         SetName::Endpoints,
         SetName::NodePortEndpoints,
         SetName::LocalEndpoints,
@@ -107,6 +114,8 @@ impl SetName {
         SetName::LocalFrontends,
         SetName::LocalNodePorts,
         SetName::ClusterIps,
+        SetName::ExternalIps,
+        SetName::Translated,
         SetName::Connections,
         SetName::NodePortConnections,
         SetName::Received,
@@ -122,6 +131,8 @@ impl SetName {
             SetName::NodePortEndpoints => "nodeport-endpoints",
             SetName::Hairpins => "hairpins",
             SetName::ClusterIps => "cluster-ips",
+            SetName::ExternalIps => "external-ips",
+            SetName::Translated => "translated",
             SetName::NodePortAddresses => "nodeport-addresses",
             SetName::NodePortMasquerade => "nodeport-masquerade",
             SetName::Choices => "choices",
@@ -159,6 +170,8 @@ impl SetName {
             SetName::NodePortEndpoints => "protocol . NodePort . slot : endpoint",
             SetName::Hairpins => "endpoints of this node that reach themselves through a Service",
             SetName::ClusterIps => "ClusterIPs of all Services",
+            SetName::ExternalIps => "external and load balancers' addresses of all Services",
+            SetName::Translated => "endpoints that connections to Services were led to",
             SetName::NodePortAddresses => "addresses of this node that serve NodePorts",
             SetName::NodePortMasquerade => "NodePorts whose connections get this node's address as source",
             SetName::Choices => "choice : among how many endpoints, 0:3 for three; none where there are none",
@@ -210,7 +223,8 @@ impl SetName {
                 vec![InetProto, InetService, Integer]
             }
             SetName::Hairpins => vec![address, address],
-            SetName::ClusterIps | SetName::NodePortAddresses => vec![address],
+            SetName::ClusterIps | SetName::ExternalIps | SetName::NodePortAddresses => vec![address],
+            SetName::Translated => vec![address, InetService],
             SetName::NodePortMasquerade
             | SetName::NodePortMasqueradeOwn
             | SetName::NodePorts
@@ -261,6 +275,7 @@ impl SetName {
             SetName::Choices | SetName::AffinityTimeouts => SetKind::VerdictMap,
             SetName::Affinity => SetKind::ExpiringMap(vec![DataType::ClassId], MAX_AFFINITIES),
             SetName::Allowed => SetKind::RangeSet,
+            SetName::Translated => SetKind::ExpiringSet(MAX_TRANSLATED),
             _ if self.counts() => SetKind::CountingSet,
             _ => SetKind::Set,
         }
@@ -269,7 +284,7 @@ impl SetName {
     /// Whether several Services may want one element of it. The keys of all others are frontends, each of which one Service
     /// has.
     pub(crate) fn is_shared(self) -> bool {
-        self == SetName::Hairpins
+        matches!(self, SetName::Hairpins | SetName::ExternalIps)
     }
 
     /// Whether it is there to count only: where that is not asked for, it is not there.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use weft_netlink::nft::{
     Chain, Client, Data, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
 };
-use weft_netlink::route::Route;
+use weft_netlink::route::{PathFilter, Route};
+use weft_types::IpNetwork;
 
 use super::{Memory, Packet, Tracer};
 use crate::error::Error;
@@ -31,7 +32,7 @@ pub fn trace(packet: &str) -> Result<String, Error> {
         let problem = "weft-proxy has programmed nothing here, or somebody deleted it".to_owned();
         return Err(Error::Trace { rule: "the tables ip weft and ip6 weft".to_owned(), problem });
     }
-    Tracer::new(tables, addresses).explain(&packet, &memory)
+    Tracer::new(tables, addresses).with_routes(routes()?).explain(&packet, &memory)
 }
 
 /// The proxy's tables, and what clients stick to.
@@ -72,6 +73,15 @@ fn assemble(key: &TableKey, observed: ObservedTable, mut rules: BTreeMap<Name, V
         }
     }
     table
+}
+
+/// What the main routing table says.
+fn routes() -> Result<Vec<(IpNetwork, Name)>, Error> {
+    let mut route = Route::open()?;
+    let names: BTreeMap<u32, Name> =
+        route.links()?.into_iter().map(|link| (link.index, link.name.into())).collect();
+    let paths = route.paths(PathFilter::default())?.into_iter();
+    Ok(paths.filter_map(|path| Some((path.destination, names.get(&path.link?)?.clone()))).collect())
 }
 
 /// The addresses of all interfaces, those first that another machine may ask for.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_netlink::nft::{
-    Data, DataType, Interface, Is, Name, Rule, Selector, Set, SetKind, Statement, Table, Tuple, Value,
-    Verdict, hash,
+    Data, DataType, Family, Interface, Is, Name, Rule, Selector, Set, SetKind, Statement, Table, Tuple,
+    Value, Verdict, hash,
 };
 
 use super::walk::Walk;
@@ -71,6 +71,7 @@ impl<'a> Walk<'a> {
             }
             Statement::ToLocal => self.local(self.packet.destination.ip(), notes),
             Statement::FromLocal => self.local(self.packet.source, notes),
+            Statement::RoutedBack => self.routed_back(notes),
             Statement::Lookup(key, is, set) => {
                 let found = self.find(table, set, key, notes)?;
                 if found.is_some() == (*is == Is::Equal) { Effect::Next } else { Effect::Mismatch }
@@ -79,13 +80,7 @@ impl<'a> Walk<'a> {
                 Some(Data::Verdict(verdict)) => Effect::Verdict(verdict),
                 _ => Effect::Mismatch,
             },
-            Statement::Dnat(family, key, map) => {
-                let types = [family.address_type(), DataType::InetService];
-                match self.values(table, map, key, &types, notes)?.as_deref() {
-                    Some(&[Value::Address(address), Value::Port(port)]) => self.dnat(address, port),
-                    _ => Effect::Mismatch,
-                }
-            }
+            Statement::Dnat(family, key, map) => self.dnat(table, *family, key, map, notes)?,
             Statement::SetPriority(key, map) => {
                 match self.values(table, map, key, &[DataType::ClassId], notes)?.as_deref() {
                     Some(&[Value::ClassId(number)]) => self.set_priority(number),
@@ -96,6 +91,7 @@ impl<'a> Walk<'a> {
             Statement::Update(key, seconds, hashed, map) => {
                 self.update(table, map, key, *seconds, hashed, notes)?
             }
+            Statement::Note(key, _, set) => self.note(table, set, key, notes)?,
             Statement::Delete(key, map) => self.forget(table, map, key, notes),
             Statement::Masquerade => {
                 self.masqueraded = true;
@@ -103,7 +99,7 @@ impl<'a> Walk<'a> {
                 Effect::Verdict(Verdict::Accept)
             }
             Statement::Notrack => return Err("packets that are not tracked are not followed".to_owned()),
-            Statement::Reject(_) => Effect::Reject,
+            Statement::Reject(_) | Statement::Reset => Effect::Reject,
             Statement::Verdict(verdict) => Effect::Verdict(verdict.clone()),
         })
     }
@@ -164,6 +160,22 @@ impl<'a> Walk<'a> {
         Ok(compare(fits, is, notes, || format!("iifname is {found:?}")))
     }
 
+    /// Whether the packet would leave by the interface that it came by.
+    fn routed_back(&self, notes: &mut Notes) -> Effect {
+        let way = self.tracer.interface_to(self.packet.destination.ip());
+        let came = match &self.packet.origin {
+            Origin::Interface(Some(name)) => Some(name),
+            // What comes from there comes by the interface that leads there.
+            _ => self.tracer.interface_to(self.packet.source),
+        };
+        let (Some(way), Some(came)) = (way, came) else {
+            notes
+                .push("taken to leave by the interface that it came by: the routes are not known".to_owned());
+            return Effect::Next;
+        };
+        compare(way == came, Is::Equal, notes, || format!("it came by {came} and leaves by {way}"))
+    }
+
     fn local(&self, address: IpAddr, notes: &mut Notes) -> Effect {
         let is_local = self.tracer.is_local(address);
         compare(is_local, Is::Equal, notes, || format!("{address} is not an address of this machine"))
@@ -177,10 +189,12 @@ impl<'a> Walk<'a> {
         key: &[Selector],
         notes: &mut Notes,
     ) -> Result<Option<Data>, String> {
-        let set = set(table, name)?;
+        let set = find_set(table, name)?;
         let key = self.key(key);
         let remembered;
         let found = match set.declaration.kind {
+            // Only packets that begin no connection are asked for what is in it.
+            SetKind::ExpiringSet(_) => return Err("what packets wrote is not known here".to_owned()),
             SetKind::ExpiringMap(..) => {
                 remembered = self.memory.get(table.family, name, &key).cloned().map(Data::Tuple);
                 remembered.as_ref().map(|data| (&key, data))
@@ -210,10 +224,35 @@ impl<'a> Walk<'a> {
     }
 
     /// The kernel notes a rewritten destination only where it differs.
-    fn dnat(&mut self, address: IpAddr, port: u16) -> Effect {
+    fn dnat(
+        &mut self,
+        table: &'a Table,
+        family: Family,
+        key: &[Selector],
+        map: &Name,
+        notes: &mut Notes,
+    ) -> Result<Effect, String> {
+        let types = [family.address_type(), DataType::InetService];
+        let found = self.values(table, map, key, &types, notes)?;
+        let Some(&[Value::Address(address), Value::Port(port)]) = found.as_deref() else {
+            return Ok(Effect::Mismatch);
+        };
         self.packet.destination = SocketAddr::new(address, port);
         self.settled.destination = true;
-        Effect::Verdict(Verdict::Accept)
+        Ok(Effect::Verdict(Verdict::Accept))
+    }
+
+    /// Of what packets note in sets, no first packet is asked.
+    fn note(
+        &mut self,
+        table: &Table,
+        set: &Name,
+        key: &[Selector],
+        notes: &mut Notes,
+    ) -> Result<Effect, String> {
+        let (set, key) = (find_set(table, set)?, self.key(key));
+        notes.push(format!("noted: {}", set.declaration.element(&key, &Data::None)));
+        Ok(Effect::Next)
     }
 
     fn set_priority(&mut self, number: u32) -> Effect {
@@ -230,7 +269,7 @@ impl<'a> Walk<'a> {
         hashed: &[Selector],
         notes: &mut Notes,
     ) -> Result<Effect, String> {
-        let set = set(table, map)?;
+        let set = find_set(table, map)?;
         let (key, number) = (self.key(key), hash(&self.key(hashed)));
         let data = Tuple::new(&[Value::ClassId(number)]);
         let time = Duration::from_secs(seconds.into());
@@ -240,7 +279,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn set<'a>(table: &'a Table, name: &Name) -> Result<&'a Set, String> {
+fn find_set<'a>(table: &'a Table, name: &Name) -> Result<&'a Set, String> {
     table.sets.get(name).ok_or_else(|| format!("there is no set {name}"))
 }
 

@@ -251,11 +251,7 @@ fn a_person_is_shown_the_way_through_the_kernels_rules_to_the_endpoint_that_a_cl
             .contains(", with an address of this machine as its source")
     );
     cluster.nft(&["flush", "map", "ip", "weft", "frontends"]);
-    assert!(
-        trace(packet)
-            .unwrap()
-            .ends_with("\nthe packet is rejected: the client is told \"port unreachable\"\n")
-    );
+    assert!(trace(packet).unwrap().ends_with("\nthe packet is rejected: the client is told at once\n"));
     cluster.nft(&["add", "rule", "ip", "weft", "services", "counter"]);
     assert!(trace(packet).unwrap_err().contains("a rule of chain services has the expression \"counter\""));
 }

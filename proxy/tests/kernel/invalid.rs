@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use weft_proxy::config::Config;
 
-use super::world::{World, run};
+use super::world::{World, run, tcp};
 use super::{Cluster, Family, cluster_ip, service, slices};
 
 /// What becomes of a server's connection when one of its packets is invalid on its way to the client.
@@ -40,4 +40,32 @@ fn invalid_packets_go_through_where_connection_tracking_is_to_be_liberal() {
         ErrorKind::ConnectionReset,
         "the client knows no such server"
     );
+}
+
+#[test]
+fn traffic_of_no_service_goes_on_where_its_two_ways_lead_over_different_machines() {
+    let world = World::new();
+    world.serve(8080);
+    world.serve(9090);
+    let mut cluster = Cluster::new(&world, Config::default());
+    cluster.put([service()].into_iter().chain(slices(&[1])));
+    // The node has led connections to the pod's served port, and sees of others only what the pod answers.
+    assert!(tcp(&world.outside, SocketAddr::new(cluster_ip(Family::V4), 80)).starts_with("1 "));
+    let past_the_node = |address: &str| {
+        let path = world.pods[0].path().display().to_string();
+        run("ip", &["link", "add", "direct", "type", "veth", "peer", "name", "direct", "netns", &path]);
+        run("ip", &["address", "add", "10.1.1.1/24", "dev", "direct"]);
+        run("ip", &["link", "set", "direct", "up"]);
+        run("ip", &["route", "add", address, "via", "10.1.1.2", "dev", "direct", "src", "172.30.0.1"]);
+    };
+    world.outside.run(|| past_the_node("10.244.1.2")).unwrap();
+    let arrive = || {
+        run("ip", &["address", "add", "10.1.1.2/24", "dev", "direct"]);
+        run("ip", &["link", "set", "direct", "up"]);
+        for path in ["all", "direct"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{path}/rp_filter"), "0").unwrap();
+        }
+    };
+    world.pods[0].run(arrive).unwrap();
+    assert_eq!(tcp(&world.outside, "10.244.1.2:9090".parse().unwrap()), "1 172.30.0.1");
 }

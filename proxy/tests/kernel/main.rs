@@ -11,6 +11,7 @@ mod documentation;
 mod invalid;
 mod invariants;
 mod local;
+mod refusals;
 mod sctp;
 mod sources;
 mod topology;
@@ -85,8 +86,11 @@ impl<'a> Cluster<'a> {
         lines
     }
 
+    /// What nft prints, without the endpoints that packets noted and when these expire.
     fn nft(&self, arguments: &[&str]) -> String {
-        self.world.node.run(|| run("nft", arguments)).unwrap()
+        let printed = self.world.node.run(|| run("nft", arguments)).unwrap();
+        let is_planned = |line: &&str| !line.contains("timeout 1d expires");
+        printed.split_inclusive('\n').filter(is_planned).collect()
     }
 }
 

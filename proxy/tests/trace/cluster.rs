@@ -53,7 +53,8 @@ impl Cluster {
     pub(crate) fn tracer(&self) -> Tracer {
         let mut planner = Planner::new(self.config.clone());
         planner.update(&self.snapshot, &everything(&self.snapshot));
-        Tracer::new(planner.tables(), self.addresses())
+        let pod_cidrs = &self.snapshot.node("node1").unwrap().pod_cidrs;
+        Tracer::new(planner.tables(), self.addresses()).on_node(pod_cidrs)
     }
 
     pub(crate) fn packet(&self, text: &str) -> Packet {

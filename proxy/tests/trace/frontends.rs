@@ -25,6 +25,20 @@ fn what_is_for_no_service_is_untouched() {
 }
 
 #[test]
+fn what_would_go_back_where_it_came_from_is_rejected_at_external_addresses_and_nothing_else_is() {
+    let service = Service { external_ips: both(["192.0.2.1", "10.244.1.9", "172.30.0.11"]), ..web() };
+    Cluster::new(with(service, two())).expect(&[
+        ("172.30.0.1 -> 192.0.2.1:81", "rejected"),
+        ("172.30.0.1 -> 192.0.2.2:81", "rejected"),
+        ("10.244.1.5 -> 192.0.2.1:81", "untouched"),
+        ("10.244.1.5 -> 192.0.2.1:81 via uplink", "rejected"),
+        ("node -> 192.0.2.1:81", "untouched"),
+        ("10.244.1.5 -> 10.244.1.9:81", "untouched"),
+        ("172.30.0.1 -> 172.30.0.11:81", "untouched"),
+    ]);
+}
+
+#[test]
 fn an_undefined_port_of_an_active_cluster_ip_is_rejected() {
     let service = at(NamespacedName::new("shop", "web"), "10.96.0.80", [port(Protocol::Tcp, 80, None)]);
     Cluster::new(with(service, two())).expect(&[

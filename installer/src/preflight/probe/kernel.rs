@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
 use weft_netlink::nft::{
-    self, Base, DataType, Declaration, Hook, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT,
-    Rule, Selector, Set, SetKind, Statement, Table,
+    self, Base, DataType, Declaration, Hook, Is, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT,
+    Rule, Selector, Set, SetKind, Statement, Table, Value,
 };
 use weft_netlink::route::{Bridge, BridgePort, LinkChange, Mac, Route, Tunnel, Veth, VethEnd, Vxlan};
 use weft_netlink::{Error, Result};
+use weft_types::Protocol;
 
 use crate::preflight::findings::Feature;
 
@@ -109,6 +110,10 @@ fn nat(family: nft::Family) -> Result<()> {
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), vec![dispatch]);
     let leave = Rule::new([Statement::Dnatted, Statement::Masquerade]);
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), vec![leave]);
+    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let refuse = Rule::new([Statement::RoutedBack, is_tcp, Statement::Reset]);
+    let arrive = Base::filter(Hook::Prerouting, PRIORITY_DSTNAT + 1);
+    table.chain("external", Some(arrive), vec![refuse]);
     let refuse = Rule::new([Statement::Reject(family)]);
     table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![refuse]);
     commit(table)

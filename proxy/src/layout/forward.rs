@@ -1,0 +1,72 @@
+//! The rules about packets that the node would pass on though they lead nowhere: those of connections to Services that cannot be
+//! translated, and those that come for a Service's external address and for none of its ports.
+
+use weft_netlink::nft::{
+    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER, Rule, Selector, Statement, Table,
+    Value, Verdict,
+};
+use weft_types::Protocol;
+
+use super::{SetName, address_family, jump, refuse};
+use crate::config::{Config, DetectLocal, of_family};
+
+const STRAY: &str = "stray";
+/// For how long an endpoint counts as one that connections were led to: as long as connection tracking keeps a silent
+/// connection, by default.
+const REMEMBERED: u32 = 86_400;
+
+/// The chains that see all packets.
+pub(super) fn chains(table: &mut Table, config: &Config) {
+    let family = table.family;
+    if !config.conntrack_be_liberal {
+        table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid(family)]);
+    }
+    // Behind the rewriting of destinations, and before the routes are asked: a router that sends a packet back where it came
+    // from tells the sender of the shorter way, and for a second of nothing else (`ip_rt_send_redirect`).
+    let external = SetName::ExternalIps.name().into();
+    let external = Statement::Lookup(vec![Selector::Daddr(family)], Is::Equal, external);
+    let enter = Rule::new([external, Statement::RoutedBack, jump(STRAY)]);
+    table.chain("external", Some(Base::filter(Hook::Prerouting, PRIORITY_DSTNAT + 1)), vec![enter]);
+    table.chain(STRAY, None, stray(config, family));
+}
+
+/// An endpoint's packets outside of their connection's window are not translated. They would reach the client with the
+/// endpoint's own address, and the client would end the connection (kubernetes/kubernetes#74839). Such a packet has no
+/// connection by which to tell that a Service was asked for; it is told by the endpoint that it comes from. What other
+/// machines send may be invalid because its way there leads past this node (kubernetes/kubernetes#117924).
+fn invalid(family: Family) -> Rule {
+    let endpoint = vec![Selector::Saddr(family), Selector::Sport];
+    let translated = Statement::Lookup(endpoint, Is::Equal, SetName::Translated.name().into());
+    Rule::new([Statement::Invalid, translated, Statement::Verdict(Verdict::Drop)])
+        .comment("would go on untranslated")
+}
+
+/// Notes the endpoint that a connection was led to; behind the rewriting of its destination.
+pub(super) fn note_endpoint(config: &Config, family: Family) -> Option<Rule> {
+    let endpoint = vec![Selector::Daddr(family), Selector::Dport];
+    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let note = Statement::Note(endpoint, REMEMBERED, SetName::Translated.name().into());
+    (!config.conntrack_be_liberal).then(|| Rule::new([Statement::Dnatted, is_tcp, note]))
+}
+
+/// What came for a Service's external address, is for none of its ports, and would leave by the interface that it came by:
+/// the router there sent it here, and would do so again. Only this is refused, since the address may be another machine's as
+/// well, whose other ports are none of ours. Pods may share an interface, and keep theirs too.
+fn stray(config: &Config, family: Family) -> Vec<Rule> {
+    let back = |matches| Rule::new([matches, Statement::Verdict(Verdict::Return)]);
+    // What comes through the loopback interface counts as routed back.
+    let mut rules = vec![back(Statement::Dnatted), back(Statement::ToLocal)];
+    if let DetectLocal::Interface(name) = &config.detect_local {
+        rules.push(back(Statement::MatchInterface(Interface::Input, Is::Equal, name.as_str().into())));
+    }
+    let mut pods: Vec<_> = config
+        .cluster_cidrs(address_family(family))
+        .chain(of_family(&config.pod_cidrs, address_family(family)))
+        .collect();
+    pods.sort();
+    pods.dedup();
+    let of_pods = |network| back(Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, network));
+    rules.extend(pods.into_iter().map(of_pods));
+    rules.extend(refuse(family, &[], "no Service has this port"));
+    rules
+}
