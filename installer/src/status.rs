@@ -33,7 +33,7 @@ pub struct Options {
 pub struct Status {
     rows: Vec<Row>,
     dns: String,
-    /// What does not belong together, each with the remedy.
+    /// What does not belong together, and what is in the way of connections to Services; each with the remedy.
     warnings: Vec<String>,
     is_well: bool,
 }
@@ -90,7 +90,7 @@ pub async fn run(options: &Options) -> Result<Status> {
 }
 
 impl Status {
-    /// Whether every node, agent, proxy and DNS server is ready.
+    /// Whether every node, agent, proxy and DNS server is ready, and nothing is known to be in their way.
     pub fn is_well(&self) -> bool {
         self.is_well
     }
@@ -104,7 +104,11 @@ fn status(seen: &Seen) -> Status {
         row.ready == "yes" && pods.all(|pod| pod.starts_with("ready"))
     };
     let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
-    let warnings: Vec<String> = different_images(seen).into_iter().chain(leftovers(seen)).collect();
+    let warnings: Vec<String> = different_images(seen)
+        .into_iter()
+        .chain(leftovers(seen))
+        .chain(seen.nodes.iter().flat_map(|node| obstacles(seen, node)))
+        .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
     Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings }
 }
@@ -161,6 +165,13 @@ fn row(seen: &Seen, node: &Value) -> Row {
         version: agent.or_else(|| of("proxy")).map_or("-", version).to_owned(),
         last_sync: last_sync.unwrap_or("-").to_owned(),
     }
+}
+
+/// The chains of other programs that a node's proxy finds in the way.
+fn obstacles(seen: &Seen, node: &Value) -> Vec<String> {
+    let told = seen.health.get(name(node)).and_then(|health| health["obstacles"].as_array());
+    let told = told.into_iter().flatten().filter_map(Value::as_str);
+    told.map(|obstacle| format!("Node {}: {obstacle}", name(node))).collect()
 }
 
 /// How a pod is: ready, or why not; and how often it was started again.
@@ -347,6 +358,16 @@ mod tests {
         let status = status(&seen);
         assert!(!status.is_well());
         assert!(status.to_string().contains("delete daemonset weft-cleanup"), "{status}");
+    }
+
+    #[test]
+    fn a_firewall_that_stops_connections_to_services_is_named_with_its_node() {
+        let mut seen = seen();
+        let obstacle = "the chain FORWARD of table ip filter stops what is passed on";
+        seen.health.insert("node1".to_owned(), json!({"obstacles": [obstacle]}));
+        let status = status(&seen);
+        assert!(!status.is_well());
+        assert!(status.to_string().ends_with(&format!("\nNode node1: {obstacle}\n")), "{status}");
     }
 
     #[test]

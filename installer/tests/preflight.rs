@@ -211,6 +211,14 @@ fn a_firewall_that_drops_what_is_forwarded_is_found() {
 }
 
 #[test]
+fn a_firewall_of_both_families_under_any_name_is_found() {
+    let fault = Machine::with(
+        "nft 'add table inet fire; add chain inet fire way { type filter hook forward priority 9; policy drop; }'",
+    );
+    finds(&fault, &[], "inet fire way", "Let the pods' ranges through");
+}
+
+#[test]
 fn machines_that_are_copies_of_each_other_are_found() {
     let one = Machine::clean();
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
@@ -21,6 +21,7 @@ use crate::config_file;
 use crate::conntrack::Conntrack;
 use crate::error::Error;
 use crate::events::Events;
+use crate::firewall::Firewall;
 use crate::health::Health;
 use crate::health_check::{self, Checks};
 use crate::health_server::HealthServer;
@@ -91,6 +92,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         questions,
         rivals: Rivals::default(),
         truce: tokio::time::Instant::now(),
+        firewall: Firewall::open()?,
+        others: Arc::default(),
     };
     tokio::select! {
         () = proxy.follow(watch) => {}
@@ -132,6 +135,10 @@ struct Proxy {
     rivals: Rivals,
     /// Until when they are left alone.
     truce: tokio::time::Instant,
+    /// What other programs' chains do with the packets of Services.
+    firewall: Firewall,
+    /// Woken when that may have changed.
+    others: Arc<Notify>,
 }
 
 impl Proxy {
@@ -145,6 +152,9 @@ impl Proxy {
                 _ = look.tick() => self.look_at_host_ports(),
                 // An asker that has gone wants nothing.
                 Some(question) = self.questions.recv() => drop(question.send(self.sync.frontends())),
+                () = self.firewall.may_have_changed(&self.others) => {
+                    self.firewall.look(&self.node, watch.snapshot(), &self.health);
+                }
                 announced = announced(&mut self.monitor, self.truce) => self.check(announced, watch.snapshot()),
             }
         }
@@ -182,6 +192,9 @@ impl Proxy {
         let start = Instant::now();
         self.metrics.queued(changes);
         self.triggered.extend(changes.triggered.iter().filter(|moment| **moment >= self.started));
+        if !changes.nodes.is_empty() {
+            self.others.notify_one();
+        }
         if changes.nodes.contains(&self.node) {
             self.look_at_node(snapshot);
         }
@@ -275,8 +288,9 @@ impl Proxy {
 
     /// Subscribes to what others change from now on. Before, the kernel would have told of every element that was put in.
     fn listen(&mut self) {
-        match Monitor::open() {
+        match Monitor::open(self.others.clone()) {
             Ok(monitor) => {
+                self.others.notify_one();
                 // Where somebody came in between, the kernel is read again.
                 self.failed = !self.sync.announcements_begin();
                 self.monitor = Some(monitor);

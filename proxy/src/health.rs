@@ -17,6 +17,7 @@ struct State {
     last_in_step: Option<Timestamp>,
     out_of_step_since: Option<Instant>,
     leaving: bool,
+    obstacles: Vec<String>,
 }
 
 impl Health {
@@ -35,6 +36,16 @@ impl Health {
     /// Whether the node is about to be deleted.
     pub fn node_leaves(&self, leaving: bool) {
         self.state().leaving = leaving;
+    }
+
+    /// What of other programs keeps connections to Services from their endpoints.
+    pub fn stopped_by(&self, obstacles: Vec<String>) {
+        self.state().obstacles = obstacles;
+    }
+
+    /// The same, as told last.
+    pub fn obstacles(&self) -> Vec<String> {
+        self.state().obstacles.clone()
     }
 
     /// When the kernel was brought into step for the last time. None before the first time: clients that come then may

@@ -17,7 +17,8 @@ use crate::traffic::Counters;
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
 /// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
-/// is alive all the same. Both say so in kube-proxy's JSON, with what is wrong besides.
+/// is alive all the same. Both say so in kube-proxy's JSON, with what is wrong besides: other programs' chains that stop
+/// connections to Services are named, but turn no load balancer away, since what they stop is not known for certain.
 pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     let answer = move |probe| {
         let (last, leaving) = (health.last_in_step(), health.is_leaving());
@@ -37,6 +38,7 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
             "currentTime": format!("{:.0}", Timestamp::now()),
             "nodeEligible": !leaving,
             "problem": problem,
+            "obstacles": health.obstacles(),
         });
         async move { (code, Json(told)) }
     };

@@ -6,7 +6,7 @@
 //!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
 //! ```
 //!
-//! I/O is done by `sync`, `monitor`, `conntrack`, `traffic` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
+//! I/O is done by `sync`, `monitor`, `conntrack`, `traffic`, `firewall` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
 //! `options`, `dry_run`, `trace::live` and `daemon`, which ties all together; everything else is pure.
 
 pub mod affinity;
@@ -20,6 +20,7 @@ pub mod elements;
 pub mod endpoints;
 pub mod error;
 pub mod events;
+pub mod firewall;
 pub mod health;
 pub mod health_check;
 pub mod health_server;

@@ -3,10 +3,12 @@
 use std::future::pending;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 use weft_netlink::nft::{self, Announcement};
@@ -33,16 +35,16 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes, in the calling thread's network namespace.
+    /// Subscribes, in the calling thread's network namespace. `others` is told of changes of other programs' chains and rules.
     ///
     /// # Errors
     /// Where there is no socket or no thread to be had.
-    pub fn open() -> Result<Monitor, Error> {
+    pub fn open(others: Arc<Notify>) -> Result<Monitor, Error> {
         let source = nft::Monitor::open(TABLE)?;
         let (sender, announced) = unbounded_channel();
         let (closed, open) = pipe().map_err(Error::Runtime)?;
         let listen = move || {
-            if let Err(errno) = listen(source, &closed, &sender) {
+            if let Err(errno) = listen(source, &closed, &sender, &others) {
                 warn!(%errno, "the kernel's announcements are lost; what others change is noticed later");
             }
         };
@@ -78,6 +80,7 @@ fn listen(
     mut source: nft::Monitor,
     closed: &PipeReader,
     listener: &UnboundedSender<Announced>,
+    others: &Notify,
 ) -> Result<(), Errno> {
     loop {
         let mut descriptors =
@@ -89,7 +92,11 @@ fn listen(
         if descriptors[1].any() == Some(true) {
             return Ok(());
         }
-        let announced = match source.read() {
+        let read = source.read();
+        if read.is_err() || source.others_changed() {
+            others.notify_one();
+        }
+        let announced = match read {
             Ok(transactions) if transactions.is_empty() => continue,
             Ok(transactions) => Announced::Transactions(transactions),
             Err(_) => Announced::Lost,

@@ -9,24 +9,30 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::{Base, Chain, Family, Hook, Name, Table};
+use weft_netlink::nft::{Base, Family, ForeignTable, Hook, Name, Table};
 use weft_types::IpNetwork;
 
 use crate::error::Error;
 
+mod foreign;
 pub mod live;
 mod memory;
 mod packet;
 mod rule;
 mod walk;
 
+pub use foreign::Doubt;
 pub use memory::Memory;
 pub use packet::{FORM, Origin, Packet};
+pub use walk::Block;
+use walk::Called;
 
 /// Tables, and the machine that they are on.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     tables: Vec<Table>,
+    /// Those of other programs.
+    foreign: Vec<ForeignTable>,
     addresses: BTreeSet<IpAddr>,
     /// Where networks are, by the name of an interface. Empty where that is not known.
     routes: Vec<(IpNetwork, Name)>,
@@ -48,6 +54,17 @@ pub enum Outcome {
     Dropped,
 }
 
+/// Whether a rule applies to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// It asks for something that is not known here, and is taken not to.
+    Unknown,
+}
+
 /// One step on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -60,7 +77,7 @@ pub enum Step {
         /// The rule, in nft's words.
         text: String,
         /// It applies to the packet.
-        applies: bool,
+        applies: Applies,
         /// What it found, and why it does not apply.
         notes: Vec<String>,
     },
@@ -81,12 +98,14 @@ pub struct Trace {
     pub outcome: Outcome,
     /// Among how many numbers one was drawn for it; 1 where none was.
     pub choices: u32,
+    /// Rules of other programs that may apply, and lead elsewhere.
+    pub doubts: Vec<Doubt>,
 }
 
 impl Tracer {
     /// Runs these tables, as if on a machine with these addresses besides its loopback ones.
     pub fn new(tables: Vec<Table>, addresses: impl IntoIterator<Item = IpAddr>) -> Tracer {
-        Tracer { tables, addresses: addresses.into_iter().collect(), routes: Vec::new() }
+        Tracer { tables, foreign: Vec::new(), addresses: addresses.into_iter().collect(), routes: Vec::new() }
     }
 
     /// The same on a machine with these routes.
@@ -103,8 +122,18 @@ impl Tracer {
         self.with_routes(routes)
     }
 
+    /// The same among the tables of other programs.
+    pub fn among(self, foreign: Vec<ForeignTable>) -> Tracer {
+        Tracer { foreign, ..self }
+    }
+
+    /// Which chains of other programs stop a packet that was led to `to` and is passed on there.
+    pub fn blocks(&self, packet: &Packet, to: SocketAddr) -> Vec<Block> {
+        walk::blocks(self, packet, to)
+    }
+
     /// The interface by which packets to an address leave.
-    fn interface_to(&self, address: IpAddr) -> Option<&Name> {
+    pub(crate) fn interface_to(&self, address: IpAddr) -> Option<&Name> {
         let leading = self.routes.iter().filter(|(network, _)| network.contains(address));
         leading.max_by_key(|(network, _)| network.prefix()).map(|(_, interface)| interface)
     }
@@ -146,15 +175,18 @@ impl Tracer {
     }
 
     /// The chains that the kernel calls at a hook, in its order.
-    fn called(&self, family: Family, hook: Hook) -> Vec<(&Table, &Name, &Chain, Base)> {
-        let tables = self.tables.iter().filter(|table| table.family == family);
-        let chains =
-            tables.flat_map(|table| table.chains.iter().map(move |(name, chain)| (table, name, chain)));
-        let mut called: Vec<_> = chains
-            .filter_map(|(table, name, chain)| Some((table, name, chain, chain.base?)))
-            .filter(|(.., base)| base.hook == hook)
-            .collect();
-        called.sort_by_key(|(.., base)| base.priority);
+    fn called(&self, family: Family, hook: Hook) -> Vec<(Called<'_>, Base)> {
+        let own = self.tables.iter().filter(|table| table.family == family).flat_map(|table| {
+            table
+                .chains
+                .iter()
+                .filter_map(|(name, chain)| Some((Called::Own(table, name, chain), chain.base?)))
+        });
+        let foreign = self.foreign.iter().filter(|table| table.layer.sees(family)).flat_map(|table| {
+            table.at(hook).map(|(name, chain, base)| (Called::Foreign(table, name, chain), base))
+        });
+        let mut called: Vec<_> = own.chain(foreign).filter(|(_, base)| base.hook == hook).collect();
+        called.sort_by_key(|(_, base)| base.priority);
         called
     }
 }
@@ -188,13 +220,30 @@ impl fmt::Display for Trace {
                     if current.replace(chain) != Some(chain) {
                         writeln!(f, "chain {chain}")?;
                     }
-                    writeln!(f, "  {} {text}", if *applies { '+' } else { '-' })?;
+                    writeln!(f, "  {} {text}", applies)?;
                     notes.iter().try_for_each(|note| writeln!(f, "      {note}"))?;
                 }
                 Step::Policy(policy) => writeln!(f, "  policy {policy}")?,
                 Step::Route(text) => writeln!(f, "{text}")?,
             }
         }
-        writeln!(f, "\nthe packet {}", self.outcome)
+        writeln!(f, "\nthe packet {}", self.outcome)?;
+        for doubt in &self.doubts {
+            writeln!(
+                f,
+                "not certain: it is not known here whether this applies, which is marked \"?\": {doubt}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Applies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Applies::Yes => "+",
+            Applies::No => "-",
+            Applies::Unknown => "?",
+        })
     }
 }

@@ -236,7 +236,19 @@ impl Client {
         set: Option<&Name>,
         parse: impl Fn(&Attributes<'_>) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let mut payload = generic_header(family.number(), 0).to_vec();
+        self.dump_of(kind, family.number(), table, set, parse)
+    }
+
+    /// The same for any family by its number (`NFPROTO_*`).
+    pub(super) fn dump_of<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        table: Option<&Name>,
+        set: Option<&Name>,
+        parse: impl Fn(&Attributes<'_>) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let mut payload = generic_header(family, 0).to_vec();
         let mut writer = Writer(&mut payload);
         table.iter().for_each(|table| writer.string(1, table));
         set.iter().for_each(|set| writer.string(2, set));
@@ -274,11 +286,11 @@ fn parse_frame<T>(frame: Frame<'_>, parse: impl Fn(&Attributes<'_>) -> Option<T>
     parse(&Attributes(attributes)).ok_or_else(malformed)
 }
 
-fn parse_table(table: &Attributes<'_>) -> Option<(Name, u32)> {
+pub(super) fn parse_table(table: &Attributes<'_>) -> Option<(Name, u32)> {
     Some((table.string(1)?.into(), table.u32(2).unwrap_or_default()))
 }
 
-fn parse_chain(chain: &Attributes<'_>) -> Option<(Name, Name, Option<ObservedBase>)> {
+pub(super) fn parse_chain(chain: &Attributes<'_>) -> Option<(Name, Name, Option<ObservedBase>)> {
     let hook = chain.nested(4);
     let base = chain.string(7).map(|kind| ObservedBase {
         kind: kind.to_owned(),

@@ -14,11 +14,23 @@ const GROUP: u32 = 7;
 /// Room for the notifications of a transaction of tens of thousands of elements.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
+/// The notifications of what decides about packets.
+const RULES: [u16; 6] = [
+    message::NEW_TABLE,
+    message::DEL_TABLE,
+    message::NEW_CHAIN,
+    message::DEL_CHAIN,
+    message::NEW_RULE,
+    message::DEL_RULE,
+];
+
 /// A subscription to the changes of the tables of one name, in all families.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
     table: Name,
+    /// Chains or rules of other tables changed.
+    others: bool,
     /// A change of the table was announced, and its transaction's number is still to come.
     touched: bool,
 }
@@ -54,6 +66,8 @@ impl fmt::Display for Author {
 enum Notice {
     /// Something of that table changed.
     Touched,
+    /// A chain or a rule of another table changed.
+    Others,
     /// All notifications of that transaction have come.
     Generation(Announcement),
     /// Something else.
@@ -66,7 +80,7 @@ impl Monitor {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         socket.set_receive_buffer(RECEIVE_BUFFER)?;
         socket.join(GROUP)?;
-        Ok(Monitor { socket, table: table.into(), touched: false })
+        Ok(Monitor { socket, table: table.into(), others: false, touched: false })
     }
 
     /// The transactions that changed the table, of those that were announced since the last call. Does not wait: wait on the
@@ -81,6 +95,7 @@ impl Monitor {
         for notice in notices {
             match notice {
                 Notice::Touched => self.touched = true,
+                Notice::Others => self.others = true,
                 Notice::Generation(transaction) if std::mem::take(&mut self.touched) => {
                     generations.push(transaction);
                 }
@@ -88,6 +103,11 @@ impl Monitor {
             }
         }
         Ok(generations)
+    }
+
+    /// Whether chains or rules of other tables changed, as far as was announced since this was asked the last time.
+    pub fn others_changed(&mut self) -> bool {
+        std::mem::take(&mut self.others)
     }
 }
 
@@ -109,6 +129,7 @@ fn notice(frame: Frame<'_>, table: &str) -> Notice {
             Notice::Generation(Announcement { number, author })
         }
         (false, _, Some(name)) if name == table => Notice::Touched,
+        (false, _, Some(_)) if RULES.contains(&(frame.kind & 0xff)) => Notice::Others,
         _ => Notice::Other,
     }
 }

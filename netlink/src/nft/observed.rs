@@ -80,8 +80,7 @@ impl ObservedBase {
     /// The same in the words of a plan; `None` where no plan has such a chain.
     pub fn planned(&self) -> Option<Base> {
         let kind = [ChainKind::Filter, ChainKind::Nat].into_iter().find(|kind| kind.name() == self.kind)?;
-        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-        let hook = hooks.into_iter().find(|hook| hook.number() == self.hook)?;
+        let hook = Hook::ALL.into_iter().find(|hook| hook.number() == self.hook)?;
         let policies = [Policy::Drop, Policy::Accept];
         let policy = policies.into_iter().find(|policy| policy.number() == self.policy)?;
         Some(Base { kind, hook, priority: self.priority, policy })

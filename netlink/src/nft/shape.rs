@@ -162,7 +162,7 @@ impl Shape {
     }
 }
 
-fn read_fields(description: &Attributes<'_>) -> Vec<u32> {
+pub(super) fn read_fields(description: &Attributes<'_>) -> Vec<u32> {
     description.nested(2).filter_map(|(_, field)| Attributes(field).u32(1)).collect()
 }
 

@@ -126,6 +126,10 @@ impl ChainKind {
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Hook; 5] =
+        [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+
     /// The kernel's number for it (`NF_INET_*`).
     pub(super) fn number(self) -> u32 {
         match self {

@@ -211,7 +211,7 @@ impl Tuple {
     }
 
     /// Its bytes in the registers.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Bytes::Short(length, bytes) => &bytes[..usize::from(*length)],
             Bytes::Long(bytes) => bytes,

@@ -2,19 +2,20 @@
 //! part of the tracer that does I/O.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use weft_netlink::nft::{
-    Chain, Client, Data, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
+    Chain, Client, Data, Hook, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
 };
 use weft_netlink::route::{PathFilter, Route};
 use weft_types::IpNetwork;
 
 use super::{Memory, Packet, Tracer};
 use crate::error::Error;
-use crate::layout::{SetName, table_keys};
+use crate::layout::{SetName, TABLE, table_keys};
 
 /// Longer than anybody looks.
 const FOR_NOW: Duration = Duration::from_secs(3600);
@@ -32,7 +33,28 @@ pub fn trace(packet: &str) -> Result<String, Error> {
         let problem = "weft-proxy has programmed nothing here, or somebody deleted it".to_owned();
         return Err(Error::Trace { rule: "the tables ip weft and ip6 weft".to_owned(), problem });
     }
-    Tracer::new(tables, addresses).with_routes(routes()?).explain(&packet, &memory)
+    let tracer = Tracer::new(tables, addresses).with_routes(routes()?);
+    let (foreign, mut unread) = match kernel.foreign(TABLE, &Hook::ALL) {
+        Ok(foreign) => (foreign, String::new()),
+        Err(error) => {
+            (Vec::new(), format!("not certain: {error}; what other programs' rules do is not known\n"))
+        }
+    };
+    let legacy = legacy_tables(packet.source);
+    if !legacy.is_empty() {
+        unread += &format!(
+            "not certain: rules of the legacy iptables cannot be seen here (tables {legacy}); look at what \
+             iptables-legacy-save prints\n"
+        );
+    }
+    Ok(tracer.among(foreign).explain(&packet, &memory)? + &unread)
+}
+
+/// The tables that the legacy iptables has for packets of that source.
+fn legacy_tables(source: IpAddr) -> String {
+    let family = if source.is_ipv4() { "ip" } else { "ip6" };
+    let names = fs::read_to_string(format!("/proc/thread-self/net/{family}_tables_names"));
+    names.unwrap_or_default().lines().collect::<Vec<_>>().join(", ")
 }
 
 /// The proxy's tables, and what clients stick to.
@@ -76,7 +98,7 @@ fn assemble(key: &TableKey, observed: ObservedTable, mut rules: BTreeMap<Name, V
 }
 
 /// What the main routing table says.
-fn routes() -> Result<Vec<(IpNetwork, Name)>, Error> {
+pub(crate) fn routes() -> Result<Vec<(IpNetwork, Name)>, Error> {
     let mut route = Route::open()?;
     let names: BTreeMap<u32, Name> =
         route.links()?.into_iter().map(|link| (link.index, link.name.into())).collect();
@@ -85,7 +107,7 @@ fn routes() -> Result<Vec<(IpNetwork, Name)>, Error> {
 }
 
 /// The addresses of all interfaces, those first that another machine may ask for.
-fn addresses() -> Result<Vec<IpAddr>, Error> {
+pub(crate) fn addresses() -> Result<Vec<IpAddr>, Error> {
     let all = Route::open()?.addresses(None)?;
     let mut addresses: Vec<IpAddr> = all.into_iter().map(|address| address.address.ip()).collect();
     addresses.sort_by_key(|address| match address {

@@ -9,7 +9,7 @@ use weft_netlink::nft::{
 };
 
 use super::walk::Walk;
-use super::{Origin, Step};
+use super::{Applies, Origin, Step};
 use crate::error::Error;
 
 /// What a rule, or one statement of it, comes to.
@@ -38,7 +38,7 @@ impl<'a> Walk<'a> {
                 break;
             }
         }
-        let applies = effect != Effect::Mismatch;
+        let applies = if effect == Effect::Mismatch { Applies::No } else { Applies::Yes };
         self.steps.push(Step::Rule { chain: chain.clone(), text: rule.to_string(), applies, notes });
         Ok(effect)
     }

@@ -1,13 +1,17 @@
 //! From hook to hook and from chain to chain, as the kernel calls them for the first packet of a connection.
 
-use weft_netlink::nft::{Chain, ChainKind, Family, Hook, Name, Policy, Table, Verdict};
+use std::net::SocketAddr;
+
+use weft_netlink::nft::{
+    Base, Chain, ChainKind, Family, ForeignChain, ForeignTable, Hook, Name, Policy, Table, Verdict,
+};
 
 use super::rule::Effect;
-use super::{Memory, Origin, Outcome, Packet, Step, Trace, Tracer};
+use super::{Doubt, Memory, Origin, Outcome, Packet, Step, Trace, Tracer};
 use crate::error::Error;
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`): the kernel takes no more, and no circle.
-const DEEPEST: usize = 16;
+pub(super) const DEEPEST: usize = 16;
 
 /// A packet on its way.
 pub(super) struct Walk<'a> {
@@ -28,6 +32,30 @@ pub(super) struct Walk<'a> {
     pub(super) draw: u32,
     pub(super) choices: u32,
     pub(super) steps: Vec<Step>,
+    /// What is not known of other programs' rules.
+    pub(super) doubts: Vec<Doubt>,
+    /// The rule of another program that stopped the packet.
+    pub(super) stopped_by: Option<String>,
+}
+
+/// A chain that the kernel calls.
+#[derive(Clone, Copy)]
+pub(super) enum Called<'a> {
+    Own(&'a Table, &'a Name, &'a Chain),
+    Foreign(&'a ForeignTable, &'a Name, &'a ForeignChain),
+}
+
+/// A chain of another program that lets a packet go no further.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block {
+    /// Its table: `ip filter`.
+    pub table: String,
+    /// Its name.
+    pub chain: Name,
+    /// The rule, or its policy.
+    pub cause: String,
+    /// Rules of which it is not known whether they let the packet through.
+    pub unless: Vec<String>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -49,31 +77,70 @@ impl Settled {
 
 /// How a chain ends for a packet that some rule decided about.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Accepted,
     Dropped,
     Rejected,
 }
 
 pub(super) fn walk(tracer: &Tracer, packet: &Packet, draw: u32, memory: &mut Memory) -> Result<Trace, Error> {
-    let mut walk = Walk {
-        tracer,
-        memory,
-        packet: packet.clone(),
-        original: packet,
-        priority: 0,
-        masqueraded: false,
-        looped: false,
-        settled: Settled::default(),
-        draw,
-        choices: 1,
-        steps: Vec::new(),
-    };
+    let mut walk = Walk::new(tracer, packet, draw, memory);
     let outcome = walk.run()?;
-    Ok(Trace { packet: packet.clone(), steps: walk.steps, outcome, choices: walk.choices })
+    let Walk { steps, choices, doubts, .. } = walk;
+    Ok(Trace { packet: packet.clone(), steps, outcome, choices, doubts })
+}
+
+/// Asks other programs' chains about a packet that was led to `to` and is passed on.
+pub(super) fn blocks(tracer: &Tracer, packet: &Packet, to: SocketAddr) -> Vec<Block> {
+    let mut memory = Memory::default();
+    let mut walk = Walk::new(tracer, packet, 0, &mut memory);
+    walk.packet.destination = to;
+    let mut blocks = Vec::new();
+    for (called, base) in tracer.called(walk.family(), Hook::Forward) {
+        let Called::Foreign(table, name, chain) = called else { continue };
+        (walk.doubts, walk.stopped_by) = (Vec::new(), None);
+        let end = walk.foreign_chain(table, name, chain, 0).unwrap_or(End::of(base.policy));
+        if end != End::Accepted {
+            let lets_through = walk.doubts.iter().filter(|doubt| !doubt.stops);
+            blocks.push(Block {
+                table: format!("{} {}", table.layer, table.name),
+                chain: name.clone(),
+                cause: walk.stopped_by.take().unwrap_or_else(|| "policy drop".to_owned()),
+                unless: lets_through.map(ToString::to_string).collect(),
+            });
+        }
+    }
+    blocks
+}
+
+impl End {
+    fn of(policy: Policy) -> End {
+        match policy {
+            Policy::Accept => End::Accepted,
+            Policy::Drop => End::Dropped,
+        }
+    }
 }
 
 impl<'a> Walk<'a> {
+    fn new(tracer: &'a Tracer, packet: &'a Packet, draw: u32, memory: &'a mut Memory) -> Walk<'a> {
+        Walk {
+            tracer,
+            memory,
+            packet: packet.clone(),
+            original: packet,
+            priority: 0,
+            masqueraded: false,
+            looped: false,
+            settled: Settled::default(),
+            draw,
+            choices: 1,
+            steps: Vec::new(),
+            doubts: Vec::new(),
+            stopped_by: None,
+        }
+    }
+
     pub(super) fn family(&self) -> Family {
         Family::of(self.packet.source)
     }
@@ -111,13 +178,17 @@ impl<'a> Walk<'a> {
 
     fn hook(&mut self, hook: Hook) -> Result<Option<Outcome>, Error> {
         let tracer = self.tracer;
-        for (table, name, chain, base) in tracer.called(self.family(), hook) {
+        for (called, base) in tracer.called(self.family(), hook) {
             if base.kind == ChainKind::Nat && self.settled.at(hook).is_none_or(|settled| *settled) {
                 continue;
             }
-            self.steps.push(Step::Hook(name.clone(), base));
-            let end = self.chain(table, name, chain, 0)?;
-            let end = end.unwrap_or_else(|| self.policy(base.policy));
+            let end = match called {
+                Called::Own(table, name, chain) => {
+                    self.steps.push(Step::Hook(name.clone(), base));
+                    self.chain(table, name, chain, 0)?.unwrap_or_else(|| self.policy(base.policy))
+                }
+                Called::Foreign(table, name, chain) => self.foreign_hook(table, name, chain, base),
+            };
             match end {
                 End::Accepted => {}
                 End::Dropped => return Ok(Some(Outcome::Dropped)),
@@ -131,13 +202,29 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
+    /// Of other programs' chains only those are shown that have something to say.
+    fn foreign_hook(
+        &mut self,
+        table: &'a ForeignTable,
+        name: &'a Name,
+        chain: &'a ForeignChain,
+        base: Base,
+    ) -> End {
+        let start = self.steps.len();
+        let end = self.foreign_chain(table, name, chain, 0);
+        if self.steps.len() > start || (end.is_none() && base.policy == Policy::Drop) {
+            self.steps.insert(start, Step::Hook(super::foreign::label(table, name), base));
+            return end.unwrap_or_else(|| self.policy(base.policy));
+        }
+        end.unwrap_or(End::of(base.policy))
+    }
+
     fn policy(&mut self, policy: Policy) -> End {
-        let (word, end) = match policy {
-            Policy::Accept => ("accept", End::Accepted),
-            Policy::Drop => ("drop", End::Dropped),
-        };
-        self.steps.push(Step::Policy(word));
-        end
+        self.steps.push(Step::Policy(match policy {
+            Policy::Accept => "accept",
+            Policy::Drop => "drop",
+        }));
+        End::of(policy)
     }
 
     /// Asks the rules of a chain; none of them may decide.

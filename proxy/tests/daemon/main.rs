@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
 
+mod firewall;
 mod healing;
 mod machine;
 // The same small API server as that of the watch's own tests.

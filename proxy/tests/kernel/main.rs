@@ -8,6 +8,7 @@ mod agreement;
 mod conflicts;
 mod counters;
 mod documentation;
+mod firewalls;
 mod invalid;
 mod invariants;
 mod local;

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weft_netlink::Result;
-use weft_netlink::nft::{self, ObservedTable};
+use weft_netlink::nft::{self, Hook, ObservedTable, Policy};
 use weft_netlink::route::{Link, PathFilter, Route as Client};
 
 use crate::preflight::findings::{Chain, Findings, Identity, OwnMac, Route};
 
 /// The tables that are looked into: iptables' own two, and kube-proxy's.
 const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
+/// The proxy's.
+const OWN_TABLE: &str = "weft";
 /// `NF_INET_FORWARD` and `NF_DROP` (linux/netfilter.h).
 const FORWARD: u32 = 2;
 const DROP: u32 = 0;
@@ -73,9 +75,22 @@ fn neighbours(client: &mut Client) -> Result<Vec<(IpAddr, String)>> {
 fn chains() -> Result<Vec<Chain>> {
     let families = nft::Family::BOTH.into_iter();
     let keys: Vec<_> = families.flat_map(|family| TABLES.map(|table| (family, table.into()))).collect();
-    let observed = nft::Client::open()?.observe(&keys)?;
-    let tables = observed.tables.iter();
-    Ok(tables.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table)).collect())
+    let mut client = nft::Client::open()?;
+    let observed = client.observe(&keys)?;
+    let known = observed.tables.iter();
+    let known = known.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table));
+    // A firewall's table may have any name, and be of both families.
+    let others = client.foreign(OWN_TABLE, &[Hook::Forward])?;
+    let others =
+        others.iter().filter(|table| table.layer == nft::Layer::Inet || !TABLES.contains(&&*table.name));
+    let others = others.flat_map(|table| {
+        table.at(Hook::Forward).map(|(name, _, base)| Chain {
+            table: format!("{} {}", table.layer, table.name),
+            name: name.to_string(),
+            drops_forwarded: base.policy == Policy::Drop,
+        })
+    });
+    Ok(known.chain(others).collect())
 }
 
 fn of_table(name: &str, table: &ObservedTable) -> Vec<Chain> {

@@ -1,0 +1,201 @@
+//! Tables of other programs, as far as they can be understood: nothing is planned with them, and what is unknown in them is
+//! named, never an error. Rules are read in `program.rs`, sets in `contents.rs`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::attribute::Attributes;
+use super::client::{Client, parse_chain, parse_table};
+use super::encode::message;
+use super::observed::ObservedBase;
+use super::owned::comment;
+use super::table::{Base, ChainKind, Hook};
+use super::value::{Family, Name, concatenation};
+use crate::Result;
+
+mod contents;
+mod part;
+mod program;
+
+pub use contents::{ForeignElement, ForeignSet};
+pub use part::{Load, Part};
+
+/// `NFT_TABLE_F_DORMANT`: no packet comes to such a table.
+const DORMANT: u32 = 1;
+/// Sets with more elements, which lists of unwanted addresses are, are left unread.
+const MOST_ELEMENTS: u32 = 4_096;
+
+/// The packets that a table sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Those of both families.
+    Inet,
+    /// Those of one.
+    Only(Family),
+}
+
+/// A table of another program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignTable {
+    /// The packets that it sees.
+    pub layer: Layer,
+    /// Its name.
+    pub name: Name,
+    /// Its chains, by name.
+    pub chains: BTreeMap<Name, ForeignChain>,
+    /// The sets that its rules name.
+    pub sets: BTreeMap<Name, ForeignSet>,
+}
+
+/// A chain of another program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// Where packets enter it.
+    pub base: Option<Base>,
+    /// Its rules, in order.
+    pub rules: Vec<ForeignRule>,
+}
+
+/// A rule of another program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignRule {
+    /// What it does, from left to right.
+    pub parts: Vec<Part>,
+    /// A remark.
+    pub comment: Option<Name>,
+}
+
+impl Layer {
+    const ALL: [Layer; 3] = [Layer::Inet, Layer::Only(Family::Ip), Layer::Only(Family::Ip6)];
+
+    /// Whether packets of a family come by.
+    pub fn sees(self, family: Family) -> bool {
+        self == Layer::Inet || self == Layer::Only(family)
+    }
+
+    /// `NFPROTO_INET`, or that of the family.
+    fn number(self) -> u8 {
+        match self {
+            Layer::Inet => 1,
+            Layer::Only(family) => family.number(),
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Layer::Inet => f.write_str("inet"),
+            Layer::Only(family) => family.fmt(f),
+        }
+    }
+}
+
+impl ForeignTable {
+    /// The chains that packets enter at a hook.
+    pub fn at(&self, hook: Hook) -> impl Iterator<Item = (&Name, &ForeignChain, Base)> {
+        self.chains.iter().filter_map(move |(name, chain)| {
+            chain.base.filter(|base| base.hook == hook).map(|base| (name, chain, base))
+        })
+    }
+}
+
+impl fmt::Display for ForeignRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for part in &self.parts {
+            write!(f, "{separator}{part}")?;
+            separator = " ";
+        }
+        match &self.comment {
+            Some(comment) => write!(f, "{separator}comment \"{comment}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Client {
+    /// The tables that packets enter at one of these hooks, but those of that name in `ip` and `ip6`.
+    pub fn foreign(&mut self, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
+        let mut tables = Vec::new();
+        for layer in Layer::ALL {
+            let found = self.foreign_of(layer, own, hooks);
+            tables.extend(found.map_err(|error| error.during(format!("read the tables of family {layer}")))?);
+        }
+        Ok(tables)
+    }
+
+    fn foreign_of(&mut self, layer: Layer, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
+        let number = layer.number();
+        let mut tables: BTreeMap<Name, ForeignTable> = BTreeMap::new();
+        for (table, chain, base) in self.dump_of(message::GET_CHAIN, number, None, None, parse_chain)? {
+            let empty = || ForeignTable {
+                layer,
+                name: table.clone(),
+                chains: BTreeMap::new(),
+                sets: BTreeMap::new(),
+            };
+            let chain_of = ForeignChain { base: base.as_ref().and_then(entered), rules: Vec::new() };
+            tables.entry(table.clone()).or_insert_with(empty).chains.insert(chain, chain_of);
+        }
+        let is_wanted = |table: &ForeignTable| {
+            (layer == Layer::Inet || &*table.name != own)
+                && hooks.iter().any(|hook| table.at(*hook).next().is_some())
+        };
+        tables.retain(|_, table| is_wanted(table));
+        if tables.is_empty() {
+            return Ok(Vec::new());
+        }
+        for (name, flags) in self.dump_of(message::GET_TABLE, number, None, None, parse_table)? {
+            if flags & DORMANT != 0 {
+                tables.remove(&name);
+            }
+        }
+        for table in tables.values_mut() {
+            self.fill(table)?;
+        }
+        Ok(tables.into_values().collect())
+    }
+
+    fn fill(&mut self, table: &mut ForeignTable) -> Result<()> {
+        let (number, name) = (table.layer.number(), table.name.clone());
+        for (chain, rule) in self.dump_of(message::GET_RULE, number, Some(&name), None, parse_rule)? {
+            table.chains.entry(chain).or_default().rules.push(rule);
+        }
+        let rules = table.chains.values().flat_map(|chain| &chain.rules);
+        let named: Vec<Name> = rules.flat_map(|rule| &rule.parts).filter_map(Part::set).cloned().collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        for (set, mut found) in self.dump_of(message::GET_SET, number, Some(&name), None, contents::header)? {
+            if named.contains(&set) {
+                if found.count.is_none_or(|count| count <= MOST_ELEMENTS) {
+                    let parse = contents::elements;
+                    let lists =
+                        self.dump_of(message::GET_ELEMENTS, number, Some(&name), Some(&set), parse)?;
+                    found.elements = Some(lists.into_iter().flatten().collect());
+                }
+                table.sets.insert(set, found);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A base chain in our words; `route` is a filter that may send packets another way.
+fn entered(base: &ObservedBase) -> Option<Base> {
+    match &*base.kind {
+        "route" => ObservedBase { kind: ChainKind::Filter.name().to_owned(), ..base.clone() }.planned(),
+        _ => base.planned(),
+    }
+}
+
+fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, ForeignRule)> {
+    let remark = rule.get(7).and_then(comment).map(Name::from);
+    let parts = program::parts(rule.nested(4));
+    Some((rule.string(2)?.into(), ForeignRule { parts, comment: remark }))
+}
+
+fn keys(f: &mut fmt::Formatter<'_>, key: &[Load]) -> fmt::Result {
+    concatenation(f, key)
+}
