@@ -12,6 +12,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use crate::handler::{Handler, Step};
 use crate::message::{EXTENDED_ERROR, Transport, mnemonic};
 use crate::name::QueryName;
+use crate::wire::decode;
 use crate::zone::{Zone, ZoneName};
 
 /// Who asks, as far as counting is concerned.
@@ -104,7 +105,10 @@ async fn attempt(handler: &Arc<Handler>, name: String, record_type: RecordType) 
         Step::Wait(waiting) => waiting.finish().await,
         Step::Silence => Vec::new(),
     };
-    let Ok(reply) = Message::from_vec(&reply) else { return failed("there is no reply") };
+    // The codec knows more types by their words, but not every record.
+    let Ok(reply) = Message::from_vec(&reply).or_else(|_| decode(&reply)) else {
+        return failed("there is no reply");
+    };
     let mut reasons: Vec<String> = extended_errors(&reply).collect();
     reasons.extend(reply.answers.iter().filter_map(|record| idle(&handler.zone(), record)));
     if reply.metadata.response_code == ResponseCode::NoError && reply.answers.is_empty() {

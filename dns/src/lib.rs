@@ -31,4 +31,5 @@ pub mod records;
 pub mod search;
 pub mod server;
 pub mod sources;
+pub mod wire;
 pub mod zone;

@@ -11,6 +11,7 @@ use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use crate::name::{NameError, QueryName};
 use crate::reason::ExtendedError;
+use crate::wire::decode;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
 pub(crate) const HEADER: usize = 12;
@@ -149,7 +150,7 @@ pub fn read(bytes: &[u8], transport: Transport) -> Received {
     if header[2] & 0x78 != 0 {
         return Received::Rejected(header_only(header, ResponseCode::NotImp));
     }
-    match Message::from_vec(bytes) {
+    match decode(bytes) {
         Ok(message) => question(message, transport)
             .map_or_else(|| Received::Rejected(header_only(header, ResponseCode::FormErr)), checked),
         Err(_) => Received::Rejected(header_only(header, ResponseCode::FormErr)),

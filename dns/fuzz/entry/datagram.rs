@@ -13,6 +13,7 @@ use weft_dns::forward::{Forwarder, Manner};
 use weft_dns::handler::{Handler, Step};
 use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
+use weft_dns::wire::decode;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, Service, ServiceKind, Snapshot,
@@ -74,7 +75,7 @@ pub(crate) fn run(datagram: &[u8]) {
     // A reply to a reply would go on for ever, between two servers.
     let is_answerable = datagram.len() >= 12 && datagram[2] & 0x80 == 0;
     assert_eq!([udp.is_some(), tcp.is_some()], [is_answerable; 2]);
-    let asked = Message::from_vec(datagram).ok();
+    let asked = decode(datagram).ok();
     for reply in [&udp, &tcp].into_iter().flatten() {
         check(datagram, asked.as_ref(), reply);
     }

@@ -10,6 +10,7 @@ use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::ask::{Ask, Asked};
 use super::said::Said;
+use crate::wire::decode;
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
@@ -216,7 +217,7 @@ impl Entry {
 
     /// The message, its records' times to live reduced by the time it lay here.
     fn aged(&self, now: Instant) -> Option<Message> {
-        let mut message = Message::from_vec(&self.message).ok()?;
+        let mut message = decode(&self.message).ok()?;
         let age = self.age(now);
         records(&mut message).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
         Some(message)
@@ -233,7 +234,7 @@ impl Entry {
     }
 
     fn stale(&self) -> Option<Message> {
-        let mut message = Message::from_vec(&self.message).ok()?;
+        let mut message = decode(&self.message).ok()?;
         records(&mut message).for_each(|record| record.ttl = STALE_TTL);
         Some(message)
     }

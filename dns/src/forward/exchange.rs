@@ -13,6 +13,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use super::ask::{Ask, Match};
 use super::upstream::Upstream;
 use crate::error::Error;
+use crate::wire::decode;
 
 /// How long an upstream may take for one try.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -130,7 +131,7 @@ fn read(ask: &Ask, bytes: &[u8], request: &[u8]) -> Option<io::Result<Reading>> 
     }
     let mut bytes = bytes.to_vec();
     ask.respell(&mut bytes);
-    let Ok(message) = Message::from_vec(&bytes) else { return Some(Err(io::ErrorKind::InvalidData.into())) };
+    let Ok(message) = decode(&bytes) else { return Some(Err(io::ErrorKind::InvalidData.into())) };
     let response = Response { message, bytes };
     Some(Ok(if matched == Match::Answer { Reading::Answer(response) } else { Reading::OtherCase(response) }))
 }

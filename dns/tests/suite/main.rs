@@ -26,3 +26,4 @@ mod rogue;
 mod search;
 mod server;
 mod spec;
+mod transparent;
