@@ -333,6 +333,7 @@ fn manner(options: &Options) -> Manner {
         policy: options.upstream_policy,
         cache_size: options.cache_size,
         keep_private: options.keep_private,
+        case: options.upstream_case,
     }
 }
 

@@ -10,6 +10,7 @@ mod cache;
 mod circles;
 mod exchange;
 mod flights;
+mod habits;
 mod pool;
 mod private;
 mod race;
@@ -33,9 +34,9 @@ use crate::name::QueryName;
 use ask::Ask;
 use cache::{Cache, Found};
 use circles::Circles;
-use exchange::Response;
+use exchange::{Response, is_failure};
 use flights::{Flights, Passenger};
-use race::{Race, is_failure};
+use race::Race;
 use routes::Routes;
 
 pub use ask::Asked;
@@ -43,7 +44,7 @@ pub use cache::is_negative;
 pub use pool::Policy;
 pub use private::KeepPrivate;
 pub use said::Said;
-pub use settings::{Overrides, Settings};
+pub use settings::{Case, Overrides, Settings};
 pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list};
 
 /// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
@@ -60,12 +61,19 @@ pub struct Manner {
     pub cache_size: usize,
     /// Which private names no upstream is told.
     pub keep_private: KeepPrivate,
+    /// How names are spelled to upstreams.
+    pub case: Case,
 }
 
 impl Default for Manner {
     /// As CoreDNS does.
     fn default() -> Manner {
-        Manner { policy: Policy::Random, cache_size: 9984, keep_private: KeepPrivate::Names }
+        Manner {
+            policy: Policy::Random,
+            cache_size: 9984,
+            keep_private: KeepPrivate::Names,
+            case: Case::Random,
+        }
     }
 }
 
@@ -107,7 +115,7 @@ impl Forwarder {
     pub fn new(manner: Manner, metrics: Arc<Metrics>) -> Forwarder {
         Forwarder {
             manner,
-            routes: ArcSwap::from_pointee(Routes::new(Settings::default(), None)),
+            routes: ArcSwap::from_pointee(Routes::new(Settings::default(), manner.case, None)),
             cache: Mutex::new(Cache::new(manner.cache_size)),
             flights: Flights::default(),
             circles: Arc::default(),
@@ -123,7 +131,7 @@ impl Forwarder {
         if *before.settings() == settings {
             return false;
         }
-        let routes = Routes::new(settings, Some(&before));
+        let routes = Routes::new(settings, self.manner.case, Some(&before));
         let known = |address| before.upstreams().any(|upstream| upstream.address() == address);
         for upstream in routes.upstreams().filter(|upstream| !known(upstream.address())) {
             tokio::spawn(self.circles.clone().look(upstream.clone()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use weft_daemon::LogFormat;
 
-use crate::forward::{KeepPrivate, Manner, Policy, parse_upstream};
+use crate::forward::{Case, KeepPrivate, Manner, Policy, parse_upstream};
 use crate::zone::{PodNames, ZoneName};
 
 /// Answers the names of a Kubernetes cluster, and forwards all others.
@@ -68,6 +68,11 @@ pub struct Options {
     /// Which upstream is asked first. Those that do not answer are asked last, whatever the policy.
     #[arg(long, value_name = "POLICY", default_value = "random")]
     pub upstream_policy: Policy,
+
+    /// How the letters of names are spelled to upstreams. At random they are one thing more that a forger has to guess;
+    /// upstreams that do not take that are found out, and asked in lower case.
+    #[arg(long, value_name = "CASE", default_value = "random")]
+    pub upstream_case: Case,
 
     /// How many questions may wait for upstreams at a time. More are refused.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -100,6 +100,13 @@ impl Ask {
         request
     }
 
+    /// Whether that spelling is another one than lower case, for this name.
+    pub(super) fn has_capitals(&self, spelling: u64) -> bool {
+        let mut name = Vec::with_capacity(self.name.len());
+        spell(&self.name, spelling, &mut name);
+        *name != *self.name
+    }
+
     /// How long the question section is.
     pub(super) fn section(&self) -> usize {
         self.name.len() + 1 + TYPE_AND_CLASS
@@ -168,6 +175,8 @@ mod tests {
         let request = ask().request(7, 0b1001, true);
         assert_eq!(&request[HEADER..HEADER + 17], *b"\x03Www\x07Example\x03com\0");
         assert_eq!(&ask().request(7, 0, true)[HEADER..HEADER + 16], &*ask().name);
+        assert!(ask().has_capitals(0b1001) && !ask().has_capitals(1 << 40));
+        assert!(!Ask::own(b"\x011", RecordType::A).has_capitals(u64::MAX), "digits have no case");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::ask::Ask;
-use super::exchange::exchange;
+use super::exchange::{PATIENCE, exchange};
 use super::upstream::Upstream;
 
 /// How often the name is asked, should datagrams be lost or the upstream be starting too.
@@ -41,7 +41,7 @@ impl Circles {
         self.lock().insert(name.clone(), upstream.clone());
         let ask = Ask::own(&name, RecordType::HINFO);
         for _ in 0..TRIES {
-            if exchange(upstream, &ask).await.is_ok() {
+            if matches!(timeout(PATIENCE, exchange(upstream, &ask)).await, Ok(Ok(_))) {
                 break;
             }
         }

@@ -1,24 +1,33 @@
-//! One question to one upstream: sockets, identifiers and the time limit. Which upstream, and what becomes of a
-//! failure, is decided by the caller.
+//! One question to one upstream: how it is put, over which transport, and what of the answer is believed. Which upstream,
+//! and for how long, is decided by the caller.
 
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 
 use super::ask::{Ask, Match};
+use super::cache::is_negative;
 use super::upstream::Upstream;
 use crate::error::Error;
 use crate::wire::decode;
 
-/// How long an upstream may take for one try.
-const PATIENCE: Duration = Duration::from_millis(900);
+/// How long an upstream may take before it is taken for one that does not answer.
+pub(super) const PATIENCE: Duration = Duration::from_millis(900);
+/// After so long a silence a question is put more plainly too, where that may be the reason.
+const DOUBT: Duration = Duration::from_millis(300);
+/// For so much longer the answer to the usual question is the better one.
+const GRACE: Duration = Duration::from_millis(50);
 /// Longer datagrams than were asked for are no answers.
 const LONGEST: usize = 4096;
+/// The code of servers that do not know a version of EDNS (RFC 6891 section 9). By number: TSIG's BADSIG is the same.
+const BAD_VERSION: u16 = 16;
 
 /// A message from an upstream, read and as it came, its question spelled in lower case.
 #[derive(Debug)]
@@ -27,61 +36,187 @@ pub(super) struct Response {
     pub(super) message: Message,
     /// Its bytes.
     pub(super) bytes: Vec<u8>,
+    /// Whether it repeats the spelling of the question.
+    repeats: bool,
 }
 
-/// What came over a transport.
-enum Reading {
-    /// The answer.
-    Answer(Response),
-    /// Perhaps the answer: the name is not spelled as it was asked.
-    OtherCase(Response),
+/// How a question is put.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// Which letters are in upper case.
+    spelling: u64,
+    edns: bool,
 }
 
-/// Asks over UDP, and again over TCP where the answer did not fit or may be forged.
+/// In lower case, without EDNS: as the oldest servers know it.
+const PLAINEST: Manner = Manner { spelling: 0, edns: false };
+
+/// What an upstream does not seem to take, for it answered only without.
+#[derive(Clone, Copy)]
+enum Lesson {
+    Case,
+    Edns,
+}
+
+/// An answer, and what was learnt.
+type Heard = Result<(Response, Option<Lesson>), Error>;
+
+/// What an answer is worth beside the answer to the same question in another manner.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Failure,
+    NoName,
+    NoData,
+    Data,
+}
+
+/// Whether another upstream may know better.
+pub(super) fn is_failure(message: &Message) -> bool {
+    use ResponseCode::{NXDomain, NoError, YXDomain};
+    !matches!(message.metadata.response_code, NoError | NXDomain | YXDomain)
+}
+
+/// Asks one upstream, for as long as somebody waits for it. While it is silent it is asked in plainer manners too, as long as
+/// it is not known to take the usual one: some servers drop what they do not know.
 pub(super) async fn exchange(upstream: &Upstream, ask: &Ask) -> Result<Response, Error> {
-    let response = converse(upstream, ask, true).await?;
-    // RFC 6891 section 7: a server that does not know EDNS says so, without EDNS.
-    if response.message.metadata.response_code == ResponseCode::FormErr && response.message.edns.is_none() {
-        return converse(upstream, ask, false).await;
+    let spelling = upstream.spelling(ask);
+    let usual = async { Ok((confirmed(upstream, ask, spelling).await?, None)) };
+    let in_lower_case = async { Ok((turn(upstream, ask, 0).await?, Some(Lesson::Case))) };
+    let without_edns = async { Ok((converse(upstream, ask, PLAINEST).await?, Some(Lesson::Edns))) };
+    let doubts_case = ask.has_capitals(spelling) && !upstream.finds_any_case(ask);
+    let doubts_edns = upstream.edns().may_be_taken() && !upstream.edns().is_taken();
+    let (response, lesson) = match (doubts_case, doubts_edns) {
+        (false, false) => usual.await,
+        (true, false) => either(usual, in_lower_case).await,
+        (false, true) => either(usual, without_edns).await,
+        (true, true) => either(usual, either(in_lower_case, without_edns)).await,
+    }?;
+    match lesson.filter(|_| !is_failure(&response.message)) {
+        Some(Lesson::Case) => upstream.note_case_silent(ask),
+        Some(Lesson::Edns) => upstream.note_edns_silent(),
+        None => {}
     }
     Ok(response)
 }
 
-/// The letters of the name are spelled at random: a forger would have to guess them along with the id and the port.
-/// An answer that is spelled otherwise is asked for again over TCP, which cannot be forged from aside. An upstream
-/// that does not keep the spelling there either is believed without it from then on.
-async fn converse(upstream: &Upstream, ask: &Ask, edns: bool) -> Result<Response, Error> {
-    let address = upstream.address();
-    let spelling = if upstream.keeps_case() { rand::random() } else { 0 };
-    match within(address, over_udp(address, ask, spelling, edns)).await? {
-        Reading::Answer(response) if !response.message.metadata.truncation => return Ok(response),
-        Reading::OtherCase(response) if spelling == 0 => return Ok(response),
-        Reading::Answer(_) => {}
-        Reading::OtherCase(_) => upstream.note_other_case(),
+/// What is said to the first question; or to the second, which is asked after a silence.
+async fn either(first: impl Future<Output = Heard>, second: impl Future<Output = Heard>) -> Heard {
+    let mut first = pin!(first);
+    if let Ok(heard) = timeout(DOUBT, &mut first).await {
+        return heard;
     }
-    match within(address, over_tcp(address, ask, spelling, edns)).await {
-        Ok(Reading::Answer(response)) => Ok(response),
-        Ok(Reading::OtherCase(response)) => {
-            upstream.note_folds_case();
-            Ok(response)
-        }
-        // No TCP there: all that is left is to do without the spelling.
-        Err(Error::Unreachable { .. } | Error::Timeout(_)) if upstream.suspected() => {
-            upstream.note_folds_case();
-            match within(address, over_udp(address, ask, 0, edns)).await? {
-                Reading::Answer(response) | Reading::OtherCase(response) => Ok(response),
-            }
-        }
-        Err(error) => Err(error),
+    tokio::select! {
+        heard = &mut first => heard,
+        // Where the second fails, the first is still awaited.
+        Ok(heard) = second => match timeout(GRACE, &mut first).await {
+            Ok(Ok(better)) => Ok(better),
+            _ => Ok(heard),
+        },
     }
 }
 
-async fn within<T>(upstream: SocketAddr, work: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Err(_) => Err(Error::Timeout(upstream)),
-        Ok(Err(source)) if source.kind() == io::ErrorKind::InvalidData => Err(Error::Malformed(upstream)),
+/// The letters of the name are spelled at random: a forger would have to guess them along with the id and the port. Some
+/// servers do not find a name that is spelled so. So what was found is believed at once, and what was not only where the
+/// name is not found in lower case either, or where others of its domain were found.
+async fn confirmed(upstream: &Upstream, ask: &Ask, spelling: u64) -> Result<Response, Error> {
+    let response = turn(upstream, ask, spelling).await?;
+    // Where the spelling got lost, the name was looked for without it.
+    if !ask.has_capitals(spelling) || !response.repeats {
+        return Ok(response);
+    }
+    let found = worth(&response.message);
+    if found == Worth::Data {
+        upstream.note_case_found(ask);
+    }
+    if found == Worth::Data || upstream.finds_any_case(ask) {
+        return Ok(response);
+    }
+    match timeout(PATIENCE, turn(upstream, ask, 0)).await {
+        Ok(Ok(plain)) if worth(&plain.message) > found => {
+            // A failure may have been of the moment.
+            if found != Worth::Failure {
+                upstream.note_case_denied(ask);
+            }
+            Ok(plain)
+        }
+        _ => Ok(response),
+    }
+}
+
+fn worth(message: &Message) -> Worth {
+    match message.metadata.response_code {
+        _ if is_failure(message) => Worth::Failure,
+        ResponseCode::NXDomain => Worth::NoName,
+        _ if is_negative(message) => Worth::NoData,
+        _ => Worth::Data,
+    }
+}
+
+/// With EDNS, and again without where the upstream says that it does not know that (RFC 6891 sections 6.2.2 and 7).
+async fn turn(upstream: &Upstream, ask: &Ask, spelling: u64) -> Result<Response, Error> {
+    let without = Manner { spelling, edns: false };
+    if !upstream.edns().may_be_taken() {
+        return converse(upstream, ask, without).await;
+    }
+    let response = converse(upstream, ask, Manner { spelling, edns: true }).await?;
+    if !may_refuse_edns(&response.message) {
+        if response.message.edns.is_some() || !is_failure(&response.message) {
+            upstream.edns().note_taken();
+        }
+        return Ok(response);
+    }
+    match timeout(PATIENCE, converse(upstream, ask, without)).await {
+        Ok(Ok(plain)) if !may_refuse_edns(&plain.message) => {
+            upstream.note_edns_refused();
+            Ok(plain)
+        }
+        _ => Ok(response),
+    }
+}
+
+fn may_refuse_edns(message: &Message) -> bool {
+    let code = message.metadata.response_code;
+    matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) || u16::from(code) == BAD_VERSION
+}
+
+/// Over UDP, and again over TCP where the answer did not fit, or does not repeat the spelling: that may be forged, but TCP
+/// cannot be from aside. An upstream that does not repeat the spelling there either is believed without it from then on.
+async fn converse(upstream: &Upstream, ask: &Ask, manner: Manner) -> Result<Response, Error> {
+    let address = upstream.address();
+    let failed = |source| failure(address, source);
+    let response = over_udp(address, ask, manner).await.map_err(failed)?;
+    let loses = |response: &Response| manner.spelling != 0 && !response.repeats;
+    if response.message.metadata.truncation {
+        let whole = over_tcp(address, ask, manner).await.map_err(failed)?;
+        if loses(&whole) {
+            upstream.note_case_lost();
+        }
+        return Ok(whole);
+    }
+    if !loses(&response) {
+        return Ok(response);
+    }
+    match timeout(PATIENCE, over_tcp(address, ask, manner)).await {
+        Ok(Ok(response)) => {
+            if loses(&response) {
+                upstream.note_case_lost();
+            }
+            Ok(response)
+        }
         Ok(Err(source)) if is_our_own(&source) => Err(Error::NoSocket(source)),
-        Ok(result) => result.map_err(|source| Error::Unreachable { upstream, source }),
+        // No TCP there: all that is left is to do without the spelling.
+        _ => {
+            upstream.note_case_lost();
+            over_udp(address, ask, Manner { spelling: 0, ..manner }).await.map_err(failed)
+        }
+    }
+}
+
+fn failure(upstream: SocketAddr, source: io::Error) -> Error {
+    match source {
+        source if source.kind() == io::ErrorKind::InvalidData => Error::Malformed(upstream),
+        source if is_our_own(&source) => Error::NoSocket(source),
+        source => Error::Unreachable { upstream, source },
     }
 }
 
@@ -93,45 +228,53 @@ fn is_our_own(error: &io::Error) -> bool {
 
 /// A fresh socket for each question: the kernel picks a random port, which a forger would have to guess along
 /// with the id (RFC 5452 section 9).
-async fn over_udp(upstream: SocketAddr, ask: &Ask, spelling: u64, edns: bool) -> io::Result<Reading> {
+async fn over_udp(upstream: SocketAddr, ask: &Ask, manner: Manner) -> io::Result<Response> {
     let local: SocketAddr = match upstream {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let request = ask.request(rand::random(), spelling, edns);
+    let request = ask.request(rand::random(), manner.spelling, manner.edns);
     let socket = UdpSocket::bind(local).await?;
     socket.connect(upstream).await?;
     socket.send(&request).await?;
-    let mut buffer = [0; LONGEST];
     loop {
-        let length = socket.recv(&mut buffer).await?;
-        // What is no answer to this question may be forged: the right one may still come.
-        if let Some(reading) = read(ask, &buffer[..length], &request) {
-            return reading;
+        socket.readable().await?;
+        match datagram(&socket, ask, &request) {
+            // What is no answer to this question may be forged: the right one may still come.
+            Ok(None) => {}
+            Ok(Some(response)) => return Ok(response),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-async fn over_tcp(upstream: SocketAddr, ask: &Ask, spelling: u64, edns: bool) -> io::Result<Reading> {
-    let request = ask.request(rand::random(), spelling, edns);
+/// What came. Not a part of what waits for it: many questions wait at a time, and the room for a datagram is large.
+fn datagram(socket: &UdpSocket, ask: &Ask, request: &[u8]) -> io::Result<Option<Response>> {
+    let mut buffer = [0; LONGEST];
+    let length = socket.try_recv(&mut buffer)?;
+    read(ask, &buffer[..length], request)
+}
+
+async fn over_tcp(upstream: SocketAddr, ask: &Ask, manner: Manner) -> io::Result<Response> {
+    let request = ask.request(rand::random(), manner.spelling, manner.edns);
     let mut stream = TcpStream::connect(upstream).await?;
     let length = u16::try_from(request.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), &request[..]].concat()).await?;
     let length = stream.read_u16().await?;
     let mut bytes = vec![0; usize::from(length)];
     stream.read_exact(&mut bytes).await?;
-    read(ask, &bytes, &request).unwrap_or_else(|| Err(io::ErrorKind::InvalidData.into()))
+    read(ask, &bytes, &request)?.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The message, if it answers the request.
-fn read(ask: &Ask, bytes: &[u8], request: &[u8]) -> Option<io::Result<Reading>> {
+fn read(ask: &Ask, bytes: &[u8], request: &[u8]) -> io::Result<Option<Response>> {
     let matched = ask.matches(bytes, request);
     if matched == Match::Stranger {
-        return None;
+        return Ok(None);
     }
     let mut bytes = bytes.to_vec();
     ask.respell(&mut bytes);
-    let Ok(message) = decode(&bytes) else { return Some(Err(io::ErrorKind::InvalidData.into())) };
-    let response = Response { message, bytes };
-    Some(Ok(if matched == Match::Answer { Reading::Answer(response) } else { Reading::OtherCase(response) }))
+    let message = decode(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Some(Response { message, bytes, repeats: matched == Match::Answer }))
 }

@@ -8,11 +8,6 @@ use clap::ValueEnum;
 
 use super::upstream::Upstream;
 
-/// At least this many tries are made, be there one upstream or more: a datagram may be lost.
-const TRIES: usize = 2;
-/// At most this many upstreams are tried for one question: the client does not wait longer.
-const MOST_TRIES: usize = 4;
-
 /// Which upstream is asked first, as CoreDNS names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -34,8 +29,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool of these.
-    pub(super) fn new(upstreams: Vec<Arc<Upstream>>) -> Pool {
+    /// A pool of these. Who is named twice is one.
+    pub(super) fn new(named: impl Iterator<Item = Arc<Upstream>>) -> Pool {
+        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+        for upstream in named {
+            if !upstreams.iter().any(|known| Arc::ptr_eq(known, &upstream)) {
+                upstreams.push(upstream);
+            }
+        }
         Pool { upstreams, turn: AtomicUsize::new(0) }
     }
 
@@ -50,23 +51,20 @@ impl Pool {
         !self.upstreams.iter().any(|upstream| upstream.is_well())
     }
 
-    /// Whom to try, in this order: those that answer by the policy, then those that did not, for they may again.
+    /// Whom to try, in this order: all that answer by the policy, then those that did not, for they may again.
     /// Those whose questions come back to us are left out; so there may be none. `random` is any number.
     pub(super) fn order(&self, policy: Policy, random: usize) -> Vec<Arc<Upstream>> {
         let mut order: Vec<_> =
             self.upstreams.iter().filter(|upstream| !upstream.is_circular()).cloned().collect();
-        if order.is_empty() {
-            return order;
-        }
         let count = order.len();
         match policy {
+            _ if count == 0 => {}
             Policy::Sequential => {}
             Policy::RoundRobin => order.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count),
             Policy::Random => shuffle(&mut order, random),
         }
         order.sort_by_key(|upstream| !upstream.is_well());
-        let tries = count.clamp(TRIES, MOST_TRIES);
-        order.into_iter().cycle().take(tries).collect()
+        order
     }
 }
 
@@ -81,10 +79,11 @@ fn shuffle<T>(items: &mut [T], mut random: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::Case;
 
     fn pool(count: u8) -> Pool {
-        let upstream = |last| Arc::new(Upstream::new(([192, 0, 2, last], 53).into()));
-        Pool::new((1..=count).map(upstream).collect())
+        let upstream = |last| Arc::new(Upstream::new(([192, 0, 2, last], 53).into(), Case::Random));
+        Pool::new((1..=count).map(upstream))
     }
 
     fn order(pool: &Pool, policy: Policy, random: usize) -> Vec<u8> {
@@ -125,16 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn tries_are_at_least_two_and_at_most_four() {
-        assert_eq!(order(&pool(1), Policy::Random, 3), [1, 1]);
-        assert_eq!(order(&pool(9), Policy::Sequential, 0).len(), 4);
+    fn all_are_tried_and_each_once() {
+        assert_eq!(order(&pool(9), Policy::Sequential, 0), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let pool = pool(2);
+        let twice = pool.upstreams().iter().chain(pool.upstreams()).cloned();
+        assert_eq!(order(&Pool::new(twice), Policy::Sequential, 0), [1, 2]);
     }
 
     #[test]
     fn one_whose_questions_come_back_is_never_asked() {
         let pool = pool(2);
         pool.upstreams()[1].note_circular(true);
-        assert_eq!(order(&pool, Policy::Sequential, 0), [1, 1]);
+        assert_eq!(order(&pool, Policy::Sequential, 0), [1]);
         pool.upstreams()[0].note_circular(true);
         assert!(order(&pool, Policy::Sequential, 0).is_empty());
     }

@@ -1,40 +1,61 @@
-//! One question, tried at upstreams until one answers: the next is asked as soon as one fails, or beside one that
-//! takes long. Whom to try is decided by [`super::pool`].
+//! One question, tried at upstreams until one answers: the next is asked as soon as one fails, or beside those that
+//! take long, which are listened to until nobody waits any more. Whom to try is decided by [`super::pool`].
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::ask::Ask;
-use super::exchange::{Response, exchange};
+use super::exchange::{PATIENCE, Response, exchange, is_failure};
 use super::upstream::Upstream;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// After so long without an answer a second upstream is asked too, and the first answer of the two is taken.
+/// After so long without an answer another upstream is asked too, and the first answer is taken.
 const HEDGE: Duration = Duration::from_millis(250);
+/// After so long one that was asked before is asked again: a datagram may be lost.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So long a question may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them in time.
+const DEADLINE: Duration = Duration::from_millis(4800);
 /// The pause between two looks whether an upstream answers again, as CoreDNS has it.
 const PROBE: Duration = Duration::from_millis(500);
+
+/// What became of a try.
+type Outcome = (Arc<Upstream>, Result<Response, Error>);
 
 /// A question on its way to upstreams.
 pub(super) struct Race {
     ask: Arc<Ask>,
-    /// Whom to try next.
+    /// Whom to try next: first who was not asked yet, then who is silent.
     next: VecDeque<Arc<Upstream>>,
-    asked: Vec<Arc<Upstream>>,
-    running: JoinSet<Result<Response, Error>>,
+    /// How many of them were not asked yet.
+    fresh: usize,
+    running: JoinSet<Outcome>,
+    /// When the last one was asked.
+    asked: Instant,
+    /// Cancelled when nobody waits for an answer any more.
+    over: CancellationToken,
     metrics: Arc<Metrics>,
 }
 
 impl Race {
     /// A question to the upstreams of `order`, tried from the first on.
     pub(super) fn new(ask: Ask, order: Vec<Arc<Upstream>>, metrics: Arc<Metrics>) -> Race {
-        Race { ask: Arc::new(ask), next: order.into(), asked: Vec::new(), running: JoinSet::new(), metrics }
+        Race {
+            ask: Arc::new(ask),
+            fresh: order.len(),
+            next: order.into(),
+            running: JoinSet::new(),
+            asked: Instant::now(),
+            over: CancellationToken::new(),
+            metrics,
+        }
     }
 
     /// The first good answer. A failure that an upstream reports is passed on only when no other has anything better.
@@ -42,89 +63,130 @@ impl Race {
     /// # Errors
     /// What the last upstream did, where none gave an answer.
     pub(super) async fn run(mut self) -> Result<Response, Error> {
+        let _over = self.over.clone().drop_guard();
+        let deadline = Instant::now() + DEADLINE;
         let mut worst = Err(Error::NoUpstream);
         loop {
             if self.running.is_empty() && !self.start() {
                 return worst;
             }
-            let fresh = self.next.front().is_some_and(|next| !self.has_asked(next));
+            let pause = if self.fresh > 0 { HEDGE } else { AGAIN };
             tokio::select! {
                 Some(done) = self.running.join_next() => match done {
-                    Ok(Ok(response)) if is_failure(&response.message) => worst = Ok(response),
-                    Ok(Ok(response)) => {
-                        // Whether the others answer is worth knowing, though nobody waits for it.
-                        self.running.detach_all();
-                        return Ok(response);
-                    }
-                    Ok(Err(error)) => worst = worst.or(Err(error)),
-                    // It panicked: the next one is tried.
-                    Err(_) => {}
+                    Ok((upstream, result)) => match result {
+                        Ok(response) if !is_failure(&response.message) => {
+                            // Whether the others answer in time is worth knowing, though nobody waits for it.
+                            self.running.detach_all();
+                            return Ok(response);
+                        }
+                        Ok(response) => {
+                            worst = Ok(response);
+                            self.leave_out(&upstream);
+                        }
+                        Err(error) => {
+                            worst = worst.or(Err(error));
+                            self.leave_out(&upstream);
+                        }
+                    },
+                    // It panicked: once is enough.
+                    Err(_) => self.next.truncate(self.fresh),
                 },
-                () = sleep(HEDGE), if fresh => {
-                    self.metrics.forwarding().hedged();
+                () = sleep_until(self.asked + pause), if !self.next.is_empty() => {
+                    if self.fresh > 0 {
+                        self.metrics.forwarding().hedged();
+                    }
                     self.start();
+                }
+                () = sleep_until(deadline) => {
+                    // All that are left are silent.
+                    return worst.map_err(|error| self.silent().map_or(error, Error::Timeout));
                 }
             }
         }
     }
 
-    fn has_asked(&self, upstream: &Arc<Upstream>) -> bool {
-        self.asked.iter().any(|asked| Arc::ptr_eq(asked, upstream))
-    }
-
     /// Asks the next upstream. False where there is none.
     fn start(&mut self) -> bool {
         let Some(upstream) = self.next.pop_front() else { return false };
-        self.asked.push(upstream.clone());
-        let (ask, metrics) = (self.ask.clone(), self.metrics.clone());
-        self.running.spawn(async move { attempt(&upstream, &ask, &metrics).await });
+        self.fresh = self.fresh.saturating_sub(1);
+        self.asked = Instant::now();
+        self.next.push_back(upstream.clone());
+        let (ask, metrics, over) = (self.ask.clone(), self.metrics.clone(), self.over.clone());
+        self.running.spawn(async move {
+            let result = attempt(&upstream, &ask, &metrics, &over).await;
+            (upstream, result)
+        });
         true
+    }
+
+    /// One that told of a failure is not asked again.
+    fn leave_out(&mut self, failed: &Arc<Upstream>) {
+        self.next.retain(|upstream| !Arc::ptr_eq(upstream, failed));
+    }
+
+    fn silent(&self) -> Option<std::net::SocketAddr> {
+        self.next.back().map(|upstream| upstream.address())
     }
 }
 
-/// Whether another upstream may know better.
-pub(super) fn is_failure(message: &Message) -> bool {
-    matches!(
-        message.metadata.response_code,
-        ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp
-    )
-}
-
-/// Asks one upstream, and notes how it did.
-async fn attempt(upstream: &Arc<Upstream>, ask: &Ask, metrics: &Arc<Metrics>) -> Result<Response, Error> {
+/// Asks one upstream, and notes how it did. One that is silent for long is listened to until the race is over.
+async fn attempt(
+    upstream: &Arc<Upstream>,
+    ask: &Ask,
+    metrics: &Arc<Metrics>,
+    over: &CancellationToken,
+) -> Result<Response, Error> {
     let started = Instant::now();
-    let result = exchange(upstream, ask).await;
-    match &result {
-        Ok(response) => {
-            let code = response.message.metadata.response_code;
-            metrics.forwarding().exchanged(upstream.address(), code, started.elapsed());
-            if upstream.note_answer() {
-                tracing::info!(upstream = %upstream.address(), "the upstream answers again");
+    let mut talk = pin!(exchange(upstream, ask));
+    let result = match timeout(PATIENCE, &mut talk).await {
+        Ok(result) => {
+            note(upstream, result.as_ref().err(), metrics);
+            result
+        }
+        Err(_) => {
+            let silent = Error::Timeout(upstream.address());
+            note(upstream, Some(&silent), metrics);
+            tokio::select! {
+                result = talk => result,
+                () = over.cancelled() => Err(silent),
             }
         }
-        Err(Error::NoSocket(_)) => {}
-        Err(error) => {
-            tracing::debug!(%error, "upstream failed");
-            if upstream.note_failure() {
-                tracing::warn!(%error, "the upstream is asked last until it answers again");
-                tokio::spawn(probe(Arc::downgrade(upstream), metrics.clone()));
-            }
-        }
+    };
+    if let Ok(response) = &result {
+        let code = response.message.metadata.response_code;
+        metrics.forwarding().exchanged(upstream.address(), code, started.elapsed());
     }
     result
 }
 
-/// Looks whether an upstream answers again, until it does or nobody has it any more. Any answer will do.
+/// Notes whether an upstream answered in time.
+fn note(upstream: &Arc<Upstream>, problem: Option<&Error>, metrics: &Arc<Metrics>) {
+    match problem {
+        None if upstream.note_answer() => {
+            tracing::info!(upstream = %upstream.address(), "the upstream answers again");
+        }
+        None | Some(Error::NoSocket(_)) => {}
+        Some(error) => {
+            tracing::debug!(%error, "upstream failed");
+            if upstream.note_failure() {
+                tracing::warn!(%error, "the upstream is asked last until it answers in time again");
+                tokio::spawn(probe(Arc::downgrade(upstream), metrics.clone()));
+            }
+        }
+    }
+}
+
+/// Looks whether an upstream answers in time again, until it does or nobody has it any more. Any answer will do.
 async fn probe(upstream: Weak<Upstream>, metrics: Arc<Metrics>) {
     let root = Ask::own(&[], RecordType::NS);
     loop {
         let Some(upstream) = upstream.upgrade().filter(|upstream| !upstream.is_well()) else { return };
-        match exchange(&upstream, &root).await {
-            Ok(_) if upstream.note_answer() => {
+        match timeout(PATIENCE, exchange(&upstream, &root)).await {
+            Ok(Ok(_)) if upstream.note_answer() => {
                 tracing::info!(upstream = %upstream.address(), "the upstream answers again");
             }
-            Ok(_) => {}
-            Err(_) => metrics.forwarding().probe_failed(upstream.address()),
+            Ok(Ok(_)) => {}
+            _ => metrics.forwarding().probe_failed(upstream.address()),
         }
         drop(upstream);
         sleep(PROBE).await;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pool::Pool;
-use super::settings::Settings;
+use super::settings::{Case, Settings};
 use super::upstream::Upstream;
 use crate::name::QueryName;
 
@@ -21,16 +21,16 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Routes by these settings. What `before` knew of an upstream stays known.
-    pub(super) fn new(settings: Settings, before: Option<&Routes>) -> Routes {
+    /// Routes by these settings; `case` is for upstreams that are new. What `before` knew of an upstream stays known.
+    pub(super) fn new(settings: Settings, case: Case, before: Option<&Routes>) -> Routes {
         let mut upstreams = BTreeMap::new();
         let mut pool = |addresses: &[SocketAddr]| {
             let known = |address: &SocketAddr| {
                 let old = before.and_then(|before| before.upstreams.get(address)).cloned();
-                let fresh = || old.unwrap_or_else(|| Arc::new(Upstream::new(*address)));
+                let fresh = || old.unwrap_or_else(|| Arc::new(Upstream::new(*address, case)));
                 upstreams.entry(*address).or_insert_with(fresh).clone()
             };
-            Arc::new(Pool::new(addresses.iter().map(known).collect()))
+            Arc::new(Pool::new(addresses.iter().map(known)))
         };
         let all = (!settings.upstreams.is_empty()).then(|| pool(&settings.upstreams));
         let stubs = settings.stub_domains.iter();
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_longest_suffix_wins_label_by_label() {
-        let routes = Routes::new(settings(), None);
+        let routes = Routes::new(settings(), Case::Random, None);
         assert_eq!(asked(&routes, "example.com"), "192.0.2.2");
         assert_eq!(asked(&routes, "www.Example.com"), "192.0.2.2");
         assert_eq!(asked(&routes, "a.b.corp.example.com"), "192.0.2.3");
@@ -99,11 +99,11 @@ mod tests {
 
     #[test]
     fn what_is_known_of_an_upstream_outlives_new_settings() {
-        let before = Routes::new(settings(), None);
+        let before = Routes::new(settings(), Case::Random, None);
         before.upstreams().for_each(|upstream| assert!(upstream.note_failure()));
         let mut changed = settings();
         changed.upstreams.push("192.0.2.9:53".parse().unwrap());
-        let after = Routes::new(changed, Some(&before));
+        let after = Routes::new(changed, Case::Random, Some(&before));
         let well: Vec<bool> = after.upstreams().map(|upstream| upstream.is_well()).collect();
         assert_eq!(well, [false, false, false, true]);
     }

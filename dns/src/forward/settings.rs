@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use clap::ValueEnum;
 use hickory_proto::rr::Name;
 use serde_json::Value;
 
@@ -12,6 +13,16 @@ use crate::name::wire_name;
 
 /// The most upstreams of one list, as CoreDNS has it.
 const MOST_UPSTREAMS: usize = 15;
+
+/// How the letters of names are spelled to upstreams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    /// At random, so that a forger has them to guess too (0x20); in lower case to upstreams that do not take that.
+    #[default]
+    Random,
+    /// In lower case.
+    Plain,
+}
 
 /// Who is asked for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

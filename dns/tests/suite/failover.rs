@@ -28,7 +28,8 @@ fn a_second_upstream_is_asked_while_the_first_takes_long() {
     let (silent, alive) = (Rogue::start(|_| None), Rogue::start(good));
     let server = Server::start(zone(), &[silent.address, alive.address]);
     assert!(is_answered(&server.dig("www.example.com A")));
-    assert_eq!((silent.asked().len(), alive.asked().len()), (1, 1));
+    assert!(!silent.asked().is_empty());
+    assert_eq!(alive.asked().len(), 1);
     assert!(
         server.metrics.text().contains(r#"weft_dns_upstream_hedges_total{server="dns://:53",view=""} 1"#)
     );
@@ -79,7 +80,8 @@ fn a_failure_of_all_is_told_and_remembered_for_a_while() {
     for _ in 0..3 {
         assert!(server.dig("www.example.com A").contains("status: SERVFAIL"));
     }
-    assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+    // The second time in lower case: some fail at capitals.
+    assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn when_all_are_down_they_are_tried_anyway() {
     let well = Arc::new(AtomicBool::new(false));
     let upstream = Rogue::start({
         let well = well.clone();
-        move |asked| (well.load(Ordering::SeqCst) || asked.before > 2).then(|| asked.address(7, 60))
+        move |asked| well.load(Ordering::SeqCst).then(|| asked.address(7, 60))
     });
     let server = Server::start(zone(), &[upstream.address]);
     assert!(server.dig("www1.example.com A").contains("status: SERVFAIL"));

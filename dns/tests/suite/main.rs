@@ -13,6 +13,7 @@ mod encrypted;
 mod failover;
 mod fixture;
 mod forwarding;
+mod habits;
 mod handover;
 mod hostile;
 mod node_local;

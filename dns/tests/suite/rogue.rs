@@ -17,8 +17,6 @@ use crate::peers::{read_framed, write_framed};
 pub(crate) struct Asked {
     pub(crate) message: Message,
     pub(crate) tcp: bool,
-    /// How many questions came before.
-    pub(crate) before: usize,
 }
 
 impl Asked {
@@ -62,22 +60,32 @@ impl Rogue {
     pub(crate) fn start(behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static) -> Rogue {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch(Arc::new(one), true)
+        Rogue::launch(Arc::new(one), true, Duration::ZERO)
+    }
+
+    /// The same, which takes so long for each answer, however many it is asked for at a time.
+    pub(crate) fn start_slow(
+        takes: Duration,
+        behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
+    ) -> Rogue {
+        let one =
+            move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
+        Rogue::launch(Arc::new(one), true, takes)
     }
 
     /// The same without TCP.
     pub(crate) fn without_tcp(behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static) -> Rogue {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch(Arc::new(one), false)
+        Rogue::launch(Arc::new(one), false, Duration::ZERO)
     }
 
     /// One that sends all these datagrams.
     pub(crate) fn raw(behave: impl Fn(&Asked) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Rogue {
-        Rogue::launch(Arc::new(behave), true)
+        Rogue::launch(Arc::new(behave), true, Duration::ZERO)
     }
 
-    fn launch(behave: Arc<Behaviour>, with_tcp: bool) -> Rogue {
+    fn launch(behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         let udp = UdpSocket::bind(address).unwrap();
@@ -91,8 +99,15 @@ impl Rogue {
                 while !stop.load(Ordering::SeqCst) {
                     let Ok((length, client)) = udp.recv_from(&mut buffer) else { continue };
                     let question = note(&asked, &buffer[..length], false);
-                    for reply in behave(&question) {
-                        udp.send_to(&reply, client).unwrap();
+                    let (replies, udp) = (behave(&question), udp.try_clone().unwrap());
+                    let send = move || replies.iter().for_each(|reply| drop(udp.send_to(reply, client)));
+                    if takes.is_zero() {
+                        send();
+                    } else {
+                        std::thread::spawn(move || {
+                            std::thread::sleep(takes);
+                            send();
+                        });
                     }
                 }
             }
@@ -124,7 +139,7 @@ impl Rogue {
 fn note(asked: &Mutex<Vec<Asked>>, bytes: &[u8], tcp: bool) -> Asked {
     let message = Message::from_vec(bytes).unwrap();
     let mut all = asked.lock().unwrap();
-    let question = Asked { message, tcp, before: all.len() };
+    let question = Asked { message, tcp };
     if question.message.queries[0].query_type == RecordType::A {
         all.push(question.clone());
     }
