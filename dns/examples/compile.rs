@@ -77,6 +77,7 @@ fn main() {
         pods: PodNames::default(),
         complete_search: false,
         listen: Vec::new(),
+        delegated: Arc::default(),
     };
     let started = Instant::now();
     let whole = Zone::compile(&snapshot, Arc::new(zone), 1);

@@ -71,6 +71,9 @@ pub fn answer<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> 
     if name.wire(inner, name.len()) != suffix.wire() {
         return outside(zone, name, record_type);
     }
+    if zone.config().delegated.covers(name, inner) {
+        return Answer::NotOurs;
+    }
     if !zone.is_synced() {
         return Answer::Unready;
     }

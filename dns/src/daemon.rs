@@ -64,11 +64,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     plugins(&options).for_each(|name| metrics.enabled(name));
     let forwarder = Arc::new(Forwarder::new(manner(&options), metrics.clone()));
     let (flags, file) = (options.upstreams.clone(), options.resolv_conf.clone());
-    let sources = Sources::read(flags, file, own.clone(), forwarder.clone())?;
+    let config = zone_config(&options, &own);
+    let sources = Sources::read(flags, file, own, config.clone(), forwarder.clone())?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
 
     let keeper = options.snapshot.clone().map(Keeper::new);
-    let zone = first_zone(zone_config(&options, &own), keeper.as_ref());
+    let zone = first_zone(config, keeper.as_ref());
     let zone = Arc::new(ArcSwap::from_pointee(zone));
     let readiness = Readiness::new(zone.clone());
     let most_waiting = options.max_concurrent as usize;
@@ -317,6 +318,7 @@ fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
         pods: options.pods,
         complete_search: options.complete_search,
         listen,
+        delegated: Arc::default(),
     })
 }
 

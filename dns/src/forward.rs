@@ -45,7 +45,7 @@ pub use pool::Policy;
 pub use private::KeepPrivate;
 pub use said::Said;
 pub use settings::{Case, Overrides, Settings};
-pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list};
+pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list, unusable};
 
 /// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
 const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
@@ -124,20 +124,24 @@ impl Forwarder {
         }
     }
 
-    /// Asks by these settings from now on, and looks whether they lead in circles. Equal settings change nothing; by
-    /// others nothing of what was remembered counts. True where they differ. Must be called within a runtime.
+    /// Asks by these settings from now on, and looks whether they lead in circles. Equal settings change nothing. What was
+    /// remembered counts as long as the same upstreams are asked for the same names. True where the settings differ. Must be
+    /// called within a runtime.
     pub fn lead(&self, settings: Settings) -> bool {
         let before = self.routes.load_full();
         if *before.settings() == settings {
             return false;
         }
+        let same = before.settings().leads_like(&settings);
         let routes = Routes::new(settings, self.manner.case, Some(&before));
         let known = |address| before.upstreams().any(|upstream| upstream.address() == address);
         for upstream in routes.upstreams().filter(|upstream| !known(upstream.address())) {
             tokio::spawn(self.circles.clone().look(upstream.clone()));
         }
         self.routes.store(Arc::new(routes));
-        self.cache().clear();
+        if !same {
+            self.cache().clear();
+        }
         true
     }
 
@@ -149,6 +153,11 @@ impl Forwarder {
     /// Whether there is any upstream.
     pub fn leads_anywhere(&self) -> bool {
         self.routes.load().lead_anywhere()
+    }
+
+    /// Whether there is any upstream for that name.
+    pub fn leads(&self, name: &Name) -> bool {
+        QueryName::from_name(name).is_ok_and(|name| self.routes.load().of(&name).is_some())
     }
 
     /// Has `write` write what is remembered of a question that comes at `now`, so many seconds after it was remembered. None

@@ -197,7 +197,7 @@ impl Handler {
             extend(&mut reply, &target, known);
             return self.finish(&question, &reply, Source::Upstream, started);
         }
-        let refusal = match (self.recurses(), self.place()) {
+        let refusal = match (self.forwarder.leads(&target), self.place()) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => reply,
             (false, _) => refused("the name is not of this cluster, and there is no upstream to ask"),

@@ -3,6 +3,7 @@
 
 mod branch;
 mod config;
+mod delegated;
 mod name_server;
 mod pods;
 mod reverse;
@@ -16,6 +17,7 @@ use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
 pub use branch::{Branch, Node, ServiceRecord, ServiceRecords};
 pub use config::{InvalidZone, PodNames, ZoneConfig, ZoneName};
+pub use delegated::Delegated;
 pub use pods::PodTable;
 pub use reverse::{Pointer, reverse_address};
 

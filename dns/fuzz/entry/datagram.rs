@@ -28,8 +28,8 @@ const LARGEST: usize = 1232;
 
 static SERVER: LazyLock<(Arc<Zone>, Arc<Handler>)> = LazyLock::new(|| {
     let zone = "cluster.local".parse().expect("a zone");
-    let config =
-        ZoneConfig { zone, ttl: 30, listen: Vec::new(), pods: PodNames::Insecure, complete_search: false };
+    let (listen, pods, delegated) = (Vec::new(), PodNames::Insecure, Arc::default());
+    let config = ZoneConfig { zone, ttl: 30, listen, pods, complete_search: false, delegated };
     let zone = Arc::new(Zone::compile(&cluster(), Arc::new(config), 1));
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));

@@ -1,7 +1,7 @@
 //! Where names outside of the cluster are asked, as values: from flags or resolv.conf, and from the `kube-dns`
 //! ConfigMap that stands above both. Pure: files and objects are read by the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use clap::ValueEnum;
@@ -33,6 +33,17 @@ pub struct Settings {
     pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
     /// The node's own search list, which pods have too, after the cluster's domains.
     pub search: Vec<Name>,
+}
+
+impl Settings {
+    /// Whether the same upstreams are asked for the same names, in whatever order.
+    pub(super) fn leads_like(&self, other: &Settings) -> bool {
+        let sorted = |addresses: &[SocketAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+        let stubs = |settings: &Settings| -> Vec<_> {
+            settings.stub_domains.iter().map(|(domain, servers)| (domain.clone(), sorted(servers))).collect()
+        };
+        sorted(&self.upstreams) == sorted(&other.upstreams) && stubs(self) == stubs(other)
+    }
 }
 
 /// What the `kube-dns` ConfigMap says.

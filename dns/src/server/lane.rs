@@ -154,6 +154,7 @@ mod tests {
             pods: PodNames::default(),
             complete_search: false,
             listen: Vec::new(),
+            delegated: Arc::default(),
         };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));

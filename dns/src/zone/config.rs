@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use thiserror::Error;
 
+use super::Delegated;
 use crate::name::{labels, wire_name};
 
 /// The longest zone, in wire form, under which every name of a Service still fits in 255 bytes:
@@ -38,6 +40,8 @@ pub struct ZoneConfig {
     pub complete_search: bool,
     /// The concrete addresses that the server listens on, for the glue of its NS record.
     pub listen: Vec<IpAddr>,
+    /// The stub domains below the cluster's domain, as they are at any moment.
+    pub delegated: Arc<Delegated>,
 }
 
 /// A domain that can hold the cluster's names, such as `cluster.local`. Parses with or without its last dot.

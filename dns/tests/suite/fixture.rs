@@ -76,6 +76,7 @@ pub(crate) fn settings(pods: PodNames) -> ZoneConfig {
         pods,
         complete_search: false,
         listen: vec![ip("10.244.0.2")],
+        delegated: Arc::default(),
     }
 }
 

@@ -27,4 +27,5 @@ mod rogue;
 mod search;
 mod server;
 mod spec;
+mod stubs;
 mod transparent;

@@ -73,6 +73,8 @@ impl Server {
         most_waiting: usize,
         limits: Limits,
     ) -> Server {
+        let config = zone.config();
+        config.delegated.set(&config.zone, settings.stub_domains.keys());
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
         let zone = Arc::new(ArcSwap::from_pointee(zone));

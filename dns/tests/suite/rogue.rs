@@ -63,6 +63,16 @@ impl Rogue {
         Rogue::launch(Arc::new(one), true, Duration::ZERO)
     }
 
+    /// The same at that address.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
+    ) -> Rogue {
+        let one =
+            move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
+        Rogue::launch_at(address, Arc::new(one), true, Duration::ZERO)
+    }
+
     /// The same, which takes so long for each answer, however many it is asked for at a time.
     pub(crate) fn start_slow(
         takes: Duration,
@@ -86,7 +96,11 @@ impl Rogue {
     }
 
     fn launch(behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        Rogue::launch_at(([127, 0, 0, 1], 0).into(), behave, with_tcp, takes)
+    }
+
+    fn launch_at(address: SocketAddr, behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
+        let tcp = TcpListener::bind(address).unwrap();
         let address = tcp.local_addr().unwrap();
         let udp = UdpSocket::bind(address).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
