@@ -14,7 +14,7 @@ use crate::forward::{Asked, Forwarder, Said};
 use crate::message::{EXTENDED_ERROR, HEADER, LARGEST_UDP, OPTION};
 use crate::metrics::Source;
 use crate::name::QueryName;
-use crate::reason::{Reason, why};
+use crate::reason::{OTHER, why};
 use crate::records::SOA_TIMES;
 use crate::search;
 use crate::zone::Zone;
@@ -109,7 +109,7 @@ fn respond_or(
         Answer::NoData(Authority::Zone) | Answer::NxDomain => writer.soa(&question, zone)?,
         _ => return None,
     }
-    let reason = || (code == ResponseCode::NXDomain).then(|| why(zone, question.name));
+    let reason = || (code == ResponseCode::NXDomain).then(|| (OTHER, why(zone, question.name).text()));
     writer.opt(&question, reason);
     Some(question.answered(writer.length, code, Source::Zone))
 }
@@ -134,7 +134,7 @@ fn remembered(
     if said.authentic && question.wants_authentic() {
         writer.bytes[3] |= AUTHENTIC;
     }
-    writer.opt(question, || None);
+    writer.opt(question, || said.extended.as_ref().map(|extended| (extended.code, &*extended.text)));
     let Writer { length, .. } = writer;
     Some(question.answered(length, said.code, Source::Upstream))
 }
@@ -362,14 +362,14 @@ impl Writer<'_> {
 
     /// The OPT record that answers the client's, in the room that was kept for it, and the reason where there is still
     /// room.
-    fn opt(&mut self, question: &Question<'_>, reason: impl FnOnce() -> Option<Reason>) {
+    fn opt<'r>(&mut self, question: &Question<'_>, reason: impl FnOnce() -> Option<(u16, &'r str)>) {
         let Some(client) = question.edns else { return };
         let [high, low] = LARGEST_UDP.to_be_bytes();
         let flags = u8::from(client.dnssec_ok) << 7;
         self.append(&[0, 0, 41, high, low, 0, 0, flags, 0, 0, 0]);
         let additionals = u16::from_be_bytes([self.bytes[10], self.bytes[11]]);
         self.count(3, additionals + 1);
-        let Some(text) = reason().map(Reason::text) else { return };
+        let Some((code, text)) = reason() else { return };
         let data = 2 + text.len();
         if self.length + OPTION + data > self.limit + OPT {
             return;
@@ -377,7 +377,7 @@ impl Writer<'_> {
         self.bytes[self.length - 2..self.length].copy_from_slice(&((OPTION + data) as u16).to_be_bytes());
         self.append(&EXTENDED_ERROR.to_be_bytes());
         self.append(&(data as u16).to_be_bytes());
-        self.append(&[0, 0]);
+        self.append(&code.to_be_bytes());
         self.append(text.as_bytes());
     }
 

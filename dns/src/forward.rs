@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::name::QueryName;
 use ask::Ask;
-use cache::{Cache, Found};
+use cache::{Cache, Failure, Found};
 use circles::Circles;
 use exchange::{Response, is_failure};
 use flights::{Flights, Passenger};
@@ -186,7 +186,7 @@ impl Forwarder {
         let ask = Ask::new(query, asked, dnssec_ok).ok()?;
         if self.circles.saw(&ask) {
             return Some(Forwarded {
-                message: failure(query, ResponseCode::Refused),
+                message: failure(query, ResponseCode::Refused.into()),
                 origin: Origin::Private,
             });
         }
@@ -216,7 +216,7 @@ impl Forwarder {
                 Some((message, Origin::Cache))
             }
             Found::Stale(message) => Some((message, Origin::Stale)),
-            Found::Failed(code) => Some((failure(query, code), Origin::Cache)),
+            Found::Failed(failed) => Some((failure(query, failed), Origin::Cache)),
             Found::Expired(_) | Found::Nothing => None,
         }
     }
@@ -293,12 +293,12 @@ impl Forwarder {
             let (mut cache, now) = (self.cache(), Instant::now());
             match &result {
                 Ok(response) if is_failure(&response.message) => {
-                    cache.fail(ask.clone(), response.message.metadata.response_code, now, now + cache::TOLD);
+                    cache.fail(ask.clone(), Failure::of(&response.message), now, now + cache::TOLD);
                 }
                 Ok(response) => cache.put(ask.clone(), &response.message, &response.bytes, now),
                 // Nothing is wrong with the name.
                 Err(Error::NoSocket(_)) => {}
-                Err(_) => cache.fail(ask.clone(), ResponseCode::ServFail, now, now + cache::UNTOLD),
+                Err(_) => cache.fail(ask.clone(), ResponseCode::ServFail.into(), now, now + cache::UNTOLD),
             }
             self.metrics.forwarding().remembered(cache.len(), cache.evictions());
         }
@@ -321,9 +321,12 @@ impl Forwarder {
     }
 }
 
-fn failure(query: &Query, code: ResponseCode) -> Message {
+fn failure(query: &Query, Failure { code, extended }: Failure) -> Message {
     let mut message = Message::new(0, MessageType::Response, OpCode::Query);
     message.metadata.response_code = code;
     message.add_query(query.clone());
+    if let Some(extended) = extended {
+        message.edns.get_or_insert_default().options_mut().insert(extended.option());
+    }
     message
 }

@@ -280,18 +280,20 @@ fn extend(reply: &mut Reply, target: &Name, Forwarded { message, origin }: Forwa
     let own = reply.answers.is_empty();
     reply.authoritative = !own;
     reply.authentic = own && message.metadata.authentic_data;
+    let told = ExtendedError::of(&message);
     reply.add(target, message);
-    reply.extended = reason(reply.code, origin);
+    reply.extended = reason(reply.code, origin, told);
 }
 
-fn reason(code: ResponseCode, origin: Origin) -> Option<ExtendedError> {
+/// Where an upstream told why, its words count, unless they are of another time.
+fn reason(code: ResponseCode, origin: Origin, told: Option<ExtendedError>) -> Option<ExtendedError> {
     match (origin, code) {
         (Origin::Stale, code) => Some(ExtendedError::stale(code == ResponseCode::NXDomain)),
         (Origin::Private, ResponseCode::NXDomain) => {
             Some(ExtendedError::other("the name is a private one, which no upstream is told"))
         }
-        (Origin::Cache, ResponseCode::ServFail) => Some(ExtendedError::cached()),
-        _ => None,
+        (Origin::Cache, ResponseCode::ServFail) => Some(told.unwrap_or_else(ExtendedError::cached)),
+        _ => told,
     }
 }
 

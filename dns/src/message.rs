@@ -134,11 +134,17 @@ impl Reply {
             }
             record
         };
-        self.code = message.metadata.response_code;
+        self.code = end_to_end(message.metadata.response_code);
         self.answers.extend(message.answers.into_iter().map(spelled));
         self.authorities = message.authorities;
         self.additionals = message.additionals;
     }
+}
+
+/// What is said of an upstream's code. Those above 15 are of what lies between two servers (RFC 6891 section 9), and cannot be
+/// told without EDNS.
+fn end_to_end(code: ResponseCode) -> ResponseCode {
+    if code.high() == 0 { code } else { ResponseCode::ServFail }
 }
 
 /// Reads what a client sent. Never panics, whatever the bytes.
@@ -275,9 +281,10 @@ impl Question {
         let mut edns = Edns::new();
         edns.set_max_payload(LARGEST_UDP).set_dnssec_ok(client.dnssec_ok).set_rcode_high(reply.code.high());
         if let Some(extended) = &reply.extended {
-            let data = [&extended.code.to_be_bytes()[..], extended.text.as_bytes()].concat();
-            if bytes.len() + usize::from(OPT) + OPTION + data.len() <= usize::from(self.limit()) {
-                edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
+            let option = extended.option();
+            let length = OPTION + usize::from(option.len());
+            if bytes.len() + usize::from(OPT) + length <= usize::from(self.limit()) {
+                edns.options_mut().insert(option);
             }
         }
         if client.pads && self.transport == Transport::Tls {

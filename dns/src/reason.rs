@@ -3,12 +3,16 @@
 
 use std::borrow::Cow;
 
+use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::opt::EdnsOption;
+
 use crate::answer::pod_address;
+use crate::message::EXTENDED_ERROR;
 use crate::name::QueryName;
 use crate::zone::{PodNames, Zone};
 
 /// RFC 8914 section 4.1: none of the numbered reasons.
-const OTHER: u16 = 0;
+pub(crate) const OTHER: u16 = 0;
 /// RFC 8914 section 4.4.
 const STALE: u16 = 3;
 /// RFC 8914 section 4.14.
@@ -81,6 +85,26 @@ impl From<Reason> for ExtendedError {
 impl ExtendedError {
     fn new(code: u16, text: impl Into<Cow<'static, str>>) -> ExtendedError {
         ExtendedError { code, text: text.into() }
+    }
+
+    /// The first one that a message carries (RFC 8914 section 2).
+    pub fn of(message: &Message) -> Option<ExtendedError> {
+        let options = message.edns.iter().flat_map(|edns| edns.options().as_ref());
+        let data = options.filter_map(|(_, option)| match option {
+            EdnsOption::Unknown(EXTENDED_ERROR, data) => data.split_first_chunk(),
+            _ => None,
+        });
+        data.map(|(code, text)| {
+            // Some end the text as C does.
+            let text = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+            ExtendedError::new(u16::from_be_bytes(*code), text)
+        })
+        .next()
+    }
+
+    /// As it stands in OPT.
+    pub fn option(&self) -> EdnsOption {
+        EdnsOption::Unknown(EXTENDED_ERROR, [&self.code.to_be_bytes(), self.text.as_bytes()].concat())
     }
 
     /// A reason that has no number of its own.

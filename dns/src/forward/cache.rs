@@ -10,6 +10,7 @@ use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::ask::{Ask, Asked};
 use super::said::Said;
+use crate::reason::ExtendedError;
 use crate::wire::decode;
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
@@ -55,11 +56,33 @@ struct Entry {
     stored: Instant,
     expires: Instant,
     /// Until then nobody is asked.
-    failed: Option<(Instant, ResponseCode)>,
+    failed: Option<(Instant, Failure)>,
     hits: u32,
     /// It was asked for again since room was last made.
     used: bool,
     refreshing: bool,
+}
+
+/// How a question failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    /// What is said to clients.
+    pub(super) code: ResponseCode,
+    /// Why, as far as an upstream told.
+    pub(super) extended: Option<ExtendedError>,
+}
+
+impl Failure {
+    /// The one that an upstream tells of.
+    pub(super) fn of(message: &Message) -> Failure {
+        Failure { code: message.metadata.response_code, extended: ExtendedError::of(message) }
+    }
+}
+
+impl From<ResponseCode> for Failure {
+    fn from(code: ResponseCode) -> Failure {
+        Failure { code, extended: None }
+    }
 }
 
 /// What is remembered of a question.
@@ -74,7 +97,7 @@ pub(super) enum Found {
     /// An answer past its time, and a better one was just asked for in vain.
     Stale(Message),
     /// No answer, and one was just asked for in vain.
-    Failed(ResponseCode),
+    Failed(Failure),
     /// Nothing.
     Nothing,
 }
@@ -104,7 +127,7 @@ impl Cache {
     /// What is remembered of a question.
     pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Found {
         let Some(entry) = self.entries.get_mut(ask) else { return Found::Nothing };
-        let failed = entry.failed.filter(|(until, _)| now < *until);
+        let failed = entry.failed.as_ref().filter(|(until, _)| now < *until);
         if now < entry.expires {
             entry.used = true;
             entry.hits = entry.hits.saturating_add(1);
@@ -113,10 +136,10 @@ impl Cache {
             return entry.aged(now).map_or(Found::Nothing, kind);
         }
         if entry.message.is_empty() || now >= entry.expires + STALE {
-            return failed.map_or(Found::Nothing, |(_, code)| Found::Failed(code));
+            return failed.map_or(Found::Nothing, |(_, failure)| Found::Failed(failure.clone()));
         }
-        entry.used = true;
         let kind = if failed.is_some() { Found::Stale } else { Found::Expired };
+        entry.used = true;
         entry.stale().map_or(Found::Nothing, kind)
     }
 
@@ -143,8 +166,8 @@ impl Cache {
     }
 
     /// Remembers until `until` that nobody had an answer. What is there past its time may stand in.
-    pub(super) fn fail(&mut self, ask: Ask, code: ResponseCode, now: Instant, until: Instant) {
-        let failed = Some((until, code));
+    pub(super) fn fail(&mut self, ask: Ask, failure: Failure, now: Instant, until: Instant) {
+        let failed = Some((until, failure));
         match self.entries.get_mut(&ask) {
             Some(entry) => (entry.failed, entry.refreshing) = (failed, false),
             None => self.insert(ask, Entry { failed, ..Entry::new(&[], true, now, now) }, now),
@@ -358,11 +381,11 @@ mod tests {
     fn after_a_failure_nobody_is_asked_for_five_seconds() {
         let now = Instant::now();
         let mut cache = Cache::new(2);
-        cache.fail(ask(0), ResponseCode::ServFail, now, now + TOLD);
+        cache.fail(ask(0), ResponseCode::ServFail.into(), now, now + TOLD);
         assert_eq!(found(&mut cache, now + seconds(4)), ("failed", None));
         assert_eq!(found(&mut cache, now + seconds(5)), ("nothing", None));
         let mut cache = holding(positive(60), now);
-        cache.fail(ask(0), ResponseCode::ServFail, now + seconds(70), now + seconds(70) + TOLD);
+        cache.fail(ask(0), ResponseCode::ServFail.into(), now + seconds(70), now + seconds(70) + TOLD);
         assert_eq!(found(&mut cache, now + seconds(74)), ("stale", Some(30)));
         assert_eq!(found(&mut cache, now + seconds(75)), ("expired", Some(30)));
     }
@@ -375,7 +398,7 @@ mod tests {
         assert_eq!(found(&mut cache, now + seconds(53)).0, "fresh", "before the last tenth");
         assert_eq!(found(&mut cache, now + seconds(54)), ("ending", Some(6)));
         assert_eq!(found(&mut cache, now + seconds(54)), ("fresh", Some(6)), "somebody asks already");
-        cache.fail(ask(0), ResponseCode::ServFail, now + seconds(55), now + seconds(55) + TOLD);
+        cache.fail(ask(0), ResponseCode::ServFail.into(), now + seconds(55), now + seconds(55) + TOLD);
         assert_eq!(found(&mut cache, now + seconds(55)).0, "ending", "it was in vain");
     }
 

@@ -5,6 +5,7 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use super::ask::Ask;
 use crate::message::{HEADER, Question, Reply};
 use crate::name::to_name;
+use crate::reason::ExtendedError;
 
 /// What precedes a record's time to live, after its owner: type and class (RFC 1035 section 4.1.3).
 const BEFORE_TTL: usize = 4;
@@ -18,6 +19,8 @@ pub struct Said {
     pub code: ResponseCode,
     /// Whether the upstream vouches for it.
     pub authentic: bool,
+    /// Why there is no better answer, as the upstream has it.
+    pub extended: Option<ExtendedError>,
     /// How many answers, authorities and additionals there are, as the header has it.
     pub counts: [u8; 6],
     /// What follows the question, as it was at first.
@@ -40,6 +43,7 @@ impl Said {
         Some(Said {
             code: reply.code,
             authentic: message.metadata.authentic_data,
+            extended: ExtendedError::of(message),
             counts,
             records: records.into(),
             ttls,

@@ -84,6 +84,21 @@ fn a_failure_of_all_is_told_and_remembered_for_a_while() {
     assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
 }
 
+/// To a client without EDNS the low bits of such a code would say that there is nothing.
+#[test]
+fn a_failure_that_takes_edns_to_be_told_is_still_one_without() {
+    let upstream = Rogue::start(|asked| {
+        let mut reply = asked.reply(ResponseCode::BADVERS);
+        reply.edns.get_or_insert_default().set_rcode_high(ResponseCode::BADVERS.high());
+        Some(reply)
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    for flags in ["+noedns", "+edns"] {
+        let text = server.dig(&format!("{flags} www.example.com A"));
+        assert!(text.contains("status: SERVFAIL"), "{text}");
+    }
+}
+
 #[test]
 fn when_all_are_down_they_are_tried_anyway() {
     let well = Arc::new(AtomicBool::new(false));

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hickory_proto::op::ResponseCode;
 use tokio::runtime::Builder;
 use weft_dns::forward::{Forwarder, Manner, Settings, resolv_conf};
 use weft_dns::metrics::Metrics;
@@ -92,6 +93,31 @@ fn another_search_list_forgets_nothing() {
         assert!(forwarder.lead(settings(&[&upstream], "b.example.")));
         assert!(!is_known(), "others may say otherwise");
     });
+}
+
+/// RFC 8914: which name is blocked, or why it does not validate, is for people to read.
+#[test]
+fn why_an_upstream_has_no_answer_is_passed_on() {
+    for code in [ResponseCode::NXDomain, ResponseCode::ServFail] {
+        let upstream = Rogue::start(move |asked| {
+            let mut reply = asked.reply(code);
+            let why =
+                hickory_proto::rr::rdata::opt::EdnsOption::Unknown(15, b"\0\x0fby the house rules".to_vec());
+            reply.edns.get_or_insert_default().options_mut().insert(why);
+            let soa =
+                hickory_proto::rr::rdata::SOA::new(Default::default(), Default::default(), 1, 2, 3, 4, 60);
+            let soa = hickory_proto::rr::RData::SOA(soa);
+            reply.authorities = vec![hickory_proto::rr::Record::from_rdata(Default::default(), 60, soa)];
+            Some(reply)
+        });
+        let server = Server::start(zone(), &[upstream.address]);
+        // Then as it is remembered.
+        for _ in 0..2 {
+            let text = server.dig("www.example.com A");
+            assert!(text.contains("; EDE: 15 (Blocked): (by the house rules)"), "{code}: {text}");
+            assert!(!server.dig("+noedns www.example.com A").contains("EDE"));
+        }
+    }
 }
 
 #[test]
