@@ -80,23 +80,32 @@ pub(super) fn is_failure(message: &Message) -> bool {
 /// it is not known to take the usual one: some servers drop what they do not know.
 pub(super) async fn exchange(upstream: &Upstream, ask: &Ask) -> Result<Response, Error> {
     let spelling = upstream.spelling(ask);
-    let usual = async { Ok((confirmed(upstream, ask, spelling).await?, None)) };
-    let in_lower_case = async { Ok((turn(upstream, ask, 0).await?, Some(Lesson::Case))) };
-    let without_edns = async { Ok((converse(upstream, ask, PLAINEST).await?, Some(Lesson::Edns))) };
     let doubts_case = ask.has_capitals(spelling) && !upstream.finds_any_case(ask);
     let doubts_edns = upstream.edns().may_be_taken() && !upstream.edns().is_taken();
-    let (response, lesson) = match (doubts_case, doubts_edns) {
-        (false, false) => usual.await,
-        (true, false) => either(usual, in_lower_case).await,
-        (false, true) => either(usual, without_edns).await,
-        (true, true) => either(usual, either(in_lower_case, without_edns)).await,
-    }?;
+    if !doubts_case && !doubts_edns {
+        return confirmed(upstream, ask, spelling).await;
+    }
+    let usual = async { Ok((confirmed(upstream, ask, spelling).await?, None)) };
+    // Few questions get so far: the others need no room for it.
+    let plainer = async { Box::pin(plainly(upstream, ask, doubts_case, doubts_edns)).await };
+    let (response, lesson) = either(usual, plainer).await?;
     match lesson.filter(|_| !is_failure(&response.message)) {
         Some(Lesson::Case) => upstream.note_case_silent(ask),
         Some(Lesson::Edns) => upstream.note_edns_silent(),
         None => {}
     }
     Ok(response)
+}
+
+/// Without what may be the reason of a silence.
+async fn plainly(upstream: &Upstream, ask: &Ask, doubts_case: bool, doubts_edns: bool) -> Heard {
+    let in_lower_case = async { Ok((turn(upstream, ask, 0).await?, Some(Lesson::Case))) };
+    let without_edns = async { Ok((converse(upstream, ask, PLAINEST).await?, Some(Lesson::Edns))) };
+    match (doubts_case, doubts_edns) {
+        (true, true) => either(in_lower_case, without_edns).await,
+        (true, false) => in_lower_case.await,
+        (false, _) => without_edns.await,
+    }
 }
 
 /// What is said to the first question; or to the second, which is asked after a silence.
@@ -277,4 +286,20 @@ fn read(ask: &Ask, bytes: &[u8], request: &[u8]) -> io::Result<Option<Response>>
     ask.respell(&mut bytes);
     let message = decode(&bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(Some(Response { message, bytes, repeats: matched == Match::Answer }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::Case;
+    use hickory_proto::rr::RecordType;
+
+    /// A thousand questions may wait at a time, each of several upstreams.
+    #[test]
+    fn a_question_that_waits_takes_little_room() {
+        let upstream = Upstream::new(([192, 0, 2, 1], 53).into(), Case::Random);
+        let ask = Ask::own(b"\x01a", RecordType::A);
+        let size = size_of_val(&exchange(&upstream, &ask));
+        assert!(size < 8192, "{size}");
+    }
 }
