@@ -13,6 +13,7 @@ pub mod error;
 pub mod explain;
 pub mod fast;
 pub mod feed;
+pub mod files;
 pub mod forward;
 pub mod handler;
 pub mod handover;

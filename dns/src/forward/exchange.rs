@@ -24,6 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(900);
 const DOUBT: Duration = Duration::from_millis(300);
 /// For so much longer the answer to the usual question is the better one.
 const GRACE: Duration = Duration::from_millis(50);
+/// After so long a datagram is sent again: it may be lost.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Longer datagrams than were asked for are no answers.
 const LONGEST: usize = 4096;
 /// The code of servers that do not know a version of EDNS (RFC 6891 section 9). By number: TSIG's BADSIG is the same.
@@ -236,7 +238,7 @@ fn is_our_own(error: &io::Error) -> bool {
 }
 
 /// A fresh socket for each question: the kernel picks a random port, which a forger would have to guess along
-/// with the id (RFC 5452 section 9).
+/// with the id (RFC 5452 section 9). A question that is sent again is the same one, so that the answer to any is heard.
 async fn over_udp(upstream: SocketAddr, ask: &Ask, manner: Manner) -> io::Result<Response> {
     let local: SocketAddr = match upstream {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -245,10 +247,18 @@ async fn over_udp(upstream: SocketAddr, ask: &Ask, manner: Manner) -> io::Result
     let request = ask.request(rand::random(), manner.spelling, manner.edns);
     let socket = UdpSocket::bind(local).await?;
     socket.connect(upstream).await?;
-    socket.send(&request).await?;
+    loop {
+        socket.send(&request).await?;
+        if let Ok(result) = timeout(AGAIN, listen(&socket, ask, &request)).await {
+            return result;
+        }
+    }
+}
+
+async fn listen(socket: &UdpSocket, ask: &Ask, request: &[u8]) -> io::Result<Response> {
     loop {
         socket.readable().await?;
-        match datagram(&socket, ask, &request) {
+        match datagram(socket, ask, request) {
             // What is no answer to this question may be forged: the right one may still come.
             Ok(None) => {}
             Ok(Some(response)) => return Ok(response),

@@ -2,6 +2,7 @@
 //! take long, which are listened to until nobody waits any more. Whom to try is decided by [`super::pool`].
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,26 +20,19 @@ use crate::metrics::Metrics;
 
 /// After so long without an answer another upstream is asked too, and the first answer is taken.
 const HEDGE: Duration = Duration::from_millis(250);
-/// After so long one that was asked before is asked again: a datagram may be lost.
-const AGAIN: Duration = Duration::from_secs(1);
 /// So long a question may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them in time.
 const DEADLINE: Duration = Duration::from_millis(4800);
 /// The pause between two looks whether an upstream answers again, as CoreDNS has it.
 const PROBE: Duration = Duration::from_millis(500);
 
-/// What became of a try.
-type Outcome = (Arc<Upstream>, Result<Response, Error>);
-
 /// A question on its way to upstreams.
 pub(super) struct Race {
     ask: Arc<Ask>,
-    /// Whom to try next: first who was not asked yet, then who is silent.
+    /// Whom to try next.
     next: VecDeque<Arc<Upstream>>,
-    /// How many of them were not asked yet.
-    fresh: usize,
-    running: JoinSet<Outcome>,
-    /// When the last one was asked.
-    asked: Instant,
+    running: JoinSet<Result<Response, Error>>,
+    /// Who was asked last, and when.
+    asked: Option<(SocketAddr, Instant)>,
     /// Cancelled when nobody waits for an answer any more.
     over: CancellationToken,
     metrics: Arc<Metrics>,
@@ -49,10 +43,9 @@ impl Race {
     pub(super) fn new(ask: Ask, order: Vec<Arc<Upstream>>, metrics: Arc<Metrics>) -> Race {
         Race {
             ask: Arc::new(ask),
-            fresh: order.len(),
             next: order.into(),
             running: JoinSet::new(),
-            asked: Instant::now(),
+            asked: None,
             over: CancellationToken::new(),
             metrics,
         }
@@ -70,36 +63,26 @@ impl Race {
             if self.running.is_empty() && !self.start() {
                 return worst;
             }
-            let pause = if self.fresh > 0 { HEDGE } else { AGAIN };
+            let hedge = self.asked.map_or(deadline, |(_, at)| at + HEDGE);
             tokio::select! {
                 Some(done) = self.running.join_next() => match done {
-                    Ok((upstream, result)) => match result {
-                        Ok(response) if !is_failure(&response.message) => {
-                            // Whether the others answer in time is worth knowing, though nobody waits for it.
-                            self.running.detach_all();
-                            return Ok(response);
-                        }
-                        Ok(response) => {
-                            worst = Ok(response);
-                            self.leave_out(&upstream);
-                        }
-                        Err(error) => {
-                            worst = worst.or(Err(error));
-                            self.leave_out(&upstream);
-                        }
-                    },
-                    // It panicked: once is enough.
-                    Err(_) => self.next.truncate(self.fresh),
-                },
-                () = sleep_until(self.asked + pause), if !self.next.is_empty() => {
-                    if self.fresh > 0 {
-                        self.metrics.forwarding().hedged();
+                    Ok(Ok(response)) if is_failure(&response.message) => worst = Ok(response),
+                    Ok(Ok(response)) => {
+                        // Whether the others answer in time is worth knowing, though nobody waits for it.
+                        self.running.detach_all();
+                        return Ok(response);
                     }
+                    Ok(Err(error)) => worst = worst.or(Err(error)),
+                    // It panicked: the next one is tried.
+                    Err(_) => {}
+                },
+                () = sleep_until(hedge), if !self.next.is_empty() => {
+                    self.metrics.forwarding().hedged();
                     self.start();
                 }
+                // All that are left are silent.
                 () = sleep_until(deadline) => {
-                    // All that are left are silent.
-                    return worst.map_err(|error| self.silent().map_or(error, Error::Timeout));
+                    return worst.map_err(|error| self.asked.map_or(error, |(upstream, _)| Error::Timeout(upstream)));
                 }
             }
         }
@@ -108,24 +91,10 @@ impl Race {
     /// Asks the next upstream. False where there is none.
     fn start(&mut self) -> bool {
         let Some(upstream) = self.next.pop_front() else { return false };
-        self.fresh = self.fresh.saturating_sub(1);
-        self.asked = Instant::now();
-        self.next.push_back(upstream.clone());
+        self.asked = Some((upstream.address(), Instant::now()));
         let (ask, metrics, over) = (self.ask.clone(), self.metrics.clone(), self.over.clone());
-        self.running.spawn(async move {
-            let result = attempt(&upstream, &ask, &metrics, &over).await;
-            (upstream, result)
-        });
+        self.running.spawn(async move { attempt(&upstream, &ask, &metrics, &over).await });
         true
-    }
-
-    /// One that told of a failure is not asked again.
-    fn leave_out(&mut self, failed: &Arc<Upstream>) {
-        self.next.retain(|upstream| !Arc::ptr_eq(upstream, failed));
-    }
-
-    fn silent(&self) -> Option<std::net::SocketAddr> {
-        self.next.back().map(|upstream| upstream.address())
     }
 }
 

@@ -58,7 +58,9 @@ impl Daemon {
         let upstream: &[&str] = if given("--upstream") == 0 { &["--upstream", NOBODY] } else { &[] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
-        let mut child = Command::new(PROGRAM)
+        // As where nobody raised the limit on open files.
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", PROGRAM])
             .args(["--listen", listen, "--log-format", "json"])
             .args(upstream)
             .args(flags)
@@ -133,6 +135,16 @@ pub(crate) fn failure(arguments: &[&str]) -> String {
         Command::new(PROGRAM).args(arguments).env_remove("KUBERNETES_SERVICE_HOST").output().unwrap();
     assert!(!output.status.success(), "{arguments:?} is accepted");
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// Each question that waits for an upstream has a socket.
+#[test]
+fn as_many_questions_may_wait_as_the_flags_say_whatever_the_limit_on_files() {
+    let daemon = Daemon::start(NOBODY, "0");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.child.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{files}");
 }
 
 #[test]
