@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
+use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
 use weft_netlink::nft::{
-    Base, Client, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Monitor, PRIORITY_DSTNAT,
-    PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, TableKey,
-    Transaction, Tuple, Value, Verdict, diff,
+    Base, Client, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Monitor, Observed,
+    PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
+    Table, TableKey, Transaction, Tuple, Value, Verdict, diff,
 };
 
 fn address(family: Family, last: u8) -> Value {
@@ -356,6 +357,33 @@ fn a_monitor_tells_the_transactions_that_touched_its_table_and_whose_they_were()
         for author in foreign.iter().map(|announcement| announcement.author.to_string()) {
             assert!(author.starts_with("nft (process ") && !author.contains("process 0"), "{author}");
         }
+    });
+}
+
+#[test]
+fn a_held_table_goes_with_its_client_and_nobody_else_can_change_it() {
+    in_fresh_namespace(|| {
+        let mut holder = Client::open().unwrap();
+        let table = everything(Family::Ip);
+        let mut transaction = Transaction::default();
+        transaction.hold_table(&table);
+        holder.commit(&transaction).unwrap();
+        assert!(transaction.to_string().starts_with("add table ip weft-test { flags owner; }\n"));
+
+        let mut other = Client::open().unwrap();
+        let observed = other.observe(&keys()).unwrap();
+        assert!(observed.tables[&keys()[0]].is_held());
+        let mut model = Observed::default();
+        model.apply(&transaction).unwrap();
+        assert_eq!(observed, model);
+        let error = other.commit(&transaction).unwrap_err();
+        assert!(matches!(error.errno(), Some(Errno::EPERM | Errno::EEXIST)), "{error}");
+        nft(&["flush", "ruleset"], "");
+        assert!(holder.has_rules(&table).unwrap());
+
+        drop(holder);
+        assert!(other.observe(&keys()).unwrap().tables.is_empty());
+        other.commit(&transaction).unwrap();
     });
 }
 

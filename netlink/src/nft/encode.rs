@@ -5,6 +5,7 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST}
 
 use super::attribute::Writer;
 use super::expression::{self, DATA_VALUE, DATA_VERDICT};
+use super::observed::TABLE_OWNER;
 use super::owned::{self, KEY, KEY_END, Owned};
 use super::rule::Rule;
 use super::set::{Data, Declaration, Element};
@@ -111,6 +112,11 @@ impl Encoded {
         use message::*;
         match change {
             Change::AddTable(table) => self.push(index, NEW_TABLE, NLM_F_CREATE, table, |_| {}),
+            Change::HoldTable(table) => {
+                // NFTA_TABLE_FLAGS
+                let fill = |writer: &mut Writer<'_>| writer.u32(2, TABLE_OWNER);
+                self.push(index, NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, table, fill);
+            }
             Change::DeleteTable(table) => self.push(index, DEL_TABLE, 0, table, |_| {}),
             Change::AddChain(table, name, base) => {
                 self.push(index, NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, table, |writer| {

@@ -13,6 +13,9 @@ use super::table::{Base, ChainKind, Hook, Policy, Table};
 use super::transaction::{Change, TableKey, Transaction};
 use super::value::{Name, Tuple};
 
+/// `NFT_TABLE_F_OWNER`: the table belongs to a socket.
+pub(super) const TABLE_OWNER: u32 = 2;
+
 /// What the kernel holds of the tables that were asked for; those that it does not have are missing here too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -110,6 +113,10 @@ impl Observed {
     fn apply_change(&mut self, change: &Change) -> Option<()> {
         match change {
             Change::AddTable(table) => drop(self.tables.entry(table.clone()).or_default()),
+            Change::HoldTable(table) => {
+                let held = ObservedTable { flags: TABLE_OWNER, ..ObservedTable::default() };
+                insert_new(&mut self.tables, table.clone(), held)?;
+            }
             Change::DeleteTable(table) => drop(self.tables.remove(table)?),
             Change::AddChain(table, name, base) => {
                 let base = base.as_ref().map(ObservedBase::of);
@@ -175,6 +182,11 @@ fn add(held: &mut BTreeMap<Tuple, Data>, elements: &[Element]) -> Option<()> {
 }
 
 impl ObservedTable {
+    /// Whether it goes with the socket by which it was made ([`Change::HoldTable`]).
+    pub fn is_held(&self) -> bool {
+        self.flags & TABLE_OWNER != 0
+    }
+
     fn of(table: &Table) -> ObservedTable {
         let chains = table.chains.iter().map(|(name, chain)| {
             let rules = chain.rules.iter().map(|rule| Some(digest(rule))).collect();

@@ -21,6 +21,9 @@ pub type TableKey = (Family, Name);
 pub enum Change {
     /// Adds a table; it may exist.
     AddTable(TableKey),
+    /// Adds a table, which must not be there, for as long as the socket is open by which it is added: with that it goes, however
+    /// the process ends, and until then nobody else can change it.
+    HoldTable(TableKey),
     /// Deletes a table and everything in it. It must exist.
     DeleteTable(TableKey),
     /// Adds a chain, which must not be there.
@@ -70,8 +73,18 @@ impl Transaction {
 
     /// The steps that build a whole table.
     pub fn add_table(&mut self, table: &Table) {
+        self.changes.push(Change::AddTable((table.family, table.name.clone())));
+        self.fill_table(table);
+    }
+
+    /// The steps that build a whole table that lasts as long as the client that commits them ([`Change::HoldTable`]).
+    pub fn hold_table(&mut self, table: &Table) {
+        self.changes.push(Change::HoldTable((table.family, table.name.clone())));
+        self.fill_table(table);
+    }
+
+    fn fill_table(&mut self, table: &Table) {
         let key = (table.family, table.name.clone());
-        self.changes.push(Change::AddTable(key.clone()));
         for (name, chain) in &table.chains {
             self.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
         }
@@ -177,6 +190,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::AddTable((family, table)) => write!(f, "add table {family} {table}"),
+            Change::HoldTable((family, table)) => write!(f, "add table {family} {table} {{ flags owner; }}"),
             Change::DeleteTable((family, table)) => write!(f, "delete table {family} {table}"),
             Change::AddChain((family, table), name, None) => write!(f, "add chain {family} {table} {name}"),
             Change::AddChain((family, table), name, Some(base)) => {
