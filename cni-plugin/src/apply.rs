@@ -39,7 +39,11 @@ pub(crate) fn apply(
 }
 
 /// Returns the bridge and the gateway within a VLAN, where there is one.
-fn ensure_bridge(host: &mut Route, plan: &BridgePlan, found: Option<Link>) -> Result<(Link, Option<Link>)> {
+pub(crate) fn ensure_bridge(
+    host: &mut Route,
+    plan: &BridgePlan,
+    found: Option<Link>,
+) -> Result<(Link, Option<Link>)> {
     let link = match found {
         Some(link) => link,
         None => {
@@ -121,11 +125,7 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -
 /// Everything from the moment on that the pair exists. Returns the container's end.
 fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, near: &Link) -> Result<Link> {
     let veth = &plan.veth;
-    let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
-    host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
-    veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
-    veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
-    limit(host, near, veth.limit.as_ref())?;
+    settle_port(host, near, veth)?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
         match host.delete_neighbour(gateway, address.ip()) {
@@ -134,6 +134,15 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
         }
     }
     netns.run(|| configure(&plan.pod, veth, near))?
+}
+
+/// What the bridge is to know of the port, once it is one.
+pub(crate) fn settle_port(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<()> {
+    let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
+    host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
+    veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
+    limit(host, near, veth.limit.as_ref())
 }
 
 fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {

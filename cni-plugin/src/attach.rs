@@ -9,6 +9,7 @@ use crate::apply::apply;
 use crate::flows;
 use crate::ipam::Source;
 use crate::lock::Lock;
+use crate::record::Records;
 use crate::shared::Tables;
 use crate::{Error, Facts, Options, Pod, PodPlan, Result, detach, plan};
 
@@ -22,7 +23,7 @@ pub(crate) fn attach(
     let options = Options::read(invocation, args)?;
     let previous = invocation.previous()?.unwrap_or_default();
     let ipam = Source::of(invocation)?;
-    let gateways = ipam.gateways(invocation)?;
+    let gateways = options.gateways(ipam.gateways(invocation)?);
     let mut host = Route::open()?;
     let facts = Facts::read(&mut host, &options, gateways)?;
     let pod = Pod {
@@ -31,8 +32,9 @@ pub(crate) fn attach(
         netns: namespace.path().to_owned(),
     };
     let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
-    let outcome = plan(&pod, &options, lease, &facts)
-        .and_then(|plan| connect(&mut host, namespace, &plan, facts.bridge.map(|bridge| bridge.link)));
+    let outcome = plan(&pod, &options, lease, &facts).and_then(|plan| {
+        connect(&mut host, namespace, &plan, facts.bridge.map(|bridge| bridge.link), invocation)
+    });
     outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
         Ok(()) => error,
         // Both must be known, or the address would be missed one day.
@@ -44,11 +46,20 @@ pub(crate) fn attach(
     })
 }
 
-fn connect(host: &mut Route, namespace: &Namespace, plan: &PodPlan, bridge: Option<Link>) -> Result<Success> {
+fn connect(
+    host: &mut Route,
+    namespace: &Namespace,
+    plan: &PodPlan,
+    bridge: Option<Link>,
+    invocation: &Invocation,
+) -> Result<Success> {
+    let records = Records::of(invocation);
     let outcome = masquerade_and_apply(host, namespace, plan, bridge);
     let outcome = outcome.and_then(|result| {
+        records.keep(invocation, plan);
         let mapped = map_ports(host, plan).map(|()| result);
         mapped.inspect_err(|_| {
+            records.forget(&plan.veth.link.near.name);
             // The first error is the one to report. With one end of the pair, both go, and all that is on them.
             let _ = host.delete_link_named(&plan.veth.link.near.name);
         })
@@ -82,6 +93,6 @@ fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {
     let outcome = tables.map_ports(host, ports).and_then(|()| flows::forget_before(ports));
     outcome.inspect_err(|_| {
         // The mappings of the other family may be there; the first error is the one to report.
-        let _ = tables.unmap_ports(&ports.owner);
+        let _ = tables.unmap_ports(&ports.owner, false);
     })
 }

@@ -32,7 +32,8 @@ pub(crate) fn check(
     let ifname = attachment.ifname.as_str();
     let found = namespace.run(|| Inside::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;
-    let facts = Facts::read(&mut host, &options, ipam.gateways(invocation)?)?;
+    let gateways = options.gateways(ipam.gateways(invocation)?);
+    let facts = Facts::read(&mut host, &options, gateways)?;
     let pod = Pod {
         network: invocation.network.clone(),
         attachment: attachment.clone(),
@@ -81,7 +82,12 @@ fn bridge(host: &mut Route, plan: &BridgePlan) -> Result<Option<String>> {
 }
 
 /// What is wrong with the host's end of the pair as a port of the bridge.
-fn port(host: &mut Route, near: &Link, plan: &PodPlan, previous: &Success) -> Result<Option<String>> {
+pub(crate) fn port(
+    host: &mut Route,
+    near: &Link,
+    plan: &PodPlan,
+    previous: &Success,
+) -> Result<Option<String>> {
     let (name, veth) = (&near.name, &plan.veth);
     let bridge = &plan.bridge.link.name;
     if near.master != Some(host.link(bridge)?.index) {

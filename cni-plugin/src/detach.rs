@@ -1,6 +1,7 @@
 //! DEL and GC: everything of a container's is taken away, or of all containers that the runtime does not know any more.
 //! Both work from names alone: what ADD made is found by them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_netlink::Error as NetlinkError;
@@ -10,6 +11,7 @@ use weft_types::cni::{Attachment, BridgeOptions, Invocation, decode};
 
 use crate::ipam::Source;
 use crate::options::DEFAULT_BRIDGE;
+use crate::record::Records;
 use crate::shared::Tables;
 use crate::veth::group;
 use crate::{Result, flows, host_name};
@@ -24,7 +26,9 @@ pub(crate) fn detach(
     namespace: Option<&Namespace>,
 ) -> Result<()> {
     let name = host_name(attachment);
-    let unmapped = unmap_ports(&name);
+    // Before all else, so that nothing is put back from now on.
+    let had_record = Records::of(invocation).forget(&name);
+    let unmapped = unmap_ports(&name, had_record);
     let mut host = Route::open()?;
     match (delete(&mut host, &name), namespace) {
         (Ok(()), _) => {}
@@ -62,6 +66,16 @@ pub(crate) fn release_masquerade(host: &mut Route, bridge: &str, has_vlan_gatewa
 pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
     let mut host = Route::open()?;
     let links = collect_links(invocation, &mut host);
+    let records = Records::of(invocation);
+    let kept = records.all();
+    // Listed after the records: a container has its link before it has a record.
+    let living: BTreeSet<String> = match kept.is_empty() {
+        true => BTreeSet::new(),
+        false => host.links()?.into_iter().map(|link| link.name).collect(),
+    };
+    kept.iter().filter(|record| !living.contains(&record.owner)).for_each(|record| {
+        records.forget(&record.owner);
+    });
     let Some(mut tables) = Tables::open()? else { return links };
     let ports = tables.collect_ports(&mut host);
     let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
@@ -73,9 +87,9 @@ fn bridge(options: &BridgeOptions) -> &str {
     options.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE)
 }
 
-fn unmap_ports(owner: &str) -> Result<()> {
+fn unmap_ports(owner: &str, had_record: bool) -> Result<()> {
     let Some(mut tables) = Tables::open()? else { return Ok(()) };
-    let containers: Vec<IpAddr> = tables.unmap_ports(owner)?;
+    let containers: Vec<IpAddr> = tables.unmap_ports(owner, had_record)?;
     flows::forget_after(&containers)
 }
 

@@ -1,5 +1,6 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
+use ipnetwork::IpNetwork;
 use weft_netlink::route::Mac;
 use weft_types::cni::{
     Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode,
@@ -49,6 +50,8 @@ pub struct Options {
     pub limits: Limits,
     /// Name resolution to tell the runtime, instead of IPAM's.
     pub dns: Dns,
+    /// Networks that containers have addresses of and new ones get none of.
+    pub retired: Vec<IpNetwork>,
 }
 
 impl Options {
@@ -106,7 +109,15 @@ impl Options {
             vlans,
             limits,
             dns: config.dns,
+            retired: config.retired,
         })
+    }
+
+    /// The gateways of all networks that containers may have addresses of: those of IPAM's ranges, and of retired ones.
+    pub(crate) fn gateways(&self, mut ranges: Vec<IpNetwork>) -> Vec<IpNetwork> {
+        let first = |network: &IpNetwork| IpNetwork::new(network.iter().nth(1)?, network.prefix()).ok();
+        ranges.extend(self.retired.iter().filter_map(first));
+        ranges
     }
 }
 

@@ -95,7 +95,20 @@ impl Tables {
     /// # Errors
     /// [`Error::HostPortTaken`] where another container has one of them.
     pub(crate) fn map_ports(&mut self, host: &mut Route, plan: &HostPorts) -> Result<()> {
+        self.map_ports_if(host, plan, || true)
+    }
+
+    /// The same, unless by then nobody wants it any more.
+    pub(crate) fn map_ports_if(
+        &mut self,
+        host: &mut Route,
+        plan: &HostPorts,
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Result<()> {
         let _lock = Lock::exclusive()?;
+        if !is_wanted() {
+            return Ok(());
+        }
         plan.families().try_for_each(|family| {
             self.retrying(|tables| {
                 let mut transaction = tables.layout(&hostports::layout(family))?;
@@ -126,10 +139,11 @@ impl Tables {
         Ok(None)
     }
 
-    /// Ends the mappings of that owner. Returns the addresses of the container to which UDP was mapped.
-    pub(crate) fn unmap_ports(&mut self, owner: &str) -> Result<Vec<IpAddr>> {
+    /// Ends the mappings of that owner. Returns the addresses of the container to which UDP was mapped. Where the owner
+    /// `had_record`, a repair may be about to put its mappings back: that is waited for.
+    pub(crate) fn unmap_ports(&mut self, owner: &str, had_record: bool) -> Result<Vec<IpAddr>> {
         let is_own = |element: &Owned| &*element.owner == owner;
-        if !self.any_owned(hostports::sets, is_own)? {
+        if !had_record && !self.any_owned(hostports::sets, is_own)? {
             return Ok(Vec::new());
         }
         let _lock = Lock::exclusive()?;

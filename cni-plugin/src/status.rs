@@ -22,7 +22,7 @@ fn look(invocation: &Invocation) -> Result<()> {
     let ipam = Source::of(invocation)?;
     let gateways = ipam.gateways(invocation)?;
     let mut host = Route::open()?;
-    let facts = match Facts::read(&mut host, &options, gateways.clone()) {
+    let facts = match Facts::read(&mut host, &options, options.gateways(gateways.clone())) {
         Err(error @ Error::NotABridge { .. }) => {
             let group = group(&invocation.network);
             let has_containers = host.links()?.iter().any(|link| link.group == group);

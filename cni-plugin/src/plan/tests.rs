@@ -35,6 +35,7 @@ fn options() -> Options {
         vlans: None,
         limits: Limits::default(),
         dns: Dns::default(),
+        retired: Vec::new(),
     }
 }
 

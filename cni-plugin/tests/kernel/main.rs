@@ -17,5 +17,6 @@ mod node;
 mod options;
 mod outside;
 mod reference;
+mod repair;
 mod service;
 mod vlan;

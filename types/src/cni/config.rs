@@ -108,6 +108,10 @@ pub struct BridgeOptions {
     /// The boot in which the machine was prepared for this network: STATUS fails in any other. Not of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// Networks that containers still have addresses of, by their first address as gateway, though new ones get none of
+    /// them. Not of the reference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<IpNetwork>,
     /// Why the machine is not prepared at present: STATUS fails with it. Not of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unavailable: Option<String>,
