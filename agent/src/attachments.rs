@@ -4,17 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use serde_json::Value;
 use weft_netlink::route::Route;
 
 use crate::garbage::Attachment;
-use crate::plan::PLUGIN;
-use crate::{Error, Result};
+use crate::{Error, Result, plugin};
 
 /// Where the plugin and everything of its network is.
 #[derive(Clone, Debug)]
@@ -37,8 +33,7 @@ impl Place {
         Ok(noted.chain(leases(&self.leases)).collect())
     }
 
-    /// Has the plugin delete an attachment, as a runtime would: the address, the link and the ports of the host (CNI SPEC
-    /// section 4, DEL; without a namespace, for that is gone).
+    /// Has the plugin delete an attachment.
     ///
     /// # Errors
     /// Where there is no configuration, or the plugin cannot be started or refuses.
@@ -50,37 +45,21 @@ impl Place {
         };
         let conflist = fs::read(&self.conflist).map_err(|error| failed(error.to_string()))?;
         let config =
-            config(&conflist).ok_or_else(|| failed("the CNI configuration is damaged".to_owned()))?;
-        let mut child = Command::new(self.bin_dir.join(PLUGIN))
-            .env_clear()
-            .env("CNI_COMMAND", "DEL")
-            .env("CNI_CONTAINERID", &attachment.container)
-            .env("CNI_IFNAME", &attachment.ifname)
-            .env("CNI_PATH", &self.bin_dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let written =
-            child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(config.to_string().as_bytes()));
-        let output = child.wait_with_output().and_then(|output| written.map(|()| output));
-        let output = output.map_err(|error| failed(error.to_string()))?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(failed(String::from_utf8_lossy(&output.stdout).trim().to_owned())),
-        }
+            plugin::config(&conflist).ok_or_else(|| failed("the CNI configuration is damaged".to_owned()))?;
+        plugin::delete(&self.bin_dir, &config, attachment).map_err(failed)
     }
-}
 
-/// What a runtime passes to the first plugin of a list (CNI SPEC section 3, "Deriving execution configuration").
-fn config(conflist: &[u8]) -> Option<Value> {
-    let list: Value = serde_json::from_slice(conflist).ok()?;
-    let mut plugin = list["plugins"].get(0)?.clone();
-    for key in ["cniVersion", "name"] {
-        plugin.as_object_mut()?.insert(key.to_owned(), list[key].clone());
+    /// The addresses that are reserved, whoever has them.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let entries = fs::read_dir(&self.leases).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
-    Some(plugin)
+
+    /// Whether the plugin keeps for some container what its runtime asked for.
+    pub(crate) fn has_records(&self) -> bool {
+        let folder = self.leases.parent().map(|folder| folder.join(".asked").join(&self.network));
+        folder.is_some_and(|folder| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
+    }
 }
 
 /// A link's note, `NETWORK/CONTAINER/IFNAME`, where it is of that network.
@@ -108,7 +87,6 @@ fn lease(text: &str) -> Option<Attachment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn attachment(container: &str, ifname: &str) -> Attachment {
         Attachment { container: container.to_owned(), ifname: ifname.to_owned() }
@@ -139,15 +117,5 @@ mod tests {
         let found: BTreeSet<Attachment> = leases(folder.path()).collect();
         assert_eq!(found, BTreeSet::from([attachment("4711", "eth0")]));
         assert_eq!(leases(Path::new("/no/such/folder")).count(), 0);
-    }
-
-    #[test]
-    fn the_plugin_gets_its_part_of_the_list() {
-        let list =
-            json!({"cniVersion": "1.1.0", "name": "weft", "plugins": [{"type": "weft-cni", "mtu": 1450}]});
-        let expected = json!({"cniVersion": "1.1.0", "name": "weft", "type": "weft-cni", "mtu": 1450});
-        assert_eq!(config(list.to_string().as_bytes()), Some(expected));
-        assert_eq!(config(b"{\"plugins\": []}"), None);
-        assert_eq!(config(b"half a fi"), None);
     }
 }

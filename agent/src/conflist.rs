@@ -13,6 +13,8 @@ use crate::{Error, Result};
 
 /// The name of the file. Runtimes take the first by name of those that they find.
 pub const FILE: &str = "10-weft.conflist";
+/// How the names of configurations end that runtimes read (libcni, `ConfFiles`).
+const EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
 /// The name that it has until it is complete. No runtime reads this extension; and as the file is in the folder that
 /// they watch, they notice the renaming.
 const UNFINISHED: &str = "10-weft.conflist.tmp";
@@ -54,6 +56,20 @@ pub fn withdraw(conf_dir: &Path) -> Result<()> {
         plugin.bridge.unavailable = Some(NOT_READY.to_owned());
     }
     install(conf_dir, &text(&list)).map(drop)
+}
+
+/// Whether the runtime takes ours of the configurations that it finds.
+///
+/// # Errors
+/// Names the one that it takes instead.
+pub fn first(conf_dir: &Path) -> Result<()> {
+    let names = fs::read_dir(conf_dir).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_read = |name: &String| EXTENSIONS.iter().any(|extension| name.ends_with(extension));
+    match names.filter(is_read).min().filter(|name| name.as_str() < FILE) {
+        None => Ok(()),
+        Some(name) => Err(Error::ForeignConflist { path: conf_dir.join(name) }),
+    }
 }
 
 /// A configuration as it stands in its file.
@@ -111,6 +127,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "two, and longer");
         assert_eq!(io::read_to_string(held_open).unwrap(), "one", "a reader keeps the file that it opened");
         assert_eq!(files(&conf_dir), [FILE]);
+    }
+
+    #[test]
+    fn a_configuration_that_the_runtime_would_take_first_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [FILE, UNFINISHED, "05-theirs.conf.bak", "99-loopback.conf", "README"] {
+            fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        first(folder.path()).unwrap();
+        fs::write(folder.path().join("10-flannel.conflist"), "{}").unwrap();
+        let error = first(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("/10-flannel.conflist") && error.contains("remove it"), "{error}");
+        first(Path::new("/no/such/folder")).unwrap();
     }
 
     #[test]

@@ -8,13 +8,13 @@ use tracing::info;
 use weft_cluster::{View, Watch, manifest};
 use weft_daemon::Signals;
 use weft_ipam::boot::Boot;
-use weft_netlink::route::bridge_netfilter;
 use weft_types::{Kind, Snapshot};
 
 use crate::attachments::Place;
 use crate::backend::Uplink;
 use crate::cri::Cri;
 use crate::health::{self, Status};
+use crate::keeper::Keeper;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -78,6 +78,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = recheck.tick() => {}
             _ = signals.next() => return Ok(()),
         }
+        agent.keeper.suspect(monitor.host_ports_changed());
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if is_known {
             status.send_replace(agent.reconcile(nodes.snapshot()));
@@ -103,8 +104,7 @@ struct Agent<'a> {
     kernel: Kernel,
     problems: Problems,
     metrics: Metrics,
-    /// What br_netfilter was when the bridge ports were looked at last.
-    bridge_netfilter: Option<bool>,
+    keeper: Keeper,
 }
 
 impl<'a> Agent<'a> {
@@ -112,14 +112,15 @@ impl<'a> Agent<'a> {
         let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
         let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
+        let metrics = Metrics::new();
         Ok(Agent {
             options,
             node,
             config,
             kernel: Kernel::open()?,
             problems: Problems::default(),
-            metrics: Metrics::new(),
-            bridge_netfilter: None,
+            keeper: Keeper::new(place(options), metrics.clone()),
+            metrics,
         })
     }
 
@@ -155,16 +156,18 @@ impl<'a> Agent<'a> {
     /// does not keep them from it, as it concerns that node's pods alone.
     fn apply(&mut self, plan: &NodePlan, status: &mut Status) {
         let mut errors = self.apply_essentials(plan);
-        let may_install = errors.is_empty();
+        let missed = self.keeper.look_after(plan, &mut self.kernel);
+        let may_install = errors.is_empty() && !missed.is_fatal;
+        status.problems.extend(missed.problems);
         errors.extend(self.kernel.apply_routes(plan));
         errors.extend(self.kernel.test_offload(plan).err());
         errors.extend(self.kernel.apply_bridge_mtu(self.config.bridge.as_str(), plan).err());
-        errors.extend(self.follow_bridge_netfilter().err());
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {
             let installed = self.install(&text);
             status.is_ready = installed.is_ok();
             errors.extend(installed.err());
         }
+        errors.extend(conflist::first(&self.options.cni_conf_dir).err());
         let errors = errors.iter().map(ToString::to_string);
         status.problems.extend(errors.chain(plan.notices.iter().map(ToString::to_string)));
     }
@@ -183,17 +186,6 @@ impl<'a> Agent<'a> {
             errors.extend(self.kernel.apply_masquerade(plan).err());
         }
         errors
-    }
-
-    /// Looks at the ports only when the setting has changed: in between, the plugin makes them right.
-    fn follow_bridge_netfilter(&mut self) -> Result<()> {
-        let now = bridge_netfilter();
-        if self.bridge_netfilter != Some(now) {
-            let (bridge, network) = (self.config.bridge.as_str(), self.config.network_name.as_str());
-            self.kernel.apply_ports(bridge, network, now)?;
-            self.bridge_netfilter = Some(now);
-        }
-        Ok(())
     }
 
     fn install(&self, text: &str) -> Result<()> {

@@ -75,6 +75,16 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// The runtime takes another configuration.
+    #[error(
+        "{path} is sorted before {own}: the container runtime takes it, and new pods get no network of Weft's; remove it, if \
+         its network is not in use any more",
+        path = path.display(), own = crate::conflist::FILE
+    )]
+    ForeignConflist {
+        /// The other file.
+        path: PathBuf,
+    },
     /// The CNI configuration cannot be taken away.
     #[error("cannot remove the CNI configuration {path}: {problem}", path = path.display())]
     RemoveConflist {

@@ -18,8 +18,8 @@ use crate::backend::Uplink;
 use crate::masquerade::TABLE;
 use crate::overlay::DEVICE;
 use crate::plan::NodePlan;
-use crate::ports;
 use crate::routes::{self, PROTOCOL, RouteChange};
+use crate::upkeep::Held;
 use crate::{Error, Result};
 
 /// Connections to the kernel's routes and rules.
@@ -97,23 +97,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the ports of the network's pods fit br_netfilter, on or off.
-    pub fn apply_ports(&mut self, bridge: &str, network: &str, bridge_netfilter: bool) -> Result<()> {
-        let wanted = ports::port(bridge_netfilter);
+    /// What the kernel has of what pods rely on.
+    pub fn held(&mut self, bridge: &str) -> Result<Held> {
         let links = self.route.links()?;
-        for link in ports::of_pods(&links, bridge, network) {
-            if self.route.bridge_port(link.index)? == Some(wanted) {
-                continue;
-            }
-            let change = LinkChange { port: Some(wanted), ..LinkChange::default() };
-            match self.route.change_link(link.index, &change) {
-                Ok(()) => info!(link = link.name, bridge_netfilter, "made a bridge port fit br_netfilter"),
-                // The pod went meanwhile.
-                Err(error) if error.is_missing() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let bridge = links.iter().find(|link| link.name == bridge).map(|link| link.index);
+        let addresses = match bridge {
+            Some(index) => self.route.addresses(Some(index))?,
+            None => Vec::new(),
+        };
+        Ok(Held { links, addresses: addresses.into_iter().map(|address| address.address).collect() })
     }
 
     fn apply_route(&mut self, change: &RouteChange) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod daemon;
 mod error;
 pub mod garbage;
 mod health;
+mod keeper;
 pub mod kernel;
 mod masquerade;
 mod metrics;
@@ -29,10 +30,11 @@ pub mod offload;
 pub mod options;
 pub mod overlay;
 pub mod plan;
-pub mod ports;
+mod plugin;
 mod problems;
 pub mod routes;
 pub mod sysctl;
+pub mod upkeep;
 
 pub use error::Error;
 

@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) seconds: Histogram,
     /// Attachments that were freed because their sandboxes were gone.
     pub(crate) collected: Counter,
+    /// What the plugin had made and somebody deleted, put back.
+    pub(crate) repaired: Counter,
     registry: Arc<Registry>,
 }
 
@@ -36,9 +38,12 @@ impl Metrics {
         registry.register("reconcile_duration_seconds", help, seconds.clone());
         let help = "Attachments freed because their sandboxes were gone";
         registry.register("collected_attachments", help, collected.clone());
+        let (repaired, help) =
+            (Counter::default(), "Things put back that the plugin had made for running pods");
+        registry.register("repairs", help, repaired.clone());
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The agent's version", version);
-        Metrics { ready, problems, seconds, collected, registry: Arc::new(registry) }
+        Metrics { ready, problems, seconds, collected, repaired, registry: Arc::new(registry) }
     }
 
     /// The text that Prometheus reads.

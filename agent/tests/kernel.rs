@@ -12,6 +12,7 @@ use weft_agent::kernel::Kernel;
 use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::sysctl;
+use weft_agent::upkeep::{Wanted, port};
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Route, Veth, VethEnd};
 use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
@@ -260,21 +261,29 @@ fn the_uplink_is_the_link_with_the_nodes_address() {
 }
 
 #[test]
-fn ports_of_pods_follow_br_netfilter_and_foreign_ones_stay() {
+fn what_is_missed_is_what_the_kernel_lacks() {
     let mut world = World::new();
-    sh(&world.node, "ip link add cni0 type bridge");
+    let addresses = "ip addr add 10.244.1.1/24 dev cni0 && ip addr add fd00:10:244:1::1/64 dev cni0 nodad";
+    sh(&world.node, &format!("ip link add cni0 type bridge && {addresses} && ip link set cni0 up"));
     for (port, alias) in [("pod", "weft/a/eth0"), ("foreign", "theirs")] {
         sh(&world.node, &format!("ip link add {port} type veth peer name {port}-far"));
-        sh(&world.node, &format!("ip link set {port} master cni0 alias {alias}"));
+        sh(&world.node, &format!("ip link set {port} up master cni0 alias {alias}"));
         sh(&world.node, &format!("bridge link set dev {port} isolated on hairpin off"));
     }
-    let state = |port: &str| {
-        let text = sh(&world.node, &format!("bridge -d link show dev {port}"));
-        ["hairpin on", "hairpin off", "isolated on", "isolated off"].map(|word| text.contains(word))
+    let list = plan_among(&[]).conflist.unwrap();
+    let held: Vec<IpAddr> = ["10.244.1.2", "fd00:10:244:1::2"].map(|text| text.parse().unwrap()).into();
+    let mut missing = |bridge_netfilter| -> Vec<String> {
+        let wanted = Wanted::by(&list, &held, port(bridge_netfilter)).unwrap();
+        let found = world.kernel.held("cni0").unwrap();
+        wanted.missing(&found).iter().map(|missing| missing.text().to_owned()).collect()
     };
-    world.kernel.apply_ports("cni0", "weft", true).unwrap();
-    assert_eq!(state("pod"), [true, false, false, true]);
-    assert_eq!(state("foreign"), [false, true, true, false]);
-    world.kernel.apply_ports("cni0", "weft", false).unwrap();
-    assert_eq!(state("pod"), [false, true, true, false]);
+    assert_eq!(missing(false), Vec::<String>::new());
+    assert_eq!(missing(true), ["pod is treated by the bridge as no pod's port is"], "as Docker turned it on");
+    sh(&world.node, "ip link set pod nomaster && ip addr flush dev cni0");
+    let expected = [
+        "the bridge cni0 lacks the address 10.244.1.1/24",
+        "the bridge cni0 lacks the address fd00:10:244:1::1/64",
+        "pod is no port of the bridge cni0",
+    ];
+    assert_eq!(missing(false), expected);
 }

@@ -45,6 +45,11 @@ pub struct Link {
     pub group: u32,
     /// The index of the interface it is tied to, such as a veth's other end, in that one's own namespace.
     pub peer: Option<u32>,
+    /// How the bridge that it is a port of treats it, where it is a bridge's port.
+    pub port: Option<BridgePort>,
+    /// Whether it has no more than one neighbour, or finds none by asking (IFF_POINTOPOINT, IFF_NOARP): a packet is taken to
+    /// its neighbour whatever next hop a route names.
+    pub point_to_point: bool,
 }
 
 /// A bridge to be made.
@@ -241,11 +246,7 @@ impl Route {
 
     /// How a bridge treats its port; `None` where that interface is no bridge port.
     pub fn bridge_port(&mut self, index: u32) -> Result<Option<BridgePort>> {
-        let settings = self.port_settings(index)?;
-        Ok(settings.map(|settings| BridgePort {
-            hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
-            isolated: settings.contains(&InfoBridgePort::Isolated(true)),
-        }))
+        Ok(self.port_settings(index)?.as_deref().map(bridge_port))
     }
 
     /// Whether a bridge takes frames from its port only from Ethernet addresses that are pinned to it.
@@ -355,6 +356,8 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         alias: None,
         group: 0,
         peer: None,
+        port: None,
+        point_to_point: message.header.flags.intersects(LinkFlags::Pointopoint | LinkFlags::Noarp),
     };
     for attribute in message.attributes {
         match attribute {
@@ -365,7 +368,10 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
-            LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(kind);
+                link.port = infos.iter().find_map(port).map(bridge_port);
+            }
             _ => {}
         }
     }
@@ -385,8 +391,19 @@ fn settings_of(message: RouteNetlinkMessage) -> Option<Vec<InfoBridgePort>> {
         LinkAttribute::LinkInfo(infos) => Some(infos),
         _ => None,
     })?;
-    infos.into_iter().find_map(|info| match info {
+    infos.iter().find_map(port).map(<[InfoBridgePort]>::to_vec)
+}
+
+fn port(info: &LinkInfo) -> Option<&[InfoBridgePort]> {
+    match info {
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => Some(settings),
         _ => None,
-    })
+    }
+}
+
+fn bridge_port(settings: &[InfoBridgePort]) -> BridgePort {
+    BridgePort {
+        hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
+        isolated: settings.contains(&InfoBridgePort::Isolated(true)),
+    }
 }
