@@ -11,6 +11,9 @@ use crate::connection::Connection;
 use crate::lab::{Lab, Outcome, equal, poll};
 use crate::probe::{Seen, Via, ask, dropped, served};
 
+/// A port of the node that one pod has.
+const HOST_PORT: u16 = 24331;
+
 /// The cable of a node, pulled until this is dropped.
 struct Cut<'a> {
     lab: &'a Lab,
@@ -114,6 +117,39 @@ pub(crate) fn the_api_server_is_away(lab: &Lab) -> Outcome {
     gone(&case, "one")?;
     drop(away);
     by(&["two"])
+}
+
+/// What a node's own tools, other programs or people take away from under running pods.
+pub(crate) fn what_is_under_running_pods_is_deleted(lab: &Lab) -> Outcome {
+    let case = Case::new(lab, "undone")?;
+    let service = case.service("web", json!({"selector": {"app": "web"}}))?;
+    let [mapped, _, client] = case.run([
+        echo("mapped").app("web").on("node1").ports(json!([{"containerPort": 8080, "hostPort": HOST_PORT}])),
+        echo("neighbour").app("web").on("node1"),
+        echo("client").app("client").on("node2"),
+    ])?;
+    let serves = || -> Outcome {
+        let names = ["mapped", "neighbour"];
+        for from in [&client.netns, &mapped.netns] {
+            service.at(80).into_iter().try_for_each(|server| served(from, Via::Http, server, &names))?;
+        }
+        let own = mapped.ips.iter().map(|&ip| SocketAddr::new(ip, 8080));
+        own.chain(lab.node_at(1, HOST_PORT))
+            .try_for_each(|server| served(&client.netns, Via::Http, server, &["mapped"]))
+    };
+    serves()?;
+    let ports = "$(ip -br link show master cni0 | cut -d@ -f1)";
+    for damage in [
+        "ip addr flush dev cni0",
+        "ip link set cni0 down",
+        &format!("for port in {ports}; do ip link set $port nomaster; done"),
+        "nft flush ruleset",
+        "ip link del cni0",
+    ] {
+        lab.on_node("node1", &["sh", "-c", &format!("{damage}; ip neigh flush all")])?;
+        serves().map_err(|error| format!("after {damage}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn gone(case: &Case, pod: &str) -> Outcome {

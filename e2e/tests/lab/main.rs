@@ -310,6 +310,7 @@ const LAST: &[Scenario] = &[
     ),
     ("14 a Node's routes go and come with it", cluster::a_nodes_routes_go_and_come),
     ("15 the underlay is cut and healed", faults::the_underlay_is_cut_and_healed),
+    ("15a what is under running pods is deleted and put back", faults::what_is_under_running_pods_is_deleted),
     ("16 the API server is away while pods are made and removed", faults::the_api_server_is_away),
     (
         "17 a node is lost and back with another address, and leaks none",
