@@ -1,15 +1,19 @@
 //! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this node's own
 //! network has to say to it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ValueEnum;
-use weft_types::IpNetwork;
+use weft_types::cni::InterfaceName;
+use weft_types::{Family, IpNetwork};
+
+use crate::proof::{Proof, Proofs};
 
 /// How packets get to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// Straight to nodes that share a link with this one, through a VXLAN tunnel to the others.
+    /// Straight to nodes that share a link with this one, once that is proved to work; through a VXLAN tunnel to the others.
     #[default]
     Auto,
     /// Straight to the other nodes, all of which must share a link with this one.
@@ -21,10 +25,34 @@ pub enum Backend {
 /// This node's side of the network between the nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uplink {
-    /// The smallest MTU, in bytes, of the interfaces that hold the node's addresses; none if no interface does.
+    /// The smallest MTU, in bytes, of the interfaces by which other nodes are reached; none if there is none.
     pub mtu: Option<u32>,
-    /// The networks of those addresses: who is in one of them is reached without a router.
+    /// The names of those interfaces.
+    pub links: Vec<String>,
+    /// The interfaces that have a default route from a router's advertisement.
+    pub advertised: BTreeSet<String>,
+    /// The addresses of those interfaces that packets to other nodes come from, at most one of each family.
+    pub locals: Vec<IpAddr>,
+    /// The networks of those addresses: who is in one of them is reached without a router. An interface that finds no
+    /// neighbours by asking has none.
     pub networks: Vec<IpNetwork>,
+    /// Addresses under which the node is known, one of each family, where no interface has one. Not where somebody said by
+    /// which address it reaches the others.
+    pub foreign: Vec<IpAddr>,
+    /// What is known of the straight ways.
+    pub proofs: Proofs,
+}
+
+/// By which of its addresses this node reaches the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum LeaveBy {
+    /// By those of its Node; where no interface has them, by those that its routes to the others choose.
+    #[default]
+    Node,
+    /// By these.
+    Addresses(Vec<IpAddr>),
+    /// By the first of each family that this interface has.
+    Interface(InterfaceName),
 }
 
 impl Uplink {
@@ -32,19 +60,16 @@ impl Uplink {
     pub fn shared() -> Uplink {
         let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let networks = all.into_iter().filter_map(|address| IpNetwork::new(address, 0).ok()).collect();
-        Uplink { mtu: None, networks }
+        Uplink { networks, proofs: Proofs::assuming(Proof::Works), ..Uplink::default() }
     }
-}
 
-impl Backend {
-    /// Whether packets to a node of that address go without a tunnel.
-    pub(crate) fn is_direct(self, uplink: &Uplink, address: Option<IpAddr>) -> bool {
-        match self {
-            Backend::HostGw => true,
-            Backend::Vxlan => false,
-            Backend::Auto => {
-                address.is_some_and(|address| uplink.networks.iter().any(|network| network.contains(address)))
-            }
-        }
+    /// The address of that family that packets to other nodes come from.
+    pub(crate) fn local(&self, family: Family) -> Option<IpAddr> {
+        self.locals.iter().copied().find(|&address| Family::of(address) == family)
+    }
+
+    /// Whether somebody with that address is reached without a router, as far as networks tell.
+    pub(crate) fn is_near(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
     }
 }

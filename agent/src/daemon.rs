@@ -1,5 +1,7 @@
 //! The running agent: when to look, in which order to act, what to say. What to do is in [`crate::plan`].
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -8,7 +10,7 @@ use tracing::info;
 use weft_cluster::{View, Watch, manifest};
 use weft_daemon::Signals;
 use weft_ipam::boot::Boot;
-use weft_types::{Kind, Snapshot};
+use weft_types::{IpNetwork, Kind, Snapshot};
 
 use crate::attachments::Place;
 use crate::backend::Uplink;
@@ -19,13 +21,19 @@ use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::options::Options;
+use crate::overlay::DEVICE;
 use crate::plan::{Config, NodePlan, plan};
+use crate::prober::Prober;
 use crate::problems::Problems;
+use crate::routes::{Hop, NodeRoute};
 use crate::{Error, Result, collector, condition, conflist, sysctl};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
 /// sysctls, files and the rules of others' firewalls.
 const RECHECK: Duration = Duration::from_secs(5);
+
+/// How many addresses of other nodes are enough to see by which of its own this one reaches them.
+const SOME: usize = 8;
 
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
@@ -75,6 +83,7 @@ pub async fn run(options: Options) -> Result<()> {
         tokio::select! {
             _ = nodes.next() => is_known = true,
             () = monitor.changed() => {}
+            () = agent.prober.changed() => {}
             _ = recheck.tick() => {}
             _ = signals.next() => return Ok(()),
         }
@@ -96,6 +105,21 @@ fn place(options: &Options) -> Place {
     }
 }
 
+/// Two nodes change between the tunnel and the straight way one after the other: what comes the other way meanwhile must
+/// be taken.
+fn loosen(plan: &NodePlan) -> Option<Error> {
+    let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
+    let mut problem = None;
+    for link in links.iter().map(String::as_str).chain((!links.is_empty()).then_some(DEVICE)) {
+        match sysctl::loosen(link) {
+            Ok(true) => info!("set net.ipv4.conf.{link}.rp_filter to 2, as the way between nodes may change"),
+            Ok(false) => {}
+            Err(error) => problem = Some(error),
+        }
+    }
+    problem
+}
+
 /// What reconciling needs from one time to the next.
 struct Agent<'a> {
     options: &'a Options,
@@ -105,6 +129,7 @@ struct Agent<'a> {
     problems: Problems,
     metrics: Metrics,
     keeper: Keeper,
+    prober: Prober,
 }
 
 impl<'a> Agent<'a> {
@@ -112,15 +137,17 @@ impl<'a> Agent<'a> {
         let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
         let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
-        let metrics = Metrics::new();
+        let (metrics, mut kernel) = (Metrics::new(), Kernel::open()?);
+        let prober = Prober::start(kernel.straight_ways()?);
         Ok(Agent {
             options,
             node,
             config,
-            kernel: Kernel::open()?,
+            kernel,
             problems: Problems::default(),
             keeper: Keeper::new(place(options), metrics.clone()),
             metrics,
+            prober,
         })
     }
 
@@ -137,19 +164,25 @@ impl<'a> Agent<'a> {
 
     fn bring_about(&mut self, snapshot: &Snapshot) -> Status {
         let mut status = Status::default();
-        let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
-        match self.kernel.uplink(addresses) {
-            Ok(uplink) => match plan(snapshot, &self.node, &self.config, &uplink) {
-                Ok(plan) => self.apply(&plan, &mut status),
-                Err(notice) => drop(status.problems.insert(notice.to_string())),
-            },
-            Err(error) => drop(status.problems.insert(error.to_string())),
+        match self.plan(snapshot) {
+            Ok(plan) => self.apply(&plan, &mut status),
+            Err(problem) => drop(status.problems.insert(problem)),
         }
         if !status.is_ready {
             let withdrawn = conflist::withdraw(&self.options.cni_conf_dir);
             status.problems.extend(withdrawn.err().map(|error| error.to_string()));
         }
         status
+    }
+
+    fn plan(&mut self, snapshot: &Snapshot) -> Result<NodePlan, String> {
+        let addresses = snapshot.node(&self.node).map(|node| node.addresses.as_slice()).unwrap_or_default();
+        let others = snapshot.nodes().filter(|node| node.name != self.node).flat_map(|node| &node.addresses);
+        let others: Vec<IpAddr> = others.take(SOME).copied().collect();
+        let uplink = self.kernel.uplink(addresses, &others, &self.config.leave_by);
+        let uplink = uplink.map_err(|error| error.to_string())?;
+        let uplink = Uplink { proofs: self.prober.proofs(), ..uplink };
+        plan(snapshot, &self.node, &self.config, &uplink).map_err(|notice| notice.to_string())
     }
 
     /// The configuration comes last: it tells the runtime that pods can start. A route to another node that fails
@@ -160,6 +193,9 @@ impl<'a> Agent<'a> {
         let may_install = errors.is_empty() && !missed.is_fatal;
         status.problems.extend(missed.problems);
         errors.extend(self.kernel.apply_routes(plan));
+        errors.extend(loosen(plan));
+        self.prober.watch(&plan.probes);
+        self.count(plan);
         errors.extend(self.kernel.test_offload(plan).err());
         errors.extend(self.kernel.apply_bridge_mtu(self.config.bridge.as_str(), plan).err());
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {
@@ -174,11 +210,15 @@ impl<'a> Agent<'a> {
 
     fn apply_essentials(&mut self, plan: &NodePlan) -> Vec<Error> {
         let mut errors = Vec::new();
+        // Each may rely on the one before: forwarding is not switched on where that would cost the host its own routes.
         for setting in &plan.sysctls {
             match sysctl::set(setting) {
                 Ok(true) => info!("set {} to {}", setting.name, setting.value),
                 Ok(false) => {}
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
             }
         }
         // A Node that registers anew has no pod CIDR for a moment. Its pods still run, and still leave the cluster.
@@ -186,6 +226,16 @@ impl<'a> Agent<'a> {
             errors.extend(self.kernel.apply_masquerade(plan).err());
         }
         errors
+    }
+
+    fn count(&self, plan: &NodePlan) {
+        let targets: BTreeSet<IpNetwork> = plan.probes.iter().map(|probe| probe.straight.1.into()).collect();
+        let routes = plan.routes.iter().filter(|route| !targets.contains(&route.destination));
+        let (tunnelled, straight): (Vec<&NodeRoute>, Vec<&NodeRoute>) =
+            routes.partition(|route| route.hop == Hop::Tunnel);
+        for (gauge, routes) in [(&self.metrics.straight, straight), (&self.metrics.tunnelled, tunnelled)] {
+            gauge.set(i64::try_from(routes.len()).unwrap_or(i64::MAX));
+        }
     }
 
     fn install(&self, text: &str) -> Result<()> {

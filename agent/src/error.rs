@@ -30,6 +30,12 @@ pub enum Error {
         /// What the kernel said, with the route.
         problem: weft_netlink::Error,
     },
+    /// There is no address by which the other nodes are to be reached.
+    #[error("{wish} names no address of this machine (ip address): correct it, or leave it out")]
+    NoExit {
+        /// The flag and its value.
+        wish: String,
+    },
     /// Another program's interface has the name of the tunnel's.
     #[error("there is a device {name} that is no VXLAN device and not Weft's: delete or rename it")]
     ForeignDevice {
@@ -49,7 +55,7 @@ pub enum Error {
     #[error("cannot set {name} to {value}: {problem}; set it on the host, or make /proc/sys/net writable")]
     Sysctl {
         /// The setting, as sysctl(8) has it.
-        name: &'static str,
+        name: String,
         /// The value that is needed.
         value: &'static str,
         /// The reason.

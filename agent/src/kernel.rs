@@ -1,11 +1,13 @@
 //! The kernel's side of a node: what it holds now, and how to bring it to the plan. What is planned is not decided
 //! here. Everything concerns the network namespace in which the [`Kernel`] was opened.
 
+mod exit;
 mod offload;
 mod tunnel;
 
 pub use offload::test_tunnel;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -14,13 +16,17 @@ use weft_netlink::nft;
 use weft_netlink::route::{LinkChange, Path, PathFilter, Route};
 
 use self::offload::OffloadTest;
-use crate::backend::Uplink;
+use crate::backend::{LeaveBy, Uplink};
 use crate::masquerade::TABLE;
 use crate::overlay::DEVICE;
 use crate::plan::NodePlan;
+use crate::proof::Way;
 use crate::routes::{self, PROTOCOL, RouteChange};
 use crate::upkeep::Held;
 use crate::{Error, Result};
+
+/// The protocol of routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
+const ADVERTISED: u8 = 9;
 
 /// Connections to the kernel's routes and rules.
 #[derive(Debug)]
@@ -36,21 +42,46 @@ impl Kernel {
         Ok(Kernel { route: Route::open()?, nft: nft::Client::open()?, offload: OffloadTest::default() })
     }
 
-    /// What the interfaces that hold these addresses, the node's own, say of the network between the nodes.
-    pub fn uplink(&mut self, addresses: &[IpAddr]) -> Result<Uplink> {
+    /// What this machine's interfaces say of the network between the nodes. `node` are the addresses under which it is known
+    /// there, `others` those of other nodes.
+    pub fn uplink(&mut self, node: &[IpAddr], others: &[IpAddr], leave_by: &LeaveBy) -> Result<Uplink> {
         let held = self.route.addresses(None)?;
-        let mut uplink = Uplink::default();
-        for address in held.iter().filter(|held| addresses.contains(&held.address.ip())) {
+        let (chosen, foreign) = exit::choose(&held, node, others, leave_by, |name| {
+            Ok(self.route.find_link(name)?.map(|link| link.index))
+        })?;
+        let mut uplink = Uplink { foreign, advertised: self.advertised()?, ..Uplink::default() };
+        for address in chosen {
             let link = self.route.link_by_index(address.link)?;
             uplink.mtu = Some(uplink.mtu.map_or(link.mtu, |least| least.min(link.mtu)));
-            uplink.networks.push(address.address);
+            uplink.locals.push(address.address.ip());
+            if !uplink.links.contains(&link.name) {
+                uplink.links.push(link.name);
+            }
+            if !link.point_to_point {
+                uplink.networks.push(address.address);
+            }
         }
         Ok(uplink)
     }
 
+    /// The interfaces that have a default route from a router's advertisement.
+    fn advertised(&mut self) -> Result<BTreeSet<String>> {
+        let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
+        let routes = self.route.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
+        let links: BTreeSet<u32> = routes.filter_map(|path| path.link).collect();
+        links.into_iter().map(|link| Ok(self.route.link_by_index(link)?.name)).collect()
+    }
+
+    /// The straight ways to other nodes' pods that there are.
+    pub fn straight_ways(&mut self) -> Result<BTreeSet<Way>> {
+        let filter = PathFilter { protocol: Some(PROTOCOL), ..PathFilter::default() };
+        let straight = self.route.paths(filter)?.into_iter().filter(|path| !path.onlink);
+        Ok(straight.filter_map(|path| Some(Way { cidr: path.destination, node: path.gateway? })).collect())
+    }
+
     /// Brings the tunnel and Weft's own routes to the plan. A route that fails keeps no other from being set.
     pub fn apply_routes(&mut self, plan: &NodePlan) -> Vec<Error> {
-        let (tunnel, problem) = match tunnel::apply(&mut self.route, plan.overlay.as_ref()) {
+        let (tunnel, problem) = match tunnel::make(&mut self.route, plan.overlay.as_ref()) {
             Ok(tunnel) => (tunnel, None),
             Err(problem) => (None, Some(problem)),
         };
@@ -61,10 +92,10 @@ impl Kernel {
         };
         let planned: Vec<Path> = plan.routes.iter().filter_map(|route| route.path(tunnel)).collect();
         let changes = routes::diff(&planned, &observed);
-        problem
-            .into_iter()
-            .chain(changes.iter().filter_map(|change| self.apply_route(change).err()))
-            .collect()
+        let failed: Vec<Error> = changes.iter().filter_map(|change| self.apply_route(change).err()).collect();
+        // Only now nothing leads there any more.
+        let pruned = tunnel::prune(&mut self.route, plan.overlay.as_ref()).err();
+        problem.into_iter().chain(failed).chain(pruned).collect()
     }
 
     /// Has the tunnel's checksums tested where that was not done yet, beside everything else.

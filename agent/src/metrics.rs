@@ -22,6 +22,9 @@ pub(crate) struct Metrics {
     pub(crate) collected: Counter,
     /// What the plugin had made and somebody deleted, put back.
     pub(crate) repaired: Counter,
+    /// Ranges of other nodes' pods that are reached straight, and through the tunnel.
+    pub(crate) straight: Gauge,
+    pub(crate) tunnelled: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -41,9 +44,26 @@ impl Metrics {
         let (repaired, help) =
             (Counter::default(), "Things put back that the plugin had made for running pods");
         registry.register("repairs", help, repaired.clone());
+        let (straight, tunnelled) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "straight_ranges",
+            "Other nodes' pod CIDRs that are reached straight",
+            straight.clone(),
+        );
+        let help = "Other nodes' pod CIDRs that are reached through the tunnel";
+        registry.register("tunnelled_ranges", help, tunnelled.clone());
         let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The agent's version", version);
-        Metrics { ready, problems, seconds, collected, repaired, registry: Arc::new(registry) }
+        Metrics {
+            ready,
+            problems,
+            seconds,
+            collected,
+            repaired,
+            straight,
+            tunnelled,
+            registry: Arc::new(registry),
+        }
     }
 
     /// The text that Prometheus reads.

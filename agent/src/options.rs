@@ -1,6 +1,6 @@
 //! The flags of `weft-agent`. What they lead to is in [`crate::plan`] and [`crate::daemon`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -8,7 +8,7 @@ use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
 use weft_types::cni::{InterfaceName, NetworkName};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, LeaveBy};
 use crate::overlay::Settings;
 use crate::plan::Config;
 
@@ -56,6 +56,15 @@ pub struct Options {
     /// How packets get to the pods of other nodes. The same on every node.
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub backend: Backend,
+
+    /// By which address of this machine, at most one of each family, the other nodes are reached. Without it, the Node's own
+    /// where an interface has it, and otherwise the one that the routes to the other nodes choose.
+    #[arg(long = "node-ip", value_name = "ADDRESS", value_delimiter = ',', conflicts_with = "iface")]
+    pub node_ips: Vec<IpAddr>,
+
+    /// By which interface of this machine the other nodes are reached: by the first address of each family that it has.
+    #[arg(long, value_name = "NAME")]
+    pub iface: Option<InterfaceName>,
 
     /// The VXLAN network identifier. The same on every node.
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
@@ -111,6 +120,11 @@ impl Options {
             mtu: self.mtu,
             backend: self.backend,
             vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },
+            leave_by: match (&self.iface, self.node_ips.as_slice()) {
+                (Some(iface), _) => LeaveBy::Interface(iface.clone()),
+                (None, []) => LeaveBy::Node,
+                (None, addresses) => LeaveBy::Addresses(addresses.to_vec()),
+            },
             service_cidrs: self.service_cidrs.clone(),
         }
     }

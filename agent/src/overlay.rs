@@ -36,6 +36,8 @@ pub struct Overlay {
     pub device: Vxlan,
     /// Its addresses: the first of each of this node's pod CIDRs.
     pub addresses: Vec<IpNetwork>,
+    /// Further ones, which no packet has by itself: between those of two nodes straight ways are tried.
+    pub spares: Vec<IpNetwork>,
     /// The other nodes behind it, by their Ethernet addresses.
     pub remotes: BTreeMap<Mac, IpAddr>,
     /// The gateways to their pods, and their Ethernet addresses.
@@ -45,12 +47,20 @@ pub struct Overlay {
 impl Overlay {
     /// The device of `node`, which knows of nobody yet; nothing if the node has no address.
     pub(crate) fn new(node: &Node, settings: Settings, uplink: &Uplink) -> Option<Overlay> {
-        let local = outer(node)?;
+        let announced = outer(node, uplink)?;
+        let local = uplink.local(Family::of(announced)).unwrap_or(announced);
         let tunnel = Tunnel { vni: settings.vni, port: settings.port, local };
         let mtu = inner_mtu(local, uplink.mtu.unwrap_or(ETHERNET_MTU));
         let addresses = node.pod_cidrs.iter().map(|cidr| gateway(cidr).into()).collect();
-        let device = Vxlan { name: DEVICE.to_owned(), mac: mac(local), mtu, tunnel };
-        Some(Overlay { device, addresses, remotes: BTreeMap::new(), neighbours: BTreeMap::new() })
+        let device = Vxlan { name: DEVICE.to_owned(), mac: mac(announced), mtu, tunnel };
+        let (remotes, neighbours) = (BTreeMap::new(), BTreeMap::new());
+        Some(Overlay { device, addresses, spares: Vec::new(), remotes, neighbours })
+    }
+
+    /// The same with addresses from which straight ways are tried.
+    pub(crate) fn with_spares(self, node: &Node) -> Overlay {
+        let spares = node.pod_cidrs.iter().filter_map(spare).map(IpNetwork::from).collect();
+        Overlay { spares, ..self }
     }
 
     /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel can lead to.
@@ -73,6 +83,11 @@ pub(crate) fn gateway(cidr: &IpNetwork) -> IpAddr {
     cidr.network()
 }
 
+/// Another address of a pod CIDR's node, which no pod gets either: the gateway's. It is on the bridge as soon as that is there.
+pub(crate) fn spare(cidr: &IpNetwork) -> Option<IpAddr> {
+    cidr.iter().nth(1)
+}
+
 /// The largest packet that fits into the tunnel of a link with that MTU: Ethernet, VXLAN and UDP headers and the outer IP
 /// header are added (RFC 7348 section 5).
 fn inner_mtu(local: IpAddr, link: u32) -> u32 {
@@ -80,9 +95,13 @@ fn inner_mtu(local: IpAddr, link: u32) -> u32 {
     link.saturating_sub(overhead)
 }
 
-/// The address between which and the others' tunnels lead: IPv4 where the node has it.
-fn outer(node: &Node) -> Option<IpAddr> {
-    Family::BOTH.into_iter().find_map(|family| node.address(family))
+/// The address under which the others' tunnels reach this node: IPv4 where the node has it. This end may have another, behind
+/// an address translation; the Ethernet address follows from the one that all know.
+fn outer(node: &Node, uplink: &Uplink) -> Option<IpAddr> {
+    let is_held = |family: &Family| uplink.local(*family).is_some();
+    let announced = |family| node.address(family);
+    let held = Family::BOTH.into_iter().filter(is_held).find_map(announced);
+    held.or_else(|| Family::BOTH.into_iter().find_map(announced))
 }
 
 /// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte that says
@@ -108,6 +127,10 @@ impl fmt::Display for Overlay {
         )?;
         for address in &self.addresses {
             writeln!(f, "ip address add {address} dev {name}")?;
+        }
+        for address in &self.spares {
+            let kept = if address.is_ipv4() { "scope link" } else { "preferred_lft 0" };
+            writeln!(f, "ip address add {address} dev {name} {kept}")?;
         }
         writeln!(f, "ip link set {name} up")?;
         for (mac, remote) in &self.remotes {

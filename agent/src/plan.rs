@@ -2,6 +2,7 @@
 //! node's link. Nothing is read, written or remembered here.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -9,11 +10,12 @@ use weft_netlink::nft::Table;
 use weft_types::cni::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName, Plugin, Range};
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
-use crate::backend::{Backend, Uplink};
+use crate::backend::{Backend, LeaveBy, Uplink};
 use crate::claims::{Claims, Conflict, Owner};
 use crate::overlay::{Overlay, Settings};
-use crate::routes::{Hop, NodeRoute, Ways};
-use crate::{conflist, masquerade};
+use crate::proof::Probe;
+use crate::routes::{NodeRoute, Ways};
+use crate::{conflist, masquerade, prober, sysctl};
 
 /// The name of the plugin's program.
 pub const PLUGIN: &str = "weft-cni";
@@ -37,6 +39,8 @@ pub struct Config {
     pub backend: Backend,
     /// The tunnel's settings.
     pub vxlan: Settings,
+    /// By which of its addresses this node reaches the others.
+    pub leave_by: LeaveBy,
     /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap them.
     pub service_cidrs: Vec<IpNetwork>,
 }
@@ -50,6 +54,10 @@ pub struct NodePlan {
     pub overlay: Option<Overlay>,
     /// Routes to the pods of the other nodes, in the order of their destinations.
     pub routes: Vec<NodeRoute>,
+    /// The straight ways that are to be tried.
+    pub probes: Vec<Probe>,
+    /// The interfaces that lead to the other nodes.
+    pub links: Vec<String>,
     /// nf_tables tables that masquerade what pods send out of the cluster; one per family that the node has pods of.
     pub masquerade: Vec<Table>,
     /// The CNI configuration; none while the node has no pod CIDR.
@@ -59,10 +67,10 @@ pub struct NodePlan {
 }
 
 /// A kernel setting of the network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
     /// Its name, as sysctl(8) has it.
-    pub name: &'static str,
+    pub name: String,
     /// The value that it must have.
     pub value: &'static str,
 }
@@ -105,6 +113,53 @@ pub enum Notice {
         node: String,
         /// Its range.
         cidr: IpNetwork,
+    },
+    /// Another node's pods are not reached straight, though they should be.
+    #[error(
+        "Node {node} shares a link with this one ({address}), but what is sent straight to its pods ({cidr}) does not arrive: \
+         they are reached through the tunnel; if the network between nodes has to drop pod addresses, say --backend vxlan \
+         on all nodes, and if not, let TCP port {port} pass between nodes from pod addresses",
+        port = prober::PORT
+    )]
+    NotStraight {
+        /// The other node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its range.
+        cidr: IpNetwork,
+    },
+    /// Another node's pods are reached neither straight nor through the tunnel.
+    #[error(
+        "Node {node} answers under its address {address}, but neither straight nor through the tunnel is there a way to its \
+         pods ({cidr}): see that weft-agent runs there, and that UDP port 8472 (--vxlan-port) and TCP port {port} pass between \
+         the nodes",
+        port = prober::PORT
+    )]
+    Cut {
+        /// The other node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its range.
+        cidr: IpNetwork,
+    },
+    /// This node is known under an address that it does not have.
+    #[error(
+        "Node {node} has the address {address}, which is on no interface of this machine: what goes to other nodes leaves \
+         from {}; other nodes reach this one's pods only if {address} leads here (UDP port {port}), and --node-ip or --iface \
+         names another address or interface to leave by",
+        used.map_or_else(|| "none".to_owned(), |used| used.to_string())
+    )]
+    NotHere {
+        /// This node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// The address that is used instead.
+        used: Option<IpAddr>,
+        /// The tunnel's port.
+        port: u16,
     },
     /// Two claim the same addresses.
     #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner, other))]
@@ -149,14 +204,24 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
     for other in snapshot.nodes() {
         notices.extend(claims.claim_addresses(other).into_iter().map(Notice::from));
     }
+    notices.extend(uplink.foreign.iter().map(|&address| Notice::NotHere {
+        node: node.name.clone(),
+        address,
+        used: uplink.local(Family::of(address)),
+        port: config.vxlan.port,
+    }));
     let ways = Ways::plan(snapshot, &node, config, uplink, &mut claims);
+    let tunnel = ways.overlay.as_ref().filter(|_| ways.is_tunnelled).map(|overlay| overlay.device.mtu);
+    // What fits on the way to every other node. A way that is still open is taken for a straight one: a Node that comes would
+    // change the MTU of all others' pods, for a moment.
+    let mtu = config.mtu.or(tunnel).or(uplink.mtu);
     notices.extend(ways.notices);
-    let mtu = config.mtu.or_else(|| pod_mtu(&ways.routes, ways.overlay.as_ref(), uplink));
     let conflist = (!node.pod_cidrs.is_empty()).then(|| network_list(&node, config, mtu));
     let elsewhere = ways.routes.iter().map(|route| route.destination);
     let masquerade = masquerade::plan(&node, config.cluster_cidrs.iter().copied().chain(elsewhere));
-    let (overlay, routes) = (ways.overlay, ways.routes);
-    Ok(NodePlan { sysctls: sysctls(&node), overlay, routes, masquerade, conflist, notices })
+    let (overlay, routes, probes) = (ways.overlay, ways.routes, ways.probes);
+    let (sysctls, links) = (sysctls(&node, uplink), uplink.links.clone());
+    Ok(NodePlan { sysctls, overlay, routes, probes, links, masquerade, conflist, notices })
 }
 
 /// The node with those of its pod CIDRs that no Service is in, and what is wrong with the others.
@@ -179,23 +244,22 @@ fn claim_own(node: &Node, config: &Config, claims: &mut Claims) -> (Node, Vec<No
     (own, notices)
 }
 
-/// What fits on the way to every other node: the link's MTU, or the tunnel's where one leads into it.
-fn pod_mtu(routes: &[NodeRoute], overlay: Option<&Overlay>, uplink: &Uplink) -> Option<u32> {
-    let is_tunnelled = routes.iter().any(|route| route.hop == Hop::Tunnel);
-    let tunnel = overlay.filter(|_| is_tunnelled).map(|overlay| overlay.device.mtu);
-    tunnel.or(uplink.mtu)
-}
-
-/// Forwarding, for each family that the node has pods of. It is not set for IPv6 without need: there it also makes the
-/// kernel ignore router advertisements, from which a host may have its default route (RFC 4861 section 6.2.8).
-fn sysctls(node: &Node) -> Vec<Sysctl> {
+/// Forwarding, for each family that the node has pods of. With IPv6 it also makes the kernel ignore router advertisements
+/// (RFC 4861 section 6.2.8), and forget a default route that it has from one: an interface that has such a route must be told
+/// before to take them all the same (ip-sysctl, accept_ra).
+fn sysctls(node: &Node, uplink: &Uplink) -> Vec<Sysctl> {
     let has = |family| node.pod_cidrs.iter().any(|cidr| Family::of_network(cidr) == family);
-    let name = |family| match family {
-        Family::V4 => "net.ipv4.ip_forward",
-        Family::V6 => "net.ipv6.conf.all.forwarding",
-    };
-    let families = Family::BOTH.into_iter().filter(|&family| has(family));
-    families.map(|family| Sysctl { name: name(family), value: "1" }).collect()
+    let set = |name: String, value| Sysctl { name, value };
+    let mut sysctls = Vec::new();
+    if has(Family::V4) {
+        sysctls.push(set("net.ipv4.ip_forward".to_owned(), "1"));
+    }
+    if has(Family::V6) {
+        let told = uplink.advertised.iter().map(|link| sysctl::written(link));
+        sysctls.extend(told.map(|link| set(format!("net.ipv6.conf.{link}.accept_ra"), "2")));
+        sysctls.push(set("net.ipv6.conf.all.forwarding".to_owned(), "1"));
+    }
+    sysctls
 }
 
 fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
@@ -249,6 +313,8 @@ impl NodePlan {
             sysctls: Vec::new(),
             overlay: None,
             routes: Vec::new(),
+            probes: Vec::new(),
+            links: Vec::new(),
             masquerade: Vec::new(),
             conflist: None,
             notices: Vec::new(),
@@ -301,167 +367,4 @@ pub(crate) fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_types::{ChangeSet, Object};
-
-    use super::*;
-
-    fn config(cluster_cidrs: &[&str]) -> Config {
-        Config {
-            cluster_cidrs: cluster_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
-            network_name: "weft".parse().unwrap(),
-            bridge: "cni0".parse().unwrap(),
-            data_dir: "/var/lib/cni/networks".into(),
-            boot: None,
-            mtu: None,
-            backend: Backend::HostGw,
-            vxlan: Settings { vni: 1, port: 8472 },
-            service_cidrs: Vec::new(),
-        }
-    }
-
-    fn uplink(mtu: u32, networks: &[&str]) -> Uplink {
-        let networks = networks.iter().map(|text| text.parse().unwrap()).collect();
-        Uplink { mtu: Some(mtu), networks }
-    }
-
-    fn snapshot(nodes: &[(&str, &[&str], &[&str])]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for (name, pod_cidrs, addresses) in nodes {
-            let node = Node {
-                name: (*name).to_owned(),
-                pod_cidrs: pod_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
-                addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-                ..Node::default()
-            };
-            snapshot.apply(Object::Node(node), &mut ChangeSet::default());
-        }
-        snapshot
-    }
-
-    const NODE1: (&str, &[&str], &[&str]) = ("node1", &["10.244.1.0/24"], &["172.30.0.11"]);
-    const NODE2: (&str, &[&str], &[&str]) = ("node2", &["10.244.2.0/24"], &["172.30.0.12"]);
-
-    #[test]
-    fn three_nodes() {
-        let node3: (_, &[_], &[_]) = ("node3", &["10.244.3.0/24"], &["172.30.0.13"]);
-        let snapshot = snapshot(&[NODE1, NODE2, node3]);
-        let plan = plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), &uplink(1500, &[])).unwrap();
-        insta::assert_snapshot!(plan);
-    }
-
-    #[test]
-    fn dual_stack_without_a_cluster_cidr() {
-        let snapshot = snapshot(&[
-            ("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]),
-            ("node2", &["10.244.2.0/24", "fd00:10:244:2::/64"], &["172.30.0.12", "fd00:30::12"]),
-        ]);
-        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), &Uplink::default()).unwrap());
-    }
-
-    #[test]
-    fn everything_that_can_be_wrong_with_nodes() {
-        let snapshot = snapshot(&[
-            ("a-thief", &["10.244.1.128/25"], &["172.30.0.20"]),
-            ("b-everything", &["0.0.0.0/0"], &["172.30.0.21"]),
-            NODE1,
-            NODE2,
-            ("node3", &["10.244.2.0/25", "10.244.3.0/24"], &["172.30.0.13"]),
-            ("node4", &["fd00:10:244:4::/64"], &["172.30.0.14"]),
-            ("node5", &[], &[]),
-        ]);
-        insta::assert_snapshot!(
-            plan(&snapshot, "node1", &config(&["10.244.0.0/16"]), &uplink(9000, &[])).unwrap()
-        );
-    }
-
-    /// As Vagrant's machines have 10.0.2.15 on their first interface, each of them.
-    #[test]
-    fn nodes_with_one_address_are_told_to_give_the_kubelet_another() {
-        let nodes = snapshot(&[NODE1, ("node2", &["10.244.2.0/24"], NODE1.2)]);
-        let plan = plan(&nodes, "node1", &config(&["10.244.0.0/16"]), &uplink(1500, &[])).unwrap();
-        let told = plan.notices.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        assert!(told.contains("--node-ip") && !told.contains("choose other pod or Service ranges"), "{told}");
-    }
-
-    #[test]
-    fn a_node_without_a_pod_cidr_routes_but_starts_no_pods() {
-        let snapshot = snapshot(&[("node1", &[], &["172.30.0.11"]), NODE2]);
-        insta::assert_snapshot!(plan(&snapshot, "node1", &config(&[]), &uplink(1500, &[])).unwrap());
-    }
-
-    #[test]
-    fn without_its_node_there_is_no_plan() {
-        let error = plan(&snapshot(&[NODE2]), "node1", &config(&[]), &Uplink::default()).unwrap_err();
-        assert_eq!(error, Notice::NoNode("node1".to_owned()));
-    }
-
-    #[test]
-    fn the_flag_goes_before_the_links_mtu() {
-        let config = Config { mtu: Some(1400), ..config(&[]) };
-        let plan = plan(&snapshot(&[NODE1]), "node1", &config, &uplink(1500, &[])).unwrap();
-        assert_eq!(plan.conflist.unwrap().plugins[0].bridge.mtu, Some(1400));
-    }
-
-    #[test]
-    fn every_node_is_behind_the_tunnel() {
-        let config = Config { backend: Backend::Vxlan, ..config(&["10.244.0.0/16"]) };
-        let snapshot = snapshot(&[
-            ("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]),
-            ("node2", &["10.244.2.0/24", "fd00:10:244:2::/64"], &["172.30.0.12"]),
-            ("node3", &["10.244.3.0/24", "10.244.4.0/24"], &["172.30.0.13"]),
-            ("node4", &["10.244.5.0/24"], &["fd00:30::14"]),
-        ]);
-        insta::assert_snapshot!(
-            plan(&snapshot, "node1", &config, &uplink(1500, &["172.30.0.0/24"])).unwrap()
-        );
-    }
-
-    #[test]
-    fn only_nodes_without_a_common_link_are_behind_the_tunnel() {
-        let config = Config { backend: Backend::Auto, ..config(&["10.244.0.0/16"]) };
-        let near = uplink(1500, &["172.30.0.0/24"]);
-        let away = ("node3", &["10.244.3.0/24"][..], &["192.0.2.13"][..]);
-        let mixed = plan(&snapshot(&[NODE1, NODE2, away]), "node1", &config, &near).unwrap();
-        let hops: Vec<Hop> = mixed.routes.iter().map(|route| route.hop).collect();
-        assert_eq!(hops, [Hop::Node("172.30.0.12".parse().unwrap()), Hop::Tunnel]);
-        assert_eq!(mixed.overlay.as_ref().unwrap().remotes.len(), 1);
-        assert_eq!(mixed.bridge_mtu(), Some(1450));
-
-        let flat = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap();
-        assert_eq!(flat.bridge_mtu(), Some(1500), "nothing is taken off where nothing is tunnelled");
-        assert!(flat.overlay.is_some(), "others may see it differently, and send through the tunnel");
-    }
-
-    #[test]
-    fn several_ranges_of_a_family_are_one_set_and_each_is_masqueraded() {
-        let ranges = ["10.244.1.0/24", "fd00:10:244:1::/64", "10.244.9.0/24"];
-        let own = ("node1", &ranges[..], &["172.30.0.11"][..]);
-        let plan = plan(&snapshot(&[own]), "node1", &config(&[]), &uplink(1500, &[])).unwrap();
-        for range in ranges {
-            assert!(plan.to_string().contains(&format!("saddr {range} masquerade")), "{plan}");
-        }
-        let ipam = plan.conflist.unwrap().plugins[0].ipam.clone().unwrap();
-        let sets = |ipam: Ipam| serde_json::to_value(ipam.ranges).unwrap();
-        let subnet = |index: usize| serde_json::json!({"subnet": ranges[index]});
-        assert_eq!(
-            sets(ipam),
-            serde_json::json!([[subnet(0), subnet(2)], [subnet(1)]]),
-            "one address of each family"
-        );
-    }
-
-    #[test]
-    fn no_range_may_overlap_that_of_services() {
-        let config = Config { service_cidrs: vec!["10.244.0.0/20".parse().unwrap()], ..config(&[]) };
-        let node3 = ("node3", &["10.244.16.0/24"][..], &["172.30.0.13"][..]);
-        let plan = plan(&snapshot(&[NODE1, NODE2, node3]), "node1", &config, &uplink(1500, &[])).unwrap();
-        assert_eq!(plan.conflist, None, "no pod gets an address that may be a Service's");
-        assert_eq!(plan.routes.len(), 1);
-        let told: Vec<String> = plan.notices.iter().map(ToString::to_string).collect();
-        let expected =
-            "10.244.1.0/24 (the pod CIDR of Node node1) overlaps 10.244.0.0/20 (the Services' range)";
-        assert!(told[0].starts_with(expected), "{told:?}");
-        assert_eq!(told.len(), 2);
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Routes to the pods of the other nodes: which there must be, and how to get there from those that there are. Values
 //! only; asking the kernel is in `kernel`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -12,6 +12,7 @@ use crate::backend::{Backend, Uplink};
 use crate::claims::{Claims, Owner};
 use crate::overlay::{self, DEVICE, Overlay};
 use crate::plan::{Config, Notice};
+use crate::proof::{Probe, Proof, Way};
 
 /// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos has it.
 pub const PROTOCOL: u8 = 119;
@@ -23,6 +24,8 @@ pub struct NodeRoute {
     pub destination: IpNetwork,
     /// How to get there.
     pub hop: Hop,
+    /// Where the hop is the tunnel: the next hop where there is no tunnel to be had.
+    pub near: Option<IpAddr>,
 }
 
 /// The next hop on the way to another node's pods.
@@ -54,13 +57,17 @@ impl NodeRoute {
         }
     }
 
-    /// The route as the kernel is asked for it; nothing for one into a tunnel where there is no `tunnel`, the index of
-    /// the VXLAN device.
+    /// The route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into it leads
+    /// straight to a node nearby, and there is none to another.
     pub fn path(&self, tunnel: Option<u32>) -> Option<Path> {
-        let path = Path { gateway: Some(self.gateway()), protocol: PROTOCOL, ..Path::to(self.destination) };
-        match self.hop {
-            Hop::Node(_) => Some(path),
-            Hop::Tunnel => Some(Path { link: Some(tunnel?), onlink: true, ..path }),
+        let path = Path { protocol: PROTOCOL, ..Path::to(self.destination) };
+        let via = |gateway| Path { gateway: Some(gateway), ..path.clone() };
+        match (self.hop, tunnel) {
+            (Hop::Node(address), _) => Some(via(address)),
+            (Hop::Tunnel, Some(tunnel)) => {
+                Some(Path { link: Some(tunnel), onlink: true, ..via(self.gateway()) })
+            }
+            (Hop::Tunnel, None) => self.near.map(via),
         }
     }
 }
@@ -81,6 +88,10 @@ pub(crate) struct Ways {
     pub(crate) routes: Vec<NodeRoute>,
     pub(crate) overlay: Option<Overlay>,
     pub(crate) notices: Vec<Notice>,
+    /// The straight ways to be tried.
+    pub(crate) probes: Vec<Probe>,
+    /// Some way leads through the tunnel for good.
+    pub(crate) is_tunnelled: bool,
 }
 
 impl Ways {
@@ -95,14 +106,15 @@ impl Ways {
     ) -> Ways {
         let overlay = match config.backend {
             Backend::HostGw => None,
-            Backend::Auto | Backend::Vxlan => Overlay::new(own, config.vxlan, uplink),
+            Backend::Vxlan => Overlay::new(own, config.vxlan, uplink),
+            Backend::Auto => Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_spares(own)),
         };
         let mut ways = Ways { overlay, ..Ways::default() };
         for node in snapshot.nodes().filter(|node| node.name != own.name) {
             for &cidr in &node.pod_cidrs {
                 let way = claims.claim(cidr, Owner::Node(node.name.clone())).map_err(Notice::from);
-                match way.and_then(|()| ways.hop(node, &cidr, config.backend, uplink)) {
-                    Ok(hop) => ways.routes.push(NodeRoute { destination: cidr, hop }),
+                match way.and_then(|()| ways.hop(node, &cidr, (own, config.backend), uplink)) {
+                    Ok((hop, near)) => ways.routes.push(NodeRoute { destination: cidr, hop, near }),
                     Err(notice) => ways.notices.push(notice),
                 }
             }
@@ -111,26 +123,64 @@ impl Ways {
         ways
     }
 
+    /// The hop, and the straight one where that is another.
     fn hop(
         &mut self,
         node: &Node,
         cidr: &IpNetwork,
-        backend: Backend,
+        (own, backend): (&Node, Backend),
         uplink: &Uplink,
-    ) -> Result<Hop, Notice> {
+    ) -> Result<(Hop, Option<IpAddr>), Notice> {
         let family = Family::of_network(cidr);
         let no_address = |family| Notice::NoAddress { node: node.name.clone(), cidr: *cidr, family };
         let address = node.address(family);
-        if backend.is_direct(uplink, address) {
-            return address.map(Hop::Node).ok_or_else(|| no_address(family));
+        let near = address.filter(|address| backend == Backend::Auto && uplink.is_near(*address));
+        match (backend, near) {
+            (Backend::HostGw, _) => {
+                return address.map(|address| (Hop::Node(address), None)).ok_or_else(|| no_address(family));
+            }
+            (_, Some(address)) if self.is_proved(node, own, Way { cidr: *cidr, node: address }, uplink) => {
+                return Ok((Hop::Node(address), None));
+            }
+            (_, None) => self.is_tunnelled = true,
+            (_, Some(_)) => {}
         }
         let overlay =
             self.overlay.as_mut().ok_or_else(|| Notice::NoTunnel { node: node.name.clone(), cidr: *cidr })?;
         match overlay.add(node, cidr) {
-            true => Ok(Hop::Tunnel),
+            true => Ok((Hop::Tunnel, near)),
             false => Err(no_address(overlay.family())),
         }
     }
+
+    /// Whether a way to a node nearby can be used. Has it tried, for which one address must be reached straight in any case.
+    fn is_proved(&mut self, node: &Node, own: &Node, way: Way, uplink: &Uplink) -> bool {
+        let probe = own.pod_cidrs.iter().find_map(|own| probe(own, way));
+        self.probes.extend(probe);
+        let proof = uplink.proofs.get(way);
+        let (node, Way { cidr, node: address }) = (node.name.clone(), way);
+        match proof {
+            Proof::Fails => {
+                self.is_tunnelled = true;
+                self.notices.push(Notice::NotStraight { node, address, cidr });
+            }
+            Proof::Cut => self.notices.push(Notice::Cut { node, address, cidr }),
+            Proof::Open | Proof::Works => {}
+        }
+        if let Some(probe) = probe.filter(|_| proof != Proof::Works) {
+            let (destination, hop) = (probe.straight.1.into(), Hop::Node(way.node));
+            self.routes.push(NodeRoute { destination, hop, near: None });
+        }
+        proof == Proof::Works
+    }
+}
+
+/// How to try a way from a node with that pod CIDR, where both are of one family and have room.
+fn probe(own: &IpNetwork, way: Way) -> Option<Probe> {
+    let is_fitting = own.is_ipv4() == way.cidr.is_ipv4();
+    let straight = (overlay::spare(own)?, overlay::spare(&way.cidr)?);
+    let usual = (overlay::gateway(own), overlay::gateway(&way.cidr));
+    is_fitting.then_some(Probe { way, straight, usual })
 }
 
 /// The changes that turn Weft's own routes, as observed in the main table, into the planned ones.
@@ -145,7 +195,9 @@ pub fn diff(planned: &[Path], observed: &[Path]) -> Vec<RouteChange> {
         }
     }
     let mut wanted = Vec::new();
-    for path in planned {
+    // Those to single addresses last: one into the tunnel may have set them on its way.
+    let (wide, single): (Vec<&Path>, Vec<&Path>) = planned.iter().partition(|path| !is_single(path));
+    for path in wide.into_iter().chain(single) {
         match held.remove(&path.destination) {
             Some(held) if is_as_planned(held, path) => {}
             Some(_) => wanted.push(RouteChange::Replace(path.clone())),
@@ -153,8 +205,51 @@ pub fn diff(planned: &[Path], observed: &[Path]) -> Vec<RouteChange> {
         }
     }
     changes.extend(held.into_values().map(|path| RouteChange::Delete(path.clone())));
-    changes.extend(wanted);
+    let mut is_set = BTreeSet::new();
+    for change in wanted {
+        match change.tunnel_of_ipv6().filter(|(next_hop, link)| is_disputed(observed, next_hop, *link)) {
+            Some((next_hop, link)) => {
+                is_set.insert(IpNetwork::from(next_hop));
+                changes.extend(led_by(change, next_hop, link, planned));
+            }
+            None if change.destination().is_some_and(|destination| is_set.contains(&destination)) => {}
+            None => changes.push(change),
+        }
+    }
     changes
+}
+
+/// Whether the kernel takes another link to lead to that next hop. It takes no IPv6 route by that hop then, even where
+/// that is said to be on the link.
+fn is_disputed(observed: &[Path], next_hop: &IpAddr, link: u32) -> bool {
+    observed.iter().any(|path| path.destination.contains(*next_hop) && path.link != Some(link))
+}
+
+/// The change, while a route to the next hop alone leads by the right link; nothing is lost on the way.
+fn led_by(change: RouteChange, next_hop: IpAddr, link: u32, planned: &[Path]) -> [RouteChange; 3] {
+    let guide = Path { link: Some(link), protocol: PROTOCOL, ..Path::to(next_hop.into()) };
+    let after = match planned.iter().find(|path| path.destination == guide.destination) {
+        Some(path) => RouteChange::Replace(path.clone()),
+        None => RouteChange::Delete(guide.clone()),
+    };
+    [RouteChange::Replace(guide), change, after]
+}
+
+impl RouteChange {
+    /// The destination of one that sets a route.
+    fn destination(&self) -> Option<IpNetwork> {
+        match self {
+            RouteChange::Add(path) | RouteChange::Replace(path) => Some(path.destination),
+            RouteChange::Delete(_) => None,
+        }
+    }
+
+    /// The next hop and the link of one that sets an IPv6 route into the tunnel.
+    fn tunnel_of_ipv6(&self) -> Option<(IpAddr, u32)> {
+        let (RouteChange::Add(path) | RouteChange::Replace(path)) = self else { return None };
+        let next_hop = path.gateway.filter(|next_hop| path.onlink && next_hop.is_ipv6())?;
+        Some((next_hop, path.link?))
+    }
 }
 
 /// The kernel finds the link of a route that names none.
@@ -162,6 +257,10 @@ fn is_as_planned(held: &Path, planned: &Path) -> bool {
     held.gateway == planned.gateway
         && held.onlink == planned.onlink
         && (planned.link.is_none() || held.link == planned.link)
+}
+
+fn is_single(path: &Path) -> bool {
+    path.destination.prefix() == if path.destination.is_ipv4() { 32 } else { 128 }
 }
 
 /// Whether the metric is the one that the kernel gives to a route without one.
@@ -191,7 +290,7 @@ mod tests {
                 0 => Hop::Tunnel,
                 _ => Hop::Node(IpAddr::from([172, 30, 0, host])),
             };
-            NodeRoute { destination, hop }.path(Some(9)).unwrap()
+            NodeRoute { destination, hop, near: None }.path(Some(9)).unwrap()
         })
     }
 

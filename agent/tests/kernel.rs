@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_agent::backend::{Backend, Uplink};
+use weft_agent::backend::{Backend, LeaveBy, Uplink};
 use weft_agent::kernel::Kernel;
 use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
@@ -102,6 +102,15 @@ fn plan_among(others: &[Node]) -> NodePlan {
 
 /// The same, in a cluster that pods have these networks of.
 fn plan_with(cluster_cidrs: Vec<IpNetwork>, others: &[Node]) -> NodePlan {
+    plan_all(cluster_cidrs, others, &Uplink::default())
+}
+
+/// The plan for node1 alone, by its uplink.
+fn plan_by(uplink: &Uplink) -> NodePlan {
+    plan_all(Vec::new(), &[], uplink)
+}
+
+fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> NodePlan {
     let mut snapshot = Snapshot::default();
     let own = node("node1", &["10.244.1.0/24", "fd00:10:244:1::/64"], &["172.30.0.11", "fd00:30::11"]);
     for node in others.iter().chain([&own]) {
@@ -116,9 +125,10 @@ fn plan_with(cluster_cidrs: Vec<IpNetwork>, others: &[Node]) -> NodePlan {
         mtu: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
+        leave_by: LeaveBy::Node,
         service_cidrs: Vec::new(),
     };
-    plan(&snapshot, "node1", &config, &Uplink::default()).unwrap()
+    plan(&snapshot, "node1", &config, uplink).unwrap()
 }
 
 fn node2(address: &str) -> Node {
@@ -250,14 +260,76 @@ fn forwarding_is_set_in_this_namespace_alone() {
     assert_eq!(read(&world.others), "0\n0\n");
 }
 
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+impl World {
+    /// What the node's own side of the network is, where it is known under these addresses.
+    fn uplink(&mut self, addresses: &[&str], leave_by: &LeaveBy) -> Result<Uplink, String> {
+        let others = ips(&["172.30.0.12", "fd00:30::12"]);
+        let found = self.node.run(|| self.kernel.uplink(&ips(addresses), &others, leave_by)).unwrap();
+        found.map_err(|error| error.to_string())
+    }
+}
+
+#[test]
+fn a_default_route_that_a_router_advertised_outlives_forwarding() {
+    let mut world = World::new();
+    sh(&world.node, "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.uplink.accept_ra=1");
+    sh(&world.node, "ip -6 route add default via fd00:30::12 dev uplink proto ra expires 1800");
+    let uplink = world.uplink(&["172.30.0.11", "fd00:30::11"], &LeaveBy::Node).unwrap();
+    assert_eq!(uplink.advertised.iter().collect::<Vec<_>>(), ["uplink"]);
+    let plan = plan_by(&uplink);
+    assert_eq!(world.apply(&plan), Vec::<String>::new());
+    assert!(sh(&world.node, "ip -6 route show default").contains("via fd00:30::12"), "as before");
+    let read = "cat /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/uplink/accept_ra";
+    assert_eq!(sh(&world.node, read), "1\n2\n");
+}
+
 #[test]
 fn the_uplink_is_the_link_with_the_nodes_address() {
     let mut world = World::new();
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    let v4 = world.kernel.uplink(&[ip("172.30.0.11")]).unwrap();
-    assert_eq!(v4, Uplink { mtu: Some(1450), networks: vec!["172.30.0.11/24".parse().unwrap()] });
-    assert_eq!(world.kernel.uplink(&[ip("10.244.1.1"), ip("fd00:30::11")]).unwrap().mtu, Some(1450));
-    assert_eq!(world.kernel.uplink(&[ip("172.30.0.99")]).unwrap(), Uplink::default());
+    let v4 = world.uplink(&["172.30.0.11"], &LeaveBy::Node).unwrap();
+    let networks = vec!["172.30.0.11/24".parse().unwrap()];
+    let expected = Uplink {
+        mtu: Some(1450),
+        locals: ips(&["172.30.0.11"]),
+        links: vec!["uplink".into()],
+        networks,
+        ..Uplink::default()
+    };
+    assert_eq!(v4, expected);
+    let dual = world.uplink(&["10.244.1.1", "fd00:30::11"], &LeaveBy::Node).unwrap();
+    assert_eq!((dual.mtu, dual.locals.len()), (Some(1450), 2));
+}
+
+#[test]
+fn a_node_behind_a_translation_leaves_by_the_address_that_leads_to_the_others() {
+    let mut world = World::new();
+    let uplink = world.uplink(&["203.0.113.7", "2001:db8::7"], &LeaveBy::Node).unwrap();
+    assert_eq!(uplink.foreign, ips(&["203.0.113.7", "2001:db8::7"]));
+    assert_eq!(uplink.locals, ips(&["172.30.0.11", "fd00:30::11"]));
+
+    let addresses = LeaveBy::Addresses(ips(&["10.244.1.1"]));
+    let uplink = world.uplink(&["203.0.113.7"], &addresses).unwrap();
+    assert_eq!((uplink.locals, uplink.foreign), (ips(&["10.244.1.1"]), vec![]), "as --node-ip says");
+    let interface = LeaveBy::Interface("uplink".parse().unwrap());
+    let uplink = world.uplink(&["10.244.1.1"], &interface).unwrap();
+    assert_eq!(uplink.locals, ips(&["172.30.0.11", "fd00:30::11"]), "as --iface says");
+    let wrong = [LeaveBy::Addresses(ips(&["192.0.2.7"])), LeaveBy::Interface("eth7".parse().unwrap())];
+    for (leave_by, word) in wrong.iter().zip(["--node-ip 192.0.2.7", "--iface eth7"]) {
+        let error = world.uplink(&["172.30.0.11"], leave_by).unwrap_err();
+        assert!(error.starts_with(word), "{error}");
+    }
+}
+
+#[test]
+fn nobody_is_near_by_an_interface_that_finds_no_neighbours() {
+    let mut world = World::new();
+    sh(&world.node, "ip link set uplink arp off");
+    let uplink = world.uplink(&["172.30.0.11"], &LeaveBy::Node).unwrap();
+    assert_eq!((uplink.networks, uplink.mtu), (vec![], Some(1450)), "as by WireGuard");
 }
 
 #[test]

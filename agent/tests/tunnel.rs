@@ -7,11 +7,12 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_agent::backend::Backend;
+use weft_agent::backend::{Backend, LeaveBy, Uplink};
 use weft_agent::kernel::{Kernel, test_tunnel};
 use weft_agent::offload::Finding;
 use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
+use weft_agent::proof::{Proof, Proofs};
 use weft_agent::sysctl;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Route, Veth, VethEnd, tx_checksum};
@@ -45,6 +46,7 @@ struct World {
     sites: [Site; 2],
     router: Namespace,
     settings: Settings,
+    proofs: Proofs,
 }
 
 impl Site {
@@ -129,7 +131,23 @@ impl World {
         let router = Namespace::temporary().unwrap();
         sh(&router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         let sites = [1, 2].map(|number| Site::new(number, &router, is_ipv4));
-        World { sites, router, settings: Settings { vni: 1, port: 8472 } }
+        World { sites, router, settings: Settings { vni: 1, port: 8472 }, proofs: Proofs::default() }
+    }
+
+    /// Both nodes on one link.
+    fn flat() -> World {
+        let world = World::new(true);
+        sh(&world.router, "ip link add br0 type bridge && ip link set br0 up");
+        for Site { number, node, .. } in &world.sites {
+            sh(
+                &world.router,
+                &format!("ip addr flush dev site{number}; ip link set site{number} master br0"),
+            );
+            let (v4, v6) = (format!("172.30.9.{number}/24"), format!("fd00:30:9::{number}/64"));
+            sh(node, &format!("ip addr flush dev uplink scope global && ip addr add {v4} dev uplink"));
+            sh(node, &format!("ip addr add {v6} dev uplink nodad"));
+        }
+        world
     }
 
     fn plan(&mut self, site: usize) -> NodePlan {
@@ -146,12 +164,14 @@ impl World {
             mtu: None,
             backend: Backend::Auto,
             vxlan: self.settings,
+            leave_by: LeaveBy::Node,
             service_cidrs: Vec::new(),
         };
         let site = &mut self.sites[site];
         let own = site.object();
-        let uplink = site.kernel.uplink(&own.addresses).unwrap();
-        plan(&snapshot, &own.name, &config, &uplink).unwrap()
+        let uplink =
+            site.node.run(|| site.kernel.uplink(&own.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
+        plan(&snapshot, &own.name, &config, &Uplink { proofs: self.proofs.clone(), ..uplink }).unwrap()
     }
 
     fn apply(&mut self) {
@@ -278,6 +298,50 @@ fn the_tunnel_follows_other_settings_and_goes_with_its_backend() {
     plan.routes.clear();
     assert_eq!(world.sites[0].apply(&plan), Vec::<String>::new());
     assert!(!sh(&world.sites[0].node, "ip link").contains("weft-vxlan"));
+}
+
+#[test]
+fn pods_change_between_the_tunnel_and_the_straight_way_and_lose_nothing() {
+    let mut world = World::flat();
+    world.apply();
+    world.assert_reached();
+    let way = |world: &World, to: &str| sh(&world.sites[0].node, &format!("ip route get {to}"));
+    for (pods, gateway) in [("10.244.2.2", "10.244.2.1"), ("fd00:10:2::2", "fd00:10:2::1")] {
+        assert!(way(&world, pods).contains("dev weft-vxlan"), "nothing is proved yet");
+        assert!(way(&world, gateway).contains("dev uplink"), "this way it is tried");
+    }
+    for (pods, begin) in [("10.244.2.2", "src 10.244.1.0 "), ("fd00:10:2::2", "src fd00:10:1:: ")] {
+        assert!(way(&world, pods).contains(begin), "what the node itself sends is not sent as by a probe");
+    }
+    for lost in ["10.244.2.0/24", "fd00:10:2::/64"] {
+        sh(&world.sites[0].node, &format!("ip route del {lost} proto 119"));
+        world.apply();
+        world.assert_reached();
+    }
+    let pinging = ["10.244.2.2", "fd00:10:2::2"].map(|pod| {
+        let mut ping = Command::new("ping");
+        ping.args(["-q", "-i", "0.005", "-c", "400", "-W", "5", pod]).stdout(std::process::Stdio::piped());
+        world.sites[0].pod.run(|| ping.spawn()).unwrap().unwrap()
+    });
+    for round in 0..10 {
+        world.proofs = Proofs::assuming(if round % 2 == 0 { Proof::Works } else { Proof::Open });
+        world.apply();
+        assert_eq!(way(&world, "10.244.2.2").contains("dev uplink"), round % 2 == 0);
+    }
+    for ping in pinging {
+        let told = String::from_utf8(ping.wait_with_output().unwrap().stdout).unwrap();
+        assert!(told.contains(" 0% packet loss"), "{told}");
+    }
+}
+
+#[test]
+fn without_a_tunnel_to_be_had_a_way_is_used_untried() {
+    let mut world = World::flat();
+    sh(&world.sites[0].node, "ip link add weft-vxlan type bridge");
+    let plan = world.plan(0);
+    let errors = world.sites[0].apply(&plan);
+    assert!(errors[0].contains("weft-vxlan that is no VXLAN device"), "{errors:?}");
+    assert!(sh(&world.sites[0].node, "ip route get 10.244.2.2").contains("dev uplink"));
 }
 
 #[test]

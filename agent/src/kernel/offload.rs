@@ -12,9 +12,8 @@ use weft_netlink::route::{set_tx_checksum, tx_checksum};
 
 use crate::offload::{Finding, test};
 use crate::overlay::{DEVICE, Overlay};
+use crate::prober::PORT;
 
-/// The port that is tried: the agents' own; refused is as good an answer.
-const PORT: u16 = 10246;
 /// How long an answer may take: the first packet, and one sent again after a second.
 const PATIENCE: Duration = Duration::from_millis(2500);
 /// When to try again where nobody answered.

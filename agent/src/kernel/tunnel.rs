@@ -1,6 +1,7 @@
 //! The VXLAN device in the kernel: made, told of the other nodes, and taken away, each as planned in `overlay`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
@@ -13,29 +14,40 @@ use crate::{Error, Result};
 /// The kind of the device, as the kernel names it.
 const KIND: &str = "vxlan";
 
-/// Brings the device to the plan, and takes it away where none is planned. Returns its index.
-pub(super) fn apply(route: &mut Route, planned: Option<&Overlay>) -> Result<Option<u32>> {
+/// Makes the device as planned, with all that it must know, and takes nothing away yet. Returns its index.
+pub(super) fn make(route: &mut Route, planned: Option<&Overlay>) -> Result<Option<u32>> {
+    let Some(overlay) = planned else { return Ok(None) };
     let held = route.find_link(DEVICE)?;
-    if let Some(link) = held.as_ref().filter(|link| link.kind.as_deref() != Some(KIND)) {
-        // Somebody else's by that name is in the way only where one of ours is wanted.
-        return match planned {
-            Some(_) => Err(Error::ForeignDevice { name: link.name.clone() }),
-            None => Ok(None),
-        };
+    if let Some(link) = held.as_ref().filter(|link| !is_ours(link)) {
+        return Err(Error::ForeignDevice { name: link.name.clone() });
     }
-    let Some(overlay) = planned else {
-        if let Some(link) = held {
-            route.delete_link(link.index)?;
-            info!("deleted the device {DEVICE}");
-        }
-        return Ok(None);
-    };
     let link = device(route, overlay, held)?;
     apply_settings(route, overlay, &link)?;
-    apply_addresses(route, &overlay.addresses, link.index)?;
-    apply_remotes(route, overlay, link.index)?;
-    apply_neighbours(route, overlay, link.index)?;
+    add_addresses(route, overlay, link.index)?;
+    add_remotes(route, overlay, link.index)?;
+    add_neighbours(route, overlay, link.index)?;
     Ok(Some(link.index))
+}
+
+/// Takes away what is not planned any more: last of all, so that nothing is lost on the way to a change.
+pub(super) fn prune(route: &mut Route, planned: Option<&Overlay>) -> Result<()> {
+    // Somebody else's by that name stays.
+    let Some(link) = route.find_link(DEVICE)?.filter(is_ours) else { return Ok(()) };
+    let Some(overlay) = planned else {
+        route.delete_link(link.index)?;
+        info!("deleted the device {DEVICE}");
+        return Ok(());
+    };
+    delete_addresses(route, overlay, link.index)?;
+    let stale = route.fdb(link.index)?.into_iter().filter(|entry| !overlay.remotes.contains_key(&entry.mac));
+    stale.into_iter().try_for_each(|stale| unless_gone(route.delete_fdb(stale)))?;
+    let stale = neighbours(route, link.index)?;
+    let stale = stale.into_keys().filter(|address| !overlay.neighbours.contains_key(address));
+    stale.into_iter().try_for_each(|stale| unless_gone(route.delete_neighbour(link.index, stale)))
+}
+
+fn is_ours(link: &Link) -> bool {
+    link.kind.as_deref() == Some(KIND)
 }
 
 /// The device as it is, or made anew where it cannot be changed to what is planned.
@@ -68,44 +80,53 @@ fn apply_settings(route: &mut Route, overlay: &Overlay, link: &Link) -> Result<(
     Ok(())
 }
 
-fn apply_addresses(route: &mut Route, planned: &[IpNetwork], link: u32) -> Result<()> {
+fn add_addresses(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
     let held = route.addresses(Some(link))?;
-    for &address in planned {
-        if !held.iter().any(|held| held.address == address) {
-            route.add_address(Address { link, address })?;
-        }
+    let is_missing = |planned: &&IpNetwork| !held.iter().any(|held| held.address == **planned);
+    for &address in overlay.addresses.iter().filter(is_missing) {
+        route.add_address(Address { link, address })?;
     }
-    // The kernel gives every device a link-local address of its own.
-    for stale in
-        held.into_iter().filter(|held| !is_link_local(&held.address) && !planned.contains(&held.address))
-    {
-        route.delete_address(stale)?;
+    for &address in overlay.spares.iter().filter(is_missing) {
+        route.add_spare_address(Address { link, address })?;
     }
     Ok(())
 }
 
-fn apply_remotes(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
-    let mut held: BTreeMap<_, _> = route.fdb(link)?.into_iter().map(|entry| (entry.mac, entry)).collect();
+fn delete_addresses(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+    let planned = |held: &IpNetwork| overlay.addresses.contains(held) || overlay.spares.contains(held);
+    // The kernel gives every device a link-local address of its own.
+    let is_stale = |held: &Address| !is_link_local(&held.address) && !planned(&held.address);
+    let held = route.addresses(Some(link))?;
+    Ok(held.into_iter().filter(is_stale).try_for_each(|stale| route.delete_address(stale))?)
+}
+
+fn add_remotes(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+    let held: BTreeMap<_, _> = route.fdb(link)?.into_iter().map(|entry| (entry.mac, entry)).collect();
     for (&mac, &remote) in &overlay.remotes {
         let entry = FdbEntry { link, mac, remote };
-        if held.remove(&mac) != Some(entry) {
+        if held.get(&mac) != Some(&entry) {
             route.replace_fdb(entry)?;
         }
     }
-    held.into_values().try_for_each(|stale| unless_gone(route.delete_fdb(stale)))
+    Ok(())
 }
 
-fn apply_neighbours(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
-    let of_ours = |neighbour: &Neighbour| neighbour.permanent && !neighbour.address.is_multicast();
-    let held = route.neighbours(Some(link))?.into_iter().filter(of_ours);
-    let mut held: BTreeMap<_, _> = held.map(|neighbour| (neighbour.address, neighbour)).collect();
+fn add_neighbours(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+    let held = neighbours(route, link)?;
     for (&address, &mac) in &overlay.neighbours {
         let neighbour = Neighbour { link, address, mac: Some(mac), permanent: true };
-        if held.remove(&address) != Some(neighbour) {
+        if held.get(&address) != Some(&neighbour) {
             route.replace_neighbour(neighbour)?;
         }
     }
-    held.into_keys().try_for_each(|stale| unless_gone(route.delete_neighbour(link, stale)))
+    Ok(())
+}
+
+/// Those that somebody set.
+fn neighbours(route: &mut Route, link: u32) -> Result<BTreeMap<IpAddr, Neighbour>> {
+    let is_set = |neighbour: &Neighbour| neighbour.permanent && !neighbour.address.is_multicast();
+    let held = route.neighbours(Some(link))?.into_iter().filter(is_set);
+    Ok(held.map(|neighbour| (neighbour.address, neighbour)).collect())
 }
 
 /// Somebody may have been faster.

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -23,6 +22,8 @@ mod server;
 
 /// A container runtime, as far as the agent asks it.
 mod cri;
+mod pods;
+mod ways;
 
 const NODES: &str = "/api/v1/nodes";
 const STATUS: &str = "/api/v1/nodes/node1/status";
@@ -40,6 +41,8 @@ struct Machine {
     server: Server,
     folder: tempfile::TempDir,
     daemon: Option<Child>,
+    backend: &'static str,
+    name: &'static str,
 }
 
 impl Machine {
@@ -49,16 +52,23 @@ impl Machine {
                      && ip addr add 172.30.0.11/24 dev uplink";
         run(&namespace, setup);
         let server = namespace.run(Server::start).unwrap();
-        Machine { namespace, server, folder: tempfile::tempdir().unwrap(), daemon: None }
+        Machine {
+            namespace,
+            server,
+            folder: tempfile::tempdir().unwrap(),
+            daemon: None,
+            backend: "host-gw",
+            name: "node1",
+        }
     }
 
     fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft-agent"));
-        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
+        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", self.name]);
         command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
         command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
-        command.args(["--healthz-bind-address", "127.0.0.1:10251"]);
+        command.args(["--healthz-bind-address", "127.0.0.1:10251", "--backend", self.backend]);
         command.arg("--cri-socket").arg(self.path("cri.sock")).args(["--collect-after", "1"]);
         command.arg("--cni-data-dir").arg(self.path("networks"));
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
@@ -115,6 +125,15 @@ impl Machine {
     fn routes(&self) -> Vec<String> {
         let text = self.sh("ip route show proto 119");
         text.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// Gives a link to another namespace.
+    fn hand_over(&self, link: &str, to: &Namespace) {
+        let holder = to.run(|| Command::new("sleep").arg("60").spawn()).unwrap();
+        let mut holder = holder.unwrap();
+        self.sh(&format!("ip link set {link} netns {}", holder.id()));
+        holder.kill().unwrap();
+        holder.wait().unwrap();
     }
 
     /// Waits, but not for ever.
@@ -350,95 +369,6 @@ fn without_its_node_the_agent_changes_nothing() {
     machine.until("the stale route gone", |machine| machine.routes() == [TO_NODE2]);
 }
 
-/// A node with a running pod, and a plugin that puts its bridge back where it may.
-fn with_a_pod() -> Machine {
-    let mut machine = Machine::new();
-    machine.install_plugin();
-    let repair = r#"#!/bin/sh
-        cat >"$0.config"
-        [ -e "$0.may" ] || { echo '{"done": [], "problems": ["the disk is full"]}'; exit; }
-        PATH=/usr/sbin:/usr/bin:/sbin:/bin
-        exec 2>>"$0.log"
-        ip link add cni0 type bridge
-        ip link set cni0 up
-        ip addr replace 10.244.1.1/24 dev cni0
-        ip link set pod up master cni0 && bridge link set dev pod isolated on hairpin off
-        nft add table ip weft-cni-hostports
-        echo '{"done": ["what was gone"], "problems": []}'"#;
-    fs::write(machine.path("bin/repair"), repair).unwrap();
-    fs::set_permissions(machine.path("bin/repair"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(machine.path("bin/repair.may"), "").unwrap();
-    machine.sh("ip link add cni0 type bridge && ip link set cni0 up && ip addr add 10.244.1.1/24 dev cni0");
-    machine.sh(
-        "ip link add pod type veth peer name pod-far && ip link set pod up master cni0 alias weft/c1/eth0",
-    );
-    machine.sh("echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables || true");
-    machine.sh("echo 0 >/proc/sys/net/bridge/bridge-nf-call-ip6tables || true");
-    machine.sh("bridge link set dev pod isolated on hairpin off && nft add table ip weft-cni-hostports");
-    machine.reserve("10.244.1.8", "c1");
-    fs::create_dir_all(machine.path("networks/.asked/weft")).unwrap();
-    fs::write(machine.path("networks/.asked/weft/pod"), "{}").unwrap();
-    machine.server.put(NODES, node(1));
-    machine.start();
-    machine.until("the configuration", |machine| machine.conflist().exists());
-    machine.until("readiness", |machine| machine.ask("/readyz") == ("200".to_owned(), "ok\n".to_owned()));
-    machine
-}
-
-/// So often that the time would not do for an agent that only looks every few seconds.
-#[test]
-fn what_running_pods_rely_on_is_put_back_by_notification() {
-    let machine = with_a_pod();
-    let shape = "(ip -br addr show dev cni0; bridge -d link show dev pod; nft list tables) 2>/dev/null | tr -s ' \n' ' ' || true";
-    let is_whole = |machine: &Machine| {
-        let shape = machine.sh(shape);
-        let words =
-            ["UP 10.244.1.1/24", "master cni0", "isolated on", "ip weft-agent", "ip weft-cni-hostports"];
-        words.iter().all(|word| shape.contains(word))
-    };
-    let damages = [
-        "ip addr flush dev cni0",
-        "ip link set cni0 down",
-        "ip link set pod nomaster",
-        "ip link set pod down",
-        "nft flush ruleset",
-        "nft delete table ip weft-cni-hostports",
-        "ip link del cni0",
-    ];
-    machine.sh("ip link set pod-far up");
-    machine.until("a whole node", is_whole);
-    let start = Instant::now();
-    for damage in [damages; 2].concat() {
-        machine.sh(damage);
-        machine.until(&format!("as before {damage}"), is_whole);
-    }
-    assert!(start.elapsed() < Duration::from_secs(40), "found by looking, not by being told");
-    machine.until("readiness", |machine| machine.ask("/readyz") == ("200".to_owned(), "ok\n".to_owned()));
-    assert!(machine.log().contains("put back: what was gone"), "{}", machine.log());
-    assert!(!machine.ask("/metrics").1.contains("weft_agent_repairs_total 0\n"));
-    let config: Value =
-        serde_json::from_slice(&fs::read(machine.path("bin/repair.config")).unwrap()).unwrap();
-    assert_eq!((&config["name"], &config["bridge"]), (&json!("weft"), &json!("cni0")));
-}
-
-#[test]
-fn what_cannot_be_put_back_is_told_by_readyz_and_by_the_plugin() {
-    let machine = with_a_pod();
-    let unavailable = |machine: &Machine| {
-        let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
-        conflist["plugins"][0]["unavailable"].is_string()
-    };
-    fs::remove_file(machine.path("bin/repair.may")).unwrap();
-    machine.sh("ip addr flush dev cni0");
-    machine.until("a word to the plugin", unavailable);
-    let (status, body) = machine.ask("/readyz");
-    assert!(status == "503" && body.contains("the bridge cni0 lacks the address 10.244.1.1/24"), "{body}");
-    assert!(body.contains("cannot put back: the disk is full"), "{body}");
-    fs::write(machine.path("bin/repair.may"), "").unwrap();
-    machine.until("readiness", |machine| machine.ask("/readyz") == ("200".to_owned(), "ok\n".to_owned()));
-    assert!(!unavailable(&machine));
-}
-
 #[test]
 fn a_configuration_that_goes_before_ours_is_told() {
     let mut machine = Machine::new();
@@ -455,10 +385,6 @@ fn a_configuration_that_goes_before_ours_is_told() {
     machine.until("no word about it", |machine| !told(machine));
 }
 
-/// The tunnel's device, what it is told, and the ways through it, without what comes and goes by itself.
-const TUNNEL: &str = "ip -br link show dev weft-vxlan; bridge fdb show dev weft-vxlan; ip neigh show dev weft-vxlan nud permanent; \
-                      ip route show proto 119; ip -4 -br addr show dev weft-vxlan";
-
 #[test]
 fn nodes_are_reached_by_an_external_address_alone_and_in_spite_of_a_faulty_element() {
     let mut machine = Machine::new();
@@ -471,88 +397,4 @@ fn nodes_are_reached_by_an_external_address_alone_and_in_spite_of_a_faulty_eleme
     machine.until("ways to both", |machine| machine.routes() == [TO_NODE2, TO_NODE3]);
     let log = machine.log();
     assert!(log.contains("left out of Node node3: spec.podCIDRs[0]: \"nowhere\" is no network"), "{log}");
-}
-
-/// Two other nodes, one of them behind a router.
-fn among_near_and_far() -> Machine {
-    let mut machine = Machine::new();
-    machine.install_plugin();
-    machine.sh("ip link add cni0 type bridge && ip route add default via 172.30.0.1");
-    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
-    machine.server.put(NODES, far("10.244.3.0/24"));
-    machine.start();
-    machine.until("the configuration", |machine| machine.conflist().exists());
-    machine.until("ways to both", |machine| machine.routes() == [TO_NODE2, "10.244.3.0/24 via 10.244.3.0"]);
-    machine
-}
-
-fn far(pod_cidr: &str) -> Value {
-    let mut far = node(3);
-    far["spec"]["podCIDR"] = json!(pod_cidr);
-    far["status"]["addresses"] = json!([{"type": "InternalIP", "address": "192.0.2.13"}]);
-    far
-}
-
-#[test]
-fn addresses_ranges_and_mtu_are_followed_live() {
-    let machine = among_near_and_far();
-    let mtus = |machine: &Machine| {
-        let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
-        let of = |link: &str| {
-            let text = machine.sh(&format!("ip -o link show dev {link}"));
-            let mtu = text.split_whitespace().skip_while(|word| *word != "mtu").nth(1);
-            mtu.unwrap().parse::<u64>().unwrap()
-        };
-        [conflist["plugins"][0]["mtu"].as_u64().unwrap(), of("weft-vxlan"), of("cni0")]
-    };
-    machine.until("the MTU that fits", |machine| mtus(machine) == [1400; 3]);
-    machine.sh("ip link set uplink mtu 1350");
-    machine.until("the MTU that fits now", |machine| mtus(machine) == [1300; 3]);
-
-    let mut moved = node(2);
-    moved["status"]["addresses"][0]["address"] = json!("172.30.0.22");
-    machine.server.put(NODES, moved);
-    machine.server.put(NODES, far("10.244.33.0/24"));
-    machine.until("the other ways", |machine| {
-        machine.routes() == ["10.244.2.0/24 via 172.30.0.22", "10.244.33.0/24 via 10.244.33.0"]
-    });
-
-    machine.sh("ip addr add 172.30.0.31/24 dev uplink");
-    let mut own = node(1);
-    own["spec"]["podCIDR"] = json!("10.244.11.0/24");
-    own["status"]["addresses"][0]["address"] = json!("172.30.0.31");
-    machine.server.put(NODES, own);
-    machine.until("this node's other range and address", |machine| {
-        let rules = machine.sh("nft list ruleset");
-        fs::read_to_string(machine.conflist()).unwrap().contains("10.244.11.0/24")
-            && machine.sh("ip -d link show weft-vxlan").contains("local 172.30.0.31")
-            && rules.contains("ip saddr 10.244.11.0/24 masquerade")
-            && !rules.contains("10.244.1.0/24")
-    });
-}
-
-/// So often that the time would not do for an agent that only looks every few seconds.
-#[test]
-fn what_is_deleted_is_put_back_by_notification() {
-    let machine = among_near_and_far();
-    let whole = machine.sh(TUNNEL);
-    let damages = [
-        "ip route del 10.244.2.0/24",
-        "ip route del 10.244.3.0/24",
-        "ip neigh del 10.244.3.0 dev weft-vxlan",
-        "bridge fdb show dev weft-vxlan | while read mac rest; do bridge fdb del $mac dev weft-vxlan; done",
-        "ip addr del 10.244.1.0/32 dev weft-vxlan",
-        "ip link set weft-vxlan down",
-        "ip link del weft-vxlan",
-    ];
-    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<BTreeSet<_>>();
-    let start = Instant::now();
-    for damage in [damages; 3].concat() {
-        machine.sh(damage);
-        let is_whole = |machine: &Machine| {
-            lines(&machine.sh(&format!("({TUNNEL}) 2>/dev/null || true"))) == lines(&whole)
-        };
-        machine.until(&format!("as before {damage}"), is_whole);
-    }
-    assert!(start.elapsed() < Duration::from_secs(60), "found by looking, not by being told");
 }

@@ -263,7 +263,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
         master: None,
         alias: None,
         group: 0,
-        peer: None,
+        ..Link::default()
     };
     let options =
         Options { dns: Dns { nameservers: vec!["10.96.0.10".into()], ..Dns::default() }, ..options() };

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 
 use super::{Route, family};
@@ -55,6 +55,21 @@ impl Route {
     pub fn add_address(&mut self, address: Address) -> Result<()> {
         let message = RouteNetlinkMessage::NewAddress(encode(address));
         self.ask(&message, NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
+            error.during(format!("add address {} to link #{}", address.address, address.link))
+        })
+    }
+
+    /// The same, but the kernel chooses it for no packet that goes further than the link: an IPv6 address is deprecated from the
+    /// beginning (RFC 4862 section 5.5.4), and an IPv4 address, for which that means nothing, is of the link's scope.
+    pub fn add_spare_address(&mut self, address: Address) -> Result<()> {
+        let mut message = encode(address);
+        if address.address.is_ipv4() {
+            message.header.scope = AddressScope::Link;
+        }
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        self.ask(&RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map_err(|error| {
             error.during(format!("add address {} to link #{}", address.address, address.link))
         })
     }

@@ -1,0 +1,114 @@
+//! Trying the straight ways to other nodes, beside everything else. What follows from it is decided in `proof`.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use crate::proof::{Ledger, Outcome, Probe, Proofs, Way};
+
+/// The port that is tried: the agents' own; refused is as good an answer.
+pub(crate) const PORT: u16 = 10246;
+/// How long an answer may take, between nodes of one network.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// When there is nothing to try.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// The ways that are to be tried, and what is known of them.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    wanted: watch::Sender<Vec<Probe>>,
+    proofs: watch::Receiver<Proofs>,
+}
+
+impl Prober {
+    /// Starts in the background, for as long as the runtime lasts. The `assumed` ways are in use already.
+    pub(crate) fn start(assumed: BTreeSet<Way>) -> Prober {
+        let ledger = Ledger::new(assumed);
+        let (wanted, asked) = watch::channel(Vec::new());
+        let (told, proofs) = watch::channel(ledger.proofs());
+        tokio::spawn(run(ledger, asked, told));
+        Prober { wanted, proofs }
+    }
+
+    /// Has these ways tried, and no others.
+    pub(crate) fn watch(&self, probes: &[Probe]) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = wanted != probes;
+            if is_new {
+                *wanted = probes.to_vec();
+            }
+            is_new
+        });
+    }
+
+    /// What is known.
+    pub(crate) fn proofs(&self) -> Proofs {
+        self.proofs.borrow().clone()
+    }
+
+    /// Waits until something else is known.
+    pub(crate) async fn changed(&mut self) {
+        if self.proofs.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn run(mut ledger: Ledger, mut asked: watch::Receiver<Vec<Probe>>, told: watch::Sender<Proofs>) {
+    let mut running = JoinSet::new();
+    loop {
+        let next = ledger.next().unwrap_or_else(|| Instant::now() + IDLE);
+        tokio::select! {
+            changed = asked.changed() => match changed {
+                Ok(()) => ledger.watch(&asked.borrow_and_update(), Instant::now()),
+                Err(_) => return,
+            },
+            () = sleep_until(next.into()) => {}
+            Some(Ok((way, outcome))) = running.join_next() => ledger.note(way, outcome, Instant::now()),
+        }
+        for probe in ledger.due(Instant::now()) {
+            running.spawn(async move { (probe.way, attempt(probe).await) });
+        }
+        told.send_if_modified(|known| {
+            let now = ledger.proofs();
+            let is_news = *known != now;
+            *known = now;
+            is_news
+        });
+    }
+}
+
+async fn attempt(Probe { way, straight, usual }: Probe) -> Outcome {
+    // The address is not there yet, or not any more.
+    let Ok(arrived) = answers(Some(straight.0), straight.1).await else { return Outcome::Untried };
+    if arrived {
+        return Outcome::Arrived;
+    }
+    if answers(Some(usual.0), usual.1).await.unwrap_or(false) {
+        return Outcome::Lost;
+    }
+    match answers(None, way.node).await.unwrap_or(false) {
+        true => Outcome::Unreached,
+        false => Outcome::Silent,
+    }
+}
+
+/// Whether somebody takes or refuses a connection to the address.
+///
+/// # Errors
+/// Where this machine has no such `source`.
+async fn answers(source: Option<IpAddr>, target: IpAddr) -> io::Result<bool> {
+    let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    source.map_or(Ok(()), |source| socket.bind(SocketAddr::new(source, 0)))?;
+    match timeout(PATIENCE, socket.connect(SocketAddr::new(target, PORT))).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) => Ok(error.kind() == ErrorKind::ConnectionRefused),
+        Err(_) => Ok(false),
+    }
+}

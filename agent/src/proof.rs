@@ -1,0 +1,247 @@
+//! Whether packets of pods get straight to another node. That both have addresses of one network does not say so: a cloud's
+//! network may drop what comes from or goes to addresses that it did not give. So a connection is tried between addresses of
+//! the two nodes' pod CIDRs, their gateways', which always go straight; taken or refused, it shows that the way works. Until
+//! then, and where it fails, the way leads through the tunnel. Values only; trying is in `prober`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use weft_types::IpNetwork;
+
+/// How often a way must fail in a row before it counts as failing, and how soon it is tried again until then.
+const FAILURES: u32 = 3;
+const SOON: Duration = Duration::from_secs(1);
+/// How often a way is tried of which something is known, and at least one of which nothing is.
+const LATER: Duration = Duration::from_secs(60);
+const AT_LEAST: Duration = Duration::from_secs(5);
+/// How often nothing may be learnt in a row of a node that is there before somebody should know.
+const LONG: u32 = 15;
+
+/// What is known of a straight way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: it was not tried yet, or nobody is there.
+    #[default]
+    Open,
+    /// Packets of pods get there.
+    Works,
+    /// Packets of pods get there through the tunnel only.
+    Fails,
+    /// The node is there, and packets of pods get there neither way.
+    Cut,
+}
+
+/// A straight way: to the pods of that range, by that node's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The other node's pod CIDR.
+    pub cidr: IpNetwork,
+    /// The other node's own address.
+    pub node: IpAddr,
+}
+
+/// How to try a way: by a connection from this node's address to the other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Probe {
+    /// The way.
+    pub way: Way,
+    /// Of the two pod CIDRs, addresses between which packets go straight in any case.
+    pub straight: (IpAddr, IpAddr),
+    /// And those between which they go as pods' do: through the tunnel, unless the way is proved.
+    pub usual: (IpAddr, IpAddr),
+}
+
+/// What came of trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Somebody answered under the pod address.
+    Arrived,
+    /// Nobody did, though through the tunnel somebody does.
+    Lost,
+    /// Nobody answered either way, though the node does under its own address: perhaps its agent is not up yet.
+    Unreached,
+    /// The node does not answer at all.
+    Silent,
+    /// It could not be tried.
+    Untried,
+}
+
+/// What is known of all ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proofs {
+    known: BTreeMap<Way, Proof>,
+    others: Proof,
+}
+
+impl Proofs {
+    /// The same is known of all.
+    pub fn assuming(others: Proof) -> Proofs {
+        Proofs { known: BTreeMap::new(), others }
+    }
+
+    /// Those ways work; of others nothing is known.
+    pub fn of(ways: impl IntoIterator<Item = Way>) -> Proofs {
+        Proofs { known: ways.into_iter().map(|way| (way, Proof::Works)).collect(), others: Proof::Open }
+    }
+
+    /// What is known of a way.
+    pub fn get(&self, way: Way) -> Proof {
+        self.known.get(&way).copied().unwrap_or(self.others)
+    }
+}
+
+/// A way that is tried again and again.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    probe: Probe,
+    proof: Proof,
+    failures: u32,
+    next: Instant,
+}
+
+/// All ways that are tried, and when each is next.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    trials: BTreeMap<Way, Trial>,
+    /// Ways that lead straight already: from before the agent started.
+    assumed: BTreeSet<Way>,
+}
+
+impl Ledger {
+    /// `assumed` ways count as working until they fail.
+    pub fn new(assumed: impl IntoIterator<Item = Way>) -> Ledger {
+        Ledger { trials: BTreeMap::new(), assumed: assumed.into_iter().collect() }
+    }
+
+    /// These ways are to be tried from now on, and no others.
+    pub fn watch(&mut self, probes: &[Probe], now: Instant) {
+        let mut old = std::mem::take(&mut self.trials);
+        for &probe in probes {
+            let assumed = if self.assumed.remove(&probe.way) { Proof::Works } else { Proof::Open };
+            let new = Trial { probe, proof: assumed, failures: 0, next: now };
+            let trial = old.remove(&probe.way).map_or(new, |trial| Trial { probe, ..trial });
+            self.trials.insert(probe.way, trial);
+        }
+    }
+
+    /// The ways that are to be tried now. Each is not due again until its outcome is noted.
+    pub fn due(&mut self, now: Instant) -> Vec<Probe> {
+        let due = self.trials.values_mut().filter(|trial| trial.next <= now);
+        due.map(|trial| {
+            trial.next = now + LATER;
+            trial.probe
+        })
+        .collect()
+    }
+
+    /// When the next is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.trials.values().map(|trial| trial.next).min()
+    }
+
+    /// Takes what came of trying a way.
+    pub fn note(&mut self, way: Way, outcome: Outcome, now: Instant) {
+        let Some(trial) = self.trials.get_mut(&way) else { return };
+        trial.failures = match outcome {
+            Outcome::Arrived => 0,
+            Outcome::Untried => trial.failures,
+            _ => trial.failures.saturating_add(1),
+        };
+        let proof = match (outcome, trial.proof) {
+            (Outcome::Arrived, _) => Proof::Works,
+            // A node that is down does not say anything about the way to it.
+            (Outcome::Silent | Outcome::Untried, proof) => proof,
+            (_, proof) if trial.failures < FAILURES => proof,
+            // The tunnel leads there from now on, and tells the one from the other.
+            (_, Proof::Works) => Proof::Open,
+            (Outcome::Lost, _) => Proof::Fails,
+            (Outcome::Unreached, _) if trial.failures < LONG => Proof::Open,
+            (Outcome::Unreached, _) => Proof::Cut,
+        };
+        if trial.proof == Proof::Works && proof == Proof::Open {
+            trial.failures = 0;
+        }
+        trial.proof = proof;
+        trial.next = now + pause(trial, outcome);
+    }
+
+    /// What is known by now.
+    pub fn proofs(&self) -> Proofs {
+        let mut proofs = Proofs::of(self.assumed.iter().copied());
+        proofs.known.extend(self.trials.iter().map(|(way, trial)| (*way, trial.proof)));
+        proofs
+    }
+}
+
+/// A node that comes up is noticed soon.
+fn pause(trial: &Trial, outcome: Outcome) -> Duration {
+    match (outcome, trial.proof) {
+        (Outcome::Arrived, _) => LATER,
+        (Outcome::Untried, _) => SOON,
+        _ if trial.failures < FAILURES => SOON,
+        (_, Proof::Works | Proof::Fails) => LATER,
+        (_, Proof::Open | Proof::Cut) => AT_LEAST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe() -> Probe {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let way = Way { cidr: "10.244.2.0/24".parse().unwrap(), node: ip("172.30.0.12") };
+        let straight = (ip("10.244.1.1"), ip("10.244.2.1"));
+        Probe { way, straight, usual: (ip("10.244.1.0"), ip("10.244.2.0")) }
+    }
+
+    /// What is known after these outcomes, each taken as soon as it is due.
+    fn after(assumed: bool, outcomes: &[Outcome]) -> Vec<Proof> {
+        let mut now = Instant::now();
+        let mut ledger = Ledger::new(assumed.then(|| probe().way));
+        let mut known = vec![ledger.proofs().get(probe().way)];
+        for &outcome in outcomes {
+            ledger.watch(&[probe()], now);
+            now = now.max(ledger.next().unwrap());
+            assert_eq!(ledger.due(now), [probe()]);
+            assert_eq!(ledger.due(now), [], "once is enough");
+            ledger.note(probe().way, outcome, now);
+            known.push(ledger.proofs().get(probe().way));
+        }
+        known
+    }
+
+    #[test]
+    fn a_way_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
+        use Outcome::{Arrived, Lost, Silent, Unreached, Untried};
+        use Proof::{Cut, Fails, Open, Works};
+        assert_eq!(after(false, &[Untried, Silent, Arrived]), [Open, Open, Open, Works]);
+        assert_eq!(after(false, &[Lost, Lost, Lost, Arrived]), [Open, Open, Open, Fails, Works]);
+        assert_eq!(after(false, &[Silent; 30]), [Open; 31]);
+        assert_eq!(after(false, &[Unreached; 14]), [Open; 15], "its agent may not be up yet");
+        assert_eq!(after(false, &[Unreached; 15]).last(), Some(&Cut));
+    }
+
+    #[test]
+    fn a_way_that_worked_is_left_for_the_tunnel_before_it_is_called_bad() {
+        use Outcome::{Arrived, Lost, Silent, Unreached};
+        use Proof::{Fails, Open, Works};
+        let fails = [Works, Works, Works, Open, Open, Open, Fails];
+        assert_eq!(after(true, &[Unreached, Unreached, Unreached, Lost, Lost, Lost]), fails);
+        assert_eq!(after(true, &[Silent; 5]), [Works; 6], "a node that is down may come back");
+        assert_eq!(after(true, &[Lost, Lost, Arrived, Lost, Lost]), [Works; 6]);
+    }
+
+    #[test]
+    fn a_way_that_nobody_asks_for_any_more_is_forgotten() {
+        let now = Instant::now();
+        let mut ledger = Ledger::default();
+        ledger.watch(&[probe()], now);
+        ledger.note(probe().way, Outcome::Arrived, now);
+        ledger.watch(&[], now);
+        assert_eq!((ledger.proofs(), ledger.next()), (Proofs::default(), None));
+        ledger.note(probe().way, Outcome::Arrived, now);
+        assert_eq!(ledger.proofs(), Proofs::default(), "an answer that comes late");
+    }
+}
