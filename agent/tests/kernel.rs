@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use weft_agent::backend::{Backend, LeaveBy, Uplink};
 use weft_agent::kernel::Kernel;
 use weft_agent::overlay::Settings;
@@ -273,16 +274,33 @@ impl World {
     }
 }
 
+/// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that name.
+fn advertise(router: &Namespace, link: &str) {
+    let index = router.run(|| Route::open().unwrap().link(link).unwrap().index).unwrap();
+    let socket =
+        router.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap().unwrap();
+    socket.set_multicast_hops_v6(255).unwrap();
+    let all_nodes = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
+    let advertisement = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    // The link may not be ready yet: the caller tries again.
+    let _ = socket.send_to(&advertisement, &SocketAddr::V6(all_nodes).into());
+}
+
 #[test]
 fn a_default_route_that_a_router_advertised_outlives_forwarding() {
     let mut world = World::new();
     sh(&world.node, "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.uplink.accept_ra=1");
-    sh(&world.node, "ip -6 route add default via fd00:30::12 dev uplink proto ra expires 1800");
+    let has_route = |world: &World| sh(&world.node, "ip -6 route show default").contains("proto ra");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !has_route(&world) {
+        assert!(Instant::now() < deadline, "no router was heard");
+        advertise(&world.others, "wire");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let uplink = world.uplink(&["172.30.0.11", "fd00:30::11"], &LeaveBy::Node).unwrap();
     assert_eq!(uplink.advertised.iter().collect::<Vec<_>>(), ["uplink"]);
-    let plan = plan_by(&uplink);
-    assert_eq!(world.apply(&plan), Vec::<String>::new());
-    assert!(sh(&world.node, "ip -6 route show default").contains("via fd00:30::12"), "as before");
+    assert_eq!(world.apply(&plan_by(&uplink)), Vec::<String>::new());
+    assert!(has_route(&world), "{}", sh(&world.node, "ip -6 route"));
     let read = "cat /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/uplink/accept_ra";
     assert_eq!(sh(&world.node, read), "1\n2\n");
 }

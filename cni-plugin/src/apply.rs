@@ -7,11 +7,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Address, Detection, Link, LinkChange, Mac, Path, Route, TokenBucket, Veth};
+use weft_netlink::route::{
+    Address, Detection, Link, LinkChange, Mac, Path, PathFilter, Route, TokenBucket, Veth,
+};
 use weft_types::cni::{ContainerId, Success};
 
-use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, VlanGateway, Vlans, vlan};
+use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans, vlan};
 
+/// What switches forwarding of IPv6 on.
+const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+/// The protocol of routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
+const ADVERTISED: u8 = 9;
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
@@ -71,8 +77,25 @@ pub(crate) fn ensure_bridge(
     for address in &plan.add {
         unless_done(host.add_address(at(*address)))?;
     }
-    plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
+    for sysctl in &plan.sysctls {
+        if sysctl.key == FORWARDING && !sysctl.is_set() {
+            keep_advertised(host)?;
+        }
+        sysctl.apply()?;
+    }
     Ok((link, gateway))
+}
+
+/// As soon as it forwards IPv6, the kernel forgets a default route from a router's advertisement and takes no other (RFC 4861
+/// section 6.2.8), unless the interface is told before to take them all the same (ip-sysctl, accept_ra).
+fn keep_advertised(host: &mut Route) -> Result<()> {
+    let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
+    for path in host.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0) {
+        let Some(link) = path.link else { continue };
+        let name = host.link_by_index(link)?.name;
+        Sysctl::new(format!("net/ipv6/conf/{name}/accept_ra"), "2").apply()?;
+    }
+    Ok(())
 }
 
 /// Every call makes sure that the port is in its VLAN: the one that made it may have died.

@@ -23,7 +23,7 @@ use weft_types::IpNetwork;
 use crate::cluster::Connection;
 use crate::manifests::IMAGE;
 
-pub use findings::{Chain, Feature, Findings, Identity, Listener, OwnMac, Route, Transport};
+pub use findings::{Advertised, Chain, Feature, Findings, Identity, Listener, OwnMac, Route, Transport};
 pub use judge::judge;
 pub use report::{Check, Report, Verdict};
 

@@ -115,6 +115,21 @@ fn a_clean_machine_passes_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_default_route_that_forwarding_would_cost_is_found() {
+    let link = "ip link add eth7 type veth peer name far7 && ip link set eth7 up && ip link set far7 up && \
+                ip addr add fd00:7::2/64 dev eth7 nodad";
+    let route = "ip -6 route add default via fd00:7::1 dev eth7 proto ra expires 1800";
+    let ipv6 = ["--cluster-cidr", "fd00:10:244::/56"];
+    let fault = Machine::with(&format!("{link} && {route}"));
+    finds(
+        &fault,
+        &ipv6,
+        "warn router advertisements: the IPv6 default route of eth7 is lost",
+        "sysctl -w net.ipv6.conf.eth7.accept_ra=2",
+    );
+}
+
+#[test]
 fn forwarding_that_is_off_is_found() {
     let fault = Machine::with("sysctl -qw net.ipv4.ip_forward=0");
     finds(&fault, &[], "fail net.ipv4.ip_forward: 0", "sysctl -w net.ipv4.ip_forward=1");

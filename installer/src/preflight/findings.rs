@@ -16,6 +16,8 @@ pub struct Findings {
     pub ipv4_forwarding: Option<bool>,
     /// `net.ipv6.conf.all.forwarding`; none where the kernel has no IPv6.
     pub ipv6_forwarding: Option<bool>,
+    /// Interfaces whose default route comes from a router's advertisement.
+    pub advertised: Vec<Advertised>,
     /// Ports that somebody listens on.
     pub listeners: Vec<Listener>,
     /// The names of the files in the runtime's folder of CNI configurations, in the order in which it reads them.
@@ -45,6 +47,15 @@ pub struct Feature {
     pub needs: &'static str,
     /// What the kernel said against it.
     pub problem: Option<String>,
+}
+
+/// An interface with a default route from a router's advertisement.
+#[derive(Clone, Debug)]
+pub struct Advertised {
+    /// Its name.
+    pub link: String,
+    /// Whether it takes advertisements while the machine forwards, too (`accept_ra=2`).
+    pub always: bool,
 }
 
 /// A transport protocol with ports.

@@ -31,6 +31,7 @@ const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 pub fn judge(findings: &Findings, expected: &Expectations, others: &[Identity]) -> Report {
     let mut checks = vec![privileges(findings)];
     checks.extend(findings.features.iter().map(feature));
+    checks.extend(advertised(findings, expected));
     checks.extend(forwarding(findings, expected));
     checks.extend(ports(findings, expected));
     checks.push(node_ports(findings));
@@ -69,6 +70,31 @@ fn feature(feature: &Feature) -> Check {
             format!("Load the module, or use a kernel that has it: {}", feature.needs),
         ),
     }
+}
+
+/// A machine that forwards IPv6 ignores router advertisements, and forgets what it has from them as soon as it begins to
+/// (RFC 4861 section 6.2.8; ip-sysctl, accept_ra).
+fn advertised(findings: &Findings, expected: &Expectations) -> Option<Check> {
+    let links: Vec<&str> = match expected.has_ipv6() {
+        true => {
+            findings.advertised.iter().filter(|link| !link.always).map(|link| link.link.as_str()).collect()
+        }
+        false => return None,
+    };
+    let name = "router advertisements";
+    if links.is_empty() {
+        return Some(Check::pass(name, "no default route is lost where IPv6 is forwarded"));
+    }
+    // sysctl(8) has a slash where an interface's name has a dot.
+    let set = |link: &&str| format!("sysctl -w net.ipv6.conf.{}.accept_ra=2", link.replace('.', "/"));
+    let fixes: Vec<String> = links.iter().map(set).collect();
+    let found = format!(
+        "the IPv6 default route of {} is lost as soon as forwarding is switched on",
+        links.join(", ")
+    );
+    let fix =
+        format!("Before that: {}, and the same in /etc/sysctl.d/weft.conf to keep it", fixes.join("; "));
+    Some(Check::warn(name, found, fix))
 }
 
 fn forwarding(findings: &Findings, expected: &Expectations) -> Vec<Check> {

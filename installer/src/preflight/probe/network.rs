@@ -1,13 +1,14 @@
 //! Links, routes, neighbours and chains, as the kernel has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::net::IpAddr;
 
 use weft_netlink::Result;
 use weft_netlink::nft::{self, Hook, ObservedTable, Policy};
 use weft_netlink::route::{Link, PathFilter, Route as Client};
 
-use crate::preflight::findings::{Chain, Findings, Identity, OwnMac, Route};
+use crate::preflight::findings::{Advertised, Chain, Findings, Identity, OwnMac, Route};
 
 /// The tables that are looked into: iptables' own two, and kube-proxy's.
 const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
@@ -16,6 +17,8 @@ const OWN_TABLE: &str = "weft";
 /// `NF_INET_FORWARD` and `NF_DROP` (linux/netfilter.h).
 const FORWARD: u32 = 2;
 const DROP: u32 = 0;
+/// `RTPROT_RA` (linux/rtnetlink.h)
+const ADVERTISED: u8 = 9;
 /// Interfaces of these kinds are known to no other machine by their Ethernet addresses.
 const VIRTUAL: [&str; 3] = ["bridge", "vxlan", "dummy"];
 
@@ -26,6 +29,7 @@ pub(super) fn look() -> Result<Findings> {
     let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
     Ok(Findings {
         routes: routes(&mut client, &names)?,
+        advertised: advertised(&mut client, &names)?,
         identity: Identity { macs: macs(&mut client, &links)?, ..Identity::default() },
         neighbours: neighbours(&mut client)?,
         links: names.into_values().collect(),
@@ -46,6 +50,17 @@ fn routes(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Rout
         protocol: path.protocol,
     });
     Ok(route.collect())
+}
+
+fn advertised(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Advertised>> {
+    let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
+    let routes = client.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
+    let links: BTreeSet<&String> = routes.filter_map(|path| names.get(&path.link?)).collect();
+    let always = |link: &String| {
+        let setting = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"));
+        setting.is_ok_and(|text| text.trim() == "2")
+    };
+    Ok(links.into_iter().map(|link| Advertised { link: link.clone(), always: always(link) }).collect())
 }
 
 fn is_on_every_link(address: IpAddr) -> bool {
