@@ -2,15 +2,17 @@
 //! disk format of host-local; links are known by the note that the plugin leaves on them. What is garbage is decided in
 //! `garbage`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_netlink::route::Route;
+use weft_types::IpNetwork;
+use weft_types::cni::NetworkList;
 
 use crate::garbage::Attachment;
-use crate::{Error, Result, plugin};
+use crate::{Error, Result, plugin, upkeep};
 
 /// Where the plugin and everything of its network is.
 #[derive(Clone, Debug)]
@@ -53,6 +55,32 @@ impl Place {
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         let entries = fs::read_dir(&self.leases).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// Ranges of the configuration as it is that running pods have addresses of, though they are none of `current` any more,
+    /// and how many pods that is.
+    pub(crate) fn former(&self, current: &[IpNetwork]) -> Result<BTreeMap<IpNetwork, usize>> {
+        let list = fs::read(&self.conflist).ok();
+        let list =
+            list.and_then(|text| serde_json::from_slice::<NetworkList>(&text).ok()).unwrap_or_default();
+        let mut former: BTreeMap<IpNetwork, usize> =
+            upkeep::ranges(&list).filter(|range| !current.contains(range)).map(|range| (range, 0)).collect();
+        if former.is_empty() {
+            return Ok(former);
+        }
+        let links = Route::open()?.links()?;
+        let running: BTreeSet<Attachment> =
+            links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network)).collect();
+        let held = self.addresses().into_iter().filter(|address| {
+            let record = fs::read_to_string(self.leases.join(address.to_string()));
+            record.ok().and_then(|text| lease(&text)).is_some_and(|holder| running.contains(&holder))
+        });
+        for address in held {
+            let range = former.iter_mut().find(|(range, _)| range.contains(address));
+            range.into_iter().for_each(|(_, pods)| *pods += 1);
+        }
+        former.retain(|_, pods| *pods > 0);
+        Ok(former)
     }
 
     /// Whether the plugin keeps for some container what its runtime asked for.

@@ -1,7 +1,7 @@
 //! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this node's own
 //! network has to say to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ValueEnum;
@@ -39,6 +39,8 @@ pub struct Uplink {
     /// Addresses under which the node is known, one of each family, where no interface has one. Not where somebody said by
     /// which address it reaches the others.
     pub foreign: Vec<IpAddr>,
+    /// Ranges that running pods have addresses of from before the Node got its present ones, and how many pods that is.
+    pub former: BTreeMap<IpNetwork, usize>,
     /// What is known of the straight ways.
     pub proofs: Proofs,
 }

@@ -181,7 +181,9 @@ impl<'a> Agent<'a> {
         let others: Vec<IpAddr> = others.take(SOME).copied().collect();
         let uplink = self.kernel.uplink(addresses, &others, &self.config.leave_by);
         let uplink = uplink.map_err(|error| error.to_string())?;
-        let uplink = Uplink { proofs: self.prober.proofs(), ..uplink };
+        let current = snapshot.node(&self.node).map(|node| node.pod_cidrs.as_slice()).unwrap_or_default();
+        let former = self.keeper.former(current).map_err(|error| error.to_string())?;
+        let uplink = Uplink { proofs: self.prober.proofs(), former, ..uplink };
         plan(snapshot, &self.node, &self.config, &uplink).map_err(|notice| notice.to_string())
     }
 

@@ -1,12 +1,14 @@
 //! Looking after what the plugin made for the node's pods: what is missing is put back at once, and told until it is. What is
 //! missing is decided in `upkeep`; putting back is the plugin's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::info;
 use weft_netlink::route::bridge_netfilter;
+use weft_types::IpNetwork;
 use weft_types::cni::NetworkList;
 
 use crate::attachments::Place;
@@ -48,6 +50,11 @@ impl Keeper {
     /// Takes word that the host's ports may have changed.
     pub(crate) fn suspect(&mut self, is_suspect: bool) {
         self.is_suspect |= is_suspect;
+    }
+
+    /// Ranges that pods have addresses of from before, and how many.
+    pub(crate) fn former(&self, current: &[IpNetwork]) -> Result<BTreeMap<IpNetwork, usize>> {
+        self.place.former(current)
     }
 
     /// Looks, and puts back what is missing.

@@ -8,7 +8,7 @@ use weft_netlink::nft::{
     self, Base, Data, Declaration, Field, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
     Table, Tuple, Verdict,
 };
-use weft_types::{Family, IpNetwork, Node};
+use weft_types::{Family, IpNetwork};
 
 use crate::plan::contains;
 
@@ -17,11 +17,11 @@ pub(crate) const TABLE: &str = "weft-agent";
 /// The name of the set of whence and whither pods keep their addresses. A Node more or less is an element of it.
 const STAYS: &str = "stays-within";
 
-/// A table for each family that the node has pods of. `inside` are the networks in which pods keep their addresses,
-/// besides the node's own.
-pub(crate) fn plan(node: &Node, inside: impl Iterator<Item = IpNetwork>) -> Vec<Table> {
-    let inside = widest(inside.chain(node.pod_cidrs.iter().copied()));
-    Family::BOTH.into_iter().filter_map(|family| table(family, &inside, &node.pod_cidrs)).collect()
+/// A table for each family of `pods`, the ranges of the node's own pods. `inside` are the networks in which pods keep their
+/// addresses, besides those.
+pub(crate) fn plan(pods: &[IpNetwork], inside: impl Iterator<Item = IpNetwork>) -> Vec<Table> {
+    let inside = widest(inside.chain(pods.iter().copied()));
+    Family::BOTH.into_iter().filter_map(|family| table(family, &inside, pods)).collect()
 }
 
 /// The networks without those that are part of another, in order. Usually one is left of each family: the cluster's.

@@ -161,6 +161,19 @@ pub enum Notice {
         /// The tunnel's port.
         port: u16,
     },
+    /// Running pods have addresses of a range that the Node does not have any more.
+    #[error(
+        "{pods} running pods of Node {node} have addresses of {cidr}, which is none of its pod CIDRs any more: the node serves \
+         them until they are gone, but other nodes know no way to them; start them anew"
+    )]
+    Former {
+        /// This node.
+        node: String,
+        /// The range that it had.
+        cidr: IpNetwork,
+        /// How many.
+        pods: usize,
+    },
     /// Two claim the same addresses.
     #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner, other))]
     Overlap {
@@ -210,15 +223,22 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
         used: uplink.local(Family::of(address)),
         port: config.vxlan.port,
     }));
+    let former: Vec<IpNetwork> =
+        uplink.former.keys().copied().filter(|range| is_free(range, snapshot)).collect();
+    notices.extend(uplink.former.iter().map(|(&cidr, &pods)| {
+        let node = node.name.clone();
+        Notice::Former { node, cidr, pods }
+    }));
     let ways = Ways::plan(snapshot, &node, config, uplink, &mut claims);
     let tunnel = ways.overlay.as_ref().filter(|_| ways.is_tunnelled).map(|overlay| overlay.device.mtu);
     // What fits on the way to every other node. A way that is still open is taken for a straight one: a Node that comes would
     // change the MTU of all others' pods, for a moment.
     let mtu = config.mtu.or(tunnel).or(uplink.mtu);
     notices.extend(ways.notices);
-    let conflist = (!node.pod_cidrs.is_empty()).then(|| network_list(&node, config, mtu));
+    let conflist = (!node.pod_cidrs.is_empty()).then(|| network_list(&node, config, mtu, former.clone()));
     let elsewhere = ways.routes.iter().map(|route| route.destination);
-    let masquerade = masquerade::plan(&node, config.cluster_cidrs.iter().copied().chain(elsewhere));
+    let served = if node.pod_cidrs.is_empty() { Vec::new() } else { [&*node.pod_cidrs, &former].concat() };
+    let masquerade = masquerade::plan(&served, config.cluster_cidrs.iter().copied().chain(elsewhere));
     let (overlay, routes, probes) = (ways.overlay, ways.routes, ways.probes);
     let (sysctls, links) = (sysctls(&node, uplink), uplink.links.clone());
     Ok(NodePlan { sysctls, overlay, routes, probes, links, masquerade, conflist, notices })
@@ -262,7 +282,12 @@ fn sysctls(node: &Node, uplink: &Uplink) -> Vec<Sysctl> {
     sysctls
 }
 
-fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
+/// Whether a range is nobody's by now: the way to another Node's pods goes before.
+fn is_free(range: &IpNetwork, snapshot: &Snapshot) -> bool {
+    !snapshot.nodes().flat_map(|node| &node.pod_cidrs).any(|cidr| overlap(cidr, range))
+}
+
+fn network_list(node: &Node, config: &Config, mtu: Option<u32>, retired: Vec<IpNetwork>) -> NetworkList {
     let bridge = BridgeOptions {
         bridge: Some(config.bridge.to_string()),
         is_gateway: true,
@@ -273,6 +298,7 @@ fn network_list(node: &Node, config: &Config, mtu: Option<u32>) -> NetworkList {
         // The host then routes between pods of one node too, so that Services work between them without br_netfilter.
         port_isolation: true,
         boot: config.boot.clone(),
+        retired,
         ..BridgeOptions::default()
     };
     let ipam = Ipam {

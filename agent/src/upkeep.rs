@@ -51,13 +51,20 @@ pub fn port(bridge_netfilter: bool) -> BridgePort {
     BridgePort { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
 }
 
+/// The ranges that pods get addresses of, and those that some have addresses of from before.
+pub fn ranges(list: &NetworkList) -> impl Iterator<Item = IpNetwork> {
+    let plugins = list.plugins.iter().take(1);
+    plugins.flat_map(|plugin| {
+        let ranges = plugin.ipam.iter().flat_map(|ipam| ipam.ranges.iter().flatten());
+        ranges.map(|range| range.subnet).chain(plugin.bridge.retired.iter().copied())
+    })
+}
+
 impl Wanted {
     /// By a configuration, where `held` are the addresses that are reserved.
     pub fn by(list: &NetworkList, held: &[IpAddr], port: BridgePort) -> Option<Wanted> {
         let plugin = list.plugins.first()?;
-        let ranges = plugin.ipam.iter().flat_map(|ipam| ipam.ranges.iter().flatten());
-        let ranges = ranges.map(|range| range.subnet).chain(plugin.bridge.retired.iter().copied());
-        let used = ranges.filter(|range| held.iter().any(|address| range.contains(*address)));
+        let used = ranges(list).filter(|range| held.iter().any(|address| range.contains(*address)));
         let gateway = |range: IpNetwork| IpNetwork::new(range.iter().nth(1)?, range.prefix()).ok();
         Some(Wanted {
             bridge: plugin.bridge.bridge.clone()?,

@@ -96,3 +96,36 @@ fn what_cannot_be_put_back_is_told_by_readyz_and_by_the_plugin() {
     machine.until("readiness", |machine| machine.ask("/readyz") == ("200".to_owned(), "ok\n".to_owned()));
     assert!(!unavailable(&machine));
 }
+
+#[test]
+fn a_node_registered_anew_with_another_range_serves_the_old_ones_pods_until_they_are_gone() {
+    let machine = with_a_pod();
+    let mut anew = node(1);
+    anew["spec"]["podCIDR"] = json!("10.244.9.0/24");
+    machine.server.put(NODES, anew);
+    let plugin = |machine: &Machine| -> Value {
+        let conflist: Value = serde_json::from_slice(&fs::read(machine.conflist()).unwrap()).unwrap();
+        conflist["plugins"][0].clone()
+    };
+    machine.until("the new range", |machine| {
+        plugin(machine)["ipam"]["ranges"] == json!([[{"subnet": "10.244.9.0/24"}]])
+    });
+    assert_eq!(plugin(&machine)["retired"], json!(["10.244.1.0/24"]));
+    let masquerades = |machine: &Machine, range: &str| {
+        machine.sh("nft list table ip weft-agent").contains(&format!("ip saddr {range} masquerade"))
+    };
+    assert!(masquerades(&machine, "10.244.1.0/24") && masquerades(&machine, "10.244.9.0/24"));
+    let told = |machine: &Machine| {
+        machine.ask("/readyz").1.contains("1 running pods of Node node1 have addresses of 10.244.1.0/24")
+    };
+    machine.until("a word about them", told);
+    machine.sh("ip addr del 10.244.1.1/24 dev cni0");
+    machine.until("the old gateway put back", |machine| {
+        machine.sh("ip addr show dev cni0").contains("10.244.1.1/24")
+    });
+
+    machine.sh("ip link del pod");
+    machine.until("nothing of the old range", |machine| {
+        plugin(machine).get("retired").is_none() && !masquerades(machine, "10.244.1.0/24") && !told(machine)
+    });
+}

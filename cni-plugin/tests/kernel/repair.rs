@@ -135,3 +135,32 @@ fn what_others_did_to_the_bridge_stays() {
         assert!(listed.contains(word), "{word} in {listed}");
     }
 }
+
+/// As the agent writes it where the Node got another pod CIDR.
+#[test]
+fn the_first_pod_of_a_new_range_cuts_nobody_of_the_old_one_off() {
+    let node = Node::new();
+    let machine = outside(&node);
+    let old = node.pod("c1");
+    let first = node.add(&old, &node.config(&SUBNETS));
+    let mut config = node.config(&["10.244.9.0/24", "fd00:9::/64"]);
+    config["retired"] = json!(SUBNETS);
+    let new = node.pod("c2");
+    let second = node.add(&new, &config);
+    for place in [0, 1] {
+        serve(new.namespace(), SocketAddr::new(address(&second, place), 80));
+        serve(machine.namespace(), at(OUTSIDE[place], 8080));
+        let seen = talk(old.namespace(), SocketAddr::new(address(&second, place), 80)).unwrap();
+        assert_eq!(seen, address(&first, place));
+    }
+    sh(&node, "ip addr flush dev cni0");
+    assert_eq!(
+        repair(&node, &config).len(),
+        2,
+        "the bridge's addresses of both ranges, and its link-local one"
+    );
+    for place in [0, 1] {
+        let server = SocketAddr::new(address(&second, place), 80);
+        assert_eq!(talk(old.namespace(), server).unwrap(), address(&first, place));
+    }
+}
