@@ -13,6 +13,9 @@ use thiserror::Error;
 const PLUGINS: [(&str, &str); 3] =
     [("weft-cni", "weft-cni"), ("weft-ipam", "weft-ipam"), ("loopback", "weft-cni")];
 
+/// What every version of `weft-cni` has in its bytes, by whatever name it is installed, and no other plugin.
+const MARK: &[u8] = b"weft-cni";
+
 /// Why a plugin could not be installed.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -39,7 +42,7 @@ pub enum Error {
 /// Copies the plugins from the folder `from` into the folder `to`, and returns the paths written.
 ///
 /// Each file is written beside its place and renamed into it, so that a runtime that starts a plugin meanwhile
-/// gets the old one or the new one, whole, and never "text file busy". A `loopback` that is there already stays.
+/// gets the old one or the new one, whole, and never "text file busy". A `loopback` that is another program's stays.
 ///
 /// # Errors
 /// The first file that cannot be written; those before it stay installed.
@@ -47,7 +50,7 @@ pub fn install(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut written = Vec::new();
     for (name, binary) in PLUGINS {
         let target = to.join(name);
-        if name != binary && target.exists() {
+        if name != binary && target.exists() && !is_ours(&target) {
             continue;
         }
         replace(&from.join(binary), &target).map_err(|source| Error::Copy {
@@ -72,11 +75,10 @@ pub fn remove(from: &Path, leases: &Path) -> Result<Removal, Error> {
     if kept > 0 {
         return Ok(Removal::Needed(kept));
     }
-    let ours = fs::read(from.join("weft-cni")).ok();
     let mut removed = Vec::new();
     for (name, binary) in PLUGINS {
         let target = from.join(name);
-        if name != binary && fs::read(&target).ok() != ours {
+        if name != binary && !is_ours(&target) {
             continue;
         }
         match fs::remove_file(&target) {
@@ -85,7 +87,16 @@ pub fn remove(from: &Path, leases: &Path) -> Result<Removal, Error> {
             Err(source) => return Err(Error::Remove { target, source }),
         }
     }
+    // What the plugin noted of pods that are gone, beside their reservations.
+    if let (Some(folder), Some(network)) = (leases.parent(), leases.file_name()) {
+        let _ = fs::remove_dir_all(folder.join(".asked").join(network));
+    }
     Ok(Removal::Done(removed))
+}
+
+/// Whether a file is `weft-cni`, of this version or of an earlier one.
+fn is_ours(path: &Path) -> bool {
+    fs::read(path).is_ok_and(|bytes| bytes.windows(MARK.len()).any(|window| window == MARK))
 }
 
 /// What became of removing the plugins.
@@ -156,8 +167,22 @@ mod tests {
     }
 
     #[test]
+    fn a_loopback_of_an_earlier_version_is_replaced_too() {
+        let from = folder_with(&[("weft-cni", "weft-cni 0.2"), ("weft-ipam", "new")]);
+        let to = folder_with(&[("loopback", "weft-cni 0.1")]);
+        install(from.path(), to.path()).unwrap();
+        assert_eq!(fs::read_to_string(to.path().join("loopback")).unwrap(), "weft-cni 0.2");
+    }
+
+    #[test]
     fn plugins_go_once_no_pod_needs_them_and_never_those_of_others() {
-        let files = [("weft-cni", "ours"), ("weft-ipam", "ours"), ("loopback", "ours"), ("bridge", "theirs")];
+        // The loopback that an earlier version installed stayed through an upgrade.
+        let files = [
+            ("weft-cni", "weft-cni 0.2"),
+            ("weft-ipam", "ours"),
+            ("loopback", "weft-cni 0.1"),
+            ("bridge", "theirs"),
+        ];
         let (bin, leases) = (folder_with(&files), folder_with(&[("10.244.0.7", ""), ("lock", "")]));
         assert_eq!(remove(bin.path(), leases.path()).unwrap(), Removal::Needed(1));
         assert_eq!(names(bin.path()).len(), 4);
