@@ -20,8 +20,11 @@ pub(crate) const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
 const SRV_WEIGHTS: usize = 100;
 
 /// The reply to a question that the zone answers. Where the chain ends outside of the zone, the reply holds the
-/// aliases that lead there, and no more.
+/// aliases that lead there, and no more. Aliases that lead nowhere are a failure, as for any resolver.
 pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Reply, ProtoError> {
+    if let Answer::Alias(target) = chain.end {
+        return Ok(endless(chain.aliases.contains(&target)));
+    }
     let mut reply = Reply { authoritative: true, ..Reply::empty(ResponseCode::NoError) };
     let ttl = zone.config().ttl;
     let mut owner = question.query.name.clone();
@@ -52,6 +55,15 @@ pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Repl
         Answer::Alias(_) | Answer::NotOurs => {}
     }
     Ok(reply)
+}
+
+/// The reply of a chain that nobody follows to its end.
+fn endless(circle: bool) -> Reply {
+    let reason = match circle {
+        true => "the external names lead in a circle",
+        false => "more than ten external names lead to each other",
+    };
+    Reply { extended: Some(ExtendedError::other(reason)), ..Reply::empty(ResponseCode::ServFail) }
 }
 
 /// Shares the load among the records: each reply begins at another one. The query's id is as good as a random

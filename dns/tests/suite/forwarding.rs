@@ -3,6 +3,9 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::{RData, Record};
 use weft_dns::forward::{KeepPrivate, Manner, Settings};
 use weft_dns::name::wire_name;
 
@@ -69,6 +72,21 @@ fn s2_5_an_external_target_is_resolved() {
     assert_eq!(answer_section(&server.dig("ext.shop.svc.cluster.local CNAME")), expected[..1]);
     let text = server.dig("ext.shop.svc.cluster.local AAAA");
     assert_eq!(answer_section(&text), expected[..1], "{text}");
+}
+
+#[test]
+fn an_external_target_is_resolved_for_every_type() {
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        reply.answers = vec![Record::from_rdata(name, 60, RData::TXT(TXT::new(vec!["hello".to_owned()])))];
+        Some(reply)
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    let expected = ["ext.shop.svc.cluster.local. CNAME www.example.com.", "www.example.com. TXT \"hello\""];
+    for asked in ["TXT", "MX", "SRV", "HTTPS", "SOA", "NS", "TYPE65534"] {
+        let text = server.dig(&format!("ext.shop.svc.cluster.local {asked}"));
+        assert_eq!(answer_section(&text), expected, "the upstream says the same to {asked}: {text}");
+    }
 }
 
 #[test]
