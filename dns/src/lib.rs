@@ -9,6 +9,7 @@ pub mod answer;
 pub mod certificate;
 pub mod chase;
 pub mod daemon;
+mod encode;
 pub mod error;
 pub mod explain;
 pub mod fast;
