@@ -300,6 +300,18 @@ fn in_lameduck_it_answers_but_is_not_ready() {
 }
 
 #[test]
+fn signals_that_do_not_mean_to_end_it_do_not() {
+    let mut daemon = Daemon::start(NOBODY, "0");
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGALRM] {
+        daemon.signal(signal);
+    }
+    daemon.await_log("SIGHUP changes nothing");
+    assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+}
+
+#[test]
 fn what_cannot_be_had_is_said_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
