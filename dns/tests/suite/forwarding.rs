@@ -1,10 +1,10 @@
 //! Names outside of the cluster, through a little upstream: asked once, remembered, passed on as they are.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record};
 use weft_dns::forward::{KeepPrivate, Manner, Settings};
 use weft_dns::name::wire_name;
@@ -103,6 +103,20 @@ fn a_cut_answer_is_fetched_over_tcp() {
     assert_eq!(answer_section(&server.dig("+tcp big.example.com A")).len(), 200);
     let text = server.dig("+notcp +ignore big.example.com A");
     assert!(text.contains(" tc "), "and cut again for a client of UDP: {text}");
+}
+
+#[test]
+fn an_answer_longer_than_was_asked_for_is_taken_whole() {
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        let address = |number: u32| RData::A(A(Ipv4Addr::from_bits(0xc000_0200 + number)));
+        reply.answers =
+            (0..1500).map(|number| Record::from_rdata(name.clone(), 60, address(number))).collect();
+        Some(reply)
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    assert_eq!(answer_section(&server.dig("+tcp www.example.com A")).len(), 1500);
+    assert!(upstream.asked().iter().all(|asked| !asked.tcp), "the datagram had it all");
 }
 
 #[test]
