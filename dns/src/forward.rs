@@ -199,10 +199,11 @@ impl Forwarder {
 
     fn private(&self, query: &Query) -> Option<Message> {
         let name = QueryName::from_name(&query.name).ok()?;
-        if self.routes.load().stub_domain(&name).is_some() {
+        let routes = self.routes.load();
+        if routes.stub_domain(&name).is_some() {
             return None;
         }
-        private::answer(&name, query, self.manner.keep_private)
+        private::answer(&name, query, self.manner.keep_private, routes.settings().chosen)
     }
 
     fn remembered(self: &Arc<Self>, query: &Query, ask: &Ask) -> Option<(Message, Origin)> {

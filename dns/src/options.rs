@@ -82,7 +82,8 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = Manner::default().cache_size)]
     pub cache_size: usize,
 
-    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case.
+    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case; upstreams that
+    /// --upstream or the ConfigMap name are asked for what some network may know, such as .test.
     #[arg(long, value_name = "WHICH", default_value = "names")]
     pub keep_private: KeepPrivate,
 

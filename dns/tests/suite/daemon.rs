@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{Name, RData, Record};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::api::Api;
 use crate::peers::{Upstream, dig};
+use crate::rogue::Rogue;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -274,6 +278,24 @@ fn it_follows_the_config_map_of_kube_dns() {
     await_status(&daemon, "www.corp.local A", "NOERROR");
     send_config_map(&api, "DELETED", "{}");
     await_status(&daemon, "www.corp.local A", "SERVFAIL");
+}
+
+#[test]
+fn what_a_person_names_upstreams_for_is_asked_of_them() {
+    // As an e2e test of Kubernetes asks: "should forward PTR records lookup to upstream nameserver".
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        let pointer = RData::PTR(PTR(Name::from_ascii("my.test.").unwrap()));
+        reply.answers = vec![Record::from_rdata(name, 60, pointer)];
+        Some(reply)
+    });
+    let api = Api::start();
+    let daemon = Daemon::start(&api.address.to_string(), "0");
+    await_status(&daemon, "-x 192.0.2.123", "SERVFAIL"); // That of the flag does not answer.
+    let upstreams = format!(r#"{{"upstreamNameservers":"[\"{}\"]"}}"#, upstream.address);
+    send_config_map(&api, "ADDED", &upstreams);
+    await_status(&daemon, "-x 192.0.2.124", "NOERROR");
+    assert!(dig("127.0.0.1", daemon.dns.port(), "-x 192.0.2.123").contains("PTR\tmy.test."));
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn private_names_stay_here() {
 fn which_private_names_leave_is_chosen() {
     for (keep_private, names_leave, site_s_leave) in [
         (KeepPrivate::None, true, true),
-        // The resolvers of a company know its addresses and names, but nobody knows those that are for tests.
+        // The resolvers of a company know its addresses and names; that they know those that are for tests must be said.
         (KeepPrivate::Names, false, true),
         (KeepPrivate::All, false, false),
     ] {
@@ -210,13 +210,41 @@ fn which_private_names_leave_is_chosen() {
 }
 
 #[test]
+fn of_upstreams_that_a_person_named_is_asked_what_a_network_may_know() {
+    for (chosen, leaves) in [(true, true), (false, false)] {
+        let upstream = Upstream::start();
+        let settings = Settings { upstreams: vec![upstream.address], chosen, ..Settings::default() };
+        let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+        for question in [
+            "-x 192.0.2.123",
+            "-x 198.51.100.1",
+            "-x 203.0.113.1",
+            "-x 169.254.20.10",
+            "-x 2001:db8::7",
+            "-x fe80::1",
+            "printer.test A",
+        ] {
+            let before = upstream.asked();
+            assert!(server.dig(question).contains("status: NXDOMAIN"), "{question}");
+            assert_eq!(upstream.asked() > before, leaves, "{question}");
+        }
+        let before = upstream.asked();
+        for question in ["localhost A", "a.onion A", "www.invalid A", "-x 127.0.0.1", "-x ::1", "-x 0.0.0.0"]
+        {
+            server.dig(question);
+            assert_eq!(upstream.asked(), before, "no network knows {question}");
+        }
+    }
+}
+
+#[test]
 fn a_stub_domain_is_asked_of_its_own_servers() {
     let (everyone, corporate) = (Upstream::start(), Upstream::start());
     let stub = |domain: &str| (wire_name(domain).unwrap(), vec![corporate.address]);
     let settings = Settings {
         upstreams: vec![everyone.address],
         stub_domains: [stub("corp.local"), stub("10.in-addr.arpa")].into(),
-        search: Vec::new(),
+        ..Settings::default()
     };
     let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
     assert_eq!(answer_section(&server.dig("www.corp.local A")), ["www.corp.local. A 192.0.2.80"]);
