@@ -13,5 +13,5 @@ pub use error::{Error, bind_hint};
 pub use http::{listen, open_metrics, serve};
 pub use log::LogFormat;
 pub use node_name::node_name;
-pub use program::{block_on, exit_code};
+pub use program::{block_on, block_on_all_cores, exit_code};
 pub use signals::Signals;

@@ -32,6 +32,7 @@ pub mod reason;
 pub mod records;
 pub mod search;
 pub mod server;
+mod shares;
 pub mod sources;
 pub mod wire;
 pub mod zone;

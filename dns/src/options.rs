@@ -74,7 +74,8 @@ pub struct Options {
     #[arg(long, value_name = "CASE", default_value = "random")]
     pub upstream_case: Case,
 
-    /// How many questions may wait for upstreams at a time. More are refused.
+    /// How many questions may wait for upstreams at a time. More are refused; so are those of a client that has more places than
+    /// are free.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_concurrent: u32,
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, TXT};
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::{RData, Record, RecordType};
 use weft_dns::forward::{KeepPrivate, Manner, Settings};
 use weft_dns::name::wire_name;
 
@@ -152,6 +152,22 @@ fn a_full_house_refuses_and_still_answers_the_cluster() {
             .text()
             .contains("coredns_forward_max_concurrent_rejects_total{server=\"dns://:53\",view=\"\"} 1")
     );
+}
+
+#[test]
+fn a_client_whose_questions_are_never_answered_leaves_places_for_others() {
+    let upstream = Upstream::start();
+    let server = Server::start_on("127.0.0.1:0", zone(), &[upstream.address], 8);
+    let greedy = UdpSocket::bind("127.0.0.2:0").unwrap();
+    greedy.connect(server.address).unwrap();
+    greedy.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    let question = query("silent.example.com.", RecordType::A).to_vec().unwrap();
+    (0..20).for_each(|_| assert!(greedy.send(&question).is_ok()));
+    let mut reply = [0; 512];
+    greedy.recv(&mut reply).unwrap();
+    assert_eq!(reply[3] & 0x0f, 5, "what is more than its share is refused");
+    let text = server.dig("www.example.com A");
+    assert!(text.contains("status: NOERROR"), "{text}");
 }
 
 #[test]
