@@ -16,6 +16,7 @@ use crate::metrics::Source;
 use crate::name::QueryName;
 use crate::reason::{OTHER, why};
 use crate::records::SOA_TIMES;
+use crate::rotation::first;
 use crate::search;
 use crate::zone::Zone;
 
@@ -122,6 +123,9 @@ fn remembered(
     writer.header(question, 0, recursion_available, said.code)?;
     let records = writer.length;
     writer.put(&said.records)?;
+    for run in &said.runs {
+        run.rotate(&mut writer.bytes[records..], question.id());
+    }
     for &place in &said.ttls {
         let ttl = writer.bytes[records + usize::from(place)..].first_chunk_mut::<4>()?;
         *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
@@ -308,7 +312,7 @@ impl Writer<'_> {
         addresses: &[[u8; SIZE]],
         id: u16,
     ) -> Option<()> {
-        let (after, before) = addresses.split_at(usize::from(id) % addresses.len().max(1));
+        let (after, before) = addresses.split_at(first(id, addresses.len()));
         let fitting = (self.limit - self.length) / (BEFORE_DATA + SIZE);
         for octets in before.iter().chain(after).take(fitting) {
             self.record(TO_QUESTION, record_type, ttl, octets)?;

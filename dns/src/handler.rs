@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, Source, Tally};
 use crate::query_log::{Lane, QueryLog};
 use crate::reason::ExtendedError;
 use crate::records::reply;
+use crate::rotation::rotate;
 use crate::search::own_labels;
 use crate::shares::{Place, Places};
 use crate::zone::Zone;
@@ -194,7 +195,7 @@ impl Handler {
         }
         let query = Query::query(target.clone(), question.query.query_type);
         if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
-            extend(&mut reply, &target, known);
+            extend(&mut reply, &target, known, &question);
             return self.finish(&question, &reply, Source::Upstream, came);
         }
         let refusal = match (self.forwarder.leads(&target), self.place(came.client)) {
@@ -259,7 +260,7 @@ impl Waiting {
             Todo::Ask { reply, query } => (reply, query),
         };
         match handler.forwarder.ask(&query, &question.metadata, question.dnssec_ok()).await {
-            Ok(forwarded) => extend(&mut reply, &query.name, forwarded),
+            Ok(forwarded) => extend(&mut reply, &query.name, forwarded, &question),
             Err(error) => {
                 tracing::warn!(name = %query.name, %error, "cannot resolve");
                 reply.code = ResponseCode::ServFail;
@@ -272,7 +273,13 @@ impl Waiting {
 
 /// Adds what is known of `target` to the aliases that led there. The code is that of the last name (RFC 6604
 /// section 3).
-fn extend(reply: &mut Reply, target: &Name, Forwarded { message, origin }: Forwarded) {
+fn extend(
+    reply: &mut Reply,
+    target: &Name,
+    Forwarded { mut message, origin }: Forwarded,
+    question: &Question,
+) {
+    rotate(&mut message.answers, question.metadata.id);
     let own = reply.answers.is_empty();
     reply.authoritative = !own;
     reply.authentic = own && message.metadata.authentic_data;

@@ -30,6 +30,7 @@ pub mod options;
 pub mod query_log;
 pub mod reason;
 pub mod records;
+mod rotation;
 pub mod search;
 pub mod server;
 mod shares;

@@ -12,6 +12,7 @@ use crate::chase::Chain;
 use crate::message::{Question, Reply};
 use crate::name::{QueryName, to_name};
 use crate::reason::{ExtendedError, why};
+use crate::rotation::first;
 use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, ServiceRecords, Zone};
 
 /// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
@@ -73,10 +74,9 @@ fn most(question: &Question, shortest: usize) -> usize {
     usize::from(question.room()) / (POINTER + FIXED + shortest) + 1
 }
 
-/// Shares the load among the records: each reply begins at another one. The query's id is as good as a random
-/// number, and makes equal queries get equal replies.
+/// Shares the load among the records: each reply begins at another one.
 fn rotated<T>(records: impl Iterator<Item = T> + Clone, id: u16) -> impl Iterator<Item = T> {
-    let start = usize::from(id) % records.clone().count().max(1);
+    let start = first(id, records.clone().count());
     records.clone().skip(start).chain(records.take(start))
 }
 

@@ -147,7 +147,7 @@ fn led_to(zone: &Zone, question: &Question, name: Name, found: Forwarded) -> Rep
     let mut reply = Reply { authoritative: true, ..Reply::empty(ResponseCode::NoError) };
     let alias = RData::CNAME(CNAME(name.clone()));
     reply.answers.push(Record::from_rdata(question.query.name.clone(), zone.config().ttl, alias));
-    extend(&mut reply, &name, found);
+    extend(&mut reply, &name, found, question);
     reply
 }
 
