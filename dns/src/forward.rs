@@ -17,6 +17,7 @@ mod race;
 mod routes;
 mod said;
 mod settings;
+mod shelf;
 mod upstream;
 mod upstreams;
 
@@ -57,7 +58,7 @@ const MOST_REFRESHES: usize = 64;
 pub struct Manner {
     /// Which upstream is asked first.
     pub policy: Policy,
-    /// How many answers are remembered.
+    /// How many answers are remembered, and as many denials and failures.
     pub cache_size: usize,
     /// Which private names no upstream is told.
     pub keep_private: KeepPrivate,

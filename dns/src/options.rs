@@ -79,7 +79,7 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_concurrent: u32,
 
-    /// How many answers of upstreams are remembered. 0 remembers none.
+    /// How many answers of upstreams are remembered, and as many denials and failures. 0 remembers none.
     #[arg(long, value_name = "NUMBER", default_value_t = Manner::default().cache_size)]
     pub cache_size: usize,
 
