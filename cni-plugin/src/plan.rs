@@ -1,6 +1,7 @@
 //! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options, a lease
 //! and facts in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -362,6 +363,9 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
     let off_link = lease.ips.iter().filter(|ip| !(prefix_routes && gateway_is_inside(ip)));
     let gateways = off_link.filter_map(|ip| ip.gateway);
     let mut routes: Vec<Path> = gateways.map(|gateway| Path::to(IpNetwork::from(gateway))).collect();
+    // An IPAM plugin may tell an address twice, of which the kernel would refuse the second.
+    let mut seen = BTreeSet::new();
+    let addresses = lease.ips.iter().map(|ip| ip.address).filter(|address| seen.insert(*address)).collect();
     routes.extend(lease.routes.iter().map(|route| path(route, lease)));
     PodSide {
         netns: pod.netns.clone(),
@@ -369,7 +373,7 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
         ifname,
         up: options.up,
         limit: options.limits.egress,
-        addresses: lease.ips.iter().map(|ip| ip.address).collect(),
+        addresses,
         detect_duplicates: options.detect_duplicates,
         prefix_routes,
         routes,
