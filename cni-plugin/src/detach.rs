@@ -36,7 +36,7 @@ pub(crate) fn detach(
         (Err(error), _) => return Err(error.into()),
     }
     // What ADD could not read, it did not do.
-    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
+    let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
     let released = match options.ip_masq {
         true => release_masquerade(&mut host, bridge(&options), options.vlan.is_some()),
         false => Ok(()),
@@ -64,13 +64,13 @@ pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
     let links = collect_links(invocation, &mut host);
     let Some(mut tables) = Tables::open()? else { return links };
     let ports = tables.collect_ports(&mut host);
-    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
+    let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
     let networks = tables.release_masquerade(&mut host, bridge(&options));
     links.and(ports).and(networks)
 }
 
 fn bridge(options: &BridgeOptions) -> &str {
-    options.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE)
+    options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
 }
 
 fn unmap_ports(owner: &str) -> Result<()> {

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// Fails where the configuration says that the machine is not prepared, or was in another boot than the present one: then
 /// forwarding, routes and rules are gone, though the file is still there.
 pub(crate) fn check(invocation: &Invocation, present: &Boot) -> Result<()> {
-    let config: BridgeOptions = decode(&invocation.stdin)?;
+    let config: BridgeOptions = decode(&invocation.json)?;
     match problem(&config, present) {
         Some(problem) => Err(Error::NotReady { network: invocation.network.to_string(), problem }),
         None => Ok(()),

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
+use serde_json::Map;
 use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::{
@@ -24,9 +25,8 @@ impl Ipam {
 
     /// The pool that a call's configuration describes.
     pub fn pool(invocation: &Invocation) -> Result<Pool> {
-        let section = invocation.config.ipam.clone().unwrap_or_default();
-        // Decoded from its own text, so that an error can name the field.
-        let ipam: cni::Ipam = cni::decode(section.to_string().as_bytes())
+        let section = invocation.config.ipam.clone().unwrap_or_else(|| Map::new().into());
+        let ipam: cni::Ipam = cni::decode(&section)
             .map_err(|failure| Error::Decode(Failure { msg: format!("ipam: {}", failure.msg), ..failure }))?;
         let run_time = &invocation.config.runtime_config.ip_ranges;
         Pool::new(&invocation.network, invocation.version, &ipam, run_time)
@@ -183,6 +183,30 @@ fn full_set<'a>(pool: &'a Pool, taken: &[IpAddr]) -> Option<&'a RangeSet> {
 
 fn folder(invocation: &Invocation) -> std::path::PathBuf {
     let data_dir = invocation.config.ipam.as_ref().and_then(|ipam| ipam.get("dataDir")?.as_str());
-    let data_dir = data_dir.filter(|path| !path.is_empty()).unwrap_or(pool::DEFAULT_DATA_DIR);
-    Path::new(data_dir).join(invocation.network.as_str())
+    Path::new(data_dir.unwrap_or(pool::DEFAULT_DATA_DIR)).join(invocation.network.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::cni::{NetworkName, Version};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_data_dir_is_the_default_for_every_command() {
+        let text = br#"{"ipam": {"dataDir": "", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}"#;
+        let json = cni::parse(text).unwrap();
+        let network: NetworkName = "blue".parse().unwrap();
+        let invocation = Invocation {
+            version: Version::NEWEST,
+            network,
+            config: cni::decode(&json).unwrap(),
+            json,
+            stdin: text.to_vec(),
+            plugin_path: Vec::new(),
+        };
+        let expected = Path::new("/var/lib/cni/networks/blue");
+        assert_eq!(Ipam::pool(&invocation).unwrap().folder(), expected, "ADD, STATUS");
+        assert_eq!(folder(&invocation), expected, "DEL, CHECK, GC");
+    }
 }

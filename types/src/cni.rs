@@ -7,6 +7,7 @@ mod call;
 mod config;
 mod dispatch;
 mod failure;
+mod json;
 mod name;
 mod success;
 mod version;
@@ -19,6 +20,7 @@ pub use config::{
 };
 pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};
 pub use failure::{Code, Failure};
+pub use json::parse;
 pub use name::{ContainerId, InterfaceName, InvalidCniName, NetworkName};
 pub use success::{Dns, Interface, IpConfig, NoAddress, Route, Success};
 pub use version::{UnknownVersion, Version};

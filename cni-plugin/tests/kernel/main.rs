@@ -16,6 +16,7 @@ mod masquerade;
 mod node;
 mod options;
 mod outside;
+mod peers;
 mod reference;
 mod service;
 mod vlan;
