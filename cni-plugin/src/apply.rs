@@ -12,6 +12,8 @@ use weft_types::cni::{ContainerId, Success};
 
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, VlanGateway, Vlans, vlan};
 
+/// How long the kernel may take to notice a carrier.
+const CARRIER: Duration = Duration::from_secs(2);
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
@@ -29,9 +31,14 @@ pub(crate) fn apply(
     let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
     let near = add_veth(host, netns, &plan.veth, bridge.index)?;
     let name = &plan.veth.link.near.name;
-    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge).index;
-    let outcome = connect(host, netns, plan, gateway, &near)
-        .map(|far| plan.result(&bridge, vlan_gateway.as_ref(), &near, &far));
+    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
+    let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
+        // The first container gives bridge and gateway their carriers.
+        let idle = [&bridge, gateway].into_iter().filter(|link| !link.carrier).map(|link| link.index);
+        let links = [near.index].into_iter().chain(idle).filter(|_| plan.pod.up);
+        links.into_iter().try_for_each(|link| await_carrier(host, link))?;
+        Ok(plan.result(&bridge, vlan_gateway.as_ref(), &near, &far))
+    });
     outcome.inspect_err(|_| {
         // The first error is the one to report. With one end of the pair, both go, and all that is on them.
         let _ = host.delete_link_named(name);
@@ -134,6 +141,17 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
         }
     }
     netns.run(|| configure(&plan.pod, veth, near))?
+}
+
+/// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
+/// it drops what is to be sent, and the first answer comes a second late. Since Linux 6.8 to be asked makes it take notice.
+/// If it has not after that long it has other troubles, and the container is better off connected.
+fn await_carrier(host: &mut Route, link: u32) -> Result<()> {
+    let deadline = Instant::now() + CARRIER;
+    while !host.link_by_index(link)?.carrier && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {

@@ -11,6 +11,7 @@ mod check;
 mod conformance;
 mod documentation;
 mod failures;
+mod first_packet;
 mod hostports;
 mod masquerade;
 mod node;

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 
@@ -35,7 +35,8 @@ pub struct Link {
     pub up: bool,
     /// Whether somebody asked it to receive what is meant for others too.
     pub promiscuous: bool,
-    /// Whether it has a carrier; a bridge has one as long as a port of it is up and has one.
+    /// Whether it has a carrier, and the kernel has taken notice of that, so that it sends (operational state up, RFC 2863).
+    /// A bridge has one as long as a port of it is up and has one.
     pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
@@ -350,7 +351,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         promiscuous: message.header.flags.contains(LinkFlags::Promisc),
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        carrier: false,
         master: None,
         alias: None,
         group: 0,
@@ -360,6 +361,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.carrier = state == State::Up,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Group(group) => link.group = group,
