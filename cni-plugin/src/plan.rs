@@ -2,7 +2,6 @@
 //! and facts in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -10,8 +9,9 @@ use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
-use crate::veth;
-use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name};
+use crate::{
+    Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name, mac, veth,
+};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,7 +226,7 @@ fn bridge(
     let empty = Vec::new();
     let found = facts.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
     let delete = addresses_to_delete(options, &wanted, facts)?;
-    let mac = wanted.first().map(|gateway| mac_of(gateway.ip()));
+    let mac = wanted.first().map(|gateway| mac::of_gateway(gateway.ip()));
     let mut sysctls = bridge_sysctls(&name, options, lease);
     if host_ports.is_some_and(HostPorts::needs_local_routes) {
         sysctls.push(Sysctl::new(format!("net/ipv4/conf/{link}/route_localnet"), "1"));
@@ -317,9 +317,9 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
 
 fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPlan {
     let name = host_name(&pod.attachment);
-    let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac_of(ip.address.ip())));
+    let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac::of_container(ip.address.ip())));
     // The kernel's own choice would be known too late.
-    let mac = mac.or_else(|| options.spoof_check.then(|| veth::mac(&pod.attachment)));
+    let mac = mac.or_else(|| options.spoof_check.then(|| mac::of_attachment(&pod.attachment)));
     let ifname = pod.attachment.ifname.to_string();
     // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
     // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
@@ -345,16 +345,6 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
             far: VethEnd { name: ifname, mac, mtu: options.mtu },
         },
     }
-}
-
-/// A locally administered Ethernet address that follows from the IP address: whoever gets the address next has the
-/// same one, so that no neighbour's table is out of date.
-fn mac_of(address: IpAddr) -> Mac {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
-    };
-    Mac([0x0a, 0x58, a, b, c, d])
 }
 
 fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {

@@ -2,7 +2,6 @@
 //! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
 //! call that died noted nothing more.
 
-use weft_netlink::route::Mac;
 use weft_types::cni::{Attachment, NetworkName};
 
 /// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
@@ -20,14 +19,8 @@ pub(crate) fn gateway_port(gateway: &str) -> String {
     format!("vlan{:011x}", fnv1a(gateway.as_bytes()) >> 20)
 }
 
-fn hash(attachment: &Attachment) -> u64 {
+pub(crate) fn hash(attachment: &Attachment) -> u64 {
     fnv1a(format!("{}/{}", attachment.container, attachment.ifname).as_bytes())
-}
-
-/// The Ethernet address of a container's end that has no IP address from which one could follow.
-pub(crate) fn mac(attachment: &Attachment) -> Mac {
-    let [.., a, b, c, d] = hash(attachment).to_be_bytes();
-    Mac([0x0a, 0x59, a, b, c, d])
 }
 
 /// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed one.
@@ -36,7 +29,7 @@ pub(crate) fn group(network: &NetworkName) -> u32 {
 }
 
 /// The hash FNV-1a (draft-eastlake-fnv): it must give the same name in every version of this program.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

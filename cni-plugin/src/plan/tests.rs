@@ -127,7 +127,7 @@ fn what_macspoofchk_and_enabledad_change() {
         .filter(|line| ["bridge fdb", "locked", "eth0/accept_dad"].iter().any(|word| line.contains(word)))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
-    bridge fdb replace 0a:58:00:00:00:05 dev veth9e27a0abdbb master static sticky
+    bridge fdb replace 0e:53:ba:b8:19:05 dev veth9e27a0abdbb master static sticky
     bridge link set dev veth9e27a0abdbb locked on
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=1
     ");

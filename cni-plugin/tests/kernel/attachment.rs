@@ -270,3 +270,32 @@ fn loopback_by_its_name_sets_lo_up() {
     assert_eq!(result["ips"][0], json!({"address": "127.0.0.1/8", "interface": 0}));
     assert_eq!(call("DEL"), Ok(Value::Null));
 }
+
+#[test]
+fn pods_of_two_ipv6_networks_on_one_bridge_have_ethernet_addresses_of_their_own() {
+    let node = Node::new();
+    let [blue, red] = [("blue", "fd00:1::/64"), ("red", "fd00:2::/64")].map(|(name, subnet)| {
+        let mut config = node.config(&[subnet]);
+        config["name"] = name.into();
+        config["portIsolation"] = false.into();
+        config
+    });
+    let (one, other) = (node.pod("c1"), node.pod("c2"));
+    let results = [node.add(&one, &blue), node.add(&other, &red)];
+    let macs = [&one, &other].map(|pod| pod.link().unwrap().mac);
+    assert_ne!(macs[0], macs[1]);
+    for (pod, result) in [&one, &other].into_iter().zip(&results) {
+        serve(pod.namespace(), SocketAddr::new(address(result, 0), 80));
+    }
+    for _ in 0..5 {
+        results.iter().for_each(|result| {
+            talk(&node.namespace, SocketAddr::new(address(result, 0), 80)).unwrap();
+        });
+    }
+    node.del(&one, &blue);
+    let next = node.pod("c3");
+    let mut config = blue;
+    config["runtimeConfig"] = json!({"ips": [address(&results[0], 0).to_string()]});
+    node.add(&next, &config);
+    assert_eq!(next.link().unwrap().mac, macs[0], "so that no neighbour's table is out of date");
+}
