@@ -13,7 +13,7 @@ use weft_types::cni::{ContainerId, Success};
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, VethPlan, VlanGateway, Vlans, vlan};
 
 /// How long the kernel may take to notice a carrier.
-const CARRIER: Duration = Duration::from_secs(2);
+const OPERATION: Duration = Duration::from_secs(2);
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
@@ -33,10 +33,11 @@ pub(crate) fn apply(
     let name = &plan.veth.link.near.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
     let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
-        // The first container gives bridge and gateway their carriers.
-        let idle = [&bridge, gateway].into_iter().filter(|link| !link.carrier).map(|link| link.index);
-        let links = [near.index].into_iter().chain(idle).filter(|_| plan.pod.up);
-        links.into_iter().try_for_each(|link| await_carrier(host, link))?;
+        if plan.pod.up {
+            // The first container gives bridge and gateway their carriers.
+            let idle = [&bridge, gateway].into_iter().filter(|link| !link.carrier);
+            await_operation(host, near.index, idle)?;
+        }
         Ok(plan.result(&bridge, vlan_gateway.as_ref(), &near, &far))
     });
     outcome.inspect_err(|_| {
@@ -59,9 +60,11 @@ fn ensure_bridge(host: &mut Route, plan: &BridgePlan, found: Option<Link>) -> Re
             host.link(&plan.link.name)?
         }
     };
-    if !link.up || plan.promiscuous {
+    let mac = pinned_mac(host, plan, &link)?;
+    if !link.up || plan.promiscuous || mac.is_some() {
         let promiscuous = plan.promiscuous.then_some(true);
-        host.change_link(link.index, &LinkChange { up: Some(true), promiscuous, ..LinkChange::default() })?;
+        let change = LinkChange { up: Some(true), promiscuous, mac, ..LinkChange::default() };
+        host.change_link(link.index, &change)?;
     }
     plan.vlans.as_ref().map_or(Ok(()), |vlans| filter_vlans(host, link.index, vlans))?;
     let gateway =
@@ -76,6 +79,15 @@ fn ensure_bridge(host: &mut Route, plan: &BridgePlan, found: Option<Link>) -> Re
     }
     plan.sysctls.iter().try_for_each(|sysctl| sysctl.apply())?;
     Ok((link, gateway))
+}
+
+/// The Ethernet address that a gateway is to keep from now on. A bridge that was made without one has the lowest of its
+/// ports', another one whenever a port comes or goes, and containers lose their gateway each time. Where it has the gateway's
+/// address and ports, that is done: to be told makes the kernel forget all neighbours.
+fn pinned_mac(host: &mut Route, plan: &BridgePlan, link: &Link) -> Result<Option<Mac>> {
+    let is_pinned = plan.link.mac.is_none() || link.mac == plan.link.mac;
+    let is_due = !plan.add.is_empty() || (!is_pinned && !link.carrier && host.ports(link.index)?.is_empty());
+    Ok(link.mac.filter(|_| !is_pinned && is_due))
 }
 
 /// Every call makes sure that the port is in its VLAN: the one that made it may have died.
@@ -144,12 +156,15 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
 }
 
 /// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
-/// it drops what is to be sent, and the first answer comes a second late. Since Linux 6.8 to be asked makes it take notice.
-/// If it has not after that long it has other troubles, and the container is better off connected.
-fn await_carrier(host: &mut Route, link: u32) -> Result<()> {
-    let deadline = Instant::now() + CARRIER;
-    while !host.link_by_index(link)?.carrier && Instant::now() < deadline {
+/// it drops what is to be sent, and the first answer comes a second late. If it has not after so long it has other troubles,
+/// and the container is better off connected.
+fn await_operation<'a>(host: &mut Route, near: u32, idle: impl Iterator<Item = &'a Link>) -> Result<()> {
+    let deadline = Instant::now() + OPERATION;
+    while !host.link_by_index(near)?.carrier && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
+    }
+    for link in idle {
+        host.link_by_index(link.index)?;
     }
     Ok(())
 }

@@ -33,6 +33,11 @@ pub(crate) fn of_attachment(attachment: &Attachment) -> Mac {
     with_four([0x0a, 0x59], [a, b, c, d])
 }
 
+/// Of a host's end: higher than that of any machine.
+pub(crate) fn of_port(attachment: &Attachment) -> Mac {
+    hashed(0xfe, hash(attachment))
+}
+
 fn with_four([first, second]: [u8; 2], [a, b, c, d]: [u8; 4]) -> Mac {
     Mac([first, second, a, b, c, d])
 }

@@ -338,7 +338,8 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         only_from: mac.filter(|_| options.spoof_check),
         limit: options.limits.ingress,
         link: Veth {
-            near: VethEnd { name, mac: None, mtu: options.mtu },
+            // The highest, so that a bridge which has the lowest of its ports' does not take it.
+            near: VethEnd { name, mac: Some(mac::of_port(&pod.attachment)), mtu: options.mtu },
             near_group: veth::group(&pod.network),
             near_up: true,
             master: None,

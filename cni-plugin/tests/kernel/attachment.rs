@@ -299,3 +299,47 @@ fn pods_of_two_ipv6_networks_on_one_bridge_have_ethernet_addresses_of_their_own(
     node.add(&next, &config);
     assert_eq!(next.link().unwrap().mac, macs[0], "so that no neighbour's table is out of date");
 }
+
+#[test]
+fn a_bridge_that_was_there_before_keeps_its_ethernet_address_whatever_ports_come_and_go() {
+    for has_address in [false, true] {
+        let node = Node::new();
+        node.run("ip", &["link", "add", "cni0", "up", "type", "bridge"]);
+        if has_address {
+            node.run("ip", &["address", "add", "10.244.1.1/24", "dev", "cni0"]);
+        }
+        let config = node.config(&["10.244.1.0/24"]);
+        let pods: Vec<_> = (0..6).map(|number| node.pod(&format!("c{number}"))).collect();
+        node.add(&pods[0], &config);
+        let mac = || node.route().link("cni0").unwrap().mac.unwrap();
+        let first = mac();
+        for pod in &pods[1..] {
+            node.add(pod, &config);
+            assert_eq!(mac(), first, "{}", pod.id);
+        }
+        for pod in &pods {
+            node.del(pod, &config);
+            assert_eq!(mac(), first, "{}", pod.id);
+        }
+    }
+}
+
+#[test]
+fn a_bridge_of_the_hosts_own_link_keeps_that_links_ethernet_address() {
+    let node = Node::new();
+    node.run("ip", &["link", "add", "uplink", "up", "address", "52:54:00:00:00:01", "type", "veth"]);
+    node.run("ip", &["link", "add", "br0", "up", "type", "bridge"]);
+    node.run("ip", &["link", "set", "uplink", "master", "br0"]);
+    let mut config = node.config(&["10.244.1.0/24"]);
+    for (key, value) in
+        [("bridge", json!("br0")), ("isGateway", json!(false)), ("isDefaultGateway", json!(false))]
+    {
+        config[key] = value;
+    }
+    for number in 0..12 {
+        let pod = node.pod(&format!("c{number}"));
+        node.add(&pod, &config);
+        let mac = node.route().link("br0").unwrap().mac.unwrap().to_string();
+        assert_eq!(mac, "52:54:00:00:00:01", "c{number}");
+    }
+}

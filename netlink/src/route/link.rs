@@ -36,7 +36,8 @@ pub struct Link {
     /// Whether somebody asked it to receive what is meant for others too.
     pub promiscuous: bool,
     /// Whether it has a carrier, and the kernel has taken notice of that, so that it sends (operational state up, RFC 2863).
-    /// A bridge has one as long as a port of it is up and has one.
+    /// The kernel does so in its own time; since Linux 6.8 to be asked for the interface makes it. A bridge has a carrier as long as
+    /// a port of it is up and has one. Of one that never lost its carrier the kernel does not tell.
     pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
@@ -351,7 +352,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         promiscuous: message.header.flags.contains(LinkFlags::Promisc),
-        carrier: false,
+        carrier: message.attributes.contains(&LinkAttribute::OperState(State::Up)),
         master: None,
         alias: None,
         group: 0,
@@ -361,7 +362,6 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::OperState(state) => link.carrier = state == State::Up,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Group(group) => link.group = group,
