@@ -396,7 +396,13 @@ fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> 
     // IPAM has made sure that addresses are unique; the link-local one follows from the Ethernet address.
     let accept_dad = if options.detect_duplicates { "1" } else { "0" };
     let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), accept_dad)];
-    if lease.ips.iter().any(|ip| ip.address.is_ipv6()) {
+    let has_ipv6 = lease.ips.iter().any(|ip| ip.address.is_ipv6());
+    if options.gateway || has_ipv6 {
+        // The way out is known, and nobody else on the link may show another. On a link where addresses come from
+        // elsewhere, routers may be that too.
+        sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_ra"), "0"));
+    }
+    if has_ipv6 {
         // Runtimes make namespaces with IPv6 switched off.
         sysctls.push(Sysctl::new(format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
         sysctls.push(Sysctl::optional("net/ipv6/conf/lo/disable_ipv6", "0"));

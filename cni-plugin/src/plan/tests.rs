@@ -67,6 +67,7 @@ fn the_default_in_both_families() {
     bridge link set dev veth9e27a0abdbb isolated on hairpin off
     ip link set veth9e27a0abdbb alias weft/c1/eth0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/lo/disable_ipv6=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
@@ -110,6 +111,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     bridge link set dev veth9e27a0abdbb isolated off hairpin on
     ip link set veth9e27a0abdbb alias weft/c1/eth0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_ra=0
     nsenter --net=/run/netns/blue ip link set eth0 up
     nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
     nsenter --net=/run/netns/blue ip route add 10.0.0.0/8 via 10.244.1.254 dev eth0 metric 7 mtu 1300 table 100

@@ -343,3 +343,24 @@ fn a_bridge_of_the_hosts_own_link_keeps_that_links_ethernet_address() {
         assert_eq!(mac, "52:54:00:00:00:01", "c{number}");
     }
 }
+
+#[test]
+fn no_pod_becomes_the_others_default_router() {
+    let node = Node::new();
+    let accepts = |config: &Value| {
+        let pod = node.pod("c1");
+        node.add(&pod, config);
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra");
+        let accepts = pod.namespace().run(read).unwrap().unwrap().trim() != "0";
+        node.del(&pod, config);
+        accepts
+    };
+    for subnets in [&["10.244.1.0/24"][..], &["10.244.1.0/24", "fd00:1::/64"], &["fd00:1::/64"]] {
+        assert!(!accepts(&node.config(subnets)), "{subnets:?}");
+    }
+    let mut link_only = node.config(&["10.244.1.0/24"]);
+    for key in ["isGateway", "isDefaultGateway"] {
+        link_only[key] = false.into();
+    }
+    assert!(accepts(&link_only), "its router may be on the link");
+}
