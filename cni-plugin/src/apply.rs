@@ -29,7 +29,7 @@ pub(crate) fn apply(
     bridge: Option<Link>,
 ) -> Result<Success> {
     let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
-    let near = add_veth(host, netns, &plan.veth, bridge.index)?;
+    let near = add_veth(host, netns, &plan.veth, &bridge)?;
     let name = &plan.veth.link.near.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
     let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
@@ -117,9 +117,9 @@ fn unless_done(outcome: Result<(), NetlinkError>) -> Result<()> {
     }
 }
 
-fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -> Result<Link> {
+fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: &Link) -> Result<Link> {
     let mut link = plan.link.clone();
-    link.master = Some(bridge);
+    link.master = Some(bridge.index);
     match host.add_veth(&link, netns.as_fd()) {
         Err(error) if Link::exists(&error) => {
             // One of the two names is taken.
@@ -130,10 +130,16 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -
                 None => Err(Error::InterfaceExists { container, ifname: link.near.name }),
             }
         }
-        outcome => Ok(outcome.inspect_err(|_| {
-            // The kernel may have made it and not told.
-            let _ = host.delete_link_named(&plan.link.near.name);
-        })?),
+        outcome => {
+            let outcome = outcome.inspect_err(|_| {
+                // The kernel may have made it and not told.
+                let _ = host.delete_link_named(&plan.link.near.name);
+            });
+            outcome.map_err(|error| match error.errno() {
+                Some(Errno::EXFULL) => Error::BridgeFull { bridge: bridge.name.clone() },
+                _ => error.into(),
+            })
+        }
     }
 }
 

@@ -69,6 +69,12 @@ pub enum Error {
         /// Its kind.
         kind: String,
     },
+    /// The bridge has as many ports as a bridge can have (BR_MAX_PORTS).
+    #[error("bridge {bridge} has 1023 ports already, which is the most that Linux gives a bridge")]
+    BridgeFull {
+        /// The bridge.
+        bridge: String,
+    },
     /// The bridge has an address that does not go with the network's gateway.
     #[error("bridge {bridge} already has an IP address different from {wanted}: {found}")]
     BridgeAddress {
@@ -172,6 +178,10 @@ impl Error {
             Error::NotABridge { .. } => {
                 (Code::Config, "give option bridge another name, or delete that interface")
             }
+            Error::BridgeFull { .. } => (
+                Code::Kernel,
+                "call DEL or GC for containers that are gone, or give the network of others another bridge",
+            ),
             Error::BridgeAddress { .. } => {
                 (Code::Config, "delete that address, or set forceAddress to have it replaced")
             }

@@ -67,7 +67,7 @@ pub struct VethPlan {
     pub container: ContainerId,
     /// Its two ends; the near one is to become a port of the bridge.
     pub link: Veth,
-    /// `network/container/interface`, noted on the host's end: by it people, and garbage collection, know whose it
+    /// `network/container/interface`, noted on the host's end, as much of it as fits: by it people, and garbage collection, know whose it
     /// is.
     pub alias: String,
     /// How the bridge treats the port.
@@ -332,7 +332,7 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
     let port = BridgePort { hairpin, isolated: options.isolated && !bridged };
     VethPlan {
         container: pod.attachment.container.clone(),
-        alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
+        alias: veth::alias(&pod.network, &pod.attachment),
         port,
         vlans: options.vlans.clone(),
         only_from: mac.filter(|_| options.spoof_check),

@@ -8,6 +8,9 @@ use crate::ipam::Source;
 use crate::veth::group;
 use crate::{Error, Facts, Options, Result, plan, readiness};
 
+/// The most ports of a bridge: the kernel numbers them from 1, with ten bits (BR_MAX_PORTS).
+const MOST_PORTS: usize = 1023;
+
 /// # Errors
 /// Code 50 where ADD would fail, 51 where the network's containers are cut off too (SPEC section 2, "STATUS").
 pub(crate) fn status(invocation: &Invocation) -> Result<(), Failure> {
@@ -33,6 +36,11 @@ fn look(invocation: &Invocation) -> Result<()> {
         outcome => outcome?,
     };
     readiness::check(invocation, &Boot::current())?;
+    if let Some(bridge) = &facts.bridge
+        && host.ports(bridge.link.index)?.len() >= MOST_PORTS
+    {
+        return Err(Error::BridgeFull { bridge: bridge.link.name.clone() });
+    }
     plan::addresses_to_delete(&options, &gateways, &facts)?;
     Ok(ipam.status(invocation)?)
 }

@@ -11,6 +11,28 @@ pub fn host_name(attachment: &Attachment) -> String {
     format!("veth{:011x}", hash(attachment) >> 20)
 }
 
+/// The longest note that the kernel takes, in bytes (IFALIASZ, less the byte that ends it and its own).
+const LONGEST: usize = 254;
+
+/// The note on the host's end: `network/container/interface`, as much of it as fits.
+pub(crate) fn alias(network: &NetworkName, attachment: &Attachment) -> String {
+    shortened(format!("{network}/{}/{}", attachment.container, attachment.ifname))
+}
+
+/// What the notes of a network's pairs begin with.
+pub(crate) fn alias_prefix(network: &NetworkName) -> String {
+    shortened(format!("{network}/"))
+}
+
+fn shortened(mut text: String) -> String {
+    let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    text
+}
+
+/// The group of pairs that a garbage collection is about to delete: of whichever network, they are nobody's any more.
+pub(crate) const DOOMED: u32 = 0x7765_6467;
+
 /// The group of the ports by which gateways of VLANs are tied to their bridges: they are nobody's containers.
 pub(crate) const GATEWAYS: u32 = 0x7765_6674;
 
@@ -58,6 +80,17 @@ mod tests {
             (0..1000).map(|number| group(&format!("n{number}").parse().unwrap())).collect();
         assert_eq!(groups.len(), 1000);
         assert!(groups.iter().all(|group| i32::try_from(*group).is_ok_and(|number| number > 0)));
+    }
+
+    #[test]
+    fn notes_fit_and_tell_their_network() {
+        let short = alias(&"blue".parse().unwrap(), &attachment("c1", "eth0"));
+        assert_eq!(short, "blue/c1/eth0");
+        for (network, container) in [("n".repeat(253), "c".repeat(64)), ("blue".into(), "c".repeat(300))] {
+            let network: NetworkName = network.parse().unwrap();
+            let note = alias(&network, &attachment(&container, "ethé"));
+            assert!(note.len() <= 254 && note.starts_with(&alias_prefix(&network)), "{note}");
+        }
     }
 
     #[test]

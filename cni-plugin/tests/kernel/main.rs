@@ -13,6 +13,7 @@ mod documentation;
 mod failures;
 mod first_packet;
 mod hostports;
+mod limits;
 mod masquerade;
 mod node;
 mod options;

@@ -99,7 +99,7 @@ pub struct LinkChange {
     pub master: Option<u32>,
     /// Receive what is meant for others too.
     pub promiscuous: Option<bool>,
-    /// A note for people and programs, of at most 255 bytes.
+    /// A note for people and programs, of at most 254 bytes.
     pub alias: Option<String>,
     /// How the bridge that it is a port of treats it.
     pub port: Option<BridgePort>,
@@ -305,6 +305,29 @@ impl Route {
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.ask(&RouteNetlinkMessage::DelLink(message), 0)
             .map_err(|error| error.during(format!("delete link {name}")))
+    }
+
+    /// Puts an interface into a group.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn set_group(&mut self, index: u32, group: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Group(group));
+        self.ask(&RouteNetlinkMessage::SetLink(message), 0)
+            .map_err(|error| error.during(format!("put link #{index} into group {group}")))
+    }
+
+    /// Deletes all interfaces of a group at once: the kernel waits once for all of them.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn delete_group(&mut self, group: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        self.ask(&RouteNetlinkMessage::DelLink(message), 0)
+            .map_err(|error| error.during(format!("delete the links of group {group}")))
     }
 
     fn get_link(&mut self, mut message: LinkMessage) -> Result<Link> {
