@@ -37,10 +37,8 @@ pub(crate) fn detach(
     }
     // What ADD could not read, it did not do.
     let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
-    let released = match options.ip_masq {
-        true => release_masquerade(&mut host, bridge(&options), options.vlan.is_some()),
-        false => Ok(()),
-    };
+    // Whatever the configuration says of ipMasq now: it may have said something else when ADD was called.
+    let released = release_masquerade(&mut host, bridge(&options), options.vlan.is_some());
     // Each is tried, whatever became of the others; the first error is reported.
     let freed = Source::of(invocation).and_then(|ipam| ipam.del(invocation, attachment));
     unmapped.and(released).and(freed.map_err(Into::into))
