@@ -61,6 +61,12 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
+    /// The network has IPv6 ranges, and the host no IPv6.
+    #[error("the bridge cannot have the IPv6 gateway's address: {why}")]
+    NoIpv6 {
+        /// The setting, or what is missing.
+        why: String,
+    },
     /// The bridge's name is another kind of interface's.
     #[error("{name} exists and is no bridge but {kind}")]
     NotABridge {
@@ -175,6 +181,10 @@ impl Error {
             Error::NotReady { .. } => {
                 (Code::Unavailable, "the log of weft-agent, which writes the configuration, says more")
             }
+            Error::NoIpv6 { .. } => (
+                Code::Unavailable,
+                "switch IPv6 on (sysctl net.ipv6.conf.all.disable_ipv6=0), or leave out the IPv6 ranges",
+            ),
             Error::NotABridge { .. } => {
                 (Code::Config, "give option bridge another name, or delete that interface")
             }

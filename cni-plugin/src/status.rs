@@ -5,6 +5,7 @@ use weft_netlink::route::Route;
 use weft_types::cni::{Args, Code, Failure, Invocation};
 
 use crate::ipam::Source;
+use crate::shared::Tables;
 use crate::veth::group;
 use crate::{Error, Facts, Options, Result, plan, readiness};
 
@@ -40,6 +41,10 @@ fn look(invocation: &Invocation) -> Result<()> {
         && host.ports(bridge.link.index)?.len() >= MOST_PORTS
     {
         return Err(Error::BridgeFull { bridge: bridge.link.name.clone() });
+    }
+    readiness::check_settings(&options, &facts)?;
+    if options.masquerade {
+        Tables::open_for(|| "ipMasq true".into())?;
     }
     plan::addresses_to_delete(&options, &gateways, &facts)?;
     Ok(ipam.status(invocation)?)

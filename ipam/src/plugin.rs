@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Map;
 use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
+use crate::disk;
 use crate::{
     DiskStore, Error, Holder, Key, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect,
     pool, release, resolver,
@@ -75,10 +76,12 @@ impl Handler for Ipam {
         gc(invocation).map_err(|error| error.failure())
     }
 
-    /// Code 50 where a range set has no address left.
+    /// Code 50 where a range set has no address left, and where no reservation could be written.
     fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
         status(invocation).map_err(|error| match &error {
-            Error::Exhausted { .. } => Failure { code: Code::Unavailable, ..error.failure() },
+            Error::Exhausted { .. } | Error::Store { .. } => {
+                Failure { code: Code::Unavailable, ..error.failure() }
+            }
             _ => error.failure(),
         })
     }
@@ -87,22 +90,18 @@ impl Handler for Ipam {
 fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<Success> {
     let pool = Ipam::pool(invocation)?;
     let requested = pool::requested(&invocation.network, &invocation.config, args)?;
-    let dns = match &pool.resolv_conf {
-        None => cni::Dns::default(),
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            resolver::parse(&text.map_err(|source| Error::Store {
-                operation: "read",
-                path: path.clone(),
-                source,
-            })?)
-        }
-    };
+    let dns = name_resolution(&pool)?;
     let (mut store, owner) = (DiskStore::lock(pool.folder())?, Owner::from(attachment));
     let mut listing = report(store.listing(Some(&owner))?);
     store.tidy(&mut listing);
     let Lease { ips } = allocate(&mut store, &listing, &pool, &owner, &requested)?;
     Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
+}
+
+fn name_resolution(pool: &Pool) -> Result<cni::Dns> {
+    let Some(path) = &pool.resolv_conf else { return Ok(cni::Dns::default()) };
+    let text = fs::read_to_string(path).map_err(disk::failed("read", path))?;
+    Ok(resolver::parse(&text))
 }
 
 /// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's address.
@@ -154,6 +153,8 @@ fn report(listing: Listing) -> Listing {
 fn status(invocation: &Invocation) -> Result<()> {
     let pool = Ipam::pool(invocation)?;
     let folder = pool.folder();
+    disk::see_that_writable(&folder)?;
+    name_resolution(&pool)?;
     // Without the lock: runtimes ask every few seconds, and the answer is old when it arrives anyway.
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let names: Vec<IpAddr> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

@@ -19,6 +19,7 @@ mod node;
 mod options;
 mod outside;
 mod peers;
+mod ready;
 mod reference;
 mod service;
 mod vlan;
