@@ -1,12 +1,13 @@
 //! The daemon as a whole: sockets first, then the cluster; an orderly end. Everything it starts is described
 //! elsewhere.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::ifaddrs::getifaddrs;
@@ -28,13 +29,17 @@ use crate::handover::{self, Inherited, Predecessor, Succession};
 use crate::http::{self, Readiness};
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
-use crate::node_local;
+use crate::node_local::{self, kernel::Rules};
 use crate::options::Options;
 use crate::query_log::QueryLog;
 use crate::server::{Listener, Secure, SecureListener, Stop};
 use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
 
+/// For how long nobody asks before a server believes that nobody will.
+const QUIET: Duration = Duration::from_secs(1);
+/// How far apart two servers start that are started together.
+const SAME_TIME: Duration = Duration::from_secs(5);
 /// How long questions that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -49,13 +54,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // First of all, so that no signal ends the process where it stands.
     let signals = Signals::new();
     let switches = signal(SignalKind::user_defined1()).map_err(Error::Signal)?;
-    if options.node_local {
-        let plan = node_local::plan(&options.listen).ok_or(Error::NoOwnAddress)?;
-        node_local::kernel::apply(&plan).map_err(Error::NodeLocal)?;
+    let plan = options.node_local.then(|| node_local::plan(&options.listen).ok_or(Error::NoOwnAddress));
+    let plan = plan.transpose()?;
+    if let Some(plan) = &plan {
+        node_local::kernel::give_addresses(plan).map_err(Error::NodeLocal)?;
     }
-    let (predecessor, mut inherited) = claim(&options)?;
-    let listeners = options.listen.iter().map(|&address| Listener::bind(address, &mut inherited));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let (predecessor, mut inherited, listeners) = listen(&options).await?;
     let certificate = certificate(&options)?;
     let secure = secure_listeners(&options, certificate.as_ref(), &mut inherited)?;
     let own = own_addresses(&listeners);
@@ -81,16 +85,24 @@ pub async fn run(options: Options) -> Result<(), Error> {
     });
     let (listed, stage) = (CancellationToken::new(), watch::Sender::new(Stage::Alone));
     let (tasks, stop) = (TaskTracker::new(), Stop::default());
-    let post =
-        Post { options: &options, handler, readiness, metrics: metrics.clone(), tasks: &tasks, stop: &stop };
+    let post = Post {
+        options: &options,
+        plan,
+        rules: RefCell::default(),
+        handler,
+        readiness,
+        metrics: metrics.clone(),
+        tasks: &tasks,
+        stop: &stop,
+    };
     let watch = Watch::start(client.clone(), scope(&options), kinds(&options));
     tokio::select! {
-        () = feed(watch, zone, keeper, metrics, listed.clone()) => {}
+        () = feed(watch, zone, keeper, metrics.clone(), listed.clone()) => {}
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
         failure = post.hold(listeners, secure, predecessor, &listed, &stage) => return failure,
-        () = leave(signals, &post.readiness, options.lameduck, &stage) => {}
+        () = post.leave(signals, &stage) => {}
     }
     stop.all.cancel();
     tasks.close();
@@ -98,7 +110,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
     }
     // What is there for the next server is its own by now.
-    if options.node_local && *stage.borrow() != Stage::Relieved {
+    if options.node_local && *stage.borrow() == Stage::Alone {
         node_local::kernel::remove().map_err(Error::NodeLocal)?;
     }
     Ok(())
@@ -137,6 +149,27 @@ async fn follow(certificate: Option<&Certificate>) {
     }
 }
 
+/// The sockets, and the server that has them now where there is one and it is to be asked for them.
+async fn listen(options: &Options) -> Result<(Option<Predecessor>, Inherited, Vec<Listener>), Error> {
+    let deadline = Instant::now() + SAME_TIME;
+    loop {
+        let (predecessor, mut inherited) = claim(options)?;
+        let listeners = options.listen.iter().map(|&address| Listener::bind(address, &mut inherited));
+        match listeners.collect::<Result<Vec<_>, _>>() {
+            // A server that started at the same time has them, and is about to say so.
+            Err(error)
+                if options.standby
+                    && predecessor.is_none()
+                    && error.is_taken()
+                    && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(SAME_TIME / 50).await;
+            }
+            listeners => return Ok((predecessor, inherited, listeners?)),
+        }
+    }
+}
+
 /// The server that ran here before and its sockets, where it is to be asked for them and there is one.
 fn claim(options: &Options) -> Result<(Option<Predecessor>, Inherited), Error> {
     let Some(&address) = options.listen.first().filter(|_| options.handover) else {
@@ -163,6 +196,9 @@ type HttpTasks = [JoinHandle<io::Result<()>>; 3];
 /// Everything with which questions are answered.
 struct Post<'a> {
     options: &'a Options,
+    /// What a node-local server needs of the kernel, and what it has for as long as it is asked.
+    plan: Option<node_local::Plan>,
+    rules: RefCell<Option<Rules>>,
     handler: Arc<Handler>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
@@ -171,8 +207,9 @@ struct Post<'a> {
 }
 
 impl Post<'_> {
-    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone.
-    /// Ends with an error only.
+    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone; a
+    /// standby when it is gone. A node-local server does not answer before the cluster is known: until then the cluster's
+    /// servers do. Ends with an error only.
     async fn hold(
         &self,
         listeners: Vec<Listener>,
@@ -185,20 +222,22 @@ impl Post<'_> {
         if let (true, Some(first)) = (self.options.handover, listeners.first()) {
             place = Some((first.address(), duplicates(&listeners, &secure)?));
         }
-        let answer = || self.answer(listeners, secure);
+        let predecessor = match predecessor {
+            Some(predecessor) => self.outwait(predecessor, listed).await,
+            None => None,
+        };
         let http = match predecessor {
             None => {
                 let http = self.serve_http().await?;
-                answer()?;
+                if self.options.node_local && !self.readiness.knows() {
+                    tracing::info!("others answer until the cluster is listed");
+                    listed.cancelled().await;
+                }
+                self.answer(listeners, secure)?;
                 http
             }
-            Some(mut predecessor) => {
-                tracing::info!("another server answers here: taking over when the cluster is listed");
-                tokio::select! {
-                    () = listed.cancelled() => {}
-                    () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
-                }
-                answer()?;
+            Some(predecessor) => {
+                self.answer(listeners, secure)?;
                 predecessor.relieve().await;
                 self.serve_http().await?
             }
@@ -209,7 +248,25 @@ impl Post<'_> {
         std::future::pending().await
     }
 
+    /// Waits for the time to take over. The server before this one, if it is still there to be relieved.
+    async fn outwait(&self, mut predecessor: Predecessor, listed: &CancellationToken) -> Option<Predecessor> {
+        let time = match self.options.standby {
+            true => "it is gone",
+            false => "the cluster is listed",
+        };
+        tracing::info!("another server answers here: taking over when {time}");
+        tokio::select! {
+            () = listed.cancelled(), if !self.options.standby => return Some(predecessor),
+            () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
+        }
+        None
+    }
+
     fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
+        if let Some(plan) = &self.plan {
+            let rules = node_local::kernel::take_questions(plan).map_err(Error::NodeLocal)?;
+            self.rules.replace(Some(rules));
+        }
         for listener in listeners {
             tracing::info!(address = %listener.address(), "answering over UDP and TCP");
             listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
@@ -219,6 +276,39 @@ impl Post<'_> {
             listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
         }
         Ok(())
+    }
+
+    /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second signal, or
+    /// SIGINT, does not wait.
+    async fn leave(&self, mut signals: Signals, stage: &watch::Sender<Stage>) {
+        if signals.next().await == SignalKind::interrupt() {
+            return;
+        }
+        self.readiness.leave();
+        let lameduck = self.options.lameduck;
+        tracing::info!(?lameduck, "told to stop");
+        tokio::select! {
+            () = self.end_in_order(stage) => {}
+            _ = signals.next() => {}
+        }
+    }
+
+    async fn end_in_order(&self, stage: &watch::Sender<Stage>) {
+        let decision = async || {
+            // The sender lives as long as we wait. A standby takes over by itself when this server is gone.
+            let is_decided = |stage: &Stage| self.options.standby || *stage != Stage::Awaited;
+            let _ = stage.subscribe().wait_for(is_decided).await;
+        };
+        decision().await;
+        // Of its node, nobody is led here from now on.
+        if let Some(Err(error)) = self.rules.take().map(Rules::give_back) {
+            tracing::warn!(%error, "cannot remove the rules that lead to this server");
+        }
+        let mut stages = stage.subscribe();
+        tokio::select! {
+            () = nobody_asks(self.options.lameduck, || self.metrics.asked()) => decision().await,
+            _ = stages.wait_for(|&stage| stage == Stage::Relieved) => {}
+        }
     }
 
     /// Waits for a next server, and leaves it all that is new. Connections that are there go on.
@@ -237,6 +327,8 @@ impl Post<'_> {
             stage.send_replace(if is_there { Stage::Awaited } else { Stage::Alone });
         };
         let successor = place.take_place(waiting).await;
+        // It has rules of its own. Were it killed, these would lead to nobody.
+        drop(self.rules.take());
         self.stop.intake.cancel();
         for task in http {
             task.abort();
@@ -339,27 +431,49 @@ fn manner(options: &Options) -> Manner {
     }
 }
 
-/// Waits for the signal to end, and then while the cluster takes us off its list, and for the next server if one is about
-/// to answer. A second signal, or SIGINT, does not wait.
-async fn leave(
-    mut signals: Signals,
-    readiness: &Readiness,
-    lameduck: Duration,
-    stage: &watch::Sender<Stage>,
-) {
-    if signals.next().await == SignalKind::interrupt() {
-        return;
-    }
-    readiness.leave();
-    tracing::info!(?lameduck, "told to stop");
-    let mut stages = stage.subscribe();
-    let leave = async {
-        let _ = tokio::time::timeout(lameduck, stages.wait_for(|&stage| stage == Stage::Relieved)).await;
-        // The sender lives as long as we wait.
-        let _ = stages.wait_for(|&stage| stage != Stage::Awaited).await;
+/// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing comes, but
+/// at most four times as long. `asked` counts questions.
+async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
+    let quiet = async {
+        tokio::time::sleep(lameduck).await;
+        loop {
+            let before = asked();
+            tokio::time::sleep(QUIET).await;
+            if asked() == before {
+                break;
+            }
+        }
     };
-    tokio::select! {
-        () = leave => {}
-        _ = signals.next() => {}
+    if tokio::time::timeout(4 * lameduck, quiet).await.is_err() {
+        tracing::warn!("stopping although questions still come");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How long it waits for clients that ask every so often, for that long.
+    async fn waited(lameduck: u64, every: Duration, until: Duration) -> Duration {
+        let (start, last) = (tokio::time::Instant::now(), Cell::new(0));
+        let asked = || {
+            let passed = start.elapsed().min(until).as_millis() / every.as_millis();
+            last.set(passed as u64);
+            last.get()
+        };
+        nobody_asks(Duration::from_secs(lameduck), asked).await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_answers_on_until_nobody_asks_any_more_but_not_for_ever() {
+        let [often, seconds] = [Duration::from_millis(100), Duration::from_secs(1)];
+        assert_eq!(waited(5, often, Duration::ZERO).await, 6 * seconds);
+        let long = waited(5, often, 9 * seconds).await;
+        assert!((10 * seconds..12 * seconds).contains(&long), "{long:?}");
+        assert_eq!(waited(5, often, 100 * seconds).await, 20 * seconds);
+        assert_eq!(waited(0, often, 100 * seconds).await, Duration::ZERO, "none is asked for");
     }
 }

@@ -110,3 +110,10 @@ pub enum Error {
     #[error("cannot write the question for {0} as a message")]
     Question(String),
 }
+
+impl Error {
+    /// Whether another program listens there.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}

@@ -58,8 +58,24 @@ impl Daemon {
 
     /// Waits until it answers at `listen`.
     pub(crate) fn start_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn_at(listen, server, flags);
         let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
-        let upstream: &[&str] = if given("--upstream") == 0 { &["--upstream", NOBODY] } else { &[] };
+        let mut dns = Vec::new();
+        while dns.len() + daemon.http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
+            let mut line = String::new();
+            assert_ne!(daemon.log.read_line(&mut line).unwrap(), 0, "the program ended early");
+            let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };
+            let address = rest.split('"').next().unwrap().parse().unwrap();
+            if line.contains("\"flag\"") { daemon.http.push(address) } else { dns.push(address) }
+        }
+        daemon.also = dns.split_off(1);
+        daemon.dns = dns[0];
+        daemon
+    }
+
+    /// Waits for nothing.
+    pub(crate) fn spawn_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        let upstream: &[&str] = if flags.contains(&"--upstream") { &[] } else { &["--upstream", NOBODY] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
         // As where nobody raised the limit on open files.
@@ -74,17 +90,9 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let (mut dns, mut http) = (Vec::new(), Vec::new());
-        while dns.len() + http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
-            let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early");
-            let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };
-            let address = rest.split('"').next().unwrap().parse().unwrap();
-            if line.contains("\"flag\"") { http.push(address) } else { dns.push(address) }
-        }
-        let also = dns.split_off(1);
-        Daemon { child, log, dns: dns[0], also, http, _kubeconfig: directory }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let dns = listen.parse().unwrap();
+        Daemon { child, log, dns, also: Vec::new(), http: Vec::new(), _kubeconfig: directory }
     }
 
     /// Reads the log until it says that.
