@@ -2,10 +2,8 @@
 //! elsewhere.
 
 use std::cell::RefCell;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +11,10 @@ use arc_swap::ArcSwap;
 use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_cluster::{Scope, View, Watch};
-use weft_daemon::{Signals, serve};
+use weft_daemon::Signals;
 use weft_types::Kind;
 
 use crate::certificate::Certificate;
@@ -25,19 +22,18 @@ use crate::error::Error;
 use crate::feed::{feed, first_zone};
 use crate::forward::{Forwarder, Manner};
 use crate::handler::Handler;
-use crate::handover::{self, Inherited, Predecessor, Succession};
-use crate::http::{self, Readiness};
+use crate::handover::{self, Inherited, Predecessor};
+use crate::http::Readiness;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
-use crate::node_local::{self, kernel::Rules};
+use crate::node_local;
 use crate::options::Options;
+use crate::post::{Post, Stage};
 use crate::query_log::QueryLog;
 use crate::server::{Listener, Secure, SecureListener, Stop};
 use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
 
-/// For how long nobody asks before a server believes that nobody will.
-const QUIET: Duration = Duration::from_secs(1);
 /// How far apart two servers start that are started together.
 const SAME_TIME: Duration = Duration::from_secs(5);
 /// How long questions that were taken before the end may still take.
@@ -54,11 +50,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // First of all, so that no signal ends the process where it stands.
     let signals = Signals::new();
     let switches = signal(SignalKind::user_defined1()).map_err(Error::Signal)?;
-    let plan = options.node_local.then(|| node_local::plan(&options.listen).ok_or(Error::NoOwnAddress));
-    let plan = plan.transpose()?;
-    if let Some(plan) = &plan {
-        node_local::kernel::give_addresses(plan).map_err(Error::NodeLocal)?;
-    }
+    let plan = options.node_local.then(|| addresses_of_its_own(&options)).transpose()?;
     let (predecessor, mut inherited, listeners) = listen(&options).await?;
     let certificate = certificate(&options)?;
     let secure = secure_listeners(&options, certificate.as_ref(), &mut inherited)?;
@@ -83,12 +75,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
         Some(rate) => handler.limited(rate),
         None => handler,
     });
-    let (listed, stage) = (CancellationToken::new(), watch::Sender::new(Stage::Alone));
+    let listed = CancellationToken::new();
     let (tasks, stop) = (TaskTracker::new(), Stop::default());
     let post = Post {
         options: &options,
         plan,
         rules: RefCell::default(),
+        in_charge: watch::Sender::new(false),
+        stage: watch::Sender::new(Stage::Alone),
         handler,
         readiness,
         metrics: metrics.clone(),
@@ -97,23 +91,34 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let watch = Watch::start(client.clone(), scope(&options), kinds(&options));
     tokio::select! {
-        () = feed(watch, zone, keeper, metrics.clone(), listed.clone()) => {}
+        () = feed(watch, zone, keeper, metrics.clone(), listed.clone(), post.in_charge.subscribe()) => {}
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
-        failure = post.hold(listeners, secure, predecessor, &listed, &stage) => return failure,
-        () = post.leave(signals, &stage) => {}
+        failure = post.hold(listeners, secure, predecessor, &listed) => return failure,
+        () = post.leave(signals) => {}
     }
+    give_last_answers(&tasks, &stop).await;
+    // What is there for the next server is its own by now.
+    if options.node_local && *post.stage.borrow() == Stage::Alone {
+        node_local::kernel::remove().map_err(Error::NodeLocal)?;
+    }
+    Ok(())
+}
+
+/// Gives a node-local server its addresses. What leads questions there is still to be done.
+fn addresses_of_its_own(options: &Options) -> Result<node_local::Plan, Error> {
+    let plan = node_local::plan(&options.listen).ok_or(Error::NoOwnAddress)?;
+    node_local::kernel::give_addresses(&plan).map_err(Error::NodeLocal)?;
+    Ok(plan)
+}
+
+async fn give_last_answers(tasks: &TaskTracker, stop: &Stop) {
     stop.all.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_err() {
         tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
     }
-    // What is there for the next server is its own by now.
-    if options.node_local && *stage.borrow() == Stage::Alone {
-        node_local::kernel::remove().map_err(Error::NodeLocal)?;
-    }
-    Ok(())
 }
 
 fn certificate(options: &Options) -> Result<Option<Arc<Certificate>>, Error> {
@@ -163,7 +168,7 @@ async fn listen(options: &Options) -> Result<(Option<Predecessor>, Inherited, Ve
                     && error.is_taken()
                     && Instant::now() < deadline =>
             {
-                tokio::time::sleep(SAME_TIME / 50).await;
+                tokio::time::sleep(SAME_TIME / 100).await;
             }
             listeners => return Ok((predecessor, inherited, listeners?)),
         }
@@ -177,193 +182,6 @@ fn claim(options: &Options) -> Result<(Option<Predecessor>, Inherited), Error> {
     };
     let claimed = handover::claim(address).map_err(|source| Error::Handover { address, source })?;
     Ok(claimed.map_or_else(Default::default, |(predecessor, sockets)| (Some(predecessor), sockets)))
-}
-
-/// Whether there is a next server yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// There is none.
-    Alone,
-    /// It has the sockets too, but does not answer yet.
-    Awaited,
-    /// It answers, and this one does not any more.
-    Relieved,
-}
-
-/// What answers HTTP.
-type HttpTasks = [JoinHandle<io::Result<()>>; 3];
-
-/// Everything with which questions are answered.
-struct Post<'a> {
-    options: &'a Options,
-    /// What a node-local server needs of the kernel, and what it has for as long as it is asked.
-    plan: Option<node_local::Plan>,
-    rules: RefCell<Option<Rules>>,
-    handler: Arc<Handler>,
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
-    tasks: &'a TaskTracker,
-    stop: &'a Stop,
-}
-
-impl Post<'_> {
-    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone; a
-    /// standby when it is gone. A node-local server does not answer before the cluster is known: until then the cluster's
-    /// servers do. Ends with an error only.
-    async fn hold(
-        &self,
-        listeners: Vec<Listener>,
-        secure: Vec<SecureListener>,
-        predecessor: Option<Predecessor>,
-        listed: &CancellationToken,
-        stage: &watch::Sender<Stage>,
-    ) -> Result<(), Error> {
-        let mut place = None;
-        if let (true, Some(first)) = (self.options.handover, listeners.first()) {
-            place = Some((first.address(), duplicates(&listeners, &secure)?));
-        }
-        let predecessor = match predecessor {
-            Some(predecessor) => self.outwait(predecessor, listed).await,
-            None => None,
-        };
-        let http = match predecessor {
-            None => {
-                let http = self.serve_http().await?;
-                if self.options.node_local && !self.readiness.knows() {
-                    tracing::info!("others answer until the cluster is listed");
-                    listed.cancelled().await;
-                }
-                self.answer(listeners, secure)?;
-                http
-            }
-            Some(predecessor) => {
-                self.answer(listeners, secure)?;
-                predecessor.relieve().await;
-                self.serve_http().await?
-            }
-        };
-        if let Some((address, sockets)) = place {
-            self.await_relief(address, sockets, http, stage).await;
-        }
-        std::future::pending().await
-    }
-
-    /// Waits for the time to take over. The server before this one, if it is still there to be relieved.
-    async fn outwait(&self, mut predecessor: Predecessor, listed: &CancellationToken) -> Option<Predecessor> {
-        let time = match self.options.standby {
-            true => "it is gone",
-            false => "the cluster is listed",
-        };
-        tracing::info!("another server answers here: taking over when {time}");
-        tokio::select! {
-            () = listed.cancelled(), if !self.options.standby => return Some(predecessor),
-            () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
-        }
-        None
-    }
-
-    fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
-        if let Some(plan) = &self.plan {
-            let rules = node_local::kernel::take_questions(plan).map_err(Error::NodeLocal)?;
-            self.rules.replace(Some(rules));
-        }
-        for listener in listeners {
-            tracing::info!(address = %listener.address(), "answering over UDP and TCP");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
-        }
-        for listener in secure {
-            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
-        }
-        Ok(())
-    }
-
-    /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second signal, or
-    /// SIGINT, does not wait.
-    async fn leave(&self, mut signals: Signals, stage: &watch::Sender<Stage>) {
-        if signals.next().await == SignalKind::interrupt() {
-            return;
-        }
-        self.readiness.leave();
-        let lameduck = self.options.lameduck;
-        tracing::info!(?lameduck, "told to stop");
-        tokio::select! {
-            () = self.end_in_order(stage) => {}
-            _ = signals.next() => {}
-        }
-    }
-
-    async fn end_in_order(&self, stage: &watch::Sender<Stage>) {
-        let decision = async || {
-            // The sender lives as long as we wait. A standby takes over by itself when this server is gone.
-            let is_decided = |stage: &Stage| self.options.standby || *stage != Stage::Awaited;
-            let _ = stage.subscribe().wait_for(is_decided).await;
-        };
-        decision().await;
-        // Of its node, nobody is led here from now on.
-        if let Some(Err(error)) = self.rules.take().map(Rules::give_back) {
-            tracing::warn!(%error, "cannot remove the rules that lead to this server");
-        }
-        let mut stages = stage.subscribe();
-        tokio::select! {
-            () = nobody_asks(self.options.lameduck, || self.metrics.asked()) => decision().await,
-            _ = stages.wait_for(|&stage| stage == Stage::Relieved) => {}
-        }
-    }
-
-    /// Waits for a next server, and leaves it all that is new. Connections that are there go on.
-    async fn await_relief(
-        &self,
-        address: SocketAddr,
-        sockets: Vec<OwnedFd>,
-        http: HttpTasks,
-        stage: &watch::Sender<Stage>,
-    ) {
-        let place = match Succession::open(address, sockets) {
-            Ok(place) => place,
-            Err(error) => return tracing::warn!(%error, "the next server will not find this one"),
-        };
-        let waiting = |is_there| {
-            stage.send_replace(if is_there { Stage::Awaited } else { Stage::Alone });
-        };
-        let successor = place.take_place(waiting).await;
-        // It has rules of its own. Were it killed, these would lead to nobody.
-        drop(self.rules.take());
-        self.stop.intake.cancel();
-        for task in http {
-            task.abort();
-            // Its socket is closed by then.
-            let _ = task.await;
-        }
-        stage.send_replace(Stage::Relieved);
-        tracing::info!("the next server answers; this one can be stopped");
-        drop(successor);
-    }
-
-    async fn serve_http(&self) -> Result<HttpTasks, Error> {
-        let Options { health_bind_address, ready_bind_address, metrics_bind_address, .. } = *self.options;
-        let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handler.clone()));
-        Ok([
-            serve("--health-bind-address", health_bind_address, http::health()).await?,
-            serve("--ready-bind-address", ready_bind_address, ready).await?,
-            serve("--metrics-bind-address", metrics_bind_address, http::metrics(self.metrics.clone()))
-                .await?,
-        ])
-    }
-}
-
-/// Of all sockets, for the next server.
-fn duplicates(listeners: &[Listener], secure: &[SecureListener]) -> Result<Vec<OwnedFd>, Error> {
-    let mut sockets = Vec::new();
-    for listener in listeners {
-        let failed = |source| Error::Handover { address: listener.address(), source };
-        sockets.extend(listener.duplicates().map_err(failed)?);
-    }
-    for listener in secure {
-        let failed = |source| Error::Handover { address: listener.address(), source };
-        sockets.push(listener.duplicate().map_err(failed)?);
-    }
-    Ok(sockets)
 }
 
 /// Every address and port that the listeners can be reached at.
@@ -428,52 +246,5 @@ fn manner(options: &Options) -> Manner {
         cache_size: options.cache_size,
         keep_private: options.keep_private,
         case: options.upstream_case,
-    }
-}
-
-/// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing comes, but
-/// at most four times as long. `asked` counts questions.
-async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
-    let quiet = async {
-        tokio::time::sleep(lameduck).await;
-        loop {
-            let before = asked();
-            tokio::time::sleep(QUIET).await;
-            if asked() == before {
-                break;
-            }
-        }
-    };
-    if tokio::time::timeout(4 * lameduck, quiet).await.is_err() {
-        tracing::warn!("stopping although questions still come");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use super::*;
-
-    /// How long it waits for clients that ask every so often, for that long.
-    async fn waited(lameduck: u64, every: Duration, until: Duration) -> Duration {
-        let (start, last) = (tokio::time::Instant::now(), Cell::new(0));
-        let asked = || {
-            let passed = start.elapsed().min(until).as_millis() / every.as_millis();
-            last.set(passed as u64);
-            last.get()
-        };
-        nobody_asks(Duration::from_secs(lameduck), asked).await;
-        start.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_answers_on_until_nobody_asks_any_more_but_not_for_ever() {
-        let [often, seconds] = [Duration::from_millis(100), Duration::from_secs(1)];
-        assert_eq!(waited(5, often, Duration::ZERO).await, 6 * seconds);
-        let long = waited(5, often, 9 * seconds).await;
-        assert!((10 * seconds..12 * seconds).contains(&long), "{long:?}");
-        assert_eq!(waited(5, often, 100 * seconds).await, 20 * seconds);
-        assert_eq!(waited(0, often, 100 * seconds).await, Duration::ZERO, "none is asked for");
     }
 }

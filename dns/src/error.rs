@@ -114,6 +114,11 @@ pub enum Error {
 impl Error {
     /// Whether another program listens there.
     pub fn is_taken(&self) -> bool {
-        matches!(self, Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+        match self {
+            Error::Listen { source, .. } | Error::Daemon(weft_daemon::Error::Serve { source, .. }) => {
+                source.kind() == io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
     }
 }

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod name;
 pub mod node_local;
 pub mod options;
+mod post;
 pub mod query_log;
 pub mod reason;
 pub mod records;

@@ -17,6 +17,8 @@ use crate::peers::{Upstream, dig};
 use crate::rogue::Rogue;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
+pub(crate) const HTTP: [&str; 3] =
+    ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
@@ -77,14 +79,14 @@ impl Daemon {
     pub(crate) fn spawn_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
         let upstream: &[&str] = if flags.contains(&"--upstream") { &[] } else { &["--upstream", NOBODY] };
         let (directory, kubeconfig) = kubeconfig(server);
-        let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
+        let http = HTTP.iter().filter(|flag| !flags.contains(flag));
         // As where nobody raised the limit on open files.
         let mut child = Command::new("sh")
             .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", PROGRAM])
             .args(["--listen", listen, "--log-format", "json"])
             .args(upstream)
             .args(flags)
-            .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
+            .args(http.flat_map(|flag| [*flag, "127.0.0.1:0"]))
             .arg("--kubeconfig")
             .arg(&kubeconfig)
             .stderr(Stdio::piped())
