@@ -95,7 +95,7 @@ pub struct Options {
 
     /// Where /healthz says that the agent runs and what is wrong, /readyz whether pods can start on this node, and
     /// /metrics gives figures. Without it, nowhere.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = |text: &str| weft_daemon::address(text, 10246))]
     pub healthz_bind_address: Option<SocketAddr>,
 
     /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs neither

@@ -18,6 +18,8 @@ use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanG
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 /// The protocol of routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
 const ADVERTISED: u8 = 9;
+/// How long the kernel may take to notice a carrier.
+const OPERATION: Duration = Duration::from_secs(2);
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
@@ -33,11 +35,17 @@ pub(crate) fn apply(
     bridge: Option<Link>,
 ) -> Result<Success> {
     let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
-    let near = add_veth(host, netns, &plan.veth, bridge.index)?;
+    let near = add_veth(host, netns, &plan.veth, &bridge)?;
     let name = &plan.veth.link.near.name;
-    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge).index;
-    let outcome = connect(host, netns, plan, gateway, &near)
-        .map(|far| plan.result(&bridge, vlan_gateway.as_ref(), &near, &far));
+    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
+    let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
+        if plan.pod.up {
+            // The first container gives bridge and gateway their carriers.
+            let idle = [&bridge, gateway].into_iter().filter(|link| !link.carrier);
+            await_operation(host, near.index, idle)?;
+        }
+        Ok(plan.result(&bridge, vlan_gateway.as_ref(), &near, &far))
+    });
     outcome.inspect_err(|_| {
         // The first error is the one to report. With one end of the pair, both go, and all that is on them.
         let _ = host.delete_link_named(name);
@@ -62,9 +70,11 @@ pub(crate) fn ensure_bridge(
             host.link(&plan.link.name)?
         }
     };
-    if !link.up || plan.promiscuous {
+    let mac = pinned_mac(host, plan, &link)?;
+    if !link.up || plan.promiscuous || mac.is_some() {
         let promiscuous = plan.promiscuous.then_some(true);
-        host.change_link(link.index, &LinkChange { up: Some(true), promiscuous, ..LinkChange::default() })?;
+        let change = LinkChange { up: Some(true), promiscuous, mac, ..LinkChange::default() };
+        host.change_link(link.index, &change)?;
     }
     plan.vlans.as_ref().map_or(Ok(()), |vlans| filter_vlans(host, link.index, vlans))?;
     let gateway =
@@ -98,6 +108,15 @@ fn keep_advertised(host: &mut Route) -> Result<()> {
     Ok(())
 }
 
+/// The Ethernet address that a gateway is to keep from now on. A bridge that was made without one has the lowest of its
+/// ports', another one whenever a port comes or goes, and containers lose their gateway each time. Where it has the gateway's
+/// address and ports, that is done: to be told makes the kernel forget all neighbours.
+fn pinned_mac(host: &mut Route, plan: &BridgePlan, link: &Link) -> Result<Option<Mac>> {
+    let is_pinned = plan.link.mac.is_none() || link.mac == plan.link.mac;
+    let is_due = !plan.add.is_empty() || (!is_pinned && !link.carrier && host.ports(link.index)?.is_empty());
+    Ok(link.mac.filter(|_| !is_pinned && is_due))
+}
+
 /// Every call makes sure that the port is in its VLAN: the one that made it may have died.
 fn ensure_gateway(host: &mut Route, plan: &VlanGateway, bridge: u32) -> Result<Link> {
     let name = &plan.link.far.name;
@@ -125,9 +144,9 @@ fn unless_done(outcome: Result<(), NetlinkError>) -> Result<()> {
     }
 }
 
-fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -> Result<Link> {
+fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: &Link) -> Result<Link> {
     let mut link = plan.link.clone();
-    link.master = Some(bridge);
+    link.master = Some(bridge.index);
     match host.add_veth(&link, netns.as_fd()) {
         Err(error) if Link::exists(&error) => {
             // One of the two names is taken.
@@ -138,10 +157,16 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: u32) -
                 None => Err(Error::InterfaceExists { container, ifname: link.near.name }),
             }
         }
-        outcome => Ok(outcome.inspect_err(|_| {
-            // The kernel may have made it and not told.
-            let _ = host.delete_link_named(&plan.link.near.name);
-        })?),
+        outcome => {
+            let outcome = outcome.inspect_err(|_| {
+                // The kernel may have made it and not told.
+                let _ = host.delete_link_named(&plan.link.near.name);
+            });
+            outcome.map_err(|error| match error.errno() {
+                Some(Errno::EXFULL) => Error::BridgeFull { bridge: bridge.name.clone() },
+                _ => error.into(),
+            })
+        }
     }
 }
 
@@ -166,6 +191,20 @@ pub(crate) fn settle_port(host: &mut Route, near: &Link, veth: &VethPlan) -> Res
     veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
     veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
     limit(host, near, veth.limit.as_ref())
+}
+
+/// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
+/// it drops what is to be sent, and the first answer comes a second late. If it has not after so long it has other troubles,
+/// and the container is better off connected.
+fn await_operation<'a>(host: &mut Route, near: u32, idle: impl Iterator<Item = &'a Link>) -> Result<()> {
+    let deadline = Instant::now() + OPERATION;
+    while !host.link_by_index(near)?.carrier && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(1));
+    }
+    for link in idle {
+        host.link_by_index(link.index)?;
+    }
+    Ok(())
 }
 
 fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {

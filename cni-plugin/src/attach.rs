@@ -1,6 +1,9 @@
 //! ADD: from facts to a plan and from there to the kernel. What fails on the way undoes what was done. What a plan looks
 //! like is decided in `plan`.
 
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, Route};
 use weft_types::cni::{Args, Attachment, Invocation, Success};
@@ -81,10 +84,21 @@ fn masquerade_and_apply(
     plan: &PodPlan,
     bridge: Option<Link>,
 ) -> Result<Success> {
-    let Some(masquerade) = &plan.masquerade else { return apply(host, namespace, plan, bridge) };
+    let Some(masquerade) = &plan.masquerade else {
+        unmasquerade(host, plan)?;
+        return apply(host, namespace, plan, bridge);
+    };
     let lock = Lock::shared()?;
-    Tables::open_for(|| "ipMasq true".into())?.masquerade(masquerade, &lock)?;
+    Tables::open_for(|| "ipMasq true".into())?.masquerade(host, masquerade, &lock)?;
     apply(host, namespace, plan, bridge)
+}
+
+/// Where ipMasq was switched off, its elements must not outlive that.
+fn unmasquerade(host: &mut Route, plan: &PodPlan) -> Result<()> {
+    // A network that asks for nothing of nf_tables needs nothing of it.
+    let Ok(Some(mut tables)) = Tables::open() else { return Ok(()) };
+    let addresses: Vec<IpAddr> = plan.pod.addresses.iter().map(IpNetwork::ip).collect();
+    tables.unmasquerade(host, &plan.bridge.link.name, &addresses)
 }
 
 fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {

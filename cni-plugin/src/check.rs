@@ -32,6 +32,8 @@ pub(crate) fn check(
     let ifname = attachment.ifname.as_str();
     let found = namespace.run(|| Inside::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;
+    // The one that ADD gave it, in whichever version of this program.
+    let options = Options { mac: found.mac(), ..options };
     let gateways = options.gateways(ipam.gateways(invocation)?);
     let facts = Facts::read(&mut host, &options, gateways)?;
     let pod = Pod {

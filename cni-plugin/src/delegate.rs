@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use weft_types::cni::{Code, Failure, Invocation, Success};
+use weft_types::cni::{Code, Failure, Invocation, Success, parse};
 
 /// An IPAM plugin's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Delegate {
     /// ADD: the addresses that it leases.
     pub(crate) fn add(&self, invocation: &Invocation) -> Result<Success, Failure> {
         let stdout = self.call("ADD", invocation)?;
-        let result: Value = serde_json::from_slice(&stdout).map_err(|error| self.unreadable(&error))?;
+        let result = parse(&stdout).map_err(|error| self.unreadable(&error))?;
         let lease = Success::from_json(&result).map_err(|error| self.unreadable(&error))?;
         let none = || Failure::new(Code::Delegate, format!("{} gave no address", self.program.display()));
         if lease.ips.is_empty() { Err(none()) } else { Ok(lease) }
@@ -68,7 +68,7 @@ impl Delegate {
 
     /// Its own code and words where it gives them.
     fn failure(&self, command: &str, output: &Output) -> Failure {
-        let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let error = parse(&output.stdout).unwrap_or_default();
         let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
         let program = self.program.display();
         let msg = match text("msg") {

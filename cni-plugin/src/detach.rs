@@ -13,7 +13,7 @@ use crate::ipam::Source;
 use crate::options::DEFAULT_BRIDGE;
 use crate::record::Records;
 use crate::shared::Tables;
-use crate::veth::group;
+use crate::veth::{DOOMED, alias_prefix, group};
 use crate::{Result, flows, host_name};
 
 /// Disconnects a container. `namespace` is its own, where that is still there.
@@ -40,11 +40,9 @@ pub(crate) fn detach(
         (Err(error), _) => return Err(error.into()),
     }
     // What ADD could not read, it did not do.
-    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
-    let released = match options.ip_masq {
-        true => release_masquerade(&mut host, bridge(&options), options.vlan.is_some()),
-        false => Ok(()),
-    };
+    let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
+    // Whatever the configuration says of ipMasq now: it may have said something else when ADD was called.
+    let released = release_masquerade(&mut host, bridge(&options), options.vlan.is_some());
     // Each is tried, whatever became of the others; the first error is reported.
     let freed = Source::of(invocation).and_then(|ipam| ipam.del(invocation, attachment));
     unmapped.and(released).and(freed.map_err(Into::into))
@@ -61,8 +59,8 @@ pub(crate) fn release_masquerade(host: &mut Route, bridge: &str, has_vlan_gatewa
     Tables::open()?.map_or(Ok(()), |mut tables| tables.release_masquerade(host, bridge))
 }
 
-/// Deletes what this network made for attachments that are not valid any more. Goes on after an error and reports the
-/// first.
+/// Deletes what this network made for attachments that are not valid any more: its links all at once, since for each by itself
+/// the kernel would wait. Goes on after an error and reports the first.
 pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
     let mut host = Route::open()?;
     let links = collect_links(invocation, &mut host);
@@ -78,13 +76,13 @@ pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
     });
     let Some(mut tables) = Tables::open()? else { return links };
     let ports = tables.collect_ports(&mut host);
-    let options: BridgeOptions = decode(&invocation.stdin).unwrap_or_default();
+    let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
     let networks = tables.release_masquerade(&mut host, bridge(&options));
     links.and(ports).and(networks)
 }
 
 fn bridge(options: &BridgeOptions) -> &str {
-    options.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE)
+    options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
 }
 
 fn unmap_ports(owner: &str, had_record: bool) -> Result<()> {
@@ -100,20 +98,19 @@ fn delete(host: &mut Route, name: &str) -> Result<(), NetlinkError> {
 }
 
 fn delete_inside(ifname: &str) -> Result<()> {
-    match Route::open()?.delete_link_named(ifname) {
-        Err(error) if !error.is_missing() => Err(error.into()),
-        _ => Ok(()),
-    }
+    unless_missing(Route::open()?.delete_link_named(ifname))
 }
 
 fn collect_links(invocation: &Invocation, host: &mut Route) -> Result<()> {
-    let (prefix, group) = (format!("{}/", invocation.network), group(&invocation.network));
+    let (prefix, group) = (alias_prefix(&invocation.network), group(&invocation.network));
     let attachments = invocation.config.valid_attachments.iter().filter_map(|valid| {
         // What is no valid id or name is no attachment of ours.
         Some(Attachment { container: valid.container_id.parse().ok()?, ifname: valid.ifname.parse().ok()? })
     });
     let valid: Vec<String> = attachments.map(|attachment| host_name(&attachment)).collect();
     let is_ours = |link: &Link| match &link.alias {
+        // A collection died before it deleted it.
+        _ if link.group == DOOMED => true,
         Some(alias) => alias.starts_with(&prefix),
         // The call that made it died before it noted whose it is.
         None => link.group == group,
@@ -121,12 +118,15 @@ fn collect_links(invocation: &Invocation, host: &mut Route) -> Result<()> {
     let is_stale =
         |link: &Link| link.kind.as_deref() == Some("veth") && is_ours(link) && !valid.contains(&link.name);
     let stale: Vec<Link> = host.links()?.into_iter().filter(is_stale).collect();
-    let outcomes: Vec<Result<()>> = stale
-        .iter()
-        .map(|link| match host.delete_link(link.index) {
-            Err(error) if !error.is_missing() => Err(error.into()),
-            _ => Ok(()),
-        })
-        .collect();
-    outcomes.into_iter().collect()
+    let marked: Vec<Result<()>> =
+        stale.iter().map(|link| unless_missing(host.set_group(link.index, DOOMED))).collect();
+    let deleted = if stale.is_empty() { Ok(()) } else { unless_missing(host.delete_group(DOOMED)) };
+    marked.into_iter().collect::<Result<()>>().and(deleted)
+}
+
+fn unless_missing(outcome: Result<(), NetlinkError>) -> Result<()> {
+    match outcome {
+        Err(error) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -61,6 +61,12 @@ pub enum Error {
         /// What is missing.
         problem: String,
     },
+    /// The network has IPv6 ranges, and the host no IPv6.
+    #[error("the bridge cannot have the IPv6 gateway's address: {why}")]
+    NoIpv6 {
+        /// The setting, or what is missing.
+        why: String,
+    },
     /// The bridge's name is another kind of interface's.
     #[error("{name} exists and is no bridge but {kind}")]
     NotABridge {
@@ -68,6 +74,12 @@ pub enum Error {
         name: String,
         /// Its kind.
         kind: String,
+    },
+    /// The bridge has as many ports as a bridge can have (BR_MAX_PORTS).
+    #[error("bridge {bridge} has 1023 ports already, which is the most that Linux gives a bridge")]
+    BridgeFull {
+        /// The bridge.
+        bridge: String,
     },
     /// The bridge has an address that does not go with the network's gateway.
     #[error("bridge {bridge} already has an IP address different from {wanted}: {found}")]
@@ -169,9 +181,17 @@ impl Error {
             Error::NotReady { .. } => {
                 (Code::Unavailable, "the log of weft-agent, which writes the configuration, says more")
             }
+            Error::NoIpv6 { .. } => (
+                Code::Unavailable,
+                "switch IPv6 on (sysctl net.ipv6.conf.all.disable_ipv6=0), or leave out the IPv6 ranges",
+            ),
             Error::NotABridge { .. } => {
                 (Code::Config, "give option bridge another name, or delete that interface")
             }
+            Error::BridgeFull { .. } => (
+                Code::Kernel,
+                "call DEL or GC for containers that are gone, or give the network of others another bridge",
+            ),
             Error::BridgeAddress { .. } => {
                 (Code::Config, "delete that address, or set forceAddress to have it replaced")
             }

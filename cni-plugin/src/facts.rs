@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::route::{Link, PathFilter, Route, TokenBucket, bridge_netfilter};
+use weft_netlink::route::{Link, Mac, PathFilter, Route, TokenBucket, bridge_netfilter};
 use weft_types::cni::{IpConfig, Success};
 
 use crate::{Error, Options, PodSide, Result};
@@ -73,6 +73,11 @@ impl Inside {
         let destinations = paths.into_iter().map(|path| path.destination).collect();
         let limit = route.token_bucket(link.index)?;
         Ok(Inside { link, addresses, destinations, limit })
+    }
+
+    /// Its Ethernet address, whoever chose it.
+    pub(crate) fn mac(&self) -> Option<Mac> {
+        self.link.mac
     }
 
     /// The part of a result that is about this interface: the lease of which ADD made its plan.

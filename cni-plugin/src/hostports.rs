@@ -210,7 +210,12 @@ impl fmt::Display for HostPorts {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use weft_netlink::nft::Change;
+    use weft_types::cni::PortMapping as Asked;
+
     use super::*;
+    use crate::ports;
 
     fn mapping(protocol: u8, host_port: u16, host: Option<&str>) -> PortMapping {
         let host = host.map(|text| text.parse().unwrap());
@@ -224,6 +229,51 @@ mod tests {
             owner: "veth1".into(),
             mappings: mappings.to_vec(),
             containers: vec![pair("10.1.0.5", "10.1.0.5/32"), pair("fd00::5", "fd00::/64")],
+        }
+    }
+
+    /// A few ports and addresses, so that most lists have some of them twice.
+    fn asked() -> impl Strategy<Value = Asked> {
+        let host = prop::sample::select(vec![
+            "",
+            "0.0.0.0",
+            "::",
+            "192.0.2.1",
+            "192.0.2.2",
+            "127.0.0.1",
+            "::ffff:192.0.2.1",
+            "fd00:9::1",
+        ]);
+        let protocol = prop::sample::select(vec!["tcp", "udp", "sctp"]);
+        (80..83i64, protocol, host, 80..82i64).prop_map(|(host_port, protocol, host, container_port)| Asked {
+            host_port,
+            container_port,
+            protocol: protocol.into(),
+            host_ip: host.into(),
+        })
+    }
+
+    proptest! {
+        /// The kernel refuses a transaction with two elements of which some key is of both.
+        #[test]
+        fn any_set_of_valid_mappings_is_a_transaction_that_the_kernel_takes(
+            asked in prop::collection::vec(asked(), 0..8)
+        ) {
+            let Ok(mappings) = ports::read(&asked) else { return Ok(()) };
+            let ports = ports(&mappings);
+            for family in Family::BOTH {
+                let mut transaction = Transaction::default();
+                for (set, elements) in sets(family).iter().zip(ports.elements(family)) {
+                    transaction.add_owned(set, elements);
+                }
+                for change in &transaction.changes {
+                    let Change::AddOwned(set, elements) = change else { unreachable!() };
+                    for (place, one) in elements.iter().enumerate() {
+                        let twice = elements[..place].iter().find(|other| one.overlaps(other, set));
+                        prop_assert!(twice.is_none(), "{transaction}");
+                    }
+                }
+            }
         }
     }
 

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
+use serde_json::Value;
 use weft_ipam::Ipam;
-use weft_types::cni::{Args, Attachment, Failure, Handler, Invocation, Success};
+use weft_types::cni::{Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::Result;
 use crate::delegate::Delegate;
@@ -25,14 +26,17 @@ impl Source {
     /// Reads `ipam.type`.
     ///
     /// # Errors
-    /// Where the program of a plugin that is not built in cannot be found.
+    /// Where it is no name, or the program of a plugin that is not built in cannot be found.
     pub(crate) fn of(invocation: &Invocation) -> Result<Source, Failure> {
         let section = invocation.config.ipam.as_ref();
-        let kind = section.and_then(|section| section.get("type")).and_then(|kind| kind.as_str());
-        match kind.unwrap_or_default() {
-            "" => Ok(Source::None),
-            kind if Ipam::NAMES.contains(&kind) => Ok(Source::BuiltIn),
-            kind => Delegate::find(kind, invocation).map(Source::Foreign),
+        match section.and_then(|section| section.get("type")) {
+            None => Ok(Source::None),
+            Some(Value::String(kind)) if Ipam::NAMES.contains(&kind.as_str()) => Ok(Source::BuiltIn),
+            Some(Value::String(kind)) => Delegate::find(kind, invocation).map(Source::Foreign),
+            Some(other) => {
+                let msg = format!("network {}: ipam.type: {other} is no plugin's name", invocation.network);
+                Err(Failure::new(Code::Decode, msg))
+            }
         }
     }
 

@@ -18,6 +18,7 @@ mod hostports;
 mod ipam;
 mod lock;
 mod loopback;
+mod mac;
 mod masquerade;
 mod options;
 mod plan;

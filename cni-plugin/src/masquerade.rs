@@ -5,6 +5,7 @@
 //! their bridge has containers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
@@ -83,7 +84,7 @@ fn everywhere(family: Family) -> IpNetwork {
 }
 
 /// The network of that length around an address.
-pub(crate) fn network(address: std::net::IpAddr, prefix: u8) -> IpNetwork {
+pub(crate) fn network(address: IpAddr, prefix: u8) -> IpNetwork {
     match IpNetwork::new(address, prefix).and_then(|around| IpNetwork::new(around.network(), prefix)) {
         Ok(network) => network,
         // Only a prefix longer than an address has bits is refused.
@@ -121,20 +122,27 @@ impl Masquerade {
     }
 }
 
-/// What of the wanted elements a set lacks. An element that another covers is not missing.
+/// What of the wanted elements a set lacks. An element that another of the same bridge covers is not missing. One that another
+/// bridge has left, or has as well, becomes this one's: the bridge that got the last container knows best. `is_used` tells
+/// whether a bridge has containers.
 ///
 /// # Errors
-/// Where another bridge's network overlaps, so that the kernel would take neither.
-pub(crate) fn missing(set: &Declaration, held: &[Owned], wanted: Vec<Owned>) -> Result<Change> {
+/// Where a network of another bridge that has containers overlaps in part, so that the kernel would take neither.
+pub(crate) fn missing(
+    set: &Declaration,
+    held: &[Owned],
+    wanted: Vec<Owned>,
+    mut is_used: impl FnMut(&str) -> Result<bool>,
+) -> Result<Change> {
     let mut change = Change::default();
     for wanted in wanted {
-        let same = |held: &&Owned| (&held.key, &held.end) == (&wanted.key, &wanted.end);
         let covered = |held: &Owned| held.owner == wanted.owner && held.covers(&wanted, set);
-        if held.iter().find(same).is_some() || held.iter().any(covered) || change.add.iter().any(covered) {
+        if held.iter().any(covered) || change.add.iter().any(covered) {
             continue;
         }
         for other in held.iter().filter(|held| held.overlaps(&wanted, set)) {
-            if other.owner != wanted.owner {
+            let is_same = (&other.key, &other.end) == (&wanted.key, &wanted.end);
+            if other.owner != wanted.owner && !is_same && is_used(&other.owner)? {
                 let (bridge, other) = (wanted.owner.to_string(), other.owner.to_string());
                 return Err(Error::OverlappingNetworks { bridge, other });
             }
@@ -145,6 +153,18 @@ pub(crate) fn missing(set: &Declaration, held: &[Owned], wanted: Vec<Owned>) -> 
         change.add.push(wanted);
     }
     Ok(change)
+}
+
+/// Whether a set holds all of these, whosever they are.
+pub(crate) fn holds(set: &Declaration, held: &[Owned], wanted: &[Owned]) -> bool {
+    wanted.iter().all(|wanted| held.iter().any(|held| held.covers(wanted, set)))
+}
+
+/// Whether an element is about what is sent from that address.
+pub(crate) fn is_from(element: &Owned, set: &Declaration, address: IpAddr) -> bool {
+    let everywhere = everywhere(Family::of(address));
+    let (key, end) = Tuple::span(&[Field::Network(address.into()), Field::Network(everywhere)]);
+    element.overlaps(&Owned { key, end: Some(end), ..element.clone() }, set)
 }
 
 /// In words of people: there is no `ip` command for it.
@@ -164,6 +184,10 @@ impl fmt::Display for Masquerade {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn used(_: &str) -> Result<bool> {
+        Ok(true)
+    }
 
     fn masquerade(networks: &[&str]) -> Masquerade {
         Masquerade::of("cni0", networks.iter().map(|text| text.parse().unwrap()))
@@ -209,9 +233,9 @@ mod tests {
         let set = &sets(Family::Ip)[1];
         let [_, held] = masquerade(&["10.1.0.0/24"]).elements(Family::Ip);
         let [_, wanted] = masquerade(&["10.1.0.0/24", "10.2.0.0/24"]).elements(Family::Ip);
-        let change = missing(set, &held, wanted.clone()).unwrap();
+        let change = missing(set, &held, wanted.clone(), used).unwrap();
         assert_eq!(change, Change { delete: vec![], add: vec![wanted[1].clone()] });
-        assert_eq!(missing(set, &wanted, wanted.clone()).unwrap(), Change::default());
+        assert_eq!(missing(set, &wanted, wanted.clone(), used).unwrap(), Change::default());
     }
 
     #[test]
@@ -219,21 +243,33 @@ mod tests {
         let set = &sets(Family::Ip)[1];
         let [_, narrow] = masquerade(&["10.1.1.0/24", "10.1.2.0/24"]).elements(Family::Ip);
         let [_, wide] = masquerade(&["10.1.0.0/16"]).elements(Family::Ip);
-        let change = missing(set, &narrow, wide.clone()).unwrap();
+        let change = missing(set, &narrow, wide.clone(), used).unwrap();
         assert_eq!(change, Change { delete: narrow.clone(), add: wide.clone() });
-        assert_eq!(missing(set, &wide, narrow).unwrap(), Change::default());
+        assert_eq!(missing(set, &wide, narrow, used).unwrap(), Change::default());
     }
 
     #[test]
-    fn another_bridge_may_have_the_same_network_but_none_that_overlaps() {
+    fn a_network_becomes_the_bridges_that_got_the_last_container_and_none_overlaps_in_part() {
         let set = &sets(Family::Ip)[1];
         let [_, held] =
             Masquerade { bridge: "cni1".into(), ..masquerade(&["10.1.0.0/16"]) }.elements(Family::Ip);
         let [_, same] = masquerade(&["10.1.0.0/16"]).elements(Family::Ip);
-        assert_eq!(missing(set, &held, same).unwrap(), Change::default());
+        let taken_over = Change { delete: held.clone(), add: same.clone() };
+        assert_eq!(missing(set, &held, same.clone(), used).unwrap(), taken_over);
+        assert!(holds(set, &held, &same), "it is masqueraded all the same");
         let [_, part] = masquerade(&["10.1.1.0/24"]).elements(Family::Ip);
-        let error = missing(set, &held, part).unwrap_err();
+        let error = missing(set, &held, part.clone(), used).unwrap_err();
         assert_eq!(error.failure().code.number(), 7);
         assert!(error.to_string().contains("cni1"), "{error}");
+        let change = missing(set, &held, part.clone(), |_| Ok(false)).unwrap();
+        assert_eq!(change, Change { delete: held, add: part }, "what a bridge without containers left");
+    }
+
+    #[test]
+    fn an_element_is_about_the_addresses_of_its_network() {
+        let set = &sets(Family::Ip)[1];
+        let [_, held] = masquerade(&["10.1.0.0/16"]).elements(Family::Ip);
+        assert!(is_from(&held[0], set, "10.1.2.3".parse().unwrap()));
+        assert!(!is_from(&held[0], set, "10.2.0.1".parse().unwrap()));
     }
 }

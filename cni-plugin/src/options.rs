@@ -60,14 +60,14 @@ impl Options {
     /// # Errors
     /// Code 6 for what cannot be decoded, 2 for an option that is not supported, 7 for an impossible value.
     pub fn read(invocation: &Invocation, args: &Args) -> Result<Options> {
-        let config: BridgeOptions = decode(&invocation.stdin)?;
+        let config: BridgeOptions = decode(&invocation.json)?;
         let network = invocation.network.to_string();
         let invalid = |option: &str, reason: String| Error::Invalid {
             network: network.clone(),
             option: option.to_owned(),
             reason,
         };
-        let name = config.bridge.as_deref().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+        let name = config.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE);
         let name_of = |option| move |error: InvalidCniName| invalid(option, error.to_string());
         let bridge = name.parse().map_err(name_of("bridge"))?;
         if config.hairpin_mode && config.promisc_mode {
@@ -124,14 +124,12 @@ impl Options {
 /// The capability's goes before `args.cni`, and that before `CNI_ARGS`.
 fn wanted_mac<'a>(invocation: &'a Invocation, args: &'a Args) -> Option<&'a str> {
     let config = &invocation.config;
-    let given =
-        config.runtime_config.mac.as_deref().or(config.args.cni.mac.as_deref()).or(args.mac.as_deref());
-    given.filter(|mac| !mac.is_empty())
+    config.runtime_config.mac.as_deref().or(config.args.cni.mac.as_deref()).or(args.mac.as_deref())
 }
 
 fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
     let (configured, asked): (Bandwidth, _) =
-        (decode(&invocation.stdin)?, invocation.config.runtime_config.bandwidth.as_ref());
+        (decode(&invocation.json)?, invocation.config.runtime_config.bandwidth.as_ref());
     let network = invocation.network.to_string();
     for given in [Some(&configured), asked].into_iter().flatten() {
         let subnets =
@@ -159,11 +157,13 @@ mod tests {
     fn read(mut config: Value, args: &Args) -> Result<Options> {
         config["name"] = "blue".into();
         let stdin = config.to_string().into_bytes();
-        let network: Network = serde_json::from_value(config).unwrap();
+        let json = weft_types::cni::parse(&stdin).unwrap();
+        let network: Network = serde_json::from_value(json.clone()).unwrap();
         let invocation = Invocation {
             version: Version::NEWEST,
             network: "blue".parse().unwrap(),
             config: network,
+            json,
             stdin,
             plugin_path: Vec::new(),
         };
@@ -236,6 +236,8 @@ mod tests {
         let section = json!({"cni": {"mac": "02:00:00:00:00:02"}});
         assert_eq!(mac(json!({"runtimeConfig": capability, "args": section})), "02:00:00:00:00:01");
         assert_eq!(mac(json!({ "args": section })), "02:00:00:00:00:02");
+        let empty = json!({"runtimeConfig": {"mac": ""}, "args": section});
+        assert_eq!(mac(empty), "02:00:00:00:00:02", "an empty one is none");
         assert_eq!(mac(json!({})), "02:00:00:00:00:03");
     }
 }

@@ -1,7 +1,7 @@
 //! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options, a lease
 //! and facts in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -9,8 +9,9 @@ use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth
 use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
-use crate::veth;
-use crate::{Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name};
+use crate::{
+    Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name, mac, veth,
+};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub struct VethPlan {
     pub container: ContainerId,
     /// Its two ends; the near one is to become a port of the bridge.
     pub link: Veth,
-    /// `network/container/interface`, noted on the host's end: by it people, and garbage collection, know whose it
+    /// `network/container/interface`, noted on the host's end, as much of it as fits: by it people, and garbage collection, know whose it
     /// is.
     pub alias: String,
     /// How the bridge treats the port.
@@ -225,7 +226,7 @@ fn bridge(
     let empty = Vec::new();
     let found = facts.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
     let delete = addresses_to_delete(options, &wanted, facts)?;
-    let mac = wanted.first().map(|gateway| mac_of(gateway.ip()));
+    let mac = wanted.first().map(|gateway| mac::of_gateway(gateway.ip()));
     let mut sysctls = bridge_sysctls(&name, options, lease);
     if host_ports.is_some_and(HostPorts::needs_local_routes) {
         sysctls.push(Sysctl::new(format!("net/ipv4/conf/{link}/route_localnet"), "1"));
@@ -316,9 +317,9 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
 
 fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPlan {
     let name = host_name(&pod.attachment);
-    let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac_of(ip.address.ip())));
+    let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac::of_container(ip.address.ip())));
     // The kernel's own choice would be known too late.
-    let mac = mac.or_else(|| options.spoof_check.then(|| veth::mac(&pod.attachment)));
+    let mac = mac.or_else(|| options.spoof_check.then(|| mac::of_attachment(&pod.attachment)));
     let ifname = pod.attachment.ifname.to_string();
     // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
     // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
@@ -331,13 +332,14 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
     let port = BridgePort { hairpin, isolated: options.isolated && !bridged };
     VethPlan {
         container: pod.attachment.container.clone(),
-        alias: format!("{}/{}/{ifname}", pod.network, pod.attachment.container),
+        alias: veth::alias(&pod.network, &pod.attachment),
         port,
         vlans: options.vlans.clone(),
         only_from: mac.filter(|_| options.spoof_check),
         limit: options.limits.ingress,
         link: Veth {
-            near: VethEnd { name, mac: None, mtu: options.mtu },
+            // The highest, so that a bridge which has the lowest of its ports' does not take it.
+            near: VethEnd { name, mac: Some(mac::of_port(&pod.attachment)), mtu: options.mtu },
             near_group: veth::group(&pod.network),
             near_up: true,
             master: None,
@@ -346,22 +348,15 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
     }
 }
 
-/// A locally administered Ethernet address that follows from the IP address: whoever gets the address next has the
-/// same one, so that no neighbour's table is out of date.
-fn mac_of(address: IpAddr) -> Mac {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
-    };
-    Mac([0x0a, 0x58, a, b, c, d])
-}
-
 fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
     let ifname = pod.attachment.ifname.to_string();
     let prefix_routes = !routed(options);
     let off_link = lease.ips.iter().filter(|ip| !(prefix_routes && gateway_is_inside(ip)));
     let gateways = off_link.filter_map(|ip| ip.gateway);
     let mut routes: Vec<Path> = gateways.map(|gateway| Path::to(IpNetwork::from(gateway))).collect();
+    // An IPAM plugin may tell an address twice, of which the kernel would refuse the second.
+    let mut seen = BTreeSet::new();
+    let addresses = lease.ips.iter().map(|ip| ip.address).filter(|address| seen.insert(*address)).collect();
     routes.extend(lease.routes.iter().map(|route| path(route, lease)));
     PodSide {
         netns: pod.netns.clone(),
@@ -369,7 +364,7 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
         ifname,
         up: options.up,
         limit: options.limits.egress,
-        addresses: lease.ips.iter().map(|ip| ip.address).collect(),
+        addresses,
         detect_duplicates: options.detect_duplicates,
         prefix_routes,
         routes,
@@ -401,7 +396,13 @@ fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> 
     // IPAM has made sure that addresses are unique; the link-local one follows from the Ethernet address.
     let accept_dad = if options.detect_duplicates { "1" } else { "0" };
     let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), accept_dad)];
-    if lease.ips.iter().any(|ip| ip.address.is_ipv6()) {
+    let has_ipv6 = lease.ips.iter().any(|ip| ip.address.is_ipv6());
+    if options.gateway || has_ipv6 {
+        // The way out is known, and nobody else on the link may show another. On a link where addresses come from
+        // elsewhere, routers may be that too.
+        sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_ra"), "0"));
+    }
+    if has_ipv6 {
         // Runtimes make namespaces with IPv6 switched off.
         sysctls.push(Sysctl::new(format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0"));
         sysctls.push(Sysctl::optional("net/ipv6/conf/lo/disable_ipv6", "0"));

@@ -63,11 +63,12 @@ fn check(asked: &Asked) -> Result<PortMapping, String> {
     };
     let host = match asked.host_ip.as_str() {
         "" => None,
-        text => Some(text.parse().map_err(|_| format!("hostIP {text:?} is no address"))?),
+        text => Some(text.parse::<IpAddr>().map_err(|_| format!("hostIP {text:?} is no address"))?),
     };
     Ok(PortMapping {
         protocol,
-        host,
+        // An IPv4 address written as an IPv6 one is what the host has as IPv4 (RFC 4291, section 2.5.5.2).
+        host: host.map(|host| host.to_canonical()),
         host_port: port("hostPort", asked.host_port)?,
         container_port: port("containerPort", asked.container_port)?,
     })
@@ -105,6 +106,12 @@ mod tests {
             read(&[asked(1, "TCP", ""), asked(1, "udp", "fd00::1"), asked(1, "Sctp", "10.0.0.1")]).unwrap();
         let told: Vec<_> = read.iter().map(|mapping| (mapping.protocol, mapping.host)).collect();
         assert_eq!(told, [(6, None), (17, "fd00::1".parse().ok()), (132, "10.0.0.1".parse().ok())]);
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_that_ipv4_address() {
+        let mapped = read(&[asked(80, "tcp", "::ffff:192.0.2.1"), asked(80, "tcp", "192.0.2.1")]).unwrap();
+        assert_eq!(mapped, read(&[asked(80, "tcp", "192.0.2.1")]).unwrap());
     }
 
     #[test]

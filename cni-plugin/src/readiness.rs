@@ -1,19 +1,44 @@
 //! Whether the machine is prepared for a network's containers, as far as whoever wrote the configuration says. The agent
 //! writes it; by hand one leaves these options out.
 
+use std::fs;
+
 use weft_ipam::boot::Boot;
 use weft_types::cni::{BridgeOptions, Invocation, decode};
 
-use crate::{Error, Result};
+use crate::{Error, Facts, Options, Result, Sysctl};
 
 /// Fails where the configuration says that the machine is not prepared, or was in another boot than the present one: then
 /// forwarding, routes and rules are gone, though the file is still there.
 pub(crate) fn check(invocation: &Invocation, present: &Boot) -> Result<()> {
-    let config: BridgeOptions = decode(&invocation.stdin)?;
+    let config: BridgeOptions = decode(&invocation.json)?;
     match problem(&config, present) {
         Some(problem) => Err(Error::NotReady { network: invocation.network.to_string(), problem }),
         None => Ok(()),
     }
+}
+
+/// Fails where the host's kernel is set so that ADD could not make the bridge a gateway.
+pub(crate) fn check_settings(options: &Options, facts: &Facts) -> Result<()> {
+    let has = |ipv4: bool| options.gateway && facts.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
+    if has(true) {
+        Sysctl::new("net/ipv4/ip_forward", "1").try_out()?;
+    }
+    if has(false) {
+        // An interface that is yet to be made gets the default.
+        let key = |name: &str| format!("net/ipv6/conf/{name}/disable_ipv6");
+        let read = |key: &String| fs::read_to_string(format!("/proc/sys/{key}")).ok();
+        let (own, default) = (key(options.gateway_link.as_str()), key("default"));
+        let found = read(&own).map(|value| (own, value)).or_else(|| Some((default.clone(), read(&default)?)));
+        match found {
+            None => return Err(Error::NoIpv6 { why: "this kernel has no IPv6".into() }),
+            Some((key, value)) if value.trim() != "0" => {
+                return Err(Error::NoIpv6 { why: format!("/proc/sys/{key} is {}", value.trim()) });
+            }
+            Some(_) => Sysctl::new("net/ipv6/conf/all/forwarding", "1").try_out()?,
+        }
+    }
+    Ok(())
 }
 
 fn problem(config: &BridgeOptions, present: &Boot) -> Option<String> {

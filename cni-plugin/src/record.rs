@@ -89,7 +89,7 @@ impl Records {
 }
 
 fn text(invocation: &Invocation, plan: &PodPlan) -> String {
-    let mut config: Value = serde_json::from_slice(&invocation.stdin).unwrap_or_default();
+    let mut config = invocation.json.clone();
     if let Some(config) = config.as_object_mut() {
         config.remove("prevResult");
     }
@@ -108,8 +108,8 @@ fn parse(owner: &str, text: &[u8]) -> Option<Record> {
 impl Record {
     /// The options of the call that made the container.
     pub(crate) fn options(&self, network: &Invocation) -> Result<Options> {
-        let stdin = self.config.to_string().into_bytes();
-        Options::read(&Invocation { config: decode(&stdin)?, stdin, ..network.clone() }, &Args::default())
+        let (config, json) = (decode(&self.config)?, self.config.clone());
+        Options::read(&Invocation { config, json, ..network.clone() }, &Args::default())
     }
 
     /// What was leased, as far as the host's side depends on it.

@@ -14,13 +14,16 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use weft_ipam::Ipam;
 use weft_netlink::route::{Address, Link, LinkChange, Mac, Route};
-use weft_types::cni::{Args, Attachment, Invocation, IpConfig, Network, Success, Version, decode};
+use weft_types::cni::{
+    Args, Attachment, Invocation, IpConfig, Network, Success, Version, decode, read_config,
+};
 
 use crate::apply::{ensure_bridge, settle_port};
 use crate::ipam::Source;
 use crate::lock::Lock;
 use crate::record::{Record, Records};
 use crate::shared::Tables;
+use crate::veth::host_name;
 use crate::{
     BridgePlan, Error, Facts, HostPorts, Masquerade, Options, Pod, PodPlan, Result, Sysctl, check, flows,
     plan,
@@ -59,7 +62,8 @@ impl Report {
 }
 
 fn invocation(config: &[u8]) -> Result<Invocation> {
-    let network: Network = decode(config)?;
+    let json = read_config(config)?;
+    let network: Network = decode(&json)?;
     let name = network.name.as_deref().unwrap_or_default();
     let name = name.parse().map_err(|error: weft_types::cni::InvalidCniName| Error::Invalid {
         network: name.to_owned(),
@@ -67,7 +71,7 @@ fn invocation(config: &[u8]) -> Result<Invocation> {
         reason: error.to_string(),
     })?;
     let (version, stdin) = (Version::NEWEST, config.to_vec());
-    Ok(Invocation { version, network: name, config: network, stdin, plugin_path: Vec::new() })
+    Ok(Invocation { version, network: name, config: network, json, stdin, plugin_path: Vec::new() })
 }
 
 /// A network whose containers are looked after.
@@ -106,7 +110,7 @@ impl<'a> Repair<'a> {
         let bridge = BridgePlan { delete: Vec::new(), ..whole.bridge };
         self.bridge(&bridge, &facts, report)?;
         if let Some(networks) = &whole.masquerade {
-            masquerade(networks, report)?;
+            masquerade(&mut self.host, networks, report)?;
         }
         let facts = self.facts()?;
         for (link, attachment) in self.living.clone() {
@@ -261,20 +265,21 @@ fn differences(plan: &BridgePlan, facts: &Facts) -> Vec<String> {
     down.into_iter().chain(deaf).chain(lacking).chain(unset).collect()
 }
 
-fn masquerade(networks: &Masquerade, report: &mut Report) -> Result<()> {
+fn masquerade(host: &mut Route, networks: &Masquerade, report: &mut Report) -> Result<()> {
     let mut tables = Tables::open_for(|| "ipMasq true".into())?;
     if let Some(wrong) = tables.check_masquerade(networks)? {
         let lock = Lock::shared()?;
-        report.note(wrong, tables.masquerade(networks, &lock));
+        report.note(wrong, tables.masquerade(host, networks, &lock));
     }
     Ok(())
 }
 
-/// Whose a link is: its note, where it is of that network.
+/// Whose a link is: its note, where it is of that network. A note that had to be cut does not lead to the link's name.
 fn attachment(link: &Link, invocation: &Invocation) -> Option<Attachment> {
     let note = link.alias.as_deref()?.strip_prefix(invocation.network.as_str())?.strip_prefix('/')?;
     let (container, ifname) = note.split_once('/')?;
-    Some(Attachment { container: container.parse().ok()?, ifname: ifname.parse().ok()? })
+    let attachment = Attachment { container: container.parse().ok()?, ifname: ifname.parse().ok()? };
+    (host_name(&attachment) == link.name).then_some(attachment)
 }
 
 /// The link-local address that follows from an Ethernet address (RFC 4291, appendix A).

@@ -45,12 +45,13 @@ impl Tables {
 
     /// Makes the kernel masquerade these networks. The lock must be held, shared, until the bridge has the container
     /// for which that is done: as long, no other call takes the bridge for an empty one.
-    pub(crate) fn masquerade(&mut self, plan: &Masquerade, _lock: &Lock) -> Result<()> {
+    pub(crate) fn masquerade(&mut self, host: &mut Route, plan: &Masquerade, _lock: &Lock) -> Result<()> {
         plan.families().try_for_each(|family| {
             self.retrying(|tables| {
                 let mut transaction = tables.layout(&masquerade::layout(family))?;
                 for (set, wanted) in masquerade::sets(family).iter().zip(plan.elements(family)) {
-                    let change = masquerade::missing(set, &tables.owned(set)?, wanted)?;
+                    let is_used = |bridge: &str| is_used(host, bridge);
+                    let change = masquerade::missing(set, &tables.owned(set)?, wanted, is_used)?;
                     transaction.delete_owned(set, change.delete);
                     transaction.add_owned(set, change.add);
                 }
@@ -66,7 +67,7 @@ impl Tables {
                 return Ok(Some(format!("the rules of ipMasq for {family} are gone")));
             }
             for (set, wanted) in masquerade::sets(family).iter().zip(plan.elements(family)) {
-                if !masquerade::missing(set, &self.owned(set)?, wanted)?.add.is_empty() {
+                if !masquerade::holds(set, &self.owned(set)?, &wanted) {
                     return Ok(Some(format!(
                         "{family} addresses of bridge {} are not masqueraded",
                         plan.bridge
@@ -75,6 +76,35 @@ impl Tables {
             }
         }
         Ok(None)
+    }
+
+    /// Ends the masquerading of the networks of a container's addresses, which its own network does not ask for (any more). Those
+    /// of another bridge that has containers are that one's business.
+    pub(crate) fn unmasquerade(
+        &mut self,
+        host: &mut Route,
+        bridge: &str,
+        addresses: &[IpAddr],
+    ) -> Result<()> {
+        let mut stale = BTreeSet::new();
+        for address in addresses {
+            let [_, leaving] = masquerade::sets(Family::of(*address));
+            for element in self.owned(&leaving)? {
+                let is_stale = masquerade::is_from(&element, &leaving, *address)
+                    && (*element.owner == *bridge || !is_used(host, &element.owner)?);
+                stale.extend(is_stale.then_some((element.owner, *address)));
+            }
+        }
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let _lock = Lock::exclusive()?;
+        self.delete(masquerade::sets, |element| {
+            stale.iter().any(|(owner, address)| {
+                let [_, set] = masquerade::sets(Family::of(*address));
+                element.owner == *owner && masquerade::is_from(element, &set, *address)
+            })
+        })
     }
 
     /// Ends the masquerading of a bridge's networks, unless the bridge has a container.

@@ -5,8 +5,12 @@ use weft_netlink::route::Route;
 use weft_types::cni::{Args, Code, Failure, Invocation};
 
 use crate::ipam::Source;
+use crate::shared::Tables;
 use crate::veth::group;
 use crate::{Error, Facts, Options, Result, plan, readiness};
+
+/// The most ports of a bridge: the kernel numbers them from 1, with ten bits (BR_MAX_PORTS).
+const MOST_PORTS: usize = 1023;
 
 /// # Errors
 /// Code 50 where ADD would fail, 51 where the network's containers are cut off too (SPEC section 2, "STATUS").
@@ -33,6 +37,15 @@ fn look(invocation: &Invocation) -> Result<()> {
         outcome => outcome?,
     };
     readiness::check(invocation, &Boot::current())?;
+    if let Some(bridge) = &facts.bridge
+        && host.ports(bridge.link.index)?.len() >= MOST_PORTS
+    {
+        return Err(Error::BridgeFull { bridge: bridge.link.name.clone() });
+    }
+    readiness::check_settings(&options, &facts)?;
+    if options.masquerade {
+        Tables::open_for(|| "ipMasq true".into())?;
+    }
     plan::addresses_to_delete(&options, &gateways, &facts)?;
     Ok(ipam.status(invocation)?)
 }

@@ -1,7 +1,7 @@
 //! Kernel settings below /proc/sys.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 
 use crate::{Error, Result};
@@ -37,6 +37,16 @@ impl Sysctl {
             // Where /proc/sys is read-only, what is as it should be needs no writing.
             Err(_) if self.is_set() => Ok(()),
             Err(source) => Err(Error::Sysctl { key: self.key.clone(), value: self.value, source }),
+        }
+    }
+
+    /// Fails where the value could not be written. Writes nothing.
+    pub(crate) fn try_out(&self) -> Result<()> {
+        match OpenOptions::new().write(true).open(format!("/proc/sys/{}", self.key)) {
+            Err(source) if !self.is_set() => {
+                Err(Error::Sysctl { key: self.key.clone(), value: self.value, source })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -2,7 +2,6 @@
 //! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
 //! call that died noted nothing more.
 
-use weft_netlink::route::Mac;
 use weft_types::cni::{Attachment, NetworkName};
 
 /// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
@@ -12,6 +11,28 @@ pub fn host_name(attachment: &Attachment) -> String {
     format!("veth{:011x}", hash(attachment) >> 20)
 }
 
+/// The longest note that the kernel takes, in bytes (IFALIASZ, less the byte that ends it and its own).
+const LONGEST: usize = 254;
+
+/// The note on the host's end: `network/container/interface`, as much of it as fits.
+pub(crate) fn alias(network: &NetworkName, attachment: &Attachment) -> String {
+    shortened(format!("{network}/{}/{}", attachment.container, attachment.ifname))
+}
+
+/// What the notes of a network's pairs begin with.
+pub(crate) fn alias_prefix(network: &NetworkName) -> String {
+    shortened(format!("{network}/"))
+}
+
+fn shortened(mut text: String) -> String {
+    let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    text
+}
+
+/// The group of pairs that a garbage collection is about to delete: of whichever network, they are nobody's any more.
+pub(crate) const DOOMED: u32 = 0x7765_6467;
+
 /// The group of the ports by which gateways of VLANs are tied to their bridges: they are nobody's containers.
 pub(crate) const GATEWAYS: u32 = 0x7765_6674;
 
@@ -20,14 +41,8 @@ pub(crate) fn gateway_port(gateway: &str) -> String {
     format!("vlan{:011x}", fnv1a(gateway.as_bytes()) >> 20)
 }
 
-fn hash(attachment: &Attachment) -> u64 {
+pub(crate) fn hash(attachment: &Attachment) -> u64 {
     fnv1a(format!("{}/{}", attachment.container, attachment.ifname).as_bytes())
-}
-
-/// The Ethernet address of a container's end that has no IP address from which one could follow.
-pub(crate) fn mac(attachment: &Attachment) -> Mac {
-    let [.., a, b, c, d] = hash(attachment).to_be_bytes();
-    Mac([0x0a, 0x59, a, b, c, d])
 }
 
 /// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed one.
@@ -36,7 +51,7 @@ pub(crate) fn group(network: &NetworkName) -> u32 {
 }
 
 /// The hash FNV-1a (draft-eastlake-fnv): it must give the same name in every version of this program.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -65,6 +80,17 @@ mod tests {
             (0..1000).map(|number| group(&format!("n{number}").parse().unwrap())).collect();
         assert_eq!(groups.len(), 1000);
         assert!(groups.iter().all(|group| i32::try_from(*group).is_ok_and(|number| number > 0)));
+    }
+
+    #[test]
+    fn notes_fit_and_tell_their_network() {
+        let short = alias(&"blue".parse().unwrap(), &attachment("c1", "eth0"));
+        assert_eq!(short, "blue/c1/eth0");
+        for (network, container) in [("n".repeat(253), "c".repeat(64)), ("blue".into(), "c".repeat(300))] {
+            let network: NetworkName = network.parse().unwrap();
+            let note = alias(&network, &attachment(&container, "ethé"));
+            assert!(note.len() <= 254 && note.starts_with(&alias_prefix(&network)), "{note}");
+        }
     }
 
     #[test]

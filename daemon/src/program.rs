@@ -24,3 +24,12 @@ pub fn block_on<F: Future>(daemon: F) -> Result<F::Output, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(Error::Runtime)?.block_on(daemon))
 }
+
+/// The same with a thread for each core, for what one core may be too little for.
+///
+/// # Errors
+/// Where the runtime cannot be had.
+pub fn block_on_all_cores<F: Future>(daemon: F) -> Result<F::Output, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(runtime.map_err(Error::Runtime)?.block_on(daemon))
+}

@@ -14,7 +14,7 @@ fn commands(values: &Values) -> Vec<Vec<String>> {
     let containers = pods.filter_map(|pod| pod["containers"].as_array()).flatten();
     let words = |container: &Value| {
         let words = container["command"].as_array().unwrap().iter();
-        words.map(|word| word.as_str().unwrap().replace("$(POD_IP)", "10.244.0.5")).collect()
+        words.map(|word| word.as_str().unwrap().replace("$(POD_IPS)", "fd00::5,10.244.0.5")).collect()
     };
     containers.map(words).collect()
 }
@@ -45,7 +45,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
     let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
     for values in [usual, dual].into_iter().chain(backends) {
         let commands = commands(&values);
-        assert_eq!(commands.len(), 3 + usize::from(values.node_local_dns));
+        assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
         for command in commands {
             parse(&command).unwrap_or_else(|problem| panic!("{command:?}: {problem}"));
         }

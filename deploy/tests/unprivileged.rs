@@ -56,7 +56,7 @@ fn start(pod: &Value, folder: &Path) -> Child {
     let script = settings.collect::<String>() + "ip link set lo up && exec setpriv \"$@\"";
     let here = folder.display().to_string();
     let command = container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
-    let command = command.map(|word| word.replace("$(POD_IP)", "127.0.0.1").replace("/var/lib/weft", &here));
+    let command = command.map(|word| word.replace("$(POD_IPS)", "127.0.0.1").replace("/var/lib/weft", &here));
     let user = container["securityContext"]["runAsUser"].to_string();
     let mut line = Command::new("unshare");
     line.args(["--net", "sh", "-ec", &script, "sh", "--reuid", &user, "--regid", &user, "--clear-groups"]);

@@ -201,8 +201,10 @@ fn records<'z>(branch: &'z Branch, node: Node<'z>, record_type: RecordType) -> A
 
 fn node<'z>(node: Node<'z>, record_type: RecordType) -> Answer<'z> {
     match (record_type, node.alias) {
-        (RecordType::CNAME, Some(target)) => Answer::Found(Records::Cname(target)),
-        (RecordType::A | RecordType::AAAA, Some(target)) => Answer::Alias(target),
+        // RFC 8482 section 4.2: nothing stands in for all records of an alias but the alias.
+        (RecordType::CNAME | RecordType::ANY, Some(target)) => Answer::Found(Records::Cname(target)),
+        // RFC 1034 section 3.6.2: whatever else is asked for is asked of its target.
+        (_, Some(target)) => Answer::Alias(target),
         (RecordType::A, None) if !node.v4.is_empty() => Answer::Found(Records::A(node.v4)),
         (RecordType::AAAA, None) if !node.v6.is_empty() => Answer::Found(Records::Aaaa(node.v6)),
         _ => empty(record_type, Authority::Zone),

@@ -2,7 +2,7 @@
 
 use hickory_proto::rr::RecordType;
 
-use crate::answer::{Answer, Authority, answer};
+use crate::answer::{Answer, answer};
 use crate::name::QueryName;
 use crate::zone::Zone;
 
@@ -14,24 +14,22 @@ pub const LONGEST_CHAIN: usize = 10;
 pub struct Chain<'z> {
     /// The targets in wire form, in the order in which they were met. The first is the target of the name asked.
     pub aliases: Vec<&'z [u8]>,
-    /// What there is at the last name. Never [`Answer::Alias`].
+    /// What there is at the last name. [`Answer::Alias`] where nobody follows any further: the chain leads in a circle,
+    /// or is too long.
     pub end: Answer<'z>,
 }
 
-/// Answers a question, and follows aliases while they stay in the zone. A chain that is too long, or a circle,
-/// ends in no data.
+/// Answers a question, and follows aliases while they stay in the zone.
 pub fn chase<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Chain<'z> {
     let mut aliases = Vec::new();
     let mut end = answer(zone, name, record_type);
     while let Answer::Alias(target) = end {
-        if aliases.len() == LONGEST_CHAIN {
-            return Chain { aliases, end: Answer::NoData(Authority::Zone) };
+        let Ok(name) = QueryName::from_wire(target) else { break };
+        if aliases.len() == LONGEST_CHAIN || aliases.contains(&target) {
+            break;
         }
         aliases.push(target);
-        end = match QueryName::from_wire(target) {
-            Ok(name) => answer(zone, &name, record_type),
-            Err(_) => Answer::NoData(Authority::Zone),
-        };
+        end = answer(zone, &name, record_type);
     }
     Chain { aliases, end }
 }

@@ -1,22 +1,20 @@
 //! The daemon as a whole: sockets first, then the cluster; an orderly end. Everything it starts is described
 //! elsewhere.
 
-use std::io;
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use nix::ifaddrs::getifaddrs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_cluster::{Scope, View, Watch};
-use weft_daemon::{Signals, serve};
+use weft_daemon::Signals;
 use weft_types::Kind;
 
 use crate::certificate::Certificate;
@@ -24,17 +22,20 @@ use crate::error::Error;
 use crate::feed::{feed, first_zone};
 use crate::forward::{Forwarder, Manner};
 use crate::handler::Handler;
-use crate::handover::{self, Inherited, Predecessor, Succession};
-use crate::http::{self, Readiness};
+use crate::handover::{self, Inherited, Predecessor};
+use crate::http::Readiness;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::node_local;
 use crate::options::Options;
+use crate::post::{Post, Stage};
 use crate::query_log::QueryLog;
 use crate::server::{Listener, Secure, SecureListener, Stop};
 use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
 
+/// How far apart two servers start that are started together.
+const SAME_TIME: Duration = Duration::from_secs(5);
 /// How long questions that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -49,13 +50,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // First of all, so that no signal ends the process where it stands.
     let signals = Signals::new();
     let switches = signal(SignalKind::user_defined1()).map_err(Error::Signal)?;
-    if options.node_local {
-        let plan = node_local::plan(&options.listen).ok_or(Error::NoOwnAddress)?;
-        node_local::kernel::apply(&plan).map_err(Error::NodeLocal)?;
-    }
-    let (predecessor, mut inherited) = claim(&options)?;
-    let listeners = options.listen.iter().map(|&address| Listener::bind(address, &mut inherited));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+    let plan = options.node_local.then(|| addresses_of_its_own(&options)).transpose()?;
+    let (predecessor, mut inherited, listeners) = listen(&options).await?;
     let certificate = certificate(&options)?;
     let secure = secure_listeners(&options, certificate.as_ref(), &mut inherited)?;
     let own = own_addresses(&listeners);
@@ -79,29 +75,50 @@ pub async fn run(options: Options) -> Result<(), Error> {
         Some(rate) => handler.limited(rate),
         None => handler,
     });
-    let (listed, stage) = (CancellationToken::new(), watch::Sender::new(Stage::Alone));
+    let listed = CancellationToken::new();
     let (tasks, stop) = (TaskTracker::new(), Stop::default());
-    let post =
-        Post { options: &options, handler, readiness, metrics: metrics.clone(), tasks: &tasks, stop: &stop };
+    let post = Post {
+        options: &options,
+        plan,
+        rules: RefCell::default(),
+        in_charge: watch::Sender::new(false),
+        stage: watch::Sender::new(Stage::Alone),
+        handler,
+        readiness,
+        metrics: metrics.clone(),
+        tasks: &tasks,
+        stop: &stop,
+    };
     let watch = Watch::start(client.clone(), scope(&options), kinds(&options));
     tokio::select! {
-        () = feed(watch, zone, keeper, metrics, listed.clone()) => {}
+        () = feed(watch, zone, keeper, metrics.clone(), listed.clone(), post.in_charge.subscribe()) => {}
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
-        failure = post.hold(listeners, secure, predecessor, &listed, &stage) => return failure,
-        () = leave(signals, &post.readiness, options.lameduck, &stage) => {}
+        failure = post.hold(listeners, secure, predecessor, &listed) => return failure,
+        () = post.leave(signals) => {}
     }
+    give_last_answers(&tasks, &stop).await;
+    // What is there for the next server is its own by now.
+    if options.node_local && *post.stage.borrow() == Stage::Alone {
+        node_local::kernel::remove().map_err(Error::NodeLocal)?;
+    }
+    Ok(())
+}
+
+/// Gives a node-local server its addresses. What leads questions there is still to be done.
+fn addresses_of_its_own(options: &Options) -> Result<node_local::Plan, Error> {
+    let plan = node_local::plan(&options.listen).ok_or(Error::NoOwnAddress)?;
+    node_local::kernel::give_addresses(&plan).map_err(Error::NodeLocal)?;
+    Ok(plan)
+}
+
+async fn give_last_answers(tasks: &TaskTracker, stop: &Stop) {
     stop.all.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_err() {
         tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
     }
-    // What is there for the next server is its own by now.
-    if options.node_local && *stage.borrow() != Stage::Relieved {
-        node_local::kernel::remove().map_err(Error::NodeLocal)?;
-    }
-    Ok(())
 }
 
 fn certificate(options: &Options) -> Result<Option<Arc<Certificate>>, Error> {
@@ -137,6 +154,27 @@ async fn follow(certificate: Option<&Certificate>) {
     }
 }
 
+/// The sockets, and the server that has them now where there is one and it is to be asked for them.
+async fn listen(options: &Options) -> Result<(Option<Predecessor>, Inherited, Vec<Listener>), Error> {
+    let deadline = Instant::now() + SAME_TIME;
+    loop {
+        let (predecessor, mut inherited) = claim(options)?;
+        let listeners = options.listen.iter().map(|&address| Listener::bind(address, &mut inherited));
+        match listeners.collect::<Result<Vec<_>, _>>() {
+            // A server that started at the same time has them, and is about to say so.
+            Err(error)
+                if options.standby
+                    && predecessor.is_none()
+                    && error.is_taken()
+                    && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(SAME_TIME / 100).await;
+            }
+            listeners => return Ok((predecessor, inherited, listeners?)),
+        }
+    }
+}
+
 /// The server that ran here before and its sockets, where it is to be asked for them and there is one.
 fn claim(options: &Options) -> Result<(Option<Predecessor>, Inherited), Error> {
     let Some(&address) = options.listen.first().filter(|_| options.handover) else {
@@ -144,134 +182,6 @@ fn claim(options: &Options) -> Result<(Option<Predecessor>, Inherited), Error> {
     };
     let claimed = handover::claim(address).map_err(|source| Error::Handover { address, source })?;
     Ok(claimed.map_or_else(Default::default, |(predecessor, sockets)| (Some(predecessor), sockets)))
-}
-
-/// Whether there is a next server yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// There is none.
-    Alone,
-    /// It has the sockets too, but does not answer yet.
-    Awaited,
-    /// It answers, and this one does not any more.
-    Relieved,
-}
-
-/// What answers HTTP.
-type HttpTasks = [JoinHandle<io::Result<()>>; 3];
-
-/// Everything with which questions are answered.
-struct Post<'a> {
-    options: &'a Options,
-    handler: Arc<Handler>,
-    readiness: Readiness,
-    metrics: Arc<Metrics>,
-    tasks: &'a TaskTracker,
-    stop: &'a Stop,
-}
-
-impl Post<'_> {
-    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone.
-    /// Ends with an error only.
-    async fn hold(
-        &self,
-        listeners: Vec<Listener>,
-        secure: Vec<SecureListener>,
-        predecessor: Option<Predecessor>,
-        listed: &CancellationToken,
-        stage: &watch::Sender<Stage>,
-    ) -> Result<(), Error> {
-        let mut place = None;
-        if let (true, Some(first)) = (self.options.handover, listeners.first()) {
-            place = Some((first.address(), duplicates(&listeners, &secure)?));
-        }
-        let answer = || self.answer(listeners, secure);
-        let http = match predecessor {
-            None => {
-                let http = self.serve_http().await?;
-                answer()?;
-                http
-            }
-            Some(mut predecessor) => {
-                tracing::info!("another server answers here: taking over when the cluster is listed");
-                tokio::select! {
-                    () = listed.cancelled() => {}
-                    () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
-                }
-                answer()?;
-                predecessor.relieve().await;
-                self.serve_http().await?
-            }
-        };
-        if let Some((address, sockets)) = place {
-            self.await_relief(address, sockets, http, stage).await;
-        }
-        std::future::pending().await
-    }
-
-    fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
-        for listener in listeners {
-            tracing::info!(address = %listener.address(), "answering over UDP and TCP");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
-        }
-        for listener in secure {
-            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
-        }
-        Ok(())
-    }
-
-    /// Waits for a next server, and leaves it all that is new. Connections that are there go on.
-    async fn await_relief(
-        &self,
-        address: SocketAddr,
-        sockets: Vec<OwnedFd>,
-        http: HttpTasks,
-        stage: &watch::Sender<Stage>,
-    ) {
-        let place = match Succession::open(address, sockets) {
-            Ok(place) => place,
-            Err(error) => return tracing::warn!(%error, "the next server will not find this one"),
-        };
-        let waiting = |is_there| {
-            stage.send_replace(if is_there { Stage::Awaited } else { Stage::Alone });
-        };
-        let successor = place.take_place(waiting).await;
-        self.stop.intake.cancel();
-        for task in http {
-            task.abort();
-            // Its socket is closed by then.
-            let _ = task.await;
-        }
-        stage.send_replace(Stage::Relieved);
-        tracing::info!("the next server answers; this one can be stopped");
-        drop(successor);
-    }
-
-    async fn serve_http(&self) -> Result<HttpTasks, Error> {
-        let Options { health_bind_address, ready_bind_address, metrics_bind_address, .. } = *self.options;
-        let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handler.clone()));
-        Ok([
-            serve("--health-bind-address", health_bind_address, http::health()).await?,
-            serve("--ready-bind-address", ready_bind_address, ready).await?,
-            serve("--metrics-bind-address", metrics_bind_address, http::metrics(self.metrics.clone()))
-                .await?,
-        ])
-    }
-}
-
-/// Of all sockets, for the next server.
-fn duplicates(listeners: &[Listener], secure: &[SecureListener]) -> Result<Vec<OwnedFd>, Error> {
-    let mut sockets = Vec::new();
-    for listener in listeners {
-        let failed = |source| Error::Handover { address: listener.address(), source };
-        sockets.extend(listener.duplicates().map_err(failed)?);
-    }
-    for listener in secure {
-        let failed = |source| Error::Handover { address: listener.address(), source };
-        sockets.push(listener.duplicate().map_err(failed)?);
-    }
-    Ok(sockets)
 }
 
 /// Every address and port that the listeners can be reached at.
@@ -336,30 +246,5 @@ fn manner(options: &Options) -> Manner {
         cache_size: options.cache_size,
         keep_private: options.keep_private,
         case: options.upstream_case,
-    }
-}
-
-/// Waits for the signal to end, and then while the cluster takes us off its list, and for the next server if one is about
-/// to answer. A second signal, or SIGINT, does not wait.
-async fn leave(
-    mut signals: Signals,
-    readiness: &Readiness,
-    lameduck: Duration,
-    stage: &watch::Sender<Stage>,
-) {
-    if signals.next().await == SignalKind::interrupt() {
-        return;
-    }
-    readiness.leave();
-    tracing::info!(?lameduck, "told to stop");
-    let mut stages = stage.subscribe();
-    let leave = async {
-        let _ = tokio::time::timeout(lameduck, stages.wait_for(|&stage| stage == Stage::Relieved)).await;
-        // The sender lives as long as we wait.
-        let _ = stages.wait_for(|&stage| stage != Stage::Awaited).await;
-    };
-    tokio::select! {
-        () = leave => {}
-        _ = signals.next() => {}
     }
 }

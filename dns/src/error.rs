@@ -110,3 +110,15 @@ pub enum Error {
     #[error("cannot write the question for {0} as a message")]
     Question(String),
 }
+
+impl Error {
+    /// Whether another program listens there.
+    pub fn is_taken(&self) -> bool {
+        match self {
+            Error::Listen { source, .. } | Error::Daemon(weft_daemon::Error::Serve { source, .. }) => {
+                source.kind() == io::ErrorKind::AddrInUse
+            }
+            _ => false,
+        }
+    }
+}

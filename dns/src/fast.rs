@@ -16,6 +16,7 @@ use crate::metrics::Source;
 use crate::name::QueryName;
 use crate::reason::{OTHER, why};
 use crate::records::SOA_TIMES;
+use crate::rotation::first;
 use crate::search;
 use crate::zone::Zone;
 
@@ -26,12 +27,8 @@ const AUTHENTIC: u8 = 0x20;
 const CHECKING_DISABLED: u8 = 0x10;
 /// An OPT record without options (RFC 6891 section 6.1.2): root, type 41, payload, code, version, flags, length.
 const OPT: usize = 11;
-/// The codec writes a name whole before it compresses it: with so many bytes to spare it never runs out of room,
-/// so that both lanes agree on what fits.
-const SLACK: usize = 255;
-/// The codec remembers no more names to compress others against, and each end of a name is one: where the question's name
-/// has more labels than this, its reply repeats the zone's.
-const MOST_LABELS: usize = 64;
+/// What precedes a record's data where its owner is compressed (RFC 1035 section 4.1).
+const BEFORE_DATA: usize = 12;
 /// EDNS's cookie option (RFC 7873), which dig sends and nobody here answers.
 const COOKIE: u16 = 10;
 /// A pointer to the name of the question (RFC 1035 section 4.1.4).
@@ -126,6 +123,9 @@ fn remembered(
     writer.header(question, 0, recursion_available, said.code)?;
     let records = writer.length;
     writer.put(&said.records)?;
+    for run in &said.runs {
+        run.rotate(&mut writer.bytes[records..], question.id());
+    }
     for &place in &said.ttls {
         let ttl = writer.bytes[records + usize::from(place)..].first_chunk_mut::<4>()?;
         *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
@@ -181,9 +181,6 @@ impl<'d> Question<'d> {
             return None;
         }
         let rest = name.read(body)?;
-        if name.len() > MOST_LABELS {
-            return None;
-        }
         let (&[high, low, 0, 1], rest) = rest.split_first_chunk::<4>()? else { return None };
         let record_type = RecordType::from(u16::from_be_bytes([high, low]));
         if matches!(record_type, RecordType::AXFR | RecordType::IXFR | RecordType::ANY) {
@@ -252,7 +249,7 @@ impl ClientEdns {
     }
 }
 
-/// A reply as it grows. Everything fails once [`SLACK`] is touched.
+/// A reply as it grows. What does not fit fails.
 struct Writer<'b> {
     bytes: &'b mut [u8; LARGEST_UDP as usize],
     length: usize,
@@ -262,7 +259,7 @@ struct Writer<'b> {
 impl Writer<'_> {
     fn put(&mut self, bytes: &[u8]) -> Option<()> {
         let end = self.length + bytes.len();
-        if end + SLACK > self.limit {
+        if end > self.limit {
             return None;
         }
         self.bytes[self.length..end].copy_from_slice(bytes);
@@ -307,7 +304,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Begins at another one for each id.
+    /// Begins at another one for each id. As many as fit; TC says that there are more (RFC 2181 section 9).
     fn addresses<const SIZE: usize>(
         &mut self,
         record_type: RecordType,
@@ -315,16 +312,21 @@ impl Writer<'_> {
         addresses: &[[u8; SIZE]],
         id: u16,
     ) -> Option<()> {
-        let (after, before) = addresses.split_at(usize::from(id) % addresses.len().max(1));
-        for octets in before.iter().chain(after) {
+        let (after, before) = addresses.split_at(first(id, addresses.len()));
+        let fitting = (self.limit - self.length) / (BEFORE_DATA + SIZE);
+        for octets in before.iter().chain(after).take(fitting) {
             self.record(TO_QUESTION, record_type, ttl, octets)?;
         }
-        self.count(1, addresses.len() as u16);
+        if fitting < addresses.len() {
+            self.bytes[2] |= TRUNCATED;
+        }
+        self.count(1, fitting.min(addresses.len()) as u16);
         Some(())
     }
 
     fn record(&mut self, owner: u16, record_type: RecordType, ttl: u32, data: &[u8]) -> Option<()> {
-        let mut head = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let mut head = [0; BEFORE_DATA];
+        head[5] = 1;
         head[..2].copy_from_slice(&owner.to_be_bytes());
         head[2..4].copy_from_slice(&u16::from(record_type).to_be_bytes());
         head[6..10].copy_from_slice(&ttl.to_be_bytes());

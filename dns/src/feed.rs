@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_cluster::Watch;
 use weft_netlink::memory;
@@ -27,13 +28,14 @@ pub fn first_zone(config: Arc<ZoneConfig>, keeper: Option<&Keeper>) -> Zone {
 }
 
 /// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed` as soon as
-/// the cluster is listed.
+/// the cluster is listed. The keeper is used while the server is `in_charge`: of two that share a file one writes it.
 pub async fn feed(
     mut watch: Watch,
     zone: Arc<ArcSwap<Zone>>,
     mut keeper: Option<Keeper>,
     metrics: Arc<Metrics>,
     listed: CancellationToken,
+    mut in_charge: watch::Receiver<bool>,
 ) {
     loop {
         tokio::select! {
@@ -42,7 +44,7 @@ pub async fn feed(
                 listed.cancel();
                 keeper.iter_mut().for_each(Keeper::note_change);
             }
-            () = due(keeper.as_ref()) => keeper.iter_mut().for_each(|keeper| keeper.keep(watch.snapshot())),
+            () = due(keeper.as_ref(), &mut in_charge) => keeper.iter_mut().for_each(|keeper| keeper.keep(watch.snapshot())),
         }
     }
 }
@@ -77,8 +79,9 @@ fn all_headless(snapshot: &Snapshot, changes: &ChangeSet) -> bool {
     changes.services.iter().all(headless)
 }
 
-async fn due(keeper: Option<&Keeper>) {
-    match keeper {
+async fn due(keeper: Option<&Keeper>, in_charge: &mut watch::Receiver<bool>) {
+    let is_in_charge = in_charge.wait_for(|&in_charge| in_charge).await.is_ok();
+    match keeper.filter(|_| is_in_charge) {
         Some(keeper) => keeper.due().await,
         None => std::future::pending().await,
     }

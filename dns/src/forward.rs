@@ -17,6 +17,7 @@ mod race;
 mod routes;
 mod said;
 mod settings;
+mod shelf;
 mod upstream;
 mod upstreams;
 
@@ -57,7 +58,7 @@ const MOST_REFRESHES: usize = 64;
 pub struct Manner {
     /// Which upstream is asked first.
     pub policy: Policy,
-    /// How many answers are remembered.
+    /// How many answers are remembered, and as many denials and failures.
     pub cache_size: usize,
     /// Which private names no upstream is told.
     pub keep_private: KeepPrivate,
@@ -199,10 +200,11 @@ impl Forwarder {
 
     fn private(&self, query: &Query) -> Option<Message> {
         let name = QueryName::from_name(&query.name).ok()?;
-        if self.routes.load().stub_domain(&name).is_some() {
+        let routes = self.routes.load();
+        if routes.stub_domain(&name).is_some() {
             return None;
         }
-        private::answer(&name, query, self.manner.keep_private)
+        private::answer(&name, query, self.manner.keep_private, routes.settings().chosen)
     }
 
     fn remembered(self: &Arc<Self>, query: &Query, ask: &Ask) -> Option<(Message, Origin)> {

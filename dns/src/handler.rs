@@ -12,7 +12,6 @@ use arc_swap::{ArcSwap, Guard};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Answer;
 use crate::chase::{Chain, chase};
@@ -23,7 +22,9 @@ use crate::metrics::{Metrics, Source, Tally};
 use crate::query_log::{Lane, QueryLog};
 use crate::reason::ExtendedError;
 use crate::records::reply;
+use crate::rotation::rotate;
 use crate::search::own_labels;
+use crate::shares::{Place, Places};
 use crate::zone::Zone;
 use walk::Walk;
 
@@ -34,7 +35,8 @@ const ANY_TTL: u32 = 3600;
 pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     forwarder: Arc<Forwarder>,
-    waiting: Arc<Semaphore>,
+    /// For questions that wait for upstreams.
+    places: Arc<Places>,
     metrics: Arc<Metrics>,
     /// What the full lane counts.
     tally: Mutex<Tally>,
@@ -57,10 +59,17 @@ pub struct Waiting {
     handler: Arc<Handler>,
     question: Box<Question>,
     todo: Todo,
+    came: Came,
+    place: Place,
+    /// Whether it is a part of a search, which is noted as a whole.
+    is_part: bool,
+}
+
+/// Of whom a question came, and when.
+#[derive(Clone, Copy)]
+struct Came {
+    client: IpAddr,
     started: Instant,
-    place: OwnedSemaphorePermit,
-    /// Who asked; none within a search, which is noted as a whole.
-    client: Option<IpAddr>,
 }
 
 /// What is to be asked.
@@ -85,7 +94,7 @@ impl Handler {
         Handler {
             zone,
             forwarder,
-            waiting: Arc::new(Semaphore::new(most_waiting)),
+            places: Arc::new(Places::new(most_waiting)),
             metrics,
             tally,
             limit: None,
@@ -135,108 +144,94 @@ impl Handler {
 
     /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
     pub fn handle(self: &Arc<Self>, bytes: &[u8], client: IpAddr, transport: Transport) -> Step {
-        let started = Instant::now();
-        let mut step = match read(bytes, transport) {
+        let came = Came { client, started: Instant::now() };
+        let step = match read(bytes, transport) {
             Received::Garbage => Step::Silence,
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
                 self.tally().request(transport, client, question.query.query_type, bytes.len());
-                self.answer(question, client, started)
+                self.answer(question, came)
             }
         };
-        match &mut step {
-            Step::Silence => {}
-            Step::Reply(reply) => self.note(Some(client), transport, reply, started),
-            Step::Wait(waiting) => waiting.client = Some(client),
+        if let Step::Reply(reply) = &step {
+            self.note(transport, reply, came);
         }
         step
     }
 
-    fn note(&self, client: Option<IpAddr>, transport: Transport, reply: &[u8], started: Instant) {
-        if let (Some(log), Some(client)) = (self.log(), client) {
+    fn note(&self, transport: Transport, reply: &[u8], Came { client, started }: Came) {
+        if let Some(log) = self.log() {
             log.note(Lane::Full, client, transport, reply, started.elapsed());
         }
     }
 
-    fn answer(self: &Arc<Self>, question: Box<Question>, client: IpAddr, started: Instant) -> Step {
+    fn answer(self: &Arc<Self>, question: Box<Question>, came: Came) -> Step {
         let zone = self.zone.load();
         let record_type = question.query.query_type;
         let chain = chase(&zone, &question.name, record_type);
         let nothing = matches!(chain.end, Answer::NxDomain) && chain.aliases.is_empty();
-        match nothing.then(|| own_labels(&zone, client, &question.name, record_type)).flatten() {
-            Some(own) => self.search(&zone, question, own, started),
-            None => self.say(&zone, question, &chain, started),
+        match nothing.then(|| own_labels(&zone, came.client, &question.name, record_type)).flatten() {
+            Some(own) => self.search(&zone, question, own, came),
+            None => self.say(&zone, question, &chain, came),
         }
     }
 
     /// Says what there is at the end of a chain, or forwards the question.
-    fn say(
-        self: &Arc<Self>,
-        zone: &Zone,
-        question: Box<Question>,
-        chain: &Chain<'_>,
-        started: Instant,
-    ) -> Step {
+    fn say(self: &Arc<Self>, zone: &Zone, question: Box<Question>, chain: &Chain<'_>, came: Came) -> Step {
         let foreign = matches!(chain.end, Answer::NotOurs);
         match reply(zone, &question, chain) {
-            Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, started),
-            Ok(reply) if foreign => self.forward(question, reply, started),
-            Ok(reply) => self.finish(&question, &reply, Source::Zone, started),
+            Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, came),
+            Ok(reply) if foreign => self.forward(question, reply, came),
+            Ok(reply) => self.finish(&question, &reply, Source::Zone, came),
         }
     }
 
-    fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, started: Instant) -> Step {
+    fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, came: Came) -> Step {
         let target =
             reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
         if question.query.query_type == RecordType::ANY {
             reply.answers.push(any(target));
-            return self.finish(&question, &reply, Source::Upstream, started);
+            return self.finish(&question, &reply, Source::Upstream, came);
         }
         let query = Query::query(target.clone(), question.query.query_type);
         if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
-            extend(&mut reply, &target, known);
-            return self.finish(&question, &reply, Source::Upstream, started);
+            extend(&mut reply, &target, known, &question);
+            return self.finish(&question, &reply, Source::Upstream, came);
         }
-        let refusal = match (self.forwarder.leads(&target), self.place()) {
+        let refusal = match (self.forwarder.leads(&target), self.place(came.client)) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => reply,
             (false, _) => refused("the name is not of this cluster, and there is no upstream to ask"),
-            (true, Some(place)) => return self.wait(question, Todo::Ask { reply, query }, started, place),
+            (true, Some(place)) => return self.wait(question, Todo::Ask { reply, query }, came, place),
             (true, None) => {
                 self.metrics.shed();
                 refused("too many questions wait for upstreams")
             }
         };
-        self.finish(&question, &refusal, Source::Upstream, started)
+        self.finish(&question, &refusal, Source::Upstream, came)
     }
 
-    /// A place among those that wait for upstreams, if there is any.
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.waiting.clone().try_acquire_owned().ok().filter(|_| self.recurses())
+    /// A place among those that wait for upstreams, if there is one for that client.
+    fn place(&self, client: IpAddr) -> Option<Place> {
+        self.places.take(client).filter(|_| self.recurses())
     }
 
-    fn wait(
-        self: &Arc<Self>,
-        question: Box<Question>,
-        todo: Todo,
-        started: Instant,
-        place: OwnedSemaphorePermit,
-    ) -> Step {
-        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, started, place, client: None }))
+    fn wait(self: &Arc<Self>, question: Box<Question>, todo: Todo, came: Came, place: Place) -> Step {
+        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, came, place, is_part: false }))
     }
 
-    fn finish(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Step {
-        Step::Reply(self.encode(question, reply, source, started))
+    fn finish(&self, question: &Question, reply: &Reply, source: Source, came: Came) -> Step {
+        Step::Reply(self.encode(question, reply, source, came))
     }
 
-    fn encode(&self, question: &Question, reply: &Reply, source: Source, started: Instant) -> Vec<u8> {
+    fn encode(&self, question: &Question, reply: &Reply, source: Source, came: Came) -> Vec<u8> {
         let bytes = question.encode(reply, self.recurses());
         let mut tally = self.tally();
         tally.response(question.transport(), source, reply.code, bytes.len());
         if question.dnssec_ok() {
             tally.wants_dnssec(source);
         }
-        tally.took(source, 1, started.elapsed());
+        tally.took(source, 1, came.started.elapsed());
         bytes
     }
 
@@ -249,34 +244,42 @@ impl Handler {
 impl Waiting {
     /// Asks, and makes the reply.
     pub async fn finish(self) -> Vec<u8> {
-        let (handler, client, transport) = (self.handler.clone(), self.client, self.question.transport());
-        let started = self.started;
+        let (handler, transport) = (self.handler.clone(), self.question.transport());
+        let (came, is_part) = (self.came, self.is_part);
         let reply = self.reply().await;
-        handler.note(client, transport, &reply, started);
+        if !is_part {
+            handler.note(transport, &reply, came);
+        }
         reply
     }
 
     async fn reply(self) -> Vec<u8> {
-        let Waiting { handler, question, todo, started, place, .. } = self;
+        let Waiting { handler, question, todo, came, place, .. } = self;
         let (mut reply, query) = match todo {
-            Todo::Walk(walk) => return walk.finish(&handler, question, started, place).await,
+            Todo::Walk(walk) => return walk.finish(&handler, question, came, place).await,
             Todo::Ask { reply, query } => (reply, query),
         };
         match handler.forwarder.ask(&query, &question.metadata, question.dnssec_ok()).await {
-            Ok(forwarded) => extend(&mut reply, &query.name, forwarded),
+            Ok(forwarded) => extend(&mut reply, &query.name, forwarded, &question),
             Err(error) => {
                 tracing::warn!(name = %query.name, %error, "cannot resolve");
                 reply.code = ResponseCode::ServFail;
                 reply.extended = Some(ExtendedError::unreachable(error.to_string()));
             }
         }
-        handler.encode(&question, &reply, Source::Upstream, started)
+        handler.encode(&question, &reply, Source::Upstream, came)
     }
 }
 
 /// Adds what is known of `target` to the aliases that led there. The code is that of the last name (RFC 6604
 /// section 3).
-fn extend(reply: &mut Reply, target: &Name, Forwarded { message, origin }: Forwarded) {
+fn extend(
+    reply: &mut Reply,
+    target: &Name,
+    Forwarded { mut message, origin }: Forwarded,
+    question: &Question,
+) {
+    rotate(&mut message.answers, question.metadata.id);
     let own = reply.answers.is_empty();
     reply.authoritative = !own;
     reply.authentic = own && message.metadata.authentic_data;

@@ -13,7 +13,7 @@
 //!
 //! A server of another user is not believed, and gets nothing.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,12 +30,14 @@ use rustix::net::{
 use socket2::{Socket, Type};
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// How many sockets one message carries. The kernel takes at most 253 (`SCM_MAX_FD`).
 const AT_ONCE: usize = 128;
 /// How long the old server may take to give its sockets, or to let go.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After what time something is tried again that another has for a moment yet.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The sockets of a server before this one.
 #[derive(Debug, Default)]
@@ -63,7 +65,7 @@ pub struct Predecessor(UnixStream);
 /// It does not give them.
 pub fn claim(address: SocketAddr) -> io::Result<Option<(Predecessor, Inherited)>> {
     let stream = match net::UnixStream::connect_addr(&place(address)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(None),
         stream => stream?,
     };
     if !is_of_this_user(&stream) {
@@ -71,7 +73,17 @@ pub fn claim(address: SocketAddr) -> io::Result<Option<(Predecessor, Inherited)>
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut sockets = Vec::new();
-    while receive(&stream, &mut sockets)? {}
+    loop {
+        match receive(&stream, &mut sockets) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // It ends at this moment.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     stream.set_nonblocking(true)?;
     Ok(Some((Predecessor(UnixStream::from_std(stream)?), Inherited(sockets))))
 }
@@ -106,12 +118,21 @@ pub struct Successor {
 }
 
 impl Succession {
-    /// A place for the server at `address`, with duplicates of its sockets. Must be called within a runtime.
+    /// A place for the server at `address`, with duplicates of its sockets. One that has just been seen to be gone may have the
+    /// place for a moment yet.
     ///
     /// # Errors
     /// Somebody else has the place.
-    pub fn open(address: SocketAddr, sockets: Vec<OwnedFd>) -> io::Result<Succession> {
-        let listener = net::UnixListener::bind_addr(&place(address)?)?;
+    pub async fn open(address: SocketAddr, sockets: Vec<OwnedFd>) -> io::Result<Succession> {
+        let deadline = Instant::now() + PATIENCE;
+        let listener = loop {
+            match net::UnixListener::bind_addr(&place(address)?) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    sleep(AGAIN).await;
+                }
+                listener => break listener?,
+            }
+        };
         listener.set_nonblocking(true)?;
         Ok(Succession { listener: UnixListener::from_std(listener)?, sockets })
     }
@@ -169,7 +190,7 @@ fn receive(stream: &net::UnixStream, sockets: &mut Vec<Socket>) -> io::Result<bo
     let mut more = [0];
     let received = recvmsg(stream, &mut [IoSliceMut::new(&mut more)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+        return Err(ErrorKind::UnexpectedEof.into());
     }
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(given) = message {

@@ -34,11 +34,16 @@ impl Readiness {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it knows the cluster, as it is or as it was.
+    pub fn knows(&self) -> bool {
+        self.zone.load().is_synced()
+    }
+
     fn status(&self) -> (StatusCode, &'static str) {
         if self.leaving.load(Ordering::Relaxed) {
             return (StatusCode::SERVICE_UNAVAILABLE, "shutting down");
         }
-        if !self.zone.load().is_synced() {
+        if !self.knows() {
             return (StatusCode::SERVICE_UNAVAILABLE, "the cluster has not been listed yet");
         }
         (StatusCode::OK, "OK")

@@ -14,5 +14,5 @@ pub(crate) fn main() -> ExitCode {
 fn run(options: Options) -> Result<()> {
     options.log_format.start();
     files::allow_most();
-    Ok(weft_daemon::block_on(daemon::run(options))??)
+    Ok(weft_daemon::block_on_all_cores(daemon::run(options))??)
 }

@@ -4,11 +4,12 @@
 use std::fmt;
 
 use hickory_proto::ProtoError;
-use hickory_proto::op::{Edns, Message, Metadata, Query, ResponseCode, emit_message_parts};
+use hickory_proto::op::{Edns, Header, HeaderCounts, Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
-use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+use hickory_proto::serialize::binary::BinEncodable;
 
+use crate::encode::Encoder;
 use crate::name::{NameError, QueryName};
 use crate::reason::ExtendedError;
 use crate::wire::decode;
@@ -225,48 +226,31 @@ impl Question {
     /// The reply as a message of at most [`Question::limit`] bytes. What may be left out is left out first; then
     /// TC says that records are missing (RFC 2181 section 9).
     pub fn encode(&self, reply: &Reply, recursion_available: bool) -> Vec<u8> {
-        let written = self.write(reply, &reply.additionals, recursion_available).and_then(|(bytes, cut)| {
-            if cut && !reply.additionals.is_empty() {
-                return Ok(self.write(reply, &[], recursion_available)?.0);
-            }
-            Ok(bytes)
-        });
-        let mut bytes = written.unwrap_or_else(|_| self.failure());
+        let mut bytes = self.write(reply, recursion_available).unwrap_or_else(|_| self.failure());
         self.put_opt(&mut bytes, reply);
         bytes
     }
 
-    /// Everything but the OPT record, and whether something did not fit. Room for OPT is kept: hickory itself
-    /// would drop OPT from a full message.
-    fn write(
-        &self,
-        reply: &Reply,
-        additionals: &[Record],
-        recursion: bool,
-    ) -> Result<(Vec<u8>, bool), ProtoError> {
+    /// Everything but the OPT record, for which room is kept.
+    fn write(&self, reply: &Reply, recursion: bool) -> Result<Vec<u8>, ProtoError> {
         let mut metadata = Metadata::response_from_request(&self.metadata);
         metadata.response_code = ResponseCode::from(0, reply.code.low());
         metadata.authoritative = reply.authoritative;
         metadata.authentic_data = reply.authentic;
         metadata.recursion_available = recursion;
-        let mut bytes = Vec::with_capacity(usize::from(SMALLEST_UDP));
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(self.limit() - if self.edns.is_some() { OPT } else { 0 });
-        // Not `MessageResponse`: it repeats the question as raw bytes, against which no name is compressed.
-        let header = emit_message_parts(
-            &metadata,
-            &mut std::iter::once(&self.query),
-            &mut reply.answers.iter(),
-            &mut reply.authorities.iter(),
-            &mut additionals.iter(),
-            None,
-            None,
-            &mut encoder,
-        )?;
-        // A record that did not fit leaves its first bytes behind.
-        let written = encoder.offset();
-        bytes.truncate(written);
-        Ok((bytes, header.metadata.truncation))
+        let mut encoder = Encoder::new(&self.query, usize::from(self.room()));
+        let [answers, authorities] = [encoder.records(&reply.answers)?, encoder.records(&reply.authorities)?];
+        metadata.truncation = encoder.is_full();
+        let additionals = encoder.spare(&reply.additionals)?;
+        let counts = HeaderCounts { queries: 1, answers, authorities, additionals };
+        let mut bytes = encoder.finish();
+        bytes[..HEADER].copy_from_slice(&Header { metadata, counts }.to_bytes()?);
+        Ok(bytes)
+    }
+
+    /// The most bytes that the reply may have without its OPT record.
+    pub(crate) fn room(&self) -> u16 {
+        self.limit() - if self.edns.is_some() { OPT } else { 0 }
     }
 
     fn failure(&self) -> Vec<u8> {

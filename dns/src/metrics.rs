@@ -127,6 +127,11 @@ impl Metrics {
         self.traffic.tally()
     }
 
+    /// How many questions came.
+    pub fn asked(&self) -> u64 {
+        self.traffic.asked()
+    }
+
     /// What forwarding counts.
     pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding

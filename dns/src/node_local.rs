@@ -1,7 +1,8 @@
 //! On a node of its own a server has its addresses on an interface that leads nowhere, and keeps what is asked there out
 //! of connection tracking: no entry is made for a question, none can be lost in a race, and no rule rewrites its
-//! destination, so that the DNS Service's own address can be one of them. What this takes is planned here; the kernel
-//! hears of it in [`kernel`].
+//! destination, so that the DNS Service's own address can be one of them. The rules belong to the process: with them goes
+//! all that leads questions to it, and a service proxy leads them to the cluster's servers again. What this takes is
+//! planned here; the kernel hears of it in [`kernel`].
 
 pub mod kernel;
 
@@ -11,8 +12,10 @@ use weft_netlink::nft::{
     Base, Family, Hook, Is, PRIORITY_RAW, Rule, Selector, Statement, Table, TableKey, Value,
 };
 
-/// The name of the interface, and of the tables, one per family.
+/// The name of the interface, and of tables that belong to no process, one per family: those of kernels that know no others.
 pub const NAME: &str = "weft-dns";
+/// The names of tables that belong to a process. In an upgrade there are those of two servers.
+pub const HELD: [&str; 3] = ["weft-dns-1", "weft-dns-2", "weft-dns-3"];
 /// TCP and UDP.
 const PROTOCOLS: [u8; 2] = [6, 17];
 
@@ -25,8 +28,8 @@ pub struct Plan {
     pub tables: Vec<Table>,
 }
 
-/// The keys of all tables that a plan may have.
-pub fn tables() -> [TableKey; 2] {
+/// The keys of the tables that a killed server can leave.
+pub fn left() -> [TableKey; 2] {
     Family::BOTH.map(|family| (family, NAME.into()))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use weft_daemon::LogFormat;
+use weft_daemon::{LogFormat, address};
 
 use crate::forward::{Case, KeepPrivate, Manner, Policy, parse_upstream};
 use crate::zone::{PodNames, ZoneName};
@@ -22,16 +22,17 @@ pub struct Options {
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub zone: ZoneName,
 
-    /// Where to answer, over UDP and TCP. May be given several times.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:53")]
+    /// Where to answer, over UDP and TCP: addresses, separated by commas, at port 53 unless they name another. May be given
+    /// several times.
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', default_value = "0.0.0.0:53", value_parser = |text: &str| address(text, 53))]
     pub listen: Vec<SocketAddr>,
 
-    /// Where to answer DNS over TLS as well, usually at port 853. May be given several times.
-    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_certificate", "tls_key"])]
+    /// Where to answer DNS over TLS as well, at port 853 unless another is named. May be given several times.
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 853), requires_all = ["tls_certificate", "tls_key"])]
     pub dot: Vec<SocketAddr>,
 
-    /// Where to answer DNS over HTTPS as well, at /dns-query, usually at port 443. May be given several times.
-    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_certificate", "tls_key"])]
+    /// Where to answer DNS over HTTPS as well, at /dns-query and port 443 unless another is named. May be given several times.
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
     pub doh: Vec<SocketAddr>,
 
     /// The certificate for --dot and --doh with all between it and its root, in PEM. Read again when it changes.
@@ -46,6 +47,11 @@ pub struct Options {
     /// lost in an upgrade.
     #[arg(long)]
     pub handover: bool,
+
+    /// Stand by: where another server runs here, have its sockets in hand, and answer as soon as it is gone, however it ends.
+    /// For two servers with the same flags beside each other, of which one answers.
+    #[arg(long, requires = "handover", conflicts_with = "node_local")]
+    pub standby: bool,
 
     /// Give the addresses of --listen to an interface of this server's own, and keep what is asked there out of connection
     /// tracking. For one server on each node, in the host's network; takes the capability NET_ADMIN.
@@ -74,15 +80,17 @@ pub struct Options {
     #[arg(long, value_name = "CASE", default_value = "random")]
     pub upstream_case: Case,
 
-    /// How many questions may wait for upstreams at a time. More are refused.
+    /// How many questions may wait for upstreams at a time. More are refused; so are those of a client that has more places than
+    /// are free.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_concurrent: u32,
 
-    /// How many answers of upstreams are remembered. 0 remembers none.
+    /// How many answers of upstreams are remembered, and as many denials and failures. 0 remembers none.
     #[arg(long, value_name = "NUMBER", default_value_t = Manner::default().cache_size)]
     pub cache_size: usize,
 
-    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case.
+    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case; upstreams that
+    /// --upstream or the ConfigMap name are asked for what some network may know, such as .test.
     #[arg(long, value_name = "WHICH", default_value = "names")]
     pub keep_private: KeepPrivate,
 
@@ -115,19 +123,20 @@ pub struct Options {
     pub snapshot: Option<PathBuf>,
 
     /// Where /health says that the process lives.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:8080", value_parser = |text: &str| address(text, 8080))]
     pub health_bind_address: SocketAddr,
 
     /// Where /ready says that the cluster's names are known, and /explain what a name leads to.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8181")]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:8181", value_parser = |text: &str| address(text, 8181))]
     pub ready_bind_address: SocketAddr,
 
     /// Where /metrics gives numbers to Prometheus.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:9153")]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:9153", value_parser = |text: &str| address(text, 9153))]
     pub metrics_bind_address: SocketAddr,
 
-    /// For how many seconds to go on answering after SIGTERM, while /ready already says no.
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    /// For how many seconds to go on answering after SIGTERM, while /ready already says no; and up to four times as long while
+    /// questions still come.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub lameduck: Duration,
 
     /// How the log on stderr looks. What it holds is set by RUST_LOG.
@@ -166,12 +175,24 @@ mod tests {
         assert_eq!(options.zone, "cluster.local".parse().unwrap());
     }
 
+    /// As the pod's own addresses are given to it.
+    #[test]
+    fn an_address_of_either_family_needs_no_port_and_no_brackets() {
+        let options = parse(&["--listen=fd00::5,10.244.0.5", "--ready-bind-address=::1"]).unwrap();
+        assert_eq!(options.listen, ["[fd00::5]:53".parse().unwrap(), "10.244.0.5:53".parse().unwrap()]);
+        assert_eq!(options.ready_bind_address, "[::1]:8181".parse().unwrap());
+        let tls = ["--tls-certificate=a", "--tls-key=b", "--dot=fd00::5", "--doh=fd00::5"];
+        let options = parse(&tls).unwrap();
+        assert_eq!([options.dot[0].port(), options.doh[0].port()], [853, 443]);
+    }
+
     #[test]
     fn a_bad_value_is_named_with_its_flag() {
         for (flag, value) in [
             ("--upstream", "dns.example"),
             ("--zone", "a..b"),
             ("--listen", "53"),
+            ("--listen", ""),
             ("--ttl", "-1"),
             ("--pods", "all"),
         ] {

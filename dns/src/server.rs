@@ -5,6 +5,7 @@ mod batch;
 mod connections;
 mod https;
 mod lane;
+mod queue;
 mod secure;
 mod tcp;
 mod udp;

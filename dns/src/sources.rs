@@ -62,7 +62,8 @@ impl Sources {
         };
         let file = File { path, said: Default::default(), readable: true };
         let (named, upstreams) = (!flags.is_empty(), foreign(flags, &own)?);
-        let (node, overrides) = (Settings { upstreams, ..Settings::default() }, Overrides::default());
+        let node = Settings { upstreams, chosen: named, ..Settings::default() };
+        let overrides = Overrides::default();
         let mut this = Sources { forwarder, own, zone, file, flags: named, node, overrides };
         this.take_file(&text);
         this.lead();

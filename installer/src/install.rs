@@ -1,7 +1,7 @@
 //! `weft install`: the manifests into a cluster, and waiting until it works.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -37,6 +37,36 @@ pub struct Options {
     pub skip_self_test: bool,
 }
 
+/// A part of the roll-out.
+struct Step {
+    /// The DaemonSet or Deployment that it is about.
+    workload: &'static str,
+    /// What is to be said where it does not end.
+    failure: &'static str,
+}
+
+/// The parts, each of which begins when the one before has ended: while a node's proxy is being replaced it goes on sending to
+/// DNS servers that are about to stop, and DNS servers are spread over the nodes that are ready by then.
+const STEPS: [Step; 4] = [
+    Step {
+        workload: AGENT,
+        failure: "the agents did not get ready (proxies and DNS servers are as they were)",
+    },
+    Step { workload: "weft-proxy", failure: "the proxies did not get ready (DNS servers are as they were)" },
+    Step { workload: "weft-dns", failure: "the DNS servers did not get ready" },
+    Step { workload: "weft-dns-node", failure: "the DNS servers of the nodes did not get ready" },
+];
+/// The first of them.
+const AGENT: &str = "weft-agent";
+
+/// The workload with which an object is applied: roles, accounts and the Service with the first.
+fn step_of(object: &Value) -> &str {
+    match object["kind"].as_str() {
+        Some("DaemonSet" | "Deployment") => name(object),
+        _ => AGENT,
+    }
+}
+
 /// Installs, or brings what is installed to these values. Tells on standard error what happens.
 ///
 /// # Errors
@@ -52,12 +82,8 @@ pub async fn run(options: &Options) -> Result<()> {
     for leftover in &leftovers {
         eprintln!("{}", leftover.announcement());
     }
-    for object in &objects {
-        cluster.apply(object).await?;
-        eprintln!("applied {}", shown(object));
-    }
     let patience = Duration::from_secs(options.timeout);
-    wait::until("Weft did not get ready", patience, || progress(&cluster, &objects)).await?;
+    roll_out(&cluster, &objects, patience).await?;
     for leftover in &leftovers {
         cluster.delete(&leftover.object).await?;
         eprintln!("deleted {}", shown(&leftover.object));
@@ -66,6 +92,20 @@ pub async fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     self_test::run(&cluster, &SelfTest { image: values.image, ..SelfTest::default() }, patience).await
+}
+
+/// Applies all objects, step by step, and waits until everything is ready.
+async fn roll_out(cluster: &Cluster, objects: &[Value], patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    for step in &STEPS {
+        let part: Vec<&Value> = objects.iter().filter(|object| step_of(object) == step.workload).collect();
+        for object in &part {
+            cluster.apply(object).await?;
+            eprintln!("applied {}", shown(object));
+        }
+        wait::until_since(start, step.failure, patience, || step_progress(cluster, &part)).await?;
+    }
+    wait::until_since(start, "Weft did not get ready", patience, || progress(cluster, objects)).await
 }
 
 /// The values with the API server's address, from the kubeconfig where none is given.
@@ -93,22 +133,52 @@ async fn check(cluster: &Cluster, values: &Values) -> Result<()> {
 async fn progress(cluster: &Cluster, objects: &[Value]) -> Result<Progress> {
     let mut parts = Vec::new();
     for object in objects {
-        let (kind, judge): (_, fn(&Value) -> Progress) = match object["kind"].as_str() {
-            Some("DaemonSet") => (DAEMON_SET, rollout::daemon_set),
-            Some("Deployment") => (DEPLOYMENT, rollout::deployment),
-            _ => continue,
-        };
-        let held = cluster.get(kind, NAMESPACE, name(object)).await?;
-        let gone = || Progress { is_done: false, text: format!("{} is gone", shown(object)) };
-        parts.push(held.as_ref().map_or_else(gone, judge));
+        parts.extend(workload(cluster, object, 0).await?);
     }
     parts.push(rollout::nodes(&cluster.list(NODE, None, "").await?));
     Ok(Progress::all(parts))
 }
 
+/// How far a step is, and the nodes. A machine that is off does not keep the others from what comes next.
+async fn step_progress(cluster: &Cluster, objects: &[&Value]) -> Result<Progress> {
+    let nodes = cluster.list(NODE, None, "").await?;
+    let (silent, others): (Vec<Value>, Vec<Value>) = nodes.into_iter().partition(rollout::is_silent);
+    let mut parts = Vec::new();
+    for object in objects {
+        parts.extend(workload(cluster, object, silent.len() as u64).await?);
+    }
+    if !parts.is_empty() {
+        parts.push(rollout::nodes(&others));
+    }
+    Ok(Progress::all(parts))
+}
+
+/// How far a DaemonSet or Deployment is, on all nodes but the silent ones; none for other objects.
+async fn workload(cluster: &Cluster, object: &Value, silent: u64) -> Result<Option<Progress>> {
+    let kind = match object["kind"].as_str() {
+        Some("DaemonSet") => DAEMON_SET,
+        Some("Deployment") => DEPLOYMENT,
+        _ => return Ok(None),
+    };
+    let progress = match cluster.get(kind, NAMESPACE, name(object)).await? {
+        None => Progress { is_done: false, text: format!("{} is gone", shown(object)) },
+        Some(held) if kind == DAEMON_SET => rollout::daemon_set_but(&held, silent),
+        Some(held) => rollout::deployment(&held),
+    };
+    Ok(Some(progress))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_object_is_applied_in_one_of_the_steps() {
+        let values = Values { node_local_dns: true, ..Values::default() };
+        for object in objects(&manifests::render(&values)).unwrap() {
+            assert!(STEPS.iter().any(|step| step.workload == step_of(&object)), "{object}");
+        }
+    }
 
     #[test]
     fn the_api_server_s_address_is_that_of_the_kubeconfig_unless_nodes_cannot_reach_it() {

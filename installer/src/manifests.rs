@@ -167,7 +167,7 @@ mod tests {
             "--cluster-dns=10.43.0.10",
         ]);
         assert!(text.contains(r#""--cluster-cidr=10.0.0.0/16,fd00::/48""#));
-        assert!(text.contains("clusterIP: 10.43.0.10"));
+        assert!(text.contains(r#"clusterIP: "10.43.0.10""#));
     }
 
     /// As k3s, RKE2 and MicroK8s have them.
@@ -233,9 +233,11 @@ mod tests {
         let all = documents(&rendered(&["--api-host=192.0.2.1"]));
         let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
         let pod = &deployment["spec"]["template"]["spec"];
-        let context = &pod["containers"][0]["securityContext"];
-        assert_eq!(context["runAsNonRoot"], true);
-        assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["runAsNonRoot"], true);
+            assert_eq!(context["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+        }
         let sysctl = serde_json::json!({"name": "net.ipv4.ip_unprivileged_port_start", "value": "53"});
         assert_eq!(pod["securityContext"]["sysctls"], serde_json::json!([sysctl]));
         assert!(pod["hostNetwork"].is_null(), "a node's own settings are not a pod's");
@@ -261,13 +263,80 @@ mod tests {
         }
     }
 
+    /// A kubelet that looks for the first time a moment too early looks again ten seconds later: with every pod that is replaced.
+    #[test]
+    fn a_server_that_has_just_started_is_looked_at_every_second() {
+        let mut count = 0;
+        for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {
+            let containers = &document["spec"]["template"]["spec"]["containers"];
+            for container in containers.as_array().into_iter().flatten() {
+                let [startup, readiness] = ["startupProbe", "readinessProbe"].map(|name| &container[name]);
+                assert_eq!(startup["httpGet"], readiness["httpGet"], "{container}");
+                assert_eq!(startup["periodSeconds"], 1, "{container}");
+                assert!(startup["failureThreshold"].as_u64() >= Some(600), "the API server may be away");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 5);
+    }
+
+    #[test]
+    fn dns_servers_stand_on_different_nodes_where_they_can() {
+        let all = documents(&rendered(&["--api-host=192.0.2.1"]));
+        let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let own = &deployment["spec"]["selector"];
+        for spread in pod["topologySpreadConstraints"].as_array().unwrap() {
+            assert_eq!((&spread["labelSelector"], &spread["maxSkew"]), (own, &1.into()));
+            assert_eq!(
+                spread["whenUnsatisfiable"], "ScheduleAnyway",
+                "or one node alone would have one server"
+            );
+        }
+        assert_eq!(pod["topologySpreadConstraints"][0]["topologyKey"], "kubernetes.io/hostname");
+        let apart = &pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(apart[0]["podAffinityTerm"]["topologyKey"], "kubernetes.io/hostname");
+        assert_eq!(&apart[0]["podAffinityTerm"]["labelSelector"], own);
+    }
+
+    /// Killed, it is replaced by the one beside it; told to stop, it may take its time.
+    #[test]
+    fn the_dns_servers_of_a_pod_stand_by_for_each_other_and_may_end_in_order() {
+        let all = documents(&rendered(&["--api-host=192.0.2.1"]));
+        let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let containers = pod["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 2);
+        assert_eq!(containers[0]["command"], containers[1]["command"]);
+        let command = containers[0]["command"].as_array().unwrap();
+        assert!(command.contains(&"--handover".into()) && command.contains(&"--standby".into()));
+        assert!(
+            pod["terminationGracePeriodSeconds"].as_u64() > Some(4 * 5 + 2),
+            "four lameducks and the last answers"
+        );
+    }
+
+    /// Kubernetes gives a pod its addresses without brackets.
+    #[test]
+    fn dns_servers_listen_at_the_pods_addresses_of_every_family() {
+        let all = documents(&rendered(&["--api-host=fd00:30::1", "--cluster-dns=fd00:10:96::a"]));
+        let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
+        for container in deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+            assert!(container["command"].as_array().unwrap().contains(&"--listen=$(POD_IPS)".into()));
+            let field = &container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"];
+            assert_eq!((&container["env"][0]["name"], field), (&"POD_IPS".into(), &"status.podIPs".into()));
+        }
+        let service = all.iter().find(|document| document["kind"] == "Service").unwrap();
+        assert_eq!(service["spec"]["clusterIP"], "fd00:10:96::a");
+    }
+
     /// The kubelet's own defaults, a second and three times, end servers of a machine that is merely short of time.
     #[test]
     fn a_busy_machine_is_no_reason_to_restart_a_server() {
         for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {
             let containers = &document["spec"]["template"]["spec"]["containers"];
             for container in containers.as_array().into_iter().flatten() {
-                let probes = [&container["livenessProbe"], &container["readinessProbe"]];
+                let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|name| &container[name]);
                 for probe in probes.into_iter().filter(|probe| !probe.is_null()) {
                     assert!(probe["timeoutSeconds"].as_u64() >= Some(5), "{container}");
                 }

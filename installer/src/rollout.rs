@@ -25,11 +25,16 @@ impl Progress {
 /// A DaemonSet: on every node there is a pod of the newest template, and it is ready. One that fits no node is never
 /// done: what it is for does not come about.
 pub(crate) fn daemon_set(set: &Value) -> Progress {
+    daemon_set_but(set, 0)
+}
+
+/// The same, where so many nodes are silent and not waited for.
+pub(crate) fn daemon_set_but(set: &Value, silent: u64) -> Progress {
     let status = &set["status"];
     let desired = number(&status["desiredNumberScheduled"]);
     let ready = number(&status["numberReady"]).min(number(&status["updatedNumberScheduled"]));
     Progress {
-        is_done: is_observed(set) && desired > 0 && ready >= desired,
+        is_done: is_observed(set) && desired > 0 && ready + silent >= desired,
         text: format!("{} {ready}/{desired}", name(set)),
     }
 }
@@ -54,6 +59,11 @@ pub(crate) fn nodes(nodes: &[Value]) -> Progress {
             Progress { is_done: false, text: format!("{text} ({}: {reason})", name(node)) }
         }
     }
+}
+
+/// Whether a Node's kubelet says nothing, as that of a machine that is off. One that says why it is not ready is not silent.
+pub(crate) fn is_silent(node: &Value) -> bool {
+    condition(node, "Ready")["status"] == "Unknown"
 }
 
 /// Whether a Node or Pod is Ready.
@@ -90,6 +100,7 @@ mod tests {
         assert!(!daemon_set(&set(1, 3, 3)).is_done, "the counts are those of the old template");
         assert_eq!(daemon_set(&set(2, 1, 3)), Progress { is_done: false, text: "a 1/3".to_owned() });
         assert!(!daemon_set(&json!({"metadata": {"name": "a"}})).is_done, "no node has it");
+        assert!(daemon_set_but(&set(2, 2, 2), 1).is_done && !daemon_set_but(&set(2, 1, 2), 1).is_done);
     }
 
     #[test]

@@ -15,9 +15,21 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) async fn until<F: Future<Output = Result<Progress>>>(
     what: &'static str,
     patience: Duration,
+    look: impl FnMut() -> F,
+) -> Result<()> {
+    until_since(Instant::now(), what, patience, look).await
+}
+
+/// The same, where the time began to run before.
+///
+/// # Errors
+/// As of [`until`].
+pub(crate) async fn until_since<F: Future<Output = Result<Progress>>>(
+    start: Instant,
+    what: &'static str,
+    patience: Duration,
     mut look: impl FnMut() -> F,
 ) -> Result<()> {
-    let start = Instant::now();
     let mut told = String::new();
     loop {
         let seen = look().await.unwrap_or_else(|error| Progress { is_done: false, text: error.to_string() });

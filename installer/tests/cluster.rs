@@ -245,6 +245,49 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     assert!(world.fails(&["status"]).contains("missing"));
 }
 
+fn image(world: &World, kind: &str, name: &str) -> String {
+    let object =
+        world.runtime.block_on(api(&world.client, "apps", kind, Some("kube-system")).get(name)).unwrap();
+    object.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap().to_owned()
+}
+
+/// While a proxy is being replaced its node sends to DNS servers that are about to stop.
+#[test]
+fn an_upgrade_replaces_agents_then_proxies_then_dns_servers_each_when_the_one_before_is_done() {
+    let world = World::new();
+    let text = world.succeeds(&[&INSTALL[..], &["--node-local-dns", "--skip-self-test"]].concat());
+    let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
+    let order = [
+        "applied DaemonSet kube-system/weft-agent",
+        "weft-agent 2/2",
+        "applied DaemonSet kube-system/weft-proxy",
+        "weft-proxy 2/2",
+        "applied Deployment kube-system/weft-dns",
+        "weft-dns 2/2",
+        "applied DaemonSet kube-system/weft-dns-node",
+        "weft-dns-node 2/2",
+    ];
+    assert!(order.map(position).is_sorted(), "{text}");
+
+    world.kubelet.is_down.store(true, Ordering::Relaxed);
+    let next = ["install", "--api-host=192.0.2.1", "--image=localhost/weft:next", "--skip-self-test"];
+    let text = world.fails(&[&next[..], &["--timeout=2"]].concat());
+    assert!(
+        text.contains("the agents did not get ready (proxies and DNS servers are as they were)"),
+        "{text}"
+    );
+    assert_eq!(image(&world, "DaemonSet", "weft-agent"), "localhost/weft:next");
+    assert_eq!(image(&world, "DaemonSet", "weft-proxy"), "localhost/weft:test");
+    assert_eq!(image(&world, "Deployment", "weft-dns"), "localhost/weft:test");
+
+    // A machine that is off does not keep the others from the next version, but is not forgotten.
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    let (nodes, patch) = (api(&world.client, "", "Node", None), Patch::Merge(status));
+    world.runtime.block_on(nodes.patch_status("node2", &PatchParams::default(), &patch)).unwrap();
+    let text = world.fails(&[&next[..], &["--timeout=5"]].concat());
+    assert_eq!(image(&world, "Deployment", "weft-dns"), "localhost/weft:next", "{text}");
+}
+
 #[test]
 fn what_is_not_asked_for_any_more_goes_and_is_announced() {
     let world = World::new();

@@ -10,6 +10,8 @@ use std::os::unix::fs::{DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
 
 use crate::boot::Boot;
 use crate::folder::{FREED, LAST, LOCK, NEW_FREED, Names};
@@ -207,6 +209,17 @@ impl Store for DiskStore {
     }
 }
 
+/// Fails where nothing could be written into a folder, or into the one in which it would be made. Writes nothing.
+pub(crate) fn see_that_writable(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    access(there, AccessFlags::W_OK).map_err(|errno| failed("write to", there)(errno.into()))?;
+    let disk = statvfs(there).map_err(|errno| failed("look at", there)(errno.into()))?;
+    // Filesystems without a limit say that they have none of either.
+    let is_full = (disk.blocks() > 0 && disk.blocks_available() == 0)
+        || (disk.files() > 0 && disk.files_available() == 0);
+    if is_full { Err(failed("write to", there)(ErrorKind::StorageFull.into())) } else { Ok(()) }
+}
+
 fn last_name(set: usize) -> String {
     format!("{LAST}{set}")
 }
@@ -233,7 +246,7 @@ fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+pub(crate) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Store { operation, path, source }
 }

@@ -7,8 +7,10 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 
+use serde_json::Map;
 use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
+use crate::disk;
 use crate::{
     DiskStore, Error, Holder, Key, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect,
     pool, release, resolver,
@@ -24,9 +26,8 @@ impl Ipam {
 
     /// The pool that a call's configuration describes.
     pub fn pool(invocation: &Invocation) -> Result<Pool> {
-        let section = invocation.config.ipam.clone().unwrap_or_default();
-        // Decoded from its own text, so that an error can name the field.
-        let ipam: cni::Ipam = cni::decode(section.to_string().as_bytes())
+        let section = invocation.config.ipam.clone().unwrap_or_else(|| Map::new().into());
+        let ipam: cni::Ipam = cni::decode(&section)
             .map_err(|failure| Error::Decode(Failure { msg: format!("ipam: {}", failure.msg), ..failure }))?;
         let run_time = &invocation.config.runtime_config.ip_ranges;
         Pool::new(&invocation.network, invocation.version, &ipam, run_time)
@@ -75,10 +76,12 @@ impl Handler for Ipam {
         gc(invocation).map_err(|error| error.failure())
     }
 
-    /// Code 50 where a range set has no address left.
+    /// Code 50 where a range set has no address left, and where no reservation could be written.
     fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
         status(invocation).map_err(|error| match &error {
-            Error::Exhausted { .. } => Failure { code: Code::Unavailable, ..error.failure() },
+            Error::Exhausted { .. } | Error::Store { .. } => {
+                Failure { code: Code::Unavailable, ..error.failure() }
+            }
             _ => error.failure(),
         })
     }
@@ -87,22 +90,18 @@ impl Handler for Ipam {
 fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<Success> {
     let pool = Ipam::pool(invocation)?;
     let requested = pool::requested(&invocation.network, &invocation.config, args)?;
-    let dns = match &pool.resolv_conf {
-        None => cni::Dns::default(),
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            resolver::parse(&text.map_err(|source| Error::Store {
-                operation: "read",
-                path: path.clone(),
-                source,
-            })?)
-        }
-    };
+    let dns = name_resolution(&pool)?;
     let (mut store, owner) = (DiskStore::lock(pool.folder())?, Owner::from(attachment));
     let mut listing = report(store.listing(Some(&owner))?);
     store.tidy(&mut listing);
     let Lease { ips } = allocate(&mut store, &listing, &pool, &owner, &requested)?;
     Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
+}
+
+fn name_resolution(pool: &Pool) -> Result<cni::Dns> {
+    let Some(path) = &pool.resolv_conf else { return Ok(cni::Dns::default()) };
+    let text = fs::read_to_string(path).map_err(disk::failed("read", path))?;
+    Ok(resolver::parse(&text))
 }
 
 /// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's address.
@@ -154,6 +153,8 @@ fn report(listing: Listing) -> Listing {
 fn status(invocation: &Invocation) -> Result<()> {
     let pool = Ipam::pool(invocation)?;
     let folder = pool.folder();
+    disk::see_that_writable(&folder)?;
+    name_resolution(&pool)?;
     // Without the lock: runtimes ask every few seconds, and the answer is old when it arrives anyway.
     let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
     let names: Vec<IpAddr> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -183,6 +184,30 @@ fn full_set<'a>(pool: &'a Pool, taken: &[IpAddr]) -> Option<&'a RangeSet> {
 
 fn folder(invocation: &Invocation) -> std::path::PathBuf {
     let data_dir = invocation.config.ipam.as_ref().and_then(|ipam| ipam.get("dataDir")?.as_str());
-    let data_dir = data_dir.filter(|path| !path.is_empty()).unwrap_or(pool::DEFAULT_DATA_DIR);
-    Path::new(data_dir).join(invocation.network.as_str())
+    Path::new(data_dir.unwrap_or(pool::DEFAULT_DATA_DIR)).join(invocation.network.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_types::cni::{NetworkName, Version};
+
+    use super::*;
+
+    #[test]
+    fn an_empty_data_dir_is_the_default_for_every_command() {
+        let text = br#"{"ipam": {"dataDir": "", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}"#;
+        let json = cni::parse(text).unwrap();
+        let network: NetworkName = "blue".parse().unwrap();
+        let invocation = Invocation {
+            version: Version::NEWEST,
+            network,
+            config: cni::decode(&json).unwrap(),
+            json,
+            stdin: text.to_vec(),
+            plugin_path: Vec::new(),
+        };
+        let expected = Path::new("/var/lib/cni/networks/blue");
+        assert_eq!(Ipam::pool(&invocation).unwrap().folder(), expected, "ADD, STATUS");
+        assert_eq!(folder(&invocation), expected, "DEL, CHECK, GC");
+    }
 }

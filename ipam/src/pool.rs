@@ -1,5 +1,6 @@
 //! What a network's configuration says about its addresses, checked. Which of them are taken is not known here.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -106,7 +107,9 @@ pub(crate) fn requested(network: &NetworkName, config: &Network, args: &Args) ->
     let mut requested: Vec<IpAddr> = args.ip.into_iter().collect();
     requested.extend(listed("args.cni.ips", &config.args.cni.ips)?);
     requested.extend(listed("runtimeConfig.ips", &config.runtime_config.ips)?);
-    Ok(requested)
+    // A runtime may say the same in more than one of these ways.
+    let mut seen = BTreeSet::new();
+    Ok(requested.iter().map(IpAddr::to_canonical).filter(|address| seen.insert(*address)).collect())
 }
 
 fn check_number(sets: &[RangeSet], version: Version) -> Result<(), String> {
@@ -196,6 +199,9 @@ mod tests {
         let name = "blue".parse().unwrap();
         let texts: Vec<_> = requested(&name, &config, &args).unwrap().iter().map(IpAddr::to_string).collect();
         assert_eq!(texts, ["10.1.0.2", "10.1.0.3", "fd00::4"]);
+        let same = Args { ip: "10.1.0.3".parse().ok(), mac: None };
+        let texts: Vec<_> = requested(&name, &config, &same).unwrap().iter().map(IpAddr::to_string).collect();
+        assert_eq!(texts, ["10.1.0.3", "fd00::4"], "one asked for twice is one");
         let bad: Network = serde_json::from_value(json!({"runtimeConfig": {"ips": ["x"]}})).unwrap();
         let error = requested(&name, &bad, &Args::default()).unwrap_err();
         assert_eq!(error.to_string(), "network blue: runtimeConfig.ips: \"x\" is no IP address");

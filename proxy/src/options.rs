@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use weft_daemon::LogFormat;
+use weft_daemon::{LogFormat, address};
 use weft_types::IpNetwork;
 
 use crate::config::{Config, DetectLocal, NodePortAddresses};
@@ -61,11 +61,11 @@ pub struct Options {
     pub nodeport_addresses: NodePortAddresses,
 
     /// Where /healthz says whether the kernel is in step with the cluster.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:10256", value_parser = |text: &str| with_port(text, 10256))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:10256", value_parser = |text: &str| address(text, 10256))]
     pub healthz_bind_address: SocketAddr,
 
     /// Where /metrics gives numbers to Prometheus.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:10249", value_parser = |text: &str| with_port(text, 10249))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:10249", value_parser = |text: &str| address(text, 10249))]
     pub metrics_bind_address: SocketAddr,
 
     /// Forget the TCP connections through Services to endpoints that are gone: what clients send on them no longer goes to
@@ -219,14 +219,6 @@ fn interface(text: &str) -> Result<String, String> {
     match (1..16).contains(&text.len()) && text.bytes().all(is_fine) {
         true => Ok(text.to_owned()),
         false => Err("no interface has such a name".to_owned()),
-    }
-}
-
-/// An address whose port may be left out.
-fn with_port(text: &str, port: u16) -> Result<SocketAddr, String> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Ok(SocketAddr::new(address, port)),
-        Err(_) => text.parse().map_err(|_| "neither an address nor one with a port".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ mod call;
 mod config;
 mod dispatch;
 mod failure;
+mod json;
 mod name;
 mod success;
 mod version;
@@ -17,8 +18,9 @@ pub use config::{
     Bandwidth, BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
     RuntimeConfig, ValidAttachment, VlanTrunk,
 };
-pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch};
+pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch, read_config};
 pub use failure::{Code, Failure};
+pub use json::parse;
 pub use name::{ContainerId, InterfaceName, InvalidCniName, NetworkName};
 pub use success::{Dns, Interface, IpConfig, NoAddress, Route, Success};
 pub use version::{UnknownVersion, Version};

@@ -64,10 +64,11 @@ fn the_default_in_both_families() {
     sysctl -w net/ipv6/conf/cni0/accept_dad=0
     sysctl -w net/ipv4/conf/all/send_redirects=0
     sysctl -w net/ipv4/conf/cni0/send_redirects=0
-    ip link add name veth9e27a0abdbb mtu 1450 group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 mtu 1450 netns /run/netns/blue
+    ip link add name veth9e27a0abdbb address fe:9e:27:a0:ab:db mtu 1450 group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 mtu 1450 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated on hairpin off
     ip link set veth9e27a0abdbb alias weft/c1/eth0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_ra=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/disable_ipv6=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/lo/disable_ipv6=0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/keep_addr_on_down=1
@@ -107,10 +108,11 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     ip address add 10.244.1.254/24 dev cni0
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
     sysctl -w net/ipv4/ip_forward=1
-    ip link add name veth9e27a0abdbb group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 netns /run/netns/blue
+    ip link add name veth9e27a0abdbb address fe:9e:27:a0:ab:db group 516262267 up master cni0 type veth peer name eth0 address 0a:58:0a:f4:01:05 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated off hairpin on
     ip link set veth9e27a0abdbb alias weft/c1/eth0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0
+    nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_ra=0
     nsenter --net=/run/netns/blue ip link set eth0 up
     nsenter --net=/run/netns/blue ip address add 10.244.1.5/24 dev eth0
     nsenter --net=/run/netns/blue ip route add 10.0.0.0/8 via 10.244.1.254 dev eth0 metric 7 mtu 1300 table 100
@@ -128,7 +130,7 @@ fn what_macspoofchk_and_enabledad_change() {
         .filter(|line| ["bridge fdb", "locked", "eth0/accept_dad"].iter().any(|word| line.contains(word)))
         .collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
-    bridge fdb replace 0a:58:00:00:00:05 dev veth9e27a0abdbb master static sticky
+    bridge fdb replace 0e:53:ba:b8:19:05 dev veth9e27a0abdbb master static sticky
     bridge link set dev veth9e27a0abdbb locked on
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=1
     ");
@@ -182,7 +184,7 @@ fn a_network_without_addresses() {
     ip link add cni0 mtu 1450 type bridge
     ip link set cni0 up
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
-    ip link add name veth9e27a0abdbb mtu 1450 group 516262267 up master cni0 type veth peer name eth0 mtu 1450 netns /run/netns/blue
+    ip link add name veth9e27a0abdbb address fe:9e:27:a0:ab:db mtu 1450 group 516262267 up master cni0 type veth peer name eth0 mtu 1450 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated off hairpin off
     ip link set veth9e27a0abdbb alias weft/c1/eth0
     nsenter --net=/run/netns/blue sysctl -w net/ipv6/conf/eth0/accept_dad=0

@@ -270,3 +270,97 @@ fn loopback_by_its_name_sets_lo_up() {
     assert_eq!(result["ips"][0], json!({"address": "127.0.0.1/8", "interface": 0}));
     assert_eq!(call("DEL"), Ok(Value::Null));
 }
+
+#[test]
+fn pods_of_two_ipv6_networks_on_one_bridge_have_ethernet_addresses_of_their_own() {
+    let node = Node::new();
+    let [blue, red] = [("blue", "fd00:1::/64"), ("red", "fd00:2::/64")].map(|(name, subnet)| {
+        let mut config = node.config(&[subnet]);
+        config["name"] = name.into();
+        config["portIsolation"] = false.into();
+        config
+    });
+    let (one, other) = (node.pod("c1"), node.pod("c2"));
+    let results = [node.add(&one, &blue), node.add(&other, &red)];
+    let macs = [&one, &other].map(|pod| pod.link().unwrap().mac);
+    assert_ne!(macs[0], macs[1]);
+    for (pod, result) in [&one, &other].into_iter().zip(&results) {
+        serve(pod.namespace(), SocketAddr::new(address(result, 0), 80));
+    }
+    for _ in 0..5 {
+        results.iter().for_each(|result| {
+            talk(&node.namespace, SocketAddr::new(address(result, 0), 80)).unwrap();
+        });
+    }
+    node.del(&one, &blue);
+    let next = node.pod("c3");
+    let mut config = blue;
+    config["runtimeConfig"] = json!({"ips": [address(&results[0], 0).to_string()]});
+    node.add(&next, &config);
+    assert_eq!(next.link().unwrap().mac, macs[0], "so that no neighbour's table is out of date");
+}
+
+#[test]
+fn a_bridge_that_was_there_before_keeps_its_ethernet_address_whatever_ports_come_and_go() {
+    for has_address in [false, true] {
+        let node = Node::new();
+        node.run("ip", &["link", "add", "cni0", "up", "type", "bridge"]);
+        if has_address {
+            node.run("ip", &["address", "add", "10.244.1.1/24", "dev", "cni0"]);
+        }
+        let config = node.config(&["10.244.1.0/24"]);
+        let pods: Vec<_> = (0..6).map(|number| node.pod(&format!("c{number}"))).collect();
+        node.add(&pods[0], &config);
+        let mac = || node.route().link("cni0").unwrap().mac.unwrap();
+        let first = mac();
+        for pod in &pods[1..] {
+            node.add(pod, &config);
+            assert_eq!(mac(), first, "{}", pod.id);
+        }
+        for pod in &pods {
+            node.del(pod, &config);
+            assert_eq!(mac(), first, "{}", pod.id);
+        }
+    }
+}
+
+#[test]
+fn a_bridge_of_the_hosts_own_link_keeps_that_links_ethernet_address() {
+    let node = Node::new();
+    node.run("ip", &["link", "add", "uplink", "up", "address", "52:54:00:00:00:01", "type", "veth"]);
+    node.run("ip", &["link", "add", "br0", "up", "type", "bridge"]);
+    node.run("ip", &["link", "set", "uplink", "master", "br0"]);
+    let mut config = node.config(&["10.244.1.0/24"]);
+    for (key, value) in
+        [("bridge", json!("br0")), ("isGateway", json!(false)), ("isDefaultGateway", json!(false))]
+    {
+        config[key] = value;
+    }
+    for number in 0..12 {
+        let pod = node.pod(&format!("c{number}"));
+        node.add(&pod, &config);
+        let mac = node.route().link("br0").unwrap().mac.unwrap().to_string();
+        assert_eq!(mac, "52:54:00:00:00:01", "c{number}");
+    }
+}
+
+#[test]
+fn no_pod_becomes_the_others_default_router() {
+    let node = Node::new();
+    let accepts = |config: &Value| {
+        let pod = node.pod("c1");
+        node.add(&pod, config);
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra");
+        let accepts = pod.namespace().run(read).unwrap().unwrap().trim() != "0";
+        node.del(&pod, config);
+        accepts
+    };
+    for subnets in [&["10.244.1.0/24"][..], &["10.244.1.0/24", "fd00:1::/64"], &["fd00:1::/64"]] {
+        assert!(!accepts(&node.config(subnets)), "{subnets:?}");
+    }
+    let mut link_only = node.config(&["10.244.1.0/24"]);
+    for key in ["isGateway", "isDefaultGateway"] {
+        link_only[key] = false.into();
+    }
+    assert!(accepts(&link_only), "its router may be on the link");
+}

@@ -31,7 +31,7 @@ fn call_with(
 }
 
 /// An IPAM plugin that notes how it is called and answers what the test says for ADD.
-fn foreign_ipam(node: &Node, on_add: &str) -> String {
+pub(crate) fn foreign_ipam(node: &Node, on_add: &str) -> String {
     let folder = node.folder.path();
     let script = format!(
         "#!/bin/sh\necho \"foreign: $CNI_COMMAND\" >&2\necho \"$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME $CNI_NETNS\" >> {0}/calls\ncat > {0}/stdin\n\
@@ -48,7 +48,13 @@ fn calls(node: &Node) -> Vec<String> {
     text.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
 
-fn call_foreign(node: &Node, pod: &Pod, command: &str, path: &str, config: &Value) -> Result<Value, Value> {
+pub(crate) fn call_foreign(
+    node: &Node,
+    pod: &Pod,
+    command: &str,
+    path: &str,
+    config: &Value,
+) -> Result<Value, Value> {
     let netns = pod.netns.to_string_lossy();
     let variables = [
         ("CNI_COMMAND", command),

@@ -119,6 +119,25 @@ fn a_port_for_one_address_is_not_reached_under_another() {
 }
 
 #[test]
+fn one_port_on_several_addresses_of_the_host_leads_to_a_pod() {
+    let node = Node::new();
+    let machine = outside(&node);
+    node.run("ip", &["address", "add", "192.0.2.9/24", "dev", "uplink"]);
+    let pod = node.pod("c1");
+    let mut config = node.config(&SUBNETS);
+    let mapping = |host| json!({"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": host});
+    let hosts = ["192.0.2.9", &format!("::ffff:{}", at(NODE[0], 0).ip()), "127.0.0.1"];
+    config["runtimeConfig"] = json!({ "portMappings": hosts.map(mapping) });
+    let result = node.add(&pod, &config);
+    answer_in(&pod, &result, "c1");
+    for host in [at("192.0.2.9", 8080), at(NODE[0], 8080)] {
+        talk(machine.namespace(), host).unwrap();
+    }
+    node.del(&pod, &config);
+    assert_eq!(ruleset(&node), "");
+}
+
+#[test]
 fn a_taken_port_is_refused_with_both_names_and_the_first_keeps_it() {
     let node = Node::new();
     let config = config(&node);

@@ -78,3 +78,63 @@ fn an_add_that_fails_leaves_nothing() {
     assert!(error["msg"].as_str().unwrap().contains("eth0"), "{error}");
     assert_eq!(ruleset(&node), "");
 }
+
+#[test]
+fn switched_off_it_ends_for_new_pods_at_once_and_leaves_nothing() {
+    let node = Node::new();
+    let machine = outside(&node);
+    for (subnet, gateway) in SUBNETS.iter().zip(NODE) {
+        let words = ["route", "add", subnet, "via", gateway];
+        let added = machine.namespace().run(|| Command::new("ip").args(words).status());
+        assert!(added.unwrap().unwrap().success());
+    }
+    let (on, mut off) = (config(&node), config(&node));
+    off["ipMasq"] = false.into();
+    let (one, two, three) = (node.pod("c1"), node.pod("c2"), node.pod("c3"));
+    node.add(&one, &on);
+    let second = node.add(&two, &off);
+    for place in [0, 1] {
+        let server = at(OUTSIDE[place], 8080);
+        serve(machine.namespace(), server);
+        assert_eq!(talk(two.namespace(), server).unwrap(), address(&second, place), "its own");
+    }
+    assert_eq!(ruleset(&node), "");
+    node.add(&three, &on);
+    for pod in [&one, &two, &three] {
+        node.del(pod, &off);
+    }
+    assert_eq!(ruleset(&node), "", "whatever the configuration says by then");
+}
+
+#[test]
+fn a_network_that_moves_to_another_bridge_stays_masqueraded() {
+    let node = Node::new();
+    let (old, mut new) = (config(&node), config(&node));
+    new["bridge"] = "cni1".into();
+    let (one, two) = (node.pod("c1"), node.pod("c2"));
+    node.add(&one, &old);
+    node.add(&two, &new);
+    node.del(&one, &old);
+    assert!(ruleset(&node).contains("10.244.1.0/24 . 0.0.0.0/0 comment \"cni1\""), "{}", ruleset(&node));
+    node.del(&two, &new);
+    assert_eq!(ruleset(&node), "");
+}
+
+#[test]
+fn what_a_bridge_that_is_gone_has_left_is_in_nobodys_way() {
+    let node = Node::new();
+    let wide = |bridge: &str, subnet: &str| {
+        let mut config = node.config(&[subnet]);
+        config["ipMasq"] = true.into();
+        config["bridge"] = bridge.into();
+        config
+    };
+    let (one, two) = (node.pod("c1"), node.pod("c2"));
+    node.add(&one, &wide("cni0", "10.244.0.0/16"));
+    node.run("ip", &["link", "delete", "cni0"]);
+    let config = wide("cni1", "10.244.0.0/24");
+    node.add(&two, &config);
+    assert!(!ruleset(&node).contains("cni0"), "{}", ruleset(&node));
+    node.del(&two, &config);
+    assert_eq!(ruleset(&node), "");
+}

@@ -1,66 +1,37 @@
 //! What upstreams said, for as long as they said it holds, and for a while after. Pure: the time is passed in, bytes
 //! are kept, nothing is asked. Names of the cluster are never in it.
 
-use std::hash::RandomState;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::ask::{Ask, Asked};
 use super::said::Said;
+use super::shelf::{Entry, LARGEST, STALE, Shelf};
 use crate::reason::ExtendedError;
-use crate::wire::decode;
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
 /// The longest that a denial is believed, as CoreDNS has it.
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(1800);
-/// How long past its time a message may stand in for an upstream that does not answer, as CoreDNS has it.
-const STALE: Duration = Duration::from_secs(3600);
-/// The time to live of such a message's records, in seconds (RFC 8767 section 4).
-const STALE_TTL: u32 = 30;
 /// For so long nobody is asked again after an upstream told of a failure (RFC 2308 section 7.1), as CoreDNS has it.
 pub(super) const TOLD: Duration = Duration::from_secs(5);
 /// For so long nobody is asked again after no upstream answered (RFC 9520 section 3.2).
 pub(super) const UNTOLD: Duration = Duration::from_secs(1);
-/// A message larger than this is not worth its room.
-const LARGEST: usize = 4096;
-/// How many bytes of messages are kept for each message that may be: most are far smaller.
-const BYTES_EACH: usize = 1024;
-/// A message that was asked for so often is worth asking for again before it ends.
-const POPULAR: u32 = 2;
-/// Shorter lives are not worth it: such messages would be asked for all the time.
-const WORTHWHILE: Duration = Duration::from_secs(10);
+/// How many bytes are kept for each answer that may be: most are far smaller.
+const BYTES_OF_ANSWER: usize = 1024;
+/// The same for denials, of which two forms with their SOA are kept.
+const BYTES_OF_DENIAL: usize = 512;
 
-/// What the cache holds: messages as they came.
+/// What the cache holds: messages as they came. Each kind has room of its own: names that do not exist, or that nobody can
+/// resolve, are without number, and take no answer's place.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// By a hash that strangers, whose names these are, cannot foresee.
-    entries: HashMap<Ask, Entry, RandomState>,
-    capacity: usize,
-    bytes: usize,
-    denials: usize,
-    /// How many messages made room for others.
-    evictions: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Empty where only a failure is remembered.
-    message: Box<[u8]>,
-    /// The same as the reply to a plain question.
-    said: Option<Said>,
-    denial: bool,
-    stored: Instant,
-    expires: Instant,
-    /// Until then nobody is asked.
-    failed: Option<(Instant, Failure)>,
-    hits: u32,
-    /// It was asked for again since room was last made.
-    used: bool,
-    refreshing: bool,
+    answers: Shelf,
+    denials: Shelf,
+    /// Of questions of which nothing else is known.
+    failures: Shelf,
 }
 
 /// How a question failed.
@@ -103,30 +74,33 @@ pub(super) enum Found {
 }
 
 impl Cache {
-    /// A cache of at most `capacity` messages.
+    /// A cache of at most `capacity` messages of each kind.
     pub(super) fn new(capacity: usize) -> Cache {
-        Cache { entries: HashMap::default(), capacity, bytes: 0, denials: 0, evictions: 0 }
+        Cache {
+            answers: Shelf::new(capacity, BYTES_OF_ANSWER),
+            denials: Shelf::new(capacity, BYTES_OF_DENIAL),
+            failures: Shelf::new(capacity, 0),
+        }
     }
 
-    /// How many positive answers and denials it holds.
+    /// How many positive answers and denials it holds; failures are told among the denials.
     pub(super) fn len(&self) -> [usize; 2] {
-        [self.entries.len() - self.denials, self.denials]
+        [self.answers.len(), self.denials.len() + self.failures.len()]
     }
 
     /// How many messages had to make room for others, so far.
     pub(super) fn evictions(&self) -> u64 {
-        self.evictions
+        [&self.answers, &self.denials, &self.failures].map(Shelf::evictions).iter().sum()
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        (self.bytes, self.denials) = (0, 0);
+        self.shelves().into_iter().for_each(Shelf::clear);
     }
 
     /// What is remembered of a question.
     pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Found {
-        let Some(entry) = self.entries.get_mut(ask) else { return Found::Nothing };
+        let Some(entry) = self.entry(ask) else { return Found::Nothing };
         let failed = entry.failed.as_ref().filter(|(until, _)| now < *until);
         if now < entry.expires {
             entry.used = true;
@@ -146,125 +120,48 @@ impl Cache {
     /// The reply to a plain question, whether it denies, and how many seconds it lay here: where there is nothing to do but
     /// to say it. Else [`Cache::find`] knows more. Allocates nothing.
     pub(super) fn say(&mut self, asked: &Asked<'_>, now: Instant) -> Option<(&Said, bool, u32)> {
-        let entry = self.entries.get_mut(asked).filter(|entry| now < entry.expires)?;
+        let known = match self.answers.get_mut(asked) {
+            Some(entry) => (entry, false),
+            None => (self.denials.get_mut(asked)?, true),
+        };
+        let (entry, denial) = Some(known).filter(|(entry, _)| now < entry.expires)?;
         let hits = entry.hits.saturating_add(1);
         if entry.is_ending(hits, now) && !entry.refreshing {
             return None;
         }
         (entry.used, entry.hits) = (true, hits);
-        Some((entry.said.as_ref()?, entry.denial, entry.age(now)))
+        Some((entry.said.as_ref()?, denial, entry.age(now)))
     }
 
     /// Keeps a message, if it says for how long it holds. `bytes` is `message` as it came.
     pub(super) fn put(&mut self, ask: Ask, message: &Message, bytes: &[u8], now: Instant) {
         let Some(lifetime) = lifetime(message).filter(|lifetime| !lifetime.is_zero()) else { return };
-        if bytes.len() <= LARGEST {
-            let said = Said::new(&ask, message);
-            let entry = Entry { said, ..Entry::new(bytes, is_negative(message), now, now + lifetime) };
-            self.insert(ask, entry, now);
+        if bytes.len() > LARGEST {
+            return;
         }
+        let entry = Entry { said: Said::new(&ask, message), ..Entry::new(bytes, now, now + lifetime) };
+        self.shelves().into_iter().for_each(|shelf| shelf.remove(&ask));
+        let shelf = if is_negative(message) { &mut self.denials } else { &mut self.answers };
+        shelf.insert(ask, entry, now);
     }
 
     /// Remembers until `until` that nobody had an answer. What is there past its time may stand in.
     pub(super) fn fail(&mut self, ask: Ask, failure: Failure, now: Instant, until: Instant) {
         let failed = Some((until, failure));
-        match self.entries.get_mut(&ask) {
+        match self.entry(&ask) {
             Some(entry) => (entry.failed, entry.refreshing) = (failed, false),
-            None => self.insert(ask, Entry { failed, ..Entry::new(&[], true, now, now) }, now),
+            None => self.failures.insert(ask, Entry { failed, ..Entry::new(&[], now, now) }, now),
         }
     }
 
-    fn insert(&mut self, ask: Ask, entry: Entry, now: Instant) {
-        if self.capacity == 0 {
-            return;
-        }
-        self.remove(&ask);
-        if self.entries.len() >= self.capacity || self.bytes + entry.weight() > self.most_bytes() {
-            self.make_room(now);
-        }
-        self.bytes += entry.weight();
-        self.denials += usize::from(entry.denial);
-        self.entries.insert(ask, entry);
+    /// A question has one at most.
+    fn entry(&mut self, ask: &Ask) -> Option<&mut Entry> {
+        self.shelves().into_iter().find_map(|shelf| shelf.get_mut(ask))
     }
 
-    fn remove(&mut self, ask: &Ask) {
-        if let Some(old) = self.entries.remove(ask) {
-            self.bytes -= old.weight();
-            self.denials -= usize::from(old.denial);
-        }
+    fn shelves(&mut self) -> [&mut Shelf; 3] {
+        [&mut self.answers, &mut self.denials, &mut self.failures]
     }
-
-    fn most_bytes(&self) -> usize {
-        (self.capacity * BYTES_EACH).max(2 * LARGEST)
-    }
-
-    /// Drops what has ended; or else an eighth of the rest, first what nobody asked for since the last time.
-    fn make_room(&mut self, now: Instant) {
-        let before = self.entries.len();
-        self.entries.retain(|_, entry| now < entry.expires);
-        for unused in [true, false] {
-            let most = (self.capacity * 7 / 8, self.most_bytes() * 7 / 8);
-            let (mut count, mut bytes) = (self.entries.len(), self.weight());
-            self.entries.retain(|_, entry| {
-                let keep = (count <= most.0 && bytes <= most.1) || (unused && entry.used);
-                if !keep {
-                    count -= 1;
-                    bytes -= entry.weight();
-                }
-                keep
-            });
-        }
-        self.entries.values_mut().for_each(|entry| entry.used = false);
-        self.bytes = self.weight();
-        self.denials = self.entries.values().filter(|entry| entry.denial).count();
-        self.evictions += (before - self.entries.len()) as u64;
-    }
-
-    fn weight(&self) -> usize {
-        self.entries.values().map(Entry::weight).sum()
-    }
-}
-
-impl Entry {
-    fn new(message: &[u8], denial: bool, stored: Instant, expires: Instant) -> Entry {
-        let message = message.into();
-        let (said, failed) = (None, None);
-        Entry { message, said, denial, stored, expires, failed, hits: 0, used: false, refreshing: false }
-    }
-
-    /// Whether it is popular with so many hits, and in the last tenth of its life.
-    fn is_ending(&self, hits: u32, now: Instant) -> bool {
-        let life = self.expires - self.stored;
-        hits >= POPULAR && life >= WORTHWHILE && self.expires - now <= life / 10
-    }
-
-    /// The message, its records' times to live reduced by the time it lay here.
-    fn aged(&self, now: Instant) -> Option<Message> {
-        let mut message = decode(&self.message).ok()?;
-        let age = self.age(now);
-        records(&mut message).for_each(|record| record.ttl = record.ttl.saturating_sub(age));
-        Some(message)
-    }
-
-    /// In bytes, both forms of the message together.
-    fn weight(&self) -> usize {
-        self.message.len() + self.said.as_ref().map_or(0, |said| said.records.len())
-    }
-
-    /// In seconds.
-    fn age(&self, now: Instant) -> u32 {
-        u32::try_from(now.saturating_duration_since(self.stored).as_secs()).unwrap_or(u32::MAX)
-    }
-
-    fn stale(&self) -> Option<Message> {
-        let mut message = decode(&self.message).ok()?;
-        records(&mut message).for_each(|record| record.ttl = STALE_TTL);
-        Some(message)
-    }
-}
-
-fn records(message: &mut Message) -> impl Iterator<Item = &mut Record> {
-    [&mut message.answers, &mut message.authorities, &mut message.additionals].into_iter().flatten()
 }
 
 /// How long a message holds (RFC 2308 section 5 for denials); none where it must not be kept.
@@ -443,14 +340,43 @@ mod tests {
     }
 
     #[test]
-    fn large_messages_are_bounded_too() {
-        let (now, mut cache) = (Instant::now(), Cache::new(64));
-        let (answer, _) = positive(60);
-        for number in 0..=255 {
-            cache.put(ask(number), &answer, &[0; LARGEST], now);
-            assert!(cache.weight() == cache.bytes && cache.bytes <= 64 * BYTES_EACH);
+    fn what_stands_in_for_an_upstream_outlives_any_number_of_names_that_fail() {
+        let (now, mut cache) = (Instant::now(), Cache::new(16));
+        let (answer, bytes) = positive(60);
+        let (denial, denied) = message(ResponseCode::NXDomain, vec![], vec![soa(60, 60)]);
+        for number in 0..14 {
+            cache.put(ask(number), &answer, &bytes, now);
         }
+        cache.put(ask(200), &denial, &denied, now);
+        let later = now + seconds(70);
+        let stranger =
+            |number: u16| Ask::own(&[2, number.to_be_bytes()[0], 0, 1, number as u8], RecordType::A);
+        for number in 0..1000 {
+            cache.fail(stranger(number), ResponseCode::ServFail.into(), later, later + TOLD);
+        }
+        assert!(matches!(cache.find(&ask(200), later), Found::Expired(_)), "no failure drops a denial");
+        for number in 0..1000 {
+            cache.put(stranger(number), &denial, &denied, later);
+        }
+        for number in 0..14 {
+            assert!(matches!(cache.find(&ask(number), later), Found::Expired(_)), "{number}");
+        }
+        let [answers, others] = cache.len();
+        assert!(answers == 14 && others <= 32, "{answers} {others}");
+    }
+
+    #[test]
+    fn a_question_is_remembered_once_whatever_becomes_of_it() {
+        let (now, mut cache) = (Instant::now(), Cache::new(16));
+        let (answer, bytes) = positive(60);
+        let (denial, denied) = message(ResponseCode::NXDomain, vec![], vec![soa(60, 60)]);
+        cache.fail(ask(0), ResponseCode::ServFail.into(), now, now + TOLD);
+        assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 1], "failed"));
+        cache.put(ask(0), &answer, &bytes, now);
+        assert_eq!((cache.len(), found(&mut cache, now)), ([1, 0], ("fresh", Some(60))));
+        cache.put(ask(0), &denial, &denied, now);
+        assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 1], "fresh"));
         cache.clear();
-        assert_eq!((cache.len(), cache.bytes), ([0, 0], 0));
+        assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 0], "nothing"));
     }
 }

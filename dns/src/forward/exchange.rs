@@ -26,8 +26,8 @@ const DOUBT: Duration = Duration::from_millis(300);
 const GRACE: Duration = Duration::from_millis(50);
 /// After so long a datagram is sent again: it may be lost.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Longer datagrams than were asked for are no answers.
-const LONGEST: usize = 4096;
+/// The longest datagram there is: some servers send more than they were asked for.
+const LONGEST: usize = u16::MAX as usize;
 /// The code of servers that do not know a version of EDNS (RFC 6891 section 9). By number: TSIG's BADSIG is the same.
 const BAD_VERSION: u16 = 16;
 
@@ -270,9 +270,9 @@ async fn listen(socket: &UdpSocket, ask: &Ask, request: &[u8]) -> io::Result<Res
 
 /// What came. Not a part of what waits for it: many questions wait at a time, and the room for a datagram is large.
 fn datagram(socket: &UdpSocket, ask: &Ask, request: &[u8]) -> io::Result<Option<Response>> {
-    let mut buffer = [0; LONGEST];
-    let length = socket.try_recv(&mut buffer)?;
-    read(ask, &buffer[..length], request)
+    let mut bytes = Vec::with_capacity(LONGEST);
+    socket.try_recv_buf(&mut bytes)?;
+    read(ask, &bytes, request)
 }
 
 async fn over_tcp(upstream: SocketAddr, ask: &Ask, manner: Manner) -> io::Result<Response> {

@@ -11,20 +11,29 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::name::{QueryName, to_name, wire_name};
 
-/// Domains under which nothing is ever found by asking others: RFC 6761 (invalid, localhost, test), RFC 7686 (onion),
-/// RFC 9462 (resolver.arpa), RFC 9476 (alt).
-const NAMES: [&str; 6] = ["alt", "invalid", "localhost", "onion", "resolver.arpa", "test"];
-/// The reverse zones of RFC 6303 sections 4.2 to 4.6 whose addresses no network gives to its machines.
-const UNUSED: [&str; 14] = [
+/// Domains that no server of any network knows: RFC 6761 (invalid, localhost), RFC 7686 (onion), RFC 9462 (resolver.arpa),
+/// RFC 9476 (alt), and of RFC 6303 sections 4.2 to 4.4 the reverse zones of addresses that mean the same machine or none
+/// everywhere.
+const NOBODY_KNOWS: [&str; 10] = [
+    "alt",
+    "invalid",
+    "localhost",
+    "onion",
+    "resolver.arpa",
     "0.in-addr.arpa",
     "127.in-addr.arpa",
+    "255.255.255.255.in-addr.arpa",
+    "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+    "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+];
+/// Domains that hardly any network has, but may have: RFC 6761 (test, for which section 6.2 wants a switch), and of RFC 6303
+/// the reverse zones of addresses of one link and of those for documentation.
+const HARDLY_KNOWN: [&str; 10] = [
+    "test",
     "254.169.in-addr.arpa",
     "2.0.192.in-addr.arpa",
     "100.51.198.in-addr.arpa",
     "113.0.203.in-addr.arpa",
-    "255.255.255.255.in-addr.arpa",
-    "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
-    "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
     "8.b.d.0.1.0.0.2.ip6.arpa",
     "8.e.f.ip6.arpa",
     "9.e.f.ip6.arpa",
@@ -39,10 +48,11 @@ const TTL: u32 = 10_800;
 pub enum KeepPrivate {
     /// None: upstreams are told all.
     None,
-    /// Those that nobody can know: .localhost, .test, .onion and so on.
+    /// Those that nobody can know: .localhost, .onion and so on; and, where the upstreams are merely those of the node, those that
+    /// hardly anybody knows: .test and the reverse zones of documentation and link-local addresses.
     #[default]
     Names,
-    /// Also those that only resolvers of this site can know: .local, home.arpa and the reverse zones of private
+    /// All of those, and those that only resolvers of this site can know: .local, home.arpa and the reverse zones of private
     /// addresses (RFC 6303). For upstreams of the Internet.
     All,
 }
@@ -50,8 +60,8 @@ pub enum KeepPrivate {
 /// Domains in wire form.
 type Domains = LazyLock<HashSet<Box<[u8]>>>;
 
-static NEVER_KNOWN: Domains =
-    LazyLock::new(|| NAMES.iter().chain(&UNUSED).filter_map(|zone| wire_name(zone).ok()).collect());
+static NOBODY_S: Domains = LazyLock::new(|| domains(&NOBODY_KNOWS));
+static HARDLY_ANYBODY_S: Domains = LazyLock::new(|| domains(&HARDLY_KNOWN));
 /// What homes and companies name themselves: RFC 6762 (local), RFC 8375 (home.arpa), and the reverse zones of addresses
 /// that networks give to their machines: RFC 6303 sections 4.1 and 4.4, and RFC 7793 for those that carriers share.
 static OF_THE_SITE: Domains = LazyLock::new(|| {
@@ -62,12 +72,19 @@ static OF_THE_SITE: Domains = LazyLock::new(|| {
     alone.into_iter().chain(private).chain(shared).filter_map(|zone| wire_name(&zone).ok()).collect()
 });
 
-/// The answer to a question for a name that must not leave. None for all other names.
-pub(super) fn answer(name: &QueryName, query: &Query, keep: KeepPrivate) -> Option<Message> {
+fn domains(zones: &[&str]) -> HashSet<Box<[u8]>> {
+    zones.iter().filter_map(|zone| wire_name(zone).ok()).collect()
+}
+
+/// The answer to a question for a name that must not leave. None for all other names. `chosen` tells whether a person named
+/// the upstreams, and so may have done it for what hardly anybody else knows.
+pub(super) fn answer(name: &QueryName, query: &Query, keep: KeepPrivate, chosen: bool) -> Option<Message> {
     let is_kept = |domain: &[u8]| match keep {
         KeepPrivate::None => false,
-        KeepPrivate::Names => NEVER_KNOWN.contains(domain),
-        KeepPrivate::All => NEVER_KNOWN.contains(domain) || OF_THE_SITE.contains(domain),
+        KeepPrivate::Names => NOBODY_S.contains(domain) || (!chosen && HARDLY_ANYBODY_S.contains(domain)),
+        KeepPrivate::All => {
+            [&NOBODY_S, &HARDLY_ANYBODY_S, &OF_THE_SITE].iter().any(|kept| kept.contains(domain))
+        }
     };
     let start = (0..name.len()).find(|&start| is_kept(name.wire(start, name.len())))?;
     let zone = to_name(&[name.wire(start, name.len())]).ok()?;
@@ -121,7 +138,7 @@ mod tests {
 
     fn ask(name: &str, record_type: RecordType) -> Option<Message> {
         let query = Query::query(Name::from_ascii(name).unwrap(), record_type);
-        answer(&QueryName::from_name(&query.name).unwrap(), &query, KeepPrivate::All)
+        answer(&QueryName::from_name(&query.name).unwrap(), &query, KeepPrivate::All, true)
     }
 
     #[test]

@@ -78,7 +78,7 @@ mod tests {
             upstreams: vec!["192.0.2.1:53".parse().unwrap()],
             stub_domains: [stub("example.com", "192.0.2.2:53"), stub("corp.example.com", "192.0.2.3:53")]
                 .into(),
-            search: Vec::new(),
+            ..Settings::default()
         }
     }
 

@@ -29,6 +29,8 @@ pub enum Case {
 pub struct Settings {
     /// For all names that no stub domain covers. May be empty: such names are refused.
     pub upstreams: Vec<SocketAddr>,
+    /// Whether a person named them: they are not merely those that the node happens to have.
+    pub chosen: bool,
     /// Domain, in wire form -> who is asked for it and for all below it.
     pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
     /// The node's own search list, which pods have too, after the cluster's domains.
@@ -88,6 +90,7 @@ impl Overrides {
     pub fn over(&self, node: &Settings) -> Settings {
         Settings {
             upstreams: self.upstreams.clone().unwrap_or_else(|| node.upstreams.clone()),
+            chosen: self.upstreams.is_some() || node.chosen,
             stub_domains: self.stub_domains.clone(),
             search: node.search.clone(),
         }
@@ -143,10 +146,8 @@ mod tests {
         let node = Settings { upstreams: vec!["192.0.2.1:53".parse().unwrap()], ..Settings::default() };
         assert_eq!(read(&[]).unwrap().over(&node), node);
         assert_eq!(read(&[("upstreamNameservers", " ")]).unwrap(), Overrides::default());
-        assert_eq!(
-            read(&[("upstreamNameservers", r#"["9.9.9.9"]"#)]).unwrap().over(&node).upstreams,
-            ["9.9.9.9:53".parse().unwrap()]
-        );
+        let chosen = read(&[("upstreamNameservers", r#"["9.9.9.9"]"#)]).unwrap().over(&node);
+        assert_eq!((&chosen.upstreams[..], chosen.chosen), (&["9.9.9.9:53".parse().unwrap()][..], true));
     }
 
     #[test]

@@ -3,14 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Handler, Step, Todo, extend};
+use super::{Came, Handler, Step, Todo, Waiting, extend};
 use crate::answer::Answer;
 use crate::chase::{Chain, chase};
 use crate::forward::Forwarded;
@@ -18,6 +16,7 @@ use crate::message::{Question, Reply};
 use crate::metrics::Source;
 use crate::name::QueryName;
 use crate::search::{Look, look, names_after};
+use crate::shares::Place;
 use crate::zone::Zone;
 
 /// What is left of a walk that goes on outside of the cluster.
@@ -39,10 +38,10 @@ impl Handler {
         zone: &Arc<Zone>,
         question: Box<Question>,
         own: usize,
-        started: Instant,
+        came: Came,
     ) -> Step {
         let names = names_after(zone, &question.query.name, own, &self.forwarder.search());
-        self.walk(zone, question, names.into(), started)
+        self.walk(zone, question, names.into(), came)
     }
 
     fn walk(
@@ -50,7 +49,7 @@ impl Handler {
         zone: &Arc<Zone>,
         question: Box<Question>,
         mut names: VecDeque<Name>,
-        started: Instant,
+        came: Came,
     ) -> Step {
         while let Some(name) = names.pop_front() {
             let Ok(wire) = QueryName::from_name(&name) else { continue };
@@ -60,21 +59,21 @@ impl Handler {
                     self.metrics.completed();
                     let mut chain = chase(zone, &wire, question.query.query_type);
                     chain.aliases.insert(0, wire.wire(0, wire.len()));
-                    return self.say(zone, question, &chain, started);
+                    return self.say(zone, question, &chain, came);
                 }
                 Look::Foreign => {
-                    let Some(place) = self.place() else { break };
+                    let Some(place) = self.place(came.client) else { break };
                     let todo = Todo::Walk(Walk { zone: zone.clone(), name, then: names });
-                    return self.wait(question, todo, started, place);
+                    return self.wait(question, todo, came, place);
                 }
             }
         }
-        self.found_nothing(zone, question, started)
+        self.found_nothing(zone, question, came)
     }
 
     /// What the name asked has by itself. The resolver goes on alone.
-    fn found_nothing(self: &Arc<Self>, zone: &Zone, question: Box<Question>, started: Instant) -> Step {
-        self.say(zone, question, &Chain { aliases: Vec::new(), end: Answer::NxDomain }, started)
+    fn found_nothing(self: &Arc<Self>, zone: &Zone, question: Box<Question>, came: Came) -> Step {
+        self.say(zone, question, &Chain { aliases: Vec::new(), end: Answer::NxDomain }, came)
     }
 
     /// The answer to a question for addresses of a foreign name, or none where it has none of any family. The next name
@@ -119,26 +118,26 @@ impl Walk {
         self,
         handler: &Arc<Handler>,
         question: Box<Question>,
-        started: Instant,
-        place: OwnedSemaphorePermit,
+        came: Came,
+        place: Place,
     ) -> Vec<u8> {
         let Walk { zone, name, then } = self;
         let step = match handler.addresses(&question, &name).await {
             Ok(Some(found)) => {
                 handler.metrics.completed();
                 let reply = led_to(&zone, &question, name, found);
-                return handler.encode(&question, &reply, Source::Upstream, started);
+                return handler.encode(&question, &reply, Source::Upstream, came);
             }
             Ok(None) => {
                 drop(place);
-                handler.walk(&zone, question, then, started)
+                handler.walk(&zone, question, then, came)
             }
-            Err(Unknown) => handler.found_nothing(&zone, question, started),
+            Err(Unknown) => handler.found_nothing(&zone, question, came),
         };
         match step {
             Step::Silence => Vec::new(),
             Step::Reply(reply) => reply,
-            Step::Wait(waiting) => Box::pin(waiting.finish()).await,
+            Step::Wait(waiting) => Box::pin(Waiting { is_part: true, ..*waiting }.finish()).await,
         }
     }
 }
@@ -148,7 +147,7 @@ fn led_to(zone: &Zone, question: &Question, name: Name, found: Forwarded) -> Rep
     let mut reply = Reply { authoritative: true, ..Reply::empty(ResponseCode::NoError) };
     let alias = RData::CNAME(CNAME(name.clone()));
     reply.answers.push(Record::from_rdata(question.query.name.clone(), zone.config().ttl, alias));
-    extend(&mut reply, &name, found);
+    extend(&mut reply, &name, found, question);
     reply
 }
 

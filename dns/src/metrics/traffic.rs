@@ -185,6 +185,12 @@ impl Traffic {
         Tally(cells)
     }
 
+    pub(super) fn asked(&self) -> u64 {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = tallies.iter().flat_map(|cells| cells.requests.iter().flatten().flatten());
+        all.map(|cell| cell.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+
     fn sum(&self, cell: impl Fn(&Cells) -> &AtomicU64) -> u64 {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         tallies.iter().map(|cells| cell(cells).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)

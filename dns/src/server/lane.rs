@@ -2,12 +2,11 @@
 //! own, without a runtime and without allocating for what it answers itself.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::fast;
@@ -16,6 +15,7 @@ use crate::message::Transport;
 use crate::metrics::{Source, Tally};
 use crate::query_log;
 use crate::server::batch::{Batch, Peer, Slot};
+use crate::server::queue::Entrance;
 
 /// Of so many questions beyond a limit one is answered with a truncated reply.
 const SLIP: u32 = 2;
@@ -33,17 +33,13 @@ pub(super) struct Lane {
     socket: Arc<UdpSocket>,
     handler: Arc<Handler>,
     tally: Tally,
-    full_lane: mpsc::Sender<Unusual>,
+    full_lane: Entrance,
     /// How many questions were beyond the limits of their clients.
     refused: u32,
 }
 
 impl Lane {
-    pub(super) fn new(
-        socket: Arc<UdpSocket>,
-        handler: Arc<Handler>,
-        full_lane: mpsc::Sender<Unusual>,
-    ) -> Lane {
+    pub(super) fn new(socket: Arc<UdpSocket>, handler: Arc<Handler>, full_lane: Entrance) -> Lane {
         let tally = handler.metrics().tally();
         Lane { socket, handler, tally, full_lane, refused: 0 }
     }
@@ -90,7 +86,7 @@ impl Lane {
             let (datagram, reply) = slot.exchange();
             let answered = fast::respond_or_remember(&zone, remembered, recurses, client, datagram, reply);
             let Some(answered) = answered else {
-                self.hand_over(slot);
+                self.hand_over(slot, client);
                 continue;
             };
             self.tally.request(Transport::Udp, client, answered.record_type, datagram.len());
@@ -119,11 +115,11 @@ impl Lane {
         slot.replied(length.unwrap_or(0));
     }
 
-    /// Where the full lane is full too, the client is left to ask again.
-    fn hand_over(&self, slot: &mut Slot) {
+    /// Where there is no place left for it, the client is left to ask again.
+    fn hand_over(&self, slot: &mut Slot, client: IpAddr) {
         let (peer, socket) = (*slot.peer(), self.socket.clone());
-        let unusual = Unusual { bytes: slot.exchange().0.to_vec(), peer, socket };
-        if self.full_lane.try_send(unusual).is_err() {
+        let unusual = || Unusual { bytes: slot.exchange().0.to_vec(), peer, socket };
+        if !self.full_lane.take(client, unusual) {
             self.handler.metrics().dropped();
         }
     }
@@ -143,11 +139,12 @@ mod tests {
     use crate::forward::{Forwarder, Manner};
     use crate::metrics::Metrics;
     use crate::query_log::QueryLog;
+    use crate::server::queue::{Queue, queue};
     use crate::zone::{PodNames, Zone, ZoneConfig};
 
     /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of its socket,
     /// and what it hands over.
-    fn lane(room: usize, rate: u32) -> (Lane, UdpSocket, mpsc::Receiver<Unusual>) {
+    fn lane(room: usize, rate: u32) -> (Lane, UdpSocket, Arc<Queue>) {
         let config = ZoneConfig {
             zone: "cluster.local".parse().unwrap(),
             ttl: 30,
@@ -166,8 +163,8 @@ mod tests {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(socket.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-        let (sender, receiver) = mpsc::channel(room);
-        (Lane::new(Arc::new(socket), handler, sender), client, receiver)
+        let (entrance, queue) = queue(room);
+        (Lane::new(Arc::new(socket), handler, entrance), client, queue)
     }
 
     fn question(name: &str, id: u16) -> Vec<u8> {
@@ -219,9 +216,9 @@ mod tests {
         assert_eq!([(); 5].map(|()| received_id(&client)), [0, 2, 4, 6, 8]);
     }
 
-    #[test]
-    fn what_the_full_lane_has_no_room_for_does_not_hold_up_the_fast_one() {
-        let (mut lane, client, mut unusual) = lane(1, 1_000_000);
+    #[tokio::test]
+    async fn what_the_full_lane_has_no_room_for_does_not_hold_up_the_fast_one() {
+        let (mut lane, client, unusual) = lane(1, 1_000_000);
         for id in 0..4 {
             client.send(&question("www.example.com.", id)).unwrap();
         }
@@ -232,9 +229,8 @@ mod tests {
             taken += batch.slots().len();
         }
         assert_eq!(received_id(&client), 4);
-        let first = unusual.try_recv().unwrap();
+        let first = unusual.next().await.unwrap();
         assert_eq!(first.bytes, question("www.example.com.", 0));
-        assert!(unusual.try_recv().is_err(), "the queue is bounded");
         let dropped = lane.handler.metrics().text();
         assert!(
             dropped.contains("weft_dns_full_lane_dropped_total{server=\"dns://:53\",view=\"\"} 3"),

@@ -1,5 +1,5 @@
-//! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients, and a
-//! task for what those threads do not answer themselves. A reply leaves from the address that the question was
+//! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients, and as many
+//! tasks for what those threads do not answer themselves. A reply leaves from the address that the question was
 //! sent to, or the client would not take it: a socket bound to one address does that by itself, one bound to all is
 //! told by the kernel which it was.
 
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +17,7 @@ use crate::handler::{Handler, Step};
 use crate::message::Transport;
 use crate::server::batch::Peer;
 use crate::server::lane::{Lane, Unusual};
+use crate::server::queue::{Queue, queue};
 
 /// How many datagrams may wait for the full lane. More are dropped.
 const QUEUE: usize = 1024;
@@ -42,8 +42,10 @@ pub(super) fn serve(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let (full_lane, unusual) = mpsc::channel(QUEUE);
-    tasks.spawn(answer(unusual, handler.clone(), tasks.clone()));
+    let (full_lane, unusual) = queue(QUEUE);
+    for _ in &sockets {
+        tasks.spawn(answer(unusual.clone(), handler.clone(), tasks.clone()));
+    }
     for socket in sockets {
         let lane = Lane::new(Arc::new(socket), handler.clone(), full_lane.clone());
         let (running, stop) = (tasks.token(), stop.clone());
@@ -57,8 +59,8 @@ pub(super) fn serve(
 
 /// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after the
 /// last of the threads.
-async fn answer(mut unusual: mpsc::Receiver<Unusual>, handler: Arc<Handler>, tasks: TaskTracker) {
-    while let Some(Unusual { bytes, peer, socket }) = unusual.recv().await {
+async fn answer(unusual: Arc<Queue>, handler: Arc<Handler>, tasks: TaskTracker) {
+    while let Some(Unusual { bytes, peer, socket }) = unusual.next().await {
         let Some(client) = peer.address() else { continue };
         match handler.handle(&bytes, client, Transport::Udp) {
             Step::Silence => {}

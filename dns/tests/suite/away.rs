@@ -140,8 +140,9 @@ async fn beside(
 ) {
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let watch = Watch::start(client, View::Whole, &KINDS);
+    let (_in_charge, in_charge) = tokio::sync::watch::channel(true);
     tokio::select! {
-        () = feed(watch, zone.clone(), keeper, metrics, CancellationToken::new()) => {}
+        () = feed(watch, zone.clone(), keeper, metrics, CancellationToken::new(), in_charge) => {}
         () = work => {}
     }
 }

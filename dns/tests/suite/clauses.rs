@@ -11,7 +11,7 @@ pub(crate) enum Gets {
     NoData,
     /// The name does not exist (RFC 2308 section 2.1).
     NxDomain,
-    /// A chain that leads to a name that does not exist (RFC 6604 section 3), or is too long.
+    /// A chain that leads to a name that does not exist (RFC 6604 section 3), or that has no such record.
     Broken(&'static str, &'static [&'static str]),
     /// An answer that is not this server's own.
     Foreign(&'static str, &'static [&'static str]),
@@ -235,7 +235,32 @@ const EXTERNAL_NAME: &[Clause] = &[
         Records(&["@ CNAME backend.shop.svc.~", "backend.shop.svc.~ AAAA fd00:10:96::20"]),
     ),
     ("S2.5", "asked for itself: alone", "alias.shop.svc.~ CNAME", Records(&["@ CNAME backend.shop.svc.~"])),
-    ("C", "it has no SRV records", "ext.shop.svc.~ SRV", NoData),
+    (
+        "RFC 1034 s3.6.2",
+        "it holds for every type",
+        "alias.shop.svc.~ SRV",
+        With(
+            &[
+                "@ CNAME backend.shop.svc.~",
+                "backend.shop.svc.~ SRV 0 33 7 backend.shop.svc.~",
+                "backend.shop.svc.~ SRV 0 33 80 backend.shop.svc.~",
+                "backend.shop.svc.~ SRV 0 33 99 backend.shop.svc.~",
+            ],
+            &["backend.shop.svc.~ A 10.96.0.20", "backend.shop.svc.~ AAAA fd00:10:96::20"],
+        ),
+    ),
+    (
+        "RFC 1034 s3.6.2",
+        "also where the target has no such record",
+        "alias.shop.svc.~ TXT",
+        Broken("NOERROR", &["@ CNAME backend.shop.svc.~"]),
+    ),
+    (
+        "RFC 8482 s4.2",
+        "for ANY, it stands for itself",
+        "alias.shop.svc.~ ANY",
+        Records(&["@ CNAME backend.shop.svc.~"]),
+    ),
     (
         "RFC 6604 s3",
         "the code is that of the last name",

@@ -6,13 +6,19 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{Name, RData, Record};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::api::Api;
 use crate::peers::{Upstream, dig};
+use crate::rogue::Rogue;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
+pub(crate) const HTTP: [&str; 3] =
+    ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
@@ -54,33 +60,41 @@ impl Daemon {
 
     /// Waits until it answers at `listen`.
     pub(crate) fn start_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn_at(listen, server, flags);
         let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
-        let upstream: &[&str] = if given("--upstream") == 0 { &["--upstream", NOBODY] } else { &[] };
+        let mut dns = Vec::new();
+        while dns.len() + daemon.http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
+            let mut line = String::new();
+            assert_ne!(daemon.log.read_line(&mut line).unwrap(), 0, "the program ended early");
+            let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };
+            let address = rest.split('"').next().unwrap().parse().unwrap();
+            if line.contains("\"flag\"") { daemon.http.push(address) } else { dns.push(address) }
+        }
+        daemon.also = dns.split_off(1);
+        daemon.dns = dns[0];
+        daemon
+    }
+
+    /// Waits for nothing.
+    pub(crate) fn spawn_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        let upstream: &[&str] = if flags.contains(&"--upstream") { &[] } else { &["--upstream", NOBODY] };
         let (directory, kubeconfig) = kubeconfig(server);
-        let http = ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
+        let http = HTTP.iter().filter(|flag| !flags.contains(flag));
         // As where nobody raised the limit on open files.
         let mut child = Command::new("sh")
             .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", PROGRAM])
             .args(["--listen", listen, "--log-format", "json"])
             .args(upstream)
             .args(flags)
-            .args(http.iter().flat_map(|flag| [*flag, "127.0.0.1:0"]))
+            .args(http.flat_map(|flag| [*flag, "127.0.0.1:0"]))
             .arg("--kubeconfig")
             .arg(&kubeconfig)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let (mut dns, mut http) = (Vec::new(), Vec::new());
-        while dns.len() + http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
-            let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the program ended early");
-            let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };
-            let address = rest.split('"').next().unwrap().parse().unwrap();
-            if line.contains("\"flag\"") { http.push(address) } else { dns.push(address) }
-        }
-        let also = dns.split_off(1);
-        Daemon { child, log, dns: dns[0], also, http, _kubeconfig: directory }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let dns = listen.parse().unwrap();
+        Daemon { child, log, dns, also: Vec::new(), http: Vec::new(), _kubeconfig: directory }
     }
 
     /// Reads the log until it says that.
@@ -277,6 +291,24 @@ fn it_follows_the_config_map_of_kube_dns() {
 }
 
 #[test]
+fn what_a_person_names_upstreams_for_is_asked_of_them() {
+    // As an e2e test of Kubernetes asks: "should forward PTR records lookup to upstream nameserver".
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        let pointer = RData::PTR(PTR(Name::from_ascii("my.test.").unwrap()));
+        reply.answers = vec![Record::from_rdata(name, 60, pointer)];
+        Some(reply)
+    });
+    let api = Api::start();
+    let daemon = Daemon::start(&api.address.to_string(), "0");
+    await_status(&daemon, "-x 192.0.2.123", "SERVFAIL"); // That of the flag does not answer.
+    let upstreams = format!(r#"{{"upstreamNameservers":"[\"{}\"]"}}"#, upstream.address);
+    send_config_map(&api, "ADDED", &upstreams);
+    await_status(&daemon, "-x 192.0.2.124", "NOERROR");
+    assert!(dig("127.0.0.1", daemon.dns.port(), "-x 192.0.2.123").contains("PTR\tmy.test."));
+}
+
+#[test]
 fn it_ends_in_order_when_told_to() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut daemon = Daemon::start(NOBODY, "0");
@@ -297,6 +329,18 @@ fn in_lameduck_it_answers_but_is_not_ready() {
     assert!(dig("127.0.0.1", daemon.dns.port(), "cluster.local SOA").contains("status: SERVFAIL"));
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success(), "a second signal does not wait");
+}
+
+#[test]
+fn signals_that_do_not_mean_to_end_it_do_not() {
+    let mut daemon = Daemon::start(NOBODY, "0");
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGALRM] {
+        daemon.signal(signal);
+    }
+    daemon.await_log("SIGHUP changes nothing");
+    assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
 }
 
 #[test]
@@ -333,8 +377,10 @@ fn what_cannot_be_had_is_said_in_one_line() {
     for (arguments, expected) in cases {
         let text = failure(arguments);
         assert!(expected.iter().all(|part| text.contains(part)), "{expected:?} in {text}");
-        assert_eq!(text.lines().filter(|line| line.starts_with("weft-dns: ")).count(), 1, "{text}");
-        assert_eq!(text.matches("os error").count() / 2, 0, "the cause is told once: {text}");
+        // Beside the log of what was under way by then.
+        let told: Vec<&str> = text.lines().filter(|line| line.starts_with("weft-dns: ")).collect();
+        assert_eq!(told.len(), 1, "{text}");
+        assert_eq!(told[0].matches("os error").count() / 2, 0, "the cause is told once: {text}");
     }
 }
 

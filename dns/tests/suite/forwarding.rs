@@ -1,8 +1,11 @@
 //! Names outside of the cluster, through a little upstream: asked once, remembered, passed on as they are.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::{A, TXT};
+use hickory_proto::rr::{RData, Record, RecordType};
 use weft_dns::forward::{KeepPrivate, Manner, Settings};
 use weft_dns::name::wire_name;
 
@@ -72,6 +75,21 @@ fn s2_5_an_external_target_is_resolved() {
 }
 
 #[test]
+fn an_external_target_is_resolved_for_every_type() {
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        reply.answers = vec![Record::from_rdata(name, 60, RData::TXT(TXT::new(vec!["hello".to_owned()])))];
+        Some(reply)
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    let expected = ["ext.shop.svc.cluster.local. CNAME www.example.com.", "www.example.com. TXT \"hello\""];
+    for asked in ["TXT", "MX", "SRV", "HTTPS", "SOA", "NS", "TYPE65534"] {
+        let text = server.dig(&format!("ext.shop.svc.cluster.local {asked}"));
+        assert_eq!(answer_section(&text), expected, "the upstream says the same to {asked}: {text}");
+    }
+}
+
+#[test]
 fn s2_5_without_an_upstream_the_alias_is_answered_alone() {
     let text = Server::start(zone(), &[]).dig("ext.shop.svc.cluster.local A");
     assert!(text.contains("status: NOERROR"), "{text}");
@@ -85,6 +103,20 @@ fn a_cut_answer_is_fetched_over_tcp() {
     assert_eq!(answer_section(&server.dig("+tcp big.example.com A")).len(), 200);
     let text = server.dig("+notcp +ignore big.example.com A");
     assert!(text.contains(" tc "), "and cut again for a client of UDP: {text}");
+}
+
+#[test]
+fn an_answer_longer_than_was_asked_for_is_taken_whole() {
+    let upstream = Rogue::start(|asked| {
+        let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
+        let address = |number: u32| RData::A(A(Ipv4Addr::from_bits(0xc000_0200 + number)));
+        reply.answers =
+            (0..1500).map(|number| Record::from_rdata(name.clone(), 60, address(number))).collect();
+        Some(reply)
+    });
+    let server = Server::start(zone(), &[upstream.address]);
+    assert_eq!(answer_section(&server.dig("+tcp www.example.com A")).len(), 1500);
+    assert!(upstream.asked().iter().all(|asked| !asked.tcp), "the datagram had it all");
 }
 
 #[test]
@@ -120,6 +152,22 @@ fn a_full_house_refuses_and_still_answers_the_cluster() {
             .text()
             .contains("coredns_forward_max_concurrent_rejects_total{server=\"dns://:53\",view=\"\"} 1")
     );
+}
+
+#[test]
+fn a_client_whose_questions_are_never_answered_leaves_places_for_others() {
+    let upstream = Upstream::start();
+    let server = Server::start_on("127.0.0.1:0", zone(), &[upstream.address], 8);
+    let greedy = UdpSocket::bind("127.0.0.2:0").unwrap();
+    greedy.connect(server.address).unwrap();
+    greedy.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    let question = query("silent.example.com.", RecordType::A).to_vec().unwrap();
+    (0..20).for_each(|_| assert!(greedy.send(&question).is_ok()));
+    let mut reply = [0; 512];
+    greedy.recv(&mut reply).unwrap();
+    assert_eq!(reply[3] & 0x0f, 5, "what is more than its share is refused");
+    let text = server.dig("www.example.com A");
+    assert!(text.contains("status: NOERROR"), "{text}");
 }
 
 #[test]
@@ -159,7 +207,7 @@ fn private_names_stay_here() {
 fn which_private_names_leave_is_chosen() {
     for (keep_private, names_leave, site_s_leave) in [
         (KeepPrivate::None, true, true),
-        // The resolvers of a company know its addresses and names, but nobody knows those that are for tests.
+        // The resolvers of a company know its addresses and names; that they know those that are for tests must be said.
         (KeepPrivate::Names, false, true),
         (KeepPrivate::All, false, false),
     ] {
@@ -178,13 +226,41 @@ fn which_private_names_leave_is_chosen() {
 }
 
 #[test]
+fn of_upstreams_that_a_person_named_is_asked_what_a_network_may_know() {
+    for (chosen, leaves) in [(true, true), (false, false)] {
+        let upstream = Upstream::start();
+        let settings = Settings { upstreams: vec![upstream.address], chosen, ..Settings::default() };
+        let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+        for question in [
+            "-x 192.0.2.123",
+            "-x 198.51.100.1",
+            "-x 203.0.113.1",
+            "-x 169.254.20.10",
+            "-x 2001:db8::7",
+            "-x fe80::1",
+            "printer.test A",
+        ] {
+            let before = upstream.asked();
+            assert!(server.dig(question).contains("status: NXDOMAIN"), "{question}");
+            assert_eq!(upstream.asked() > before, leaves, "{question}");
+        }
+        let before = upstream.asked();
+        for question in ["localhost A", "a.onion A", "www.invalid A", "-x 127.0.0.1", "-x ::1", "-x 0.0.0.0"]
+        {
+            server.dig(question);
+            assert_eq!(upstream.asked(), before, "no network knows {question}");
+        }
+    }
+}
+
+#[test]
 fn a_stub_domain_is_asked_of_its_own_servers() {
     let (everyone, corporate) = (Upstream::start(), Upstream::start());
     let stub = |domain: &str| (wire_name(domain).unwrap(), vec![corporate.address]);
     let settings = Settings {
         upstreams: vec![everyone.address],
         stub_domains: [stub("corp.local"), stub("10.in-addr.arpa")].into(),
-        search: Vec::new(),
+        ..Settings::default()
     };
     let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
     assert_eq!(answer_section(&server.dig("www.corp.local A")), ["www.corp.local. A 192.0.2.80"]);

@@ -10,10 +10,10 @@ use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 
 use crate::api::Api;
-use crate::daemon::{Daemon, NOBODY, await_status};
+use crate::daemon::{Daemon, HTTP, NOBODY, await_status};
 use crate::encrypted::{certify, kdig};
 use crate::fixture::query;
-use crate::peers::{read_framed, write_framed};
+use crate::peers::{in_new_namespace, read_framed, write_framed};
 
 /// How often the server is replaced.
 const TIMES: usize = 3;
@@ -174,5 +174,66 @@ fn a_server_that_waits_takes_over_from_one_that_dies() {
         await_status(&old, &format!("{NAME} A"), "NOERROR");
         drop(old);
         await_status(&new.join().unwrap(), &format!("{NAME} A"), "SERVFAIL");
+    });
+}
+
+/// As two containers of a pod have it.
+const POD: &str = "127.0.0.1:53";
+const STANDBY: [&str; 10] = [
+    "--handover",
+    "--standby",
+    "--lameduck",
+    "0",
+    "--health-bind-address",
+    "127.0.0.1:8080",
+    "--ready-bind-address",
+    "127.0.0.1:8181",
+    "--metrics-bind-address",
+    "127.0.0.1:9153",
+];
+
+/// Whoever is killed, the other one answers, and all that came since: the sockets are both servers'.
+#[test]
+fn a_standby_answers_every_question_from_the_moment_the_other_server_is_killed() {
+    in_new_namespace(&[], || {
+        let api = Api::start().address.to_string();
+        let mut active = Daemon::start_at(POD, &api, &STANDBY);
+        await_status(&active, &format!("{NAME} A"), "NOERROR");
+        let server = active.dns;
+        let question = query(&format!("{NAME}."), RecordType::A).to_vec().unwrap();
+        for _ in 0..TIMES {
+            let mut standby = Daemon::spawn_at(POD, &api, &STANDBY);
+            standby.await_log("the cluster is listed");
+            active.await_log("is about to take over");
+            // Kills it.
+            drop(active);
+            assert_eq!(well(&by_udp(server, &question)), BURST);
+            assert_eq!(well(&by_tcp(server, &question)), 1);
+            HTTP.iter().for_each(|flag| standby.await_log(flag));
+            active = standby;
+        }
+        // A standby is no reason to stay.
+        let mut standby = Daemon::spawn_at(POD, &api, &STANDBY);
+        active.await_log("is about to take over");
+        active.signal(Signal::SIGTERM);
+        assert!(active.wait().success());
+        assert_eq!(well(&by_udp(server, &question)), BURST);
+        standby.signal(Signal::SIGTERM);
+        assert!(standby.wait().success());
+    });
+}
+
+/// As a kubelet starts the containers of a pod.
+#[test]
+fn of_two_servers_that_start_together_one_answers_and_one_stands_by() {
+    in_new_namespace(&[], || {
+        let api = Api::start().address.to_string();
+        let [mut one, mut other] = [(); 2].map(|()| Daemon::spawn_at(POD, &api, &STANDBY));
+        await_status(&one, &format!("{NAME} A"), "NOERROR");
+        one.signal(Signal::SIGTERM);
+        assert!(one.wait().success(), "it ended before");
+        await_status(&other, &format!("{NAME} A"), "NOERROR");
+        other.signal(Signal::SIGTERM);
+        assert!(other.wait().success(), "it ended before");
     });
 }

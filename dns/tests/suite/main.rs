@@ -16,6 +16,7 @@ mod forwarding;
 mod habits;
 mod handover;
 mod hostile;
+mod large;
 mod node_local;
 mod operation;
 mod peers;

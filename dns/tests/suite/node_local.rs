@@ -1,15 +1,16 @@
-//! A node-local server in the kernel of a node: whose traffic leaves no trace in connection tracking, and what is left when
-//! the server ends. The node and its pod are network namespaces.
+//! A node-local server in the kernel of a node: whose traffic leaves no trace in connection tracking, who answers while it
+//! is away, and what is left when it ends. The node, its pod and the cluster's other server are network namespaces.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use weft_netlink::netns::Namespace;
 
 use crate::api::Api;
-use crate::daemon::{Daemon, NOBODY, PROGRAM};
+use crate::daemon::{DEADLINE, Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
 
 /// An address of the server alone, and the DNS Service's two, which a service proxy rewrites.
@@ -17,17 +18,27 @@ const ADDRESSES: [&str; 3] = ["169.254.20.10", "10.96.0.10", "fd00:10:96::a"];
 const NAME: &str = "backend.shop.svc.cluster.local A";
 /// The node, as the pod reaches it.
 const NODE: [&str; 2] = ["10.244.0.1", "fd00:10:244::1"];
+/// The server behind the Service, and the node as it reaches it.
+const OTHER: [&str; 2] = ["10.244.1.99", "fd00:10:244:1::99"];
+const NODE_OF_OTHER: [&str; 2] = ["10.244.1.1", "fd00:10:244:1::1"];
+/// The TTLs by which answers tell whose they are.
+const ITS_OWN: &str = "\t30 IN";
+const THE_OTHERS: &str = "\t7 IN";
 /// What a service proxy has on the node, and what makes the kernel track connections.
 const PROXY: &str = "add table ip proxy
     add chain ip proxy prerouting { type nat hook prerouting priority dstnat; }
-    add rule ip proxy prerouting ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.0.99
+    add rule ip proxy prerouting ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.1.99
     add chain ip proxy output { type nat hook output priority -100; }
-    add rule ip proxy output ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.0.99
+    add rule ip proxy output ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 dnat to 10.244.1.99
+    add chain ip proxy postrouting { type nat hook postrouting priority srcnat; }
+    add rule ip proxy postrouting ip saddr != 10.244.0.0/16 ct status dnat masquerade
     add table ip6 proxy
     add chain ip6 proxy prerouting { type nat hook prerouting priority dstnat; }
-    add rule ip6 proxy prerouting ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244::99
+    add rule ip6 proxy prerouting ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244:1::99
     add chain ip6 proxy output { type nat hook output priority -100; }
-    add rule ip6 proxy output ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244::99";
+    add rule ip6 proxy output ip6 daddr fd00:10:96::a meta l4proto { tcp, udp } th dport 53 dnat to fd00:10:244:1::99
+    add chain ip6 proxy postrouting { type nat hook postrouting priority srcnat; }
+    add rule ip6 proxy postrouting ip6 saddr != fd00:10:244::/56 ct status dnat masquerade";
 
 fn run(program: &str, arguments: &str) -> (bool, String) {
     let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
@@ -38,29 +49,62 @@ fn ip(arguments: &str) {
     assert!(run("ip", arguments).0, "ip {arguments}");
 }
 
-/// A node and its pod, joined by a veth pair.
-fn node_and_pod() -> [Namespace; 2] {
-    let both = [(); 2].map(|()| Namespace::temporary().unwrap());
-    let pod = both[1].path().display().to_string();
+/// A node, its pod, and the place of the server behind the Service, each joined to the node by a veth pair.
+fn node_and_pods() -> [Namespace; 3] {
+    let all = [(); 3].map(|()| Namespace::temporary().unwrap());
     let rules = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(rules.path(), PROXY).unwrap();
+    let path = |namespace: &Namespace| namespace.path().display().to_string();
+    let links = [("pod", path(&all[1]), NODE), ("other", path(&all[2]), NODE_OF_OTHER)];
     let node = || {
         ip("link set lo up");
-        ip(&format!("link add pod type veth peer name eth0 netns {pod}"));
-        ip(&format!("addr add {}/24 dev pod", NODE[0]));
-        ip(&format!("addr add {}/64 dev pod nodad", NODE[1]));
-        ip("link set pod up");
+        for (name, pod, [v4, v6]) in &links {
+            ip(&format!("link add {name} type veth peer name eth0 netns {pod}"));
+            ip(&format!("addr add {v4}/24 dev {name}"));
+            ip(&format!("addr add {v6}/64 dev {name} nodad"));
+            ip(&format!("link set {name} up"));
+        }
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            assert!(run("sysctl", &format!("-qw {setting}")).0, "{setting}");
+        }
         assert!(run("nft", &format!("-f {}", rules.path().display())).0);
     };
-    both[0].run(node).unwrap();
-    let pod = || {
-        ip("addr add 10.244.0.2/24 dev eth0");
-        ip("addr add fd00:10:244::2/64 dev eth0 nodad");
+    all[0].run(node).unwrap();
+    let pod = |[v4, v6]: [&str; 2], node: [&str; 2]| {
+        ip("link set lo up");
+        ip(&format!("addr add {v4}/24 dev eth0"));
+        ip(&format!("addr add {v6}/64 dev eth0 nodad"));
         ip("link set eth0 up");
-        NODE.iter().for_each(|node| ip(&format!("route add default via {node}")));
+        node.iter().for_each(|node| ip(&format!("route add default via {node}")));
     };
-    both[1].run(pod).unwrap();
-    both
+    all[1].run(|| pod(["10.244.0.2", "fd00:10:244::2"], NODE)).unwrap();
+    all[2].run(|| pod(OTHER, NODE_OF_OTHER)).unwrap();
+    all
+}
+
+/// The server behind the Service; waits until it knows the cluster.
+fn start_other(place: &Namespace) -> Daemon {
+    let [v4, v6] = OTHER.map(|address| SocketAddr::new(address.parse().unwrap(), 53).to_string());
+    let flags = ["--listen", &v6, "--ttl", "7"];
+    let other = place.run(|| Daemon::start_at(&v4, &Api::start().address.to_string(), &flags)).unwrap();
+    await_answer(&[place], &OTHER, THE_OTHERS);
+    other
+}
+
+/// Asks until all of these are answered from everywhere, by the one who has that TTL.
+fn await_answer(from: &[&Namespace], addresses: &[&str], ttl: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    for (place, address) in
+        from.iter().flat_map(|place| addresses.iter().map(move |address| (place, address)))
+    {
+        loop {
+            let text = place.run(|| dig(address, 53, &format!("+time=1 {NAME}"))).unwrap();
+            if text.contains("status: NOERROR") && text.contains(ttl) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{address}: no answer with TTL {ttl}: {text}");
+        }
+    }
 }
 
 fn start(node: &Namespace, api: &str) -> Daemon {
@@ -71,16 +115,16 @@ fn start(node: &Namespace, api: &str) -> Daemon {
 
 /// Whether the interface is there, and the tables.
 fn traces(node: &Namespace) -> [bool; 3] {
-    let table = |family| run("nft", &format!("list table {family} weft-dns")).0;
-    node.run(|| [run("ip", "link show weft-dns").0, table("ip"), table("ip6")]).unwrap()
+    let has_table = |family| run("nft", &format!("list tables {family}")).1.contains(" weft-dns");
+    node.run(|| [run("ip", "link show weft-dns").0, has_table("ip"), has_table("ip6")]).unwrap()
 }
 
 #[test]
 fn questions_to_a_node_local_server_are_not_tracked() {
-    let [node, pod] = node_and_pod();
+    let [node, pod, _] = node_and_pods();
     let api = node.run(|| Api::start().address.to_string()).unwrap();
     let mut server = start(&node, &api);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + DEADLINE;
     while !pod.run(|| dig(ADDRESSES[0], 53, NAME)).unwrap().contains("status: NOERROR") {
         assert!(Instant::now() < deadline, "it never lists the cluster");
     }
@@ -110,12 +154,76 @@ fn questions_to_a_node_local_server_are_not_tracked() {
     assert_eq!(traces(&node), [false; 3]);
 }
 
+/// The kernel takes the rules back with the process, and the service proxy's are asked again.
+#[test]
+fn while_a_node_local_server_is_dead_the_cluster_s_servers_answer() {
+    let [node, pod, place] = node_and_pods();
+    let _other = start_other(&place);
+    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    for _ in 0..2 {
+        let server = start(&node, &api);
+        await_answer(&[&pod, &node], &ADDRESSES[1..], ITS_OWN);
+        // Kills it.
+        drop(server);
+        await_answer(&[&pod, &node], &ADDRESSES[1..], THE_OTHERS);
+    }
+}
+
+/// Or names that exist would be denied, or fail, for a moment after each first start.
+#[test]
+fn until_a_node_local_server_knows_the_cluster_the_cluster_s_servers_answer() {
+    let [node, pod, place] = node_and_pods();
+    let _other = start_other(&place);
+    let mut server = node.run(|| Daemon::spawn_at("10.96.0.10:53", NOBODY, &["--node-local"])).unwrap();
+    server.await_log("others answer");
+    await_answer(&[&pod, &node], &ADDRESSES[1..2], THE_OTHERS);
+    assert!(!traces(&node)[1], "questions are led to a server that knows nothing");
+}
+
+/// Told to stop, it leaves the questions to the others first, and answers those that it has.
+#[test]
+fn a_node_local_server_that_ends_loses_no_question() {
+    let [node, pod, place] = node_and_pods();
+    let _other = start_other(&place);
+    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let mut server = start(&node, &api);
+    await_answer(&[&pod], &ADDRESSES[1..], ITS_OWN);
+    let ending = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let asked = threads.spawn(|| {
+            let mut lost = Vec::new();
+            while !ending.load(Ordering::SeqCst) {
+                let text = pod.run(|| dig(ADDRESSES[1], 53, &format!("+time=2 {NAME}"))).unwrap();
+                lost.extend((!text.contains("10.96.0.20")).then_some(text));
+            }
+            lost
+        });
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+        await_answer(&[&pod], &ADDRESSES[1..], THE_OTHERS);
+        ending.store(true, Ordering::SeqCst);
+        assert_eq!(asked.join().unwrap(), Vec::<String>::new());
+    });
+    assert_eq!(traces(&node), [false; 3]);
+}
+
 #[test]
 fn what_a_killed_server_leaves_is_taken_over_or_cleaned_up() {
-    let [node, _] = node_and_pod();
-    drop(start(&node, NOBODY));
-    assert_eq!(traces(&node), [true; 3]);
-    drop(start(&node, NOBODY));
+    let [node, _, _] = node_and_pods();
+    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    drop(start(&node, &api));
+    assert!(traces(&node)[0]);
+    // What an earlier version left, whose rules stayed.
+    let left = "table ip weft-dns { chain prerouting { type filter hook prerouting priority raw; \
+                ip daddr 10.96.0.10 udp dport 53 notrack; }; }";
+    let add = || Command::new("nft").arg(left).status().unwrap().success();
+    assert!(node.run(add).unwrap());
+    drop(start(&node, &api));
+    let deadline = Instant::now() + DEADLINE;
+    while traces(&node) != [true, false, false] {
+        assert!(Instant::now() < deadline, "{:?}", traces(&node));
+    }
+    assert!(node.run(add).unwrap());
     assert!(node.run(|| run(PROGRAM, "--cleanup").0).unwrap());
     assert_eq!(traces(&node), [false; 3]);
     assert!(node.run(|| run(PROGRAM, "--cleanup").0).unwrap(), "again");

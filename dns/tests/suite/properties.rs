@@ -180,8 +180,11 @@ proptest! {
     fn every_name_that_is_listed_answers(objects in objects()) {
         let zone = Zone::compile(&snapshot(objects), config(), 1);
         for name in listed(&zone) {
-            let codes = [RecordType::CNAME, RecordType::SRV].map(|asked| code(&zone, &name.to_ascii(), asked));
-            prop_assert_eq!(codes, [ResponseCode::NoError; 2], "{}", name);
+            let itself = ask(&zone, &name.to_ascii(), RecordType::CNAME);
+            prop_assert_eq!(itself.metadata.response_code, ResponseCode::NoError, "{}", name);
+            if itself.answers.is_empty() {
+                prop_assert_eq!(code(&zone, &name.to_ascii(), RecordType::SRV), ResponseCode::NoError, "{}", name);
+            }
         }
     }
 
@@ -194,6 +197,7 @@ proptest! {
             let target = match &record.data {
                 RData::PTR(target) => target.0.clone(),
                 RData::SRV(service) => service.target.clone(),
+                RData::CNAME(_) => continue, // The answer of an external name is its target's.
                 other => panic!("{other} was not asked for"),
             };
             let families = [RecordType::A, RecordType::AAAA].map(|asked| ask(&zone, &target.to_ascii(), asked).answers.len());

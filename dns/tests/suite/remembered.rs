@@ -109,6 +109,30 @@ fn both_lanes_say_what_is_remembered_alike() {
 }
 
 #[test]
+fn each_reply_begins_at_another_of_the_addresses_that_are_remembered() {
+    let upstream = Upstream::start();
+    let lanes = Lanes::start(&upstream);
+    let asked = |id: u16| {
+        let mut bytes = question("rich.example.com.", RecordType::A, [1, 0], Some((1232, false)));
+        bytes[..2].copy_from_slice(&id.to_be_bytes());
+        bytes
+    };
+    let addresses = |reply: Vec<u8>| -> Vec<String> {
+        Message::from_vec(&reply).unwrap().answers.iter().map(|record| record.data.to_string()).collect()
+    };
+    let (even, odd) = (
+        ["target.example.com.", "192.0.2.90", "192.0.2.91"],
+        ["target.example.com.", "192.0.2.91", "192.0.2.90"],
+    );
+    assert_eq!(addresses(lanes.full(&asked(1))), odd, "just had from the upstream");
+    for id in [0, 2, 65_534] {
+        assert!(lanes.compare(&asked(id)) && lanes.compare(&asked(id + 1)), "both lanes say the same");
+        assert_eq!([addresses(lanes.full(&asked(id))), addresses(lanes.full(&asked(id + 1)))], [even, odd]);
+    }
+    assert_eq!(upstream.asked(), 1);
+}
+
+#[test]
 fn what_is_no_plain_question_is_left_to_the_full_lane() {
     let upstream = Upstream::start();
     let lanes = Lanes::start(&upstream);

@@ -126,7 +126,7 @@ fn an_answer_that_fits_without_its_additionals_is_not_cut() {
     let server = Server::start(Zone::compile(&snapshot(objects), config(), 1), &[]);
     let text = server.dig("+ignore +noedns _p._tcp.a.shop.svc.cluster.local SRV");
     assert!(
-        text.contains("flags: qr aa rd;") && text.contains("ANSWER: 7, AUTHORITY: 0, ADDITIONAL: 0"),
+        text.contains("flags: qr aa rd;") && text.contains("ANSWER: 7, AUTHORITY: 0, ADDITIONAL: 4"),
         "{text}"
     );
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::RecordType::{A, CNAME, PTR};
+use hickory_proto::rr::RecordType::{A, PTR};
 use weft_dns::zone::Zone;
 use weft_types::{ChangeSet, ObjectKey, Protocol, ServiceKind};
 
@@ -196,9 +196,25 @@ fn c_a_chain_is_followed_ten_times() {
     let zone = zone();
     assert_eq!(answers(&zone, "step-2.shop.svc.cluster.local.", A).len(), 11, "ten aliases and the address");
     let reply = ask(&zone, "step-1.shop.svc.cluster.local.", A);
-    assert!(reply.answers.iter().all(|record| record.record_type() == CNAME), "eleven are too many");
-    let reply = ask(&zone, "circle.shop.svc.cluster.local.", A);
-    assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail, "eleven are too many");
+}
+
+#[test]
+fn a_circle_of_aliases_is_a_failure_that_names_itself() {
+    let to = |name: &str| ServiceKind::ExternalName(format!("{name}.shop.svc.cluster.local"));
+    let names = [("a", "b"), ("b", "c"), ("c", "b")];
+    let objects = names.map(|(name, target)| service(&format!("shop/{name}"), to(target), vec![])).into();
+    let server = Server::start(Zone::compile(&snapshot(objects), config(), 1), &[]);
+    for name in ["a", "b", "c"] {
+        for asked in ["A", "AAAA", "SRV"] {
+            let text = server.dig(&format!("{name}.shop.svc.cluster.local {asked}"));
+            assert!(text.contains("status: SERVFAIL"), "{text}");
+            assert!(answer_section(&text).is_empty(), "nothing to follow: {text}");
+            assert!(text.contains("EDE: 0 (Other): (the external names lead in a circle"), "{text}");
+        }
+        let text = server.dig(&format!("{name}.shop.svc.cluster.local CNAME"));
+        assert_eq!(answer_section(&text).len(), 1, "{text}");
+    }
 }
 
 #[test]

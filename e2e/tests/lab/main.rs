@@ -20,6 +20,7 @@ mod invalid;
 mod lab;
 mod load;
 mod load_balancers;
+mod manifests;
 mod node_local;
 mod operations;
 mod probe;
@@ -323,6 +324,10 @@ const LAST: &[Scenario] = &[
     (
         "19 upgrades roll without dropped connections, and without Weft pods go on",
         upgrade::an_upgrade_drops_nothing,
+    ),
+    (
+        "a cluster of IPv6 alone runs by the manifests' own arguments, and a dead DNS server of a node costs no answer",
+        manifests::a_cluster_of_ipv6_alone,
     ),
     ("20 deleting everything leaves no element, route or reservation", removal::deleting_everything),
     ("21 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),

@@ -159,8 +159,9 @@ fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
 fn clean_up(lab: &Lab, node: &str, built: &Path) -> Outcome {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../installer/src/cleanup.yaml");
     let text = fs::read_to_string(manifest).map_err(|error| format!("{manifest}: {error}"))?;
-    let set: Value =
-        serde_saphyr::from_str(&text.replace("{{image}}", "x")).map_err(|error| error.to_string())?;
+    let values = ["{{image}}", "{{cni_bin_dir}}", "{{cni_conf_dir}}"];
+    let text = values.into_iter().fold(text, |text, value| text.replace(value, "x"));
+    let set: Value = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
     let containers =
         set["spec"]["template"]["spec"]["initContainers"].as_array().cloned().unwrap_or_default();
     equal("steps of the cleanup", containers.len(), 4)?;

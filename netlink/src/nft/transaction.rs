@@ -1,6 +1,6 @@
 //! Transactions: what is to change in the kernel, in order, all or nothing; and how they print as nft commands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -137,8 +137,11 @@ impl Transaction {
         }
     }
 
-    /// Adds elements with their owners, if there are any.
-    pub fn add_owned(&mut self, set: &Arc<Declaration>, elements: Vec<Owned>) {
+    /// Adds elements with their owners, if there are any. What is asked for twice is added once: the kernel would refuse
+    /// the whole transaction.
+    pub fn add_owned(&mut self, set: &Arc<Declaration>, mut elements: Vec<Owned>) {
+        let mut seen = BTreeSet::new();
+        elements.retain(|element| seen.insert(element.clone()));
         if !elements.is_empty() {
             self.changes.push(Change::AddOwned(set.clone(), elements));
         }

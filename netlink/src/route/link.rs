@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 
@@ -35,7 +35,9 @@ pub struct Link {
     pub up: bool,
     /// Whether somebody asked it to receive what is meant for others too.
     pub promiscuous: bool,
-    /// Whether it has a carrier; a bridge has one as long as a port of it is up and has one.
+    /// Whether it has a carrier, and the kernel has taken notice of that, so that it sends (operational state up, RFC 2863).
+    /// The kernel does so in its own time; since Linux 6.8 to be asked for the interface makes it. A bridge has a carrier as long as
+    /// a port of it is up and has one. Of one that never lost its carrier the kernel does not tell.
     pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
@@ -102,7 +104,7 @@ pub struct LinkChange {
     pub master: Option<u32>,
     /// Receive what is meant for others too.
     pub promiscuous: Option<bool>,
-    /// A note for people and programs, of at most 255 bytes.
+    /// A note for people and programs, of at most 254 bytes.
     pub alias: Option<String>,
     /// How the bridge that it is a port of treats it.
     pub port: Option<BridgePort>,
@@ -306,6 +308,29 @@ impl Route {
             .map_err(|error| error.during(format!("delete link {name}")))
     }
 
+    /// Puts an interface into a group.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn set_group(&mut self, index: u32, group: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Group(group));
+        self.ask(&RouteNetlinkMessage::SetLink(message), 0)
+            .map_err(|error| error.during(format!("put link #{index} into group {group}")))
+    }
+
+    /// Deletes all interfaces of a group at once: the kernel waits once for all of them.
+    ///
+    /// # Errors
+    /// [`Error::is_missing`] where there is none.
+    pub fn delete_group(&mut self, group: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        self.ask(&RouteNetlinkMessage::DelLink(message), 0)
+            .map_err(|error| error.during(format!("delete the links of group {group}")))
+    }
+
     fn get_link(&mut self, mut message: LinkMessage) -> Result<Link> {
         // Nobody here looks at the counters, and they are half of the kernel's work.
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -351,7 +376,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         promiscuous: message.header.flags.contains(LinkFlags::Promisc),
-        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        carrier: message.attributes.contains(&LinkAttribute::OperState(State::Up)),
         master: None,
         alias: None,
         group: 0,

@@ -46,6 +46,8 @@ impl Args {
                 .ok_or_else(|| InvalidArgs::NotAPair(pair.to_owned()))?;
             let invalid = || InvalidArgs::Value { key: key.to_owned(), value: value.to_owned() };
             match key {
+                // Not set.
+                "IP" | "MAC" if value.is_empty() => {}
                 "IgnoreUnknown" => ignore_unknown = boolean(value).ok_or_else(invalid)?,
                 "IP" => args.ip = Some(address(value).ok_or_else(invalid)?),
                 "MAC" => args.mac = Some(value.to_owned()),
@@ -82,6 +84,7 @@ mod tests {
         assert_eq!(args.mac.as_deref(), Some("0a:58:0a:01:00:09"));
         assert_eq!(Args::parse("IP=10.1.0.9/24").unwrap().ip, args.ip);
         assert_eq!(Args::parse(""), Ok(Args::default()));
+        assert_eq!(Args::parse("IP=;MAC="), Ok(Args::default()), "runtimes' templates leave them empty");
     }
 
     #[test]

@@ -240,22 +240,17 @@ pub struct RuntimeConfig {
 }
 
 /// Limits of what a container receives (`ingress`) and sends (`egress`), by the keys of the reference `bandwidth`
-/// plugin: unchecked. They also stand in a plugin's configuration itself. Runtimes write some keys with a capital: see
-/// [`PortMapping`].
+/// plugin: unchecked. They also stand in a plugin's configuration itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// In bits per second.
-    #[serde(alias = "IngressRate")]
     pub ingress_rate: Option<u64>,
     /// In bits.
-    #[serde(alias = "IngressBurst")]
     pub ingress_burst: Option<u64>,
     /// In bits per second.
-    #[serde(alias = "EgressRate")]
     pub egress_rate: Option<u64>,
     /// In bits.
-    #[serde(alias = "EgressBurst")]
     pub egress_burst: Option<u64>,
     /// The only networks that the limits are for.
     pub shaped_subnets: Option<Vec<String>>,
@@ -263,22 +258,18 @@ pub struct Bandwidth {
     pub unshaped_subnets: Option<Vec<String>>,
 }
 
-/// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked. containerd writes the
-/// keys as its Go fields are called, which Go's decoder does not mind.
+/// A port of the host that leads to a port of the container, as the runtime asks for it: unchecked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
     /// The port on the host.
-    #[serde(alias = "HostPort")]
     pub host_port: i64,
     /// The port in the container.
-    #[serde(alias = "ContainerPort")]
     pub container_port: i64,
     /// `tcp`, `udp` or `sctp`, in whichever case.
-    #[serde(alias = "Protocol")]
     pub protocol: String,
     /// The one address of the host that it is for; all where it is empty.
-    #[serde(rename = "hostIP", alias = "HostIP")]
+    #[serde(rename = "hostIP")]
     pub host_ip: String,
 }
 
@@ -301,7 +292,8 @@ pub struct CniArgs {
 }
 
 /// An attachment that GC must leave alone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ValidAttachment {
     /// The container's id.
     #[serde(rename = "containerID")]
@@ -375,6 +367,7 @@ mod tests {
     fn containerd_writes_capability_arguments_with_capitals() {
         let config = |mapping: Value, limits: Value| {
             let config = json!({"portMappings": [mapping], "bandwidth": limits});
+            let config = crate::cni::parse(config.to_string().as_bytes()).unwrap();
             serde_json::from_value::<RuntimeConfig>(config).unwrap()
         };
         let capitals = config(

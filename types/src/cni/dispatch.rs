@@ -1,12 +1,14 @@
 //! From a call to the plugin that serves it and back to what the runtime reads: checks that hold for every plugin,
 //! in the protocol's order. Pure: the environment, standard input and the plugin are given.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::json::parse;
 use super::{Args, Attachment, Call, Code, Failure, Network, NetworkName, Success, Version};
 
 /// A plugin: what it does for each command.
@@ -56,7 +58,9 @@ pub struct Invocation {
     pub network: NetworkName,
     /// The part of the configuration that all plugins share.
     pub config: Network,
-    /// The whole configuration, for the plugin's own options.
+    /// The whole configuration, as [`super::parse`] gives it, for the plugin's own options.
+    pub json: Value,
+    /// The same as it came, for other plugins.
     pub stdin: Vec<u8>,
     /// `CNI_PATH`: the folders in which other plugins are.
     pub plugin_path: Vec<PathBuf>,
@@ -77,18 +81,26 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Code 6, naming the field.
-pub fn decode<T: DeserializeOwned>(config: &[u8]) -> Result<T, Failure> {
-    let mut json = serde_json::Deserializer::from_slice(config);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+pub fn decode<T: DeserializeOwned>(config: &Value) -> Result<T, Failure> {
+    serde_path_to_error::deserialize(config).map_err(|error| {
         let field = match error.path().to_string().as_str() {
             "." => String::new(),
             path => format!("{path}: "),
         };
-        Failure::new(
-            Code::Decode,
-            format!("cannot decode the network configuration: {field}{}", error.inner()),
-        )
+        undecodable(format!("{field}{}", error.inner()))
     })
+}
+
+/// Reads a configuration as it comes on standard input.
+///
+/// # Errors
+/// Code 6, where it is no JSON.
+pub fn read_config(text: &[u8]) -> Result<Value, Failure> {
+    parse(text).map_err(undecodable)
+}
+
+fn undecodable(why: impl fmt::Display) -> Failure {
+    Failure::new(Code::Decode, format!("cannot decode the network configuration: {why}"))
 }
 
 /// Serves one call. `lookup` gives an environment variable's value; `read` reads standard input to its end, which is
@@ -114,7 +126,7 @@ fn about(handler: &impl Handler) -> Outcome {
     Outcome { stdout: String::new(), stderr, success: true }
 }
 
-fn line(value: &serde_json::Value) -> String {
+fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 
@@ -132,14 +144,14 @@ fn serve(
     let stdin = read().map_err(|error| {
         Failure::new(Code::Io, format!("cannot read the network configuration from standard input: {error}"))
     })?;
-    let invocation = invocation(stdin, lookup, version)?;
+    let invocation = invocation(&call, stdin, lookup, version)?;
     run(handler, &call, &invocation)
 }
 
 /// The answer repeats the version that the runtime gave, if it gave one (SPEC section 5, "VERSION Success"). Many give
 /// nothing, and that is no error either.
-fn supported(read: impl FnOnce() -> io::Result<Vec<u8>>) -> serde_json::Value {
-    let config = read().ok().and_then(|stdin| serde_json::from_slice::<serde_json::Value>(&stdin).ok());
+fn supported(read: impl FnOnce() -> io::Result<Vec<u8>>) -> Value {
+    let config = read().ok().and_then(|stdin| parse(&stdin).ok());
     let given = config.as_ref().and_then(|config| config.get("cniVersion")?.as_str());
     json!({
         "cniVersion": given.unwrap_or(Version::NEWEST.as_str()),
@@ -148,11 +160,16 @@ fn supported(read: impl FnOnce() -> io::Result<Vec<u8>>) -> serde_json::Value {
 }
 
 fn invocation(
+    call: &Call,
     stdin: Vec<u8>,
     lookup: &dyn Fn(&str) -> Option<String>,
     version: &mut Version,
 ) -> Result<Invocation, Failure> {
-    let config: Network = decode(&stdin)?;
+    let mut json = read_config(&stdin)?;
+    if let Value::Object(config) = &mut json {
+        unneeded(call).iter().for_each(|key| drop(config.remove(*key)));
+    }
+    let config: Network = decode(&json)?;
     if let Some(text) = &config.cni_version {
         *version = text
             .parse()
@@ -167,7 +184,16 @@ fn invocation(
     })?;
     let path = lookup("CNI_PATH").unwrap_or_default();
     let plugin_path = path.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
-    Ok(Invocation { version: *version, network, config, stdin, plugin_path })
+    Ok(Invocation { version: *version, network, config, json, stdin, plugin_path })
+}
+
+/// What a command that takes away takes no notice of: whatever is wrong with it must not keep anything from being freed.
+fn unneeded(call: &Call) -> &'static [&'static str] {
+    match call {
+        Call::Del { .. } => &["runtimeConfig", "args", "prevResult", "cni.dev/valid-attachments"],
+        Call::Gc => &["runtimeConfig", "args", "prevResult"],
+        _ => &[],
+    }
 }
 
 fn run(handler: &impl Handler, call: &Call, invocation: &Invocation) -> Result<String, Failure> {
@@ -228,8 +254,6 @@ impl Invocation {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-
-    use serde_json::Value;
 
     use super::*;
 
@@ -344,12 +368,43 @@ mod tests {
             (r#"{"cniVersion": "9.0.0", "name": "n"}"#, 1),
             (r#"{"cniVersion": "1.1.0"}"#, 7),
             (r#"{"cniVersion": "1.1.0", "name": "a/b"}"#, 7),
+            (r#"{"cniVersion": "1.1.0", "name": ""}"#, 7),
+            (r#"{"cniVersion": "1.1.0", "name": "n"} trailing"#, 6),
         ];
         for (config, expected) in cases {
             assert_eq!(code(&call(&Fake::default(), "ADD", config)), expected, "{config}");
         }
         let check = r#"{"cniVersion": "1.1.0", "name": "n"}"#;
         assert_eq!(code(&call(&Fake::default(), "CHECK", check)), 7, "no prevResult");
+    }
+
+    #[test]
+    fn what_a_command_does_not_need_does_not_stop_it() {
+        let config = |key: &str, value: &str| {
+            format!(r#"{{"cniVersion": "1.1.0", "name": "n", "prevResult": {{}}, "{key}": {value}}}"#)
+        };
+        let commands = ["ADD", "DEL", "CHECK", "GC", "STATUS"];
+        for key in ["runtimeConfig", "args", "prevResult", "ipam", "cni.dev/valid-attachments"] {
+            for command in commands.iter().filter(|command| (key, **command) != ("prevResult", "CHECK")) {
+                let outcome = call(&Fake::default(), command, &config(key, "null"));
+                assert!(outcome.success, "{command} {key}: {outcome:?}");
+            }
+            assert!(call(&Fake::default(), "DEL", &config(key, r#""nonsense""#)).success, "{key}");
+        }
+        let nonsense = config("runtimeConfig", r#"{"ips": "nonsense"}"#);
+        assert!(call(&Fake::default(), "GC", &nonsense).success);
+        assert_eq!(code(&call(&Fake::default(), "ADD", &nonsense)), 6);
+        let valid = config("cni.dev/valid-attachments", r#""nonsense""#);
+        assert_eq!(code(&call(&Fake::default(), "GC", &valid)), 6, "nothing is valid is another thing");
+    }
+
+    #[test]
+    fn no_version_is_the_first() {
+        for version in ["null", "\"\""] {
+            let config = format!(r#"{{"cniVersion": {version}, "name": "n"}}"#);
+            assert_eq!(call(&Fake::default(), "DEL", &config).stdout, "");
+            assert_eq!(code(&call(&Fake::default(), "STATUS", &config)), 1, "STATUS is of 1.1.0");
+        }
     }
 
     #[test]

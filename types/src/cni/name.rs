@@ -56,6 +56,8 @@ impl FromStr for InterfaceName {
             _ if text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) => {
                 "holds '/', ':' or white space"
             }
+            // Linux would put a number in its place.
+            _ if text.contains('%') => "holds '%'",
             _ => return Ok(InterfaceName(text.to_owned())),
         };
         Err(InvalidCniName { what: "interface name", text: text.to_owned(), rule })
@@ -116,7 +118,7 @@ mod tests {
         for good in ["eth0", "a", "fifteen-bytes-l", "-x", "@"] {
             assert_eq!(good.parse::<InterfaceName>().unwrap().as_str(), good);
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "sixteen-bytes-lo"] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "sixteen-bytes-lo", "eth%d", "a%"] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad:?}");
         }
     }

@@ -32,6 +32,7 @@ pub struct Success {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Its name.
+    #[serde(default)]
     pub name: String,
     /// Its Ethernet address, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,7 +109,7 @@ pub struct Dns {
 
 /// `ip4` and `ip6` of results before 0.3.0.
 #[derive(Deserialize)]
-struct OldIp {
+pub(super) struct OldIp {
     ip: IpNetwork,
     gateway: Option<IpAddr>,
     #[serde(default)]
@@ -135,7 +136,7 @@ impl Dns {
 }
 
 impl Success {
-    /// Reads a result object of any version.
+    /// Reads a result object of any version, as [`super::parse`] gives it.
     ///
     /// # Errors
     /// Where it is none.
