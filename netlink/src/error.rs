@@ -34,6 +34,14 @@ pub enum Error {
     /// The kernel dropped messages because the receive buffer was full: what was known must be dumped anew.
     #[error("the kernel dropped netlink messages because the receive buffer was full; dump the state again")]
     Overrun,
+    /// One datagram was larger than this process may send.
+    #[error(
+        "a transaction of {bytes} bytes is more than this process may send at once; set net.core.wmem_max on the host to at least that"
+    )]
+    TooLarge {
+        /// How large it was.
+        bytes: usize,
+    },
     /// A dump kept changing while it was read.
     #[error("the kernel's answer to a dump changed while it was read, {attempts} times in a row")]
     DumpInterrupted {
@@ -84,6 +92,7 @@ impl Error {
                 source.raw_os_error().map(Errno::from_raw)
             }
             Error::Overrun
+            | Error::TooLarge { .. }
             | Error::DumpInterrupted { .. }
             | Error::Malformed(_)
             | Error::Missing(_)
@@ -97,6 +106,15 @@ impl Error {
             Error::Missing(_) => true,
             Error::Operation { source, .. } => source.is_missing(),
             _ => matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH)),
+        }
+    }
+
+    /// Whether a datagram was larger than this process may send.
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Error::TooLarge { .. } => true,
+            Error::Operation { source, .. } => source.is_too_large(),
+            _ => false,
         }
     }
 

@@ -9,8 +9,8 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
-use nix::sys::socket::{MsgFlags, SetSockOpt, send, setsockopt};
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce};
+use nix::sys::socket::{MsgFlags, SetSockOpt, getsockopt, send, setsockopt};
 
 use crate::aside::Sender;
 use crate::frame::Answer;
@@ -170,11 +170,7 @@ impl Socket {
         batch: &Batch,
         mut parse: impl FnMut(Frame<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        // Half again for the kernel's own bookkeeping.
-        let needed = batch.bytes.len() + batch.bytes.len() / 2;
-        if needed > self.send_capacity {
-            self.set_send_buffer(needed)?;
-        }
+        self.make_room_for(batch.bytes.len())?;
         self.send(&batch.bytes)?;
         let (mut answers, mut refusals) = (Vec::new(), Vec::new());
         while self.receive(MsgFlags::MSG_DONTWAIT)? {
@@ -217,20 +213,55 @@ impl Socket {
         Ok(seen)
     }
 
-    /// Makes room for datagrams of that many bytes, beyond the system's limit (SO_SNDBUFFORCE).
-    pub fn set_send_buffer(&mut self, bytes: usize) -> Result<()> {
-        self.set_option(SndBufForce, &bytes, "enlarge the send buffer of")?;
-        self.send_capacity = bytes;
+    /// The most bytes that one datagram may have, up to `wanted`; fewer where the kernel keeps this process to
+    /// `net.core.wmem_max`.
+    pub fn send_limit(&mut self, wanted: usize) -> Result<usize> {
+        self.make_room_for(wanted)?;
+        Ok(wanted.min(self.send_capacity / 3 * 2))
+    }
+
+    /// Makes room for a datagram of that many bytes, beyond the system's limit where that is allowed.
+    fn make_room_for(&mut self, bytes: usize) -> Result<()> {
+        // Half again for the kernel's own bookkeeping.
+        let needed = bytes + bytes / 2;
+        if needed > self.send_capacity {
+            self.enlarge(SndBufForce, SndBuf, needed, "enlarge the send buffer of")?;
+            let granted = getsockopt(&self.inner, SndBuf).map_err(io::Error::from);
+            self.send_capacity = granted.map_err(failed("read the send buffer's size of"))?;
+        }
         Ok(())
     }
 
-    /// Makes room for that many bytes of unread answers, beyond the system's limit (SO_RCVBUFFORCE).
+    /// Makes room for that many bytes of unread answers, beyond the system's limit where that is allowed.
     pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<()> {
-        self.set_option(RcvBufForce, &bytes, "enlarge the receive buffer of")
+        self.enlarge(RcvBufForce, RcvBuf, bytes, "enlarge the receive buffer of").map(drop)
     }
 
-    fn set_option<O: SetSockOpt>(&self, option: O, value: &O::Val, operation: &'static str) -> Result<()> {
-        setsockopt(&self.inner, option, value).map_err(io::Error::from).map_err(failed(operation))
+    /// Whether sockets may have larger buffers than `net.core.rmem_max` and `wmem_max` allow. That takes CAP_NET_ADMIN over
+    /// the machine, which root of a user namespace does not have, though it has all that rules and routes need there.
+    pub fn may_exceed_limits(&self) -> Result<bool> {
+        let held = getsockopt(&self.inner, RcvBuf).map_err(io::Error::from);
+        // The kernel holds twice what it is told.
+        let held = held.map_err(failed("read the receive buffer's size of"))? / 2;
+        self.enlarge(RcvBufForce, RcvBuf, held, "set the receive buffer of")
+    }
+
+    /// Sets a buffer's size past the system's limit, and where that is refused, within it: a small buffer is slower, and no
+    /// reason to go without a socket. Returns whether it was the former.
+    fn enlarge(
+        &self,
+        forced: impl SetSockOpt<Val = usize>,
+        plain: impl SetSockOpt<Val = usize>,
+        bytes: usize,
+        operation: &'static str,
+    ) -> Result<bool> {
+        match setsockopt(&self.inner, forced, &bytes) {
+            Ok(()) => Ok(true),
+            Err(Errno::EPERM) => setsockopt(&self.inner, plain, &bytes)
+                .map(|()| false)
+                .map_err(|errno| failed(operation)(errno.into())),
+            Err(errno) => Err(failed(operation)(errno.into())),
+        }
     }
 
     /// Sends one request and reads to the end of its answer, past an error of `parse` too, so that the next request
@@ -272,6 +303,7 @@ impl Socket {
             match send(self.inner.as_raw_fd(), bytes, MsgFlags::empty()) {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
+                Err(Errno::EMSGSIZE) => return Err(Error::TooLarge { bytes: bytes.len() }),
                 Err(errno) => return Err(failed("send on")(errno.into())),
             }
         }

@@ -52,9 +52,16 @@ pub enum Outcome {
 impl Sync {
     /// Opens the kernel's nf_tables in the network namespace of the calling thread.
     pub fn open(config: Config) -> Result<Sync, Error> {
+        let kernel = Client::open()?;
+        if !kernel.may_exceed_limits()? {
+            info!(
+                "sockets are kept to net.core.rmem_max and net.core.wmem_max, as in a user namespace: large changes \
+                 are committed in smaller parts, and more announcements of the kernel may be lost"
+            );
+        }
         Ok(Sync {
             planner: Planner::new(config),
-            kernel: Client::open()?,
+            kernel,
             phase: Phase::New,
             own: BTreeSet::new(),
             expected: None,
@@ -181,7 +188,16 @@ impl Sync {
         self.phase = Phase::OutOfStep;
         transaction.make_room();
         debug!(changes = transaction.changes.len(), services = self.planner.services(), "correcting");
-        self.commit(&transaction)?;
+        match self.commit(&transaction) {
+            // What only adds can be committed in parts. Without the tables, connections that go on are not disturbed.
+            Err(error) if error.is_too_large() => {
+                warn!("{error}; making the tables anew instead");
+                let observed = self.observe()?;
+                self.commit(&diff(&[], &observed))?;
+                self.commit(&self.planner.fill())?;
+            }
+            committed => committed?,
+        }
         self.phase = Phase::InStep;
         Ok(Outcome::Full)
     }

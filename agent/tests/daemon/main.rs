@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rootless::Rootless;
 use serde_json::{Value, json};
 use server::Server;
 use weft_netlink::netns::Namespace;
@@ -24,6 +25,10 @@ mod server;
 mod cri;
 mod pods;
 mod ways;
+// Shared with the tests of the other programs.
+#[allow(dead_code, reason = "pods are for the plugin")]
+#[path = "../../../netlink/tests/rootless/mod.rs"]
+mod rootless;
 
 const NODES: &str = "/api/v1/nodes";
 const STATUS: &str = "/api/v1/nodes/node1/status";
@@ -43,28 +48,35 @@ struct Machine {
     daemon: Option<Child>,
     backend: &'static str,
     name: &'static str,
+    /// Where the daemon runs, if not as root of the whole machine.
+    rootless: Option<Rootless>,
 }
 
 impl Machine {
     fn new() -> Machine {
-        let namespace = Namespace::temporary().unwrap();
+        Machine::with(Namespace::temporary().unwrap(), None)
+    }
+
+    /// A machine where the daemon is root of a user namespace only.
+    fn rootless() -> Machine {
+        let rootless = Rootless::new();
+        Machine::with(rootless.namespace(), Some(rootless))
+    }
+
+    fn with(namespace: Namespace, rootless: Option<Rootless>) -> Machine {
         let setup = "ip link set lo up && ip link add uplink mtu 1450 type veth peer name wire && ip link set wire up && ip link set uplink up \
                      && ip addr add 172.30.0.11/24 dev uplink";
         run(&namespace, setup);
         let server = namespace.run(Server::start).unwrap();
-        Machine {
-            namespace,
-            server,
-            folder: tempfile::tempdir().unwrap(),
-            daemon: None,
-            backend: "host-gw",
-            name: "node1",
-        }
+        let folder = tempfile::tempdir().unwrap();
+        Machine { namespace, server, folder, daemon: None, backend: "host-gw", name: "node1", rootless }
     }
 
     fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-agent"));
+        let program = env!("CARGO_BIN_EXE_weft-agent");
+        let rootless = self.rootless.as_ref().map(|rootless| rootless.command(program));
+        let mut command = rootless.unwrap_or_else(|| Command::new(program));
         command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", self.name]);
         command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
         command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
@@ -228,6 +240,22 @@ fn the_plugin_says_that_no_pod_can_start_while_the_node_is_not_ready() {
     assert_eq!(machine.ask("/readyz").0, "503");
     machine.server.put(NODES, node(1));
     machine.until("the file as it was", |machine| plugin(machine) == ready);
+}
+
+#[test]
+fn the_agent_works_as_root_of_a_user_namespace() {
+    let mut machine = Machine::rootless();
+    machine.install_plugin();
+    (1..=2).for_each(|number| machine.server.put(NODES, node(number)));
+    machine.start();
+    machine.until("a route to node2", |machine| machine.routes() == [TO_NODE2]);
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    machine.until("ready", |machine| machine.ask("/readyz").0 == "200");
+    assert!(machine.sh("nft list ruleset").contains("ip saddr 10.244.1.0/24 masquerade"));
+    // There is no container runtime here.
+    let log = machine.log();
+    let complaints = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+    assert!(complaints.into_iter().all(|line| line.contains("container runtime")), "{log}");
 }
 
 #[test]

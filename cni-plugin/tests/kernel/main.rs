@@ -22,5 +22,9 @@ mod peers;
 mod ready;
 mod reference;
 mod repair;
+// Shared with the tests of the other programs.
+#[path = "../../../netlink/tests/rootless/mod.rs"]
+mod rootless;
 mod service;
+mod user_namespace;
 mod vlan;

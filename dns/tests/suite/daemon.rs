@@ -60,7 +60,12 @@ impl Daemon {
 
     /// Waits until it answers at `listen`.
     pub(crate) fn start_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
-        let mut daemon = Daemon::spawn_at(listen, server, flags);
+        Daemon::start_by(Daemon::command(), listen, server, flags)
+    }
+
+    /// The same by a command that runs the program.
+    pub(crate) fn start_by(command: Command, listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn_by(command, listen, server, flags);
         let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
         let mut dns = Vec::new();
         while dns.len() + daemon.http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
@@ -75,14 +80,23 @@ impl Daemon {
         daemon
     }
 
+    /// As where nobody raised the limit on open files.
+    fn command() -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", PROGRAM]);
+        command
+    }
+
     /// Waits for nothing.
     pub(crate) fn spawn_at(listen: &str, server: &str, flags: &[&str]) -> Daemon {
+        Daemon::spawn_by(Daemon::command(), listen, server, flags)
+    }
+
+    fn spawn_by(mut command: Command, listen: &str, server: &str, flags: &[&str]) -> Daemon {
         let upstream: &[&str] = if flags.contains(&"--upstream") { &[] } else { &["--upstream", NOBODY] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = HTTP.iter().filter(|flag| !flags.contains(flag));
-        // As where nobody raised the limit on open files.
-        let mut child = Command::new("sh")
-            .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", PROGRAM])
+        let mut child = command
             .args(["--listen", listen, "--log-format", "json"])
             .args(upstream)
             .args(flags)

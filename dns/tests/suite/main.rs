@@ -24,7 +24,11 @@ mod pods;
 mod properties;
 mod reasons;
 mod remembered;
+// Shared with the tests of the other programs.
 mod rogue;
+#[allow(dead_code, reason = "pods are for the plugin")]
+#[path = "../../../netlink/tests/rootless/mod.rs"]
+mod rootless;
 mod search;
 mod server;
 mod spec;

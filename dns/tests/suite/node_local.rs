@@ -12,6 +12,7 @@ use weft_netlink::netns::Namespace;
 use crate::api::Api;
 use crate::daemon::{DEADLINE, Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
+use crate::rootless::Rootless;
 
 /// An address of the server alone, and the DNS Service's two, which a service proxy rewrites.
 const ADDRESSES: [&str; 3] = ["169.254.20.10", "10.96.0.10", "fd00:10:96::a"];
@@ -117,6 +118,24 @@ fn start(node: &Namespace, api: &str) -> Daemon {
 fn traces(node: &Namespace) -> [bool; 3] {
     let has_table = |family| run("nft", &format!("list tables {family}")).1.contains(" weft-dns");
     node.run(|| [run("ip", "link show weft-dns").0, has_table("ip"), has_table("ip6")]).unwrap()
+}
+
+#[test]
+fn a_node_local_server_works_as_root_of_a_user_namespace() {
+    let machine = Rootless::new();
+    let node = machine.namespace();
+    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let own = SocketAddr::new(ADDRESSES[0].parse().unwrap(), 53).to_string();
+    let start = || Daemon::start_by(machine.command(PROGRAM), &own, &api, &["--node-local"]);
+    let mut server = node.run(start).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !node.run(|| dig(ADDRESSES[0], 53, NAME)).unwrap().contains("status: NOERROR") {
+        assert!(Instant::now() < deadline, "it never answers");
+    }
+    assert_eq!(traces(&node), [true, true, false], "its address is IPv4");
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    assert_eq!(traces(&node), [false; 3]);
 }
 
 #[test]

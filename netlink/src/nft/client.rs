@@ -45,6 +45,11 @@ impl Client {
         Ok(Client { socket: Socket::open(Protocol::Netfilter)? })
     }
 
+    /// Whether transactions of any size can be committed at once; see [`Socket::may_exceed_limits`].
+    pub fn may_exceed_limits(&self) -> Result<bool> {
+        self.socket.may_exceed_limits()
+    }
+
     /// Reads these tables, all as they were at one moment.
     ///
     /// # Errors
@@ -152,7 +157,8 @@ impl Client {
     /// As of [`Client::commit`]. Parts before the one that was refused stay.
     pub fn load(&mut self, transaction: &Transaction) -> Result<Range<u32>> {
         let before = self.generation()?;
-        let parts = self.commit_parts(transaction, PART)?;
+        let limit = self.socket.send_limit(PART)?;
+        let parts = self.commit_parts(transaction, limit)?;
         let after = self.generation()?;
         let own = |(before, after): (u32, u32)| {
             (before.wrapping_add(parts) == after).then_some(before + 1..after + 1)

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 
+use crate::rootless::Rootless;
 use crate::server::Server;
 
 pub(crate) const NODES: &str = "/api/v1/nodes";
@@ -24,15 +25,27 @@ pub(crate) struct Machine {
     pub(crate) server: Server,
     pub(crate) log: tempfile::NamedTempFile,
     pub(crate) daemon: Option<Child>,
+    /// Where the daemon runs, if not as root of the whole machine.
+    rootless: Option<Rootless>,
 }
 
 impl Machine {
     pub(crate) fn new() -> Machine {
         let namespace = Namespace::temporary().unwrap();
         run(&namespace, "ip", &["link", "set", "lo", "up"]);
+        Machine::with(namespace, None)
+    }
+
+    /// A machine where the daemon is root of a user namespace only.
+    pub(crate) fn rootless() -> Machine {
+        let rootless = Rootless::new();
+        Machine::with(rootless.namespace(), Some(rootless))
+    }
+
+    fn with(namespace: Namespace, rootless: Option<Rootless>) -> Machine {
         let server = namespace.run(Server::start).unwrap();
         server.put(NODES, node("172.30.0.11"));
-        Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None }
+        Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None, rootless }
     }
 
     pub(crate) fn start(&mut self) {
@@ -42,7 +55,9 @@ impl Machine {
 
     pub(crate) fn start_with(&mut self, flags: &[&str]) {
         let log = File::options().append(true).open(self.log.path()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-proxy"));
+        let program = env!("CARGO_BIN_EXE_weft-proxy");
+        let rootless = self.rootless.as_ref().map(|rootless| rootless.command(program));
+        let mut command = rootless.unwrap_or_else(|| Command::new(program));
         command.args(flags).env_remove("RUST_LOG").stderr(log);
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
