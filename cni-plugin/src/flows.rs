@@ -46,9 +46,7 @@ fn forget(families: impl Iterator<Item = Family>, is_stale: impl Fn(&Flow) -> bo
             none => none.insert(Client::open()?),
         };
         let filter = Filter { protocol: Some(UDP), ..Filter::default() };
-        let flows = client.flows(family, &filter)?;
-        let stale: Vec<Flow> = flows.into_iter().filter(|flow| is_stale(flow)).collect();
-        client.delete(&stale)?;
+        client.forget(family, &filter, &is_stale)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Client::flows(family, &Filter) -> Vec<Flow> -> Client::delete(&[Flow])
+//! Client::forget(family, &Filter, is_stale)
 //! ```
 
 mod flow;
@@ -18,7 +19,7 @@ use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 
 pub use flow::{Filter, Flow, Status, TcpState, Tuple};
 
-/// Room for the answers to [`CHUNK`] requests that are all refused, and for parts of a dump.
+/// Room for the answers to [`CHUNK`] requests that are all refused.
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// How many flows are deleted by one system call.
 const CHUNK: usize = 256;
@@ -26,19 +27,26 @@ const CHUNK: usize = 256;
 /// A connection to the conntrack table.
 #[derive(Debug)]
 pub struct Client {
-    socket: Socket,
+    /// Reads the table.
+    reading: Socket,
+    /// Forgets flows, while the other may be in the midst of reading.
+    forgetting: Forgetting,
 }
+
+#[derive(Debug)]
+struct Forgetting(Socket);
 
 impl Client {
     /// Opens one in the calling thread's network namespace.
     pub fn open() -> Result<Client> {
-        let mut socket = Socket::open(Protocol::Netfilter)?;
-        socket.set_receive_buffer(RECEIVE_BUFFER)?;
-        Ok(Client { socket })
+        let [reading, mut forgetting] =
+            [Socket::open(Protocol::Netfilter)?, Socket::open(Protocol::Netfilter)?];
+        forgetting.set_receive_buffer(RECEIVE_BUFFER)?;
+        Ok(Client { reading, forgetting: Forgetting(forgetting) })
     }
 
     /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The kernel does the
-    /// most of the sorting (since Linux 5.8), so that little is copied where little is wanted.
+    /// sorting (since Linux 5.8), so that little is copied where little is wanted.
     ///
     /// The table is not read at one moment: flows that come or go meanwhile may or may not be there.
     ///
@@ -47,12 +55,36 @@ impl Client {
     pub fn flows(&mut self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
         // By their identity: an entry may be shown twice, and a dump that is started anew shows all once more.
         let mut flows = HashMap::new();
-        let keep = |flow: Flow| flows.insert((flow.id, flow.original), flow);
-        let read = message::reader(filter, keep);
-        self.socket
-            .dump(message::dump(family, filter), read)
-            .map_err(|error| error.during("read the table of connections"))?;
+        let keep = |flow: Flow| Ok(flows.insert((flow.id, flow.original), flow));
+        read(&mut self.reading, family, filter, keep)?;
         Ok(flows.into_values().collect())
+    }
+
+    /// Forgets the flows of one family that pass the filter and are stale, each as soon as it is read: of a large table no
+    /// more is ever held than a handful. Returns how many were forgotten.
+    ///
+    /// # Errors
+    /// As of [`Client::flows`] and [`Client::delete`].
+    pub fn forget(
+        &mut self,
+        family: Family,
+        filter: &Filter,
+        mut is_stale: impl FnMut(&Flow) -> bool,
+    ) -> Result<usize> {
+        let Client { reading, forgetting } = self;
+        let (mut stale, mut gone) = (Vec::with_capacity(CHUNK), 0);
+        let keep = |flow: Flow| {
+            if is_stale(&flow) {
+                stale.push(flow);
+            }
+            if stale.len() == CHUNK {
+                gone += forgetting.delete(&stale)?;
+                stale.clear();
+            }
+            Ok(())
+        };
+        read(reading, family, filter, keep)?;
+        Ok(gone + forgetting.delete(&stale)?)
     }
 
     /// Forgets these flows: their next packets are looked at as if they were first ones. Returns how many of them were
@@ -61,6 +93,22 @@ impl Client {
     /// # Errors
     /// What the kernel refused first; the flows behind that one may stay.
     pub fn delete(&mut self, flows: &[Flow]) -> Result<usize> {
+        self.forgetting.delete(flows)
+    }
+}
+
+fn read<T>(
+    socket: &mut Socket,
+    family: Family,
+    filter: &Filter,
+    keep: impl FnMut(Flow) -> Result<T>,
+) -> Result<()> {
+    let read = socket.dump(message::dump(family, filter), message::reader(filter, keep));
+    read.map(drop).map_err(|error| error.during("read the table of connections"))
+}
+
+impl Forgetting {
+    fn delete(&mut self, flows: &[Flow]) -> Result<usize> {
         let mut gone = 0;
         for chunk in flows.chunks(CHUNK) {
             gone += self
@@ -73,12 +121,12 @@ impl Client {
     /// Sends requests in one go, and returns how many were granted. Flows that are gone are no error.
     fn send_all(&mut self, requests: impl ExactSizeIterator<Item = Request>) -> Result<usize> {
         let count = requests.len();
-        let first = self.socket.reserve_sequences(count as u32);
+        let first = self.0.reserve_sequences(count as u32);
         let mut batch = Batch::default();
         for (request, sequence) in requests.zip(first..) {
             batch.push(&request, sequence);
         }
-        match self.socket.batch(&batch, |_| Ok(())) {
+        match self.0.batch(&batch, |_| Ok(())) {
             Ok(_) => Ok(count),
             Err(Error::Batch(refusals)) => count_granted(count, refusals),
             Err(error) => Err(error),

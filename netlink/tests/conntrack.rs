@@ -142,17 +142,28 @@ fn a_filter_leaves_out_other_protocols_and_what_is_not_translated() {
         let _translated = machine.sent(own, (vip, 5301).into());
         let mut client = machine.client();
         let mut seen = |protocol, status| {
-            let flows = client.flows(family, &Filter { protocol, status }).unwrap();
-            let mut seen: Vec<_> =
-                flows.iter().map(|flow| (flow.protocol, flow.original.destination.port())).collect();
-            seen.sort();
-            seen
+            ports(&client.flows(family, &Filter { protocol, status, ..Filter::default() }).unwrap())
         };
         assert_eq!(seen(None, Status::default()), [(TCP, 53), (UDP, 5300), (UDP, 5301)]);
         assert_eq!(seen(Some(UDP), Status::default()), [(UDP, 5300), (UDP, 5301)]);
         assert_eq!(seen(Some(UDP), Status::DESTINATION_NAT), [(UDP, 5301)]);
         assert_eq!(seen(None, Status::DESTINATION_NAT), [(TCP, 53), (UDP, 5301)]);
+        let mut seen = |filter| ports(&client.flows(family, &filter).unwrap());
+        let unanswered = Filter { without: Status::SEEN_REPLY, ..Filter::default() };
+        assert_eq!(seen(unanswered), [(UDP, 5300), (UDP, 5301)]);
+        assert_eq!(seen(Filter { status: Status::DESTINATION_NAT, ..unanswered }), [(UDP, 5301)]);
+        let to = |destination, port| Filter { protocol: Some(UDP), destination, port, ..Filter::default() };
+        assert_eq!(seen(to(Some(vip), None)), [(UDP, 5301)]);
+        assert_eq!(seen(to(None, Some(5300))), [(UDP, 5300)]);
+        assert_eq!(seen(to(Some(vip), Some(5300))), []);
     }
+}
+
+fn ports(flows: &[Flow]) -> Vec<(u8, u16)> {
+    let mut ports: Vec<_> =
+        flows.iter().map(|flow| (flow.protocol, flow.original.destination.port())).collect();
+    ports.sort();
+    ports
 }
 
 #[test]
@@ -189,4 +200,21 @@ fn thousands_of_flows_are_deleted_in_one_call() {
     assert_eq!(machine.judge(Family::Ip).len(), 0);
     assert_eq!(client.delete(&flows).unwrap(), 0, "all are refused");
     assert_eq!(client.flows(Family::Ip, &Filter::default()).unwrap(), []);
+}
+
+#[test]
+fn stale_flows_are_forgotten_while_the_table_is_read_and_the_others_stay() {
+    let machine = Machine::new();
+    let (own, vip) = (own(Family::Ip), virtual_ip(Family::Ip));
+    let socket = machine.sent(own, (vip, 20000).into());
+    for port in 20001..23000 {
+        socket.send_to(b"?", (vip, port)).unwrap();
+    }
+    let mut client = machine.client();
+    let is_even = |flow: &Flow| flow.original.destination.port() % 2 == 0;
+    let mut forget = || client.forget(Family::Ip, &Filter::default(), is_even).unwrap();
+    assert_eq!(forget(), 1500);
+    assert_eq!(forget(), 0);
+    let left = client.flows(Family::Ip, &Filter::default()).unwrap();
+    assert_eq!((left.len(), left.iter().any(is_even)), (1500, false));
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 use weft_netlink::conntrack::{Client, Filter, Flow};
-use weft_types::{Family, Protocol};
 
 use crate::error::Error;
 use crate::layout::table_family;
@@ -85,9 +84,10 @@ impl Reaper {
         Ok(Reaper(Client::open()?))
     }
 
-    /// Ends the stale flows of these frontends, all found by one reading of the table for each family and protocol.
-    /// `later` gives what became known meanwhile, which counts already: a flow that came while the table was read may go
-    /// to an endpoint that did too. It is returned, to be looked at next.
+    /// Ends the stale flows of these frontends, by one reading of the table for each family and protocol. Each flow is
+    /// judged as it is read, so that of a large table nothing is kept. `later` gives what became known meanwhile, which counts
+    /// already: a flow that came while the table was read may go to an endpoint that did too. It is returned, to be looked at
+    /// next.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -100,21 +100,24 @@ impl Reaper {
         let (mut known, mut next) = (served.clone(), Served::default());
         for (family, protocol) in served.kinds() {
             let start = Instant::now();
-            let flows = self.flows(family, protocol)?;
-            for later in later() {
-                known.extend(later.clone());
-                next.extend(later);
-            }
-            let stale: Vec<Flow> = flows.into_iter().filter(|flow| known.is_stale(flow)).collect();
-            stale.iter().for_each(|flow| debug!(%flow, "ending a stale connection"));
-            let deleted = self.0.delete(&stale)?;
-            metrics.reconciled(family, deleted, start.elapsed());
+            let is_stale = |flow: &Flow| {
+                if !known.is_stale(flow) {
+                    return false;
+                }
+                for later in later() {
+                    known.extend(later.clone());
+                    next.extend(later);
+                }
+                let is_stale = known.is_stale(flow);
+                if is_stale {
+                    debug!(%flow, "ending a stale connection");
+                }
+                is_stale
+            };
+            let filter = Filter { protocol: Some(protocol.number()), ..Filter::default() };
+            let ended = self.0.forget(table_family(family), &filter, is_stale)?;
+            metrics.reconciled(family, ended, start.elapsed());
         }
         Ok(next)
-    }
-
-    fn flows(&mut self, family: Family, protocol: Protocol) -> Result<Vec<Flow>, Error> {
-        let filter = Filter { protocol: Some(protocol.number()), ..Filter::default() };
-        Ok(self.0.flows(table_family(family), &filter)?)
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of a flow, as plain values. How the kernel tells it is in `message.rs`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::BitOr;
 
 /// A connection, or an exchange of datagrams, as the kernel tracks it.
@@ -110,14 +110,25 @@ impl TcpState {
 pub struct Filter {
     /// Only those of this IANA protocol number.
     pub protocol: Option<u8>,
+    /// Only those whose first packet went to this address.
+    pub destination: Option<IpAddr>,
+    /// Only those whose first packet went to this port.
+    pub port: Option<u16>,
     /// Only those that have all these bits set.
     pub status: Status,
+    /// Only those that have none of these bits set.
+    pub without: Status,
 }
 
 impl Filter {
     /// Whether that flow is wanted.
     pub fn passes(&self, flow: &Flow) -> bool {
-        self.protocol.is_none_or(|protocol| protocol == flow.protocol) && flow.status.contains(self.status)
+        let destination = flow.original.destination;
+        self.protocol.is_none_or(|protocol| protocol == flow.protocol)
+            && self.destination.is_none_or(|address| address == destination.ip())
+            && self.port.is_none_or(|port| port == destination.port())
+            && flow.status.contains(self.status)
+            && flow.status.0 & self.without.0 == 0
     }
 }
 
@@ -144,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_passes_flows_with_all_the_wanted_bits_of_the_wanted_protocol() {
+    fn a_filter_passes_flows_with_all_that_is_wanted() {
         let end = |text: &str| text.parse().unwrap();
         let flow = Flow {
             id: 1,
@@ -156,10 +167,21 @@ mod tests {
             tcp_state: None,
         };
         assert_eq!(flow.to_string(), "udp 10.244.1.2:4000 -> 10.96.0.10:53, answered by 10.244.2.2:53");
-        let filter = |protocol, status| Filter { protocol, status };
+        let filter = |protocol, status| Filter { protocol, status, ..Filter::default() };
         assert!(Filter::default().passes(&flow));
         assert!(filter(Some(17), Status::DESTINATION_NAT).passes(&flow));
         assert!(!filter(Some(6), Status::DESTINATION_NAT).passes(&flow));
         assert!(!filter(None, Status::DESTINATION_NAT | Status::SOURCE_NAT).passes(&flow));
+        let without = |without| Filter { without, ..Filter::default() };
+        assert!(without(Status::SOURCE_NAT).passes(&flow));
+        assert!(!without(Status::SEEN_REPLY | Status::SOURCE_NAT).passes(&flow));
+        let to = |destination, port| Filter {
+            destination: Some(destination),
+            port: Some(port),
+            ..Filter::default()
+        };
+        assert!(to([10, 96, 0, 10].into(), 53).passes(&flow));
+        assert!(!to([10, 96, 0, 10].into(), 54).passes(&flow));
+        assert!(!to([10, 96, 0, 11].into(), 53).passes(&flow));
     }
 }

@@ -40,26 +40,40 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// The filter compares the protocol number (`CTA_FILTER_F_CTA_PROTO_NUM`).
+/// What the filter compares (`CTA_FILTER_F_CTA_IP_DST`, `..._PROTO_NUM`, `..._PROTO_DST_PORT`).
+const BY_DESTINATION: u32 = 1 << 1;
 const BY_PROTOCOL: u32 = 1 << 3;
+const BY_PORT: u32 = 1 << 5;
 
 /// The request for all flows that pass the filter. A kernel that does not know an attribute passes over it.
 pub(super) fn dump(family: Family, filter: &Filter) -> Request {
     let mut payload = header(family);
     let mut writer = Writer(&mut payload);
     if let Some(protocol) = filter.protocol {
+        // The kernel compares a port only of a known protocol. For IPv6 addresses it leaves out those that are equal (seen on
+        // Linux 6.18), so that these are compared by the reader alone.
+        let (destination, port) = (filter.destination.filter(IpAddr::is_ipv4), filter.port);
         writer.nest(CTA_TUPLE_ORIG, |tuple| {
-            tuple.nest(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, protocol));
+            destination.iter().for_each(|address| {
+                tuple.nest(CTA_TUPLE_IP, |ip| write_address(ip, CTA_IP_V4_DST, CTA_IP_V6_DST, *address));
+            });
+            tuple.nest(CTA_TUPLE_PROTO, |proto| {
+                proto.u8(CTA_PROTO_NUM, protocol);
+                port.iter().for_each(|port| proto.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes()));
+            });
         });
+        let by_destination = destination.map_or(0, |_| BY_DESTINATION);
+        let compared = BY_PROTOCOL | by_destination | port.map_or(0, |_| BY_PORT);
         writer.nest(CTA_FILTER, |flags| {
             // These two are in the machine's own byte order.
-            flags.bytes(CTA_FILTER_ORIG_FLAGS, &BY_PROTOCOL.to_ne_bytes());
+            flags.bytes(CTA_FILTER_ORIG_FLAGS, &compared.to_ne_bytes());
             flags.bytes(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
         });
     }
-    if filter.status != Status::default() {
+    let looked_at = filter.status | filter.without;
+    if looked_at != Status::default() {
         writer.u32(CTA_STATUS, filter.status.0);
-        writer.u32(CTA_STATUS_MASK, filter.status.0);
+        writer.u32(CTA_STATUS_MASK, looked_at.0);
     }
     Request { kind: SUBSYSTEM << 8 | GET, flags: 0, payload }
 }
@@ -86,10 +100,7 @@ fn write_tuple(writer: &mut Writer<'_>, protocol: u8, tuple: &Tuple) {
             (CTA_IP_V4_SRC, CTA_IP_V6_SRC, tuple.source.ip()),
             (CTA_IP_V4_DST, CTA_IP_V6_DST, tuple.destination.ip()),
         ] {
-            match address {
-                IpAddr::V4(address) => ip.bytes(v4, &address.octets()),
-                IpAddr::V6(address) => ip.bytes(v6, &address.octets()),
-            }
+            write_address(ip, v4, v6, address);
         }
     });
     writer.nest(CTA_TUPLE_PROTO, |proto| {
@@ -99,10 +110,17 @@ fn write_tuple(writer: &mut Writer<'_>, protocol: u8, tuple: &Tuple) {
     });
 }
 
+fn write_address(writer: &mut Writer<'_>, v4: u16, v6: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => writer.bytes(v4, &address.octets()),
+        IpAddr::V6(address) => writer.bytes(v6, &address.octets()),
+    }
+}
+
 /// Reads the frames of a dump, and gives `keep` the flows that pass the filter.
 pub(super) fn reader<T>(
     filter: &Filter,
-    mut keep: impl FnMut(Flow) -> T,
+    mut keep: impl FnMut(Flow) -> Result<T>,
 ) -> impl FnMut(Frame<'_>) -> Result<()> {
     let filter = *filter;
     move |frame| {
@@ -111,7 +129,7 @@ pub(super) fn reader<T>(
         if has_ports(&attributes).ok_or_else(malformed)? {
             let flow = read(&attributes).ok_or_else(malformed)?;
             if filter.passes(&flow) {
-                keep(flow);
+                keep(flow)?;
             }
         }
         Ok(())
@@ -195,7 +213,7 @@ mod tests {
     fn read_all(payload: &[u8]) -> (Result<()>, Vec<Flow>) {
         let mut flows = Vec::new();
         let frame = Frame { kind: SUBSYSTEM << 8, flags: 0, sequence: 1, payload };
-        let result = reader(&Filter::default(), |flow| flows.push(flow))(frame);
+        let result = reader(&Filter::default(), |flow| Ok(flows.push(flow)))(frame);
         (result, flows)
     }
 
