@@ -211,7 +211,7 @@ fn stale_flows_are_forgotten_while_the_table_is_read_and_the_others_stay() {
         socket.send_to(b"?", (vip, port)).unwrap();
     }
     let mut client = machine.client();
-    let is_even = |flow: &Flow| flow.original.destination.port() % 2 == 0;
+    let is_even = |flow: &Flow| flow.original.destination.port().is_multiple_of(2);
     let mut forget = || client.forget(Family::Ip, &Filter::default(), is_even).unwrap();
     assert_eq!(forget(), 1500);
     assert_eq!(forget(), 0);

@@ -304,14 +304,14 @@ impl Claims {
         self.external.range(all).flat_map(|(_, claimants)| claimants.names())
     }
 
-    /// Who has a NodePort, for its clients or for those who ask how it is.
-    pub fn holder(&self, node_port: Frontend) -> Option<&Arc<NamespacedName>> {
-        self.external.get(&node_port)?.holder()
-    }
-
     /// Who has it, if not that Service.
     pub fn other_holder(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
-        let first = match claim.frontend {
+        self.holder(&claim.frontend).map(|holder| &**holder).filter(|holder| *holder != service)
+    }
+
+    /// Who has a frontend; a NodePort for its clients, or for those who ask how it is.
+    pub fn holder(&self, frontend: &Frontend) -> Option<&Arc<NamespacedName>> {
+        let first = match *frontend {
             Frontend::Address(address, protocol, port) => {
                 let node_port = || Frontend::NodePort(Family::of(address), protocol, port);
                 let at_node = || self.node.contains(&address).then(|| self.external.get(&node_port()));
@@ -319,8 +319,7 @@ impl Claims {
             }
             Frontend::NodePort(..) => None,
         };
-        let claimants = first.or_else(|| self.external.get(&claim.frontend))?;
-        claimants.holder().map(|holder| &**holder).filter(|holder| *holder != service)
+        first.or_else(|| self.external.get(frontend))?.holder()
     }
 
     /// What is to be said where another Service has it.

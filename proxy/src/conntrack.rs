@@ -2,12 +2,13 @@
 //! wait for that. Which connections are stale is said by `stale.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
-use weft_netlink::conntrack::{Client, Filter, Flow};
+use weft_netlink::conntrack::{Client, Flow};
 
 use crate::error::Error;
 use crate::layout::table_family;
@@ -19,7 +20,20 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The way to the thread, which ends with it.
 #[derive(Debug)]
-pub struct Conntrack(Sender<Served>);
+pub struct Conntrack {
+    asked: Sender<Word>,
+    /// How many looks were asked for that have not ended.
+    open: Arc<AtomicUsize>,
+}
+
+/// What the thread is told.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// These frontends may have stale flows.
+    LookAt(Served),
+    /// These endpoints may answer soon.
+    Expect(Served),
+}
 
 impl Conntrack {
     /// Starts the thread, for the calling thread's network namespace.
@@ -28,45 +42,67 @@ impl Conntrack {
     /// Where there is no socket or no thread to be had.
     pub fn start(metrics: Arc<Metrics>) -> Result<Conntrack, Error> {
         let reaper = Reaper::open()?;
-        let (sender, receiver) = channel();
-        let work = move || follow(reaper, &receiver, &metrics);
+        let (asked, receiver) = channel();
+        let open = Arc::new(AtomicUsize::new(0));
+        let count = open.clone();
+        let work = move || follow(reaper, &receiver, &count, &metrics);
         thread::Builder::new().name("conntrack".to_owned()).spawn(work).map_err(Error::Runtime)?;
-        Ok(Conntrack(sender))
+        Ok(Conntrack { asked, open })
     }
 
     /// Has the stale flows of these frontends ended soon. To be called when the rules are in the kernel: what a flow is
     /// followed by goes by the rules that are there then.
     pub fn look_at(&self, served: Served) {
         if !served.is_empty() {
+            self.open.fetch_add(1, Ordering::SeqCst);
             // The thread ends only when this value does.
-            let _ = self.0.send(served);
+            let _ = self.asked.send(Word::LookAt(served));
+        }
+    }
+
+    /// Spares the flows of endpoints that the next rules lead to, while others are looked at. To be called before those
+    /// rules are in the kernel.
+    pub fn expect(&self, coming: impl FnOnce() -> Served) {
+        // Nearly always nothing is looked at.
+        if self.open.load(Ordering::SeqCst) > 0 {
+            let _ = self.asked.send(Word::Expect(coming()));
         }
     }
 }
 
 /// Works until nobody has anything to ask any more.
-fn follow(mut reaper: Reaper, asked: &Receiver<Served>, metrics: &Metrics) {
+fn follow(mut reaper: Reaper, asked: &Receiver<Word>, open: &AtomicUsize, metrics: &Metrics) {
     let mut served = Served::default();
-    let mut failed = false;
-    while let Some(more) = wait(asked, &served, failed) {
-        served.extend(more);
-        let reaped = reaper.reap(&served, || asked.try_iter(), metrics);
+    let (mut failed, mut begun) = (false, 0);
+    while let Some(word) = wait(asked, &served, failed) {
+        if let Some(Word::LookAt(more)) = word {
+            served.extend(more);
+            begun += 1;
+        }
+        let later = || {
+            let word = asked.try_recv().ok()?;
+            begun += usize::from(matches!(word, Word::LookAt(_)));
+            Some(word)
+        };
+        let reaped = reaper.reap(&mut served, later, metrics);
         failed = reaped.is_err();
-        match reaped {
-            Ok(later) => served = later,
-            Err(error) => warn!("{error}; clients of removed endpoints may be stuck; trying again"),
+        if let Err(error) = reaped {
+            warn!("{error}; clients of removed endpoints may be stuck; trying again");
+        }
+        if served.is_empty() {
+            open.fetch_sub(std::mem::take(&mut begun), Ordering::SeqCst);
         }
     }
 }
 
 /// Waits for something to do: what is asked, or what is left of before. `None` where nobody will ask any more.
-fn wait(asked: &Receiver<Served>, left: &Served, failed: bool) -> Option<Served> {
+fn wait(asked: &Receiver<Word>, left: &Served, failed: bool) -> Option<Option<Word>> {
     if left.is_empty() {
-        return asked.recv().ok();
+        return asked.recv().ok().map(Some);
     }
     match asked.recv_timeout(if failed { RETRY } else { Duration::ZERO }) {
-        Ok(more) => Some(more),
-        Err(RecvTimeoutError::Timeout) => Some(Served::default()),
+        Ok(word) => Some(Some(word)),
+        Err(RecvTimeoutError::Timeout) => Some(None),
         Err(RecvTimeoutError::Disconnected) => None,
     }
 }
@@ -84,29 +120,49 @@ impl Reaper {
         Ok(Reaper(Client::open()?))
     }
 
-    /// Ends the stale flows of these frontends, by one reading of the table for each family and protocol. Each flow is
-    /// judged as it is read, so that of a large table nothing is kept. `later` gives what became known meanwhile, which counts
-    /// already: a flow that came while the table was read may go to an endpoint that did too. It is returned, to be looked at
-    /// next.
+    /// Ends the stale flows of these frontends. Each flow is judged as it is read, so that of a large table nothing is kept.
+    /// `later` gives what became known meanwhile, which counts already: a flow that came while the table was read may go to
+    /// an endpoint that did too. What is to be looked at next is left in `served`; after an error that is all.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn reap<I: Iterator<Item = Served>>(
+    pub fn reap(
+        &mut self,
+        served: &mut Served,
+        later: impl FnMut() -> Option<Word>,
+        metrics: &Metrics,
+    ) -> Result<(), Error> {
+        let mut next = Served::default();
+        let reaped = self.reap_all(served, &mut next, later, metrics);
+        match reaped {
+            Ok(()) => *served = next,
+            Err(_) => served.extend(next),
+        }
+        reaped
+    }
+
+    fn reap_all(
         &mut self,
         served: &Served,
-        later: impl Fn() -> I,
+        next: &mut Served,
+        mut later: impl FnMut() -> Option<Word>,
         metrics: &Metrics,
-    ) -> Result<Served, Error> {
-        let (mut known, mut next) = (served.clone(), Served::default());
-        for (family, protocol) in served.kinds() {
+    ) -> Result<(), Error> {
+        let mut known = served.clone();
+        for (family, filter) in served.readings() {
             let start = Instant::now();
             let is_stale = |flow: &Flow| {
                 if !known.is_stale(flow) {
                     return false;
                 }
-                for later in later() {
-                    known.extend(later.clone());
-                    next.extend(later);
+                while let Some(word) = later() {
+                    match word {
+                        Word::Expect(coming) => known.expect(&coming),
+                        Word::LookAt(more) => {
+                            known.extend(more.clone());
+                            next.extend(more);
+                        }
+                    }
                 }
                 let is_stale = known.is_stale(flow);
                 if is_stale {
@@ -114,10 +170,9 @@ impl Reaper {
                 }
                 is_stale
             };
-            let filter = Filter { protocol: Some(protocol.number()), ..Filter::default() };
             let ended = self.0.forget(table_family(family), &filter, is_stale)?;
             metrics.reconciled(family, ended, start.elapsed());
         }
-        Ok(next)
+        Ok(())
     }
 }

@@ -32,7 +32,8 @@ use crate::options::Options;
 use crate::planner::Totals;
 use crate::problem::{Problem, summary};
 use crate::rivals::{News, Rivals};
-use crate::stale::{Register, Served};
+use crate::service::Frontend;
+use crate::stale::Register;
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
 use crate::traffic::{Counters, Question};
@@ -199,12 +200,13 @@ impl Proxy {
             self.look_at_node(snapshot);
         }
         health_check::update(&mut self.checks, snapshot, changes, &self.node);
-        let served = self.register.update(snapshot, changes);
+        self.conntrack.expect(|| self.register.coming(snapshot, changes));
         let applied = self.sync.apply(snapshot, changes);
         self.failed = applied.is_err();
+        self.end_stale_connections(snapshot, changes, applied.as_ref().ok().copied());
         self.tell(changes);
         match applied {
-            Ok(outcome) => self.succeeded(outcome, served, changes.services.len(), start),
+            Ok(outcome) => self.succeeded(outcome, changes.services.len(), start),
             Err(error) => {
                 error!("{error}; trying again in {} s", RETRY.as_secs());
                 self.health.out_of_step(start);
@@ -223,6 +225,23 @@ impl Proxy {
                 self.node
             );
         }
+    }
+
+    /// Has connections ended that go by what the rules were before, after the rules are in.
+    fn end_stale_connections(&mut self, snapshot: &Snapshot, changes: &ChangeSet, done: Option<Outcome>) {
+        let touched = self.register.update(snapshot, changes, self.sync.claims());
+        let Some(outcome) = done else { return }; // When the rules are in, all will be looked at.
+        let is_node_port = |frontend: &Frontend| matches!(frontend, Frontend::NodePort(..));
+        let node = match outcome == Outcome::Full || touched.iter().any(is_node_port) {
+            true => self.sync.node_port_addresses(),
+            false => Vec::new(),
+        };
+        let claims = self.sync.claims();
+        self.conntrack.look_at(match outcome {
+            // Rules were missing for a while, and flows came by meanwhile.
+            Outcome::Full => self.register.everything(snapshot, claims, &node),
+            Outcome::Partial => self.register.served(&touched, snapshot, claims, &node),
+        });
     }
 
     /// Tells users of what cannot be served.
@@ -257,17 +276,12 @@ impl Proxy {
         }
     }
 
-    fn succeeded(&mut self, outcome: Outcome, served: Served, services: usize, start: Instant) {
+    fn succeeded(&mut self, outcome: Outcome, services: usize, start: Instant) {
         let took = start.elapsed();
         match outcome {
             Outcome::Full => info!(?took, "the kernel is in step with the cluster"),
             Outcome::Partial => debug!(services, ?took, "committed"),
         }
-        self.conntrack.look_at(match outcome {
-            // Rules were missing for a while, and flows came by meanwhile.
-            Outcome::Full => self.register.everything(),
-            Outcome::Partial => served,
-        });
         if outcome == Outcome::Full {
             memory::give_back();
         }

@@ -162,7 +162,7 @@ impl Planner {
     pub fn hide(&self, host_ports: &[HostPort]) -> impl Iterator<Item = (NamespacedName, Problem)> {
         let is_here = |host_port: &&HostPort| self.addresses.iter().any(|own| host_port.at.contains(own));
         host_ports.iter().filter(is_here).filter_map(|HostPort { number, container, .. }| {
-            let service = NamespacedName::clone(self.claims.holder(*number)?);
+            let service = NamespacedName::clone(self.claims.holder(number)?);
             let is_served = self.services.get(&service).is_some_and(|plan| plan.frontend(number).is_some());
             let problem = match is_served {
                 true => Problem::HidesHostPort { frontend: *number, container: *container },
@@ -175,6 +175,21 @@ impl Planner {
     /// Whether a Service has the port for its health checks, by the last plan.
     pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
         self.claims.answers_health_checks(service)
+    }
+
+    /// Who has which frontend, now.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Which of the node's addresses serve NodePorts.
+    pub fn nodeport_addresses(&self) -> &NodePortAddresses {
+        &self.config.nodeport_addresses
+    }
+
+    /// The node's first address of each family, now.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Every frontend that is served, with the Service that has it.

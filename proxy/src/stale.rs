@@ -3,127 +3,203 @@
 //!
 //! An nf_tables rule sees only the first packet of a connection. A client that goes on sending datagrams from one socket
 //! keeps its flow alive for ever, whether there is somebody at the other end or not, and so does one that sent its first
-//! datagram before there was a rule. TCP clients learn it from their own timers, and are helped only where that is asked
-//! for.
+//! datagram before there was a rule. The same holds for a TCP or SCTP client for as long as nobody has answered: every further
+//! SYN goes where the first one went. So it is the state that decides, and not the protocol. Open TCP connections end by
+//! their own timers, and are helped only where that is asked for.
+
+mod served;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weft_netlink::conntrack::{Flow, Status};
 use weft_types::{
     ChangeSet, Endpoint, EndpointSlice, Family, NamespacedName, Protocol, Service, ServicePort, Snapshot,
 };
 
+use crate::claims::Claims;
 use crate::endpoints::ServedBy;
 use crate::service::Frontend;
 
-/// Those who may go on answering the flows of a frontend.
-type Answerers = Arc<BTreeSet<SocketAddr>>;
+pub use served::{Answerers, Served};
 
-/// Knows, of every Service with flows to look after, who may go on answering at its frontends.
+/// Remembers of every Service what it takes to see that flows may have become stale.
 #[derive(Debug)]
 pub struct Register {
-    /// Whether TCP connections of endpoints that are gone are stale.
-    tcp: bool,
-    services: HashMap<Arc<NamespacedName>, Vec<Frontend>>,
-    /// Nearly always there is one Service for a frontend; two for a moment, while one takes over from the other.
-    claims: HashMap<Frontend, Vec<(Arc<NamespacedName>, Answerers)>>,
+    /// Whether open TCP connections of endpoints that are gone are stale.
+    ends_tcp: bool,
+    services: HashMap<Arc<NamespacedName>, Known>,
 }
 
-/// Frontends whose flows are to be looked at, each with those who may go on answering them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Served(HashMap<Frontend, Answerers>);
+/// What is remembered of a Service. There are many, so it is little.
+#[derive(Debug, Default)]
+struct Known {
+    /// The frontends whose flows go with them.
+    frontends: Box<[Frontend]>,
+    /// Digests of all frontends and of those who may answer there, in order.
+    digests: Box<[u64]>,
+}
 
 impl Register {
-    /// An empty one. UDP flows always count, TCP connections where `tcp` says so.
-    pub fn new(tcp: bool) -> Register {
-        Register { tcp, services: HashMap::new(), claims: HashMap::new() }
+    /// An empty one. Open TCP connections count where that is said.
+    pub fn new(ends_tcp: bool) -> Register {
+        Register { ends_tcp, services: HashMap::new() }
     }
 
-    /// Takes in what changed, and returns the frontends that may have stale flows by that.
-    pub fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Served {
-        let touched: Vec<Frontend> =
-            changes.services.iter().flat_map(|key| self.update_service(snapshot, key)).collect();
-        self.served(touched)
-    }
-
-    /// All frontends.
-    pub fn everything(&self) -> Served {
-        self.served(self.claims.keys().copied())
-    }
-
-    fn update_service(&mut self, snapshot: &Snapshot, key: &NamespacedName) -> Vec<Frontend> {
-        let known = self.services.remove_entry(key);
-        let (key, old) = known.unwrap_or_else(|| (Arc::new(key.clone()), Vec::new()));
-        let new = snapshot.service(&key).map(|service| self.answered(service, snapshot)).unwrap_or_default();
-        let all: BTreeSet<Frontend> = old.iter().chain(new.keys()).copied().collect();
-        let mut touched = Vec::new();
-        for frontend in all {
-            let (before, after) = (self.claim(&frontend, &key, new.get(&frontend)), new.get(&frontend));
-            if may_leave_stale_flows(&frontend, before.as_deref(), after.map(Arc::as_ref)) {
-                touched.push(frontend);
-            }
-        }
-        if !new.is_empty() {
-            self.services.insert(key, new.into_keys().collect());
-        }
+    /// Takes in what changed, and returns the frontends that may have stale flows by that. `claims` say who has which
+    /// frontend now.
+    pub fn update(
+        &mut self,
+        snapshot: &Snapshot,
+        changes: &ChangeSet,
+        claims: &Claims,
+    ) -> BTreeSet<Frontend> {
+        let mut touched = BTreeSet::new();
+        changes.services.iter().for_each(|key| self.update_service(snapshot, key, claims, &mut touched));
         touched
     }
 
-    /// Replaces a Service's claim on a frontend, and returns the former one.
-    fn claim(
-        &mut self,
-        frontend: &Frontend,
-        key: &Arc<NamespacedName>,
-        answerers: Option<&Answerers>,
-    ) -> Option<Answerers> {
-        let claims = self.claims.entry(*frontend).or_default();
-        let at = claims.iter().position(|(owner, _)| owner == key);
-        let before = at.map(|at| claims.swap_remove(at).1);
-        claims.extend(answerers.map(|answerers| (key.clone(), answerers.clone())));
-        if claims.is_empty() {
-            self.claims.remove(frontend);
-        }
-        before
-    }
-
-    fn served(&self, frontends: impl IntoIterator<Item = Frontend>) -> Served {
-        let served = |frontend| {
-            let answerers = match self.claims.get(&frontend).map(Vec::as_slice) {
-                Some([(_, only)]) => only.clone(),
-                Some(many) => Arc::new(many.iter().flat_map(|(_, some)| some.iter().copied()).collect()),
-                None => Answerers::default(),
-            };
-            (frontend, answerers)
-        };
-        Served(frontends.into_iter().map(served).collect())
-    }
-
-    /// The frontends of a Service, each with those who may go on answering there.
-    fn answered(&self, service: &Service, snapshot: &Snapshot) -> BTreeMap<Frontend, Answerers> {
-        let mut answered = BTreeMap::new();
-        let ports = || service.ports.iter().filter(|port| self.looks_after(port.protocol));
-        if ports().next().is_none() {
-            return answered; // As of most Services.
-        }
-        let served_by = ServedBy::of(snapshot.slices_of(&service.key));
-        for port in ports() {
-            let answerers = Arc::new(answerers(port, served_by.at(port)));
-            for frontend in frontends(service, port) {
-                answered.insert(frontend, answerers.clone());
+    /// These frontends, with those who may go on answering there. NodePorts are served at the addresses `node`.
+    pub fn served(
+        &self,
+        touched: &BTreeSet<Frontend>,
+        snapshot: &Snapshot,
+        claims: &Claims,
+        node: &[IpAddr],
+    ) -> Served {
+        let at_node: BTreeSet<Frontend> =
+            touched.iter().flat_map(|frontend| at_addresses(frontend, node)).collect();
+        let mut served = Served::new(node.iter().copied().collect(), self.ends_tcp);
+        let mut held: BTreeMap<&Arc<NamespacedName>, BTreeSet<Frontend>> = BTreeMap::new();
+        for frontend in touched {
+            match claims.holder(frontend) {
+                Some(holder) => drop(held.entry(holder).or_default().insert(*frontend)),
+                None => served.insert(*frontend, Answerers::default()),
             }
         }
-        answered
+        // What another Service has at the node's own addresses is not the NodePort's.
+        for frontend in at_node {
+            if let Some(holder) = claims.holder(&frontend) {
+                held.entry(holder).or_default().insert(frontend);
+            }
+        }
+        for (holder, frontends) in held {
+            let answered =
+                snapshot.service(holder).map(|service| answered(service, snapshot.slices_of(holder)));
+            let answered = answered.into_iter().flatten();
+            answered
+                .filter(|(frontend, _)| frontends.contains(frontend))
+                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+        }
+        served
     }
 
-    fn looks_after(&self, protocol: Protocol) -> bool {
-        match protocol {
-            Protocol::Udp => true,
-            Protocol::Tcp => self.tcp,
-            Protocol::Sctp => false,
+    /// All frontends, with the flows of which anything may have happened.
+    pub fn everything(&self, snapshot: &Snapshot, claims: &Claims, node: &[IpAddr]) -> Served {
+        let mut served = Served::new(node.iter().copied().collect(), self.ends_tcp);
+        for (service, slices) in snapshot.services_with_slices() {
+            answered(service, slices.iter().map(|slice| &**slice))
+                .filter(|(frontend, _)| claims.holder(frontend).is_some_and(|holder| **holder == service.key))
+                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+        }
+        served
+    }
+
+    /// Those who will answer as soon as these changes are in the kernel, at whatever frontend they may get.
+    pub fn coming(&self, snapshot: &Snapshot, changes: &ChangeSet) -> Served {
+        let mut served = Served::new(BTreeSet::new(), self.ends_tcp);
+        for service in changes.services.iter().filter_map(|key| snapshot.service(key)) {
+            answered(service, snapshot.slices_of(&service.key))
+                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+        }
+        served
+    }
+
+    /// Replaces what is known of a Service, and adds the frontends that may have stale flows by that.
+    fn update_service(
+        &mut self,
+        snapshot: &Snapshot,
+        key: &NamespacedName,
+        claims: &Claims,
+        touched: &mut BTreeSet<Frontend>,
+    ) {
+        let known = self.services.remove_entry(key);
+        let (key, old) = known.unwrap_or_else(|| (claims.name(key), Known::default()));
+        let mut new = Known::default();
+        if let Some(service) = snapshot.service(&key) {
+            let answered = answered(service, snapshot.slices_of(&key));
+            // What nobody may have is not looked after.
+            let answered: Vec<_> =
+                answered.filter(|(frontend, _)| claims.holder(frontend).is_some()).collect();
+            new = Known::of(&answered, self.ends_tcp);
+            // Whose clients came before there was anybody, or before the rules.
+            let has_come =
+                |(frontend, answerers): &&(Frontend, Answerers)| !old.has(&digest_of(frontend, answerers));
+            touched.extend(answered.iter().filter(has_come).map(|(frontend, _)| *frontend));
+            if old.digests.iter().any(|digest| !new.has(digest)) {
+                touched.extend(answered.iter().map(|(frontend, _)| *frontend));
+            }
+        }
+        touched.extend(old.frontends.iter().filter(|frontend| !new.frontends.contains(frontend)));
+        if !new.digests.is_empty() {
+            self.services.insert(key, new);
         }
     }
+}
+
+impl Known {
+    fn of(answered: &[(Frontend, Answerers)], ends_tcp: bool) -> Known {
+        let stays = |frontend: &Frontend| match protocol_of(frontend) {
+            Protocol::Udp => true,
+            Protocol::Tcp => ends_tcp,
+            Protocol::Sctp => false,
+        };
+        let mut digests = Vec::new();
+        for (frontend, answerers) in answered {
+            digests.push(digest_of(frontend, answerers));
+            let of_tcp = ends_tcp && protocol_of(frontend) == Protocol::Tcp;
+            digests.extend(
+                answerers
+                    .iter()
+                    .filter(|(_, may_answer)| *may_answer || of_tcp)
+                    .map(|answerer| digest(&(protocol_of(frontend), answerer))),
+            );
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        let frontends = answered.iter().map(|(frontend, _)| *frontend).filter(stays).collect();
+        Known { frontends, digests: digests.into() }
+    }
+
+    fn has(&self, digest: &u64) -> bool {
+        self.digests.binary_search(digest).is_ok()
+    }
+}
+
+/// Of a frontend, and whether anybody may answer there.
+fn digest_of(frontend: &Frontend, answerers: &Answerers) -> u64 {
+    digest(&(frontend, answerers.iter().any(|(_, may_answer)| may_answer)))
+}
+
+fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The frontends of a Service, each with those who may go on answering there.
+fn answered<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+) -> impl Iterator<Item = (Frontend, Answerers)> {
+    let served_by = ServedBy::of(slices);
+    service.ports.iter().flat_map(move |port| {
+        let frontends = frontends(service, port);
+        let answerers =
+            if frontends.is_empty() { Answerers::default() } else { answerers(served_by.at(port)) };
+        frontends.into_iter().map(move |frontend| (frontend, answerers.clone()))
+    })
 }
 
 /// Every address and port at which clients may know a Service port.
@@ -140,82 +216,32 @@ fn frontends(service: &Service, port: &ServicePort) -> Vec<Frontend> {
     cluster_ips.iter().chain(external).map(at).chain(node_ports).collect()
 }
 
-/// The endpoints of a port, in all families, that may go on answering the flows that they have.
-fn answerers<'a>(port: &ServicePort, served: &[(&'a EndpointSlice, u16)]) -> BTreeSet<SocketAddr> {
-    let may_go_on = |endpoint: &&Endpoint| match port.protocol {
-        // One that shuts down, or is not ready, finishes what it has begun.
-        Protocol::Tcp | Protocol::Sctp => true,
-        Protocol::Udp => endpoint.serving,
-    };
-    let of_slice = |&(slice, number): &(&'a EndpointSlice, u16)| {
-        let endpoints = slice.endpoints.iter().filter(may_go_on);
-        endpoints.map(move |endpoint| SocketAddr::new(endpoint.address, number))
-    };
-    served.iter().flat_map(of_slice).collect()
+/// A NodePort at each of these addresses, as another Service may have it there.
+fn at_addresses(frontend: &Frontend, node: &[IpAddr]) -> Vec<Frontend> {
+    let Frontend::NodePort(family, protocol, port) = *frontend else { return Vec::new() };
+    let addresses = node.iter().filter(|address| Family::of(**address) == family);
+    addresses.map(|address| Frontend::Address(*address, protocol, port)).collect()
 }
 
-/// Whether a frontend may have stale flows after that change of those who answer there.
-fn may_leave_stale_flows(
-    frontend: &Frontend,
-    before: Option<&BTreeSet<SocketAddr>>,
-    after: Option<&BTreeSet<SocketAddr>>,
-) -> bool {
-    let is_udp = protocol_of(frontend) == Protocol::Udp;
-    match (before, after) {
-        (None, None) => false,
-        // Datagrams may have come before the rules did.
-        (None, Some(_)) => is_udp,
-        (Some(_), None) => true,
-        (Some(before), Some(after)) => {
-            !before.is_subset(after) || is_udp && before.is_empty() && !after.is_empty()
-        }
-    }
-}
-
-impl Served {
-    /// Whether there is nothing to look at.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What kinds of flow the frontends have.
-    pub fn kinds(&self) -> BTreeSet<(Family, Protocol)> {
-        self.0.keys().map(|frontend| (frontend.family(), protocol_of(frontend))).collect()
-    }
-
-    /// Takes in what became known later.
-    pub fn extend(&mut self, later: Served) {
-        self.0.extend(later.0);
-    }
-
-    /// Whether a flow was sent to one of the frontends, and is answered by somebody who serves it no longer, or by nobody.
-    pub fn is_stale(&self, flow: &Flow) -> bool {
-        let Some(protocol) =
-            [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.number() == flow.protocol)
-        else {
-            return false;
-        };
-        let is_translated = flow.status.contains(Status::DESTINATION_NAT);
-        // A TCP connection that is not translated never was a Service's.
-        if protocol == Protocol::Tcp && !is_translated {
-            return false;
-        }
-        self.answerers(flow, protocol, is_translated)
-            .is_some_and(|answerers| !answerers.contains(&flow.reply.source))
-    }
-
-    fn answerers(&self, flow: &Flow, protocol: Protocol, is_translated: bool) -> Option<&Answerers> {
-        let destination = flow.original.destination;
-        let at_address = Frontend::Address(destination.ip(), protocol, destination.port());
-        if let Some(answerers) = self.0.get(&at_address) {
-            return Some(answerers);
-        }
-        // What goes out masqueraded to a port of that number elsewhere has nothing to do with this node's ports.
-        if !is_translated && flow.status.contains(Status::SOURCE_NAT) {
-            return None;
-        }
-        self.0.get(&Frontend::NodePort(Family::of(destination.ip()), protocol, destination.port()))
-    }
+/// The endpoints of a port, in all families. Those answer that serve; one that shuts down and serves no longer is left at
+/// once where others of its family serve, and where none does, its flows would find nobody else.
+fn answerers(served: &[(&EndpointSlice, u16)]) -> Answerers {
+    let all = || {
+        served
+            .iter()
+            .flat_map(|&(slice, number)| slice.endpoints.iter().map(move |endpoint| (endpoint, number)))
+    };
+    let somebody_serves = Family::BOTH.map(|family| {
+        let serves = |endpoint: &Endpoint| endpoint.serving && Family::of(endpoint.address) == family;
+        all().any(|(endpoint, _)| serves(endpoint))
+    });
+    let is_last = |endpoint: &Endpoint| match Family::of(endpoint.address) {
+        Family::V4 => endpoint.terminating && !somebody_serves[0],
+        Family::V6 => endpoint.terminating && !somebody_serves[1],
+    };
+    Answerers::new(all().map(|(endpoint, number)| {
+        (SocketAddr::new(endpoint.address, number), endpoint.serving || is_last(endpoint))
+    }))
 }
 
 fn protocol_of(frontend: &Frontend) -> Protocol {
@@ -225,145 +251,4 @@ fn protocol_of(frontend: &Frontend) -> Protocol {
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_netlink::conntrack::Tuple;
-    use weft_types::{EndpointPort, EndpointSlice, Object, ObjectKey, ServiceKind};
-
-    use super::*;
-
-    const CLUSTER_IP: &str = "10.96.0.10:53";
-
-    fn name(name: &str) -> NamespacedName {
-        NamespacedName::new("shop", name)
-    }
-
-    fn service(key: &str) -> Object {
-        let port = |protocol: Protocol, node_port: u16| ServicePort {
-            name: protocol.to_string(),
-            protocol,
-            port: 53.try_into().unwrap(),
-            node_port: Some(node_port.try_into().unwrap()),
-        };
-        let ports = vec![port(Protocol::Udp, 30053), port(Protocol::Tcp, 30053)];
-        let kind = ServiceKind::ClusterIp(vec!["10.96.0.10".parse().unwrap()]);
-        Object::Service(Service::new(name(key), kind, ports))
-    }
-
-    fn slice(service: &str, endpoints: &[(&str, bool)]) -> Object {
-        let endpoint = |&(address, serving): &(&str, bool)| Endpoint {
-            ready: serving,
-            serving,
-            terminating: !serving,
-            ..Endpoint::ready(IpAddr::V4(address.parse().unwrap()))
-        };
-        let port = |protocol: Protocol| EndpointPort {
-            name: protocol.to_string(),
-            protocol,
-            port: 5353.try_into().unwrap(),
-        };
-        Object::EndpointSlice(EndpointSlice {
-            key: name(&format!("{service}-1")),
-            service: name(service),
-            ports: vec![port(Protocol::Udp), port(Protocol::Tcp)],
-            endpoints: endpoints.iter().map(endpoint).collect(),
-        })
-    }
-
-    fn flow(protocol: Protocol, destination: &str, reply: &str, status: Status) -> Flow {
-        let client = "10.244.9.9:4000".parse().unwrap();
-        Flow {
-            id: 1,
-            zone: 0,
-            protocol: protocol.number(),
-            original: Tuple { source: client, destination: destination.parse().unwrap() },
-            reply: Tuple { source: reply.parse().unwrap(), destination: client },
-            status,
-            tcp_state: None,
-        }
-    }
-
-    fn udp(destination: &str, reply: &str) -> Flow {
-        flow(Protocol::Udp, destination, reply, Status::DESTINATION_NAT)
-    }
-
-    /// A register and its cluster.
-    struct World(Register, Snapshot);
-
-    impl World {
-        fn new(tcp: bool) -> World {
-            World(Register::new(tcp), Snapshot::default())
-        }
-
-        fn put(&mut self, objects: impl IntoIterator<Item = Object>) -> Served {
-            let mut changes = ChangeSet::default();
-            objects.into_iter().for_each(|object| self.1.apply(object, &mut changes));
-            self.0.update(&self.1, &changes)
-        }
-
-        fn delete(&mut self, key: ObjectKey) -> Served {
-            let mut changes = ChangeSet::default();
-            self.1.delete(&key, &mut changes);
-            self.0.update(&self.1, &changes)
-        }
-    }
-
-    #[test]
-    fn a_udp_flow_is_stale_when_its_endpoint_no_longer_serves() {
-        let mut world = World::new(false);
-        world.put([service("dns"), slice("dns", &[("10.244.1.2", true), ("10.244.1.3", true)])]);
-        let served = world.put([slice("dns", &[("10.244.1.2", false), ("10.244.1.3", true)])]);
-        assert!(served.is_stale(&udp(CLUSTER_IP, "10.244.1.2:5353")));
-        assert!(served.is_stale(&udp("172.30.0.11:30053", "10.244.1.2:5353")), "any address at the NodePort");
-        assert!(served.is_stale(&udp(CLUSTER_IP, "10.244.1.3:53")), "another port");
-        assert!(!served.is_stale(&udp(CLUSTER_IP, "10.244.1.3:5353")));
-        assert!(!served.is_stale(&udp("10.96.0.11:53", "10.244.1.2:5353")), "another address");
-        assert!(!served.is_stale(&udp("[fd00::1]:30053", "[fd00::2]:53")), "another family");
-    }
-
-    #[test]
-    fn a_flow_that_came_before_the_rules_is_stale_and_one_to_elsewhere_is_not() {
-        let mut world = World::new(false);
-        let served = world.put([service("dns"), slice("dns", &[("10.244.1.2", true)])]);
-        let untranslated = |destination| flow(Protocol::Udp, destination, destination, Status::default());
-        assert!(served.is_stale(&untranslated(CLUSTER_IP)));
-        assert!(served.is_stale(&untranslated("172.30.0.11:30053")));
-        let outgoing = flow(Protocol::Udp, "192.0.2.1:30053", "192.0.2.1:30053", Status::SOURCE_NAT);
-        assert!(!served.is_stale(&outgoing));
-    }
-
-    #[test]
-    fn the_table_is_not_read_when_nothing_can_have_become_stale() {
-        let mut world = World::new(true);
-        world.put([service("dns"), slice("dns", &[("10.244.1.2", true)])]);
-        assert!(world.put([slice("dns", &[("10.244.1.2", true), ("10.244.1.3", true)])]).is_empty());
-        assert!(!world.put([slice("dns", &[])]).is_empty(), "endpoints went");
-        assert!(!world.put([slice("dns", &[("10.244.1.2", true)])]).is_empty(), "the first one came");
-    }
-
-    #[test]
-    fn all_flows_of_a_service_that_is_gone_are_stale_unless_another_has_its_address() {
-        let mut world = World::new(false);
-        world.put([service("old"), slice("old", &[("10.244.1.2", true)])]);
-        world.put([service("new"), slice("new", &[("10.244.1.3", true)])]);
-        let served = world.delete(ObjectKey::Service(name("old")));
-        assert!(served.is_stale(&udp(CLUSTER_IP, "10.244.1.2:5353")));
-        assert!(!served.is_stale(&udp(CLUSTER_IP, "10.244.1.3:5353")));
-        let served = world.delete(ObjectKey::Service(name("new")));
-        assert!(served.is_stale(&udp(CLUSTER_IP, "10.244.1.3:5353")));
-        assert!(world.0.everything().is_empty() && world.0.services.is_empty());
-    }
-
-    #[test]
-    fn tcp_counts_only_where_asked_for_and_only_when_the_endpoint_is_gone() {
-        let tcp = |reply| flow(Protocol::Tcp, CLUSTER_IP, reply, Status::DESTINATION_NAT);
-        for ends_tcp in [false, true] {
-            let mut world = World::new(ends_tcp);
-            world.put([service("dns"), slice("dns", &[("10.244.1.2", true), ("10.244.1.3", true)])]);
-            world.put([slice("dns", &[("10.244.1.3", false)])]);
-            let served = world.0.everything();
-            assert_eq!(served.is_stale(&tcp("10.244.1.2:5353")), ends_tcp);
-            assert!(!served.is_stale(&tcp("10.244.1.3:5353")), "one that shuts down finishes");
-            assert!(!served.is_stale(&flow(Protocol::Tcp, CLUSTER_IP, CLUSTER_IP, Status::default())));
-        }
-    }
-}
+mod tests;

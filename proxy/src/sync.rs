@@ -2,14 +2,17 @@
 //! holds. What should be there is for the planner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
 use weft_netlink::nft::{Announcement, Author, Client, Observed, Transaction, diff};
+use weft_netlink::route::Route;
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
-use crate::config::Config;
+use crate::claims::Claims;
+use crate::config::{Config, NodePortAddresses};
 use crate::error::Error;
 use crate::host_ports;
 use crate::layout::table_keys;
@@ -22,6 +25,8 @@ use crate::traffic::Owners;
 pub struct Sync {
     planner: Planner,
     kernel: Client,
+    /// Where the machine's addresses are needed.
+    route: Option<Route>,
     phase: Phase,
     /// The numbers of our own transactions that the kernel has not announced yet.
     own: BTreeSet<u32>,
@@ -59,9 +64,11 @@ impl Sync {
                  are committed in smaller parts, and more announcements of the kernel may be lost"
             );
         }
+        let serves_many = config.nodeport_addresses != NodePortAddresses::Primary;
         Ok(Sync {
             planner: Planner::new(config),
             kernel,
+            route: serves_many.then(Route::open).transpose()?,
             phase: Phase::New,
             own: BTreeSet::new(),
             expected: None,
@@ -134,6 +141,30 @@ impl Sync {
     /// Every frontend that is served, with the Service that has it.
     pub fn frontends(&self) -> Owners {
         self.planner.frontends().map(|(frontend, owner)| (frontend, owner.clone())).collect()
+    }
+
+    /// Who has which frontend, by the last plan.
+    pub fn claims(&self) -> &Claims {
+        self.planner.claims()
+    }
+
+    /// The addresses at which NodePorts are served: those of the last plan, or those that the machine has now.
+    pub fn node_port_addresses(&mut self) -> Vec<IpAddr> {
+        let (Some(route), NodePortAddresses::Networks(networks)) =
+            (&mut self.route, self.planner.nodeport_addresses())
+        else {
+            return self.planner.addresses().to_vec();
+        };
+        let serves = |address: &IpAddr| {
+            !address.is_loopback() && networks.iter().any(|network| network.contains(*address))
+        };
+        match route.addresses(None) {
+            Ok(addresses) => addresses.iter().map(|address| address.address.ip()).filter(serves).collect(),
+            Err(error) => {
+                warn!("{error}; UDP clients of NodePorts may be stuck");
+                Vec::new()
+            }
+        }
     }
 
     /// What the last plan amounts to.

@@ -71,14 +71,23 @@ impl<'a> Cluster<'a> {
         );
         let mut changes = everything(&self.snapshot);
         changes.services.extend(everything(&before).services);
-        let served = self.register.update(&self.snapshot, &changes);
         self.sync.apply(&self.snapshot, &changes).unwrap();
-        self.reap(&served);
+        let (node, claims) = (self.sync.node_port_addresses(), self.sync.claims());
+        let touched = self.register.update(&self.snapshot, &changes, claims);
+        let served = self.register.served(&touched, &self.snapshot, claims, &node);
+        self.reap(served);
     }
 
-    fn reap(&mut self, served: &Served) {
-        let later = self.reaper.reap(served, std::iter::empty, &self.metrics).unwrap();
-        assert!(later.is_empty());
+    fn reap(&mut self, mut served: Served) {
+        self.reaper.reap(&mut served, || None, &self.metrics).unwrap();
+        assert!(served.is_empty());
+    }
+
+    /// Looks at all flows, as at the start.
+    fn reap_everything(&mut self) {
+        let (node, claims) = (self.sync.node_port_addresses(), self.sync.claims());
+        let everything = self.register.everything(&self.snapshot, claims, &node);
+        self.reap(everything);
     }
 
     /// What `conntrack` lists of flows to that address.
@@ -326,8 +335,7 @@ fn flows_go_with_their_service_and_what_a_dead_proxy_left_is_found_at_the_start(
         drop(cluster);
         let mut cluster = Cluster::new(&world, false);
         cluster.put(&udp(&[2]));
-        let everything = cluster.register.everything();
-        cluster.reap(&everything);
+        cluster.reap_everything();
         assert_eq!(client.ask(), "2");
         cluster.put("");
         assert_eq!(cluster.flows(vip), Vec::<String>::new());
@@ -347,4 +355,73 @@ fn tcp_connections_are_left_alone_unless_their_end_is_asked_for() {
     assert!(connection.ask().starts_with('1'));
     cluster.put("");
     assert!(connection.ask().starts_with('1'));
+}
+
+fn tcp(pods: &[usize], port: u16) -> String {
+    service("TCP", "") + &endpoints("TCP", pods, port, "ready: true")
+}
+
+/// Connects by all ways with SYNs that get no answer before `change` is called; they must get one from pod 2 soon after it.
+fn connects_after(world: &World, ways: &[(&Namespace, SocketAddr)], change: impl FnOnce()) {
+    let unanswered = || run("conntrack", &["-L", "-p", "tcp"]).matches("SYN_SENT").count();
+    let connect = |&(from, to): &(&Namespace, SocketAddr)| {
+        Connection::open_within(from, to, Duration::from_secs(20)).unwrap().ask()
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = ways.iter().map(|way| scope.spawn(move || connect(way))).collect();
+        let begun = Instant::now();
+        while world.node.run(unanswered).unwrap() < ways.len() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no SYN is tracked");
+        }
+        change();
+        clients.into_iter().for_each(|client| assert!(client.join().unwrap().starts_with('2')));
+    });
+}
+
+#[test]
+fn a_syn_that_came_before_the_rules_connects_with_its_next_retry() {
+    let world = World::new();
+    world.serve(8080);
+    let mut cluster = Cluster::new(&world, false);
+    let vip = SocketAddr::new(cluster_ip(Family::V4), PORT);
+    let ways = [(&world.pods[1], vip), (&world.node, vip), (&world.outside, vip)];
+    connects_after(&world, &ways, || cluster.put(&tcp(&[2], 8080)));
+}
+
+#[test]
+fn a_syn_under_way_to_an_endpoint_that_goes_connects_elsewhere_with_its_next_retry() {
+    let world = World::new();
+    world.serve(8080);
+    let silent = "table ip t { chain c { type filter hook input priority 0; tcp dport 9090 drop; }; }";
+    world.pods[0].run(|| run("nft", &[silent])).unwrap();
+    let mut cluster = Cluster::new(&world, false);
+    cluster.put(&tcp(&[1], 9090));
+    let vip = SocketAddr::new(cluster_ip(Family::V4), PORT);
+    let at_node = SocketAddr::new("172.30.0.11".parse().unwrap(), NODE_PORT);
+    let ways = [(&world.pods[1], vip), (&world.node, vip), (&world.outside, vip), (&world.outside, at_node)];
+    connects_after(&world, &ways, || cluster.put(&tcp(&[2], 8080)));
+}
+
+#[test]
+fn udp_clients_of_a_service_keep_their_endpoint_when_a_node_port_of_its_ports_number_changes() {
+    let world = World::new();
+    serve(&world);
+    let other = |text: &str| {
+        text.replace("name: web", "name: other").replace("service-name: web", "service-name: other")
+    };
+    let other_service = format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{namespace: shop, name: other}}
+spec: {{clusterIP: 10.96.0.81, clusterIPs: [10.96.0.81], ports: [{{port: {NODE_PORT}, protocol: UDP}}]}}
+"
+    ) + &other(&endpoints("UDP", &[1, 2], 8080, "ready: true"));
+    let mut cluster = Cluster::new(&world, false);
+    cluster.put(&(other_service.clone() + &udp(&[1])));
+    let clients: Vec<_> =
+        (0..20).map(|_| Client::new(&world.outside, "10.96.0.81:30080".parse().unwrap())).collect();
+    let answers: Vec<_> = clients.iter().map(Client::ask).collect();
+    cluster.put(&(other_service + &udp(&[2])));
+    assert_eq!(clients.iter().map(Client::ask).collect::<Vec<_>>(), answers);
 }

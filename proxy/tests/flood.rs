@@ -1,4 +1,5 @@
-//! A node with very many flows, in a process of its own, whose memory nothing else takes. Needs root and iproute2.
+//! A node with very many flows, in a process of its own, whose memory nothing else takes. Needs root and the packages
+//! nftables and iproute2.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -7,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
+use weft_proxy::claims::{Claims, Disputes};
 use weft_proxy::conntrack::Reaper;
 use weft_proxy::metrics::Metrics;
 use weft_proxy::stale::Register;
@@ -27,7 +29,10 @@ fn service() -> Object {
         node_port: None,
     };
     let kind = ServiceKind::ClusterIp(vec!["10.96.0.10".parse().unwrap()]);
-    Object::Service(Service::new(NamespacedName::new("shop", "dns"), kind, vec![port]))
+    let service = Service::new(NamespacedName::new("shop", "dns"), kind, vec![port]);
+    // So many frontends that the kernel is not asked for the flows of each.
+    let external_ips = (1..=9).map(|last| [192, 0, 2, last].into()).collect();
+    Object::Service(Service { external_ips, ..service })
 }
 
 fn slice(endpoints: &[&str]) -> Object {
@@ -79,17 +84,22 @@ fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
         })
         .unwrap();
     send(&sockets, "10.1.1.1".parse().unwrap());
-    let (mut snapshot, mut register) = (Snapshot::default(), Register::new(false));
+    let (mut snapshot, mut register, mut claims) =
+        (Snapshot::default(), Register::new(false), Claims::default());
     let mut put = |objects: Vec<Object>| {
         let mut changes = ChangeSet::default();
         objects.into_iter().for_each(|object| snapshot.apply(object, &mut changes));
-        register.update(&snapshot, &changes)
+        for key in &changes.services {
+            claims.replace(key, snapshot.service(key), &mut Disputes::default());
+        }
+        let touched = register.update(&snapshot, &changes, &claims);
+        register.served(&touched, &snapshot, &claims, &[])
     };
     put(vec![service(), slice(&["10.244.1.2"])]);
-    let served = put(vec![slice(&["10.244.1.3"])]);
+    let mut served = put(vec![slice(&["10.244.1.3"])]);
     let metrics = Arc::new(Metrics::default());
     let before = peak();
-    reaper.reap(&served, std::iter::empty, &metrics).unwrap();
+    reaper.reap(&mut served, || None, &metrics).unwrap();
     let taken = peak() - before;
     assert!(metrics.text(&[]).contains("entries_total{ip_family=\"IPv4\"} 1\n"), "{}", metrics.text(&[]));
     let left = machine.run(|| run("sh", &["-c", "cat /proc/sys/net/netfilter/nf_conntrack_count"])).unwrap();

@@ -213,7 +213,11 @@ mod tests {
     fn read_all(payload: &[u8]) -> (Result<()>, Vec<Flow>) {
         let mut flows = Vec::new();
         let frame = Frame { kind: SUBSYSTEM << 8, flags: 0, sequence: 1, payload };
-        let result = reader(&Filter::default(), |flow| Ok(flows.push(flow)))(frame);
+        let keep = |flow| {
+            flows.push(flow);
+            Ok(())
+        };
+        let result = reader(&Filter::default(), keep)(frame);
         (result, flows)
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `bench-proxy WEFT_PROXY` with the path of the release daemon; `--help` tells of sizes and of the longer runs. What is
 //! measured: full loads (`loads.rs`, `peers.rs`), single changes (`changes.rs`), the daemon against an API server
-//! (`daemon.rs`, `api.rs`), new connections (`connections.rs`). `report.rs` and `chart.rs` show it.
+//! (`daemon.rs`, `api.rs`), new connections (`connections.rs`), very many tracked flows (`flows.rs`). `report.rs` and `chart.rs` show it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 
@@ -11,11 +11,16 @@ mod changes;
 mod chart;
 mod connections;
 mod daemon;
+mod flows;
 mod kernel;
 mod loads;
 mod peers;
 mod process;
 mod report;
+// The same small API server as that of the watch's own tests.
+#[allow(dead_code, reason = "not everything that it can do is needed here")]
+#[path = "../../../cluster/tests/watch/server.rs"]
+mod server;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -65,6 +70,7 @@ enum Part {
     Daemon,
     Large,
     Connections,
+    Flows,
 }
 
 fn main() {
@@ -92,6 +98,9 @@ fn main() {
     }
     if wanted(Part::Connections) {
         connections::measure(options.services, &mut report);
+    }
+    if wanted(Part::Flows) {
+        flows::measure(&options.daemon, &mut report);
     }
     report.print();
     println!("\nThe run took {:.0} s.", start.elapsed().as_secs_f64());

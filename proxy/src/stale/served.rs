@@ -1,0 +1,149 @@
+//! Frontends whose tracked connections are to be looked at, and which of those are stale.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use weft_netlink::conntrack::{Filter, Flow, Status, TcpState};
+use weft_types::{Family, Protocol};
+
+use super::protocol_of;
+use crate::service::Frontend;
+
+/// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks through the
+/// whole table every time, which is quick, but has to copy little.
+const ONE_BY_ONE: usize = 4;
+
+/// The endpoints of a frontend in all families, in order, each with whether it may get packets of flows that nobody has
+/// answered, or of protocols without an end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answerers(Arc<[(SocketAddr, bool)]>);
+
+/// Frontends whose flows are to be looked at, each with those who may go on answering them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    frontends: HashMap<Frontend, Answerers>,
+    /// The addresses at which NodePorts are served.
+    node: BTreeSet<IpAddr>,
+    /// Whether open TCP connections are ended when their endpoint is gone.
+    ends_tcp: bool,
+}
+
+impl Answerers {
+    /// Those endpoints. Of two entries for one the better counts.
+    pub(super) fn new(endpoints: impl IntoIterator<Item = (SocketAddr, bool)>) -> Answerers {
+        let mut merged: BTreeMap<SocketAddr, bool> = BTreeMap::new();
+        for (socket, may_answer) in endpoints {
+            *merged.entry(socket).or_default() |= may_answer;
+        }
+        Answerers(merged.into_iter().collect())
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        self.0.iter().copied()
+    }
+
+    fn find(&self, socket: SocketAddr) -> Option<bool> {
+        let place = self.0.binary_search_by_key(&socket, |(socket, _)| *socket).ok()?;
+        Some(self.0[place].1)
+    }
+}
+
+impl Served {
+    /// No frontends yet. NodePorts are served at those addresses.
+    pub(super) fn new(node: BTreeSet<IpAddr>, ends_tcp: bool) -> Served {
+        Served { frontends: HashMap::new(), node, ends_tcp }
+    }
+
+    pub(super) fn insert(&mut self, frontend: Frontend, answerers: Answerers) {
+        self.frontends.insert(frontend, answerers);
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty()
+    }
+
+    /// Takes in what became known later.
+    pub fn extend(&mut self, later: Served) {
+        let Served { frontends, node, ends_tcp } = later;
+        if !frontends.is_empty() {
+            self.frontends.extend(frontends);
+            (self.node, self.ends_tcp) = (node, ends_tcp);
+        }
+    }
+
+    /// Takes in who may answer soon, besides those who may now.
+    pub fn expect(&mut self, coming: &Served) {
+        for (frontend, answerers) in &mut self.frontends {
+            if let Some(coming) = coming.frontends.get(frontend) {
+                *answerers = Answerers::new(answerers.iter().chain(coming.iter()));
+            }
+        }
+    }
+
+    /// What is to be read of the table of connections to find all stale flows: little, where there is little to look at.
+    pub fn readings(&self) -> Vec<(Family, Filter)> {
+        let mut kinds: BTreeMap<(Family, Protocol), Vec<&Frontend>> = BTreeMap::new();
+        for frontend in self.frontends.keys() {
+            kinds.entry((frontend.family(), protocol_of(frontend))).or_default().push(frontend);
+        }
+        let of_kind = |((family, protocol), frontends): ((Family, Protocol), Vec<&Frontend>)| {
+            let opening_only = match protocol {
+                Protocol::Udp => false,
+                Protocol::Tcp => !self.ends_tcp,
+                Protocol::Sctp => true,
+            };
+            let without = if opening_only { Status::SEEN_REPLY } else { Status::default() };
+            let all = Filter { protocol: Some(protocol.number()), without, ..Filter::default() };
+            let filters = match frontends.len() <= ONE_BY_ONE {
+                true => frontends.into_iter().map(|frontend| narrowed(all, frontend)).collect(),
+                false => vec![all],
+            };
+            filters.into_iter().map(move |filter| (family, filter))
+        };
+        kinds.into_iter().flat_map(of_kind).collect()
+    }
+
+    /// Whether a flow was sent to one of the frontends, and is led to somebody who serves it no longer, or to nobody.
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let Some(protocol) = known.into_iter().find(|known| known.number() == flow.protocol) else {
+            return false;
+        };
+        let Some(answerers) = self.answerers(flow, protocol) else { return false };
+        let answerer = answerers.find(flow.reply.source);
+        let is_opening = !flow.status.contains(Status::SEEN_REPLY);
+        match protocol {
+            Protocol::Udp => answerer != Some(true),
+            // Whoever began such a connection sends its first packet again, which finds its way anew. One that was picked up
+            // in its midst, of which one direction passes elsewhere, has no answers here and is open all the same.
+            Protocol::Tcp if is_opening && flow.tcp_state == Some(TcpState::SynSent) => {
+                answerer != Some(true)
+            }
+            Protocol::Sctp if is_opening => answerer != Some(true),
+            // One that is not translated never was a Service's. One that shuts down finishes what it has begun.
+            Protocol::Tcp if self.ends_tcp && flow.status.contains(Status::DESTINATION_NAT) => {
+                answerer.is_none()
+            }
+            Protocol::Tcp | Protocol::Sctp => false,
+        }
+    }
+
+    fn answerers(&self, flow: &Flow, protocol: Protocol) -> Option<&Answerers> {
+        let destination = flow.original.destination;
+        let at_address = Frontend::Address(destination.ip(), protocol, destination.port());
+        let at_node = Frontend::NodePort(Family::of(destination.ip()), protocol, destination.port());
+        // A port of that number at another machine, or at another Service's address, has nothing to do with the NodePort.
+        let is_here = || self.node.contains(&destination.ip());
+        self.frontends.get(&at_address).or_else(|| self.frontends.get(&at_node).filter(|_| is_here()))
+    }
+}
+
+fn narrowed(all: Filter, frontend: &Frontend) -> Filter {
+    match *frontend {
+        Frontend::Address(address, _, port) => Filter { destination: Some(address), port: Some(port), ..all },
+        Frontend::NodePort(_, _, port) => Filter { port: Some(port), ..all },
+    }
+}
