@@ -1,6 +1,7 @@
 //! Ends stale connections, on a thread of its own: a large table takes long to read, and changes of the rules must not
 //! wait for that. Which connections are stale is said by `stale.rs`.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 use weft_netlink::conntrack::{Client, Flow};
+use weft_netlink::memory;
 
 use crate::error::Error;
 use crate::layout::table_family;
@@ -17,6 +19,9 @@ use crate::stale::Served;
 
 /// How long to wait before the table is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long to leave the table alone after it was read, where it is not urgent: the kernel walks through all of it, some
+/// milliseconds long, however little there is in it.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The way to the thread, which ends with it.
 #[derive(Debug)]
@@ -73,37 +78,62 @@ impl Conntrack {
 /// Works until nobody has anything to ask any more.
 fn follow(mut reaper: Reaper, asked: &Receiver<Word>, open: &AtomicUsize, metrics: &Metrics) {
     let mut served = Served::default();
-    let (mut failed, mut begun) = (false, 0);
-    while let Some(word) = wait(asked, &served, failed) {
-        if let Some(Word::LookAt(more)) = word {
-            served.extend(more);
-            begun += 1;
-        }
+    let mut begun = 0;
+    let mut pace = Pace { not_before: Instant::now(), failed: false };
+    while gather(asked, &mut served, &mut begun, pace).is_some() {
+        let is_large = served.is_large();
         let later = || {
             let word = asked.try_recv().ok()?;
             begun += usize::from(matches!(word, Word::LookAt(_)));
             Some(word)
         };
         let reaped = reaper.reap(&mut served, later, metrics);
-        failed = reaped.is_err();
+        pace.failed = reaped.is_err();
+        pace.not_before = Instant::now() + if pace.failed { RETRY } else { PAUSE };
         if let Err(error) = reaped {
             warn!("{error}; clients of removed endpoints may be stuck; trying again");
         }
         if served.is_empty() {
-            open.fetch_sub(std::mem::take(&mut begun), Ordering::SeqCst);
+            open.fetch_sub(take(&mut begun), Ordering::SeqCst);
+        }
+        if is_large {
+            memory::give_back();
         }
     }
 }
 
-/// Waits for something to do: what is asked, or what is left of before. `None` where nobody will ask any more.
-fn wait(asked: &Receiver<Word>, left: &Served, failed: bool) -> Option<Option<Word>> {
-    if left.is_empty() {
-        return asked.recv().ok().map(Some);
+/// When the table may be read again.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    not_before: Instant,
+    /// Whether the last reading failed.
+    failed: bool,
+}
+
+impl Pace {
+    fn time_left(self, served: &Served) -> Duration {
+        let at_once = served.is_urgent() && !self.failed;
+        if at_once { Duration::ZERO } else { self.not_before.saturating_duration_since(Instant::now()) }
     }
-    match asked.recv_timeout(if failed { RETRY } else { Duration::ZERO }) {
-        Ok(word) => Some(Some(word)),
-        Err(RecvTimeoutError::Timeout) => Some(None),
-        Err(RecvTimeoutError::Disconnected) => None,
+}
+
+/// Waits for something to do, what is asked or what is left of before, and until it is time for it. `None` where nobody will
+/// ask any more.
+fn gather(asked: &Receiver<Word>, served: &mut Served, begun: &mut usize, pace: Pace) -> Option<()> {
+    loop {
+        let word = match served.is_empty() {
+            true => Ok(asked.recv().ok()?),
+            false => asked.recv_timeout(pace.time_left(served)),
+        };
+        match word {
+            Ok(Word::LookAt(more)) => {
+                served.extend(more);
+                *begun += 1;
+            }
+            Ok(Word::Expect(coming)) => served.expect(&coming),
+            Err(RecvTimeoutError::Timeout) => return Some(()),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
     }
 }
 
@@ -132,24 +162,20 @@ impl Reaper {
         later: impl FnMut() -> Option<Word>,
         metrics: &Metrics,
     ) -> Result<(), Error> {
-        let mut next = Served::default();
-        let reaped = self.reap_all(served, &mut next, later, metrics);
-        match reaped {
-            Ok(()) => *served = next,
-            Err(_) => served.extend(next),
-        }
+        let (mut known, mut next) = (take(served), Served::default());
+        let reaped = self.reap_all(&mut known, &mut next, later, metrics);
+        *served = if reaped.is_ok() { next } else { known };
         reaped
     }
 
     fn reap_all(
         &mut self,
-        served: &Served,
+        known: &mut Served,
         next: &mut Served,
         mut later: impl FnMut() -> Option<Word>,
         metrics: &Metrics,
     ) -> Result<(), Error> {
-        let mut known = served.clone();
-        for (family, filter) in served.readings() {
+        for (family, filter) in known.readings() {
             let start = Instant::now();
             let is_stale = |flow: &Flow| {
                 if !known.is_stale(flow) {

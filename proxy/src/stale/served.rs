@@ -11,8 +11,10 @@ use super::protocol_of;
 use crate::service::Frontend;
 
 /// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks through the
-/// whole table every time, which is quick, but has to copy little.
-const ONE_BY_ONE: usize = 4;
+/// whole table every time, some milliseconds long, but has to copy little.
+const ONE_BY_ONE: usize = 2;
+/// So many frontends take memory that is worth giving back.
+const LARGE: usize = 1000;
 
 /// The endpoints of a frontend in all families, in order, each with whether it may get packets of flows that nobody has
 /// answered, or of protocols without an end.
@@ -65,12 +67,25 @@ impl Served {
         self.frontends.is_empty()
     }
 
+    /// Whether clients may be stuck for as long as nobody looks. Those who have no answer yet begin again a second later at the
+    /// earliest.
+    pub fn is_urgent(&self) -> bool {
+        self.ends_tcp || self.frontends.keys().any(|frontend| protocol_of(frontend) == Protocol::Udp)
+    }
+
+    /// Whether there is so much to look at that its memory is worth giving back.
+    pub fn is_large(&self) -> bool {
+        self.frontends.len() > LARGE
+    }
+
     /// Takes in what became known later.
     pub fn extend(&mut self, later: Served) {
         let Served { frontends, node, ends_tcp } = later;
-        if !frontends.is_empty() {
-            self.frontends.extend(frontends);
-            (self.node, self.ends_tcp) = (node, ends_tcp);
+        self.frontends.extend(frontends);
+        self.ends_tcp |= ends_tcp;
+        // Without NodePorts nothing is said of the node.
+        if !node.is_empty() {
+            self.node = node;
         }
     }
 
@@ -97,7 +112,8 @@ impl Served {
             };
             let without = if opening_only { Status::SEEN_REPLY } else { Status::default() };
             let all = Filter { protocol: Some(protocol.number()), without, ..Filter::default() };
-            let filters = match frontends.len() <= ONE_BY_ONE {
+            // Without an answer there are few.
+            let filters = match !opening_only && frontends.len() <= ONE_BY_ONE {
                 true => frontends.into_iter().map(|frontend| narrowed(all, frontend)).collect(),
                 false => vec![all],
             };

@@ -242,23 +242,34 @@ fn flows_to_an_endpoint_that_comes_while_others_are_looked_at_are_spared() {
 fn little_is_read_where_little_is_to_be_looked_at() {
     let mut world = World::new(false);
     let served = world.put([service("dns"), slice("dns", &[("10.244.1.2", true)])]);
-    let filter = |protocol: Protocol, destination: Option<&str>, port, without| Filter {
-        protocol: Some(protocol.number()),
-        destination: destination.map(|address| address.parse().unwrap()),
-        port: Some(port),
-        without,
-        ..Filter::default()
+    let of = |protocol: Protocol| Filter { protocol: Some(protocol.number()), ..Filter::default() };
+    let at_address = |address: &str| Filter {
+        destination: Some(address.parse().unwrap()),
+        port: Some(53),
+        ..of(Protocol::Udp)
     };
     let mut readings = served.readings();
     readings.sort_by_key(|(_, filter)| (filter.protocol, filter.port));
-    let unanswered = Status::SEEN_REPLY;
     assert_eq!(
         readings,
         [
-            (Family::V4, filter(Protocol::Tcp, Some("10.96.0.10"), 53, unanswered)),
-            (Family::V4, filter(Protocol::Tcp, None, 30053, unanswered)),
-            (Family::V4, filter(Protocol::Udp, Some("10.96.0.10"), 53, Status::default())),
-            (Family::V4, filter(Protocol::Udp, None, 30053, Status::default())),
+            (Family::V4, Filter { without: Status::SEEN_REPLY, ..of(Protocol::Tcp) }),
+            (Family::V4, at_address("10.96.0.10")),
+            (Family::V4, Filter { port: Some(30053), ..of(Protocol::Udp) }),
         ]
     );
+    assert!(served.is_urgent(), "UDP is among it");
+}
+
+#[test]
+fn node_ports_stay_the_nodes_when_frontends_without_any_are_looked_at_with_them() {
+    let mut world = World::new(false);
+    world.put([service("dns"), slice("dns", &[("10.244.1.2", true), ("10.244.1.3", true)])]);
+    let mut served = world.put([slice("dns", &[("10.244.1.3", true)])]);
+    let Object::Service(plain) = service("plain") else { unreachable!() };
+    let kind = ServiceKind::ClusterIp(vec!["10.96.0.20".parse().unwrap()]);
+    let ports = plain.ports.into_iter().map(|port| ServicePort { node_port: None, ..port }).collect();
+    served.extend(world.put([Object::Service(Service::new(name("plain"), kind, ports))]));
+    assert!(served.is_stale(&udp("172.30.0.11:30053", "10.244.1.2:5353")));
+    assert!(served.is_stale(&udp("10.96.0.20:53", "10.244.1.2:5353")));
 }
