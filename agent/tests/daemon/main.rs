@@ -27,7 +27,7 @@ mod pods;
 mod ways;
 // Shared with the tests of the other programs.
 #[allow(dead_code, reason = "pods are for the plugin")]
-#[path = "../../../netlink/tests/rootless/mod.rs"]
+#[path = "../../../netlink/tests/rootless/machine.rs"]
 mod rootless;
 
 const NODES: &str = "/api/v1/nodes";

@@ -23,7 +23,7 @@ mod ready;
 mod reference;
 mod repair;
 // Shared with the tests of the other programs.
-#[path = "../../../netlink/tests/rootless/mod.rs"]
+#[path = "../../../netlink/tests/rootless/machine.rs"]
 mod rootless;
 mod service;
 mod user_namespace;

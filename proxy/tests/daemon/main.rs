@@ -17,7 +17,7 @@ mod machine;
 mod user_namespace;
 // Shared with the tests of the other programs.
 #[allow(dead_code, reason = "pods are for the plugin")]
-#[path = "../../../netlink/tests/rootless/mod.rs"]
+#[path = "../../../netlink/tests/rootless/machine.rs"]
 mod rootless;
 // The same small API server as that of the watch's own tests.
 #[allow(dead_code, reason = "not everything that it can do is needed here")]
