@@ -164,11 +164,14 @@ impl<'a> Agent<'a> {
 
     fn bring_about(&mut self, snapshot: &Snapshot) -> Status {
         let mut status = Status::default();
-        match self.plan(snapshot) {
+        let is_installed = match self.plan(snapshot) {
             Ok(plan) => self.apply(&plan, &mut status),
-            Err(problem) => drop(status.problems.insert(problem)),
-        }
-        if !status.is_ready {
+            Err(problem) => {
+                status.problems.insert(problem);
+                false
+            }
+        };
+        if !is_installed {
             let withdrawn = conflist::withdraw(&self.options.cni_conf_dir);
             status.problems.extend(withdrawn.err().map(|error| error.to_string()));
         }
@@ -188,8 +191,9 @@ impl<'a> Agent<'a> {
     }
 
     /// The configuration comes last: it tells the runtime that pods can start. A route to another node that fails
-    /// does not keep them from it, as it concerns that node's pods alone.
-    fn apply(&mut self, plan: &NodePlan, status: &mut Status) {
+    /// does not keep them from it, as it concerns that node's pods alone. Where the plugin itself says that it could start
+    /// none, runtimes are told by it; the configuration stays. Returns whether there is one.
+    fn apply(&mut self, plan: &NodePlan, status: &mut Status) -> bool {
         let mut errors = self.apply_essentials(plan);
         let missed = self.keeper.look_after(plan, &mut self.kernel);
         let may_install = errors.is_empty() && !missed.is_fatal;
@@ -200,14 +204,19 @@ impl<'a> Agent<'a> {
         self.count(plan);
         errors.extend(self.kernel.test_offload(plan).err());
         errors.extend(self.kernel.apply_bridge_mtu(self.config.bridge.as_str(), plan).err());
+        let mut is_installed = false;
         if let (true, Some(text)) = (may_install, plan.conflist_text()) {
             let installed = self.install(&text);
-            status.is_ready = installed.is_ok();
+            is_installed = installed.is_ok();
             errors.extend(installed.err());
+            let refusal = self.keeper.refusal(&text);
+            status.is_ready = is_installed && refusal.is_none();
+            status.problems.extend(refusal);
         }
         errors.extend(conflist::first(&self.options.cni_conf_dir).err());
         let errors = errors.iter().map(ToString::to_string);
         status.problems.extend(errors.chain(plan.notices.iter().map(ToString::to_string)));
+        is_installed
     }
 
     fn apply_essentials(&mut self, plan: &NodePlan) -> Vec<Error> {

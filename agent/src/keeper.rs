@@ -21,6 +21,9 @@ use crate::{Result, plugin};
 /// When to try again what could not be put back, where nothing else calls for it.
 const AGAIN: Duration = Duration::from_secs(4);
 
+/// How often the plugin is asked whether it could start a pod.
+const ASK: Duration = Duration::from_secs(10);
+
 /// What is wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Missed {
@@ -40,11 +43,25 @@ pub(crate) struct Keeper {
     problems: Vec<String>,
     tried: Option<Instant>,
     pace: Pace,
+    /// When the plugin was asked last, and why it could start no pod then.
+    asked: Option<(Instant, Option<String>)>,
 }
 
 impl Keeper {
     pub(crate) fn new(place: Place, metrics: Metrics) -> Keeper {
-        Keeper { place, metrics, is_suspect: true, problems: Vec::new(), tried: None, pace: Pace::default() }
+        let (problems, pace) = (Vec::new(), Pace::default());
+        Keeper { place, metrics, is_suspect: true, problems, tried: None, pace, asked: None }
+    }
+
+    /// Why the plugin could start no pod with this configuration, as its STATUS has it. Asked at most every [`ASK`].
+    pub(crate) fn refusal(&mut self, conflist: &str) -> Option<String> {
+        if self.asked.as_ref().is_none_or(|(moment, _)| moment.elapsed() >= ASK) {
+            let config = plugin::config(conflist.as_bytes()).unwrap_or_default();
+            let refusal = plugin::status(&self.place.bin_dir, &config).err();
+            let told = refusal.map(|reason| format!("no pod can start on this node: {reason}"));
+            self.asked = Some((Instant::now(), told));
+        }
+        self.asked.as_ref().and_then(|(_, refusal)| refusal.clone())
     }
 
     /// Takes word that the host's ports may have changed.

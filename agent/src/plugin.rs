@@ -59,6 +59,23 @@ pub(crate) fn delete(bin_dir: &Path, config: &Value, attachment: &Attachment) ->
     }
 }
 
+/// Asks whether an ADD could succeed now (CNI SPEC 1.1.0, section 4, STATUS).
+///
+/// # Errors
+/// Why not, in the plugin's own words. A plugin that cannot be called is not asked for its opinion: that is told elsewhere.
+pub(crate) fn status(bin_dir: &Path, config: &Value) -> Result<(), String> {
+    let variables = [("CNI_COMMAND", OsStr::new("STATUS")), ("CNI_PATH", bin_dir.as_os_str())];
+    let mut command = Command::new(bin_dir.join(PLUGIN));
+    match call(command.env_clear().envs(variables), config) {
+        Ok(output) if !output.status.success() => {
+            let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let words = ["msg", "details"].map(|key| error[key].as_str().unwrap_or_default());
+            Err(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": "))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Has everything of the network put back that is missing.
 ///
 /// # Errors

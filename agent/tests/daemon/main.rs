@@ -36,6 +36,10 @@ const STATUS: &str = "/api/v1/nodes/node1/status";
 const PLUGIN: &str = r#"#!/bin/sh
 [ "$1" != repair ] || exec "$(dirname "$0")/repair"
 folder=${CNI_PATH%/bin}
+if [ "$CNI_COMMAND" = STATUS ]; then
+    [ ! -e "$folder/refusal" ] || { cat "$folder/refusal"; exit 1; }
+    exit 0
+fi
 printf '%s %s %s %s' "$CNI_COMMAND" "$CNI_CONTAINERID" "$CNI_IFNAME" "$(cat)" >"$folder/called"
 rm "$folder/networks/weft/10.244.1.7"
 "#;
@@ -182,6 +186,24 @@ fn node(number: u8) -> Value {
 
 const TO_NODE2: &str = "10.244.2.0/24 via 172.30.0.12";
 const TO_NODE3: &str = "10.244.3.0/24 via 172.30.0.13";
+
+/// As with a data folder that is read-only, or IPv6 switched off on a node with ranges of both families.
+#[test]
+fn a_node_whose_plugin_could_start_no_pod_is_not_ready_and_says_why() {
+    let mut machine = Machine::new();
+    machine.server.put(NODES, node(1));
+    machine.install_plugin();
+    let refusal = r#"{"code": 50, "msg": "cannot write to /var/lib/cni/networks", "details": "read-only"}"#;
+    fs::write(machine.path("refusal"), refusal).unwrap();
+    machine.start();
+    machine.until("the configuration", |machine| machine.conflist().exists());
+    let why = "not ready\nno pod can start on this node: cannot write to /var/lib/cni/networks: read-only\n";
+    machine.until("the reason", |machine| machine.ask("/readyz") == ("503".to_owned(), why.to_owned()));
+    // Runtimes ask the plugin themselves, and can still delete pods.
+    assert!(!fs::read_to_string(machine.conflist()).unwrap().contains("unavailable"));
+    fs::remove_file(machine.path("refusal")).unwrap();
+    machine.until("readiness", |machine| machine.ask("/readyz").0 == "200");
+}
 
 #[test]
 fn the_configuration_waits_for_the_pod_cidr_and_the_plugin() {
