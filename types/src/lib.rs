@@ -7,17 +7,21 @@
 pub mod cni;
 mod endpoint;
 mod family;
+mod labels;
 mod name;
 mod node;
 mod pod;
+mod selector;
 mod service;
 mod snapshot;
 
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use family::Family;
+pub use labels::Labels;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use node::Node;
 pub use pod::Pod;
+pub use selector::{InvalidSelector, LabelSelector, Requirement};
 pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
 pub use snapshot::{ChangeSet, Kind, LeftOut, Object, ObjectKey, Snapshot};
 
