@@ -10,7 +10,9 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tracing::warn;
-use weft_types::{Kind, NamespacedName, Object, ObjectKey, Protocol, is_dns_label};
+use weft_types::{
+    ConfigMap, Kind, Namespace, NamespacedName, Object, ObjectKey, Protocol, ServiceCidr, is_dns_label,
+};
 
 use crate::field::{Fault, Faults, Field};
 use crate::view::{Scope, View};
@@ -138,7 +140,7 @@ impl Wire for wire::Namespace {
     }
 
     fn convert(self, _faults: &mut Faults) -> Result<Option<Object>, Fault> {
-        Ok(Some(Object::Namespace(label(name(&self.metadata)?, "metadata.name")?)))
+        Ok(Some(Object::Namespace(Namespace::new(label(name(&self.metadata)?, "metadata.name")?))))
     }
 }
 
@@ -155,7 +157,7 @@ impl Wire for wire::ServiceCidr {
     fn convert(self, faults: &mut Faults) -> Result<Option<Object>, Fault> {
         let cidrs = self.spec.required("spec")?.cidrs;
         let cidrs = each(cidrs, "spec.cidrs", faults, |text, _| network(&text, ""));
-        Ok(Some(Object::ServiceCidr(name(&self.metadata)?, cidrs)))
+        Ok(Some(Object::ServiceCidr(ServiceCidr { name: name(&self.metadata)?, cidrs })))
     }
 }
 
@@ -204,7 +206,8 @@ impl Wire for wire::ConfigMap {
             let text = text.required(&format!("data[{key}]"))?;
             Ok((key, text))
         };
-        Ok(Some(Object::ConfigMap(named(&self.metadata)?, data.map(value).collect::<Result<_, Fault>>()?)))
+        let data = data.map(value).collect::<Result<_, Fault>>()?;
+        Ok(Some(Object::ConfigMap(ConfigMap { key: named(&self.metadata)?, data })))
     }
 }
 

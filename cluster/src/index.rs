@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use weft_types::{ChangeSet, Kind, LeftOut, Object, ObjectKey, Snapshot};
+use weft_types::{ChangeSet, InvalidObject, Kind, Object, ObjectKey, Snapshot};
 
 use crate::convert::{Malformed, Reading};
 
@@ -78,7 +78,7 @@ impl Index {
             true => format!("left out, while the rest is used: {}", object.faults),
             false => object.faults.to_string(),
         };
-        self.changes.left_out.push(LeftOut { key: object.key, fault });
+        self.changes.invalid.push(InvalidObject { key: object.key, fault });
     }
 
     /// The cluster as it is known now.
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!((news.len(), names(&index)), (1, vec!["a"]));
         index.drain_changes();
         news.into_iter().for_each(|object| index.leave_out(object));
-        assert_eq!(index.drain_changes().left_out[0].fault, "left out, while the rest is used: spec: is bad");
+        assert_eq!(index.drain_changes().invalid[0].fault, "left out, while the rest is used: spec: is bad");
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl Proxy {
 
     /// Tells users of what cannot be served.
     fn tell(&mut self, changes: &ChangeSet) {
-        for object in &changes.left_out {
+        for object in &changes.invalid {
             // The watch has told of it in the log.
             if let Some(about) = object.key.clone() {
                 self.events.write(Warning { about, reason: "Malformed", note: object.fault.clone() });

@@ -1,193 +1,247 @@
 //! The cluster at one moment, and what changed since the moment before.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 
-use crate::{EndpointSlice, NamespacedName, Node, Pod, Service};
+use crate::resource::*;
+use crate::store::{KeyOf, Name};
+use crate::{Changes, NamespacedName, Resource, Store};
 
-mod shelf;
+/// A kind in the list of `resource.rs`.
+pub trait Known: Resource<Key: ToOwned> + Into<Object> {
+    /// The kind.
+    const KIND: Kind;
 
-use shelf::{Labelled, OfService, Shelf};
+    /// One of its names, among those of all kinds.
+    fn object_key(key: KeyOf<Self>) -> ObjectKey;
 
-/// Everything that a daemon knows of the cluster at one moment. Maps are ordered, so that plans made from equal
-/// snapshots are equal too.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    services: Shelf<Box<Service>>,
-    endpoint_slices: Shelf<Arc<EndpointSlice>>,
-    /// The same ones by their Services, which are of the same namespace.
-    slices_by_service: Shelf<OfService>,
-    nodes: BTreeMap<String, Node>,
-    namespaces: BTreeSet<String>,
-    service_cidrs: BTreeMap<String, Vec<IpNetwork>>,
-    pods: Shelf<Box<Pod>>,
-    config_maps: BTreeMap<NamespacedName, BTreeMap<String, String>>,
+    /// The objects of this kind.
+    fn store(snapshot: &Snapshot) -> &Store<Self>;
+
+    #[doc(hidden)]
+    fn store_mut(snapshot: &mut Snapshot) -> &mut Store<Self>;
+
+    /// What changed of this kind.
+    fn changes(changes: &ChangeSet) -> &Self::Changes;
+
+    #[doc(hidden)]
+    fn changes_mut(changes: &mut ChangeSet) -> &mut Self::Changes;
 }
 
-/// The kinds of object that a snapshot holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// v1 Service
-    Service,
-    /// discovery.k8s.io/v1 EndpointSlice
-    EndpointSlice,
-    /// v1 Node
-    Node,
-    /// v1 Namespace
-    Namespace,
-    /// networking.k8s.io/v1 ServiceCIDR
-    ServiceCidr,
-    /// v1 Pod
-    Pod,
-    /// v1 ConfigMap
-    ConfigMap,
+macro_rules! snapshot {
+    ($($(#[$doc:meta])* $field:ident: $kind:ident,)*) => {
+        /// Everything that a daemon knows of the cluster at one moment. Objects are in the order of their names, so that plans
+        /// made from equal snapshots are equal too.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Snapshot {
+            $($field: Store<$kind>,)*
+        }
+
+        /// The kinds of object that a snapshot holds.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the kind of the object of its name")]
+        pub enum Kind {
+            $($kind,)*
+        }
+
+        /// One object of a snapshot.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each is the kind of its name")]
+        pub enum Object {
+            $($kind($kind),)*
+        }
+
+        /// The kind and name of one object of a snapshot.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the name of an object of that kind")]
+        pub enum ObjectKey {
+            $($kind(KeyOf<$kind>),)*
+        }
+
+        /// What differs between two moments. A Service counts as changed when one of its EndpointSlices did.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct ChangeSet {
+            $($(#[$doc])* pub $field: <$kind as Resource>::Changes,)*
+            /// When that happened in the cluster that made EndpointSlices change, where the cluster says so.
+            pub triggered: Vec<SystemTime>,
+            /// Objects that cannot be used as they are, each once for its faults.
+            pub invalid: Vec<InvalidObject>,
+        }
+
+        impl ChangeSet {
+            /// Whether nothing changed.
+            pub fn is_empty(&self) -> bool {
+                $(Changes::<$kind>::is_empty(&self.$field) &&)* self.invalid.is_empty()
+            }
+        }
+
+        impl Kind {
+            /// The kind, as the API spells it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Kind::$kind => $kind::NAME,)*
+                }
+            }
+        }
+
+        impl Object {
+            /// The object's kind and name.
+            pub fn key(&self) -> ObjectKey {
+                match self {
+                    $(Object::$kind(object) => ObjectKey::$kind(Resource::key(object).to_owned()),)*
+                }
+            }
+        }
+
+        impl ObjectKey {
+            /// The object's kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(ObjectKey::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// The object's namespace, where its kind has one, and its name within it.
+            pub fn parts(&self) -> (Option<&str>, &str) {
+                match self {
+                    $(ObjectKey::$kind(key) => Borrow::<<$kind as Resource>::Key>::borrow(key).parts(),)*
+                }
+            }
+        }
+
+        impl Snapshot {
+            /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
+            pub fn apply(&mut self, object: impl Into<Object>, changes: &mut ChangeSet) {
+                match object.into() {
+                    $(Object::$kind(object) => self.put(object, changes),)*
+                }
+            }
+
+            /// Takes an object out and notes the change. An unknown object is no change.
+            pub fn delete(&mut self, key: &ObjectKey, changes: &mut ChangeSet) {
+                match key {
+                    $(ObjectKey::$kind(key) => self.take::<$kind>(key.borrow(), changes),)*
+                }
+            }
+
+            fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+                match kind {
+                    $(Kind::$kind => {
+                        let keys = self.$field.iter().map(|object| Resource::key(object).to_owned());
+                        keys.map(ObjectKey::$kind).collect()
+                    })*
+                }
+            }
+        }
+
+        $(
+            impl From<$kind> for Object {
+                fn from(object: $kind) -> Object {
+                    Object::$kind(object)
+                }
+            }
+
+            impl Known for $kind {
+                const KIND: Kind = Kind::$kind;
+
+                fn object_key(key: KeyOf<$kind>) -> ObjectKey {
+                    ObjectKey::$kind(key)
+                }
+
+                fn store(snapshot: &Snapshot) -> &Store<$kind> {
+                    &snapshot.$field
+                }
+
+                fn store_mut(snapshot: &mut Snapshot) -> &mut Store<$kind> {
+                    &mut snapshot.$field
+                }
+
+                fn changes(changes: &ChangeSet) -> &<$kind as Resource>::Changes {
+                    &changes.$field
+                }
+
+                fn changes_mut(changes: &mut ChangeSet) -> &mut <$kind as Resource>::Changes {
+                    &mut changes.$field
+                }
+            }
+        )*
+    };
 }
 
-/// One object of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// A Service.
-    Service(Service),
-    /// An EndpointSlice.
-    EndpointSlice(EndpointSlice),
-    /// A Node.
-    Node(Node),
-    /// A Namespace, of which only the name counts.
-    Namespace(String),
-    /// A ServiceCIDR: its name, and the networks that ClusterIPs are taken from.
-    ServiceCidr(String, Vec<IpNetwork>),
-    /// A Pod.
-    Pod(Pod),
-    /// A ConfigMap: its name and its data.
-    ConfigMap(NamespacedName, BTreeMap<String, String>),
-}
-
-/// The name of one object of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKey {
-    /// A Service's.
-    Service(NamespacedName),
-    /// An EndpointSlice's own, not its Service's.
-    EndpointSlice(NamespacedName),
-    /// A Node's.
-    Node(String),
-    /// A Namespace's.
-    Namespace(String),
-    /// A ServiceCIDR's.
-    ServiceCidr(String),
-    /// A Pod's.
-    Pod(NamespacedName),
-    /// A ConfigMap's.
-    ConfigMap(NamespacedName),
-}
-
-/// The names of what differs between two moments. A Service counts as changed when one of its EndpointSlices did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChangeSet {
-    /// Services that came, went or changed, or whose endpoints did.
-    pub services: BTreeSet<NamespacedName>,
-    /// Nodes that came, went or changed.
-    pub nodes: BTreeSet<String>,
-    /// Namespaces that came or went.
-    pub namespaces: BTreeSet<String>,
-    /// ServiceCIDRs that came, went or changed.
-    pub service_cidrs: BTreeSet<String>,
-    /// Pods that came, went or changed.
-    pub pods: BTreeSet<NamespacedName>,
-    /// ConfigMaps that came, went or changed.
-    pub config_maps: BTreeSet<NamespacedName>,
-    /// How many times an EndpointSlice came, went or changed.
-    pub endpoint_slices: usize,
-    /// When that happened in the cluster that made EndpointSlices change, where the cluster says so.
-    pub triggered: Vec<SystemTime>,
-    /// Objects that cannot be used as they are, each once for its faults.
-    pub left_out: Vec<LeftOut>,
-}
+crate::for_each_kind!(snapshot);
 
 /// An object that cannot be used, and so is not in the snapshot, or is there without what cannot be used of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct InvalidObject {
     /// Its kind and name, where it has a usable name.
     pub key: Option<ObjectKey>,
     /// What is wrong, in one line that names the field.
     pub fault: String,
 }
 
-impl ChangeSet {
-    /// Whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
-            && self.nodes.is_empty()
-            && self.namespaces.is_empty()
-            && self.service_cidrs.is_empty()
-            && self.pods.is_empty()
-            && self.config_maps.is_empty()
-            && self.left_out.is_empty()
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-impl Object {
-    /// The object's kind and name.
-    pub fn key(&self) -> ObjectKey {
-        match self {
-            Object::Service(service) => ObjectKey::Service(service.key.clone()),
-            Object::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
-            Object::Node(node) => ObjectKey::Node(node.name.clone()),
-            Object::Namespace(name) => ObjectKey::Namespace(name.clone()),
-            Object::ServiceCidr(name, _) => ObjectKey::ServiceCidr(name.clone()),
-            Object::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
-            Object::ConfigMap(key, _) => ObjectKey::ConfigMap(key.clone()),
+/// Prints as `Service shop/web`.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.parts() {
+            (Some(namespace), name) => write!(f, "{} {namespace}/{name}", self.kind()),
+            (None, name) => write!(f, "{} {name}", self.kind()),
         }
     }
 }
 
-impl PartialEq for Snapshot {
-    fn eq(&self, other: &Snapshot) -> bool {
-        self.services.iter().eq(other.services.iter())
-            && self.endpoint_slices.iter().eq(other.endpoint_slices.iter())
-            && self.nodes == other.nodes
-            && self.namespaces == other.namespaces
-            && self.service_cidrs == other.service_cidrs
-            && self.pods.iter().eq(other.pods.iter())
-            && self.config_maps == other.config_maps
+impl ChangeSet {
+    /// What changed of one kind.
+    pub fn of<K: Known>(&self) -> &K::Changes {
+        K::changes(self)
     }
 }
 
-impl Eq for Snapshot {}
-
 impl Snapshot {
+    /// All objects of one kind.
+    pub fn of<K: Known>(&self) -> &Store<K> {
+        K::store(self)
+    }
+
     /// All Services, in the order of their names.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.iter().map(|service| &**service)
+        self.services.iter()
     }
 
     /// One Service.
     pub fn service(&self, key: &NamespacedName) -> Option<&Service> {
-        self.services.get(key).map(|service| &**service)
+        self.services.get(key)
     }
 
     /// The EndpointSlices of a Service, in the order of their names. The Service need not exist.
     pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> {
-        self.slices_by_service.slices(service).iter().map(|slice| &**slice)
+        self.endpoint_slices.index().slices(service).iter().map(|slice| &**slice)
     }
 
     /// All Services, in the order of their names, each with its EndpointSlices in the order of theirs.
     pub fn services_with_slices(&self) -> impl Iterator<Item = (&Service, &[Arc<EndpointSlice>])> {
-        let mut rest = self.slices_by_service.iter().peekable();
+        let mut rest = self.endpoint_slices.index().iter().peekable();
         self.services().map(move |service| {
             // Both are in the order of the Services' names. Some slices' Service is not there.
-            while rest.next_if(|slices| slices.label() < &service.key).is_some() {}
-            let slices = rest.next_if(|slices| *slices.label() == service.key);
-            (service, slices.map(OfService::slices).unwrap_or_default())
+            while rest.next_if(|(of, _)| **of < service.key).is_some() {}
+            let slices = rest.next_if(|(of, _)| **of == service.key);
+            (service, slices.map(|(_, slices)| slices).unwrap_or_default())
         })
     }
 
     /// All Nodes, in the order of their names.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
+        self.nodes.iter()
     }
 
     /// One Node.
@@ -197,96 +251,27 @@ impl Snapshot {
 
     /// Whether a Namespace exists.
     pub fn has_namespace(&self, name: &str) -> bool {
-        self.namespaces.contains(name)
+        self.namespaces.get(name).is_some()
     }
 
     /// The names of all Namespaces, in order.
     pub fn namespaces(&self) -> impl Iterator<Item = &str> {
-        self.namespaces.iter().map(String::as_str)
+        self.namespaces.iter().map(|namespace| &*namespace.name)
     }
 
     /// The networks that ClusterIPs are taken from, by the name of their ServiceCIDR.
     pub fn service_cidrs(&self) -> impl Iterator<Item = (&str, &[IpNetwork])> {
-        self.service_cidrs.iter().map(|(name, cidrs)| (name.as_str(), cidrs.as_slice()))
+        self.service_cidrs.iter().map(|service_cidr| (&*service_cidr.name, &*service_cidr.cidrs))
     }
 
     /// All Pods, in the order of their names.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.iter().map(|pod| &**pod)
+        self.pods.iter()
     }
 
     /// The data of a ConfigMap; none where there is no such ConfigMap.
     pub fn config_map(&self, key: &NamespacedName) -> Option<&BTreeMap<String, String>> {
-        self.config_maps.get(key)
-    }
-
-    /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
-    pub fn apply(&mut self, object: Object, changes: &mut ChangeSet) {
-        match object {
-            Object::Service(mut service) => {
-                if self.service(&service.key) != Some(&service) {
-                    changes.services.insert(service.key.clone());
-                    service.shrink();
-                    self.services.put(Box::new(service));
-                }
-            }
-            Object::EndpointSlice(slice) => self.apply_slice(slice, changes),
-            Object::Node(node) => {
-                if self.nodes.get(&node.name) != Some(&node) {
-                    changes.nodes.insert(node.name.clone());
-                    self.nodes.insert(node.name.clone(), node);
-                }
-            }
-            Object::Namespace(name) => {
-                if self.namespaces.insert(name.clone()) {
-                    changes.namespaces.insert(name);
-                }
-            }
-            Object::ServiceCidr(name, cidrs) => {
-                if self.service_cidrs.get(&name) != Some(&cidrs) {
-                    changes.service_cidrs.insert(name.clone());
-                    self.service_cidrs.insert(name, cidrs);
-                }
-            }
-            Object::Pod(pod) => {
-                if self.pods.get(&pod.key).is_none_or(|known| **known != pod) {
-                    changes.pods.insert(pod.key.clone());
-                    self.pods.put(Box::new(pod));
-                }
-            }
-            Object::ConfigMap(key, data) => {
-                if self.config_maps.get(&key) != Some(&data) {
-                    changes.config_maps.insert(key.clone());
-                    self.config_maps.insert(key, data);
-                }
-            }
-        }
-    }
-
-    /// Takes an object out and notes the change. An unknown object is no change.
-    pub fn delete(&mut self, key: &ObjectKey, changes: &mut ChangeSet) {
-        match key {
-            ObjectKey::Service(key) => {
-                changes.services.extend(self.services.take(key).map(|service| service.key));
-            }
-            ObjectKey::EndpointSlice(key) => {
-                changes.endpoint_slices += usize::from(self.delete_slice(key, changes));
-            }
-            ObjectKey::Node(name) => {
-                changes.nodes.extend(self.nodes.remove(name).map(|node| node.name));
-            }
-            ObjectKey::Namespace(name) => {
-                changes.namespaces.extend(self.namespaces.take(name));
-            }
-            ObjectKey::ServiceCidr(name) => {
-                let gone = self.service_cidrs.remove_entry(name);
-                changes.service_cidrs.extend(gone.map(|(name, _)| name));
-            }
-            ObjectKey::Pod(key) => changes.pods.extend(self.pods.take(key).map(|pod| pod.key)),
-            ObjectKey::ConfigMap(key) => {
-                changes.config_maps.extend(self.config_maps.remove_entry(key).map(|(key, _)| key));
-            }
-        }
+        self.config_maps.get(key).map(|config_map| &config_map.data)
     }
 
     /// Makes `objects` all that there is of `kind`, as after a list: those not among them are deleted.
@@ -301,43 +286,24 @@ impl Snapshot {
         }
     }
 
-    fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
-        match kind {
-            Kind::Service => {
-                self.services.iter().map(|service| ObjectKey::Service(service.key.clone())).collect()
-            }
-            Kind::EndpointSlice => {
-                let key = |slice: &Arc<EndpointSlice>| ObjectKey::EndpointSlice(slice.key.clone());
-                self.endpoint_slices.iter().map(key).collect()
-            }
-            Kind::Node => self.nodes.keys().cloned().map(ObjectKey::Node).collect(),
-            Kind::Namespace => self.namespaces.iter().cloned().map(ObjectKey::Namespace).collect(),
-            Kind::ServiceCidr => self.service_cidrs.keys().cloned().map(ObjectKey::ServiceCidr).collect(),
-            Kind::Pod => self.pods().map(|pod| ObjectKey::Pod(pod.key.clone())).collect(),
-            Kind::ConfigMap => self.config_maps.keys().cloned().map(ObjectKey::ConfigMap).collect(),
+    fn put<K: Known>(&mut self, object: K, changes: &mut ChangeSet) {
+        let store = K::store_mut(self);
+        match store.get(object.key()) {
+            Some(known) if *known == object => return,
+            // What depended on it may be other objects than what does now.
+            Some(known) => known.note_dependents(changes),
+            None => {}
         }
+        object.note_dependents(changes);
+        K::changes_mut(changes).note(&object);
+        store.put(object);
     }
 
-    fn apply_slice(&mut self, mut slice: EndpointSlice, changes: &mut ChangeSet) {
-        if self.endpoint_slices.get(&slice.key).is_some_and(|known| **known == slice) {
-            return;
+    fn take<K: Known>(&mut self, key: &K::Key, changes: &mut ChangeSet) {
+        if let Some(gone) = K::store_mut(self).take(key) {
+            gone.borrow().note_dependents(changes);
+            K::changes_mut(changes).note(gone.borrow());
         }
-        // The slice may have been another Service's until now: that Service changes too.
-        self.delete_slice(&slice.key, changes);
-        changes.endpoint_slices += 1;
-        changes.services.insert(slice.service.clone());
-        slice.shrink();
-        let slice = Arc::new(slice);
-        self.slices_by_service.add(slice.clone());
-        self.endpoint_slices.put(slice);
-    }
-
-    /// Returns whether there was one.
-    fn delete_slice(&mut self, key: &NamespacedName, changes: &mut ChangeSet) -> bool {
-        let Some(slice) = self.endpoint_slices.take(key) else { return false };
-        self.slices_by_service.remove(&slice);
-        changes.services.insert(slice.service.clone());
-        true
     }
 }
 

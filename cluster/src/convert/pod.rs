@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weft_types::{NamespacedName, Pod};
+use weft_types::{Labels, NamespacedName, Pod};
 
 use super::{address, each};
 use crate::field::{Fault, Faults};
@@ -33,7 +33,7 @@ pub(super) fn convert(
     // Off the host's network, `ClusterFirstWithHostNet` is the same as `ClusterFirst`, which is the default.
     let by_default = ["", "ClusterFirst", "ClusterFirstWithHostNet"].contains(&policy.as_str());
     let searches = !on_host && by_default && more.is_empty();
-    Ok(Some(Pod { key, addresses: addresses.into(), searches }))
+    Ok(Some(Pod { key, addresses: addresses.into_iter().collect(), searches, labels: Labels::default() }))
 }
 
 #[cfg(test)]

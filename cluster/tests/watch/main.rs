@@ -325,7 +325,7 @@ async fn a_malformed_object_costs_only_itself() {
     let mut watch = watch_nodes(&server).await;
     let changes = within(watch.next()).await;
     assert_eq!(Vec::from_iter(changes.nodes), ["good"]);
-    assert_eq!(changes.left_out[0].key, Some(ObjectKey::Node("bad".to_owned())), "told with the changes");
+    assert_eq!(changes.invalid[0].key, Some(ObjectKey::Node("bad".to_owned())), "told with the changes");
 
     server.put(NODES, bad("good"));
     server.put(NODES, node("bad"));
@@ -345,7 +345,7 @@ async fn a_malformed_element_costs_only_itself_and_is_told() {
     let mut watch = watch_nodes(&server).await;
     let changes = within(watch.next()).await;
     assert_eq!(Vec::from_iter(changes.nodes), ["odd"]);
-    let told = &changes.left_out[0];
+    let told = &changes.invalid[0];
     assert_eq!(told.key, Some(ObjectKey::Node("odd".to_owned())));
     let expected = "left out, while the rest is used: spec.podCIDRs[0]: invalid type: map";
     assert!(told.fault.starts_with(expected), "{}", told.fault);

@@ -12,7 +12,7 @@ use weft_dns::message::{Received, Transport, read};
 use weft_dns::records::reply;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
-    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Pod, Protocol, Service,
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, Labels, NamespacedName, Object, Pod, Protocol, Service,
     ServiceKind, ServicePort, Snapshot,
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec
 
 /// A pod with these addresses, whose resolver has the cluster's search list.
 pub(crate) fn pod(name: &str, addresses: &[IpAddr]) -> Pod {
-    Pod { key: name.parse().unwrap(), addresses: addresses.into(), searches: true }
+    Pod { key: name.parse().unwrap(), addresses: addresses.into(), searches: true, labels: Labels::default() }
 }
 
 pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {

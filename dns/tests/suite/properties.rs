@@ -20,7 +20,7 @@ use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
 use weft_dns::name::to_name;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
-use weft_types::{ChangeSet, Endpoint, NamespacedName, Object, ObjectKey, Protocol, ServiceKind};
+use weft_types::{ChangeSet, Endpoint, Namespace, NamespacedName, Object, ObjectKey, Protocol, ServiceKind};
 
 use crate::fixture::*;
 
@@ -74,7 +74,7 @@ fn any_slice() -> impl Strategy<Value = Object> {
 }
 
 fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let namespace = select(&NAMES).prop_map(|name| Object::Namespace(name.to_owned()));
+    let namespace = select(&NAMES).prop_map(|name| Object::Namespace(Namespace::new(name)));
     let pod =
         (select(&NAMES), select(&NAMES), vec(address(), 0..3)).prop_map(|(namespace, name, addresses)| {
             Object::Pod(pod(&format!("{namespace}/{name}"), &addresses))

@@ -4,14 +4,14 @@ use std::net::{SocketAddr, TcpListener};
 
 use weft_proxy::config::Config;
 use weft_proxy::sync::Outcome;
-use weft_types::{ChangeSet, Family, Object, ObjectKey};
+use weft_types::{ChangeSet, Family, Object, ObjectKey, ServiceCidr};
 
 use super::world::{Connection, World, is_refused, run, tcp};
 use super::{Cluster, cluster_ip, is_dropped, name, service, slices};
 
 fn networks() -> Object {
     let networks = ["10.96.0.0/16", "fd00:96::/112"].map(|network| network.parse().unwrap());
-    Object::ServiceCidr("kubernetes".into(), networks.to_vec())
+    Object::ServiceCidr(ServiceCidr { name: "kubernetes".into(), cidrs: networks.to_vec() })
 }
 
 #[test]

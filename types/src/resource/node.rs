@@ -1,10 +1,11 @@
 //! Nodes: the machines of the cluster.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::Family;
+use crate::{Family, Resource};
 
 /// A Node, as the other nodes need to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,5 +27,18 @@ impl Node {
     /// The address of that family under which the other nodes reach this one.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|&address| Family::of(address) == family)
+    }
+}
+
+impl Resource for Node {
+    const NAME: &'static str = "Node";
+
+    type Key = str;
+    type Stored = Node;
+    type Index = ();
+    type Changes = BTreeSet<String>;
+
+    fn key(&self) -> &str {
+        &self.name
     }
 }

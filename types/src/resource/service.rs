@@ -1,5 +1,6 @@
 //! Services: what a client asks for.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use crate::NamespacedName;
+use crate::{NamespacedName, Resource};
 
 /// The transport protocol of a port. TCP where Kubernetes leaves it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,22 +151,34 @@ impl Service {
         }
     }
 
-    /// Gives back the memory that its lists do not need: they were read from lists of larger things, and stay for long.
-    pub(crate) fn shrink(&mut self) {
+    /// The Service's virtual addresses; none for headless and ExternalName Services.
+    pub fn cluster_ips(&self) -> &[IpAddr] {
+        match &self.kind {
+            ServiceKind::ClusterIp(addresses) => addresses,
+            ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
+        }
+    }
+}
+
+impl Resource for Service {
+    const NAME: &'static str = "Service";
+
+    type Key = NamespacedName;
+    type Stored = Box<Service>;
+    type Index = ();
+    type Changes = BTreeSet<NamespacedName>;
+
+    fn key(&self) -> &NamespacedName {
+        &self.key
+    }
+
+    fn shrink(&mut self) {
         self.ports.shrink_to_fit();
         self.external_ips.shrink_to_fit();
         self.load_balancer_ips.shrink_to_fit();
         self.source_ranges.shrink_to_fit();
         if let ServiceKind::ClusterIp(addresses) = &mut self.kind {
             addresses.shrink_to_fit();
-        }
-    }
-
-    /// The Service's virtual addresses; none for headless and ExternalName Services.
-    pub fn cluster_ips(&self) -> &[IpAddr] {
-        match &self.kind {
-            ServiceKind::ClusterIp(addresses) => addresses,
-            ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
         }
     }
 }

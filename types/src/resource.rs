@@ -1,0 +1,42 @@
+//! The kinds of object that Weft reads from the cluster: one file a kind, and one line a kind in the list below. The list makes
+//! the enums that tell kinds apart, and the fields of [`crate::Snapshot`] and [`crate::ChangeSet`].
+
+mod config_map;
+mod endpoint_slice;
+mod namespace;
+mod node;
+mod pod;
+mod service;
+mod service_cidr;
+
+pub use config_map::ConfigMap;
+pub use endpoint_slice::{ByService, Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use namespace::Namespace;
+pub use node::Node;
+pub use pod::{Pod, PodAddresses};
+pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
+pub use service_cidr::ServiceCidr;
+
+/// Calls a macro with the list of all kinds: what a change set knows of the kind, the field's name, and the kind's type.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_kind {
+    ($macro:ident) => {
+        $macro! {
+            /// Services that came, went or changed, or whose endpoints did.
+            services: Service,
+            /// How many times an EndpointSlice came, went or changed.
+            endpoint_slices: EndpointSlice,
+            /// Nodes that came, went or changed.
+            nodes: Node,
+            /// Namespaces that came, went or changed.
+            namespaces: Namespace,
+            /// ServiceCIDRs that came, went or changed.
+            service_cidrs: ServiceCidr,
+            /// Pods that came, went or changed.
+            pods: Pod,
+            /// ConfigMaps that came, went or changed.
+            config_maps: ConfigMap,
+        }
+    };
+}
