@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
-use weft_cluster::{View, Watch, manifest};
+use weft_cluster::{Watch, WatchFilter, manifest};
 use weft_daemon::Signals;
 use weft_ipam::boot::Boot;
 use weft_types::{IpNetwork, Kind, Snapshot};
@@ -37,7 +37,7 @@ const SOME: usize = 8;
 
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
-    let snapshot = manifest::load(View::Whole, &options.dry_run)?;
+    let snapshot = manifest::load(&WatchFilter::default(), &options.dry_run)?;
     let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
     Ok(match plan(&snapshot, &node, &options.config(), &Uplink::shared()) {
         Ok(plan) => plan.to_string(),
@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<()> {
         let metrics = agent.metrics.clone();
         tokio::spawn(collector::run(place(&options), Cri::new(socket)?, patience, metrics));
     }
-    let mut nodes = Watch::start(client, View::Whole, &[Kind::Node]);
+    let mut nodes = Watch::start(client, &WatchFilter::default(), &[Kind::Node]);
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_known = false;

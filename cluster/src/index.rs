@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use weft_types::{ChangeSet, InvalidObject, Kind, Object, ObjectKey, Snapshot};
 
-use crate::convert::{Malformed, Reading};
+use crate::resource::{Malformed, Reading};
 
 /// What a watch of one kind has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]

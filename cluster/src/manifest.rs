@@ -3,24 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use weft_types::Snapshot;
+use weft_types::{Kind, Snapshot};
 
-use crate::convert::{Malformed, Reading, read_item};
-use crate::field::Field;
+use crate::filter::WatchFilter;
 use crate::index::{Event, Index};
-use crate::view::View;
-use crate::wire::{self, Wire};
+use crate::resource::{KINDS, Malformed, api, read_document};
 use crate::{Error, Result};
 
 /// Reads manifests, in YAML (of one or more documents) or JSON, into a snapshot.
 ///
 /// `List` objects are unpacked, objects of kinds that Weft does not read are skipped, and malformed ones are named in
 /// the log and left out, or what of them cannot be used. Objects without a namespace are of the namespace `default`, as with kubectl.
-pub fn load(view: View, paths: &[PathBuf]) -> Result<Snapshot> {
+pub fn load(filter: &WatchFilter, paths: &[PathBuf]) -> Result<Snapshot> {
     let mut index = Index::default();
     for path in paths {
         for document in documents(path)? {
-            take(document, view, &mut index);
+            take(document, filter, &mut index);
         }
     }
     Ok(index.into_snapshot())
@@ -38,34 +36,21 @@ fn documents(path: &Path) -> Result<Vec<Value>> {
         .map_err(|error| Error::ParseManifest { path: path.to_owned(), problem: error.to_string() })
 }
 
-fn take(mut document: Value, view: View, index: &mut Index) {
-    let api_version = document["apiVersion"].as_str().unwrap_or_default();
-    let kind = document["kind"].as_str().unwrap_or_default();
-    let reading = match (api_version, kind) {
-        ("v1", "Service") => reading::<wire::Service>(document, view),
-        ("discovery.k8s.io/v1", "EndpointSlice") => reading::<wire::EndpointSlice>(document, view),
-        ("v1", "Node") => reading::<wire::Node>(document, view),
-        ("v1", "Namespace") => reading::<wire::Namespace>(document, view),
-        ("v1", "Pod") => reading::<wire::Pod>(document, view),
-        ("networking.k8s.io/v1", "ServiceCIDR") => reading::<wire::ServiceCidr>(document, view),
-        (_, kind) if kind.ends_with("List") => {
-            if let Value::Array(items) = document["items"].take() {
-                items.into_iter().for_each(|item| take(item, view, index));
-            }
-            return;
+fn take(mut document: Value, filter: &WatchFilter, index: &mut Index) {
+    let version = document["apiVersion"].as_str().unwrap_or_default();
+    let name = document["kind"].as_str().unwrap_or_default();
+    let is_it = |kind: &&Kind| (api(**kind).version, kind.name()) == (version, name);
+    if let Some(&kind) = KINDS.iter().find(is_it) {
+        if let Some(metadata) = document["metadata"].as_object_mut() {
+            metadata.entry("namespace").or_insert_with(|| "default".into());
         }
-        _ => return,
-    };
-    index.take(Event::Applied(reading)).iter().for_each(Malformed::tell);
-}
-
-fn reading<W: Wire>(mut document: Value, view: View) -> Reading {
-    if let Some(metadata) = document["metadata"].as_object_mut() {
-        metadata.entry("namespace").or_insert_with(|| "default".into());
+        let reading = read_document(kind, document, filter);
+        index.take(Event::Applied(reading)).iter().for_each(Malformed::tell);
+    } else if name.ends_with("List")
+        && let Value::Array(items) = document["items"].take()
+    {
+        items.into_iter().for_each(|item| take(item, filter, index));
     }
-    // Reading a field never fails: what is wrong with it is part of the reading.
-    let item = serde_json::from_value(document).unwrap_or_else(|error| Field::IsNot(error.to_string()));
-    read_item::<W>(item, view)
 }
 
 #[cfg(test)]
@@ -108,13 +93,13 @@ endpoints: [{addresses: [10.244.1.7]}]
     const JSON: &str = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db",
         "labels": {"service.kubernetes.io/headless": ""}}, "spec": {"clusterIP": "None"}}"#;
 
-    fn load_texts(view: View, texts: &[&str]) -> Result<Snapshot> {
+    fn load_texts(filter: &WatchFilter, texts: &[&str]) -> Result<Snapshot> {
         let folder = tempfile::tempdir().unwrap();
         let path = |place| folder.path().join(format!("{place}.yaml"));
         for (place, text) in texts.iter().enumerate() {
             std::fs::write(path(place), text).unwrap();
         }
-        load(view, &(0..texts.len()).map(path).collect::<Vec<_>>())
+        load(filter, &(0..texts.len()).map(path).collect::<Vec<_>>())
     }
 
     fn services(snapshot: &Snapshot) -> Vec<String> {
@@ -123,7 +108,7 @@ endpoints: [{addresses: [10.244.1.7]}]
 
     #[test]
     fn all_documents_and_lists_are_read_and_the_rest_left_out() {
-        let snapshot = load_texts(View::Whole, &[MANIFESTS, JSON]).unwrap();
+        let snapshot = load_texts(&WatchFilter::default(), &[MANIFESTS, JSON]).unwrap();
         assert_eq!(services(&snapshot), ["default/db", "shop/web"]);
         assert_eq!(snapshot.slices_of(&NamespacedName::new("shop", "web")).count(), 1);
         assert_eq!(snapshot.namespaces().collect::<Vec<_>>(), ["shop"]);
@@ -131,14 +116,17 @@ endpoints: [{addresses: [10.244.1.7]}]
 
     #[test]
     fn the_proxys_view_leaves_headless_services_out() {
-        assert_eq!(services(&load_texts(View::Proxied, &[JSON]).unwrap()), Vec::<String>::new());
+        assert_eq!(
+            services(&load_texts(&WatchFilter::service_proxy(), &[JSON]).unwrap()),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn unreadable_files_are_named() {
-        let error = load(View::Whole, &[PathBuf::from("/no/such.yaml")]).unwrap_err().to_string();
+        let error = load(&WatchFilter::default(), &[PathBuf::from("/no/such.yaml")]).unwrap_err().to_string();
         assert!(error.starts_with("cannot read the manifest /no/such.yaml: No such file"), "{error}");
-        let error = load_texts(View::Whole, &["a: [1, 2"]).unwrap_err().to_string();
+        let error = load_texts(&WatchFilter::default(), &["a: [1, 2"]).unwrap_err().to_string();
         assert!(error.contains("0.yaml is not valid YAML or JSON: "), "{error}");
     }
 }

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
-use crate::follow::follow;
+use crate::filter::WatchFilter;
 use crate::index::{Event, Index};
-use crate::view::Scope;
-use crate::wire;
+use crate::resource::ApiResource;
+use crate::watcher;
 
 /// The shortest time between two change sets. A single change is given at once; only what follows on its heels,
 /// as in a rollout, is gathered.
@@ -27,11 +27,12 @@ pub(crate) type Stamped = (Instant, Event);
 ///
 /// ```no_run
 /// # async fn example() -> weft_cluster::Result<()> {
-/// use weft_cluster::{View, Watch};
+/// use weft_cluster::{Watch, WatchFilter};
 /// use weft_types::Kind;
 ///
 /// let client = weft_cluster::client(None).await?;
-/// let mut watch = Watch::start(client, View::Proxied, &[Kind::Service, Kind::EndpointSlice]);
+/// let kinds = [Kind::Service, Kind::EndpointSlice];
+/// let mut watch = Watch::start(client, &WatchFilter::service_proxy(), &kinds);
 /// loop {
 ///     let changes = watch.next().await;
 ///     println!("{} of {} Services changed", changes.services.len(), watch.snapshot().services().count());
@@ -48,8 +49,8 @@ pub struct Watch {
     first: Option<Instant>,
     /// How long before they were given the last changes came.
     delay: Duration,
-    /// The tasks that follow the kinds. Dropping the set ends them.
-    _followers: JoinSet<()>,
+    /// The tasks that watch the kinds. Dropping the set ends them.
+    _watchers: JoinSet<()>,
 }
 
 impl Watch {
@@ -57,12 +58,11 @@ impl Watch {
     ///
     /// Does not wait for the API server and cannot fail: while the server is away or refuses, the watch says why in
     /// the log and tries again with growing pauses.
-    pub fn start(client: Client, scope: impl Into<Scope>, kinds: &[Kind]) -> Self {
-        let scope = scope.into();
+    pub fn start(client: Client, filter: &WatchFilter, kinds: &[Kind]) -> Self {
         let (sender, events) = mpsc::channel(BACKLOG);
-        let mut followers = JoinSet::new();
+        let mut watchers = JoinSet::new();
         for &kind in kinds {
-            spawn(&mut followers, kind, client.clone(), scope.clone(), sender.clone());
+            spawn(&mut watchers, kind, client.clone(), filter.clone(), sender.clone());
         }
         Watch {
             index: Index::new(kinds),
@@ -70,7 +70,7 @@ impl Watch {
             given: None,
             first: None,
             delay: Duration::ZERO,
-            _followers: followers,
+            _watchers: watchers,
         }
     }
 
@@ -107,7 +107,7 @@ impl Watch {
     async fn receive(&mut self) {
         match self.events.recv().await {
             Some(stamped) => self.take(stamped),
-            // No follower is left, so nothing will ever change.
+            // No watcher is left, so nothing will ever change.
             None => pending().await,
         }
     }
@@ -124,14 +124,32 @@ impl Watch {
     }
 }
 
-fn spawn(followers: &mut JoinSet<()>, kind: Kind, client: Client, scope: Scope, events: Sender<Stamped>) {
-    match kind {
-        Kind::Service => followers.spawn(follow::<wire::Service>(client, scope, events)),
-        Kind::EndpointSlice => followers.spawn(follow::<wire::EndpointSlice>(client, scope, events)),
-        Kind::Node => followers.spawn(follow::<wire::Node>(client, scope, events)),
-        Kind::Namespace => followers.spawn(follow::<wire::Namespace>(client, scope, events)),
-        Kind::ServiceCidr => followers.spawn(follow::<wire::ServiceCidr>(client, scope, events)),
-        Kind::Pod => followers.spawn(follow::<wire::Pod>(client, scope, events)),
-        Kind::ConfigMap => followers.spawn(follow::<wire::ConfigMap>(client, scope, events)),
+macro_rules! spawn {
+    ($($(#[$doc:meta])* $field:ident: $kind:ident,)*) => {
+        fn spawn(
+            watchers: &mut JoinSet<()>,
+            kind: Kind,
+            client: Client,
+            filter: WatchFilter,
+            events: Sender<Stamped>,
+        ) {
+            match kind {
+                $(Kind::$kind => spawn_of::<weft_types::$kind>(watchers, client, filter, events),)*
+            }
+        }
+    };
+}
+
+weft_types::for_each_kind!(spawn);
+
+fn spawn_of<K: ApiResource>(
+    watchers: &mut JoinSet<()>,
+    client: Client,
+    filter: WatchFilter,
+    events: Sender<Stamped>,
+) {
+    match filter.labels {
+        true => watchers.spawn(watcher::run::<K::LabelledWire>(client, filter, events)),
+        false => watchers.spawn(watcher::run::<K::Wire>(client, filter, events)),
     };
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_cluster::{Scope, View, Watch};
+use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::Signals;
 use weft_types::Kind;
 
@@ -89,7 +89,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tasks: &tasks,
         stop: &stop,
     };
-    let watch = Watch::start(client.clone(), scope(&options), kinds(&options));
+    let watch = Watch::start(client.clone(), &filter(&options), kinds(&options));
     tokio::select! {
         () = feed(watch, zone, keeper, metrics.clone(), listed.clone(), post.in_charge.subscribe()) => {}
         () = sources.follow(client) => {}
@@ -214,9 +214,9 @@ fn kinds(options: &Options) -> &'static [Kind] {
 }
 
 /// Of which pods: verified names are those of all, but who asks is on this Node where there is a server on each.
-fn scope(options: &Options) -> Scope {
+fn filter(options: &Options) -> WatchFilter {
     let all = options.pods == PodNames::Verified;
-    Scope { node: options.hostname_override.clone().filter(|_| !all), ..View::Whole.into() }
+    WatchFilter { node: options.hostname_override.clone().filter(|_| !all), ..WatchFilter::default() }
 }
 
 fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_types::Snapshot;
 
 use crate::last_known::text;
@@ -39,7 +39,7 @@ impl Keeper {
             return None;
         }
         let written = fs::metadata(&self.path).and_then(|metadata| metadata.modified());
-        match manifest::load(View::Whole, std::slice::from_ref(&self.path)) {
+        match manifest::load(&WatchFilter::default(), std::slice::from_ref(&self.path)) {
             Ok(snapshot) => Some((snapshot, written.unwrap_or(SystemTime::UNIX_EPOCH))),
             Err(error) => {
                 tracing::warn!(%error, "starting without the names that were known before");

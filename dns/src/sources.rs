@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_cluster::{Client, Scope, View, Watch};
+use weft_cluster::{Client, Watch, WatchFilter};
 use weft_types::{Kind, NamespacedName};
 
 use crate::error::Error;
@@ -78,8 +78,8 @@ impl Sources {
     /// nobody else.
     pub async fn follow(mut self, client: Client) {
         let name = NamespacedName::new(CONFIG_MAP.0, CONFIG_MAP.1);
-        let scope = Scope { config_map: Some(name.clone()), ..View::Whole.into() };
-        let mut watch = Watch::start(client, scope, &[Kind::ConfigMap]);
+        let filter = WatchFilter { config_map: Some(name.clone()), ..WatchFilter::default() };
+        let mut watch = Watch::start(client, &filter, &[Kind::ConfigMap]);
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
 use weft_cluster::event::{Recorder, Warning};
-use weft_cluster::{View, Watch};
+use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::{Signals, serve};
 use weft_netlink::memory;
 use weft_netlink::nft::Author;
@@ -72,7 +72,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node.clone()));
-    let watch = Watch::start(client, View::Proxied, &KINDS);
+    let watch = Watch::start(client, &WatchFilter::service_proxy(), &KINDS);
     let mut proxy = Proxy {
         node,
         needs_addresses,

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_types::Snapshot;
 
 use crate::config::Config;
@@ -35,7 +35,7 @@ pub fn trace(config: Config, files: &[PathBuf], packet: &str) -> Result<String, 
 }
 
 fn planned(config: Config, files: &[PathBuf]) -> Result<(Snapshot, Planner), Error> {
-    let snapshot = manifest::load(View::Proxied, files)?;
+    let snapshot = manifest::load(&WatchFilter::service_proxy(), files)?;
     let mut planner = Planner::new(config);
     planner.update(&snapshot, &everything(&snapshot));
     Ok((snapshot, planner))

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
 use weft_proxy::conntrack::Reaper;
@@ -67,7 +67,7 @@ impl<'a> Cluster<'a> {
         write!(file, "{NODE}{manifests}").unwrap();
         let before = std::mem::replace(
             &mut self.snapshot,
-            manifest::load(View::Proxied, &[file.path().to_owned()]).unwrap(),
+            manifest::load(&WatchFilter::service_proxy(), &[file.path().to_owned()]).unwrap(),
         );
         let mut changes = everything(&self.snapshot);
         changes.services.extend(everything(&before).services);

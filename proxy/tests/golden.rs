@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_proxy::config::{Config, DetectLocal, NodePortAddresses};
 use weft_proxy::dry_run;
 use weft_proxy::planner::{Planner, everything};
@@ -140,7 +140,8 @@ fn counters_are_sets_and_chains_of_their_own_that_are_there_where_they_are_asked
 /// What keeps parts of the manifest's Services from being served, a line each as a log would have it.
 fn problems(manifest: &str) -> String {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/{manifest}.yaml"));
-    let snapshot = manifest::load(View::Proxied, &[manifest]).expect("the manifest is well-formed");
+    let snapshot =
+        manifest::load(&WatchFilter::service_proxy(), &[manifest]).expect("the manifest is well-formed");
     let mut planner = Planner::new(Config { node: "node1".into(), ..Config::default() });
     planner.update(&snapshot, &everything(&snapshot));
     let lines = planner.problems().iter().flat_map(|(service, problems)| {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_proxy::config::Config;
 use weft_proxy::planner::{Planner, everything};
 use weft_types::Snapshot;
@@ -19,7 +19,7 @@ const NOBODY: [&str; 0] = [];
 fn snapshot(manifests: &[String]) -> Snapshot {
     let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     write!(file, "{NODE}---\n{}", manifests.join("---\n")).unwrap();
-    manifest::load(View::Proxied, &[file.path().to_owned()]).unwrap()
+    manifest::load(&WatchFilter::service_proxy(), &[file.path().to_owned()]).unwrap()
 }
 
 fn planner() -> Planner {

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use server::{GoneAs, Server};
 use weft_cluster::event::{Recorder, Warning};
-use weft_cluster::{Scope, View, Watch};
+use weft_cluster::{Watch, WatchFilter};
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey};
 
 const NODES: &str = "/api/v1/nodes";
@@ -28,7 +28,7 @@ async fn client(server: &Server) -> kube::Client {
 }
 
 async fn watch_nodes(server: &Server) -> Watch {
-    Watch::start(client(server).await, View::Whole, &[Kind::Node])
+    Watch::start(client(server).await, &WatchFilter::default(), &[Kind::Node])
 }
 
 /// Waits, but not for ever.
@@ -65,7 +65,7 @@ async fn the_first_result_waits_for_every_kind() {
         server.answer_once(NODES, StatusCode::SERVICE_UNAVAILABLE, "not yet");
     }
     let client = client(&server).await;
-    let mut watch = Watch::start(client, View::Whole, &[Kind::Namespace, Kind::Node]);
+    let mut watch = Watch::start(client, &WatchFilter::default(), &[Kind::Namespace, Kind::Node]);
     tokio::select! {
         _ = watch.next() => panic!("the Nodes were not listed yet"),
         () = until_seen(&server, NAMESPACES, true, 1) => {}
@@ -91,13 +91,14 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
             json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"});
         server.answer_once(SERVICE_CIDRS, status, &body.to_string());
         server.put(NODES, node("a"));
-        let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::Node, Kind::ServiceCidr]);
+        let mut watch =
+            Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::Node, Kind::ServiceCidr]);
         assert_eq!(changed(&mut watch).await, ["a"]);
     }
     let server = Server::start();
     server
         .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
-    let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::ServiceCidr]);
+    let mut watch = Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::ServiceCidr]);
     let changes = within(watch.next()).await;
     assert_eq!(changes.service_cidrs.into_iter().collect::<Vec<_>>(), ["kubernetes"]);
     let expected = ["10.96.0.0/16".parse().unwrap()];
@@ -110,7 +111,7 @@ async fn a_refusal_takes_away_nothing_that_is_known() {
     let server = Server::start();
     server
         .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
-    let mut watch = Watch::start(client(&server).await, View::Whole, &[Kind::ServiceCidr]);
+    let mut watch = Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::ServiceCidr]);
     assert_eq!(within(watch.next()).await.service_cidrs.len(), 1);
     until_seen(&server, SERVICE_CIDRS, true, 1).await;
     let body =
@@ -153,10 +154,10 @@ async fn a_long_list_comes_in_pages() {
 }
 
 #[tokio::test]
-async fn the_view_is_asked_of_the_server() {
+async fn the_filter_is_asked_of_the_server() {
     let server = Server::start();
     let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
-    let mut watch = Watch::start(client(&server).await, View::Proxied, &kinds);
+    let mut watch = Watch::start(client(&server).await, &WatchFilter::service_proxy(), &kinds);
     within(watch.next()).await;
     let selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
     for path in [SERVICES, SLICES] {
@@ -168,7 +169,7 @@ async fn the_view_is_asked_of_the_server() {
 }
 
 #[tokio::test]
-async fn a_scope_asks_for_the_pods_of_one_node_and_for_one_config_map() {
+async fn a_filter_asks_for_the_pods_of_one_node_and_for_one_config_map() {
     let server = Server::start();
     let (pods, config_maps) = ("/api/v1/pods", "/api/v1/namespaces/kube-system/configmaps");
     let status = json!({"podIPs": [{"ip": "10.244.1.7"}]});
@@ -178,9 +179,12 @@ async fn a_scope_asks_for_the_pods_of_one_node_and_for_one_config_map() {
         json!({"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "data": {"stubDomains": "{}"}}),
     );
     let name = NamespacedName::new("kube-system", "kube-dns");
-    let scope =
-        Scope { node: Some("node1".to_owned()), config_map: Some(name.clone()), ..View::Whole.into() };
-    let mut watch = Watch::start(client(&server).await, scope, &[Kind::Pod, Kind::ConfigMap]);
+    let filter = WatchFilter {
+        node: Some("node1".to_owned()),
+        config_map: Some(name.clone()),
+        ..WatchFilter::default()
+    };
+    let mut watch = Watch::start(client(&server).await, &filter, &[Kind::Pod, Kind::ConfigMap]);
     let changes = within(watch.next()).await;
     assert_eq!((changes.pods.len(), changes.config_maps.len()), (1, 1));
     assert_eq!(watch.snapshot().pods().next().unwrap().addresses[0].to_string(), "10.244.1.7");
@@ -363,7 +367,8 @@ async fn what_made_endpoints_change_is_known_by_its_moment() {
             "addressType": "IPv4", "endpoints": [{"addresses": [pod]}],
         })
     };
-    let mut watch = Watch::start(client(&server).await, View::Proxied, &[Kind::EndpointSlice]);
+    let mut watch =
+        Watch::start(client(&server).await, &WatchFilter::service_proxy(), &[Kind::EndpointSlice]);
     within(watch.next()).await;
     until_seen(&server, SLICES, true, 1).await;
     server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:07Z"));

@@ -18,7 +18,7 @@ use hickory_proto::rr::RecordType;
 use hyper::body::{Bytes, Frame};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use weft_cluster::{Client, View, Watch};
+use weft_cluster::{Client, Watch, WatchFilter};
 use weft_dns::feed::{feed, first_zone};
 use weft_dns::keeper::Keeper;
 use weft_dns::metrics::Metrics;
@@ -139,7 +139,7 @@ async fn beside(
     work: impl Future<Output = ()>,
 ) {
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let watch = Watch::start(client, View::Whole, &KINDS);
+    let watch = Watch::start(client, &WatchFilter::default(), &KINDS);
     let (_in_charge, in_charge) = tokio::sync::watch::channel(true);
     tokio::select! {
         () = feed(watch, zone.clone(), keeper, metrics, CancellationToken::new(), in_charge) => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
-use weft_cluster::{View, manifest};
+use weft_cluster::{WatchFilter, manifest};
 use weft_dns::chase::chase;
 use weft_dns::message::{Received, Transport, read};
 use weft_dns::records::reply;
@@ -60,7 +60,7 @@ pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {
 
 /// Services of all kinds in the namespaces `default`, `shop` and `kube-system`; `empty` has none.
 pub(crate) fn cluster() -> Snapshot {
-    manifest::load(View::Whole, &[CLUSTER.into()]).unwrap()
+    manifest::load(&WatchFilter::default(), &[CLUSTER.into()]).unwrap()
 }
 
 /// The settings of the test zone: `cluster.local`, 30 s.

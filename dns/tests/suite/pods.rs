@@ -99,7 +99,8 @@ fn a_name_that_is_missing_says_why() {
 fn what_is_kept_on_disk_has_the_pods() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text(&with_pods())).unwrap();
-    let read = weft_cluster::manifest::load(weft_cluster::View::Whole, &[file.path().to_owned()]).unwrap();
+    let read = weft_cluster::manifest::load(&weft_cluster::WatchFilter::default(), &[file.path().to_owned()])
+        .unwrap();
     assert!(read.pods().eq(with_pods().pods()));
 }
 

@@ -11,7 +11,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use weft_cluster::View;
+use weft_cluster::WatchFilter;
 use weft_dns::fast;
 use weft_dns::forward::{Forwarder, Manner};
 use weft_dns::handler::{Handler, Step};
@@ -139,7 +139,7 @@ fn code(zone: &Zone, name: &str, record_type: RecordType) -> ResponseCode {
 fn what_is_kept_on_disk_makes_the_same_zone() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, text(&cluster())).unwrap();
-    let read = weft_cluster::manifest::load(View::Whole, &[file.path().to_owned()]).unwrap();
+    let read = weft_cluster::manifest::load(&WatchFilter::default(), &[file.path().to_owned()]).unwrap();
     let (before, after) = (zone(), Zone::compile(&read, config(), 1_700_000_000));
     assert_eq!(listed(&before).len(), listed(&after).len());
     let mut namespaces = [&before, &after].map(|zone| zone.namespaces().collect::<Vec<_>>());

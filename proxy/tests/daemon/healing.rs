@@ -131,7 +131,7 @@ fn what_changed_while_the_api_server_was_gone_is_caught_up_with() {
     let mut machine = programmed();
     let rules = machine.rules();
     machine.server.stop();
-    machine.until("noticed", |machine| machine.log().contains("cannot follow"));
+    machine.until("noticed", |machine| machine.log().contains("cannot watch"));
     assert_eq!(machine.rules(), rules, "nothing is lost meanwhile");
     assert!(
         machine.get(10256, "/healthz").unwrap().starts_with("HTTP/1.0 200"),

@@ -1,9 +1,9 @@
-//! Following one kind of object at the API server: list, watch from there on, and start over where that is needed.
+//! Watches one kind of object at the API server: lists it, watches from there on, and starts over where that is needed.
 //!
 //! kube-runtime's watcher does the same, but does not tell when a broken watch is up again, and asks for ever from a
 //! version whose refusal comes as HTTP status 410 instead of as an event. Here both are seen, and put into words.
 //!
-//! This file speaks with the API server and decides when to speak again. What the objects mean is in `convert`.
+//! This file speaks with the API server and decides when to speak again. What the objects mean is in `resource`.
 
 use std::fmt;
 use std::pin::pin;
@@ -14,17 +14,18 @@ use futures::StreamExt;
 use kube::Client;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
+use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
-use weft_types::Kind;
+use weft_types::{Kind, Known};
 
-use crate::convert::{key, read, read_item, resource_version, triggered};
 use crate::error::chain;
+use crate::field::Field;
+use crate::filter::WatchFilter;
 use crate::index::Event;
-use crate::view::Scope;
+use crate::resource::{ApiResource, WireObject, api, name, read, read_item, resource_version, triggered};
 use crate::watch::Stamped;
-use crate::wire::{List, Wire};
 
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
@@ -55,31 +56,55 @@ enum Stop {
     Failed { problem: String, version: Option<String> },
 }
 
-/// Follows the objects of one kind for as long as somebody receives the events.
-pub(crate) async fn follow<W: Wire>(client: Client, scope: Scope, events: Sender<Stamped>) {
-    let mut follower = Follower { client, scope, events, outage: Outage::new(W::KIND), has_listed: false };
+/// A list of objects, or one page of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, bound = "W: Deserialize<'de>")]
+struct List<W> {
+    metadata: ListMetadata,
+    items: Field<Vec<Field<W>>>,
+}
+
+/// `metadata` of a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ListMetadata {
+    resource_version: Field<String>,
+    #[serde(rename = "continue")]
+    continue_: Field<String>,
+}
+
+impl<W> Default for List<W> {
+    fn default() -> Self {
+        List { metadata: ListMetadata::default(), items: Field::Absent }
+    }
+}
+
+/// Watches the objects of one kind for as long as somebody receives the events.
+pub(crate) async fn run<W: WireObject>(client: Client, filter: WatchFilter, events: Sender<Stamped>) {
+    let outage = Outage::new(W::Kind::KIND);
+    let mut watcher = Watcher { client, filter, events, outage, has_listed: false };
     let mut backoff = Backoff::new();
     let mut version = None;
     loop {
         let step = match version.take() {
-            None => follower.list::<W>().await,
-            Some(version) => follower.watch::<W>(version).await,
+            None => watcher.list::<W>().await,
+            Some(version) => watcher.watch::<W>(version).await,
         };
         match step {
             Ok(reached) => version = Some(reached),
             Err(Stop::Unwanted) => return,
             Err(Stop::Gone) => {
-                debug!("the watch of {} fell behind; listing again", Plural(W::KIND));
+                debug!("the watch of {} fell behind; listing again", Plural(W::Kind::KIND));
                 sleep(backoff.next(Instant::now())).await;
             }
             Err(Stop::Missing(pause)) => {
-                if follower.send(Event::Listed(W::KIND, Vec::new())).await.is_err() {
+                if watcher.send(Event::Listed(W::Kind::KIND, Vec::new())).await.is_err() {
                     return;
                 }
                 sleep(pause).await;
             }
             Err(Stop::Failed { problem, version: reached }) => {
-                follower.outage.begin(&problem);
+                watcher.outage.begin(&problem);
                 version = reached;
                 sleep(backoff.next(Instant::now())).await;
             }
@@ -87,28 +112,28 @@ pub(crate) async fn follow<W: Wire>(client: Client, scope: Scope, events: Sender
     }
 }
 
-struct Follower {
+struct Watcher {
     client: Client,
-    scope: Scope,
+    filter: WatchFilter,
     events: Sender<Stamped>,
     outage: Outage,
     has_listed: bool,
 }
 
-impl Follower {
+impl Watcher {
     /// Lists all objects, page by page. Returns the version that the list is of.
-    async fn list<W: Wire>(&mut self) -> Result<String, Stop> {
+    async fn list<W: WireObject>(&mut self) -> Result<String, Stop> {
         let mut params = ListParams {
-            limit: Some(W::PAGE),
-            label_selector: self.selector::<W>(),
-            field_selector: W::fields(&self.scope),
+            limit: Some(W::Kind::PAGE),
+            label_selector: W::Kind::label_selector(&self.filter),
+            field_selector: W::Kind::field_selector(&self.filter),
             ..Default::default()
         };
         let mut readings = Vec::new();
         loop {
             let page: List<W> = self.page::<W>(&params).await?;
             let items = page.items.or_default("items").map_err(|fault| failed(fault, None))?;
-            readings.extend(items.into_iter().map(|item| read_item(item, self.scope.view)));
+            readings.extend(items.into_iter().map(|item| read_item(item, &self.filter)));
             params.continue_token =
                 page.metadata.continue_.or_default("").ok().filter(|token| !token.is_empty());
             if params.continue_token.is_some() {
@@ -118,13 +143,13 @@ impl Follower {
             let version = version.map_err(|fault| failed(fault, None))?;
             self.outage.end();
             self.has_listed = true;
-            self.send(Event::Listed(W::KIND, readings)).await?;
+            self.send(Event::Listed(W::Kind::KIND, readings)).await?;
             return Ok(version);
         }
     }
 
-    async fn page<W: Wire>(&self, params: &ListParams) -> Result<List<W>, Stop> {
-        let request = Request::new(W::path(&self.scope)).list(params).map_err(|error| failed(error, None))?;
+    async fn page<W: WireObject>(&self, params: &ListParams) -> Result<List<W>, Stop> {
+        let request = Request::new(self.path::<W>()).list(params).map_err(|error| failed(error, None))?;
         match timeout(ANSWER, self.client.request(request)).await {
             Ok(answer) => answer.map_err(|error| self.stop::<W>(&error, None)),
             Err(_) => Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
@@ -132,15 +157,15 @@ impl Follower {
     }
 
     /// Watches from a version on, until the server ends the watch. Returns the version reached.
-    async fn watch<W: Wire>(&mut self, mut version: String) -> Result<String, Stop> {
+    async fn watch<W: WireObject>(&mut self, mut version: String) -> Result<String, Stop> {
         let params = WatchParams {
-            label_selector: self.selector::<W>(),
-            field_selector: W::fields(&self.scope),
+            label_selector: W::Kind::label_selector(&self.filter),
+            field_selector: W::Kind::field_selector(&self.filter),
             timeout: Some(WATCH_SECONDS),
             bookmarks: true,
             ..Default::default()
         };
-        let request = Request::new(W::path(&self.scope)).watch(&params, &version);
+        let request = Request::new(self.path::<W>()).watch(&params, &version);
         let request = request.map_err(|error| failed(error, None))?;
         let stream = match timeout(ANSWER, self.client.request_events::<W>(request)).await {
             Ok(stream) => stream.map_err(|error| self.stop::<W>(&error, Some(version.clone())))?,
@@ -163,12 +188,16 @@ impl Follower {
     }
 
     /// Passes one event of a watch on. Returns the version that it brings the watch to.
-    async fn pass_on<W: Wire>(&self, event: WatchEvent<W>, version: &str) -> Result<Option<String>, Stop> {
+    async fn pass_on<W: WireObject>(
+        &self,
+        event: WatchEvent<W>,
+        version: &str,
+    ) -> Result<Option<String>, Stop> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let reached = resource_version(&object).map(str::to_owned);
-                let moment = triggered(&object);
-                let reading = read(object, self.scope.view);
+                let reached = resource_version(object.metadata()).map(str::to_owned);
+                let moment = triggered(object.metadata());
+                let reading = read(object, &self.filter);
                 self.send(match moment {
                     Some(moment) => Event::Triggered(reading, moment),
                     None => Event::Applied(reading),
@@ -177,10 +206,10 @@ impl Follower {
                 Ok(reached)
             }
             WatchEvent::Deleted(object) => {
-                let reached = resource_version(&object).map(str::to_owned);
+                let reached = resource_version(object.metadata()).map(str::to_owned);
                 // A deleted object whose name is unreadable leaves only one way to know what is gone: to list.
-                let key = key(&object).map_err(|fault| failed(fault, None))?;
-                self.send(Event::Deleted(key)).await?;
+                let name = name(&object).map_err(|fault| failed(fault, None))?;
+                self.send(Event::Deleted(W::Kind::object_key(name))).await?;
                 Ok(reached)
             }
             WatchEvent::Bookmark(bookmark) => Ok(Some(bookmark.metadata.resource_version)),
@@ -193,12 +222,12 @@ impl Follower {
         self.events.send((Instant::now(), event)).await.map_err(|_| Stop::Unwanted)
     }
 
-    fn selector<W: Wire>(&self) -> Option<String> {
-        W::VIEWED.then(|| self.scope.view.selector()).flatten()
+    fn path<W: WireObject>(&self) -> String {
+        api(W::Kind::KIND).path(W::Kind::namespace(&self.filter))
     }
 
     /// What an error of the API server, or of the way to it, means for the watch.
-    fn stop<W: Wire>(&self, error: &kube::Error, version: Option<String>) -> Stop {
+    fn stop<W: WireObject>(&self, error: &kube::Error, version: Option<String>) -> Stop {
         let kube::Error::Api(status) = error else { return failed(chain(error), version) };
         let pause = match status.code {
             404 => Some(MISSING),
@@ -206,9 +235,9 @@ impl Follower {
             403 if !self.has_listed => Some(REFUSED),
             _ => None,
         };
-        match (status.code, pause.filter(|_| W::OPTIONAL)) {
+        match (status.code, pause.filter(|_| W::Kind::OPTIONAL)) {
             (_, Some(pause)) => {
-                debug!(problem = %status.message, "going on without {}", Plural(W::KIND));
+                debug!(problem = %status.message, "going on without {}", Plural(W::Kind::KIND));
                 Stop::Missing(pause)
             }
             (410, _) => Stop::Gone,
@@ -231,7 +260,7 @@ struct Plural(Kind);
 
 impl fmt::Display for Plural {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}s", self.0)
+        write!(f, "{}s", self.0)
     }
 }
 
@@ -248,14 +277,14 @@ impl Outage {
 
     fn begin(&mut self, problem: &str) {
         if self.problem.as_deref() != Some(problem) {
-            warn!(%problem, "cannot follow {} at the API server; keeping what is known, trying again", Plural(self.kind));
+            warn!(%problem, "cannot watch {} at the API server; keeping what is known, trying again", Plural(self.kind));
             self.problem = Some(problem.to_owned());
         }
     }
 
     fn end(&mut self) {
         if self.problem.take().is_some() {
-            info!("the API server answers again; following {}", Plural(self.kind));
+            info!("the API server answers again; watching {}", Plural(self.kind));
         }
     }
 }

@@ -2,16 +2,86 @@
 
 use std::net::IpAddr;
 
+use serde::Deserialize;
 use weft_types::{Family, IpNetwork, Node};
 
-use super::{address, each, network};
+use super::address::{address, network};
+use super::metadata::{KnownLabels, Metadata};
+use super::values::each;
+use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
-use crate::wire;
+use crate::filter::WatchFilter;
 
 /// The taint of a Node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
-pub(super) fn convert(name: String, object: wire::Node, faults: &mut Faults) -> Result<Node, Fault> {
+impl ApiResource for Node {
+    const API_VERSION: &'static str = "v1";
+    const PLURAL: &'static str = "nodes";
+    // A Node tells all the images that it has: 10 KB and more, of which nothing is read.
+    const PAGE: u32 = 50;
+
+    type Wire = NodeObject;
+    type LabelledWire = NodeObject;
+}
+
+/// v1 Node
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeObject {
+    metadata: Field<Metadata>,
+    spec: Field<NodeSpec>,
+    status: Field<NodeStatus>,
+}
+
+/// `spec` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Field<String>,
+    #[serde(rename = "podCIDRs")]
+    pod_cidrs: Field<Vec<Field<String>>>,
+    taints: Field<Vec<Field<Taint>>>,
+}
+
+/// One of `spec.taints` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Taint {
+    key: Field<String>,
+}
+
+/// `status` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeStatus {
+    addresses: Field<Vec<Field<NodeAddress>>>,
+}
+
+/// One of `status.addresses` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    type_: Field<String>,
+    address: Field<String>,
+}
+
+impl WireObject for NodeObject {
+    type Kind = Node;
+    type Labels = KnownLabels;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(self, name: String, _: &WatchFilter, faults: &mut Faults) -> Result<Option<Node>, Fault> {
+        convert(name, self, faults).map(Some)
+    }
+}
+
+fn convert(name: String, object: NodeObject, faults: &mut Faults) -> Result<Node, Fault> {
     let mut spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
     let metadata = object.metadata.or_default("metadata")?;
@@ -29,7 +99,7 @@ pub(super) fn convert(name: String, object: wire::Node, faults: &mut Faults) -> 
     })
 }
 
-fn pod_cidrs(spec: wire::NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
+fn pod_cidrs(spec: NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
     let mut cidrs = each(spec.pod_cidrs, "spec.podCIDRs", faults, |text, _| network(&text, ""));
     if cidrs.is_empty() {
         let first = faults.note(spec.pod_cidr.optional("spec.podCIDR")).flatten();
@@ -41,7 +111,7 @@ fn pod_cidrs(spec: wire::NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
 
 /// The addresses under which the other nodes and clients reach the node, as kube-proxy takes them: of each family its
 /// InternalIPs, and where it has none, its ExternalIPs.
-fn addresses(status: wire::NodeStatus, faults: &mut Faults) -> Vec<IpAddr> {
+fn addresses(status: NodeStatus, faults: &mut Faults) -> Vec<IpAddr> {
     let all = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
     let of = |wanted| all.iter().flatten().filter(move |(kind, _)| *kind == wanted).map(|(_, ip)| *ip);
     let mut addresses: Vec<IpAddr> = Vec::with_capacity(all.len());
@@ -69,7 +139,7 @@ enum Reach {
 }
 
 /// Nothing for names.
-fn address_of(field: wire::NodeAddress) -> Result<Option<(Reach, IpAddr)>, Fault> {
+fn address_of(field: NodeAddress) -> Result<Option<(Reach, IpAddr)>, Fault> {
     let reach = match field.type_ {
         Field::Is(kind) if kind == "InternalIP" => Reach::Internal,
         Field::Is(kind) if kind == "ExternalIP" => Reach::External,
@@ -84,11 +154,10 @@ mod tests {
     use weft_types::Object;
 
     use super::*;
-    use crate::convert::{Reading, read};
-    use crate::view::View;
+    use crate::resource::{Reading, read};
 
     fn reading(object: Value) -> Reading {
-        read(serde_json::from_value::<wire::Node>(object).unwrap(), View::Whole)
+        read(serde_json::from_value::<NodeObject>(object).unwrap(), &WatchFilter::default())
     }
 
     fn node(spec: Value, addresses: Value) -> Reading {

@@ -1,15 +1,112 @@
 //! discovery.k8s.io/v1 EndpointSlice: what stands behind a Service.
 
+use serde::Deserialize;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
-use super::{address, each, label, port, port_name, protocol};
+use super::address::address;
+use super::metadata::{KnownLabels, Metadata};
+use super::service::is_proxied;
+use super::values::{each, label, port, port_name, protocol};
+use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
-use crate::wire::{self, Metadata};
+use crate::filter::WatchFilter;
+
+impl ApiResource for EndpointSlice {
+    const API_VERSION: &'static str = "discovery.k8s.io/v1";
+    const PLURAL: &'static str = "endpointslices";
+
+    type Wire = EndpointSliceObject;
+    type LabelledWire = EndpointSliceObject;
+
+    fn label_selector(filter: &WatchFilter) -> Option<String> {
+        filter.service_selector()
+    }
+}
+
+/// discovery.k8s.io/v1 EndpointSlice
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct EndpointSliceObject {
+    metadata: Field<Metadata>,
+    address_type: Field<String>,
+    endpoints: Field<Vec<Field<EndpointObject>>>,
+    ports: Field<Vec<Field<EndpointPortObject>>>,
+}
+
+/// One of `endpoints` of an EndpointSlice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct EndpointObject {
+    addresses: Field<Vec<Field<String>>>,
+    conditions: Field<EndpointConditions>,
+    hostname: Field<String>,
+    node_name: Field<String>,
+    hints: Field<EndpointHints>,
+}
+
+/// `hints` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct EndpointHints {
+    for_nodes: Field<Vec<Field<Named>>>,
+    for_zones: Field<Vec<Field<Named>>>,
+}
+
+/// A name in a list of hints.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    name: Field<String>,
+}
+
+/// `conditions` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct EndpointConditions {
+    ready: Field<bool>,
+    serving: Field<bool>,
+    terminating: Field<bool>,
+}
+
+/// One of `ports` of an EndpointSlice.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct EndpointPortObject {
+    name: Field<String>,
+    protocol: Field<String>,
+    port: Field<u16>,
+}
+
+impl WireObject for EndpointSliceObject {
+    type Kind = EndpointSlice;
+    type Labels = KnownLabels;
+
+    fn metadata(&self) -> &Field<Metadata> {
+        &self.metadata
+    }
+
+    fn convert(
+        self,
+        key: NamespacedName,
+        filter: &WatchFilter,
+        faults: &mut Faults,
+    ) -> Result<Option<EndpointSlice>, Fault> {
+        if filter.service_proxy && !is_proxied(&self.metadata) {
+            return Ok(None);
+        }
+        let mut slice = convert(key, self, faults)?;
+        if let (false, Some(slice)) = (filter.service_proxy, &mut slice) {
+            // Of no use to others; there are many, and they stay for long.
+            slice.endpoints.iter_mut().for_each(|endpoint| (endpoint.node, endpoint.hints) = (None, None));
+        }
+        Ok(slice)
+    }
+}
 
 /// Nothing for a slice that belongs to no Service or holds host names.
-pub(super) fn convert(
+fn convert(
     key: NamespacedName,
-    object: wire::EndpointSlice,
+    object: EndpointSliceObject,
     faults: &mut Faults,
 ) -> Result<Option<EndpointSlice>, Fault> {
     let Some(service) = service_name(object.metadata)? else { return Ok(None) };
@@ -39,12 +136,12 @@ fn family(address_type: Field<String>) -> Result<Option<Family>, Fault> {
 }
 
 /// Nothing for a port without a number, which stands for all ports and has no meaning behind a Service.
-fn endpoint_port(field: wire::EndpointPort) -> Result<Option<EndpointPort>, Fault> {
+fn endpoint_port(field: EndpointPortObject) -> Result<Option<EndpointPort>, Fault> {
     let Some(port) = port(field.port, "port")? else { return Ok(None) };
     Ok(Some(EndpointPort { name: port_name(field.name)?, protocol: protocol(field.protocol)?, port }))
 }
 
-fn endpoint(field: wire::Endpoint, family: Family, faults: &mut Faults) -> Result<Endpoint, Fault> {
+fn endpoint(field: EndpointObject, family: Family, faults: &mut Faults) -> Result<Endpoint, Fault> {
     let conditions = field.conditions.or_default("conditions")?;
     // Defaults as kube-proxy takes them.
     let ready = conditions.ready.optional("conditions.ready")?.unwrap_or(true);
@@ -62,9 +159,9 @@ fn endpoint(field: wire::Endpoint, family: Family, faults: &mut Faults) -> Resul
 }
 
 /// Nothing where there are neither nodes nor zones.
-fn hints(field: Field<wire::EndpointHints>, faults: &mut Faults) -> Option<Box<Hints>> {
+fn hints(field: Field<EndpointHints>, faults: &mut Faults) -> Option<Box<Hints>> {
     let field = faults.note(field.optional("hints")).flatten()?;
-    let named = |named: wire::Named, _: &mut Faults| named.name.required("name");
+    let named = |named: Named, _: &mut Faults| named.name.required("name");
     let nodes = each(field.for_nodes, "hints.forNodes", faults, named);
     let zones = each(field.for_zones, "hints.forZones", faults, named);
     (!nodes.is_empty() || !zones.is_empty()).then(|| Box::new(Hints { nodes, zones }))
@@ -89,33 +186,35 @@ mod tests {
     use weft_types::{Object, Protocol};
 
     use super::*;
-    use crate::convert::{Reading, read};
-    use crate::view::View;
+    use crate::resource::{Reading, read};
 
     fn reading(change: Value) -> Reading {
-        seen(change, View::Proxied)
+        seen(change, &WatchFilter::service_proxy())
     }
 
-    fn seen(change: Value, view: View) -> Reading {
+    fn seen(change: Value, filter: &WatchFilter) -> Reading {
         let mut object = json!({
             "metadata": {"namespace": "shop", "name": "web-x7", "labels": {"kubernetes.io/service-name": "web"}},
             "addressType": "IPv4",
         });
         object.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        read(serde_json::from_value::<wire::EndpointSlice>(object).unwrap(), view)
+        read(serde_json::from_value::<EndpointSliceObject>(object).unwrap(), filter)
     }
 
     #[test]
     fn only_a_proxy_is_told_of_nodes_and_hints() {
         let endpoint =
             json!({"addresses": ["10.0.0.1"], "nodeName": "node1", "hints": {"forZones": [{"name": "a"}]}});
-        let told = |view| match seen(json!({"endpoints": [endpoint]}), view) {
+        let told = |filter| match seen(json!({"endpoints": [endpoint]}), &filter) {
             Reading::Object(Object::EndpointSlice(slice)) => {
                 (slice.endpoints[0].node.is_some(), slice.endpoints[0].hints.is_some())
             }
             other => panic!("{other:?}"),
         };
-        assert_eq!((told(View::Proxied), told(View::Whole)), ((true, true), (false, false)));
+        assert_eq!(
+            (told(WatchFilter::service_proxy()), told(WatchFilter::default())),
+            ((true, true), (false, false))
+        );
     }
 
     fn slice(change: Value) -> EndpointSlice {

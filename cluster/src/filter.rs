@@ -1,0 +1,36 @@
+//! Which objects a part of Weft wants to see at all, and how much of them. How they are fetched is not here.
+
+use weft_types::NamespacedName;
+
+/// Services and EndpointSlices with this label are another proxy's.
+const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The mark of headless Services and their EndpointSlices, which no proxy serves.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// What a watch sees. As far as the API server can tell, it is asked to send no more. The default is what DNS answers from: all
+/// objects, without what only tells endpoints apart, and without labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchFilter {
+    /// Only those Services and EndpointSlices that a service proxy serves: without the labels
+    /// `service.kubernetes.io/service-proxy-name` and `service.kubernetes.io/headless`, as kube-proxy selects them. Endpoints
+    /// come with their nodes and hints then, and without otherwise.
+    pub service_proxy: bool,
+    /// Pods and Namespaces with their labels, which take about 250 bytes an object.
+    pub labels: bool,
+    /// Only the pods of this Node; those of all Nodes where none is named.
+    pub node: Option<String>,
+    /// Only this ConfigMap, which needs no permission to see others.
+    pub config_map: Option<NamespacedName>,
+}
+
+impl WatchFilter {
+    /// What a service proxy serves.
+    pub fn service_proxy() -> WatchFilter {
+        WatchFilter { service_proxy: true, ..WatchFilter::default() }
+    }
+
+    /// The label selector of Services and EndpointSlices.
+    pub(crate) fn service_selector(&self) -> Option<String> {
+        self.service_proxy.then(|| format!("!{SERVICE_PROXY_NAME},!{HEADLESS}"))
+    }
+}

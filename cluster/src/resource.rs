@@ -1,0 +1,274 @@
+//! The kinds of object as the API server has them: one file each, with the object as it travels, and what it comes to. The rules
+//! of Kubernetes about defaults and what to ignore are obeyed here and nowhere else; a value that comes out is valid, so nobody
+//! has to ask again.
+//!
+//! Objects are trimmed to the fields that Weft reads. Everything else (managed fields, other labels and annotations) is read
+//! past and never held. Nothing here is I/O, and nothing is remembered from one object to the next.
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tracing::warn;
+use weft_types::{KeyOf, Kind, Known, Object, ObjectKey};
+
+use crate::field::{Fault, Faults, Field};
+use crate::filter::WatchFilter;
+
+mod address;
+mod config_map;
+mod endpoint_slice;
+mod metadata;
+mod namespace;
+mod node;
+mod pod;
+mod service;
+mod service_cidr;
+mod values;
+
+pub(crate) use metadata::{Metadata, ReadName, resource_version, triggered};
+
+/// A kind of object, as the API server has it.
+pub(crate) trait ApiResource: Known<Key: ReadName> {
+    /// The version of the API, with its group: `discovery.k8s.io/v1`.
+    const API_VERSION: &'static str;
+    /// The kind's name in paths: `endpointslices`.
+    const PLURAL: &'static str;
+    /// Whether an API server may lack this kind, or not show it to us. Then there are none.
+    const OPTIONAL: bool = false;
+    /// Objects per page of a list: bounds the memory that a list takes while it is read.
+    const PAGE: u32 = 500;
+
+    /// The object as it travels.
+    type Wire: WireObject<Kind = Self>;
+    /// The same, with all its labels; the same type where nobody asks for them.
+    type LabelledWire: WireObject<Kind = Self>;
+
+    /// The one namespace that a filter looks at.
+    fn namespace(_filter: &WatchFilter) -> Option<&str> {
+        None
+    }
+
+    /// The label selector of a filter.
+    fn label_selector(_filter: &WatchFilter) -> Option<String> {
+        None
+    }
+
+    /// The field selector of a filter.
+    fn field_selector(_filter: &WatchFilter) -> Option<String> {
+        None
+    }
+}
+
+/// An object as it travels, trimmed to what is read.
+pub(crate) trait WireObject: Clone + DeserializeOwned + Send + 'static {
+    /// The kind.
+    type Kind: ApiResource;
+    /// As much of the labels as is read.
+    type Labels;
+
+    /// The object's metadata.
+    fn metadata(&self) -> &Field<Metadata<Self::Labels>>;
+
+    /// What the object says; nothing if it is of no concern. Elements that cannot be used are left out, and go to `faults`.
+    ///
+    /// # Errors
+    /// What makes the object useless altogether.
+    fn convert(
+        self,
+        key: KeyOf<Self::Kind>,
+        filter: &WatchFilter,
+        faults: &mut Faults,
+    ) -> Result<Option<Self::Kind>, Fault>;
+}
+
+/// Where the objects of a kind are found at an API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Api {
+    /// The version of the API, with its group.
+    pub(crate) version: &'static str,
+    /// The kind's name in paths.
+    pub(crate) plural: &'static str,
+}
+
+impl Api {
+    /// The path of all objects, or of those of one namespace.
+    pub(crate) fn path(self, namespace: Option<&str>) -> String {
+        // The first group has no name: https://kubernetes.io/docs/reference/using-api/#api-groups
+        let root = if self.version.contains('/') { "/apis" } else { "/api" };
+        match namespace {
+            Some(namespace) => format!("{root}/{}/namespaces/{namespace}/{}", self.version, self.plural),
+            None => format!("{root}/{}/{}", self.version, self.plural),
+        }
+    }
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $field:ident: $kind:ident,)*) => {
+        /// All kinds.
+        pub(crate) const KINDS: &[Kind] = &[$(Kind::$kind),*];
+
+        /// Where the objects of a kind are found.
+        pub(crate) fn api(kind: Kind) -> Api {
+            match kind {
+                $(Kind::$kind => Api {
+                    version: <weft_types::$kind as ApiResource>::API_VERSION,
+                    plural: <weft_types::$kind as ApiResource>::PLURAL,
+                },)*
+            }
+        }
+
+        /// Reads an object of that kind.
+        pub(crate) fn read_document(kind: Kind, document: Value, filter: &WatchFilter) -> Reading {
+            match kind {
+                $(Kind::$kind => read_value::<weft_types::$kind>(document, filter),)*
+            }
+        }
+    };
+}
+
+weft_types::for_each_kind!(kinds);
+
+/// What one object from outside comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// An object of Weft's vocabulary.
+    Object(Object),
+    /// An object of which some elements cannot be used. They are left out.
+    InPart(Object, Malformed),
+    /// An object that is of no concern, such as an EndpointSlice of host names.
+    Ignored(ObjectKey),
+    /// An object that breaks the rules of its kind.
+    Malformed(Malformed),
+}
+
+/// An object that cannot be used as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed {
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// Its name, if it has a usable one.
+    pub(crate) key: Option<ObjectKey>,
+    /// What is wrong.
+    pub(crate) faults: Faults,
+    /// Whether all else of it is used.
+    pub(crate) in_part: bool,
+}
+
+impl Malformed {
+    fn new(kind: Kind, key: Option<ObjectKey>, mut faults: Faults, fault: Fault) -> Malformed {
+        faults.add(fault);
+        Malformed { kind, key, faults, in_part: false }
+    }
+
+    /// Writes it to the log.
+    pub(crate) fn tell(&self) {
+        match self.in_part {
+            true => warn!("left out of {self}"),
+            false => warn!("left out: {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{key}: {}", self.faults),
+            None => write!(f, "{} without a usable name: {}", self.kind, self.faults),
+        }
+    }
+}
+
+/// Reads one object.
+pub(crate) fn read<W: WireObject>(object: W, filter: &WatchFilter) -> Reading {
+    let kind = W::Kind::KIND;
+    let name = match name(&object) {
+        Ok(name) => name,
+        Err(fault) => return Reading::Malformed(Malformed::new(kind, None, Faults::default(), fault)),
+    };
+    let key = W::Kind::object_key(name.clone());
+    let mut faults = Faults::default();
+    match object.convert(name, filter, &mut faults) {
+        Ok(Some(object)) if faults.is_empty() => Reading::Object(object.into()),
+        Ok(Some(object)) => {
+            Reading::InPart(object.into(), Malformed { kind, key: Some(key), faults, in_part: true })
+        }
+        Ok(None) => Reading::Ignored(key),
+        Err(fault) => Reading::Malformed(Malformed::new(kind, Some(key), faults, fault)),
+    }
+}
+
+/// Reads one object of a list, where even the object may be no object.
+pub(crate) fn read_item<W: WireObject>(item: Field<W>, filter: &WatchFilter) -> Reading {
+    match item.required("items") {
+        Ok(object) => read(object, filter),
+        Err(fault) => Reading::Malformed(Malformed::new(W::Kind::KIND, None, Faults::default(), fault)),
+    }
+}
+
+/// Reads one object that stands alone.
+fn read_value<K: ApiResource>(document: Value, filter: &WatchFilter) -> Reading {
+    match filter.labels {
+        true => read_item(field::<K::LabelledWire>(document), filter),
+        false => read_item(field::<K::Wire>(document), filter),
+    }
+}
+
+fn field<W: WireObject>(document: Value) -> Field<W> {
+    // Reading a field never fails: what is wrong with it is part of the reading.
+    serde_json::from_value(document).unwrap_or_else(|error| Field::IsNot(error.to_string()))
+}
+
+/// The name of an object, whatever else is wrong with it.
+pub(crate) fn name<W: WireObject>(object: &W) -> Result<KeyOf<W::Kind>, Fault> {
+    <<W::Kind as weft_types::Resource>::Key as ReadName>::read(object.metadata())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Names and values of fields.
+    const WORDS: &str = "metadata namespace name labels kubernetes.io/service-name spec type clusterIP clusterIPs \
+        externalName ports port protocol nodePort addressType endpoints addresses address conditions ready hostname \
+        nodeName podCIDR podCIDRs status NodePort ExternalName None UDP IPv4 InternalIP 10.96.0.1 10.244.1.0/24 fd00::/64";
+
+    /// JSON of the fields' names and of values that some of them take, put together without sense.
+    fn json() -> impl Strategy<Value = Value> {
+        let word =
+            || prop::sample::select(WORDS.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            any::<u16>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            word().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(word(), inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_json_comes_to_something(value in json(), labels: bool, service_proxy: bool) {
+            let filter = WatchFilter { labels, service_proxy, ..WatchFilter::default() };
+            for &kind in KINDS {
+                let reading = read_document(kind, value.clone(), &filter);
+                if let Reading::Malformed(malformed) | Reading::InPart(_, malformed) = reading {
+                    prop_assert!(malformed.to_string().starts_with(kind.name()));
+                    prop_assert!(malformed.to_string().contains(": "));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `metadata` of any object: its name, its version, and what else is read of it.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+use weft_types::{Labels, Name, NamespacedName};
+
+use super::values::label;
+use crate::field::{Fault, Faults, Field};
+
+/// `metadata`, with as much of the labels as `L` reads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, rename_all = "camelCase", bound = "L: Deserialize<'de>")]
+pub(crate) struct Metadata<L = KnownLabels> {
+    pub(super) namespace: Field<String>,
+    pub(super) name: Field<String>,
+    pub(super) resource_version: Field<String>,
+    pub(super) creation_timestamp: Field<String>,
+    pub(super) deletion_timestamp: Field<IgnoredAny>,
+    pub(super) labels: Field<L>,
+    pub(super) annotations: Field<Annotations>,
+}
+
+impl<L> Default for Metadata<L> {
+    fn default() -> Self {
+        Metadata {
+            namespace: Field::Absent,
+            name: Field::Absent,
+            resource_version: Field::Absent,
+            creation_timestamp: Field::Absent,
+            deletion_timestamp: Field::Absent,
+            labels: Field::Absent,
+            annotations: Field::Absent,
+        }
+    }
+}
+
+/// The annotation that Weft reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Annotations {
+    #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    last_change_trigger_time: Field<String>,
+}
+
+/// The labels that mean something to Weft. All others are read past and never held.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct KnownLabels {
+    #[serde(rename = "kubernetes.io/service-name")]
+    pub(super) service_name: Field<String>,
+    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
+    pub(super) service_proxy_name: Field<IgnoredAny>,
+    #[serde(rename = "service.kubernetes.io/headless")]
+    pub(super) headless: Field<IgnoredAny>,
+    #[serde(rename = "topology.kubernetes.io/zone")]
+    pub(super) zone: Field<String>,
+}
+
+/// All labels, for those who select by them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct AllLabels(BTreeMap<String, Field<String>>);
+
+/// As much of the labels of an object as is asked for.
+pub(crate) trait ReadLabels: Default {
+    /// The labels, for the store.
+    fn labels(self, faults: &mut Faults) -> Labels;
+}
+
+impl ReadLabels for KnownLabels {
+    fn labels(self, _: &mut Faults) -> Labels {
+        Labels::default()
+    }
+}
+
+impl ReadLabels for AllLabels {
+    fn labels(self, faults: &mut Faults) -> Labels {
+        let label = |(key, value): (String, Field<String>)| {
+            let value = faults.note(value.required(&format!("metadata.labels[{key}]")))?;
+            Some((key, value))
+        };
+        self.0.into_iter().filter_map(label).collect()
+    }
+}
+
+/// The labels of an object, as far as they were asked for.
+pub(super) fn labels<L: ReadLabels>(metadata: Field<Metadata<L>>, faults: &mut Faults) -> Labels {
+    let labels =
+        metadata.or_default("metadata").and_then(|metadata| metadata.labels.or_default("metadata.labels"));
+    faults.note(labels).unwrap_or_default().labels(faults)
+}
+
+/// A kind's names, as its objects' metadata tells them.
+pub(crate) trait ReadName: Name {
+    /// The name of an object, whatever else is wrong with it.
+    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<Self::Owned, Fault>;
+}
+
+impl ReadName for str {
+    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<String, Fault> {
+        non_empty(&metadata.by_ref().required("metadata")?.name, "metadata.name")
+    }
+}
+
+impl ReadName for NamespacedName {
+    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<NamespacedName, Fault> {
+        let name = str::read(metadata)?;
+        let namespace = non_empty(&metadata.by_ref().required("metadata")?.namespace, "metadata.namespace")?;
+        Ok(NamespacedName::new(label(namespace, "metadata.namespace")?, name))
+    }
+}
+
+fn non_empty(field: &Field<String>, path: &str) -> Result<String, Fault> {
+    let text = field.by_ref().required(path)?;
+    if text.is_empty() { Err(Fault::new(path, "is empty")) } else { Ok(text.clone()) }
+}
+
+/// The version of the cluster's state that an object is of, to go on watching from.
+pub(crate) fn resource_version<L>(metadata: &Field<Metadata<L>>) -> Option<&str> {
+    match metadata {
+        Field::Is(Metadata { resource_version: Field::Is(version), .. }) => Some(version),
+        _ => None,
+    }
+}
+
+/// When that happened which made the control plane write an EndpointSlice, where it says so.
+pub(crate) fn triggered<L>(metadata: &Field<Metadata<L>>) -> Option<SystemTime> {
+    let Field::Is(Metadata { annotations: Field::Is(annotations), .. }) = metadata else { return None };
+    let Field::Is(text) = &annotations.last_change_trigger_time else { return None };
+    text.parse::<Timestamp>().ok().map(SystemTime::from)
+}
