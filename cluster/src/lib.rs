@@ -7,10 +7,11 @@
 //!
 //! [`Watch`] and [`manifest::load`] end in the same [`weft_types::Snapshot`], so that a plan made from files is the
 //! plan that a cluster with these objects gets. What is done with a snapshot is not decided here.
+//!
+//! [`write`](mod@write) is the one place of Weft's daemons that writes to the API server.
 
 mod client;
 mod error;
-pub mod event;
 mod field;
 mod filter;
 mod index;
@@ -18,6 +19,7 @@ pub mod manifest;
 mod resource;
 mod watch;
 mod watcher;
+pub mod write;
 
 pub use client::client;
 pub use error::Error;

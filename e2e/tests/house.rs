@@ -38,6 +38,9 @@ const NEVER_BELOW: [(&str, &[&str]); 4] = [
 /// The one file outside of `netlink/` with `unsafe`: datagrams by the batch, which no safe wrapper offers.
 const BATCHED_SOCKET: &str = "dns/src/server/batch.rs";
 
+/// The only code of the daemons that writes to the API server: so their roles are known from one place.
+const WRITES: &str = "cluster/src/write/";
+
 /// The longest a source file may be. A file that grows past it asks to be split.
 const MOST_LINES: usize = 600;
 
@@ -114,6 +117,18 @@ fn unsafe_stands_only_at_the_kernels_door() {
         let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
         let found = code.filter(|line| line.split_whitespace().any(|word| word == "unsafe")).count();
         assert_eq!(found, 0, "{path} has unsafe code; it belongs into netlink/");
+    }
+}
+
+#[test]
+fn daemons_write_to_the_api_server_in_one_place() {
+    let of_daemons = ["agent/src/", "cluster/src/", "daemon/src/", "dns/src/", "proxy/src/"];
+    for (path, text) in all_sources() {
+        if of_daemons.iter().any(|folder| path.starts_with(folder)) && !path.starts_with(WRITES) {
+            let found =
+                ["PostParams", "PatchParams", "DeleteParams"].into_iter().find(|it| text.contains(it));
+            assert_eq!(found, None, "{path} writes to the API server; that belongs into {WRITES}");
+        }
     }
 }
 

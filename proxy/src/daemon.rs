@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, error, info, warn};
-use weft_cluster::event::{Recorder, Warning};
+use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::{Signals, serve};
 use weft_netlink::memory;

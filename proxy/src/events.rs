@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use tracing::{info, warn};
-use weft_cluster::event::{Recorder, Warning};
+use weft_cluster::write::{Recorder, Warning};
 
 /// Between two events: the API server has other things to do, however much is wrong.
 const PAUSE: Duration = Duration::from_millis(200);

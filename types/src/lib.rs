@@ -6,6 +6,7 @@
 
 pub mod cni;
 mod family;
+mod hash;
 mod labels;
 mod name;
 mod ordered_set;
@@ -15,6 +16,7 @@ mod snapshot;
 mod store;
 
 pub use family::Family;
+pub use hash::fnv1a;
 pub use labels::Labels;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use resource::*;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use server::{GoneAs, Server};
-use weft_cluster::event::{Recorder, Warning};
+use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey};
 

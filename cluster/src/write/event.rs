@@ -2,16 +2,16 @@
 //! is not decided here.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::{GetParams, PostParams};
 use kube::core::Request;
 use serde_json::{Value, json};
-use weft_types::ObjectKey;
+use weft_types::{ObjectKey, fnv1a};
 
 use crate::error::chain;
+use crate::resource::api;
 
 /// The longest note that the API takes, in bytes (events.k8s.io/v1 Event).
 const LONGEST_NOTE: usize = 1024;
@@ -21,7 +21,7 @@ const LONGEST_NAME: usize = 230;
 /// A warning about an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Warning {
-    /// The object. Only Services, EndpointSlices, Nodes and ServiceCIDRs have events here.
+    /// The object.
     pub about: ObjectKey,
     /// Why, in one word, as the API writes reasons: `FrontendTaken`.
     pub reason: &'static str,
@@ -31,13 +31,7 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Target::of(&self.about) {
-            Some(Target { kind, namespace: Some(namespace), name, .. }) => {
-                write!(f, "{kind} {namespace}/{name}: {}", self.note)
-            }
-            Some(Target { kind, name, .. }) => write!(f, "{kind} {name}: {}", self.note),
-            None => f.write_str(&self.note),
-        }
+        write!(f, "{}: {}", self.about, self.note)
     }
 }
 
@@ -62,13 +56,12 @@ impl Recorder {
     /// # Errors
     /// Why the API server did not take it, in one line.
     pub async fn record(&self, warning: &Warning) -> Result<(), String> {
-        let Some(target) = Target::of(&warning.about) else { return Ok(()) };
-        let uid = self.uid(&target).await;
-        let place = target.event_namespace();
+        let (namespace, name) = warning.about.parts();
+        let place = event_namespace(&warning.about);
         let event = json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name(warning, target.name), "namespace": place},
+            "metadata": {"name": event_name(warning), "namespace": place},
             "eventTime": format!("{:.6}", Timestamp::now()),
             "type": "Warning",
             "reason": warning.reason,
@@ -77,8 +70,8 @@ impl Recorder {
             "reportingController": self.component,
             "reportingInstance": format!("{}-{}", self.component, self.node),
             "regarding": {
-                "apiVersion": target.version(), "kind": target.kind, "namespace": target.namespace,
-                "name": target.name, "uid": uid,
+                "apiVersion": api(warning.about.kind()).version, "kind": warning.about.kind().name(),
+                "namespace": namespace, "name": name, "uid": self.uid(&warning.about).await,
             },
         });
         let path = format!("/apis/events.k8s.io/v1/namespaces/{place}/events");
@@ -92,65 +85,29 @@ impl Recorder {
     }
 
     /// By its uid, `kubectl describe` finds an object's events. Nobody else here asks for it, so it is not kept.
-    async fn uid(&self, target: &Target<'_>) -> Option<String> {
-        let request = Request::new(target.collection()).get(target.name, &GetParams::default()).ok()?;
+    async fn uid(&self, about: &ObjectKey) -> Option<String> {
+        let (namespace, name) = about.parts();
+        let path = api(about.kind()).path(namespace);
+        let request = Request::new(path).get(name, &GetParams::default()).ok()?;
         let object: Value = self.client.request(request).await.ok()?;
         object["metadata"]["uid"].as_str().map(str::to_owned)
     }
 }
 
-/// An object that events can be about.
-struct Target<'a> {
-    kind: &'static str,
-    /// The path of its API.
-    api: &'static str,
-    plural: &'static str,
-    /// None for an object of the whole cluster.
-    namespace: Option<&'a str>,
-    name: &'a str,
+/// Every event has a namespace: for an object of the whole cluster this one, as the API demands.
+fn event_namespace(about: &ObjectKey) -> &str {
+    about.parts().0.unwrap_or("default")
 }
 
-impl<'a> Target<'a> {
-    fn of(key: &'a ObjectKey) -> Option<Target<'a>> {
-        let (kind, api, plural) = match key {
-            ObjectKey::Service(_) => ("Service", "/api/v1", "services"),
-            ObjectKey::EndpointSlice(_) => ("EndpointSlice", "/apis/discovery.k8s.io/v1", "endpointslices"),
-            ObjectKey::Node(_) => ("Node", "/api/v1", "nodes"),
-            ObjectKey::ServiceCidr(_) => ("ServiceCIDR", "/apis/networking.k8s.io/v1", "servicecidrs"),
-            ObjectKey::Namespace(_) | ObjectKey::Pod(_) | ObjectKey::ConfigMap(_) => return None,
-        };
-        let (namespace, name) = match key {
-            ObjectKey::Node(name) | ObjectKey::Namespace(name) | ObjectKey::ServiceCidr(name) => (None, name),
-            ObjectKey::Service(key)
-            | ObjectKey::EndpointSlice(key)
-            | ObjectKey::Pod(key)
-            | ObjectKey::ConfigMap(key) => (Some(&*key.namespace), &key.name),
-        };
-        Some(Target { kind, api, plural, namespace, name })
-    }
-
-    fn version(&self) -> &'static str {
-        self.api.trim_start_matches("/apis/").trim_start_matches("/api/")
-    }
-
-    fn collection(&self) -> String {
-        match self.namespace {
-            Some(namespace) => format!("{}/namespaces/{namespace}/{}", self.api, self.plural),
-            None => format!("{}/{}", self.api, self.plural),
-        }
-    }
-
-    /// Every event has a namespace: for an object of the whole cluster this one, as the API demands.
-    fn event_namespace(&self) -> &'a str {
-        self.namespace.unwrap_or("default")
-    }
-}
-
-/// The event's own name: the object's, and a number that follows from what is said.
-fn name(warning: &Warning, object: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    warning.hash(&mut hasher);
-    format!("{}.{:016x}", shortened(object, LONGEST_NAME), hasher.finish())
+/// The event's own name: the object's, and 16 hexadecimal digits that follow from what is said, so that all nodes, in all
+/// releases, give one warning one name. They are the 64-bit FNV-1a hash of kind, namespace, name, reason and note, each
+/// followed by a byte 0, which none of them has; an object of the whole cluster has an empty namespace.
+fn event_name(warning: &Warning) -> String {
+    let (namespace, name) = warning.about.parts();
+    let said =
+        [warning.about.kind().name(), namespace.unwrap_or_default(), name, warning.reason, &warning.note];
+    let bytes: Vec<u8> = said.iter().flat_map(|part| part.bytes().chain([0])).collect();
+    format!("{}.{:016x}", shortened(name, LONGEST_NAME), fnv1a(&bytes))
 }
 
 /// As much of a text as fits into so many bytes.
@@ -170,25 +127,17 @@ mod tests {
         Warning { about, reason: "FrontendTaken", note: note.to_owned() }
     }
 
-    fn event_name(warning: &Warning) -> String {
-        name(warning, Target::of(&warning.about).unwrap().name)
-    }
-
     #[test]
     fn events_of_nodes_stand_in_the_default_namespace() {
-        let about = ObjectKey::Node("node1".to_owned());
-        let node = Target::of(&about).unwrap();
-        assert_eq!(
-            (node.version(), &*node.collection(), node.event_namespace()),
-            ("v1", "/api/v1/nodes", "default")
-        );
-        let about = ObjectKey::EndpointSlice(NamespacedName::new("shop", "web-1"));
-        let slice = Target::of(&about).unwrap();
-        let path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
-        assert_eq!(
-            (slice.version(), &*slice.collection(), slice.event_namespace()),
-            ("discovery.k8s.io/v1", path, "shop")
-        );
+        let place = |about: ObjectKey| {
+            let path = api(about.kind()).path(about.parts().0);
+            (path, event_namespace(&about).to_owned())
+        };
+        let node = ObjectKey::Node("node1".to_owned());
+        assert_eq!(place(node), ("/api/v1/nodes".to_owned(), "default".to_owned()));
+        let slice = ObjectKey::EndpointSlice(NamespacedName::new("shop", "web-1"));
+        let path = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices".to_owned();
+        assert_eq!(place(slice), (path, "shop".to_owned()));
     }
 
     #[test]
@@ -197,6 +146,15 @@ mod tests {
         assert!(name.starts_with("web.") && name == event_name(&warning("web", "taken")), "{name}");
         assert_ne!(name, event_name(&warning("web", "also taken")));
         assert!(event_name(&warning(&"x".repeat(253), "")).len() <= 253);
+    }
+
+    /// A cluster in the midst of an upgrade runs two releases: a change here gives it every warning twice.
+    #[test]
+    fn an_event_has_the_same_name_in_every_release() {
+        assert_eq!(event_name(&warning("web", "taken")), "web.894f7ab6250f0bfa");
+        let about = ObjectKey::Node("node1".to_owned());
+        let of_node = Warning { about, reason: "RulesContested", note: "Who changes them?".to_owned() };
+        assert_eq!(event_name(&of_node), "node1.d41f1e4c3c15a35e");
     }
 
     #[test]
