@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use weft_netlink::route::Mac;
 use weft_types::cni::Attachment;
+use weft_types::fnv1a;
 
-use crate::veth::{fnv1a, hash};
+use crate::veth::hash;
 
 /// Of a container's end. It follows from the IP address: whoever gets that next has the same Ethernet address, so that no
 /// neighbour's table is out of date.
