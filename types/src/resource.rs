@@ -1,5 +1,8 @@
 //! The kinds of object that Weft reads from the cluster: one file a kind, and one line a kind in the list below. The list makes
 //! the enums that tell kinds apart, and the fields of [`crate::Snapshot`] and [`crate::ChangeSet`].
+//!
+//! A new kind is a file here, a line in the list, and a file of the same name in `cluster/src/resource/`, which says how the API
+//! server has it. A daemon that wants it names it to its watch, and needs a role that lets it list and watch.
 
 mod config_map;
 mod endpoint_slice;
