@@ -12,8 +12,8 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
-use weft_netlink::nft;
 use weft_netlink::route::{LinkChange, Path, PathFilter, Route};
+use weft_nftables as nft;
 
 use self::offload::OffloadTest;
 use crate::backend::{LeaveBy, Uplink};

@@ -4,9 +4,9 @@
 use std::iter;
 use std::sync::Arc;
 
-use weft_netlink::nft::{
-    self, Base, Data, Declaration, Field, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
-    Table, Tuple, Verdict,
+use weft_nftables::{
+    self as nft, Base, Data, DataType, Declaration, Field, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Set,
+    SetKind, Statement, Table, Tuple, Verdict,
 };
 use weft_types::{Family, IpNetwork};
 
@@ -52,7 +52,7 @@ fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Tab
         family,
         table: TABLE.into(),
         name: STAYS.into(),
-        key: vec![family.address_type(); 2],
+        key: vec![DataType::address(family); 2],
         kind: SetKind::RangeSet,
         comment: Some("from a pod of this node to within the cluster"),
     }));

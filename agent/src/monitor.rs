@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::Notify;
 use tracing::warn;
-use weft_netlink::nft;
 use weft_netlink::{Error as NetlinkError, Frame, Protocol, Socket};
+use weft_nftables as nft;
 
 use crate::masquerade;
 use crate::{Error, Result};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use weft_netlink::nft::Table;
+use weft_nftables::Table;
 use weft_types::cni::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName, Plugin, Range};
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use weft_netlink::Family;
 use weft_netlink::conntrack::{Client, Filter, Flow};
-use weft_netlink::nft::Family;
 
 use crate::{HostPorts, Result};
 

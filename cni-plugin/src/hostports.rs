@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Owned, PRIORITY_DSTNAT,
     PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value,
     Verdict,
@@ -95,7 +95,7 @@ fn martians() -> Rule {
 /// The map and the set of a family, in the order of [`HostPorts::elements`].
 pub(crate) fn sets(family: Family) -> [Arc<Declaration>; 2] {
     use DataType::{InetProto, InetService};
-    let address = family.address_type();
+    let address = DataType::address(family);
     let set = |name: &str, key, kind| {
         let (table, name) = (TABLE.into(), name.into());
         Arc::new(Declaration { family, table, name, key, kind, comment: None })
@@ -211,7 +211,7 @@ impl fmt::Display for HostPorts {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weft_netlink::nft::Change;
+    use weft_nftables::Change;
     use weft_types::cni::PortMapping as Asked;
 
     use super::*;

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::nft::{
-    Base, Data, Declaration, Family, Field, Hook, Is, Owned, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind,
-    Statement, Table, Tuple, Verdict,
+use weft_nftables::{
+    Base, Data, DataType, Declaration, Family, Field, Hook, Is, Owned, PRIORITY_SRCNAT, Rule, Selector, Set,
+    SetKind, Statement, Table, Tuple, Verdict,
 };
 
 use crate::{Error, Result};
@@ -63,7 +63,7 @@ pub(crate) fn layout(family: Family) -> Table {
 /// The sets of a family, in the order of [`Masquerade::elements`].
 pub(crate) fn sets(family: Family) -> [Arc<Declaration>; 2] {
     [STAYING, LEAVING].map(|name| {
-        let (table, name, key) = (TABLE.into(), name.into(), vec![family.address_type(); 2]);
+        let (table, name, key) = (TABLE.into(), name.into(), vec![DataType::address(family); 2]);
         Arc::new(Declaration { family, table, name, key, kind: SetKind::RangeSet, comment: None })
     })
 }
@@ -172,7 +172,7 @@ impl fmt::Display for Masquerade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for family in self.families() {
             for (set, elements) in sets(family).iter().zip(self.elements(family)) {
-                let mut transaction = weft_netlink::nft::Transaction::default();
+                let mut transaction = weft_nftables::Transaction::default();
                 transaction.add_owned(set, elements);
                 write!(f, "nft {transaction}")?;
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weft_netlink::nft::Family;
+use weft_netlink::Family;
 use weft_types::cni::PortMapping as Asked;
 
 /// A port of the host that leads to a port of the container.

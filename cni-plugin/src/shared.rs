@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
-use weft_netlink::nft::{Change, Client, Declaration, Family, Observed, Owned, Table, Transaction, diff};
 use weft_netlink::route::{Link, Route};
+use weft_nftables::{Change, Client, Declaration, Family, Observed, Owned, Table, Transaction, diff};
 
 use crate::hostports::{self, HostPorts};
 use crate::lock::Lock;

@@ -8,7 +8,7 @@ pub mod kernel;
 
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Family, Hook, Is, PRIORITY_RAW, Rule, Selector, Statement, Table, TableKey, Value,
 };
 

@@ -9,18 +9,36 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("weft-types", &[]),
     ("weft-netlink", &[]),
+    ("weft-nftables", &["weft-netlink"]),
     ("weft-ipam", &["weft-types"]),
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
-    ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink"]),
-    ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-bench"]),
-    ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-bench"]),
-    ("weft-agent", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-ipam", "weft-bench"]),
+    ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink", "weft-nftables"]),
+    (
+        "weft-proxy",
+        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-bench"],
+    ),
+    (
+        "weft-dns",
+        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-bench"],
+    ),
+    (
+        "weft-agent",
+        &[
+            "weft-types",
+            "weft-cluster",
+            "weft-daemon",
+            "weft-netlink",
+            "weft-nftables",
+            "weft-ipam",
+            "weft-bench",
+        ],
+    ),
     // Its tests install into the lab's API server.
-    ("weft", &["weft-types", "weft-netlink", "weft-lab"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-lab"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
     ("weft-lab", &["weft-types"]),
     // For the examples that measure, and for nothing else.

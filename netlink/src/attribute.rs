@@ -8,11 +8,11 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Appends attributes to a buffer.
 #[derive(Debug)]
-pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
+pub struct Writer<'a>(pub &'a mut Vec<u8>);
 
 impl Writer<'_> {
     /// An attribute with that payload, padded to four bytes.
-    pub(crate) fn bytes(&mut self, kind: u16, payload: &[u8]) {
+    pub fn bytes(&mut self, kind: u16, payload: &[u8]) {
         let length = (4 + payload.len()) as u16;
         self.0.extend_from_slice(&length.to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -21,7 +21,7 @@ impl Writer<'_> {
     }
 
     /// A string, with the NUL at its end that the kernel wants.
-    pub(crate) fn string(&mut self, kind: u16, text: &str) {
+    pub fn string(&mut self, kind: u16, text: &str) {
         let mut payload = Vec::with_capacity(text.len() + 1);
         payload.extend_from_slice(text.as_bytes());
         payload.push(0);
@@ -29,17 +29,17 @@ impl Writer<'_> {
     }
 
     /// One byte.
-    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
+    pub fn u8(&mut self, kind: u16, value: u8) {
         self.bytes(kind, &[value]);
     }
 
     /// A number of four bytes.
-    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+    pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// An attribute that holds what `fill` writes. All of it together must stay below 64 KiB: the length has 16 bits.
-    pub(crate) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) {
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) {
         let start = self.0.len();
         self.0.extend_from_slice(&[0; 2]);
         self.0.extend_from_slice(&(kind | NLA_F_NESTED).to_ne_bytes());
@@ -52,7 +52,7 @@ impl Writer<'_> {
 
 /// The attributes in a buffer, as pairs of type and payload. Reading ends at the first one that overruns the buffer.
 #[derive(Clone, Debug)]
-pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
+pub struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -68,23 +68,23 @@ impl<'a> Iterator for Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// The payload of the first attribute of that type.
-    pub(crate) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+    pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
         self.clone().find_map(|(found, payload)| (found == kind).then_some(payload))
     }
 
     /// The attributes within the first attribute of that type; none where it is missing.
-    pub(crate) fn nested(&self, kind: u16) -> Attributes<'a> {
+    pub fn nested(&self, kind: u16) -> Attributes<'a> {
         Attributes(self.get(kind).unwrap_or_default())
     }
 
     /// A string without its NUL.
-    pub(crate) fn string(&self, kind: u16) -> Option<&'a str> {
+    pub fn string(&self, kind: u16) -> Option<&'a str> {
         let payload = self.get(kind)?;
         std::str::from_utf8(payload.strip_suffix(&[0]).unwrap_or(payload)).ok()
     }
 
     /// A number of four bytes.
-    pub(crate) fn u32(&self, kind: u16) -> Option<u32> {
+    pub fn u32(&self, kind: u16) -> Option<u32> {
         self.get(kind)?.try_into().ok().map(u32::from_be_bytes)
     }
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use nix::errno::Errno;
 
-use crate::nft::Family;
+use crate::Family;
 use crate::socket::Batch;
 use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 

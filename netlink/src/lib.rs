@@ -1,20 +1,21 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink, nf_tables and conntrack.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink and conntrack.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
 mod aside;
-mod attribute;
+pub mod attribute;
 pub mod conntrack;
 mod error;
+mod family;
 mod frame;
 pub mod memory;
 pub mod netns;
-pub mod nft;
 pub mod route;
 mod socket;
 
 pub use error::{Error, Refusal};
+pub use family::Family;
 pub use frame::{Frame, Frames, Request};
 pub use socket::{Batch, Protocol, Socket};
 

@@ -1,5 +1,5 @@
 //! A blocking netlink socket: requests and their answers, dumps, batches, notifications. What the messages mean is
-//! for [`crate::route`] and [`crate::nft`].
+//! for [`crate::route`], [`crate::conntrack`] and the crates above.
 
 use std::fmt;
 use std::io;

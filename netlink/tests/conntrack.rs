@@ -7,9 +7,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
+use weft_netlink::Family;
 use weft_netlink::conntrack::{Client, Filter, Flow, Status, TcpState, Tuple};
 use weft_netlink::netns::Namespace;
-use weft_netlink::nft::Family;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;

@@ -13,7 +13,7 @@ use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::{Signals, serve};
 use weft_netlink::memory;
-use weft_netlink::nft::Author;
+use weft_nftables::Author;
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
 use crate::config::NodePortAddresses;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
+use weft_nftables::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
 use weft_types::{IpNetwork, Protocol};
 
 use crate::layout::{
@@ -234,7 +234,7 @@ fn endpoints(
     set: SetName,
 ) -> impl Iterator<Item = (Frontend, u32, SocketAddr)> {
     let declaration = set.declaration(family);
-    let data_types = [family.address_type(), DataType::InetService];
+    let data_types = [DataType::address(family), DataType::InetService];
     let table = observed.tables.get(&(family, TABLE.into()));
     let map = table.and_then(|table| table.sets.get(set.name()));
     map.into_iter().flat_map(|map| &map.elements).filter_map(move |(key, data)| {

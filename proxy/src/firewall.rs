@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use weft_netlink::nft::{Client, ForeignTable, Hook, Name};
+use weft_nftables::{Client, ForeignTable, Hook, Name};
 use weft_types::{Family, IpNetwork, Node, Protocol, Snapshot};
 
 use crate::error::Error;

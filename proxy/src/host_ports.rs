@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use weft_netlink::nft::{Client, Data, DataType, Declaration, Family, Owned, SetKind, Value};
+use weft_nftables::{Client, Data, DataType, Declaration, Family, Owned, SetKind, Value};
 
 use crate::error::Error;
 use crate::service::Frontend;
@@ -37,8 +37,8 @@ pub fn read(kernel: &mut Client) -> Result<Vec<HostPort>, Error> {
 
 fn declaration(family: Family) -> Arc<Declaration> {
     let (table, name) = ("weft-cni-hostports".into(), "hostports".into());
-    let key = vec![family.address_type(), DataType::InetProto, DataType::InetService];
-    let kind = SetKind::RangeMap(vec![family.address_type(), DataType::InetService]);
+    let key = vec![DataType::address(family), DataType::InetProto, DataType::InetService];
+    let kind = SetKind::RangeMap(vec![DataType::address(family), DataType::InetService]);
     Arc::new(Declaration { family, table, name, key, kind, comment: None })
 }
 
@@ -46,7 +46,7 @@ fn host_port(element: &Owned, map: &Declaration) -> Option<HostPort> {
     let first = element.key.values(&map.key)?;
     let last = element.end.as_ref().unwrap_or(&element.key).values(&map.key)?;
     let Data::Tuple(container) = &element.data else { return None };
-    let container = container.values(&[map.family.address_type(), DataType::InetService])?;
+    let container = container.values(&[DataType::address(map.family), DataType::InetService])?;
     let (&[Value::Address(from), ref port @ ..], &[Value::Address(to), ..]) = (&first[..], &last[..]) else {
         return None;
     };

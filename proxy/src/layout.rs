@@ -17,7 +17,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement,
     Table, TableKey, Value, Verdict,
 };

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use weft_netlink::nft::{Change, Data, Declaration, Element, Family, Transaction, Tuple};
+use weft_nftables::{Change, Data, Declaration, Element, Family, Transaction, Tuple};
 
 use crate::elements::{Elements, Place};
 use crate::layout::{OnDemand, SetName, TABLE};
@@ -168,7 +168,7 @@ fn without_common(gone: &mut Vec<Element>, come: &mut Vec<Element>) {
 
 #[cfg(test)]
 mod tests {
-    use weft_netlink::nft::Value;
+    use weft_nftables::Value;
 
     use super::*;
 

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
-use weft_netlink::nft::{self, Announcement};
+use weft_nftables::{self as nft, Announcement};
 
 use crate::error::Error;
 use crate::layout::TABLE;
@@ -108,7 +108,7 @@ fn listen(
 
 #[cfg(test)]
 mod tests {
-    use weft_netlink::nft::Author;
+    use weft_nftables::Author;
 
     use super::*;
 

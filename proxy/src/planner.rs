@@ -6,7 +6,7 @@ use std::mem::{replace, take};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_netlink::nft::{Element, Family, Observed, Set, Table, Transaction, diff};
+use weft_nftables::{Element, Family, Observed, Set, Table, Transaction, diff};
 use weft_types::{ChangeSet, EndpointSlice, Family as AddressFamily, NamespacedName, Service, Snapshot};
 
 use crate::affinity::Numbers;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
-use weft_netlink::nft::{Announcement, Author, Client, Observed, Transaction, diff};
 use weft_netlink::route::Route;
+use weft_nftables::{Announcement, Author, Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
 use crate::claims::Claims;

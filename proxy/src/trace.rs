@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::{Base, Family, ForeignTable, Hook, Name, Table};
+use weft_nftables::{Base, Family, ForeignTable, Hook, Name, Table};
 use weft_types::IpNetwork;
 
 use crate::error::Error;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tracing::warn;
-use weft_netlink::nft::{Client, Counter, Declaration, Family};
+use weft_nftables::{Client, Counter, Declaration, Family};
 use weft_types::NamespacedName;
 
 use crate::error::Error;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_netlink::nft::{Change, Data, Family, Observed, Tuple, Value, diff};
+use weft_nftables::{Change, Data, Family, Observed, Tuple, Value, diff};
 use weft_proxy::config::Config;
 use weft_proxy::layout::table_keys;
 use weft_proxy::planner::{Planner, everything};

@@ -444,11 +444,11 @@ fn of_two_services_on_one_selector_one_goes_and_takes_nothing_of_the_other() {
     let (first, second) = (own("first", 1, 30001), own("second", 2, 30002));
     let (both, one) = (snapshot(&[first, second.clone()].concat()), snapshot(&second));
     let mut planner = planner();
-    let mut kernel = weft_netlink::nft::Observed::default();
-    kernel.apply(&weft_netlink::nft::diff(&planner.tables(), &kernel)).unwrap();
+    let mut kernel = weft_nftables::Observed::default();
+    kernel.apply(&weft_nftables::diff(&planner.tables(), &kernel)).unwrap();
     kernel.apply(&planner.update(&both, &everything(&both))).unwrap();
     kernel.apply(&planner.update(&one, &everything(&both))).unwrap();
-    assert_eq!(kernel, weft_netlink::nft::Observed::of(&planner.tables()));
+    assert_eq!(kernel, weft_nftables::Observed::of(&planner.tables()));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use nix::errno::Errno;
-use weft_netlink::nft::{Change, Client, Observed, Table, Transaction, diff};
 use weft_netlink::route::{Address, Bridge, LinkChange, Route};
 use weft_netlink::{Error, Result};
+use weft_nftables::{Change, Client, Observed, Table, Transaction, diff};
 use weft_types::IpNetwork;
 
 use super::{HELD, NAME, Plan, left};

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::flow::{Filter, Flow, Status, TcpState, Tuple};
+use crate::Family;
 use crate::attribute::{Attributes, Writer};
-use crate::nft::Family;
 use crate::{Error, Frame, Request, Result};
 
 /// `NFNL_SUBSYS_CTNETLINK`

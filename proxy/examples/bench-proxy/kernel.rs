@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use weft_netlink::nft::{Change, Client, Monitor, Transaction};
 use weft_netlink::{Protocol, Request, Socket};
+use weft_nftables::{Change, Client, Monitor, Transaction};
 use weft_proxy::layout::{SetName, TABLE, table_keys};
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};

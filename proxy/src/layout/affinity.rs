@@ -9,10 +9,10 @@
 //!
 //! A rule can look up one thing only, if nft is to print it. So the packet's priority carries a number from one rule to
 //! the next; it is put back behind that, as only the first packet of a connection comes here. An endpoint's number is a
-//! [hash](weft_netlink::nft::hash) of where it listens, which a rule can make too. A client that sticks to an endpoint which
+//! [hash](weft_nftables::hash) of where it listens, which a rule can make too. A client that sticks to an endpoint which
 //! left finds nothing in the last map, and gets another one.
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Family, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Value, Verdict,
 };
 

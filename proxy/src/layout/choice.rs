@@ -9,7 +9,7 @@
 //!
 //! The packet's priority carries the number from the one map to the other, as in `layout/affinity.rs`.
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Data, DataType, Element, Family, Name, Rule, Selector, Statement, Tuple, Value, Verdict,
 };
 

@@ -10,9 +10,7 @@
 //! So a connection's counters need no state but its own addresses, and elements stay while endpoints change. NodePorts have
 //! sets of their own, without an address.
 
-use weft_netlink::nft::{
-    Base, Family, Hook, Interface, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table,
-};
+use weft_nftables::{Base, Family, Hook, Interface, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table};
 
 use super::{PRIORITY, SetName, jump, nodeport_destinations};
 use crate::config::Config;

@@ -1,7 +1,7 @@
 //! The rules about packets that the node would pass on though they lead nowhere: those of connections to Services that cannot be
 //! translated, and those that come for a Service's external address and for none of its ports.
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER, Rule, Selector, Statement, Table,
     Value, Verdict,
 };

@@ -1,6 +1,6 @@
 //! The rules by which a connection gets this node's address as its source.
 
-use weft_netlink::nft::{Family, Is, Rule, Selector, Statement, Value};
+use weft_nftables::{Family, Is, Rule, Selector, Statement, Value};
 use weft_types::Protocol;
 
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};

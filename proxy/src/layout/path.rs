@@ -1,6 +1,6 @@
 //! The ways from a frontend to its endpoints: which maps and chains a connection goes through.
 
-use weft_netlink::nft::{Family, Selector};
+use weft_nftables::{Family, Selector};
 
 use super::{SetName, frontend_key, nodeport_key};
 use crate::service::{Audience, Frontend};

@@ -1,7 +1,7 @@
 //! The sets and maps of each table: what they are called and how they are declared. What is in them is in
 //! `elements.rs`.
 
-use weft_netlink::nft::{DataType, Declaration, Family, SetKind};
+use weft_nftables::{DataType, Declaration, Family, SetKind};
 
 use super::TABLE;
 
@@ -302,7 +302,7 @@ impl SetName {
 
     /// How it is declared in the table of that family.
     pub fn declaration(self, family: Family) -> Declaration {
-        let address = family.address_type();
+        let address = DataType::address(family);
         Declaration {
             family,
             table: TABLE.into(),

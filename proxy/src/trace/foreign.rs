@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use weft_netlink::nft::{
+use weft_nftables::{
     ForeignChain, ForeignRule, ForeignTable, Interface, Is, Load, Name, Part, Selector, Tuple, Value, Verdict,
 };
 

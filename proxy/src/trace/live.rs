@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_netlink::nft::{
+use weft_netlink::route::{PathFilter, Route};
+use weft_nftables::{
     Chain, Client, Data, Hook, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
 };
-use weft_netlink::route::{PathFilter, Route};
 use weft_types::IpNetwork;
 
 use super::{Memory, Packet, Tracer};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use weft_netlink::nft::{Family, Name, Tuple};
+use weft_nftables::{Family, Name, Tuple};
 
 /// The elements that packets wrote. Time stands still until [`Memory::pass`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

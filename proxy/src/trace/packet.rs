@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_netlink::nft::Name;
+use weft_nftables::Name;
 use weft_types::{Family, Protocol};
 
 use crate::error::Error;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Data, DataType, Family, Interface, Is, Name, Rule, Selector, Set, SetKind, Statement, Table, Tuple,
     Value, Verdict, hash,
 };
@@ -232,7 +232,7 @@ impl<'a> Walk<'a> {
         map: &Name,
         notes: &mut Notes,
     ) -> Result<Effect, String> {
-        let types = [family.address_type(), DataType::InetService];
+        let types = [DataType::address(family), DataType::InetService];
         let found = self.values(table, map, key, &types, notes)?;
         let Some(&[Value::Address(address), Value::Port(port)]) = found.as_deref() else {
             return Ok(Effect::Mismatch);

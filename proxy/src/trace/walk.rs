@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Chain, ChainKind, Family, ForeignChain, ForeignTable, Hook, Name, Policy, Table, Verdict,
 };
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use weft_netlink::netns::Namespace;
-use weft_netlink::nft::Client;
+use weft_nftables::Client;
 use weft_proxy::config::Config;
 use weft_proxy::planner::{Planner, everything};
 use weft_proxy::trace::{Memory, Origin, Outcome, Packet, Tracer, live};

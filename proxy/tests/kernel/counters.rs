@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weft_netlink::nft::Family as Table;
+use weft_nftables::Family as Table;
 use weft_proxy::config::Config;
 use weft_proxy::layout::{Meter, SetName};
 use weft_proxy::service::Frontend;

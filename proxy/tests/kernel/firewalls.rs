@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weft_netlink::nft::Client;
+use weft_nftables::Client;
 use weft_proxy::config::Config;
 use weft_proxy::firewall;
 use weft_proxy::trace::live;

@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
-use weft_netlink::nft::{
-    self, Base, DataType, Declaration, Hook, Is, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT,
-    Rule, Selector, Set, SetKind, Statement, Table, Value,
-};
 use weft_netlink::route::{Bridge, BridgePort, LinkChange, Mac, Route, Tunnel, Veth, VethEnd, Vxlan};
 use weft_netlink::{Error, Result};
+use weft_nftables::{
+    self as nft, Base, DataType, Declaration, Hook, Is, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER,
+    PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Value,
+};
 use weft_types::Protocol;
 
 use crate::preflight::findings::Feature;
@@ -92,9 +92,9 @@ fn nat_ipv6() -> Result<()> {
 /// The means of the service proxy: a map of choices by way of the packet's priority, a verdict map, a map of backends, DNAT by
 /// it, masquerade, and what is asked of routes and connections.
 fn nat(family: nft::Family) -> Result<()> {
-    let key = [family.address_type(), DataType::InetProto, DataType::InetService];
+    let key = [DataType::address(family), DataType::InetProto, DataType::InetService];
     let fields = [Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
-    let backend = vec![family.address_type(), DataType::InetService];
+    let backend = vec![DataType::address(family), DataType::InetService];
     let slots = [key.as_slice(), &[DataType::Integer]].concat();
     let pick = [fields.as_slice(), &[Selector::Random(2)]].concat();
     let dispatch = Rule::new([

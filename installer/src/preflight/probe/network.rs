@@ -5,8 +5,8 @@ use std::fs;
 use std::net::IpAddr;
 
 use weft_netlink::Result;
-use weft_netlink::nft::{self, Hook, ObservedTable, Policy};
 use weft_netlink::route::{Link, PathFilter, Route as Client};
+use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 
 use crate::preflight::findings::{Advertised, Chain, Findings, Identity, OwnMac, Route};
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::attribute::{Attributes, Writer};
 use super::counter::Counter;
 use super::decode::decode;
 use super::encode::{
@@ -17,8 +16,10 @@ use super::set::{Data, Declaration, Element};
 use super::shape::Shape;
 use super::table::Table;
 use super::transaction::{TableKey, Transaction};
-use super::value::{Family, Name, Tuple};
-use crate::{Error, Frame, Protocol, Request, Result, Socket};
+use super::value::{Name, Tuple};
+use weft_netlink::Family;
+use weft_netlink::attribute::{Attributes, Writer};
+use weft_netlink::{Error, Frame, Protocol, Request, Result, Socket};
 
 /// `struct nfgenmsg`, which stands before the attributes.
 pub(super) const GENERIC_HEADER: usize = 4;

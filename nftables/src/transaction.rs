@@ -8,7 +8,8 @@ use super::owned::Owned;
 use super::rule::Rule;
 use super::set::{Declaration, Element};
 use super::table::{Base, Table};
-use super::value::{Family, Name};
+use super::value::Name;
+use weft_netlink::Family;
 
 /// How many elements are worth a hash table of their own size.
 const MANY: usize = 1000;

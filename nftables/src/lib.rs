@@ -24,8 +24,6 @@ mod table;
 mod transaction;
 mod value;
 
-use crate::attribute;
-
 pub use client::Client;
 pub use counter::Counter;
 pub use diff::diff;
@@ -42,4 +40,5 @@ pub use table::{
     Table,
 };
 pub use transaction::{Change, TableKey, Transaction};
-pub use value::{DataType, Family, Name, Tuple, Value};
+pub use value::{DataType, Name, Tuple, Value};
+pub use weft_netlink::Family;

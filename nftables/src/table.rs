@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::rule::Rule;
 use super::set::{Declaration, Set};
-use super::value::{Family, Name};
+use super::value::Name;
+use weft_netlink::Family;
 
 /// A table and everything in it. Prints as a block that `nft -f` accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -151,8 +151,9 @@ mod tests {
     use super::super::rule::{Rule, Selector, Statement, Verdict};
     use super::super::set::{Declaration, SetKind};
     use super::super::table::{Base, Hook};
-    use super::super::value::{DataType, Family, Value};
+    use super::super::value::{DataType, Value};
     use super::*;
+    use weft_netlink::Family;
 
     fn declaration(table: &str, name: &str, key: DataType) -> Arc<Declaration> {
         let (table, name) = (table.into(), name.into());

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::attribute::Writer;
 use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::rule::{Interface, Is, Rule, Selector, Statement, Verdict};
-use super::value::{DataType, Family, Tuple, Value};
+use super::value::{DataType, Tuple, Value};
+use weft_netlink::Family;
+use weft_netlink::attribute::Writer;
 
 /// `NFTA_LIST_ELEM`: one expression of a rule.
 const LIST_ELEM: u16 = 1;
@@ -53,11 +54,11 @@ pub(super) const RTN_LOCAL: u32 = 2;
 
 /// The kernel's verdict codes (`NF_*`, `NFT_*`).
 pub(super) mod code {
-    pub(in crate::nft) const DROP: i32 = 0;
-    pub(in crate::nft) const ACCEPT: i32 = 1;
-    pub(in crate::nft) const JUMP: i32 = -3;
-    pub(in crate::nft) const GOTO: i32 = -4;
-    pub(in crate::nft) const RETURN: i32 = -5;
+    pub(crate) const DROP: i32 = 0;
+    pub(crate) const ACCEPT: i32 = 1;
+    pub(crate) const JUMP: i32 = -3;
+    pub(crate) const GOTO: i32 = -4;
+    pub(crate) const RETURN: i32 = -5;
 }
 
 /// Writes all expressions of a rule, as the payload of `NFTA_RULE_EXPRESSIONS`.
@@ -319,7 +320,7 @@ fn dnat(family: Family, writer: &mut Writer<'_>) {
         data.u32(1, 1); // NFT_NAT_DNAT
         data.u32(2, family.number().into());
         data.u32(3, register(0)); // NFTA_NAT_REG_ADDR_MIN
-        data.u32(5, register(family.address_type().padded_len())); // NFTA_NAT_REG_PROTO_MIN
+        data.u32(5, register(DataType::address(family).padded_len())); // NFTA_NAT_REG_PROTO_MIN
     });
 }
 

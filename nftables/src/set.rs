@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::owned::write_range;
 use super::rule::Verdict;
-use super::value::{DataType, Family, Name, Tuple, Value, concatenation};
+use super::value::{DataType, Name, Tuple, Value, concatenation};
+use weft_netlink::Family;
 
 /// What a set is, apart from its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

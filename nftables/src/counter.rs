@@ -3,7 +3,7 @@
 use super::expression::{COUNTER, DATA_VALUE, EXPR_DATA, EXPR_NAME};
 use super::owned::KEY;
 use super::value::Tuple;
-use crate::attribute::Attributes;
+use weft_netlink::attribute::Attributes;
 
 /// `NFTA_SET_ELEM_EXPR`
 const EXPRESSION: u16 = 7;

@@ -5,7 +5,8 @@ use std::fmt;
 use ipnetwork::IpNetwork;
 
 use super::hash::{HASH_MODULUS, HASH_SEED};
-use super::value::{DataType, Family, Name, Value, concatenation};
+use super::value::{DataType, Name, Value, concatenation};
+use weft_netlink::Family;
 
 /// What a packet or its connection is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +37,7 @@ impl Selector {
     pub fn data_type(self) -> DataType {
         match self {
             Selector::Saddr(family) | Selector::Daddr(family) | Selector::OriginalDaddr(family) => {
-                family.address_type()
+                DataType::address(family)
             }
             Selector::L4Proto => DataType::InetProto,
             Selector::Sport | Selector::Dport | Selector::OriginalDport => DataType::InetService,

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Client, Data, DataType, Declaration, Family, Field, Hook, Is, Owned, PRIORITY_DSTNAT, Rule,
     Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value, diff,
 };
 
 fn address_type(family: Family) -> DataType {
-    family.address_type()
+    DataType::address(family)
 }
 
 fn hostports(family: Family) -> Arc<Declaration> {

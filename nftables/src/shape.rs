@@ -4,10 +4,10 @@
 //! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that nft can
 //! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
 
-use super::attribute::{Attributes, Writer};
 use super::expression::{COUNTER, EXPR_DATA, EXPR_NAME};
 use super::set::{Declaration, SetKind};
 use super::value::{DataType, tuple_len};
+use weft_netlink::attribute::{Attributes, Writer};
 
 /// `NFT_SET_MAP`
 const FLAG_MAP: u32 = 1 << 3;
@@ -251,8 +251,8 @@ fn expression(kind: u32, data: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::Family;
     use super::*;
+    use weft_netlink::Family;
 
     fn declaration(kind: SetKind, key: Vec<DataType>) -> Declaration {
         let (table, name) = ("weft".into(), "endpoints".into());

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::attribute::Attributes;
 use super::client::parse_verdict;
 use super::expression::{
     CT_STATE, CT_STATE_INVALID, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_ADDRESS_TYPE,
@@ -13,7 +12,9 @@ use super::expression::{
     VERDICT_REGISTER,
 };
 use super::rule::{Interface, Is, Rule, Selector, Statement};
-use super::value::{Family, Name, Tuple};
+use super::value::{Name, Tuple};
+use weft_netlink::Family;
+use weft_netlink::attribute::Attributes;
 
 /// The rule of a table of that family that these expressions (`NFTA_RULE_EXPRESSIONS`) make.
 ///
@@ -266,11 +267,11 @@ fn interface_name(constant: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::attribute::Writer;
     use super::super::expression::encode;
     use super::super::rule::Verdict;
     use super::super::value::Value;
     use super::*;
+    use weft_netlink::attribute::Writer;
 
     fn decoded(rule: &Rule) -> Result<Rule, String> {
         let mut bytes = Vec::new();

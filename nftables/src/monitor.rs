@@ -3,11 +3,11 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::attribute::Attributes;
 use super::client::GENERIC_HEADER;
 use super::encode::{SUBSYSTEM, message};
 use super::value::Name;
-use crate::{Frame, Protocol, Result, Socket};
+use weft_netlink::attribute::Attributes;
+use weft_netlink::{Frame, Protocol, Result, Socket};
 
 /// `NFNLGRP_NFTABLES`
 const GROUP: u32 = 7;
@@ -87,7 +87,7 @@ impl Monitor {
     /// descriptor before.
     ///
     /// # Errors
-    /// [`crate::Error::Overrun`] where notifications were lost: anything may have changed.
+    /// [`weft_netlink::Error::Overrun`] where notifications were lost: anything may have changed.
     pub fn read(&mut self) -> Result<Vec<Announcement>> {
         let table = &self.table;
         let notices = self.socket.notifications(|frame| Ok(notice(frame, table)))?;

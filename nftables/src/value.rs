@@ -6,52 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use weft_netlink::Family;
+
 /// The name of a table, chain or set. Cheap to clone: ten thousand elements may name one chain.
 pub type Name = Arc<str>;
-
-/// The family of a table and of the packets that it sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4: `table ip`
-    Ip,
-    /// IPv6: `table ip6`
-    Ip6,
-}
-
-impl Family {
-    /// Both families.
-    pub const BOTH: [Family; 2] = [Family::Ip, Family::Ip6];
-
-    /// The family of an address.
-    pub fn of(address: IpAddr) -> Family {
-        if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
-    }
-
-    /// The number by which the kernel knows it (`NFPROTO_*`).
-    pub(crate) fn number(self) -> u8 {
-        match self {
-            Family::Ip => 2,
-            Family::Ip6 => 10,
-        }
-    }
-
-    /// The type of its addresses.
-    pub fn address_type(self) -> DataType {
-        match self {
-            Family::Ip => DataType::Ipv4Addr,
-            Family::Ip6 => DataType::Ipv6Addr,
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::Ip => "ip",
-            Family::Ip6 => "ip6",
-        })
-    }
-}
 
 /// The type of one field of a set's key or of a map's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +30,14 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// The type of a family's addresses.
+    pub fn address(family: Family) -> DataType {
+        match family {
+            Family::Ip => DataType::Ipv4Addr,
+            Family::Ip6 => DataType::Ipv6Addr,
+        }
+    }
+
     /// Its length in bytes, without padding.
     pub(super) fn len(self) -> usize {
         match self {

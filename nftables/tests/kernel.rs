@@ -12,7 +12,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
-use weft_netlink::nft::{
+use weft_nftables::{
     Base, Client, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Monitor, Observed,
     PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
     Table, TableKey, Transaction, Tuple, Value, Verdict, diff,
@@ -33,7 +33,7 @@ fn set(family: Family, name: &str, key: &[DataType], kind: SetKind) -> Set {
 /// Every kind of set, with elements.
 fn sets(family: Family) -> Vec<Set> {
     use DataType::*;
-    let ip = family.address_type();
+    let ip = DataType::address(family);
     let mut frontends = set(family, "frontends", &[ip, InetProto, InetService], SetKind::VerdictMap);
     let mut endpoints = set(
         family,

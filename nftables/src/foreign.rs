@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::attribute::Attributes;
 use super::client::{Client, parse_chain, parse_table};
 use super::encode::message;
 use super::observed::ObservedBase;
 use super::owned::comment;
 use super::table::{Base, ChainKind, Hook};
-use super::value::{Family, Name, concatenation};
-use crate::Result;
+use super::value::{Name, concatenation};
+use weft_netlink::Family;
+use weft_netlink::Result;
+use weft_netlink::attribute::Attributes;
 
 mod contents;
 mod part;

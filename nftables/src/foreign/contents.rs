@@ -1,12 +1,12 @@
 //! What is in the sets of other programs: keys as the kernel compares them, since their types are the programs' own.
 
-use super::super::attribute::Attributes;
 use super::super::client::parse_verdict;
 use super::super::expression::{DATA_VALUE, DATA_VERDICT};
 use super::super::owned::{KEY, KEY_END};
 use super::super::rule::Verdict;
 use super::super::shape::read_fields;
 use super::super::value::Name;
+use weft_netlink::attribute::Attributes;
 
 /// `NFT_SET_INTERVAL`
 const INTERVAL: u32 = 1 << 2;

@@ -10,7 +10,7 @@ use super::expression::DATA_VALUE;
 use super::set::{Data, Declaration, write_tuple};
 use super::shape::put;
 use super::value::{DataType, Name, Tuple, Value, concatenation};
-use crate::attribute::{Attributes, Writer};
+use weft_netlink::attribute::{Attributes, Writer};
 
 /// `NFTNL_UDATA_SET_ELEM_COMMENT`
 const COMMENT: u8 = 0;
@@ -213,8 +213,8 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::super::set::SetKind;
-    use super::super::value::Family;
     use super::*;
+    use weft_netlink::Family;
 
     fn set() -> Declaration {
         let key = vec![DataType::Ipv4Addr, DataType::InetService];

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use super::super::attribute::Attributes;
 use super::super::client::parse_verdict;
 use super::super::expression::{
     CT_STATE, CT_STATUS, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, FIB_ADDRESS_TYPE, FIB_DADDR,
     FIB_SADDR, VERDICT_REGISTER,
 };
 use super::super::rule::{Interface, Is, Selector};
-use super::super::value::{Family, Name};
+use super::super::value::Name;
 use super::part::{Load, Part};
+use weft_netlink::Family;
+use weft_netlink::attribute::Attributes;
 
 /// Where `match_flags`, `invert_flags` and `state_mask` stand in `struct xt_conntrack_mtinfo2` and `_mtinfo3`, and the flag
 /// by which the state alone is asked for (`XT_CONNTRACK_STATE`).

@@ -3,7 +3,6 @@
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::attribute::Writer;
 use super::expression::{self, DATA_VALUE, DATA_VERDICT};
 use super::observed::TABLE_OWNER;
 use super::owned::{self, KEY, KEY_END, Owned};
@@ -13,7 +12,8 @@ use super::shape::{Shape, put};
 use super::table::Base;
 use super::transaction::{Change, TableKey, Transaction};
 use super::value::Name;
-use crate::Batch;
+use weft_netlink::Batch;
+use weft_netlink::attribute::Writer;
 
 /// `NFNL_SUBSYS_NFTABLES`
 pub(super) const SUBSYSTEM: u16 = 10;
@@ -25,23 +25,23 @@ pub(super) const ELEMENTS_PER_MESSAGE: usize = 60_000;
 
 /// `NFT_MSG_*`
 pub(super) mod message {
-    pub(in crate::nft) const NEW_TABLE: u16 = 0;
-    pub(in crate::nft) const GET_TABLE: u16 = 1;
-    pub(in crate::nft) const DEL_TABLE: u16 = 2;
-    pub(in crate::nft) const NEW_CHAIN: u16 = 3;
-    pub(in crate::nft) const GET_CHAIN: u16 = 4;
-    pub(in crate::nft) const DEL_CHAIN: u16 = 5;
-    pub(in crate::nft) const NEW_RULE: u16 = 6;
-    pub(in crate::nft) const GET_RULE: u16 = 7;
-    pub(in crate::nft) const DEL_RULE: u16 = 8;
-    pub(in crate::nft) const NEW_SET: u16 = 9;
-    pub(in crate::nft) const GET_SET: u16 = 10;
-    pub(in crate::nft) const DEL_SET: u16 = 11;
-    pub(in crate::nft) const NEW_ELEMENTS: u16 = 12;
-    pub(in crate::nft) const GET_ELEMENTS: u16 = 13;
-    pub(in crate::nft) const DEL_ELEMENTS: u16 = 14;
-    pub(in crate::nft) const NEW_GENERATION: u16 = 15;
-    pub(in crate::nft) const GET_GENERATION: u16 = 16;
+    pub(crate) const NEW_TABLE: u16 = 0;
+    pub(crate) const GET_TABLE: u16 = 1;
+    pub(crate) const DEL_TABLE: u16 = 2;
+    pub(crate) const NEW_CHAIN: u16 = 3;
+    pub(crate) const GET_CHAIN: u16 = 4;
+    pub(crate) const DEL_CHAIN: u16 = 5;
+    pub(crate) const NEW_RULE: u16 = 6;
+    pub(crate) const GET_RULE: u16 = 7;
+    pub(crate) const DEL_RULE: u16 = 8;
+    pub(crate) const NEW_SET: u16 = 9;
+    pub(crate) const GET_SET: u16 = 10;
+    pub(crate) const DEL_SET: u16 = 11;
+    pub(crate) const NEW_ELEMENTS: u16 = 12;
+    pub(crate) const GET_ELEMENTS: u16 = 13;
+    pub(crate) const DEL_ELEMENTS: u16 = 14;
+    pub(crate) const NEW_GENERATION: u16 = 15;
+    pub(crate) const GET_GENERATION: u16 = 16;
 }
 
 /// Where the numbering of a batch's messages begins: above all numbers that single requests ever reach, so that a late
@@ -314,9 +314,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::set::SetKind;
-    use super::super::value::{DataType, Family, Tuple, Value};
+    use super::super::value::{DataType, Tuple, Value};
     use super::*;
-    use crate::Frames;
+    use weft_netlink::Family;
+    use weft_netlink::Frames;
 
     fn transaction(count: u16) -> Transaction {
         let set = Arc::new(Declaration {
