@@ -5,8 +5,8 @@ use std::iter;
 use std::sync::Arc;
 
 use weft_nftables::{
-    self as nft, Base, Data, DataType, Declaration, Field, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Set,
-    SetKind, Statement, Table, Tuple, Verdict,
+    self as nft, Base, Data, DataType, Declaration, Expression, Field, Hook, Operator, PRIORITY_SRCNAT, Rule,
+    Set, SetKind, Statement, Table, Tuple, Verdict,
 };
 use weft_types::{Family, IpNetwork};
 
@@ -61,11 +61,13 @@ fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Tab
             stays.elements.insert(Tuple::range(&[Field::Network(**from), Field::Network(*to)]), Data::None);
         }
     }
-    let ends = vec![Selector::Saddr(family), Selector::Daddr(family)];
-    let stay =
-        Rule::new([Statement::Lookup(ends, Is::Equal, STAYS.into()), Statement::Verdict(Verdict::Accept)]);
+    let ends = vec![Expression::saddr(family), Expression::daddr(family)];
+    let stay = Rule::new([
+        Statement::lookup(ends, Operator::Equal, STAYS.into()),
+        Statement::Verdict(Verdict::Accept),
+    ]);
     let leave = pods.into_iter().map(|network| {
-        let from = Statement::MatchNetwork(Selector::Saddr(family), Is::Equal, *network);
+        let from = Statement::compare(Expression::saddr(family), Operator::Equal, *network);
         Rule::new([from, Statement::Masquerade]).comment("a pod of this node leaves the cluster")
     });
     let mut table = Table::new(family, TABLE);

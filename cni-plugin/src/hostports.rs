@@ -14,9 +14,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use weft_nftables::{
-    Base, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Owned, PRIORITY_DSTNAT,
-    PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value,
-    Verdict,
+    Base, Data, DataType, Declaration, Expression, Family, Field, Hook, Operator, Owned, PRIORITY_DSTNAT,
+    PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table, Transaction, Tuple, Value, Verdict,
 };
 
 use weft_types::cni::ContainerId;
@@ -52,7 +51,8 @@ pub struct HostPorts {
 /// The table of a family without any element.
 pub(crate) fn layout(family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
-    let dispatch = Rule::new([Statement::ToLocal, Statement::Verdict(Verdict::Jump("dispatch".into()))]);
+    let dispatch =
+        Rule::new([Statement::fib_daddr_local(), Statement::Verdict(Verdict::Jump("dispatch".into()))]);
     let nat = |hook, priority| Some(Base::nat(hook, priority));
     table.chain("prerouting", nat(Hook::Prerouting, PRIORITY_DSTNAT), vec![dispatch.clone()]);
     table.chain("output", nat(Hook::Output, PRIORITY_DSTNAT), vec![dispatch]);
@@ -67,18 +67,22 @@ pub(crate) fn layout(family: Family) -> Table {
 }
 
 fn translate(family: Family, protocol: u8) -> Rule {
-    let key = vec![Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
+    let key = vec![Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];
     // Where keys are ranges, nft reads a transport port behind a match on one protocol only.
-    let protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol));
+    let protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
     Rule::new([protocol, Statement::Dnat(family, key, HOSTPORTS.into())])
 }
 
 fn masquerade(family: Family, protocol: u8) -> Rule {
-    let key =
-        vec![Selector::Saddr(family), Selector::Daddr(family), Selector::L4Proto, Selector::OriginalDport];
-    let protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol));
-    let lookup = Statement::Lookup(key, Is::Equal, HAIRPINS.into());
-    Rule::new([protocol, Statement::Dnatted, lookup, Statement::Masquerade])
+    let key = vec![
+        Expression::saddr(family),
+        Expression::daddr(family),
+        Expression::L4PROTO,
+        Expression::ORIGINAL_DPORT,
+    ];
+    let protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
+    let lookup = Statement::lookup(key, Operator::Equal, HAIRPINS.into());
+    Rule::new([protocol, Statement::ct_status_dnat(), lookup, Statement::Masquerade])
 }
 
 /// With route_localnet on, which a mapping of 127.0.0.1 needs, the kernel would take packets for 127.0.0.1 from
@@ -86,8 +90,8 @@ fn masquerade(family: Family, protocol: u8) -> Rule {
 fn martians() -> Rule {
     let loopback = network(LOOPBACK.0.into(), LOOPBACK.1);
     Rule::new([
-        Statement::MatchNetwork(Selector::Daddr(Family::Ip), Is::Equal, loopback),
-        Statement::MatchInterface(Interface::Input, Is::NotEqual, "lo".into()),
+        Statement::compare(Expression::daddr(Family::Ip), Operator::Equal, loopback),
+        Statement::compare(Expression::IIFNAME, Operator::NotEqual, "lo"),
         Statement::Verdict(Verdict::Drop),
     ])
 }

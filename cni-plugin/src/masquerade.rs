@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use weft_nftables::{
-    Base, Data, DataType, Declaration, Family, Field, Hook, Is, Owned, PRIORITY_SRCNAT, Rule, Selector, Set,
-    SetKind, Statement, Table, Tuple, Verdict,
+    Base, Data, DataType, Declaration, Expression, Family, Field, Hook, Operator, Owned, PRIORITY_SRCNAT,
+    Rule, Set, SetKind, Statement, Table, Tuple, Verdict,
 };
 
 use crate::{Error, Result};
@@ -43,15 +43,18 @@ pub(crate) struct Change {
 
 /// The table of a family without any element.
 pub(crate) fn layout(family: Family) -> Table {
-    let (multicast, pair) = (multicast(family), vec![Selector::Saddr(family), Selector::Daddr(family)]);
-    let lookup = |set: &str| Statement::Lookup(pair.clone(), Is::Equal, set.into());
+    let (multicast, pair) = (multicast(family), vec![Expression::saddr(family), Expression::daddr(family)]);
+    let lookup = |set: &str| Statement::lookup(pair.clone(), Operator::Equal, set.into());
     let stay = Statement::Verdict(Verdict::Return);
     let mut table = Table::new(family, TABLE);
     table.chain(
         "postrouting",
         Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)),
         vec![
-            Rule::new([Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, multicast), stay.clone()]),
+            Rule::new([
+                Statement::compare(Expression::daddr(family), Operator::Equal, multicast),
+                stay.clone(),
+            ]),
             Rule::new([lookup(STAYING), stay]),
             Rule::new([lookup(LEAVING), Statement::Masquerade]),
         ],

@@ -9,7 +9,7 @@ pub mod kernel;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_nftables::{
-    Base, Family, Hook, Is, PRIORITY_RAW, Rule, Selector, Statement, Table, TableKey, Value,
+    Base, Expression, Family, Hook, Operator, PRIORITY_RAW, Rule, Statement, Table, TableKey, Value,
 };
 
 /// The name of the interface, and of tables that belong to no process, one per family: those of kernels that know no others.
@@ -60,13 +60,14 @@ fn table(family: Family, listen: &[SocketAddr]) -> Option<Table> {
 }
 
 fn both_ways(family: Family, address: SocketAddr) -> impl Iterator<Item = Rule> {
-    let ends = [(Selector::Daddr(family), Selector::Dport), (Selector::Saddr(family), Selector::Sport)];
+    let ends =
+        [(Expression::daddr(family), Expression::DPORT), (Expression::saddr(family), Expression::SPORT)];
     ends.into_iter().flat_map(move |(end, port)| {
         PROTOCOLS.map(|protocol| {
             Rule::new([
-                Statement::Match(end, Is::Equal, Value::Address(address.ip())),
-                Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol)),
-                Statement::Match(port, Is::Equal, Value::Port(address.port())),
+                Statement::compare(end, Operator::Equal, Value::Address(address.ip())),
+                Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol)),
+                Statement::compare(port, Operator::Equal, Value::Port(address.port())),
                 Statement::Notrack,
             ])
         })

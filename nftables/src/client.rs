@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::counter::Counter;
-use super::decode::decode;
 use super::encode::{
     Encoded, FIRST_SEQUENCE, Parts, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message,
 };
-use super::expression::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
 use super::owned::{self, KEY, KEY_END, Owned};
-use super::rule::{Rule, Verdict};
+use super::rule::encode::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
+use super::rule::{Rule, Statement, Verdict, decode::decode};
 use super::set::{Data, Declaration, Element};
 use super::shape::Shape;
 use super::table::Table;
@@ -105,10 +104,7 @@ impl Client {
     /// [`Error::Foreign`] names a rule with an expression that this crate would not write.
     pub fn rules(&mut self, (family, table): &TableKey) -> Result<BTreeMap<Name, Vec<Rule>>> {
         let error = |error: Error| error.during(format!("read the rules of table {family} {table}"));
-        let parse = match family {
-            Family::Ip => |rule: &Attributes<'_>| parse_statements(Family::Ip, rule),
-            Family::Ip6 => |rule: &Attributes<'_>| parse_statements(Family::Ip6, rule),
-        };
+        let parse = |rule: &Attributes<'_>| parse_statements(*family, rule);
         let mut chains: BTreeMap<Name, Vec<Rule>> = BTreeMap::new();
         for (chain, rule) in self.dump(message::GET_RULE, *family, Some(table), None, parse).map_err(error)? {
             let unknown =
@@ -313,11 +309,15 @@ fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, Name, Option<u64>)> {
     Some((rule.string(1)?.into(), rule.string(2)?.into(), digest))
 }
 
-/// A rule as statements, or the expression that none is made of.
+/// A rule as statements, or what in it this crate would not write.
 fn parse_statements(family: Family, rule: &Attributes<'_>) -> Option<(Name, Result<Rule, String>)> {
-    let comment = rule.get(7).and_then(owned::comment);
-    let with_comment = |rule: Rule| Rule { comment: comment.map(Name::from), ..rule };
-    Some((rule.string(2)?.into(), decode(family, rule.nested(4)).map(with_comment)))
+    let comment = rule.get(7).and_then(owned::comment).map(Name::from);
+    let decoded = Rule { comment, ..decode(Some(family), rule.nested(4)) };
+    let other = decoded.statements.iter().find_map(|statement| match statement {
+        Statement::Other(words, _) => Some(words.to_string()),
+        _ => None,
+    });
+    Some((rule.string(2)?.into(), other.map_or(Ok(decoded), Err)))
 }
 
 /// Walks a rule's user data: type, length, value.

@@ -1,7 +1,7 @@
 //! What the kernel counted at the elements of a set. How such a set is declared is in `set.rs`.
 
-use super::expression::{COUNTER, DATA_VALUE, EXPR_DATA, EXPR_NAME};
 use super::owned::KEY;
+use super::rule::encode::{COUNTER, DATA_VALUE, EXPR_DATA, EXPR_NAME};
 use super::value::Tuple;
 use weft_netlink::attribute::Attributes;
 

@@ -148,7 +148,8 @@ mod tests {
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
-    use super::super::rule::{Rule, Selector, Statement, Verdict};
+    use super::super::expression::Expression;
+    use super::super::rule::{Rule, Statement, Verdict};
     use super::super::set::{Declaration, SetKind};
     use super::super::table::{Base, Hook};
     use super::super::value::{DataType, Value};
@@ -169,7 +170,7 @@ mod tests {
         prop_oneof![
             Just(Rule::new([Statement::Verdict(Verdict::Accept)])),
             Just(Rule::new([Statement::Verdict(Verdict::Drop)])),
-            Just(Rule::new([Statement::Vmap(vec![Selector::Dport], "a".into())])),
+            Just(Rule::new([Statement::Vmap(vec![Expression::DPORT], "a".into())])),
         ]
     }
 

@@ -3,10 +3,10 @@
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::expression::{self, DATA_VALUE, DATA_VERDICT};
 use super::observed::TABLE_OWNER;
 use super::owned::{self, KEY, KEY_END, Owned};
 use super::rule::Rule;
+use super::rule::encode::{self as expression, DATA_VALUE, DATA_VERDICT};
 use super::set::{Data, Declaration, Element};
 use super::shape::{Shape, put};
 use super::table::Base;

@@ -1,5 +1,5 @@
 //! Tables of other programs, as far as they can be understood: nothing is planned with them, and what is unknown in them is
-//! named, never an error. Rules are read in `program.rs`, sets in `contents.rs`.
+//! named, never an error. Sets are read in `contents.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,18 +8,16 @@ use super::client::{Client, parse_chain, parse_table};
 use super::encode::message;
 use super::observed::ObservedBase;
 use super::owned::comment;
-use super::table::{Base, ChainKind, Hook};
-use super::value::{Name, concatenation};
+use super::rule::{Rule, Statement, decode::decode};
+use super::table::{Base, Chain, ChainKind, Hook};
+use super::value::Name;
 use weft_netlink::Family;
 use weft_netlink::Result;
 use weft_netlink::attribute::Attributes;
 
 mod contents;
-mod part;
-mod program;
 
 pub use contents::{ForeignElement, ForeignSet};
-pub use part::{Load, Part};
 
 /// `NFT_TABLE_F_DORMANT`: no packet comes to such a table.
 const DORMANT: u32 = 1;
@@ -43,27 +41,9 @@ pub struct ForeignTable {
     /// Its name.
     pub name: Name,
     /// Its chains, by name.
-    pub chains: BTreeMap<Name, ForeignChain>,
+    pub chains: BTreeMap<Name, Chain>,
     /// The sets that its rules name.
     pub sets: BTreeMap<Name, ForeignSet>,
-}
-
-/// A chain of another program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForeignChain {
-    /// Where packets enter it.
-    pub base: Option<Base>,
-    /// Its rules, in order.
-    pub rules: Vec<ForeignRule>,
-}
-
-/// A rule of another program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForeignRule {
-    /// What it does, from left to right.
-    pub parts: Vec<Part>,
-    /// A remark.
-    pub comment: Option<Name>,
 }
 
 impl Layer {
@@ -72,6 +52,14 @@ impl Layer {
     /// Whether packets of a family come by.
     pub fn sees(self, family: Family) -> bool {
         self == Layer::Inet || self == Layer::Only(family)
+    }
+
+    /// The one family of all its packets.
+    fn only(self) -> Option<Family> {
+        match self {
+            Layer::Inet => None,
+            Layer::Only(family) => Some(family),
+        }
     }
 
     /// `NFPROTO_INET`, or that of the family.
@@ -94,24 +82,10 @@ impl fmt::Display for Layer {
 
 impl ForeignTable {
     /// The chains that packets enter at a hook.
-    pub fn at(&self, hook: Hook) -> impl Iterator<Item = (&Name, &ForeignChain, Base)> {
+    pub fn at(&self, hook: Hook) -> impl Iterator<Item = (&Name, &Chain, Base)> {
         self.chains.iter().filter_map(move |(name, chain)| {
             chain.base.filter(|base| base.hook == hook).map(|base| (name, chain, base))
         })
-    }
-}
-
-impl fmt::Display for ForeignRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        for part in &self.parts {
-            write!(f, "{separator}{part}")?;
-            separator = " ";
-        }
-        match &self.comment {
-            Some(comment) => write!(f, "{separator}comment \"{comment}\""),
-            None => Ok(()),
-        }
     }
 }
 
@@ -136,7 +110,7 @@ impl Client {
                 chains: BTreeMap::new(),
                 sets: BTreeMap::new(),
             };
-            let chain_of = ForeignChain { base: base.as_ref().and_then(entered), rules: Vec::new() };
+            let chain_of = Chain { base: base.as_ref().and_then(entered), rules: Vec::new() };
             tables.entry(table.clone()).or_insert_with(empty).chains.insert(chain, chain_of);
         }
         let is_wanted = |table: &ForeignTable| {
@@ -160,11 +134,13 @@ impl Client {
 
     fn fill(&mut self, table: &mut ForeignTable) -> Result<()> {
         let (number, name) = (table.layer.number(), table.name.clone());
-        for (chain, rule) in self.dump_of(message::GET_RULE, number, Some(&name), None, parse_rule)? {
+        let parse = |rule: &Attributes<'_>| parse_rule(table.layer.only(), rule);
+        for (chain, rule) in self.dump_of(message::GET_RULE, number, Some(&name), None, parse)? {
             table.chains.entry(chain).or_default().rules.push(rule);
         }
         let rules = table.chains.values().flat_map(|chain| &chain.rules);
-        let named: Vec<Name> = rules.flat_map(|rule| &rule.parts).filter_map(Part::set).cloned().collect();
+        let named: Vec<Name> =
+            rules.flat_map(|rule| &rule.statements).filter_map(Statement::set).cloned().collect();
         if named.is_empty() {
             return Ok(());
         }
@@ -191,12 +167,7 @@ fn entered(base: &ObservedBase) -> Option<Base> {
     }
 }
 
-fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, ForeignRule)> {
-    let remark = rule.get(7).and_then(comment).map(Name::from);
-    let parts = program::parts(rule.nested(4));
-    Some((rule.string(2)?.into(), ForeignRule { parts, comment: remark }))
-}
-
-fn keys(f: &mut fmt::Formatter<'_>, key: &[Load]) -> fmt::Result {
-    concatenation(f, key)
+fn parse_rule(family: Option<Family>, rule: &Attributes<'_>) -> Option<(Name, Rule)> {
+    let comment = rule.get(7).and_then(comment).map(Name::from);
+    Some((rule.string(2)?.into(), Rule { comment, ..decode(family, rule.nested(4)) }))
 }

@@ -8,9 +8,9 @@
 
 mod client;
 mod counter;
-mod decode;
 mod diff;
 mod encode;
+pub mod evaluator;
 mod expression;
 mod foreign;
 mod hash;
@@ -27,12 +27,13 @@ mod value;
 pub use client::Client;
 pub use counter::Counter;
 pub use diff::diff;
-pub use foreign::{ForeignChain, ForeignElement, ForeignRule, ForeignSet, ForeignTable, Layer, Load, Part};
+pub use expression::{Ct, Expression, Fib, Header, Meta, Numgen, Payload, XtState};
+pub use foreign::{ForeignElement, ForeignSet, ForeignTable, Layer};
 pub use hash::hash;
 pub use monitor::{Announcement, Author, Monitor};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};
-pub use rule::{Interface, Is, Rule, Selector, Statement, Verdict};
+pub use rule::{Effect, Match, Operand, Operator, Reject, Rule, Statement, Verdict};
 pub use set::{Data, Declaration, Element, Set, SetKind};
 pub use shape::Shape;
 pub use table::{

@@ -6,7 +6,7 @@ use std::fmt;
 use ipnetwork::IpNetwork;
 
 use super::encode::ELEMENTS_PER_MESSAGE;
-use super::expression::DATA_VALUE;
+use super::rule::encode::DATA_VALUE;
 use super::set::{Data, Declaration, write_tuple};
 use super::shape::put;
 use super::value::{DataType, Name, Tuple, Value, concatenation};

@@ -1,94 +1,28 @@
-//! Rules: statements close to nft's own language, and how they print. Their encoding is in `expression.rs`.
+//! Rules: statements close to nft's own language, and how they print. Their encoding is in `rule/`.
 
 use std::fmt;
 
-use ipnetwork::IpNetwork;
-
-use super::hash::{HASH_MODULUS, HASH_SEED};
-use super::value::{DataType, Name, Value, concatenation};
 use weft_netlink::Family;
 
-/// What a packet or its connection is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Selector {
-    /// The packet's source address: `ip saddr`
-    Saddr(Family),
-    /// The packet's destination address: `ip daddr`
-    Daddr(Family),
-    /// The transport protocol: `meta l4proto`
-    L4Proto,
-    /// The transport source port: `th sport`
-    Sport,
-    /// The transport destination port: `th dport`
-    Dport,
-    /// The address that the connection's first packet was sent to: `ct original ip daddr`
-    OriginalDaddr(Family),
-    /// The port that the connection's first packet was sent to: `ct original proto-dst`. nft knows its type only
-    /// behind a match on one transport protocol in the same rule.
-    OriginalDport,
-    /// The packet's priority: `meta priority`. Rules use it to hand a number on to the next rule.
-    Priority,
-    /// A random number from 0 to one below this: `numgen random mod N`
-    Random(u32),
-}
+use super::expression::{Ct, Expression, Fib};
+use super::hash::{HASH_MODULUS, HASH_SEED};
+use super::value::{Name, Value, concatenation};
 
-impl Selector {
-    /// The type of its value.
-    pub fn data_type(self) -> DataType {
-        match self {
-            Selector::Saddr(family) | Selector::Daddr(family) | Selector::OriginalDaddr(family) => {
-                DataType::address(family)
-            }
-            Selector::L4Proto => DataType::InetProto,
-            Selector::Sport | Selector::Dport | Selector::OriginalDport => DataType::InetService,
-            Selector::Random(_) => DataType::Integer,
-            Selector::Priority => DataType::ClassId,
-        }
-    }
-}
+pub(super) mod decode;
+pub(super) mod encode;
+mod matches;
+mod reject;
 
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Selector::Saddr(family) => write!(f, "{family} saddr"),
-            Selector::Daddr(family) => write!(f, "{family} daddr"),
-            Selector::L4Proto => f.write_str("meta l4proto"),
-            Selector::Sport => f.write_str("th sport"),
-            Selector::Dport => f.write_str("th dport"),
-            Selector::OriginalDaddr(family) => write!(f, "ct original {family} daddr"),
-            Selector::OriginalDport => f.write_str("ct original proto-dst"),
-            Selector::Priority => f.write_str("meta priority"),
-            Selector::Random(modulus) => write!(f, "numgen random mod {modulus}"),
-        }
-    }
-}
+pub(crate) use matches::Comparison;
+pub use matches::{Match, Operand, Operator};
+pub use reject::Reject;
 
-/// Whether a comparison asks for equality or for the contrary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Is {
-    /// The value, or one of the set.
-    Equal,
-    /// Any other (`!=`).
-    NotEqual,
-}
-
-impl fmt::Display for Is {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Is::Equal => "",
-            Is::NotEqual => "!= ",
-        })
-    }
-}
-
-/// An interface of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Interface {
-    /// The one that it came in by: `iifname`
-    Input,
-    /// The one that it leaves by: `oifname`
-    Output,
-}
+/// `IPS_DST_NAT`, the bit of a connection's status.
+const STATUS_DNAT: u32 = 1 << 5;
+/// `NF_CT_STATE_INVALID_BIT`
+const STATE_INVALID: u32 = 1;
+/// `RTN_LOCAL`, a type of address.
+const ADDRESS_LOCAL: u32 = 2;
 
 /// Where a packet goes on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,72 +64,117 @@ impl fmt::Display for Verdict {
 /// One statement of a rule. A packet that does not match one leaves the rule there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Statement {
-    /// Compares with a constant: `meta l4proto tcp`
-    Match(Selector, Is, Value),
-    /// Compares an address with a network: `ip saddr != 10.244.0.0/16`. The selector must be an address of the
-    /// network's family.
-    MatchNetwork(Selector, Is, IpNetwork),
-    /// Compares an interface's name: `iifname "cni0"`; a `*` at its end stands for any rest: `iifname "veth*"`. A packet that
-    /// came through none has an empty one.
-    MatchInterface(Interface, Is, Name),
-    /// Whether the connection's destination was rewritten: `ct status dnat`
-    Dnatted,
-    /// Whether connection tracking cannot tell what a packet belongs to: `ct state invalid`
-    Invalid,
-    /// Whether the destination is an address of this machine: `fib daddr type local`
-    ToLocal,
-    /// Whether the source is an address of this machine: `fib saddr type local`
-    FromLocal,
-    /// Whether the packet would leave by the interface that it came by: `fib daddr . iif oif exists`
-    RoutedBack,
-    /// Looks a concatenation up in a set: `ip saddr . ip daddr @hairpins`
-    Lookup(Vec<Selector>, Is, Name),
+    /// Goes on only where a comparison holds.
+    Match(Match),
     /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap @frontends`
-    Vmap(Vec<Selector>, Name),
+    Vmap(Vec<Expression>, Name),
     /// Rewrites the destination to the address and port that a map holds: `dnat ip to ... map @endpoints`
-    Dnat(Family, Vec<Selector>, Name),
+    Dnat(Family, Vec<Expression>, Name),
     /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map @affinity`
-    SetPriority(Vec<Selector>, Name),
+    SetPriority(Vec<Expression>, Name),
     /// Sets the packet's priority to what it is for most: `meta priority set none`
     ResetPriority,
     /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
     /// [`hash`](super::hash) of a concatenation: `update @affinity { ... timeout 3h : jhash ... }`
-    Update(Vec<Selector>, u32, Vec<Selector>, Name),
+    Update(Vec<Expression>, u32, Vec<Expression>, Name),
     /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives on:
     /// `update @translated { ip daddr . th dport timeout 1d }`
-    Note(Vec<Selector>, u32, Name),
+    Note(Vec<Expression>, u32, Name),
     /// Deletes an element of an expiring map, whatever it holds: `delete @affinity { ... : meta priority }`
-    Delete(Vec<Selector>, Name),
+    Delete(Vec<Expression>, Name),
     /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
     /// `masquerade fully-random`
     Masquerade,
     /// Keeps the packet out of connection tracking: `notrack`
     Notrack,
-    /// Answers "port unreachable", in the words of that family: `reject`
-    Reject(Family),
-    /// Answers with a TCP reset, which no limit of ICMP messages holds back. The rule must match TCP before:
-    /// `reject with tcp reset`
-    Reset,
+    /// Tells the sender that the packet goes no further.
+    Reject(Reject),
     /// Ends the rule.
     Verdict(Verdict),
+    /// What another program wrote and of which not all is known. It is read, and never written.
+    Other(Name, Effect),
+}
+
+/// What is known of a statement of which not all is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// The rule goes on behind it.
+    Continues,
+    /// The rule goes on behind it, or does not apply.
+    Matches,
+    /// It rewrites an address and lets the packet through.
+    Translates,
+    /// It tells the sender that the packet goes no further.
+    Rejects,
+    /// Whether the rule goes on, or how it ends.
+    Unknown,
+}
+
+impl Statement {
+    /// Compares what one expression reads: `meta l4proto tcp`
+    pub fn compare(expression: Expression, operator: Operator, value: impl Into<Operand>) -> Statement {
+        Statement::Match(Match { expression: vec![expression], operator, value: value.into() })
+    }
+
+    /// Looks a concatenation up in a set: `ip saddr . ip daddr @hairpins`
+    pub fn lookup(expression: Vec<Expression>, operator: Operator, set: Name) -> Statement {
+        Statement::Match(Match { expression, operator, value: Operand::Set(set) })
+    }
+
+    /// Whether the connection's destination was rewritten: `ct status dnat`
+    pub fn ct_status_dnat() -> Statement {
+        let dnat = Operand::Bits(Value::CtStatus(STATUS_DNAT));
+        Statement::compare(Ct::STATUS.into(), Operator::Equal, dnat)
+    }
+
+    /// Whether connection tracking cannot tell what a packet belongs to: `ct state invalid`
+    pub fn ct_state_invalid() -> Statement {
+        let invalid = Operand::Bits(Value::CtState(STATE_INVALID));
+        Statement::compare(Ct::STATE.into(), Operator::Equal, invalid)
+    }
+
+    /// Whether the destination is an address of this machine: `fib daddr type local`
+    pub fn fib_daddr_local() -> Statement {
+        Statement::compare(Fib::DADDR_TYPE.into(), Operator::Equal, Value::AddressType(ADDRESS_LOCAL))
+    }
+
+    /// Whether the source is an address of this machine: `fib saddr type local`
+    pub fn fib_saddr_local() -> Statement {
+        Statement::compare(Fib::SADDR_TYPE.into(), Operator::Equal, Value::AddressType(ADDRESS_LOCAL))
+    }
+
+    /// Whether the packet would leave by the interface that it came by: `fib daddr . iif oif exists`
+    pub fn fib_routed_back() -> Statement {
+        Statement::compare(Fib::ROUTED_BACK.into(), Operator::Equal, Value::Exists(true))
+    }
+
+    /// Answers "port unreachable", in the words of that family: `reject`
+    pub fn reject(family: Family) -> Statement {
+        Statement::Reject(Reject::port_unreachable(family))
+    }
+
+    /// Answers with a TCP reset, which no limit of ICMP messages holds back. The rule must match TCP before:
+    /// `reject with tcp reset`
+    pub fn reset() -> Statement {
+        Statement::Reject(Reject::TcpReset)
+    }
+
+    /// The set that it looks into.
+    pub(crate) fn set(&self) -> Option<&Name> {
+        match self {
+            Statement::Match(Match { value: Operand::Set(set), .. })
+            | Statement::Vmap(_, set)
+            | Statement::Dnat(_, _, set)
+            | Statement::SetPriority(_, set) => Some(set),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Statement::Match(selector, is, value) => write!(f, "{selector} {is}{value}"),
-            Statement::MatchNetwork(selector, is, network) => write!(f, "{selector} {is}{network}"),
-            Statement::MatchInterface(Interface::Input, is, name) => write!(f, "iifname {is}\"{name}\""),
-            Statement::MatchInterface(Interface::Output, is, name) => write!(f, "oifname {is}\"{name}\""),
-            Statement::Dnatted => f.write_str("ct status dnat"),
-            Statement::Invalid => f.write_str("ct state invalid"),
-            Statement::ToLocal => f.write_str("fib daddr type local"),
-            Statement::FromLocal => f.write_str("fib saddr type local"),
-            Statement::RoutedBack => f.write_str("fib daddr . iif oif exists"),
-            Statement::Lookup(key, is, set) => {
-                concatenation(f, key)?;
-                write!(f, " {is}@{set}")
-            }
+            Statement::Match(comparison) => comparison.fmt(f),
             Statement::Vmap(key, map) => {
                 concatenation(f, key)?;
                 write!(f, " vmap @{map}")
@@ -230,9 +209,10 @@ impl fmt::Display for Statement {
             }
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Notrack => f.write_str("notrack"),
-            Statement::Reject(_) => f.write_str("reject"),
-            Statement::Reset => f.write_str("reject with tcp reset"),
+            Statement::Reject(reject) => reject.fmt(f),
             Statement::Verdict(verdict) => verdict.fmt(f),
+            Statement::Other(words, Effect::Matches | Effect::Unknown) => write!(f, "[{words}]"),
+            Statement::Other(words, _) => f.write_str(words),
         }
     }
 }
@@ -288,24 +268,36 @@ impl fmt::Display for Rule {
 
 #[cfg(test)]
 mod tests {
+    use ipnetwork::IpNetwork;
+
     use super::*;
 
     #[test]
     fn rules_print_in_nfts_own_language() {
-        let key = vec![Selector::Daddr(Family::Ip), Selector::L4Proto, Selector::Dport, Selector::Random(3)];
+        let key = vec![
+            Expression::daddr(Family::Ip),
+            Expression::L4PROTO,
+            Expression::DPORT,
+            Expression::random(3),
+        ];
         let rule = Rule::new([Statement::Dnat(Family::Ip, key, "endpoints".into())]).comment("one of 3");
         assert_eq!(
             rule.to_string(),
             "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints comment \"one of 3\""
         );
         let rule = Rule::new([
-            Statement::MatchNetwork(Selector::Saddr(Family::Ip6), Is::NotEqual, "fd00::/64".parse().unwrap()),
-            Statement::MatchInterface(Interface::Output, Is::Equal, "eth0".into()),
-            Statement::Lookup(vec![Selector::Saddr(Family::Ip6)], Is::NotEqual, "pods".into()),
+            Statement::compare(
+                Expression::saddr(Family::Ip6),
+                Operator::NotEqual,
+                "fd00::/64".parse::<IpNetwork>().unwrap(),
+            ),
+            Statement::compare(Expression::OIFNAME, Operator::Equal, "eth0"),
+            Statement::lookup(vec![Expression::saddr(Family::Ip6)], Operator::NotEqual, "pods".into()),
             Statement::Verdict(Verdict::Jump("elsewhere".into())),
         ]);
-        let client = vec![Selector::Saddr(Family::Ip), Selector::Priority];
-        let update = Statement::Update(client.clone(), 5_430, vec![Selector::Daddr(Family::Ip)], "x".into());
+        let client = vec![Expression::saddr(Family::Ip), Expression::PRIORITY];
+        let update =
+            Statement::Update(client.clone(), 5_430, vec![Expression::daddr(Family::Ip)], "x".into());
         assert_eq!(
             Rule::new([Statement::SetPriority(client, "x".into()), update]).to_string(),
             "meta priority set ip saddr . meta priority map @x update @x { ip saddr . meta priority timeout 1h30m30s : \

@@ -198,6 +198,14 @@ fn typeof_name(kind: DataType) -> &'static str {
         DataType::InetService => "th dport",
         DataType::Integer => "numgen random mod 65536",
         DataType::ClassId => "meta priority",
+        DataType::IfName => "iifname",
+        DataType::NfProto => "meta nfproto",
+        DataType::Mark => "meta mark",
+        DataType::AddressType => "fib daddr type",
+        DataType::Boolean => "fib daddr . iif oif",
+        DataType::CtState | DataType::XtState => "ct state",
+        DataType::CtStatus => "ct status",
+        DataType::Bytes => "integer",
     }
 }
 

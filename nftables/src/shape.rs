@@ -4,7 +4,7 @@
 //! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that nft can
 //! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
 
-use super::expression::{COUNTER, EXPR_DATA, EXPR_NAME};
+use super::rule::encode::{COUNTER, EXPR_DATA, EXPR_NAME};
 use super::set::{Declaration, SetKind};
 use super::value::{DataType, tuple_len};
 use weft_netlink::attribute::{Attributes, Writer};
@@ -229,11 +229,15 @@ fn typeof_expression(types: &[DataType]) -> Vec<u8> {
         DataType::ClassId => &[2],
         // Random, modulus, offset.
         DataType::Integer => &[1, 65536, 0],
+        // The key: nfproto, iifname, mark. The others stand in sets that are declared by their types.
+        DataType::NfProto => &[15],
+        DataType::IfName => &[6],
+        _ => &[3],
     };
     let kind = match single {
         DataType::Ipv4Addr | DataType::Ipv6Addr | DataType::InetService => 7,
-        DataType::InetProto | DataType::ClassId => 9,
         DataType::Integer => 23,
+        _ => 9,
     };
     let mut data = Vec::new();
     for (index, number) in numbers.iter().enumerate() {

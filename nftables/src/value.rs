@@ -11,6 +11,9 @@ use weft_netlink::Family;
 /// The name of a table, chain or set. Cheap to clone: ten thousand elements may name one chain.
 pub type Name = Arc<str>;
 
+/// An interface name as the kernel compares it (`IFNAMSIZ`).
+pub(super) const INTERFACE_NAME_LENGTH: usize = 16;
+
 /// The type of one field of a set's key or of a map's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DataType {
@@ -27,6 +30,24 @@ pub enum DataType {
     Integer,
     /// `classid`: a number of four bytes, as a packet's priority is one.
     ClassId,
+    /// `ifname`: an interface's name.
+    IfName,
+    /// `nf_proto`: a family of packets.
+    NfProto,
+    /// `mark`
+    Mark,
+    /// `fib_addrtype`: whose an address is.
+    AddressType,
+    /// `boolean`: whether there is something.
+    Boolean,
+    /// `ct_state`: bits.
+    CtState,
+    /// `ct_status`: bits.
+    CtStatus,
+    /// The bits of a connection's state as iptables has them; nft has no such type.
+    XtState,
+    /// Of no type that is known here.
+    Bytes,
 }
 
 impl DataType {
@@ -41,10 +62,19 @@ impl DataType {
     /// Its length in bytes, without padding.
     pub(super) fn len(self) -> usize {
         match self {
-            DataType::InetProto => 1,
+            DataType::InetProto | DataType::NfProto | DataType::Boolean => 1,
             DataType::InetService => 2,
-            DataType::Ipv4Addr | DataType::Integer | DataType::ClassId => 4,
+            DataType::Ipv4Addr
+            | DataType::Integer
+            | DataType::ClassId
+            | DataType::Mark
+            | DataType::AddressType
+            | DataType::CtState
+            | DataType::CtStatus
+            | DataType::XtState
+            | DataType::Bytes => 4,
             DataType::Ipv6Addr => 16,
+            DataType::IfName => INTERFACE_NAME_LENGTH,
         }
     }
 
@@ -56,7 +86,14 @@ impl DataType {
     /// nft's number for it (`enum datatypes`): the kernel keeps it for nft and does not look at it.
     pub(super) fn number(self) -> u32 {
         match self {
-            DataType::Integer => 4,
+            DataType::NfProto => 2,
+            DataType::Integer | DataType::XtState | DataType::Bytes => 4,
+            DataType::Mark => 19,
+            DataType::CtState => 26,
+            DataType::CtStatus => 28,
+            DataType::AddressType => 38,
+            DataType::Boolean => 39,
+            DataType::IfName => 41,
             DataType::Ipv4Addr => 7,
             DataType::Ipv6Addr => 8,
             DataType::InetProto => 12,
@@ -65,8 +102,34 @@ impl DataType {
         }
     }
 
-    fn decode(self, bytes: &[u8]) -> Option<Value> {
+    /// Whether its values are sets of bits.
+    pub(super) fn is_bits(self) -> bool {
+        matches!(self, DataType::CtState | DataType::CtStatus | DataType::XtState)
+    }
+
+    /// Whether its values are numbers in the machine's own byte order.
+    pub(super) fn is_of_host_order(self) -> bool {
+        self.is_bits()
+            || matches!(self, DataType::Integer | DataType::ClassId | DataType::Mark | DataType::AddressType)
+    }
+
+    /// Whether its values are addresses.
+    pub(super) fn is_address(self) -> bool {
+        matches!(self, DataType::Ipv4Addr | DataType::Ipv6Addr)
+    }
+
+    /// The value that stands at the beginning of these bytes; none where they are too few, or of no type of values.
+    pub(super) fn decode(self, bytes: &[u8]) -> Option<Value> {
+        let number = || bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
         Some(match self {
+            DataType::NfProto => Value::Family(*bytes.first()?),
+            DataType::Boolean => Value::Exists(*bytes.first()? != 0),
+            DataType::Mark => Value::Mark(number()?),
+            DataType::AddressType => Value::AddressType(number()?),
+            DataType::CtState => Value::CtState(number()?),
+            DataType::CtStatus => Value::CtStatus(number()?),
+            DataType::XtState => Value::XtState(number()?),
+            DataType::IfName | DataType::Bytes => return None,
             DataType::Ipv4Addr => Value::Address(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into()),
             DataType::Ipv6Addr => Value::Address(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
             DataType::InetProto => Value::Protocol(*bytes.first()?),
@@ -86,6 +149,14 @@ impl fmt::Display for DataType {
             DataType::InetService => "inet_service",
             DataType::Integer => "integer",
             DataType::ClassId => "classid",
+            DataType::IfName => "ifname",
+            DataType::NfProto => "nf_proto",
+            DataType::Mark => "mark",
+            DataType::AddressType => "fib_addrtype",
+            DataType::Boolean => "boolean",
+            DataType::CtState => "ct_state",
+            DataType::CtStatus => "ct_status",
+            DataType::XtState | DataType::Bytes => "integer",
         })
     }
 }
@@ -103,6 +174,20 @@ pub enum Value {
     Integer(u32),
     /// The same, as a packet's priority: nft prints its halves.
     ClassId(u32),
+    /// A family of packets, by its number (`NFPROTO_*`).
+    Family(u8),
+    /// A mark.
+    Mark(u32),
+    /// Whose an address is (`RTN_*`).
+    AddressType(u32),
+    /// Whether there is something.
+    Exists(bool),
+    /// Bits of a connection's state.
+    CtState(u32),
+    /// Bits of a connection's status.
+    CtStatus(u32),
+    /// Bits of a connection's state as iptables has them.
+    XtState(u32),
 }
 
 impl Value {
@@ -111,9 +196,16 @@ impl Value {
         match self {
             Value::Address(IpAddr::V4(address)) => buffer.extend_from_slice(&address.octets()),
             Value::Address(IpAddr::V6(address)) => buffer.extend_from_slice(&address.octets()),
-            Value::Protocol(number) => buffer.push(number),
+            Value::Protocol(number) | Value::Family(number) => buffer.push(number),
+            Value::Exists(exists) => buffer.push(exists.into()),
             Value::Port(port) => buffer.extend_from_slice(&port.to_be_bytes()),
-            Value::Integer(number) | Value::ClassId(number) => {
+            Value::Integer(number)
+            | Value::ClassId(number)
+            | Value::Mark(number)
+            | Value::AddressType(number)
+            | Value::CtState(number)
+            | Value::CtStatus(number)
+            | Value::XtState(number) => {
                 buffer.extend_from_slice(&number.to_ne_bytes());
             }
         }
@@ -132,8 +224,65 @@ impl fmt::Display for Value {
             Value::Integer(number) => number.fmt(f),
             Value::ClassId(0) => f.write_str("none"),
             Value::ClassId(number) => write!(f, "{:x}:{:x}", number >> 16, number & 0xffff),
+            Value::Family(2) => f.write_str("ipv4"),
+            Value::Family(10) => f.write_str("ipv6"),
+            Value::Family(number) => number.fmt(f),
+            Value::Mark(number) => write!(f, "{number:#010x}"),
+            Value::AddressType(number) => match ADDRESS_TYPES.get(*number as usize) {
+                Some(word) => f.write_str(word),
+                None => number.fmt(f),
+            },
+            Value::Exists(exists) => f.write_str(if *exists { "exists" } else { "missing" }),
+            Value::CtState(bits) => words(f, *bits, &CT_STATES),
+            Value::CtStatus(bits) => words(f, *bits, &CT_STATUSES),
+            Value::XtState(bits) => words(f, *bits, &XT_STATES),
         }
     }
+}
+
+/// nft's words for `RTN_*`.
+const ADDRESS_TYPES: [&str; 9] = [
+    "unspec",
+    "unicast",
+    "local",
+    "broadcast",
+    "anycast",
+    "multicast",
+    "blackhole",
+    "unreachable",
+    "prohibit",
+];
+/// nft's words for `NF_CT_STATE_BIT`, and those for what iptables has in its place (`XT_CONNTRACK_STATE_*`).
+const CT_STATES: [(u32, &str); 5] =
+    [(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (64, "untracked")];
+const XT_STATES: [(u32, &str); 7] = [
+    (1, "invalid"),
+    (2, "established"),
+    (4, "related"),
+    (8, "new"),
+    (64, "snat"),
+    (128, "dnat"),
+    (256, "untracked"),
+];
+/// nft's words for `IPS_*`.
+const CT_STATUSES: [(u32, &str); 7] = [
+    (1, "expected"),
+    (2, "seen-reply"),
+    (4, "assured"),
+    (8, "confirmed"),
+    (16, "snat"),
+    (32, "dnat"),
+    (512, "dying"),
+];
+
+/// The words for these bits.
+fn words(f: &mut fmt::Formatter<'_>, bits: u32, words: &[(u32, &str)]) -> fmt::Result {
+    let known = words.iter().fold(0, |known, (bit, _)| known | bit);
+    if bits == 0 || bits & !known != 0 {
+        return write!(f, "{bits:#x}");
+    }
+    let set: Vec<&str> = words.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, word)| *word).collect();
+    f.write_str(&set.join(","))
 }
 
 /// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last of a
@@ -164,8 +313,8 @@ impl Tuple {
         Tuple::from_kernel(&bytes)
     }
 
-    /// A tuple as the kernel sent it.
-    pub(super) fn from_kernel(bytes: &[u8]) -> Tuple {
+    /// A tuple as the kernel has it in the registers.
+    pub fn from_kernel(bytes: &[u8]) -> Tuple {
         let mut short = [0; SHORT];
         match short.get_mut(..bytes.len()) {
             Some(place) => {

@@ -13,9 +13,9 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
 use weft_nftables::{
-    Base, Client, Data, DataType, Declaration, Family, Field, Hook, Interface, Is, Monitor, Observed,
-    PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement,
-    Table, TableKey, Transaction, Tuple, Value, Verdict, diff,
+    Base, Client, Data, DataType, Declaration, Expression, Family, Field, Hook, Monitor, Observed, Operator,
+    PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table,
+    TableKey, Transaction, Tuple, Value, Verdict, diff,
 };
 
 fn address(family: Family, last: u8) -> Value {
@@ -89,13 +89,13 @@ fn narrow(family: Family) -> IpNetwork {
 
 /// Rules that keep numbers in a packet's priority and in an expiring map, and one over a set of ranges.
 fn remember(family: Family) -> Vec<Rule> {
-    let number = vec![Selector::OriginalDaddr(family), Selector::L4Proto];
-    let client = vec![Selector::Saddr(family), Selector::Priority];
-    let endpoint = vec![Selector::Daddr(family), Selector::Dport];
-    let source = vec![Selector::Daddr(family), Selector::Dport, Selector::Saddr(family)];
+    let number = vec![Expression::original_daddr(family), Expression::L4PROTO];
+    let client = vec![Expression::saddr(family), Expression::PRIORITY];
+    let endpoint = vec![Expression::daddr(family), Expression::DPORT];
+    let source = vec![Expression::daddr(family), Expression::DPORT, Expression::saddr(family)];
     vec![
         Rule::new([
-            Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(6)),
+            Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6)),
             Statement::SetPriority(number, "numbers".into()),
             Statement::Verdict(Verdict::Return),
         ]),
@@ -104,7 +104,7 @@ fn remember(family: Family) -> Vec<Rule> {
         Rule::new([Statement::Update(client, 10_800, endpoint, "affinity".into())]),
         Rule::new([Statement::ResetPriority]),
         Rule::new([
-            Statement::Lookup(source, Is::NotEqual, "allowed".into()),
+            Statement::lookup(source, Operator::NotEqual, "allowed".into()),
             Statement::Verdict(Verdict::Drop),
         ]),
     ]
@@ -112,7 +112,10 @@ fn remember(family: Family) -> Vec<Rule> {
 
 /// A rule that keeps packets out of connection tracking.
 fn untracked(family: Family) -> Rule {
-    Rule::new([Statement::Match(Selector::Saddr(family), Is::Equal, address(family, 9)), Statement::Notrack])
+    Rule::new([
+        Statement::compare(Expression::saddr(family), Operator::Equal, address(family, 9)),
+        Statement::Notrack,
+    ])
 }
 
 /// A table with every statement and every kind of set.
@@ -121,15 +124,15 @@ fn everything(family: Family) -> Table {
         Family::Ip => "10.244.0.0/15",
         Family::Ip6 => "fd00:244::/31",
     };
-    let network = network.parse().unwrap();
-    let frontend = vec![Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
-    let slot = [&frontend[..], &[Selector::Random(2)]].concat();
-    let original = [Selector::OriginalDaddr(family), Selector::L4Proto, Selector::OriginalDport];
-    let tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(6));
+    let network: IpNetwork = network.parse().unwrap();
+    let frontend = vec![Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];
+    let slot = [&frontend[..], &[Expression::random(2)]].concat();
+    let original = [Expression::original_daddr(family), Expression::L4PROTO, Expression::ORIGINAL_DPORT];
+    let tcp = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6));
     let mut table = Table::new(family, "weft-test");
     sets(family).into_iter().for_each(|set| table.set(set));
     table.chain("pick-2", None, vec![Rule::new([Statement::Dnat(family, slot, "endpoints".into())])]);
-    table.chain("refuse", None, vec![Rule::new([Statement::Reject(family)]).comment("nobody is there")]);
+    table.chain("refuse", None, vec![Rule::new([Statement::reject(family)]).comment("nobody is there")]);
     table.chain(
         "prerouting",
         Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)),
@@ -139,39 +142,39 @@ fn everything(family: Family) -> Table {
         "forward",
         Some(Base::filter(Hook::Forward, PRIORITY_FILTER)),
         vec![
-            Rule::new([Statement::MatchInterface(Interface::Input, Is::Equal, "cni0".into())]),
+            Rule::new([Statement::compare(Expression::IIFNAME, Operator::Equal, "cni0")]),
             Rule::new([
-                Statement::MatchInterface(Interface::Output, Is::NotEqual, "eth0".into()),
+                Statement::compare(Expression::OIFNAME, Operator::NotEqual, "eth0"),
                 Statement::Verdict(Verdict::Return),
             ]),
-            Rule::new([tcp.clone(), Statement::ToLocal, Statement::Verdict(Verdict::Drop)]),
+            Rule::new([tcp.clone(), Statement::fib_daddr_local(), Statement::Verdict(Verdict::Drop)]),
             Rule::new([
-                Statement::Match(Selector::Daddr(family), Is::NotEqual, address(family, 9)),
+                Statement::compare(Expression::daddr(family), Operator::NotEqual, address(family, 9)),
                 Statement::Verdict(Verdict::Jump("refuse".into())),
             ]),
         ],
     );
     table.chain("raw", Some(Base::filter(Hook::Prerouting, PRIORITY_RAW)), vec![untracked(family)]);
     table.chain("remember", Some(Base::nat(Hook::Input, PRIORITY_SRCNAT)), remember(family));
-    let pair = vec![Selector::Saddr(family), Selector::Daddr(family)];
+    let pair = vec![Expression::saddr(family), Expression::daddr(family)];
     table.chain(
         "postrouting",
         Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)),
         vec![
             Rule::new([
-                Statement::Dnatted,
-                Statement::Lookup(pair, Is::Equal, "pairs".into()),
+                Statement::ct_status_dnat(),
+                Statement::lookup(pair, Operator::Equal, "pairs".into()),
                 Statement::Masquerade,
             ]),
             Rule::new([
                 tcp,
-                Statement::MatchNetwork(Selector::Saddr(family), Is::NotEqual, network),
-                Statement::Lookup(original[1..].to_vec(), Is::Equal, "ports".into()),
-                Statement::Lookup(original[..1].to_vec(), Is::NotEqual, "addresses".into()),
+                Statement::compare(Expression::saddr(family), Operator::NotEqual, network),
+                Statement::lookup(original[1..].to_vec(), Operator::Equal, "ports".into()),
+                Statement::lookup(original[..1].to_vec(), Operator::NotEqual, "addresses".into()),
                 Statement::Masquerade,
             ]),
             Rule::new([
-                Statement::MatchNetwork(Selector::OriginalDaddr(family), Is::Equal, network),
+                Statement::compare(Expression::original_daddr(family), Operator::Equal, network),
                 Statement::Verdict(Verdict::Accept),
             ]),
         ],

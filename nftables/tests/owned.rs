@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
 use weft_nftables::{
-    Base, Client, Data, DataType, Declaration, Family, Field, Hook, Is, Owned, PRIORITY_DSTNAT, Rule,
-    Selector, Set, SetKind, Statement, Table, Transaction, Tuple, Value, diff,
+    Base, Client, Data, DataType, Declaration, Expression, Family, Field, Hook, Operator, Owned,
+    PRIORITY_DSTNAT, Rule, Set, SetKind, Statement, Table, Transaction, Tuple, Value, diff,
 };
 
 fn address_type(family: Family) -> DataType {
@@ -39,14 +39,14 @@ fn table(family: Family) -> Table {
     let mut table = Table::new(family, "owned");
     table.set(Set::new(hostports(family)));
     table.set(Set::new(pairs(family)));
-    let key = vec![Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
+    let key = vec![Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];
     table.chain(
         "prerouting",
         Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)),
         // Where keys are ranges, nft reads a transport port behind a match on one protocol only.
         vec![Rule::new([
-            Statement::ToLocal,
-            Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(6)),
+            Statement::fib_daddr_local(),
+            Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6)),
             Statement::Dnat(family, key, "hostports".into()),
         ])],
     );

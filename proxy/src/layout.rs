@@ -18,8 +18,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_nftables::{
-    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Selector, Set, Statement,
-    Table, TableKey, Value, Verdict,
+    Base, Expression, Family, Hook, Operator, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Set, Statement, Table,
+    TableKey, Value, Verdict,
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
@@ -60,12 +60,12 @@ pub fn table_keys() -> [TableKey; 2] {
     Family::BOTH.map(|family| (family, TABLE.into()))
 }
 
-fn frontend_key(family: Family) -> Vec<Selector> {
-    vec![Selector::Daddr(family), Selector::L4Proto, Selector::Dport]
+fn frontend_key(family: Family) -> Vec<Expression> {
+    vec![Expression::daddr(family), Expression::L4PROTO, Expression::DPORT]
 }
 
-fn nodeport_key() -> Vec<Selector> {
-    vec![Selector::L4Proto, Selector::Dport]
+fn nodeport_key() -> Vec<Expression> {
+    vec![Expression::L4PROTO, Expression::DPORT]
 }
 
 fn jump(chain: &str) -> Statement {
@@ -94,7 +94,7 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
         table.chain(UNALLOCATED, None, unallocated());
     }
     table.chain(NO_ENDPOINTS, None, refuse(family, &[], "no endpoints").to_vec());
-    let leave = vec![Rule::new([Statement::Dnatted, jump("masquerading")])];
+    let leave = vec![Rule::new([Statement::ct_status_dnat(), jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(config, family));
     forward::chains(&mut table, config);
@@ -106,10 +106,10 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
 /// Keeps those away whom a load balancer's address is not for. It stands here, and not in a chain of its own of type
 /// filter, because only the first packet of a connection comes here: no other packet is asked.
 fn guard(family: Family) -> Rule {
-    let source = [frontend_key(family), vec![Selector::Saddr(family)]].concat();
+    let source = [frontend_key(family), vec![Expression::saddr(family)]].concat();
     Rule::new([
-        Statement::Lookup(frontend_key(family), Is::Equal, SetName::Restricted.name().into()),
-        Statement::Lookup(source, Is::NotEqual, SetName::Allowed.name().into()),
+        Statement::lookup(frontend_key(family), Operator::Equal, SetName::Restricted.name().into()),
+        Statement::lookup(source, Operator::NotEqual, SetName::Allowed.name().into()),
         Statement::Verdict(Verdict::Drop),
     ])
     .comment("not in loadBalancerSourceRanges")
@@ -118,9 +118,10 @@ fn guard(family: Family) -> Rule {
 /// Tells a client at once that it is not served. The kernel sends few ICMP messages to one client in a second (RFC 1812,
 /// section 4.3.2.8), but any number of resets.
 fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
-    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
-    let tcp = [matches, &[is_tcp, Statement::Reset]].concat();
-    let others = [matches, &[Statement::Reject(family)]].concat();
+    let is_tcp =
+        Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let tcp = [matches, &[is_tcp, Statement::reset()]].concat();
+    let others = [matches, &[Statement::reject(family)]].concat();
     [tcp, others].map(|statements| Rule::new(statements).comment(comment))
 }
 
@@ -133,12 +134,15 @@ fn outside(config: &Config, family: Family) -> Vec<Rule> {
 
 /// Where new connections go.
 fn services(config: &Config, family: Family) -> Vec<Rule> {
-    let cluster_ip =
-        Statement::Lookup(vec![Selector::Daddr(family)], Is::Equal, SetName::ClusterIps.name().into());
+    let cluster_ip = Statement::lookup(
+        vec![Expression::daddr(family)],
+        Operator::Equal,
+        SetName::ClusterIps.name().into(),
+    );
     let mut rules = vec![Rule::new(choice::dispatch(frontend_key(family), SetName::Frontends))];
     rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
     rules.extend(nodeports(config, family, SetName::NodePorts));
-    let of_services = |network| Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, network);
+    let of_services = |network| Statement::compare(Expression::daddr(family), Operator::Equal, network);
     let unallocated = config.service_cidrs(address_family(family)).map(of_services);
     rules.extend(unallocated.map(|matches| Rule::new([matches, jump(UNALLOCATED)])));
     rules
@@ -148,17 +152,17 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
 /// default route, and in silence, since the Service may be about to come. An address of the node itself stays reachable.
 fn unallocated() -> Vec<Rule> {
     vec![
-        Rule::new([Statement::ToLocal, Statement::Verdict(Verdict::Return)]),
+        Rule::new([Statement::fib_daddr_local(), Statement::Verdict(Verdict::Return)]),
         Rule::new([Statement::Verdict(Verdict::Drop)]).comment("no Service has this address"),
     ]
 }
 
 fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Item = Rule> {
     let to_local = config.nodeport_addresses != NodePortAddresses::Primary;
-    let destinations = nodeport_destinations(config, family, Selector::Daddr(family));
+    let destinations = nodeport_destinations(config, family, Expression::daddr(family));
     destinations.into_iter().map(move |mut statements| {
         if to_local {
-            statements.insert(0, Statement::ToLocal);
+            statements.insert(0, Statement::fib_daddr_local());
         }
         statements.extend(choice::dispatch(nodeport_key(), map));
         Rule::new(statements)
@@ -166,16 +170,16 @@ fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Ite
 }
 
 /// Matches, each a rule's beginning, for the addresses of this node that serve NodePorts.
-fn nodeport_destinations(config: &Config, family: Family, address: Selector) -> Vec<Vec<Statement>> {
+fn nodeport_destinations(config: &Config, family: Family, address: Expression) -> Vec<Vec<Statement>> {
     match &config.nodeport_addresses {
         NodePortAddresses::Primary => {
             let set = SetName::NodePortAddresses.name().into();
-            vec![vec![Statement::Lookup(vec![address], Is::Equal, set)]]
+            vec![vec![Statement::lookup(vec![address], Operator::Equal, set)]]
         }
         NodePortAddresses::Networks(networks) => {
             let matches = |network| {
-                let not_loopback = Statement::MatchNetwork(address, Is::NotEqual, loopback(family));
-                vec![Statement::MatchNetwork(address, Is::Equal, network), not_loopback]
+                let not_loopback = Statement::compare(address, Operator::NotEqual, loopback(family));
+                vec![Statement::compare(address, Operator::Equal, network), not_loopback]
             };
             of_family(networks, address_family(family)).map(matches).collect()
         }
@@ -185,9 +189,9 @@ fn nodeport_destinations(config: &Config, family: Family, address: Selector) -> 
 /// Matches for what comes from outside of the pod network, where that can be told.
 fn from_outside(config: &Config, family: Family) -> Vec<Statement> {
     if let DetectLocal::Interface(name) = &config.detect_local {
-        return vec![Statement::MatchInterface(Interface::Input, Is::NotEqual, name.as_str().into())];
+        return vec![Statement::compare(Expression::IIFNAME, Operator::NotEqual, name.as_str())];
     }
-    let outside = |network| Statement::MatchNetwork(Selector::Saddr(family), Is::NotEqual, network);
+    let outside = |network| Statement::compare(Expression::saddr(family), Operator::NotEqual, network);
     config.cluster_cidrs(address_family(family)).map(outside).collect()
 }
 

@@ -14,6 +14,7 @@ use weft_types::IpNetwork;
 
 use crate::error::Error;
 
+mod facts;
 mod foreign;
 pub mod live;
 mod memory;

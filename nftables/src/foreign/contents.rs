@@ -1,9 +1,9 @@
 //! What is in the sets of other programs: keys as the kernel compares them, since their types are the programs' own.
 
 use super::super::client::parse_verdict;
-use super::super::expression::{DATA_VALUE, DATA_VERDICT};
 use super::super::owned::{KEY, KEY_END};
 use super::super::rule::Verdict;
+use super::super::rule::encode::{DATA_VALUE, DATA_VERDICT};
 use super::super::shape::read_fields;
 use super::super::value::Name;
 use weft_netlink::attribute::Attributes;

@@ -13,7 +13,7 @@
 //! left finds nothing in the last map, and gets another one.
 
 use weft_nftables::{
-    Base, Family, Hook, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table, Value, Verdict,
+    Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
 };
 
 use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
@@ -40,15 +40,15 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     for (name, hook, first) in
         [("remember-input", Hook::Input, vec![]), ("remember-postrouting", Hook::Postrouting, note)]
     {
-        let enter = Rule::new([Statement::Dnatted, Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
+        let enter = Rule::new([Statement::ct_status_dnat(), Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
         table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), [first, vec![enter]].concat());
     }
     table.chain(ENTRY, None, remember(config, family));
 }
 
 /// A client and the Service port whose number is the packet's priority.
-fn client(family: Family) -> Vec<Selector> {
-    vec![Selector::Saddr(family), Selector::Priority]
+fn client(family: Family) -> Vec<Expression> {
+    vec![Expression::saddr(family), Expression::PRIORITY]
 }
 
 /// Leads to the endpoint that the client sticks to, if it still serves. If not, forgets it: else it could not be replaced,
@@ -56,7 +56,7 @@ fn client(family: Family) -> Vec<Selector> {
 fn stick(family: Family, path: Path) -> Vec<Rule> {
     let number = Statement::SetPriority(path.key(family), path.affinity_numbers().name().into());
     let affinity = SetName::Affinity.name();
-    let endpoint = [path.key(family), vec![Selector::Priority]].concat();
+    let endpoint = [path.key(family), vec![Expression::PRIORITY]].concat();
     vec![
         Rule::new([number.clone()]),
         Rule::new([Statement::SetPriority(client(family), affinity.into())]),
@@ -69,18 +69,18 @@ fn stick(family: Family, path: Path) -> Vec<Rule> {
 
 /// Finds out which Service port a connection was for. nft can print a port only where the protocol is fixed.
 fn remember(config: &Config, family: Family) -> Vec<Rule> {
-    let port = vec![Selector::L4Proto, Selector::OriginalDport];
-    let frontend = [&[Selector::OriginalDaddr(family)], &port[..]].concat();
-    let timeout = Statement::Vmap(vec![Selector::Priority], SetName::AffinityTimeouts.name().into());
-    let rule = |protocol: u8, destination: &[Statement], key: &[Selector], numbers: SetName| {
-        let is_protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol));
+    let port = vec![Expression::L4PROTO, Expression::ORIGINAL_DPORT];
+    let frontend = [&[Expression::original_daddr(family)], &port[..]].concat();
+    let timeout = Statement::Vmap(vec![Expression::PRIORITY], SetName::AffinityTimeouts.name().into());
+    let rule = |protocol: u8, destination: &[Statement], key: &[Expression], numbers: SetName| {
+        let is_protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
         let number = Statement::SetPriority(key.to_vec(), numbers.name().into());
         Rule::new([&[is_protocol], destination, &[number, timeout.clone()]].concat())
     };
     let mut rules = Vec::new();
     for protocol in PROTOCOLS.map(|protocol| protocol.number()) {
         rules.push(rule(protocol, &[], &frontend, SetName::AffinityFrontends));
-        for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
+        for destination in nodeport_destinations(config, family, Expression::original_daddr(family)) {
             rules.push(rule(protocol, &destination, &port, SetName::AffinityNodePorts));
         }
     }
@@ -89,7 +89,7 @@ fn remember(config: &Config, family: Family) -> Vec<Rule> {
 
 /// The rules of a chain that remembers a client's endpoint.
 pub(super) fn remember_for(family: Family, timeout: u32) -> Vec<Rule> {
-    let endpoint = vec![Selector::Daddr(family), Selector::Dport];
+    let endpoint = vec![Expression::daddr(family), Expression::DPORT];
     let affinity = SetName::Affinity.name().into();
     vec![
         Rule::new([Statement::Update(client(family), timeout, endpoint, affinity)]),

@@ -10,7 +10,7 @@
 //! The packet's priority carries the number from the one map to the other, as in `layout/affinity.rs`.
 
 use weft_nftables::{
-    Data, DataType, Element, Family, Name, Rule, Selector, Statement, Tuple, Value, Verdict,
+    Data, DataType, Element, Expression, Family, Name, Rule, Statement, Tuple, Value, Verdict,
 };
 
 use super::affinity::{self, REMEMBER};
@@ -68,9 +68,12 @@ fn number(number: u32) -> Tuple {
 
 /// Looks a frontend up, and goes where its choice leads. Where there is no such frontend, the packet and its priority stay as
 /// they are.
-pub(super) fn dispatch(key: Vec<Selector>, frontends: SetName) -> [Statement; 2] {
+pub(super) fn dispatch(key: Vec<Expression>, frontends: SetName) -> [Statement; 2] {
     let choices = Name::from(SetName::Choices.name());
-    [Statement::SetPriority(key, frontends.name().into()), Statement::Vmap(vec![Selector::Priority], choices)]
+    [
+        Statement::SetPriority(key, frontends.name().into()),
+        Statement::Vmap(vec![Expression::PRIORITY], choices),
+    ]
 }
 
 impl Pick {
@@ -102,7 +105,7 @@ impl Pick {
         let Pick { path, count, sticky } = self;
         let stick = Statement::Verdict(Verdict::Jump(path.stick().into()));
         let mut rules: Vec<Rule> = sticky.then(|| Rule::new([stick])).into_iter().collect();
-        let key = [path.key(family), vec![Selector::Random(count)]].concat();
+        let key = [path.key(family), vec![Expression::random(count)]].concat();
         let spread = Statement::Dnat(family, key, path.endpoints().name().into());
         rules.push(Rule::new([Statement::ResetPriority, spread]));
         rules

@@ -10,7 +10,7 @@
 //! So a connection's counters need no state but its own addresses, and elements stay while endpoints change. NodePorts have
 //! sets of their own, without an address.
 
-use weft_nftables::{Base, Family, Hook, Interface, Is, PRIORITY_SRCNAT, Rule, Selector, Statement, Table};
+use weft_nftables::{Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table};
 
 use super::{PRIORITY, SetName, jump, nodeport_destinations};
 use crate::config::Config;
@@ -52,14 +52,14 @@ impl Meter {
         }
     }
 
-    fn rules(self, config: &Config, address: Selector, port: Selector, family: Family) -> Vec<Rule> {
+    fn rules(self, config: &Config, address: Expression, port: Expression, family: Family) -> Vec<Rule> {
         let [addresses, node_ports] = self.sets().map(|set| set.name().into());
-        let at_address = vec![address, Selector::L4Proto, port];
-        let mut rules = vec![Rule::new([Statement::Lookup(at_address, Is::Equal, addresses)])];
+        let at_address = vec![address, Expression::L4PROTO, port];
+        let mut rules = vec![Rule::new([Statement::lookup(at_address, Operator::Equal, addresses)])];
         let of_node = nodeport_destinations(config, family, address).into_iter();
         rules.extend(of_node.map(|mut statements| {
-            let key = vec![Selector::L4Proto, port];
-            statements.push(Statement::Lookup(key, Is::Equal, node_ports.clone()));
+            let key = vec![Expression::L4PROTO, port];
+            statements.push(Statement::lookup(key, Operator::Equal, node_ports.clone()));
             Rule::new(statements)
         }));
         rules
@@ -69,7 +69,7 @@ impl Meter {
 /// Counts a connection that begins.
 pub(super) fn connections(config: &Config, family: Family) -> Vec<Rule> {
     match config.service_counters {
-        true => Meter::Connections.rules(config, Selector::Daddr(family), Selector::Dport, family),
+        true => Meter::Connections.rules(config, Expression::daddr(family), Expression::DPORT, family),
         false => Vec::new(),
     }
 }
@@ -80,8 +80,8 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
         return;
     }
     let family = table.family;
-    let received = Meter::Received.rules(config, Selector::Daddr(family), Selector::Dport, family);
-    let sent = Meter::Sent.rules(config, Selector::Saddr(family), Selector::Sport, family);
+    let received = Meter::Received.rules(config, Expression::daddr(family), Expression::DPORT, family);
+    let sent = Meter::Sent.rules(config, Expression::saddr(family), Expression::SPORT, family);
     table.chain(RECEIVED, None, received);
     table.chain(SENT, None, sent);
     let mut base = |name: &str, hook, priority, statements: &[Statement]| {
@@ -91,6 +91,6 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     base("count-output", Hook::Output, PRIORITY - 1, &[jump(RECEIVED)]);
     base("count-postrouting", Hook::Postrouting, PRIORITY_SRCNAT + 1, &[jump(SENT)]);
     // What this node answers to itself has left by postrouting before.
-    let from_elsewhere = Statement::MatchInterface(Interface::Input, Is::NotEqual, "lo".into());
+    let from_elsewhere = Statement::compare(Expression::IIFNAME, Operator::NotEqual, "lo");
     base("count-input", Hook::Input, PRIORITY_SRCNAT + 1, &[from_elsewhere, jump(SENT)]);
 }

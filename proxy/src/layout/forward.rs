@@ -2,7 +2,7 @@
 //! translated, and those that come for a Service's external address and for none of its ports.
 
 use weft_nftables::{
-    Base, Family, Hook, Interface, Is, PRIORITY_DSTNAT, PRIORITY_FILTER, Rule, Selector, Statement, Table,
+    Base, Expression, Family, Hook, Operator, PRIORITY_DSTNAT, PRIORITY_FILTER, Rule, Statement, Table,
     Value, Verdict,
 };
 use weft_types::Protocol;
@@ -24,8 +24,8 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     // Behind the rewriting of destinations, and before the routes are asked: a router that sends a packet back where it came
     // from tells the sender of the shorter way, and for a second of nothing else (`ip_rt_send_redirect`).
     let external = SetName::ExternalIps.name().into();
-    let external = Statement::Lookup(vec![Selector::Daddr(family)], Is::Equal, external);
-    let enter = Rule::new([external, Statement::RoutedBack, jump(STRAY)]);
+    let external = Statement::lookup(vec![Expression::daddr(family)], Operator::Equal, external);
+    let enter = Rule::new([external, Statement::fib_routed_back(), jump(STRAY)]);
     table.chain("external", Some(Base::filter(Hook::Prerouting, PRIORITY_DSTNAT + 1)), vec![enter]);
     table.chain(STRAY, None, stray(config, family));
 }
@@ -35,18 +35,19 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
 /// connection by which to tell that a Service was asked for; it is told by the endpoint that it comes from. What other
 /// machines send may be invalid because its way there leads past this node (kubernetes/kubernetes#117924).
 fn invalid(family: Family) -> Rule {
-    let endpoint = vec![Selector::Saddr(family), Selector::Sport];
-    let translated = Statement::Lookup(endpoint, Is::Equal, SetName::Translated.name().into());
-    Rule::new([Statement::Invalid, translated, Statement::Verdict(Verdict::Drop)])
+    let endpoint = vec![Expression::saddr(family), Expression::SPORT];
+    let translated = Statement::lookup(endpoint, Operator::Equal, SetName::Translated.name().into());
+    Rule::new([Statement::ct_state_invalid(), translated, Statement::Verdict(Verdict::Drop)])
         .comment("would go on untranslated")
 }
 
 /// Notes the endpoint that a connection was led to; behind the rewriting of its destination.
 pub(super) fn note_endpoint(config: &Config, family: Family) -> Option<Rule> {
-    let endpoint = vec![Selector::Daddr(family), Selector::Dport];
-    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let endpoint = vec![Expression::daddr(family), Expression::DPORT];
+    let is_tcp =
+        Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
     let note = Statement::Note(endpoint, REMEMBERED, SetName::Translated.name().into());
-    (!config.conntrack_be_liberal).then(|| Rule::new([Statement::Dnatted, is_tcp, note]))
+    (!config.conntrack_be_liberal).then(|| Rule::new([Statement::ct_status_dnat(), is_tcp, note]))
 }
 
 /// What came for a Service's external address, is for none of its ports, and would leave by the interface that it came by:
@@ -55,9 +56,9 @@ pub(super) fn note_endpoint(config: &Config, family: Family) -> Option<Rule> {
 fn stray(config: &Config, family: Family) -> Vec<Rule> {
     let back = |matches| Rule::new([matches, Statement::Verdict(Verdict::Return)]);
     // What comes through the loopback interface counts as routed back.
-    let mut rules = vec![back(Statement::Dnatted), back(Statement::ToLocal)];
+    let mut rules = vec![back(Statement::ct_status_dnat()), back(Statement::fib_daddr_local())];
     if let DetectLocal::Interface(name) = &config.detect_local {
-        rules.push(back(Statement::MatchInterface(Interface::Input, Is::Equal, name.as_str().into())));
+        rules.push(back(Statement::compare(Expression::IIFNAME, Operator::Equal, name.as_str())));
     }
     let mut pods: Vec<_> = config
         .cluster_cidrs(address_family(family))
@@ -65,7 +66,7 @@ fn stray(config: &Config, family: Family) -> Vec<Rule> {
         .collect();
     pods.sort();
     pods.dedup();
-    let of_pods = |network| back(Statement::MatchNetwork(Selector::Daddr(family), Is::Equal, network));
+    let of_pods = |network| back(Statement::compare(Expression::daddr(family), Operator::Equal, network));
     rules.extend(pods.into_iter().map(of_pods));
     rules.extend(refuse(family, &[], "no Service has this port"));
     rules

@@ -1,6 +1,6 @@
 //! The rules by which a connection gets this node's address as its source.
 
-use weft_nftables::{Family, Is, Rule, Selector, Statement, Value};
+use weft_nftables::{Expression, Family, Operator, Rule, Statement, Value};
 use weft_types::Protocol;
 
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
@@ -9,10 +9,10 @@ use crate::config::Config;
 /// Connections that must come back through this node get its address as their source. They are told by what they were
 /// sent to first, which conntrack knows; no mark on the packet is needed.
 pub(super) fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
-    let hairpin = vec![Selector::Saddr(family), Selector::Daddr(family)];
+    let hairpin = vec![Expression::saddr(family), Expression::daddr(family)];
     let mut rules = vec![
         Rule::new([
-            Statement::Lookup(hairpin, Is::Equal, SetName::Hairpins.name().into()),
+            Statement::lookup(hairpin, Operator::Equal, SetName::Hairpins.name().into()),
             Statement::Masquerade,
         ])
         .comment("an endpoint that reached itself"),
@@ -26,10 +26,11 @@ pub(super) fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
 
 /// The rules for NodePorts and external addresses. nft can print a port only where the protocol is fixed.
 fn external_masquerading(config: &Config, family: Family, protocol: Protocol) -> Vec<Rule> {
-    let is_protocol = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(protocol.number()));
-    let port = vec![Selector::L4Proto, Selector::OriginalDport];
-    let frontend = [&[Selector::OriginalDaddr(family)], &port[..]].concat();
-    let rule = |destination: &[Statement], key: &[Selector], set: SetName| {
+    let is_protocol =
+        Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol.number()));
+    let port = vec![Expression::L4PROTO, Expression::ORIGINAL_DPORT];
+    let frontend = [&[Expression::original_daddr(family)], &port[..]].concat();
+    let rule = |destination: &[Statement], key: &[Expression], set: SetName| {
         let (own, comment) = match set {
             SetName::ExternalMasqueradeOwn => (true, "external address, from this node"),
             SetName::NodePortMasqueradeOwn => (true, "NodePort, from this node"),
@@ -38,15 +39,15 @@ fn external_masquerading(config: &Config, family: Family, protocol: Protocol) ->
         };
         let mut statements = vec![is_protocol.clone()];
         statements.extend_from_slice(destination);
-        statements.push(Statement::Lookup(key.to_vec(), Is::Equal, set.name().into()));
+        statements.push(Statement::lookup(key.to_vec(), Operator::Equal, set.name().into()));
         // Last, since it costs more than all the others: the kernel asks its routes.
-        statements.extend(own.then_some(Statement::FromLocal));
+        statements.extend(own.then_some(Statement::fib_saddr_local()));
         statements.push(Statement::Masquerade);
         Rule::new(statements).comment(comment)
     };
     let external = [SetName::ExternalMasquerade, SetName::ExternalMasqueradeOwn];
     let mut rules = external.map(|set| rule(&[], &frontend, set)).to_vec();
-    for destination in nodeport_destinations(config, family, Selector::OriginalDaddr(family)) {
+    for destination in nodeport_destinations(config, family, Expression::original_daddr(family)) {
         let sets = [SetName::NodePortMasquerade, SetName::NodePortMasqueradeOwn];
         rules.extend(sets.map(|set| rule(&destination, &port, set)));
     }
@@ -62,8 +63,8 @@ fn cluster_ip_masquerading(config: &Config, family: Family) -> Option<Rule> {
     if statements.is_empty() && !config.masquerade_all {
         return None;
     }
-    let cluster_ip = vec![Selector::OriginalDaddr(family)];
-    statements.push(Statement::Lookup(cluster_ip, Is::Equal, SetName::ClusterIps.name().into()));
+    let cluster_ip = vec![Expression::original_daddr(family)];
+    statements.push(Statement::lookup(cluster_ip, Operator::Equal, SetName::ClusterIps.name().into()));
     statements.push(Statement::Masquerade);
     Some(Rule::new(statements).comment(comment))
 }

@@ -1,6 +1,6 @@
 //! The ways from a frontend to its endpoints: which maps and chains a connection goes through.
 
-use weft_nftables::{Family, Selector};
+use weft_nftables::{Expression, Family};
 
 use super::{SetName, frontend_key, nodeport_key};
 use crate::service::{Audience, Frontend};
@@ -99,7 +99,7 @@ impl Path {
         }
     }
 
-    pub(super) fn key(self, family: Family) -> Vec<Selector> {
+    pub(super) fn key(self, family: Family) -> Vec<Expression> {
         match self {
             Path::Address | Path::LocalAddress => frontend_key(family),
             Path::NodePort | Path::LocalNodePort => nodeport_key(),

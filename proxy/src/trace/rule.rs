@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_nftables::{
-    Data, DataType, Family, Interface, Is, Name, Rule, Selector, Set, SetKind, Statement, Table, Tuple,
-    Value, Verdict, hash,
+    Ct, Data, DataType, Expression, Family, Fib, Match, Name, Operand, Operator, Rule, Set, SetKind,
+    Statement, Table, Tuple, Value, Verdict, hash,
 };
 
 use super::walk::Walk;
-use super::{Applies, Origin, Step};
+use super::{Applies, Step};
 use crate::error::Error;
 
 /// What a rule, or one statement of it, comes to.
@@ -51,31 +51,7 @@ impl<'a> Walk<'a> {
         notes: &mut Notes,
     ) -> Result<Effect, String> {
         Ok(match statement {
-            Statement::Match(selector, is, value) => {
-                let found = self.load(*selector);
-                compare(found == *value, *is, notes, || format!("{selector} is {found}"))
-            }
-            Statement::MatchNetwork(selector, is, network) => {
-                let found = self.load(*selector);
-                let within = matches!(found, Value::Address(address) if network.contains(address));
-                compare(within, *is, notes, || format!("{selector} is {found}"))
-            }
-            Statement::MatchInterface(interface, is, name) => self.interface(*interface, *is, name, notes)?,
-            Statement::Dnatted => {
-                let rewritten = self.packet.destination != self.original.destination;
-                compare(rewritten, Is::Equal, notes, || "the destination was not rewritten".to_owned())
-            }
-            Statement::Invalid => {
-                // A first packet begins a connection, which is never invalid.
-                compare(false, Is::Equal, notes, || "it begins a connection".to_owned())
-            }
-            Statement::ToLocal => self.local(self.packet.destination.ip(), notes),
-            Statement::FromLocal => self.local(self.packet.source, notes),
-            Statement::RoutedBack => self.routed_back(notes),
-            Statement::Lookup(key, is, set) => {
-                let found = self.find(table, set, key, notes)?;
-                if found.is_some() == (*is == Is::Equal) { Effect::Next } else { Effect::Mismatch }
-            }
+            Statement::Match(comparison) => self.compare(table, comparison, notes)?,
             Statement::Vmap(key, map) => match self.find(table, map, key, notes)? {
                 Some(Data::Verdict(verdict)) => Effect::Verdict(verdict),
                 _ => Effect::Mismatch,
@@ -92,93 +68,96 @@ impl<'a> Walk<'a> {
                 self.update(table, map, key, *seconds, hashed, notes)?
             }
             Statement::Note(key, _, set) => self.note(table, set, key, notes)?,
-            Statement::Delete(key, map) => self.forget(table, map, key, notes),
+            Statement::Delete(key, map) => self.forget(table, map, key, notes)?,
             Statement::Masquerade => {
                 self.masqueraded = true;
                 self.settled.source = true;
                 Effect::Verdict(Verdict::Accept)
             }
             Statement::Notrack => return Err("packets that are not tracked are not followed".to_owned()),
-            Statement::Reject(_) | Statement::Reset => Effect::Reject,
+            Statement::Reject(_) => Effect::Reject,
             Statement::Verdict(verdict) => Effect::Verdict(verdict.clone()),
+            Statement::Other(words, _) => return Err(format!("what {words} does is not known here")),
         })
     }
 
-    fn forget(&mut self, table: &Table, map: &Name, key: &[Selector], notes: &mut Notes) -> Effect {
-        let key = self.key(key);
+    fn forget(
+        &mut self,
+        table: &Table,
+        map: &Name,
+        key: &[Expression],
+        notes: &mut Notes,
+    ) -> Result<Effect, String> {
+        let key = self.key(key)?;
         if self.memory.delete(table.family, map, &key) {
             notes.push(format!("forgotten from @{map}"));
         }
-        Effect::Next
+        Ok(Effect::Next)
     }
 
-    fn load(&mut self, selector: Selector) -> Value {
-        match selector {
-            Selector::Saddr(_) => Value::Address(self.packet.source),
-            Selector::Daddr(_) => Value::Address(self.packet.destination.ip()),
-            Selector::L4Proto => Value::Protocol(self.packet.protocol.number()),
-            // A client's port may be any; no Service has this one.
-            Selector::Sport => Value::Port(0),
-            Selector::Dport => Value::Port(self.packet.destination.port()),
-            Selector::OriginalDaddr(_) => Value::Address(self.original.destination.ip()),
-            Selector::OriginalDport => Value::Port(self.original.destination.port()),
-            Selector::Priority => Value::ClassId(self.priority),
-            Selector::Random(modulus) => {
-                self.choices = modulus.max(1);
-                Value::Integer(self.draw % self.choices)
+    fn key(&mut self, expressions: &[Expression]) -> Result<Tuple, String> {
+        let facts = self.own_facts();
+        for expression in expressions {
+            if let Expression::Numgen(numgen) = expression {
+                self.choices = numgen.modulus.max(1);
             }
+        }
+        facts.key(expressions).ok_or_else(|| {
+            let unknown = expressions.iter().find(|expression| facts.bytes(**expression).is_none());
+            unknown.map_or_else(|| "it asks for nothing".to_owned(), |unknown| missing(*unknown))
+        })
+    }
+
+    /// Whether a comparison lets the packet pass; if not, the notes say why.
+    fn compare(&mut self, table: &'a Table, comparison: &Match, notes: &mut Notes) -> Result<Effect, String> {
+        if let Operand::Set(set) = &comparison.value {
+            let found = self.find(table, set, &comparison.expression, notes)?;
+            let fits = found.is_some() == (comparison.operator == Operator::Equal);
+            return Ok(if fits { Effect::Next } else { Effect::Mismatch });
+        }
+        let Some(expression) = comparison.expression.first().copied() else {
+            return Err("it compares nothing".to_owned());
+        };
+        let facts = self.own_facts();
+        match facts.compare(comparison) {
+            Some(true) => Ok(Effect::Next),
+            Some(false) => {
+                notes.push(self.found(expression));
+                Ok(Effect::Mismatch)
+            }
+            None if expression == Fib::ROUTED_BACK.into() => {
+                notes.push(
+                    "taken to leave by the interface that it came by: the routes are not known".to_owned(),
+                );
+                Ok(Effect::Next)
+            }
+            None => Err(missing(expression)),
         }
     }
 
-    fn key(&mut self, selectors: &[Selector]) -> Tuple {
-        let values: Vec<Value> = selectors.iter().map(|selector| self.load(*selector)).collect();
-        Tuple::new(&values)
-    }
-
-    fn interface(
-        &self,
-        interface: Interface,
-        is: Is,
-        name: &str,
-        notes: &mut Notes,
-    ) -> Result<Effect, String> {
-        let found = match (interface, &self.packet.origin) {
-            (Interface::Output, _) => {
-                return Err("by which interface packets leave is not known here".to_owned());
+    /// What the packet has in place of what a rule asks for, in words.
+    fn found(&self, expression: Expression) -> String {
+        let facts = self.own_facts();
+        let not_local = |address: IpAddr| format!("{address} is not an address of this machine");
+        match expression {
+            Expression::Ct(Ct::STATUS) => "the destination was not rewritten".to_owned(),
+            // A first packet begins a connection, which is never invalid.
+            Expression::Ct(Ct::STATE) => "it begins a connection".to_owned(),
+            Expression::Fib(Fib::DADDR_TYPE) => not_local(self.packet.destination.ip()),
+            Expression::Fib(Fib::SADDR_TYPE) => not_local(self.packet.source),
+            Expression::Fib(Fib::ROUTED_BACK) => {
+                let (came, leaves) = self.way();
+                let name = |name: Option<Name>| name.unwrap_or_else(|| "nowhere".into());
+                format!("it came by {} and leaves by {}", name(came), name(leaves))
             }
-            (Interface::Input, Origin::Machine) if self.looped => "lo",
-            (Interface::Input, Origin::Machine) => "",
-            (Interface::Input, Origin::Interface(Some(found))) => found,
-            (Interface::Input, Origin::Interface(None)) => {
-                return Err("it asks for the interface; add \"via INTERFACE\" to the packet".to_owned());
+            Expression::IIFNAME => format!("iifname is {:?}", facts.input.unwrap_or_default()),
+            _ => {
+                let bytes = facts.bytes(expression).unwrap_or_default();
+                let value = Tuple::from_kernel(&bytes).values(&[expression.data_type()]);
+                let value = value.and_then(|values| values.first().copied());
+                value.map_or_else(|| format!("{expression} is {bytes:?}"), |v| format!("{expression} is {v}"))
             }
-        };
-        let fits = match name.strip_suffix('*') {
-            Some(prefix) => found.starts_with(prefix),
-            None => found == name,
-        };
-        Ok(compare(fits, is, notes, || format!("iifname is {found:?}")))
-    }
-
-    /// Whether the packet would leave by the interface that it came by.
-    fn routed_back(&self, notes: &mut Notes) -> Effect {
-        let way = self.tracer.interface_to(self.packet.destination.ip());
-        let came = match &self.packet.origin {
-            Origin::Interface(Some(name)) => Some(name),
-            // What comes from there comes by the interface that leads there.
-            _ => self.tracer.interface_to(self.packet.source),
-        };
-        let (Some(way), Some(came)) = (way, came) else {
-            notes
-                .push("taken to leave by the interface that it came by: the routes are not known".to_owned());
-            return Effect::Next;
-        };
-        compare(way == came, Is::Equal, notes, || format!("it came by {came} and leaves by {way}"))
-    }
-
-    fn local(&self, address: IpAddr, notes: &mut Notes) -> Effect {
-        let is_local = self.tracer.is_local(address);
-        compare(is_local, Is::Equal, notes, || format!("{address} is not an address of this machine"))
+        }
     }
 
     /// What a set holds for a concatenation.
@@ -186,11 +165,11 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &'a Table,
         name: &Name,
-        key: &[Selector],
+        key: &[Expression],
         notes: &mut Notes,
     ) -> Result<Option<Data>, String> {
         let set = find_set(table, name)?;
-        let key = self.key(key);
+        let key = self.key(key)?;
         let remembered;
         let found = match set.declaration.kind {
             // Only packets that begin no connection are asked for what is in it.
@@ -213,7 +192,7 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &'a Table,
         name: &Name,
-        key: &[Selector],
+        key: &[Expression],
         types: &[DataType],
         notes: &mut Notes,
     ) -> Result<Option<Vec<Value>>, String> {
@@ -228,7 +207,7 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &'a Table,
         family: Family,
-        key: &[Selector],
+        key: &[Expression],
         map: &Name,
         notes: &mut Notes,
     ) -> Result<Effect, String> {
@@ -247,10 +226,10 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &Table,
         set: &Name,
-        key: &[Selector],
+        key: &[Expression],
         notes: &mut Notes,
     ) -> Result<Effect, String> {
-        let (set, key) = (find_set(table, set)?, self.key(key));
+        let (set, key) = (find_set(table, set)?, self.key(key)?);
         notes.push(format!("noted: {}", set.declaration.element(&key, &Data::None)));
         Ok(Effect::Next)
     }
@@ -264,13 +243,13 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &'a Table,
         map: &Name,
-        key: &[Selector],
+        key: &[Expression],
         seconds: u32,
-        hashed: &[Selector],
+        hashed: &[Expression],
         notes: &mut Notes,
     ) -> Result<Effect, String> {
         let set = find_set(table, map)?;
-        let (key, number) = (self.key(key), hash(&self.key(hashed)));
+        let (key, number) = (self.key(key)?, hash(&self.key(hashed)?));
         let data = Tuple::new(&[Value::ClassId(number)]);
         let time = Duration::from_secs(seconds.into());
         let held = self.memory.update(table.family, map, key.clone(), data, time).clone();
@@ -289,11 +268,11 @@ fn printed(set: &Set, key: &Tuple) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ")
 }
 
-/// Whether a comparison lets a packet pass; if not, why.
-fn compare(equal: bool, is: Is, notes: &mut Notes, found: impl FnOnce() -> String) -> Effect {
-    if equal == (is == Is::Equal) {
-        return Effect::Next;
+/// Why what a rule asks for is not known, and what to do.
+fn missing(expression: Expression) -> String {
+    match expression {
+        Expression::IIFNAME => "it asks for the interface; add \"via INTERFACE\" to the packet".to_owned(),
+        Expression::OIFNAME => "by which interface packets leave is not known here".to_owned(),
+        _ => format!("{expression} is not known here"),
     }
-    notes.push(found());
-    Effect::Mismatch
 }

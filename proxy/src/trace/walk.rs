@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use weft_nftables::{
-    Base, Chain, ChainKind, Family, ForeignChain, ForeignTable, Hook, Name, Policy, Table, Verdict,
-};
+use weft_nftables::{Base, Chain, ChainKind, Family, ForeignTable, Hook, Name, Policy, Table, Verdict};
 
 use super::rule::Effect;
 use super::{Doubt, Memory, Origin, Outcome, Packet, Step, Trace, Tracer};
@@ -42,7 +40,7 @@ pub(super) struct Walk<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Called<'a> {
     Own(&'a Table, &'a Name, &'a Chain),
-    Foreign(&'a ForeignTable, &'a Name, &'a ForeignChain),
+    Foreign(&'a ForeignTable, &'a Name, &'a Chain),
 }
 
 /// A chain of another program that lets a packet go no further.
@@ -203,13 +201,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Of other programs' chains only those are shown that have something to say.
-    fn foreign_hook(
-        &mut self,
-        table: &'a ForeignTable,
-        name: &'a Name,
-        chain: &'a ForeignChain,
-        base: Base,
-    ) -> End {
+    fn foreign_hook(&mut self, table: &'a ForeignTable, name: &'a Name, chain: &'a Chain, base: Base) -> End {
         let start = self.steps.len();
         let end = self.foreign_chain(table, name, chain, 0);
         if self.steps.len() > start || (end.is_none() && base.policy == Policy::Drop) {

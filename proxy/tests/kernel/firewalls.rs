@@ -106,8 +106,8 @@ fn a_table_of_both_families_that_rejects_is_named_with_its_rule_and_one_that_let
     let found = obstacles(&cluster);
     let [obstacle] = &found[..] else { panic!("{found:#?}") };
     let words = "the chain filter_FORWARD of table inet firewalld stops what is passed on to endpoints of Services \
-                 (reject); let it through: firewall-cmd --permanent --zone=trusted --add-source=10.244.1.0/24 \
-                 --add-source=fd00:244:1::/64 and firewall-cmd --reload";
+                 (reject with icmpx admin-prohibited); let it through: firewall-cmd --permanent --zone=trusted \
+                 --add-source=10.244.1.0/24 --add-source=fd00:244:1::/64 and firewall-cmd --reload";
     assert_eq!(obstacle, words);
     cluster.nft(&["insert rule inet firewalld policies ct status dnat accept"]);
     assert_eq!(obstacles(&cluster), Vec::<String>::new());
@@ -141,10 +141,12 @@ fn rules_that_cannot_be_read_are_named_as_doubts_and_never_stop_a_trace() {
     let [obstacle] = &found[..] else { panic!("{found:#?}") };
     assert!(obstacle.contains("chain forward of table inet strange"), "{obstacle}");
     assert!(
-        obstacle.contains("unless a rule that cannot be read here lets it through (meta 0x"),
+        obstacle.contains(
+            "unless a rule that cannot be read here lets it through (meta mark & 0x000000ff == 0x00000007 accept"
+        ),
         "{obstacle}"
     );
     let trace = world.node.run(|| live::trace("172.30.0.1 -> 10.96.0.80:80 via outside")).unwrap().unwrap();
-    assert!(trace.contains("  ? meta 0x"), "{trace}");
+    assert!(trace.contains("  ? meta mark & 0x000000ff == 0x00000007 accept"), "{trace}");
     assert!(trace.contains("\nnot certain: "), "{trace}");
 }

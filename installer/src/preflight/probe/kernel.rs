@@ -10,8 +10,8 @@ use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Bridge, BridgePort, LinkChange, Mac, Route, Tunnel, Veth, VethEnd, Vxlan};
 use weft_netlink::{Error, Result};
 use weft_nftables::{
-    self as nft, Base, DataType, Declaration, Hook, Is, Observed, PRIORITY_DSTNAT, PRIORITY_FILTER,
-    PRIORITY_SRCNAT, Rule, Selector, Set, SetKind, Statement, Table, Value,
+    self as nft, Base, DataType, Declaration, Expression, Hook, Observed, Operator, PRIORITY_DSTNAT,
+    PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table, Value,
 };
 use weft_types::Protocol;
 
@@ -93,14 +93,14 @@ fn nat_ipv6() -> Result<()> {
 /// it, masquerade, and what is asked of routes and connections.
 fn nat(family: nft::Family) -> Result<()> {
     let key = [DataType::address(family), DataType::InetProto, DataType::InetService];
-    let fields = [Selector::Daddr(family), Selector::L4Proto, Selector::Dport];
+    let fields = [Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];
     let backend = vec![DataType::address(family), DataType::InetService];
     let slots = [key.as_slice(), &[DataType::Integer]].concat();
-    let pick = [fields.as_slice(), &[Selector::Random(2)]].concat();
+    let pick = [fields.as_slice(), &[Expression::random(2)]].concat();
     let dispatch = Rule::new([
-        Statement::ToLocal,
+        Statement::fib_daddr_local(),
         Statement::SetPriority(fields.to_vec(), "frontends".into()),
-        Statement::Vmap(vec![Selector::Priority], "choices".into()),
+        Statement::Vmap(vec![Expression::PRIORITY], "choices".into()),
     ]);
     let mut table = Table::new(family, TABLE);
     table.set(set(family, "frontends", key.to_vec(), SetKind::DataMap(vec![DataType::ClassId])));
@@ -108,13 +108,14 @@ fn nat(family: nft::Family) -> Result<()> {
     table.set(set(family, "endpoints", slots, SetKind::DataMap(backend)));
     table.chain("pick", None, vec![Rule::new([Statement::Dnat(family, pick, "endpoints".into())])]);
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), vec![dispatch]);
-    let leave = Rule::new([Statement::Dnatted, Statement::Masquerade]);
+    let leave = Rule::new([Statement::ct_status_dnat(), Statement::Masquerade]);
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), vec![leave]);
-    let is_tcp = Statement::Match(Selector::L4Proto, Is::Equal, Value::Protocol(Protocol::Tcp.number()));
-    let refuse = Rule::new([Statement::RoutedBack, is_tcp, Statement::Reset]);
+    let is_tcp =
+        Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
+    let refuse = Rule::new([Statement::fib_routed_back(), is_tcp, Statement::reset()]);
     let arrive = Base::filter(Hook::Prerouting, PRIORITY_DSTNAT + 1);
     table.chain("external", Some(arrive), vec![refuse]);
-    let refuse = Rule::new([Statement::Reject(family)]);
+    let refuse = Rule::new([Statement::reject(family)]);
     table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![refuse]);
     commit(table)
 }

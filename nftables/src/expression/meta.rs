@@ -1,0 +1,86 @@
+//! `meta`: what the kernel knows of a packet besides its bytes (`NFTA_META_*`).
+
+use std::fmt;
+
+use weft_netlink::attribute::{Attributes, Writer};
+
+use super::{Kind, Row};
+use crate::evaluator::Facts;
+use crate::value::{DataType, INTERFACE_NAME_LENGTH};
+
+/// A key of `meta` by the kernel's number (`enum nft_meta_keys`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Meta(pub u32);
+
+/// The keys that are known: their words, their types, and what each finds.
+const KEYS: [Row<Meta>; 6] = [
+    (Meta::PRIORITY, "meta priority", DataType::ClassId, |facts| number(facts.priority)),
+    (Meta::MARK, "meta mark", DataType::Mark, |facts| number(facts.mark)),
+    (Meta::IIFNAME, "iifname", DataType::IfName, |facts| name(facts.input.as_deref())),
+    (Meta::OIFNAME, "oifname", DataType::IfName, |facts| name(facts.output.as_deref())),
+    (Meta::NFPROTO, "meta nfproto", DataType::NfProto, |facts| {
+        facts.source.map(|source| vec![if source.is_ipv4() { 2 } else { 10 }])
+    }),
+    (Meta::L4PROTO, "meta l4proto", DataType::InetProto, |facts| facts.protocol.map(|number| vec![number])),
+];
+
+fn number(number: Option<u32>) -> Option<Vec<u8>> {
+    Some(number?.to_ne_bytes().to_vec())
+}
+
+/// A name as the kernel compares it.
+fn name(name: Option<&str>) -> Option<Vec<u8>> {
+    let mut bytes = name?.as_bytes().to_vec();
+    bytes.resize(INTERFACE_NAME_LENGTH, 0);
+    Some(bytes)
+}
+
+impl Meta {
+    /// The packet's priority: `meta priority`
+    pub const PRIORITY: Meta = Meta(2);
+    /// The packet's mark: `meta mark`
+    pub const MARK: Meta = Meta(3);
+    /// The interface that a packet came in by: `iifname`
+    pub const IIFNAME: Meta = Meta(6);
+    /// The interface that a packet leaves by: `oifname`
+    pub const OIFNAME: Meta = Meta(7);
+    /// The family of a packet: `meta nfproto`
+    pub const NFPROTO: Meta = Meta(15);
+    /// The transport protocol: `meta l4proto`
+    pub const L4PROTO: Meta = Meta(16);
+
+    fn known(self) -> Option<&'static Row<Meta>> {
+        KEYS.iter().find(|(key, ..)| *key == self)
+    }
+}
+
+impl Kind for Meta {
+    const NAME: &str = "meta";
+
+    fn data_type(self) -> DataType {
+        self.known().map_or(DataType::Bytes, |(_, _, kind, _)| *kind)
+    }
+
+    fn encode(self, writer: &mut Writer<'_>) {
+        writer.u32(2, self.0);
+    }
+
+    fn decode(data: &Attributes<'_>) -> Option<Meta> {
+        // With a register to read from (NFTA_META_SREG) it writes.
+        data.get(3).is_none().then(|| data.u32(2).map(Meta))?
+    }
+
+    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+        let (_, _, _, find) = self.known()?;
+        find(facts)
+    }
+}
+
+impl fmt::Display for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.known() {
+            Some((_, words, _, _)) => f.write_str(words),
+            None => write!(f, "meta {}", self.0),
+        }
+    }
+}
