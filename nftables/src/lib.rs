@@ -33,7 +33,7 @@ pub use hash::hash;
 pub use monitor::{Announcement, Author, Monitor};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};
-pub use rule::{Effect, Match, Operand, Operator, Reject, Rule, Statement, Verdict};
+pub use rule::{Effect, Limit, Log, Match, Operand, Operator, Reject, Rule, Statement, Verdict};
 pub use set::{Data, Declaration, Element, Set, SetKind};
 pub use shape::Shape;
 pub use table::{

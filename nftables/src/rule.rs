@@ -10,9 +10,13 @@ use super::value::{Name, Value, concatenation};
 
 pub(super) mod decode;
 pub(super) mod encode;
+mod limit;
+mod log;
 mod matches;
 mod reject;
 
+pub use limit::Limit;
+pub use log::Log;
 pub(crate) use matches::Comparison;
 pub use matches::{Match, Operand, Operator};
 pub use reject::Reject;
@@ -87,6 +91,19 @@ pub enum Statement {
     Masquerade,
     /// Keeps the packet out of connection tracking: `notrack`
     Notrack,
+    /// Goes on as long as a rate is not exceeded: `limit rate 5/second`
+    Limit(Limit),
+    /// Logs the packet: `log prefix "dropped: " group 5`
+    Log(Log),
+    /// Counts packets, and the bytes of them. In a plan both are 0: `counter packets 0 bytes 0`
+    Counter {
+        /// How many packets came by.
+        packets: u64,
+        /// How many bytes they had.
+        bytes: u64,
+    },
+    /// Lets the connection's further packets pass by the fast way of a flowtable: `flow add @fast`
+    FlowAdd(Name),
     /// Tells the sender that the packet goes no further.
     Reject(Reject),
     /// Ends the rule.
@@ -209,6 +226,10 @@ impl fmt::Display for Statement {
             }
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Notrack => f.write_str("notrack"),
+            Statement::Limit(limit) => limit.fmt(f),
+            Statement::Log(log) => log.fmt(f),
+            Statement::Counter { packets, bytes } => write!(f, "counter packets {packets} bytes {bytes}"),
+            Statement::FlowAdd(flowtable) => write!(f, "flow add @{flowtable}"),
             Statement::Reject(reject) => reject.fmt(f),
             Statement::Verdict(verdict) => verdict.fmt(f),
             Statement::Other(words, Effect::Matches | Effect::Unknown) => write!(f, "[{words}]"),

@@ -268,10 +268,10 @@ fn rules_read_back_as_they_were_committed_and_what_others_wrote_is_named() {
                 table.chains.iter().map(|(name, chain)| (name.clone(), chain.rules.clone())).collect();
             assert_eq!(client.rules(key).unwrap(), planned);
         }
-        nft(&["add rule ip weft-test pick-2 counter"], "");
+        nft(&["add rule ip weft-test pick-2 quota over 5 mbytes"], "");
         assert_eq!(
             client.rules(&keys()[0]).unwrap_err().to_string(),
-            "cannot read the rules of table ip weft-test: a rule of chain pick-2 has the expression \"counter\", which no \
+            "cannot read the rules of table ip weft-test: a rule of chain pick-2 has the expression \"quota\", which no \
              part of Weft writes"
         );
     });

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use weft_netlink::Family;
 use weft_netlink::attribute::Attributes;
 
-use super::encode::{DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, VERDICT_REGISTER};
-use super::{Comparison, Effect, Match, Operand, Operator, Reject, Rule, Statement};
+use super::encode::{COUNTER, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, VERDICT_REGISTER};
+use super::{Comparison, Effect, Limit, Log, Match, Operand, Operator, Reject, Rule, Statement};
 use crate::client::parse_verdict;
 use crate::expression::{Expression, Meta, XtState};
 use crate::value::{Name, Value};
@@ -21,8 +21,7 @@ const XT_CONTINUES: [&str; 17] = [
 /// Those that rewrite an address and let the packet through.
 const XT_TRANSLATES: [&str; 5] = ["DNAT", "MASQUERADE", "NETMAP", "REDIRECT", "SNAT"];
 /// Expressions after which the next one is asked.
-const CONTINUES: [&str; 9] =
-    ["counter", "dup", "dynset", "flow_offload", "last", "log", "notrack", "objref", "tproxy"];
+const CONTINUES: [&str; 5] = ["dup", "flow_offload", "last", "objref", "tproxy"];
 /// Those that decide about the packet themselves.
 const DECIDES: [&str; 7] = ["limit", "quota", "connlimit", "range", "synproxy", "queue", "fwd"];
 
@@ -110,6 +109,10 @@ impl Program {
             "masq" | "redir" => other(Effect::Translates),
             "dynset" => self.dynamic_set(data).or_else(|| other(Effect::Continues)),
             "notrack" => Some(Statement::Notrack),
+            "limit" => Limit::decode(data).map(Statement::Limit),
+            "log" => Log::decode(data).map(Statement::Log).or_else(|| other(Effect::Continues)),
+            COUNTER => counter(data).or_else(|| other(Effect::Continues)),
+            "flow_offload" => data.string(1).map(|flowtable| Statement::FlowAdd(flowtable.into())),
             "reject" => match Reject::decode(self.family, data) {
                 Some(reject) => Some(Statement::Reject(reject)),
                 None => other(Effect::Rejects),
@@ -234,6 +237,12 @@ impl Program {
     }
 }
 
+/// `NFTA_COUNTER_BYTES`, `NFTA_COUNTER_PACKETS`
+fn counter(data: &Attributes<'_>) -> Option<Statement> {
+    let long = |kind| Some(u64::from_be_bytes(data.get(kind)?.try_into().ok()?));
+    Some(Statement::Counter { packets: long(2)?, bytes: long(1)? })
+}
+
 /// For how long a packet writes an element (`NFTA_DYNSET_TIMEOUT`).
 fn seconds(data: &Attributes<'_>) -> Option<u32> {
     let milliseconds = u64::from_be_bytes(data.get(6)?.try_into().ok()?);
@@ -340,6 +349,11 @@ mod tests {
             Statement::Note(key[..3].to_vec(), 86_400, map.clone()),
             Statement::Masquerade,
             Statement::Notrack,
+            Statement::Limit(Limit { is_over: true, ..Limit::packets(10, 60) }),
+            Statement::Log(Log { prefix: Some("denied: ".into()), group: Some(5), ..Log::default() }),
+            Statement::Counter { packets: 0, bytes: 0 },
+            Statement::FlowAdd("fast".into()),
+            Statement::Reject(Reject::Icmpx(3)),
             Statement::reject(family),
             Statement::reset(),
             Statement::Verdict(Verdict::Goto("elsewhere".into())),

@@ -85,6 +85,17 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
         // NFTA_MASQ_FLAGS: NF_NAT_RANGE_PROTO_RANDOM_FULLY
         Statement::Masquerade => expression("masq", writer, |data| data.u32(1, 1 << 4)),
         Statement::Notrack => expression("notrack", writer, |_| {}),
+        Statement::Limit(limit) => expression("limit", writer, |data| limit.encode(data)),
+        Statement::Log(log) => expression("log", writer, |data| log.encode(data)),
+        // NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS
+        Statement::Counter { packets, bytes } => expression(COUNTER, writer, |data| {
+            data.bytes(1, &bytes.to_be_bytes());
+            data.bytes(2, &packets.to_be_bytes());
+        }),
+        // NFTA_FLOW_TABLE_NAME
+        Statement::FlowAdd(flowtable) => {
+            expression("flow_offload", writer, |data| data.string(1, flowtable));
+        }
         Statement::Reject(reject) => expression("reject", writer, |data| reject.encode(data)),
         Statement::Verdict(verdict) => immediate(VERDICT_REGISTER, writer, |data| {
             data.nest(DATA_VERDICT, |data| encode_verdict(verdict, data));

@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
             Statement::Dnat(..) => Fits::Decides(Decision::Rewrite("nat".into())),
             Statement::Masquerade => Fits::Decides(Decision::Rewrite("masq".into())),
             Statement::Other(how, Effect::Translates) => Fits::Decides(Decision::Rewrite(how.clone())),
-            Statement::Other(_, Effect::Matches) => Fits::Perhaps,
+            Statement::Limit(_) | Statement::Other(_, Effect::Matches) => Fits::Perhaps,
             Statement::Other(_, Effect::Unknown) => Fits::Decides(Decision::Unknown),
             Statement::Other(_, Effect::Continues)
             | Statement::SetPriority(..)
@@ -162,6 +162,9 @@ impl<'a> Walk<'a> {
             | Statement::Update(..)
             | Statement::Note(..)
             | Statement::Delete(..)
+            | Statement::Log(_)
+            | Statement::Counter { .. }
+            | Statement::FlowAdd(_)
             | Statement::Notrack => Fits::Yes,
         }
     }

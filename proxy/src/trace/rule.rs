@@ -75,6 +75,8 @@ impl<'a> Walk<'a> {
                 Effect::Verdict(Verdict::Accept)
             }
             Statement::Notrack => return Err("packets that are not tracked are not followed".to_owned()),
+            Statement::Limit(_) => return Err("whether its rate is exceeded is not known here".to_owned()),
+            Statement::Log(_) | Statement::Counter { .. } | Statement::FlowAdd(_) => Effect::Next,
             Statement::Reject(_) => Effect::Reject,
             Statement::Verdict(verdict) => Effect::Verdict(verdict.clone()),
             Statement::Other(words, _) => return Err(format!("what {words} does is not known here")),

@@ -252,6 +252,6 @@ fn a_person_is_shown_the_way_through_the_kernels_rules_to_the_endpoint_that_a_cl
     );
     cluster.nft(&["flush", "map", "ip", "weft", "frontends"]);
     assert!(trace(packet).unwrap().ends_with("\nthe packet is rejected: the client is told at once\n"));
-    cluster.nft(&["add", "rule", "ip", "weft", "services", "counter"]);
-    assert!(trace(packet).unwrap_err().contains("a rule of chain services has the expression \"counter\""));
+    cluster.nft(&["add", "rule", "ip", "weft", "services", "quota", "over", "5", "mbytes"]);
+    assert!(trace(packet).unwrap_err().contains("a rule of chain services has the expression \"quota\""));
 }
