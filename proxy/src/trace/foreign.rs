@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-use weft_nftables::evaluator::Facts;
-use weft_nftables::{
-    Chain, Effect, Expression, ForeignTable, Match, Name, Operand, Operator, Rule, Statement, Verdict,
-};
+use weft_nftables::evaluator::{Decision, Ruling};
+use weft_nftables::{Chain, ForeignTable, Name, Rule, Verdict};
 
 use super::walk::{DEEPEST, End, Walk};
 use super::{Applies, Step};
@@ -18,20 +16,6 @@ pub struct Doubt {
     pub rule: String,
     /// If it applies, the packet goes no further.
     pub stops: bool,
-}
-
-/// What a rule comes to.
-enum Ruling {
-    Next,
-    /// A verdict, or the rewriting of an address; not certain, where something was not known.
-    Decides(Decision),
-}
-
-enum Decision {
-    Verdict(Verdict),
-    Reject,
-    Rewrite(Name),
-    Unknown,
 }
 
 impl fmt::Display for Doubt {
@@ -55,9 +39,11 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Option<End> {
         for rule in &chain.rules {
-            let (ruling, certain) = self.foreign_rule(table, rule);
-            let Ruling::Decides(decision) = ruling else { continue };
-            if !certain || matches!(decision, Decision::Unknown) {
+            let Ruling { decision: Some(decision), is_certain } = table.evaluate(rule, &self.foreign_facts())
+            else {
+                continue;
+            };
+            if !is_certain || matches!(decision, Decision::Unknown) {
                 self.doubt(table, name, rule, &decision);
                 continue;
             }
@@ -67,7 +53,7 @@ impl<'a> Walk<'a> {
                 Decision::Verdict(Verdict::Drop) => return Some(self.stopped_by(rule, End::Dropped)),
                 Decision::Reject => return Some(self.stopped_by(rule, End::Rejected)),
                 Decision::Verdict(Verdict::Return) | Decision::Unknown => return None,
-                Decision::Rewrite(how) => return Some(self.rewritten(rule, &how)),
+                Decision::Translate(how) => return Some(self.rewritten(rule, &how)),
                 Decision::Verdict(Verdict::Goto(target)) => {
                     return self.foreign_called(table, &target, depth);
                 }
@@ -109,94 +95,4 @@ impl<'a> Walk<'a> {
         let (chain, text) = (label(table, chain), rule.to_string());
         self.steps.push(Step::Rule { chain, text, applies, notes: Vec::new() });
     }
-
-    /// What a rule does, and whether all that it asks for is known.
-    fn foreign_rule(&mut self, table: &ForeignTable, rule: &Rule) -> (Ruling, bool) {
-        let facts = self.foreign_facts();
-        let mut certain = true;
-        let mut rest = rule.statements.iter();
-        while let Some(statement) = rest.next() {
-            let decision = match self.foreign_statement(table, &facts, statement) {
-                Fits::Yes => continue,
-                Fits::No => return (Ruling::Next, true),
-                Fits::Perhaps => {
-                    certain = false;
-                    continue;
-                }
-                Fits::Decides(decision) => decision,
-            };
-            match decision {
-                // Perhaps it only does not apply; at the end it may decide.
-                Decision::Unknown if rest.len() > 0 && !matches!(statement, Statement::Vmap(..)) => {
-                    certain = false;
-                }
-                Decision::Unknown => return (Ruling::Decides(decision), false),
-                decision => return (Ruling::Decides(decision), certain),
-            }
-        }
-        (Ruling::Next, true)
-    }
-
-    fn foreign_statement(&self, table: &ForeignTable, facts: &Facts, statement: &Statement) -> Fits {
-        match statement {
-            Statement::Match(Match { expression, operator, value: Operand::Set(set) }) => Fits::of(
-                found(table, facts, expression, set)
-                    .map(|found| found.is_some() == (*operator == Operator::Equal)),
-            ),
-            Statement::Match(comparison) => Fits::of(facts.compare(comparison)),
-            Statement::Vmap(key, map) => match found(table, facts, key, map) {
-                Some(Some(Some(verdict))) => Fits::Decides(Decision::Verdict(verdict)),
-                Some(None) => Fits::Yes,
-                _ => Fits::Decides(Decision::Unknown),
-            },
-            Statement::Verdict(verdict) => Fits::Decides(Decision::Verdict(verdict.clone())),
-            Statement::Reject(_) | Statement::Other(_, Effect::Rejects) => Fits::Decides(Decision::Reject),
-            Statement::Dnat(..) => Fits::Decides(Decision::Rewrite("nat".into())),
-            Statement::Masquerade => Fits::Decides(Decision::Rewrite("masq".into())),
-            Statement::Other(how, Effect::Translates) => Fits::Decides(Decision::Rewrite(how.clone())),
-            Statement::Limit(_) | Statement::Other(_, Effect::Matches) => Fits::Perhaps,
-            Statement::Other(_, Effect::Unknown) => Fits::Decides(Decision::Unknown),
-            Statement::Other(_, Effect::Continues)
-            | Statement::SetPriority(..)
-            | Statement::ResetPriority
-            | Statement::Update(..)
-            | Statement::Note(..)
-            | Statement::Delete(..)
-            | Statement::Log(_)
-            | Statement::Counter { .. }
-            | Statement::FlowAdd(_)
-            | Statement::Notrack => Fits::Yes,
-        }
-    }
-}
-
-/// What a statement comes to.
-enum Fits {
-    Yes,
-    No,
-    /// What it asks for is not known.
-    Perhaps,
-    Decides(Decision),
-}
-
-impl Fits {
-    fn of(known: Option<bool>) -> Fits {
-        match known {
-            Some(true) => Fits::Yes,
-            Some(false) => Fits::No,
-            None => Fits::Perhaps,
-        }
-    }
-}
-
-/// What a set has for a key: an element, perhaps with a verdict.
-fn found(
-    table: &ForeignTable,
-    facts: &Facts,
-    key: &[Expression],
-    set: &Name,
-) -> Option<Option<Option<Verdict>>> {
-    let key = facts.key(key)?;
-    let found = table.sets.get(set)?.find(key.bytes())?;
-    Some(found.map(|element| element.verdict.clone()))
 }
