@@ -20,7 +20,8 @@ pub struct Match {
     pub value: Operand,
 }
 
-/// How a match compares (`NFT_CMP_*`).
+/// How a match compares (`NFT_CMP_*`). The kernel compares bytes, so that "less" and "more" are meant for what stands in network
+/// order: ports and addresses, not marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// The value, or one of the set, or any of the bits.
