@@ -57,6 +57,9 @@ pub struct Stop {
     pub all: CancellationToken,
 }
 
+/// How many more ports are tried that are free for TCP, until one is for UDP too.
+const FREE_PORTS: usize = 16;
+
 impl Default for Stop {
     fn default() -> Stop {
         let all = CancellationToken::new();
@@ -71,6 +74,20 @@ impl Listener {
     /// # Errors
     /// Which socket cannot be had, and what to do.
     pub fn bind(address: SocketAddr, inherited: &mut Inherited) -> Result<Listener, Error> {
+        let is_taken = |error: &Error| {
+            let Error::Listen { transport: Transport::Udp, source, .. } = error else { return false };
+            source.kind() == io::ErrorKind::AddrInUse
+        };
+        let mut tries = 0..FREE_PORTS;
+        loop {
+            match Listener::bind_once(address, inherited) {
+                Err(error) if address.port() == 0 && is_taken(&error) && tries.next().is_some() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn bind_once(address: SocketAddr, inherited: &mut Inherited) -> Result<Listener, Error> {
         let failed = |transport| move |source| Error::Listen { address, transport, source };
         let tcp = take_or_bind_tcp(address, inherited).map_err(failed(Transport::Tcp))?;
         let address = tcp.local_addr().map_err(failed(Transport::Tcp))?;

@@ -168,11 +168,21 @@ pub(crate) struct Upstream {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Sockets at one port. One that the system finds for the first may be taken for the second.
+pub(crate) fn bind_both(address: SocketAddr) -> (TcpListener, UdpSocket) {
+    for _ in 0..16 {
+        let tcp = TcpListener::bind(address).unwrap();
+        if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
+            return (tcp, udp);
+        }
+    }
+    panic!("no port at {address} is free for both TCP and UDP");
+}
+
 impl Upstream {
     pub(crate) fn start() -> Upstream {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (tcp, udp) = bind_both(([127, 0, 0, 1], 0).into());
         let address = tcp.local_addr().unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         tcp.set_nonblocking(true).unwrap();
         let (asked, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));

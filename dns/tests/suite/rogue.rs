@@ -1,6 +1,6 @@
 //! An upstream that behaves as a test says, over UDP and TCP. No test lives here.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use crate::peers::{read_framed, write_framed};
+use crate::peers::{bind_both, read_framed, write_framed};
 
 /// A question as it came.
 #[derive(Clone)]
@@ -100,9 +100,8 @@ impl Rogue {
     }
 
     fn launch_at(address: SocketAddr, behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
-        let tcp = TcpListener::bind(address).unwrap();
+        let (tcp, udp) = bind_both(address);
         let address = tcp.local_addr().unwrap();
-        let udp = UdpSocket::bind(address).unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         tcp.set_nonblocking(true).unwrap();
         let (asked, stop) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::new(AtomicBool::new(false)));
