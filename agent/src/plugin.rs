@@ -66,7 +66,10 @@ pub(crate) fn delete(bin_dir: &Path, config: &Value, attachment: &Attachment) ->
 pub(crate) fn status(bin_dir: &Path, config: &Value) -> Result<(), String> {
     let variables = [("CNI_COMMAND", OsStr::new("STATUS")), ("CNI_PATH", bin_dir.as_os_str())];
     let mut command = Command::new(bin_dir.join(PLUGIN));
-    match call(command.env_clear().envs(variables), config) {
+    // Older versions have no such question; runtimes are given the version that all of them know.
+    let mut config = config.clone();
+    config["cniVersion"] = "1.1.0".into();
+    match call(command.env_clear().envs(variables), &config) {
         Ok(output) if !output.status.success() => {
             let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let words = ["msg", "details"].map(|key| error[key].as_str().unwrap_or_default());

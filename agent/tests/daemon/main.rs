@@ -38,6 +38,7 @@ const PLUGIN: &str = r#"#!/bin/sh
 folder=${CNI_PATH%/bin}
 if [ "$CNI_COMMAND" = STATUS ]; then
     [ ! -e "$folder/refusal" ] || { cat "$folder/refusal"; exit 1; }
+    grep -q '"cniVersion":"1.1.0"' || { echo '{"msg": "this version does not know STATUS"}'; exit 1; }
     exit 0
 fi
 printf '%s %s %s %s' "$CNI_COMMAND" "$CNI_CONTAINERID" "$CNI_IFNAME" "$(cat)" >"$folder/called"
