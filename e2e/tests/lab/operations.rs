@@ -57,6 +57,21 @@ fn names(lab: &Lab) -> Result<Vec<(String, String)>, String> {
     ])
 }
 
+/// Asks again where nft gave up since the rules changed while it read them, as a person would: other scenarios change them.
+fn undisturbed(mut ask: impl FnMut() -> Result<String, String>) -> Result<String, String> {
+    let is_disturbed = |answer: &Result<String, String>| {
+        answer.as_ref().is_err_and(|error| error.contains("Interrupted system call"))
+    };
+    let mut answer = ask();
+    for _ in 0..10 {
+        if !is_disturbed(&answer) {
+            break;
+        }
+        answer = ask();
+    }
+    answer
+}
+
 /// On the node, but for what asks the API server.
 fn line(lab: &Lab, folder: &std::path::Path, command: &str) -> Command {
     let mut line = match command.starts_with("kubectl") {
@@ -89,7 +104,7 @@ pub(crate) fn every_command_answers(lab: &Lab) -> Outcome {
             continue;
         }
         let own = names.iter().fold(command.clone(), |text, (from, to)| text.replace(from, to));
-        let answer = succeed(line(lab, folder.path(), &own));
+        let answer = undisturbed(|| succeed(line(lab, folder.path(), &own)));
         if !MAY_BE_EMPTY.contains(&command.as_str()) {
             let is_empty = answer.map_err(|error| format!("{command}\n{error}"))?.trim().is_empty();
             equal(&format!("no answer to {command}"), is_empty, false)?;
