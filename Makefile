@@ -23,7 +23,7 @@ IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.
 # The most that the image may be, in bytes.
 IMAGE_MOST  := 20000000
 
-.PHONY: help demo test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
+.PHONY: help demo picture test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
 .PHONY: image image-files bench-nodes
 
 help:
@@ -50,6 +50,10 @@ demo:
 	@scripts/need $(BUILD_NEEDS)
 	cargo build --locked --workspace --exclude weft-image --bins
 	$(DEV)/weft-lab demo $(DEMO_FLAGS)
+
+# README's picture, from what the demo really prints.
+picture:
+	$(DEV)/weft-lab demo | sed '/^  removed/d; /^  to look around/d' | scripts/terminal-picture 'make demo' > docs/demo.svg
 
 # What needs no root and no kernel: format, lints, unit, golden and property tests.
 check:
