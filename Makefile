@@ -61,7 +61,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked --no-fail-fast --lib
-	cargo test --locked --no-fail-fast -p weft-proxy -p weft-cluster -p weft-lab -p weft-image \
+	cargo test --locked --no-fail-fast -p weft-proxy -p weft-cluster -p weft-e2e -p weft-image \
 		--test golden --test changes --test watch --test house --test files --test flags
 
 # The lab's suite drives the programs that cargo builds for the tests of their own crates.
@@ -93,7 +93,7 @@ bench-nodes:
 SOAK_SECONDS ?= 300
 soak: build
 	@scripts/need $(TEST_NEEDS)
-	WEFT_BIN_DIR=$(CURDIR)/$(BIN) WEFT_SOAK_SECONDS=$(SOAK_SECONDS) cargo test -p weft-lab --locked --test lab
+	WEFT_BIN_DIR=$(CURDIR)/$(BIN) WEFT_SOAK_SECONDS=$(SOAK_SECONDS) cargo test -p weft-e2e --locked --test lab
 
 bench-cni:
 	@scripts/need $(BUILD_NEEDS) strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("weft-types", &[]),
     ("weft-netlink", &[]),
     ("weft-nftables", &["weft-netlink"]),
@@ -40,7 +40,9 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     // Its tests install into the lab's API server.
     ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-lab"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
+    // It drives the programs of the others, and links none of them.
     ("weft-lab", &["weft-types"]),
+    ("weft-e2e", &["weft-lab"]),
     // For the examples that measure, and for nothing else.
     ("weft-bench", &["weft-types"]),
 ];

@@ -1,5 +1,5 @@
 //! The demo: the three-tier application of every Kubernetes guide, and a table of what its network does.
-//! The manifests are in `e2e/demo`; what is checked is in `checks`, and what counts as good in `verdict`.
+//! The manifests are in `lab/demo`; what is checked is in `checks`, and what counts as good in `verdict`.
 
 mod checks;
 mod manifests;

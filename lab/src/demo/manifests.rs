@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The namespace of the application.
 pub const NAMESPACE: &str = "shop";
 
-/// The files of `e2e/demo`, in the order in which they are applied.
+/// The files of `lab/demo`, in the order in which they are applied.
 const FILES: [(&str, &str); 5] = [
     ("00-namespace.yaml", include_str!("../../demo/00-namespace.yaml")),
     ("10-database.yaml", include_str!("../../demo/10-database.yaml")),
