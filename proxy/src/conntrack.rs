@@ -1,5 +1,8 @@
 //! Ends stale connections, on a thread of its own: a large table takes long to read, and changes of the rules must not
-//! wait for that. Which connections are stale is said by `stale.rs`.
+//! wait for that. Which connections are stale is said by `conntrack/served.rs`.
+
+mod register;
+mod served;
 
 use std::mem::take;
 use std::sync::Arc;
@@ -12,10 +15,12 @@ use tracing::{debug, warn};
 use weft_netlink::conntrack::{Client, Flow};
 use weft_netlink::memory;
 
+use crate::dataplane::nftables::ruleset::table_family;
 use crate::error::Error;
-use crate::layout::table_family;
 use crate::metrics::Metrics;
-use crate::stale::Served;
+
+pub use register::Register;
+pub use served::{Answerers, Served};
 
 /// How long to wait before the table is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);

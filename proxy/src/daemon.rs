@@ -17,26 +17,26 @@ use weft_nftables::Author;
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
 use crate::config::NodePortAddresses;
-use crate::config_file;
 use crate::conntrack::Conntrack;
+use crate::conntrack::Register;
+use crate::counters::{Counters, Question};
+use crate::dataplane::nftables::monitor::{Announced, Monitor};
 use crate::error::Error;
 use crate::events::Events;
 use crate::firewall::Firewall;
+use crate::foreign_changes::{News, Rivals};
 use crate::health::Health;
-use crate::health_check::{self, Checks};
 use crate::health_server::HealthServer;
 use crate::http;
+use crate::kube_proxy::config_file;
 use crate::metrics::Metrics;
-use crate::monitor::{Announced, Monitor};
 use crate::options::Options;
 use crate::planner::Totals;
-use crate::problem::{Problem, summary};
-use crate::rivals::{News, Rivals};
-use crate::service::Frontend;
-use crate::stale::Register;
+use crate::services::health_check::{self, Checks};
+use crate::services::plan::Frontend;
+use crate::services::problem::{Problem, summary};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
-use crate::traffic::{Counters, Question};
 
 /// What the proxy depends on.
 const KINDS: [Kind; 4] = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];

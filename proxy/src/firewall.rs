@@ -12,9 +12,9 @@ use tracing::{debug, info, warn};
 use weft_nftables::{Client, ForeignTable, Hook, Name};
 use weft_types::{Family, IpNetwork, Node, Protocol, Snapshot};
 
+use crate::dataplane::nftables::ruleset::TABLE;
 use crate::error::Error;
 use crate::health::Health;
-use crate::layout::TABLE;
 use crate::trace::live::{addresses, routes};
 use crate::trace::{Block, Origin, Packet, Tracer};
 

@@ -22,7 +22,7 @@ use weft_types::{Family, NamespacedName};
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::health_check::{Check, Checks, answer};
+use crate::services::health_check::{Check, Checks, answer};
 
 /// How long to wait before a port that could not be had is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use weft_nftables::{Client, Data, DataType, Declaration, Family, Owned, SetKind, Value};
 
 use crate::error::Error;
-use crate::service::Frontend;
+use crate::services::plan::Frontend;
 
 /// A port of this node that leads to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]

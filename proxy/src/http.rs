@@ -11,9 +11,9 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::counters::Counters;
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
-use crate::traffic::Counters;
 
 /// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
 /// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy

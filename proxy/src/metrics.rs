@@ -12,8 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use weft_types::{ChangeSet, Family};
 
+use crate::counters::Reading;
 use crate::sync::Outcome;
-use crate::traffic::Reading;
 
 mod services;
 

@@ -11,9 +11,9 @@ use weft_daemon::{LogFormat, address};
 use weft_types::IpNetwork;
 
 use crate::config::{Config, DetectLocal, NodePortAddresses};
-use crate::config_file::{self, ConfigFile};
 use crate::error::Error;
-use crate::kube_proxy_flags;
+use crate::kube_proxy::config_file::{self, ConfigFile};
+use crate::kube_proxy::flags;
 use crate::limits::Limits;
 
 /// Programs the kernel so that the Services of a Kubernetes cluster lead to their endpoints.
@@ -129,7 +129,7 @@ impl Options {
     /// # Errors
     /// Why the file cannot be used.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<(Options, Vec<String>), Error> {
-        let (arguments, mut notes) = kube_proxy_flags::translate(arguments)
+        let (arguments, mut notes) = flags::translate(arguments)
             .unwrap_or_else(|problem| Options::command().error(ErrorKind::InvalidValue, problem).exit());
         let matches = Options::command().get_matches_from(&arguments);
         let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use weft_nftables::{Element, Family, Observed, Set, Table, Transaction, diff};
 use weft_types::{ChangeSet, EndpointSlice, Family as AddressFamily, NamespacedName, Service, Snapshot};
 
-use crate::affinity::Numbers;
-use crate::claims::{Claims, Disputes};
 use crate::config::{Config, DetectLocal, NodePortAddresses};
-use crate::elements::{Adopted, Elements, Place, of_node, of_service, replaced};
-use crate::endpoints::Here;
+use crate::dataplane::nftables::affinity_numbers::Numbers;
+use crate::dataplane::nftables::elements::{Adopted, Elements, Place, of_node, of_service, replaced};
+use crate::dataplane::nftables::refcounts::{Delta, Ledger};
+use crate::dataplane::nftables::ruleset::{self, SetName};
 use crate::host_ports::HostPort;
-use crate::layout::{self, SetName};
-use crate::ledger::{Delta, Ledger};
-use crate::problem::Problem;
-use crate::service::{Frontend, Scope, ServicePlan, Slots, plan};
+use crate::services::endpoints::Here;
+use crate::services::ownership::{Claims, Disputes};
+use crate::services::plan::{Frontend, Scope, ServicePlan, Slots, plan};
+use crate::services::problem::Problem;
 
 /// What all plans together amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Planner {
 
     /// The tables without anything that depends on the cluster: what the first update adds to.
     pub fn bare_tables(&self) -> Vec<Table> {
-        Family::BOTH.map(|family| layout::table(&self.config, family)).into()
+        Family::BOTH.map(|family| ruleset::table(&self.config, family)).into()
     }
 
     /// Everything that the tables should hold.
@@ -312,7 +312,7 @@ impl Planner {
     }
 
     fn table(&self, family: Family, elements: &mut BTreeMap<Place, Vec<Element>>) -> Table {
-        let mut table = layout::table(&self.config, family);
+        let mut table = ruleset::table(&self.config, family);
         for chain in self.ledger.chains(family) {
             table.chain(chain.name(), None, chain.rules(family));
             elements.entry((family, SetName::Choices)).or_default().extend(chain.element());

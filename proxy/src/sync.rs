@@ -11,14 +11,14 @@ use weft_netlink::route::Route;
 use weft_nftables::{Announcement, Author, Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
-use crate::claims::Claims;
 use crate::config::{Config, NodePortAddresses};
+use crate::counters::Owners;
+use crate::dataplane::nftables::ruleset::table_keys;
 use crate::error::Error;
 use crate::host_ports;
-use crate::layout::table_keys;
 use crate::planner::{Planner, Totals};
-use crate::problem::Problem;
-use crate::traffic::Owners;
+use crate::services::ownership::Claims;
+use crate::services::problem::Problem;
 
 /// The planner and the kernel that follows it.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use weft_nftables::{Change, Data, Family, Observed, Tuple, Value, diff};
 use weft_proxy::config::Config;
-use weft_proxy::layout::table_keys;
+use weft_proxy::dataplane::nftables::ruleset::table_keys;
 use weft_proxy::planner::{Planner, everything};
-use weft_proxy::problem::Problem;
+use weft_proxy::services::problem::Problem;
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, IpNetwork, NamespacedName, Node, Object, ObjectKey,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,

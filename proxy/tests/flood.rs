@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::claims::{Claims, Disputes};
 use weft_proxy::conntrack::Reaper;
+use weft_proxy::conntrack::Register;
 use weft_proxy::metrics::Metrics;
-use weft_proxy::stale::Register;
+use weft_proxy::services::ownership::{Claims, Disputes};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, Snapshot,

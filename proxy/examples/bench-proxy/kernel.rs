@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use weft_netlink::{Protocol, Request, Socket};
 use weft_nftables::{Change, Client, Monitor, Transaction};
-use weft_proxy::layout::{SetName, TABLE, table_keys};
+use weft_proxy::dataplane::nftables::ruleset::{SetName, TABLE, table_keys};
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 

@@ -1,4 +1,4 @@
-//! What was counted for each Service, as text for scrapers. Read from the kernel in `traffic.rs`.
+//! What was counted for each Service, as text for scrapers. Read from the kernel in `counters.rs`.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode_registry;
@@ -7,9 +7,9 @@ use prometheus_client::metrics::family::Family as ByLabel;
 use prometheus_client::registry::Registry;
 
 use super::FamilyName;
-use crate::layout::Meter;
-use crate::service::Frontend;
-use crate::traffic::Reading;
+use crate::counters::Reading;
+use crate::dataplane::nftables::ruleset::Meter;
+use crate::services::plan::Frontend;
 
 /// One frontend of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

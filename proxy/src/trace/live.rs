@@ -14,8 +14,8 @@ use weft_nftables::{
 use weft_types::IpNetwork;
 
 use super::{Memory, Packet, Tracer};
+use crate::dataplane::nftables::ruleset::{SetName, TABLE, table_keys};
 use crate::error::Error;
-use crate::layout::{SetName, TABLE, table_keys};
 
 /// Longer than anybody looks.
 const FOR_NOW: Duration = Duration::from_secs(3600);

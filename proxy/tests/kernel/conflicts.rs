@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use weft_proxy::config::Config;
-use weft_proxy::problem::Problem;
+use weft_proxy::services::problem::Problem;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, ObjectKey, Service};
 use weft_types::{Protocol, ServiceKind, ServicePort, TrafficPolicy};
 

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use weft_nftables::Family as Table;
 use weft_proxy::config::Config;
-use weft_proxy::layout::{Meter, SetName};
-use weft_proxy::service::Frontend;
-use weft_proxy::traffic::{self, Reading};
+use weft_proxy::counters::{self, Reading};
+use weft_proxy::dataplane::nftables::ruleset::{Meter, SetName};
+use weft_proxy::services::plan::Frontend;
 use weft_types::Protocol;
 
 use super::world::{Connection, World, tcp, udp};
@@ -18,7 +18,7 @@ fn counting() -> Config {
 
 fn read(cluster: &Cluster<'_>) -> Vec<Reading> {
     let owners = cluster.sync.frontends();
-    cluster.world.node.run(|| traffic::read(&owners)).unwrap().unwrap()
+    cluster.world.node.run(|| counters::read(&owners)).unwrap().unwrap()
 }
 
 /// Packets and bytes at a frontend.

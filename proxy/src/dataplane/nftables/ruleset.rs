@@ -6,9 +6,9 @@
 //! nodeports           { l4proto . dport                : a choice }
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
 //! local-*             { the same, asked first for clients outside of the cluster }
-//! choices             { a choice : goto pick-N }         see `layout/choice.rs`
-//! affinity*           { which client sticks to which endpoint: see `layout/affinity.rs` }
-//! connections, …      { what the kernel counts, where that is asked for: see `layout/counters.rs` }
+//! choices             { a choice : goto pick-N }         see `ruleset/dispatch.rs`
+//! affinity*           { which client sticks to which endpoint: see `ruleset/affinity.rs` }
+//! connections, …      { what the kernel counts, where that is asked for: see `ruleset/counters.rs` }
 //! chain pick-3        { meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
@@ -26,16 +26,16 @@ use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 
 mod affinity;
-mod choice;
 mod counters;
+mod dispatch;
 mod forward;
 mod masquerade;
 mod path;
 mod sets;
 
 pub(crate) use affinity::remember_chain;
-pub(crate) use choice::{Choice, OnDemand, Pick};
 pub use counters::Meter;
+pub(crate) use dispatch::{Choice, OnDemand, Pick};
 pub use path::Path;
 pub use sets::SetName;
 
@@ -79,7 +79,7 @@ pub(crate) fn table(config: &Config, family: Family) -> Table {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
     if let Some(choices) = table.sets.get_mut(SetName::Choices.name()) {
-        choices.elements.extend(choice::fixed());
+        choices.elements.extend(dispatch::fixed());
     }
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(config, family);
@@ -127,7 +127,7 @@ fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.
 fn outside(config: &Config, family: Family) -> Vec<Rule> {
-    let mut rules = vec![Rule::new(choice::dispatch(frontend_key(family), SetName::LocalFrontends))];
+    let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::LocalFrontends))];
     rules.extend(nodeports(config, family, SetName::LocalNodePorts));
     rules
 }
@@ -139,7 +139,7 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
         Operator::Equal,
         SetName::ClusterIps.name().into(),
     );
-    let mut rules = vec![Rule::new(choice::dispatch(frontend_key(family), SetName::Frontends))];
+    let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::Frontends))];
     rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
     rules.extend(nodeports(config, family, SetName::NodePorts));
     let of_services = |network| Statement::compare(Expression::daddr(family), Operator::Equal, network);
@@ -164,7 +164,7 @@ fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Ite
         if to_local {
             statements.insert(0, Statement::fib_daddr_local());
         }
-        statements.extend(choice::dispatch(nodeport_key(), map));
+        statements.extend(dispatch::dispatch(nodeport_key(), map));
         Rule::new(statements)
     })
 }

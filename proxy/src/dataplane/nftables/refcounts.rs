@@ -1,7 +1,7 @@
 //! What the maps hold: the proxy's own view of the kernel, kept in step with it by element-only transactions. Pure; it
 //! knows nothing of Services.
 //!
-//! No element is kept here: each follows from the plan of the one Service that has its frontend (`claims.rs`), and what a
+//! No element is kept here: each follows from the plan of the one Service that has its frontend (`services/ownership.rs`), and what a
 //! transaction needs to know is what was planned before and what is now. Only of the sets that several Services put the same
 //! element into, it is counted how many do.
 
@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use weft_nftables::{Change, Data, Declaration, Element, Family, Transaction, Tuple};
 
-use crate::elements::{Elements, Place};
-use crate::layout::{OnDemand, SetName, TABLE};
+use crate::dataplane::nftables::elements::{Elements, Place};
+use crate::dataplane::nftables::ruleset::{OnDemand, SetName, TABLE};
 
 /// What is known of all elements together.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Reads what the kernel counted for each Service. Where it counts is said by `layout/counters.rs`.
+//! Reads what the kernel counted for each Service. Where it counts is said by `ruleset/counters.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use tracing::warn;
 use weft_nftables::{Client, Counter, Declaration, Family};
 use weft_types::NamespacedName;
 
+use crate::dataplane::nftables::ruleset::Meter;
 use crate::error::Error;
-use crate::layout::Meter;
-use crate::service::Frontend;
+use crate::services::plan::Frontend;
 
 /// Frontends with the Services that have them.
 pub type Owners = HashMap<Frontend, Arc<NamespacedName>>;

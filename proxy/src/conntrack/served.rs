@@ -7,8 +7,7 @@ use std::sync::Arc;
 use weft_netlink::conntrack::{Filter, Flow, Status, TcpState};
 use weft_types::{Family, Protocol};
 
-use super::protocol_of;
-use crate::service::Frontend;
+use crate::services::plan::Frontend;
 
 /// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks through the
 /// whole table every time, some milliseconds long, but has to copy little.
@@ -70,7 +69,7 @@ impl Served {
     /// Whether clients may be stuck for as long as nobody looks. Those who have no answer yet begin again a second later at the
     /// earliest.
     pub fn is_urgent(&self) -> bool {
-        self.ends_tcp || self.frontends.keys().any(|frontend| protocol_of(frontend) == Protocol::Udp)
+        self.ends_tcp || self.frontends.keys().any(|frontend| frontend.protocol() == Protocol::Udp)
     }
 
     /// Whether there is so much to look at that its memory is worth giving back.
@@ -102,7 +101,7 @@ impl Served {
     pub fn readings(&self) -> Vec<(Family, Filter)> {
         let mut kinds: BTreeMap<(Family, Protocol), Vec<&Frontend>> = BTreeMap::new();
         for frontend in self.frontends.keys() {
-            kinds.entry((frontend.family(), protocol_of(frontend))).or_default().push(frontend);
+            kinds.entry((frontend.family(), frontend.protocol())).or_default().push(frontend);
         }
         let of_kind = |((family, protocol), frontends): ((Family, Protocol), Vec<&Frontend>)| {
             let opening_only = match protocol {

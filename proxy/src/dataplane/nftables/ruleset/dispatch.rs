@@ -7,7 +7,7 @@
 //! An element that names a chain makes the kernel validate the whole table: every element of every such map, once for each
 //! hook that leads there, which is a millisecond for 10,000 Services. So only `choices` names chains, once for each chain.
 //!
-//! The packet's priority carries the number from the one map to the other, as in `layout/affinity.rs`.
+//! The packet's priority carries the number from the one map to the other, as in `ruleset/affinity.rs`.
 
 use weft_nftables::{
     Data, DataType, Element, Expression, Family, Name, Rule, Statement, Tuple, Value, Verdict,

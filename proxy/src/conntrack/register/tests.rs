@@ -4,7 +4,7 @@ use weft_netlink::conntrack::{Filter, Flow, Status, TcpState, Tuple};
 use weft_types::{EndpointPort, EndpointSlice, Object, ObjectKey, ServiceKind};
 
 use super::*;
-use crate::claims::Disputes;
+use crate::services::ownership::Disputes;
 
 const CLUSTER_IP: &str = "10.96.0.10:53";
 const NODE: &str = "172.30.0.11";

@@ -14,7 +14,7 @@ use weft_nftables::{Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, R
 
 use super::{PRIORITY, SetName, jump, nodeport_destinations};
 use crate::config::Config;
-use crate::service::Frontend;
+use crate::services::plan::Frontend;
 
 const RECEIVED: &str = "count-received";
 const SENT: &str = "count-sent";

@@ -1,5 +1,5 @@
 //! Who may connect to a load balancer's addresses (`spec.loadBalancerSourceRanges`). Pure; who is kept away, and how, is in
-//! `layout.rs`.
+//! `ruleset.rs`.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
 //! Session affinity as values: for how long, and which number stands for which Service port in the kernel. Pure; the rules
-//! are in `layout/affinity.rs`.
+//! are in `ruleset/affinity.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

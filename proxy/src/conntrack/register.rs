@@ -7,8 +7,6 @@
 //! SYN goes where the first one went. So it is the state that decides, and not the protocol. Open TCP connections end by
 //! their own timers, and are helped only where that is asked for.
 
-mod served;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -18,11 +16,10 @@ use weft_types::{
     ChangeSet, Endpoint, EndpointSlice, Family, NamespacedName, Protocol, Service, ServicePort, Snapshot,
 };
 
-use crate::claims::Claims;
-use crate::endpoints::ServedBy;
-use crate::service::Frontend;
-
-pub use served::{Answerers, Served};
+use super::served::{Answerers, Served};
+use crate::services::endpoints::ServedBy;
+use crate::services::ownership::Claims;
+use crate::services::plan::Frontend;
 
 /// Remembers of every Service what it takes to see that flows may have become stale.
 #[derive(Debug)]
@@ -150,7 +147,7 @@ impl Register {
 
 impl Known {
     fn of(answered: &[(Frontend, Answerers)], ends_tcp: bool) -> Known {
-        let stays = |frontend: &Frontend| match protocol_of(frontend) {
+        let stays = |frontend: &Frontend| match frontend.protocol() {
             Protocol::Udp => true,
             Protocol::Tcp => ends_tcp,
             Protocol::Sctp => false,
@@ -158,12 +155,12 @@ impl Known {
         let mut digests = Vec::new();
         for (frontend, answerers) in answered {
             digests.push(digest_of(frontend, answerers));
-            let of_tcp = ends_tcp && protocol_of(frontend) == Protocol::Tcp;
+            let of_tcp = ends_tcp && frontend.protocol() == Protocol::Tcp;
             digests.extend(
                 answerers
                     .iter()
                     .filter(|(_, may_answer)| *may_answer || of_tcp)
-                    .map(|answerer| digest(&(protocol_of(frontend), answerer))),
+                    .map(|answerer| digest(&(frontend.protocol(), answerer))),
             );
         }
         digests.sort_unstable();
@@ -242,12 +239,6 @@ fn answerers(served: &[(&EndpointSlice, u16)]) -> Answerers {
     Answerers::new(all().map(|(endpoint, number)| {
         (SocketAddr::new(endpoint.address, number), endpoint.serving || is_last(endpoint))
     }))
-}
-
-fn protocol_of(frontend: &Frontend) -> Protocol {
-    match frontend {
-        Frontend::Address(_, protocol, _) | Frontend::NodePort(_, protocol, _) => *protocol,
-    }
 }
 
 #[cfg(test)]

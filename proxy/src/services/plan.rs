@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPolicy};
 
-use crate::affinity::Affinity;
-use crate::claims::{Claim, Claims};
-use crate::endpoints::{Backends, Here, ServedBy, assign_slots, backends, is_special};
-use crate::problem::Problem;
-use crate::sources::sources;
+use crate::dataplane::nftables::affinity_numbers::Affinity;
+use crate::services::endpoints::{Backends, Here, ServedBy, assign_slots, backends, is_special};
+use crate::services::ownership::{Claim, Claims};
+use crate::services::problem::Problem;
+use crate::services::source_ranges::sources;
 
 /// More elements than any Service has that is meant well: the kernel takes this many in about half a second.
 pub const MAX_ELEMENTS: usize = 100_000;
@@ -125,6 +125,13 @@ impl fmt::Display for Frontend {
 }
 
 impl Frontend {
+    /// The transport protocol of its clients.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Frontend::Address(_, protocol, _) | Frontend::NodePort(_, protocol, _) => *protocol,
+        }
+    }
+
     /// The family of the packets that come to it.
     pub fn family(&self) -> Family {
         match self {

@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 use weft_nftables::{self as nft, Announcement};
 
+use crate::dataplane::nftables::ruleset::TABLE;
 use crate::error::Error;
-use crate::layout::TABLE;
 
 /// What the kernel announced.
 #[derive(Clone, Debug, PartialEq, Eq)]

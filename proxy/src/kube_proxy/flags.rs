@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use serde_json::Value;
 
-use crate::config_file::{self, ConfigFile};
+use crate::kube_proxy::config_file::{self, ConfigFile};
 
 /// The flags with the fields that they stand for. Those of [`SWITCHES`] need no value.
 const FIELDS: [(&str, &str); 31] = [

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use weft_nftables::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
 use weft_types::{IpNetwork, Protocol};
 
-use crate::layout::{
+use crate::dataplane::nftables::ruleset::{
     Choice, Meter, Path, Pick, SetName, TABLE, address_family, remember_chain, table_family,
 };
-use crate::service::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
+use crate::services::plan::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
 
 /// A set of one of the two tables.
 pub type Place = (Family, SetName);

@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use weft_types::{Family, NamespacedName, Protocol, Service, ServicePort};
 
-use crate::endpoints::is_special;
-use crate::health_check;
-use crate::problem::Problem;
-use crate::service::{Frontend, Scope};
+use crate::services::endpoints::is_special;
+use crate::services::health_check;
+use crate::services::plan::{Frontend, Scope};
+use crate::services::problem::Problem;
 
 /// More ports than any Service has that is meant well: each is looked for among those of its EndpointSlices.
 pub const MAX_PORTS: usize = 10_000;

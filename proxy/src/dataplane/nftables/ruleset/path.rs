@@ -3,7 +3,7 @@
 use weft_nftables::{Expression, Family};
 
 use super::{SetName, frontend_key, nodeport_key};
-use crate::service::{Audience, Frontend};
+use crate::services::plan::{Audience, Frontend};
 
 /// The way from a kind of frontend, for an audience, to its endpoints: a map of frontends, chains that choose, and a map
 /// of endpoints.

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn kubeadms_default_is_taken_without_a_word() {
-        let file = parse(include_str!("../tests/manifests/kubeadm-config.yaml")).unwrap();
+        let file = parse(include_str!("../../tests/manifests/kubeadm-config.yaml")).unwrap();
         let kubeconfig = "/var/lib/kube-proxy/kubeconfig.conf".to_owned();
         let flags = vec![("kubeconfig", kubeconfig), ("cluster-cidr", "10.244.0.0/16".to_owned())];
         assert_eq!(file, ConfigFile { flags, ..ConfigFile::default() });
@@ -299,7 +299,7 @@ mod tests {
              winkernel: {{enableDSR: true, forwardHealthCheckVip: true, networkName: a, rootHnsEndpointName: a, sourceVip: a}}\n\
              bindAddressHardFail: true\nenableProfiling: true\nconfigSyncPeriod: 15m\noomScoreAdj: -999\nportRange: 1-2\n\
              showHiddenMetricsForVersion: '1.35'\nwindowsRunAsService: true\nfeatureGates: {{A: true}}",
-            include_str!("../tests/manifests/full-config.yaml")
+            include_str!("../../tests/manifests/full-config.yaml")
         );
         let file = parse(&everything).unwrap();
         assert_eq!(file.unknown, [""; 0]);

@@ -1,0 +1,3 @@
+//! What carries out the plans of Services in the kernel.
+
+pub mod nftables;
