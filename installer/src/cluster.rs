@@ -33,6 +33,11 @@ pub(crate) struct Cluster {
     server: http::Uri,
 }
 
+/// Where everything of Weft lives.
+pub(crate) const NAMESPACE: &str = "kube-system";
+/// The Service by which pods reach DNS.
+pub(crate) const DNS_SERVICE: &str = "kube-dns";
+
 /// Kinds that are asked for by name: API version, kind.
 pub(crate) type Kind = (&'static str, &'static str);
 pub(crate) const NAMESPACES: Kind = ("v1", "Namespace");

@@ -1,8 +1,8 @@
 //! `weft dns explain`: what a pod gets for a name, and why. The DNS server itself tells the walk; here the pod and the
 //! server are found through the API server, and the server is asked through it too, so that it works from anywhere.
 
-mod asker;
 mod backends;
+mod client;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::cluster::{Cluster, Connection, ENDPOINT_SLICE, NAMESPACES, POD, SERVICE};
-use asker::Asker;
+use client::Client;
 
 /// How long the server may take: it may wait for upstreams itself.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ pub enum Command {
 /// A question to be explained.
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
-    /// Who asks: a namespace, or a pod as NAMESPACE/POD.
+    /// The client: a namespace, or a pod as NAMESPACE/POD.
     #[arg(value_name = "NAMESPACE[/POD]", value_parser = from)]
     pub from: From,
     /// The name as the pod asks for it.
@@ -97,32 +97,32 @@ pub enum Error {
 pub async fn explain(question: &Explain) -> Result<String, Error> {
     let Explain { name, record_type, .. } = question;
     if let Some(server) = question.server {
-        let asker = Asker::of_namespace(&question.from.namespace);
-        return direct(server, &asker.path(name, record_type));
+        let client = Client::of_namespace(&question.from.namespace);
+        return direct(server, &client.path(name, record_type));
     }
     let cluster = Cluster::connect(&question.connection).await?;
-    let asker = asker(&cluster, &question.from).await?;
-    let note = asker.note.iter().map(|note| format!("{note}\n")).collect::<String>();
-    if !asker.asks_cluster {
+    let client = client(&cluster, &question.from).await?;
+    let note = client.note.iter().map(|note| format!("{note}\n")).collect::<String>();
+    if !client.asks_cluster {
         return Ok(note);
     }
-    let server = server(&cluster, asker.node.as_deref()).await?;
-    let walk = cluster.text(&format!("{server}{}", asker.path(name, record_type))).await?;
+    let server = server(&cluster, client.node.as_deref()).await?;
+    let walk = cluster.text(&format!("{server}{}", client.path(name, record_type))).await?;
     let missing = missing(&cluster, &walk).await?;
     Ok(format!("{note}{walk}{missing}"))
 }
 
 /// Who asks, as the cluster has it.
-async fn asker(cluster: &Cluster, From { namespace, pod }: &From) -> Result<Asker, Error> {
+async fn client(cluster: &Cluster, From { namespace, pod }: &From) -> Result<Client, Error> {
     let Some(pod) = pod else {
         let found = cluster.get(NAMESPACES, "", namespace).await?;
         return match found {
-            Some(_) => Ok(Asker::of_namespace(namespace)),
+            Some(_) => Ok(Client::of_namespace(namespace)),
             None => Err(Error::Nobody(format!("namespace {namespace}"))),
         };
     };
     let found = cluster.get(POD, namespace, pod).await?;
-    Ok(Asker::of_pod(&found.ok_or_else(|| Error::Nobody(format!("pod {namespace}/{pod}")))?))
+    Ok(Client::of_pod(&found.ok_or_else(|| Error::Nobody(format!("pod {namespace}/{pod}")))?))
 }
 
 /// The path of the API server behind which a DNS server is: one on that node, if there is one.

@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The cluster would not work with Weft on it as it is.
     #[error("nothing was changed, as this is in the way:\n  {}\nWith --force it is done all the same", .0.join("\n  "))]
-    Obstacles(Vec<String>),
+    PrerequisitesUnmet(Vec<String>),
     /// The address in the kubeconfig is of no use to nodes.
     #[error(
         "the kubeconfig names the API server as {host}, which nodes cannot reach it by: give --api-host HOST (and \

@@ -6,16 +6,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, SERVICE, name, objects, shown};
+use crate::cluster::{
+    Cluster, Connection, DAEMON_SET, DEPLOYMENT, DNS_SERVICE, NAMESPACE, NODE, SERVICE, name, objects, shown,
+};
 use crate::manifests::{self, Values};
 use crate::rollout::{self, Progress};
 use crate::self_test::{self, SelfTest};
-use crate::{Error, Result, leftovers, obstacles, wait};
-
-/// Where everything of Weft lives.
-pub(crate) const NAMESPACE: &str = "kube-system";
-/// The Service by which pods reach DNS.
-pub(crate) const DNS_SERVICE: &str = "kube-dns";
+use crate::{Error, Result, prerequisites, prune, wait};
 
 /// How to install.
 #[derive(Args, Clone, Debug)]
@@ -78,15 +75,15 @@ pub async fn run(options: &Options) -> Result<()> {
     if !options.force {
         check(&cluster, &values).await?;
     }
-    let leftovers = leftovers::find(&cluster, &values).await?;
-    for leftover in &leftovers {
-        eprintln!("{}", leftover.announcement());
+    let unwanted = prune::find(&cluster, &values).await?;
+    for one in &unwanted {
+        eprintln!("{}", one.announcement());
     }
     let patience = Duration::from_secs(options.timeout);
     roll_out(&cluster, &objects, patience).await?;
-    for leftover in &leftovers {
-        cluster.delete(&leftover.object).await?;
-        eprintln!("deleted {}", shown(&leftover.object));
+    for one in &unwanted {
+        cluster.delete(&one.object).await?;
+        eprintln!("deleted {}", shown(&one.object));
     }
     if options.skip_self_test {
         return Ok(());
@@ -125,8 +122,8 @@ async fn check(cluster: &Cluster, values: &Values) -> Result<()> {
     let sets = cluster.list(DAEMON_SET, None, "").await?;
     let nodes = cluster.list(NODE, None, "").await?;
     let dns = cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?;
-    let found = obstacles::find(&sets, &nodes, dns.as_ref(), values);
-    if found.is_empty() { Ok(()) } else { Err(Error::Obstacles(found)) }
+    let found = prerequisites::unmet(&sets, &nodes, dns.as_ref(), values);
+    if found.is_empty() { Ok(()) } else { Err(Error::PrerequisitesUnmet(found)) }
 }
 
 /// How far everything that was applied is, and the nodes.

@@ -1,14 +1,14 @@
 //! `weft preflight`: whether Weft can work on this machine, and what to do where it cannot.
 //!
 //! ```text
-//! probe::machine(&Expectations) -> Findings -> judge(&Findings, &Expectations, &others) -> Report -> table or JSON
+//! probe::machine(&Expectations) -> Facts -> check(&Facts, &Expectations, &others) -> Report -> table or JSON
 //! ```
 //!
 //! The probes look and try, in a throw-away network namespace where trying leaves something behind; they decide
-//! nothing. What is good and what is not is decided in [`judge()`], from values alone.
+//! nothing. What is good and what is not is decided in [`check()`], from values alone.
 
-mod findings;
-mod judge;
+mod checks;
+mod facts;
 pub mod nodes;
 mod probe;
 mod report;
@@ -23,8 +23,8 @@ use weft_types::IpNetwork;
 use crate::cluster::Connection;
 use crate::manifests::IMAGE;
 
-pub use findings::{Advertised, Chain, Feature, Findings, Identity, Listener, OwnMac, Route, Transport};
-pub use judge::judge;
+pub use checks::check;
+pub use facts::{Advertised, Chain, Facts, Feature, Identity, Listener, OwnMac, Route, Transport};
 pub use report::{Check, Report, Verdict};
 
 /// What the cluster will be like, which this machine must fit, and how to say it.
@@ -145,15 +145,15 @@ impl Expectations {
     }
 }
 
-/// Looks at the machine, in the calling thread's network namespace, and judges it.
+/// Looks at the machine, in the calling thread's network namespace, and checks it.
 ///
 /// # Errors
 /// Where the machine cannot be looked at at all, or another node's report cannot be read. What is wrong with the
 /// machine is in the report.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let others = options.against.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let findings = probe::machine(&options.expectations.cni_conf_dir)?;
-    Ok(judge(&findings, &options.expectations, &others))
+    let facts = probe::machine(&options.expectations.cni_conf_dir)?;
+    Ok(check(&facts, &options.expectations, &others))
 }
 
 fn read(path: &Path) -> Result<Identity, Error> {

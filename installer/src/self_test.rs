@@ -113,11 +113,11 @@ async fn attempt(cluster: &Cluster, objects: &[Value], patience: Duration) -> Re
 async fn progress(cluster: &Cluster) -> Result<Progress> {
     let set = cluster.get(DAEMON_SET, NAMESPACE, NAMESPACE).await?.unwrap_or_default();
     let pods = cluster.list(POD, Some(NAMESPACE), "").await?;
-    Ok(judge(&set, &pods))
+    Ok(progress_of(&set, &pods))
 }
 
 /// The DaemonSet's count, and the nodes whose pods are not there yet.
-fn judge(set: &Value, pods: &[Value]) -> Progress {
+fn progress_of(set: &Value, pods: &[Value]) -> Progress {
     let Progress { is_done, text } = rollout::daemon_set(set);
     let waiting = pods.iter().filter(|pod| !rollout::is_ready(pod));
     let mut waiting: Vec<String> = waiting.map(unanswered).collect();
@@ -174,11 +174,11 @@ mod tests {
         let set = json!({"metadata": {"name": "weft-self-test"}, "status": {
             "desiredNumberScheduled": 2, "updatedNumberScheduled": 2, "numberReady": 1}});
         let pod = |node: &str, ready: &str| json!({"spec": {"nodeName": node}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
-        let seen = judge(&set, &[pod("node1", "True"), pod("node2", "False")]);
+        let seen = progress_of(&set, &[pod("node1", "True"), pod("node2", "False")]);
         assert_eq!(seen.text, "weft-self-test 1/2, no answer yet on node2");
         let mut failing = pod("node2", "False");
         failing["status"]["containerStatuses"] = json!([{"name": "serve", "ready": true}, {"name": "udp", "ready": false}, {"name": "every-pod", "ready": false}]);
-        let seen = judge(&set, &[pod("node1", "True"), failing]);
+        let seen = progress_of(&set, &[pod("node1", "True"), failing]);
         assert_eq!(seen.text, "weft-self-test 1/2, no answer yet on node2 (udp, every-pod)");
         assert!(!seen.is_done);
     }

@@ -9,7 +9,7 @@ use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, POD, SERVICE, name};
-use crate::install::{DNS_SERVICE, NAMESPACE};
+use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::{Result, rollout};
 
 /// The label that all of Weft's pods have, and the one that tells them apart.
@@ -106,8 +106,8 @@ fn status(seen: &Seen) -> Status {
     let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
     let warnings: Vec<String> = different_images(seen)
         .into_iter()
-        .chain(leftovers(seen))
-        .chain(seen.nodes.iter().flat_map(|node| obstacles(seen, node)))
+        .chain(not_uninstalled(seen))
+        .chain(seen.nodes.iter().flat_map(|node| blocking_chains(seen, node)))
         .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
     Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings }
@@ -127,7 +127,7 @@ fn different_images(seen: &Seen) -> Option<String> {
 }
 
 /// What an uninstallation that did not come to its end left.
-fn leftovers(seen: &Seen) -> Option<String> {
+fn not_uninstalled(seen: &Seen) -> Option<String> {
     let left: Vec<&str> = seen.daemon_sets.iter().map(name).filter(|name| !PARTS.contains(name)).collect();
     (!left.is_empty()).then(|| {
         format!(
@@ -168,7 +168,7 @@ fn row(seen: &Seen, node: &Value) -> Row {
 }
 
 /// The chains of other programs that a node's proxy finds in the way.
-fn obstacles(seen: &Seen, node: &Value) -> Vec<String> {
+fn blocking_chains(seen: &Seen, node: &Value) -> Vec<String> {
     let told = seen.health.get(name(node)).and_then(|health| health["obstacles"].as_array());
     let told = told.into_iter().flatten().filter_map(Value::as_str);
     told.map(|obstacle| format!("Node {}: {obstacle}", name(node))).collect()

@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, POD, SERVICE, objects, shown};
-use crate::install::{DNS_SERVICE, NAMESPACE};
+use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::manifests::{self, CNI_BIN, CNI_CONF, IMAGE, Values};
 use crate::rollout::{self, Progress};
 use crate::{Result, wait};

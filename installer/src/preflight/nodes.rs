@@ -13,8 +13,8 @@ use nix::unistd::chroot;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::judge::compare;
-use super::{Expectations, Options, Report, Verdict, judge, probe};
+use super::checks::compare;
+use super::{Expectations, Options, Report, Verdict, check, probe};
 use crate::cluster::{Cluster, DAEMON_SET, NAMESPACES, POD, name, objects};
 use crate::rollout::Progress;
 use crate::{Result, wait};
@@ -59,8 +59,8 @@ pub async fn run(options: &Options) -> Result<Reports> {
 /// Where the node cannot be looked at.
 pub fn run_in_pod(host_root: &Path, expectations: &Expectations) -> Result<(), super::Error> {
     chroot(host_root).map_err(|errno| super::Error::Host(errno.into()))?;
-    let findings = probe::machine(&expectations.cni_conf_dir)?;
-    let report = serde_json::to_string(&judge(&findings, expectations, &[])).unwrap_or_default();
+    let facts = probe::machine(&expectations.cni_conf_dir)?;
+    let report = serde_json::to_string(&check(&facts, expectations, &[])).unwrap_or_default();
     writeln!(io::stdout(), "{report}").map_err(super::Error::Host)?;
     loop {
         thread::park();

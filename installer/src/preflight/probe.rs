@@ -7,27 +7,27 @@ mod network;
 use std::fs;
 use std::path::Path;
 
-use super::findings::Findings;
+use super::facts::Facts;
 
 /// Where container runtimes have their sockets.
 const RUNTIMES: [&str; 3] =
     ["/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock"];
 
 /// Everything about this machine, in the calling thread's network namespace.
-pub(super) fn machine(cni_conf_dir: &Path) -> Result<Findings, weft_netlink::Error> {
-    let mut findings = network::look()?;
-    findings.is_root = nix::unistd::geteuid().is_root();
-    findings.features = kernel::features();
-    findings.ipv4_forwarding = setting("/proc/sys/net/ipv4/ip_forward");
-    findings.ipv6_forwarding = setting("/proc/sys/net/ipv6/conf/all/forwarding");
-    findings.listeners = listeners::all();
-    findings.cni_configs = cni_configs(cni_conf_dir);
-    findings.legacy_tables = legacy_tables();
-    findings.identity.hostname = hostname();
-    findings.identity.machine_id = text("/etc/machine-id");
-    findings.runtimes =
+pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error> {
+    let mut facts = network::look()?;
+    facts.is_root = nix::unistd::geteuid().is_root();
+    facts.features = kernel::features();
+    facts.ipv4_forwarding = setting("/proc/sys/net/ipv4/ip_forward");
+    facts.ipv6_forwarding = setting("/proc/sys/net/ipv6/conf/all/forwarding");
+    facts.listeners = listeners::all();
+    facts.cni_configs = cni_configs(cni_conf_dir);
+    facts.legacy_tables = legacy_tables();
+    facts.identity.hostname = hostname();
+    facts.identity.machine_id = text("/etc/machine-id");
+    facts.runtimes =
         RUNTIMES.iter().filter(|path| Path::new(path).exists()).map(ToString::to_string).collect();
-    Ok(findings)
+    Ok(facts)
 }
 
 fn text(path: &str) -> String {

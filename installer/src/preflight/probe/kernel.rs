@@ -15,7 +15,7 @@ use weft_nftables::{
 };
 use weft_types::Protocol;
 
-use crate::preflight::findings::Feature;
+use crate::preflight::facts::Feature;
 
 /// What is tried: its name, what it needs, and how.
 type Attempt = (&'static str, &'static str, fn() -> Result<()>);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use crate::preflight::findings::{Listener, Transport};
+use crate::preflight::facts::{Listener, Transport};
 
 /// The states of a TCP socket that listens, and of a UDP socket that is connected to nobody (net/tcp_states.h).
 const LISTEN: &str = "0A";

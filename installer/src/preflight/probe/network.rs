@@ -8,7 +8,7 @@ use weft_netlink::Result;
 use weft_netlink::route::{Link, PathFilter, Route as Client};
 use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 
-use crate::preflight::findings::{Advertised, Chain, Findings, Identity, OwnMac, Route};
+use crate::preflight::facts::{Advertised, Chain, Facts, Identity, OwnMac, Route};
 
 /// The tables that are looked into: iptables' own two, and kube-proxy's.
 const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
@@ -23,11 +23,11 @@ const ADVERTISED: u8 = 9;
 const VIRTUAL: [&str; 3] = ["bridge", "vxlan", "dummy"];
 
 /// What the kernel has of all that.
-pub(super) fn look() -> Result<Findings> {
+pub(super) fn look() -> Result<Facts> {
     let mut client = Client::open()?;
     let links = client.links()?;
     let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
-    Ok(Findings {
+    Ok(Facts {
         routes: routes(&mut client, &names)?,
         advertised: advertised(&mut client, &names)?,
         identity: Identity { macs: macs(&mut client, &links)?, ..Identity::default() },
@@ -35,7 +35,7 @@ pub(super) fn look() -> Result<Findings> {
         links: names.into_values().collect(),
         // Where nf_tables does not work, the kernel's features say so.
         chains: chains().unwrap_or_default(),
-        ..Findings::default()
+        ..Facts::default()
     })
 }
 

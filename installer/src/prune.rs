@@ -4,33 +4,33 @@
 use serde_json::Value;
 
 use crate::Result;
+use crate::cluster::NAMESPACE;
 use crate::cluster::{Cluster, DAEMON_SET, name, objects, shown};
-use crate::install::NAMESPACE;
 use crate::manifests::{self, Values};
 
 /// An object that the cluster has, and the flag that would keep it.
-pub(crate) struct Leftover {
+pub(crate) struct Unwanted {
     pub(crate) object: Value,
     flag: &'static str,
 }
 
-impl Leftover {
+impl Unwanted {
     /// Tells what becomes of it.
     pub(crate) fn announcement(&self) -> String {
-        let Leftover { object, flag } = self;
+        let Unwanted { object, flag } = self;
         format!("{} is there, but {flag} is not given: it is deleted once the rest is ready", shown(object))
     }
 }
 
 /// The parts that these values do without, although they could be asked for, with the flags that ask for them.
-fn optional(values: &Values) -> Result<Vec<Leftover>> {
+fn optional(values: &Values) -> Result<Vec<Unwanted>> {
     let with = Values { node_local_dns: true, ..values.clone() };
     let wanted = objects(&manifests::render(values))?;
     let is_wanted = |object: &Value| wanted.iter().any(|one| shown(one) == shown(object));
     let all = objects(&manifests::render(&with))?.into_iter();
     Ok(all
         .filter(|object| !is_wanted(object))
-        .map(|object| Leftover { object, flag: "--node-local-dns" })
+        .map(|object| Unwanted { object, flag: "--node-local-dns" })
         .collect())
 }
 
@@ -38,11 +38,11 @@ fn optional(values: &Values) -> Result<Vec<Leftover>> {
 ///
 /// # Errors
 /// Where the API server cannot be asked.
-pub(crate) async fn find(cluster: &Cluster, values: &Values) -> Result<Vec<Leftover>> {
+pub(crate) async fn find(cluster: &Cluster, values: &Values) -> Result<Vec<Unwanted>> {
     let mut found = Vec::new();
-    for leftover in optional(values)? {
-        if cluster.get(DAEMON_SET, NAMESPACE, name(&leftover.object)).await?.is_some() {
-            found.push(leftover);
+    for unwanted in optional(values)? {
+        if cluster.get(DAEMON_SET, NAMESPACE, name(&unwanted.object)).await?.is_some() {
+            found.push(unwanted);
         }
     }
     Ok(found)

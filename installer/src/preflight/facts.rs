@@ -1,4 +1,4 @@
-//! What was seen on a machine, without a judgement.
+//! What was seen on a machine, without an opinion.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use weft_types::IpNetwork;
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]
-pub struct Findings {
+pub struct Facts {
     /// Whether this process may change the kernel's network.
     pub is_root: bool,
     /// What the kernel can do.

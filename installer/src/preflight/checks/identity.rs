@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::preflight::findings::Identity;
+use crate::preflight::facts::Identity;
 use crate::preflight::report::Check;
 
 /// The longest name that a Node can have (RFC 1123 subdomain, as Kubernetes takes it).

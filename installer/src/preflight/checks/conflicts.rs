@@ -1,6 +1,6 @@
 //! Others that do Weft's work already: pod networks, kube-proxy, firewalls in the way.
 
-use crate::preflight::findings::Findings;
+use crate::preflight::facts::Facts;
 use crate::preflight::report::Check;
 
 /// The configuration that the agent writes.
@@ -21,14 +21,14 @@ const OTHER_LINKS: [(&str, &str); 10] = [
 /// The interface on which kube-proxy's IPVS mode keeps the Services' addresses.
 const IPVS_LINK: &str = "kube-ipvs0";
 
-pub(super) fn checks(findings: &Findings) -> [Check; 3] {
-    [other_networks(findings), kube_proxy(findings), firewall(findings)]
+pub(super) fn checks(facts: &Facts) -> [Check; 3] {
+    [other_networks(facts), kube_proxy(facts), firewall(facts)]
 }
 
-fn other_networks(findings: &Findings) -> Check {
-    let configs = findings.cni_configs.iter().filter(|name| *name != OWN_CONFIG);
+fn other_networks(facts: &Facts) -> Check {
+    let configs = facts.cni_configs.iter().filter(|name| *name != OWN_CONFIG);
     let configs = configs.map(|name| format!("the CNI configuration {name}"));
-    let links = findings.links.iter().filter_map(|link| {
+    let links = facts.links.iter().filter_map(|link| {
         let (_, whose) = OTHER_LINKS.iter().find(|(prefix, _)| link.starts_with(prefix))?;
         Some(format!("the interface {link} ({whose})"))
     });
@@ -44,11 +44,11 @@ fn other_networks(findings: &Findings) -> Check {
     }
 }
 
-fn kube_proxy(findings: &Findings) -> Check {
-    let chains = findings.chains.iter().filter(|chain| is_kube_proxy(&chain.table, &chain.name));
+fn kube_proxy(facts: &Facts) -> Check {
+    let chains = facts.chains.iter().filter(|chain| is_kube_proxy(&chain.table, &chain.name));
     let mut found: Vec<String> = chains.map(|chain| format!("rules in table {}", chain.table)).collect();
     found.extend(
-        findings.links.iter().filter(|link| *link == IPVS_LINK).map(|link| format!("the interface {link}")),
+        facts.links.iter().filter(|link| *link == IPVS_LINK).map(|link| format!("the interface {link}")),
     );
     found.sort();
     found.dedup();
@@ -59,14 +59,11 @@ fn kube_proxy(findings: &Findings) -> Check {
             "kubectl -n kube-system delete daemonset kube-proxy, then on each node kube-proxy --cleanup, or reboot",
         );
     }
-    match findings.legacy_tables.is_empty() {
+    match facts.legacy_tables.is_empty() {
         true => Check::pass("kube-proxy", "no rules of it"),
         false => Check::warn(
             "kube-proxy",
-            format!(
-                "rules of the legacy iptables cannot be seen here ({})",
-                findings.legacy_tables.join(", ")
-            ),
+            format!("rules of the legacy iptables cannot be seen here ({})", facts.legacy_tables.join(", ")),
             "iptables-legacy-save | grep KUBE-SVC must print nothing; otherwise kube-proxy --cleanup, or reboot",
         ),
     }
@@ -78,8 +75,8 @@ fn is_kube_proxy(table: &str, chain: &str) -> bool {
         || ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-"].iter().any(|prefix| chain.starts_with(prefix))
 }
 
-fn firewall(findings: &Findings) -> Check {
-    let chains = findings.chains.iter().filter(|chain| chain.drops_forwarded);
+fn firewall(facts: &Facts) -> Check {
+    let chains = facts.chains.iter().filter(|chain| chain.drops_forwarded);
     let found: Vec<String> = chains.map(|chain| format!("{} {}", chain.table, chain.name)).collect();
     match found.is_empty() {
         true => Check::pass("firewall", "forwarded packets are not dropped by default"),

@@ -1,10 +1,10 @@
-//! Who asks: a pod's spec as its resolver sees it. Pure; the server knows the cluster's own search domains.
+//! The client: a pod's spec as its resolver sees it. Pure; the server knows the cluster's own search domains.
 
 use serde_json::Value;
 
 /// A pod's resolver, as far as it differs from the usual one of its namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Asker {
+pub(super) struct Client {
     pub(super) namespace: String,
     /// The node it runs on; none for a namespace as a whole.
     pub(super) node: Option<String>,
@@ -19,15 +19,15 @@ pub(super) struct Asker {
     pub(super) asks_cluster: bool,
 }
 
-impl Asker {
+impl Client {
     /// Any pod of a namespace.
-    pub(super) fn of_namespace(namespace: &str) -> Asker {
+    pub(super) fn of_namespace(namespace: &str) -> Client {
         let namespace = namespace.to_owned();
-        Asker { namespace, searches_cluster: true, asks_cluster: true, ..Asker::default() }
+        Client { namespace, searches_cluster: true, asks_cluster: true, ..Client::default() }
     }
 
     /// A pod, by its object.
-    pub(super) fn of_pod(pod: &Value) -> Asker {
+    pub(super) fn of_pod(pod: &Value) -> Client {
         let (spec, config) = (&pod["spec"], &pod["spec"]["dnsConfig"]);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let texts = |value: &Value| -> Vec<String> {
@@ -51,7 +51,7 @@ impl Asker {
             )),
             _ => None,
         };
-        Asker {
+        Client {
             node: text(&spec["nodeName"]),
             searches_cluster: policy != "None",
             searches: texts(&config["searches"]),
@@ -62,7 +62,7 @@ impl Asker {
                 .or((policy == "None").then(|| "1".to_owned())),
             note,
             asks_cluster: policy != "Default",
-            ..Asker::of_namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default())
+            ..Client::of_namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default())
         }
     }
 
@@ -103,15 +103,15 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: Value) -> Asker {
-        Asker::of_pod(&json!({"metadata": {"namespace": "shop", "name": "web-0"}, "spec": spec}))
+    fn of(spec: Value) -> Client {
+        Client::of_pod(&json!({"metadata": {"namespace": "shop", "name": "web-0"}, "spec": spec}))
     }
 
     #[test]
     fn the_usual_pod_differs_in_nothing() {
-        let asker = of(json!({"nodeName": "node1", "dnsPolicy": "ClusterFirst"}));
-        assert_eq!(asker, Asker { node: Some("node1".to_owned()), ..Asker::of_namespace("shop") });
-        assert_eq!(asker.path("a&b.svc", "srv"), "/explain?namespace=shop&name=a%26b.svc&type=srv");
+        let client = of(json!({"nodeName": "node1", "dnsPolicy": "ClusterFirst"}));
+        assert_eq!(client, Client { node: Some("node1".to_owned()), ..Client::of_namespace("shop") });
+        assert_eq!(client.path("a&b.svc", "srv"), "/explain?namespace=shop&name=a%26b.svc&type=srv");
     }
 
     #[test]
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn who_asks_the_node_s_name_servers_is_told() {
         for spec in [json!({"dnsPolicy": "Default"}), json!({"hostNetwork": true})] {
-            let asker = of(spec);
-            assert!(!asker.asks_cluster && asker.note.is_some());
+            let client = of(spec);
+            assert!(!client.asks_cluster && client.note.is_some());
         }
         let with = of(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}));
         assert!(with.asks_cluster && with.note.is_none());

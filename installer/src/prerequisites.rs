@@ -1,4 +1,4 @@
-//! What of a cluster is in Weft's way: from objects as the API server has them to words, with the remedy.
+//! What an installation needs of a cluster and does not find: from objects as the API server has them to words, with the remedy.
 
 use std::net::IpAddr;
 
@@ -21,8 +21,8 @@ const OTHER_NETWORKS: [&str; 9] = [
     "ovnkube-node",
 ];
 
-/// Everything that is in the way. `dns` is the kube-dns Service as it is.
-pub(crate) fn find(
+/// Every prerequisite that the cluster does not meet. `dns` is the kube-dns Service as it is.
+pub(crate) fn unmet(
     daemon_sets: &[Value],
     nodes: &[Value],
     dns: Option<&Value>,
@@ -104,7 +104,7 @@ mod tests {
         ];
         let dns = json!({"spec": {"clusterIP": "10.43.0.10"}});
         let sets = [set("kube-proxy"), set("calico-node"), set("node-exporter"), set("weft-agent")];
-        let found = find(&sets, &nodes, Some(&dns), &Values::default());
+        let found = unmet(&sets, &nodes, Some(&dns), &Values::default());
         let [proxy, network, node, service] = found.as_slice() else { panic!("{found:#?}") };
         assert!(proxy.contains("kubectl -n kube-system delete daemonset kube-proxy"), "{proxy}");
         assert!(network.contains("calico-node is another pod network"), "{network}");
@@ -116,7 +116,7 @@ mod tests {
     fn a_cluster_that_has_weft_already_is_fine() {
         let nodes = [json!({"metadata": {"name": "one"}, "spec": {"podCIDR": "10.244.0.0/24"}})];
         let dns = json!({"spec": {"clusterIP": "10.96.0.10"}});
-        assert_eq!(find(&[], &nodes, Some(&dns), &Values::default()), Vec::<String>::new());
+        assert_eq!(unmet(&[], &nodes, Some(&dns), &Values::default()), Vec::<String>::new());
     }
 
     /// Services and masquerade would take those pods for strangers.
@@ -128,13 +128,13 @@ mod tests {
             ..Values::default()
         };
         let dual = node(&["10.42.0.0/24", "fd00:42::/64"]);
-        assert_eq!(find(&[], &dual, None, &values(&["10.42.0.0/16", "fd00:42::/56"])), Vec::<String>::new());
+        assert_eq!(unmet(&[], &dual, None, &values(&["10.42.0.0/16", "fd00:42::/56"])), Vec::<String>::new());
         for (given, outside) in [
             (&["10.244.0.0/16"][..], "10.42.0.0/24"),
             (&["10.42.0.0/16"], "fd00:42::/64"),
             (&["10.42.0.0/25"], "10.42.0.0/24"),
         ] {
-            let found = find(&[], &dual, None, &values(given));
+            let found = unmet(&[], &dual, None, &values(given));
             assert_eq!(found.len(), 1, "{found:?}");
             assert!(found[0].contains(outside) && found[0].contains("--cluster-cidr"), "{found:?}");
         }

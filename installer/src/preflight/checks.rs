@@ -1,10 +1,10 @@
-//! What is good and what is not about a machine, and what to do about it: from findings to a report, without looking
+//! What is good and what is not about a machine, and what to do about it: from facts to a report, without looking
 //! at anything.
 
 mod conflicts;
 mod identity;
 
-use super::findings::{Feature, Findings, Identity, Listener, Transport};
+use super::facts::{Facts, Feature, Identity, Listener, Transport};
 use super::report::{Check, Report};
 use super::{Expectations, overlap};
 
@@ -27,19 +27,19 @@ const NODE_DNS_PORTS: [(u16, &str); 3] = [
 /// The ports that Services of type NodePort get, where the control plane does not say otherwise.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
-/// Judges a machine. `others` are the other nodes of the cluster, as far as they are known.
-pub fn judge(findings: &Findings, expected: &Expectations, others: &[Identity]) -> Report {
-    let mut checks = vec![privileges(findings)];
-    checks.extend(findings.features.iter().map(feature));
-    checks.extend(advertised(findings, expected));
-    checks.extend(forwarding(findings, expected));
-    checks.extend(ports(findings, expected));
-    checks.push(node_ports(findings));
-    checks.push(ranges(findings, expected));
-    checks.extend(conflicts::checks(findings));
-    checks.extend(identity::checks(&findings.identity, &findings.neighbours, others));
-    checks.push(runtime(findings));
-    Report { identity: findings.identity.clone(), checks }
+/// Checks a machine. `others` are the other nodes of the cluster, as far as they are known.
+pub fn check(facts: &Facts, expected: &Expectations, others: &[Identity]) -> Report {
+    let mut checks = vec![privileges(facts)];
+    checks.extend(facts.features.iter().map(feature));
+    checks.extend(advertised(facts, expected));
+    checks.extend(forwarding(facts, expected));
+    checks.extend(ports(facts, expected));
+    checks.push(node_ports(facts));
+    checks.push(ranges(facts, expected));
+    checks.extend(conflicts::checks(facts));
+    checks.extend(identity::checks(&facts.identity, &facts.neighbours, others));
+    checks.push(runtime(facts));
+    Report { identity: facts.identity.clone(), checks }
 }
 
 /// Puts what only other machines show into the report on one.
@@ -53,8 +53,8 @@ pub(super) fn compare(report: &mut Report, others: &[Identity]) {
     }
 }
 
-fn privileges(findings: &Findings) -> Check {
-    match findings.is_root {
+fn privileges(facts: &Facts) -> Check {
+    match facts.is_root {
         true => Check::pass("privileges", "root"),
         false => Check::fail("privileges", "not root", "Run weft preflight as root: sudo weft preflight"),
     }
@@ -74,11 +74,9 @@ fn feature(feature: &Feature) -> Check {
 
 /// A machine that forwards IPv6 ignores router advertisements, and forgets what it has from them as soon as it begins to
 /// (RFC 4861 section 6.2.8; ip-sysctl, accept_ra).
-fn advertised(findings: &Findings, expected: &Expectations) -> Option<Check> {
+fn advertised(facts: &Facts, expected: &Expectations) -> Option<Check> {
     let links: Vec<&str> = match expected.has_ipv6() {
-        true => {
-            findings.advertised.iter().filter(|link| !link.always).map(|link| link.link.as_str()).collect()
-        }
+        true => facts.advertised.iter().filter(|link| !link.always).map(|link| link.link.as_str()).collect(),
         false => return None,
     };
     let name = "router advertisements";
@@ -97,7 +95,7 @@ fn advertised(findings: &Findings, expected: &Expectations) -> Option<Check> {
     Some(Check::warn(name, found, fix))
 }
 
-fn forwarding(findings: &Findings, expected: &Expectations) -> Vec<Check> {
+fn forwarding(facts: &Facts, expected: &Expectations) -> Vec<Check> {
     let one = |name: &str, value: Option<bool>| match value {
         Some(true) => Check::pass(name, "1"),
         Some(false) => Check::fail(
@@ -111,23 +109,22 @@ fn forwarding(findings: &Findings, expected: &Expectations) -> Vec<Check> {
             "Boot without ipv6.disable=1, or give no IPv6 ranges",
         ),
     };
-    let ipv6 = expected.has_ipv6().then(|| one("net.ipv6.conf.all.forwarding", findings.ipv6_forwarding));
-    [one("net.ipv4.ip_forward", findings.ipv4_forwarding)].into_iter().chain(ipv6).collect()
+    let ipv6 = expected.has_ipv6().then(|| one("net.ipv6.conf.all.forwarding", facts.ipv6_forwarding));
+    [one("net.ipv4.ip_forward", facts.ipv4_forwarding)].into_iter().chain(ipv6).collect()
 }
 
-fn ports(findings: &Findings, expected: &Expectations) -> Vec<Check> {
+fn ports(facts: &Facts, expected: &Expectations) -> Vec<Check> {
     let tunnel = (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)");
     let node_dns = NODE_DNS_PORTS.into_iter().filter(|_| expected.node_local_dns);
     let own = OWN_PORTS.into_iter().chain(node_dns).map(|(port, what)| (Transport::Tcp, port, what));
-    own.chain([tunnel]).map(|wanted| port(findings, wanted)).collect()
+    own.chain([tunnel]).map(|wanted| port(facts, wanted)).collect()
 }
 
-fn port(findings: &Findings, (transport, port, what): (Transport, u16, &str)) -> Check {
+fn port(facts: &Facts, (transport, port, what): (Transport, u16, &str)) -> Check {
     let name = format!("port {}/{port}", protocol(transport));
-    let mut holders =
-        findings.listeners.iter().filter(|held| (held.transport, held.port) == (transport, port));
+    let mut holders = facts.listeners.iter().filter(|held| (held.transport, held.port) == (transport, port));
     // The tunnel's port is held by the kernel itself.
-    let has_tunnel = transport == Transport::Udp && findings.links.iter().any(|link| link == OWN_LINKS[1]);
+    let has_tunnel = transport == Transport::Udp && facts.links.iter().any(|link| link == OWN_LINKS[1]);
     match holders.find(|holder| !(is_weft(holder) || has_tunnel && holder.program.is_none())) {
         None => Check::pass(name, format!("free for {what}, or held by Weft")),
         Some(holder) => Check::fail(
@@ -145,8 +142,8 @@ fn port(findings: &Findings, (transport, port, what): (Transport, u16, &str)) ->
     }
 }
 
-fn node_ports(findings: &Findings) -> Check {
-    let taken: Vec<String> = findings
+fn node_ports(facts: &Facts) -> Check {
+    let taken: Vec<String> = facts
         .listeners
         .iter()
         .filter(|held| NODE_PORTS.contains(&held.port) && !is_weft(held))
@@ -162,13 +159,13 @@ fn node_ports(findings: &Findings) -> Check {
     }
 }
 
-fn ranges(findings: &Findings, expected: &Expectations) -> Check {
+fn ranges(facts: &Facts, expected: &Expectations) -> Check {
     let named = |what: &'static str, ranges: &[weft_types::IpNetwork]| -> Vec<_> {
         ranges.iter().map(|range| (what, *range)).collect()
     };
     let pods = named("the pods' range", &expected.cluster_cidrs);
     let services = named("the Services' range", &expected.service_cidrs);
-    let foreign = findings.routes.iter().filter(|route| {
+    let foreign = facts.routes.iter().filter(|route| {
         route.protocol != OWN_PROTOCOL && !route.link.as_deref().is_some_and(|link| OWN_LINKS.contains(&link))
     });
     let mut found = Vec::new();
@@ -193,8 +190,8 @@ fn ranges(findings: &Findings, expected: &Expectations) -> Check {
     }
 }
 
-fn runtime(findings: &Findings) -> Check {
-    match findings.runtimes.as_slice() {
+fn runtime(facts: &Facts) -> Check {
+    match facts.runtimes.as_slice() {
         [] => Check::warn(
             "container runtime",
             "no CRI socket found",
