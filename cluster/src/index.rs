@@ -20,6 +20,9 @@ pub(crate) enum Event {
     Deleted(ObjectKey),
 }
 
+/// An event, and when it came.
+pub(crate) type Stamped = (tokio::time::Instant, Event);
+
 /// The cluster as the events so far tell it.
 #[derive(Debug, Default)]
 pub(crate) struct Index {

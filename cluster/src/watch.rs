@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
 use crate::filter::WatchFilter;
-use crate::index::{Event, Index};
+use crate::index::{Index, Stamped};
 use crate::resource::ApiResource;
 use crate::watcher;
 
@@ -19,9 +19,6 @@ use crate::watcher;
 const GAP: Duration = Duration::from_millis(5);
 /// Events that wait while the daemon is busy. Beyond them, the connections to the API server fill and wait too.
 const BACKLOG: usize = 1024;
-
-/// An event, and when it came.
-pub(crate) type Stamped = (Instant, Event);
 
 /// A running watch of some kinds of object, and the snapshot that it keeps. Ends when it is dropped.
 ///

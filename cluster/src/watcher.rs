@@ -23,9 +23,8 @@ use weft_types::{Kind, Known};
 use crate::error::chain;
 use crate::field::Field;
 use crate::filter::WatchFilter;
-use crate::index::Event;
+use crate::index::{Event, Stamped};
 use crate::resource::{ApiResource, WireObject, api, name, read, read_item, resource_version, triggered};
-use crate::watch::Stamped;
 
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
