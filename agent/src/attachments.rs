@@ -7,9 +7,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use weft_cni_spec::NetworkList;
 use weft_netlink::route::Route;
 use weft_types::IpNetwork;
-use weft_types::cni::NetworkList;
 
 use crate::garbage::Attachment;
 use crate::{Error, Result, plugin, upkeep};

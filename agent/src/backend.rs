@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ValueEnum;
-use weft_types::cni::InterfaceName;
+use weft_cni_spec::InterfaceName;
 use weft_types::{Family, IpNetwork};
 
 use crate::proof::{Proof, Proofs};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use weft_types::cni::NetworkList;
+use weft_cni_spec::NetworkList;
 
 use crate::plan::PLUGIN;
 use crate::{Error, Result};

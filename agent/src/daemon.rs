@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use weft_cluster::{Watch, WatchFilter, manifest};
+use weft_cni_spec::Boot;
 use weft_daemon::Signals;
-use weft_ipam::boot::Boot;
 use weft_types::{IpNetwork, Kind, Snapshot};
 
 use crate::attachments::Place;

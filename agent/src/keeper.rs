@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::info;
+use weft_cni_spec::NetworkList;
 use weft_netlink::route::bridge_netfilter;
 use weft_types::IpNetwork;
-use weft_types::cni::NetworkList;
 
 use crate::attachments::Place;
 use crate::kernel::Kernel;

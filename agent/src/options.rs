@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Parser;
+use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
-use weft_types::cni::{InterfaceName, NetworkName};
 
 use crate::backend::{Backend, LeaveBy};
 use crate::overlay::Settings;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
+use weft_cni_spec::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName, Plugin, Range};
 use weft_nftables::Table;
-use weft_types::cni::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName, Plugin, Range};
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
 use crate::backend::{Backend, LeaveBy, Uplink};

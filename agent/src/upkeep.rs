@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use weft_cni_spec::NetworkList;
 use weft_netlink::route::{BridgePort, Link};
 use weft_types::IpNetwork;
-use weft_types::cni::NetworkList;
 
 /// How much may be put back within how long before somebody is taken to undo it.
 const MANY: usize = 20;

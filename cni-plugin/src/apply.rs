@@ -5,12 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use weft_cni_spec::{ContainerId, Success};
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{
     Address, Detection, Link, LinkChange, Mac, Path, PathFilter, Route, TokenBucket, Veth,
 };
-use weft_types::cni::{ContainerId, Success};
 
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans, vlan};
 

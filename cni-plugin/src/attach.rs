@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use weft_cni_spec::{Args, Attachment, Invocation, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, Route};
-use weft_types::cni::{Args, Attachment, Invocation, Success};
 
 use crate::apply::apply;
 use crate::flows;

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use weft_cni_spec::{Args, Attachment, Failure, Handler, Invocation, Success};
 use weft_netlink::netns::Namespace;
-use weft_types::cni::{Args, Attachment, Failure, Handler, Invocation, Success};
 
 use crate::ipam::Source;
 use crate::{Error, Result, attach, check, detach, status};

@@ -4,9 +4,9 @@
 //! What a plugin later in the list may have changed is let be: the container's own Ethernet address where the result tells
 //! it, its MTU and settings, and whatever there is besides (SPEC section 2, "CHECK").
 
+use weft_cni_spec::{Args, Attachment, Code, Failure, Invocation, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, Route};
-use weft_types::cni::{Args, Attachment, Code, Failure, Invocation, Success};
 
 use crate::facts::Inside;
 use crate::ipam::Source;

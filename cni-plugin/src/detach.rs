@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use weft_cni_spec::{Attachment, BridgeOptions, Invocation, decode};
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, Route};
-use weft_types::cni::{Attachment, BridgeOptions, Invocation, decode};
 
 use crate::ipam::Source;
 use crate::options::DEFAULT_BRIDGE;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
-use weft_types::cni::{Code, ContainerId, Failure};
+use weft_cni_spec::{Code, ContainerId, Failure};
 
 /// Why a container could not be connected or disconnected.
 #[derive(Debug, Error)]

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
+use weft_cni_spec::{IpConfig, Success};
 use weft_netlink::route::{Link, Mac, PathFilter, Route, TokenBucket, bridge_netfilter};
-use weft_types::cni::{IpConfig, Success};
 
 use crate::{Error, Options, PodSide, Result};
 

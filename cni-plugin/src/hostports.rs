@@ -18,7 +18,7 @@ use weft_nftables::{
     PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table, Transaction, Tuple, Value, Verdict,
 };
 
-use weft_types::cni::ContainerId;
+use weft_cni_spec::ContainerId;
 
 use crate::PortMapping;
 use crate::masquerade::network;
@@ -215,8 +215,8 @@ impl fmt::Display for HostPorts {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use weft_cni_spec::PortMapping as Asked;
     use weft_nftables::Change;
-    use weft_types::cni::PortMapping as Asked;
 
     use super::*;
     use crate::ports;

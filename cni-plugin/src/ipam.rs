@@ -5,11 +5,10 @@ use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use serde_json::Value;
+use weft_cni_spec::{Args, Attachment, Code, Delegate, Failure, Handler, Invocation, Success};
 use weft_ipam::Ipam;
-use weft_types::cni::{Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::Result;
-use crate::delegate::Delegate;
 
 /// The IPAM plugin that a network's configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]

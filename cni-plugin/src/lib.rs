@@ -9,7 +9,6 @@ mod attach;
 mod bandwidth;
 mod bridge;
 mod check;
-mod delegate;
 mod detach;
 mod error;
 mod facts;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use weft_cni_spec::{Args, Attachment, Failure, Handler, Interface, Invocation, IpConfig, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::route::{Link, LinkChange, Route};
-use weft_types::cni::{Args, Attachment, Failure, Handler, Interface, Invocation, IpConfig, Success};
 
 use crate::{Error, Result};
 

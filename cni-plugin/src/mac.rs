@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use weft_cni_spec::Attachment;
 use weft_netlink::route::Mac;
-use weft_types::cni::Attachment;
 use weft_types::fnv1a;
 
 use crate::veth::hash;

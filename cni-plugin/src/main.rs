@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use weft_cni::{Bridge, Loopback, repair};
-use weft_ipam::program::{run, variable};
+use weft_cni_spec::program::{run, variable};
 
 fn main() -> ExitCode {
     let program = env::args_os().next().unwrap_or_default();

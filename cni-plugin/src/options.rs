@@ -1,10 +1,8 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
 use ipnetwork::IpNetwork;
+use weft_cni_spec::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode};
 use weft_netlink::route::Mac;
-use weft_types::cni::{
-    Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode,
-};
 
 use crate::{Error, Limits, PortMapping, Result, VlanGateway, Vlans, bandwidth, ports, vlan};
 
@@ -150,14 +148,14 @@ fn limits(invocation: &Invocation, mtu: Option<u32>) -> Result<Limits> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use weft_types::cni::{Network, Version};
+    use weft_cni_spec::{Network, Version};
 
     use super::*;
 
     fn read(mut config: Value, args: &Args) -> Result<Options> {
         config["name"] = "blue".into();
         let stdin = config.to_string().into_bytes();
-        let json = weft_types::cni::parse(&stdin).unwrap();
+        let json = weft_cni_spec::parse(&stdin).unwrap();
         let network: Network = serde_json::from_value(json.clone()).unwrap();
         let invocation = Invocation {
             version: Version::NEWEST,

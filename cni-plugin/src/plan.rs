@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use weft_cni_spec::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth, VethEnd};
-use weft_types::cni::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 
 use crate::masquerade::network;
 use crate::{
@@ -186,7 +186,7 @@ fn add_default_routes(lease: &mut Success) {
         let there = lease.routes.iter().any(|route| of_family(&route.dst));
         if let (Some(gateway), false) = (gateway, there) {
             let path = Path::default_via(gateway);
-            lease.routes.push(weft_types::cni::Route::new(path.destination, path.gateway));
+            lease.routes.push(weft_cni_spec::Route::new(path.destination, path.gateway));
         }
     }
 }
@@ -376,7 +376,7 @@ fn gateway_is_inside(ip: &IpConfig) -> bool {
 }
 
 /// A route without a next hop goes by the gateway of its family, and where there is none it is on the link.
-fn path(route: &weft_types::cni::Route, lease: &Success) -> Path {
+fn path(route: &weft_cni_spec::Route, lease: &Success) -> Path {
     let of_family = lease.ips.iter().filter(|ip| ip.address.is_ipv4() == route.dst.is_ipv4());
     // What is said to be on the link, or the host itself, has none.
     let is_near = route.scope.is_some_and(|scope| scope >= Path::LINK_SCOPE);

@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use weft_ipam::boot::Boot;
-use weft_types::cni::{BridgeOptions, Invocation, decode};
+use weft_cni_spec::Boot;
+use weft_cni_spec::{BridgeOptions, Invocation, decode};
 
 use crate::{Error, Facts, Options, Result, Sysctl};
 

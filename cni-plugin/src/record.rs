@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
+use weft_cni_spec::{Args, Invocation, IpConfig, Success, decode};
 use weft_ipam::DEFAULT_DATA_DIR;
-use weft_types::cni::{Args, Invocation, IpConfig, Success, decode};
 
 use crate::{Options, PodPlan, Result};
 

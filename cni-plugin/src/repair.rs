@@ -12,11 +12,9 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
+use weft_cni_spec::{Args, Attachment, Invocation, IpConfig, Success};
 use weft_ipam::Ipam;
 use weft_netlink::route::{Address, Link, LinkChange, Mac, Route};
-use weft_types::cni::{
-    Args, Attachment, Invocation, IpConfig, Network, Success, Version, decode, read_config,
-};
 
 use crate::apply::{ensure_bridge, settle_port};
 use crate::ipam::Source;
@@ -41,7 +39,9 @@ pub struct Report {
 /// Puts everything of a network back. `config` is its configuration, as plugins get it on standard input.
 pub fn repair(config: &[u8]) -> Report {
     let mut report = Report::default();
-    let outcome = invocation(config).and_then(|invocation| Repair::open(&invocation)?.run(&mut report));
+    let outcome = Invocation::of_config(config)
+        .map_err(Error::from)
+        .and_then(|invocation| Repair::open(&invocation)?.run(&mut report));
     report.problems.extend(outcome.err().map(|error| error.to_string()));
     report
 }
@@ -59,19 +59,6 @@ impl Report {
             Err(error) => self.problems.push(format!("{what}: {error}")),
         }
     }
-}
-
-fn invocation(config: &[u8]) -> Result<Invocation> {
-    let json = read_config(config)?;
-    let network: Network = decode(&json)?;
-    let name = network.name.as_deref().unwrap_or_default();
-    let name = name.parse().map_err(|error: weft_types::cni::InvalidCniName| Error::Invalid {
-        network: name.to_owned(),
-        option: "name".into(),
-        reason: error.to_string(),
-    })?;
-    let (version, stdin) = (Version::NEWEST, config.to_vec());
-    Ok(Invocation { version, network: name, config: network, json, stdin, plugin_path: Vec::new() })
 }
 
 /// A network whose containers are looked after.

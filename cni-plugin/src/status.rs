@@ -1,8 +1,8 @@
 //! STATUS: whether an ADD could succeed now. Runtimes ask every few seconds, so it looks at little and changes nothing.
 
-use weft_ipam::boot::Boot;
+use weft_cni_spec::Boot;
+use weft_cni_spec::{Args, Code, Failure, Invocation};
 use weft_netlink::route::Route;
-use weft_types::cni::{Args, Code, Failure, Invocation};
 
 use crate::ipam::Source;
 use crate::shared::Tables;

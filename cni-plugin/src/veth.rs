@@ -2,7 +2,7 @@
 //! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
 //! call that died noted nothing more.
 
-use weft_types::cni::{Attachment, NetworkName};
+use weft_cni_spec::{Attachment, NetworkName};
 use weft_types::fnv1a;
 
 /// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's

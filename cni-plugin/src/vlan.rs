@@ -3,8 +3,8 @@
 
 use std::fmt;
 
+use weft_cni_spec::{BridgeOptions, VlanTrunk};
 use weft_netlink::route::{Mac, Membership, Veth, VethEnd};
-use weft_types::cni::{BridgeOptions, VlanTrunk};
 
 use crate::veth;
 

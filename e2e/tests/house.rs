@@ -9,14 +9,15 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("weft-types", &[]),
     ("weft-netlink", &[]),
     ("weft-nftables", &["weft-netlink"]),
-    ("weft-ipam", &["weft-types"]),
+    ("weft-cni-spec", &["weft-types"]),
+    ("weft-ipam", &["weft-types", "weft-cni-spec"]),
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
-    ("weft-cni", &["weft-types", "weft-ipam", "weft-netlink", "weft-nftables"]),
+    ("weft-cni", &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables"]),
     (
         "weft-proxy",
         &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-bench"],
@@ -33,7 +34,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "weft-daemon",
             "weft-netlink",
             "weft-nftables",
-            "weft-ipam",
+            "weft-cni-spec",
             "weft-bench",
         ],
     ),
@@ -48,7 +49,12 @@ const MAY_USE: [(&str, &[&str]); 15] = [
 ];
 
 /// Names that must not stand anywhere below these crates: a plugin starts once per pod and stays small.
-const NEVER_BELOW: [(&str, &[&str]); 4] = [
+const NEVER_BELOW: [(&str, &[&str]); 6] = [
+    ("weft-types", &["kube", "tokio", "nix", "netlink", "serde_json"]),
+    (
+        "weft-cni-spec",
+        &["kube", "hickory", "tokio", "k8s-openapi", "nix", "netlink", "weft-netlink", "weft-nftables"],
+    ),
     ("weft-cni", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-ipam", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-proxy", &["hickory"]),

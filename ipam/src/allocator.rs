@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weft_types::cni::IpConfig;
+use weft_cni_spec::IpConfig;
 
 use crate::{Error, Holder, Listing, Owner, Pool, Range, RangeSet, Record, Result, Store};
 
@@ -150,7 +150,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use weft_types::cni;
+    use weft_cni_spec as cni;
 
     use super::*;
     use crate::Record;

@@ -1,6 +1,6 @@
 //! What a record's file says, in the reference plugin's words: the container's id, CR LF and the interface's name.
 
-use weft_types::cni::ContainerId;
+use weft_cni_spec::ContainerId;
 
 use crate::{Holder, Owner};
 

@@ -13,10 +13,10 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
-use crate::boot::Boot;
 use crate::folder::{FREED, LAST, LOCK, NEW_FREED, Names};
 use crate::mark::Mark;
 use crate::{Error, Holder, Listing, Owner, Record, Result, Store, content, freed};
+use weft_cni_spec::Boot;
 
 /// A network's reservations on disk. No other program changes them while this value lives: all of them take the
 /// lock.

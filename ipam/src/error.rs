@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use weft_types::cni::{Code, Failure};
+use weft_cni_spec::{Code, Failure};
 
 use crate::Owner;
 

@@ -5,7 +5,6 @@
 //! here touches the network.
 
 mod allocator;
-pub mod boot;
 mod content;
 mod disk;
 mod error;
@@ -14,7 +13,6 @@ mod freed;
 mod mark;
 mod plugin;
 mod pool;
-pub mod program;
 mod range;
 mod resolver;
 mod store;

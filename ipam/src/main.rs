@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use weft_ipam::{Ipam, program};
+use weft_cni_spec::program;
+use weft_ipam::Ipam;
 
 fn main() -> ExitCode {
     program::run(&Ipam, "weft-ipam")

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::boot::Boot;
+use weft_cni_spec::Boot;
 
 /// Stands for a container's interface in names: a hash of both names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

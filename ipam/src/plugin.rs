@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::Map;
-use weft_types::cni::{self, Args, Attachment, Code, Failure, Handler, Invocation, Success};
+use weft_cni_spec::{self as cni, Args, Attachment, Code, Failure, Handler, Invocation, Success};
 
 use crate::disk;
 use crate::{
@@ -189,7 +189,7 @@ fn folder(invocation: &Invocation) -> std::path::PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use weft_types::cni::{NetworkName, Version};
+    use weft_cni_spec::{NetworkName, Version};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
-use weft_types::cni::{self, Args, Network, NetworkName, Route, Version};
+use weft_cni_spec::{self as cni, Args, Network, NetworkName, Route, Version};
 
 use crate::{Error, RangeSet, Result};
 

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
-use weft_types::{Family, cni};
+use weft_cni_spec as cni;
+use weft_types::Family;
 
 /// A range of addresses within a subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! resolv.conf(5), as far as a CNI result can tell it.
 
-use weft_types::cni::Dns;
+use weft_cni_spec::Dns;
 
 /// Reads a file's text. Of `domain` the last one counts; what is not known is passed over, as resolvers do.
 pub(crate) fn parse(text: &str) -> Dns {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_types::cni::Attachment;
+use weft_cni_spec::Attachment;
 
 use crate::Result;
 use crate::mark::{Key, Mark};

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use weft_cni::{BridgeFacts, Facts, Options, Pod, plan};
+use weft_cni_spec::{Args, Attachment, Failure, Handler, Invocation, IpConfig, Success, Version, dispatch};
 use weft_ipam::{Ipam, Pool, RangeSet};
-use weft_types::cni::{Args, Attachment, Failure, Handler, Invocation, IpConfig, Success, Version, dispatch};
 
 /// So many addresses of a range set are looked at.
 const LOOKED_AT: usize = 300;

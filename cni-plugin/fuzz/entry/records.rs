@@ -9,8 +9,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use weft_cni_spec::{Ipam, NetworkName, Version};
 use weft_ipam::{DiskStore, Error, Lease, Listing, Owner, Pool, allocate, collect, release};
-use weft_types::cni::{Ipam, NetworkName, Version};
 
 /// Gives and takes addresses. Panics where a container would get one that is another's, or one would be lost.
 pub(crate) fn run(input: &[u8]) {

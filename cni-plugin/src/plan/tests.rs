@@ -1,7 +1,7 @@
 //! Plans as golden texts, and what refuses to be planned.
 
 use serde_json::json;
-use weft_types::cni::{Dns, Route};
+use weft_cni_spec::{Dns, Route};
 
 use super::*;
 use crate::{BridgeFacts, Limits, Vlans};

@@ -210,7 +210,7 @@ fn an_error_is_always_valid_json_and_always_printed() {
                     );
                     prop_assert!(error["msg"].as_str().is_some_and(|msg| !msg.is_empty()), "{:?}", output);
                     let version = error["cniVersion"].as_str().unwrap_or_default();
-                    prop_assert!(version.parse::<weft_types::cni::Version>().is_ok(), "{:?}", output);
+                    prop_assert!(version.parse::<weft_cni_spec::Version>().is_ok(), "{:?}", output);
                 }
                 None => prop_assert!(false, "{:?}", output),
             }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weft_cni_spec::Version;
 use weft_netlink::netns::Namespace;
-use weft_types::cni::Version;
 
 use crate::model::{Attachment, Command, Outcome};
 

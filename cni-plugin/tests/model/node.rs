@@ -162,7 +162,7 @@ fn inside(container: &'static str, namespace: &Namespace) -> Vec<((&'static str,
 
 impl Attachment {
     fn host_name(&self) -> String {
-        host_name(&weft_types::cni::Attachment {
+        host_name(&weft_cni_spec::Attachment {
             container: self.container.parse().unwrap(),
             ifname: self.network.ifname.parse().unwrap(),
         })

@@ -180,9 +180,9 @@ mod tests {
     use serde::forward_to_deserialize_any;
     use serde_json::json;
 
-    use super::super::config::*;
-    use super::super::success::{Dns, Interface, IpConfig, OldIp, Route};
     use super::*;
+    use crate::config::*;
+    use crate::success::{Dns, Interface, IpConfig, OldIp, Route};
 
     fn parsed(text: &str) -> Value {
         parse(text.as_bytes()).unwrap()
@@ -268,7 +268,7 @@ mod tests {
             fields::<DelegateArgs>(),
             fields::<CniArgs>(),
             fields::<ValidAttachment>(),
-            fields::<super::super::Success>(),
+            fields::<crate::Success>(),
             fields::<Interface>(),
             fields::<IpConfig>(),
             fields::<Route>(),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::Version;
-use crate::Family;
+use crate::Version;
+use weft_types::Family;
 
 /// A result, in the shape of the newest version. It also reads the `prevResult` of 0.3.0 and newer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Dns {
 }
 
 impl Success {
-    /// Reads a result object of any version, as [`super::parse`] gives it.
+    /// Reads a result object of any version, as [`crate::parse`] gives it.
     ///
     /// # Errors
     /// Where it is none.

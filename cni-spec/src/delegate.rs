@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use crate::{Code, Failure, Invocation, Success, parse};
 use serde_json::Value;
-use weft_types::cni::{Code, Failure, Invocation, Success, parse};
 
 /// An IPAM plugin's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delegate {
+pub struct Delegate {
     program: PathBuf,
 }
 
@@ -19,7 +19,7 @@ impl Delegate {
     ///
     /// # Errors
     /// Code 4 where none of them has it.
-    pub(crate) fn find(kind: &str, invocation: &Invocation) -> Result<Delegate, Failure> {
+    pub fn find(kind: &str, invocation: &Invocation) -> Result<Delegate, Failure> {
         // A name with a slash would lead out of those folders.
         let name = Some(kind).filter(|kind| !kind.contains('/'));
         let candidates = invocation.plugin_path.iter().filter_map(|folder| Some(folder.join(name?)));
@@ -34,7 +34,7 @@ impl Delegate {
     }
 
     /// ADD: the addresses that it leases.
-    pub(crate) fn add(&self, invocation: &Invocation) -> Result<Success, Failure> {
+    pub fn add(&self, invocation: &Invocation) -> Result<Success, Failure> {
         let stdout = self.call("ADD", invocation)?;
         let result = parse(&stdout).map_err(|error| self.unreadable(&error))?;
         let lease = Success::from_json(&result).map_err(|error| self.unreadable(&error))?;
@@ -43,7 +43,7 @@ impl Delegate {
     }
 
     /// DEL, CHECK, GC or STATUS, which print nothing.
-    pub(crate) fn run(&self, command: &str, invocation: &Invocation) -> Result<(), Failure> {
+    pub fn run(&self, command: &str, invocation: &Invocation) -> Result<(), Failure> {
         self.call(command, invocation).map(drop)
     }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::io::{self, IsTerminal, Read, Write};
 use std::process::ExitCode;
 
-use weft_types::cni::{Code, Failure, Handler, Outcome, Version, dispatch};
+use crate::{Code, Failure, Handler, Outcome, Version, dispatch};
 
 /// The largest configuration that is read, in bytes: runtimes send some thousand.
 const LARGEST: u64 = 16 << 20;
@@ -51,8 +51,8 @@ mod tests {
     use std::path::Path;
     use std::process::Command;
 
+    use crate::{Args, Attachment, Invocation, Success};
     use serde_json::Value;
-    use weft_types::cni::{Args, Attachment, Invocation, Success};
 
     use super::*;
 

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::json::parse;
-use super::{Args, Attachment, Call, Code, Failure, Network, NetworkName, Success, Version};
+use crate::json::parse;
+use crate::{
+    Args, Attachment, Call, Code, Failure, InvalidCniName, Network, NetworkName, Success, UnknownVersion,
+    Version,
+};
 
 /// A plugin: what it does for each command.
 pub trait Handler {
@@ -58,7 +61,7 @@ pub struct Invocation {
     pub network: NetworkName,
     /// The part of the configuration that all plugins share.
     pub config: Network,
-    /// The whole configuration, as [`super::parse`] gives it, for the plugin's own options.
+    /// The whole configuration, as [`crate::parse`] gives it, for the plugin's own options.
     pub json: Value,
     /// The same as it came, for other plugins.
     pub stdin: Vec<u8>,
@@ -170,21 +173,24 @@ fn invocation(
         unneeded(call).iter().for_each(|key| drop(config.remove(*key)));
     }
     let config: Network = decode(&json)?;
-    if let Some(text) = &config.cni_version {
-        *version = text
-            .parse()
-            .map_err(|error: super::UnknownVersion| Failure::new(Code::Version, error.to_string()))?;
-    } else {
-        *version = Version::V0_1_0;
-    }
-    let name = config.name.as_deref().unwrap_or_default();
-    let network = name.parse().map_err(|error: super::InvalidCniName| {
-        let msg = if name.is_empty() { "missing network name".to_owned() } else { error.to_string() };
-        Failure::new(Code::Config, msg).with_details("set \"name\" in the network configuration")
-    })?;
+    *version = match &config.cni_version {
+        Some(text) => {
+            text.parse().map_err(|error: UnknownVersion| Failure::new(Code::Version, error.to_string()))?
+        }
+        None => Version::V0_1_0,
+    };
+    let network = network_name(&config)?;
     let path = lookup("CNI_PATH").unwrap_or_default();
     let plugin_path = path.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
     Ok(Invocation { version: *version, network, config, json, stdin, plugin_path })
+}
+
+fn network_name(config: &Network) -> Result<NetworkName, Failure> {
+    let name = config.name.as_deref().unwrap_or_default();
+    name.parse().map_err(|error: InvalidCniName| {
+        let msg = if name.is_empty() { "missing network name".to_owned() } else { error.to_string() };
+        Failure::new(Code::Config, msg).with_details("set \"name\" in the network configuration")
+    })
 }
 
 /// What a command that takes away takes no notice of: whatever is wrong with it must not keep anything from being freed.
@@ -241,6 +247,18 @@ fn previous(invocation: &Invocation) -> Result<Success, Failure> {
 }
 
 impl Invocation {
+    /// What a configuration alone says, for whoever acts on a network without a runtime's call.
+    ///
+    /// # Errors
+    /// Code 6 where it cannot be decoded, 7 where it has no valid name.
+    pub fn of_config(stdin: &[u8]) -> Result<Invocation, Failure> {
+        let json = read_config(stdin)?;
+        let config: Network = decode(&json)?;
+        let network = network_name(&config)?;
+        let (version, stdin) = (Version::NEWEST, stdin.to_vec());
+        Ok(Invocation { version, network, config, json, stdin, plugin_path: Vec::new() })
+    }
+
     /// The result of the plugins before this one in the list, or, on CHECK and DEL, of ADD.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Dns, Route};
+use crate::{Dns, Route};
 
 /// A network configuration list: a `*.conflist` file (SPEC section 1, "Configuration format").
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -367,7 +367,7 @@ mod tests {
     fn containerd_writes_capability_arguments_with_capitals() {
         let config = |mapping: Value, limits: Value| {
             let config = json!({"portMappings": [mapping], "bandwidth": limits});
-            let config = crate::cni::parse(config.to_string().as_bytes()).unwrap();
+            let config = crate::parse(config.to_string().as_bytes()).unwrap();
             serde_json::from_value::<RuntimeConfig>(config).unwrap()
         };
         let capitals = config(

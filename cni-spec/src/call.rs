@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{Args, ContainerId, InterfaceName, InvalidArgs, InvalidCniName};
+use crate::{Args, ContainerId, InterfaceName, InvalidArgs, InvalidCniName};
 
 /// A container's interface on a network: what ADD makes and DEL takes away.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
