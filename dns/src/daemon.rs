@@ -1,6 +1,15 @@
 //! The daemon as a whole: sockets first, then the cluster; an orderly end. Everything it starts is described
 //! elsewhere.
 
+pub mod explain;
+pub mod http;
+pub mod node_local;
+pub mod open_files;
+pub mod snapshot_file;
+mod takeover;
+pub mod upstream_sources;
+pub mod zone_feed;
+
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -17,21 +26,20 @@ use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::Signals;
 use weft_types::Kind;
 
-use crate::certificate::Certificate;
+use crate::daemon::http::Readiness;
+use crate::daemon::snapshot_file::Keeper;
+use crate::daemon::takeover::{Post, Stage};
+use crate::daemon::upstream_sources::Sources;
+use crate::daemon::zone_feed::{feed, first_zone};
 use crate::error::Error;
-use crate::feed::{feed, first_zone};
 use crate::forward::{Forwarder, Manner};
-use crate::handler::Handler;
-use crate::handover::{self, Inherited, Predecessor};
-use crate::http::Readiness;
-use crate::keeper::Keeper;
 use crate::metrics::Metrics;
-use crate::node_local;
 use crate::options::Options;
-use crate::post::{Post, Stage};
-use crate::query_log::QueryLog;
+use crate::pipeline::handler::Handler;
+use crate::pipeline::query_log::QueryLog;
+use crate::server::certificate::Certificate;
+use crate::server::handover::{self, Inherited, Predecessor};
 use crate::server::{Listener, Secure, SecureListener, Stop};
-use crate::sources::Sources;
 use crate::zone::{PodNames, ZoneConfig};
 
 /// How far apart two servers start that are started together.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 use weft_daemon::bind_hint;
 
-use crate::message::Transport;
+use crate::wire::format::Transport;
 
 /// What went wrong.
 #[derive(Debug, Error)]

@@ -5,19 +5,19 @@
 //! question -> private names -> cache -> flights (equal questions once) -> routes -> pool -> race -> exchange
 //! ```
 
-mod ask;
 mod cache;
-mod circles;
-mod exchange;
-mod flights;
-mod habits;
+mod capabilities;
+mod encoded_answer;
+mod hedging;
+mod in_flight;
+mod loop_detection;
+mod partition;
 mod pool;
-mod private;
-mod race;
+mod query;
 mod routes;
-mod said;
 mod settings;
-mod shelf;
+mod special_use;
+mod transport;
 mod upstream;
 mod upstreams;
 
@@ -31,21 +31,22 @@ use tokio::sync::Semaphore;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::name::QueryName;
-use ask::Ask;
-use cache::{Cache, Failure, Found};
-use circles::Circles;
-use exchange::{Response, is_failure};
-use flights::{Flights, Passenger};
-use race::Race;
+use crate::wire::name::QueryName;
+use cache::{Cache, Found};
+use hedging::Race;
+use in_flight::{Flights, Passenger};
+use loop_detection::Circles;
+use partition::Failure;
+use query::Ask;
 use routes::Routes;
+use transport::{Response, is_failure};
 
-pub use ask::Asked;
 pub use cache::is_negative;
+pub use encoded_answer::Said;
 pub use pool::Policy;
-pub use private::KeepPrivate;
-pub use said::Said;
+pub use query::Asked;
 pub use settings::{Case, Overrides, Settings};
+pub use special_use::KeepPrivate;
 pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list, unusable};
 
 /// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
@@ -178,7 +179,7 @@ impl Forwarder {
         let (said, negative, age) = cache.say(&Asked { recursion: true, ..asked }, now)?;
         let written = write(said, age)?;
         drop(cache);
-        self.metrics.forwarding().answered(negative, Origin::Cache);
+        self.metrics.forwarding().hit(negative);
         Some(written)
     }
 
@@ -204,7 +205,7 @@ impl Forwarder {
         if routes.stub_domain(&name).is_some() {
             return None;
         }
-        private::answer(&name, query, self.manner.keep_private, routes.settings().chosen)
+        special_use::answer(&name, query, self.manner.keep_private, routes.settings().chosen)
     }
 
     fn remembered(self: &Arc<Self>, query: &Query, ask: &Ask) -> Option<(Message, Origin)> {
@@ -254,7 +255,13 @@ impl Forwarder {
 
     /// Counts an answer, and makes it fit for the client who asked.
     fn told(&self, mut message: Message, origin: Origin, asked: &Metadata, dnssec_ok: bool) -> Forwarded {
-        self.metrics.forwarding().answered(is_negative(&message), origin);
+        let metrics = self.metrics.forwarding();
+        match origin {
+            Origin::Upstream => metrics.missed(),
+            Origin::Cache => metrics.hit(is_negative(&message)),
+            Origin::Stale => metrics.served_stale(),
+            Origin::Private => metrics.special_use(),
+        }
         // RFC 6840 section 5.8: only who asked is told.
         message.metadata.authentic_data &= asked.authentic_data || dnssec_ok;
         Forwarded { message, origin }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use weft_dns::daemon::{self, open_files};
 use weft_dns::options::Options;
-use weft_dns::{daemon, files};
 
 pub(crate) fn main() -> ExitCode {
     weft_daemon::exit_code("weft-dns", run(Options::parse()))
@@ -13,6 +13,6 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<()> {
     options.log_format.start();
-    files::allow_most();
+    open_files::allow_most();
     Ok(weft_daemon::block_on_all_cores(daemon::run(options))??)
 }

@@ -1,5 +1,5 @@
 //! What is counted, under the names that CoreDNS has for the same things, so that its dashboards work. What every
-//! question and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers reach a scraper in [`crate::http`].
+//! question and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers reach a scraper in [`crate::daemon::http`].
 
 mod forwarding;
 mod traffic;

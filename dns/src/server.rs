@@ -2,13 +2,15 @@
 //! answered is the handler's business.
 
 mod batch;
+pub mod certificate;
 mod connections;
-mod https;
-mod lane;
+mod doh;
+pub mod handover;
 mod queue;
-mod secure;
 mod tcp;
+mod tls;
 mod udp;
+mod udp_worker;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -23,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use connections::Limits;
-pub use secure::{Secure, SecureListener};
+pub use tls::{Secure, SecureListener};
 
 use crate::error::Error;
-use crate::handler::Handler;
-use crate::handover::Inherited;
-use crate::message::Transport;
+use crate::pipeline::handler::Handler;
+use crate::server::handover::Inherited;
+use crate::wire::format::Transport;
 use tcp::Conversation;
 
 /// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.

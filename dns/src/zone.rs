@@ -1,12 +1,15 @@
 //! The zone: every name of the cluster, compiled from a snapshot and immutable from then on. How a question is
-//! answered from it is in [`crate::answer`]; how it reaches the server is not known here.
+//! answered from it is in [`crate::pipeline::classify`]; how it reaches the server is not known here.
 
-mod branch;
+mod absence;
 mod config;
+mod dashed;
 mod delegated;
+mod domain;
 mod name_server;
 mod pods;
 mod reverse;
+mod service_names;
 mod services;
 
 use std::collections::{HashMap, HashSet};
@@ -15,14 +18,16 @@ use std::sync::Arc;
 
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
-pub use branch::{Branch, Node, ServiceRecord, ServiceRecords};
-pub use config::{InvalidZone, PodNames, ZoneConfig, ZoneName};
+pub use absence::Reason;
+pub use config::{PodNames, ZoneConfig};
+pub(crate) use dashed::pod_address;
 pub use delegated::Delegated;
+pub use domain::{InvalidZone, ZoneName};
 pub use pods::PodTable;
 pub use reverse::{Pointer, reverse_address};
+pub use service_names::{Branch, Node, ServiceRecord, ServiceRecords};
 
-use crate::name::wire_label;
-use crate::reason::Reason;
+use crate::wire::name::{QueryName, wire_label};
 use name_server::NameServer;
 use reverse::ReverseTable;
 use services::Services;
@@ -176,6 +181,23 @@ impl Zone {
         match self.services.get(key) {
             Some(_) => Reason::NotUnderService,
             None => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
+        }
+    }
+
+    /// What is missing, where `name` is of the zone but does not exist.
+    pub fn why(&self, name: &QueryName) -> Reason {
+        let Some(inner) = name.len().checked_sub(self.config.zone.label_count()) else {
+            return Reason::NoMeaning;
+        };
+        match inner.checked_sub(1).map(|last| (name.label(last), last)) {
+            Some((b"pod", _)) if self.config.pods == PodNames::Disabled => Reason::NoPodNames,
+            Some((b"svc" | b"pod", kind @ 1..)) if !self.has_namespace(name.wire(kind - 1, kind)) => {
+                Reason::NoNamespace
+            }
+            Some((b"svc", svc @ 2..)) => self.missing(name.wire(svc - 2, svc)),
+            Some((b"pod", 2)) if pod_address(name.label(0)).is_some() => Reason::NoPod,
+            Some((b"pod", 2..)) => Reason::NoAddress,
+            _ => Reason::NoMeaning,
         }
     }
 

@@ -8,12 +8,12 @@ use std::sync::{Arc, LazyLock};
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
-use weft_dns::fast;
 use weft_dns::forward::{Forwarder, Manner};
-use weft_dns::handler::{Handler, Step};
-use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
-use weft_dns::wire::decode;
+use weft_dns::pipeline::fast_lane;
+use weft_dns::pipeline::handler::{Handler, Step};
+use weft_dns::wire::decoder::decode;
+use weft_dns::wire::format::Transport;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, Service, ServiceKind, Snapshot,
@@ -69,7 +69,7 @@ pub(crate) fn run(datagram: &[u8]) {
     };
     let (udp, tcp) = (by(Transport::Udp), by(Transport::Tcp));
     let mut room = [0; LARGEST];
-    if let Some(answered) = fast::respond(zone, false, CLIENT, datagram, &mut room) {
+    if let Some(answered) = fast_lane::respond(zone, false, CLIENT, datagram, &mut room) {
         assert_eq!(Some(&room[..answered.length]), udp.as_deref(), "both lanes say the same");
     }
     // A reply to a reply would go on for ever, between two servers.

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use super::ask::{Ask, Asked};
-use super::said::Said;
-use super::shelf::{Entry, LARGEST, STALE, Shelf};
-use crate::reason::ExtendedError;
+use super::encoded_answer::Said;
+use super::partition::{Entry, Failure, LARGEST, STALE, Shelf};
+use super::query::{Ask, Asked};
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
@@ -32,28 +31,6 @@ pub(super) struct Cache {
     denials: Shelf,
     /// Of questions of which nothing else is known.
     failures: Shelf,
-}
-
-/// How a question failed.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    /// What is said to clients.
-    pub(super) code: ResponseCode,
-    /// Why, as far as an upstream told.
-    pub(super) extended: Option<ExtendedError>,
-}
-
-impl Failure {
-    /// The one that an upstream tells of.
-    pub(super) fn of(message: &Message) -> Failure {
-        Failure { code: message.metadata.response_code, extended: ExtendedError::of(message) }
-    }
-}
-
-impl From<ResponseCode> for Failure {
-    fn from(code: ResponseCode) -> Failure {
-        Failure { code, extended: None }
-    }
 }
 
 /// What is remembered of a question.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::pool::Pool;
 use super::settings::{Case, Settings};
 use super::upstream::Upstream;
-use crate::name::QueryName;
+use crate::wire::name::QueryName;
 
 /// All pools.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::wire_name;
+    use crate::wire::name::wire_name;
 
     fn settings() -> Settings {
         let stub = |domain: &str, address: &str| (wire_name(domain).unwrap(), vec![address.parse().unwrap()]);

@@ -9,7 +9,7 @@ use hickory_proto::rr::Name;
 use serde_json::Value;
 
 use super::upstreams::{is_same, parse_upstream};
-use crate::name::wire_name;
+use crate::wire::name::wire_name;
 
 /// The most upstreams of one list, as CoreDNS has it.
 const MOST_UPSTREAMS: usize = 15;

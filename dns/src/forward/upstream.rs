@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::ask::Ask;
-use super::habits::{Cases, Habit};
+use super::capabilities::{Cases, Habit};
+use super::query::Ask;
 use super::settings::Case;
 
 /// An upstream. Shared by all that asks it.

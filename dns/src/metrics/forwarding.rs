@@ -13,8 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::forward::Origin;
-use crate::message::mnemonic;
+use crate::wire::format::mnemonic;
 
 /// The domain that the cache serves, as CoreDNS writes it.
 const ZONES: &str = ".";
@@ -108,25 +107,32 @@ impl Forwarding {
         registry.register("weft_dns_private_names", private, self.private.clone());
     }
 
-    /// A question was answered.
-    pub fn answered(&self, negative: bool, origin: Origin) {
+    /// The cache had an answer that holds.
+    pub fn hit(&self, negative: bool) {
+        let hits = &self.hits_at_hand[usize::from(negative)];
+        hits.get_or_init(|| self.hits.get_or_create(&kind(negative)).clone()).inc();
+        self.requested();
+    }
+
+    /// The cache had no answer, and an upstream gave one.
+    pub fn missed(&self) {
+        self.misses.get_or_create(&Zones { zones: ZONES }).inc();
+        self.requested();
+    }
+
+    /// The cache had an answer past its time, and no upstream gave a better one.
+    pub fn served_stale(&self) {
+        self.stale.get_or_create(&Zones { zones: ZONES }).inc();
+        self.requested();
+    }
+
+    /// A special-use name was answered here.
+    pub fn special_use(&self) {
+        self.private.inc();
+    }
+
+    fn requested(&self) {
         let zones = Zones { zones: ZONES };
-        match origin {
-            Origin::Private => {
-                self.private.inc();
-                return;
-            }
-            Origin::Upstream => {
-                self.misses.get_or_create(&zones).inc();
-            }
-            Origin::Cache => {
-                let hits = &self.hits_at_hand[usize::from(negative)];
-                hits.get_or_init(|| self.hits.get_or_create(&kind(negative)).clone()).inc();
-            }
-            Origin::Stale => {
-                self.stale.get_or_create(&zones).inc();
-            }
-        }
         self.requests_at_hand.get_or_init(|| self.requests.get_or_create(&zones).clone()).inc();
     }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{mem, ptr};
 
-use crate::message::LARGEST_UDP;
+use crate::wire::format::LARGEST_UDP;
 
 /// How many datagrams are taken at a time, and for how many there is always room.
 const MOST: usize = 32;

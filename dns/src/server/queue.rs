@@ -2,13 +2,21 @@
 //! for itself, and not others for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::server::lane::Unusual;
-use crate::shares::Shares;
+use crate::pipeline::fair_share::Shares;
+use crate::server::batch::Peer;
+
+/// A datagram that the fast lane leaves to the full one.
+pub(super) struct Unusual {
+    pub(super) bytes: Vec<u8>,
+    pub(super) peer: Peer,
+    /// The socket that it came through, for the reply.
+    pub(super) socket: Arc<UdpSocket>,
+}
 
 /// The end of the queue at which the full lane is.
 pub(super) struct Queue {
@@ -98,7 +106,6 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
     use std::os::fd::AsFd;
 
     use super::*;

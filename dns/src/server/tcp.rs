@@ -11,9 +11,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handler::{Handler, Step};
-use crate::message::Transport;
+use crate::pipeline::handler::{Handler, Step};
 use crate::server::connections::Limits;
+use crate::wire::format::Transport;
 
 /// What every conversation needs.
 #[derive(Clone)]

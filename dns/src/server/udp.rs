@@ -13,11 +13,11 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::handler::{Handler, Step};
-use crate::message::Transport;
+use crate::pipeline::handler::{Handler, Step};
 use crate::server::batch::Peer;
-use crate::server::lane::{Lane, Unusual};
-use crate::server::queue::{Queue, queue};
+use crate::server::queue::{Queue, Unusual, queue};
+use crate::server::udp_worker::Lane;
+use crate::wire::format::Transport;
 
 /// How many datagrams may wait for the full lane. More are dropped.
 const QUEUE: usize = 1024;

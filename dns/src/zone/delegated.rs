@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::ZoneName;
-use crate::name::QueryName;
+use crate::wire::name::QueryName;
 
 /// The domains, in wire form.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use weft_types::{NamespacedName, Snapshot};
 
-use super::branch::{Held, Node};
 use super::config::ZoneConfig;
+use super::service_names::{Held, Node};
 
 /// The Services that the server stands behind, and their addresses as they are answered.
 #[derive(Clone, Debug)]

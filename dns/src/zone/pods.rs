@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use weft_types::Snapshot;
 
-use crate::name::wire_label;
+use crate::wire::name::wire_label;
 
 /// Which pods have an address. About 24 bytes for each address.
 #[derive(Debug, Default)]

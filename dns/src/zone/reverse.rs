@@ -5,28 +5,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::Branch;
-use crate::name::QueryName;
-
-/// How good a name is for an address. Only the best ones are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    /// The Service's own address.
-    ClusterIp,
-    /// The hostname that the endpoint's pod asked for.
-    Hostname,
-    /// The name made of the endpoint's address.
-    Dashed,
-}
-
-/// An address that has a name in a branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) address: IpAddr,
-    pub(super) rank: Rank,
-    /// The labels left of the Service's name, in wire form; none for the Service itself.
-    pub(super) label: Box<[u8]>,
-}
+use super::service_names::{Branch, Named, Rank};
+use crate::wire::name::QueryName;
 
 /// One name of an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,7 +147,7 @@ fn v6_address(name: &QueryName) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::wire_name;
+    use crate::wire::name::wire_name;
 
     fn address(name: &str) -> Option<IpAddr> {
         reverse_address(&QueryName::from_wire(&wire_name(name).unwrap()).unwrap())

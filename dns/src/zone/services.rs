@@ -1,5 +1,5 @@
 //! All Services by their names, in parts that zones share: a change copies the parts that it is about, and no others.
-//! What there is at a name is in [`super::branch`].
+//! What there is at a name is in [`super::service_names`].
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

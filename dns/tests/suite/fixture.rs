@@ -7,9 +7,10 @@ use std::sync::Arc;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use weft_cluster::{WatchFilter, manifest};
-use weft_dns::chase::chase;
-use weft_dns::message::{Received, Transport, read};
-use weft_dns::records::reply;
+use weft_dns::pipeline::cname_chain::chase;
+use weft_dns::pipeline::records::reply;
+use weft_dns::wire::format::Transport;
+use weft_dns::wire::message::{Received, read};
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Labels, NamespacedName, Object, Pod, Protocol, Service,

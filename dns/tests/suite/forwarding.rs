@@ -7,7 +7,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
 use weft_dns::forward::{KeepPrivate, Manner, Settings};
-use weft_dns::name::wire_name;
+use weft_dns::wire::name::wire_name;
 
 use crate::fixture::*;
 use crate::peers::*;

@@ -15,7 +15,8 @@ use std::thread;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use weft_dns::message::{Received, Transport, read};
+use weft_dns::wire::format::Transport;
+use weft_dns::wire::message::{Received, read};
 
 use crate::fixture::{ask_message, query, zone};
 use dice::Dice;

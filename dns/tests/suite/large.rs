@@ -8,9 +8,9 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType::{self, A, PTR, SRV};
 use hickory_proto::rr::{Name, RData};
 use weft_dns::forward::{Forwarder, Manner};
-use weft_dns::handler::{Handler, Step};
-use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
+use weft_dns::pipeline::handler::{Handler, Step};
+use weft_dns::wire::format::Transport;
 use weft_dns::zone::Zone;
 use weft_types::{Endpoint, Protocol, ServiceKind};
 

@@ -15,9 +15,9 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sched::{CloneFlags, unshare};
 use tokio_util::task::TaskTracker;
 use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
-use weft_dns::handler::Handler;
-use weft_dns::handover::Inherited;
 use weft_dns::metrics::Metrics;
+use weft_dns::pipeline::handler::Handler;
+use weft_dns::server::handover::Inherited;
 use weft_dns::server::{Limits, Listener, Stop};
 use weft_dns::zone::Zone;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType::{A, AAAA};
-use weft_dns::last_known::text;
+use weft_dns::daemon::snapshot_file::text::text;
 use weft_dns::zone::{PodNames, Zone};
 use weft_types::{Object, Snapshot};
 

@@ -12,13 +12,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use weft_cluster::WatchFilter;
-use weft_dns::fast;
+use weft_dns::daemon::snapshot_file::text::text;
 use weft_dns::forward::{Forwarder, Manner};
-use weft_dns::handler::{Handler, Step};
-use weft_dns::last_known::text;
-use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
-use weft_dns::name::to_name;
+use weft_dns::pipeline::fast_lane;
+use weft_dns::pipeline::handler::{Handler, Step};
+use weft_dns::wire::format::Transport;
+use weft_dns::wire::name::to_name;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{ChangeSet, Endpoint, Namespace, NamespacedName, Object, ObjectKey, Protocol, ServiceKind};
 
@@ -246,7 +246,7 @@ fn handler_of(zone: Arc<Zone>) -> Arc<Handler> {
 /// Both lanes say the same, or the fast one says nothing. Returns whether it spoke.
 fn compare_lanes(handler: &Arc<Handler>, zone: &Zone, bytes: &[u8]) -> Result<bool, TestCaseError> {
     let mut reply = [0; 1232];
-    let Some(answered) = fast::respond(zone, false, CLIENT, bytes, &mut reply) else { return Ok(false) };
+    let Some(answered) = fast_lane::respond(zone, false, CLIENT, bytes, &mut reply) else { return Ok(false) };
     let Step::Reply(full) = handler.handle(bytes, CLIENT, Transport::Udp) else {
         return Err(TestCaseError::fail("only the fast lane answers"));
     };
@@ -365,7 +365,7 @@ fn the_fast_lane_answers_what_is_usual() {
                 assert!(compare_lanes(&handler, &zone, &bytes).unwrap(), "{name} {record_type}");
             }
             let used = allocation_counter::measure(|| {
-                fast::respond(&zone, false, CLIENT, &bytes, &mut reply);
+                fast_lane::respond(&zone, false, CLIENT, &bytes, &mut reply);
             });
             assert_eq!(used.count_total, 0, "{name} {record_type} allocates");
         }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hickory_proto::rr::RecordType;
-use weft_dns::explain::{Inquiry, Resolver, explain};
+use weft_dns::daemon::explain::{Inquiry, Resolver, explain};
 use weft_dns::forward::{Forwarder, Manner};
-use weft_dns::handler::Handler;
 use weft_dns::metrics::Metrics;
+use weft_dns::pipeline::handler::Handler;
 use weft_dns::zone::Zone;
 use weft_types::ServiceKind;
 

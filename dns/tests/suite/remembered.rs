@@ -8,11 +8,11 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::runtime::{Builder, Runtime};
-use weft_dns::fast;
 use weft_dns::forward::{Forwarder, Manner, Settings};
-use weft_dns::handler::{Handler, Step};
-use weft_dns::message::Transport;
 use weft_dns::metrics::Metrics;
+use weft_dns::pipeline::fast_lane;
+use weft_dns::pipeline::handler::{Handler, Step};
+use weft_dns::wire::format::Transport;
 use weft_dns::zone::Zone;
 
 use crate::fixture::*;
@@ -55,7 +55,7 @@ impl Lanes {
 
     fn fast_at(&self, now: Instant, bytes: &[u8]) -> Option<Vec<u8>> {
         let (mut reply, memory) = ([0; 1232], (&*self.forwarder, now));
-        let answered = fast::respond_or_remember(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
+        let answered = fast_lane::respond_or_remember(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
         Some(reply[..answered.length].to_vec())
     }
 
@@ -176,7 +176,7 @@ fn what_is_remembered_is_said_without_allocating() {
     lanes.fast(&bytes).expect("it is remembered");
     let (mut reply, memory) = ([0; 1232], (&*lanes.forwarder, Instant::now()));
     let used = allocation_counter::measure(|| {
-        fast::respond_or_remember(&lanes.zone, memory, true, CLIENT, &bytes, &mut reply).unwrap();
+        fast_lane::respond_or_remember(&lanes.zone, memory, true, CLIENT, &bytes, &mut reply).unwrap();
     });
     assert_eq!(used.count_total, 0);
     let message = Message::from_vec(&lanes.fast(&bytes).unwrap()).unwrap();

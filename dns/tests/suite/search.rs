@@ -10,8 +10,8 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType::{A, AAAA};
 use hickory_proto::rr::{Name, RData, RecordType};
 use weft_dns::forward::{Manner, Policy, Settings};
-use weft_dns::name::QueryName;
-use weft_dns::search::own_labels;
+use weft_dns::pipeline::search_list::own_labels;
+use weft_dns::wire::name::QueryName;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{ChangeSet, Object, Pod};
 

@@ -8,7 +8,7 @@ use hickory_proto::op::ResponseCode;
 use tokio::runtime::Builder;
 use weft_dns::forward::{Forwarder, Manner, Settings, resolv_conf};
 use weft_dns::metrics::Metrics;
-use weft_dns::name::wire_name;
+use weft_dns::wire::name::wire_name;
 
 use crate::fixture::*;
 use crate::peers::*;

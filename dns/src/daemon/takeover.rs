@@ -1,0 +1,289 @@
+//! The place at which questions are answered: taking it, from a server before this one or when the time has come, and leaving
+//! it, to the next one or when nobody asks any more.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::signal::unix::SignalKind;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_daemon::{Signals, serve};
+
+use crate::daemon::http::{self, Readiness};
+use crate::daemon::node_local::{self, kernel::Rules};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::pipeline::handler::Handler;
+use crate::server::handover::{Predecessor, Succession};
+use crate::server::{Listener, SecureListener, Stop};
+
+/// How long another program that is just ending may have an address yet.
+const MOMENT: Duration = Duration::from_secs(5);
+/// For how long nobody asks before a server believes that nobody will.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Whether there is a next server yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is none.
+    Alone,
+    /// It has the sockets too, but does not answer yet.
+    Awaited,
+    /// It answers, and this one does not any more.
+    Relieved,
+}
+
+/// What answers HTTP.
+type HttpTasks = [JoinHandle<io::Result<()>>; 3];
+
+/// Everything with which questions are answered.
+pub(crate) struct Post<'a> {
+    pub(crate) options: &'a Options,
+    /// What a node-local server needs of the kernel, and what it has for as long as it is asked.
+    pub(crate) plan: Option<node_local::Plan>,
+    pub(crate) rules: RefCell<Option<Rules>>,
+    /// Whether this is the server that answers.
+    pub(crate) in_charge: watch::Sender<bool>,
+    /// Whether there is a next server.
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) handler: Arc<Handler>,
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: &'a TaskTracker,
+    pub(crate) stop: &'a Stop,
+}
+
+impl Post<'_> {
+    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone; a
+    /// standby when it is gone. A node-local server does not answer before the cluster is known: until then the cluster's
+    /// servers do. Ends with an error only.
+    pub(crate) async fn hold(
+        &self,
+        listeners: Vec<Listener>,
+        secure: Vec<SecureListener>,
+        predecessor: Option<Predecessor>,
+        listed: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut place = None;
+        if let (true, Some(first)) = (self.options.handover, listeners.first()) {
+            place = Some((first.address(), duplicates(&listeners, &secure)?));
+        }
+        let predecessor = match predecessor {
+            Some(predecessor) => self.outwait(predecessor, listed).await,
+            None => None,
+        };
+        let http = match predecessor {
+            None if self.options.node_local && !self.readiness.knows() => {
+                tracing::info!("others answer until the cluster is listed");
+                let http = self.serve_http().await?;
+                listed.cancelled().await;
+                self.answer(listeners, secure)?;
+                http
+            }
+            None if self.options.standby => {
+                self.answer(listeners, secure)?;
+                self.serve_http().await?
+            }
+            None => {
+                let http = self.serve_http().await?;
+                self.answer(listeners, secure)?;
+                http
+            }
+            Some(predecessor) => {
+                self.answer(listeners, secure)?;
+                predecessor.relieve().await;
+                self.serve_http().await?
+            }
+        };
+        if let Some((address, sockets)) = place {
+            self.await_relief(address, sockets, http).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Waits for the time to take over. The server before this one, if it is still there to be relieved.
+    async fn outwait(&self, mut predecessor: Predecessor, listed: &CancellationToken) -> Option<Predecessor> {
+        let time = match self.options.standby {
+            true => "it is gone",
+            false => "the cluster is listed",
+        };
+        tracing::info!("another server answers here: taking over when {time}");
+        tokio::select! {
+            () = listed.cancelled(), if !self.options.standby => return Some(predecessor),
+            () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
+        }
+        None
+    }
+
+    fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
+        self.in_charge.send_replace(true);
+        if let Some(plan) = &self.plan {
+            let rules = node_local::kernel::take_questions(plan).map_err(Error::NodeLocal)?;
+            self.rules.replace(Some(rules));
+        }
+        for listener in listeners {
+            tracing::info!(address = %listener.address(), "answering over UDP and TCP");
+            listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
+        }
+        for listener in secure {
+            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
+            listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
+        }
+        Ok(())
+    }
+
+    /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second signal, or
+    /// SIGINT, does not wait.
+    pub(crate) async fn leave(&self, mut signals: Signals) {
+        if signals.next().await == SignalKind::interrupt() {
+            return;
+        }
+        self.readiness.leave();
+        let lameduck = self.options.lameduck;
+        tracing::info!(?lameduck, "told to stop");
+        tokio::select! {
+            () = self.end_in_order() => {}
+            _ = signals.next() => {}
+        }
+    }
+
+    async fn end_in_order(&self) {
+        let decision = async || {
+            // The sender lives as long as we wait. A standby takes over by itself when this server is gone.
+            let is_decided = |stage: &Stage| self.options.standby || *stage != Stage::Awaited;
+            let _ = self.stage.subscribe().wait_for(is_decided).await;
+        };
+        decision().await;
+        // Of its node, nobody is led here from now on.
+        if let Some(Err(error)) = self.rules.take().map(Rules::give_back) {
+            tracing::warn!(%error, "cannot remove the rules that lead to this server");
+        }
+        let mut stages = self.stage.subscribe();
+        tokio::select! {
+            () = nobody_asks(self.options.lameduck, || self.metrics.asked()) => decision().await,
+            _ = stages.wait_for(|&stage| stage == Stage::Relieved) => {}
+        }
+    }
+
+    /// Waits for a next server, and leaves it all that is new. Connections that are there go on.
+    async fn await_relief(&self, address: SocketAddr, sockets: Vec<OwnedFd>, http: HttpTasks) {
+        let place = match Succession::open(address, sockets).await {
+            Ok(place) => place,
+            Err(error) => return tracing::warn!(%error, "the next server will not find this one"),
+        };
+        let waiting = |is_there| {
+            self.stage.send_replace(if is_there { Stage::Awaited } else { Stage::Alone });
+        };
+        let successor = place.take_place(waiting).await;
+        self.in_charge.send_replace(false);
+        // It has rules of its own. Were it killed, these would lead to nobody.
+        drop(self.rules.take());
+        self.stop.intake.cancel();
+        for task in http {
+            task.abort();
+            // Its socket is closed by then.
+            let _ = task.await;
+        }
+        self.stage.send_replace(Stage::Relieved);
+        tracing::info!("the next server answers; this one can be stopped");
+        drop(successor);
+    }
+
+    async fn serve_http(&self) -> Result<HttpTasks, Error> {
+        let Options { health_bind_address, ready_bind_address, metrics_bind_address, .. } = *self.options;
+        let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handler.clone()));
+        Ok([
+            self.serve("--health-bind-address", health_bind_address, http::health()).await?,
+            self.serve("--ready-bind-address", ready_bind_address, ready).await?,
+            self.serve("--metrics-bind-address", metrics_bind_address, http::metrics(self.metrics.clone()))
+                .await?,
+        ])
+    }
+
+    /// Serves HTTP there. A server that has just been seen to be gone may have the address for a moment yet.
+    async fn serve(
+        &self,
+        flag: &'static str,
+        address: SocketAddr,
+        router: Router,
+    ) -> Result<JoinHandle<io::Result<()>>, Error> {
+        let deadline = Instant::now() + MOMENT;
+        loop {
+            match serve(flag, address, router.clone()).await.map_err(Error::from) {
+                Err(error) if self.options.handover && error.is_taken() && Instant::now() < deadline => {
+                    tokio::time::sleep(MOMENT / 100).await;
+                }
+                served => return served,
+            }
+        }
+    }
+}
+
+/// Of all sockets, for the next server.
+fn duplicates(listeners: &[Listener], secure: &[SecureListener]) -> Result<Vec<OwnedFd>, Error> {
+    let mut sockets = Vec::new();
+    for listener in listeners {
+        let failed = |source| Error::Handover { address: listener.address(), source };
+        sockets.extend(listener.duplicates().map_err(failed)?);
+    }
+    for listener in secure {
+        let failed = |source| Error::Handover { address: listener.address(), source };
+        sockets.push(listener.duplicate().map_err(failed)?);
+    }
+    Ok(sockets)
+}
+
+/// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing comes, but
+/// at most four times as long. `asked` counts questions.
+async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
+    let quiet = async {
+        tokio::time::sleep(lameduck).await;
+        loop {
+            let before = asked();
+            tokio::time::sleep(QUIET).await;
+            if asked() == before {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(4 * lameduck, quiet).await.is_err() {
+        tracing::warn!("stopping although questions still come");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How long it waits for clients that ask every so often, for that long.
+    async fn waited(lameduck: u64, every: Duration, until: Duration) -> Duration {
+        let (start, last) = (tokio::time::Instant::now(), Cell::new(0));
+        let asked = || {
+            let passed = start.elapsed().min(until).as_millis() / every.as_millis();
+            last.set(passed as u64);
+            last.get()
+        };
+        nobody_asks(Duration::from_secs(lameduck), asked).await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_answers_on_until_nobody_asks_any_more_but_not_for_ever() {
+        let [often, seconds] = [Duration::from_millis(100), Duration::from_secs(1)];
+        assert_eq!(waited(5, often, Duration::ZERO).await, 6 * seconds);
+        let long = waited(5, often, 9 * seconds).await;
+        assert!((10 * seconds..12 * seconds).contains(&long), "{long:?}");
+        assert_eq!(waited(5, often, 100 * seconds).await, 20 * seconds);
+        assert_eq!(waited(0, often, 100 * seconds).await, Duration::ZERO, "none is asked for");
+    }
+}

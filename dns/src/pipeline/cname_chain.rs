@@ -1,0 +1,35 @@
+//! Following aliases within the zone (S2.5). What lies outside is left to the caller, who may ask an upstream.
+
+use hickory_proto::rr::RecordType;
+
+use crate::pipeline::classify::{Answer, answer};
+use crate::wire::name::QueryName;
+use crate::zone::Zone;
+
+/// The most aliases that are followed for one question.
+pub const LONGEST_CHAIN: usize = 10;
+
+/// The aliases that a question led through, and where it ended.
+#[derive(Debug)]
+pub struct Chain<'z> {
+    /// The targets in wire form, in the order in which they were met. The first is the target of the name asked.
+    pub aliases: Vec<&'z [u8]>,
+    /// What there is at the last name. [`Answer::Alias`] where nobody follows any further: the chain leads in a circle,
+    /// or is too long.
+    pub end: Answer<'z>,
+}
+
+/// Answers a question, and follows aliases while they stay in the zone.
+pub fn chase<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Chain<'z> {
+    let mut aliases = Vec::new();
+    let mut end = answer(zone, name, record_type);
+    while let Answer::Alias(target) = end {
+        let Ok(name) = QueryName::from_wire(target) else { break };
+        if aliases.len() == LONGEST_CHAIN || aliases.contains(&target) {
+            break;
+        }
+        aliases.push(target);
+        end = answer(zone, &name, record_type);
+    }
+    Chain { aliases, end }
+}

@@ -1,0 +1,52 @@
+//! Why a name of the cluster does not exist: the texts of the extended errors in NXDOMAIN replies. Pure.
+
+use crate::wire::extended_error::ExtendedError;
+
+/// What is missing where a name of the cluster does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The namespace.
+    NoNamespace,
+    /// The Service; the namespace is there.
+    NoService,
+    /// A headless Service is there, but nothing behind it.
+    NoEndpoints,
+    /// A headless Service is there, but nothing behind it is ready.
+    NotReady,
+    /// The Service's external name is no domain name.
+    BadTarget,
+    /// The Service is there, but has no such endpoint, hostname or port.
+    NotUnderService,
+    /// A pod's name does not spell an address.
+    NoAddress,
+    /// No pod of the namespace has the address of the name.
+    NoPod,
+    /// Pods have no names here.
+    NoPodNames,
+    /// No such name is made of anything in a cluster.
+    NoMeaning,
+}
+
+impl Reason {
+    /// As people read it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Reason::NoNamespace => "no such namespace",
+            Reason::NoService => "no such service in the namespace",
+            Reason::NoEndpoints => "the headless service has no endpoints: its selector matches no pod",
+            Reason::NotReady => "the headless service has no ready endpoint",
+            Reason::BadTarget => "the service's external name is no domain name",
+            Reason::NotUnderService => "the service has no such endpoint, hostname or port",
+            Reason::NoAddress => "the pod's name spells no address",
+            Reason::NoPod => "no pod of the namespace has this address",
+            Reason::NoPodNames => "pods have no names here: the server runs with --pods disabled",
+            Reason::NoMeaning => "no such name in a cluster: services are under svc, pods under pod",
+        }
+    }
+}
+
+impl From<Reason> for ExtendedError {
+    fn from(reason: Reason) -> ExtendedError {
+        ExtendedError::other(reason.text())
+    }
+}
