@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_cni_spec::NetworkList;
-use weft_netlink::route::Route;
+use weft_netlink::rtnl::RtnetlinkClient;
 use weft_types::IpNetwork;
 
 use crate::garbage::Attachment;
@@ -30,7 +30,7 @@ pub(crate) struct Place {
 impl Place {
     /// Everything that is held, in the calling thread's network namespace.
     pub(crate) fn held(&self) -> Result<BTreeSet<Attachment>> {
-        let links = Route::open()?.links()?;
+        let links = RtnetlinkClient::open()?.links()?;
         let noted = links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network));
         Ok(noted.chain(leases(&self.leases)).collect())
     }
@@ -68,7 +68,7 @@ impl Place {
         if former.is_empty() {
             return Ok(former);
         }
-        let links = Route::open()?.links()?;
+        let links = RtnetlinkClient::open()?.links()?;
         let running: BTreeSet<Attachment> =
             links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network)).collect();
         let held = self.addresses().into_iter().filter(|address| {

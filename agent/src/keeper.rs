@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tracing::info;
 use weft_cni_spec::NetworkList;
-use weft_netlink::route::bridge_netfilter;
+use weft_netlink::rtnl::bridge_netfilter;
 use weft_types::IpNetwork;
 
 use crate::attachments::Place;

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
-use weft_netlink::route::{LinkChange, Path, PathFilter, Route};
+use weft_netlink::rtnl::{LinkChange, Route, RouteFilter, RtnetlinkClient};
 use weft_nftables as nft;
 
 use self::offload::OffloadTest;
@@ -31,7 +31,7 @@ const ADVERTISED: u8 = 9;
 /// Connections to the kernel's routes and rules.
 #[derive(Debug)]
 pub struct Kernel {
-    route: Route,
+    route: RtnetlinkClient,
     nft: nft::Client,
     offload: OffloadTest,
 }
@@ -39,7 +39,11 @@ pub struct Kernel {
 impl Kernel {
     /// Opens them in the calling thread's network namespace.
     pub fn open() -> Result<Kernel> {
-        Ok(Kernel { route: Route::open()?, nft: nft::Client::open()?, offload: OffloadTest::default() })
+        Ok(Kernel {
+            route: RtnetlinkClient::open()?,
+            nft: nft::Client::open()?,
+            offload: OffloadTest::default(),
+        })
     }
 
     /// What this machine's interfaces say of the network between the nodes. `node` are the addresses under which it is known
@@ -66,16 +70,16 @@ impl Kernel {
 
     /// The interfaces that have a default route from a router's advertisement.
     fn advertised(&mut self) -> Result<BTreeSet<String>> {
-        let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
-        let routes = self.route.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
+        let filter = RouteFilter { protocol: Some(ADVERTISED), ..RouteFilter::default() };
+        let routes = self.route.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
         let links: BTreeSet<u32> = routes.filter_map(|path| path.link).collect();
         links.into_iter().map(|link| Ok(self.route.link_by_index(link)?.name)).collect()
     }
 
     /// The straight ways to other nodes' pods that there are.
     pub fn straight_ways(&mut self) -> Result<BTreeSet<Way>> {
-        let filter = PathFilter { protocol: Some(PROTOCOL), ..PathFilter::default() };
-        let straight = self.route.paths(filter)?.into_iter().filter(|path| !path.onlink);
+        let filter = RouteFilter { protocol: Some(PROTOCOL), ..RouteFilter::default() };
+        let straight = self.route.routes(filter)?.into_iter().filter(|path| !path.onlink);
         Ok(straight.filter_map(|path| Some(Way { cidr: path.destination, node: path.gateway? })).collect())
     }
 
@@ -85,12 +89,12 @@ impl Kernel {
             Ok(tunnel) => (tunnel, None),
             Err(problem) => (None, Some(problem)),
         };
-        let filter = PathFilter { protocol: Some(PROTOCOL), ..PathFilter::default() };
-        let observed = match self.route.paths(filter) {
+        let filter = RouteFilter { protocol: Some(PROTOCOL), ..RouteFilter::default() };
+        let observed = match self.route.routes(filter) {
             Ok(observed) => observed,
             Err(error) => return problem.into_iter().chain([error.into()]).collect(),
         };
-        let planned: Vec<Path> = plan.routes.iter().filter_map(|route| route.path(tunnel)).collect();
+        let planned: Vec<Route> = plan.routes.iter().filter_map(|route| route.path(tunnel)).collect();
         let changes = routes::diff(&planned, &observed);
         let failed: Vec<Error> = changes.iter().filter_map(|change| self.apply_route(change).err()).collect();
         // Only now nothing leads there any more.
@@ -142,14 +146,14 @@ impl Kernel {
     fn apply_route(&mut self, change: &RouteChange) -> Result<()> {
         match change {
             RouteChange::Add(path) => {
-                self.route.add_path(path).map_err(|problem| refused(path, problem))?;
+                self.route.add_route(path).map_err(|problem| refused(path, problem))?;
                 info!(route = %path, "added a route");
             }
             RouteChange::Replace(path) => {
-                self.route.replace_path(path).map_err(|problem| Error::Route { problem })?;
+                self.route.replace_route(path).map_err(|problem| Error::Route { problem })?;
                 info!(route = %path, "changed a route");
             }
-            RouteChange::Delete(path) => match self.route.delete_path(path) {
+            RouteChange::Delete(path) => match self.route.delete_route(path) {
                 Ok(()) => info!(route = %path, "deleted a route"),
                 // Somebody was faster.
                 Err(error) if error.is_missing() => {}
@@ -160,7 +164,7 @@ impl Kernel {
     }
 }
 
-fn refused(path: &Path, problem: weft_netlink::Error) -> Error {
+fn refused(path: &Route, problem: weft_netlink::Error) -> Error {
     match problem.errno() {
         Some(Errno::EEXIST) => Error::ForeignRoute { destination: path.destination, problem },
         _ => Error::Route { problem },

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_netlink::route::{Mac, Tunnel, Vxlan};
+use weft_netlink::rtnl::{Mac, Tunnel, Vxlan};
 use weft_types::{Family, IpNetwork, Node};
 
 use crate::backend::Uplink;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_netlink::route::Path;
+use weft_netlink::rtnl::Route;
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
 use crate::backend::{Backend, Uplink};
@@ -41,11 +41,11 @@ pub enum Hop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteChange {
     /// Set one where Weft has none. Another program's may be there, and must stay.
-    Add(Path),
+    Add(Route),
     /// Put one in the place of one of Weft's own, without a moment in between.
-    Replace(Path),
+    Replace(Route),
     /// Delete one of Weft's own.
-    Delete(Path),
+    Delete(Route),
 }
 
 impl NodeRoute {
@@ -59,13 +59,13 @@ impl NodeRoute {
 
     /// The route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into it leads
     /// straight to a node nearby, and there is none to another.
-    pub fn path(&self, tunnel: Option<u32>) -> Option<Path> {
-        let path = Path { protocol: PROTOCOL, ..Path::to(self.destination) };
-        let via = |gateway| Path { gateway: Some(gateway), ..path.clone() };
+    pub fn path(&self, tunnel: Option<u32>) -> Option<Route> {
+        let path = Route { protocol: PROTOCOL, ..Route::to(self.destination) };
+        let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
         match (self.hop, tunnel) {
             (Hop::Node(address), _) => Some(via(address)),
             (Hop::Tunnel, Some(tunnel)) => {
-                Some(Path { link: Some(tunnel), onlink: true, ..via(self.gateway()) })
+                Some(Route { link: Some(tunnel), onlink: true, ..via(self.gateway()) })
             }
             (Hop::Tunnel, None) => self.near.map(via),
         }
@@ -184,8 +184,8 @@ fn probe(own: &IpNetwork, way: Way) -> Option<Probe> {
 }
 
 /// The changes that turn Weft's own routes, as observed in the main table, into the planned ones.
-pub fn diff(planned: &[Path], observed: &[Path]) -> Vec<RouteChange> {
-    let mut held: BTreeMap<IpNetwork, &Path> = BTreeMap::new();
+pub fn diff(planned: &[Route], observed: &[Route]) -> Vec<RouteChange> {
+    let mut held: BTreeMap<IpNetwork, &Route> = BTreeMap::new();
     let mut changes = Vec::new();
     for path in observed.iter().filter(|path| path.protocol == PROTOCOL) {
         // Weft never sets a metric: one that has it was made by somebody else, who took Weft's number.
@@ -196,7 +196,7 @@ pub fn diff(planned: &[Path], observed: &[Path]) -> Vec<RouteChange> {
     }
     let mut wanted = Vec::new();
     // Those to single addresses last: one into the tunnel may have set them on its way.
-    let (wide, single): (Vec<&Path>, Vec<&Path>) = planned.iter().partition(|path| !is_single(path));
+    let (wide, single): (Vec<&Route>, Vec<&Route>) = planned.iter().partition(|path| !is_single(path));
     for path in wide.into_iter().chain(single) {
         match held.remove(&path.destination) {
             Some(held) if is_as_planned(held, path) => {}
@@ -221,13 +221,13 @@ pub fn diff(planned: &[Path], observed: &[Path]) -> Vec<RouteChange> {
 
 /// Whether the kernel takes another link to lead to that next hop. It takes no IPv6 route by that hop then, even where
 /// that is said to be on the link.
-fn is_disputed(observed: &[Path], next_hop: &IpAddr, link: u32) -> bool {
+fn is_disputed(observed: &[Route], next_hop: &IpAddr, link: u32) -> bool {
     observed.iter().any(|path| path.destination.contains(*next_hop) && path.link != Some(link))
 }
 
 /// The change, while a route to the next hop alone leads by the right link; nothing is lost on the way.
-fn led_by(change: RouteChange, next_hop: IpAddr, link: u32, planned: &[Path]) -> [RouteChange; 3] {
-    let guide = Path { link: Some(link), protocol: PROTOCOL, ..Path::to(next_hop.into()) };
+fn led_by(change: RouteChange, next_hop: IpAddr, link: u32, planned: &[Route]) -> [RouteChange; 3] {
+    let guide = Route { link: Some(link), protocol: PROTOCOL, ..Route::to(next_hop.into()) };
     let after = match planned.iter().find(|path| path.destination == guide.destination) {
         Some(path) => RouteChange::Replace(path.clone()),
         None => RouteChange::Delete(guide.clone()),
@@ -253,18 +253,18 @@ impl RouteChange {
 }
 
 /// The kernel finds the link of a route that names none.
-fn is_as_planned(held: &Path, planned: &Path) -> bool {
+fn is_as_planned(held: &Route, planned: &Route) -> bool {
     held.gateway == planned.gateway
         && held.onlink == planned.onlink
         && (planned.link.is_none() || held.link == planned.link)
 }
 
-fn is_single(path: &Path) -> bool {
+fn is_single(path: &Route) -> bool {
     path.destination.prefix() == if path.destination.is_ipv4() { 32 } else { 128 }
 }
 
 /// Whether the metric is the one that the kernel gives to a route without one.
-fn has_default_metric(path: &Path) -> bool {
+fn has_default_metric(path: &Route) -> bool {
     let default = match Family::of_network(&path.destination) {
         Family::V4 => 0,
         Family::V6 => 1024,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     /// A route as planned: to a node, or, with the host 0, into the tunnel, which is link 9.
-    fn route() -> impl Strategy<Value = Path> {
+    fn route() -> impl Strategy<Value = Route> {
         (network(), 0u8..4).prop_map(|(destination, host)| {
             let hop = match host {
                 0 => Hop::Tunnel,
@@ -295,13 +295,13 @@ mod tests {
     }
 
     /// A route as the kernel shows it.
-    fn linked(path: Path) -> Path {
-        Path { link: path.link.or(Some(2)), ..path }
+    fn linked(path: Route) -> Route {
+        Route { link: path.link.or(Some(2)), ..path }
     }
 
-    fn path() -> impl Strategy<Value = Path> {
+    fn path() -> impl Strategy<Value = Route> {
         (route(), prop_oneof![Just(PROTOCOL), Just(4)], prop_oneof![Just(None), Just(Some(7))])
-            .prop_map(|(route, protocol, metric)| Path { protocol, metric, ..linked(route) })
+            .prop_map(|(route, protocol, metric)| Route { protocol, metric, ..linked(route) })
     }
 
     fn unique<T: Clone>(items: Vec<T>, key: impl Fn(&T) -> (IpNetwork, Option<u32>)) -> Vec<T> {
@@ -309,8 +309,8 @@ mod tests {
     }
 
     /// What the kernel makes of a change: one route for each destination and metric.
-    fn apply(paths: &mut Vec<Path>, change: &RouteChange) {
-        let same = |path: &Path, route: &Path| (path.destination, path.metric) == (route.destination, None);
+    fn apply(paths: &mut Vec<Route>, change: &RouteChange) {
+        let same = |path: &Route, route: &Route| (path.destination, path.metric) == (route.destination, None);
         match change {
             RouteChange::Delete(path) => {
                 let place = paths.iter().position(|held| held == path).expect("there is such a route");
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    fn held(paths: &[Path], ours: bool) -> Vec<(IpNetwork, Option<IpAddr>)> {
+    fn held(paths: &[Route], ours: bool) -> Vec<(IpNetwork, Option<IpAddr>)> {
         let matching = paths.iter().filter(|path| (path.protocol == PROTOCOL) == ours);
         let mut held: Vec<_> = matching.map(|path| (path.destination, path.gateway)).collect();
         held.sort();
@@ -350,7 +350,7 @@ mod tests {
             }
             prop_assert_eq!(held(&paths, false), held(&observed, false));
             // A foreign route of the same metric keeps ours out, and nothing else does.
-            let is_free = |route: &&Path| !observed.iter().any(|path| {
+            let is_free = |route: &&Route| !observed.iter().any(|path| {
                 path.protocol != PROTOCOL && path.destination == route.destination && path.metric.is_none()
             });
             let expected: Vec<_> =

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weft_cni_spec::NetworkList;
-use weft_netlink::route::{BridgePort, Link};
+use weft_netlink::rtnl::{BridgePort, Link};
 use weft_types::IpNetwork;
 
 /// How much may be put back within how long before somebody is taken to undo it.

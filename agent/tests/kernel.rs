@@ -15,7 +15,7 @@ use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::sysctl;
 use weft_agent::upkeep::{Wanted, port};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Route, Veth, VethEnd};
+use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
 
 /// Runs a command line inside a namespace. Returns what it printed.
@@ -27,8 +27,8 @@ fn sh(namespace: &Namespace, line: &str) -> String {
 
 fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
     let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { near: end(one.1), near_group: 0, near_up: true, master: None, far: end(other.1) };
-    let mut route = one.0.run(Route::open).unwrap().unwrap();
+    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
+    let mut route = one.0.run(RtnetlinkClient::open).unwrap().unwrap();
     route.add_veth(&veth, other.0.as_fd()).unwrap();
     sh(other.0, &format!("ip link set {} up", other.1));
 }
@@ -276,7 +276,7 @@ impl World {
 
 /// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that name.
 fn advertise(router: &Namespace, link: &str) {
-    let index = router.run(|| Route::open().unwrap().link(link).unwrap().index).unwrap();
+    let index = router.run(|| RtnetlinkClient::open().unwrap().link(link).unwrap().index).unwrap();
     let socket =
         router.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap().unwrap();
     socket.set_multicast_hops_v6(255).unwrap();

@@ -14,8 +14,9 @@ use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
 use weft_agent::proof::{Proof, Proofs};
 use weft_agent::sysctl;
+use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Route, Veth, VethEnd, tx_checksum};
+use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 use weft_types::{ChangeSet, Node, Object, Snapshot};
 
 /// Runs a command line inside a namespace. Returns what it printed.
@@ -27,8 +28,8 @@ fn sh(namespace: &Namespace, line: &str) -> String {
 
 fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
     let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { near: end(one.1), near_group: 0, near_up: true, master: None, far: end(other.1) };
-    let mut route = one.0.run(Route::open).unwrap().unwrap();
+    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
+    let mut route = one.0.run(RtnetlinkClient::open).unwrap().unwrap();
     route.add_veth(&veth, other.0.as_fd()).unwrap();
     sh(other.0, &format!("ip link set {} up", other.1));
 }

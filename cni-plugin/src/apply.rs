@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use weft_cni_spec::{ContainerId, Success};
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{
-    Address, Detection, Link, LinkChange, Mac, Path, PathFilter, Route, TokenBucket, Veth,
+use weft_netlink::rtnl::{
+    Address, DadState, Link, LinkChange, Mac, Route, RouteFilter, RtnetlinkClient, TokenBucket, Veth,
 };
 
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans, vlan};
@@ -29,14 +29,14 @@ const DETECTION: Duration = Duration::from_secs(10);
 /// # Errors
 /// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
 pub(crate) fn apply(
-    host: &mut Route,
+    host: &mut RtnetlinkClient,
     netns: &Namespace,
     plan: &PodPlan,
     bridge: Option<Link>,
 ) -> Result<Success> {
     let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
     let near = add_veth(host, netns, &plan.veth, &bridge)?;
-    let name = &plan.veth.link.near.name;
+    let name = &plan.veth.link.host.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
     let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
         if plan.pod.up {
@@ -54,7 +54,7 @@ pub(crate) fn apply(
 
 /// Returns the bridge and the gateway within a VLAN, where there is one.
 pub(crate) fn ensure_bridge(
-    host: &mut Route,
+    host: &mut RtnetlinkClient,
     plan: &BridgePlan,
     found: Option<Link>,
 ) -> Result<(Link, Option<Link>)> {
@@ -98,9 +98,9 @@ pub(crate) fn ensure_bridge(
 
 /// As soon as it forwards IPv6, the kernel forgets a default route from a router's advertisement and takes no other (RFC 4861
 /// section 6.2.8), unless the interface is told before to take them all the same (ip-sysctl, accept_ra).
-fn keep_advertised(host: &mut Route) -> Result<()> {
-    let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
-    for path in host.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0) {
+fn keep_advertised(host: &mut RtnetlinkClient) -> Result<()> {
+    let filter = RouteFilter { protocol: Some(ADVERTISED), ..RouteFilter::default() };
+    for path in host.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0) {
         let Some(link) = path.link else { continue };
         let name = host.link_by_index(link)?.name;
         Sysctl::new(format!("net/ipv6/conf/{name}/accept_ra"), "2").apply()?;
@@ -111,15 +111,15 @@ fn keep_advertised(host: &mut Route) -> Result<()> {
 /// The Ethernet address that a gateway is to keep from now on. A bridge that was made without one has the lowest of its
 /// ports', another one whenever a port comes or goes, and containers lose their gateway each time. Where it has the gateway's
 /// address and ports, that is done: to be told makes the kernel forget all neighbours.
-fn pinned_mac(host: &mut Route, plan: &BridgePlan, link: &Link) -> Result<Option<Mac>> {
+fn pinned_mac(host: &mut RtnetlinkClient, plan: &BridgePlan, link: &Link) -> Result<Option<Mac>> {
     let is_pinned = plan.link.mac.is_none() || link.mac == plan.link.mac;
     let is_due = !plan.add.is_empty() || (!is_pinned && !link.carrier && host.ports(link.index)?.is_empty());
     Ok(link.mac.filter(|_| !is_pinned && is_due))
 }
 
 /// Every call makes sure that the port is in its VLAN: the one that made it may have died.
-fn ensure_gateway(host: &mut Route, plan: &VlanGateway, bridge: u32) -> Result<Link> {
-    let name = &plan.link.far.name;
+fn ensure_gateway(host: &mut RtnetlinkClient, plan: &VlanGateway, bridge: u32) -> Result<Link> {
+    let name = &plan.link.peer.name;
     let link = match host.find_link(name)? {
         Some(link) => link,
         None => {
@@ -144,23 +144,23 @@ fn unless_done(outcome: Result<(), NetlinkError>) -> Result<()> {
     }
 }
 
-fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: &Link) -> Result<Link> {
+fn add_veth(host: &mut RtnetlinkClient, netns: &Namespace, plan: &VethPlan, bridge: &Link) -> Result<Link> {
     let mut link = plan.link.clone();
     link.master = Some(bridge.index);
     match host.add_veth(&link, netns.as_fd()) {
         Err(error) if Link::exists(&error) => {
             // One of the two names is taken.
-            let (container, ifname) = (plan.container.clone(), link.far.name);
-            let inside = netns.run(|| Route::open()?.find_link(&ifname))??;
+            let (container, ifname) = (plan.container.clone(), link.peer.name);
+            let inside = netns.run(|| RtnetlinkClient::open()?.find_link(&ifname))??;
             match inside {
                 Some(_) => Err(Error::InterfaceExists { container, ifname }),
-                None => Err(Error::InterfaceExists { container, ifname: link.near.name }),
+                None => Err(Error::InterfaceExists { container, ifname: link.host.name }),
             }
         }
         outcome => {
             let outcome = outcome.inspect_err(|_| {
                 // The kernel may have made it and not told.
-                let _ = host.delete_link_named(&plan.link.near.name);
+                let _ = host.delete_link_named(&plan.link.host.name);
             });
             outcome.map_err(|error| match error.errno() {
                 Some(Errno::EXFULL) => Error::BridgeFull { bridge: bridge.name.clone() },
@@ -171,7 +171,13 @@ fn add_veth(host: &mut Route, netns: &Namespace, plan: &VethPlan, bridge: &Link)
 }
 
 /// Everything from the moment on that the pair exists. Returns the container's end.
-fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, near: &Link) -> Result<Link> {
+fn connect(
+    host: &mut RtnetlinkClient,
+    netns: &Namespace,
+    plan: &PodPlan,
+    gateway: u32,
+    near: &Link,
+) -> Result<Link> {
     let veth = &plan.veth;
     settle_port(host, near, veth)?;
     for address in &plan.pod.addresses {
@@ -185,7 +191,7 @@ fn connect(host: &mut Route, netns: &Namespace, plan: &PodPlan, gateway: u32, ne
 }
 
 /// What the bridge is to know of the port, once it is one.
-pub(crate) fn settle_port(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<()> {
+pub(crate) fn settle_port(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<()> {
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
     host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
     veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
@@ -196,7 +202,11 @@ pub(crate) fn settle_port(host: &mut Route, near: &Link, veth: &VethPlan) -> Res
 /// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
 /// it drops what is to be sent, and the first answer comes a second late. If it has not after so long it has other troubles,
 /// and the container is better off connected.
-fn await_operation<'a>(host: &mut Route, near: u32, idle: impl Iterator<Item = &'a Link>) -> Result<()> {
+fn await_operation<'a>(
+    host: &mut RtnetlinkClient,
+    near: u32,
+    idle: impl Iterator<Item = &'a Link>,
+) -> Result<()> {
     let deadline = Instant::now() + OPERATION;
     while !host.link_by_index(near)?.carrier && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
@@ -207,8 +217,8 @@ fn await_operation<'a>(host: &mut Route, near: u32, idle: impl Iterator<Item = &
     Ok(())
 }
 
-fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {
-    match host.filter_vlans(bridge) {
+fn filter_vlans(host: &mut RtnetlinkClient, bridge: u32, vlans: &Vlans) -> Result<()> {
+    match host.set_vlan_filtering(bridge) {
         Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => {
             let what = "VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)";
             Err(Error::KernelLacks { option: vlans.to_string(), what })
@@ -217,9 +227,9 @@ fn filter_vlans(host: &mut Route, bridge: u32, vlans: &Vlans) -> Result<()> {
     }
 }
 
-fn join_vlans(host: &mut Route, port: u32, vlans: &Vlans) -> Result<()> {
-    vlans.memberships().try_for_each(|membership| host.join_vlans(port, membership))?;
-    match vlans.leaves_default().then(|| host.leave_vlan(port, vlan::DEFAULT)) {
+fn join_vlans(host: &mut RtnetlinkClient, port: u32, vlans: &Vlans) -> Result<()> {
+    vlans.memberships().try_for_each(|membership| host.add_bridge_vlan(port, membership))?;
+    match vlans.leaves_default().then(|| host.delete_bridge_vlan(port, vlan::DEFAULT)) {
         Some(Err(error)) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
     }
@@ -227,8 +237,8 @@ fn join_vlans(host: &mut Route, port: u32, vlans: &Vlans) -> Result<()> {
 
 /// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all
 /// of it goes with the port.
-fn lock_port(host: &mut Route, near: &Link, mac: Mac) -> Result<()> {
-    host.pin_station(near.index, mac)?;
+fn lock_port(host: &mut RtnetlinkClient, near: &Link, mac: Mac) -> Result<()> {
+    host.set_sticky_fdb(near.index, mac)?;
     host.change_link(near.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
     match host.is_port_locked(near.index)? {
         true => Ok(()),
@@ -239,7 +249,7 @@ fn lock_port(host: &mut Route, near: &Link, mac: Mac) -> Result<()> {
     }
 }
 
-fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result<()> {
+fn limit(route: &mut RtnetlinkClient, link: &Link, bucket: Option<&TokenBucket>) -> Result<()> {
     let Some(bucket) = bucket else { return Ok(()) };
     match route.set_token_bucket(link.index, bucket) {
         // The interface is there: it is the discipline that the kernel does not know.
@@ -253,7 +263,7 @@ fn limit(route: &mut Route, link: &Link, bucket: Option<&TokenBucket>) -> Result
 
 /// Runs inside the container's namespace.
 fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
-    let mut route = Route::open()?;
+    let mut route = RtnetlinkClient::open()?;
     let link = match far_end(veth, near) {
         Some(link) => link,
         None => route.link(&plan.ifname)?,
@@ -266,13 +276,13 @@ fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
     for address in &plan.addresses {
         let address = Address { link: link.index, address: *address };
         match (plan.detect_duplicates, plan.prefix_routes) {
-            (true, prefix_route) => route.add_address_after_detection(address, prefix_route)?,
+            (true, prefix_route) => route.add_address_with_dad(address, prefix_route)?,
             (false, true) => route.add_address(address)?,
-            (false, false) => route.add_address_without_route(address)?,
+            (false, false) => route.add_address_noprefixroute(address)?,
         }
     }
     for path in &plan.routes {
-        match route.add_path(&Path { link: Some(link.index), ..path.clone() }) {
+        match route.add_route(&Route { link: Some(link.index), ..path.clone() }) {
             // Of another interface, or a plugin before: the first route there stays, as with the reference plugin.
             Err(error) if error.errno() == Some(Errno::EEXIST) => {}
             outcome => outcome?,
@@ -287,13 +297,18 @@ fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
 /// The container's end, without asking the kernel, which has told its index with the other end's; `None` where the kernel
 /// chose the Ethernet address.
 fn far_end(plan: &VethPlan, near: &Link) -> Option<Link> {
-    let far = &plan.link.far;
+    let far = &plan.link.peer;
     let (index, mac) = (near.peer?, Some(far.mac?));
     Some(Link { index, name: far.name.clone(), mac, mtu: far.mtu.unwrap_or(near.mtu), ..Link::default() })
 }
 
 /// Until all addresses can be used. The kernel asks for about a second.
-fn await_detection(route: &mut Route, link: u32, plan: &PodSide, container: &ContainerId) -> Result<()> {
+fn await_detection(
+    route: &mut RtnetlinkClient,
+    link: u32,
+    plan: &PodSide,
+    container: &ContainerId,
+) -> Result<()> {
     let deadline = Instant::now() + DETECTION;
     let not_usable = |address, why| Error::NotUsable {
         container: container.clone(),
@@ -302,13 +317,13 @@ fn await_detection(route: &mut Route, link: u32, plan: &PodSide, container: &Con
         why,
     };
     loop {
-        match route.detection(link)? {
-            Detection::Done => return Ok(()),
-            Detection::Duplicate(address) => return Err(not_usable(address, "is another's on the link")),
-            Detection::Running(address) if Instant::now() > deadline => {
+        match route.dad_state(link)? {
+            DadState::Done => return Ok(()),
+            DadState::Failed(address) => return Err(not_usable(address, "is another's on the link")),
+            DadState::Tentative(address) if Instant::now() > deadline => {
                 return Err(not_usable(address, "is still tentative after ten seconds"));
             }
-            Detection::Running(_) => thread::sleep(Duration::from_millis(20)),
+            DadState::Tentative(_) => thread::sleep(Duration::from_millis(20)),
         }
     }
 }

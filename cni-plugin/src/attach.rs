@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Attachment, Invocation, Success};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, Route};
+use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
 use crate::apply::apply;
 use crate::flows;
@@ -27,7 +27,7 @@ pub(crate) fn attach(
     let previous = invocation.previous()?.unwrap_or_default();
     let ipam = Source::of(invocation)?;
     let gateways = options.gateways(ipam.gateways(invocation)?);
-    let mut host = Route::open()?;
+    let mut host = RtnetlinkClient::open()?;
     let facts = Facts::read(&mut host, &options, gateways)?;
     let pod = Pod {
         network: invocation.network.clone(),
@@ -50,7 +50,7 @@ pub(crate) fn attach(
 }
 
 fn connect(
-    host: &mut Route,
+    host: &mut RtnetlinkClient,
     namespace: &Namespace,
     plan: &PodPlan,
     bridge: Option<Link>,
@@ -62,9 +62,9 @@ fn connect(
         records.keep(invocation, plan);
         let mapped = map_ports(host, plan).map(|()| result);
         mapped.inspect_err(|_| {
-            records.forget(&plan.veth.link.near.name);
+            records.forget(&plan.veth.link.host.name);
             // The first error is the one to report. With one end of the pair, both go, and all that is on them.
-            let _ = host.delete_link_named(&plan.veth.link.near.name);
+            let _ = host.delete_link_named(&plan.veth.link.host.name);
         })
     });
     outcome.inspect_err(|_| {
@@ -79,7 +79,7 @@ fn connect(
 /// Containers never send anything that is not masqueraded, so that comes first; and it must not be taken away again
 /// before the bridge has the container.
 fn masquerade_and_apply(
-    host: &mut Route,
+    host: &mut RtnetlinkClient,
     namespace: &Namespace,
     plan: &PodPlan,
     bridge: Option<Link>,
@@ -94,14 +94,14 @@ fn masquerade_and_apply(
 }
 
 /// Where ipMasq was switched off, its elements must not outlive that.
-fn unmasquerade(host: &mut Route, plan: &PodPlan) -> Result<()> {
+fn unmasquerade(host: &mut RtnetlinkClient, plan: &PodPlan) -> Result<()> {
     // A network that asks for nothing of nf_tables needs nothing of it.
     let Ok(Some(mut tables)) = Tables::open() else { return Ok(()) };
     let addresses: Vec<IpAddr> = plan.pod.addresses.iter().map(IpNetwork::ip).collect();
     tables.unmasquerade(host, &plan.bridge.link.name, &addresses)
 }
 
-fn map_ports(host: &mut Route, plan: &PodPlan) -> Result<()> {
+fn map_ports(host: &mut RtnetlinkClient, plan: &PodPlan) -> Result<()> {
     let Some(ports) = &plan.host_ports else { return Ok(()) };
     let mut tables = Tables::open_for(|| format!("portMappings {:?}", ports.mappings))?;
     let outcome = tables.map_ports(host, ports).and_then(|()| flows::forget_before(ports));

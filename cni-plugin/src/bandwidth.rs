@@ -2,7 +2,7 @@
 //! configuration), checked as the reference `bandwidth` plugin does and turned into token buckets. Pure.
 
 use weft_cni_spec::Bandwidth;
-use weft_netlink::route::TokenBucket;
+use weft_netlink::rtnl::TokenBucket;
 
 /// How long a packet may wait, in milliseconds: the reference plugin's figure.
 const LATENCY: u64 = 25;

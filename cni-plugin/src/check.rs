@@ -6,7 +6,7 @@
 
 use weft_cni_spec::{Args, Attachment, Code, Failure, Invocation, Success};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, Route};
+use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
 use crate::facts::Inside;
 use crate::ipam::Source;
@@ -24,7 +24,7 @@ pub(crate) fn check(
     let options = Options { force_address: true, ..Options::read(invocation, &Args::default())? };
     let ipam = Source::of(invocation)?;
     let leased = ipam.check(invocation, attachment, namespace.path(), previous);
-    let mut host = Route::open()?;
+    let mut host = RtnetlinkClient::open()?;
     let near = host.find_link(&host_name(attachment))?;
     let near = near.ok_or_else(|| missing(invocation, attachment, &ipam, leased.as_ref().err()))?;
     leased?;
@@ -70,10 +70,10 @@ fn missing(
 }
 
 /// What is wrong with the bridge, in words.
-fn bridge(host: &mut Route, plan: &BridgePlan) -> Result<Option<String>> {
+fn bridge(host: &mut RtnetlinkClient, plan: &BridgePlan) -> Result<Option<String>> {
     let name = &plan.link.name;
     let Some(link) = host.find_link(name)? else { return Ok(Some(format!("bridge {name} is gone"))) };
-    let gateway = plan.vlan_gateway.as_ref().map_or(name, |gateway| &gateway.link.far.name);
+    let gateway = plan.vlan_gateway.as_ref().map_or(name, |gateway| &gateway.link.peer.name);
     let lacking = plan.add.first().map(|address| format!("gateway {gateway} lacks address {address}"));
     let unset = plan.sysctls.iter().find(|sysctl| !sysctl.is_set());
     Ok((!link.up)
@@ -85,7 +85,7 @@ fn bridge(host: &mut Route, plan: &BridgePlan) -> Result<Option<String>> {
 
 /// What is wrong with the host's end of the pair as a port of the bridge.
 pub(crate) fn port(
-    host: &mut Route,
+    host: &mut RtnetlinkClient,
     near: &Link,
     plan: &PodPlan,
     previous: &Success,
@@ -99,7 +99,7 @@ pub(crate) fn port(
         return Ok(Some(format!("{name} is down")));
     }
     let told = previous.interfaces.iter().find(|told| told.name == *name && told.sandbox.is_none());
-    let mtu = told.and_then(|told| told.mtu).or(veth.link.near.mtu);
+    let mtu = told.and_then(|told| told.mtu).or(veth.link.host.mtu);
     if let Some(mtu) = mtu.filter(|mtu| *mtu != near.mtu) {
         return Ok(Some(format!("{name} has MTU {} instead of {mtu}", near.mtu)));
     }
@@ -116,23 +116,23 @@ pub(crate) fn port(
     }
 }
 
-fn station(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn station(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(mac) = veth.only_from else { return Ok(None) };
     let name = &near.name;
     if !host.is_port_locked(near.index)? {
         return Ok(Some(format!("{name} takes frames from any Ethernet address")));
     }
-    let is_pinned = host.stations(near.index)?.contains(&mac);
+    let is_pinned = host.sticky_fdb(near.index)?.contains(&mac);
     Ok((!is_pinned).then(|| format!("{name} takes no frames from {mac}")))
 }
 
-fn vlans(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn vlans(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(wanted) = &veth.vlans else { return Ok(None) };
-    let difference = wanted.difference(&host.vlans(near.index)?);
+    let difference = wanted.difference(&host.bridge_vlans(near.index)?);
     Ok(difference.map(|what| format!("port {} {what}", near.name)))
 }
 
-fn limit(host: &mut Route, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn limit(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(wanted) = veth.limit else { return Ok(None) };
     let is_limited = host.token_bucket(near.index)? == Some((wanted.rate, wanted.limit));
     Ok((!is_limited).then(|| format!("{} does not limit what the container receives", near.name)))

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use weft_cni_spec::{Attachment, BridgeOptions, Invocation, decode};
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, Route};
+use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
 use crate::ipam::Source;
 use crate::options::DEFAULT_BRIDGE;
@@ -29,7 +29,7 @@ pub(crate) fn detach(
     // Before all else, so that nothing is put back from now on.
     let had_record = Records::of(invocation).forget(&name);
     let unmapped = unmap_ports(&name, had_record);
-    let mut host = Route::open()?;
+    let mut host = RtnetlinkClient::open()?;
     match (delete(&mut host, &name), namespace) {
         (Ok(()), _) => {}
         // Made by another plugin, with another name on the host: found from the inside.
@@ -50,7 +50,11 @@ pub(crate) fn detach(
 
 /// Ends the masquerading of a bridge's networks, unless the bridge has a container. The gateway of a VLAN is a port that
 /// is always up.
-pub(crate) fn release_masquerade(host: &mut Route, bridge: &str, has_vlan_gateway: bool) -> Result<()> {
+pub(crate) fn release_masquerade(
+    host: &mut RtnetlinkClient,
+    bridge: &str,
+    has_vlan_gateway: bool,
+) -> Result<()> {
     // Some port is up. Which kind of ports there are only a list of them says, which is to be read again and again as
     // long as others delete theirs: that is left to the last DEL, and to GC.
     if !has_vlan_gateway && host.find_link(bridge)?.is_some_and(|bridge| bridge.carrier) {
@@ -62,7 +66,7 @@ pub(crate) fn release_masquerade(host: &mut Route, bridge: &str, has_vlan_gatewa
 /// Deletes what this network made for attachments that are not valid any more: its links all at once, since for each by itself
 /// the kernel would wait. Goes on after an error and reports the first.
 pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
-    let mut host = Route::open()?;
+    let mut host = RtnetlinkClient::open()?;
     let links = collect_links(invocation, &mut host);
     let records = Records::of(invocation);
     let kept = records.all();
@@ -92,16 +96,16 @@ fn unmap_ports(owner: &str, had_record: bool) -> Result<()> {
 }
 
 /// By its index: however late the kernel comes to it, it is never another container's.
-fn delete(host: &mut Route, name: &str) -> Result<(), NetlinkError> {
+fn delete(host: &mut RtnetlinkClient, name: &str) -> Result<(), NetlinkError> {
     let link = host.link(name)?;
-    host.delete_link_early(link.index)
+    host.delete_link_detached(link.index)
 }
 
 fn delete_inside(ifname: &str) -> Result<()> {
-    unless_missing(Route::open()?.delete_link_named(ifname))
+    unless_missing(RtnetlinkClient::open()?.delete_link_named(ifname))
 }
 
-fn collect_links(invocation: &Invocation, host: &mut Route) -> Result<()> {
+fn collect_links(invocation: &Invocation, host: &mut RtnetlinkClient) -> Result<()> {
     let (prefix, group) = (alias_prefix(&invocation.network), group(&invocation.network));
     let attachments = invocation.config.valid_attachments.iter().filter_map(|valid| {
         // What is no valid id or name is no attachment of ours.

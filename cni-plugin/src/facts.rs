@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{IpConfig, Success};
-use weft_netlink::route::{Link, Mac, PathFilter, Route, TokenBucket, bridge_netfilter};
+use weft_netlink::rtnl::{Link, Mac, RouteFilter, RtnetlinkClient, TokenBucket, bridge_netfilter};
 
 use crate::{Error, Options, PodSide, Result};
 
@@ -30,7 +30,11 @@ pub struct BridgeFacts {
 
 impl Facts {
     /// Reads them in the client's namespace.
-    pub(crate) fn read(route: &mut Route, options: &Options, gateways: Vec<IpNetwork>) -> Result<Facts> {
+    pub(crate) fn read(
+        route: &mut RtnetlinkClient,
+        options: &Options,
+        gateways: Vec<IpNetwork>,
+    ) -> Result<Facts> {
         let bridge_netfilter = bridge_netfilter();
         let Some(link) = route.find_link(options.bridge.as_str())? else {
             return Ok(Facts { bridge: None, gateways, bridge_netfilter });
@@ -64,12 +68,12 @@ pub(crate) struct Inside {
 impl Inside {
     /// Reads it in the calling thread's namespace.
     pub(crate) fn read(ifname: &str) -> Result<Inside> {
-        let mut route = Route::open()?;
+        let mut route = RtnetlinkClient::open()?;
         let link = route.link(ifname)?;
         let addresses =
             route.addresses(Some(link.index))?.into_iter().map(|address| address.address).collect();
         // Whichever table and next hop: a plugin later in the list may have changed them.
-        let paths = route.paths(PathFilter::default())?;
+        let paths = route.routes(RouteFilter::default())?;
         let destinations = paths.into_iter().map(|path| path.destination).collect();
         let limit = route.token_bucket(link.index)?;
         Ok(Inside { link, addresses, destinations, limit })

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use weft_netlink::Family;
-use weft_netlink::conntrack::{Client, Filter, Flow};
+use weft_netlink::conntrack::{ConntrackClient, Filter, Flow};
 
 use crate::{HostPorts, Result};
 
@@ -39,14 +39,14 @@ pub(crate) fn forget_after(containers: &[IpAddr]) -> Result<()> {
 }
 
 fn forget(families: impl Iterator<Item = Family>, is_stale: impl Fn(&Flow) -> bool) -> Result<()> {
-    let mut client: Option<Client> = None;
+    let mut client: Option<ConntrackClient> = None;
     for family in families {
         let client = match &mut client {
             Some(client) => client,
-            none => none.insert(Client::open()?),
+            none => none.insert(ConntrackClient::open()?),
         };
         let filter = Filter { protocol: Some(UDP), ..Filter::default() };
-        client.forget(family, &filter, &is_stale)?;
+        client.delete_where(family, &filter, &is_stale)?;
     }
     Ok(())
 }

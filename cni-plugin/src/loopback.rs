@@ -4,7 +4,7 @@ use std::path::Path;
 
 use weft_cni_spec::{Args, Attachment, Failure, Handler, Interface, Invocation, IpConfig, Success};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, LinkChange, Route};
+use weft_netlink::rtnl::{Link, LinkChange, RtnetlinkClient};
 
 use crate::{Error, Result};
 
@@ -71,7 +71,7 @@ impl Handler for Loopback {
     }
 }
 
-fn set_up(route: &mut Route) -> weft_netlink::Result<(Link, Vec<ipnetwork::IpNetwork>)> {
+fn set_up(route: &mut RtnetlinkClient) -> weft_netlink::Result<(Link, Vec<ipnetwork::IpNetwork>)> {
     let link = route.link("lo")?;
     route.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     let addresses = route.addresses(Some(link.index))?;
@@ -80,8 +80,8 @@ fn set_up(route: &mut Route) -> weft_netlink::Result<(Link, Vec<ipnetwork::IpNet
 
 fn inside<T: Send>(
     netns: &Path,
-    work: impl FnOnce(&mut Route) -> weft_netlink::Result<T> + Send,
+    work: impl FnOnce(&mut RtnetlinkClient) -> weft_netlink::Result<T> + Send,
 ) -> Result<T> {
     let namespace = Namespace::open(netns).map_err(Error::Namespace)?;
-    Ok(namespace.run(|| work(&mut Route::open()?))??)
+    Ok(namespace.run(|| work(&mut RtnetlinkClient::open()?))??)
 }

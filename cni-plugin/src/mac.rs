@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use weft_cni_spec::Attachment;
-use weft_netlink::route::Mac;
+use weft_netlink::rtnl::Mac;
 use weft_types::fnv1a;
 
 use crate::veth::hash;

@@ -2,7 +2,7 @@
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode};
-use weft_netlink::route::Mac;
+use weft_netlink::rtnl::Mac;
 
 use crate::{Error, Limits, PortMapping, Result, VlanGateway, Vlans, bandwidth, ports, vlan};
 
@@ -74,7 +74,7 @@ impl Options {
         let mac = wanted_mac(invocation, args)
             .map(|text| text.parse())
             .transpose()
-            .map_err(|error: weft_netlink::route::InvalidMac| invalid("mac", error.to_string()))?;
+            .map_err(|error: weft_netlink::rtnl::InvalidMac| invalid("mac", error.to_string()))?;
         let backend = config.ip_masq_backend.as_deref().unwrap_or_default();
         if !matches!(backend, "" | "iptables" | "nftables") {
             return Err(invalid("ipMasqBackend", format!("{backend:?} is neither iptables nor nftables")));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
-use weft_netlink::route::{Bridge, BridgePort, Link, Mac, Path, TokenBucket, Veth, VethEnd};
+use weft_netlink::rtnl::{Bridge, BridgePort, Link, Mac, Route, TokenBucket, Veth, VethEnd};
 
 use crate::masquerade::network;
 use crate::{
@@ -100,7 +100,7 @@ pub struct PodSide {
     /// Whether the networks of its addresses count as being on the link. Otherwise only the gateway is.
     pub prefix_routes: bool,
     /// Its routes, of that interface.
-    pub routes: Vec<Path>,
+    pub routes: Vec<Route>,
 }
 
 /// Plans the connection of a container that got the addresses of `lease`.
@@ -185,7 +185,7 @@ fn add_default_routes(lease: &mut Success) {
         let of_family = |dst: &IpNetwork| dst.is_ipv4() == family && dst.prefix() == 0;
         let there = lease.routes.iter().any(|route| of_family(&route.dst));
         if let (Some(gateway), false) = (gateway, there) {
-            let path = Path::default_via(gateway);
+            let path = Route::default_via(gateway);
             lease.routes.push(weft_cni_spec::Route::new(path.destination, path.gateway));
         }
     }
@@ -339,11 +339,11 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         limit: options.limits.ingress,
         link: Veth {
             // The highest, so that a bridge which has the lowest of its ports' does not take it.
-            near: VethEnd { name, mac: Some(mac::of_port(&pod.attachment)), mtu: options.mtu },
-            near_group: veth::group(&pod.network),
-            near_up: true,
+            host: VethEnd { name, mac: Some(mac::of_port(&pod.attachment)), mtu: options.mtu },
+            host_group: veth::group(&pod.network),
+            host_up: true,
             master: None,
-            far: VethEnd { name: ifname, mac, mtu: options.mtu },
+            peer: VethEnd { name: ifname, mac, mtu: options.mtu },
         },
     }
 }
@@ -353,7 +353,7 @@ fn pod_side(pod: &Pod, options: &Options, lease: &Success) -> PodSide {
     let prefix_routes = !routed(options);
     let off_link = lease.ips.iter().filter(|ip| !(prefix_routes && gateway_is_inside(ip)));
     let gateways = off_link.filter_map(|ip| ip.gateway);
-    let mut routes: Vec<Path> = gateways.map(|gateway| Path::to(IpNetwork::from(gateway))).collect();
+    let mut routes: Vec<Route> = gateways.map(|gateway| Route::to(IpNetwork::from(gateway))).collect();
     // An IPAM plugin may tell an address twice, of which the kernel would refuse the second.
     let mut seen = BTreeSet::new();
     let addresses = lease.ips.iter().map(|ip| ip.address).filter(|address| seen.insert(*address)).collect();
@@ -376,19 +376,19 @@ fn gateway_is_inside(ip: &IpConfig) -> bool {
 }
 
 /// A route without a next hop goes by the gateway of its family, and where there is none it is on the link.
-fn path(route: &weft_cni_spec::Route, lease: &Success) -> Path {
+fn path(route: &weft_cni_spec::Route, lease: &Success) -> Route {
     let of_family = lease.ips.iter().filter(|ip| ip.address.is_ipv4() == route.dst.is_ipv4());
     // What is said to be on the link, or the host itself, has none.
-    let is_near = route.scope.is_some_and(|scope| scope >= Path::LINK_SCOPE);
+    let is_near = route.scope.is_some_and(|scope| scope >= Route::LINK_SCOPE);
     let gateway = route.gw.or_else(|| of_family.filter_map(|ip| ip.gateway).find(|_| !is_near));
-    Path {
+    Route {
         gateway,
         scope: route.scope,
         metric: route.priority,
         mtu: route.mtu,
         advmss: route.advmss,
-        table: route.table.unwrap_or(Path::MAIN_TABLE),
-        ..Path::to(route.dst)
+        table: route.table.unwrap_or(Route::MAIN_TABLE),
+        ..Route::to(route.dst)
     }
 }
 

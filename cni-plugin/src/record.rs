@@ -50,7 +50,7 @@ impl Records {
         if is_ordinary {
             return;
         }
-        let owner = &plan.veth.link.near.name;
+        let owner = &plan.veth.link.host.name;
         if let Err(error) = self.write(owner, &text(invocation, plan)) {
             let path = self.folder.join(owner);
             // Whoever closed standard error does not read it.

@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use weft_cni_spec::{Args, Attachment, Invocation, IpConfig, Success};
 use weft_ipam::Ipam;
-use weft_netlink::route::{Address, Link, LinkChange, Mac, Route};
+use weft_netlink::rtnl::{Address, Link, LinkChange, Mac, RtnetlinkClient};
 
 use crate::apply::{ensure_bridge, settle_port};
 use crate::ipam::Source;
@@ -65,7 +65,7 @@ impl Report {
 struct Repair<'a> {
     invocation: &'a Invocation,
     options: Options,
-    host: Route,
+    host: RtnetlinkClient,
     records: Records,
     kept: BTreeMap<String, Record>,
     living: Vec<(Link, Attachment)>,
@@ -77,7 +77,7 @@ impl<'a> Repair<'a> {
         let records = Records::of(invocation);
         // In this order: a container has its link before it has a record.
         let kept = records.all().into_iter().map(|record| (record.owner.clone(), record)).collect();
-        let mut host = Route::open()?;
+        let mut host = RtnetlinkClient::open()?;
         let links = host.links()?.into_iter().filter(|link| link.kind.as_deref() == Some("veth"));
         let living = links.filter_map(|link| Some((attachment(&link, invocation)?, link)));
         let living = living.map(|(attachment, link)| (link, attachment)).collect();
@@ -159,7 +159,7 @@ impl<'a> Repair<'a> {
     /// Without a link-local address the kernel asks for no container's Ethernet address when it forwards IPv6 (RFC 4861 section
     /// 7.2.2). It gives an interface one when that comes up, and never again.
     fn link_local(&mut self, plan: &BridgePlan, report: &mut Report) -> Result<()> {
-        let gateway = plan.vlan_gateway.as_ref().map_or(&plan.link.name, |gateway| &gateway.link.far.name);
+        let gateway = plan.vlan_gateway.as_ref().map_or(&plan.link.name, |gateway| &gateway.link.peer.name);
         let Some(link) = self.host.find_link(gateway)? else { return Ok(()) };
         let held = self.host.addresses(Some(link.index))?;
         let (has_global, has_local) = held.iter().fold((false, false), |(global, local), held| {
@@ -252,7 +252,7 @@ fn differences(plan: &BridgePlan, facts: &Facts) -> Vec<String> {
     down.into_iter().chain(deaf).chain(lacking).chain(unset).collect()
 }
 
-fn masquerade(host: &mut Route, networks: &Masquerade, report: &mut Report) -> Result<()> {
+fn masquerade(host: &mut RtnetlinkClient, networks: &Masquerade, report: &mut Report) -> Result<()> {
     let mut tables = Tables::open_for(|| "ipMasq true".into())?;
     if let Some(wrong) = tables.check_masquerade(networks)? {
         let lock = Lock::shared()?;

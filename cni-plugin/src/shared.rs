@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use weft_netlink::Error as NetlinkError;
-use weft_netlink::route::{Link, Route};
+use weft_netlink::rtnl::{Link, RtnetlinkClient};
 use weft_nftables::{Change, Client, Declaration, Family, Observed, Owned, Table, Transaction, diff};
 
 use crate::hostports::{self, HostPorts};
@@ -45,7 +45,12 @@ impl Tables {
 
     /// Makes the kernel masquerade these networks. The lock must be held, shared, until the bridge has the container
     /// for which that is done: as long, no other call takes the bridge for an empty one.
-    pub(crate) fn masquerade(&mut self, host: &mut Route, plan: &Masquerade, _lock: &Lock) -> Result<()> {
+    pub(crate) fn masquerade(
+        &mut self,
+        host: &mut RtnetlinkClient,
+        plan: &Masquerade,
+        _lock: &Lock,
+    ) -> Result<()> {
         plan.families().try_for_each(|family| {
             self.retrying(|tables| {
                 let mut transaction = tables.layout(&masquerade::layout(family))?;
@@ -82,7 +87,7 @@ impl Tables {
     /// of another bridge that has containers are that one's business.
     pub(crate) fn unmasquerade(
         &mut self,
-        host: &mut Route,
+        host: &mut RtnetlinkClient,
         bridge: &str,
         addresses: &[IpAddr],
     ) -> Result<()> {
@@ -108,7 +113,7 @@ impl Tables {
     }
 
     /// Ends the masquerading of a bridge's networks, unless the bridge has a container.
-    pub(crate) fn release_masquerade(&mut self, host: &mut Route, bridge: &str) -> Result<()> {
+    pub(crate) fn release_masquerade(&mut self, host: &mut RtnetlinkClient, bridge: &str) -> Result<()> {
         let is_own = |element: &Owned| &*element.owner == bridge;
         if is_used(host, bridge)? || !self.any_owned(masquerade::sets, is_own)? {
             return Ok(());
@@ -124,14 +129,14 @@ impl Tables {
     ///
     /// # Errors
     /// [`Error::HostPortTaken`] where another container has one of them.
-    pub(crate) fn map_ports(&mut self, host: &mut Route, plan: &HostPorts) -> Result<()> {
+    pub(crate) fn map_ports(&mut self, host: &mut RtnetlinkClient, plan: &HostPorts) -> Result<()> {
         self.map_ports_if(host, plan, || true)
     }
 
     /// The same, unless by then nobody wants it any more.
     pub(crate) fn map_ports_if(
         &mut self,
-        host: &mut Route,
+        host: &mut RtnetlinkClient,
         plan: &HostPorts,
         is_wanted: impl FnOnce() -> bool,
     ) -> Result<()> {
@@ -188,7 +193,7 @@ impl Tables {
     }
 
     /// Ends the mappings whose owners, ends of veth pairs, are gone.
-    pub(crate) fn collect_ports(&mut self, host: &mut Route) -> Result<()> {
+    pub(crate) fn collect_ports(&mut self, host: &mut RtnetlinkClient) -> Result<()> {
         if !self.any_owned(hostports::sets, |_| true)? {
             return Ok(());
         }
@@ -281,14 +286,19 @@ impl Tables {
 type Sets = fn(Family) -> [Arc<Declaration>; 2];
 
 /// Whether a bridge has a container, of whichever plugin.
-fn is_used(host: &mut Route, bridge: &str) -> Result<bool> {
+fn is_used(host: &mut RtnetlinkClient, bridge: &str) -> Result<bool> {
     let Some(bridge) = host.find_link(bridge)? else { return Ok(false) };
     let is_container = |port: &Link| port.kind.as_deref() == Some("veth") && port.group != veth::GATEWAYS;
     Ok(host.ports(bridge.index)?.iter().any(is_container))
 }
 
 /// An element that another container has is an error, unless that container is gone.
-fn unless_alive(host: &mut Route, element: &Owned, plan: &HostPorts, set: &Declaration) -> Result<()> {
+fn unless_alive(
+    host: &mut RtnetlinkClient,
+    element: &Owned,
+    plan: &HostPorts,
+    set: &Declaration,
+) -> Result<()> {
     if *element.owner == *plan.owner {
         return Ok(());
     }

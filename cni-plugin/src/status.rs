@@ -2,7 +2,7 @@
 
 use weft_cni_spec::Boot;
 use weft_cni_spec::{Args, Code, Failure, Invocation};
-use weft_netlink::route::Route;
+use weft_netlink::rtnl::RtnetlinkClient;
 
 use crate::ipam::Source;
 use crate::shared::Tables;
@@ -25,7 +25,7 @@ fn look(invocation: &Invocation) -> Result<()> {
     let options = Options::read(invocation, &Args::default())?;
     let ipam = Source::of(invocation)?;
     let gateways = ipam.gateways(invocation)?;
-    let mut host = Route::open()?;
+    let mut host = RtnetlinkClient::open()?;
     let facts = match Facts::read(&mut host, &options, options.gateways(gateways.clone())) {
         Err(error @ Error::NotABridge { .. }) => {
             let group = group(&invocation.network);

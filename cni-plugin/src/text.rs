@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use weft_netlink::route::{Path, Veth, VethEnd};
+use weft_netlink::rtnl::{Route, Veth, VethEnd};
 
 use crate::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
 
@@ -51,7 +51,7 @@ fn vlan_gateway<'a>(
     bridge: &str,
     f: &mut fmt::Formatter<'_>,
 ) -> Result<&'a str, fmt::Error> {
-    let (port, far) = (&gateway.link.near, &gateway.link.far);
+    let (port, far) = (&gateway.link.host, &gateway.link.peer);
     pair(&gateway.link, bridge, f)?;
     writeln!(f)?;
     vlan::text(&gateway.vlans, &port.name, f)?;
@@ -61,13 +61,13 @@ fn vlan_gateway<'a>(
 
 fn pair(link: &Veth, bridge: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "ip link add")?;
-    end(&link.near, f)?;
-    write!(f, " group {} up master {bridge} type veth peer", link.near_group)?;
-    end(&link.far, f)
+    end(&link.host, f)?;
+    write!(f, " group {} up master {bridge} type veth peer", link.host_group)?;
+    end(&link.peer, f)
 }
 
 fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let near = &plan.link.near;
+    let near = &plan.link.host;
     pair(&plan.link, bridge, f)?;
     writeln!(f, " netns {}", pod.netns.display())?;
     let on = |set: bool| if set { "on" } else { "off" };
@@ -116,8 +116,8 @@ impl fmt::Display for PodSide {
     }
 }
 
-fn details(path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let table = (path.table != Path::MAIN_TABLE).then_some(path.table);
+fn details(path: &Route, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let table = (path.table != Route::MAIN_TABLE).then_some(path.table);
     let scope = path.scope.map(u32::from);
     let words = [
         ("metric", path.metric),

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use weft_cni_spec::{BridgeOptions, VlanTrunk};
-use weft_netlink::route::{Mac, Membership, Veth, VethEnd};
+use weft_netlink::rtnl::{BridgeVlan, Mac, Veth, VethEnd};
 
 use crate::veth;
 
@@ -58,9 +58,9 @@ impl Vlans {
     }
 
     /// What the port becomes a member of.
-    pub(crate) fn memberships(&self) -> impl Iterator<Item = Membership> + '_ {
-        let tagged = self.tagged.iter().map(|(first, last)| Membership::Tagged(*first, *last));
-        std::iter::once(Membership::Untagged(self.untagged)).chain(tagged)
+    pub(crate) fn memberships(&self) -> impl Iterator<Item = BridgeVlan> + '_ {
+        let tagged = self.tagged.iter().map(|(first, last)| BridgeVlan::Tagged(*first, *last));
+        std::iter::once(BridgeVlan::Untagged(self.untagged)).chain(tagged)
     }
 
     /// Whether the port leaves the VLAN that the kernel makes every port a member of.
@@ -69,8 +69,8 @@ impl Vlans {
     }
 
     /// What a port that is a member of these lacks, or has too much, in words.
-    pub(crate) fn difference(&self, found: &[Membership]) -> Option<String> {
-        let is_untagged = found.contains(&Membership::Untagged(self.untagged));
+    pub(crate) fn difference(&self, found: &[BridgeVlan]) -> Option<String> {
+        let is_untagged = found.contains(&BridgeVlan::Untagged(self.untagged));
         let has = |vlan: u16| found.iter().any(|membership| membership.contains(vlan));
         let lacking = self.tagged.iter().flat_map(|(first, last)| *first..=*last).find(|vlan| !has(*vlan));
         let untagged =
@@ -108,11 +108,11 @@ impl VlanGateway {
     ) -> Self {
         let name = VlanGateway::name(bridge, vlan);
         let link = Veth {
-            near: VethEnd { name: veth::gateway_port(&name), mac: None, mtu },
-            near_group: veth::GATEWAYS,
-            near_up: true,
+            host: VethEnd { name: veth::gateway_port(&name), mac: None, mtu },
+            host_group: veth::GATEWAYS,
+            host_up: true,
             master: None,
-            far: VethEnd { name, mac, mtu },
+            peer: VethEnd { name, mac, mtu },
         };
         VlanGateway { link, vlans: Vlans { untagged: vlan, tagged: Vec::new(), keep_default } }
     }
@@ -139,8 +139,8 @@ fn range(entry: &VlanTrunk) -> Result<Vec<(u16, u16)>, String> {
 pub(crate) fn text(vlans: &Vlans, port: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for membership in vlans.memberships() {
         match membership {
-            Membership::Untagged(vlan) => writeln!(f, "bridge vlan add dev {port} vid {vlan} pvid untagged")?,
-            Membership::Tagged(first, last) => writeln!(f, "bridge vlan add dev {port} vid {first}-{last}")?,
+            BridgeVlan::Untagged(vlan) => writeln!(f, "bridge vlan add dev {port} vid {vlan} pvid untagged")?,
+            BridgeVlan::Tagged(first, last) => writeln!(f, "bridge vlan add dev {port} vid {first}-{last}")?,
         }
     }
     if vlans.leaves_default() { writeln!(f, "bridge vlan del dev {port} vid {DEFAULT}") } else { Ok(()) }
@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn a_port_that_left_its_vlans_is_told() {
         let vlans = of(json!({"vlan": 5, "vlanTrunk": [{"minID": 7, "maxID": 8}]})).unwrap().unwrap();
-        let difference = |found: &[Membership]| vlans.difference(found).unwrap_or_default();
+        let difference = |found: &[BridgeVlan]| vlans.difference(found).unwrap_or_default();
         let [five, seven, eight] =
-            [Membership::Untagged(5), Membership::Tagged(7, 7), Membership::Tagged(8, 8)];
+            [BridgeVlan::Untagged(5), BridgeVlan::Tagged(7, 7), BridgeVlan::Tagged(8, 8)];
         assert_eq!(difference(&[five, seven, eight]), "");
         assert_eq!(difference(&[seven, eight]), "has no frames without a tag in VLAN 5");
         assert_eq!(difference(&[five, seven]), "is no member of VLAN 8");
-        assert_eq!(difference(&[Membership::Tagged(1, 1), five, seven, eight]), "is a member of VLAN 1");
+        assert_eq!(difference(&[BridgeVlan::Tagged(1, 1), five, seven, eight]), "is a member of VLAN 1");
     }
 
     #[test]

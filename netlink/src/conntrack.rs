@@ -1,9 +1,9 @@
-//! conntrack: the connections that the kernel knows of in a network namespace, read and forgotten. Which of them are to
-//! be forgotten is not decided here.
+//! conntrack: the connections that the kernel knows of in a network namespace, read and deleted. Which of them are to
+//! be deleted is not decided here.
 //!
 //! ```text
-//! Client::flows(family, &Filter) -> Vec<Flow> -> Client::delete(&[Flow])
-//! Client::forget(family, &Filter, is_stale)
+//! ConntrackClient::flows(family, &Filter) -> Vec<Flow> -> ConntrackClient::delete(&[Flow])
+//! ConntrackClient::delete_where(family, &Filter, is_stale)
 //! ```
 
 mod flow;
@@ -17,7 +17,7 @@ use crate::Family;
 use crate::socket::Batch;
 use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 
-pub use flow::{Filter, Flow, Status, TcpState, Tuple};
+pub use flow::{CtStatus, Filter, Flow, TcpState, Tuple};
 
 /// Room for the answers to [`CHUNK`] requests that are all refused.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -26,23 +26,22 @@ const CHUNK: usize = 256;
 
 /// A connection to the conntrack table.
 #[derive(Debug)]
-pub struct Client {
+pub struct ConntrackClient {
     /// Reads the table.
-    reading: Socket,
-    /// Forgets flows, while the other may be in the midst of reading.
-    forgetting: Forgetting,
+    reader: Socket,
+    /// Deletes flows, while the other may be in the midst of reader.
+    deleter: Deleter,
 }
 
 #[derive(Debug)]
-struct Forgetting(Socket);
+struct Deleter(Socket);
 
-impl Client {
+impl ConntrackClient {
     /// Opens one in the calling thread's network namespace.
-    pub fn open() -> Result<Client> {
-        let [reading, mut forgetting] =
-            [Socket::open(Protocol::Netfilter)?, Socket::open(Protocol::Netfilter)?];
-        forgetting.set_receive_buffer(RECEIVE_BUFFER)?;
-        Ok(Client { reading, forgetting: Forgetting(forgetting) })
+    pub fn open() -> Result<ConntrackClient> {
+        let [reader, mut deleter] = [Socket::open(Protocol::Netfilter)?, Socket::open(Protocol::Netfilter)?];
+        deleter.set_receive_buffer(RECEIVE_BUFFER)?;
+        Ok(ConntrackClient { reader, deleter: Deleter(deleter) })
     }
 
     /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The kernel does the
@@ -56,44 +55,44 @@ impl Client {
         // By their identity: an entry may be shown twice, and a dump that is started anew shows all once more.
         let mut flows = HashMap::new();
         let keep = |flow: Flow| Ok(flows.insert((flow.id, flow.original), flow));
-        read(&mut self.reading, family, filter, keep)?;
+        read(&mut self.reader, family, filter, keep)?;
         Ok(flows.into_values().collect())
     }
 
-    /// Forgets the flows of one family that pass the filter and are stale, each as soon as it is read: of a large table no
-    /// more is ever held than a handful. Returns how many were forgotten.
+    /// Deletes the flows of one family that pass the filter and are stale, each as soon as it is read: of a large table no
+    /// more is ever held than a handful. Returns how many were deleted.
     ///
     /// # Errors
-    /// As of [`Client::flows`] and [`Client::delete`].
-    pub fn forget(
+    /// As of [`ConntrackClient::flows`] and [`ConntrackClient::delete`].
+    pub fn delete_where(
         &mut self,
         family: Family,
         filter: &Filter,
         mut is_stale: impl FnMut(&Flow) -> bool,
     ) -> Result<usize> {
-        let Client { reading, forgetting } = self;
+        let ConntrackClient { reader, deleter } = self;
         let (mut stale, mut gone) = (Vec::with_capacity(CHUNK), 0);
         let keep = |flow: Flow| {
             if is_stale(&flow) {
                 stale.push(flow);
             }
             if stale.len() == CHUNK {
-                gone += forgetting.delete(&stale)?;
+                gone += deleter.delete(&stale)?;
                 stale.clear();
             }
             Ok(())
         };
-        read(reading, family, filter, keep)?;
-        Ok(gone + forgetting.delete(&stale)?)
+        read(reader, family, filter, keep)?;
+        Ok(gone + deleter.delete(&stale)?)
     }
 
-    /// Forgets these flows: their next packets are looked at as if they were first ones. Returns how many of them were
+    /// Deletes these flows: their next packets are looked at as if they were first ones. Returns how many of them were
     /// still there.
     ///
     /// # Errors
     /// What the kernel refused first; the flows behind that one may stay.
     pub fn delete(&mut self, flows: &[Flow]) -> Result<usize> {
-        self.forgetting.delete(flows)
+        self.deleter.delete(flows)
     }
 }
 
@@ -107,7 +106,7 @@ fn read<T>(
     read.map(drop).map_err(|error| error.during("read the table of connections"))
 }
 
-impl Forgetting {
+impl Deleter {
     fn delete(&mut self, flows: &[Flow]) -> Result<usize> {
         let mut gone = 0;
         for chunk in flows.chunks(CHUNK) {

@@ -3,15 +3,16 @@
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
-mod aside;
 pub mod attribute;
 pub mod conntrack;
+mod detached;
 mod error;
+pub mod ethtool;
 mod family;
 mod frame;
 pub mod memory;
 pub mod netns;
-pub mod route;
+pub mod rtnl;
 mod socket;
 
 pub use error::{Error, Refusal};

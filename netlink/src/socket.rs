@@ -1,5 +1,5 @@
 //! A blocking netlink socket: requests and their answers, dumps, batches, notifications. What the messages mean is
-//! for [`crate::route`], [`crate::conntrack`] and the crates above.
+//! for [`crate::rtnl`], [`crate::conntrack`] and the crates above.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce};
 use nix::sys::socket::{MsgFlags, SetSockOpt, getsockopt, send, setsockopt};
 
-use crate::aside::Sender;
+use crate::detached::Sender;
 use crate::frame::Answer;
 use crate::{Error, Frame, Frames, Request, Result};
 
@@ -101,7 +101,7 @@ impl Socket {
     /// The same as [`Socket::request`], but a process of its own sends the request, and this one goes on with the kernel's
     /// first word about it: the acknowledgement, or an answer before that, which NLM_F_ECHO asks for. For programs that end
     /// soon: until then that process, when it has ended, stays a zombie.
-    pub fn request_aside(&mut self, mut request: Request) -> Result<()> {
+    pub fn request_detached(&mut self, mut request: Request) -> Result<()> {
         request.flags |= NLM_F_ACK;
         let sequence = self.reserve_sequences(1);
         let mut message = Vec::new();

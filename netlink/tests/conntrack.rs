@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 use weft_netlink::Family;
-use weft_netlink::conntrack::{Client, Filter, Flow, Status, TcpState, Tuple};
+use weft_netlink::conntrack::{ConntrackClient, CtStatus, Filter, Flow, TcpState, Tuple};
 use weft_netlink::netns::Namespace;
 
 const TCP: u8 = 6;
@@ -52,8 +52,8 @@ impl Machine {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn client(&self) -> Client {
-        self.0.run(Client::open).unwrap().unwrap()
+    fn client(&self) -> ConntrackClient {
+        self.0.run(ConntrackClient::open).unwrap().unwrap()
     }
 
     /// What `conntrack` lists of a family, a line each.
@@ -122,8 +122,8 @@ fn flows_are_read_as_conntrack_lists_them() {
         for flow in &flows {
             let text = find(flow, &lines);
             assert_eq!((flow.original.destination, flow.reply.source), ((vip, 53).into(), (own, 53).into()));
-            assert!(flow.status.contains(Status::SEEN_REPLY | Status::DESTINATION_NAT), "{flow:?}");
-            assert!(!flow.status.contains(Status::SOURCE_NAT), "{flow:?}");
+            assert!(flow.status.contains(CtStatus::SEEN_REPLY | CtStatus::DST_NAT), "{flow:?}");
+            assert!(!flow.status.contains(CtStatus::SRC_NAT), "{flow:?}");
             assert_eq!(text.starts_with("tcp"), flow.protocol == TCP);
             assert_eq!(flow.tcp_state, (flow.protocol == TCP).then_some(TcpState::Established));
             assert_eq!(text.contains("ESTABLISHED"), flow.tcp_state.is_some());
@@ -144,14 +144,14 @@ fn a_filter_leaves_out_other_protocols_and_what_is_not_translated() {
         let mut seen = |protocol, status| {
             ports(&client.flows(family, &Filter { protocol, status, ..Filter::default() }).unwrap())
         };
-        assert_eq!(seen(None, Status::default()), [(TCP, 53), (UDP, 5300), (UDP, 5301)]);
-        assert_eq!(seen(Some(UDP), Status::default()), [(UDP, 5300), (UDP, 5301)]);
-        assert_eq!(seen(Some(UDP), Status::DESTINATION_NAT), [(UDP, 5301)]);
-        assert_eq!(seen(None, Status::DESTINATION_NAT), [(TCP, 53), (UDP, 5301)]);
+        assert_eq!(seen(None, CtStatus::default()), [(TCP, 53), (UDP, 5300), (UDP, 5301)]);
+        assert_eq!(seen(Some(UDP), CtStatus::default()), [(UDP, 5300), (UDP, 5301)]);
+        assert_eq!(seen(Some(UDP), CtStatus::DST_NAT), [(UDP, 5301)]);
+        assert_eq!(seen(None, CtStatus::DST_NAT), [(TCP, 53), (UDP, 5301)]);
         let mut seen = |filter| ports(&client.flows(family, &filter).unwrap());
-        let unanswered = Filter { without: Status::SEEN_REPLY, ..Filter::default() };
+        let unanswered = Filter { without: CtStatus::SEEN_REPLY, ..Filter::default() };
         assert_eq!(seen(unanswered), [(UDP, 5300), (UDP, 5301)]);
-        assert_eq!(seen(Filter { status: Status::DESTINATION_NAT, ..unanswered }), [(UDP, 5301)]);
+        assert_eq!(seen(Filter { status: CtStatus::DST_NAT, ..unanswered }), [(UDP, 5301)]);
         let to = |destination, port| Filter { protocol: Some(UDP), destination, port, ..Filter::default() };
         assert_eq!(seen(to(Some(vip), None)), [(UDP, 5301)]);
         assert_eq!(seen(to(None, Some(5300))), [(UDP, 5300)]);
@@ -212,7 +212,7 @@ fn stale_flows_are_forgotten_while_the_table_is_read_and_the_others_stay() {
     }
     let mut client = machine.client();
     let is_even = |flow: &Flow| flow.original.destination.port().is_multiple_of(2);
-    let mut forget = || client.forget(Family::Ip, &Filter::default(), is_even).unwrap();
+    let mut forget = || client.delete_where(Family::Ip, &Filter::default(), is_even).unwrap();
     assert_eq!(forget(), 1500);
     assert_eq!(forget(), 0);
     let left = client.flows(Family::Ip, &Filter::default()).unwrap();

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{
-    Address, Bridge, BridgePort, LinkChange, Mac, Neighbour, Path, PathFilter, Route, Veth, VethEnd,
+use weft_netlink::rtnl::{
+    Address, Bridge, BridgePort, LinkChange, Mac, Neighbour, Route, RouteFilter, RtnetlinkClient, Veth,
+    VethEnd,
 };
 
-fn client(namespace: &Namespace) -> Route {
-    namespace.run(Route::open).unwrap().unwrap()
+fn client(namespace: &Namespace) -> RtnetlinkClient {
+    namespace.run(RtnetlinkClient::open).unwrap().unwrap()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -27,8 +28,8 @@ fn end(name: &str) -> VethEnd {
 
 /// Two namespaces with a veth pair `near` / `far` between them, and a client for each.
 struct Pair {
-    near: Route,
-    far: Route,
+    near: RtnetlinkClient,
+    far: RtnetlinkClient,
     near_index: u32,
     far_index: u32,
     _namespaces: [Namespace; 2],
@@ -38,7 +39,7 @@ impl Pair {
     fn new() -> Pair {
         let namespaces = [Namespace::temporary().unwrap(), Namespace::temporary().unwrap()];
         let (mut near, mut far) = (client(&namespaces[0]), client(&namespaces[1]));
-        let veth = Veth { near: end("near"), near_group: 0, near_up: true, master: None, far: end("far") };
+        let veth = Veth { host: end("near"), host_group: 0, host_up: true, master: None, peer: end("far") };
         near.add_veth(&veth, namespaces[1].as_fd()).unwrap();
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
         let far_link = far.link("far").unwrap();
@@ -73,10 +74,10 @@ fn a_bridge_is_made_as_described_and_only_once() {
 fn a_pair_deleted_early_is_gone_from_both_namespaces_and_the_client_goes_on() {
     let mut pair = Pair::new();
     let started = Instant::now();
-    pair.near.delete_link_early(pair.near_index).unwrap();
+    pair.near.delete_link_detached(pair.near_index).unwrap();
     assert_eq!((pair.near.find_link("near").unwrap(), pair.far.find_link("far").unwrap()), (None, None));
     let early = started.elapsed();
-    assert!(pair.near.delete_link_early(pair.near_index).unwrap_err().is_missing());
+    assert!(pair.near.delete_link_detached(pair.near_index).unwrap_err().is_missing());
     // The kernel's last word, the acknowledgement, may still be to come: it must not be taken for another question's.
     while started.elapsed() < Duration::from_millis(50) {
         assert_eq!(pair.near.links().unwrap().len(), 1, "lo; the pair was gone after {early:?}");
@@ -92,7 +93,7 @@ fn a_veth_pair_is_born_in_both_namespaces() {
     let mac = Mac([0x0a, 0x58, 10, 244, 0, 7]);
     let far = VethEnd { name: "eth0".into(), mac: Some(mac), mtu: Some(1400) };
     let near = VethEnd { mtu: Some(1400), ..end("veth7") };
-    let veth = Veth { near, near_group: 0, near_up: true, master: Some(bridge), far };
+    let veth = Veth { host: near, host_group: 0, host_up: true, master: Some(bridge), peer: far };
     outside.add_veth(&veth, pod.as_fd()).unwrap();
 
     let near = outside.link("veth7").unwrap();
@@ -135,10 +136,10 @@ fn an_address_without_a_route_to_its_network() {
     let mut pair = Pair::new();
     for text in ["10.244.0.2/24", "fd00::2/64"] {
         let address = Address { link: pair.near_index, address: text.parse().unwrap() };
-        pair.near.add_address_without_route(address).unwrap();
+        pair.near.add_address_noprefixroute(address).unwrap();
         assert!(pair.near.addresses(Some(pair.near_index)).unwrap().contains(&address));
         let network = IpNetwork::new(address.address.network(), address.address.prefix()).unwrap();
-        let paths = pair.near.paths(PathFilter::default()).unwrap();
+        let paths = pair.near.routes(RouteFilter::default()).unwrap();
         assert!(paths.iter().all(|path| path.destination != network), "{paths:?}");
     }
 }
@@ -149,23 +150,23 @@ fn routes_are_listed_by_protocol_and_replaced_in_place() {
     let address = Address { link: pair.near_index, address: "172.30.0.11/24".parse().unwrap() };
     pair.near.add_address(address).unwrap();
     let destination = "10.244.2.0/24".parse().unwrap();
-    let ours = PathFilter { protocol: Some(201), ..PathFilter::default() };
-    let mut path = Path { gateway: Some(ip("172.30.0.12")), protocol: 201, ..Path::to(destination) };
-    pair.near.add_path(&path).unwrap();
-    assert_eq!(pair.near.add_path(&path).unwrap_err().errno(), Some(Errno::EEXIST));
+    let ours = RouteFilter { protocol: Some(201), ..RouteFilter::default() };
+    let mut path = Route { gateway: Some(ip("172.30.0.12")), protocol: 201, ..Route::to(destination) };
+    pair.near.add_route(&path).unwrap();
+    assert_eq!(pair.near.add_route(&path).unwrap_err().errno(), Some(Errno::EEXIST));
 
     path.gateway = Some(ip("172.30.0.13"));
-    pair.near.replace_path(&path).unwrap();
-    let listed = pair.near.paths(ours).unwrap();
-    assert_eq!(listed, [Path { link: Some(pair.near_index), ..path.clone() }]);
-    let all = pair.near.paths(PathFilter::default()).unwrap();
+    pair.near.replace_route(&path).unwrap();
+    let listed = pair.near.routes(ours).unwrap();
+    assert_eq!(listed, [Route { link: Some(pair.near_index), ..path.clone() }]);
+    let all = pair.near.routes(RouteFilter::default()).unwrap();
     assert!(
         all.iter().any(|path| path.protocol == 2 && path.destination == "172.30.0.0/24".parse().unwrap())
     );
 
-    pair.near.delete_path(&path).unwrap();
-    assert_eq!(pair.near.paths(ours).unwrap(), []);
-    let error = pair.near.delete_path(&path).unwrap_err();
+    pair.near.delete_route(&path).unwrap();
+    assert_eq!(pair.near.routes(ours).unwrap(), []);
+    let error = pair.near.delete_route(&path).unwrap_err();
     assert!(error.is_missing(), "{error}");
 }
 
@@ -175,22 +176,23 @@ fn a_gateway_outside_every_network_needs_onlink() {
     for (own, gateway) in [("10.0.0.5/32", "172.30.0.12"), ("fd00::5/128", "fd01::12")] {
         let address = Address { link: pair.near_index, address: own.parse().unwrap() };
         pair.near.add_address(address).unwrap();
-        let mut path = Path::default_via(ip(gateway));
+        let mut path = Route::default_via(ip(gateway));
         path.link = Some(pair.near_index);
         path.protocol = 201;
-        assert!(pair.near.add_path(&path).is_err());
+        assert!(pair.near.add_route(&path).is_err());
         path.onlink = true;
         path.mtu = Some(1300);
-        pair.near.add_path(&path).unwrap();
-        let filter = PathFilter { protocol: Some(201), link: Some(pair.near_index), ..PathFilter::default() };
-        let listed = pair.near.paths(filter).unwrap();
+        pair.near.add_route(&path).unwrap();
+        let filter =
+            RouteFilter { protocol: Some(201), link: Some(pair.near_index), ..RouteFilter::default() };
+        let listed = pair.near.routes(filter).unwrap();
         assert_eq!(listed.len(), 1);
         let found = &listed[0];
         assert_eq!(
             (found.gateway, found.onlink, found.mtu, found.destination.prefix()),
             (path.gateway, true, Some(1300), 0)
         );
-        pair.near.delete_path(&path).unwrap();
+        pair.near.delete_route(&path).unwrap();
     }
 }
 
@@ -198,20 +200,20 @@ fn a_gateway_outside_every_network_needs_onlink() {
 fn a_direct_route_and_other_tables() {
     let mut pair = Pair::new();
     for destination in ["10.9.0.0/16", "fd09::/64"] {
-        let path = Path {
+        let path = Route {
             link: Some(pair.near_index),
             table: 1000,
             protocol: 201,
-            ..Path::to(destination.parse().unwrap())
+            ..Route::to(destination.parse().unwrap())
         };
-        pair.near.add_path(&path).unwrap();
-        let filter = PathFilter { table: 1000, ..PathFilter::default() };
-        let found = pair.near.paths(filter).unwrap();
+        pair.near.add_route(&path).unwrap();
+        let filter = RouteFilter { table: 1000, ..RouteFilter::default() };
+        let found = pair.near.routes(filter).unwrap();
         assert_eq!(found.iter().map(|path| path.destination).collect::<Vec<_>>(), [path.destination]);
-        let main = pair.near.paths(PathFilter::default()).unwrap();
+        let main = pair.near.routes(RouteFilter::default()).unwrap();
         assert!(main.iter().all(|other| other.destination != path.destination));
-        pair.near.delete_path(&path).unwrap();
-        assert_eq!(pair.near.paths(filter).unwrap(), []);
+        pair.near.delete_route(&path).unwrap();
+        assert_eq!(pair.near.routes(filter).unwrap(), []);
     }
 }
 
@@ -234,8 +236,8 @@ fn neighbours_come_and_go() {
 #[test]
 fn the_kernels_own_words_are_in_the_error() {
     let mut pair = Pair::new();
-    let path = Path { gateway: Some(ip("192.0.2.1")), ..Path::to("10.1.0.0/16".parse().unwrap()) };
-    let error = pair.near.add_path(&path).unwrap_err().to_string();
+    let path = Route { gateway: Some(ip("192.0.2.1")), ..Route::to("10.1.0.0/16".parse().unwrap()) };
+    let error = pair.near.add_route(&path).unwrap_err().to_string();
     assert_eq!(
         error,
         "cannot add route 10.1.0.0/16 via 192.0.2.1: Network is unreachable (Nexthop has invalid gateway)"

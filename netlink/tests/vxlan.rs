@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{FdbEntry, Mac, Route, Tunnel, Vxlan};
+use weft_netlink::rtnl::{FdbEntry, Mac, RtnetlinkClient, Tunnel, Vxlan};
 
 fn sh(namespace: &Namespace, line: &str) -> String {
     let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
@@ -27,7 +27,7 @@ fn device(local: &str) -> Vxlan {
 fn a_device_is_made_as_asked_and_read_back() {
     for local in ["172.30.0.11", "fd00:30::11"] {
         let namespace = Namespace::temporary().unwrap();
-        let mut route = namespace.run(Route::open).unwrap().unwrap();
+        let mut route = namespace.run(RtnetlinkClient::open).unwrap().unwrap();
         let device = device(local);
         route.add_vxlan(&device).unwrap();
         let shown = sh(&namespace, "ip -d link show weft-vxlan");
@@ -42,7 +42,7 @@ fn a_device_is_made_as_asked_and_read_back() {
 #[test]
 fn another_make_of_device_is_no_tunnel_of_ours() {
     let namespace = Namespace::temporary().unwrap();
-    let mut route = namespace.run(Route::open).unwrap().unwrap();
+    let mut route = namespace.run(RtnetlinkClient::open).unwrap().unwrap();
     sh(&namespace, "ip link add learns type vxlan id 1 dstport 8472 local 172.30.0.11");
     sh(&namespace, "ip link add bridge0 type bridge");
     for name in ["learns", "bridge0", "lo"] {
@@ -57,7 +57,7 @@ fn entries_come_move_and_go() {
         [("172.30.0.11", ["172.30.0.12", "172.30.0.13"]), ("fd00:30::11", ["fd00:30::12", "fd00:30::13"])]
     {
         let namespace = Namespace::temporary().unwrap();
-        let mut route = namespace.run(Route::open).unwrap().unwrap();
+        let mut route = namespace.run(RtnetlinkClient::open).unwrap().unwrap();
         route.add_vxlan(&device(local)).unwrap();
         let link = route.link("weft-vxlan").unwrap().index;
         let entry = FdbEntry { link, mac: Mac([0x0e, 9, 9, 9, 9, 9]), remote: ip(first) };

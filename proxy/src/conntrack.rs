@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
-use weft_netlink::conntrack::{Client, Flow};
+use weft_netlink::conntrack::{ConntrackClient, Flow};
 use weft_netlink::memory;
 
 use crate::dataplane::nftables::ruleset::table_family;
@@ -102,7 +102,7 @@ fn follow(mut reaper: Reaper, asked: &Receiver<Word>, open: &AtomicUsize, metric
             open.fetch_sub(take(&mut begun), Ordering::SeqCst);
         }
         if is_large {
-            memory::give_back();
+            memory::trim();
         }
     }
 }
@@ -144,7 +144,7 @@ fn gather(asked: &Receiver<Word>, served: &mut Served, begun: &mut usize, pace: 
 
 /// The table of connections, and the scythe.
 #[derive(Debug)]
-pub struct Reaper(Client);
+pub struct Reaper(ConntrackClient);
 
 impl Reaper {
     /// Opens the table of the calling thread's network namespace.
@@ -152,7 +152,7 @@ impl Reaper {
     /// # Errors
     /// Where there is no socket to be had.
     pub fn open() -> Result<Reaper, Error> {
-        Ok(Reaper(Client::open()?))
+        Ok(Reaper(ConntrackClient::open()?))
     }
 
     /// Ends the stale flows of these frontends. Each flow is judged as it is read, so that of a large table nothing is kept.
@@ -201,7 +201,7 @@ impl Reaper {
                 }
                 is_stale
             };
-            let ended = self.0.forget(table_family(family), &filter, is_stale)?;
+            let ended = self.0.delete_where(table_family(family), &filter, is_stale)?;
             metrics.reconciled(family, ended, start.elapsed());
         }
         Ok(())

@@ -283,7 +283,7 @@ impl Proxy {
             Outcome::Partial => debug!(services, ?took, "committed"),
         }
         if outcome == Outcome::Full {
-            memory::give_back();
+            memory::trim();
         }
         if self.monitor.is_none() {
             self.listen();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
-use weft_netlink::route::Route;
+use weft_netlink::rtnl::RtnetlinkClient;
 use weft_nftables::{Announcement, Author, Client, Observed, Transaction, diff};
 use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
@@ -26,7 +26,7 @@ pub struct Sync {
     planner: Planner,
     kernel: Client,
     /// Where the machine's addresses are needed.
-    route: Option<Route>,
+    route: Option<RtnetlinkClient>,
     phase: Phase,
     /// The numbers of our own transactions that the kernel has not announced yet.
     own: BTreeSet<u32>,
@@ -68,7 +68,7 @@ impl Sync {
         Ok(Sync {
             planner: Planner::new(config),
             kernel,
-            route: serves_many.then(Route::open).transpose()?,
+            route: serves_many.then(RtnetlinkClient::open).transpose()?,
             phase: Phase::New,
             own: BTreeSet::new(),
             expected: None,

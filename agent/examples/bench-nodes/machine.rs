@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use weft_bench::process::Daemon;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Route, Veth, VethEnd};
+use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 
 use crate::server::Server;
 
@@ -162,7 +162,7 @@ fn sh_output(namespace: &Namespace, line: &str) -> std::process::Output {
 
 pub(crate) fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
     let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { near: end(one.1), near_group: 0, near_up: true, master: None, far: end(other.1) };
-    one.0.run(Route::open).unwrap().unwrap().add_veth(&veth, other.0.as_fd()).unwrap();
+    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
+    one.0.run(RtnetlinkClient::open).unwrap().unwrap().add_veth(&veth, other.0.as_fd()).unwrap();
     sh(other.0, &format!("ip link set {} up", other.1));
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use weft_netlink::route::Address;
+use weft_netlink::rtnl::Address;
 use weft_types::{Family, IpNetwork};
 
 use crate::backend::LeaveBy;

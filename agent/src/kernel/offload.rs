@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use weft_netlink::Result;
-use weft_netlink::route::{set_tx_checksum, tx_checksum};
+use weft_netlink::ethtool::{set_tx_checksum, tx_checksum};
 
 use crate::offload::{Finding, test};
 use crate::overlay::{DEVICE, Overlay};

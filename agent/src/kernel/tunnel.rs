@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
-use weft_netlink::route::{Address, FdbEntry, Link, LinkChange, Neighbour, Route};
+use weft_netlink::rtnl::{Address, FdbEntry, Link, LinkChange, Neighbour, RtnetlinkClient};
 use weft_types::IpNetwork;
 
 use crate::overlay::{DEVICE, Overlay};
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const KIND: &str = "vxlan";
 
 /// Makes the device as planned, with all that it must know, and takes nothing away yet. Returns its index.
-pub(super) fn make(route: &mut Route, planned: Option<&Overlay>) -> Result<Option<u32>> {
+pub(super) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<Option<u32>> {
     let Some(overlay) = planned else { return Ok(None) };
     let held = route.find_link(DEVICE)?;
     if let Some(link) = held.as_ref().filter(|link| !is_ours(link)) {
@@ -30,7 +30,7 @@ pub(super) fn make(route: &mut Route, planned: Option<&Overlay>) -> Result<Optio
 }
 
 /// Takes away what is not planned any more: last of all, so that nothing is lost on the way to a change.
-pub(super) fn prune(route: &mut Route, planned: Option<&Overlay>) -> Result<()> {
+pub(super) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<()> {
     // Somebody else's by that name stays.
     let Some(link) = route.find_link(DEVICE)?.filter(is_ours) else { return Ok(()) };
     let Some(overlay) = planned else {
@@ -51,7 +51,7 @@ fn is_ours(link: &Link) -> bool {
 }
 
 /// The device as it is, or made anew where it cannot be changed to what is planned.
-fn device(route: &mut Route, overlay: &Overlay, held: Option<Link>) -> Result<Link> {
+fn device(route: &mut RtnetlinkClient, overlay: &Overlay, held: Option<Link>) -> Result<Link> {
     if let Some(link) = held {
         if route.tunnel(link.index)? == Some(overlay.device.tunnel) {
             return Ok(link);
@@ -66,7 +66,7 @@ fn device(route: &mut Route, overlay: &Overlay, held: Option<Link>) -> Result<Li
     Ok(route.link(DEVICE)?)
 }
 
-fn apply_settings(route: &mut Route, overlay: &Overlay, link: &Link) -> Result<()> {
+fn apply_settings(route: &mut RtnetlinkClient, overlay: &Overlay, link: &Link) -> Result<()> {
     let device = &overlay.device;
     let change = LinkChange {
         up: (!link.up).then_some(true),
@@ -80,19 +80,19 @@ fn apply_settings(route: &mut Route, overlay: &Overlay, link: &Link) -> Result<(
     Ok(())
 }
 
-fn add_addresses(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+fn add_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let held = route.addresses(Some(link))?;
     let is_missing = |planned: &&IpNetwork| !held.iter().any(|held| held.address == **planned);
     for &address in overlay.addresses.iter().filter(is_missing) {
         route.add_address(Address { link, address })?;
     }
     for &address in overlay.spares.iter().filter(is_missing) {
-        route.add_spare_address(Address { link, address })?;
+        route.add_deprecated_address(Address { link, address })?;
     }
     Ok(())
 }
 
-fn delete_addresses(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+fn delete_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let planned = |held: &IpNetwork| overlay.addresses.contains(held) || overlay.spares.contains(held);
     // The kernel gives every device a link-local address of its own.
     let is_stale = |held: &Address| !is_link_local(&held.address) && !planned(&held.address);
@@ -100,7 +100,7 @@ fn delete_addresses(route: &mut Route, overlay: &Overlay, link: u32) -> Result<(
     Ok(held.into_iter().filter(is_stale).try_for_each(|stale| route.delete_address(stale))?)
 }
 
-fn add_remotes(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+fn add_remotes(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let held: BTreeMap<_, _> = route.fdb(link)?.into_iter().map(|entry| (entry.mac, entry)).collect();
     for (&mac, &remote) in &overlay.remotes {
         let entry = FdbEntry { link, mac, remote };
@@ -111,7 +111,7 @@ fn add_remotes(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
     Ok(())
 }
 
-fn add_neighbours(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()> {
+fn add_neighbours(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let held = neighbours(route, link)?;
     for (&address, &mac) in &overlay.neighbours {
         let neighbour = Neighbour { link, address, mac: Some(mac), permanent: true };
@@ -123,7 +123,7 @@ fn add_neighbours(route: &mut Route, overlay: &Overlay, link: u32) -> Result<()>
 }
 
 /// Those that somebody set.
-fn neighbours(route: &mut Route, link: u32) -> Result<BTreeMap<IpAddr, Neighbour>> {
+fn neighbours(route: &mut RtnetlinkClient, link: u32) -> Result<BTreeMap<IpAddr, Neighbour>> {
     let is_set = |neighbour: &Neighbour| neighbour.permanent && !neighbour.address.is_multicast();
     let held = route.neighbours(Some(link))?.into_iter().filter(is_set);
     Ok(held.map(|neighbour| (neighbour.address, neighbour)).collect())

@@ -197,8 +197,8 @@ fn check_passes_after_add_and_names_what_is_gone() {
     assert_eq!(node.call("CHECK", &pod, &config), Ok(Value::Null));
     let mut route = pod.route();
     let link = pod.link().unwrap();
-    let default = weft_netlink::route::Path::default_via(ip("10.244.1.1"));
-    route.delete_path(&default).unwrap();
+    let default = weft_netlink::rtnl::Route::default_via(ip("10.244.1.1"));
+    route.delete_route(&default).unwrap();
     assert_eq!(
         node.call("CHECK", &pod, &config).unwrap_err()["msg"],
         "container c1: the route to 0.0.0.0/0 is gone"

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use weft_netlink::route::{Bridge, Route};
+use weft_netlink::rtnl::{Bridge, RtnetlinkClient};
 
 use crate::node::{Node, address, answer};
 
@@ -278,5 +278,5 @@ fn version_and_old_versions() {
         node.del(&pod, &config);
     }
     // A route client in the test's own namespace sees none of it.
-    assert!(Route::open().unwrap().find_link("cni0").unwrap().is_none());
+    assert!(RtnetlinkClient::open().unwrap().find_link("cni0").unwrap().is_none());
 }

@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{LinkChange, Route, Veth, VethEnd};
+use weft_netlink::rtnl::{LinkChange, RtnetlinkClient, Veth, VethEnd};
 
 use crate::node::{Node, answer};
 
 /// Pairs as the plugin makes them, both ends on the host, named after their number and with that note.
 fn pairs(node: &Node, number: usize, master: Option<u32>, alias: impl Fn(usize) -> Option<String>) {
     let make = || {
-        let (mut route, own) = (Route::open().unwrap(), Namespace::current().unwrap());
+        let (mut route, own) = (RtnetlinkClient::open().unwrap(), Namespace::current().unwrap());
         for number in 0..number {
             let end = |name: String| VethEnd { name, mac: None, mtu: None };
             let (near, far) = (end(format!("veth{number}")), end(format!("peer{number}")));
-            let pair = Veth { near, near_group: 0, near_up: true, master, far };
+            let pair = Veth { host: near, host_group: 0, host_up: true, master, peer: far };
             let link = route.add_veth(&pair, std::os::fd::AsFd::as_fd(&own)).unwrap();
             let alias = alias(number);
             route.change_link(link.index, &LinkChange { alias, ..LinkChange::default() }).unwrap();

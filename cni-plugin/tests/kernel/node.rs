@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, PathFilter, Route};
+use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
 
 /// How long a connection may take before it counts as impossible.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -104,8 +104,8 @@ impl Node {
         assert_eq!(self.call("DEL", pod, config), Ok(Value::Null), "DEL {}", pod.id);
     }
 
-    pub(crate) fn route(&self) -> Route {
-        self.namespace.run(Route::open).unwrap().unwrap()
+    pub(crate) fn route(&self) -> RtnetlinkClient {
+        self.namespace.run(RtnetlinkClient::open).unwrap().unwrap()
     }
 
     pub(crate) fn links(&self) -> Vec<Link> {
@@ -144,8 +144,8 @@ impl Pod {
         Namespace::remove(&self.netns).unwrap();
     }
 
-    pub(crate) fn route(&self) -> Route {
-        self.namespace().run(Route::open).unwrap().unwrap()
+    pub(crate) fn route(&self) -> RtnetlinkClient {
+        self.namespace().run(RtnetlinkClient::open).unwrap().unwrap()
     }
 
     pub(crate) fn link(&self) -> Option<Link> {
@@ -154,7 +154,7 @@ impl Pod {
 
     /// The destinations of its default routes' gateways.
     pub(crate) fn gateways(&self) -> Vec<IpAddr> {
-        let paths = self.route().paths(PathFilter::default()).unwrap();
+        let paths = self.route().routes(RouteFilter::default()).unwrap();
         paths.iter().filter(|path| path.destination.prefix() == 0).filter_map(|path| path.gateway).collect()
     }
 }

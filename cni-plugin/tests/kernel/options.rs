@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Detection, LinkChange, Mac, Route, Veth, VethEnd};
+use weft_netlink::rtnl::{DadState, LinkChange, Mac, RtnetlinkClient, Veth, VethEnd};
 
 use crate::node::{Node, Pod, address, serve, talk};
 
@@ -83,7 +83,7 @@ fn with_enabledad_an_address_that_a_neighbour_has_is_refused() {
     config["ipam"] = json!({"type": "static", "addresses": [{"address": "fd00:9::9/64"}]});
     config["prevResult"] = node.add(&first, &config);
     let link = first.link().unwrap().index;
-    assert_eq!(first.route().detection(link).unwrap(), Detection::Done, "ADD has waited");
+    assert_eq!(first.route().dad_state(link).unwrap(), DadState::Done, "ADD has waited");
     assert_eq!(node.call("CHECK", &first, &config), Ok(Value::Null));
     config.as_object_mut().unwrap().remove("prevResult");
     // Or its link-local address would be the first's too: both follow from the address.
@@ -118,7 +118,7 @@ fn with_promisc_mode_the_bridge_receives_all_frames() {
 
 /// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that name.
 fn advertise(router: &Namespace, link: &str) {
-    let index = router.run(|| Route::open().unwrap().link(link).unwrap().index).unwrap();
+    let index = router.run(|| RtnetlinkClient::open().unwrap().link(link).unwrap().index).unwrap();
     let socket =
         router.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap().unwrap();
     socket.set_multicast_hops_v6(255).unwrap();
@@ -132,7 +132,7 @@ fn advertise(router: &Namespace, link: &str) {
 fn a_default_route_of_the_host_that_a_router_advertised_stays() {
     let (node, router) = (Node::new(), Node::new());
     let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let cable = Veth { near: end("uplink"), near_group: 0, near_up: true, master: None, far: end("wire") };
+    let cable = Veth { host: end("uplink"), host_group: 0, host_up: true, master: None, peer: end("wire") };
     node.run("sysctl", &["-qw", "net.ipv6.conf.all.forwarding=0"]);
     router.run("sysctl", &["-qw", "net.ipv6.conf.default.accept_dad=0"]);
     node.route().add_veth(&cable, router.namespace.as_fd()).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weft_netlink::route::PathFilter;
+use weft_netlink::rtnl::RouteFilter;
 
 use crate::node::{Node, Pod, answer};
 
@@ -38,7 +38,7 @@ fn inside(pod: &Pod) -> BTreeSet<String> {
     assert!(link.up);
     let addresses = route.addresses(Some(link.index)).unwrap();
     let mut found: BTreeSet<String> = addresses.iter().map(|address| address.address.to_string()).collect();
-    let paths = route.paths(PathFilter { link: Some(link.index), ..PathFilter::default() }).unwrap();
+    let paths = route.routes(RouteFilter { link: Some(link.index), ..RouteFilter::default() }).unwrap();
     found.extend(paths.iter().map(|path| format!("{} via {:?}", path.destination, path.gateway)));
     found.retain(|text| !text.starts_with("fe80::") && !text.starts_with("ff00::"));
     found

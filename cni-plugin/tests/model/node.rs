@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use weft_cni::host_name;
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Link, PathFilter, Route};
+use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
 
 use crate::model::{Attachment, CONTAINERS, NETWORKS, State};
 
@@ -73,7 +73,7 @@ impl Node {
     }
 
     pub(crate) fn look(&self) -> Found {
-        let links = self.namespace.run(|| Route::open()?.links()).unwrap().unwrap();
+        let links = self.namespace.run(|| RtnetlinkClient::open()?.links()).unwrap().unwrap();
         let of_kind =
             |kind: &'static str| links.iter().filter(move |link| link.kind.as_deref() == Some(kind)).cloned();
         let records = NETWORKS.iter().map(|network| (network.name, self.records(network.name)));
@@ -144,11 +144,12 @@ impl Drop for Node {
 
 fn inside(container: &'static str, namespace: &Namespace) -> Vec<((&'static str, String), Inside)> {
     let read = || {
-        let mut route = Route::open().unwrap();
+        let mut route = RtnetlinkClient::open().unwrap();
         let mut found = Vec::new();
         for link in route.links().unwrap().into_iter().filter(|link| link.kind.as_deref() == Some("veth")) {
             let addresses = route.addresses(Some(link.index)).unwrap();
-            let paths = route.paths(PathFilter { link: Some(link.index), ..PathFilter::default() }).unwrap();
+            let paths =
+                route.routes(RouteFilter { link: Some(link.index), ..RouteFilter::default() }).unwrap();
             let inside = Inside {
                 addresses: addresses.into_iter().map(|address| address.address).collect(),
                 destinations: paths.into_iter().map(|path| path.destination).collect(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::Route;
+use weft_netlink::rtnl::RtnetlinkClient;
 
 use crate::image;
 
@@ -110,7 +110,7 @@ impl Machine {
     }
 
     pub(crate) fn traces(&self) -> Traces {
-        let mut route = self.namespace.run(Route::open).unwrap().unwrap();
+        let mut route = self.namespace.run(RtnetlinkClient::open).unwrap().unwrap();
         let links = route.links().unwrap().into_iter();
         Traces {
             veths: links.filter(|link| link.kind.as_deref() == Some("veth")).map(|link| link.name).collect(),

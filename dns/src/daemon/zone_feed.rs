@@ -67,7 +67,7 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
     }
     if changes.is_none() {
         // What was read to get there is far more than what is kept of it.
-        memory::give_back();
+        memory::trim();
         tracing::info!(services, ?took, "the cluster is listed: ready to answer");
     }
 }

@@ -18,7 +18,7 @@ pub struct Flow {
     /// The ends of answers as they come from the one who gives them, before addresses are translated back.
     pub reply: Tuple,
     /// What has happened to it.
-    pub status: Status,
+    pub status: CtStatus,
     /// How far it has come, for TCP.
     pub tcp_state: Option<TcpState>,
 }
@@ -34,29 +34,29 @@ pub struct Tuple {
 
 /// A set of `IPS_*` bits (`linux/netfilter/nf_conntrack_common.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Status(pub u32);
+pub struct CtStatus(pub u32);
 
-impl Status {
+impl CtStatus {
     /// There were answers (`IPS_SEEN_REPLY`).
-    pub const SEEN_REPLY: Status = Status(1 << 1);
+    pub const SEEN_REPLY: CtStatus = CtStatus(1 << 1);
     /// It is not given up early when the table is full (`IPS_ASSURED`).
-    pub const ASSURED: Status = Status(1 << 2);
+    pub const ASSURED: CtStatus = CtStatus(1 << 2);
     /// The source address or port is translated (`IPS_SRC_NAT`).
-    pub const SOURCE_NAT: Status = Status(1 << 4);
+    pub const SRC_NAT: CtStatus = CtStatus(1 << 4);
     /// The destination address or port is translated (`IPS_DST_NAT`).
-    pub const DESTINATION_NAT: Status = Status(1 << 5);
+    pub const DST_NAT: CtStatus = CtStatus(1 << 5);
 
     /// Whether all bits of the other are set.
-    pub fn contains(self, other: Status) -> bool {
+    pub fn contains(self, other: CtStatus) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-impl BitOr for Status {
-    type Output = Status;
+impl BitOr for CtStatus {
+    type Output = CtStatus;
 
-    fn bitor(self, other: Status) -> Status {
-        Status(self.0 | other.0)
+    fn bitor(self, other: CtStatus) -> CtStatus {
+        CtStatus(self.0 | other.0)
     }
 }
 
@@ -115,9 +115,9 @@ pub struct Filter {
     /// Only those whose first packet went to this port.
     pub port: Option<u16>,
     /// Only those that have all these bits set.
-    pub status: Status,
+    pub status: CtStatus,
     /// Only those that have none of these bits set.
-    pub without: Status,
+    pub without: CtStatus,
 }
 
 impl Filter {
@@ -163,18 +163,18 @@ mod tests {
             protocol: 17,
             original: Tuple { source: end("10.244.1.2:4000"), destination: end("10.96.0.10:53") },
             reply: Tuple { source: end("10.244.2.2:53"), destination: end("10.244.1.2:4000") },
-            status: Status::SEEN_REPLY | Status::DESTINATION_NAT,
+            status: CtStatus::SEEN_REPLY | CtStatus::DST_NAT,
             tcp_state: None,
         };
         assert_eq!(flow.to_string(), "udp 10.244.1.2:4000 -> 10.96.0.10:53, answered by 10.244.2.2:53");
         let filter = |protocol, status| Filter { protocol, status, ..Filter::default() };
         assert!(Filter::default().passes(&flow));
-        assert!(filter(Some(17), Status::DESTINATION_NAT).passes(&flow));
-        assert!(!filter(Some(6), Status::DESTINATION_NAT).passes(&flow));
-        assert!(!filter(None, Status::DESTINATION_NAT | Status::SOURCE_NAT).passes(&flow));
+        assert!(filter(Some(17), CtStatus::DST_NAT).passes(&flow));
+        assert!(!filter(Some(6), CtStatus::DST_NAT).passes(&flow));
+        assert!(!filter(None, CtStatus::DST_NAT | CtStatus::SRC_NAT).passes(&flow));
         let without = |without| Filter { without, ..Filter::default() };
-        assert!(without(Status::SOURCE_NAT).passes(&flow));
-        assert!(!without(Status::SEEN_REPLY | Status::SOURCE_NAT).passes(&flow));
+        assert!(without(CtStatus::SRC_NAT).passes(&flow));
+        assert!(!without(CtStatus::SEEN_REPLY | CtStatus::SRC_NAT).passes(&flow));
         let to = |destination, port| Filter {
             destination: Some(destination),
             port: Some(port),

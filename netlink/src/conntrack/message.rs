@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::flow::{Filter, Flow, Status, TcpState, Tuple};
+use super::flow::{CtStatus, Filter, Flow, TcpState, Tuple};
 use crate::Family;
 use crate::attribute::{Attributes, Writer};
 use crate::{Error, Frame, Request, Result};
@@ -71,14 +71,14 @@ pub(super) fn dump(family: Family, filter: &Filter) -> Request {
         });
     }
     let looked_at = filter.status | filter.without;
-    if looked_at != Status::default() {
+    if looked_at != CtStatus::default() {
         writer.u32(CTA_STATUS, filter.status.0);
         writer.u32(CTA_STATUS_MASK, looked_at.0);
     }
     Request { kind: SUBSYSTEM << 8 | GET, flags: 0, payload }
 }
 
-/// The request to forget a flow. Without a tuple it would forget all of them.
+/// The request to delete a flow. Without a tuple it would delete all of them.
 pub(super) fn delete(flow: &Flow) -> Request {
     let mut payload = header(Family::of(flow.original.source.ip()));
     let mut writer = Writer(&mut payload);
@@ -154,7 +154,7 @@ fn read(flow: &Attributes<'_>) -> Option<Flow> {
         protocol,
         original,
         reply,
-        status: Status(flow.u32(CTA_STATUS)?),
+        status: CtStatus(flow.u32(CTA_STATUS)?),
         tcp_state: state.and_then(TcpState::read),
     })
 }
@@ -194,7 +194,7 @@ mod tests {
             protocol: 6,
             original: Tuple { source: end("[fd00::2]:4000"), destination: end("[fd00:96::10]:53") },
             reply: Tuple { source: end("[fd00::3]:5353"), destination: end("[fd00::2]:4000") },
-            status: Status::SEEN_REPLY | Status::DESTINATION_NAT,
+            status: CtStatus::SEEN_REPLY | CtStatus::DST_NAT,
             tcp_state: Some(TcpState::Established),
         }
     }

@@ -9,7 +9,7 @@ use weft_bench::api::Server;
 use weft_bench::cluster::{NODE, POD_NETWORK, Size};
 use weft_bench::process::{Daemon, on_processor};
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{LinkChange, Route};
+use weft_netlink::rtnl::{LinkChange, RtnetlinkClient};
 
 /// What the daemon logs once the kernel holds everything.
 const IN_STEP: &str = "the kernel is in step with the cluster";
@@ -45,7 +45,7 @@ impl<'a> Machine<'a> {
     pub(crate) fn new(program: &'a Path, size: Size) -> Machine<'a> {
         let namespace = Namespace::temporary().unwrap();
         let work = || {
-            let mut route = Route::open().unwrap();
+            let mut route = RtnetlinkClient::open().unwrap();
             let loopback = route.link("lo").unwrap().index;
             route.change_link(loopback, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
             Server::start(size)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weft_netlink::conntrack::{Filter, Flow, Status, TcpState};
+use weft_netlink::conntrack::{CtStatus, Filter, Flow, TcpState};
 use weft_types::{Family, Protocol};
 
 use crate::services::plan::Frontend;
@@ -109,7 +109,7 @@ impl Served {
                 Protocol::Tcp => !self.ends_tcp,
                 Protocol::Sctp => true,
             };
-            let without = if opening_only { Status::SEEN_REPLY } else { Status::default() };
+            let without = if opening_only { CtStatus::SEEN_REPLY } else { CtStatus::default() };
             let all = Filter { protocol: Some(protocol.number()), without, ..Filter::default() };
             // Without an answer there are few.
             let filters = match !opening_only && frontends.len() <= ONE_BY_ONE {
@@ -129,7 +129,7 @@ impl Served {
         };
         let Some(answerers) = self.answerers(flow, protocol) else { return false };
         let answerer = answerers.find(flow.reply.source);
-        let is_opening = !flow.status.contains(Status::SEEN_REPLY);
+        let is_opening = !flow.status.contains(CtStatus::SEEN_REPLY);
         match protocol {
             Protocol::Udp => answerer != Some(true),
             // Whoever began such a connection sends its first packet again, which finds its way anew. One that was picked up
@@ -139,9 +139,7 @@ impl Served {
             }
             Protocol::Sctp if is_opening => answerer != Some(true),
             // One that is not translated never was a Service's. One that shuts down finishes what it has begun.
-            Protocol::Tcp if self.ends_tcp && flow.status.contains(Status::DESTINATION_NAT) => {
-                answerer.is_none()
-            }
+            Protocol::Tcp if self.ends_tcp && flow.status.contains(CtStatus::DST_NAT) => answerer.is_none(),
             Protocol::Tcp | Protocol::Sctp => false,
         }
     }

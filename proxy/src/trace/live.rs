@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_netlink::route::{PathFilter, Route};
+use weft_netlink::rtnl::{RouteFilter, RtnetlinkClient};
 use weft_nftables::{
     Chain, Client, Data, Hook, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
 };
@@ -99,16 +99,16 @@ fn assemble(key: &TableKey, observed: ObservedTable, mut rules: BTreeMap<Name, V
 
 /// What the main routing table says.
 pub(crate) fn routes() -> Result<Vec<(IpNetwork, Name)>, Error> {
-    let mut route = Route::open()?;
+    let mut route = RtnetlinkClient::open()?;
     let names: BTreeMap<u32, Name> =
         route.links()?.into_iter().map(|link| (link.index, link.name.into())).collect();
-    let paths = route.paths(PathFilter::default())?.into_iter();
+    let paths = route.routes(RouteFilter::default())?.into_iter();
     Ok(paths.filter_map(|path| Some((path.destination, names.get(&path.link?)?.clone()))).collect())
 }
 
 /// The addresses of all interfaces, those first that another machine may ask for.
 pub(crate) fn addresses() -> Result<Vec<IpAddr>, Error> {
-    let all = Route::open()?.addresses(None)?;
+    let all = RtnetlinkClient::open()?.addresses(None)?;
     let mut addresses: Vec<IpAddr> = all.into_iter().map(|address| address.address.ip()).collect();
     addresses.sort_by_key(|address| match address {
         IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use nix::errno::Errno;
-use weft_netlink::route::{Address, Bridge, LinkChange, Route};
+use weft_netlink::rtnl::{Address, Bridge, LinkChange, RtnetlinkClient};
 use weft_netlink::{Error, Result};
 use weft_nftables::{Change, Client, Observed, Table, Transaction, diff};
 use weft_types::IpNetwork;
@@ -20,7 +20,7 @@ pub struct Rules(Client);
 /// # Errors
 /// What the kernel refuses.
 pub fn give_addresses(plan: &Plan) -> Result<()> {
-    let mut route = Route::open()?;
+    let mut route = RtnetlinkClient::open()?;
     let link = match route.find_link(NAME)? {
         Some(link) => link,
         None => {
@@ -104,7 +104,7 @@ impl Rules {
 /// # Errors
 /// What the kernel refuses.
 pub fn remove() -> Result<()> {
-    let mut route = Route::open()?;
+    let mut route = RtnetlinkClient::open()?;
     if route.find_link(NAME)?.is_some() {
         route.delete_link_named(NAME)?;
     }

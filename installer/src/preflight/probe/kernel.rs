@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
-use weft_netlink::route::{Bridge, BridgePort, LinkChange, Mac, Route, Tunnel, Veth, VethEnd, Vxlan};
+use weft_netlink::rtnl::{
+    Bridge, BridgePort, LinkChange, Mac, RtnetlinkClient, Tunnel, Veth, VethEnd, Vxlan,
+};
 use weft_netlink::{Error, Result};
 use weft_nftables::{
     self as nft, Base, DataType, Declaration, Expression, Hook, Observed, Operator, PRIORITY_DSTNAT,
@@ -50,19 +52,19 @@ pub(super) fn features() -> Vec<Feature> {
 }
 
 /// Makes a veth pair into another namespace, perhaps on a bridge.
-fn pair(route: &mut Route, master: Option<u32>) -> Result<u32> {
+fn pair(route: &mut RtnetlinkClient, master: Option<u32>) -> Result<u32> {
     let end = |name: &str| VethEnd { name: name.to_owned(), mac: None, mtu: None };
     let far = Namespace::temporary()?;
-    let veth = Veth { near: end("near"), near_group: 0, near_up: true, master, far: end("far") };
+    let veth = Veth { host: end("near"), host_group: 0, host_up: true, master, peer: end("far") };
     Ok(route.add_veth(&veth, far.as_fd())?.index)
 }
 
 fn veth() -> Result<()> {
-    pair(&mut Route::open()?, None).map(drop)
+    pair(&mut RtnetlinkClient::open()?, None).map(drop)
 }
 
 fn bridge() -> Result<()> {
-    let mut route = Route::open()?;
+    let mut route = RtnetlinkClient::open()?;
     route.add_bridge(&Bridge { name: "bridge".to_owned(), mac: None, mtu: None })?;
     let master = route.link("bridge")?.index;
     let near = pair(&mut route, Some(master))?;
@@ -78,7 +80,7 @@ fn bridge() -> Result<()> {
 fn vxlan() -> Result<()> {
     let tunnel = Tunnel { vni: 1, port: 8472, local: Ipv4Addr::new(192, 0, 2, 1).into() };
     let mac = Mac([2, 0, 0, 0, 0, 1]);
-    Route::open()?.add_vxlan(&Vxlan { name: "vxlan".to_owned(), mac, mtu: 1450, tunnel })
+    RtnetlinkClient::open()?.add_vxlan(&Vxlan { name: "vxlan".to_owned(), mac, mtu: 1450, tunnel })
 }
 
 fn nat_ipv4() -> Result<()> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use weft_netlink::Result;
-use weft_netlink::route::{Link, PathFilter, Route as Client};
+use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
 use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 
 use crate::preflight::facts::{Advertised, Chain, Facts, Identity, OwnMac, Route};
@@ -24,7 +24,7 @@ const VIRTUAL: [&str; 3] = ["bridge", "vxlan", "dummy"];
 
 /// What the kernel has of all that.
 pub(super) fn look() -> Result<Facts> {
-    let mut client = Client::open()?;
+    let mut client = RtnetlinkClient::open()?;
     let links = client.links()?;
     let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
     Ok(Facts {
@@ -39,8 +39,8 @@ pub(super) fn look() -> Result<Facts> {
     })
 }
 
-fn routes(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Route>> {
-    let paths = client.paths(PathFilter::default())?;
+fn routes(client: &mut RtnetlinkClient, names: &BTreeMap<u32, String>) -> Result<Vec<Route>> {
+    let paths = client.routes(RouteFilter::default())?;
     let somewhere = paths
         .into_iter()
         .filter(|path| path.destination.prefix() > 0 && !is_on_every_link(path.destination.ip()));
@@ -52,9 +52,9 @@ fn routes(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Rout
     Ok(route.collect())
 }
 
-fn advertised(client: &mut Client, names: &BTreeMap<u32, String>) -> Result<Vec<Advertised>> {
-    let filter = PathFilter { protocol: Some(ADVERTISED), ..PathFilter::default() };
-    let routes = client.paths(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
+fn advertised(client: &mut RtnetlinkClient, names: &BTreeMap<u32, String>) -> Result<Vec<Advertised>> {
+    let filter = RouteFilter { protocol: Some(ADVERTISED), ..RouteFilter::default() };
+    let routes = client.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
     let links: BTreeSet<&String> = routes.filter_map(|path| names.get(&path.link?)).collect();
     let always = |link: &String| {
         let setting = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"));
@@ -71,7 +71,7 @@ fn is_on_every_link(address: IpAddr) -> bool {
 }
 
 /// The Ethernet addresses by which other machines know this one: those of interfaces that hold addresses.
-fn macs(client: &mut Client, links: &[Link]) -> Result<Vec<OwnMac>> {
+fn macs(client: &mut RtnetlinkClient, links: &[Link]) -> Result<Vec<OwnMac>> {
     let addresses = client.addresses(None)?;
     let holds = |link: &Link| {
         addresses.iter().any(|held| held.link == link.index && !is_on_every_link(held.address.ip()))
@@ -82,7 +82,7 @@ fn macs(client: &mut Client, links: &[Link]) -> Result<Vec<OwnMac>> {
     Ok(own.filter_map(|link| Some(OwnMac { link: link.name.clone(), mac: link.mac?.to_string() })).collect())
 }
 
-fn neighbours(client: &mut Client) -> Result<Vec<(IpAddr, String)>> {
+fn neighbours(client: &mut RtnetlinkClient) -> Result<Vec<(IpAddr, String)>> {
     let known = client.neighbours(None)?.into_iter().filter(|neighbour| !neighbour.permanent);
     Ok(known.filter_map(|neighbour| Some((neighbour.address, neighbour.mac?.to_string()))).collect())
 }

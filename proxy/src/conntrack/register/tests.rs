@@ -1,6 +1,6 @@
 //! What becomes stale by which change.
 
-use weft_netlink::conntrack::{Filter, Flow, Status, TcpState, Tuple};
+use weft_netlink::conntrack::{CtStatus, Filter, Flow, TcpState, Tuple};
 use weft_types::{EndpointPort, EndpointSlice, Object, ObjectKey, ServiceKind};
 
 use super::*;
@@ -45,7 +45,7 @@ fn slice(service: &str, endpoints: &[(&str, bool)]) -> Object {
     })
 }
 
-fn flow(protocol: Protocol, destination: &str, reply: &str, status: Status) -> Flow {
+fn flow(protocol: Protocol, destination: &str, reply: &str, status: CtStatus) -> Flow {
     let client = "10.244.9.9:4000".parse().unwrap();
     Flow {
         id: 1,
@@ -59,11 +59,11 @@ fn flow(protocol: Protocol, destination: &str, reply: &str, status: Status) -> F
 }
 
 fn udp(destination: &str, reply: &str) -> Flow {
-    flow(Protocol::Udp, destination, reply, Status::DESTINATION_NAT)
+    flow(Protocol::Udp, destination, reply, CtStatus::DST_NAT)
 }
 
 /// A TCP connection whose first packet nobody has answered.
-fn opening(destination: &str, reply: &str, status: Status) -> Flow {
+fn opening(destination: &str, reply: &str, status: CtStatus) -> Flow {
     Flow { tcp_state: Some(TcpState::SynSent), ..flow(Protocol::Tcp, destination, reply, status) }
 }
 
@@ -123,7 +123,7 @@ fn a_udp_flow_is_stale_when_its_endpoint_no_longer_serves() {
 fn a_flow_that_came_before_the_rules_is_stale_and_one_to_elsewhere_is_not() {
     let mut world = World::new(false);
     let served = world.put([service("dns"), slice("dns", &[("10.244.1.2", true)])]);
-    let untranslated = |destination| flow(Protocol::Udp, destination, destination, Status::default());
+    let untranslated = |destination| flow(Protocol::Udp, destination, destination, CtStatus::default());
     assert!(served.is_stale(&untranslated(CLUSTER_IP)));
     assert!(served.is_stale(&untranslated("172.30.0.11:30053")));
     assert!(!served.is_stale(&untranslated("192.0.2.1:30053")));
@@ -153,7 +153,7 @@ fn all_flows_of_a_service_that_is_gone_are_stale_unless_another_has_its_address(
 
 #[test]
 fn tcp_counts_only_where_asked_for_and_only_when_the_endpoint_is_gone() {
-    let open = Status::DESTINATION_NAT | Status::SEEN_REPLY;
+    let open = CtStatus::DST_NAT | CtStatus::SEEN_REPLY;
     let tcp = |reply| flow(Protocol::Tcp, CLUSTER_IP, reply, open);
     for ends_tcp in [false, true] {
         let mut world = World::new(ends_tcp);
@@ -162,7 +162,7 @@ fn tcp_counts_only_where_asked_for_and_only_when_the_endpoint_is_gone() {
         let served = world.everything();
         assert_eq!(served.is_stale(&tcp("10.244.1.2:5353")), ends_tcp);
         assert!(!served.is_stale(&tcp("10.244.1.3:5353")), "one that shuts down finishes");
-        assert!(!served.is_stale(&flow(Protocol::Tcp, CLUSTER_IP, CLUSTER_IP, Status::SEEN_REPLY)));
+        assert!(!served.is_stale(&flow(Protocol::Tcp, CLUSTER_IP, CLUSTER_IP, CtStatus::SEEN_REPLY)));
     }
 }
 
@@ -170,18 +170,18 @@ fn tcp_counts_only_where_asked_for_and_only_when_the_endpoint_is_gone() {
 fn an_unanswered_syn_is_stale_whose_destination_becomes_a_frontend_or_whose_endpoint_goes() {
     let mut world = World::new(false);
     let served = world.put([service("dns"), slice("dns", &[("10.244.1.2", true)])]);
-    let untranslated = |destination| opening(destination, destination, Status::default());
+    let untranslated = |destination| opening(destination, destination, CtStatus::default());
     assert!(served.is_stale(&untranslated(CLUSTER_IP)));
     assert!(served.is_stale(&untranslated("172.30.0.11:30053")));
     assert!(!served.is_stale(&untranslated("192.0.2.1:53")), "elsewhere");
-    let to = |endpoint| opening(CLUSTER_IP, endpoint, Status::DESTINATION_NAT);
+    let to = |endpoint| opening(CLUSTER_IP, endpoint, CtStatus::DST_NAT);
     let served = world.put([slice("dns", &[("10.244.1.3", true)])]);
     assert!(served.is_stale(&to("10.244.1.2:5353")));
     assert!(!served.is_stale(&to("10.244.1.3:5353")), "under way to one that is there");
     let midst = Flow { tcp_state: Some(TcpState::Established), ..untranslated(CLUSTER_IP) };
     assert!(!served.is_stale(&midst), "one direction of an open connection passes elsewhere");
     assert!(world.put([slice("dns", &[("10.244.1.3", true), ("10.244.1.4", true)])]).is_empty());
-    let init = flow(Protocol::Sctp, CLUSTER_IP, CLUSTER_IP, Status::default());
+    let init = flow(Protocol::Sctp, CLUSTER_IP, CLUSTER_IP, CtStatus::default());
     assert!(!served.is_stale(&init), "no Service has that port for SCTP");
 }
 
@@ -253,7 +253,7 @@ fn little_is_read_where_little_is_to_be_looked_at() {
     assert_eq!(
         readings,
         [
-            (Family::V4, Filter { without: Status::SEEN_REPLY, ..of(Protocol::Tcp) }),
+            (Family::V4, Filter { without: CtStatus::SEEN_REPLY, ..of(Protocol::Tcp) }),
             (Family::V4, at_address("10.96.0.10")),
             (Family::V4, Filter { port: Some(30053), ..of(Protocol::Udp) }),
         ]

@@ -8,7 +8,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 
-use super::{Mac, Route, family};
+use super::{Mac, RtnetlinkClient, family};
 use crate::Result;
 
 /// An entry of the neighbour table.
@@ -24,7 +24,7 @@ pub struct Neighbour {
     pub permanent: bool,
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// The neighbours of one interface, or of all where none is given.
     pub fn neighbours(&mut self, link: Option<u32>) -> Result<Vec<Neighbour>> {
         let mut message = NeighbourMessage::default();

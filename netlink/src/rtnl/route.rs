@@ -1,4 +1,4 @@
-//! Entries of the routing tables. They are called paths here because [`Route`] is the client, after its protocol.
+//! Entries of the routing tables (ip-route(8)).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,12 +12,12 @@ use netlink_packet_route::route::{
     RouteScope, RouteType,
 };
 
-use super::{Route, family};
+use super::{RtnetlinkClient, family};
 use crate::Result;
 
 /// A unicast route.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path {
+pub struct Route {
     /// Where it leads; `0.0.0.0/0` or `::/0` is the default route.
     pub destination: IpNetwork,
     /// The next hop; none where the destination is on the link.
@@ -47,7 +47,7 @@ pub struct Path {
 
 /// Which routes to list. The kernel does the filtering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathFilter {
+pub struct RouteFilter {
     /// Only those of this table.
     pub table: u32,
     /// Only those tagged with this number.
@@ -56,13 +56,13 @@ pub struct PathFilter {
     pub link: Option<u32>,
 }
 
-impl Default for PathFilter {
+impl Default for RouteFilter {
     fn default() -> Self {
-        PathFilter { table: Path::MAIN_TABLE, protocol: None, link: None }
+        RouteFilter { table: Route::MAIN_TABLE, protocol: None, link: None }
     }
 }
 
-impl Path {
+impl Route {
     /// The number of the main routing table.
     pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
     /// The scope of destinations on the link.
@@ -71,16 +71,16 @@ impl Path {
     pub const STATIC: u8 = 4;
 
     /// A route in the main table, static, with neither gateway nor interface yet.
-    pub fn to(destination: IpNetwork) -> Path {
-        Path {
+    pub fn to(destination: IpNetwork) -> Route {
+        Route {
             destination,
             gateway: None,
             link: None,
             onlink: false,
             source: None,
             metric: None,
-            table: Path::MAIN_TABLE,
-            protocol: Path::STATIC,
+            table: Route::MAIN_TABLE,
+            protocol: Route::STATIC,
             mtu: None,
             scope: None,
             advmss: None,
@@ -88,18 +88,18 @@ impl Path {
     }
 
     /// The default route of the family of `gateway`, through it.
-    pub fn default_via(gateway: IpAddr) -> Path {
+    pub fn default_via(gateway: IpAddr) -> Route {
         let any = match gateway {
             IpAddr::V4(_) => IpNetwork::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             IpAddr::V6(_) => IpNetwork::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         };
         let destination = IpNetwork::new(any.ip(), 0).unwrap_or(any);
-        Path { gateway: Some(gateway), ..Path::to(destination) }
+        Route { gateway: Some(gateway), ..Route::to(destination) }
     }
 }
 
 /// As `ip route` has it, the interface by its index.
-impl fmt::Display for Path {
+impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.destination.prefix() {
             0 => f.write_str("default")?,
@@ -118,10 +118,10 @@ impl fmt::Display for Path {
     }
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// The unicast routes of one table, both families. Those with several next hops show none of them.
-    pub fn paths(&mut self, filter: PathFilter) -> Result<Vec<Path>> {
-        let mut paths = Vec::new();
+    pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
+        let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let message = RouteNetlinkMessage::GetRoute(filter_message(filter, family));
             let answers = match self.dump(&message) {
@@ -130,48 +130,48 @@ impl Route {
                 Err(error) if error.is_missing() => continue,
                 Err(error) => return Err(error.during(format!("list routes ({filter:?})"))),
             };
-            paths.extend(answers.iter().filter_map(path).filter(|path| filter.matches(path)));
+            routes.extend(answers.iter().filter_map(route).filter(|route| filter.matches(route)));
         }
-        Ok(paths)
+        Ok(routes)
     }
 
     /// Adds a route.
     ///
     /// # Errors
     /// EEXIST where the table has one to that destination with that metric.
-    pub fn add_path(&mut self, path: &Path) -> Result<()> {
-        self.ask(&RouteNetlinkMessage::NewRoute(encode(path)), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|error| error.during(format!("add route {path}")))
+    pub fn add_route(&mut self, route: &Route) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::NewRoute(encode(route)), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| error.during(format!("add route {route}")))
     }
 
     /// Adds a route in the place of one to the same destination with the same metric, if there is one.
-    pub fn replace_path(&mut self, path: &Path) -> Result<()> {
-        self.ask(&RouteNetlinkMessage::NewRoute(encode(path)), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(|error| error.during(format!("replace route {path}")))
+    pub fn replace_route(&mut self, route: &Route) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::NewRoute(encode(route)), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|error| error.during(format!("replace route {route}")))
     }
 
-    /// Deletes a route. What is `None` in `path` matches any.
+    /// Deletes a route. What is `None` in `route` matches any.
     ///
     /// # Errors
     /// [`crate::Error::is_missing`] where there is none.
-    pub fn delete_path(&mut self, path: &Path) -> Result<()> {
-        let mut message = encode(path);
+    pub fn delete_route(&mut self, route: &Route) -> Result<()> {
+        let mut message = encode(route);
         // Any scope: the kernel gives routes without a gateway a narrower one.
         message.header.scope = RouteScope::NoWhere;
         self.ask(&RouteNetlinkMessage::DelRoute(message), 0)
-            .map_err(|error| error.during(format!("delete route {path}")))
+            .map_err(|error| error.during(format!("delete route {route}")))
     }
 }
 
-impl PathFilter {
-    fn matches(&self, path: &Path) -> bool {
-        self.table == path.table
-            && self.protocol.is_none_or(|protocol| protocol == path.protocol)
-            && self.link.is_none_or(|link| Some(link) == path.link)
+impl RouteFilter {
+    fn matches(&self, route: &Route) -> bool {
+        self.table == route.table
+            && self.protocol.is_none_or(|protocol| protocol == route.protocol)
+            && self.link.is_none_or(|link| Some(link) == route.link)
     }
 }
 
-fn filter_message(filter: PathFilter, family: AddressFamily) -> RouteMessage {
+fn filter_message(filter: RouteFilter, family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     message.header.kind = RouteType::Unicast;
@@ -181,27 +181,27 @@ fn filter_message(filter: PathFilter, family: AddressFamily) -> RouteMessage {
     message
 }
 
-fn encode(path: &Path) -> RouteMessage {
+fn encode(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
-    header.address_family = family(path.destination.ip());
-    header.destination_prefix_length = path.destination.prefix();
+    header.address_family = family(route.destination.ip());
+    header.destination_prefix_length = route.destination.prefix();
     header.kind = RouteType::Unicast;
-    header.protocol = RouteProtocol::from(path.protocol);
+    header.protocol = RouteProtocol::from(route.protocol);
     // An IPv4 route without a gateway leads to the link itself (ip-route(8): scope link).
-    let direct = path.gateway.is_none() && path.destination.is_ipv4();
+    let direct = route.gateway.is_none() && route.destination.is_ipv4();
     let scope = if direct { RouteScope::Link } else { RouteScope::Universe };
-    header.scope = path.scope.map_or(scope, RouteScope::from);
-    header.flags.set(RouteFlags::Onlink, path.onlink);
+    header.scope = route.scope.map_or(scope, RouteScope::from);
+    header.flags.set(RouteFlags::Onlink, route.onlink);
 
     let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Destination(path.destination.network().into()));
-    attributes.push(RouteAttribute::Table(path.table));
-    attributes.extend(path.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    attributes.extend(path.source.map(|source| RouteAttribute::PrefSource(source.into())));
-    attributes.extend(path.link.map(RouteAttribute::Oif));
-    attributes.extend(path.metric.map(RouteAttribute::Priority));
-    let metrics: Vec<RouteMetric> = [path.mtu.map(RouteMetric::Mtu), path.advmss.map(RouteMetric::Advmss)]
+    attributes.push(RouteAttribute::Destination(route.destination.network().into()));
+    attributes.push(RouteAttribute::Table(route.table));
+    attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    attributes.extend(route.link.map(RouteAttribute::Oif));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    let metrics: Vec<RouteMetric> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
         .into_iter()
         .flatten()
         .collect();
@@ -211,7 +211,7 @@ fn encode(path: &Path) -> RouteMessage {
     message
 }
 
-fn path(message: &RouteNetlinkMessage) -> Option<Path> {
+fn route(message: &RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
     let any: IpAddr = match header.address_family {
@@ -219,33 +219,33 @@ fn path(message: &RouteNetlinkMessage) -> Option<Path> {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
-    let mut path = Path::to(IpNetwork::new(any, header.destination_prefix_length).ok()?);
-    path.protocol = header.protocol.into();
-    path.table = header.table.into();
-    path.onlink = header.flags.contains(RouteFlags::Onlink);
+    let mut route = Route::to(IpNetwork::new(any, header.destination_prefix_length).ok()?);
+    route.protocol = header.protocol.into();
+    route.table = header.table.into();
+    route.onlink = header.flags.contains(RouteFlags::Onlink);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(destination) => {
-                path.destination =
+                route.destination =
                     IpNetwork::new(address(destination)?, header.destination_prefix_length).ok()?;
             }
-            RouteAttribute::Gateway(gateway) => path.gateway = address(gateway),
-            RouteAttribute::PrefSource(source) => path.source = address(source),
-            RouteAttribute::Oif(link) => path.link = Some(*link),
-            RouteAttribute::Priority(metric) => path.metric = Some(*metric),
-            RouteAttribute::Table(table) => path.table = *table,
-            RouteAttribute::Metrics(metrics) => apply_metrics(&mut path, metrics),
+            RouteAttribute::Gateway(gateway) => route.gateway = address(gateway),
+            RouteAttribute::PrefSource(source) => route.source = address(source),
+            RouteAttribute::Oif(link) => route.link = Some(*link),
+            RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+            RouteAttribute::Table(table) => route.table = *table,
+            RouteAttribute::Metrics(metrics) => apply_metrics(&mut route, metrics),
             _ => {}
         }
     }
-    Some(path)
+    Some(route)
 }
 
-fn apply_metrics(path: &mut Path, metrics: &[RouteMetric]) {
+fn apply_metrics(route: &mut Route, metrics: &[RouteMetric]) {
     for metric in metrics {
         match metric {
-            RouteMetric::Mtu(mtu) => path.mtu = Some(*mtu),
-            RouteMetric::Advmss(advmss) => path.advmss = Some(*advmss),
+            RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Mac, Route};
+use super::{Mac, RtnetlinkClient};
 use crate::Result;
 
 /// An entry: frames for that address are sent to that remote.
@@ -23,7 +23,7 @@ pub struct FdbEntry {
     pub remote: IpAddr,
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// The entries of one VXLAN device.
     pub fn fdb(&mut self, link: u32) -> Result<Vec<FdbEntry>> {
         let mut message = NeighbourMessage::default();
@@ -46,7 +46,7 @@ impl Route {
 
     /// Pins an Ethernet address to a port of a bridge: the bridge neither forgets it nor learns it behind another port.
     /// The entry goes with the port.
-    pub fn pin_station(&mut self, port: u32, mac: Mac) -> Result<()> {
+    pub fn set_sticky_fdb(&mut self, port: u32, mac: Mac) -> Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = port;
@@ -58,7 +58,7 @@ impl Route {
     }
 
     /// The Ethernet addresses that are pinned to a port of a bridge.
-    pub fn stations(&mut self, port: u32) -> Result<Vec<Mac>> {
+    pub fn sticky_fdb(&mut self, port: u32) -> Result<Vec<Mac>> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = port;

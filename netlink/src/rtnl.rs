@@ -6,9 +6,8 @@ mod fdb;
 mod link;
 mod mac;
 mod neighbour;
-mod offload;
-mod path;
-mod qdisc;
+mod route;
+mod tc;
 mod vlan;
 mod vxlan;
 
@@ -18,31 +17,30 @@ use std::net::IpAddr;
 
 use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
-pub use address::{Address, Detection};
+pub use address::{Address, DadState};
 pub use fdb::FdbEntry;
 pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfilter};
 pub use mac::{InvalidMac, Mac};
 pub use neighbour::Neighbour;
-pub use offload::{set_tx_checksum, tx_checksum};
-pub use path::{Path, PathFilter};
-pub use qdisc::TokenBucket;
-pub use vlan::Membership;
+pub use route::{Route, RouteFilter};
+pub use tc::TokenBucket;
+pub use vlan::BridgeVlan;
 pub use vxlan::{Tunnel, Vxlan};
 
 /// A blocking rtnetlink client for one network namespace: the one in which it was opened.
 #[derive(Debug)]
-pub struct Route {
+pub struct RtnetlinkClient {
     socket: Socket,
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// Opens a client in the calling thread's network namespace. For another one:
-    /// `namespace.run(Route::open)`.
-    pub fn open() -> Result<Route> {
+    /// `namespace.run(RtnetlinkClient::open)`.
+    pub fn open() -> Result<RtnetlinkClient> {
         let mut socket = Socket::open(Protocol::Route)?;
         // The kernel then filters dumps itself, and refuses what it would otherwise ignore.
         socket.set_strict_checks()?;
-        Ok(Route { socket })
+        Ok(RtnetlinkClient { socket })
     }
 
     fn ask(&mut self, message: &RouteNetlinkMessage, flags: u16) -> Result<()> {

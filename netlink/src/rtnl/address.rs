@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
 };
 
-use super::{Route, family};
+use super::{RtnetlinkClient, family};
 use crate::Result;
 
 /// An address of an interface.
@@ -23,16 +23,16 @@ pub struct Address {
 
 /// The state of duplicate address detection on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detection {
+pub enum DadState {
     /// All addresses are in use.
     Done,
     /// This one, perhaps with others, waits for answers.
-    Running(IpNetwork),
+    Tentative(IpNetwork),
     /// Another on the link has this one.
-    Duplicate(IpNetwork),
+    Failed(IpNetwork),
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// The addresses of one interface, or of all where none is given, link-local ones among them.
     pub fn addresses(&mut self, link: Option<u32>) -> Result<Vec<Address>> {
         let mut message = AddressMessage::default();
@@ -61,7 +61,7 @@ impl Route {
 
     /// The same, but the kernel chooses it for no packet that goes further than the link: an IPv6 address is deprecated from the
     /// beginning (RFC 4862 section 5.5.4), and an IPv4 address, for which that means nothing, is of the link's scope.
-    pub fn add_spare_address(&mut self, address: Address) -> Result<()> {
+    pub fn add_deprecated_address(&mut self, address: Address) -> Result<()> {
         let mut message = encode(address);
         if address.address.is_ipv4() {
             message.header.scope = AddressScope::Link;
@@ -76,7 +76,7 @@ impl Route {
 
     /// The same, but the kernel adds no route to the address's network: the interface's other neighbours are not
     /// taken to be on the link (IFA_F_NOPREFIXROUTE).
-    pub fn add_address_without_route(&mut self, address: Address) -> Result<()> {
+    pub fn add_address_noprefixroute(&mut self, address: Address) -> Result<()> {
         let mut message = encode(address);
         let flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
         message.attributes.push(AddressAttribute::Flags(flags | AddressFlags::Noprefixroute));
@@ -86,8 +86,8 @@ impl Route {
     }
 
     /// The same again, but an IPv6 address is to be used only once the kernel has asked on the link whether another has
-    /// it (RFC 4862, section 5.4): see [`Route::detection`]. IPv4 knows no such thing.
-    pub fn add_address_after_detection(&mut self, address: Address, prefix_route: bool) -> Result<()> {
+    /// it (RFC 4862, section 5.4): see [`RtnetlinkClient::dad_state`]. IPv4 knows no such thing.
+    pub fn add_address_with_dad(&mut self, address: Address, prefix_route: bool) -> Result<()> {
         let mut message = encode(address);
         message.header.flags -= AddressHeaderFlags::Nodad;
         if !prefix_route {
@@ -99,7 +99,7 @@ impl Route {
     }
 
     /// How far the kernel is with asking for duplicates of an interface's addresses.
-    pub fn detection(&mut self, link: u32) -> Result<Detection> {
+    pub fn dad_state(&mut self, link: u32) -> Result<DadState> {
         let mut message = AddressMessage::default();
         message.header.index = link;
         let answers = self
@@ -111,16 +111,16 @@ impl Route {
             }
             _ => None,
         });
-        let mut detection = Detection::Done;
+        let mut state = DadState::Done;
         for (flags, address) in states {
             if flags.contains(AddressHeaderFlags::Dadfailed) {
-                return Ok(Detection::Duplicate(address));
+                return Ok(DadState::Failed(address));
             }
             if flags.contains(AddressHeaderFlags::Tentative) {
-                detection = Detection::Running(address);
+                state = DadState::Tentative(address);
             }
         }
-        Ok(detection)
+        Ok(state)
     }
 
     /// Takes an address from an interface.

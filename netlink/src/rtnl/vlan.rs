@@ -6,34 +6,34 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Route;
+use super::RtnetlinkClient;
 use crate::Result;
 
 /// How a port is a member of VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Membership {
+pub enum BridgeVlan {
     /// Frames without a tag are of this one VLAN, in both directions.
     Untagged(u16),
     /// Frames carry the tag of one of these VLANs, the first and the last among them.
     Tagged(u16, u16),
 }
 
-impl Membership {
+impl BridgeVlan {
     /// Whether it is one in this VLAN.
     pub fn contains(self, vlan: u16) -> bool {
         match self {
-            Membership::Untagged(own) => own == vlan,
-            Membership::Tagged(first, last) => (first..=last).contains(&vlan),
+            BridgeVlan::Untagged(own) => own == vlan,
+            BridgeVlan::Tagged(first, last) => (first..=last).contains(&vlan),
         }
     }
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// Makes a bridge tell VLANs apart.
     ///
     /// # Errors
     /// EOPNOTSUPP where the kernel was built without CONFIG_BRIDGE_VLAN_FILTERING.
-    pub fn filter_vlans(&mut self, bridge: u32) -> Result<()> {
+    pub fn set_vlan_filtering(&mut self, bridge: u32) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = bridge;
         message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -45,13 +45,13 @@ impl Route {
     }
 
     /// Makes a bridge's port a member of VLANs.
-    pub fn join_vlans(&mut self, port: u32, membership: Membership) -> Result<()> {
+    pub fn add_bridge_vlan(&mut self, port: u32, membership: BridgeVlan) -> Result<()> {
         self.ask(&RouteNetlinkMessage::SetLink(message(port, membership)), 0)
             .map_err(|error| error.during(format!("join VLANs ({membership:?}) with bridge port #{port}")))
     }
 
     /// The VLANs that a bridge's port is a member of, each by itself: all with a tag but the one of frames without.
-    pub fn vlans(&mut self, port: u32) -> Result<Vec<Membership>> {
+    pub fn bridge_vlans(&mut self, port: u32) -> Result<Vec<BridgeVlan>> {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
@@ -66,13 +66,13 @@ impl Route {
     }
 
     /// Ends a port's membership in one VLAN.
-    pub fn leave_vlan(&mut self, port: u32, vlan: u16) -> Result<()> {
-        self.ask(&RouteNetlinkMessage::DelLink(message(port, Membership::Tagged(vlan, vlan))), 0)
+    pub fn delete_bridge_vlan(&mut self, port: u32, vlan: u16) -> Result<()> {
+        self.ask(&RouteNetlinkMessage::DelLink(message(port, BridgeVlan::Tagged(vlan, vlan))), 0)
             .map_err(|error| error.during(format!("leave VLAN {vlan} with bridge port #{port}")))
     }
 }
 
-fn message(port: u32, membership: Membership) -> LinkMessage {
+fn message(port: u32, membership: BridgeVlan) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Bridge;
     message.header.index = port;
@@ -80,25 +80,25 @@ fn message(port: u32, membership: Membership) -> LinkMessage {
     message
 }
 
-fn memberships(attribute: LinkAttribute) -> Vec<Membership> {
+fn memberships(attribute: LinkAttribute) -> Vec<BridgeVlan> {
     let LinkAttribute::AfSpecBridge(infos) = attribute else { return Vec::new() };
     let membership = |info: AfSpecBridge| match info {
         AfSpecBridge::VlanInfo(info) if info.flags.contains(BridgeVlanInfoFlags::Pvid) => {
-            Some(Membership::Untagged(info.vid))
+            Some(BridgeVlan::Untagged(info.vid))
         }
-        AfSpecBridge::VlanInfo(info) => Some(Membership::Tagged(info.vid, info.vid)),
+        AfSpecBridge::VlanInfo(info) => Some(BridgeVlan::Tagged(info.vid, info.vid)),
         _ => None,
     };
     infos.into_iter().filter_map(membership).collect()
 }
 
 /// A range is told by its two ends.
-fn infos(membership: Membership) -> Vec<AfSpecBridge> {
+fn infos(membership: BridgeVlan) -> Vec<AfSpecBridge> {
     use BridgeVlanInfoFlags as Flags;
     let infos = match membership {
-        Membership::Untagged(vid) => vec![(Flags::Pvid | Flags::Untagged, vid)],
-        Membership::Tagged(first, last) if first == last => vec![(Flags::empty(), first)],
-        Membership::Tagged(first, last) => vec![(Flags::RangeBegin, first), (Flags::RangeEnd, last)],
+        BridgeVlan::Untagged(vid) => vec![(Flags::Pvid | Flags::Untagged, vid)],
+        BridgeVlan::Tagged(first, last) if first == last => vec![(Flags::empty(), first)],
+        BridgeVlan::Tagged(first, last) => vec![(Flags::RangeBegin, first), (Flags::RangeEnd, last)],
     };
     infos.into_iter().map(|(flags, vid)| AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid })).collect()
 }
@@ -117,8 +117,8 @@ mod tests {
         };
         let words = |words: &[u16]| words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<u8>>();
         // Length and type (IFLA_AF_SPEC 26, IFLA_BRIDGE_VLAN_INFO 2), then flags and number.
-        assert_eq!(sent(Membership::Untagged(5)), words(&[12, 26, 8, 2, 6, 5]));
-        assert_eq!(sent(Membership::Tagged(10, 20)), words(&[20, 26, 8, 2, 8, 10, 8, 2, 16, 20]));
-        assert_eq!(sent(Membership::Tagged(10, 10)), words(&[12, 26, 8, 2, 0, 10]));
+        assert_eq!(sent(BridgeVlan::Untagged(5)), words(&[12, 26, 8, 2, 6, 5]));
+        assert_eq!(sent(BridgeVlan::Tagged(10, 20)), words(&[20, 26, 8, 2, 8, 10, 8, 2, 16, 20]));
+        assert_eq!(sent(BridgeVlan::Tagged(10, 10)), words(&[12, 26, 8, 2, 0, 10]));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE};
 use nix::errno::Errno;
 
-use super::Route;
+use super::RtnetlinkClient;
 use crate::attribute::{Attributes, Writer};
 use crate::{Error, Frame, Request, Result};
 
@@ -46,7 +46,7 @@ impl fmt::Display for TokenBucket {
     }
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// Limits what an interface sends, in the place of what its root discipline was.
     ///
     /// # Errors

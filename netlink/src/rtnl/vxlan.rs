@@ -6,7 +6,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::Route;
+use super::RtnetlinkClient;
 use super::link::named;
 use super::mac::Mac;
 use crate::Result;
@@ -35,7 +35,7 @@ pub struct Vxlan {
     pub tunnel: Tunnel,
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// Makes a VXLAN device. It is down at first.
     ///
     /// # Errors

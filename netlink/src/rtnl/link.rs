@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 };
 use nix::errno::Errno;
 
-use super::{Mac, Route, parse};
+use super::{Mac, RtnetlinkClient, parse};
 use crate::{Error, Request, Result};
 
 /// A veth uses one queue each way, however many it has. To be made with one for each processor, and then told to use one,
@@ -65,19 +65,19 @@ pub struct Bridge {
     pub mtu: Option<u32>,
 }
 
-/// A veth pair to be made: `near` in the client's namespace, `far` in another.
+/// A veth pair to be made: `host` in the client's namespace, `peer` in another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
     /// The end in the namespace of the client.
-    pub near: VethEnd,
-    /// The number of the near end's group. Unlike an alias, the kernel takes it while it makes the pair.
-    pub near_group: u32,
-    /// Whether to set the near end up at once. The kernel cannot do that for the far end, which is born first.
-    pub near_up: bool,
-    /// The index of the bridge that the near end becomes a port of.
+    pub host: VethEnd,
+    /// The number of the host end's group. Unlike an alias, the kernel takes it while it makes the pair.
+    pub host_group: u32,
+    /// Whether to set the host end up at once. The kernel cannot do that for the peer, which is born first.
+    pub host_up: bool,
+    /// The index of the bridge that the host end becomes a port of.
     pub master: Option<u32>,
     /// The end in the other namespace.
-    pub far: VethEnd,
+    pub peer: VethEnd,
 }
 
 /// One end of a veth pair.
@@ -109,7 +109,7 @@ pub struct LinkChange {
     /// How the bridge that it is a port of treats it.
     pub port: Option<BridgePort>,
     /// Whether that bridge takes frames from it only where its forwarding database has their sender's Ethernet address
-    /// behind it ([`Route::pin_station`]). Kernels before Linux 5.18 ignore this: see [`Route::is_port_locked`].
+    /// behind it ([`RtnetlinkClient::set_sticky_fdb`]). Kernels before Linux 5.18 ignore this: see [`RtnetlinkClient::is_port_locked`].
     pub locked: Option<bool>,
 }
 
@@ -131,7 +131,7 @@ pub fn bridge_netfilter() -> bool {
     })
 }
 
-impl Route {
+impl RtnetlinkClient {
     /// One interface, by its name.
     ///
     /// # Errors
@@ -191,22 +191,22 @@ impl Route {
             .map_err(|error| error.during(format!("create bridge {}", bridge.name)))
     }
 
-    /// Makes a veth pair whose far end is born in the namespace `far`: it never shows in this one. Returns the near end, as
+    /// Makes a veth pair whose peer is born in the namespace `peer_namespace`: it never shows in this one. Returns the host end, as
     /// it is before it becomes a port of the bridge.
     ///
     /// # Errors
     /// EEXIST where either name is taken in its namespace.
-    pub fn add_veth(&mut self, veth: &Veth, far: BorrowedFd<'_>) -> Result<Link> {
+    pub fn add_veth(&mut self, veth: &Veth, peer_namespace: BorrowedFd<'_>) -> Result<Link> {
         let mut peer = LinkMessage::default();
-        peer.attributes = named(&veth.far.name, veth.far.mac, veth.far.mtu);
-        peer.attributes.push(LinkAttribute::NetNsFd(far.as_raw_fd()));
+        peer.attributes = named(&veth.peer.name, veth.peer.mac, veth.peer.mtu);
+        peer.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_raw_fd()));
         peer.attributes.extend(ONE_QUEUE);
 
         let mut message = LinkMessage::default();
-        message.header.flags.set(LinkFlags::Up, veth.near_up);
+        message.header.flags.set(LinkFlags::Up, veth.host_up);
         message.header.change_mask |= LinkFlags::Up;
-        message.attributes = named(&veth.near.name, veth.near.mac, veth.near.mtu);
-        message.attributes.push(LinkAttribute::Group(veth.near_group));
+        message.attributes = named(&veth.host.name, veth.host.mac, veth.host.mtu);
+        message.attributes.push(LinkAttribute::Group(veth.host_group));
         message.attributes.extend(ONE_QUEUE);
         message.attributes.extend(veth.master.map(LinkAttribute::Controller));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -218,11 +218,11 @@ impl Route {
         let request =
             Request::new(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO);
         let told = self.socket.query(request, parse).map_err(|error| {
-            error.during(format!("create veth pair {} and {}", veth.near.name, veth.far.name))
+            error.during(format!("create veth pair {} and {}", veth.host.name, veth.peer.name))
         })?;
         match told.into_iter().find_map(link) {
-            Some(near) => Ok(near),
-            None => self.link(&veth.near.name),
+            Some(host) => Ok(host),
+            None => self.link(&veth.host.name),
         }
     }
 
@@ -279,16 +279,16 @@ impl Route {
 
     /// The same, but returns as soon as the interface is gone for everybody. The kernel then still waits until nothing in
     /// it can use what it has of the interface in memory, some 15 ms: a process of its own does so with it. For programs that end
-    /// soon ([`Socket::request_aside`](crate::Socket::request_aside)).
+    /// soon ([`Socket::request_detached`](crate::Socket::request_detached)).
     ///
     /// # Errors
     /// [`Error::is_missing`] where there is none.
-    pub fn delete_link_early(&mut self, index: u32) -> Result<()> {
+    pub fn delete_link_detached(&mut self, index: u32) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         // The kernel tells of the end that it was asked for as soon as that is gone (Linux 6.2).
         self.socket
-            .request_aside(Request::new(&RouteNetlinkMessage::DelLink(message), NLM_F_ECHO))
+            .request_detached(Request::new(&RouteNetlinkMessage::DelLink(message), NLM_F_ECHO))
             .map_err(|error| error.during(format!("delete link #{index}")))?;
         // Whatever question finds it busy with the other end still, and is answered when that is gone too.
         match self.link_by_index(index) {
