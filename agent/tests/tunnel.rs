@@ -105,8 +105,7 @@ impl Site {
                 .to_vec(),
             addresses: addresses.filter(is_global).collect(),
             name: self.name(),
-            zone: None,
-            leaving: false,
+            ..Node::default()
         }
     }
 

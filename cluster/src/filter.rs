@@ -15,8 +15,10 @@ pub struct WatchFilter {
     /// `service.kubernetes.io/service-proxy-name` and `service.kubernetes.io/headless`, as kube-proxy selects them. Endpoints
     /// come with their nodes and hints then, and without otherwise.
     pub service_proxy: bool,
-    /// Pods and Namespaces with their labels, which take about 250 bytes an object.
+    /// Pods, Namespaces and Nodes with their labels, which take about 250 bytes an object.
     pub labels: bool,
+    /// Pods with what network policies need to know of them, which takes about 100 bytes a pod.
+    pub pod_details: bool,
     /// Only the pods of this Node; those of all Nodes where none is named.
     pub node: Option<String>,
     /// Only this ConfigMap, which needs no permission to see others.
@@ -27,6 +29,11 @@ impl WatchFilter {
     /// What a service proxy serves.
     pub fn service_proxy() -> WatchFilter {
         WatchFilter { service_proxy: true, ..WatchFilter::default() }
+    }
+
+    /// What network policies need.
+    pub fn network_policies() -> WatchFilter {
+        WatchFilter { labels: true, pod_details: true, ..WatchFilter::default() }
     }
 
     /// The label selector of Services and EndpointSlices.

@@ -16,12 +16,15 @@ use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
 
 mod address;
+mod cluster_network_policy;
 mod config_map;
 mod endpoint_slice;
 mod metadata;
 mod namespace;
+mod network_policy;
 mod node;
 mod pod;
+mod policy;
 mod service;
 mod service_cidr;
 mod values;
@@ -34,8 +37,8 @@ pub(crate) trait ApiResource: Known<Key: ReadName> {
     const API_VERSION: &'static str;
     /// The kind's name in paths: `endpointslices`.
     const PLURAL: &'static str;
-    /// Whether an API server may lack this kind, or not show it to us. Then there are none.
-    const OPTIONAL: bool = false;
+    /// Whether an API server may lack this kind. Then there are none.
+    const OPTIONAL: Optional = Optional::No;
     /// Objects per page of a list: bounds the memory that a list takes while it is read.
     const PAGE: u32 = 500;
 
@@ -58,6 +61,17 @@ pub(crate) trait ApiResource: Known<Key: ReadName> {
     fn field_selector(_filter: &WatchFilter) -> Option<String> {
         None
     }
+}
+
+/// Whether an API server may lack a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Optional {
+    /// Every API server has it.
+    No,
+    /// An older one lacks it, or does not show it to us: both mean that there are none.
+    Version,
+    /// It comes with a definition (CRD) that may be added at any time. That we may not see it does not mean that there are none.
+    Definition,
 }
 
 /// An object as it travels, trimmed to what is read.

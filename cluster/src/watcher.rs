@@ -24,7 +24,9 @@ use crate::error::chain;
 use crate::field::Field;
 use crate::filter::WatchFilter;
 use crate::index::{Event, Stamped};
-use crate::resource::{ApiResource, WireObject, api, name, read, read_item, resource_version, triggered};
+use crate::resource::{
+    ApiResource, Optional, WireObject, api, name, read, read_item, resource_version, triggered,
+};
 
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
@@ -38,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long to wait before a kind that may be missing is looked for again: it can come with an upgrade of the server.
 const MISSING: Duration = Duration::from_secs(300);
+/// The same for one that is missing its definition, which people add when they are about to use it.
+const UNDEFINED: Duration = Duration::from_secs(10);
 /// The same for one that is not for us: an API server that starts refuses everything until it has read its roles.
 const REFUSED: Duration = Duration::from_secs(30);
 /// After so long without an error, the pauses start small again.
@@ -228,13 +232,14 @@ impl Watcher {
     /// What an error of the API server, or of the way to it, means for the watch.
     fn stop<W: WireObject>(&self, error: &kube::Error, version: Option<String>) -> Stop {
         let kube::Error::Api(status) = error else { return failed(chain(error), version) };
-        let pause = match status.code {
-            404 => Some(MISSING),
+        let pause = match (W::Kind::OPTIONAL, status.code) {
+            (Optional::Version, 404) => Some(MISSING),
             // Where it was allowed before, the refusal will pass: what is known stays.
-            403 if !self.has_listed => Some(REFUSED),
+            (Optional::Version, 403) if !self.has_listed => Some(REFUSED),
+            (Optional::Definition, 404) => Some(UNDEFINED),
             _ => None,
         };
-        match (status.code, pause.filter(|_| W::Kind::OPTIONAL)) {
+        match (status.code, pause) {
             (_, Some(pause)) => {
                 debug!(problem = %status.message, "going on without {}", Plural(W::Kind::KIND));
                 Stop::Missing(pause)

@@ -38,7 +38,7 @@ fn service(number: u32, endpoints: u32) -> [Object; 2] {
 
 fn pod(number: u32, labels: Labels) -> Object {
     let addresses = [address(10, number)].into_iter().collect();
-    Pod { key: key("pod", number), addresses, searches: true, labels }.into()
+    Pod { key: key("pod", number), addresses, searches: true, labels, details: None }.into()
 }
 
 /// The process's resident memory in KiB.

@@ -4,19 +4,23 @@
 //! A new kind is a file here, a line in the list, and a file of the same name in `cluster/src/resource/`, which says how the API
 //! server has it. A daemon that wants it names it to its watch, and needs a role that lets it list and watch.
 
+mod cluster_network_policy;
 mod config_map;
 mod endpoint_slice;
 mod namespace;
+mod network_policy;
 mod node;
 mod pod;
 mod service;
 mod service_cidr;
 
+pub use cluster_network_policy::{Action, ClusterNetworkPolicy, ClusterRule, Tier};
 pub use config_map::ConfigMap;
 pub use endpoint_slice::{ByService, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use namespace::Namespace;
+pub use network_policy::NetworkPolicy;
 pub use node::Node;
-pub use pod::{Pod, PodAddresses};
+pub use pod::{ContainerPort, Pod, PodAddresses, PodDetails};
 pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
 pub use service_cidr::ServiceCidr;
 
@@ -40,6 +44,10 @@ macro_rules! for_each_kind {
             pods: Pod,
             /// ConfigMaps that came, went or changed.
             config_maps: ConfigMap,
+            /// NetworkPolicies that came, went or changed.
+            network_policies: NetworkPolicy,
+            /// ClusterNetworkPolicies that came, went or changed.
+            cluster_network_policies: ClusterNetworkPolicy,
         }
     };
 }

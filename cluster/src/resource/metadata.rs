@@ -11,6 +11,9 @@ use weft_types::{Labels, Name, NamespacedName};
 use super::values::label;
 use crate::field::{Fault, Faults, Field};
 
+/// The label of a Node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// `metadata`, with as much of the labels as `L` reads.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, rename_all = "camelCase", bound = "L: Deserialize<'de>")]
@@ -69,11 +72,18 @@ pub(crate) struct AllLabels(BTreeMap<String, Field<String>>);
 pub(crate) trait ReadLabels: Default {
     /// The labels, for the store.
     fn labels(self, faults: &mut Faults) -> Labels;
+
+    /// The zone of a Node.
+    fn zone(&self) -> Field<&String>;
 }
 
 impl ReadLabels for KnownLabels {
     fn labels(self, _: &mut Faults) -> Labels {
         Labels::default()
+    }
+
+    fn zone(&self) -> Field<&String> {
+        self.zone.by_ref()
     }
 }
 
@@ -85,6 +95,10 @@ impl ReadLabels for AllLabels {
         };
         self.0.into_iter().filter_map(label).collect()
     }
+
+    fn zone(&self) -> Field<&String> {
+        self.0.get(ZONE).map_or(Field::Absent, Field::by_ref)
+    }
 }
 
 /// The labels of an object, as far as they were asked for.
@@ -92,6 +106,15 @@ pub(super) fn labels<L: ReadLabels>(metadata: Field<Metadata<L>>, faults: &mut F
     let labels =
         metadata.or_default("metadata").and_then(|metadata| metadata.labels.or_default("metadata.labels"));
     faults.note(labels).unwrap_or_default().labels(faults)
+}
+
+/// When the object came to be, in seconds since 1970. Objects that never were at an API server do not say.
+pub(super) fn created<L>(metadata: &Field<Metadata<L>>) -> Result<i64, Fault> {
+    let path = "metadata.creationTimestamp";
+    let Some(metadata) = metadata.by_ref().optional("metadata")? else { return Ok(0) };
+    let Some(text) = metadata.creation_timestamp.by_ref().optional(path)? else { return Ok(0) };
+    let moment: Timestamp = text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no moment")))?;
+    Ok(moment.as_second())
 }
 
 /// A kind's names, as its objects' metadata tells them.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use weft_types::{Family, IpNetwork, Node};
 
 use super::address::{address, network};
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, labels};
 use super::values::each;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -21,17 +21,23 @@ impl ApiResource for Node {
     // A Node tells all the images that it has: 10 KB and more, of which nothing is read.
     const PAGE: u32 = 50;
 
-    type Wire = NodeObject;
-    type LabelledWire = NodeObject;
+    type Wire = NodeObject<KnownLabels>;
+    type LabelledWire = NodeObject<AllLabels>;
 }
 
 /// v1 Node
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct NodeObject {
-    metadata: Field<Metadata>,
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, bound = "L: Deserialize<'de>")]
+pub(crate) struct NodeObject<L> {
+    metadata: Field<Metadata<L>>,
     spec: Field<NodeSpec>,
     status: Field<NodeStatus>,
+}
+
+impl<L> Default for NodeObject<L> {
+    fn default() -> Self {
+        NodeObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
+    }
 }
 
 /// `spec` of a Node.
@@ -68,34 +74,51 @@ struct NodeAddress {
     address: Field<String>,
 }
 
-impl WireObject for NodeObject {
+impl<L> WireObject for NodeObject<L>
+where
+    L: ReadLabels + Clone + for<'de> Deserialize<'de> + Send + 'static,
+{
     type Kind = Node;
-    type Labels = KnownLabels;
+    type Labels = L;
 
-    fn metadata(&self) -> &Field<Metadata> {
+    fn metadata(&self) -> &Field<Metadata<L>> {
         &self.metadata
     }
 
-    fn convert(self, name: String, _: &WatchFilter, faults: &mut Faults) -> Result<Option<Node>, Fault> {
-        convert(name, self, faults).map(Some)
+    fn convert(self, name: String, filter: &WatchFilter, faults: &mut Faults) -> Result<Option<Node>, Fault> {
+        convert(name, self, filter, faults).map(Some)
     }
 }
 
-fn convert(name: String, object: NodeObject, faults: &mut Faults) -> Result<Node, Fault> {
+fn convert<L: ReadLabels>(
+    name: String,
+    object: NodeObject<L>,
+    filter: &WatchFilter,
+    faults: &mut Faults,
+) -> Result<Node, Fault> {
     let mut spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
-    let metadata = object.metadata.or_default("metadata")?;
-    let labels = metadata.labels.or_default("metadata.labels")?;
-    let zone = faults.note(labels.zone.optional("metadata.labels[topology.kubernetes.io/zone]")).flatten();
+    let metadata = object.metadata.required("metadata")?;
+    let zone =
+        metadata.labels.by_ref().optional("metadata.labels")?.map(ReadLabels::zone).unwrap_or_default();
+    let zone = faults.note(zone.optional("metadata.labels[topology.kubernetes.io/zone]")).flatten();
+    let zone = zone.filter(|zone| !zone.is_empty()).cloned();
     let doomed = Field::Is(TO_BE_DELETED.to_owned());
     let taints = each(std::mem::take(&mut spec.taints), "spec.taints", faults, |taint, _| Ok(taint));
     let leaving = metadata.deletion_timestamp.is_present() || taints.iter().any(|taint| taint.key == doomed);
+    let found = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
+    let mut all_addresses = Vec::new();
+    if filter.labels {
+        found.iter().flatten().for_each(|(_, address)| put_once(&mut all_addresses, *address));
+    }
     Ok(Node {
         name,
         pod_cidrs: pod_cidrs(spec, faults),
-        addresses: addresses(status, faults),
-        zone: zone.filter(|zone| !zone.is_empty()),
+        addresses: addresses(&found),
+        zone,
         leaving,
+        labels: labels(Field::Is(metadata), faults),
+        all_addresses,
     })
 }
 
@@ -111,8 +134,7 @@ fn pod_cidrs(spec: NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
 
 /// The addresses under which the other nodes and clients reach the node, as kube-proxy takes them: of each family its
 /// InternalIPs, and where it has none, its ExternalIPs.
-fn addresses(status: NodeStatus, faults: &mut Faults) -> Vec<IpAddr> {
-    let all = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
+fn addresses(all: &[Option<(Reach, IpAddr)>]) -> Vec<IpAddr> {
     let of = |wanted| all.iter().flatten().filter(move |(kind, _)| *kind == wanted).map(|(_, ip)| *ip);
     let mut addresses: Vec<IpAddr> = Vec::with_capacity(all.len());
     for address in of(Reach::Internal) {
@@ -151,13 +173,13 @@ fn address_of(field: NodeAddress) -> Result<Option<(Reach, IpAddr)>, Fault> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use weft_types::Object;
+    use weft_types::{Kind, Object};
 
     use super::*;
-    use crate::resource::{Reading, read};
+    use crate::resource::{Reading, read, read_document};
 
     fn reading(object: Value) -> Reading {
-        read(serde_json::from_value::<NodeObject>(object).unwrap(), &WatchFilter::default())
+        read(serde_json::from_value::<NodeObject<KnownLabels>>(object).unwrap(), &WatchFilter::default())
     }
 
     fn node(spec: Value, addresses: Value) -> Reading {
@@ -235,6 +257,26 @@ mod tests {
         let expected = Node { name: "node1".to_owned(), ..Node::default() };
         let bare = json!({"metadata": {"name": "node1"}});
         assert_eq!(reading(bare), Reading::Object(Object::Node(expected)));
+    }
+
+    #[test]
+    fn labels_and_all_addresses_are_read_for_those_who_select_nodes() {
+        let object = json!({
+            "metadata": {"name": "node1", "labels": {"role": "gateway", "topology.kubernetes.io/zone": "east"}},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "172.30.0.11"},
+                {"type": "ExternalIP", "address": "192.0.2.1"},
+            ]},
+        });
+        let node = |filter: &WatchFilter| match read_document(Kind::Node, object.clone(), filter) {
+            Reading::Object(Object::Node(node)) => node,
+            other => panic!("{other:?}"),
+        };
+        let (plain, full) = (node(&WatchFilter::default()), node(&WatchFilter::network_policies()));
+        assert_eq!((plain.labels.is_empty(), plain.all_addresses.len()), (true, 0));
+        assert_eq!((full.labels.get("role"), full.all_addresses.len()), (Some("gateway"), 2));
+        assert_eq!((plain.zone, full.zone), (Some("east".to_owned()), Some("east".to_owned())));
+        assert_eq!(plain.addresses, full.addresses);
     }
 
     #[test]

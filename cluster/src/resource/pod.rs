@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use weft_types::{NamespacedName, Pod, PodAddresses};
+use weft_types::{ContainerPort, NamespacedName, Pod, PodAddresses, PodDetails};
 
 use super::address::address;
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, labels};
-use super::values::each;
+use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, created, labels};
+use super::policy::port_number;
+use super::values::{each, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -41,8 +42,28 @@ pub(crate) struct PodObject<L> {
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
     host_network: Field<bool>,
+    node_name: Field<String>,
+    containers: Field<Vec<Field<Container>>>,
+    init_containers: Field<Vec<Field<Container>>>,
     dns_policy: Field<String>,
     dns_config: Field<DnsConfig>,
+}
+
+/// One of the containers of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Container {
+    ports: Field<Vec<Field<Port>>>,
+    restart_policy: Field<String>,
+}
+
+/// One of the ports of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Port {
+    name: Field<String>,
+    protocol: Field<String>,
+    container_port: Field<i64>,
 }
 
 /// `spec.dnsConfig` of a Pod.
@@ -90,10 +111,10 @@ where
     fn convert(
         self,
         key: NamespacedName,
-        _: &WatchFilter,
+        filter: &WatchFilter,
         faults: &mut Faults,
     ) -> Result<Option<Pod>, Fault> {
-        convert(key, self, faults)
+        convert(key, self, filter, faults)
     }
 }
 
@@ -101,6 +122,7 @@ where
 fn convert<L: ReadLabels>(
     key: NamespacedName,
     object: PodObject<L>,
+    filter: &WatchFilter,
     faults: &mut Faults,
 ) -> Result<Option<Pod>, Fault> {
     let spec = object.spec.or_default("spec")?;
@@ -128,14 +150,51 @@ fn convert<L: ReadLabels>(
     // Off the host's network, `ClusterFirstWithHostNet` is the same as `ClusterFirst`, which is the default.
     let by_default = ["", "ClusterFirst", "ClusterFirstWithHostNet"].contains(&policy.as_str());
     let searches = !on_host && by_default && more.is_empty();
+    let details = filter.pod_details.then(|| {
+        let node = faults.note(spec.node_name.optional("spec.nodeName")).flatten();
+        let mut ports = Vec::new();
+        named_ports(spec.containers, "spec.containers", false, &mut ports, faults);
+        named_ports(spec.init_containers, "spec.initContainers", true, &mut ports, faults);
+        Box::new(PodDetails {
+            node: node.filter(|node| !node.is_empty()).map(Into::into),
+            host_network: on_host,
+            created: faults.note(created(&object.metadata)).unwrap_or_default(),
+            ports: ports.into(),
+        })
+    });
     let labels = labels(object.metadata, faults);
-    Ok(Some(Pod { key, addresses: addresses.into_iter().collect(), searches, labels }))
+    Ok(Some(Pod { key, addresses: addresses.into_iter().collect(), searches, labels, details }))
+}
+
+/// The ports with a name. Of the init containers, those that stay count, as for Services (`restartPolicy: Always`).
+fn named_ports(
+    containers: Field<Vec<Field<Container>>>,
+    path: &str,
+    if_they_stay: bool,
+    ports: &mut Vec<ContainerPort>,
+    faults: &mut Faults,
+) {
+    let port = |object: Port, _: &mut Faults| {
+        let Some(name) = object.name.optional("name")?.filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let port = port_number(object.container_port.required("containerPort")?, "containerPort")?;
+        Ok(Some(ContainerPort { name: name.into(), protocol: protocol(object.protocol)?, port }))
+    };
+    let of_container = |container: Container, faults: &mut Faults| {
+        let stays = container.restart_policy.or_default("restartPolicy")? == "Always";
+        Ok(match stays || !if_they_stay {
+            true => each(container.ports, "ports", faults, port),
+            false => Vec::new(),
+        })
+    };
+    ports.extend(each(containers, path, faults, of_container).into_iter().flatten().flatten());
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use weft_types::{Kind, Object};
+    use weft_types::{Kind, Object, Protocol};
 
     use super::*;
     use crate::resource::{Reading, read_document};
@@ -208,6 +267,38 @@ mod tests {
         let (labels, told) = labels(&WatchFilter { labels: true, ..WatchFilter::default() });
         assert_eq!(labels.iter().collect::<Vec<_>>(), [("app", "db"), ("tier", "")]);
         assert!(told.starts_with("Pod shop/db-0: metadata.labels[bad]: invalid type"), "{told}");
+    }
+
+    #[test]
+    fn policies_are_told_node_network_age_and_named_ports() {
+        let ports = json!([{"name": "http", "containerPort": 80}, {"containerPort": 81},
+            {"name": "dns", "protocol": "UDP", "containerPort": 53}, {"name": "bad", "containerPort": 0}]);
+        let object = json!({
+            "metadata": {"name": "db-0", "namespace": "shop", "creationTimestamp": "1970-01-02T00:00:00Z"},
+            "spec": {"nodeName": "node1", "hostNetwork": true, "containers": [{}, {"ports": ports}], "initContainers": [
+                {"restartPolicy": "Always", "ports": [{"name": "side", "containerPort": 15}]},
+                {"ports": [{"name": "once", "containerPort": 16}]},
+            ]},
+        });
+        let details = |filter: &WatchFilter| match read_document(Kind::Pod, object.clone(), filter) {
+            Reading::Object(Object::Pod(pod)) => (pod.details, String::new()),
+            Reading::InPart(Object::Pod(pod), malformed) => (pod.details, malformed.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(details(&WatchFilter::default()), (None, String::new()));
+        let (details, told) = details(&WatchFilter::network_policies());
+        let details = *details.unwrap();
+        let fields = (details.node.as_deref(), details.host_network, details.created);
+        assert_eq!(fields, (Some("node1"), true, 86400));
+        let ports: Vec<_> = details.ports.iter().map(|it| (&*it.name, it.protocol, it.port)).collect();
+        assert_eq!(
+            ports,
+            [("http", Protocol::Tcp, 80), ("dns", Protocol::Udp, 53), ("side", Protocol::Tcp, 15)]
+        );
+        assert!(
+            told.starts_with("Pod shop/db-0: spec.containers[1].ports[3].containerPort: 0 is no port"),
+            "{told}"
+        );
     }
 
     #[test]

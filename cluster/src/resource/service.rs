@@ -5,12 +5,11 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use jiff::Timestamp;
 use serde::Deserialize;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::address::{address, network};
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::{KnownLabels, Metadata, created};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -173,7 +172,7 @@ fn convert(key: NamespacedName, object: ServiceObject, faults: &mut Faults) -> R
         affinity: faults.note(affinity(spec.session_affinity, spec.session_affinity_config)).flatten(),
         health_check_port: faults.note(health_check_port).flatten().filter(|_| is_load_balancer),
         // Who cannot say since when it asks for something takes it from nobody.
-        created: faults.note(created(object.metadata)).unwrap_or(i64::MAX),
+        created: faults.note(created(&object.metadata)).unwrap_or(i64::MAX),
         internal_policy: policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy", faults),
         external_policy: policy(spec.external_traffic_policy, "spec.externalTrafficPolicy", faults),
     })
@@ -185,16 +184,6 @@ fn traffic_policy(field: Field<String>, path: &str) -> Result<TrafficPolicy, Fau
         "Local" => Ok(TrafficPolicy::Local),
         other => Err(Fault::new(path, format!("{other:?} is none of Cluster, Local"))),
     }
-}
-
-/// When the object came to be. Objects that never were at an API server do not say.
-fn created(metadata: Field<Metadata>) -> Result<i64, Fault> {
-    let path = "metadata.creationTimestamp";
-    let Some(text) = metadata.or_default("metadata")?.creation_timestamp.optional(path)? else {
-        return Ok(0);
-    };
-    let moment: Timestamp = text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no moment")))?;
-    Ok(moment.as_second())
 }
 
 /// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits. One that

@@ -6,7 +6,7 @@ use weft_types::ServiceCidr;
 use super::address::network;
 use super::metadata::{KnownLabels, Metadata};
 use super::values::each;
-use super::{ApiResource, WireObject};
+use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
 
@@ -14,7 +14,7 @@ impl ApiResource for ServiceCidr {
     const API_VERSION: &'static str = "networking.k8s.io/v1";
     const PLURAL: &'static str = "servicecidrs";
     // Kubernetes before 1.33 has none.
-    const OPTIONAL: bool = true;
+    const OPTIONAL: Optional = Optional::Version;
 
     type Wire = ServiceCidrObject;
     type LabelledWire = ServiceCidrObject;

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use server::{GoneAs, Server};
 use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
-use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey};
+use weft_types::{ChangeSet, ClusterNetworkPolicy, Kind, NamespacedName, ObjectKey};
 
 const NODES: &str = "/api/v1/nodes";
+const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const NAMESPACES: &str = "/api/v1/namespaces";
 const SERVICES: &str = "/api/v1/services";
@@ -103,6 +104,30 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
     assert_eq!(changes.service_cidrs.into_iter().collect::<Vec<_>>(), ["kubernetes"]);
     let expected = ["10.96.0.0/16".parse().unwrap()];
     assert_eq!(watch.snapshot().service_cidrs().collect::<Vec<_>>(), [("kubernetes", &expected[..])]);
+}
+
+/// Who may not see policies must not go on as if there were none; where their definition is not there, there are none.
+#[tokio::test]
+async fn policies_whose_definition_is_absent_are_none_and_hidden_ones_are_waited_for() {
+    let server = Server::start();
+    let status = |code: u16| {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"})
+            .to_string()
+    };
+    server.answer_once(CLUSTER_POLICIES, StatusCode::NOT_FOUND, &status(404));
+    server.put(NODES, node("a"));
+    let kinds = [Kind::Node, Kind::ClusterNetworkPolicy];
+    let mut watch = Watch::start(client(&server).await, &WatchFilter::network_policies(), &kinds);
+    assert_eq!(changed(&mut watch).await, ["a"]);
+    assert_eq!(watch.snapshot().of::<ClusterNetworkPolicy>().iter().count(), 0);
+
+    let server = Server::start();
+    let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}});
+    server.put(CLUSTER_POLICIES, json!({"metadata": {"name": "guard"}, "spec": spec}));
+    server.answer_once(CLUSTER_POLICIES, StatusCode::FORBIDDEN, &status(403));
+    let mut watch = Watch::start(client(&server).await, &WatchFilter::network_policies(), &kinds[1..]);
+    let changes = within(watch.next()).await;
+    assert_eq!(changes.cluster_network_policies.into_iter().collect::<Vec<_>>(), ["guard"]);
 }
 
 /// So does an API server that starts, for as long as it has not read its roles.

@@ -50,7 +50,13 @@ pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec
 
 /// A pod with these addresses, whose resolver has the cluster's search list.
 pub(crate) fn pod(name: &str, addresses: &[IpAddr]) -> Pod {
-    Pod { key: name.parse().unwrap(), addresses: addresses.into(), searches: true, labels: Labels::default() }
+    Pod {
+        key: name.parse().unwrap(),
+        addresses: addresses.into(),
+        searches: true,
+        labels: Labels::default(),
+        details: None,
+    }
 }
 
 pub(crate) fn snapshot(objects: Vec<Object>) -> Snapshot {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::{Family, Resource};
+use crate::{Family, Labels, Resource};
 
 /// A Node, as the other nodes need to know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct Node {
     /// It is being deleted, or the cluster autoscaler is about to delete it (taint `ToBeDeletedByClusterAutoscaler`): no
     /// new connections should come to it.
     pub leaving: bool,
+    /// Its labels; none unless they were asked for.
+    pub labels: Labels,
+    /// All addresses that its status has, in the order of the object; none unless labels were asked for.
+    pub all_addresses: Vec<IpAddr>,
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 
-use crate::{Labels, NamespacedName, Resource};
+use crate::{Labels, NamespacedName, Protocol, Resource};
 
 /// A pod that runs, or may yet: those that ended have lost their addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,32 @@ pub struct Pod {
     pub searches: bool,
     /// Its labels; none unless they were asked for.
     pub labels: Labels,
+    /// What policies need to know of it; nothing unless it was asked for.
+    pub details: Option<Box<PodDetails>>,
+}
+
+/// What network policies need to know of a pod, beyond its labels and addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodDetails {
+    /// The Node that it runs on (`spec.nodeName`).
+    pub node: Option<Box<str>>,
+    /// It has the addresses of its node, so that no selector finds it.
+    pub host_network: bool,
+    /// When it was made, in seconds since 1970: of two pods with one address, the newer one has it.
+    pub created: i64,
+    /// The ports of its containers that have a name.
+    pub ports: Box<[ContainerPort]>,
+}
+
+/// A port of a container that policies may name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerPort {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
 }
 
 impl Resource for Pod {
@@ -101,6 +127,6 @@ mod tests {
     /// A cluster has tens of thousands: beyond 104 bytes, glibc's allocator takes 128 for each.
     #[test]
     fn a_pod_without_labels_takes_no_more_than_two_allocations_did() {
-        assert!(size_of::<Pod>() <= 96, "{}", size_of::<Pod>());
+        assert!(size_of::<Pod>() <= 104, "{}", size_of::<Pod>());
     }
 }
