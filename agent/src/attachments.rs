@@ -11,12 +11,13 @@ use weft_cni_spec::NetworkList;
 use weft_netlink::rtnl::RtnetlinkClient;
 use weft_types::IpNetwork;
 
-use crate::garbage::Attachment;
-use crate::{Error, Result, plugin, upkeep};
+use crate::garbage_collection::plan::Attachment;
+use crate::upkeep::plan::ranges;
+use crate::{Error, Result, plugin};
 
 /// Where the plugin and everything of its network is.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PluginPaths {
     /// The CNI configuration.
     pub(crate) conflist: PathBuf,
     /// The folder of the plugin's program.
@@ -27,7 +28,7 @@ pub(crate) struct Place {
     pub(crate) network: String,
 }
 
-impl Place {
+impl PluginPaths {
     /// Everything that is held, in the calling thread's network namespace.
     pub(crate) fn held(&self) -> Result<BTreeSet<Attachment>> {
         let links = RtnetlinkClient::open()?.links()?;
@@ -64,7 +65,7 @@ impl Place {
         let list =
             list.and_then(|text| serde_json::from_slice::<NetworkList>(&text).ok()).unwrap_or_default();
         let mut former: BTreeMap<IpNetwork, usize> =
-            upkeep::ranges(&list).filter(|range| !current.contains(range)).map(|range| (range, 0)).collect();
+            ranges(&list).filter(|range| !current.contains(range)).map(|range| (range, 0)).collect();
         if former.is_empty() {
             return Ok(former);
         }

@@ -12,21 +12,22 @@ use weft_cni_spec::Boot;
 use weft_daemon::Signals;
 use weft_types::{IpNetwork, Kind, Snapshot};
 
-use crate::attachments::Place;
-use crate::backend::Uplink;
-use crate::cri::Cri;
+use crate::attachments::PluginPaths;
+use crate::cni_config::file;
+use crate::garbage_collection::cri::Cri;
 use crate::health::{self, Status};
-use crate::keeper::Keeper;
 use crate::kernel::Kernel;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::options::Options;
-use crate::overlay::DEVICE;
 use crate::plan::{Config, NodePlan, plan};
-use crate::prober::Prober;
 use crate::problems::Problems;
-use crate::routes::{Hop, NodeRoute};
-use crate::{Error, Result, collector, condition, conflist, sysctl};
+use crate::routing::plan::{NextHop, NodeRoute};
+use crate::routing::probe::Prober;
+use crate::routing::vxlan::plan::DEVICE;
+use crate::upkeep::Upkeep;
+use crate::uplink::Uplink;
+use crate::{Error, Result, garbage_collection, node_status, sysctls};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
 /// sysctls, files and the rules of others' firewalls.
@@ -50,7 +51,7 @@ pub fn dry_run(options: &Options) -> Result<String> {
 /// # Errors
 /// The first one.
 pub fn clean_up(options: &Options) -> Result<()> {
-    let removed = conflist::remove(&options.cni_conf_dir).map(drop);
+    let removed = file::remove(&options.cni_conf_dir).map(drop);
     let mut kernel = Kernel::open()?;
     let nothing = NodePlan::nothing();
     let errors = [removed, kernel.apply_masquerade(&nothing)].into_iter().filter_map(Result::err);
@@ -69,11 +70,11 @@ pub async fn run(options: Options) -> Result<()> {
     let mut signals = Signals::new();
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     // Both end with the runtime.
-    tokio::spawn(condition::keep(client.clone(), agent.node.clone(), told));
+    tokio::spawn(node_status::keep(client.clone(), agent.node.clone(), told));
     if let Some(socket) = &options.cri_socket {
         let patience = Duration::from_secs(options.collect_after);
         let metrics = agent.metrics.clone();
-        tokio::spawn(collector::run(place(&options), Cri::new(socket)?, patience, metrics));
+        tokio::spawn(garbage_collection::run(place(&options), Cri::new(socket)?, patience, metrics));
     }
     let mut nodes = Watch::start(client, &WatchFilter::default(), &[Kind::Node]);
     let mut recheck = interval(RECHECK);
@@ -87,7 +88,7 @@ pub async fn run(options: Options) -> Result<()> {
             _ = recheck.tick() => {}
             _ = signals.next() => return Ok(()),
         }
-        agent.keeper.suspect(monitor.host_ports_changed());
+        agent.upkeep.mark_dirty(monitor.host_ports_changed());
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if is_known {
             status.send_replace(agent.reconcile(nodes.snapshot()));
@@ -96,9 +97,9 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// Where everything of the pods' network is on this machine.
-fn place(options: &Options) -> Place {
-    Place {
-        conflist: options.cni_conf_dir.join(conflist::FILE),
+fn place(options: &Options) -> PluginPaths {
+    PluginPaths {
+        conflist: options.cni_conf_dir.join(file::FILE),
         bin_dir: options.cni_bin_dir.clone(),
         leases: options.cni_data_dir.join(options.network_name.as_str()),
         network: options.network_name.as_str().to_owned(),
@@ -111,7 +112,7 @@ fn loosen(plan: &NodePlan) -> Option<Error> {
     let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
     let mut problem = None;
     for link in links.iter().map(String::as_str).chain((!links.is_empty()).then_some(DEVICE)) {
-        match sysctl::loosen(link) {
+        match sysctls::loosen(link) {
             Ok(true) => info!("set net.ipv4.conf.{link}.rp_filter to 2, as the way between nodes may change"),
             Ok(false) => {}
             Err(error) => problem = Some(error),
@@ -128,7 +129,7 @@ struct Agent<'a> {
     kernel: Kernel,
     problems: Problems,
     metrics: Metrics,
-    keeper: Keeper,
+    upkeep: Upkeep,
     prober: Prober,
 }
 
@@ -138,14 +139,14 @@ impl<'a> Agent<'a> {
         let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
         let (metrics, mut kernel) = (Metrics::new(), Kernel::open()?);
-        let prober = Prober::start(kernel.straight_ways()?);
+        let prober = Prober::start(kernel.direct_paths()?);
         Ok(Agent {
             options,
             node,
             config,
             kernel,
             problems: Problems::default(),
-            keeper: Keeper::new(place(options), metrics.clone()),
+            upkeep: Upkeep::new(place(options), metrics.clone()),
             metrics,
             prober,
         })
@@ -172,7 +173,7 @@ impl<'a> Agent<'a> {
             }
         };
         if !is_installed {
-            let withdrawn = conflist::withdraw(&self.options.cni_conf_dir);
+            let withdrawn = file::withdraw(&self.options.cni_conf_dir);
             status.problems.extend(withdrawn.err().map(|error| error.to_string()));
         }
         status
@@ -185,8 +186,8 @@ impl<'a> Agent<'a> {
         let uplink = self.kernel.uplink(addresses, &others, &self.config.leave_by);
         let uplink = uplink.map_err(|error| error.to_string())?;
         let current = snapshot.node(&self.node).map(|node| node.pod_cidrs.as_slice()).unwrap_or_default();
-        let former = self.keeper.former(current).map_err(|error| error.to_string())?;
-        let uplink = Uplink { proofs: self.prober.proofs(), former, ..uplink };
+        let former = self.upkeep.former(current).map_err(|error| error.to_string())?;
+        let uplink = Uplink { path_states: self.prober.path_states(), former, ..uplink };
         plan(snapshot, &self.node, &self.config, &uplink).map_err(|notice| notice.to_string())
     }
 
@@ -195,7 +196,7 @@ impl<'a> Agent<'a> {
     /// none, runtimes are told by it; the configuration stays. Returns whether there is one.
     fn apply(&mut self, plan: &NodePlan, status: &mut Status) -> bool {
         let mut errors = self.apply_essentials(plan);
-        let missed = self.keeper.look_after(plan, &mut self.kernel);
+        let missed = self.upkeep.look_after(plan, &mut self.kernel);
         let may_install = errors.is_empty() && !missed.is_fatal;
         status.problems.extend(missed.problems);
         errors.extend(self.kernel.apply_routes(plan));
@@ -209,11 +210,11 @@ impl<'a> Agent<'a> {
             let installed = self.install(&text);
             is_installed = installed.is_ok();
             errors.extend(installed.err());
-            let refusal = self.keeper.refusal(&text);
+            let refusal = self.upkeep.refusal(&text);
             status.is_ready = is_installed && refusal.is_none();
             status.problems.extend(refusal);
         }
-        errors.extend(conflist::first(&self.options.cni_conf_dir).err());
+        errors.extend(file::first(&self.options.cni_conf_dir).err());
         let errors = errors.iter().map(ToString::to_string);
         status.problems.extend(errors.chain(plan.notices.iter().map(ToString::to_string)));
         is_installed
@@ -223,7 +224,7 @@ impl<'a> Agent<'a> {
         let mut errors = Vec::new();
         // Each may rely on the one before: forwarding is not switched on where that would cost the host its own routes.
         for setting in &plan.sysctls {
-            match sysctl::set(setting) {
+            match sysctls::set(setting) {
                 Ok(true) => info!("set {} to {}", setting.name, setting.value),
                 Ok(false) => {}
                 Err(error) => {
@@ -243,16 +244,16 @@ impl<'a> Agent<'a> {
         let targets: BTreeSet<IpNetwork> = plan.probes.iter().map(|probe| probe.straight.1.into()).collect();
         let routes = plan.routes.iter().filter(|route| !targets.contains(&route.destination));
         let (tunnelled, straight): (Vec<&NodeRoute>, Vec<&NodeRoute>) =
-            routes.partition(|route| route.hop == Hop::Tunnel);
+            routes.partition(|route| route.hop == NextHop::Tunnel);
         for (gauge, routes) in [(&self.metrics.straight, straight), (&self.metrics.tunnelled, tunnelled)] {
             gauge.set(i64::try_from(routes.len()).unwrap_or(i64::MAX));
         }
     }
 
     fn install(&self, text: &str) -> Result<()> {
-        conflist::check_plugin(&self.options.cni_bin_dir)?;
-        if conflist::install(&self.options.cni_conf_dir, text)? {
-            info!("wrote the CNI configuration {}", self.options.cni_conf_dir.join(conflist::FILE).display());
+        file::check_plugin(&self.options.cni_bin_dir)?;
+        if file::install(&self.options.cni_conf_dir, text)? {
+            info!("wrote the CNI configuration {}", self.options.cni_conf_dir.join(file::FILE).display());
         }
         Ok(())
     }

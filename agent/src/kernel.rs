@@ -1,11 +1,7 @@
 //! The kernel's side of a node: what it holds now, and how to bring it to the plan. What is planned is not decided
 //! here. Everything concerns the network namespace in which the [`Kernel`] was opened.
 
-mod exit;
-mod offload;
-mod tunnel;
-
-pub use offload::test_tunnel;
+pub use crate::routing::vxlan::checksum_test::test_tunnel;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,14 +11,16 @@ use tracing::info;
 use weft_netlink::rtnl::{LinkChange, Route, RouteFilter, RtnetlinkClient};
 use weft_nftables as nft;
 
-use self::offload::OffloadTest;
-use crate::backend::{LeaveBy, Uplink};
 use crate::masquerade::TABLE;
-use crate::overlay::DEVICE;
 use crate::plan::NodePlan;
-use crate::proof::Way;
-use crate::routes::{self, PROTOCOL, RouteChange};
-use crate::upkeep::Held;
+use crate::routing::plan::{self as routes, PROTOCOL, RouteChange};
+use crate::routing::probe::plan::DirectPath;
+use crate::routing::vxlan::checksum_test::OffloadTest;
+use crate::routing::vxlan::device;
+use crate::routing::vxlan::plan::DEVICE;
+use crate::upkeep::plan::Observed;
+use crate::uplink::source;
+use crate::uplink::{LeaveBy, Uplink};
 use crate::{Error, Result};
 
 /// The protocol of routes from router advertisements (`RTPROT_RA`, linux/rtnetlink.h).
@@ -50,7 +48,7 @@ impl Kernel {
     /// there, `others` those of other nodes.
     pub fn uplink(&mut self, node: &[IpAddr], others: &[IpAddr], leave_by: &LeaveBy) -> Result<Uplink> {
         let held = self.route.addresses(None)?;
-        let (chosen, foreign) = exit::choose(&held, node, others, leave_by, |name| {
+        let (chosen, foreign) = source::choose(&held, node, others, leave_by, |name| {
             Ok(self.route.find_link(name)?.map(|link| link.index))
         })?;
         let mut uplink = Uplink { foreign, advertised: self.advertised()?, ..Uplink::default() };
@@ -77,15 +75,17 @@ impl Kernel {
     }
 
     /// The straight ways to other nodes' pods that there are.
-    pub fn straight_ways(&mut self) -> Result<BTreeSet<Way>> {
+    pub fn direct_paths(&mut self) -> Result<BTreeSet<DirectPath>> {
         let filter = RouteFilter { protocol: Some(PROTOCOL), ..RouteFilter::default() };
         let straight = self.route.routes(filter)?.into_iter().filter(|path| !path.onlink);
-        Ok(straight.filter_map(|path| Some(Way { cidr: path.destination, node: path.gateway? })).collect())
+        Ok(straight
+            .filter_map(|path| Some(DirectPath { cidr: path.destination, node: path.gateway? }))
+            .collect())
     }
 
     /// Brings the tunnel and Weft's own routes to the plan. A route that fails keeps no other from being set.
     pub fn apply_routes(&mut self, plan: &NodePlan) -> Vec<Error> {
-        let (tunnel, problem) = match tunnel::make(&mut self.route, plan.overlay.as_ref()) {
+        let (tunnel, problem) = match device::make(&mut self.route, plan.overlay.as_ref()) {
             Ok(tunnel) => (tunnel, None),
             Err(problem) => (None, Some(problem)),
         };
@@ -98,7 +98,7 @@ impl Kernel {
         let changes = routes::diff(&planned, &observed);
         let failed: Vec<Error> = changes.iter().filter_map(|change| self.apply_route(change).err()).collect();
         // Only now nothing leads there any more.
-        let pruned = tunnel::prune(&mut self.route, plan.overlay.as_ref()).err();
+        let pruned = device::prune(&mut self.route, plan.overlay.as_ref()).err();
         problem.into_iter().chain(failed).chain(pruned).collect()
     }
 
@@ -133,14 +133,14 @@ impl Kernel {
     }
 
     /// What the kernel has of what pods rely on.
-    pub fn held(&mut self, bridge: &str) -> Result<Held> {
+    pub fn held(&mut self, bridge: &str) -> Result<Observed> {
         let links = self.route.links()?;
         let bridge = links.iter().find(|link| link.name == bridge).map(|link| link.index);
         let addresses = match bridge {
             Some(index) => self.route.addresses(Some(index))?,
             None => Vec::new(),
         };
-        Ok(Held { links, addresses: addresses.into_iter().map(|address| address.address).collect() })
+        Ok(Observed { links, addresses: addresses.into_iter().map(|address| address.address).collect() })
     }
 
     fn apply_route(&mut self, change: &RouteChange) -> Result<()> {

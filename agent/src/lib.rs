@@ -5,38 +5,31 @@
 //!                                     kernel: observed ----'-> sysctls, and the CNI configuration last
 //! ```
 //!
-//! What a node needs is decided in [`plan`], from values alone; `kernel`, `sysctl` and `conflist` bring it about;
-//! `daemon` decides when. Beside that, `collector` has freed what is kept for containers that are gone, and `condition`
+//! What a node needs is decided in [`plan`], from values alone; `kernel`, `sysctls` and `cni_config` bring it about;
+//! `daemon` decides when. Beside that, `garbage_collection` has freed what is kept for containers that are gone, and `node_status`
 //! tells the cluster that the node's network works. The agent sets up no pods (that is `weft-cni`) and touches no route, table or file but its
 //! own.
 
 mod attachments;
-pub mod backend;
-pub mod claims;
-mod collector;
-mod condition;
-pub mod conflist;
-mod cri;
+pub mod cidr_allocations;
+pub mod cni_config;
 pub mod daemon;
 mod error;
-pub mod garbage;
+mod garbage_collection;
 mod health;
-mod keeper;
 pub mod kernel;
 mod masquerade;
 mod metrics;
 mod monitor;
-pub mod offload;
+mod node_status;
 pub mod options;
-pub mod overlay;
 pub mod plan;
 mod plugin;
-mod prober;
 mod problems;
-pub mod proof;
-pub mod routes;
-pub mod sysctl;
+pub mod routing;
+pub mod sysctls;
 pub mod upkeep;
+pub mod uplink;
 
 pub use error::Error;
 

@@ -8,9 +8,9 @@ use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
 
-use crate::backend::{Backend, LeaveBy};
-use crate::overlay::Settings;
 use crate::plan::Config;
+use crate::routing::vxlan::plan::Settings;
+use crate::uplink::{Backend, LeaveBy};
 
 /// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the other nodes,
 /// masquerade of what leaves the cluster.

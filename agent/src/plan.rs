@@ -10,12 +10,14 @@ use weft_cni_spec::{BridgeOptions, InterfaceName, Ipam, NetworkList, NetworkName
 use weft_nftables::Table;
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
-use crate::backend::{Backend, LeaveBy, Uplink};
-use crate::claims::{Claims, Conflict, Owner};
-use crate::overlay::{Overlay, Settings};
-use crate::proof::Probe;
-use crate::routes::{NodeRoute, Ways};
-use crate::{conflist, masquerade, prober, sysctl};
+use crate::cidr_allocations::{CidrAllocations, Conflict, Owner};
+use crate::cni_config::file;
+use crate::routing::plan::{NodeRoute, RoutingPlan};
+use crate::routing::probe;
+use crate::routing::probe::plan::Probe;
+use crate::routing::vxlan::plan::{Overlay, Settings};
+use crate::uplink::{Backend, LeaveBy, Uplink};
+use crate::{masquerade, sysctls};
 
 /// The name of the plugin's program.
 pub const PLUGIN: &str = "weft-cni";
@@ -119,9 +121,9 @@ pub enum Notice {
         "Node {node} shares a link with this one ({address}), but what is sent straight to its pods ({cidr}) does not arrive: \
          they are reached through the tunnel; if the network between nodes has to drop pod addresses, say --backend vxlan \
          on all nodes, and if not, let TCP port {port} pass between nodes from pod addresses",
-        port = prober::PORT
+        port = probe::PORT
     )]
-    NotStraight {
+    NotDirect {
         /// The other node.
         node: String,
         /// Its address.
@@ -134,7 +136,7 @@ pub enum Notice {
         "Node {node} answers under its address {address}, but neither straight nor through the tunnel is there a way to its \
          pods ({cidr}): see that weft-agent runs there, and that UDP port 8472 (--vxlan-port) and TCP port {port} pass between \
          the nodes",
-        port = prober::PORT
+        port = probe::PORT
     )]
     Cut {
         /// The other node.
@@ -212,10 +214,10 @@ impl From<Conflict> for Notice {
 /// [`Notice::NoNode`] where the cluster has no such Node: then what the machine has must stay as it is.
 pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -> Result<NodePlan, Notice> {
     let node = snapshot.node(node).ok_or_else(|| Notice::NoNode(node.to_owned()))?;
-    let mut claims = Claims::default();
-    let (node, mut notices) = claim_own(node, config, &mut claims);
+    let mut allocations = CidrAllocations::default();
+    let (node, mut notices) = allocate_own(node, config, &mut allocations);
     for other in snapshot.nodes() {
-        notices.extend(claims.claim_addresses(other).into_iter().map(Notice::from));
+        notices.extend(allocations.allocate_addresses(other).into_iter().map(Notice::from));
     }
     notices.extend(uplink.foreign.iter().map(|&address| Notice::NotHere {
         node: node.name.clone(),
@@ -229,7 +231,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
         let node = node.name.clone();
         Notice::Former { node, cidr, pods }
     }));
-    let ways = Ways::plan(snapshot, &node, config, uplink, &mut claims);
+    let ways = RoutingPlan::plan(snapshot, &node, config, uplink, &mut allocations);
     let tunnel = ways.overlay.as_ref().filter(|_| ways.is_tunnelled).map(|overlay| overlay.device.mtu);
     // What fits on the way to every other node. A way that is still open is taken for a straight one: a Node that comes would
     // change the MTU of all others' pods, for a moment.
@@ -245,16 +247,16 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
 }
 
 /// The node with those of its pod CIDRs that no Service is in, and what is wrong with the others.
-fn claim_own(node: &Node, config: &Config, claims: &mut Claims) -> (Node, Vec<Notice>) {
+fn allocate_own(node: &Node, config: &Config, allocations: &mut CidrAllocations) -> (Node, Vec<Notice>) {
     let mut notices = Vec::new();
     if node.pod_cidrs.is_empty() {
         notices.push(Notice::NoPodCidr(node.name.clone()));
     }
     for &range in &config.service_cidrs {
-        notices.extend(claims.claim(range, Owner::Services).err().map(Notice::from));
+        notices.extend(allocations.allocate(range, Owner::Services).err().map(Notice::from));
     }
     let mut own = node.clone();
-    own.pod_cidrs.retain(|&cidr| match claims.claim(cidr, Owner::Node(node.name.clone())) {
+    own.pod_cidrs.retain(|&cidr| match allocations.allocate(cidr, Owner::Node(node.name.clone())) {
         Ok(()) => true,
         Err(conflict) => {
             notices.push(conflict.into());
@@ -275,7 +277,7 @@ fn sysctls(node: &Node, uplink: &Uplink) -> Vec<Sysctl> {
         sysctls.push(set("net.ipv4.ip_forward".to_owned(), "1"));
     }
     if has(Family::V6) {
-        let told = uplink.advertised.iter().map(|link| sysctl::written(link));
+        let told = uplink.advertised.iter().map(|link| sysctls::written(link));
         sysctls.extend(told.map(|link| set(format!("net.ipv6.conf.{link}.accept_ra"), "2")));
         sysctls.push(set("net.ipv6.conf.all.forwarding".to_owned(), "1"));
     }
@@ -354,7 +356,7 @@ impl NodePlan {
 
     /// The text of the CNI configuration file.
     pub fn conflist_text(&self) -> Option<String> {
-        self.conflist.as_ref().map(conflist::text)
+        self.conflist.as_ref().map(file::text)
     }
 }
 
@@ -376,7 +378,7 @@ impl fmt::Display for NodePlan {
             write!(f, "{table}")?;
         }
         match self.conflist_text() {
-            Some(text) => write!(f, "# {file}\n{text}", file = conflist::FILE),
+            Some(text) => write!(f, "# {file}\n{text}", file = file::FILE),
             None => Ok(()),
         }
     }

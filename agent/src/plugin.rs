@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::garbage::Attachment;
+use crate::garbage_collection::plan::Attachment;
 use crate::plan::PLUGIN;
 
 /// How long a call may take. It waits for other calls, which take milliseconds each.

@@ -1,214 +1,134 @@
-//! What the plugin made for the node's pods and must stay while they run: the bridge, its addresses, the pods' ports of it.
-//! Whether something is missing is decided here, from values. Putting it back is the plugin's business (`plugin`), which knows
-//! how it made it; ports of the host are known to it alone.
+//! Looking after what the plugin made for the node's pods: what is missing is put back at once, and told until it is. What is
+//! missing is decided in `plan`; putting back is the plugin's.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use tracing::info;
 use weft_cni_spec::NetworkList;
-use weft_netlink::rtnl::{BridgePort, Link};
+use weft_netlink::rtnl::bridge_netfilter;
 use weft_types::IpNetwork;
 
-/// How much may be put back within how long before somebody is taken to undo it.
-const MANY: usize = 20;
-const LATELY: Duration = Duration::from_secs(10);
+use crate::attachments::PluginPaths;
+use crate::kernel::Kernel;
+use crate::metrics::Metrics;
+use crate::plan::NodePlan;
+use crate::upkeep::plan::{Cooldown, Defect, Expected, port};
+use crate::{Result, plugin};
 
-/// What the pods rely on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// The bridge's name.
-    pub bridge: String,
-    /// The network's name.
-    pub network: String,
-    /// The addresses that the bridge has for the ranges that pods have addresses of.
-    pub gateways: Vec<IpNetwork>,
-    /// How the bridge treats the pods' ports.
-    pub port: BridgePort,
+/// When to try again what could not be put back, where nothing else calls for it.
+const AGAIN: Duration = Duration::from_secs(4);
+
+/// How often the plugin is asked whether it could start a pod.
+const ASK: Duration = Duration::from_secs(10);
+
+/// What is wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Finding {
+    pub(crate) problems: Vec<String>,
+    /// All pods are concerned, and new ones would be.
+    pub(crate) is_fatal: bool,
 }
 
-/// What the kernel has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// All links.
-    pub links: Vec<Link>,
-    /// The bridge's addresses.
-    pub addresses: Vec<IpNetwork>,
+/// What is remembered from one look to the next.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    place: PluginPaths,
+    metrics: Metrics,
+    /// The host's ports may have changed since they were last found right.
+    is_dirty: bool,
+    /// What could not be put back.
+    problems: Vec<String>,
+    tried: Option<Instant>,
+    cooldown: Cooldown,
+    /// When the plugin was asked last, and why it could start no pod then.
+    asked: Option<(Instant, Option<String>)>,
 }
 
-/// Something that is not as pods rely on it, in words.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Missing {
-    /// It concerns all pods.
-    Bridge(String),
-    /// It concerns one.
-    Port(String),
-}
+impl Upkeep {
+    pub(crate) fn new(place: PluginPaths, metrics: Metrics) -> Upkeep {
+        let (problems, cooldown) = (Vec::new(), Cooldown::default());
+        Upkeep { place, metrics, is_dirty: true, problems, tried: None, cooldown, asked: None }
+    }
 
-/// How a pod's port must be, as the plugin sets it at ADD. With br_netfilter a packet for a Service goes from port to
-/// port once its address is rewritten, even back out of its own; without it everything goes through the host.
-pub fn port(bridge_netfilter: bool) -> BridgePort {
-    BridgePort { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
-}
+    /// Why the plugin could start no pod with this configuration, as its STATUS has it. Asked at most every [`ASK`].
+    pub(crate) fn refusal(&mut self, conflist: &str) -> Option<String> {
+        if self.asked.as_ref().is_none_or(|(moment, _)| moment.elapsed() >= ASK) {
+            let config = plugin::config(conflist.as_bytes()).unwrap_or_default();
+            let refusal = plugin::status(&self.place.bin_dir, &config).err();
+            let told = refusal.map(|reason| format!("no pod can start on this node: {reason}"));
+            self.asked = Some((Instant::now(), told));
+        }
+        self.asked.as_ref().and_then(|(_, refusal)| refusal.clone())
+    }
 
-/// The ranges that pods get addresses of, and those that some have addresses of from before.
-pub fn ranges(list: &NetworkList) -> impl Iterator<Item = IpNetwork> {
-    let plugins = list.plugins.iter().take(1);
-    plugins.flat_map(|plugin| {
-        let ranges = plugin.ipam.iter().flat_map(|ipam| ipam.ranges.iter().flatten());
-        ranges.map(|range| range.subnet).chain(plugin.bridge.retired.iter().copied())
-    })
-}
+    /// Takes word that the host's ports may have changed.
+    pub(crate) fn mark_dirty(&mut self, is_dirty: bool) {
+        self.is_dirty |= is_dirty;
+    }
 
-impl Wanted {
-    /// By a configuration, where `held` are the addresses that are reserved.
-    pub fn by(list: &NetworkList, held: &[IpAddr], port: BridgePort) -> Option<Wanted> {
-        let plugin = list.plugins.first()?;
-        let used = ranges(list).filter(|range| held.iter().any(|address| range.contains(*address)));
-        let gateway = |range: IpNetwork| IpNetwork::new(range.iter().nth(1)?, range.prefix()).ok();
-        Some(Wanted {
-            bridge: plugin.bridge.bridge.clone()?,
-            network: list.name.clone(),
-            gateways: used.filter_map(gateway).collect(),
-            port,
+    /// Ranges that pods have addresses of from before, and how many.
+    pub(crate) fn former(&self, current: &[IpNetwork]) -> Result<BTreeMap<IpNetwork, usize>> {
+        self.place.former(current)
+    }
+
+    /// Looks, and puts back what is missing.
+    pub(crate) fn look_after(&mut self, plan: &NodePlan, kernel: &mut Kernel) -> Finding {
+        self.look(plan, kernel).unwrap_or_else(|error| Finding {
+            problems: vec![format!("cannot see whether all that pods rely on is there: {error}")],
+            is_fatal: false,
         })
     }
 
-    /// What is missing. Nothing is where no pod is: the next one's ADD makes all.
-    pub fn missing(&self, held: &Held) -> Vec<Missing> {
-        let prefix = format!("{}/", self.network);
-        let is_pods = |link: &&Link| link.alias.as_deref().is_some_and(|alias| alias.starts_with(&prefix));
-        let pods: Vec<&Link> = held.links.iter().filter(is_pods).collect();
-        if pods.is_empty() {
-            return Vec::new();
-        }
-        let Some(bridge) = held.links.iter().find(|link| link.name == self.bridge) else {
-            return vec![Missing::Bridge(format!("the bridge {} is gone", self.bridge))];
+    fn look(&mut self, plan: &NodePlan, kernel: &mut Kernel) -> Result<Finding> {
+        // A Node that registers anew has no pod CIDR for a moment: then what is in the file holds.
+        let text =
+            plan.conflist_text().map(String::into_bytes).or_else(|| fs::read(&self.place.conflist).ok());
+        let list = text.as_ref().and_then(|text| serde_json::from_slice::<NetworkList>(text).ok());
+        let (Some(text), Some(list)) = (text, list) else { return Ok(Finding::default()) };
+        let port = port(bridge_netfilter());
+        let Some(expected) = Expected::by(&list, &self.place.addresses(), port) else {
+            return Ok(Finding::default());
         };
-        let ports = pods.into_iter().filter_map(|link| Some(Missing::Port(self.wrong(link, bridge.index)?)));
-        self.bridge(bridge, &held.addresses).into_iter().chain(ports).collect()
-    }
-
-    fn bridge(&self, bridge: &Link, held: &[IpNetwork]) -> Vec<Missing> {
-        let name = &self.bridge;
-        let down = (!bridge.up).then(|| format!("the bridge {name} is down"));
-        let lacking = self.gateways.iter().filter(|gateway| !held.contains(gateway));
-        let lacking = lacking.map(|gateway| format!("the bridge {name} lacks the address {gateway}"));
-        // Without one the kernel asks for no pod's Ethernet address when it forwards IPv6 (RFC 4861 section 7.2.2).
-        let is_local =
-            |held: &IpNetwork| matches!(held, IpNetwork::V6(held) if held.ip().is_unicast_link_local());
-        let needs_local = bridge.carrier && self.gateways.iter().any(IpNetwork::is_ipv6);
-        let local = (needs_local && !held.iter().any(is_local))
-            .then(|| format!("the bridge {name} lacks a link-local address"));
-        down.into_iter().chain(lacking).chain(local).map(Missing::Bridge).collect()
-    }
-
-    /// What is wrong with a pod's link. One that somebody made a port of another bridge is left to them.
-    fn wrong(&self, link: &Link, bridge: u32) -> Option<String> {
-        let name = &link.name;
-        match link.master {
-            None => Some(format!("{name} is no port of the bridge {}", self.bridge)),
-            Some(master) if master != bridge => None,
-            Some(_) if !link.up => Some(format!("{name} is down")),
-            Some(_) => link
-                .port
-                .filter(|port| *port != self.port)
-                .map(|_| format!("{name} is treated by the bridge as no pod's port is")),
+        let defects = expected.defects(&kernel.held(&expected.bridge)?);
+        let may_lack_ports = std::mem::take(&mut self.is_dirty) && self.place.has_records();
+        let is_due = !self.problems.is_empty() && self.tried.is_none_or(|tried| tried.elapsed() >= AGAIN);
+        if defects.is_empty() && !may_lack_ports && !is_due {
+            return Ok(self.told(&defects, ""));
         }
-    }
-}
-
-impl Missing {
-    /// The words.
-    pub fn text(&self) -> &str {
-        match self {
-            Missing::Bridge(text) | Missing::Port(text) => text,
+        if self.cooldown.is_active(Instant::now()) {
+            self.is_dirty = may_lack_ports;
+            return Ok(self.told(&defects, "somebody undoes what is put back"));
         }
+        let config = plugin::config(&text).unwrap_or_default();
+        let refused = self.repair(&config).err();
+        let defects = expected.defects(&kernel.held(&expected.bridge)?);
+        Ok(self.told(&defects, refused.as_deref().unwrap_or("it could not be put back")))
     }
-}
 
-/// When something was put back, so that nobody fights with somebody else for ever.
-#[derive(Debug, Default)]
-pub struct Pace(VecDeque<Instant>);
-
-impl Pace {
-    /// Whether so much was put back lately that somebody must be undoing it.
-    pub fn is_fight(&mut self, now: Instant) -> bool {
-        while self.0.front().is_some_and(|earlier| now.duration_since(*earlier) > LATELY) {
-            self.0.pop_front();
+    fn repair(&mut self, config: &Value) -> Result<(), String> {
+        self.problems.clear();
+        self.tried = Some(Instant::now());
+        let report = plugin::repair(&self.place.bin_dir, config)
+            .map_err(|problem| format!("the plugin cannot put it back: {problem}"))?;
+        for what in &report.done {
+            info!("put back: {what}");
+            self.metrics.repaired.inc();
+            self.cooldown.note(Instant::now());
         }
-        self.0.len() >= MANY
+        self.problems = report.problems.iter().map(|problem| format!("cannot put back: {problem}")).collect();
+        Ok(())
     }
 
-    /// Notes that something was put back.
-    pub fn note(&mut self, now: Instant) {
-        self.0.push_back(now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bridge() -> Link {
-        Link { index: 1, name: "cni0".into(), up: true, carrier: true, ..Link::default() }
-    }
-
-    fn pod(index: u32) -> Link {
-        let alias = Some(format!("weft/c{index}/eth0"));
-        let (name, port) = (format!("veth{index}"), Some(port(false)));
-        Link { index, name, alias, up: true, master: Some(1), port, ..Link::default() }
-    }
-
-    fn wanted() -> Wanted {
-        let gateways = vec!["10.244.1.1/24".parse().unwrap(), "fd00:1::1/64".parse().unwrap()];
-        Wanted { bridge: "cni0".into(), network: "weft".into(), gateways, port: port(false) }
-    }
-
-    fn whole() -> Held {
-        let addresses = ["10.244.1.1/24", "fd00:1::1/64", "fe80::1/64", "192.0.2.1/32"];
-        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Held { links: vec![bridge(), pod(2), pod(3)], addresses }
-    }
-
-    fn missing(change: impl Fn(&mut Held)) -> Vec<String> {
-        let mut held = whole();
-        change(&mut held);
-        wanted().missing(&held).iter().map(|missing| missing.text().to_owned()).collect()
-    }
-
-    #[test]
-    fn what_running_pods_rely_on_is_missed() {
-        assert_eq!(missing(|_| {}), Vec::<String>::new());
-        assert_eq!(missing(|held| held.links[0].up = false), ["the bridge cni0 is down"]);
-        assert_eq!(missing(|held| drop(held.links.remove(0))), ["the bridge cni0 is gone"]);
-        let flushed = missing(|held| held.addresses.clear());
-        assert_eq!(flushed.len(), 3, "{flushed:?}");
-        assert!(flushed[2].contains("link-local"), "{flushed:?}");
-        assert_eq!(missing(|held| held.links[2].master = None), ["veth3 is no port of the bridge cni0"]);
-        assert_eq!(missing(|held| held.links[2].up = false), ["veth3 is down"]);
-        assert_eq!(missing(|held| held.links[2].port = Some(port(true))).len(), 1);
-    }
-
-    #[test]
-    fn without_pods_and_for_others_nothing_is_missed() {
-        assert_eq!(missing(|held| held.links.truncate(0)), Vec::<String>::new(), "no pod");
-        let others = missing(|held| {
-            held.links[1].alias = Some("wefty/c2/eth0".into());
-            held.links[1].master = None;
-            held.links[2].master = Some(9);
-        });
-        assert_eq!(others, Vec::<String>::new());
-    }
-
-    #[test]
-    fn somebody_who_undoes_everything_is_noticed() {
-        let (mut pace, start) = (Pace::default(), Instant::now());
-        for _ in 0..MANY {
-            assert!(!pace.is_fight(start));
-            pace.note(start);
+    fn told(&self, defects: &[Defect], why: &str) -> Finding {
+        let told = defects.iter().map(|defects| format!("{}: {why}", defects.text()));
+        Finding {
+            problems: self.problems.iter().cloned().chain(told).collect(),
+            is_fatal: defects.iter().any(|defects| matches!(defects, Defect::Bridge(_))),
         }
-        assert!(pace.is_fight(start + LATELY));
-        assert!(!pace.is_fight(start + LATELY * 2));
     }
 }

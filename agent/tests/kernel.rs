@@ -8,12 +8,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_agent::backend::{Backend, LeaveBy, Uplink};
 use weft_agent::kernel::Kernel;
-use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
-use weft_agent::sysctl;
-use weft_agent::upkeep::{Wanted, port};
+use weft_agent::routing::vxlan::plan::Settings;
+use weft_agent::sysctls;
+use weft_agent::upkeep::plan::{Expected, port};
+use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
@@ -63,7 +63,7 @@ impl World {
     /// Applies a plan. Returns what went wrong.
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| sysctl::set(setting)).unwrap().unwrap();
+            self.node.run(|| sysctls::set(setting)).unwrap().unwrap();
         }
         let mut errors = self.kernel.apply_routes(plan);
         errors.extend(self.kernel.apply_masquerade(plan).err());
@@ -363,9 +363,9 @@ fn what_is_missed_is_what_the_kernel_lacks() {
     let list = plan_among(&[]).conflist.unwrap();
     let held: Vec<IpAddr> = ["10.244.1.2", "fd00:10:244:1::2"].map(|text| text.parse().unwrap()).into();
     let mut missing = |bridge_netfilter| -> Vec<String> {
-        let wanted = Wanted::by(&list, &held, port(bridge_netfilter)).unwrap();
+        let wanted = Expected::by(&list, &held, port(bridge_netfilter)).unwrap();
         let found = world.kernel.held("cni0").unwrap();
-        wanted.missing(&found).iter().map(|missing| missing.text().to_owned()).collect()
+        wanted.defects(&found).iter().map(|missing| missing.text().to_owned()).collect()
     };
     assert_eq!(missing(false), Vec::<String>::new());
     assert_eq!(missing(true), ["pod is treated by the bridge as no pod's port is"], "as Docker turned it on");

@@ -7,13 +7,13 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_agent::backend::{Backend, LeaveBy, Uplink};
 use weft_agent::kernel::{Kernel, test_tunnel};
-use weft_agent::offload::Finding;
-use weft_agent::overlay::Settings;
 use weft_agent::plan::{Config, NodePlan, plan};
-use weft_agent::proof::{Proof, Proofs};
-use weft_agent::sysctl;
+use weft_agent::routing::probe::plan::{PathState, PathStates};
+use weft_agent::routing::vxlan::checksum::Finding;
+use weft_agent::routing::vxlan::plan::Settings;
+use weft_agent::sysctls;
+use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
@@ -47,7 +47,7 @@ struct World {
     sites: [Site; 2],
     router: Namespace,
     settings: Settings,
-    proofs: Proofs,
+    path_states: PathStates,
 }
 
 impl Site {
@@ -111,7 +111,7 @@ impl Site {
 
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| sysctl::set(setting)).unwrap().unwrap();
+            self.node.run(|| sysctls::set(setting)).unwrap().unwrap();
         }
         self.kernel.apply_routes(plan).iter().map(ToString::to_string).collect()
     }
@@ -131,7 +131,7 @@ impl World {
         let router = Namespace::temporary().unwrap();
         sh(&router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         let sites = [1, 2].map(|number| Site::new(number, &router, is_ipv4));
-        World { sites, router, settings: Settings { vni: 1, port: 8472 }, proofs: Proofs::default() }
+        World { sites, router, settings: Settings { vni: 1, port: 8472 }, path_states: PathStates::default() }
     }
 
     /// Both nodes on one link.
@@ -171,7 +171,8 @@ impl World {
         let own = site.object();
         let uplink =
             site.node.run(|| site.kernel.uplink(&own.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
-        plan(&snapshot, &own.name, &config, &Uplink { proofs: self.proofs.clone(), ..uplink }).unwrap()
+        plan(&snapshot, &own.name, &config, &Uplink { path_states: self.path_states.clone(), ..uplink })
+            .unwrap()
     }
 
     fn apply(&mut self) {
@@ -324,7 +325,8 @@ fn pods_change_between_the_tunnel_and_the_straight_way_and_lose_nothing() {
         world.sites[0].pod.run(|| ping.spawn()).unwrap().unwrap()
     });
     for round in 0..10 {
-        world.proofs = Proofs::assuming(if round % 2 == 0 { Proof::Works } else { Proof::Open });
+        world.path_states =
+            PathStates::assuming(if round % 2 == 0 { PathState::Works } else { PathState::Unknown });
         world.apply();
         assert_eq!(way(&world, "10.244.2.2").contains("dev uplink"), round % 2 == 0);
     }

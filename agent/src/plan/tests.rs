@@ -3,8 +3,8 @@
 use weft_types::{ChangeSet, Object};
 
 use super::*;
-use crate::proof::{Proof, Proofs};
-use crate::routes::Hop;
+use crate::routing::plan::NextHop;
+use crate::routing::probe::plan::{PathState, PathStates};
 
 fn config(cluster_cidrs: &[&str]) -> Config {
     Config {
@@ -119,11 +119,12 @@ fn every_node_is_behind_the_tunnel() {
 #[test]
 fn only_nodes_without_a_common_link_are_behind_the_tunnel() {
     let config = Config { backend: Backend::Auto, ..config(&["10.244.0.0/16"]) };
-    let near = Uplink { proofs: Proofs::assuming(Proof::Works), ..uplink(1500, &["172.30.0.0/24"]) };
+    let near =
+        Uplink { path_states: PathStates::assuming(PathState::Works), ..uplink(1500, &["172.30.0.0/24"]) };
     let away = ("node3", &["10.244.3.0/24"][..], &["192.0.2.13"][..]);
     let mixed = plan(&snapshot(&[NODE1, NODE2, away]), "node1", &config, &near).unwrap();
-    let hops: Vec<Hop> = mixed.routes.iter().map(|route| route.hop).collect();
-    assert_eq!(hops, [Hop::Node("172.30.0.12".parse().unwrap()), Hop::Tunnel]);
+    let hops: Vec<NextHop> = mixed.routes.iter().map(|route| route.hop).collect();
+    assert_eq!(hops, [NextHop::Direct("172.30.0.12".parse().unwrap()), NextHop::Tunnel]);
     assert_eq!(mixed.overlay.as_ref().unwrap().remotes.len(), 1);
     assert_eq!(mixed.bridge_mtu(), Some(1450));
 
@@ -138,7 +139,7 @@ fn only_nodes_without_a_common_link_are_behind_the_tunnel() {
 fn a_straight_way_is_used_only_once_it_is_proved() {
     let config = Config { backend: Backend::Auto, ..config(&["10.244.0.0/16"]) };
     let planned = |proof| {
-        let near = Uplink { proofs: Proofs::assuming(proof), ..uplink(1500, &["172.30.0.0/24"]) };
+        let near = Uplink { path_states: PathStates::assuming(proof), ..uplink(1500, &["172.30.0.0/24"]) };
         plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap()
     };
     let routes = |plan: &NodePlan| plan.routes.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -146,13 +147,13 @@ fn a_straight_way_is_used_only_once_it_is_proved() {
         "10.244.2.0/24 via 10.244.2.0 dev weft-vxlan onlink proto 119",
         "10.244.2.1/32 via 172.30.0.12 proto 119",
     ];
-    let (open, fails) = (planned(Proof::Open), planned(Proof::Fails));
+    let (open, fails) = (planned(PathState::Unknown), planned(PathState::Fails));
     assert_eq!((routes(&open), open.bridge_mtu()), (through.map(str::to_owned).to_vec(), Some(1500)));
     assert_eq!(open.notices, [], "a Node that comes is not up yet");
     assert_eq!((routes(&fails), fails.bridge_mtu()), (through.map(str::to_owned).to_vec(), Some(1450)));
     let told = fails.notices[0].to_string();
     assert!(told.contains("(172.30.0.12)") && told.contains("reached through the tunnel"), "{told}");
-    assert_eq!(routes(&planned(Proof::Works)), ["10.244.2.0/24 via 172.30.0.12 proto 119"]);
+    assert_eq!(routes(&planned(PathState::Works)), ["10.244.2.0/24 via 172.30.0.12 proto 119"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use weft_netlink::rtnl::{Mac, Tunnel, Vxlan};
 use weft_types::{Family, IpNetwork, Node};
 
-use crate::backend::Uplink;
+use crate::uplink::Uplink;
 
 /// The device's name.
 pub const DEVICE: &str = "weft-vxlan";
@@ -37,7 +37,7 @@ pub struct Overlay {
     /// Its addresses: the first of each of this node's pod CIDRs.
     pub addresses: Vec<IpNetwork>,
     /// Further ones, which no packet has by itself: between those of two nodes straight ways are tried.
-    pub spares: Vec<IpNetwork>,
+    pub probe_addresses: Vec<IpNetwork>,
     /// The other nodes behind it, by their Ethernet addresses.
     pub remotes: BTreeMap<Mac, IpAddr>,
     /// The gateways to their pods, and their Ethernet addresses.
@@ -54,13 +54,13 @@ impl Overlay {
         let addresses = node.pod_cidrs.iter().map(|cidr| gateway(cidr).into()).collect();
         let device = Vxlan { name: DEVICE.to_owned(), mac: mac(announced), mtu, tunnel };
         let (remotes, neighbours) = (BTreeMap::new(), BTreeMap::new());
-        Some(Overlay { device, addresses, spares: Vec::new(), remotes, neighbours })
+        Some(Overlay { device, addresses, probe_addresses: Vec::new(), remotes, neighbours })
     }
 
     /// The same with addresses from which straight ways are tried.
-    pub(crate) fn with_spares(self, node: &Node) -> Overlay {
-        let spares = node.pod_cidrs.iter().filter_map(spare).map(IpNetwork::from).collect();
-        Overlay { spares, ..self }
+    pub(crate) fn with_probe_addresses(self, node: &Node) -> Overlay {
+        let probe_addresses = node.pod_cidrs.iter().filter_map(probe_address).map(IpNetwork::from).collect();
+        Overlay { probe_addresses, ..self }
     }
 
     /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel can lead to.
@@ -84,7 +84,7 @@ pub(crate) fn gateway(cidr: &IpNetwork) -> IpAddr {
 }
 
 /// Another address of a pod CIDR's node, which no pod gets either: the gateway's. It is on the bridge as soon as that is there.
-pub(crate) fn spare(cidr: &IpNetwork) -> Option<IpAddr> {
+pub(crate) fn probe_address(cidr: &IpNetwork) -> Option<IpAddr> {
     cidr.iter().nth(1)
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Overlay {
         for address in &self.addresses {
             writeln!(f, "ip address add {address} dev {name}")?;
         }
-        for address in &self.spares {
+        for address in &self.probe_addresses {
             let kept = if address.is_ipv4() { "scope link" } else { "preferred_lft 0" };
             writeln!(f, "ip address add {address} dev {name} {kept}")?;
         }

@@ -20,21 +20,21 @@ const LONG: u32 = 15;
 
 /// What is known of a straight way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proof {
+pub enum PathState {
     /// Nothing: it was not tried yet, or nobody is there.
     #[default]
-    Open,
+    Unknown,
     /// Packets of pods get there.
     Works,
     /// Packets of pods get there through the tunnel only.
     Fails,
     /// The node is there, and packets of pods get there neither way.
-    Cut,
+    Unreachable,
 }
 
 /// A straight way: to the pods of that range, by that node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Way {
+pub struct DirectPath {
     /// The other node's pod CIDR.
     pub cidr: IpNetwork,
     /// The other node's own address.
@@ -45,7 +45,7 @@ pub struct Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
     /// The way.
-    pub way: Way,
+    pub way: DirectPath,
     /// Of the two pod CIDRs, addresses between which packets go straight in any case.
     pub straight: (IpAddr, IpAddr),
     /// And those between which they go as pods' do: through the tunnel, unless the way is proved.
@@ -69,24 +69,27 @@ pub enum Outcome {
 
 /// What is known of all ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proofs {
-    known: BTreeMap<Way, Proof>,
-    others: Proof,
+pub struct PathStates {
+    known: BTreeMap<DirectPath, PathState>,
+    others: PathState,
 }
 
-impl Proofs {
+impl PathStates {
     /// The same is known of all.
-    pub fn assuming(others: Proof) -> Proofs {
-        Proofs { known: BTreeMap::new(), others }
+    pub fn assuming(others: PathState) -> PathStates {
+        PathStates { known: BTreeMap::new(), others }
     }
 
     /// Those ways work; of others nothing is known.
-    pub fn of(ways: impl IntoIterator<Item = Way>) -> Proofs {
-        Proofs { known: ways.into_iter().map(|way| (way, Proof::Works)).collect(), others: Proof::Open }
+    pub fn of(ways: impl IntoIterator<Item = DirectPath>) -> PathStates {
+        PathStates {
+            known: ways.into_iter().map(|way| (way, PathState::Works)).collect(),
+            others: PathState::Unknown,
+        }
     }
 
     /// What is known of a way.
-    pub fn get(&self, way: Way) -> Proof {
+    pub fn get(&self, way: DirectPath) -> PathState {
         self.known.get(&way).copied().unwrap_or(self.others)
     }
 }
@@ -95,30 +98,30 @@ impl Proofs {
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     probe: Probe,
-    proof: Proof,
+    proof: PathState,
     failures: u32,
     next: Instant,
 }
 
 /// All ways that are tried, and when each is next.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    trials: BTreeMap<Way, Trial>,
-    /// Ways that lead straight already: from before the agent started.
-    assumed: BTreeSet<Way>,
+pub struct ProbeSchedule {
+    trials: BTreeMap<DirectPath, Trial>,
+    /// RoutingPlan that lead straight already: from before the agent started.
+    assumed: BTreeSet<DirectPath>,
 }
 
-impl Ledger {
+impl ProbeSchedule {
     /// `assumed` ways count as working until they fail.
-    pub fn new(assumed: impl IntoIterator<Item = Way>) -> Ledger {
-        Ledger { trials: BTreeMap::new(), assumed: assumed.into_iter().collect() }
+    pub fn new(assumed: impl IntoIterator<Item = DirectPath>) -> ProbeSchedule {
+        ProbeSchedule { trials: BTreeMap::new(), assumed: assumed.into_iter().collect() }
     }
 
     /// These ways are to be tried from now on, and no others.
     pub fn watch(&mut self, probes: &[Probe], now: Instant) {
         let mut old = std::mem::take(&mut self.trials);
         for &probe in probes {
-            let assumed = if self.assumed.remove(&probe.way) { Proof::Works } else { Proof::Open };
+            let assumed = if self.assumed.remove(&probe.way) { PathState::Works } else { PathState::Unknown };
             let new = Trial { probe, proof: assumed, failures: 0, next: now };
             let trial = old.remove(&probe.way).map_or(new, |trial| Trial { probe, ..trial });
             self.trials.insert(probe.way, trial);
@@ -141,7 +144,7 @@ impl Ledger {
     }
 
     /// Takes what came of trying a way.
-    pub fn note(&mut self, way: Way, outcome: Outcome, now: Instant) {
+    pub fn note(&mut self, way: DirectPath, outcome: Outcome, now: Instant) {
         let Some(trial) = self.trials.get_mut(&way) else { return };
         trial.failures = match outcome {
             Outcome::Arrived => 0,
@@ -149,17 +152,17 @@ impl Ledger {
             _ => trial.failures.saturating_add(1),
         };
         let proof = match (outcome, trial.proof) {
-            (Outcome::Arrived, _) => Proof::Works,
+            (Outcome::Arrived, _) => PathState::Works,
             // A node that is down does not say anything about the way to it.
             (Outcome::Silent | Outcome::Untried, proof) => proof,
             (_, proof) if trial.failures < FAILURES => proof,
             // The tunnel leads there from now on, and tells the one from the other.
-            (_, Proof::Works) => Proof::Open,
-            (Outcome::Lost, _) => Proof::Fails,
-            (Outcome::Unreached, _) if trial.failures < LONG => Proof::Open,
-            (Outcome::Unreached, _) => Proof::Cut,
+            (_, PathState::Works) => PathState::Unknown,
+            (Outcome::Lost, _) => PathState::Fails,
+            (Outcome::Unreached, _) if trial.failures < LONG => PathState::Unknown,
+            (Outcome::Unreached, _) => PathState::Unreachable,
         };
-        if trial.proof == Proof::Works && proof == Proof::Open {
+        if trial.proof == PathState::Works && proof == PathState::Unknown {
             trial.failures = 0;
         }
         trial.proof = proof;
@@ -167,10 +170,10 @@ impl Ledger {
     }
 
     /// What is known by now.
-    pub fn proofs(&self) -> Proofs {
-        let mut proofs = Proofs::of(self.assumed.iter().copied());
-        proofs.known.extend(self.trials.iter().map(|(way, trial)| (*way, trial.proof)));
-        proofs
+    pub fn path_states(&self) -> PathStates {
+        let mut path_states = PathStates::of(self.assumed.iter().copied());
+        path_states.known.extend(self.trials.iter().map(|(way, trial)| (*way, trial.proof)));
+        path_states
     }
 }
 
@@ -180,8 +183,8 @@ fn pause(trial: &Trial, outcome: Outcome) -> Duration {
         (Outcome::Arrived, _) => LATER,
         (Outcome::Untried, _) => SOON,
         _ if trial.failures < FAILURES => SOON,
-        (_, Proof::Works | Proof::Fails) => LATER,
-        (_, Proof::Open | Proof::Cut) => AT_LEAST,
+        (_, PathState::Works | PathState::Fails) => LATER,
+        (_, PathState::Unknown | PathState::Unreachable) => AT_LEAST,
     }
 }
 
@@ -191,23 +194,23 @@ mod tests {
 
     fn probe() -> Probe {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let way = Way { cidr: "10.244.2.0/24".parse().unwrap(), node: ip("172.30.0.12") };
+        let way = DirectPath { cidr: "10.244.2.0/24".parse().unwrap(), node: ip("172.30.0.12") };
         let straight = (ip("10.244.1.1"), ip("10.244.2.1"));
         Probe { way, straight, usual: (ip("10.244.1.0"), ip("10.244.2.0")) }
     }
 
     /// What is known after these outcomes, each taken as soon as it is due.
-    fn after(assumed: bool, outcomes: &[Outcome]) -> Vec<Proof> {
+    fn after(assumed: bool, outcomes: &[Outcome]) -> Vec<PathState> {
         let mut now = Instant::now();
-        let mut ledger = Ledger::new(assumed.then(|| probe().way));
-        let mut known = vec![ledger.proofs().get(probe().way)];
+        let mut schedule = ProbeSchedule::new(assumed.then(|| probe().way));
+        let mut known = vec![schedule.path_states().get(probe().way)];
         for &outcome in outcomes {
-            ledger.watch(&[probe()], now);
-            now = now.max(ledger.next().unwrap());
-            assert_eq!(ledger.due(now), [probe()]);
-            assert_eq!(ledger.due(now), [], "once is enough");
-            ledger.note(probe().way, outcome, now);
-            known.push(ledger.proofs().get(probe().way));
+            schedule.watch(&[probe()], now);
+            now = now.max(schedule.next().unwrap());
+            assert_eq!(schedule.due(now), [probe()]);
+            assert_eq!(schedule.due(now), [], "once is enough");
+            schedule.note(probe().way, outcome, now);
+            known.push(schedule.path_states().get(probe().way));
         }
         known
     }
@@ -215,19 +218,19 @@ mod tests {
     #[test]
     fn a_way_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
         use Outcome::{Arrived, Lost, Silent, Unreached, Untried};
-        use Proof::{Cut, Fails, Open, Works};
-        assert_eq!(after(false, &[Untried, Silent, Arrived]), [Open, Open, Open, Works]);
-        assert_eq!(after(false, &[Lost, Lost, Lost, Arrived]), [Open, Open, Open, Fails, Works]);
-        assert_eq!(after(false, &[Silent; 30]), [Open; 31]);
-        assert_eq!(after(false, &[Unreached; 14]), [Open; 15], "its agent may not be up yet");
-        assert_eq!(after(false, &[Unreached; 15]).last(), Some(&Cut));
+        use PathState::{Fails, Unknown, Unreachable, Works};
+        assert_eq!(after(false, &[Untried, Silent, Arrived]), [Unknown, Unknown, Unknown, Works]);
+        assert_eq!(after(false, &[Lost, Lost, Lost, Arrived]), [Unknown, Unknown, Unknown, Fails, Works]);
+        assert_eq!(after(false, &[Silent; 30]), [Unknown; 31]);
+        assert_eq!(after(false, &[Unreached; 14]), [Unknown; 15], "its agent may not be up yet");
+        assert_eq!(after(false, &[Unreached; 15]).last(), Some(&Unreachable));
     }
 
     #[test]
     fn a_way_that_worked_is_left_for_the_tunnel_before_it_is_called_bad() {
         use Outcome::{Arrived, Lost, Silent, Unreached};
-        use Proof::{Fails, Open, Works};
-        let fails = [Works, Works, Works, Open, Open, Open, Fails];
+        use PathState::{Fails, Unknown, Works};
+        let fails = [Works, Works, Works, Unknown, Unknown, Unknown, Fails];
         assert_eq!(after(true, &[Unreached, Unreached, Unreached, Lost, Lost, Lost]), fails);
         assert_eq!(after(true, &[Silent; 5]), [Works; 6], "a node that is down may come back");
         assert_eq!(after(true, &[Lost, Lost, Arrived, Lost, Lost]), [Works; 6]);
@@ -236,12 +239,12 @@ mod tests {
     #[test]
     fn a_way_that_nobody_asks_for_any_more_is_forgotten() {
         let now = Instant::now();
-        let mut ledger = Ledger::default();
-        ledger.watch(&[probe()], now);
-        ledger.note(probe().way, Outcome::Arrived, now);
-        ledger.watch(&[], now);
-        assert_eq!((ledger.proofs(), ledger.next()), (Proofs::default(), None));
-        ledger.note(probe().way, Outcome::Arrived, now);
-        assert_eq!(ledger.proofs(), Proofs::default(), "an answer that comes late");
+        let mut schedule = ProbeSchedule::default();
+        schedule.watch(&[probe()], now);
+        schedule.note(probe().way, Outcome::Arrived, now);
+        schedule.watch(&[], now);
+        assert_eq!((schedule.path_states(), schedule.next()), (PathStates::default(), None));
+        schedule.note(probe().way, Outcome::Arrived, now);
+        assert_eq!(schedule.path_states(), PathStates::default(), "an answer that comes late");
     }
 }

@@ -1,14 +1,17 @@
 //! When garbage is looked for, and having it taken away. What is garbage is decided in `garbage`.
 
+pub(crate) mod cri;
+pub(crate) mod plan;
+
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::attachments::Place;
-use crate::cri::Cri;
-use crate::garbage::{Attachment, Suspects};
+use crate::attachments::PluginPaths;
+use crate::garbage_collection::cri::Cri;
+use crate::garbage_collection::plan::{Attachment, Suspects};
 use crate::metrics::Metrics;
 use crate::{Error, Result};
 
@@ -17,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const LOOKS: u32 = 3;
 
 /// Looks for ever. A runtime that is away is told of once, and looked for again.
-pub(crate) async fn run(place: Place, cri: Cri, patience: Duration, metrics: Metrics) {
+pub(crate) async fn run(place: PluginPaths, cri: Cri, patience: Duration, metrics: Metrics) {
     let mut suspects = Suspects::new(patience);
     let mut ticks = interval(INTERVAL.min(patience / LOOKS).max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,9 +35,9 @@ pub(crate) async fn run(place: Place, cri: Cri, patience: Duration, metrics: Met
     }
 }
 
-async fn look(place: &Place, cri: &Cri, suspects: &mut Suspects, metrics: &Metrics) -> Result<()> {
+async fn look(place: &PluginPaths, cri: &Cri, suspects: &mut Suspects, metrics: &Metrics) -> Result<()> {
     // In this order: what is made after the first and before the second is not suspected.
-    let held = blocking(place, Place::held).await??;
+    let held = blocking(place, PluginPaths::held).await??;
     let sandboxes = cri.sandboxes().await?;
     for lost in suspects.look(&held, &sandboxes, Instant::now()) {
         let Attachment { container, ifname } = lost.clone();
@@ -47,8 +50,8 @@ async fn look(place: &Place, cri: &Cri, suspects: &mut Suspects, metrics: &Metri
 
 /// Away from the thread that waits for the kernel and the cluster.
 async fn blocking<T: Send + 'static>(
-    place: &Place,
-    work: impl FnOnce(&Place) -> T + Send + 'static,
+    place: &PluginPaths,
+    work: impl FnOnce(&PluginPaths) -> T + Send + 'static,
 ) -> Result<T> {
     let place = place.clone();
     let done = spawn_blocking(move || work(&place)).await;

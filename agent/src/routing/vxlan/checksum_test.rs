@@ -1,5 +1,5 @@
 //! Testing the tunnel beside everything else, on a thread of its own: trying a connection takes seconds where nobody answers.
-//! What follows from it is decided in [`crate::offload`].
+//! What follows from it is decided in [`crate::routing::vxlan::checksum`].
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
@@ -10,9 +10,9 @@ use tracing::{info, warn};
 use weft_netlink::Result;
 use weft_netlink::ethtool::{set_tx_checksum, tx_checksum};
 
-use crate::offload::{Finding, test};
-use crate::overlay::{DEVICE, Overlay};
-use crate::prober::PORT;
+use crate::routing::probe::PORT;
+use crate::routing::vxlan::checksum::{Finding, test};
+use crate::routing::vxlan::plan::{DEVICE, Overlay};
 
 /// How long an answer may take: the first packet, and one sent again after a second.
 const PATIENCE: Duration = Duration::from_millis(2500);

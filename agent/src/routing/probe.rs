@@ -1,5 +1,7 @@
 //! Trying the straight ways to other nodes, beside everything else. What follows from it is decided in `proof`.
 
+pub mod plan;
+
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::proof::{Ledger, Outcome, Probe, Proofs, Way};
+use crate::routing::probe::plan::{DirectPath, Outcome, PathStates, Probe, ProbeSchedule};
 
 /// The port that is tried: the agents' own; refused is as good an answer.
 pub(crate) const PORT: u16 = 10246;
@@ -23,17 +25,17 @@ const IDLE: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct Prober {
     wanted: watch::Sender<Vec<Probe>>,
-    proofs: watch::Receiver<Proofs>,
+    path_states: watch::Receiver<PathStates>,
 }
 
 impl Prober {
     /// Starts in the background, for as long as the runtime lasts. The `assumed` ways are in use already.
-    pub(crate) fn start(assumed: BTreeSet<Way>) -> Prober {
-        let ledger = Ledger::new(assumed);
+    pub(crate) fn start(assumed: BTreeSet<DirectPath>) -> Prober {
+        let schedule = ProbeSchedule::new(assumed);
         let (wanted, asked) = watch::channel(Vec::new());
-        let (told, proofs) = watch::channel(ledger.proofs());
-        tokio::spawn(run(ledger, asked, told));
-        Prober { wanted, proofs }
+        let (told, path_states) = watch::channel(schedule.path_states());
+        tokio::spawn(run(schedule, asked, told));
+        Prober { wanted, path_states }
     }
 
     /// Has these ways tried, and no others.
@@ -48,35 +50,39 @@ impl Prober {
     }
 
     /// What is known.
-    pub(crate) fn proofs(&self) -> Proofs {
-        self.proofs.borrow().clone()
+    pub(crate) fn path_states(&self) -> PathStates {
+        self.path_states.borrow().clone()
     }
 
     /// Waits until something else is known.
     pub(crate) async fn changed(&mut self) {
-        if self.proofs.changed().await.is_err() {
+        if self.path_states.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 }
 
-async fn run(mut ledger: Ledger, mut asked: watch::Receiver<Vec<Probe>>, told: watch::Sender<Proofs>) {
+async fn run(
+    mut schedule: ProbeSchedule,
+    mut asked: watch::Receiver<Vec<Probe>>,
+    told: watch::Sender<PathStates>,
+) {
     let mut running = JoinSet::new();
     loop {
-        let next = ledger.next().unwrap_or_else(|| Instant::now() + IDLE);
+        let next = schedule.next().unwrap_or_else(|| Instant::now() + IDLE);
         tokio::select! {
             changed = asked.changed() => match changed {
-                Ok(()) => ledger.watch(&asked.borrow_and_update(), Instant::now()),
+                Ok(()) => schedule.watch(&asked.borrow_and_update(), Instant::now()),
                 Err(_) => return,
             },
             () = sleep_until(next.into()) => {}
-            Some(Ok((way, outcome))) = running.join_next() => ledger.note(way, outcome, Instant::now()),
+            Some(Ok((way, outcome))) = running.join_next() => schedule.note(way, outcome, Instant::now()),
         }
-        for probe in ledger.due(Instant::now()) {
+        for probe in schedule.due(Instant::now()) {
             running.spawn(async move { (probe.way, attempt(probe).await) });
         }
         told.send_if_modified(|known| {
-            let now = ledger.proofs();
+            let now = schedule.path_states();
             let is_news = *known != now;
             *known = now;
             is_news

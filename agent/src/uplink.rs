@@ -1,6 +1,8 @@
 //! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this node's own
 //! network has to say to it.
 
+pub(crate) mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +10,7 @@ use clap::ValueEnum;
 use weft_cni_spec::InterfaceName;
 use weft_types::{Family, IpNetwork};
 
-use crate::proof::{Proof, Proofs};
+use crate::routing::probe::plan::{PathState, PathStates};
 
 /// How packets get to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,7 +44,7 @@ pub struct Uplink {
     /// Ranges that running pods have addresses of from before the Node got its present ones, and how many pods that is.
     pub former: BTreeMap<IpNetwork, usize>,
     /// What is known of the straight ways.
-    pub proofs: Proofs,
+    pub path_states: PathStates,
 }
 
 /// By which of its addresses this node reaches the others.
@@ -62,7 +64,7 @@ impl Uplink {
     pub fn shared() -> Uplink {
         let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let networks = all.into_iter().filter_map(|address| IpNetwork::new(address, 0).ok()).collect();
-        Uplink { networks, proofs: Proofs::assuming(Proof::Works), ..Uplink::default() }
+        Uplink { networks, path_states: PathStates::assuming(PathState::Works), ..Uplink::default() }
     }
 
     /// The address of that family that packets to other nodes come from.
@@ -71,7 +73,7 @@ impl Uplink {
     }
 
     /// Whether somebody with that address is reached without a router, as far as networks tell.
-    pub(crate) fn is_near(&self, address: IpAddr) -> bool {
+    pub(crate) fn shares_link(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(address))
     }
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 /// A container's interface that something on this node is kept for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Attachment {
+pub(crate) struct Attachment {
     /// The container's id: that of its sandbox.
-    pub container: String,
+    pub(crate) container: String,
     /// The interface's name inside the container.
-    pub ifname: String,
+    pub(crate) ifname: String,
 }
 
 /// Attachments without a sandbox, and since when each was seen without one.
@@ -18,19 +18,19 @@ pub struct Attachment {
 /// A sandbox that is just being made has its addresses before the runtime lists it. So nothing is garbage at first
 /// sight: it must be without a sandbox at every look for a time in which any sandbox is made or given up.
 #[derive(Debug)]
-pub struct Suspects {
+pub(crate) struct Suspects {
     patience: Duration,
     since: BTreeMap<Attachment, Instant>,
 }
 
 impl Suspects {
     /// Nobody is suspected yet; `patience` is how long one must be.
-    pub fn new(patience: Duration) -> Suspects {
+    pub(crate) fn new(patience: Duration) -> Suspects {
         Suspects { patience, since: BTreeMap::new() }
     }
 
     /// Looks once: `held` is what the node holds, `sandboxes` what the runtime has. Returns what is garbage by now.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         held: &BTreeSet<Attachment>,
         sandboxes: &BTreeSet<String>,

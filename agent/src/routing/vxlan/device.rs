@@ -8,14 +8,14 @@ use tracing::info;
 use weft_netlink::rtnl::{Address, FdbEntry, Link, LinkChange, Neighbour, RtnetlinkClient};
 use weft_types::IpNetwork;
 
-use crate::overlay::{DEVICE, Overlay};
+use crate::routing::vxlan::plan::{DEVICE, Overlay};
 use crate::{Error, Result};
 
 /// The kind of the device, as the kernel names it.
 const KIND: &str = "vxlan";
 
 /// Makes the device as planned, with all that it must know, and takes nothing away yet. Returns its index.
-pub(super) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<Option<u32>> {
+pub(crate) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<Option<u32>> {
     let Some(overlay) = planned else { return Ok(None) };
     let held = route.find_link(DEVICE)?;
     if let Some(link) = held.as_ref().filter(|link| !is_ours(link)) {
@@ -30,7 +30,7 @@ pub(super) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Re
 }
 
 /// Takes away what is not planned any more: last of all, so that nothing is lost on the way to a change.
-pub(super) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<()> {
+pub(crate) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Result<()> {
     // Somebody else's by that name stays.
     let Some(link) = route.find_link(DEVICE)?.filter(is_ours) else { return Ok(()) };
     let Some(overlay) = planned else {
@@ -86,14 +86,15 @@ fn add_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> R
     for &address in overlay.addresses.iter().filter(is_missing) {
         route.add_address(Address { link, address })?;
     }
-    for &address in overlay.spares.iter().filter(is_missing) {
+    for &address in overlay.probe_addresses.iter().filter(is_missing) {
         route.add_deprecated_address(Address { link, address })?;
     }
     Ok(())
 }
 
 fn delete_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
-    let planned = |held: &IpNetwork| overlay.addresses.contains(held) || overlay.spares.contains(held);
+    let planned =
+        |held: &IpNetwork| overlay.addresses.contains(held) || overlay.probe_addresses.contains(held);
     // The kernel gives every device a link-local address of its own.
     let is_stale = |held: &Address| !is_link_local(&held.address) && !planned(&held.address);
     let held = route.addresses(Some(link))?;

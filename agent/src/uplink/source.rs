@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use weft_netlink::rtnl::Address;
 use weft_types::{Family, IpNetwork};
 
-use crate::backend::LeaveBy;
+use crate::uplink::LeaveBy;
 use crate::{Error, Result};
 
 /// Somebody outside (RFC 5737, RFC 3849), where there is no other node to ask the way to.
@@ -16,7 +16,7 @@ const OUTSIDE: [IpAddr; 2] =
 ///
 /// # Errors
 /// Where there is no such address, or the interface cannot be looked for.
-pub(super) fn choose(
+pub(crate) fn choose(
     held: &[Address],
     node: &[IpAddr],
     others: &[IpAddr],

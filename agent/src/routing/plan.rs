@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use weft_netlink::rtnl::Route;
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
-use crate::backend::{Backend, Uplink};
-use crate::claims::{Claims, Owner};
-use crate::overlay::{self, DEVICE, Overlay};
+use crate::cidr_allocations::{CidrAllocations, Owner};
 use crate::plan::{Config, Notice};
-use crate::proof::{Probe, Proof, Way};
+use crate::routing::probe::plan::{DirectPath, PathState, Probe};
+use crate::routing::vxlan::plan::{self as overlay, DEVICE, Overlay};
+use crate::uplink::{Backend, Uplink};
 
 /// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos has it.
 pub const PROTOCOL: u8 = 119;
@@ -23,16 +23,16 @@ pub struct NodeRoute {
     /// The other node's pod CIDR.
     pub destination: IpNetwork,
     /// How to get there.
-    pub hop: Hop,
+    pub hop: NextHop,
     /// Where the hop is the tunnel: the next hop where there is no tunnel to be had.
     pub near: Option<IpAddr>,
 }
 
 /// The next hop on the way to another node's pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hop {
+pub enum NextHop {
     /// That node's own address, on a link of this node.
-    Node(IpAddr),
+    Direct(IpAddr),
     /// The far end of the VXLAN tunnel.
     Tunnel,
 }
@@ -52,8 +52,8 @@ impl NodeRoute {
     /// The address of the next hop.
     pub fn gateway(&self) -> IpAddr {
         match self.hop {
-            Hop::Node(address) => address,
-            Hop::Tunnel => overlay::gateway(&self.destination),
+            NextHop::Direct(address) => address,
+            NextHop::Tunnel => overlay::gateway(&self.destination),
         }
     }
 
@@ -63,11 +63,11 @@ impl NodeRoute {
         let path = Route { protocol: PROTOCOL, ..Route::to(self.destination) };
         let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
         match (self.hop, tunnel) {
-            (Hop::Node(address), _) => Some(via(address)),
-            (Hop::Tunnel, Some(tunnel)) => {
+            (NextHop::Direct(address), _) => Some(via(address)),
+            (NextHop::Tunnel, Some(tunnel)) => {
                 Some(Route { link: Some(tunnel), onlink: true, ..via(self.gateway()) })
             }
-            (Hop::Tunnel, None) => self.near.map(via),
+            (NextHop::Tunnel, None) => self.near.map(via),
         }
     }
 }
@@ -75,7 +75,7 @@ impl NodeRoute {
 impl fmt::Display for NodeRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} via {}", self.destination, self.gateway())?;
-        if self.hop == Hop::Tunnel {
+        if self.hop == NextHop::Tunnel {
             write!(f, " dev {DEVICE} onlink")?;
         }
         write!(f, " proto {PROTOCOL}")
@@ -84,7 +84,7 @@ impl fmt::Display for NodeRoute {
 
 /// The routes that `own` needs, the tunnel that some of them lead into, and what stands in the way of others.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
+pub(crate) struct RoutingPlan {
     pub(crate) routes: Vec<NodeRoute>,
     pub(crate) overlay: Option<Overlay>,
     pub(crate) notices: Vec<Notice>,
@@ -94,7 +94,7 @@ pub(crate) struct Ways {
     pub(crate) is_tunnelled: bool,
 }
 
-impl Ways {
+impl RoutingPlan {
     /// From `own` to everybody else. Of Nodes that claim the same addresses, the first by name keeps them, and what is in
     /// `claims` already goes before all.
     pub(crate) fn plan(
@@ -102,17 +102,19 @@ impl Ways {
         own: &Node,
         config: &Config,
         uplink: &Uplink,
-        claims: &mut Claims,
-    ) -> Ways {
+        allocations: &mut CidrAllocations,
+    ) -> RoutingPlan {
         let overlay = match config.backend {
             Backend::HostGw => None,
             Backend::Vxlan => Overlay::new(own, config.vxlan, uplink),
-            Backend::Auto => Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_spares(own)),
+            Backend::Auto => {
+                Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_probe_addresses(own))
+            }
         };
-        let mut ways = Ways { overlay, ..Ways::default() };
+        let mut ways = RoutingPlan { overlay, ..RoutingPlan::default() };
         for node in snapshot.nodes().filter(|node| node.name != own.name) {
             for &cidr in &node.pod_cidrs {
-                let way = claims.claim(cidr, Owner::Node(node.name.clone())).map_err(Notice::from);
+                let way = allocations.allocate(cidr, Owner::Node(node.name.clone())).map_err(Notice::from);
                 match way.and_then(|()| ways.hop(node, &cidr, (own, config.backend), uplink)) {
                     Ok((hop, near)) => ways.routes.push(NodeRoute { destination: cidr, hop, near }),
                     Err(notice) => ways.notices.push(notice),
@@ -130,17 +132,21 @@ impl Ways {
         cidr: &IpNetwork,
         (own, backend): (&Node, Backend),
         uplink: &Uplink,
-    ) -> Result<(Hop, Option<IpAddr>), Notice> {
+    ) -> Result<(NextHop, Option<IpAddr>), Notice> {
         let family = Family::of_network(cidr);
         let no_address = |family| Notice::NoAddress { node: node.name.clone(), cidr: *cidr, family };
         let address = node.address(family);
-        let near = address.filter(|address| backend == Backend::Auto && uplink.is_near(*address));
+        let near = address.filter(|address| backend == Backend::Auto && uplink.shares_link(*address));
         match (backend, near) {
             (Backend::HostGw, _) => {
-                return address.map(|address| (Hop::Node(address), None)).ok_or_else(|| no_address(family));
+                return address
+                    .map(|address| (NextHop::Direct(address), None))
+                    .ok_or_else(|| no_address(family));
             }
-            (_, Some(address)) if self.is_proved(node, own, Way { cidr: *cidr, node: address }, uplink) => {
-                return Ok((Hop::Node(address), None));
+            (_, Some(address))
+                if self.is_usable(node, own, DirectPath { cidr: *cidr, node: address }, uplink) =>
+            {
+                return Ok((NextHop::Direct(address), None));
             }
             (_, None) => self.is_tunnelled = true,
             (_, Some(_)) => {}
@@ -148,37 +154,37 @@ impl Ways {
         let overlay =
             self.overlay.as_mut().ok_or_else(|| Notice::NoTunnel { node: node.name.clone(), cidr: *cidr })?;
         match overlay.add(node, cidr) {
-            true => Ok((Hop::Tunnel, near)),
+            true => Ok((NextHop::Tunnel, near)),
             false => Err(no_address(overlay.family())),
         }
     }
 
     /// Whether a way to a node nearby can be used. Has it tried, for which one address must be reached straight in any case.
-    fn is_proved(&mut self, node: &Node, own: &Node, way: Way, uplink: &Uplink) -> bool {
+    fn is_usable(&mut self, node: &Node, own: &Node, way: DirectPath, uplink: &Uplink) -> bool {
         let probe = own.pod_cidrs.iter().find_map(|own| probe(own, way));
         self.probes.extend(probe);
-        let proof = uplink.proofs.get(way);
-        let (node, Way { cidr, node: address }) = (node.name.clone(), way);
+        let proof = uplink.path_states.get(way);
+        let (node, DirectPath { cidr, node: address }) = (node.name.clone(), way);
         match proof {
-            Proof::Fails => {
+            PathState::Fails => {
                 self.is_tunnelled = true;
-                self.notices.push(Notice::NotStraight { node, address, cidr });
+                self.notices.push(Notice::NotDirect { node, address, cidr });
             }
-            Proof::Cut => self.notices.push(Notice::Cut { node, address, cidr }),
-            Proof::Open | Proof::Works => {}
+            PathState::Unreachable => self.notices.push(Notice::Cut { node, address, cidr }),
+            PathState::Unknown | PathState::Works => {}
         }
-        if let Some(probe) = probe.filter(|_| proof != Proof::Works) {
-            let (destination, hop) = (probe.straight.1.into(), Hop::Node(way.node));
+        if let Some(probe) = probe.filter(|_| proof != PathState::Works) {
+            let (destination, hop) = (probe.straight.1.into(), NextHop::Direct(way.node));
             self.routes.push(NodeRoute { destination, hop, near: None });
         }
-        proof == Proof::Works
+        proof == PathState::Works
     }
 }
 
 /// How to try a way from a node with that pod CIDR, where both are of one family and have room.
-fn probe(own: &IpNetwork, way: Way) -> Option<Probe> {
+fn probe(own: &IpNetwork, way: DirectPath) -> Option<Probe> {
     let is_fitting = own.is_ipv4() == way.cidr.is_ipv4();
-    let straight = (overlay::spare(own)?, overlay::spare(&way.cidr)?);
+    let straight = (overlay::probe_address(own)?, overlay::probe_address(&way.cidr)?);
     let usual = (overlay::gateway(own), overlay::gateway(&way.cidr));
     is_fitting.then_some(Probe { way, straight, usual })
 }
@@ -287,8 +293,8 @@ mod tests {
     fn route() -> impl Strategy<Value = Route> {
         (network(), 0u8..4).prop_map(|(destination, host)| {
             let hop = match host {
-                0 => Hop::Tunnel,
-                _ => Hop::Node(IpAddr::from([172, 30, 0, host])),
+                0 => NextHop::Tunnel,
+                _ => NextHop::Direct(IpAddr::from([172, 30, 0, host])),
             };
             NodeRoute { destination, hop, near: None }.path(Some(9)).unwrap()
         })

@@ -10,7 +10,7 @@ use crate::plan::overlap;
 
 /// Networks that do not overlap, with their owners, in the order of their first addresses.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(BTreeMap<IpAddr, (IpNetwork, Owner)>);
+pub(crate) struct CidrAllocations(BTreeMap<IpAddr, (IpNetwork, Owner)>);
 
 /// Who has a range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,9 +40,9 @@ impl fmt::Display for Owner {
     }
 }
 
-impl Claims {
+impl CidrAllocations {
     /// Gives a range to somebody, unless part of it is taken.
-    pub(crate) fn claim(&mut self, range: IpNetwork, owner: Owner) -> Result<(), Conflict> {
+    pub(crate) fn allocate(&mut self, range: IpNetwork, owner: Owner) -> Result<(), Conflict> {
         if let Some(other) = self.overlapping(&range) {
             return Err(Conflict { range: (range, owner), other: other.clone() });
         }
@@ -51,9 +51,9 @@ impl Claims {
     }
 
     /// Gives a Node its own addresses. One inside of another's range is an error for the one who looks at all of them.
-    pub(crate) fn claim_addresses(&mut self, node: &Node) -> Vec<Conflict> {
+    pub(crate) fn allocate_addresses(&mut self, node: &Node) -> Vec<Conflict> {
         let owner = || Owner::Address(node.name.clone());
-        node.addresses.iter().filter_map(|&address| self.claim(address.into(), owner()).err()).collect()
+        node.addresses.iter().filter_map(|&address| self.allocate(address.into(), owner()).err()).collect()
     }
 
     /// A claim to addresses of `range`. As claims do not overlap, it can only be the last one that begins before the
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn the_first_to_claim_keeps_it() {
-        let mut claims = Claims::default();
+        let mut allocations = CidrAllocations::default();
         let mut claim = |text: &str, name: &str| {
-            let conflict = claims.claim(text.parse().unwrap(), Owner::Node(name.to_owned())).err()?;
+            let conflict = allocations.allocate(text.parse().unwrap(), Owner::Node(name.to_owned())).err()?;
             Some(conflict.other.1)
         };
         assert_eq!(claim("10.244.1.0/24", "a"), None);

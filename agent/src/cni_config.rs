@@ -1,0 +1,3 @@
+//! The CNI configuration of this node.
+
+pub mod file;
