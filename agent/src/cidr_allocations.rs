@@ -6,8 +6,6 @@ use std::net::IpAddr;
 
 use weft_types::{IpNetwork, Node};
 
-use crate::plan::overlap;
-
 /// Networks that do not overlap, with their owners, in the order of their first addresses.
 #[derive(Debug, Default)]
 pub(crate) struct CidrAllocations(BTreeMap<IpAddr, (IpNetwork, Owner)>);
@@ -62,6 +60,16 @@ impl CidrAllocations {
         let (_, claim) = self.0.range(..=range.broadcast()).next_back()?;
         overlap(&claim.0, range).then_some(claim)
     }
+}
+
+/// Whether the addresses of two networks meet.
+pub(crate) fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
+    one.contains(other.ip()) || other.contains(one.ip())
+}
+
+/// Whether every address of `inner` is one of `outer`.
+pub(crate) fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
+    outer.prefix() <= inner.prefix() && outer.contains(inner.ip())
 }
 
 #[cfg(test)]

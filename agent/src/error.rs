@@ -85,7 +85,7 @@ pub enum Error {
     #[error(
         "{path} is sorted before {own}: the container runtime takes it, and new pods get no network of Weft's; remove it, if \
          its network is not in use any more",
-        path = path.display(), own = crate::cni_config::file::FILE
+        path = path.display(), own = crate::cni_config::plan::FILE
     )]
     ForeignConflist {
         /// The other file.

@@ -4,15 +4,17 @@
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::Result;
-use crate::metrics::Metrics;
+use crate::metrics;
 
 /// The state of the node after the last look at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,13 +32,13 @@ pub(crate) struct Status {
 pub(crate) async fn serve(
     address: SocketAddr,
     status: watch::Receiver<Status>,
-    metrics: Metrics,
+    registry: Arc<Registry>,
 ) -> Result<()> {
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(status)
-        .merge(weft_daemon::open_metrics(move || ready(metrics.text())));
+        .merge(weft_daemon::open_metrics(move || ready(metrics::text(&registry))));
     weft_daemon::serve("--healthz-bind-address", address, router).await?;
     Ok(())
 }

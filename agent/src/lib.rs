@@ -1,32 +1,35 @@
 //! The node agent: it makes one machine a node of the pod network, and keeps it so.
 //!
 //! ```text
-//! Nodes (weft-cluster) -> Snapshot -> plan() -> NodePlan --+-> routes::diff, nft::diff -> kernel
-//!                                     kernel: observed ----'-> sysctls, and the CNI configuration last
+//! Nodes (weft-cluster) -> Snapshot -> plan() -> NodePlan --> subsystems, each: diff -> kernel or file -> Report
+//!      kernel: Uplink, path states ------'                                            '-> /readyz, log, metrics
 //! ```
 //!
-//! What a node needs is decided in [`plan`], from values alone; `kernel`, `sysctls` and `cni_config` bring it about;
-//! `daemon` decides when. Beside that, `garbage_collection` has freed what is kept for containers that are gone, and `node_status`
-//! tells the cluster that the node's network works. The agent sets up no pods (that is `weft-cni`) and touches no route, table or file but its
-//! own.
+//! What a node needs is decided in [`plan`], from values alone, by the planners of the subsystems. Each subsystem is one
+//! folder, and one line in [`daemon`]: `subsystem` says what it may declare. The agent sets up no pods (that is `weft-cni`)
+//! and touches no route, table or file but its own.
 
 mod attachments;
-pub mod cidr_allocations;
+mod cidr_allocations;
+mod cluster_view;
 pub mod cni_config;
+pub mod config;
 pub mod daemon;
 mod error;
 mod garbage_collection;
 mod health;
-pub mod kernel;
-mod masquerade;
+pub mod masquerade;
 mod metrics;
 mod monitor;
 mod node_status;
+pub mod notice;
 pub mod options;
 pub mod plan;
+mod plan_text;
 mod plugin;
 mod problems;
 pub mod routing;
+mod subsystem;
 pub mod sysctls;
 pub mod upkeep;
 pub mod uplink;

@@ -11,13 +11,33 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use crate::Result;
 use crate::health::Status;
+use crate::subsystem::{Environment, Report, Round, Subsystem};
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Tells the cluster, beside the daemon's rounds.
+pub(crate) struct NodeStatus;
+
+impl Subsystem for NodeStatus {
+    fn name(&self) -> &'static str {
+        "node-status"
+    }
+
+    fn start(&mut self, environment: &Environment) -> Result<()> {
+        let Environment { client, node, status, .. } = environment;
+        // It ends with the runtime.
+        tokio::spawn(keep(client.clone(), node.clone(), status.clone()));
+        Ok(())
+    }
+
+    fn reconcile(&mut self, _round: &Round<'_>, _report: &mut Report) {}
+}
+
 /// Tells it each time that the node gets ready, until the agent ends.
-pub(crate) async fn keep(client: kube::Client, node: String, mut status: watch::Receiver<Status>) {
+async fn keep(client: kube::Client, node: String, mut status: watch::Receiver<Status>) {
     while status.wait_for(|status| status.is_ready).await.is_ok() {
         let mut told = None;
         while let Err(error) = tell(&client, &node).await {

@@ -8,7 +8,7 @@ use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
 
-use crate::plan::Config;
+use crate::config::Config;
 use crate::routing::vxlan::plan::Settings;
 use crate::uplink::{Backend, LeaveBy};
 

@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cni_config::plan::PLUGIN;
 use crate::garbage_collection::plan::Attachment;
-use crate::plan::PLUGIN;
 
 /// How long a call may take. It waits for other calls, which take milliseconds each.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,111 @@
-//! The way to the pods of other nodes: decided in `plan`, from values alone; tried by `probe`; led through the tunnel of
-//! `vxlan` where it is not direct.
+//! The way to the pods of other nodes. `plan` decides from what is known: directly by their nodes' addresses, or through the
+//! tunnel. `probe` tries the direct paths; `routes` brings the kernel's routes to the plan, `vxlan` the tunnel.
 
 pub mod plan;
 pub mod probe;
+pub mod routes;
 pub mod vxlan;
+
+use std::collections::BTreeSet;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tracing::info;
+use weft_types::{IpNetwork, Node};
+
+use crate::plan::NodePlan;
+use crate::routing::plan::{NextHop, NodeRoute, RoutingPlan};
+use crate::routing::probe::Prober;
+use crate::routing::routes::Routes;
+use crate::routing::vxlan::checksum_test::OffloadTest;
+use crate::routing::vxlan::plan::DEVICE;
+use crate::subsystem::{Environment, Report, Round, Subsystem};
+use crate::sysctls::proc::loosen;
+use crate::uplink::Uplink;
+use crate::{Error, Result};
+
+/// Keeps routes and tunnel as planned. A route that fails concerns that node's pods alone, and keeps none from starting.
+pub(crate) struct Routing {
+    routes: Routes,
+    offload: OffloadTest,
+    prober: Option<Prober>,
+    direct: Gauge,
+    tunnelled: Gauge,
+}
+
+impl Subsystem for Routing {
+    fn name(&self) -> &'static str {
+        "routing"
+    }
+
+    fn start(&mut self, environment: &Environment) -> Result<()> {
+        self.prober = Some(Prober::start(self.routes.direct_paths()?, environment.wake.clone()));
+        Ok(())
+    }
+
+    fn observe(&mut self, _node: Option<&Node>, uplink: &mut Uplink) -> Result<()> {
+        uplink.path_states = self.prober.as_ref().map(Prober::path_states).unwrap_or_default();
+        Ok(())
+    }
+
+    fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
+        let Some(plan) = round.plan.map(|plan| &plan.routing) else { return };
+        report.problems(self.routes.apply(plan));
+        report.problems(accept_both_ways(plan));
+        if let Some(prober) = &self.prober {
+            prober.watch(&plan.probes);
+        }
+        self.count(plan);
+        match self.routes.tunnel() {
+            Ok(tunnel) => self.offload.look(tunnel, plan.overlay.as_ref()),
+            Err(error) => report.problem(error),
+        }
+    }
+
+    fn clean_up(&mut self) -> Vec<Error> {
+        self.routes.apply(&NodePlan::default().routing)
+    }
+}
+
+impl Routing {
+    /// In the calling thread's network namespace.
+    pub(crate) fn open(registry: &mut Registry) -> Result<Routing> {
+        let (direct, tunnelled) = (Gauge::default(), Gauge::default());
+        let help = "Other nodes' pod CIDRs that are reached directly";
+        registry.register("direct_ranges", help, direct.clone());
+        let help = "Other nodes' pod CIDRs that are reached through the tunnel";
+        registry.register("tunnelled_ranges", help, tunnelled.clone());
+        Ok(Routing {
+            routes: Routes::open()?,
+            offload: OffloadTest::default(),
+            prober: None,
+            direct,
+            tunnelled,
+        })
+    }
+
+    fn count(&self, plan: &RoutingPlan) {
+        let tried: BTreeSet<IpNetwork> = plan.probes.iter().map(|probe| probe.direct.1.into()).collect();
+        let routes = plan.routes.iter().filter(|route| !tried.contains(&route.destination));
+        let (tunnelled, direct): (Vec<&NodeRoute>, Vec<&NodeRoute>) =
+            routes.partition(|route| route.next_hop == NextHop::Tunnel);
+        for (gauge, routes) in [(&self.direct, direct), (&self.tunnelled, tunnelled)] {
+            gauge.set(i64::try_from(routes.len()).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// Two nodes change between the tunnel and the direct path one after the other: what comes the other way meanwhile must
+/// be taken.
+fn accept_both_ways(plan: &RoutingPlan) -> Option<Error> {
+    let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
+    let mut problem = None;
+    for link in links.iter().map(String::as_str).chain((!links.is_empty()).then_some(DEVICE)) {
+        match loosen(link) {
+            Ok(true) => info!("set net.ipv4.conf.{link}.rp_filter to 2, as the way between nodes may change"),
+            Ok(false) => {}
+            Err(error) => problem = Some(error),
+        }
+    }
+    problem
+}

@@ -1,58 +1,29 @@
-//! Kernel settings of this process's network namespace, by way of /proc/sys.
+//! The kernel settings that a node needs: `plan` says which, `proc` sets them.
 
-use std::fs;
-use std::path::PathBuf;
+pub mod plan;
+pub mod proc;
 
-use crate::plan::Sysctl;
-use crate::{Error, Result};
+use tracing::info;
 
-/// Makes sure that a setting has its value. Returns whether it had to be changed.
-pub fn set(sysctl: &Sysctl) -> Result<bool> {
-    let failed = |problem| Error::Sysctl { name: sysctl.name.clone(), value: sysctl.value, problem };
-    // Read first: writing `ip_forward`, even what it holds, resets other settings of the namespace.
-    if fs::read_to_string(path(&sysctl.name)).map_err(failed)?.trim() == sysctl.value {
-        return Ok(false);
+use crate::subsystem::{Report, Round, Subsystem};
+
+/// Keeps the settings as planned. They stay when the agent goes: others may rely on them by then.
+pub(crate) struct Sysctls;
+
+impl Subsystem for Sysctls {
+    fn name(&self) -> &'static str {
+        "sysctls"
     }
-    fs::write(path(&sysctl.name), sysctl.value).map_err(failed)?;
-    Ok(true)
-}
 
-/// Lets an interface take a packet by which its sender is not reached, where it would not: for a moment two nodes see the way
-/// between them differently. The setting is the larger of `all` and the interface's own (ip-sysctl, rp_filter). Returns
-/// whether it had to be changed.
-pub fn loosen(link: &str) -> Result<bool> {
-    let name = |link: &str| format!("net.ipv4.conf.{}.rp_filter", written(link));
-    let value = |link| fs::read_to_string(path(&name(link))).ok()?.trim().parse::<u8>().ok();
-    match value("all").max(value(link)) {
-        Some(1) => set(&Sysctl { name: name(link), value: "2" }),
-        _ => Ok(false),
-    }
-}
-
-/// An interface's name as part of a setting's: sysctl(8) has a slash where it has a dot.
-pub(crate) fn written(link: &str) -> String {
-    link.replace('.', "/")
-}
-
-/// The file of a setting by its name, as sysctl(8) has it.
-fn path(name: &str) -> PathBuf {
-    let swapped = name.chars().map(|letter| match letter {
-        '.' => '/',
-        '/' => '.',
-        letter => letter,
-    });
-    // /proc/sys/net is the namespace of the thread that asks.
-    PathBuf::from("/proc/sys").join(swapped.collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_interface_may_have_a_dot_in_its_name() {
-        assert_eq!(path("net.ipv4.ip_forward"), PathBuf::from("/proc/sys/net/ipv4/ip_forward"));
-        let vlan = path("net.ipv6.conf.eth0/5.accept_ra");
-        assert_eq!(vlan, PathBuf::from("/proc/sys/net/ipv6/conf/eth0.5/accept_ra"));
+    fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
+        let settings = round.plan.map(|plan| plan.sysctls.as_slice()).unwrap_or_default();
+        // Each may rely on the one before: forwarding is not switched on where that would cost the host its own routes.
+        for setting in settings {
+            match proc::set(setting) {
+                Ok(true) => info!("set {} to {}", setting.name, setting.value),
+                Ok(false) => {}
+                Err(error) => return report.blocking(error),
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this node's own
 //! network has to say to it.
 
+pub mod observe;
 pub(crate) mod source;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,11 +8,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_agent::kernel::Kernel;
-use weft_agent::plan::{Config, NodePlan, plan};
+use weft_agent::config::Config;
+use weft_agent::masquerade::rules::{self, MasqueradeRules};
+use weft_agent::plan::{NodePlan, plan};
+use weft_agent::routing::routes::Routes;
 use weft_agent::routing::vxlan::plan::Settings;
-use weft_agent::sysctls;
+use weft_agent::sysctls::proc;
+use weft_agent::upkeep::observe::BridgeObserver;
 use weft_agent::upkeep::plan::{Expected, port};
+use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
@@ -38,7 +42,9 @@ struct World {
     node: Namespace,
     pod: Namespace,
     others: Namespace,
-    kernel: Kernel,
+    uplink: UplinkObserver,
+    routes: Routes,
+    masquerade: MasqueradeRules,
 }
 
 impl World {
@@ -56,17 +62,19 @@ impl World {
         sh(&others, "ip addr add fd00:30::12/64 dev wire nodad");
         sh(&others, "ip route add 10.244.1.0/24 via 172.30.0.11");
         sh(&others, "ip link set lo up && ip addr add 10.244.2.5/32 dev lo");
-        let kernel = node.run(Kernel::open).unwrap().unwrap();
-        World { node, pod, others, kernel }
+        let uplink = node.run(UplinkObserver::open).unwrap().unwrap();
+        let routes = node.run(Routes::open).unwrap().unwrap();
+        let masquerade = node.run(MasqueradeRules::open).unwrap().unwrap();
+        World { node, pod, others, uplink, routes, masquerade }
     }
 
     /// Applies a plan. Returns what went wrong.
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| sysctls::set(setting)).unwrap().unwrap();
+            self.node.run(|| proc::set(setting)).unwrap().unwrap();
         }
-        let mut errors = self.kernel.apply_routes(plan);
-        errors.extend(self.kernel.apply_masquerade(plan).err());
+        let mut errors = self.routes.apply(&plan.routing);
+        errors.extend(self.masquerade.apply(&plan.masquerade).err());
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -245,7 +253,7 @@ fn a_node_more_is_an_element_more_and_touches_no_rule() {
 fn the_plan_prints_as_nft_takes_it() {
     let world = World::new();
     let plan = plan_among(&[]);
-    let text: String = plan.masquerade.iter().map(ToString::to_string).collect();
+    let text: String = rules::tables(&plan.masquerade).iter().map(ToString::to_string).collect();
     sh(&world.node, &format!("nft -f - <<'END'\n{text}END"));
     assert_eq!(sh(&world.node, "nft list ruleset").matches("masquerade fully-random").count(), 2);
 }
@@ -269,7 +277,7 @@ impl World {
     /// What the node's own side of the network is, where it is known under these addresses.
     fn uplink(&mut self, addresses: &[&str], leave_by: &LeaveBy) -> Result<Uplink, String> {
         let others = ips(&["172.30.0.12", "fd00:30::12"]);
-        let found = self.node.run(|| self.kernel.uplink(&ips(addresses), &others, leave_by)).unwrap();
+        let found = self.node.run(|| self.uplink.observe(&ips(addresses), &others, leave_by)).unwrap();
         found.map_err(|error| error.to_string())
     }
 }
@@ -352,7 +360,7 @@ fn nobody_is_near_by_an_interface_that_finds_no_neighbours() {
 
 #[test]
 fn what_is_missed_is_what_the_kernel_lacks() {
-    let mut world = World::new();
+    let world = World::new();
     let addresses = "ip addr add 10.244.1.1/24 dev cni0 && ip addr add fd00:10:244:1::1/64 dev cni0 nodad";
     sh(&world.node, &format!("ip link add cni0 type bridge && {addresses} && ip link set cni0 up"));
     for (port, alias) in [("pod", "weft/a/eth0"), ("foreign", "theirs")] {
@@ -360,12 +368,13 @@ fn what_is_missed_is_what_the_kernel_lacks() {
         sh(&world.node, &format!("ip link set {port} up master cni0 alias {alias}"));
         sh(&world.node, &format!("bridge link set dev {port} isolated on hairpin off"));
     }
-    let list = plan_among(&[]).conflist.unwrap();
+    let list = plan_among(&[]).cni_config.unwrap();
     let held: Vec<IpAddr> = ["10.244.1.2", "fd00:10:244:1::2"].map(|text| text.parse().unwrap()).into();
+    let mut bridge = world.node.run(BridgeObserver::open).unwrap().unwrap();
     let mut missing = |bridge_netfilter| -> Vec<String> {
-        let wanted = Expected::by(&list, &held, port(bridge_netfilter)).unwrap();
-        let found = world.kernel.held("cni0").unwrap();
-        wanted.defects(&found).iter().map(|missing| missing.text().to_owned()).collect()
+        let expected = Expected::by(&list, &held, port(bridge_netfilter)).unwrap();
+        let found = bridge.observe("cni0").unwrap();
+        expected.defects(&found).iter().map(|defect| defect.text().to_owned()).collect()
     };
     assert_eq!(missing(false), Vec::<String>::new());
     assert_eq!(missing(true), ["pod is treated by the bridge as no pod's port is"], "as Docker turned it on");

@@ -7,12 +7,15 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use weft_agent::kernel::{Kernel, test_tunnel};
-use weft_agent::plan::{Config, NodePlan, plan};
+use weft_agent::config::Config;
+use weft_agent::plan::{NodePlan, plan};
 use weft_agent::routing::probe::plan::{PathState, PathStates};
+use weft_agent::routing::routes::Routes;
 use weft_agent::routing::vxlan::checksum::Finding;
+use weft_agent::routing::vxlan::checksum_test::test_tunnel;
 use weft_agent::routing::vxlan::plan::Settings;
-use weft_agent::sysctls;
+use weft_agent::sysctls::proc;
+use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
@@ -39,7 +42,8 @@ struct Site {
     number: u8,
     node: Namespace,
     pod: Namespace,
-    kernel: Kernel,
+    uplink: UplinkObserver,
+    routes: Routes,
 }
 
 /// Two nodes, and the router between them.
@@ -85,8 +89,9 @@ impl Site {
                 "ip addr add fd00:10:{number}::2/64 dev eth0 nodad && ip -6 route add default via fd00:10:{number}::1"
             ),
         );
-        let kernel = node.run(Kernel::open).unwrap().unwrap();
-        Site { number, node, pod, kernel }
+        let uplink = node.run(UplinkObserver::open).unwrap().unwrap();
+        let routes = node.run(Routes::open).unwrap().unwrap();
+        Site { number, node, pod, uplink, routes }
     }
 
     fn name(&self) -> String {
@@ -111,9 +116,9 @@ impl Site {
 
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| sysctls::set(setting)).unwrap().unwrap();
+            self.node.run(|| proc::set(setting)).unwrap().unwrap();
         }
-        self.kernel.apply_routes(plan).iter().map(ToString::to_string).collect()
+        self.routes.apply(&plan.routing).iter().map(ToString::to_string).collect()
     }
 
     /// What the device is and knows, as text.
@@ -170,7 +175,7 @@ impl World {
         let site = &mut self.sites[site];
         let own = site.object();
         let uplink =
-            site.node.run(|| site.kernel.uplink(&own.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
+            site.node.run(|| site.uplink.observe(&own.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
         plan(&snapshot, &own.name, &config, &Uplink { path_states: self.path_states.clone(), ..uplink })
             .unwrap()
     }
@@ -295,8 +300,8 @@ fn the_tunnel_follows_other_settings_and_goes_with_its_backend() {
     world.assert_reached();
 
     let mut plan = world.plan(0);
-    plan.overlay = None;
-    plan.routes.clear();
+    plan.routing.overlay = None;
+    plan.routing.routes.clear();
     assert_eq!(world.sites[0].apply(&plan), Vec::<String>::new());
     assert!(!sh(&world.sites[0].node, "ip link").contains("weft-vxlan"));
 }

@@ -8,11 +8,9 @@ use std::path::{Path, PathBuf};
 
 use weft_cni_spec::NetworkList;
 
-use crate::plan::PLUGIN;
+use crate::cni_config::plan::{FILE, PLUGIN, text};
 use crate::{Error, Result};
 
-/// The name of the file. Runtimes take the first by name of those that they find.
-pub const FILE: &str = "10-weft.conflist";
 /// How the names of configurations end that runtimes read (libcni, `ConfFiles`).
 const EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
 /// The name that it has until it is complete. No runtime reads this extension; and as the file is in the folder that
@@ -70,12 +68,6 @@ pub fn first(conf_dir: &Path) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::ForeignConflist { path: conf_dir.join(name) }),
     }
-}
-
-/// A configuration as it stands in its file.
-pub fn text(list: &NetworkList) -> String {
-    // Plain structs of texts and numbers: there is nothing in them that JSON has no words for.
-    serde_json::to_string_pretty(list).unwrap_or_default() + "\n"
 }
 
 /// Takes the configuration away, so that the runtime starts no more pods. Returns whether it was there.

@@ -1,10 +1,14 @@
 //! What is planned for a node, from values alone.
 
+use weft_cni_spec::Ipam;
 use weft_types::{ChangeSet, Object};
 
 use super::*;
+use crate::config::Config;
 use crate::routing::plan::NextHop;
 use crate::routing::probe::plan::{PathState, PathStates};
+use crate::routing::vxlan::plan::Settings;
+use crate::uplink::{Backend, LeaveBy};
 
 fn config(cluster_cidrs: &[&str]) -> Config {
     Config {
@@ -101,7 +105,7 @@ fn without_its_node_there_is_no_plan() {
 fn the_flag_goes_before_the_links_mtu() {
     let config = Config { mtu: Some(1400), ..config(&[]) };
     let plan = plan(&snapshot(&[NODE1]), "node1", &config, &uplink(1500, &[])).unwrap();
-    assert_eq!(plan.conflist.unwrap().plugins[0].bridge.mtu, Some(1400));
+    assert_eq!(plan.cni_config.unwrap().plugins[0].bridge.mtu, Some(1400));
 }
 
 #[test]
@@ -123,15 +127,15 @@ fn only_nodes_without_a_common_link_are_behind_the_tunnel() {
         Uplink { path_states: PathStates::assuming(PathState::Works), ..uplink(1500, &["172.30.0.0/24"]) };
     let away = ("node3", &["10.244.3.0/24"][..], &["192.0.2.13"][..]);
     let mixed = plan(&snapshot(&[NODE1, NODE2, away]), "node1", &config, &near).unwrap();
-    let hops: Vec<NextHop> = mixed.routes.iter().map(|route| route.hop).collect();
+    let hops: Vec<NextHop> = mixed.routing.routes.iter().map(|route| route.next_hop).collect();
     assert_eq!(hops, [NextHop::Direct("172.30.0.12".parse().unwrap()), NextHop::Tunnel]);
-    assert_eq!(mixed.overlay.as_ref().unwrap().remotes.len(), 1);
+    assert_eq!(mixed.routing.overlay.as_ref().unwrap().remotes.len(), 1);
     assert_eq!(mixed.bridge_mtu(), Some(1450));
 
     let flat = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap();
     assert_eq!(flat.bridge_mtu(), Some(1500), "nothing is taken off where nothing is tunnelled");
-    assert!(flat.overlay.is_some(), "others may see it differently, and send through the tunnel");
-    let target: Vec<String> = flat.probes.iter().map(|probe| probe.straight.1.to_string()).collect();
+    assert!(flat.routing.overlay.is_some(), "others may see it differently, and send through the tunnel");
+    let target: Vec<String> = flat.routing.probes.iter().map(|probe| probe.direct.1.to_string()).collect();
     assert_eq!(target, ["10.244.2.1"], "it is tried on and on");
 }
 
@@ -142,7 +146,7 @@ fn a_straight_way_is_used_only_once_it_is_proved() {
         let near = Uplink { path_states: PathStates::assuming(proof), ..uplink(1500, &["172.30.0.0/24"]) };
         plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &near).unwrap()
     };
-    let routes = |plan: &NodePlan| plan.routes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let routes = |plan: &NodePlan| plan.routing.routes.iter().map(ToString::to_string).collect::<Vec<_>>();
     let through = [
         "10.244.2.0/24 via 10.244.2.0 dev weft-vxlan onlink proto 119",
         "10.244.2.1/32 via 172.30.0.12 proto 119",
@@ -168,9 +172,10 @@ fn a_node_whose_address_is_elsewhere_says_so_and_sends_from_its_own() {
         ..uplink(1500, &["10.0.0.5/24"])
     };
     let planned = plan(&snapshot, "node1", &config, &here).unwrap();
-    let device = planned.overlay.unwrap().device;
-    assert_eq!(device.tunnel.local.to_string(), "10.0.0.5");
-    let announced = plan(&snapshot, "node1", &config, &uplink(1500, &[])).unwrap().overlay.unwrap().device;
+    let device = planned.routing.overlay.unwrap().device;
+    assert_eq!(device.local.to_string(), "10.0.0.5");
+    let announced =
+        plan(&snapshot, "node1", &config, &uplink(1500, &[])).unwrap().routing.overlay.unwrap().device;
     assert_eq!(device.mac, announced.mac, "the Ethernet address is the one that others derive");
     let told = planned.notices[0].to_string();
     assert!(
@@ -187,7 +192,7 @@ fn several_ranges_of_a_family_are_one_set_and_each_is_masqueraded() {
     for range in ranges {
         assert!(plan.to_string().contains(&format!("saddr {range} masquerade")), "{plan}");
     }
-    let ipam = plan.conflist.unwrap().plugins[0].ipam.clone().unwrap();
+    let ipam = plan.cni_config.unwrap().plugins[0].ipam.clone().unwrap();
     let sets = |ipam: Ipam| serde_json::to_value(ipam.ranges).unwrap();
     let subnet = |index: usize| serde_json::json!({"subnet": ranges[index]});
     assert_eq!(
@@ -202,8 +207,8 @@ fn no_range_may_overlap_that_of_services() {
     let config = Config { service_cidrs: vec!["10.244.0.0/20".parse().unwrap()], ..config(&[]) };
     let node3 = ("node3", &["10.244.16.0/24"][..], &["172.30.0.13"][..]);
     let plan = plan(&snapshot(&[NODE1, NODE2, node3]), "node1", &config, &uplink(1500, &[])).unwrap();
-    assert_eq!(plan.conflist, None, "no pod gets an address that may be a Service's");
-    assert_eq!(plan.routes.len(), 1);
+    assert_eq!(plan.cni_config, None, "no pod gets an address that may be a Service's");
+    assert_eq!(plan.routing.routes.len(), 1);
     let told: Vec<String> = plan.notices.iter().map(ToString::to_string).collect();
     let expected = "10.244.1.0/24 (the pod CIDR of Node node1) overlaps 10.244.0.0/20 (the Services' range)";
     assert!(told[0].starts_with(expected), "{told:?}");

@@ -1,4 +1,4 @@
-//! Trying the straight ways to other nodes, beside everything else. What follows from it is decided in `proof`.
+//! Trying the direct paths to other nodes, beside everything else. What follows from it is decided in `plan`.
 
 pub mod plan;
 
@@ -12,16 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use crate::routing::probe::plan::{DirectPath, Outcome, PathStates, Probe, ProbeSchedule};
+use crate::routing::probe::plan::{DirectPath, Outcome, PORT, PathStates, Probe, ProbeSchedule};
+use crate::subsystem::Wake;
 
-/// The port that is tried: the agents' own; refused is as good an answer.
-pub(crate) const PORT: u16 = 10246;
 /// How long an answer may take, between nodes of one network.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// When there is nothing to try.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The ways that are to be tried, and what is known of them.
+/// The paths that are to be tried, and what is known of them.
 #[derive(Debug)]
 pub(crate) struct Prober {
     wanted: watch::Sender<Vec<Probe>>,
@@ -29,16 +28,17 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts in the background, for as long as the runtime lasts. The `assumed` ways are in use already.
-    pub(crate) fn start(assumed: BTreeSet<DirectPath>) -> Prober {
+    /// Starts in the background, for as long as the runtime lasts. The `assumed` paths are in use already. Asks for
+    /// a round when something else is known.
+    pub(crate) fn start(assumed: BTreeSet<DirectPath>, wake: Wake) -> Prober {
         let schedule = ProbeSchedule::new(assumed);
         let (wanted, asked) = watch::channel(Vec::new());
         let (told, path_states) = watch::channel(schedule.path_states());
-        tokio::spawn(run(schedule, asked, told));
+        tokio::spawn(run(schedule, asked, told, wake));
         Prober { wanted, path_states }
     }
 
-    /// Has these ways tried, and no others.
+    /// Has these paths tried, and no others.
     pub(crate) fn watch(&self, probes: &[Probe]) {
         self.wanted.send_if_modified(|wanted| {
             let is_new = wanted != probes;
@@ -53,19 +53,13 @@ impl Prober {
     pub(crate) fn path_states(&self) -> PathStates {
         self.path_states.borrow().clone()
     }
-
-    /// Waits until something else is known.
-    pub(crate) async fn changed(&mut self) {
-        if self.path_states.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 async fn run(
     mut schedule: ProbeSchedule,
     mut asked: watch::Receiver<Vec<Probe>>,
     told: watch::Sender<PathStates>,
+    wake: Wake,
 ) {
     let mut running = JoinSet::new();
     loop {
@@ -76,30 +70,32 @@ async fn run(
                 Err(_) => return,
             },
             () = sleep_until(next.into()) => {}
-            Some(Ok((way, outcome))) = running.join_next() => schedule.note(way, outcome, Instant::now()),
+            Some(Ok((path, outcome))) = running.join_next() => schedule.note(path, outcome, Instant::now()),
         }
         for probe in schedule.due(Instant::now()) {
-            running.spawn(async move { (probe.way, attempt(probe).await) });
+            running.spawn(async move { (probe.path, attempt(probe).await) });
         }
-        told.send_if_modified(|known| {
-            let now = schedule.path_states();
-            let is_news = *known != now;
-            *known = now;
+        let known = schedule.path_states();
+        if told.send_if_modified(|before| {
+            let is_news = *before != known;
+            *before = known;
             is_news
-        });
+        }) {
+            wake.wake();
+        }
     }
 }
 
-async fn attempt(Probe { way, straight, usual }: Probe) -> Outcome {
+async fn attempt(Probe { path, direct, routed }: Probe) -> Outcome {
     // The address is not there yet, or not any more.
-    let Ok(arrived) = answers(Some(straight.0), straight.1).await else { return Outcome::Untried };
+    let Ok(arrived) = answers(Some(direct.0), direct.1).await else { return Outcome::Untried };
     if arrived {
         return Outcome::Arrived;
     }
-    if answers(Some(usual.0), usual.1).await.unwrap_or(false) {
+    if answers(Some(routed.0), routed.1).await.unwrap_or(false) {
         return Outcome::Lost;
     }
-    match answers(None, way.node).await.unwrap_or(false) {
+    match answers(None, path.node).await.unwrap_or(false) {
         true => Outcome::Unreached,
         false => Outcome::Silent,
     }

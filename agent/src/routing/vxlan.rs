@@ -2,6 +2,6 @@
 //! whether the network card's offload spoils what is inside, `checksum_test` tries it.
 
 pub mod checksum;
-pub(crate) mod checksum_test;
+pub mod checksum_test;
 pub(crate) mod device;
 pub mod plan;

@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use weft_cni_spec::NetworkList;
-use weft_netlink::rtnl::{BridgePort, Link};
 use weft_types::IpNetwork;
 
 /// How much may be put back within how long before somebody is taken to undo it.
@@ -24,7 +23,35 @@ pub struct Expected {
     /// The addresses that the bridge has for the ranges that pods have addresses of.
     pub gateways: Vec<IpNetwork>,
     /// How the bridge treats the pods' ports.
-    pub port: BridgePort,
+    pub port: PortSettings,
+}
+
+/// How the bridge treats a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortSettings {
+    /// What came in by it may go out by it.
+    pub hairpin: bool,
+    /// Nothing goes to another isolated port.
+    pub isolated: bool,
+}
+
+/// A link, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The note that the plugin leaves on it.
+    pub alias: Option<String>,
+    /// Whether somebody set it up.
+    pub up: bool,
+    /// Whether something is at its other end.
+    pub carrier: bool,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+    /// How that treats it.
+    pub port: Option<PortSettings>,
 }
 
 /// What the kernel has.
@@ -47,8 +74,8 @@ pub enum Defect {
 
 /// How a pod's port must be, as the plugin sets it at ADD. With br_netfilter a packet for a Service goes from port to
 /// port once its address is rewritten, even back out of its own; without it everything goes through the host.
-pub fn port(bridge_netfilter: bool) -> BridgePort {
-    BridgePort { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
+pub fn port(bridge_netfilter: bool) -> PortSettings {
+    PortSettings { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
 }
 
 /// The ranges that pods get addresses of, and those that some have addresses of from before.
@@ -62,7 +89,7 @@ pub fn ranges(list: &NetworkList) -> impl Iterator<Item = IpNetwork> {
 
 impl Expected {
     /// By a configuration, where `held` are the addresses that are reserved.
-    pub fn by(list: &NetworkList, held: &[IpAddr], port: BridgePort) -> Option<Expected> {
+    pub fn by(list: &NetworkList, held: &[IpAddr], port: PortSettings) -> Option<Expected> {
         let plugin = list.plugins.first()?;
         let used = ranges(list).filter(|range| held.iter().any(|address| range.contains(*address)));
         let gateway = |range: IpNetwork| IpNetwork::new(range.iter().nth(1)?, range.prefix()).ok();

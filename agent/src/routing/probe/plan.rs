@@ -1,7 +1,7 @@
-//! Whether packets of pods get straight to another node. That both have addresses of one network does not say so: a cloud's
+//! Whether packets of pods get directly to another node. That both have addresses of one network does not say so: a cloud's
 //! network may drop what comes from or goes to addresses that it did not give. So a connection is tried between addresses of
-//! the two nodes' pod CIDRs, their gateways', which always go straight; taken or refused, it shows that the way works. Until
-//! then, and where it fails, the way leads through the tunnel. Values only; trying is in `prober`.
+//! the two nodes' pod CIDRs, their gateways', which always go directly; taken or refused, it shows that the path works. Until
+//! then, and where it fails, the path leads through the tunnel. Values only; trying is in `probe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,16 +9,19 @@ use std::time::{Duration, Instant};
 
 use weft_types::IpNetwork;
 
-/// How often a way must fail in a row before it counts as failing, and how soon it is tried again until then.
+/// The TCP port that is tried: the agents' own; refused is as good an answer.
+pub(crate) const PORT: u16 = 10246;
+
+/// How often a path must fail in a row before it counts as failing, and how soon it is tried again until then.
 const FAILURES: u32 = 3;
 const SOON: Duration = Duration::from_secs(1);
-/// How often a way is tried of which something is known, and at least one of which nothing is.
+/// How often a path is tried of which something is known, and at least one of which nothing is.
 const LATER: Duration = Duration::from_secs(60);
 const AT_LEAST: Duration = Duration::from_secs(5);
 /// How often nothing may be learnt in a row of a node that is there before somebody should know.
 const LONG: u32 = 15;
 
-/// What is known of a straight way.
+/// What is known of a direct path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathState {
     /// Nothing: it was not tried yet, or nobody is there.
@@ -28,11 +31,11 @@ pub enum PathState {
     Works,
     /// Packets of pods get there through the tunnel only.
     Fails,
-    /// The node is there, and packets of pods get there neither way.
+    /// The node is there, and packets of pods get there neither path.
     Unreachable,
 }
 
-/// A straight way: to the pods of that range, by that node's address.
+/// A direct path: to the pods of that range, by that node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirectPath {
     /// The other node's pod CIDR.
@@ -41,15 +44,15 @@ pub struct DirectPath {
     pub node: IpAddr,
 }
 
-/// How to try a way: by a connection from this node's address to the other's.
+/// How to try a path: by a connection from this node's address to the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
-    /// The way.
-    pub way: DirectPath,
-    /// Of the two pod CIDRs, addresses between which packets go straight in any case.
-    pub straight: (IpAddr, IpAddr),
-    /// And those between which they go as pods' do: through the tunnel, unless the way is proved.
-    pub usual: (IpAddr, IpAddr),
+    /// The path.
+    pub path: DirectPath,
+    /// Of the two pod CIDRs, addresses between which packets go directly in any case.
+    pub direct: (IpAddr, IpAddr),
+    /// And those between which they go as pods' do: through the tunnel, unless the path is proved.
+    pub routed: (IpAddr, IpAddr),
 }
 
 /// What came of trying.
@@ -59,7 +62,7 @@ pub enum Outcome {
     Arrived,
     /// Nobody did, though through the tunnel somebody does.
     Lost,
-    /// Nobody answered either way, though the node does under its own address: perhaps its agent is not up yet.
+    /// Nobody answered either path, though the node does under its own address: perhaps its agent is not up yet.
     Unreached,
     /// The node does not answer at all.
     Silent,
@@ -67,7 +70,7 @@ pub enum Outcome {
     Untried,
 }
 
-/// What is known of all ways.
+/// What is known of all paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathStates {
     known: BTreeMap<DirectPath, PathState>,
@@ -80,21 +83,21 @@ impl PathStates {
         PathStates { known: BTreeMap::new(), others }
     }
 
-    /// Those ways work; of others nothing is known.
-    pub fn of(ways: impl IntoIterator<Item = DirectPath>) -> PathStates {
+    /// Those paths work; of others nothing is known.
+    pub fn of(paths: impl IntoIterator<Item = DirectPath>) -> PathStates {
         PathStates {
-            known: ways.into_iter().map(|way| (way, PathState::Works)).collect(),
+            known: paths.into_iter().map(|path| (path, PathState::Works)).collect(),
             others: PathState::Unknown,
         }
     }
 
-    /// What is known of a way.
-    pub fn get(&self, way: DirectPath) -> PathState {
-        self.known.get(&way).copied().unwrap_or(self.others)
+    /// What is known of a path.
+    pub fn get(&self, path: DirectPath) -> PathState {
+        self.known.get(&path).copied().unwrap_or(self.others)
     }
 }
 
-/// A way that is tried again and again.
+/// A path that is tried again and again.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     probe: Probe,
@@ -103,32 +106,33 @@ struct Trial {
     next: Instant,
 }
 
-/// All ways that are tried, and when each is next.
+/// All paths that are tried, and when each is next.
 #[derive(Debug, Default)]
 pub struct ProbeSchedule {
     trials: BTreeMap<DirectPath, Trial>,
-    /// RoutingPlan that lead straight already: from before the agent started.
+    /// Paths that are in use already: from before the agent started.
     assumed: BTreeSet<DirectPath>,
 }
 
 impl ProbeSchedule {
-    /// `assumed` ways count as working until they fail.
+    /// `assumed` paths count as working until they fail.
     pub fn new(assumed: impl IntoIterator<Item = DirectPath>) -> ProbeSchedule {
         ProbeSchedule { trials: BTreeMap::new(), assumed: assumed.into_iter().collect() }
     }
 
-    /// These ways are to be tried from now on, and no others.
+    /// These paths are to be tried from now on, and no others.
     pub fn watch(&mut self, probes: &[Probe], now: Instant) {
         let mut old = std::mem::take(&mut self.trials);
         for &probe in probes {
-            let assumed = if self.assumed.remove(&probe.way) { PathState::Works } else { PathState::Unknown };
+            let assumed =
+                if self.assumed.remove(&probe.path) { PathState::Works } else { PathState::Unknown };
             let new = Trial { probe, proof: assumed, failures: 0, next: now };
-            let trial = old.remove(&probe.way).map_or(new, |trial| Trial { probe, ..trial });
-            self.trials.insert(probe.way, trial);
+            let trial = old.remove(&probe.path).map_or(new, |trial| Trial { probe, ..trial });
+            self.trials.insert(probe.path, trial);
         }
     }
 
-    /// The ways that are to be tried now. Each is not due again until its outcome is noted.
+    /// The paths that are to be tried now. Each is not due again until its outcome is noted.
     pub fn due(&mut self, now: Instant) -> Vec<Probe> {
         let due = self.trials.values_mut().filter(|trial| trial.next <= now);
         due.map(|trial| {
@@ -143,9 +147,9 @@ impl ProbeSchedule {
         self.trials.values().map(|trial| trial.next).min()
     }
 
-    /// Takes what came of trying a way.
-    pub fn note(&mut self, way: DirectPath, outcome: Outcome, now: Instant) {
-        let Some(trial) = self.trials.get_mut(&way) else { return };
+    /// Takes what came of trying a path.
+    pub fn note(&mut self, path: DirectPath, outcome: Outcome, now: Instant) {
+        let Some(trial) = self.trials.get_mut(&path) else { return };
         trial.failures = match outcome {
             Outcome::Arrived => 0,
             Outcome::Untried => trial.failures,
@@ -153,7 +157,7 @@ impl ProbeSchedule {
         };
         let proof = match (outcome, trial.proof) {
             (Outcome::Arrived, _) => PathState::Works,
-            // A node that is down does not say anything about the way to it.
+            // A node that is down does not say anything about the path to it.
             (Outcome::Silent | Outcome::Untried, proof) => proof,
             (_, proof) if trial.failures < FAILURES => proof,
             // The tunnel leads there from now on, and tells the one from the other.
@@ -172,7 +176,7 @@ impl ProbeSchedule {
     /// What is known by now.
     pub fn path_states(&self) -> PathStates {
         let mut path_states = PathStates::of(self.assumed.iter().copied());
-        path_states.known.extend(self.trials.iter().map(|(way, trial)| (*way, trial.proof)));
+        path_states.known.extend(self.trials.iter().map(|(path, trial)| (*path, trial.proof)));
         path_states
     }
 }
@@ -194,29 +198,29 @@ mod tests {
 
     fn probe() -> Probe {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let way = DirectPath { cidr: "10.244.2.0/24".parse().unwrap(), node: ip("172.30.0.12") };
-        let straight = (ip("10.244.1.1"), ip("10.244.2.1"));
-        Probe { way, straight, usual: (ip("10.244.1.0"), ip("10.244.2.0")) }
+        let path = DirectPath { cidr: "10.244.2.0/24".parse().unwrap(), node: ip("172.30.0.12") };
+        let direct = (ip("10.244.1.1"), ip("10.244.2.1"));
+        Probe { path, direct, routed: (ip("10.244.1.0"), ip("10.244.2.0")) }
     }
 
     /// What is known after these outcomes, each taken as soon as it is due.
     fn after(assumed: bool, outcomes: &[Outcome]) -> Vec<PathState> {
         let mut now = Instant::now();
-        let mut schedule = ProbeSchedule::new(assumed.then(|| probe().way));
-        let mut known = vec![schedule.path_states().get(probe().way)];
+        let mut schedule = ProbeSchedule::new(assumed.then(|| probe().path));
+        let mut known = vec![schedule.path_states().get(probe().path)];
         for &outcome in outcomes {
             schedule.watch(&[probe()], now);
             now = now.max(schedule.next().unwrap());
             assert_eq!(schedule.due(now), [probe()]);
             assert_eq!(schedule.due(now), [], "once is enough");
-            schedule.note(probe().way, outcome, now);
-            known.push(schedule.path_states().get(probe().way));
+            schedule.note(probe().path, outcome, now);
+            known.push(schedule.path_states().get(probe().path));
         }
         known
     }
 
     #[test]
-    fn a_way_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
+    fn a_path_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
         use Outcome::{Arrived, Lost, Silent, Unreached, Untried};
         use PathState::{Fails, Unknown, Unreachable, Works};
         assert_eq!(after(false, &[Untried, Silent, Arrived]), [Unknown, Unknown, Unknown, Works]);
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_worked_is_left_for_the_tunnel_before_it_is_called_bad() {
+    fn a_path_that_worked_is_left_for_the_tunnel_before_it_is_called_bad() {
         use Outcome::{Arrived, Lost, Silent, Unreached};
         use PathState::{Fails, Unknown, Works};
         let fails = [Works, Works, Works, Unknown, Unknown, Unknown, Fails];
@@ -237,14 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_nobody_asks_for_any_more_is_forgotten() {
+    fn a_path_that_nobody_asks_for_any_more_is_forgotten() {
         let now = Instant::now();
         let mut schedule = ProbeSchedule::default();
         schedule.watch(&[probe()], now);
-        schedule.note(probe().way, Outcome::Arrived, now);
+        schedule.note(probe().path, Outcome::Arrived, now);
         schedule.watch(&[], now);
         assert_eq!((schedule.path_states(), schedule.next()), (PathStates::default(), None));
-        schedule.note(probe().way, Outcome::Arrived, now);
+        schedule.note(probe().path, Outcome::Arrived, now);
         assert_eq!(schedule.path_states(), PathStates::default(), "an answer that comes late");
     }
 }

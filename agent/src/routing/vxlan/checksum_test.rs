@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use weft_netlink::Result;
 use weft_netlink::ethtool::{set_tx_checksum, tx_checksum};
 
-use crate::routing::probe::PORT;
+use crate::routing::probe::plan::PORT;
 use crate::routing::vxlan::checksum::{Finding, test};
 use crate::routing::vxlan::plan::{DEVICE, Overlay};
 

@@ -1,14 +1,16 @@
-//! The VXLAN device in the kernel: made, told of the other nodes, and taken away, each as planned in `overlay`.
+//! The VXLAN device in the kernel: made, told of the other nodes, and taken away, each as planned in `plan`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
-use weft_netlink::rtnl::{Address, FdbEntry, Link, LinkChange, Neighbour, RtnetlinkClient};
+use weft_netlink::rtnl::{
+    Address, FdbEntry, Link, LinkChange, Mac, Neighbour, RtnetlinkClient, Tunnel, Vxlan,
+};
 use weft_types::IpNetwork;
 
-use crate::routing::vxlan::plan::{DEVICE, Overlay};
+use crate::routing::vxlan::plan::{DEVICE, Device, EthernetAddress, Overlay};
 use crate::{Error, Result};
 
 /// The kind of the device, as the kernel names it.
@@ -39,7 +41,10 @@ pub(crate) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> R
         return Ok(());
     };
     delete_addresses(route, overlay, link.index)?;
-    let stale = route.fdb(link.index)?.into_iter().filter(|entry| !overlay.remotes.contains_key(&entry.mac));
+    let stale = route
+        .fdb(link.index)?
+        .into_iter()
+        .filter(|entry| !overlay.remotes.contains_key(&EthernetAddress(entry.mac.0)));
     stale.into_iter().try_for_each(|stale| unless_gone(route.delete_fdb(stale)))?;
     let stale = neighbours(route, link.index)?;
     let stale = stale.into_keys().filter(|address| !overlay.neighbours.contains_key(address));
@@ -50,24 +55,31 @@ fn is_ours(link: &Link) -> bool {
     link.kind.as_deref() == Some(KIND)
 }
 
+/// The device as the kernel is asked for it.
+fn vxlan(device: &Device) -> Vxlan {
+    let Device { mac, mtu, settings, local } = *device;
+    let tunnel = Tunnel { vni: settings.vni, port: settings.port, local };
+    Vxlan { name: DEVICE.to_owned(), mac: Mac(mac.0), mtu, tunnel }
+}
+
 /// The device as it is, or made anew where it cannot be changed to what is planned.
 fn device(route: &mut RtnetlinkClient, overlay: &Overlay, held: Option<Link>) -> Result<Link> {
     if let Some(link) = held {
-        if route.tunnel(link.index)? == Some(overlay.device.tunnel) {
+        if route.tunnel(link.index)? == Some(vxlan(&overlay.device).tunnel) {
             return Ok(link);
         }
         route.delete_link(link.index)?;
     }
-    route.add_vxlan(&overlay.device).map_err(|problem| match problem.errno() {
+    route.add_vxlan(&vxlan(&overlay.device)).map_err(|problem| match problem.errno() {
         Some(Errno::EEXIST) => Error::ForeignTunnel { problem },
         _ => problem.into(),
     })?;
-    info!(vni = overlay.device.tunnel.vni, local = %overlay.device.tunnel.local, "made the device {DEVICE}");
+    info!(vni = overlay.device.settings.vni, local = %overlay.device.local, "made the device {DEVICE}");
     Ok(route.link(DEVICE)?)
 }
 
 fn apply_settings(route: &mut RtnetlinkClient, overlay: &Overlay, link: &Link) -> Result<()> {
-    let device = &overlay.device;
+    let device = vxlan(&overlay.device);
     let change = LinkChange {
         up: (!link.up).then_some(true),
         mac: (link.mac != Some(device.mac)).then_some(device.mac),
@@ -103,7 +115,8 @@ fn delete_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -
 
 fn add_remotes(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let held: BTreeMap<_, _> = route.fdb(link)?.into_iter().map(|entry| (entry.mac, entry)).collect();
-    for (&mac, &remote) in &overlay.remotes {
+    for (mac, &remote) in &overlay.remotes {
+        let mac = Mac(mac.0);
         let entry = FdbEntry { link, mac, remote };
         if held.get(&mac) != Some(&entry) {
             route.replace_fdb(entry)?;
@@ -114,8 +127,8 @@ fn add_remotes(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Res
 
 fn add_neighbours(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
     let held = neighbours(route, link)?;
-    for (&address, &mac) in &overlay.neighbours {
-        let neighbour = Neighbour { link, address, mac: Some(mac), permanent: true };
+    for (&address, mac) in &overlay.neighbours {
+        let neighbour = Neighbour { link, address, mac: Some(Mac(mac.0)), permanent: true };
         if held.get(&address) != Some(&neighbour) {
             route.replace_neighbour(neighbour)?;
         }

@@ -1,5 +1,5 @@
 //! The VXLAN tunnel to nodes that share no link with this one: the device, and what it is told of the other nodes.
-//! Values only; asking the kernel is in `kernel::tunnel`.
+//! Values only; asking the kernel is in `device`.
 //!
 //! Each pod CIDR's first address, which no pod gets, is its node's on the device. For another node's pod CIDR there are
 //! a route via that address, a neighbour entry with the Ethernet address behind it, and a forwarding entry with the
@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_netlink::rtnl::{Mac, Tunnel, Vxlan};
 use weft_types::{Family, IpNetwork, Node};
 
 use crate::uplink::Uplink;
@@ -29,19 +28,36 @@ pub struct Settings {
     pub port: u16,
 }
 
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EthernetAddress(pub [u8; 6]);
+
+/// The VXLAN device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its Ethernet address.
+    pub mac: EthernetAddress,
+    /// In bytes.
+    pub mtu: u32,
+    /// What all nodes share.
+    pub settings: Settings,
+    /// The address that the outer packets leave from.
+    pub local: IpAddr,
+}
+
 /// The device and all that it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
     /// The device.
-    pub device: Vxlan,
+    pub device: Device,
     /// Its addresses: the first of each of this node's pod CIDRs.
     pub addresses: Vec<IpNetwork>,
     /// Further ones, which no packet has by itself: between those of two nodes straight ways are tried.
     pub probe_addresses: Vec<IpNetwork>,
     /// The other nodes behind it, by their Ethernet addresses.
-    pub remotes: BTreeMap<Mac, IpAddr>,
+    pub remotes: BTreeMap<EthernetAddress, IpAddr>,
     /// The gateways to their pods, and their Ethernet addresses.
-    pub neighbours: BTreeMap<IpAddr, Mac>,
+    pub neighbours: BTreeMap<IpAddr, EthernetAddress>,
 }
 
 impl Overlay {
@@ -49,10 +65,9 @@ impl Overlay {
     pub(crate) fn new(node: &Node, settings: Settings, uplink: &Uplink) -> Option<Overlay> {
         let announced = outer(node, uplink)?;
         let local = uplink.local(Family::of(announced)).unwrap_or(announced);
-        let tunnel = Tunnel { vni: settings.vni, port: settings.port, local };
         let mtu = inner_mtu(local, uplink.mtu.unwrap_or(ETHERNET_MTU));
         let addresses = node.pod_cidrs.iter().map(|cidr| gateway(cidr).into()).collect();
-        let device = Vxlan { name: DEVICE.to_owned(), mac: mac(announced), mtu, tunnel };
+        let device = Device { mac: mac(announced), mtu, settings, local };
         let (remotes, neighbours) = (BTreeMap::new(), BTreeMap::new());
         Some(Overlay { device, addresses, probe_addresses: Vec::new(), remotes, neighbours })
     }
@@ -65,7 +80,7 @@ impl Overlay {
 
     /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel can lead to.
     pub(crate) fn add(&mut self, node: &Node, cidr: &IpNetwork) -> bool {
-        let family = Family::of(self.device.tunnel.local);
+        let family = Family::of(self.device.local);
         let Some(remote) = node.address(family) else { return false };
         self.remotes.insert(mac(remote), remote);
         self.neighbours.insert(gateway(cidr), mac(remote));
@@ -74,7 +89,7 @@ impl Overlay {
 
     /// The family of the addresses between which the tunnel leads.
     pub(crate) fn family(&self) -> Family {
-        Family::of(self.device.tunnel.local)
+        Family::of(self.device.local)
     }
 }
 
@@ -106,7 +121,7 @@ fn outer(node: &Node, uplink: &Uplink) -> Option<IpAddr> {
 
 /// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte that says
 /// locally administered, unicast.
-fn mac(address: IpAddr) -> Mac {
+fn mac(address: IpAddr) -> EthernetAddress {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let hash = |bytes: &[u8]| bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, fold);
     let hash = match address {
@@ -114,30 +129,37 @@ fn mac(address: IpAddr) -> Mac {
         IpAddr::V6(address) => hash(&address.octets()),
     };
     let [_, _, _, a, b, c, d, e] = (hash ^ hash >> 32).to_be_bytes();
-    Mac([0x0e, a, b, c, d, e])
+    EthernetAddress([0x0e, a, b, c, d, e])
+}
+
+impl fmt::Display for EthernetAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// As commands that would bring it about.
 impl fmt::Display for Overlay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Vxlan { name, mac, mtu, tunnel: Tunnel { vni, port, local } } = &self.device;
+        let Device { mac, mtu, settings: Settings { vni, port }, local } = self.device;
         writeln!(
             f,
-            "ip link add {name} address {mac} mtu {mtu} type vxlan id {vni} dstport {port} local {local} nolearning"
+            "ip link add {DEVICE} address {mac} mtu {mtu} type vxlan id {vni} dstport {port} local {local} nolearning"
         )?;
         for address in &self.addresses {
-            writeln!(f, "ip address add {address} dev {name}")?;
+            writeln!(f, "ip address add {address} dev {DEVICE}")?;
         }
         for address in &self.probe_addresses {
             let kept = if address.is_ipv4() { "scope link" } else { "preferred_lft 0" };
-            writeln!(f, "ip address add {address} dev {name} {kept}")?;
+            writeln!(f, "ip address add {address} dev {DEVICE} {kept}")?;
         }
-        writeln!(f, "ip link set {name} up")?;
+        writeln!(f, "ip link set {DEVICE} up")?;
         for (mac, remote) in &self.remotes {
-            writeln!(f, "bridge fdb replace {mac} dev {name} dst {remote} self permanent")?;
+            writeln!(f, "bridge fdb replace {mac} dev {DEVICE} dst {remote} self permanent")?;
         }
         for (gateway, mac) in &self.neighbours {
-            writeln!(f, "ip neighbour replace {gateway} lladdr {mac} dev {name} nud permanent")?;
+            writeln!(f, "ip neighbour replace {gateway} lladdr {mac} dev {DEVICE} nud permanent")?;
         }
         Ok(())
     }
@@ -154,7 +176,8 @@ mod tests {
                 [IpAddr::from([172, 30, 0, last]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(last)])]
             })
             .collect();
-        let macs: std::collections::BTreeSet<Mac> = addresses.iter().map(|&address| mac(address)).collect();
+        let macs: std::collections::BTreeSet<EthernetAddress> =
+            addresses.iter().map(|&address| mac(address)).collect();
         assert_eq!(macs.len(), addresses.len());
         assert!(macs.iter().all(|mac| mac.0[0] & 0b11 == 0b10));
     }

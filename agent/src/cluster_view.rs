@@ -1,0 +1,70 @@
+//! The cluster as the agent sees it: a watch for each kind of object that some subsystem needs, for as long as it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+
+use futures::future::select_all;
+use weft_cluster::{Watch, WatchFilter};
+use weft_types::{ChangeSet, Kind, Snapshot};
+
+/// The watches, and what they said since the last round.
+pub(crate) struct ClusterView {
+    client: kube::Client,
+    watched: BTreeMap<Kind, Watched>,
+}
+
+struct Watched {
+    watch: Watch,
+    /// Before all are listed, there seem to be none: nothing must be concluded from that.
+    is_listed: bool,
+    changes: Vec<ChangeSet>,
+}
+
+impl ClusterView {
+    /// Watches nothing yet.
+    pub(crate) fn new(client: kube::Client) -> ClusterView {
+        ClusterView { client, watched: BTreeMap::new() }
+    }
+
+    /// Watches these kinds from now on, and no others. Must be called within the runtime.
+    pub(crate) fn want(&mut self, kinds: &BTreeSet<Kind>) {
+        self.watched.retain(|kind, _| kinds.contains(kind));
+        for &kind in kinds {
+            self.watched.entry(kind).or_insert_with(|| Watched {
+                watch: Watch::start(self.client.clone(), &WatchFilter::default(), &[kind]),
+                is_listed: false,
+                changes: Vec::new(),
+            });
+        }
+    }
+
+    /// Waits until something changed. Nothing is lost if the future is dropped.
+    pub(crate) async fn changed(&mut self) {
+        if self.watched.is_empty() {
+            return pending().await;
+        }
+        let next = self.watched.values_mut().map(|watched| {
+            Box::pin(async move {
+                let changes = watched.watch.next().await;
+                watched.is_listed = true;
+                watched.changes.push(changes);
+            })
+        });
+        select_all(next).await;
+    }
+
+    /// All objects of a kind; none before they are listed, and where nobody wants that kind.
+    pub(crate) fn snapshot(&self, kind: Kind) -> Option<&Snapshot> {
+        self.watched.get(&kind).filter(|watched| watched.is_listed).map(|watched| watched.watch.snapshot())
+    }
+
+    /// What changed of a kind since the last round, in order.
+    pub(crate) fn changes(&self, kind: Kind) -> impl Iterator<Item = &ChangeSet> {
+        self.watched.get(&kind).into_iter().flat_map(|watched| &watched.changes)
+    }
+
+    /// A round is over: what changed was acted upon.
+    pub(crate) fn forget_changes(&mut self) {
+        self.watched.values_mut().for_each(|watched| watched.changes.clear());
+    }
+}

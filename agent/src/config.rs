@@ -1,0 +1,34 @@
+//! The agent's settings, as far as plans depend on them.
+
+use std::path::PathBuf;
+
+use weft_cni_spec::{InterfaceName, NetworkName};
+use weft_types::IpNetwork;
+
+use crate::routing::vxlan::plan::Settings;
+use crate::uplink::{Backend, LeaveBy};
+
+/// The agent's settings, as far as plans depend on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Ranges within which pods see each other's real addresses, besides the Nodes' own pod CIDRs.
+    pub cluster_cidrs: Vec<IpNetwork>,
+    /// The CNI network's name.
+    pub network_name: NetworkName,
+    /// The bridge that the node's pods are on.
+    pub bridge: InterfaceName,
+    /// Where the reservations of addresses are kept.
+    pub data_dir: PathBuf,
+    /// The machine's boot: in another, what is planned is not there any more.
+    pub boot: Option<String>,
+    /// The pods' MTU in bytes, where it is not to be what fits on the way to the other nodes.
+    pub mtu: Option<u32>,
+    /// How packets get to the pods of other nodes.
+    pub backend: Backend,
+    /// The tunnel's settings.
+    pub vxlan: Settings,
+    /// By which of its addresses this node reaches the others.
+    pub leave_by: LeaveBy,
+    /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap them.
+    pub service_cidrs: Vec<IpNetwork>,
+}

@@ -1,0 +1,140 @@
+//! What about the cluster keeps a plan from being complete, in words that name the object and the remedy.
+
+use std::net::IpAddr;
+
+use thiserror::Error;
+use weft_types::{Family, IpNetwork};
+
+use crate::cidr_allocations::{Conflict, Owner};
+use crate::routing::probe::plan::PORT as PROBE_PORT;
+
+/// Something about the cluster that somebody should know of and mend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Notice {
+    /// This node's object is missing, or left out as malformed.
+    #[error(
+        "there is no usable Node {0}: it appears when the kubelet registers; where it has another name, give \
+         --hostname-override NODE. Nothing is changed until then"
+    )]
+    NoNode(String),
+    /// This node has no range for its pods.
+    #[error(
+        "Node {0} has no pod CIDR, so that no pod can start on it: let kube-controller-manager allocate one \
+         (--allocate-node-cidrs, --cluster-cidr) or set spec.podCIDRs; waiting for it"
+    )]
+    NoPodCidr(String),
+    /// Another node's pods cannot be reached, as no address leads there.
+    #[error(
+        "Node {node} has the pod CIDR {cidr} but neither an InternalIP nor an ExternalIP of {family}: its pods are not \
+         reachable from here"
+    )]
+    NoAddress {
+        /// The other node.
+        node: String,
+        /// Its range.
+        cidr: IpNetwork,
+        /// The family of the range.
+        family: Family,
+    },
+    /// Another node's pods are behind a tunnel that there is not.
+    #[error(
+        "the pod CIDR {cidr} of Node {node} is to be reached through a VXLAN tunnel, but this node has neither an \
+         InternalIP nor an ExternalIP to lead it from"
+    )]
+    NoTunnel {
+        /// The other node.
+        node: String,
+        /// Its range.
+        cidr: IpNetwork,
+    },
+    /// Another node's pods are not reached straight, though they should be.
+    #[error(
+        "Node {node} shares a link with this one ({address}), but what is sent straight to its pods ({cidr}) does not arrive: \
+         they are reached through the tunnel; if the network between nodes has to drop pod addresses, say --backend vxlan \
+         on all nodes, and if not, let TCP port {port} pass between nodes from pod addresses",
+        port = PROBE_PORT
+    )]
+    NotDirect {
+        /// The other node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its range.
+        cidr: IpNetwork,
+    },
+    /// Another node's pods are reached neither straight nor through the tunnel.
+    #[error(
+        "Node {node} answers under its address {address}, but neither straight nor through the tunnel is there a way to its \
+         pods ({cidr}): see that weft-agent runs there, and that UDP port 8472 (--vxlan-port) and TCP port {port} pass between \
+         the nodes",
+        port = PROBE_PORT
+    )]
+    Cut {
+        /// The other node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// Its range.
+        cidr: IpNetwork,
+    },
+    /// This node is known under an address that it does not have.
+    #[error(
+        "Node {node} has the address {address}, which is on no interface of this machine: what goes to other nodes leaves \
+         from {}; other nodes reach this one's pods only if {address} leads here (UDP port {port}), and --node-ip or --iface \
+         names another address or interface to leave by",
+        used.map_or_else(|| "none".to_owned(), |used| used.to_string())
+    )]
+    NotHere {
+        /// This node.
+        node: String,
+        /// Its address.
+        address: IpAddr,
+        /// The address that is used instead.
+        used: Option<IpAddr>,
+        /// The tunnel's port.
+        port: u16,
+    },
+    /// Running pods have addresses of a range that the Node does not have any more.
+    #[error(
+        "{pods} running pods of Node {node} have addresses of {cidr}, which is none of its pod CIDRs any more: the node serves \
+         them until they are gone, but other nodes know no way to them; start them anew"
+    )]
+    Former {
+        /// This node.
+        node: String,
+        /// The range that it had.
+        cidr: IpNetwork,
+        /// How many.
+        pods: usize,
+    },
+    /// Two claim the same addresses.
+    #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner, other))]
+    Overlap {
+        /// The range of the one who goes without.
+        range: IpNetwork,
+        /// Who that is.
+        owner: Owner,
+        /// The range that stays.
+        other_range: IpNetwork,
+        /// Whose it is.
+        other: Owner,
+    },
+}
+
+fn remedy(owner: &Owner, other: &Owner) -> &'static str {
+    match (owner, other) {
+        (Owner::Address(_), Owner::Address(_)) => {
+            "only one of them is reached; give each kubelet its own address (--node-ip), as machines of Vagrant have \
+             the same one on their first interface"
+        }
+        (Owner::Node(_), _) => "no pod is reached there; give every range to one owner only",
+        (Owner::Address(_), _) => "that Node is not reached from pods; choose other pod or Service ranges",
+        (Owner::Services, _) => "name each range once (--service-cidr)",
+    }
+}
+
+impl From<Conflict> for Notice {
+    fn from(Conflict { range: (range, owner), other: (other_range, other) }: Conflict) -> Notice {
+        Notice::Overlap { range, owner, other_range, other }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the daemon knows of each of its parts, and what each is told.
+//!
+//! A subsystem is one concern of the node: it says what it watches, decides by a pure planner (a `plan` file), brings the
+//! kernel or a file to that plan, and reports. The daemon calls all of them in one order, round by round, whenever one of
+//! their causes comes up; none calls another. What several rely on is planned once for all ([`NodePlan`]).
+//!
+//! It is a trait, as the daemon holds them in one list: a new subsystem is its own folder and one line there. Every method
+//! but two has a default that does nothing, so that a subsystem writes down only what it has. Reconciling is synchronous, as the
+//! kernel is asked synchronously and answers within microseconds; what must wait for others (the API server, a runtime,
+//! probes) runs in a task that [`Subsystem::start`] spawns, and wakes the daemon by [`Wake`].
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, watch};
+use weft_types::{ChangeSet, Kind, Node, Snapshot};
+
+use crate::cluster_view::ClusterView;
+use crate::health::Status;
+use crate::plan::NodePlan;
+use crate::uplink::Uplink;
+use crate::{Error, Result};
+
+/// One concern of the node.
+pub(crate) trait Subsystem {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+
+    /// Starts what runs beside the rounds. Called once, within the runtime, before the first round.
+    ///
+    /// # Errors
+    /// Where the agent should not go on without it.
+    fn start(&mut self, _environment: &Environment) -> Result<()> {
+        Ok(())
+    }
+
+    /// The kinds of object that it needs at present, besides Nodes. Asked before each round: a kind is watched as long as
+    /// some subsystem needs it.
+    fn kinds(&self) -> BTreeSet<Kind> {
+        BTreeSet::new()
+    }
+
+    /// When it needs a round at the latest, if nothing else calls for one.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Adds what it knows and the node's plan depends on.
+    ///
+    /// # Errors
+    /// Where it cannot be found out: then there is no plan in this round.
+    fn observe(&mut self, _node: Option<&Node>, _uplink: &mut Uplink) -> Result<()> {
+        Ok(())
+    }
+
+    /// Brings the machine to the plan, and reports.
+    fn reconcile(&mut self, round: &Round<'_>, report: &mut Report);
+
+    /// Ends what must not outlive the agent. What pods rely on stays: they go on without an agent.
+    fn stop(&mut self) {}
+
+    /// Takes away everything that it set up, for `--cleanup`. Never called after [`Subsystem::start`].
+    fn clean_up(&mut self) -> Vec<Error> {
+        Vec::new()
+    }
+}
+
+/// What a subsystem may need from outside of its rounds.
+pub(crate) struct Environment {
+    /// To speak with the API server.
+    pub(crate) client: kube::Client,
+    /// This machine's Node.
+    pub(crate) node: String,
+    /// The state of the node after each round.
+    pub(crate) status: watch::Receiver<Status>,
+    /// To ask for a round.
+    pub(crate) wake: Wake,
+}
+
+/// Asks the daemon for a round, from any task or thread. Asking again before it came counts as once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wake(Arc<Notify>);
+
+/// What there is to act upon.
+pub(crate) struct Round<'a> {
+    /// What the node needs; none where that is not known, which is reported: then everything stays.
+    pub(crate) plan: Option<&'a NodePlan>,
+    /// The cluster, as far as it is watched.
+    pub(crate) cluster: &'a ClusterView,
+    /// What the kernel said since the last round.
+    pub(crate) kernel: KernelChanges,
+}
+
+/// What the kernel's notifications were about. Anything else is looked at in every round anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelChanges {
+    /// The tables in which the plugin keeps the ports of the host may have changed.
+    pub(crate) host_ports: bool,
+}
+
+/// What a round came to. Ends in `/readyz`, `/healthz`, the log and the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    problems: BTreeSet<String>,
+    is_blocked: bool,
+}
+
+impl Wake {
+    /// Asks for a round.
+    pub(crate) fn wake(&self) {
+        self.0.notify_one();
+    }
+
+    /// Waits until somebody asked.
+    pub(crate) async fn woken(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl Round<'_> {
+    /// The objects of a kind, once all of them are listed.
+    #[allow(dead_code, reason = "for subsystems that watch more than Nodes")]
+    pub(crate) fn objects(&self, kind: Kind) -> Option<&Snapshot> {
+        self.cluster.snapshot(kind)
+    }
+
+    /// What changed of a kind since the last round.
+    #[allow(dead_code, reason = "for subsystems that watch more than Nodes")]
+    pub(crate) fn changes(&self, kind: Kind) -> impl Iterator<Item = &ChangeSet> {
+        self.cluster.changes(kind)
+    }
+}
+
+impl Report {
+    /// Something is wrong. Pods can start all the same.
+    pub(crate) fn problem(&mut self, problem: impl Display) {
+        self.problems.insert(problem.to_string());
+    }
+
+    /// All of these are wrong. Pods can start all the same.
+    pub(crate) fn problems(&mut self, problems: impl IntoIterator<Item = impl Display>) {
+        problems.into_iter().for_each(|problem| self.problem(problem));
+    }
+
+    /// Something is wrong, and no pod can start until it is mended.
+    pub(crate) fn blocking(&mut self, problem: impl Display) {
+        self.problem(problem);
+        self.block();
+    }
+
+    /// No pod can start, for a reason that is reported already.
+    pub(crate) fn block(&mut self) {
+        self.is_blocked = true;
+    }
+
+    /// Whether no pod can start, as far as it is known by now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// The state of the node.
+    pub(crate) fn into_status(self) -> Status {
+        Status { is_ready: !self.is_blocked, problems: self.problems }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_unless_something_blocks_it() {
+        let mut report = Report::default();
+        report.problem("a route is missing");
+        assert!(!report.is_blocked());
+        report.blocking("the plugin is missing");
+        let status = report.into_status();
+        assert_eq!((status.is_ready, status.problems.len()), (false, 2));
+    }
+}
