@@ -39,7 +39,8 @@ impl Subsystem for Routing {
     }
 
     fn start(&mut self, environment: &Environment) -> Result<()> {
-        self.prober = Some(Prober::start(self.routes.direct_paths()?, environment.wake.clone()));
+        let (direct, held) = (self.routes.direct_paths()?, self.routes.destinations()?);
+        self.prober = Some(Prober::start(direct, held, environment.wake.clone()));
         Ok(())
     }
 

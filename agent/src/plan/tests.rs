@@ -214,3 +214,15 @@ fn no_range_may_overlap_that_of_services() {
     assert!(told[0].starts_with(expected), "{told:?}");
     assert_eq!(told.len(), 2);
 }
+
+#[test]
+fn nothing_leads_to_a_new_node_until_its_first_try_is_over_and_pods_keep_their_addresses_meanwhile() {
+    let states = PathStates::assuming(PathState::FirstContact);
+    let uplink = Uplink { path_states: states, ..uplink(1500, &["172.30.0.0/24"]) };
+    let config = Config { backend: Backend::Auto, ..config(&[]) };
+    let plan = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &uplink).unwrap();
+    let routes: Vec<String> = plan.routing.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(routes, ["10.244.2.1/32 via 172.30.0.12 proto 119"], "by which it is tried");
+    assert!(plan.masquerade.inside.contains(&"10.244.2.0/24".parse().unwrap()), "{:?}", plan.masquerade);
+    assert_eq!((plan.routing.probes.len(), plan.routing.mtu), (1, None));
+}

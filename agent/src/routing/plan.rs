@@ -134,13 +134,12 @@ impl Planner<'_> {
         }
         let neighbour =
             address.filter(|address| self.backend == Backend::Auto && self.uplink.shares_link(*address));
-        match neighbour.map(|node| DirectPath { cidr, node }) {
-            Some(path) if self.is_direct(node, path) => {
-                self.route(cidr, NextHop::Direct(path.node), None);
-                return Ok(());
-            }
-            Some(_) => {}
-            None => self.is_tunnelled = true,
+        let path = neighbour.map(|node| DirectPath { cidr, node });
+        let state = path.map(|path| self.tried(node, path));
+        self.is_tunnelled |= matches!(state, None | Some(PathState::Fails));
+        if let (Some(path), Some(PathState::Works)) = (path, state) {
+            self.route(cidr, NextHop::Direct(path.node), None);
+            return Ok(());
         }
         let overlay = self.plan.overlay.as_mut();
         let overlay = overlay.ok_or_else(|| Notice::NoTunnel { node: node.name.clone(), cidr })?;
@@ -148,7 +147,11 @@ impl Planner<'_> {
             let (node, family) = (node.name.clone(), overlay.family());
             return Err(Notice::NoAddress { node, cidr, family });
         }
-        self.route(cidr, NextHop::Tunnel, neighbour);
+        match state {
+            // Pods keep their addresses on the way there all the same.
+            Some(PathState::FirstContact) => self.plan.destinations.push(cidr),
+            _ => self.route(cidr, NextHop::Tunnel, neighbour),
+        }
         Ok(())
     }
 
@@ -157,26 +160,26 @@ impl Planner<'_> {
         self.plan.routes.push(NodeRoute { destination, next_hop, fallback });
     }
 
-    /// Whether pods are reached directly by that path. Has it tried, for which one address must be reached directly in any
-    /// case.
-    fn is_direct(&mut self, node: &Node, path: DirectPath) -> bool {
+    /// What is known of a path. Has it tried, for which one address must be reached directly in any case.
+    fn tried(&mut self, node: &Node, path: DirectPath) -> PathState {
         let probe = self.own.pod_cidrs.iter().find_map(|own| probe(own, path));
         self.plan.probes.extend(probe);
-        let state = self.uplink.path_states.get(path);
+        let state = match self.uplink.path_states.get(path) {
+            // There is no way to try it.
+            PathState::FirstContact if probe.is_none() => PathState::Unknown,
+            state => state,
+        };
         let (node, DirectPath { cidr, node: address }) = (node.name.clone(), path);
         match state {
-            PathState::Fails => {
-                self.is_tunnelled = true;
-                self.notices.push(Notice::NotDirect { node, address, cidr });
-            }
+            PathState::Fails => self.notices.push(Notice::NotDirect { node, address, cidr }),
             PathState::Unreachable => self.notices.push(Notice::Cut { node, address, cidr }),
-            PathState::Unknown | PathState::Works => {}
+            PathState::Unknown | PathState::FirstContact | PathState::Works => {}
         }
         if let Some(probe) = probe.filter(|_| state != PathState::Works) {
             let (destination, next_hop) = (probe.direct.1.into(), NextHop::Direct(address));
             self.plan.routes.push(NodeRoute { destination, next_hop, fallback: None });
         }
-        state == PathState::Works
+        state
     }
 }
 

@@ -10,13 +10,20 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
+use weft_types::IpNetwork;
 
-use crate::routing::probe::plan::{DirectPath, Outcome, PORT, PathStates, Probe, ProbeSchedule};
+use crate::routing::probe::plan::{DirectPath, Due, Outcome, PORT, PathStates, Probe, ProbeSchedule};
 use crate::subsystem::Wake;
 
 /// How long an answer may take, between nodes of one network.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a new node has to answer before packets to its pods go through the tunnel. Until then none do.
+const FIRST_CONTACT: Duration = Duration::from_millis(600);
+/// How long one of the tries within that time may take: its agent may come up at any moment of it.
+const BRIEF: Duration = Duration::from_millis(150);
+/// The pause between them where one ends at once.
+const BREATH: Duration = Duration::from_millis(20);
 /// When there is nothing to try.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -28,10 +35,11 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts in the background, for as long as the runtime lasts. The `assumed` paths are in use already. Asks for
+    /// Starts in the background, for as long as the runtime lasts. The `assumed` paths are in use already; to the
+    /// `held` ranges some way leads. Asks for
     /// a round when something else is known.
-    pub(crate) fn start(assumed: BTreeSet<DirectPath>, wake: Wake) -> Prober {
-        let schedule = ProbeSchedule::new(assumed);
+    pub(crate) fn start(assumed: BTreeSet<DirectPath>, held: BTreeSet<IpNetwork>, wake: Wake) -> Prober {
+        let schedule = ProbeSchedule::new(assumed, held);
         let (wanted, asked) = watch::channel(Vec::new());
         let (told, path_states) = watch::channel(schedule.path_states());
         tokio::spawn(run(schedule, asked, told, wake));
@@ -72,8 +80,12 @@ async fn run(
             () = sleep_until(next.into()) => {}
             Some(Ok((path, outcome))) = running.join_next() => schedule.note(path, outcome, Instant::now()),
         }
-        for probe in schedule.due(Instant::now()) {
-            running.spawn(async move { (probe.path, attempt(probe).await) });
+        for Due { probe, is_first_contact } in schedule.due(Instant::now()) {
+            running.spawn(async move {
+                let outcome =
+                    if is_first_contact { first_contact(probe).await } else { attempt(probe).await };
+                (probe.path, outcome)
+            });
         }
         let known = schedule.path_states();
         if told.send_if_modified(|before| {
@@ -86,16 +98,28 @@ async fn run(
     }
 }
 
+/// Tries again and again for a moment.
+async fn first_contact(Probe { direct, .. }: Probe) -> Outcome {
+    let deadline = Instant::now() + FIRST_CONTACT;
+    while Instant::now() < deadline {
+        if answers(Some(direct.0), direct.1, BRIEF).await.unwrap_or(false) {
+            return Outcome::Arrived;
+        }
+        sleep(BREATH).await;
+    }
+    Outcome::Untried
+}
+
 async fn attempt(Probe { path, direct, routed }: Probe) -> Outcome {
     // The address is not there yet, or not any more.
-    let Ok(arrived) = answers(Some(direct.0), direct.1).await else { return Outcome::Untried };
+    let Ok(arrived) = answers(Some(direct.0), direct.1, PATIENCE).await else { return Outcome::Untried };
     if arrived {
         return Outcome::Arrived;
     }
-    if answers(Some(routed.0), routed.1).await.unwrap_or(false) {
+    if answers(Some(routed.0), routed.1, PATIENCE).await.unwrap_or(false) {
         return Outcome::Lost;
     }
-    match answers(None, path.node).await.unwrap_or(false) {
+    match answers(None, path.node, PATIENCE).await.unwrap_or(false) {
         true => Outcome::Unreached,
         false => Outcome::Silent,
     }
@@ -105,10 +129,10 @@ async fn attempt(Probe { path, direct, routed }: Probe) -> Outcome {
 ///
 /// # Errors
 /// Where this machine has no such `source`.
-async fn answers(source: Option<IpAddr>, target: IpAddr) -> io::Result<bool> {
+async fn answers(source: Option<IpAddr>, target: IpAddr, patience: Duration) -> io::Result<bool> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     source.map_or(Ok(()), |source| socket.bind(SocketAddr::new(source, 0)))?;
-    match timeout(PATIENCE, socket.connect(SocketAddr::new(target, PORT))).await {
+    match timeout(patience, socket.connect(SocketAddr::new(target, PORT))).await {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(error)) => Ok(error.kind() == ErrorKind::ConnectionRefused),
         Err(_) => Ok(false),

@@ -34,6 +34,11 @@ impl Routes {
             .collect())
     }
 
+    /// The ranges to which some way leads.
+    pub(crate) fn destinations(&mut self) -> Result<BTreeSet<IpNetwork>> {
+        Ok(self.own()?.into_iter().map(|path| path.destination).collect())
+    }
+
     /// Brings the tunnel and Weft's own routes to the plan. A route that fails keeps no other from being set.
     pub fn apply(&mut self, plan: &RoutingPlan) -> Vec<Error> {
         let (tunnel, problem) = match device::make(&mut self.route, plan.overlay.as_ref()) {

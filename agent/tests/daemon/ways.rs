@@ -80,6 +80,40 @@ fn a_straight_way_is_used_where_it_is_proved_and_left_where_it_fails() {
     machines[0].until("the straight way again", |machine| machine.routes() == [TO_NODE2]);
 }
 
+/// A connection through the tunnel whose source the node rewrote would end with the change to the direct path.
+#[test]
+fn a_node_that_answers_at_once_is_never_reached_through_the_tunnel_first() {
+    let [mut own, mut peer] = neighbours();
+    peer.start();
+    // This one had nobody to answer it.
+    peer.until("the tunnel", |machine| machine.routes().contains(&"10.244.1.0/24 via 10.244.1.0".to_owned()));
+    own.start();
+    own.until("the direct path", |machine| machine.routes() == [TO_NODE2]);
+    let log = own.log();
+    let first = log.lines().find(|line| line.contains("added a route") && line.contains("10.244.2.0/24"));
+    assert!(first.is_some_and(|line| line.contains("via 172.30.0.12")), "{log}");
+    assert!(!log.contains("10.244.2.0/24 via 10.244.2.0"), "{log}");
+    peer.until("the direct path back", |machine| machine.routes() == ["10.244.1.0/24 via 172.30.0.11"]);
+}
+
+/// As with an agent that is restarted before its peers answer: connections through the tunnel go on.
+#[test]
+fn a_way_through_the_tunnel_that_is_there_stays_while_nothing_is_known_of_the_direct_path() {
+    let [mut own, _peer] = neighbours();
+    own.start();
+    let tunnel = "10.244.2.0/24 via 10.244.2.0".to_owned();
+    own.until("the tunnel", |machine| machine.routes().contains(&tunnel));
+    own.kill();
+    let lines = own.log().lines().count();
+    fs::remove_file(own.conflist()).unwrap();
+    own.start();
+    // It is written last in a round.
+    own.until("the configuration", |machine| machine.conflist().exists());
+    assert!(own.routes().contains(&tunnel));
+    let log = own.log();
+    assert!(!log.lines().skip(lines).any(|line| line.contains("a route")), "{log}");
+}
+
 #[test]
 fn a_node_behind_a_translation_says_so_and_sends_from_its_own_address() {
     let mut machine = Machine::new();

@@ -24,9 +24,12 @@ const LONG: u32 = 15;
 /// What is known of a direct path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathState {
-    /// Nothing: it was not tried yet, or nobody is there.
+    /// Nothing: nobody answered yet. Packets go through the tunnel.
     #[default]
     Unknown,
+    /// The node is new here, and the path is tried for the first time. Nothing leads there for that moment: a connection that
+    /// began through the tunnel would end with the change to the direct path, where its source is masqueraded.
+    FirstContact,
     /// Packets of pods get there.
     Works,
     /// Packets of pods get there through the tunnel only.
@@ -74,26 +77,27 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathStates {
     known: BTreeMap<DirectPath, PathState>,
+    /// Ranges to which some way leads already.
+    held: BTreeSet<IpNetwork>,
     others: PathState,
 }
 
 impl PathStates {
     /// The same is known of all.
     pub fn assuming(others: PathState) -> PathStates {
-        PathStates { known: BTreeMap::new(), others }
-    }
-
-    /// Those paths work; of others nothing is known.
-    pub fn of(paths: impl IntoIterator<Item = DirectPath>) -> PathStates {
-        PathStates {
-            known: paths.into_iter().map(|path| (path, PathState::Works)).collect(),
-            others: PathState::Unknown,
-        }
+        PathStates { others, ..PathStates::default() }
     }
 
     /// What is known of a path.
     pub fn get(&self, path: DirectPath) -> PathState {
-        self.known.get(&path).copied().unwrap_or(self.others)
+        let is_new =
+            || !self.held.contains(&path.cidr) && !self.known.keys().any(|known| known.cidr == path.cidr);
+        match self.known.get(&path) {
+            Some(state) => *state,
+            // What leads there is not taken away for the sake of a first try.
+            None if self.others == PathState::FirstContact && !is_new() => PathState::Unknown,
+            None => self.others,
+        }
     }
 }
 
@@ -101,7 +105,7 @@ impl PathStates {
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     probe: Probe,
-    proof: PathState,
+    state: PathState,
     failures: u32,
     next: Instant,
 }
@@ -112,32 +116,48 @@ pub struct ProbeSchedule {
     trials: BTreeMap<DirectPath, Trial>,
     /// Paths that are in use already: from before the agent started.
     assumed: BTreeSet<DirectPath>,
+    /// Ranges to which some way leads already, from before the agent started.
+    held: BTreeSet<IpNetwork>,
+}
+
+/// A path that is to be tried now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// How.
+    pub probe: Probe,
+    /// Routes wait for what comes of it: it must not take long.
+    pub is_first_contact: bool,
 }
 
 impl ProbeSchedule {
-    /// `assumed` paths count as working until they fail.
-    pub fn new(assumed: impl IntoIterator<Item = DirectPath>) -> ProbeSchedule {
-        ProbeSchedule { trials: BTreeMap::new(), assumed: assumed.into_iter().collect() }
+    /// `assumed` paths count as working until they fail. To the `held` ranges some way leads already.
+    pub fn new(
+        assumed: impl IntoIterator<Item = DirectPath>,
+        held: impl IntoIterator<Item = IpNetwork>,
+    ) -> ProbeSchedule {
+        let (assumed, held) = (assumed.into_iter().collect(), held.into_iter().collect());
+        ProbeSchedule { trials: BTreeMap::new(), assumed, held }
     }
 
     /// These paths are to be tried from now on, and no others.
     pub fn watch(&mut self, probes: &[Probe], now: Instant) {
+        let before = self.path_states();
         let mut old = std::mem::take(&mut self.trials);
         for &probe in probes {
-            let assumed =
-                if self.assumed.remove(&probe.path) { PathState::Works } else { PathState::Unknown };
-            let new = Trial { probe, proof: assumed, failures: 0, next: now };
+            self.assumed.remove(&probe.path);
+            let new = Trial { probe, state: before.get(probe.path), failures: 0, next: now };
             let trial = old.remove(&probe.path).map_or(new, |trial| Trial { probe, ..trial });
             self.trials.insert(probe.path, trial);
         }
+        self.held.retain(|cidr| !probes.iter().any(|probe| probe.path.cidr == *cidr));
     }
 
     /// The paths that are to be tried now. Each is not due again until its outcome is noted.
-    pub fn due(&mut self, now: Instant) -> Vec<Probe> {
+    pub fn due(&mut self, now: Instant) -> Vec<Due> {
         let due = self.trials.values_mut().filter(|trial| trial.next <= now);
         due.map(|trial| {
             trial.next = now + LATER;
-            trial.probe
+            Due { probe: trial.probe, is_first_contact: trial.state == PathState::FirstContact }
         })
         .collect()
     }
@@ -150,45 +170,51 @@ impl ProbeSchedule {
     /// Takes what came of trying a path.
     pub fn note(&mut self, path: DirectPath, outcome: Outcome, now: Instant) {
         let Some(trial) = self.trials.get_mut(&path) else { return };
+        if trial.state == PathState::FirstContact && outcome != Outcome::Arrived {
+            // Nobody answered at once. It is looked into why, while packets go through the tunnel.
+            (trial.state, trial.next) = (PathState::Unknown, now);
+            return;
+        }
         trial.failures = match outcome {
             Outcome::Arrived => 0,
             Outcome::Untried => trial.failures,
             _ => trial.failures.saturating_add(1),
         };
-        let proof = match (outcome, trial.proof) {
+        let state = match (outcome, trial.state) {
             (Outcome::Arrived, _) => PathState::Works,
             // A node that is down does not say anything about the path to it.
-            (Outcome::Silent | Outcome::Untried, proof) => proof,
-            (_, proof) if trial.failures < FAILURES => proof,
+            (Outcome::Silent | Outcome::Untried, state) => state,
+            (_, state) if trial.failures < FAILURES => state,
             // The tunnel leads there from now on, and tells the one from the other.
             (_, PathState::Works) => PathState::Unknown,
             (Outcome::Lost, _) => PathState::Fails,
             (Outcome::Unreached, _) if trial.failures < LONG => PathState::Unknown,
             (Outcome::Unreached, _) => PathState::Unreachable,
         };
-        if trial.proof == PathState::Works && proof == PathState::Unknown {
+        if trial.state == PathState::Works && state == PathState::Unknown {
             trial.failures = 0;
         }
-        trial.proof = proof;
+        trial.state = state;
         trial.next = now + pause(trial, outcome);
     }
 
     /// What is known by now.
     pub fn path_states(&self) -> PathStates {
-        let mut path_states = PathStates::of(self.assumed.iter().copied());
-        path_states.known.extend(self.trials.iter().map(|(path, trial)| (*path, trial.proof)));
-        path_states
+        let assumed = self.assumed.iter().map(|path| (*path, PathState::Works));
+        let tried = self.trials.iter().map(|(path, trial)| (*path, trial.state));
+        let known = assumed.chain(tried).collect();
+        PathStates { known, held: self.held.clone(), others: PathState::FirstContact }
     }
 }
 
 /// A node that comes up is noticed soon.
 fn pause(trial: &Trial, outcome: Outcome) -> Duration {
-    match (outcome, trial.proof) {
+    match (outcome, trial.state) {
         (Outcome::Arrived, _) => LATER,
         (Outcome::Untried, _) => SOON,
         _ if trial.failures < FAILURES => SOON,
         (_, PathState::Works | PathState::Fails) => LATER,
-        (_, PathState::Unknown | PathState::Unreachable) => AT_LEAST,
+        (_, PathState::Unknown | PathState::FirstContact | PathState::Unreachable) => AT_LEAST,
     }
 }
 
@@ -204,14 +230,14 @@ mod tests {
     }
 
     /// What is known after these outcomes, each taken as soon as it is due.
-    fn after(assumed: bool, outcomes: &[Outcome]) -> Vec<PathState> {
+    fn after(mut schedule: ProbeSchedule, outcomes: &[Outcome]) -> Vec<PathState> {
         let mut now = Instant::now();
-        let mut schedule = ProbeSchedule::new(assumed.then(|| probe().path));
         let mut known = vec![schedule.path_states().get(probe().path)];
         for &outcome in outcomes {
             schedule.watch(&[probe()], now);
             now = now.max(schedule.next().unwrap());
-            assert_eq!(schedule.due(now), [probe()]);
+            let is_first_contact = known.last() == Some(&PathState::FirstContact);
+            assert_eq!(schedule.due(now), [Due { probe: probe(), is_first_contact }]);
             assert_eq!(schedule.due(now), [], "once is enough");
             schedule.note(probe().path, outcome, now);
             known.push(schedule.path_states().get(probe().path));
@@ -219,15 +245,62 @@ mod tests {
         known
     }
 
+    /// Where nothing leads to the node yet.
+    fn new() -> ProbeSchedule {
+        ProbeSchedule::new([], [])
+    }
+
+    /// Where the tunnel leads there since before the agent started.
+    fn tunnelled() -> ProbeSchedule {
+        ProbeSchedule::new([], [probe().path.cidr])
+    }
+
+    /// Where the direct path is in use since then.
+    fn direct() -> ProbeSchedule {
+        ProbeSchedule::new([probe().path], [probe().path.cidr])
+    }
+
+    #[test]
+    fn a_new_node_that_answers_at_once_is_reached_directly_from_the_start() {
+        use Outcome::{Arrived, Silent, Unreached, Untried};
+        use PathState::{FirstContact, Unknown, Works};
+        assert_eq!(after(new(), &[Arrived]), [FirstContact, Works]);
+        for other in [Untried, Silent, Unreached] {
+            assert_eq!(after(new(), &[other]), [FirstContact, Unknown], "the tunnel, after one bounded try");
+        }
+        assert_eq!(after(new(), &[Unreached, Arrived]), [FirstContact, Unknown, Works]);
+    }
+
+    #[test]
+    fn what_leads_to_a_node_already_is_left_alone_until_something_is_known() {
+        let (now, other) =
+            (Instant::now(), DirectPath { node: "172.30.0.13".parse().unwrap(), ..probe().path });
+        assert_eq!(
+            tunnelled().path_states().get(other),
+            PathState::Unknown,
+            "it moved while the agent was down"
+        );
+        let mut schedule = direct();
+        schedule.watch(&[probe()], now);
+        assert_eq!(schedule.path_states().get(other), PathState::Unknown, "it moves now");
+        schedule.watch(&[Probe { path: other, ..probe() }], now);
+        assert_eq!(schedule.path_states().get(other), PathState::Unknown);
+        schedule.watch(&[], now);
+        assert_eq!(schedule.path_states().get(other), PathState::FirstContact, "it went, and comes back");
+    }
+
     #[test]
     fn a_path_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
         use Outcome::{Arrived, Lost, Silent, Unreached, Untried};
         use PathState::{Fails, Unknown, Unreachable, Works};
-        assert_eq!(after(false, &[Untried, Silent, Arrived]), [Unknown, Unknown, Unknown, Works]);
-        assert_eq!(after(false, &[Lost, Lost, Lost, Arrived]), [Unknown, Unknown, Unknown, Fails, Works]);
-        assert_eq!(after(false, &[Silent; 30]), [Unknown; 31]);
-        assert_eq!(after(false, &[Unreached; 14]), [Unknown; 15], "its agent may not be up yet");
-        assert_eq!(after(false, &[Unreached; 15]).last(), Some(&Unreachable));
+        assert_eq!(after(tunnelled(), &[Untried, Silent, Arrived]), [Unknown, Unknown, Unknown, Works]);
+        assert_eq!(
+            after(tunnelled(), &[Lost, Lost, Lost, Arrived]),
+            [Unknown, Unknown, Unknown, Fails, Works]
+        );
+        assert_eq!(after(tunnelled(), &[Silent; 30]), [Unknown; 31]);
+        assert_eq!(after(tunnelled(), &[Unreached; 14]), [Unknown; 15], "its agent may not be up yet");
+        assert_eq!(after(tunnelled(), &[Unreached; 15]).last(), Some(&Unreachable));
     }
 
     #[test]
@@ -235,20 +308,20 @@ mod tests {
         use Outcome::{Arrived, Lost, Silent, Unreached};
         use PathState::{Fails, Unknown, Works};
         let fails = [Works, Works, Works, Unknown, Unknown, Unknown, Fails];
-        assert_eq!(after(true, &[Unreached, Unreached, Unreached, Lost, Lost, Lost]), fails);
-        assert_eq!(after(true, &[Silent; 5]), [Works; 6], "a node that is down may come back");
-        assert_eq!(after(true, &[Lost, Lost, Arrived, Lost, Lost]), [Works; 6]);
+        assert_eq!(after(direct(), &[Unreached, Unreached, Unreached, Lost, Lost, Lost]), fails);
+        assert_eq!(after(direct(), &[Silent; 5]), [Works; 6], "a node that is down may come back");
+        assert_eq!(after(direct(), &[Lost, Lost, Arrived, Lost, Lost]), [Works; 6]);
     }
 
     #[test]
     fn a_path_that_nobody_asks_for_any_more_is_forgotten() {
         let now = Instant::now();
-        let mut schedule = ProbeSchedule::default();
+        let mut schedule = new();
         schedule.watch(&[probe()], now);
         schedule.note(probe().path, Outcome::Arrived, now);
         schedule.watch(&[], now);
-        assert_eq!((schedule.path_states(), schedule.next()), (PathStates::default(), None));
+        assert_eq!((schedule.path_states(), schedule.next()), (new().path_states(), None));
         schedule.note(probe().path, Outcome::Arrived, now);
-        assert_eq!(schedule.path_states(), PathStates::default(), "an answer that comes late");
+        assert_eq!(schedule.path_states(), new().path_states(), "an answer that comes late");
     }
 }
