@@ -1,6 +1,6 @@
-//! What this node holds for containers, and having the plugin give it up: addresses are reservations in a folder, in the
-//! disk format of host-local; links are known by the note that the plugin leaves on them. What is garbage is decided in
-//! `garbage`.
+//! What this node holds for containers, and having the plugin give it up: addresses are reservations in a
+//! folder, in the disk format of host-local; links are known by the note that the plugin leaves on them. What
+//! is garbage is decided in `garbage`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,7 +30,7 @@ pub(crate) struct PluginPaths {
 
 impl PluginPaths {
     /// Everything that is held, in the calling thread's network namespace.
-    pub(crate) fn held(&self) -> Result<BTreeSet<Attachment>> {
+    pub(crate) fn list(&self) -> Result<BTreeSet<Attachment>> {
         let links = RtnetlinkClient::open()?.links()?;
         let noted = links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network));
         Ok(noted.chain(leases(&self.leases)).collect())
@@ -40,7 +40,7 @@ impl PluginPaths {
     ///
     /// # Errors
     /// Where there is no configuration, or the plugin cannot be started or refuses.
-    pub(crate) fn delete(&self, attachment: &Attachment) -> Result<()> {
+    pub(crate) fn del(&self, attachment: &Attachment) -> Result<()> {
         let failed = |problem: String| Error::Collect {
             container: attachment.container.clone(),
             ifname: attachment.ifname.clone(),
@@ -49,7 +49,7 @@ impl PluginPaths {
         let conflist = fs::read(&self.conflist).map_err(|error| failed(error.to_string()))?;
         let config =
             plugin::config(&conflist).ok_or_else(|| failed("the CNI configuration is damaged".to_owned()))?;
-        plugin::delete(&self.bin_dir, &config, attachment).map_err(failed)
+        plugin::del(&self.bin_dir, &config, attachment).map_err(failed)
     }
 
     /// The addresses that are reserved, whoever has them.
@@ -58,8 +58,8 @@ impl PluginPaths {
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
     }
 
-    /// Ranges of the configuration as it is that running pods have addresses of, though they are none of `current` any more,
-    /// and how many pods that is.
+    /// Ranges of the configuration as it is that running pods have addresses of, though they are none of
+    /// `current` any more, and how many pods that is.
     pub(crate) fn former(&self, current: &[IpNetwork]) -> Result<BTreeMap<IpNetwork, usize>> {
         let list = fs::read(&self.conflist).ok();
         let list =

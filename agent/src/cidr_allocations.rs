@@ -48,14 +48,15 @@ impl CidrAllocations {
         Ok(())
     }
 
-    /// Gives a Node its own addresses. One inside of another's range is an error for the one who looks at all of them.
+    /// Gives a Node its own addresses. One inside of another's range is an error for the one who looks at all
+    /// of them.
     pub(crate) fn allocate_addresses(&mut self, node: &Node) -> Vec<Conflict> {
         let owner = || Owner::Address(node.name.clone());
         node.addresses.iter().filter_map(|&address| self.allocate(address.into(), owner()).err()).collect()
     }
 
-    /// A claim to addresses of `range`. As claims do not overlap, it can only be the last one that begins before the
-    /// end of `range`.
+    /// A claim to addresses of `range`. As claims do not overlap, it can only be the last one that begins
+    /// before the end of `range`.
     fn overlapping(&self, range: &IpNetwork) -> Option<&(IpNetwork, Owner)> {
         let (_, claim) = self.0.range(..=range.broadcast()).next_back()?;
         overlap(&claim.0, range).then_some(claim)

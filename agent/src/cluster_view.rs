@@ -1,4 +1,5 @@
-//! The cluster as the agent sees it: a watch for each kind of object that some subsystem needs, for as long as it does.
+//! The cluster as the agent sees it: a watch for each kind of object that some subsystem needs, for as long
+//! as it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;

@@ -1,6 +1,6 @@
-//! The CNI configuration of this node, which tells the runtime that pods can start: `plan` says what it holds, `file` writes it.
-//! So it comes last, and only where nothing keeps pods from starting. Where the plugin itself says that it could start none,
-//! runtimes are told by it; the configuration stays.
+//! The CNI configuration of this node, which tells the runtime that pods can start: `plan` says what it
+//! holds, `file` writes it. So it comes last, and only where nothing keeps pods from starting. Where the
+//! plugin itself says that it could start none, runtimes are told by it; the configuration stays.
 
 pub mod file;
 pub mod plan;
@@ -76,7 +76,8 @@ impl CniConfig {
         report.problems(file::withdraw(&self.conf_dir).err());
     }
 
-    /// Why the plugin could start no pod with this configuration, as its STATUS has it. Asked at most every [`ASK`].
+    /// Why the plugin could start no pod with this configuration, as its STATUS has it. Asked at most every
+    /// [`ASK`].
     fn refusal(&mut self, text: &str) -> Option<String> {
         if self.asked.as_ref().is_none_or(|(moment, _)| moment.elapsed() >= ASK) {
             let config = plugin::config(text.as_bytes()).unwrap_or_default();

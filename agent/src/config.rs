@@ -29,6 +29,7 @@ pub struct Config {
     pub vxlan: Settings,
     /// By which of its addresses this node reaches the others.
     pub leave_by: LeaveBy,
-    /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap them.
+    /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap
+    /// them.
     pub service_cidrs: Vec<IpNetwork>,
 }

@@ -1,4 +1,5 @@
-//! The running agent: its subsystems, in the order in which they act, and when they do. What each does is its own.
+//! The running agent: its subsystems, in the order in which they act, and when they do. What each does is its
+//! own.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -37,8 +38,8 @@ use crate::uplink::Uplink;
 use crate::uplink::observe::UplinkObserver;
 use crate::{Error, Result};
 
-/// How often everything is looked at without cause: for what failed, and for what changes without a word, such as
-/// sysctls, files and the rules of others' firewalls.
+/// How often everything is looked at without cause: for what failed, and for what changes without a word,
+/// such as sysctls, files and the rules of others' firewalls.
 const RECHECK: Duration = Duration::from_secs(5);
 
 /// The shortest time between two rounds that nothing calls for but the time.
@@ -47,8 +48,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How many addresses of other nodes are enough to see by which of its own this one reaches them.
 const SOME: usize = 8;
 
-/// The subsystems, in the order in which they act. Each may rely on those before it; the CNI configuration, which lets pods
-/// start, comes after all that pods need. They are cleaned up in the opposite order.
+/// The subsystems, in the order in which they act. Each may rely on those before it; the CNI configuration,
+/// which lets pods start, comes after all that pods need. They are cleaned up in the opposite order.
 fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn Subsystem>>> {
     let paths = plugin_paths(options);
     let patience = Duration::from_secs(options.collect_after);

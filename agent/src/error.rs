@@ -31,7 +31,9 @@ pub enum Error {
         problem: weft_netlink::Error,
     },
     /// There is no address by which the other nodes are to be reached.
-    #[error("{wish} names no address of this machine (ip address): correct it, or leave it out")]
+    #[error(
+        "{wish} names no address of this machine: choose one that `ip address` lists, or leave the flag out"
+    )]
     NoExit {
         /// The flag and its value.
         wish: String,

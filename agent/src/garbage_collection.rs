@@ -1,5 +1,5 @@
-//! Freeing what is kept for containers that the runtime lost: `plan` decides what that is, `cri` asks the runtime, and the plugin
-//! frees it. All of it beside the daemon's rounds, as runtimes take their time.
+//! Freeing what is kept for containers that the runtime lost: `plan` decides what that is, `cri` asks the
+//! runtime, and the plugin frees it. All of it beside the daemon's rounds, as runtimes take their time.
 
 pub(crate) mod cri;
 pub(crate) mod plan;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::attachments::PluginPaths;
 use crate::garbage_collection::cri::Cri;
-use crate::garbage_collection::plan::{Attachment, Suspects};
+use crate::garbage_collection::plan::{Attachment, OrphanTracker};
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::{Error, Result};
 
@@ -65,28 +65,32 @@ impl Subsystem for GarbageCollection {
 
 /// Looks for ever. A runtime that is away is told of once, and looked for again.
 async fn run(paths: PluginPaths, cri: Cri, patience: Duration, collected: Counter) {
-    let mut suspects = Suspects::new(patience);
+    let mut orphans = OrphanTracker::new(patience);
     let mut ticks = interval(INTERVAL.min(patience / LOOKS).max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
     loop {
         ticks.tick().await;
-        let problem =
-            look(&paths, &cri, &mut suspects, &collected).await.err().map(|error| error.to_string());
+        let problem = look(&paths, &cri, &mut orphans, &collected).await.err().map(|error| error.to_string());
         if let Some(problem) = problem.as_ref().filter(|problem| told.as_ref() != Some(*problem)) {
-            warn!(problem, "addresses of pods that went without a word are not freed");
+            warn!(problem, "cannot free the addresses of containers that are gone; retrying");
         }
         told = problem;
     }
 }
 
-async fn look(paths: &PluginPaths, cri: &Cri, suspects: &mut Suspects, collected: &Counter) -> Result<()> {
+async fn look(
+    paths: &PluginPaths,
+    cri: &Cri,
+    orphans: &mut OrphanTracker,
+    collected: &Counter,
+) -> Result<()> {
     // In this order: what is made after the first and before the second is not suspected.
-    let held = blocking(paths, PluginPaths::held).await??;
+    let held = blocking(paths, PluginPaths::list).await??;
     let sandboxes = cri.sandboxes().await?;
-    for lost in suspects.look(&held, &sandboxes, Instant::now()) {
+    for lost in orphans.look(&held, &sandboxes, Instant::now()) {
         let Attachment { container, ifname } = lost.clone();
-        blocking(paths, move |paths| paths.delete(&lost)).await??;
+        blocking(paths, move |paths| paths.del(&lost)).await??;
         collected.inc();
         info!(container, ifname, "freed what was kept for a container that is gone");
     }

@@ -1,5 +1,5 @@
-//! What the agent says of itself over HTTP: `/readyz` whether pods can start on this node, `/healthz` that it runs,
-//! both with what is wrong, for people; `/metrics` for Prometheus. Finding that out is not done here.
+//! What the agent says of itself over HTTP: `/readyz` whether pods can start on this node, `/healthz` that it
+//! runs, both with what is wrong, for people; `/metrics` for Prometheus. Finding that out is not done here.
 
 use std::collections::BTreeSet;
 use std::future::ready;

@@ -5,9 +5,9 @@
 //!      kernel: Uplink, path states ------'                                            '-> /readyz, log, metrics
 //! ```
 //!
-//! What a node needs is decided in [`plan`], from values alone, by the planners of the subsystems. Each subsystem is one
-//! folder, and one line in [`daemon`]: `subsystem` says what it may declare. The agent sets up no pods (that is `weft-cni`)
-//! and touches no route, table or file but its own.
+//! What a node needs is decided in [`plan`], from values alone, by the planners of the subsystems. Each
+//! subsystem is one folder, and one line in [`daemon`]: `subsystem` says what it may declare. The agent sets
+//! up no pods (that is `weft-cni`) and touches no route, table or file but its own.
 
 mod attachments;
 mod cidr_allocations;

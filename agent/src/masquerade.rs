@@ -1,5 +1,5 @@
-//! What pods send out of the cluster leaves under their node's address: `plan` says for whom, `rules` are the nf_tables
-//! tables.
+//! What pods send out of the cluster leaves under their node's address: `plan` says for whom, `rules` are the
+//! nf_tables tables.
 
 pub mod plan;
 pub mod rules;
@@ -27,7 +27,8 @@ impl Subsystem for Masquerade {
     }
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
-        // A Node that registers anew has no pod CIDR for a moment. Its pods still run, and still leave the cluster.
+        // A Node that registers anew has no pod CIDR for a moment. Its pods still run, and still leave the
+        // cluster.
         let Some(plan) = round.plan.map(|plan| &plan.masquerade).filter(|plan| !plan.pods.is_empty()) else {
             return;
         };

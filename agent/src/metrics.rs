@@ -1,5 +1,5 @@
-//! What the daemon counts of its rounds, in Prometheus' words. Subsystems register what they count themselves. The text is
-//! served by `health`.
+//! What the daemon counts of its rounds, in Prometheus' words. Subsystems register what they count
+//! themselves. The text is served by `health`.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::gauge::Gauge;

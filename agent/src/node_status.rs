@@ -1,6 +1,6 @@
-//! Telling the cluster that this node's network works: the Node's condition `NetworkUnavailable`, set to False. Where
-//! somebody set it to True (cloud controllers do), the node keeps a taint until then. It is never set to True here: pods
-//! run on while the agent is down.
+//! Telling the cluster that this node's network works: the Node's condition `NetworkUnavailable`, set to
+//! False. Where somebody set it to True (cloud controllers do), the node keeps a taint until then. It is
+//! never set to True here: pods run on while the agent is down.
 
 use std::time::Duration;
 
@@ -43,10 +43,7 @@ async fn keep(client: kube::Client, node: String, mut status: watch::Receiver<St
         while let Err(error) = tell(&client, &node).await {
             let problem = error.to_string();
             if told.as_ref() != Some(&problem) {
-                warn!(
-                    node,
-                    problem, "cannot set the Node's condition NetworkUnavailable to False; trying on"
-                );
+                warn!(node, problem, "cannot set the Node's condition NetworkUnavailable to False; retrying");
             }
             told = Some(problem);
             sleep(PAUSE).await;

@@ -36,10 +36,10 @@ pub enum Notice {
         /// The family of the range.
         family: Family,
     },
-    /// Another node's pods are behind a tunnel that there is not.
+    /// Another node's pods are behind the tunnel, and there is none.
     #[error(
-        "the pod CIDR {cidr} of Node {node} is to be reached through a VXLAN tunnel, but this node has neither an \
-         InternalIP nor an ExternalIP to lead it from"
+        "the pod CIDR {cidr} of Node {node} needs a VXLAN tunnel, but this node has neither an InternalIP nor an \
+         ExternalIP to send from: see that the kubelet or the cloud provider sets one"
     )]
     NoTunnel {
         /// The other node.
@@ -47,11 +47,11 @@ pub enum Notice {
         /// Its range.
         cidr: IpNetwork,
     },
-    /// Another node's pods are not reached straight, though they should be.
+    /// Another node's pods are not reached directly, though they should be.
     #[error(
-        "Node {node} shares a link with this one ({address}), but what is sent straight to its pods ({cidr}) does not arrive: \
-         they are reached through the tunnel; if the network between nodes has to drop pod addresses, say --backend vxlan \
-         on all nodes, and if not, let TCP port {port} pass between nodes from pod addresses",
+        "Node {node} shares a link with this one ({address}), but packets sent directly to its pods ({cidr}) do not \
+         arrive: they are reached through the tunnel; if the network between nodes drops pod addresses on purpose, set \
+         --backend vxlan on all nodes, and if not, allow TCP port {port} between nodes from pod addresses",
         port = PROBE_PORT
     )]
     NotDirect {
@@ -62,14 +62,14 @@ pub enum Notice {
         /// Its range.
         cidr: IpNetwork,
     },
-    /// Another node's pods are reached neither straight nor through the tunnel.
+    /// Another node's pods are reached neither directly nor through the tunnel.
     #[error(
-        "Node {node} answers under its address {address}, but neither straight nor through the tunnel is there a way to its \
-         pods ({cidr}): see that weft-agent runs there, and that UDP port 8472 (--vxlan-port) and TCP port {port} pass between \
-         the nodes",
+        "Node {node} answers under its address {address}, but its pods ({cidr}) are reached neither directly nor \
+         through the tunnel: see that weft-agent runs there, and allow UDP port 8472 (--vxlan-port) and TCP port \
+         {port} between the nodes",
         port = PROBE_PORT
     )]
-    Cut {
+    Unreachable {
         /// The other node.
         node: String,
         /// Its address.
@@ -79,9 +79,9 @@ pub enum Notice {
     },
     /// This node is known under an address that it does not have.
     #[error(
-        "Node {node} has the address {address}, which is on no interface of this machine: what goes to other nodes leaves \
-         from {}; other nodes reach this one's pods only if {address} leads here (UDP port {port}), and --node-ip or --iface \
-         names another address or interface to leave by",
+        "Node {node} has the address {address}, which is on no interface of this machine: packets to other nodes \
+         leave from {}; other nodes reach this one's pods only if {address} leads here (UDP port {port}); set \
+         --node-ip or --iface to send from another address or interface",
         used.map_or_else(|| "none".to_owned(), |used| used.to_string())
     )]
     NotHere {
@@ -96,8 +96,8 @@ pub enum Notice {
     },
     /// Running pods have addresses of a range that the Node does not have any more.
     #[error(
-        "{pods} running pods of Node {node} have addresses of {cidr}, which is none of its pod CIDRs any more: the node serves \
-         them until they are gone, but other nodes know no way to them; start them anew"
+        "{pods} running pods of Node {node} have addresses of {cidr}, which is no pod CIDR of that Node any more: \
+         the node serves them until they end, but other nodes have no route to them; restart them"
     )]
     Former {
         /// This node.
@@ -107,7 +107,7 @@ pub enum Notice {
         /// How many.
         pods: usize,
     },
-    /// Two claim the same addresses.
+    /// Two ranges overlap.
     #[error("{range} ({owner}) overlaps {other_range} ({other}): {}", remedy(owner, other))]
     Overlap {
         /// The range of the one who goes without.

@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::routing::vxlan::plan::Settings;
 use crate::uplink::{Backend, LeaveBy};
 
-/// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the other nodes,
-/// masquerade of what leaves the cluster.
+/// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the
+/// other nodes, masquerade of what leaves the cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-agent", version)]
 pub struct Options {
@@ -57,12 +57,14 @@ pub struct Options {
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub backend: Backend,
 
-    /// By which address of this machine, at most one of each family, the other nodes are reached. Without it, the Node's own
-    /// where an interface has it, and otherwise the one that the routes to the other nodes choose.
+    /// By which address of this machine, at most one of each family, the other nodes are reached. Without it,
+    /// the Node's own where an interface has it, and otherwise the one that the routes to the other nodes
+    /// choose.
     #[arg(long = "node-ip", value_name = "ADDRESS", value_delimiter = ',', conflicts_with = "iface")]
     pub node_ips: Vec<IpAddr>,
 
-    /// By which interface of this machine the other nodes are reached: by the first address of each family that it has.
+    /// By which interface of this machine the other nodes are reached: by the first address of each family
+    /// that it has.
     #[arg(long, value_name = "NAME")]
     pub iface: Option<InterfaceName>,
 
@@ -74,13 +76,13 @@ pub struct Options {
     #[arg(long, value_name = "PORT", default_value = "8472", value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
 
-    /// The pods' MTU, in bytes. Without it, what fits on the way to every other node: the MTU of the interface that holds
-    /// the node's address, less the headers of the tunnel where one is used.
+    /// The pods' MTU, in bytes. Without it, what fits on the way to every other node: the MTU of the
+    /// interface that holds the node's address, less the headers of the tunnel where one is used.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
 
-    /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no longer has
-    /// is freed: addresses, links and ports of the host.
+    /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
+    /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]
     pub cri_socket: Option<PathBuf>,
 
@@ -88,18 +90,18 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = clap::value_parser!(u64).range(1..))]
     pub collect_after: u64,
 
-    /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that no pod
-    /// starts, then masquerade, routes and tunnel. Running pods and their addresses stay.
+    /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that
+    /// no pod starts, then masquerade, routes and tunnel. Running pods and their addresses stay.
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Where /healthz says that the agent runs and what is wrong, /readyz whether pods can start on this node, and
-    /// /metrics gives figures. Without it, nowhere.
+    /// Where /healthz says that the agent runs and what is wrong, /readyz whether pods can start on this
+    /// node, and /metrics gives figures. Without it, nowhere.
     #[arg(long, value_name = "ADDR[:PORT]", value_parser = |text: &str| weft_daemon::address(text, 10246))]
     pub healthz_bind_address: Option<SocketAddr>,
 
-    /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs neither
-    /// privileges nor a cluster.
+    /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs
+    /// neither privileges nor a cluster.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub dry_run: Vec<PathBuf>,
 

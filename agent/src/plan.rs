@@ -1,6 +1,6 @@
-//! What a node needs, decided from values alone: the Nodes of the cluster, the agent's settings, and what this machine says of
-//! its own network. Each part is planned by its own planner; here they are given what they share. Nothing is read, written
-//! or remembered.
+//! What a node needs, decided from values alone: the Nodes of the cluster, the agent's settings, and what
+//! this machine says of its own network. Each part is planned by its own planner; here they are given what
+//! they share. Nothing is read, written or remembered.
 
 use std::net::IpAddr;
 
@@ -8,13 +8,13 @@ use weft_cni_spec::NetworkList;
 use weft_types::{Family, IpNetwork, Node, Snapshot};
 
 use crate::cidr_allocations::{CidrAllocations, Owner, overlap};
+use crate::cni_config::plan as cni_config;
 use crate::config::Config;
 use crate::masquerade::plan::MasqueradePlan;
 use crate::notice::Notice;
 use crate::routing::plan::RoutingPlan;
-use crate::sysctls::plan::Sysctl;
+use crate::sysctls::plan::{self as sysctls, Sysctl};
 use crate::uplink::Uplink;
-use crate::{cni_config, sysctls};
 
 /// Everything that a node needs. Prints as commands and files that would bring it about.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,8 +52,8 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
     let masquerade = MasqueradePlan::new(served, inside);
     // What fits on the way to every other node.
     let mtu = config.mtu.or(routing.mtu).or(uplink.mtu);
-    let cni_config = cni_config::plan::plan(&node, config, mtu, former);
-    Ok(NodePlan { sysctls: sysctls::plan::plan(&node, uplink), routing, masquerade, cni_config, notices })
+    let cni_config = cni_config::plan(&node, config, mtu, former);
+    Ok(NodePlan { sysctls: sysctls::plan(&node, uplink), routing, masquerade, cni_config, notices })
 }
 
 /// The node with those of its pod CIDRs that no Service is in, and what is wrong with the others.
@@ -102,7 +102,7 @@ impl NodePlan {
 
     /// The text of the CNI configuration file.
     pub fn cni_config_text(&self) -> Option<String> {
-        self.cni_config.as_ref().map(cni_config::plan::text)
+        self.cni_config.as_ref().map(cni_config::text)
     }
 }
 

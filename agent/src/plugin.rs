@@ -1,5 +1,5 @@
-//! Calling the CNI plugin: to delete what is kept for a container that is gone, and to put back what it made for those that
-//! run. When that is to be done is decided elsewhere.
+//! Calling the CNI plugin: to delete what is kept for a container that is gone, and to put back what it made
+//! for those that run. When that is to be done is decided elsewhere.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -29,7 +29,8 @@ pub(crate) struct Report {
     pub(crate) problems: Vec<String>,
 }
 
-/// What a runtime passes to the first plugin of a list (CNI SPEC section 3, "Deriving execution configuration").
+/// What a runtime passes to the first plugin of a list (CNI SPEC section 3, "Deriving execution
+/// configuration").
 pub(crate) fn config(conflist: &[u8]) -> Option<Value> {
     let list: Value = serde_json::from_slice(conflist).ok()?;
     let mut plugin = list["plugins"].get(0)?.clone();
@@ -39,12 +40,12 @@ pub(crate) fn config(conflist: &[u8]) -> Option<Value> {
     Some(plugin)
 }
 
-/// Has an attachment deleted, as a runtime would: the address, the link and the ports of the host (CNI SPEC section 4, DEL;
-/// without a namespace, for that is gone).
+/// Has an attachment deleted, as a runtime would: the address, the link and the ports of the host (CNI SPEC
+/// section 4, DEL; without a namespace, for that is gone).
 ///
 /// # Errors
 /// What the system or the plugin said.
-pub(crate) fn delete(bin_dir: &Path, config: &Value, attachment: &Attachment) -> Result<(), String> {
+pub(crate) fn del(bin_dir: &Path, config: &Value, attachment: &Attachment) -> Result<(), String> {
     let variables = [
         ("CNI_COMMAND", OsStr::new("DEL")),
         ("CNI_CONTAINERID", attachment.container.as_ref()),
@@ -62,7 +63,8 @@ pub(crate) fn delete(bin_dir: &Path, config: &Value, attachment: &Attachment) ->
 /// Asks whether an ADD could succeed now (CNI SPEC 1.1.0, section 4, STATUS).
 ///
 /// # Errors
-/// Why not, in the plugin's own words. A plugin that cannot be called is not asked for its opinion: that is told elsewhere.
+/// Why not, in the plugin's own words. A plugin that cannot be called is not asked for its opinion: that is
+/// told elsewhere.
 pub(crate) fn status(bin_dir: &Path, config: &Value) -> Result<(), String> {
     let variables = [("CNI_COMMAND", OsStr::new("STATUS")), ("CNI_PATH", bin_dir.as_os_str())];
     let mut command = Command::new(bin_dir.join(PLUGIN));
@@ -86,8 +88,9 @@ pub(crate) fn status(bin_dir: &Path, config: &Value) -> Result<(), String> {
 pub(crate) fn repair(bin_dir: &Path, config: &Value) -> Result<Report, String> {
     let mut command = Command::new(bin_dir.join(PLUGIN));
     let output = call(command.arg("repair").env_clear(), config).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&output.stdout)
-        .map_err(|_| "it does not understand; is it of another version than the agent?".to_owned())
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        "it does not know the command repair: install the plugin of the agent's version".to_owned()
+    })
 }
 
 fn call(command: &mut Command, config: &Value) -> io::Result<Output> {

@@ -1,4 +1,5 @@
-//! What is wrong at the moment, told once: when it begins and when it is over, not at every attempt in between.
+//! What is wrong at the moment, told once: when it begins and when it is over, not at every attempt in
+//! between.
 
 use std::collections::BTreeSet;
 

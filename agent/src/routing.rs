@@ -1,5 +1,6 @@
-//! The way to the pods of other nodes. `plan` decides from what is known: directly by their nodes' addresses, or through the
-//! tunnel. `probe` tries the direct paths; `routes` brings the kernel's routes to the plan, `vxlan` the tunnel.
+//! The way to the pods of other nodes. `plan` decides from what is known: directly by their nodes' addresses,
+//! or through the tunnel. `probe` tries the direct paths; `routes` brings the kernel's routes to the plan,
+//! `vxlan` the tunnel.
 
 pub mod plan;
 pub mod probe;
@@ -24,7 +25,8 @@ use crate::sysctls::proc::loosen;
 use crate::uplink::Uplink;
 use crate::{Error, Result};
 
-/// Keeps routes and tunnel as planned. A route that fails concerns that node's pods alone, and keeps none from starting.
+/// Keeps routes and tunnel as planned. A route that fails concerns that node's pods alone, and keeps none
+/// from starting.
 pub(crate) struct Routing {
     routes: Routes,
     offload: OffloadTest,
@@ -96,8 +98,8 @@ impl Routing {
     }
 }
 
-/// Two nodes change between the tunnel and the direct path one after the other: what comes the other way meanwhile must
-/// be taken.
+/// Two nodes change between the tunnel and the direct path one after the other: what comes the other way
+/// meanwhile must be taken.
 fn accept_both_ways(plan: &RoutingPlan) -> Option<Error> {
     let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
     let mut problem = None;

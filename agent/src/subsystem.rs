@@ -1,13 +1,15 @@
 //! What the daemon knows of each of its parts, and what each is told.
 //!
-//! A subsystem is one concern of the node: it says what it watches, decides by a pure planner (a `plan` file), brings the
-//! kernel or a file to that plan, and reports. The daemon calls all of them in one order, round by round, whenever one of
-//! their causes comes up; none calls another. What several rely on is planned once for all ([`NodePlan`]).
+//! A subsystem is one concern of the node: it says what it watches, decides by a pure planner (a `plan`
+//! file), brings the kernel or a file to that plan, and reports. The daemon calls all of them in one order,
+//! round by round, whenever one of their causes comes up; none calls another. What several rely on is planned
+//! once for all ([`NodePlan`]).
 //!
-//! It is a trait, as the daemon holds them in one list: a new subsystem is its own folder and one line there. Every method
-//! but two has a default that does nothing, so that a subsystem writes down only what it has. Reconciling is synchronous, as the
-//! kernel is asked synchronously and answers within microseconds; what must wait for others (the API server, a runtime,
-//! probes) runs in a task that [`Subsystem::start`] spawns, and wakes the daemon by [`Wake`].
+//! It is a trait, as the daemon holds them in one list: a new subsystem is its own folder and one line there.
+//! Every method but two has a default that does nothing, so that a subsystem writes down only what it has.
+//! Reconciling is synchronous, as the kernel is asked synchronously and answers within microseconds; what
+//! must wait for others (the API server, a runtime, probes) runs in a task that [`Subsystem::start`] spawns,
+//! and wakes the daemon by [`Wake`].
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -36,8 +38,8 @@ pub(crate) trait Subsystem {
         Ok(())
     }
 
-    /// The kinds of object that it needs at present, besides Nodes. Asked before each round: a kind is watched as long as
-    /// some subsystem needs it.
+    /// The kinds of object that it needs at present, besides Nodes. Asked before each round: a kind is
+    /// watched as long as some subsystem needs it.
     fn kinds(&self) -> BTreeSet<Kind> {
         BTreeSet::new()
     }

@@ -17,7 +17,8 @@ impl Subsystem for Sysctls {
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
         let settings = round.plan.map(|plan| plan.sysctls.as_slice()).unwrap_or_default();
-        // Each may rely on the one before: forwarding is not switched on where that would cost the host its own routes.
+        // Each may rely on the one before: forwarding is not switched on where that would cost the host its
+        // own routes.
         for setting in settings {
             match proc::set(setting) {
                 Ok(true) => info!("set {} to {}", setting.name, setting.value),

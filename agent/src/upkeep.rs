@@ -1,5 +1,5 @@
-//! Looking after what the plugin made for the node's pods: what is missing is put back at once, and reported until it is. What
-//! is missing is decided in `plan`, from what `observe` sees; putting back is the plugin's.
+//! Looking after what the plugin made for the node's pods: what is missing is put back at once, and reported
+//! until it is. What is missing is decided in `plan`, from what `observe` sees; putting back is the plugin's.
 
 pub mod observe;
 pub mod plan;
@@ -113,7 +113,9 @@ impl Upkeep {
         }
         if self.cooldown.is_active(Instant::now()) {
             self.is_dirty = may_lack_ports;
-            return Ok(self.finding(&defects, "somebody undoes what is put back"));
+            return Ok(
+                self.finding(&defects, "another program undoes repairs; they are paused for some seconds")
+            );
         }
         let config = plugin::config(&text).unwrap_or_default();
         let refused = self.repair(&config).err();

@@ -1,5 +1,5 @@
-//! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this node's own
-//! network has to say to it.
+//! How packets get to the pods of other nodes: the choice of the person who runs the cluster, and what this
+//! node's own network has to say to it.
 
 pub mod observe;
 pub(crate) mod source;
@@ -16,7 +16,8 @@ use crate::routing::probe::plan::{PathState, PathStates};
 /// How packets get to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// Straight to nodes that share a link with this one, once that is proved to work; through a VXLAN tunnel to the others.
+    /// Straight to nodes that share a link with this one, once that is proved to work; through a VXLAN tunnel
+    /// to the others.
     #[default]
     Auto,
     /// Straight to the other nodes, all of which must share a link with this one.
@@ -36,15 +37,16 @@ pub struct Uplink {
     pub advertised: BTreeSet<String>,
     /// The addresses of those interfaces that packets to other nodes come from, at most one of each family.
     pub locals: Vec<IpAddr>,
-    /// The networks of those addresses: who is in one of them is reached without a router. An interface that finds no
-    /// neighbours by asking has none.
+    /// The networks of those addresses: who is in one of them is reached without a router. An interface that
+    /// finds no neighbours by asking has none.
     pub networks: Vec<IpNetwork>,
-    /// Addresses under which the node is known, one of each family, where no interface has one. Not where somebody said by
-    /// which address it reaches the others.
+    /// Addresses under which the node is known, one of each family, where no interface has one. Not where
+    /// somebody said by which address it reaches the others.
     pub foreign: Vec<IpAddr>,
-    /// Ranges that running pods have addresses of from before the Node got its present ones, and how many pods that is.
+    /// Ranges that running pods have addresses of from before the Node got its present ones, and how many
+    /// pods that is.
     pub former: BTreeMap<IpNetwork, usize>,
-    /// What is known of the straight ways.
+    /// What is known of the direct paths.
     pub path_states: PathStates,
 }
 

@@ -377,7 +377,11 @@ fn what_is_missed_is_what_the_kernel_lacks() {
         expected.defects(&found).iter().map(|defect| defect.text().to_owned()).collect()
     };
     assert_eq!(missing(false), Vec::<String>::new());
-    assert_eq!(missing(true), ["pod is treated by the bridge as no pod's port is"], "as Docker turned it on");
+    assert_eq!(
+        missing(true),
+        ["pod has other bridge port settings (hairpin, isolated) than a pod's port"],
+        "as Docker turned it on"
+    );
     sh(&world.node, "ip link set pod nomaster && ip addr flush dev cni0");
     let expected = [
         "the bridge cni0 lacks the address 10.244.1.1/24",

@@ -307,7 +307,7 @@ fn the_tunnel_follows_other_settings_and_goes_with_its_backend() {
 }
 
 #[test]
-fn pods_change_between_the_tunnel_and_the_straight_way_and_lose_nothing() {
+fn pods_change_between_the_tunnel_and_the_direct_path_and_lose_nothing() {
     let mut world = World::flat();
     world.apply();
     world.assert_reached();

@@ -184,3 +184,66 @@ fn there_is_no_room_for_odds_and_ends() {
         );
     }
 }
+
+/// Crates in which a planner's file takes values and returns values, and no file needs one that needs it.
+const LAYERED: [&str; 1] = ["agent/src/"];
+
+#[test]
+fn planners_take_values_and_return_values() {
+    for (path, text) in all_sources() {
+        if LAYERED.iter().any(|folder| path.starts_with(folder)) && path.ends_with("plan.rs") {
+            let found =
+                ["weft_netlink", "weft_nftables", "kube::", "tokio"].into_iter().find(|it| text.contains(it));
+            assert_eq!(found, None, "{path} plans: what it names does I/O, which belongs beside it");
+        }
+    }
+}
+
+#[test]
+fn no_file_needs_one_that_needs_it() {
+    for folder in LAYERED {
+        let sources = all_sources();
+        let files = sources.iter().filter_map(|(path, text)| {
+            let module = path.strip_prefix(folder)?.strip_suffix(".rs")?.replace('/', "::");
+            Some((module, text.split("#[cfg(test)]").next().unwrap_or_default()))
+        });
+        let files: BTreeMap<String, &str> = files.filter(|(module, _)| module != "lib").collect();
+        let needs: BTreeMap<&String, BTreeSet<String>> = files
+            .iter()
+            .map(|(module, text)| {
+                let used = imports(text).into_iter().filter_map(|path| file_of(&path, &files));
+                (module, used.filter(|used| used != module).collect())
+            })
+            .collect();
+        // What needs nothing that is left is no part of a circle.
+        let mut left: BTreeSet<&String> = files.keys().collect();
+        while let Some(free) =
+            left.iter().copied().find(|module| needs[*module].iter().all(|it| !left.contains(it)))
+        {
+            left.remove(free);
+        }
+        assert!(left.is_empty(), "in {folder}, these files need each other: {left:?}");
+    }
+}
+
+/// The paths within the crate that a file imports.
+fn imports(text: &str) -> Vec<String> {
+    let statements = text.split("use crate::").skip(1).filter_map(|rest| rest.split(';').next());
+    let split = |statement: &str| -> Vec<String> {
+        let (prefix, items) = statement.split_once('{').unwrap_or((statement, ""));
+        let items = items.trim_end_matches('}').split(',').map(|item| format!("{prefix}{}", item.trim()));
+        items.map(|path| path.replace("::self", "")).collect()
+    };
+    statements.flat_map(split).map(|path| path.split(" as ").next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The file that holds what a path names.
+fn file_of(path: &str, files: &BTreeMap<String, &str>) -> Option<String> {
+    let mut path = path;
+    loop {
+        if files.contains_key(path) {
+            return Some(path.to_owned());
+        }
+        path = path.rsplit_once("::")?.0;
+    }
+}

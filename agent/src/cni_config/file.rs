@@ -1,5 +1,5 @@
-//! The CNI configuration file: written last, whole, and only when its content changes. It is deleted only when the agent
-//! is uninstalled, as the runtime could delete no pod without it.
+//! The CNI configuration file: written last, whole, and only when its content changes. It is deleted only
+//! when the agent is uninstalled, as the runtime could delete no pod without it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 
 /// How the names of configurations end that runtimes read (libcni, `ConfFiles`).
 const EXTENSIONS: [&str; 3] = [".conf", ".conflist", ".json"];
-/// The name that it has until it is complete. No runtime reads this extension; and as the file is in the folder that
-/// they watch, they notice the renaming.
+/// The name that it has until it is complete. No runtime reads this extension; and as the file is in the
+/// folder that they watch, they notice the renaming.
 const UNFINISHED: &str = "10-weft.conflist.tmp";
-/// What the plugin says while the node is not ready. It names no cause: each new one would have the runtime read the file
-/// again.
+/// What the plugin says while the node is not ready. It names no cause: each new one would have the runtime
+/// read the file again.
 const NOT_READY: &str = "weft-agent cannot make this node ready; its /readyz and its log say why";
 
 /// Whether the plugin's program is in the folder where runtimes will look for it.
@@ -41,8 +41,8 @@ pub fn install(conf_dir: &Path, text: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Has the plugin tell the runtime that no pod can start for now (CNI SPEC 1.1.0, section 2, STATUS). Pods can still be
-/// deleted by what is there. Nothing happens where there is no configuration of ours.
+/// Has the plugin tell the runtime that no pod can start for now (CNI SPEC 1.1.0, section 2, STATUS). Pods
+/// can still be deleted by what is there. Nothing happens where there is no configuration of ours.
 pub fn withdraw(conf_dir: &Path) -> Result<()> {
     let path = conf_dir.join(FILE);
     let Some(mut list) =

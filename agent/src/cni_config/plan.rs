@@ -10,8 +10,8 @@ pub const PLUGIN: &str = "weft-cni";
 /// The name of the file. Runtimes take the first by name of those that they find.
 pub const FILE: &str = "10-weft.conflist";
 
-/// The configuration of a node with these pod CIDRs; none without any. `mtu` is the pods', in bytes; `retired` are ranges
-/// that running pods have addresses of from before.
+/// The configuration of a node with these pod CIDRs; none without any. `mtu` is the pods', in bytes;
+/// `retired` are ranges that running pods have addresses of from before.
 pub(crate) fn plan(
     node: &Node,
     config: &Config,
@@ -28,7 +28,8 @@ pub(crate) fn plan(
         // A bridge that kept its address from an earlier pod CIDR would keep every pod from starting.
         force_address: true,
         mtu,
-        // The host then routes between pods of one node too, so that Services work between them without br_netfilter.
+        // The host then routes between pods of one node too, so that Services work between them without
+        // br_netfilter.
         port_isolation: true,
         boot: config.boot.clone(),
         retired,
@@ -44,8 +45,9 @@ pub(crate) fn plan(
     let capabilities = ["bandwidth", "portMappings"].map(|name| (name.to_owned(), true)).into();
     let plugin = Plugin { kind: PLUGIN.to_owned(), capabilities, bridge, ipam: Some(ipam) };
     Some(NetworkList {
-        // Runtimes that know `cniVersions` take the newest of them, and with it STATUS and GC; older ones, such as
-        // containerd 1.7, refuse a result of 1.1.0 and have to be told of 1.0.0 (CNI SPEC 1.1.0, section 1).
+        // Runtimes that know `cniVersions` take the newest of them, and with it STATUS and GC; older ones,
+        // such as containerd 1.7, refuse a result of 1.1.0 and have to be told of 1.0.0 (CNI SPEC 1.1.0,
+        // section 1).
         cni_version: "1.0.0".to_owned(),
         cni_versions: vec!["1.0.0".to_owned(), "1.1.0".to_owned()],
         name: config.network_name.to_string(),
@@ -60,8 +62,8 @@ pub(crate) fn text(list: &NetworkList) -> String {
     serde_json::to_string_pretty(list).unwrap_or_default() + "\n"
 }
 
-/// A set for each family, that of the first pod CIDR first: a pod gets one address of each set, from whichever of its
-/// ranges has one.
+/// A set for each family, that of the first pod CIDR first: a pod gets one address of each set, from
+/// whichever of its ranges has one.
 fn range_sets(pod_cidrs: &[IpNetwork]) -> Vec<Vec<Range>> {
     let mut families: Vec<Family> = pod_cidrs.iter().map(Family::of_network).collect();
     let first = families.first().copied();

@@ -1,5 +1,5 @@
-//! What a container runtime says of itself over the Container Runtime Interface (k8s.io/cri-api, `runtime.v1`): the
-//! sandboxes that it has. Messages are cut down to the fields that are read.
+//! What a container runtime says of itself over the Container Runtime Interface (k8s.io/cri-api,
+//! `runtime.v1`): the sandboxes that it has. Messages are cut down to the fields that are read.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Which attachments on this node belong to no sandbox any more: decided from what the node holds and what the runtime
-//! has, over time. Values only.
+//! Which attachments on this node belong to no sandbox any more: decided from what the node holds and what
+//! the runtime has, over time. Values only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,21 +15,23 @@ pub(crate) struct Attachment {
 
 /// Attachments without a sandbox, and since when each was seen without one.
 ///
-/// A sandbox that is just being made has its addresses before the runtime lists it. So nothing is garbage at first
-/// sight: it must be without a sandbox at every look for a time in which any sandbox is made or given up.
+/// A sandbox that is just being made has its addresses before the runtime lists it. So nothing is garbage at
+/// first sight: it must be without a sandbox at every look for a time in which any sandbox is made or given
+/// up.
 #[derive(Debug)]
-pub(crate) struct Suspects {
+pub(crate) struct OrphanTracker {
     patience: Duration,
     since: BTreeMap<Attachment, Instant>,
 }
 
-impl Suspects {
+impl OrphanTracker {
     /// Nobody is suspected yet; `patience` is how long one must be.
-    pub(crate) fn new(patience: Duration) -> Suspects {
-        Suspects { patience, since: BTreeMap::new() }
+    pub(crate) fn new(patience: Duration) -> OrphanTracker {
+        OrphanTracker { patience, since: BTreeMap::new() }
     }
 
-    /// Looks once: `held` is what the node holds, `sandboxes` what the runtime has. Returns what is garbage by now.
+    /// Looks once: `held` is what the node holds, `sandboxes` what the runtime has. Returns what is garbage
+    /// by now.
     pub(crate) fn look(
         &mut self,
         held: &BTreeSet<Attachment>,
@@ -65,10 +67,10 @@ mod tests {
 
     #[test]
     fn what_stays_without_a_sandbox_is_garbage_after_a_while() {
-        let (mut suspects, start) = (Suspects::new(PATIENCE), Instant::now());
+        let (mut orphans, start) = (OrphanTracker::new(PATIENCE), Instant::now());
         let mut look = |held: &[&str], ids: &[&str], seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            suspects.look(&self::held(held), &sandboxes(ids), now)
+            orphans.look(&self::held(held), &sandboxes(ids), now)
         };
         assert_eq!(look(&["pod", "lost"], &["pod"], 0), []);
         assert_eq!(look(&["pod", "lost"], &["pod"], 179), []);
@@ -79,11 +81,11 @@ mod tests {
 
     #[test]
     fn a_sandbox_that_is_being_made_is_left_alone() {
-        let (mut suspects, start) = (Suspects::new(PATIENCE), Instant::now());
-        assert_eq!(suspects.look(&held(&["new"]), &sandboxes(&[]), start), []);
-        assert_eq!(suspects.look(&held(&["new"]), &sandboxes(&["new"]), start + PATIENCE / 2), []);
+        let (mut orphans, start) = (OrphanTracker::new(PATIENCE), Instant::now());
+        assert_eq!(orphans.look(&held(&["new"]), &sandboxes(&[]), start), []);
+        assert_eq!(orphans.look(&held(&["new"]), &sandboxes(&["new"]), start + PATIENCE / 2), []);
         let gone = start + PATIENCE * 2;
-        assert_eq!(suspects.look(&held(&["new"]), &sandboxes(&[]), gone), [], "suspected from now on only");
-        assert_eq!(suspects.look(&held(&["new"]), &sandboxes(&[]), gone + PATIENCE), [attachment("new")]);
+        assert_eq!(orphans.look(&held(&["new"]), &sandboxes(&[]), gone), [], "suspected from now on only");
+        assert_eq!(orphans.look(&held(&["new"]), &sandboxes(&[]), gone + PATIENCE), [attachment("new")]);
     }
 }

@@ -21,7 +21,8 @@ impl MasqueradePlan {
     }
 }
 
-/// The networks without those that are part of another, in order. Usually one is left of each family: the cluster's.
+/// The networks without those that are part of another, in order. Usually one is left of each family: the
+/// cluster's.
 fn widest(networks: impl Iterator<Item = IpNetwork>) -> Vec<IpNetwork> {
     let mut networks: Vec<IpNetwork> = networks.collect();
     // A network comes before its own parts.

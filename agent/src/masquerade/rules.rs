@@ -1,5 +1,5 @@
-//! The nf_tables tables by which pods leave the cluster under their node's address. Within the cluster, everybody
-//! sees the pods' own addresses.
+//! The nf_tables tables by which pods leave the cluster under their node's address. Within the cluster,
+//! everybody sees the pods' own addresses.
 
 use std::iter;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::masquerade::plan::MasqueradePlan;
 
 /// The name of the tables, one per family.
 pub(crate) const TABLE: &str = "weft-agent";
-/// The name of the set of whence and whither pods keep their addresses. A Node more or less is an element of it.
+/// The name of the set of whence and whither pods keep their addresses. A Node more or less is an element of
+/// it.
 const STAYS: &str = "stays-within";
 
 /// The kernel's tables, in the network namespace in which they were opened.

@@ -1,5 +1,5 @@
-//! The way to the pods of the other nodes: which routes there must be, and what the tunnel that some of them lead into must
-//! know.
+//! The way to the pods of the other nodes: which routes there must be, and what the tunnel that some of them
+//! lead into must know.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use crate::routing::probe::plan::{DirectPath, PathState, Probe};
 use crate::routing::vxlan::plan::{self as vxlan, DEVICE, Overlay};
 use crate::uplink::{Backend, Uplink};
 
-/// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos has it.
+/// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos
+/// has it.
 pub const PROTOCOL: u8 = 119;
 
 /// What leads to the pods of the other nodes.
@@ -29,8 +30,8 @@ pub struct RoutingPlan {
     pub links: Vec<String>,
     /// The other nodes' pod CIDRs that there is a way to.
     pub destinations: Vec<IpNetwork>,
-    /// The MTU, in bytes, of what some pods are reached by for good: the tunnel. A path that is still open is taken for a
-    /// direct one: a Node that comes would change the MTU of all others' pods, for a moment.
+    /// The MTU, in bytes, of what some pods are reached by for good: the tunnel. A path that is still open is
+    /// taken for a direct one: a Node that comes would change the MTU of all others' pods, for a moment.
     pub mtu: Option<u32>,
 }
 
@@ -75,8 +76,8 @@ impl fmt::Display for NodeRoute {
 }
 
 impl RoutingPlan {
-    /// From `own` to everybody else, and what stands in the way of some. Of Nodes that want the same addresses, the first by
-    /// name gets them, and what is in `allocations` already goes before all.
+    /// From `own` to everybody else, and what stands in the way of some. Of Nodes that want the same
+    /// addresses, the first by name gets them, and what is in `allocations` already goes before all.
     pub(crate) fn new(
         snapshot: &Snapshot,
         own: &Node,
@@ -172,7 +173,7 @@ impl Planner<'_> {
         let (node, DirectPath { cidr, node: address }) = (node.name.clone(), path);
         match state {
             PathState::Fails => self.notices.push(Notice::NotDirect { node, address, cidr }),
-            PathState::Unreachable => self.notices.push(Notice::Cut { node, address, cidr }),
+            PathState::Unreachable => self.notices.push(Notice::Unreachable { node, address, cidr }),
             PathState::Unknown | PathState::FirstContact | PathState::Works => {}
         }
         if let Some(probe) = probe.filter(|_| state != PathState::Works) {

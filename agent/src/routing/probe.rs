@@ -35,9 +35,8 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts in the background, for as long as the runtime lasts. The `assumed` paths are in use already; to the
-    /// `held` ranges some way leads. Asks for
-    /// a round when something else is known.
+    /// Starts in the background, for as long as the runtime lasts. The `assumed` paths are in use already; to
+    /// the `held` ranges some way leads. Asks for a round when something else is known.
     pub(crate) fn start(assumed: BTreeSet<DirectPath>, held: BTreeSet<IpNetwork>, wake: Wake) -> Prober {
         let schedule = ProbeSchedule::new(assumed, held);
         let (wanted, asked) = watch::channel(Vec::new());
@@ -103,24 +102,24 @@ async fn first_contact(Probe { direct, .. }: Probe) -> Outcome {
     let deadline = Instant::now() + FIRST_CONTACT;
     while Instant::now() < deadline {
         if answers(Some(direct.0), direct.1, BRIEF).await.unwrap_or(false) {
-            return Outcome::Arrived;
+            return Outcome::Answered;
         }
         sleep(BREATH).await;
     }
-    Outcome::Untried
+    Outcome::NotTried
 }
 
 async fn attempt(Probe { path, direct, routed }: Probe) -> Outcome {
     // The address is not there yet, or not any more.
-    let Ok(arrived) = answers(Some(direct.0), direct.1, PATIENCE).await else { return Outcome::Untried };
+    let Ok(arrived) = answers(Some(direct.0), direct.1, PATIENCE).await else { return Outcome::NotTried };
     if arrived {
-        return Outcome::Arrived;
+        return Outcome::Answered;
     }
     if answers(Some(routed.0), routed.1, PATIENCE).await.unwrap_or(false) {
-        return Outcome::Lost;
+        return Outcome::TunnelOnly;
     }
     match answers(None, path.node, PATIENCE).await.unwrap_or(false) {
-        true => Outcome::Unreached,
+        true => Outcome::NodeOnly,
         false => Outcome::Silent,
     }
 }

@@ -1,4 +1,5 @@
-//! Weft's own routes in the kernel: which changes lead from those that there are to the planned ones, and making them.
+//! Weft's own routes in the kernel: which changes lead from those that there are to the planned ones, and
+//! making them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -94,8 +95,8 @@ fn refused(path: &Route, problem: weft_netlink::Error) -> Error {
     }
 }
 
-/// A route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into it leads
-/// directly to a node on the same link, and there is none to another.
+/// A route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into
+/// it leads directly to a node on the same link, and there is none to another.
 fn as_asked(route: &NodeRoute, tunnel: Option<u32>) -> Option<Route> {
     let path = Route { protocol: PROTOCOL, ..Route::to(route.destination) };
     let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
@@ -155,8 +156,8 @@ pub fn diff(planned: &[Route], observed: &[Route]) -> Vec<RouteChange> {
     changes
 }
 
-/// Whether the kernel takes another link to lead to that next hop. It takes no IPv6 route by that hop then, even where
-/// that is said to be on the link.
+/// Whether the kernel takes another link to lead to that next hop. It takes no IPv6 route by that hop then,
+/// even where that is said to be on the link.
 fn is_disputed(observed: &[Route], next_hop: &IpAddr, link: u32) -> bool {
     observed.iter().any(|path| path.destination.contains(*next_hop) && path.link != Some(link))
 }

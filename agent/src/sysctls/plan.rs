@@ -13,9 +13,9 @@ pub struct Sysctl {
     pub value: &'static str,
 }
 
-/// Forwarding, for each family that the node has pods of. With IPv6 it also makes the kernel ignore router advertisements
-/// (RFC 4861 section 6.2.8), and forget a default route that it has from one: an interface that has such a route must be told
-/// before to take them all the same (ip-sysctl, accept_ra).
+/// Forwarding, for each family that the node has pods of. With IPv6 it also makes the kernel ignore router
+/// advertisements (RFC 4861 section 6.2.8), and forget a default route that it has from one: an interface
+/// that has such a route must be told before to take them all the same (ip-sysctl, accept_ra).
 pub(crate) fn plan(node: &Node, uplink: &Uplink) -> Vec<Sysctl> {
     let has = |family| node.pod_cidrs.iter().any(|cidr| Family::of_network(cidr) == family);
     let set = |name: String, value| Sysctl { name, value };

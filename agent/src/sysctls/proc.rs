@@ -17,9 +17,9 @@ pub fn set(sysctl: &Sysctl) -> Result<bool> {
     Ok(true)
 }
 
-/// Lets an interface take a packet by which its sender is not reached, where it would not: for a moment two nodes see the way
-/// between them differently. The setting is the larger of `all` and the interface's own (ip-sysctl, rp_filter). Returns
-/// whether it had to be changed.
+/// Lets an interface take a packet by which its sender is not reached, where it would not: for a moment two
+/// nodes see the way between them differently. The setting is the larger of `all` and the interface's own
+/// (ip-sysctl, rp_filter). Returns whether it had to be changed.
 pub fn loosen(link: &str) -> Result<bool> {
     let name = |link: &str| format!("net.ipv4.conf.{}.rp_filter", written(link));
     let value = |link| fs::read_to_string(path(&name(link))).ok()?.trim().parse::<u8>().ok();

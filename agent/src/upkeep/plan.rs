@@ -1,6 +1,6 @@
-//! What the plugin made for the node's pods and must stay while they run: the bridge, its addresses, the pods' ports of it.
-//! Whether something is missing is decided here, from values. Putting it back is the plugin's business (`plugin`), which knows
-//! how it made it; ports of the host are known to it alone.
+//! What the plugin made for the node's pods and must stay while they run: the bridge, its addresses, the
+//! pods' ports of it. Whether something is missing is decided here, from values. Putting it back is the
+//! plugin's business (`plugin`), which knows how it made it; ports of the host are known to it alone.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -72,8 +72,9 @@ pub enum Defect {
     Port(String),
 }
 
-/// How a pod's port must be, as the plugin sets it at ADD. With br_netfilter a packet for a Service goes from port to
-/// port once its address is rewritten, even back out of its own; without it everything goes through the host.
+/// How a pod's port must be, as the plugin sets it at ADD. With br_netfilter a packet for a Service goes from
+/// port to port once its address is rewritten, even back out of its own; without it everything goes through
+/// the host.
 pub fn port(bridge_netfilter: bool) -> PortSettings {
     PortSettings { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
 }
@@ -121,7 +122,8 @@ impl Expected {
         let down = (!bridge.up).then(|| format!("the bridge {name} is down"));
         let lacking = self.gateways.iter().filter(|gateway| !held.contains(gateway));
         let lacking = lacking.map(|gateway| format!("the bridge {name} lacks the address {gateway}"));
-        // Without one the kernel asks for no pod's Ethernet address when it forwards IPv6 (RFC 4861 section 7.2.2).
+        // Without one the kernel asks for no pod's Ethernet address when it forwards IPv6 (RFC 4861 section
+        // 7.2.2).
         let is_local =
             |held: &IpNetwork| matches!(held, IpNetwork::V6(held) if held.ip().is_unicast_link_local());
         let needs_local = bridge.carrier && self.gateways.iter().any(IpNetwork::is_ipv6);
@@ -137,10 +139,9 @@ impl Expected {
             None => Some(format!("{name} is no port of the bridge {}", self.bridge)),
             Some(master) if master != bridge => None,
             Some(_) if !link.up => Some(format!("{name} is down")),
-            Some(_) => link
-                .port
-                .filter(|port| *port != self.port)
-                .map(|_| format!("{name} is treated by the bridge as no pod's port is")),
+            Some(_) => link.port.filter(|port| *port != self.port).map(|_| {
+                format!("{name} has other bridge port settings (hairpin, isolated) than a pod's port")
+            }),
         }
     }
 }

@@ -23,8 +23,8 @@ impl UplinkObserver {
         Ok(UplinkObserver { route: RtnetlinkClient::open()? })
     }
 
-    /// What this machine's interfaces say of the network between the nodes. `node` are the addresses under which it is known
-    /// there, `others` those of other nodes.
+    /// What this machine's interfaces say of the network between the nodes. `node` are the addresses under
+    /// which it is known there, `others` those of other nodes.
     pub fn observe(&mut self, node: &[IpAddr], others: &[IpAddr], leave_by: &LeaveBy) -> Result<Uplink> {
         let held = self.route.addresses(None)?;
         let (chosen, foreign) = source::choose(&held, node, others, leave_by, |name| {

@@ -1,4 +1,5 @@
-//! Which of this machine's addresses packets to other nodes leave by. The kernel is asked only where nothing else says.
+//! Which of this machine's addresses packets to other nodes leave by. The kernel is asked only where nothing
+//! else says.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -12,7 +13,8 @@ use crate::{Error, Result};
 const OUTSIDE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
-/// Those of the `held` addresses, and the addresses of the Node, one of each family, that this machine should have and has not.
+/// Those of the `held` addresses, and the addresses of the Node, one of each family, that this machine should
+/// have and has not.
 ///
 /// # Errors
 /// Where there is no such address, or the interface cannot be looked for.

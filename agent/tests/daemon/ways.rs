@@ -1,4 +1,4 @@
-//! The ways to other nodes: straight, through the tunnel, put back, and how a node knows by which of its addresses.
+//! The ways to other nodes: direct, through the tunnel, put back, and how a node knows by which of its addresses.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,11 +46,11 @@ fn neighbours() -> [Machine; 2] {
 }
 
 #[test]
-fn a_straight_way_is_used_where_it_is_proved_and_left_where_it_fails() {
+fn a_direct_path_is_used_where_it_is_proved_and_left_where_it_fails() {
     let mut machines = neighbours();
     machines.iter_mut().for_each(Machine::start);
-    machines[0].until("the straight way", |machine| machine.routes() == [TO_NODE2]);
-    machines[1].until("the straight way back", |machine| machine.routes().len() == 1);
+    machines[0].until("the direct path", |machine| machine.routes() == [TO_NODE2]);
+    machines[1].until("the direct path back", |machine| machine.routes().len() == 1);
     let filter = machines[0].sh("cat /proc/sys/net/ipv4/conf/uplink/rp_filter");
     assert_eq!(filter, "2\n", "what comes the other way while one changes is not dropped");
 
@@ -65,7 +65,7 @@ fn a_straight_way_is_used_where_it_is_proved_and_left_where_it_fails() {
     machines[0].until("the tunnel", |machine| machine.routes() == through);
     machines[0].until("a word about it", |machine| {
         let (status, body) = machine.ask("/readyz");
-        status == "200" && body.contains("what is sent straight to its pods (10.244.2.0/24) does not arrive")
+        status == "200" && body.contains("packets sent directly to its pods (10.244.2.0/24) do not arrive")
     });
     let mtu = |machine: &Machine| fs::read_to_string(machine.conflist()).unwrap().contains("\"mtu\": 1400");
     machines[0].until("the tunnel's MTU", mtu);
@@ -77,7 +77,7 @@ fn a_straight_way_is_used_where_it_is_proved_and_left_where_it_fails() {
         machine.sh("nft delete table ip cloud");
         machine.start();
     }
-    machines[0].until("the straight way again", |machine| machine.routes() == [TO_NODE2]);
+    machines[0].until("the direct path again", |machine| machine.routes() == [TO_NODE2]);
 }
 
 /// A connection through the tunnel whose source the node rewrote would end with the change to the direct path.

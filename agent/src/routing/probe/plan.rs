@@ -1,7 +1,8 @@
-//! Whether packets of pods get directly to another node. That both have addresses of one network does not say so: a cloud's
-//! network may drop what comes from or goes to addresses that it did not give. So a connection is tried between addresses of
-//! the two nodes' pod CIDRs, their gateways', which always go directly; taken or refused, it shows that the path works. Until
-//! then, and where it fails, the path leads through the tunnel. Values only; trying is in `probe`.
+//! Whether packets of pods get directly to another node. That both have addresses of one network does not say
+//! so: a cloud's network may drop what comes from or goes to addresses that it did not give. So a connection
+//! is tried between addresses of the two nodes' pod CIDRs, their gateways', which always go directly; taken
+//! or refused, it shows that the path works. Until then, and where it fails, the path leads through the
+//! tunnel. Values only; trying is in `probe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ use weft_types::IpNetwork;
 /// The TCP port that is tried: the agents' own; refused is as good an answer.
 pub(crate) const PORT: u16 = 10246;
 
-/// How often a path must fail in a row before it counts as failing, and how soon it is tried again until then.
+/// How often a path must fail in a row before it counts as failing, and how soon it is tried again until
+/// then.
 const FAILURES: u32 = 3;
 const SOON: Duration = Duration::from_secs(1);
 /// How often a path is tried of which something is known, and at least one of which nothing is.
@@ -27,8 +29,9 @@ pub enum PathState {
     /// Nothing: nobody answered yet. Packets go through the tunnel.
     #[default]
     Unknown,
-    /// The node is new here, and the path is tried for the first time. Nothing leads there for that moment: a connection that
-    /// began through the tunnel would end with the change to the direct path, where its source is masqueraded.
+    /// The node is new here, and the path is tried for the first time. Nothing leads there for that moment: a
+    /// connection that began through the tunnel would end with the change to the direct path, where its
+    /// source is masqueraded.
     FirstContact,
     /// Packets of pods get there.
     Works,
@@ -62,15 +65,16 @@ pub struct Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Somebody answered under the pod address.
-    Arrived,
+    Answered,
     /// Nobody did, though through the tunnel somebody does.
-    Lost,
-    /// Nobody answered either path, though the node does under its own address: perhaps its agent is not up yet.
-    Unreached,
+    TunnelOnly,
+    /// Nobody answered either path, though the node does under its own address: perhaps its agent is not up
+    /// yet.
+    NodeOnly,
     /// The node does not answer at all.
     Silent,
     /// It could not be tried.
-    Untried,
+    NotTried,
 }
 
 /// What is known of all paths.
@@ -170,26 +174,26 @@ impl ProbeSchedule {
     /// Takes what came of trying a path.
     pub fn note(&mut self, path: DirectPath, outcome: Outcome, now: Instant) {
         let Some(trial) = self.trials.get_mut(&path) else { return };
-        if trial.state == PathState::FirstContact && outcome != Outcome::Arrived {
+        if trial.state == PathState::FirstContact && outcome != Outcome::Answered {
             // Nobody answered at once. It is looked into why, while packets go through the tunnel.
             (trial.state, trial.next) = (PathState::Unknown, now);
             return;
         }
         trial.failures = match outcome {
-            Outcome::Arrived => 0,
-            Outcome::Untried => trial.failures,
+            Outcome::Answered => 0,
+            Outcome::NotTried => trial.failures,
             _ => trial.failures.saturating_add(1),
         };
         let state = match (outcome, trial.state) {
-            (Outcome::Arrived, _) => PathState::Works,
+            (Outcome::Answered, _) => PathState::Works,
             // A node that is down does not say anything about the path to it.
-            (Outcome::Silent | Outcome::Untried, state) => state,
+            (Outcome::Silent | Outcome::NotTried, state) => state,
             (_, state) if trial.failures < FAILURES => state,
             // The tunnel leads there from now on, and tells the one from the other.
             (_, PathState::Works) => PathState::Unknown,
-            (Outcome::Lost, _) => PathState::Fails,
-            (Outcome::Unreached, _) if trial.failures < LONG => PathState::Unknown,
-            (Outcome::Unreached, _) => PathState::Unreachable,
+            (Outcome::TunnelOnly, _) => PathState::Fails,
+            (Outcome::NodeOnly, _) if trial.failures < LONG => PathState::Unknown,
+            (Outcome::NodeOnly, _) => PathState::Unreachable,
         };
         if trial.state == PathState::Works && state == PathState::Unknown {
             trial.failures = 0;
@@ -210,8 +214,8 @@ impl ProbeSchedule {
 /// A node that comes up is noticed soon.
 fn pause(trial: &Trial, outcome: Outcome) -> Duration {
     match (outcome, trial.state) {
-        (Outcome::Arrived, _) => LATER,
-        (Outcome::Untried, _) => SOON,
+        (Outcome::Answered, _) => LATER,
+        (Outcome::NotTried, _) => SOON,
         _ if trial.failures < FAILURES => SOON,
         (_, PathState::Works | PathState::Fails) => LATER,
         (_, PathState::Unknown | PathState::FirstContact | PathState::Unreachable) => AT_LEAST,
@@ -262,13 +266,13 @@ mod tests {
 
     #[test]
     fn a_new_node_that_answers_at_once_is_reached_directly_from_the_start() {
-        use Outcome::{Arrived, Silent, Unreached, Untried};
+        use Outcome::{Answered, NodeOnly, NotTried, Silent};
         use PathState::{FirstContact, Unknown, Works};
-        assert_eq!(after(new(), &[Arrived]), [FirstContact, Works]);
-        for other in [Untried, Silent, Unreached] {
+        assert_eq!(after(new(), &[Answered]), [FirstContact, Works]);
+        for other in [NotTried, Silent, NodeOnly] {
             assert_eq!(after(new(), &[other]), [FirstContact, Unknown], "the tunnel, after one bounded try");
         }
-        assert_eq!(after(new(), &[Unreached, Arrived]), [FirstContact, Unknown, Works]);
+        assert_eq!(after(new(), &[NodeOnly, Answered]), [FirstContact, Unknown, Works]);
     }
 
     #[test]
@@ -291,26 +295,29 @@ mod tests {
 
     #[test]
     fn a_path_is_open_until_it_is_proved_and_fails_only_where_the_tunnel_works() {
-        use Outcome::{Arrived, Lost, Silent, Unreached, Untried};
+        use Outcome::{Answered, NodeOnly, NotTried, Silent, TunnelOnly};
         use PathState::{Fails, Unknown, Unreachable, Works};
-        assert_eq!(after(tunnelled(), &[Untried, Silent, Arrived]), [Unknown, Unknown, Unknown, Works]);
+        assert_eq!(after(tunnelled(), &[NotTried, Silent, Answered]), [Unknown, Unknown, Unknown, Works]);
         assert_eq!(
-            after(tunnelled(), &[Lost, Lost, Lost, Arrived]),
+            after(tunnelled(), &[TunnelOnly, TunnelOnly, TunnelOnly, Answered]),
             [Unknown, Unknown, Unknown, Fails, Works]
         );
         assert_eq!(after(tunnelled(), &[Silent; 30]), [Unknown; 31]);
-        assert_eq!(after(tunnelled(), &[Unreached; 14]), [Unknown; 15], "its agent may not be up yet");
-        assert_eq!(after(tunnelled(), &[Unreached; 15]).last(), Some(&Unreachable));
+        assert_eq!(after(tunnelled(), &[NodeOnly; 14]), [Unknown; 15], "its agent may not be up yet");
+        assert_eq!(after(tunnelled(), &[NodeOnly; 15]).last(), Some(&Unreachable));
     }
 
     #[test]
     fn a_path_that_worked_is_left_for_the_tunnel_before_it_is_called_bad() {
-        use Outcome::{Arrived, Lost, Silent, Unreached};
+        use Outcome::{Answered, NodeOnly, Silent, TunnelOnly};
         use PathState::{Fails, Unknown, Works};
         let fails = [Works, Works, Works, Unknown, Unknown, Unknown, Fails];
-        assert_eq!(after(direct(), &[Unreached, Unreached, Unreached, Lost, Lost, Lost]), fails);
+        assert_eq!(
+            after(direct(), &[NodeOnly, NodeOnly, NodeOnly, TunnelOnly, TunnelOnly, TunnelOnly]),
+            fails
+        );
         assert_eq!(after(direct(), &[Silent; 5]), [Works; 6], "a node that is down may come back");
-        assert_eq!(after(direct(), &[Lost, Lost, Arrived, Lost, Lost]), [Works; 6]);
+        assert_eq!(after(direct(), &[TunnelOnly, TunnelOnly, Answered, TunnelOnly, TunnelOnly]), [Works; 6]);
     }
 
     #[test]
@@ -318,10 +325,10 @@ mod tests {
         let now = Instant::now();
         let mut schedule = new();
         schedule.watch(&[probe()], now);
-        schedule.note(probe().path, Outcome::Arrived, now);
+        schedule.note(probe().path, Outcome::Answered, now);
         schedule.watch(&[], now);
         assert_eq!((schedule.path_states(), schedule.next()), (new().path_states(), None));
-        schedule.note(probe().path, Outcome::Arrived, now);
+        schedule.note(probe().path, Outcome::Answered, now);
         assert_eq!(schedule.path_states(), new().path_states(), "an answer that comes late");
     }
 }

@@ -1,7 +1,7 @@
-//! A network card or driver may spoil the checksums that it makes for packets inside of a VXLAN tunnel; then pings get
-//! through, and connections do not. It shows: a connection to another node's end of the tunnel is neither taken nor refused,
-//! and is once the kernel makes the checksums itself. How that is found out and worked around is decided here; asking the
-//! network and the kernel is in `kernel::offload`.
+//! A network card or driver may spoil the checksums that it makes for packets inside of a VXLAN tunnel; then
+//! pings get through, and connections do not. It shows: a connection to another node's end of the tunnel is
+//! neither taken nor refused, and is once the kernel makes the checksums itself. How that is found out and
+//! worked around is decided here; asking the network and the kernel is in `kernel::offload`.
 
 use std::net::IpAddr;
 
@@ -16,8 +16,8 @@ pub enum Finding {
     Unknown,
 }
 
-/// Tests the ways to these gateways, until one of them answers. `answers` tries one; `set_offload` has the device make
-/// checksums, or the kernel. Begin with offload on.
+/// Tests the ways to these gateways, until one of them answers. `answers` tries one; `set_offload` has the
+/// device make checksums, or the kernel. Begin with offload on.
 ///
 /// # Errors
 /// Those of `set_offload`.

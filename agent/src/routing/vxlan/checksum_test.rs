@@ -1,5 +1,5 @@
-//! Testing the tunnel beside everything else, on a thread of its own: trying a connection takes seconds where nobody answers.
-//! What follows from it is decided in [`crate::routing::vxlan::checksum`].
+//! Testing the tunnel beside everything else, on a thread of its own: trying a connection takes seconds where
+//! nobody answers. What follows from it is decided in [`crate::routing::vxlan::checksum`].
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, TcpStream};
@@ -66,8 +66,8 @@ impl OffloadTest {
     }
 }
 
-/// Tests the device as it is, in the calling thread's network namespace; takes seconds where nobody answers. A device whose
-/// offload is off already, by an earlier test or by somebody, needs no test.
+/// Tests the device as it is, in the calling thread's network namespace; takes seconds where nobody answers.
+/// A device whose offload is off already, by an earlier test or by somebody, needs no test.
 pub fn test_tunnel(gateways: &[IpAddr]) -> Result<Finding> {
     match tx_checksum(DEVICE)? {
         true => test(gateways, answers, |on| set_tx_checksum(DEVICE, on)),

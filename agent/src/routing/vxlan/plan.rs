@@ -1,10 +1,10 @@
-//! The VXLAN tunnel to nodes that share no link with this one: the device, and what it is told of the other nodes.
-//! Values only; asking the kernel is in `device`.
+//! The VXLAN tunnel to nodes that share no link with this one: the device, and what it is told of the other
+//! nodes. Values only; asking the kernel is in `device`.
 //!
-//! Each pod CIDR's first address, which no pod gets, is its node's on the device. For another node's pod CIDR there are
-//! a route via that address, a neighbour entry with the Ethernet address behind it, and a forwarding entry with the
-//! node behind that. Nothing is learnt from packets. Ethernet addresses are derived from the nodes' own, so that every
-//! node knows them without a word.
+//! Each pod CIDR's first address, which no pod gets, is its node's on the device. For another node's pod CIDR
+//! there are a route via that address, a neighbour entry with the Ethernet address behind it, and a
+//! forwarding entry with the node behind that. Nothing is learnt from packets. Ethernet addresses are derived
+//! from the nodes' own, so that every node knows them without a word.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,7 +52,7 @@ pub struct Overlay {
     pub device: Device,
     /// Its addresses: the first of each of this node's pod CIDRs.
     pub addresses: Vec<IpNetwork>,
-    /// Further ones, which no packet has by itself: between those of two nodes straight ways are tried.
+    /// Further ones, which no packet has by itself: between those of two nodes direct paths are tried.
     pub probe_addresses: Vec<IpNetwork>,
     /// The other nodes behind it, by their Ethernet addresses.
     pub remotes: BTreeMap<EthernetAddress, IpAddr>,
@@ -72,13 +72,14 @@ impl Overlay {
         Some(Overlay { device, addresses, probe_addresses: Vec::new(), remotes, neighbours })
     }
 
-    /// The same with addresses from which straight ways are tried.
+    /// The same with addresses from which direct paths are tried.
     pub(crate) fn with_probe_addresses(self, node: &Node) -> Overlay {
         let probe_addresses = node.pod_cidrs.iter().filter_map(probe_address).map(IpNetwork::from).collect();
         Overlay { probe_addresses, ..self }
     }
 
-    /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel can lead to.
+    /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel
+    /// can lead to.
     pub(crate) fn add(&mut self, node: &Node, cidr: &IpNetwork) -> bool {
         let family = Family::of(self.device.local);
         let Some(remote) = node.address(family) else { return false };
@@ -98,20 +99,21 @@ pub(crate) fn gateway(cidr: &IpNetwork) -> IpAddr {
     cidr.network()
 }
 
-/// Another address of a pod CIDR's node, which no pod gets either: the gateway's. It is on the bridge as soon as that is there.
+/// Another address of a pod CIDR's node, which no pod gets either: the gateway's. It is on the bridge as soon
+/// as that is there.
 pub(crate) fn probe_address(cidr: &IpNetwork) -> Option<IpAddr> {
     cidr.iter().nth(1)
 }
 
-/// The largest packet that fits into the tunnel of a link with that MTU: Ethernet, VXLAN and UDP headers and the outer IP
-/// header are added (RFC 7348 section 5).
+/// The largest packet that fits into the tunnel of a link with that MTU: Ethernet, VXLAN and UDP headers and
+/// the outer IP header are added (RFC 7348 section 5).
 fn inner_mtu(local: IpAddr, link: u32) -> u32 {
     let overhead = 14 + 8 + 8 + if local.is_ipv4() { 20 } else { 40 };
     link.saturating_sub(overhead)
 }
 
-/// The address under which the others' tunnels reach this node: IPv4 where the node has it. This end may have another, behind
-/// an address translation; the Ethernet address follows from the one that all know.
+/// The address under which the others' tunnels reach this node: IPv4 where the node has it. This end may have
+/// another, behind an address translation; the Ethernet address follows from the one that all know.
 fn outer(node: &Node, uplink: &Uplink) -> Option<IpAddr> {
     let is_held = |family: &Family| uplink.local(*family).is_some();
     let announced = |family| node.address(family);
@@ -119,8 +121,8 @@ fn outer(node: &Node, uplink: &Uplink) -> Option<IpAddr> {
     held.or_else(|| Family::BOTH.into_iter().find_map(announced))
 }
 
-/// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte that says
-/// locally administered, unicast.
+/// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte
+/// that says locally administered, unicast.
 fn mac(address: IpAddr) -> EthernetAddress {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     let hash = |bytes: &[u8]| bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, fold);
