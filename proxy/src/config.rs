@@ -1,22 +1,18 @@
-//! What a plan depends on besides the cluster. Flags become this in `options.rs`.
+//! What the data plane depends on besides the cluster. Flags become this in `options.rs`.
 
 use weft_types::{Family, IpNetwork};
 
-/// The settings of the planner.
+/// The settings of the data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// The name of the Node that the proxy runs on.
     pub node: String,
     /// How traffic of pods is told from that of others. Where it can be told, traffic of others to a ClusterIP is masqueraded.
     pub detect_local: DetectLocal,
-    /// The networks that pods take their addresses from; the planner keeps those of the Node here where these are asked for.
+    /// The networks that pods take their addresses from; none where those of this Node's pods are asked for.
     pub cluster_cidrs: Vec<IpNetwork>,
-    /// The networks that this Node's pods take their addresses from, which the planner keeps.
-    pub pod_cidrs: Vec<IpNetwork>,
     /// Whether all traffic to ClusterIPs is masqueraded, that of pods too.
     pub masquerade_all: bool,
-    /// The networks that ClusterIPs are taken from, where the planner keeps what the cluster says of them.
-    pub service_cidrs: Vec<IpNetwork>,
     /// The addresses that serve NodePorts.
     pub nodeport_addresses: NodePortAddresses,
     /// Whether packets that connection tracking finds invalid are let through: it takes none of TCP for that.
@@ -45,18 +41,6 @@ pub enum NodePortAddresses {
     Primary,
     /// Every address of the machine that lies in one of these networks; loopback addresses never.
     Networks(Vec<IpNetwork>),
-}
-
-impl Config {
-    /// The networks of ClusterIPs, of one family.
-    pub fn service_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
-        of_family(&self.service_cidrs, family)
-    }
-
-    /// The pod networks of one family.
-    pub fn cluster_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
-        of_family(&self.cluster_cidrs, family)
-    }
 }
 
 /// Those of the networks that are of one family.

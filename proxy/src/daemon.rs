@@ -1,7 +1,6 @@
 //! The daemon as a whole: sockets first, then the cluster, then one change after the other. The rules stay when it ends.
 
 use std::collections::BTreeSet;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,27 +12,28 @@ use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
 use weft_daemon::{Signals, serve};
 use weft_netlink::memory;
-use weft_nftables::Author;
 use weft_types::{ChangeSet, Kind, NamespacedName, ObjectKey, Snapshot};
 
 use crate::config::NodePortAddresses;
 use crate::conntrack::Conntrack;
 use crate::conntrack::Register;
 use crate::counters::{Counters, Question};
-use crate::dataplane::nftables::monitor::{Announced, Monitor};
+use crate::dataplane::{Author, ForeignChange};
 use crate::error::Error;
 use crate::events::Events;
 use crate::firewall::Firewall;
 use crate::foreign_changes::{News, Rivals};
 use crate::health::Health;
 use crate::health_server::HealthServer;
+use crate::host_ports::HostPorts;
 use crate::http;
 use crate::kube_proxy::config_file;
 use crate::metrics::Metrics;
+use crate::node_ports::NodePorts;
 use crate::options::Options;
-use crate::planner::Totals;
 use crate::services::health_check::{self, Checks};
 use crate::services::plan::Frontend;
+use crate::services::planner::Totals;
 use crate::services::problem::{Problem, summary};
 use crate::sync::{Outcome, Sync};
 use crate::sysctl;
@@ -69,6 +69,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let node = config.node.clone();
     let needs_addresses = config.nodeport_addresses == NodePortAddresses::Primary;
+    let node_ports = NodePorts::open(&config.nodeport_addresses)?;
     let sync = Sync::open(config)?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let events = Events::start(Recorder::new(client.clone(), "weft-proxy", node.clone()));
@@ -87,9 +88,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started: SystemTime::now(),
         triggered: Vec::new(),
         failed: false,
-        host_ports: BTreeSet::new(),
+        host_ports: HostPorts::open()?,
+        host_port_conflicts: BTreeSet::new(),
+        node_ports,
         told: 0,
-        monitor: None,
         questions,
         rivals: Rivals::default(),
         truce: tokio::time::Instant::now(),
@@ -124,13 +126,15 @@ struct Proxy {
     triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
-    /// What is to be said of ports that lead to containers.
-    host_ports: BTreeSet<Warning>,
+    /// The ports that lead to containers.
+    host_ports: HostPorts,
+    /// What is to be said of them.
+    host_port_conflicts: BTreeSet<Warning>,
+    /// Where NodePorts are served.
+    node_ports: NodePorts,
     /// How many problems had been found when they were last told.
     told: u64,
-    /// Who tells of what others change; there while the kernel is in step.
-    monitor: Option<Monitor>,
-    /// Those who want to know which Service has which frontend.
+    /// Those who want to read the counters of Services.
     questions: mpsc::Receiver<Question>,
     /// Who else changes the rules.
     rivals: Rivals,
@@ -152,25 +156,19 @@ impl Proxy {
                 () = sleep(RETRY), if self.failed => self.apply(watch.snapshot(), &ChangeSet::default()),
                 _ = look.tick() => self.look_at_host_ports(),
                 // An asker that has gone wants nothing.
-                Some(question) = self.questions.recv() => drop(question.send(self.sync.frontends())),
+                Some(question) = self.questions.recv() => drop(question.send(self.sync.counters())),
                 () = self.firewall.may_have_changed(&self.others) => {
                     self.firewall.look(&self.node, watch.snapshot(), &self.health);
                 }
-                announced = announced(&mut self.monitor, self.truce) => self.check(announced, watch.snapshot()),
+                change = foreign_change(&mut self.sync, self.truce) => self.put_right(&change, watch.snapshot()),
             }
         }
     }
 
     /// Puts right what others have changed.
-    fn check(&mut self, announced: Announced, snapshot: &Snapshot) {
-        match announced {
-            Announced::Transactions(transactions) => {
-                let Some(author) = self.sync.announced(transactions) else { return };
-                self.tell_of(&author);
-                // Of all that is put back, the kernel would make announcements too.
-                self.monitor = None;
-            }
-            Announced::Lost => self.sync.doubt(),
+    fn put_right(&mut self, change: &ForeignChange, snapshot: &Snapshot) {
+        if let ForeignChange::By(author) = change {
+            self.tell_of(author);
         }
         self.apply(snapshot, &ChangeSet::default());
         self.truce = tokio::time::Instant::now() + self.rivals.truce();
@@ -229,18 +227,18 @@ impl Proxy {
 
     /// Has connections ended that go by what the rules were before, after the rules are in.
     fn end_stale_connections(&mut self, snapshot: &Snapshot, changes: &ChangeSet, done: Option<Outcome>) {
-        let touched = self.register.update(snapshot, changes, self.sync.claims());
+        let touched = self.register.update(snapshot, changes, self.sync.ownership());
         let Some(outcome) = done else { return }; // When the rules are in, all will be looked at.
         let is_node_port = |frontend: &Frontend| matches!(frontend, Frontend::NodePort(..));
         let node = match outcome == Outcome::Full || touched.iter().any(is_node_port) {
-            true => self.sync.node_port_addresses(),
+            true => self.node_ports.addresses(self.sync.addresses()),
             false => Vec::new(),
         };
-        let claims = self.sync.claims();
+        let ownership = self.sync.ownership();
         self.conntrack.look_at(match outcome {
             // Rules were missing for a while, and flows came by meanwhile.
-            Outcome::Full => self.register.everything(snapshot, claims, &node),
-            Outcome::Partial => self.register.served(&touched, snapshot, claims, &node),
+            Outcome::Full => self.register.everything(snapshot, ownership, &node),
+            Outcome::Partial => self.register.served(&touched, snapshot, ownership, &node),
         });
     }
 
@@ -261,17 +259,18 @@ impl Proxy {
 
     fn tell_of_problems(&mut self) {
         let of_services = self.sync.problems().iter().filter_map(|(key, problems)| warning(key, problems));
-        self.events.tell(of_services.chain(self.host_ports.iter().cloned()).collect());
+        self.events.tell(of_services.chain(self.host_port_conflicts.iter().cloned()).collect());
     }
 
     /// Looks at the ports that lead to containers: what others map by them is not announced here.
     fn look_at_host_ports(&mut self) {
         // Where they cannot be read for the moment, they are at the next look.
-        let Ok(found) = self.sync.host_ports() else { return };
+        let Ok(host_ports) = self.host_ports.read() else { return };
+        let found = self.sync.host_port_conflicts(&host_ports);
         let found = found.iter().filter_map(|(key, problem)| warning(key, std::slice::from_ref(problem)));
         let found: BTreeSet<Warning> = found.collect();
-        if found != self.host_ports {
-            self.host_ports = found;
+        if found != self.host_port_conflicts {
+            self.host_port_conflicts = found;
             self.tell_of_problems();
         }
     }
@@ -285,8 +284,12 @@ impl Proxy {
         if outcome == Outcome::Full {
             memory::trim();
         }
-        if self.monitor.is_none() {
-            self.listen();
+        match self.sync.watch(&self.others) {
+            // Where somebody came in between, the kernel is read again.
+            Ok(undisturbed) => self.failed = !undisturbed,
+            Err(error) => {
+                warn!("{error}; what others change is noticed only by the failure of a later change");
+            }
         }
         let Totals { without_internal, without_external, .. } = self.sync.totals();
         self.metrics.without_local_endpoints(without_internal, without_external);
@@ -299,21 +302,6 @@ impl Proxy {
         self.health.in_step(Timestamp::now());
         self.metrics.synced(outcome, took);
     }
-
-    /// Subscribes to what others change from now on. Before, the kernel would have told of every element that was put in.
-    fn listen(&mut self) {
-        match Monitor::open(self.others.clone()) {
-            Ok(monitor) => {
-                self.others.notify_one();
-                // Where somebody came in between, the kernel is read again.
-                self.failed = !self.sync.announcements_begin();
-                self.monitor = Some(monitor);
-            }
-            Err(error) => {
-                warn!("{error}; what others change is noticed only by the failure of a later change")
-            }
-        }
-    }
 }
 
 /// What is to be said about the problems of a Service, all in one.
@@ -322,11 +310,8 @@ fn warning(key: &NamespacedName, problems: &[Problem]) -> Option<Warning> {
     Some(Warning { about, reason: problems.first()?.reason(), note: summary(problems) })
 }
 
-/// Waits for what the kernel announces, for ever where there is no subscription.
-async fn announced(monitor: &mut Option<Monitor>, not_before: tokio::time::Instant) -> Announced {
+/// Waits for what others change, and not less than until that moment.
+async fn foreign_change(sync: &mut Sync, not_before: tokio::time::Instant) -> ForeignChange {
     sleep_until(not_before).await;
-    match monitor {
-        Some(monitor) => monitor.next().await,
-        None => pending().await,
-    }
+    sync.foreign_change().await
 }

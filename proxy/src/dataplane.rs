@@ -1,3 +1,141 @@
-//! What carries out the plans of Services in the kernel.
+//! What carries out the plans of Services. The daemon, the sync loop and `--dry-run` know this trait alone; what stands
+//! behind it may be tables, chains, virtual servers or programs.
 
 pub mod nftables;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::Notify;
+use weft_types::NamespacedName;
+
+use crate::config::Config;
+use crate::counters::ReadCounters;
+use crate::error::Error;
+use crate::services::plan::ServicePlan;
+use crate::services::planner::Stage;
+
+use nftables::NftablesDataplane;
+
+/// Carries out plans. It owns those that were staged: it needs them to put right what others change.
+///
+/// ```text
+/// adopt, stage…, resync          at the start
+/// stage…, commit                 for each change
+/// stage…, resync                 after an error of `commit` or `resync`, and after a foreign change
+/// ```
+pub trait Dataplane: Stage + fmt::Debug + Send {
+    /// Reads what an earlier run left. To be called before anything is staged, so that what is there and still wanted stays as
+    /// it is. The next call but for those of [`Stage`] is [`Dataplane::resync`].
+    ///
+    /// # Errors
+    /// What cannot be read.
+    fn adopt(&mut self) -> Result<(), Error>;
+
+    /// Carries out what was staged since the last commit: all of it or, where the kernel allows for that, nothing.
+    ///
+    /// # Errors
+    /// What was refused. What is in effect then is not known until [`Dataplane::resync`].
+    fn commit(&mut self) -> Result<Outcome, Error>;
+
+    /// Brings into effect all that was ever staged, wherever the kernel is: reads what is there and corrects the difference.
+    ///
+    /// # Errors
+    /// What cannot be read, or was refused.
+    fn resync(&mut self) -> Result<(), Error>;
+
+    /// The plan of a Service that was staged last; none where no frontend of it is served.
+    fn plan(&self, service: &NamespacedName) -> Option<&ServicePlan>;
+
+    /// How many Services are staged.
+    fn services(&self) -> usize;
+
+    /// All that was staged, as the text that people know from the backend's own tool.
+    fn render(&self) -> String;
+
+    /// The way of a packet (`SOURCE -> ADDRESS:PORT[/PROTOCOL]`), as text for people.
+    ///
+    /// # Errors
+    /// What of the packet cannot be understood or followed.
+    fn trace(&mut self, packet: &str, through: Through) -> Result<String, Error>;
+
+    /// What reads the counters of all Services that are staged now. It may take long, and is to be called on a thread of its
+    /// own.
+    fn counters(&self) -> ReadCounters;
+
+    /// Begins to notice what others change, if it has not begun. `other_programs` is woken when they change what is theirs.
+    /// Returns whether nobody has changed anything of ours since it was last brought into effect, as far as can be told.
+    ///
+    /// # Errors
+    /// Why changes will not be noticed.
+    fn watch(&mut self, other_programs: &Arc<Notify>) -> Result<bool, Error>;
+
+    /// Whether somebody else has changed what was put into effect, which calls for [`Dataplane::resync`]. Wakes the task when
+    /// that may be so.
+    fn poll_foreign_change(&mut self, context: &mut Context<'_>) -> Poll<ForeignChange>;
+
+    /// Deletes all that this or an earlier run put into effect.
+    ///
+    /// # Errors
+    /// What was refused.
+    fn clean_up(&mut self) -> Result<(), Error>;
+}
+
+/// How plans came into effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With what changed only.
+    Partial,
+    /// By reading all of it and correcting the difference.
+    Full,
+}
+
+/// What a packet is traced through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Through {
+    /// What is in effect on this machine, with what other programs do.
+    Kernel,
+    /// What was staged, on a machine that has nothing else.
+    Staged,
+}
+
+/// A change that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForeignChange {
+    /// By that program.
+    By(Author),
+    /// Notifications were lost: anything may have changed.
+    Unknown,
+}
+
+/// A program that changed what is not its own. Prints as `nft (process 1234)`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// Its name.
+    pub program: String,
+    /// The number of its process; 0 where the kernel does not tell.
+    pub process: u32,
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            0 => f.write_str("an unknown program"),
+            process => write!(f, "{} (process {process})", self.program),
+        }
+    }
+}
+
+/// The data plane for the calling thread's network namespace.
+///
+/// # Errors
+/// Where the kernel cannot be used.
+pub fn open(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
+    Ok(Box::new(NftablesDataplane::open(config)?))
+}
+
+/// One that stages, renders and traces, and needs the kernel for all else only.
+pub fn offline(config: &Config) -> Box<dyn Dataplane> {
+    Box::new(NftablesDataplane::new(config))
+}

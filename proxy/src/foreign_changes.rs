@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use weft_nftables::Author;
+use crate::dataplane::Author;
 
 /// How long to leave the kernel alone after it was put right: others may be at it for longer.
 const SHORTEST: Duration = Duration::from_millis(50);

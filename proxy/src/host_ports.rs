@@ -2,37 +2,41 @@
 //! table `weft-cni-hostports`. A NodePort of the same number goes before one, which nobody would see otherwise. What other
 //! plugins map is not seen.
 
-use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weft_nftables::{Client, Data, DataType, Declaration, Family, Owned, SetKind, Value};
+use weft_types::{Family as AddressFamily, Protocol};
 
 use crate::error::Error;
+use crate::services::host_ports::HostPort;
 use crate::services::plan::Frontend;
 
-/// A port of this node that leads to a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    /// The NodePort of its number.
-    pub number: Frontend,
-    /// The node's addresses at which it is one.
-    pub at: RangeInclusive<IpAddr>,
-    /// The container.
-    pub container: SocketAddr,
-}
+/// What reads them.
+#[derive(Debug)]
+pub struct HostPorts(Client);
 
-/// All that there are; none where the plugin made no such table.
-///
-/// # Errors
-/// What the kernel refused.
-pub fn read(kernel: &mut Client) -> Result<Vec<HostPort>, Error> {
-    let mut found = Vec::new();
-    for family in Family::BOTH {
-        let map = declaration(family);
-        found.extend(kernel.owned(&map)?.iter().filter_map(|element| host_port(element, &map)));
+impl HostPorts {
+    /// Opens the kernel's nf_tables in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where they cannot be used.
+    pub fn open() -> Result<HostPorts, Error> {
+        Ok(HostPorts(Client::open()?))
     }
-    Ok(found)
+
+    /// All that there are; none where the plugin made no such table.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn read(&mut self) -> Result<Vec<HostPort>, Error> {
+        let mut found = Vec::new();
+        for family in Family::BOTH {
+            let map = declaration(family);
+            found.extend(self.0.owned(&map)?.iter().filter_map(|element| host_port(element, &map)));
+        }
+        Ok(found)
+    }
 }
 
 fn declaration(family: Family) -> Arc<Declaration> {
@@ -47,12 +51,16 @@ fn host_port(element: &Owned, map: &Declaration) -> Option<HostPort> {
     let last = element.end.as_ref().unwrap_or(&element.key).values(&map.key)?;
     let Data::Tuple(container) = &element.data else { return None };
     let container = container.values(&[DataType::address(map.family), DataType::InetService])?;
-    let (&[Value::Address(from), ref port @ ..], &[Value::Address(to), ..]) = (&first[..], &last[..]) else {
+    let (&[Value::Address(from), Value::Protocol(number), Value::Port(port)], &[Value::Address(to), ..]) =
+        (&first[..], &last[..])
+    else {
         return None;
     };
     let &[Value::Address(address), Value::Port(at)] = &container[..] else { return None };
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    let protocol = protocols.into_iter().find(|protocol| protocol.number() == number)?;
     Some(HostPort {
-        number: Frontend::read(map.family, port)?,
+        number: Frontend::NodePort(AddressFamily::of(from), protocol, port),
         at: from..=to,
         container: SocketAddr::new(address, at),
     })

@@ -1,13 +1,13 @@
 //! The service proxy: Services and EndpointSlices as elements of a few nf_tables maps.
 //!
 //! ```text
-//! watch -> Snapshot -> Planner::update() -> Transaction -> commit                   (a change)
-//!                      Planner::tables() --.
-//!                      observe() ----------+-> diff() -> Transaction -> commit      (at the start, after a failure)
+//! watch -> Snapshot -> Planner (services/) -> ServicePlan -> Dataplane (dataplane/) -> kernel
+//!                      `----------------- Sync ------------------'
 //! ```
 //!
-//! I/O is done by `sync`, `dataplane`, `conntrack`, `counters`, `firewall` and `sysctl` (the kernel), `events` (the cluster), `http`, `health_server`,
-//! `options`, `dry_run`, `trace::live` and `daemon`, which ties all together; everything else is pure.
+//! `services` and `kube_proxy` are pure, and so are `limits`, `foreign_changes`, `health` and all that `dataplane::nftables` says of itself.
+//! I/O is done by `dataplane` (the kernel), `conntrack`, `firewall`, `host_ports`, `node_ports` and `sysctl` (the kernel, whatever the data
+//! plane), `events` (the cluster), `http`, `health_server`, `options`, `dry_run`, `trace::live` and `daemon`, which ties all together.
 
 pub mod config;
 pub mod conntrack;
@@ -26,8 +26,8 @@ pub mod http;
 pub mod kube_proxy;
 pub mod limits;
 pub mod metrics;
+pub mod node_ports;
 pub mod options;
-pub mod planner;
 pub mod services;
 pub mod sync;
 pub mod sysctl;

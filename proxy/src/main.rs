@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use tracing::warn;
+use weft_proxy::config::Config;
+use weft_proxy::dataplane::{self, Through};
 use weft_proxy::options::Options;
-use weft_proxy::{daemon, dry_run, sync, sysctl, trace};
+use weft_proxy::{daemon, dry_run, sysctl};
 
 pub(crate) fn main() -> ExitCode {
     weft_daemon::exit_code("weft-proxy", run())
@@ -16,7 +18,7 @@ fn run() -> Result<()> {
     options.log_format.start();
     notes.iter().for_each(|note| warn!("{note}"));
     if options.cleanup {
-        return Ok(sync::clean_up()?);
+        return Ok(dataplane::offline(&Config::default()).clean_up()?);
     }
     if options.init_only {
         // A default that cannot be had keeps no node from its Services.
@@ -36,7 +38,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     if let Some(packet) = &options.trace {
-        print!("{}", trace::live::trace(packet)?);
+        print!("{}", dataplane::offline(&Config::default()).trace(packet, Through::Kernel)?);
         return Ok(());
     }
     Ok(weft_daemon::block_on(daemon::run(options))??)

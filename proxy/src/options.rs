@@ -141,7 +141,7 @@ impl Options {
         Ok((options_with(arguments, &matches, file).map_err(refuse)?, notes))
     }
 
-    /// What of the flags the planner needs.
+    /// What of the flags the planner and the data plane need.
     ///
     /// # Errors
     /// Where the Node has no name.
@@ -158,8 +158,6 @@ impl Options {
             cluster_cidrs,
             masquerade_all: self.masquerade_all,
             nodeport_addresses: self.nodeport_addresses.clone(),
-            pod_cidrs: Vec::new(),
-            service_cidrs: Vec::new(),
             service_counters: self.service_counters,
             conntrack_be_liberal: self.limits.be_liberal == Some(true),
         })

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_nftables::{Change, Data, Family, Observed, Tuple, Value, diff};
+use weft_nftables::{Change, Data, Family, Observed, Table, Transaction, Tuple, Value, diff};
 use weft_proxy::config::Config;
+use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::dataplane::nftables::ruleset::table_keys;
-use weft_proxy::planner::{Planner, everything};
+use weft_proxy::services::planner::{Planner, everything};
 use weft_proxy::services::problem::Problem;
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, IpNetwork, NamespacedName, Node, Object, ObjectKey,
@@ -137,6 +138,27 @@ fn config() -> Config {
     Config { node: "node1".into(), ..Config::default() }
 }
 
+/// A planner, and the tables that follow it.
+struct Plans {
+    planner: Planner,
+    tables: DesiredTables,
+}
+
+impl Plans {
+    fn new() -> Plans {
+        Plans { planner: Planner::new(config().node), tables: DesiredTables::new(&config()) }
+    }
+
+    fn update(&mut self, snapshot: &Snapshot, changes: &ChangeSet) -> Transaction {
+        self.planner.update(snapshot, changes, &mut self.tables);
+        self.tables.take_changes()
+    }
+
+    fn tables(&self) -> Vec<Table> {
+        self.tables.tables()
+    }
+}
+
 fn happen(snapshot: &mut Snapshot, events: Vec<Event>) -> ChangeSet {
     let mut changes = ChangeSet::default();
     for event in events {
@@ -159,7 +181,7 @@ fn picked(kernel: &Observed) -> [BTreeSet<String>; 2] {
 }
 
 /// What each planned set holds, whatever the slots of the endpoints, which depend on what was before.
-fn without_slots(planner: &Planner) -> Vec<BTreeSet<String>> {
+fn without_slots(planner: &Plans) -> Vec<BTreeSet<String>> {
     let tables = planner.tables();
     let sets = tables.iter().flat_map(|table| table.sets.values());
     let described = sets.map(|set| {
@@ -177,7 +199,7 @@ proptest! {
     #[test]
     fn transactions_lead_from_plan_to_plan(history in vec(vec(event(), 1..4), 1..12)) {
         let (mut snapshot, mut planner, mut kernel) =
-            (Snapshot::default(), Planner::new(config()), Observed::default());
+            (Snapshot::default(), Plans::new(), Observed::default());
         kernel.apply(&diff(&planner.tables(), &kernel)).unwrap();
         for events in history {
             let changes = happen(&mut snapshot, events);
@@ -193,11 +215,11 @@ proptest! {
             });
             prop_assert!(!touches_fixed);
         }
-        let mut restarted = Planner::new(config());
-        restarted.adopt(&kernel);
-        restarted.start(&snapshot);
+        let mut restarted = Plans::new();
+        restarted.tables.adopt(&kernel);
+        restarted.planner.start(&snapshot, &mut restarted.tables);
         prop_assert_eq!(diff(&restarted.tables(), &kernel).to_string(), "");
-        prop_assert_eq!(restarted.problems(), planner.problems());
+        prop_assert_eq!(restarted.planner.problems(), planner.planner.problems());
     }
 
     #[test]
@@ -207,28 +229,28 @@ proptest! {
         let objects: BTreeMap<ObjectKey, Object> =
             objects.into_iter().map(|object| (object.key(), object)).collect();
         let plan = |objects: Vec<Object>| {
-            let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
+            let (mut snapshot, mut planner) = (Snapshot::default(), Plans::new());
             for object in objects {
                 let changes = happen(&mut snapshot, vec![Event::Put(object)]);
                 planner.update(&snapshot, &changes);
             }
-            (without_slots(&planner), planner.problems().clone())
+            (without_slots(&planner), planner.planner.problems().clone())
         };
         let mut shuffled: Vec<Object> = objects.values().cloned().collect();
         let count = shuffled.len() as u64;
         (0..shuffled.len()).for_each(|index| shuffled.swap(index, (order.rotate_left(index as u32 * 7) % count) as usize));
-        let mut at_once = Planner::new(config());
+        let mut at_once = Plans::new();
         let mut snapshot = Snapshot::default();
         happen(&mut snapshot, objects.into_values().map(Event::Put).collect());
         at_once.update(&snapshot, &everything(&snapshot));
-        let expected = (without_slots(&at_once), at_once.problems().clone());
+        let expected = (without_slots(&at_once), at_once.planner.problems().clone());
         prop_assert_eq!(plan(shuffled), expected);
     }
 }
 
 #[test]
 fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
-    let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
+    let (mut snapshot, mut planner) = (Snapshot::default(), Plans::new());
     let number = |number: u16| number.try_into().unwrap();
     let port =
         ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: number(80), node_port: None };
@@ -285,7 +307,7 @@ fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
     let gone = [1, 2].map(|number| Event::Delete(ObjectKey::Service(name(number))));
     let changes = happen(&mut snapshot, gone.into());
     planner.update(&snapshot, &changes);
-    let empty = Planner::new(config());
+    let empty = Plans::new();
     assert_eq!(planner.tables(), empty.tables(), "nothing stays of a Service that went");
     assert_eq!(table_keys().len(), planner.tables().len());
 }
@@ -305,13 +327,13 @@ fn a_range_of_ten_thousand_ports_is_served_and_what_goes_beyond_is_named() {
         let kind = ServiceKind::ClusterIp(vec!["10.96.0.1".parse().unwrap()]);
         let external_ips = (1..=external).map(|last| [192, 0, 2, last].into()).collect();
         let service = Service { external_ips, ..Service::new(name(1), kind, ports(count)) };
-        let (mut snapshot, mut planner) = (Snapshot::default(), Planner::new(config()));
+        let (mut snapshot, mut planner) = (Snapshot::default(), Plans::new());
         let changes = happen(&mut snapshot, vec![Event::Put(Object::Service(service))]);
         planner.update(&snapshot, &changes);
         let table = &planner.tables()[0];
         (
             table.sets["frontends"].elements.len(),
-            planner.problems().get(&name(1)).cloned().unwrap_or_default(),
+            planner.planner.problems().get(&name(1)).cloned().unwrap_or_default(),
         )
     };
     assert_eq!(served(10_000, 0), (10_000, vec![]));

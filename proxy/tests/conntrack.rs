@@ -20,7 +20,7 @@ use weft_proxy::config::Config;
 use weft_proxy::conntrack::Reaper;
 use weft_proxy::conntrack::{Register, Served};
 use weft_proxy::metrics::Metrics;
-use weft_proxy::planner::everything;
+use weft_proxy::services::planner::everything;
 use weft_proxy::sync::Sync;
 use weft_types::{Family, Snapshot};
 use world::{Connection, World, pod_address, run};
@@ -72,9 +72,9 @@ impl<'a> Cluster<'a> {
         let mut changes = everything(&self.snapshot);
         changes.services.extend(everything(&before).services);
         self.sync.apply(&self.snapshot, &changes).unwrap();
-        let (node, claims) = (self.sync.node_port_addresses(), self.sync.claims());
-        let touched = self.register.update(&self.snapshot, &changes, claims);
-        let served = self.register.served(&touched, &self.snapshot, claims, &node);
+        let (node, ownership) = (self.sync.addresses(), self.sync.ownership());
+        let touched = self.register.update(&self.snapshot, &changes, ownership);
+        let served = self.register.served(&touched, &self.snapshot, ownership, node);
         self.reap(served);
     }
 
@@ -85,8 +85,8 @@ impl<'a> Cluster<'a> {
 
     /// Looks at all flows, as at the start.
     fn reap_everything(&mut self) {
-        let (node, claims) = (self.sync.node_port_addresses(), self.sync.claims());
-        let everything = self.register.everything(&self.snapshot, claims, &node);
+        let (node, ownership) = (self.sync.addresses(), self.sync.ownership());
+        let everything = self.register.everything(&self.snapshot, ownership, node);
         self.reap(everything);
     }
 

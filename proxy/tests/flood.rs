@@ -8,10 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::conntrack::Reaper;
-use weft_proxy::conntrack::Register;
+use weft_proxy::conntrack::{Reaper, Register};
 use weft_proxy::metrics::Metrics;
-use weft_proxy::services::ownership::{Claims, Disputes};
+use weft_proxy::services::ownership::{Disputes, Ownership};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, Snapshot,
@@ -84,16 +83,16 @@ fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
         })
         .unwrap();
     send(&sockets, "10.1.1.1".parse().unwrap());
-    let (mut snapshot, mut register, mut claims) =
-        (Snapshot::default(), Register::new(false), Claims::default());
+    let (mut snapshot, mut register, mut ownership) =
+        (Snapshot::default(), Register::new(false), Ownership::default());
     let mut put = |objects: Vec<Object>| {
         let mut changes = ChangeSet::default();
         objects.into_iter().for_each(|object| snapshot.apply(object, &mut changes));
         for key in &changes.services {
-            claims.replace(key, snapshot.service(key), &mut Disputes::default());
+            ownership.replace(key, snapshot.service(key), &mut Disputes::default());
         }
-        let touched = register.update(&snapshot, &changes, &claims);
-        register.served(&touched, &snapshot, &claims, &[])
+        let touched = register.update(&snapshot, &changes, &ownership);
+        register.served(&touched, &snapshot, &ownership, &[])
     };
     put(vec![service(), slice(&["10.244.1.2"])]);
     let mut served = put(vec![slice(&["10.244.1.3"])]);

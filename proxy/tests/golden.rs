@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use weft_cluster::{WatchFilter, manifest};
 use weft_proxy::config::{Config, DetectLocal, NodePortAddresses};
+use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::dry_run;
-use weft_proxy::planner::{Planner, everything};
+use weft_proxy::services::planner::Planner;
 
 fn planned(config: Config) -> String {
     planned_for("shop", config)
@@ -142,8 +143,8 @@ fn problems(manifest: &str) -> String {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/manifests/{manifest}.yaml"));
     let snapshot =
         manifest::load(&WatchFilter::service_proxy(), &[manifest]).expect("the manifest is well-formed");
-    let mut planner = Planner::new(Config { node: "node1".into(), ..Config::default() });
-    planner.update(&snapshot, &everything(&snapshot));
+    let mut planner = Planner::new("node1");
+    planner.start(&snapshot, &mut DesiredTables::new(&Config::default()));
     let lines = planner.problems().iter().flat_map(|(service, problems)| {
         problems.iter().map(move |problem| format!("{service}: {}: {problem}", problem.reason()))
     });

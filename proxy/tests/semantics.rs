@@ -8,7 +8,8 @@ use std::io::Write;
 
 use weft_cluster::{WatchFilter, manifest};
 use weft_proxy::config::Config;
-use weft_proxy::planner::{Planner, everything};
+use weft_proxy::dataplane::nftables::DesiredTables;
+use weft_proxy::services::planner::{Planner, everything};
 use weft_types::Snapshot;
 
 const NODE: &str = "{apiVersion: v1, kind: Node, metadata: {name: here}, status: {addresses: \
@@ -22,8 +23,8 @@ fn snapshot(manifests: &[String]) -> Snapshot {
     manifest::load(&WatchFilter::service_proxy(), &[file.path().to_owned()]).unwrap()
 }
 
-fn planner() -> Planner {
-    Planner::new(Config { node: "here".into(), ..Config::default() })
+fn planner() -> (Planner, DesiredTables) {
+    (Planner::new("here"), DesiredTables::new(&Config::default()))
 }
 
 /// The planned elements by their set, which is named as `ip frontends`.
@@ -32,13 +33,13 @@ struct Plan(BTreeMap<String, Vec<String>>);
 impl Plan {
     fn of(manifests: &[String]) -> Plan {
         let snapshot = snapshot(manifests);
-        let mut planner = planner();
-        planner.update(&snapshot, &everything(&snapshot));
-        Plan::read(&planner)
+        let (mut planner, mut tables) = planner();
+        planner.start(&snapshot, &mut tables);
+        Plan::read(&tables)
     }
 
-    fn read(planner: &Planner) -> Plan {
-        let text: String = planner.tables().iter().map(ToString::to_string).collect();
+    fn read(tables: &DesiredTables) -> Plan {
+        let text: String = tables.tables().iter().map(ToString::to_string).collect();
         let (mut plan, mut family, mut set) = (BTreeMap::<_, Vec<_>>::new(), "", "");
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -183,10 +184,11 @@ fn several_endpoint_slices_are_merged_and_what_is_in_two_of_them_counts_once() {
 fn an_endpoint_that_moves_to_another_slice_changes_nothing() {
     let (one, both, none) =
         ("{addresses: [10.244.1.2]}", "{addresses: [10.244.1.2]}, {addresses: [10.244.1.3]}", "");
-    let mut planner = planner();
+    let (mut planner, mut tables) = planner();
     let mut update = |a: &str, b: &str| {
         let snapshot = snapshot(&[http(""), slice("a", HTTP, a), slice("b", HTTP, b)]);
-        planner.update(&snapshot, &everything(&snapshot)).to_string()
+        planner.update(&snapshot, &everything(&snapshot), &mut tables);
+        tables.take_changes().to_string()
     };
     assert_ne!(update(one, "{addresses: [10.244.1.3]}"), "");
     // In both slices for a moment, as the control plane writes them one after the other; and the other way round.
@@ -407,13 +409,14 @@ fn under_policies_local_this_nodes_terminating_endpoints_serve_where_none_of_its
 
 #[test]
 fn a_change_of_the_affinity_timeout_is_a_change_of_one_element_and_clients_stay_where_they_are() {
-    let mut planner = planner();
+    let (mut planner, mut tables) = planner();
     let mut update = |seconds: u32| {
         let affinity = format!(
             ", sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
         );
         let snapshot = snapshot(&[http(&affinity), slice("a", HTTP, "{addresses: [10.244.1.2]}")]);
-        planner.update(&snapshot, &everything(&snapshot)).to_string()
+        planner.update(&snapshot, &everything(&snapshot), &mut tables);
+        tables.take_changes().to_string()
     };
     update(10_800);
     let changes = update(30);
@@ -443,12 +446,14 @@ fn of_two_services_on_one_selector_one_goes_and_takes_nothing_of_the_other() {
     };
     let (first, second) = (own("first", 1, 30001), own("second", 2, 30002));
     let (both, one) = (snapshot(&[first, second.clone()].concat()), snapshot(&second));
-    let mut planner = planner();
+    let (mut planner, mut tables) = planner();
     let mut kernel = weft_nftables::Observed::default();
-    kernel.apply(&weft_nftables::diff(&planner.tables(), &kernel)).unwrap();
-    kernel.apply(&planner.update(&both, &everything(&both))).unwrap();
-    kernel.apply(&planner.update(&one, &everything(&both))).unwrap();
-    assert_eq!(kernel, weft_nftables::Observed::of(&planner.tables()));
+    kernel.apply(&weft_nftables::diff(&tables.tables(), &kernel)).unwrap();
+    for snapshot in [&both, &one] {
+        planner.update(snapshot, &everything(&both), &mut tables);
+        kernel.apply(&tables.take_changes()).unwrap();
+    }
+    assert_eq!(kernel, weft_nftables::Observed::of(&tables.tables()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use weft_netlink::netns::Namespace;
-use weft_proxy::planner::everything;
+use weft_proxy::services::planner::everything;
 use weft_proxy::sync::Sync;
 
 use crate::loads::config;

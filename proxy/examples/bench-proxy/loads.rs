@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
-use weft_proxy::planner::Planner;
+use weft_proxy::dataplane::nftables::DesiredTables;
+use weft_proxy::services::planner::Planner;
 use weft_proxy::sync::Sync;
 use weft_types::{ChangeSet, Snapshot};
 
@@ -64,8 +65,11 @@ fn median_of(once: impl Fn() -> Cost, report: &mut Report, size: Size, what: &st
 
 /// A plan of everything, without a kernel.
 fn planning(snapshot: &Snapshot) -> Cost {
-    let mut planner = Planner::new(config());
-    Cost::of(|| assert!(!planner.start(snapshot).is_empty()))
+    let (mut planner, mut tables) = (Planner::new(NODE), DesiredTables::new(&config()));
+    Cost::of(|| {
+        planner.start(snapshot, &mut tables);
+        assert!(!tables.take_changes().is_empty());
+    })
 }
 
 /// The settings of a proxy on the node of the cluster.

@@ -18,7 +18,7 @@ use weft_types::{
 
 use super::served::{Answerers, Served};
 use crate::services::endpoints::ServedBy;
-use crate::services::ownership::Claims;
+use crate::services::ownership::Ownership;
 use crate::services::plan::Frontend;
 
 /// Remembers of every Service what it takes to see that flows may have become stale.
@@ -44,16 +44,16 @@ impl Register {
         Register { ends_tcp, services: HashMap::new() }
     }
 
-    /// Takes in what changed, and returns the frontends that may have stale flows by that. `claims` say who has which
+    /// Takes in what changed, and returns the frontends that may have stale flows by that. `ownership` say who has which
     /// frontend now.
     pub fn update(
         &mut self,
         snapshot: &Snapshot,
         changes: &ChangeSet,
-        claims: &Claims,
+        ownership: &Ownership,
     ) -> BTreeSet<Frontend> {
         let mut touched = BTreeSet::new();
-        changes.services.iter().for_each(|key| self.update_service(snapshot, key, claims, &mut touched));
+        changes.services.iter().for_each(|key| self.update_service(snapshot, key, ownership, &mut touched));
         touched
     }
 
@@ -62,7 +62,7 @@ impl Register {
         &self,
         touched: &BTreeSet<Frontend>,
         snapshot: &Snapshot,
-        claims: &Claims,
+        ownership: &Ownership,
         node: &[IpAddr],
     ) -> Served {
         let at_node: BTreeSet<Frontend> =
@@ -70,20 +70,20 @@ impl Register {
         let mut served = Served::new(node.iter().copied().collect(), self.ends_tcp);
         let mut held: BTreeMap<&Arc<NamespacedName>, BTreeSet<Frontend>> = BTreeMap::new();
         for frontend in touched {
-            match claims.holder(frontend) {
-                Some(holder) => drop(held.entry(holder).or_default().insert(*frontend)),
+            match ownership.owner(frontend) {
+                Some(owner) => drop(held.entry(owner).or_default().insert(*frontend)),
                 None => served.insert(*frontend, Answerers::default()),
             }
         }
         // What another Service has at the node's own addresses is not the NodePort's.
         for frontend in at_node {
-            if let Some(holder) = claims.holder(&frontend) {
-                held.entry(holder).or_default().insert(frontend);
+            if let Some(owner) = ownership.owner(&frontend) {
+                held.entry(owner).or_default().insert(frontend);
             }
         }
-        for (holder, frontends) in held {
+        for (owner, frontends) in held {
             let answered =
-                snapshot.service(holder).map(|service| answered(service, snapshot.slices_of(holder)));
+                snapshot.service(owner).map(|service| answered(service, snapshot.slices_of(owner)));
             let answered = answered.into_iter().flatten();
             answered
                 .filter(|(frontend, _)| frontends.contains(frontend))
@@ -93,11 +93,11 @@ impl Register {
     }
 
     /// All frontends, with the flows of which anything may have happened.
-    pub fn everything(&self, snapshot: &Snapshot, claims: &Claims, node: &[IpAddr]) -> Served {
+    pub fn everything(&self, snapshot: &Snapshot, ownership: &Ownership, node: &[IpAddr]) -> Served {
         let mut served = Served::new(node.iter().copied().collect(), self.ends_tcp);
         for (service, slices) in snapshot.services_with_slices() {
             answered(service, slices.iter().map(|slice| &**slice))
-                .filter(|(frontend, _)| claims.holder(frontend).is_some_and(|holder| **holder == service.key))
+                .filter(|(frontend, _)| ownership.owner(frontend).is_some_and(|owner| **owner == service.key))
                 .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
         }
         served
@@ -118,17 +118,17 @@ impl Register {
         &mut self,
         snapshot: &Snapshot,
         key: &NamespacedName,
-        claims: &Claims,
+        ownership: &Ownership,
         touched: &mut BTreeSet<Frontend>,
     ) {
         let known = self.services.remove_entry(key);
-        let (key, old) = known.unwrap_or_else(|| (claims.name(key), Known::default()));
+        let (key, old) = known.unwrap_or_else(|| (ownership.name(key), Known::default()));
         let mut new = Known::default();
         if let Some(service) = snapshot.service(&key) {
             let answered = answered(service, snapshot.slices_of(&key));
             // What nobody may have is not looked after.
             let answered: Vec<_> =
-                answered.filter(|(frontend, _)| claims.holder(frontend).is_some()).collect();
+                answered.filter(|(frontend, _)| ownership.owner(frontend).is_some()).collect();
             new = Known::of(&answered, self.ends_tcp);
             // Whose clients came before there was anybody, or before the rules.
             let has_come =

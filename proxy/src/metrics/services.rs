@@ -1,4 +1,4 @@
-//! What was counted for each Service, as text for scrapers. Read from the kernel in `counters.rs`.
+//! What was counted for each Service, as text for scrapers. Read by the data plane.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode_registry;
@@ -7,8 +7,7 @@ use prometheus_client::metrics::family::Family as ByLabel;
 use prometheus_client::registry::Registry;
 
 use super::FamilyName;
-use crate::counters::Reading;
-use crate::dataplane::nftables::ruleset::Meter;
+use crate::counters::{Meter, Reading};
 use crate::services::plan::Frontend;
 
 /// One frontend of a Service.

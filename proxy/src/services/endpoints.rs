@@ -1,10 +1,11 @@
-//! Which endpoints may get new connections to a Service port, and in which slot each of them stands. Pure.
+//! Which endpoints may get new connections to a Service port.
 
 use std::collections::HashMap;
-use std::mem::replace;
 use std::net::{IpAddr, SocketAddr};
 
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, Protocol, ServicePort};
+
+use super::node::NodeContext;
 
 /// Endpoints that may get new connections. Each list is in order, and has nothing twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,24 +18,6 @@ pub struct Backends {
     /// Those of their addresses that may belong to this node, and so may send connections through this node to
     /// themselves.
     pub hairpins: Vec<IpAddr>,
-}
-
-/// Where the proxy runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Here<'a> {
-    /// The Node's name.
-    pub node: &'a str,
-    /// The zone that it stands in, where that is known.
-    pub zone: Option<&'a str>,
-    /// The Node's first address of each family.
-    pub addresses: &'a [IpAddr],
-}
-
-impl Here<'_> {
-    /// Whether that endpoint is known to be on this node.
-    fn runs(&self, endpoint: &Endpoint) -> bool {
-        endpoint.node.as_deref() == Some(self.node)
-    }
 }
 
 /// Which EndpointSlices of a Service serve each of its ports, by the port's name and protocol, and at which number there.
@@ -68,14 +51,19 @@ struct Candidate<'a> {
 }
 
 /// The endpoints of one family that may get new connections to `port`, in the cluster and on this node.
-pub fn backends(served: &ServedBy<'_>, port: &ServicePort, family: Family, here: Here<'_>) -> Backends {
-    let candidates = candidates(served.at(port), family, here);
-    let cluster = hinted(usable(&candidates), here);
+pub fn backends(
+    served: &ServedBy<'_>,
+    port: &ServicePort,
+    family: Family,
+    node: NodeContext<'_>,
+) -> Backends {
+    let candidates = candidates(served.at(port), family, node);
+    let cluster = hinted(usable(&candidates), node);
     let of_node: Vec<_> =
-        candidates.iter().filter(|candidate| here.runs(candidate.endpoint)).copied().collect();
+        candidates.iter().filter(|candidate| node.runs(candidate.endpoint)).copied().collect();
     let local = usable(&of_node);
     let may_be_here =
-        |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || here.runs(candidate.endpoint);
+        |candidate: &&Candidate<'_>| candidate.endpoint.node.is_none() || node.runs(candidate.endpoint);
     let hairpins = cluster.iter().chain(&local).filter(may_be_here).map(|candidate| candidate.socket.ip());
     let mut hairpins: Vec<IpAddr> = hairpins.collect();
     hairpins.sort_unstable();
@@ -103,7 +91,7 @@ fn serves_to_the_end(endpoint: &Endpoint) -> bool {
 
 /// Those that the cluster means for clients of this node, else for clients of its zone, else all (KEP-2433, KEP-3015).
 /// Hints count only where every ready endpoint has some: otherwise those without would get nothing from anybody.
-fn hinted<'a>(candidates: Vec<Candidate<'a>>, here: Here<'_>) -> Vec<Candidate<'a>> {
+fn hinted<'a>(candidates: Vec<Candidate<'a>>, node: NodeContext<'_>) -> Vec<Candidate<'a>> {
     if candidates.iter().any(|candidate| !candidate.endpoint.ready) {
         return candidates; // None is ready: all that still serve do.
     }
@@ -117,8 +105,8 @@ fn hinted<'a>(candidates: Vec<Candidate<'a>>, here: Here<'_>) -> Vec<Candidate<'
         let selected: Vec<_> = candidates.iter().filter(is_meant).copied().collect();
         (all_have && !selected.is_empty()).then_some(selected)
     };
-    let same_node = meant(|hints| &hints.nodes, here.node);
-    let same_zone = || meant(|hints| &hints.zones, here.zone?);
+    let same_node = meant(|hints| &hints.nodes, node.node);
+    let same_zone = || meant(|hints| &hints.zones, node.zone?);
     same_node.or_else(same_zone).unwrap_or(candidates)
 }
 
@@ -129,7 +117,11 @@ fn listening(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
 /// The endpoints of all slices, in order. A pod may stand in two slices for a while, in one of them as it was before. Where
 /// two have the same address and port, the one that is ready counts, else the one that still serves; of two alike, the one
 /// that is known to be on this node.
-fn candidates<'a>(served: &[(&'a EndpointSlice, u16)], family: Family, here: Here<'_>) -> Vec<Candidate<'a>> {
+fn candidates<'a>(
+    served: &[(&'a EndpointSlice, u16)],
+    family: Family,
+    node: NodeContext<'_>,
+) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for &(slice, port) in served {
         let endpoints = slice.endpoints.iter().filter(|endpoint| is_usable(endpoint.address, family));
@@ -137,7 +129,7 @@ fn candidates<'a>(served: &[(&'a EndpointSlice, u16)], family: Family, here: Her
         candidates.extend(endpoints.map(candidate));
     }
     candidates.sort_by_key(|Candidate { endpoint, socket }| {
-        (*socket, !endpoint.ready, !serves_to_the_end(endpoint), !here.runs(endpoint))
+        (*socket, !endpoint.ready, !serves_to_the_end(endpoint), !node.runs(endpoint))
     });
     candidates.dedup_by_key(|candidate| candidate.socket);
     candidates
@@ -158,47 +150,13 @@ pub(crate) fn is_special(address: IpAddr) -> bool {
     local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
 }
 
-/// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the slot, who
-/// comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
-/// `wanted` is in order, and has nothing twice.
-pub fn assign_slots(previous: &[SocketAddr], wanted: &[SocketAddr]) -> Vec<SocketAddr> {
-    if previous.is_empty() {
-        return wanted.to_vec();
-    }
-    let mut kept = vec![false; wanted.len()];
-    // What was adopted from the kernel may hold a socket twice; only its first slot counts.
-    let mut keep = |socket: &SocketAddr| {
-        let place = wanted.binary_search(socket).ok()?;
-        (!replace(&mut kept[place], true)).then_some(*socket)
-    };
-    let mut slots: Vec<Option<SocketAddr>> = previous.iter().map(&mut keep).collect();
-    let newcomers = wanted.iter().zip(kept).filter(|(_, kept)| !kept).map(|(socket, _)| *socket);
-    let mut newcomers = newcomers.fuse();
-    for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
-        *slot = newcomers.next();
-    }
-    slots.extend(newcomers.map(Some));
-    let mut index = 0;
-    while index < slots.len() {
-        match slots[index] {
-            Some(_) => index += 1,
-            None => drop(slots.swap_remove(index)),
-        }
-    }
-    slots.into_iter().flatten().collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::collection::{btree_set, vec};
-    use proptest::prelude::*;
     use weft_types::NamespacedName;
 
     use super::*;
 
-    const HERE: Here<'static> = Here { node: "here", zone: Some("north"), addresses: &[] };
+    const HERE: NodeContext<'static> = NodeContext { node: "here", zone: Some("north"), addresses: &[] };
 
     fn port(name: &str, number: u16) -> EndpointPort {
         EndpointPort { name: name.into(), protocol: Protocol::Tcp, port: number.try_into().unwrap() }
@@ -394,7 +352,8 @@ mod tests {
             port: 80.try_into().unwrap(),
             node_port: None,
         };
-        let in_zone = |zone| backends(&ServedBy::of([&slices]), &port, Family::V4, Here { zone, ..HERE });
+        let in_zone =
+            |zone| backends(&ServedBy::of([&slices]), &port, Family::V4, NodeContext { zone, ..HERE });
         assert_eq!(in_zone(None).cluster.len(), 2);
         assert_eq!(in_zone(Some("south")).cluster, sockets_at(&["10.244.0.2:80"]));
         assert_eq!(in_zone(Some("south")).local.len(), 2);
@@ -402,39 +361,5 @@ mod tests {
 
     fn sockets_at(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn sockets(last: impl IntoIterator<Item = u16>) -> Vec<SocketAddr> {
-        last.into_iter().map(|last| SocketAddr::new([10, 0, 0, 1].into(), last)).collect()
-    }
-
-    fn assigned(previous: &[u16], wanted: &[u16]) -> Vec<SocketAddr> {
-        let wanted: BTreeSet<u16> = wanted.iter().copied().collect();
-        assign_slots(&sockets(previous.to_vec()), &sockets(wanted))
-    }
-
-    #[test]
-    fn a_removed_slot_is_filled_by_the_last_one_and_a_replaced_one_in_place() {
-        assert_eq!(assigned(&[4, 1, 2, 3], &[1, 2, 3]), sockets([3, 1, 2]));
-        assert_eq!(assigned(&[4, 1, 2, 3], &[1, 4, 3, 9]), sockets([4, 1, 9, 3]));
-        assert_eq!(assigned(&[2, 1], &[1, 2, 3]), sockets([2, 1, 3]));
-        assert_eq!(assigned(&[1, 1, 2], &[1, 2]), sockets([1, 2]), "a socket twice");
-        assert_eq!(assigned(&[1, 2], &[]), []);
-    }
-
-    proptest! {
-        #[test]
-        fn every_endpoint_has_one_slot_and_no_more_slots_change_than_must(
-            previous in vec(0u16..12, 0..10), wanted in btree_set(0u16..12, 0..10),
-        ) {
-            let previous: BTreeSet<u16> = previous.into_iter().collect();
-            let before = sockets(previous.iter().copied());
-            let after = assign_slots(&before, &sockets(wanted.iter().copied()));
-            prop_assert_eq!(after.len(), wanted.len());
-            prop_assert_eq!(after.iter().map(|socket| socket.port()).collect::<BTreeSet<_>>(), wanted.clone());
-            let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
-            let gone = previous.difference(&wanted).count();
-            prop_assert!(changed <= gone);
-        }
     }
 }

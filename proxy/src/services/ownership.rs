@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use weft_types::{Family, NamespacedName, Protocol, Service, ServicePort};
 
-use crate::services::endpoints::is_special;
-use crate::services::health_check;
-use crate::services::plan::{Frontend, Scope};
-use crate::services::problem::Problem;
+use super::endpoints::is_special;
+use super::health_check;
+use super::plan::{Frontend, Scope};
+use super::problem::Problem;
 
 /// More ports than any Service has that is meant well: each is looked for among those of its EndpointSlices.
 pub const MAX_PORTS: usize = 10_000;
@@ -155,7 +155,7 @@ fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
 
 /// What all Services ask for.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub struct Ownership {
     services: HashMap<Arc<NamespacedName>, Wanted>,
     cluster_ips: HashMap<IpAddr, Claimants>,
     /// External addresses and NodePorts. In order, so that those of one address stand together.
@@ -176,7 +176,7 @@ pub struct Disputes {
 }
 
 impl Claimants {
-    fn holder(&self) -> Option<&Arc<NamespacedName>> {
+    fn owner(&self) -> Option<&Arc<NamespacedName>> {
         self.0.first().map(|(_, service)| service)
     }
 
@@ -196,7 +196,7 @@ impl Claimants {
     }
 }
 
-impl Claims {
+impl Ownership {
     /// The Service's name, as it is kept here.
     pub fn name(&self, service: &NamespacedName) -> Arc<NamespacedName> {
         let known = self.services.get_key_value(service).map(|(name, _)| name.clone());
@@ -234,7 +234,7 @@ impl Claims {
         match (scope, frontend) {
             (Scope::Internal, Frontend::Address(address, ..)) => {
                 let claimants = self.cluster_ips.entry(address).or_default();
-                disputes.cluster_ips.entry(address).or_insert_with(|| claimants.holder().cloned());
+                disputes.cluster_ips.entry(address).or_insert_with(|| claimants.owner().cloned());
                 change(claimants);
                 if claimants.0.is_empty() {
                     self.cluster_ips.remove(&address);
@@ -242,7 +242,7 @@ impl Claims {
             }
             (_, frontend) => {
                 let claimants = self.external.entry(frontend).or_default();
-                disputes.external.entry(frontend).or_insert_with(|| claimants.holder().cloned());
+                disputes.external.entry(frontend).or_insert_with(|| claimants.owner().cloned());
                 change(claimants);
                 if claimants.0.is_empty() {
                     self.external.remove(&frontend);
@@ -257,7 +257,7 @@ impl Claims {
         let mut concerned = BTreeSet::new();
         for (address, before) in disputes.cluster_ips {
             let claimants = self.cluster_ips.get(&address);
-            if claimants.and_then(Claimants::holder) != before.as_ref() {
+            if claimants.and_then(Claimants::owner) != before.as_ref() {
                 // Where nobody had it, nobody asks for it but those who just came.
                 if before.is_some() {
                     concerned.extend(claimants.into_iter().flat_map(Claimants::names));
@@ -267,7 +267,7 @@ impl Claims {
         }
         for (frontend, before) in disputes.external {
             let claimants = self.external.get(&frontend);
-            if claimants.and_then(Claimants::holder) != before.as_ref() {
+            if claimants.and_then(Claimants::owner) != before.as_ref() {
                 if before.is_some() {
                     concerned.extend(claimants.into_iter().flat_map(Claimants::names));
                 }
@@ -305,12 +305,12 @@ impl Claims {
     }
 
     /// Who has it, if not that Service.
-    pub fn other_holder(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
-        self.holder(&claim.frontend).map(|holder| &**holder).filter(|holder| *holder != service)
+    pub fn other_owner(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
+        self.owner(&claim.frontend).map(|holder| &**holder).filter(|holder| *holder != service)
     }
 
     /// Who has a frontend; a NodePort for its clients, or for those who ask how it is.
-    pub fn holder(&self, frontend: &Frontend) -> Option<&Arc<NamespacedName>> {
+    pub fn owner(&self, frontend: &Frontend) -> Option<&Arc<NamespacedName>> {
         let first = match *frontend {
             Frontend::Address(address, protocol, port) => {
                 let node_port = || Frontend::NodePort(Family::of(address), protocol, port);
@@ -319,12 +319,12 @@ impl Claims {
             }
             Frontend::NodePort(..) => None,
         };
-        first.or_else(|| self.external.get(frontend))?.holder()
+        first.or_else(|| self.external.get(frontend))?.owner()
     }
 
     /// What is to be said where another Service has it.
     pub fn taken(&self, service: &NamespacedName, claim: &Claim) -> Option<Problem> {
-        let (frontend, holder) = (claim.frontend, self.other_holder(service, claim)?.clone());
+        let (frontend, holder) = (claim.frontend, self.other_owner(service, claim)?.clone());
         let (Frontend::NodePort(_, protocol, port) | Frontend::Address(_, protocol, port)) = frontend;
         let asked_there = self.wanted(&holder).is_some_and(|wanted| wanted.health_check == Some(port));
         match asked_there && protocol == Protocol::Tcp && !self.is_cluster_ip(frontend) {
@@ -341,7 +341,7 @@ impl Claims {
     pub fn health_check_taken(&self, service: &NamespacedName) -> Option<Problem> {
         let port = self.wanted(service)?.health_check?;
         let mut holders =
-            health_check_frontends(port).filter_map(|frontend| self.external.get(&frontend)?.holder());
+            health_check_frontends(port).filter_map(|frontend| self.external.get(&frontend)?.owner());
         let holder = holders.find(|holder| ***holder != *service)?;
         Some(Problem::HealthCheckPortTaken { port, holder: NamespacedName::clone(holder) })
     }
@@ -352,7 +352,7 @@ impl Claims {
         let mut holders = port
             .into_iter()
             .flat_map(health_check_frontends)
-            .filter_map(|frontend| self.external.get(&frontend)?.holder());
+            .filter_map(|frontend| self.external.get(&frontend)?.owner());
         holders.any(|holder| **holder == *service)
     }
 }
@@ -379,7 +379,7 @@ mod tests {
 
     /// What is wrong with each of these Services, which came in this order, and whether its health checks are answered.
     fn settled(services: &[&Service]) -> Vec<(Vec<&'static str>, bool)> {
-        let mut claims = Claims::default();
+        let mut claims = Ownership::default();
         for service in services {
             claims.replace(&service.key, Some(service), &mut Disputes::default());
         }
@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn a_port_that_becomes_free_goes_to_the_one_that_waited() {
         let (older, younger) = (service("checked", 1, 0, Some(32000)), service("ports", 2, 32000, None));
-        let mut claims = Claims::default();
+        let mut claims = Ownership::default();
         for service in [&older, &younger] {
             claims.replace(&service.key, Some(service), &mut Disputes::default());
         }

@@ -1,24 +1,29 @@
-//! The plan of one Service: what each of its frontends leads to. Pure; how it becomes elements is in `elements.rs`.
+//! The plan of one Service: what each of its frontends leads to, whatever carries it out.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPolicy};
 
-use crate::dataplane::nftables::affinity_numbers::Affinity;
-use crate::services::endpoints::{Backends, Here, ServedBy, assign_slots, backends, is_special};
-use crate::services::ownership::{Claim, Claims};
-use crate::services::problem::Problem;
-use crate::services::source_ranges::sources;
+use super::endpoints::{Backends, ServedBy, backends, is_special};
+use super::node::NodeContext;
+use super::ownership::{Claim, Ownership};
+use super::problem::Problem;
+use super::source_ranges::sources;
 
-/// More elements than any Service has that is meant well: the kernel takes this many in about half a second.
-pub const MAX_ELEMENTS: usize = 100_000;
+/// More entries than any Service has that is meant well: the kernel takes this many in about half a second.
+pub const MAX_ENTRIES: usize = 100_000;
+/// The longest session affinity that the API knows: a day.
+const LONGEST_AFFINITY: u64 = 86_400;
 
 /// What all frontends of a Service lead to, in both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
     /// One for each port and address, and one for each NodePort and family. In order.
-    pub frontends: Vec<FrontendPlan>,
+    pub frontends: Box<[FrontendPlan]>,
 }
 
 /// What one frontend leads to.
@@ -26,6 +31,8 @@ pub struct ServicePlan {
 pub struct FrontendPlan {
     /// What clients know.
     pub frontend: Frontend,
+    /// The name of the Service port that it is one of; empty where the port has none.
+    pub port: Arc<str>,
     /// Who is meant to use it.
     pub scope: Scope,
     /// Where everybody is led.
@@ -33,11 +40,12 @@ pub struct FrontendPlan {
     /// Where clients outside of the cluster are led instead, under an external policy Local.
     pub outside: Option<Target>,
     /// Addresses of endpoints that may reach themselves through this frontend.
-    pub hairpins: Vec<IpAddr>,
+    pub hairpins: Box<[IpAddr]>,
     /// The networks whose clients may connect; none where everybody may.
-    pub sources: Vec<IpNetwork>,
-    /// Where its clients stick to their endpoints.
-    pub affinity: Option<Affinity>,
+    pub sources: Box<[IpNetwork]>,
+    /// For how many seconds after its last new connection to the Service port, by whichever of its frontends, a client goes to
+    /// the same endpoint (`sessionAffinity`).
+    pub affinity: Option<NonZeroU32>,
 }
 
 /// An address, protocol and port, or a protocol and port on the node's own addresses.
@@ -61,8 +69,9 @@ pub enum Scope {
 /// Where new connections go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To these endpoints, each in its slot, evenly.
-    Endpoints(Vec<SocketAddr>),
+    /// To these endpoints, evenly. None is there twice. The planner gives them in order; whoever carries the plan out may keep
+    /// them in another one.
+    Endpoints(Box<[SocketAddr]>),
     /// Nowhere, and the client is told: there are no endpoints at all.
     Reject,
     /// Nowhere, in silence: there are endpoints, but none that this node may use. Another node may be the right one.
@@ -71,29 +80,16 @@ pub enum Target {
 
 /// Which connections to a frontend a target is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Audience {
-    /// All of them, where there is no other rule for those from outside.
-    Everyone,
+pub enum TrafficSource {
+    /// All of them, where there is no other target for those from outside.
+    Anywhere,
     /// Those from outside of the cluster.
     Outside,
 }
 
-impl Audience {
+impl TrafficSource {
     /// Both of them.
-    pub const ALL: [Audience; 2] = [Audience::Everyone, Audience::Outside];
-}
-
-/// Where the endpoints of a frontend stand now, so that they can stay there.
-pub trait Slots {
-    /// The slots of a frontend; none where it is new.
-    fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr];
-}
-
-impl Slots for ServicePlan {
-    fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr] {
-        let target = self.frontend(frontend).and_then(|plan| plan.target(audience));
-        target.map(Target::slots).unwrap_or_default()
-    }
+    pub const ALL: [TrafficSource; 2] = [TrafficSource::Anywhere, TrafficSource::Outside];
 }
 
 impl ServicePlan {
@@ -142,69 +138,75 @@ impl Frontend {
 }
 
 impl FrontendPlan {
-    /// How many elements it is, roughly.
-    fn elements(&self) -> usize {
-        let targets = Audience::ALL.into_iter().filter_map(|audience| self.target(audience));
+    /// How many entries a data plane makes of it, roughly.
+    fn entries(&self) -> usize {
+        let targets = TrafficSource::ALL.into_iter().filter_map(|source| self.target(source));
         let per_endpoint = if self.affinity.is_some() { 2 } else { 1 };
-        let targets = targets.map(|target| 1 + per_endpoint * target.slots().len());
+        let targets = targets.map(|target| 1 + per_endpoint * target.endpoints().len());
         targets.sum::<usize>() + self.sources.len()
     }
 
     /// Where these connections go, if they have a target of their own.
-    pub fn target(&self, audience: Audience) -> Option<&Target> {
-        match audience {
-            Audience::Everyone => Some(&self.target),
-            Audience::Outside => self.outside.as_ref(),
+    pub fn target(&self, source: TrafficSource) -> Option<&Target> {
+        match source {
+            TrafficSource::Anywhere => Some(&self.target),
+            TrafficSource::Outside => self.outside.as_ref(),
+        }
+    }
+
+    /// The same, to put the endpoints in another order.
+    pub fn target_mut(&mut self, source: TrafficSource) -> Option<&mut Target> {
+        match source {
+            TrafficSource::Anywhere => Some(&mut self.target),
+            TrafficSource::Outside => self.outside.as_mut(),
         }
     }
 }
 
 impl Target {
-    /// The endpoints, in order of their slots.
-    pub fn slots(&self) -> &[SocketAddr] {
+    /// The endpoints; none where connections go nowhere.
+    pub fn endpoints(&self) -> &[SocketAddr] {
         match self {
-            Target::Endpoints(slots) => slots,
+            Target::Endpoints(endpoints) => endpoints,
             Target::Reject | Target::Drop => &[],
         }
     }
 }
 
-/// Plans one Service for this node, with its endpoints left in the slots of `previous` where possible, and says what of it
-/// cannot be served. The affinities are those of its ports, in their order; none where it has none.
+/// Plans one Service for this node, and says what of it cannot be served.
 pub fn plan(
     service: &Service,
     slices: &[&EndpointSlice],
-    here: Here<'_>,
-    claims: &Claims,
-    affinities: &[Affinity],
-    previous: &dyn Slots,
+    node: NodeContext<'_>,
+    ownership: &Ownership,
 ) -> (ServicePlan, Vec<Problem>) {
-    let (mut plan, served_by) = (ServicePlan::default(), ServedBy::of(slices.iter().copied()));
-    let wanted = claims.wanted(&service.key);
+    let served_by = ServedBy::of(slices.iter().copied());
+    let wanted = ownership.wanted(&service.key);
     let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
-    let (mut elements, mut served) = (0, wanted.map_or(service.ports.len(), |wanted| wanted.ports));
-    problems.extend(claims.health_check_taken(&service.key));
+    let mut frontends = Vec::new();
+    let (mut entries, mut served) = (0, wanted.map_or(service.ports.len(), |wanted| wanted.ports));
+    problems.extend(ownership.health_check_taken(&service.key));
     let wanted = wanted.map(|wanted| &*wanted.claims).unwrap_or_default();
     for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =
-            wanted.iter().partition(|claim| claims.other_holder(&service.key, claim).is_none());
-        problems.extend(taken.into_iter().filter_map(|claim| claims.taken(&service.key, claim)));
+            wanted.iter().partition(|claim| ownership.other_owner(&service.key, claim).is_none());
+        problems.extend(taken.into_iter().filter_map(|claim| ownership.taken(&service.key, claim)));
         let port = wanted[0].port;
-        let planned = plan_port(service, port, &granted, &served_by, here, affinities, previous);
-        elements += planned.iter().map(FrontendPlan::elements).sum::<usize>();
-        if elements > MAX_ELEMENTS {
+        let planned = plan_port(service, port, &granted, &served_by, node);
+        entries += planned.iter().map(FrontendPlan::entries).sum::<usize>();
+        if entries > MAX_ENTRIES {
             served = port;
             break;
         }
-        plan.frontends.extend(planned);
+        frontends.extend(planned);
     }
     if served < service.ports.len() {
         problems.push(Problem::TooLarge { ports: service.ports.len() - served });
     }
-    plan.frontends.sort_unstable_by_key(|plan| plan.frontend);
+    frontends.sort_unstable_by_key(|plan| plan.frontend);
     problems.sort();
-    (plan, problems)
+    (ServicePlan { frontends: frontends.into() }, problems)
 }
 
 fn plan_port(
@@ -212,19 +214,16 @@ fn plan_port(
     port: usize,
     claims: &[&Claim],
     served_by: &ServedBy<'_>,
-    here: Here<'_>,
-    affinities: &[Affinity],
-    previous: &dyn Slots,
+    node: NodeContext<'_>,
 ) -> Vec<FrontendPlan> {
-    let affinity = affinities.get(port).copied();
+    let port = &service.ports[port];
+    let name: Arc<str> = Arc::from(&*port.name);
     let mut plans = Vec::with_capacity(claims.len());
     for family in Family::BOTH {
         let mut claims = claims.iter().filter(|claim| claim.frontend.family() == family).peekable();
         if claims.peek().is_some() {
-            let backends = backends(served_by, &service.ports[port], family, here);
-            plans.extend(
-                claims.map(|claim| FrontendPlan::new(claim, service, &backends, here, affinity, previous)),
-            );
+            let backends = backends(served_by, port, family, node);
+            plans.extend(claims.map(|claim| FrontendPlan::new(claim, &name, service, &backends, node)));
         }
     }
     plans
@@ -236,43 +235,60 @@ fn forbidden_endpoints(slice: &EndpointSlice) -> Option<Problem> {
     Some(Problem::ForbiddenEndpoints { slice: slice.key.name.clone(), first, count: 1 + forbidden.count() })
 }
 
+fn seconds(timeout: Duration) -> Option<NonZeroU32> {
+    NonZeroU32::new(timeout.as_secs().clamp(1, LONGEST_AFFINITY) as u32)
+}
+
 impl FrontendPlan {
     fn new(
         claim: &Claim,
+        port: &Arc<str>,
         service: &Service,
         backends: &Backends,
-        here: Here<'_>,
-        affinity: Option<Affinity>,
-        previous: &dyn Slots,
+        node: NodeContext<'_>,
     ) -> FrontendPlan {
         let Claim { frontend, scope, .. } = *claim;
-        let target = |policy, audience| {
-            let sockets = match policy {
+        let target = |policy| {
+            let endpoints = match policy {
                 TrafficPolicy::Cluster => &backends.cluster,
                 TrafficPolicy::Local => &backends.local,
             };
-            match (sockets.is_empty(), backends.cluster.is_empty()) {
-                (false, _) => Target::Endpoints(assign_slots(previous.slots(&frontend, audience), sockets)),
+            match (endpoints.is_empty(), backends.cluster.is_empty()) {
+                (false, _) => Target::Endpoints(endpoints.as_slice().into()),
                 (true, false) => Target::Drop,
                 (true, true) => Target::Reject,
             }
         };
-        let (everyone, outside) = match (scope, service.external_policy) {
+        let (anywhere, outside) = match (scope, service.external_policy) {
             (Scope::Internal, _) => (service.internal_policy, None),
             (Scope::External, TrafficPolicy::Cluster) => (TrafficPolicy::Cluster, None),
             (Scope::External, TrafficPolicy::Local) => (TrafficPolicy::Cluster, Some(TrafficPolicy::Local)),
         };
         FrontendPlan {
             frontend,
+            port: port.clone(),
             scope,
-            target: target(everyone, Audience::Everyone),
-            outside: outside.map(|policy| target(policy, Audience::Outside)),
-            hairpins: backends.hairpins.clone(),
+            target: target(anywhere),
+            outside: outside.map(target),
+            hairpins: backends.hairpins.as_slice().into(),
             sources: match frontend {
-                Frontend::Address(address, ..) => sources(service, address, here.addresses),
-                Frontend::NodePort(..) => Vec::new(),
+                Frontend::Address(address, ..) => sources(service, address, node.addresses).into(),
+                Frontend::NodePort(..) => [].into(),
             },
-            affinity,
+            affinity: service.affinity.and_then(seconds),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_session_affinity_stays_within_a_day() {
+        let seconds = |time| seconds(time).map(NonZeroU32::get);
+        assert_eq!(seconds(Duration::ZERO), Some(1));
+        assert_eq!(seconds(Duration::from_secs(10_800)), Some(10_800));
+        assert_eq!(seconds(Duration::MAX), Some(86_400));
     }
 }

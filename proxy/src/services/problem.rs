@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weft_types::NamespacedName;
 
-use crate::services::plan::Frontend;
+use super::plan::Frontend;
 
 /// How many problems of a Service are told in full.
 const TOLD: usize = 4;

@@ -13,7 +13,8 @@ use proptest::test_runner::TestRunner;
 use weft_netlink::netns::Namespace;
 use weft_nftables::Client;
 use weft_proxy::config::Config;
-use weft_proxy::planner::{Planner, everything};
+use weft_proxy::dataplane::nftables::DesiredTables;
+use weft_proxy::services::planner::Planner;
 use weft_proxy::trace::{Memory, Origin, Outcome, Packet, Tracer, live};
 use weft_types::{Endpoint, Family, Object, Protocol, Service, TrafficPolicy};
 
@@ -178,11 +179,11 @@ fn compare(
 fn run(world: &World, case: &Case) -> usize {
     let mut cluster = Cluster::new(world, case.config.clone());
     cluster.put(objects(case));
-    let mut planner = Planner::new(cluster.config.clone());
-    planner.update(&cluster.snapshot, &everything(&cluster.snapshot));
+    let mut planned = DesiredTables::new(&cluster.config);
+    Planner::new(&cluster.config.node).start(&cluster.snapshot, &mut planned);
     let (live, _) = world.node.run(|| live::read(&mut Client::open().unwrap())).unwrap().unwrap();
     let tracers =
-        [planner.tables(), live].map(|tables| Tracer::new(tables, addresses(&[NODE_V4, NODE_V6].concat())));
+        [planned.tables(), live].map(|tables| Tracer::new(tables, addresses(&[NODE_V4, NODE_V6].concat())));
     // A client that happens on a port of an earlier one would be of its flow.
     world.node.run(|| crate::run("conntrack", &["-F"])).unwrap();
     let tracers = &tracers;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use weft_nftables::Family as Table;
 use weft_proxy::config::Config;
-use weft_proxy::counters::{self, Reading};
-use weft_proxy::dataplane::nftables::ruleset::{Meter, SetName};
+use weft_proxy::counters::{Meter, Reading};
+use weft_proxy::dataplane::nftables::ruleset::SetName;
 use weft_proxy::services::plan::Frontend;
 use weft_types::Protocol;
 
@@ -17,8 +17,8 @@ fn counting() -> Config {
 }
 
 fn read(cluster: &Cluster<'_>) -> Vec<Reading> {
-    let owners = cluster.sync.frontends();
-    cluster.world.node.run(|| counters::read(&owners)).unwrap().unwrap()
+    let read = cluster.sync.counters();
+    cluster.world.node.run(read).unwrap().unwrap()
 }
 
 /// Packets and bytes at a frontend.
@@ -83,7 +83,7 @@ fn counters_go_on_through_changes_of_endpoints_and_a_restart() {
     assert_eq!(connections(&cluster), 3);
     // What another program destroyed comes back, and begins anew.
     cluster.nft(&["flush", "set", "ip", "weft", "connections"]);
-    cluster.sync.doubt();
+    cluster.sync.mark_dirty();
     cluster.try_put([]);
     tcp(&world.outside, to);
     assert_eq!(connections(&cluster), 1);
@@ -130,7 +130,7 @@ fn a_set_of_counters_that_another_program_made_without_them_is_made_anew() {
     cluster.nft(&[&format!(
         "add set ip weft sent {{ type ipv4_addr . inet_proto . inet_service; comment \"{comment}\"; }}"
     )]);
-    cluster.sync.doubt();
+    cluster.sync.mark_dirty();
     cluster.try_put([]);
     assert_eq!(cluster.rules(), rules);
 }

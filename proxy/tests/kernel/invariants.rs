@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
-use weft_proxy::planner::everything;
+use weft_proxy::services::planner::everything;
 use weft_proxy::sync::{Outcome, Sync};
 use weft_types::{ChangeSet, Family, NamespacedName, Object, Service, Snapshot};
 

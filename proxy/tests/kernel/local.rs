@@ -42,7 +42,7 @@ fn local_traffic_is_told_by_the_bridge_or_by_the_prefix_of_interfaces_that_pods_
         let rules = cluster.nft(&["-a", "list", "ruleset"]);
         cluster.restart();
         assert_eq!(cluster.nft(&["-a", "list", "ruleset"]), rules, "{interface}");
-        world.node.run(weft_proxy::sync::clean_up).unwrap().unwrap();
+        world.node.run(super::clean_up).unwrap().unwrap();
     }
 }
 

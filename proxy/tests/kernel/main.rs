@@ -26,8 +26,10 @@ use std::time::Instant;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::{Config, NodePortAddresses};
-use weft_proxy::planner::everything;
-use weft_proxy::sync::{self, Outcome, Sync};
+use weft_proxy::dataplane;
+use weft_proxy::error::Error;
+use weft_proxy::services::planner::everything;
+use weft_proxy::sync::{Outcome, Sync};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, Node, Object, ObjectKey,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
@@ -36,6 +38,11 @@ use world::{Connection, World, is_refused, pod_address, run, tcp, udp};
 
 const NODE_PORT: u16 = 30080;
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+/// Deletes all that a proxy programmed in the calling thread's namespace.
+fn clean_up() -> Result<(), Error> {
+    dataplane::offline(&Config::default()).clean_up()
+}
 
 /// A cluster of one node, and the proxy on it.
 struct Cluster<'a> {
@@ -453,7 +460,7 @@ fn what_others_destroy_is_put_back() {
     let rules = cluster.rules();
     for damage in ["flush ruleset", "flush map ip weft endpoints", "delete table ip6 weft"] {
         cluster.nft(&[damage]);
-        cluster.sync.doubt();
+        cluster.sync.mark_dirty();
         assert_eq!(cluster.sync.apply(&cluster.snapshot, &ChangeSet::default()).unwrap(), Outcome::Full);
         assert_eq!(cluster.rules(), rules, "{damage}");
     }
@@ -475,7 +482,7 @@ fn nothing_is_left_after_deletion_and_cleanup() {
     assert_eq!(cluster.rules(), empty);
     world.node.run(|| run("nft", &["add table ip other"])).unwrap();
     for _ in 0..2 {
-        world.node.run(sync::clean_up).unwrap().unwrap();
+        world.node.run(clean_up).unwrap().unwrap();
         assert_eq!(cluster.rules(), ["table ip other {", "}"]);
     }
 }

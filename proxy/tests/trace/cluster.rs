@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weft_proxy::config::{Config, NodePortAddresses};
-use weft_proxy::planner::{Planner, everything};
+use weft_proxy::dataplane::nftables::DesiredTables;
+use weft_proxy::services::planner::Planner;
 use weft_proxy::trace::{Memory, Outcome, Packet, Tracer};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, Protocol, Service,
@@ -51,10 +52,10 @@ impl Cluster {
     }
 
     pub(crate) fn tracer(&self) -> Tracer {
-        let mut planner = Planner::new(self.config.clone());
-        planner.update(&self.snapshot, &everything(&self.snapshot));
+        let mut tables = DesiredTables::new(&self.config);
+        Planner::new(&self.config.node).start(&self.snapshot, &mut tables);
         let pod_cidrs = &self.snapshot.node("node1").unwrap().pod_cidrs;
-        Tracer::new(planner.tables(), self.addresses()).on_node(pod_cidrs)
+        Tracer::new(tables.tables(), self.addresses()).on_node(pod_cidrs)
     }
 
     pub(crate) fn packet(&self, text: &str) -> Packet {

@@ -1,7 +1,7 @@
 //! The addresses and ports at which a Service answers, and those at which it does not.
 
 use weft_proxy::config::Config;
-use weft_types::{NamespacedName, Object, Protocol, Service, ServiceKind, TrafficPolicy};
+use weft_types::{NamespacedName, Object, Protocol, Service, ServiceCidr, ServiceKind, TrafficPolicy};
 
 use crate::cluster::{Cluster, at, both, in_networks, port, ready, slices, two, web, with};
 
@@ -51,8 +51,9 @@ fn an_undefined_port_of_an_active_cluster_ip_is_rejected() {
 
 #[test]
 fn an_unallocated_address_of_a_service_cidr_is_dropped_unless_it_is_the_nodes() {
-    let service_cidrs = ["10.96.0.0/16", "fd00:96::/112"].map(|cidr| cidr.parse().unwrap()).to_vec();
-    let mut cluster = Cluster::with(Config { service_cidrs, ..Config::default() }, with(web(), two()));
+    let cidrs = ["10.96.0.0/16", "fd00:96::/112"].map(|cidr| cidr.parse().unwrap()).to_vec();
+    let mut cluster = Cluster::with(Config::default(), with(web(), two()));
+    cluster.put([Object::ServiceCidr(ServiceCidr { name: "kubernetes".into(), cidrs })]);
     let mut node = cluster.snapshot.node("node1").unwrap().clone();
     node.addresses.extend(both(["10.96.0.254"]));
     cluster.put([Object::Node(node)]);

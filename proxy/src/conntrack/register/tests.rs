@@ -71,13 +71,13 @@ fn opening(destination: &str, reply: &str, status: CtStatus) -> Flow {
 struct World {
     register: Register,
     snapshot: Snapshot,
-    claims: Claims,
+    ownership: Ownership,
 }
 
 impl World {
     fn new(ends_tcp: bool) -> World {
-        let (snapshot, claims) = (Snapshot::default(), Claims::default());
-        World { register: Register::new(ends_tcp), snapshot, claims }
+        let (snapshot, ownership) = (Snapshot::default(), Ownership::default());
+        World { register: Register::new(ends_tcp), snapshot, ownership }
     }
 
     fn put(&mut self, objects: impl IntoIterator<Item = Object>) -> Served {
@@ -94,14 +94,14 @@ impl World {
 
     fn update(&mut self, changes: &ChangeSet) -> Served {
         for key in &changes.services {
-            self.claims.replace(key, self.snapshot.service(key), &mut Disputes::default());
+            self.ownership.replace(key, self.snapshot.service(key), &mut Disputes::default());
         }
-        let touched = self.register.update(&self.snapshot, changes, &self.claims);
-        self.register.served(&touched, &self.snapshot, &self.claims, &[NODE.parse().unwrap()])
+        let touched = self.register.update(&self.snapshot, changes, &self.ownership);
+        self.register.served(&touched, &self.snapshot, &self.ownership, &[NODE.parse().unwrap()])
     }
 
     fn everything(&self) -> Served {
-        self.register.everything(&self.snapshot, &self.claims, &[NODE.parse().unwrap()])
+        self.register.everything(&self.snapshot, &self.ownership, &[NODE.parse().unwrap()])
     }
 }
 

@@ -1,4 +1,4 @@
-//! A Service's plan as elements of the maps, and back: which endpoints stand in which slots of the kernel's maps.
+//! A Service's plan as elements of the maps, and back: which endpoints stand in which slots of the kernel's maps. Pure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,48 +6,62 @@ use std::net::{IpAddr, SocketAddr};
 use weft_nftables::{Data, DataType, Family, Field, Observed, Tuple, Value, Verdict, hash};
 use weft_types::{IpNetwork, Protocol};
 
-use crate::dataplane::nftables::ruleset::{
-    Choice, Meter, Path, Pick, SetName, TABLE, address_family, remember_chain, table_family,
+use super::affinity_numbers::PortNumbers;
+use super::ruleset::{
+    Choice, Path, Pick, SetName, TABLE, address_family, meter_set, remember_chain, table_family,
 };
-use crate::services::plan::{Audience, Frontend, FrontendPlan, Scope, ServicePlan, Slots, Target};
+use super::slots::Slots;
+use crate::counters::Meter;
+use crate::services::plan::{Frontend, FrontendPlan, Scope, ServicePlan, Target, TrafficSource};
 
 /// A set of one of the two tables.
-pub type Place = (Family, SetName);
+pub(super) type Place = (Family, SetName);
 
 /// Elements, each with the set that it belongs to. Where they are handed on they are in order of sets and keys, and no set
 /// has a key twice.
-pub type Elements = Vec<(Place, Tuple, Data)>;
+pub(super) type Elements = Vec<(Place, Tuple, Data)>;
+
+/// A Service's plan, with the numbers of its ports.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbered<'a> {
+    pub(super) plan: &'a ServicePlan,
+    pub(super) numbers: &'a PortNumbers,
+}
 
 /// All elements of a Service; with those at which the kernel counts, where it is `counted`.
-pub fn of_service(plan: &ServicePlan, counted: bool) -> Elements {
-    replaced(&ServicePlan::default(), plan, counted).1
+pub(super) fn of_service(service: Numbered<'_>, counted: bool) -> Elements {
+    missing(service, &ServicePlan::default(), counted)
 }
 
 /// What goes and what comes when one plan of a Service takes the place of another. What both have may be among both, but
 /// not where it can be told at once: of thousands of endpoints there are only those whose slot is another's now.
-pub fn replaced(old: &ServicePlan, new: &ServicePlan, counted: bool) -> (Elements, Elements) {
-    let missing = |from: &ServicePlan, to: &ServicePlan| {
-        let mut elements = Elements::with_capacity(4 * from.frontends.len());
-        for plan in &from.frontends {
-            put_common(plan, &mut elements);
-            put_frontend(plan, to.frontend(&plan.frontend), &mut elements);
-            if counted && to.frontend(&plan.frontend).is_none() {
-                put_counters(&plan.frontend, &mut elements);
-            }
+pub(super) fn replaced(old: Numbered<'_>, new: Numbered<'_>, counted: bool) -> (Elements, Elements) {
+    (missing(old, new.plan, counted), missing(new, old.plan, counted))
+}
+
+/// The elements of one plan that another one may lack.
+fn missing(from: Numbered<'_>, to: &ServicePlan, counted: bool) -> Elements {
+    let mut elements = Elements::with_capacity(4 * from.plan.frontends.len());
+    for plan in &from.plan.frontends {
+        let number = from.numbers.of(plan);
+        put_common(plan, number, &mut elements);
+        put_frontend(plan, number, to.frontend(&plan.frontend), &mut elements);
+        if counted && to.frontend(&plan.frontend).is_none() {
+            put_counters(&plan.frontend, &mut elements);
         }
-        in_order(elements)
-    };
-    (missing(old, new), missing(new, old))
+    }
+    in_order(elements)
 }
 
 fn put_counters(frontend: &Frontend, elements: &mut Elements) {
     let family = table_family(frontend.family());
-    let counter = |meter: Meter| ((family, meter.set(frontend)), Tuple::new(&frontend.key()), Data::None);
+    let counter =
+        |meter: Meter| ((family, meter_set(meter, frontend)), Tuple::new(&key(frontend)), Data::None);
     elements.extend(Meter::ALL.map(counter));
 }
 
 /// The elements that name this node's addresses.
-pub fn of_node(addresses: impl IntoIterator<Item = IpAddr>) -> Elements {
+pub(super) fn of_node(addresses: impl IntoIterator<Item = IpAddr>) -> Elements {
     let element = |address| {
         let place = (Family::of(address), SetName::NodePortAddresses);
         (place, Tuple::new(&[Value::Address(address)]), Data::None)
@@ -63,7 +77,7 @@ fn in_order(mut elements: Elements) -> Elements {
 }
 
 /// The elements that several frontends of a Service may have in common.
-fn put_common(plan: &FrontendPlan, elements: &mut Elements) {
+fn put_common(plan: &FrontendPlan, number: Option<u32>, elements: &mut Elements) {
     let family = table_family(plan.frontend.family());
     let mut put = |set, key: &[Value], data| elements.push(((family, set), Tuple::new(key), data));
     if let Frontend::Address(address, ..) = plan.frontend {
@@ -76,35 +90,40 @@ fn put_common(plan: &FrontendPlan, elements: &mut Elements) {
     for hairpin in &plan.hairpins {
         put(SetName::Hairpins, &[Value::Address(*hairpin); 2], Data::None);
     }
-    if let Some(affinity) = plan.affinity {
-        let verdict = Verdict::Goto(remember_chain(affinity.timeout).into());
-        put(SetName::AffinityTimeouts, &[Value::ClassId(affinity.number)], Data::Verdict(verdict));
+    if let (Some(timeout), Some(number)) = (plan.affinity, number) {
+        let verdict = Verdict::Goto(remember_chain(timeout.get()).into());
+        put(SetName::AffinityTimeouts, &[Value::ClassId(number)], Data::Verdict(verdict));
     }
 }
 
 /// The elements that only this frontend has, unless `other` is the same.
-fn put_frontend(plan: &FrontendPlan, other: Option<&FrontendPlan>, elements: &mut Elements) {
+fn put_frontend(
+    plan: &FrontendPlan,
+    number: Option<u32>,
+    other: Option<&FrontendPlan>,
+    elements: &mut Elements,
+) {
     if other == Some(plan) {
         return;
     }
     let frontend = &plan.frontend;
     let family = table_family(frontend.family());
     let mut put = |set, key: &[Value], data| elements.push(((family, set), Tuple::new(key), data));
-    let key = frontend.key();
+    let key = key(frontend);
     if let Some(set) = masquerade(plan) {
         put(set, &key, Data::None);
     }
-    if let Some(affinity) = plan.affinity {
-        let number = Tuple::new(&[Value::ClassId(affinity.number)]);
-        let numbers = Path::of(frontend, Audience::Everyone).affinity_numbers();
-        put(numbers, &key, Data::Tuple(number));
+    if let Some(number) = number {
+        let numbers = Path::of(frontend, TrafficSource::Anywhere).affinity_numbers();
+        put(numbers, &key, Data::Tuple(Tuple::new(&[Value::ClassId(number)])));
     }
-    // An endpoint that clients stick to has an element of its own besides the one of its slot.
+    // An endpoint that clients keep has an element of its own besides the one of its slot.
     let other = other.filter(|other| plan.affinity.is_none() && other.affinity.is_none());
-    for audience in Audience::ALL {
-        if let Some(target) = plan.target(audience) {
-            let held = other.and_then(|other| other.target(audience)).map(Target::slots).unwrap_or_default();
-            put_target(Path::of(frontend, audience), &key, target, held, plan.affinity.is_some(), &mut put);
+    for source in TrafficSource::ALL {
+        if let Some(target) = plan.target(source) {
+            let held =
+                other.and_then(|other| other.target(source)).map(Target::endpoints).unwrap_or_default();
+            put_target(Path::of(frontend, source), &key, target, held, plan.affinity.is_some(), &mut put);
         }
     }
     for (key, allowed) in sources(&key, &plan.sources) {
@@ -150,7 +169,7 @@ fn put_target(
     };
     put(path.frontends(), key, choice.data());
     let mut key = key.to_vec();
-    for (slot, endpoint) in target.slots().iter().enumerate() {
+    for (slot, endpoint) in target.endpoints().iter().enumerate() {
         if held.get(slot) == Some(endpoint) {
             continue;
         }
@@ -166,57 +185,53 @@ fn put_target(
     }
 }
 
-impl Frontend {
-    fn key(&self) -> Vec<Value> {
-        match *self {
-            Frontend::Address(address, protocol, port) => {
-                vec![Value::Address(address), Value::Protocol(protocol.number()), Value::Port(port)]
-            }
-            Frontend::NodePort(_, protocol, port) => {
-                vec![Value::Protocol(protocol.number()), Value::Port(port)]
-            }
+fn key(frontend: &Frontend) -> Vec<Value> {
+    match *frontend {
+        Frontend::Address(address, protocol, port) => {
+            vec![Value::Address(address), Value::Protocol(protocol.number()), Value::Port(port)]
         }
+        Frontend::NodePort(_, protocol, port) => vec![Value::Protocol(protocol.number()), Value::Port(port)],
     }
+}
 
-    /// The frontend of that key in the table of a family.
-    pub(crate) fn read(family: Family, key: &[Value]) -> Option<Frontend> {
-        let protocol = |number| {
-            let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-            protocols.into_iter().find(|protocol| protocol.number() == number)
-        };
-        match *key {
-            [Value::Address(address), Value::Protocol(number), Value::Port(port)] => {
-                Some(Frontend::Address(address, protocol(number)?, port))
-            }
-            [Value::Protocol(number), Value::Port(port)] => {
-                Some(Frontend::NodePort(address_family(family), protocol(number)?, port))
-            }
-            _ => None,
+/// The frontend of that key in the table of a family.
+pub(super) fn frontend_of(family: Family, key: &[Value]) -> Option<Frontend> {
+    let protocol = |number| {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        protocols.into_iter().find(|protocol| protocol.number() == number)
+    };
+    match *key {
+        [Value::Address(address), Value::Protocol(number), Value::Port(port)] => {
+            Some(Frontend::Address(address, protocol(number)?, port))
         }
+        [Value::Protocol(number), Value::Port(port)] => {
+            Some(Frontend::NodePort(address_family(family), protocol(number)?, port))
+        }
+        _ => None,
     }
 }
 
 /// The slots that the kernel's maps held when they were read. A plan that starts from these leaves every endpoint that
 /// is still wanted where it is.
 #[derive(Clone, Debug, Default)]
-pub struct Adopted {
-    slots: HashMap<(Frontend, Audience), Vec<SocketAddr>>,
+pub(super) struct Adopted {
+    slots: HashMap<(Frontend, TrafficSource), Vec<SocketAddr>>,
 }
 
 impl Slots for Adopted {
-    fn slots(&self, frontend: &Frontend, audience: Audience) -> &[SocketAddr] {
-        self.slots.get(&(*frontend, audience)).map(Vec::as_slice).unwrap_or_default()
+    fn slots(&self, frontend: &Frontend, source: TrafficSource) -> &[SocketAddr] {
+        self.slots.get(&(*frontend, source)).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
 impl Adopted {
     /// Reads the slots out of what the kernel holds. What makes no sense is passed over.
-    pub fn new(observed: &Observed) -> Adopted {
+    pub(super) fn new(observed: &Observed) -> Adopted {
         let mut numbered: HashMap<_, Vec<(u32, SocketAddr)>> = HashMap::new();
         for family in Family::BOTH {
             for path in Path::ALL {
                 for (frontend, slot, endpoint) in endpoints(observed, family, path.endpoints()) {
-                    numbered.entry((frontend, path.audience())).or_default().push((slot, endpoint));
+                    numbered.entry((frontend, path.source())).or_default().push((slot, endpoint));
                 }
             }
         }
@@ -243,6 +258,6 @@ fn endpoints(
         let (Value::Integer(slot), frontend) = key.split_last()? else { return None };
         let data = data.values(&data_types)?;
         let &[Value::Address(address), Value::Port(port)] = &data[..] else { return None };
-        Some((Frontend::read(family, frontend)?, *slot, SocketAddr::new(address, port)))
+        Some((frontend_of(family, frontend)?, *slot, SocketAddr::new(address, port)))
     })
 }

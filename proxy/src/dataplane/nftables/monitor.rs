@@ -1,9 +1,9 @@
-//! Word from the kernel of what others change in our tables. What is done about it is in `daemon.rs`.
+//! Word from the kernel of what others change in our tables. What is done about it is decided in `daemon.rs`.
 
-use std::future::pending;
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::thread;
 
 use nix::errno::Errno;
@@ -13,12 +13,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::warn;
 use weft_nftables::{self as nft, Announcement};
 
-use crate::dataplane::nftables::ruleset::TABLE;
+use super::ruleset::TABLE;
 use crate::error::Error;
 
 /// What the kernel announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Announced {
+pub(super) enum Announced {
     /// These transactions changed our tables.
     Transactions(Vec<Announcement>),
     /// Announcements were lost: anything may have changed.
@@ -28,7 +28,7 @@ pub enum Announced {
 /// A subscription, served by a thread that does nothing else: tokio waits for descriptors of others only by way of
 /// `unsafe`. Ends at once when it is dropped.
 #[derive(Debug)]
-pub struct Monitor {
+pub(super) struct Monitor {
     announced: UnboundedReceiver<Announced>,
     /// Closed with the subscription, which the thread sees.
     _open: PipeWriter,
@@ -39,7 +39,7 @@ impl Monitor {
     ///
     /// # Errors
     /// Where there is no socket or no thread to be had.
-    pub fn open(others: Arc<Notify>) -> Result<Monitor, Error> {
+    pub(super) fn open(others: Arc<Notify>) -> Result<Monitor, Error> {
         let source = nft::Monitor::open(TABLE)?;
         let (sender, announced) = unbounded_channel();
         let (closed, open) = pipe().map_err(Error::Runtime)?;
@@ -52,14 +52,13 @@ impl Monitor {
         Ok(Monitor { announced, _open: open })
     }
 
-    /// Waits for announcements, and returns all that have come; waits for ever when there will be none. Nothing is lost if
-    /// the future is dropped.
-    pub async fn next(&mut self) -> Announced {
-        let Some(mut all) = self.announced.recv().await else { return pending().await };
+    /// All announcements that have come; wakes the task when there are some. None come where the thread has ended.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Announced> {
+        let Some(mut all) = ready!(self.announced.poll_recv(context)) else { return Poll::Pending };
         while let Ok(more) = self.announced.try_recv() {
             all = all.and(more);
         }
-        all
+        Poll::Ready(all)
     }
 }
 

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use weft_nftables::{Change, Data, Declaration, Element, Family, Transaction, Tuple};
 
-use crate::dataplane::nftables::elements::{Elements, Place};
-use crate::dataplane::nftables::ruleset::{OnDemand, SetName, TABLE};
+use super::elements::{Elements, Place};
+use super::ruleset::{OnDemand, SetName, TABLE};
 
 /// What is known of all elements together.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Refcounts {
     declarations: BTreeMap<Place, Arc<Declaration>>,
     /// How many want each element of the sets that are shared.
     shared: HashMap<(Place, Tuple), usize>,
@@ -25,11 +25,11 @@ pub struct Ledger {
 
 /// For each set, elements that somebody no longer wants, and elements that somebody wants from now on.
 #[derive(Debug, Default)]
-pub struct Delta(BTreeMap<Place, (Vec<Element>, Vec<Element>)>);
+pub(super) struct Delta(BTreeMap<Place, (Vec<Element>, Vec<Element>)>);
 
 impl Delta {
     /// Somebody no longer wants those elements, and wants these. What is among both stays.
-    pub fn replace(&mut self, gone: Elements, come: Elements) {
+    pub(super) fn replace(&mut self, gone: Elements, come: Elements) {
         let (mut gone, mut come) = (gone.into_iter().peekable(), come.into_iter().peekable());
         loop {
             match (gone.peek(), come.peek()) {
@@ -54,18 +54,18 @@ impl Delta {
     }
 }
 
-impl Default for Ledger {
+impl Default for Refcounts {
     fn default() -> Self {
         let places = Family::BOTH.into_iter().flat_map(|family| SetName::ALL.map(|set| (family, set)));
         let declarations = places.map(|place| (place, Arc::new(place.1.declaration(place.0)))).collect();
-        Ledger { declarations, shared: HashMap::new(), uses: BTreeMap::new() }
+        Refcounts { declarations, shared: HashMap::new(), uses: BTreeMap::new() }
     }
 }
 
-impl Ledger {
+impl Refcounts {
     /// The transaction for everything in `delta`: chains first that are needed now, endpoints before what leads to them,
     /// chains last that nothing needs any more.
-    pub fn settle(&mut self, mut delta: Delta) -> Transaction {
+    pub(super) fn settle(&mut self, mut delta: Delta) -> Transaction {
         for (place, (gone, come)) in &mut delta.0 {
             if place.1.is_shared() {
                 gone.retain(|(key, _)| self.was_last(*place, key));
@@ -94,16 +94,11 @@ impl Ledger {
     }
 
     /// Adds everything to tables that have nothing but their fixed parts.
-    pub fn fill(&self, elements: BTreeMap<Place, Vec<Element>>, transaction: &mut Transaction) {
+    pub(super) fn fill(&self, elements: BTreeMap<Place, Vec<Element>>, transaction: &mut Transaction) {
         self.add_chains(self.uses.keys(), transaction);
         for (place, elements) in elements {
             transaction.add_elements(&self.declarations[&place], elements);
         }
-    }
-
-    /// The chains of one family that elements lead to, besides the fixed ones.
-    pub(crate) fn chains(&self, family: Family) -> impl Iterator<Item = OnDemand> {
-        self.uses.keys().filter(move |(of, _)| *of == family).map(|(_, chain)| *chain)
     }
 
     fn add_chains<'a>(
@@ -177,23 +172,23 @@ mod tests {
         vec![((Family::Ip, SetName::Hairpins), Tuple::new(&[address; 2]), Data::None)]
     }
 
-    fn settle(ledger: &mut Ledger, steps: [(Elements, Elements); 2]) -> Vec<String> {
+    fn settle(refcounts: &mut Refcounts, steps: [(Elements, Elements); 2]) -> Vec<String> {
         let mut delta = Delta::default();
         steps.into_iter().for_each(|(old, new)| delta.replace(old, new));
-        ledger.settle(delta).changes.iter().map(ToString::to_string).collect()
+        refcounts.settle(delta).changes.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn a_shared_element_goes_with_the_last_who_wants_it() {
-        let (mut ledger, none) = (Ledger::default(), Elements::new);
+        let (mut refcounts, none) = (Refcounts::default(), Elements::new);
         let element = "element ip weft hairpins { 10.244.1.7 . 10.244.1.7 }";
         let both = [(none(), hairpin(7)), (none(), hairpin(7))];
-        assert_eq!(settle(&mut ledger, both), [format!("add {element}")]);
+        assert_eq!(settle(&mut refcounts, both), [format!("add {element}")]);
         let one_goes_and_one_stays = [(hairpin(7), none()), (hairpin(7), hairpin(7))];
-        assert_eq!(settle(&mut ledger, one_goes_and_one_stays), [""; 0]);
+        assert_eq!(settle(&mut refcounts, one_goes_and_one_stays), [""; 0]);
         let handed_over = [(none(), hairpin(7)), (hairpin(7), none())];
-        assert_eq!(settle(&mut ledger, handed_over), [""; 0]);
+        assert_eq!(settle(&mut refcounts, handed_over), [""; 0]);
         let last_goes = [(hairpin(7), none()), (none(), none())];
-        assert_eq!(settle(&mut ledger, last_goes), [format!("delete {element}")]);
+        assert_eq!(settle(&mut refcounts, last_goes), [format!("delete {element}")]);
     }
 }

@@ -23,7 +23,8 @@ use weft_nftables::{
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
-use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
+use super::settings::Settings;
+use crate::config::{DetectLocal, NodePortAddresses, of_family};
 
 mod affinity;
 mod counters;
@@ -34,7 +35,8 @@ mod path;
 mod sets;
 
 pub(crate) use affinity::remember_chain;
-pub use counters::Meter;
+pub(super) use counters::meter_set;
+pub use counters::meter_sets;
 pub(crate) use dispatch::{Choice, OnDemand, Pick};
 pub use path::Path;
 pub use sets::SetName;
@@ -73,33 +75,33 @@ fn jump(chain: &str) -> Statement {
 }
 
 /// The table of one family without any Service in it.
-pub(crate) fn table(config: &Config, family: Family) -> Table {
+pub(super) fn table(settings: &Settings, family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
-    for set in SetName::ALL.into_iter().filter(|set| config.service_counters || !set.counts()) {
+    for set in SetName::ALL.into_iter().filter(|set| settings.config.service_counters || !set.counts()) {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
     if let Some(choices) = table.sets.get_mut(SetName::Choices.name()) {
         choices.elements.extend(dispatch::fixed());
     }
     let enter = Rule::new([jump(SERVICES)]);
-    let mut from_outside = from_outside(config, family);
+    let mut from_outside = from_outside(settings, family);
     from_outside.push(jump(OUTSIDE));
-    let begin = [vec![guard(family)], counters::connections(config, family)].concat();
+    let begin = [vec![guard(family)], counters::connections(settings, family)].concat();
     let arrive = [&begin[..], &[Rule::new(from_outside), enter.clone()]].concat();
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY)), arrive);
     table.chain("output", Some(Base::nat(Hook::Output, PRIORITY)), [begin, vec![enter]].concat());
-    table.chain(OUTSIDE, None, outside(config, family));
-    table.chain(SERVICES, None, services(config, family));
-    if config.service_cidrs(address_family(family)).next().is_some() {
+    table.chain(OUTSIDE, None, outside(settings, family));
+    table.chain(SERVICES, None, services(settings, family));
+    if settings.service_cidrs(address_family(family)).next().is_some() {
         table.chain(UNALLOCATED, None, unallocated());
     }
     table.chain(NO_ENDPOINTS, None, refuse(family, &[], "no endpoints").to_vec());
     let leave = vec![Rule::new([Statement::ct_status_dnat(), jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
-    table.chain("masquerading", None, masquerade::masquerading(config, family));
-    forward::chains(&mut table, config);
-    affinity::chains(&mut table, config);
-    counters::chains(&mut table, config);
+    table.chain("masquerading", None, masquerade::masquerading(settings, family));
+    forward::chains(&mut table, settings);
+    affinity::chains(&mut table, settings);
+    counters::chains(&mut table, settings);
     table
 }
 
@@ -126,14 +128,14 @@ fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
 }
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.
-fn outside(config: &Config, family: Family) -> Vec<Rule> {
+fn outside(settings: &Settings, family: Family) -> Vec<Rule> {
     let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::LocalFrontends))];
-    rules.extend(nodeports(config, family, SetName::LocalNodePorts));
+    rules.extend(nodeports(settings, family, SetName::LocalNodePorts));
     rules
 }
 
 /// Where new connections go.
-fn services(config: &Config, family: Family) -> Vec<Rule> {
+fn services(settings: &Settings, family: Family) -> Vec<Rule> {
     let cluster_ip = Statement::lookup(
         vec![Expression::daddr(family)],
         Operator::Equal,
@@ -141,9 +143,9 @@ fn services(config: &Config, family: Family) -> Vec<Rule> {
     );
     let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::Frontends))];
     rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
-    rules.extend(nodeports(config, family, SetName::NodePorts));
+    rules.extend(nodeports(settings, family, SetName::NodePorts));
     let of_services = |network| Statement::compare(Expression::daddr(family), Operator::Equal, network);
-    let unallocated = config.service_cidrs(address_family(family)).map(of_services);
+    let unallocated = settings.service_cidrs(address_family(family)).map(of_services);
     rules.extend(unallocated.map(|matches| Rule::new([matches, jump(UNALLOCATED)])));
     rules
 }
@@ -157,9 +159,9 @@ fn unallocated() -> Vec<Rule> {
     ]
 }
 
-fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Item = Rule> {
-    let to_local = config.nodeport_addresses != NodePortAddresses::Primary;
-    let destinations = nodeport_destinations(config, family, Expression::daddr(family));
+fn nodeports(settings: &Settings, family: Family, map: SetName) -> impl Iterator<Item = Rule> {
+    let to_local = settings.config.nodeport_addresses != NodePortAddresses::Primary;
+    let destinations = nodeport_destinations(settings, family, Expression::daddr(family));
     destinations.into_iter().map(move |mut statements| {
         if to_local {
             statements.insert(0, Statement::fib_daddr_local());
@@ -170,8 +172,8 @@ fn nodeports(config: &Config, family: Family, map: SetName) -> impl Iterator<Ite
 }
 
 /// Matches, each a rule's beginning, for the addresses of this node that serve NodePorts.
-fn nodeport_destinations(config: &Config, family: Family, address: Expression) -> Vec<Vec<Statement>> {
-    match &config.nodeport_addresses {
+fn nodeport_destinations(settings: &Settings, family: Family, address: Expression) -> Vec<Vec<Statement>> {
+    match &settings.config.nodeport_addresses {
         NodePortAddresses::Primary => {
             let set = SetName::NodePortAddresses.name().into();
             vec![vec![Statement::lookup(vec![address], Operator::Equal, set)]]
@@ -187,12 +189,12 @@ fn nodeport_destinations(config: &Config, family: Family, address: Expression) -
 }
 
 /// Matches for what comes from outside of the pod network, where that can be told.
-fn from_outside(config: &Config, family: Family) -> Vec<Statement> {
-    if let DetectLocal::Interface(name) = &config.detect_local {
+fn from_outside(settings: &Settings, family: Family) -> Vec<Statement> {
+    if let DetectLocal::Interface(name) = &settings.config.detect_local {
         return vec![Statement::compare(Expression::IIFNAME, Operator::NotEqual, name.as_str())];
     }
     let outside = |network| Statement::compare(Expression::saddr(family), Operator::NotEqual, network);
-    config.cluster_cidrs(address_family(family)).map(outside).collect()
+    settings.cluster_cidrs(address_family(family)).map(outside).collect()
 }
 
 fn loopback(family: Family) -> IpNetwork {

@@ -16,8 +16,8 @@ use weft_nftables::{
     Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
 };
 
+use super::super::settings::Settings;
 use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
-use crate::config::Config;
 
 /// What the names of chains begin with that write what a client sticks to; behind it for how many seconds.
 pub(super) const REMEMBER: &str = "remember-";
@@ -29,12 +29,12 @@ pub(crate) fn remember_chain(timeout: u32) -> String {
 }
 
 /// All fixed chains of session affinity.
-pub(super) fn chains(table: &mut Table, config: &Config) {
+pub(super) fn chains(table: &mut Table, settings: &Settings) {
     let family = table.family;
     for path in Path::ALL {
         table.chain(path.stick(), None, stick(family, path));
     }
-    let note: Vec<Rule> = forward::note_endpoint(config, family).into_iter().collect();
+    let note: Vec<Rule> = forward::note_endpoint(settings, family).into_iter().collect();
     // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want to, the
     // first one is the last that is asked. Endpoints on this machine are reached by `input`, all others by `postrouting`.
     for (name, hook, first) in
@@ -43,7 +43,7 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
         let enter = Rule::new([Statement::ct_status_dnat(), Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
         table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), [first, vec![enter]].concat());
     }
-    table.chain(ENTRY, None, remember(config, family));
+    table.chain(ENTRY, None, remember(settings, family));
 }
 
 /// A client and the Service port whose number is the packet's priority.
@@ -68,7 +68,7 @@ fn stick(family: Family, path: Path) -> Vec<Rule> {
 }
 
 /// Finds out which Service port a connection was for. nft can print a port only where the protocol is fixed.
-fn remember(config: &Config, family: Family) -> Vec<Rule> {
+fn remember(settings: &Settings, family: Family) -> Vec<Rule> {
     let port = vec![Expression::L4PROTO, Expression::ORIGINAL_DPORT];
     let frontend = [&[Expression::original_daddr(family)], &port[..]].concat();
     let timeout = Statement::Vmap(vec![Expression::PRIORITY], SetName::AffinityTimeouts.name().into());
@@ -80,7 +80,7 @@ fn remember(config: &Config, family: Family) -> Vec<Rule> {
     let mut rules = Vec::new();
     for protocol in PROTOCOLS.map(|protocol| protocol.number()) {
         rules.push(rule(protocol, &[], &frontend, SetName::AffinityFrontends));
-        for destination in nodeport_destinations(config, family, Expression::original_daddr(family)) {
+        for destination in nodeport_destinations(settings, family, Expression::original_daddr(family)) {
             rules.push(rule(protocol, &destination, &port, SetName::AffinityNodePorts));
         }
     }

@@ -12,76 +12,67 @@
 
 use weft_nftables::{Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table};
 
+use super::super::settings::Settings;
 use super::{PRIORITY, SetName, jump, nodeport_destinations};
-use crate::config::Config;
+use crate::counters::Meter;
 use crate::services::plan::Frontend;
 
 const RECEIVED: &str = "count-received";
 const SENT: &str = "count-sent";
 
-/// What is counted of a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Meter {
-    /// First packets of connections.
-    Connections,
-    /// Packets from clients.
-    Received,
-    /// Packets to clients.
-    Sent,
+/// The sets in which it is counted: for addresses, and for NodePorts.
+pub fn meter_sets(meter: Meter) -> [SetName; 2] {
+    match meter {
+        Meter::Connections => [SetName::Connections, SetName::NodePortConnections],
+        Meter::Received => [SetName::Received, SetName::NodePortReceived],
+        Meter::Sent => [SetName::Sent, SetName::NodePortSent],
+    }
 }
 
-impl Meter {
-    /// All of them.
-    pub const ALL: [Meter; 3] = [Meter::Connections, Meter::Received, Meter::Sent];
-
-    /// The sets in which it is counted: for addresses, and for NodePorts.
-    pub fn sets(self) -> [SetName; 2] {
-        match self {
-            Meter::Connections => [SetName::Connections, SetName::NodePortConnections],
-            Meter::Received => [SetName::Received, SetName::NodePortReceived],
-            Meter::Sent => [SetName::Sent, SetName::NodePortSent],
-        }
+/// The set that has such a frontend.
+pub(in super::super) fn meter_set(meter: Meter, frontend: &Frontend) -> SetName {
+    let [addresses, node_ports] = meter_sets(meter);
+    match frontend {
+        Frontend::Address(..) => addresses,
+        Frontend::NodePort(..) => node_ports,
     }
+}
 
-    /// The set that has such a frontend.
-    pub fn set(self, frontend: &Frontend) -> SetName {
-        let [addresses, node_ports] = self.sets();
-        match frontend {
-            Frontend::Address(..) => addresses,
-            Frontend::NodePort(..) => node_ports,
-        }
-    }
-
-    fn rules(self, config: &Config, address: Expression, port: Expression, family: Family) -> Vec<Rule> {
-        let [addresses, node_ports] = self.sets().map(|set| set.name().into());
-        let at_address = vec![address, Expression::L4PROTO, port];
-        let mut rules = vec![Rule::new([Statement::lookup(at_address, Operator::Equal, addresses)])];
-        let of_node = nodeport_destinations(config, family, address).into_iter();
-        rules.extend(of_node.map(|mut statements| {
-            let key = vec![Expression::L4PROTO, port];
-            statements.push(Statement::lookup(key, Operator::Equal, node_ports.clone()));
-            Rule::new(statements)
-        }));
-        rules
-    }
+fn rules(
+    meter: Meter,
+    settings: &Settings,
+    address: Expression,
+    port: Expression,
+    family: Family,
+) -> Vec<Rule> {
+    let [addresses, node_ports] = meter_sets(meter).map(|set| set.name().into());
+    let at_address = vec![address, Expression::L4PROTO, port];
+    let mut rules = vec![Rule::new([Statement::lookup(at_address, Operator::Equal, addresses)])];
+    let of_node = nodeport_destinations(settings, family, address).into_iter();
+    rules.extend(of_node.map(|mut statements| {
+        let key = vec![Expression::L4PROTO, port];
+        statements.push(Statement::lookup(key, Operator::Equal, node_ports.clone()));
+        Rule::new(statements)
+    }));
+    rules
 }
 
 /// Counts a connection that begins.
-pub(super) fn connections(config: &Config, family: Family) -> Vec<Rule> {
-    match config.service_counters {
-        true => Meter::Connections.rules(config, Expression::daddr(family), Expression::DPORT, family),
+pub(super) fn connections(settings: &Settings, family: Family) -> Vec<Rule> {
+    match settings.config.service_counters {
+        true => rules(Meter::Connections, settings, Expression::daddr(family), Expression::DPORT, family),
         false => Vec::new(),
     }
 }
 
 /// The chains that see all packets. Each packet comes by one of those on its way in, and by one on its way out.
-pub(super) fn chains(table: &mut Table, config: &Config) {
-    if !config.service_counters {
+pub(super) fn chains(table: &mut Table, settings: &Settings) {
+    if !settings.config.service_counters {
         return;
     }
     let family = table.family;
-    let received = Meter::Received.rules(config, Expression::daddr(family), Expression::DPORT, family);
-    let sent = Meter::Sent.rules(config, Expression::saddr(family), Expression::SPORT, family);
+    let received = rules(Meter::Received, settings, Expression::daddr(family), Expression::DPORT, family);
+    let sent = rules(Meter::Sent, settings, Expression::saddr(family), Expression::SPORT, family);
     table.chain(RECEIVED, None, received);
     table.chain(SENT, None, sent);
     let mut base = |name: &str, hook, priority, statements: &[Statement]| {

@@ -7,8 +7,9 @@ use weft_nftables::{
 };
 use weft_types::Protocol;
 
+use super::super::settings::Settings;
 use super::{SetName, address_family, jump, refuse};
-use crate::config::{Config, DetectLocal, of_family};
+use crate::config::DetectLocal;
 
 const STRAY: &str = "stray";
 /// For how long an endpoint counts as one that connections were led to: as long as connection tracking keeps a silent
@@ -16,9 +17,9 @@ const STRAY: &str = "stray";
 const REMEMBERED: u32 = 86_400;
 
 /// The chains that see all packets.
-pub(super) fn chains(table: &mut Table, config: &Config) {
+pub(super) fn chains(table: &mut Table, settings: &Settings) {
     let family = table.family;
-    if !config.conntrack_be_liberal {
+    if !settings.config.conntrack_be_liberal {
         table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid(family)]);
     }
     // Behind the rewriting of destinations, and before the routes are asked: a router that sends a packet back where it came
@@ -27,7 +28,7 @@ pub(super) fn chains(table: &mut Table, config: &Config) {
     let external = Statement::lookup(vec![Expression::daddr(family)], Operator::Equal, external);
     let enter = Rule::new([external, Statement::fib_routed_back(), jump(STRAY)]);
     table.chain("external", Some(Base::filter(Hook::Prerouting, PRIORITY_DSTNAT + 1)), vec![enter]);
-    table.chain(STRAY, None, stray(config, family));
+    table.chain(STRAY, None, stray(settings, family));
 }
 
 /// An endpoint's packets outside of their connection's window are not translated. They would reach the client with the
@@ -42,27 +43,27 @@ fn invalid(family: Family) -> Rule {
 }
 
 /// Notes the endpoint that a connection was led to; behind the rewriting of its destination.
-pub(super) fn note_endpoint(config: &Config, family: Family) -> Option<Rule> {
+pub(super) fn note_endpoint(settings: &Settings, family: Family) -> Option<Rule> {
     let endpoint = vec![Expression::daddr(family), Expression::DPORT];
     let is_tcp =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
     let note = Statement::Note(endpoint, REMEMBERED, SetName::Translated.name().into());
-    (!config.conntrack_be_liberal).then(|| Rule::new([Statement::ct_status_dnat(), is_tcp, note]))
+    (!settings.config.conntrack_be_liberal).then(|| Rule::new([Statement::ct_status_dnat(), is_tcp, note]))
 }
 
 /// What came for a Service's external address, is for none of its ports, and would leave by the interface that it came by:
 /// the router there sent it here, and would do so again. Only this is refused, since the address may be another machine's as
 /// well, whose other ports are none of ours. Pods may share an interface, and keep theirs too.
-fn stray(config: &Config, family: Family) -> Vec<Rule> {
+fn stray(settings: &Settings, family: Family) -> Vec<Rule> {
     let back = |matches| Rule::new([matches, Statement::Verdict(Verdict::Return)]);
     // What comes through the loopback interface counts as routed back.
     let mut rules = vec![back(Statement::ct_status_dnat()), back(Statement::fib_daddr_local())];
-    if let DetectLocal::Interface(name) = &config.detect_local {
+    if let DetectLocal::Interface(name) = &settings.config.detect_local {
         rules.push(back(Statement::compare(Expression::IIFNAME, Operator::Equal, name.as_str())));
     }
-    let mut pods: Vec<_> = config
+    let mut pods: Vec<_> = settings
         .cluster_cidrs(address_family(family))
-        .chain(of_family(&config.pod_cidrs, address_family(family)))
+        .chain(settings.pod_cidrs(address_family(family)))
         .collect();
     pods.sort();
     pods.dedup();

@@ -3,12 +3,12 @@
 use weft_nftables::{Expression, Family, Operator, Rule, Statement, Value};
 use weft_types::Protocol;
 
+use super::super::settings::Settings;
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
-use crate::config::Config;
 
 /// Connections that must come back through this node get its address as their source. They are told by what they were
 /// sent to first, which conntrack knows; no mark on the packet is needed.
-pub(super) fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
+pub(super) fn masquerading(settings: &Settings, family: Family) -> Vec<Rule> {
     let hairpin = vec![Expression::saddr(family), Expression::daddr(family)];
     let mut rules = vec![
         Rule::new([
@@ -18,14 +18,14 @@ pub(super) fn masquerading(config: &Config, family: Family) -> Vec<Rule> {
         .comment("an endpoint that reached itself"),
     ];
     for protocol in PROTOCOLS {
-        rules.extend(external_masquerading(config, family, protocol));
+        rules.extend(external_masquerading(settings, family, protocol));
     }
-    rules.extend(cluster_ip_masquerading(config, family));
+    rules.extend(cluster_ip_masquerading(settings, family));
     rules
 }
 
 /// The rules for NodePorts and external addresses. nft can print a port only where the protocol is fixed.
-fn external_masquerading(config: &Config, family: Family, protocol: Protocol) -> Vec<Rule> {
+fn external_masquerading(settings: &Settings, family: Family, protocol: Protocol) -> Vec<Rule> {
     let is_protocol =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol.number()));
     let port = vec![Expression::L4PROTO, Expression::ORIGINAL_DPORT];
@@ -47,7 +47,7 @@ fn external_masquerading(config: &Config, family: Family, protocol: Protocol) ->
     };
     let external = [SetName::ExternalMasquerade, SetName::ExternalMasqueradeOwn];
     let mut rules = external.map(|set| rule(&[], &frontend, set)).to_vec();
-    for destination in nodeport_destinations(config, family, Expression::original_daddr(family)) {
+    for destination in nodeport_destinations(settings, family, Expression::original_daddr(family)) {
         let sets = [SetName::NodePortMasquerade, SetName::NodePortMasqueradeOwn];
         rules.extend(sets.map(|set| rule(&destination, &port, set)));
     }
@@ -55,12 +55,12 @@ fn external_masquerading(config: &Config, family: Family, protocol: Protocol) ->
 }
 
 /// Traffic to a ClusterIP from outside of the pod network, where that is known; or from anywhere, where that is asked for.
-fn cluster_ip_masquerading(config: &Config, family: Family) -> Option<Rule> {
-    let (mut statements, comment) = match config.masquerade_all {
+fn cluster_ip_masquerading(settings: &Settings, family: Family) -> Option<Rule> {
+    let (mut statements, comment) = match settings.config.masquerade_all {
         true => (Vec::new(), "ClusterIP"),
-        false => (from_outside(config, family), "ClusterIP from outside of the pod network"),
+        false => (from_outside(settings, family), "ClusterIP from outside of the pod network"),
     };
-    if statements.is_empty() && !config.masquerade_all {
+    if statements.is_empty() && !settings.config.masquerade_all {
         return None;
     }
     let cluster_ip = vec![Expression::original_daddr(family)];

@@ -3,9 +3,9 @@
 use weft_nftables::{Expression, Family};
 
 use super::{SetName, frontend_key, nodeport_key};
-use crate::services::plan::{Audience, Frontend};
+use crate::services::plan::{Frontend, TrafficSource};
 
-/// The way from a kind of frontend, for an audience, to its endpoints: a map of frontends, chains that choose, and a map
+/// The way from a kind of frontend, for a source of traffic, to its endpoints: a map of frontends, chains that choose, and a map
 /// of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
@@ -24,20 +24,20 @@ impl Path {
     pub const ALL: [Path; 4] = [Path::Address, Path::NodePort, Path::LocalAddress, Path::LocalNodePort];
 
     /// The way of a frontend's connections.
-    pub fn of(frontend: &Frontend, audience: Audience) -> Path {
-        match (frontend, audience) {
-            (Frontend::Address(..), Audience::Everyone) => Path::Address,
-            (Frontend::NodePort(..), Audience::Everyone) => Path::NodePort,
-            (Frontend::Address(..), Audience::Outside) => Path::LocalAddress,
-            (Frontend::NodePort(..), Audience::Outside) => Path::LocalNodePort,
+    pub fn of(frontend: &Frontend, source: TrafficSource) -> Path {
+        match (frontend, source) {
+            (Frontend::Address(..), TrafficSource::Anywhere) => Path::Address,
+            (Frontend::NodePort(..), TrafficSource::Anywhere) => Path::NodePort,
+            (Frontend::Address(..), TrafficSource::Outside) => Path::LocalAddress,
+            (Frontend::NodePort(..), TrafficSource::Outside) => Path::LocalNodePort,
         }
     }
 
     /// Who goes that way.
-    pub fn audience(self) -> Audience {
+    pub fn source(self) -> TrafficSource {
         match self {
-            Path::Address | Path::NodePort => Audience::Everyone,
-            Path::LocalAddress | Path::LocalNodePort => Audience::Outside,
+            Path::Address | Path::NodePort => TrafficSource::Anywhere,
+            Path::LocalAddress | Path::LocalNodePort => TrafficSource::Outside,
         }
     }
 

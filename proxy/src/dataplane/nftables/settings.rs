@@ -1,0 +1,56 @@
+//! What the fixed parts of the tables depend on: flags, and what the cluster says of this node.
+
+use std::net::IpAddr;
+
+use weft_types::{Family, IpNetwork};
+
+use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
+use crate::services::node::NodeConfig;
+
+/// The settings of the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// The flags; of which the networks of pods are those of the Node where these are asked for.
+    pub(super) config: Config,
+    /// This node, as it was staged last.
+    pub(super) node: NodeConfig,
+}
+
+impl Settings {
+    pub(super) fn new(config: &Config) -> Settings {
+        Settings { config: config.clone(), node: NodeConfig::default() }
+    }
+
+    /// Takes over what the cluster says of this node. Returns whether the fixed chains are other ones by that.
+    pub(super) fn follow(&mut self, node: &NodeConfig) -> bool {
+        let changed = self.node.pod_cidrs != node.pod_cidrs || self.node.service_cidrs != node.service_cidrs;
+        self.node = node.clone();
+        if self.config.detect_local == DetectLocal::NodeCidr {
+            self.config.cluster_cidrs.clone_from(&self.node.pod_cidrs);
+        }
+        changed
+    }
+
+    /// The addresses that the set of those that serve NodePorts holds; none where the rules name networks instead.
+    pub(super) fn nodeport_addresses(&self) -> Vec<IpAddr> {
+        match self.config.nodeport_addresses {
+            NodePortAddresses::Primary => self.node.primary_addresses(),
+            NodePortAddresses::Networks(_) => Vec::new(),
+        }
+    }
+
+    /// The networks of ClusterIPs, of one family.
+    pub(super) fn service_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+        of_family(&self.node.service_cidrs, family)
+    }
+
+    /// The networks of pods, of one family.
+    pub(super) fn cluster_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+        of_family(&self.config.cluster_cidrs, family)
+    }
+
+    /// The networks of this Node's pods, of one family.
+    pub(super) fn pod_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+        of_family(&self.node.pod_cidrs, family)
+    }
+}
