@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 
 pub use register::Register;
-pub use served::{Answerers, Served};
+pub use served::Served;
 
 /// How long to wait before the table is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);

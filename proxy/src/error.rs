@@ -16,6 +16,9 @@ pub enum Error {
         #[from]
         source: weft_netlink::Error,
     },
+    /// A data plane that is not the kernel's nf_tables refused something.
+    #[error("{0}")]
+    Dataplane(String),
     /// The cluster cannot be reached at all, or a manifest cannot be read.
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),

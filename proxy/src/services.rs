@@ -14,4 +14,6 @@ pub mod ownership;
 pub mod plan;
 pub mod planner;
 pub mod problem;
+pub mod requests;
 pub mod source_ranges;
+pub mod valid_endpoints;

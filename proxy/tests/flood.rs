@@ -10,7 +10,7 @@ use std::sync::Arc;
 use weft_netlink::netns::Namespace;
 use weft_proxy::conntrack::{Reaper, Register};
 use weft_proxy::metrics::Metrics;
-use weft_proxy::services::ownership::{Disputes, Ownership};
+use weft_proxy::services::ownership::{Contested, Ownership};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, Snapshot,
@@ -89,7 +89,7 @@ fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
         let mut changes = ChangeSet::default();
         objects.into_iter().for_each(|object| snapshot.apply(object, &mut changes));
         for key in &changes.services {
-            ownership.replace(key, snapshot.service(key), &mut Disputes::default());
+            ownership.replace(key, snapshot.service(key), &mut Contested::default());
         }
         let touched = register.update(&snapshot, &changes, &ownership);
         register.served(&touched, &snapshot, &ownership, &[])

@@ -9,17 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_types::{
-    ChangeSet, Endpoint, EndpointSlice, Family, NamespacedName, Protocol, Service, ServicePort, Snapshot,
-};
+use weft_types::{ChangeSet, Family, NamespacedName, Protocol, Snapshot};
 
-use super::served::{Answerers, Served};
-use crate::services::endpoints::ServedBy;
+use super::served::Served;
 use crate::services::ownership::Ownership;
 use crate::services::plan::Frontend;
+use crate::services::requests::Requests;
+use crate::services::valid_endpoints::{ValidEndpoints, valid_endpoints};
 
 /// Remembers of every Service what it takes to see that flows may have become stale.
 #[derive(Debug)]
@@ -72,7 +71,7 @@ impl Register {
         for frontend in touched {
             match ownership.owner(frontend) {
                 Some(owner) => drop(held.entry(owner).or_default().insert(*frontend)),
-                None => served.insert(*frontend, Answerers::default()),
+                None => served.insert(*frontend, ValidEndpoints::default()),
             }
         }
         // What another Service has at the node's own addresses is not the NodePort's.
@@ -82,12 +81,12 @@ impl Register {
             }
         }
         for (owner, frontends) in held {
-            let answered =
-                snapshot.service(owner).map(|service| answered(service, snapshot.slices_of(owner)));
-            let answered = answered.into_iter().flatten();
-            answered
+            let known = snapshot.service(owner).zip(ownership.requests(owner));
+            known
+                .into_iter()
+                .flat_map(|(service, requests)| valid_endpoints(service, requests, snapshot.slices_of(owner)))
                 .filter(|(frontend, _)| frontends.contains(frontend))
-                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+                .for_each(|(frontend, valid)| served.insert(frontend, valid));
         }
         served
     }
@@ -96,9 +95,10 @@ impl Register {
     pub fn everything(&self, snapshot: &Snapshot, ownership: &Ownership, node: &[IpAddr]) -> Served {
         let mut served = Served::new(node.iter().copied().collect(), self.ends_tcp);
         for (service, slices) in snapshot.services_with_slices() {
-            answered(service, slices.iter().map(|slice| &**slice))
+            let Some(requests) = ownership.requests(&service.key) else { continue };
+            valid_endpoints(service, requests, slices.iter().map(|slice| &**slice))
                 .filter(|(frontend, _)| ownership.owner(frontend).is_some_and(|owner| **owner == service.key))
-                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+                .for_each(|(frontend, valid)| served.insert(frontend, valid));
         }
         served
     }
@@ -107,8 +107,8 @@ impl Register {
     pub fn coming(&self, snapshot: &Snapshot, changes: &ChangeSet) -> Served {
         let mut served = Served::new(BTreeSet::new(), self.ends_tcp);
         for service in changes.services.iter().filter_map(|key| snapshot.service(key)) {
-            answered(service, snapshot.slices_of(&service.key))
-                .for_each(|(frontend, answerers)| served.insert(frontend, answerers));
+            valid_endpoints(service, &Requests::of(service), snapshot.slices_of(&service.key))
+                .for_each(|(frontend, valid)| served.insert(frontend, valid));
         }
         served
     }
@@ -124,18 +124,15 @@ impl Register {
         let known = self.services.remove_entry(key);
         let (key, old) = known.unwrap_or_else(|| (ownership.name(key), Known::default()));
         let mut new = Known::default();
-        if let Some(service) = snapshot.service(&key) {
-            let answered = answered(service, snapshot.slices_of(&key));
-            // What nobody may have is not looked after.
-            let answered: Vec<_> =
-                answered.filter(|(frontend, _)| ownership.owner(frontend).is_some()).collect();
-            new = Known::of(&answered, self.ends_tcp);
+        if let Some((service, requests)) = snapshot.service(&key).zip(ownership.requests(&key)) {
+            let valid: Vec<_> = valid_endpoints(service, requests, snapshot.slices_of(&key)).collect();
+            new = Known::of(&valid, self.ends_tcp);
             // Whose clients came before there was anybody, or before the rules.
             let has_come =
-                |(frontend, answerers): &&(Frontend, Answerers)| !old.has(&digest_of(frontend, answerers));
-            touched.extend(answered.iter().filter(has_come).map(|(frontend, _)| *frontend));
+                |(frontend, valid): &&(Frontend, ValidEndpoints)| !old.has(&digest_of(frontend, valid));
+            touched.extend(valid.iter().filter(has_come).map(|(frontend, _)| *frontend));
             if old.digests.iter().any(|digest| !new.has(digest)) {
-                touched.extend(answered.iter().map(|(frontend, _)| *frontend));
+                touched.extend(valid.iter().map(|(frontend, _)| *frontend));
             }
         }
         touched.extend(old.frontends.iter().filter(|frontend| !new.frontends.contains(frontend)));
@@ -146,26 +143,26 @@ impl Register {
 }
 
 impl Known {
-    fn of(answered: &[(Frontend, Answerers)], ends_tcp: bool) -> Known {
+    fn of(frontends: &[(Frontend, ValidEndpoints)], ends_tcp: bool) -> Known {
         let stays = |frontend: &Frontend| match frontend.protocol() {
             Protocol::Udp => true,
             Protocol::Tcp => ends_tcp,
             Protocol::Sctp => false,
         };
         let mut digests = Vec::new();
-        for (frontend, answerers) in answered {
-            digests.push(digest_of(frontend, answerers));
+        for (frontend, valid) in frontends {
+            digests.push(digest_of(frontend, valid));
             let of_tcp = ends_tcp && frontend.protocol() == Protocol::Tcp;
             digests.extend(
-                answerers
+                valid
                     .iter()
                     .filter(|(_, may_answer)| *may_answer || of_tcp)
-                    .map(|answerer| digest(&(frontend.protocol(), answerer))),
+                    .map(|endpoint| digest(&(frontend.protocol(), endpoint))),
             );
         }
         digests.sort_unstable();
         digests.dedup();
-        let frontends = answered.iter().map(|(frontend, _)| *frontend).filter(stays).collect();
+        let frontends = frontends.iter().map(|(frontend, _)| *frontend).filter(stays).collect();
         Known { frontends, digests: digests.into() }
     }
 
@@ -175,8 +172,8 @@ impl Known {
 }
 
 /// Of a frontend, and whether anybody may answer there.
-fn digest_of(frontend: &Frontend, answerers: &Answerers) -> u64 {
-    digest(&(frontend, answerers.iter().any(|(_, may_answer)| may_answer)))
+fn digest_of(frontend: &Frontend, valid: &ValidEndpoints) -> u64 {
+    digest(&(frontend, valid.iter().any(|(_, may_answer)| may_answer)))
 }
 
 fn digest(value: &impl Hash) -> u64 {
@@ -185,60 +182,11 @@ fn digest(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The frontends of a Service, each with those who may go on answering there.
-fn answered<'a>(
-    service: &Service,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
-) -> impl Iterator<Item = (Frontend, Answerers)> {
-    let served_by = ServedBy::of(slices);
-    service.ports.iter().flat_map(move |port| {
-        let frontends = frontends(service, port);
-        let answerers =
-            if frontends.is_empty() { Answerers::default() } else { answerers(served_by.at(port)) };
-        frontends.into_iter().map(move |frontend| (frontend, answerers.clone()))
-    })
-}
-
-/// Every address and port at which clients may know a Service port.
-fn frontends(service: &Service, port: &ServicePort) -> Vec<Frontend> {
-    let cluster_ips = service.cluster_ips();
-    let of_known_family =
-        |address: &&IpAddr| cluster_ips.iter().any(|ip| Family::of(*ip) == Family::of(**address));
-    let external = service.external_ips.iter().chain(&service.load_balancer_ips).filter(of_known_family);
-    let at = |address: &IpAddr| Frontend::Address(*address, port.protocol, port.port.get());
-    let node_ports = port.node_port.into_iter().flat_map(|node_port| {
-        let on_node = move |ip: &IpAddr| Frontend::NodePort(Family::of(*ip), port.protocol, node_port.get());
-        cluster_ips.iter().map(on_node)
-    });
-    cluster_ips.iter().chain(external).map(at).chain(node_ports).collect()
-}
-
 /// A NodePort at each of these addresses, as another Service may have it there.
 fn at_addresses(frontend: &Frontend, node: &[IpAddr]) -> Vec<Frontend> {
     let Frontend::NodePort(family, protocol, port) = *frontend else { return Vec::new() };
     let addresses = node.iter().filter(|address| Family::of(**address) == family);
     addresses.map(|address| Frontend::Address(*address, protocol, port)).collect()
-}
-
-/// The endpoints of a port, in all families. Those answer that serve; one that shuts down and serves no longer is left at
-/// once where others of its family serve, and where none does, its flows would find nobody else.
-fn answerers(served: &[(&EndpointSlice, u16)]) -> Answerers {
-    let all = || {
-        served
-            .iter()
-            .flat_map(|&(slice, number)| slice.endpoints.iter().map(move |endpoint| (endpoint, number)))
-    };
-    let somebody_serves = Family::BOTH.map(|family| {
-        let serves = |endpoint: &Endpoint| endpoint.serving && Family::of(endpoint.address) == family;
-        all().any(|(endpoint, _)| serves(endpoint))
-    });
-    let is_last = |endpoint: &Endpoint| match Family::of(endpoint.address) {
-        Family::V4 => endpoint.terminating && !somebody_serves[0],
-        Family::V6 => endpoint.terminating && !somebody_serves[1],
-    };
-    Answerers::new(all().map(|(endpoint, number)| {
-        (SocketAddr::new(endpoint.address, number), endpoint.serving || is_last(endpoint))
-    }))
 }
 
 #[cfg(test)]

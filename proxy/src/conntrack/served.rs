@@ -1,13 +1,13 @@
 //! Frontends whose tracked connections are to be looked at, and which of those are stale.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use weft_netlink::conntrack::{CtStatus, Filter, Flow, TcpState};
 use weft_types::{Family, Protocol};
 
 use crate::services::plan::Frontend;
+use crate::services::valid_endpoints::ValidEndpoints;
 
 /// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks through the
 /// whole table every time, some milliseconds long, but has to copy little.
@@ -15,40 +15,14 @@ const ONE_BY_ONE: usize = 2;
 /// So many frontends take memory that is worth giving back.
 const LARGE: usize = 1000;
 
-/// The endpoints of a frontend in all families, in order, each with whether it may get packets of flows that nobody has
-/// answered, or of protocols without an end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answerers(Arc<[(SocketAddr, bool)]>);
-
 /// Frontends whose flows are to be looked at, each with those who may go on answering them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    frontends: HashMap<Frontend, Answerers>,
+    frontends: HashMap<Frontend, ValidEndpoints>,
     /// The addresses at which NodePorts are served.
     node: BTreeSet<IpAddr>,
     /// Whether open TCP connections are ended when their endpoint is gone.
     ends_tcp: bool,
-}
-
-impl Answerers {
-    /// Those endpoints. Of two entries for one the better counts.
-    pub(super) fn new(endpoints: impl IntoIterator<Item = (SocketAddr, bool)>) -> Answerers {
-        let mut merged: BTreeMap<SocketAddr, bool> = BTreeMap::new();
-        for (socket, may_answer) in endpoints {
-            *merged.entry(socket).or_default() |= may_answer;
-        }
-        Answerers(merged.into_iter().collect())
-    }
-
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
-        self.0.iter().copied()
-    }
-
-    fn find(&self, socket: SocketAddr) -> Option<bool> {
-        let place = self.0.binary_search_by_key(&socket, |(socket, _)| *socket).ok()?;
-        Some(self.0[place].1)
-    }
 }
 
 impl Served {
@@ -57,8 +31,8 @@ impl Served {
         Served { frontends: HashMap::new(), node, ends_tcp }
     }
 
-    pub(super) fn insert(&mut self, frontend: Frontend, answerers: Answerers) {
-        self.frontends.insert(frontend, answerers);
+    pub(super) fn insert(&mut self, frontend: Frontend, valid: ValidEndpoints) {
+        self.frontends.insert(frontend, valid);
     }
 
     /// Whether there is nothing to look at.
@@ -90,9 +64,9 @@ impl Served {
 
     /// Takes in who may answer soon, besides those who may now.
     pub fn expect(&mut self, coming: &Served) {
-        for (frontend, answerers) in &mut self.frontends {
+        for (frontend, valid) in &mut self.frontends {
             if let Some(coming) = coming.frontends.get(frontend) {
-                *answerers = Answerers::new(answerers.iter().chain(coming.iter()));
+                *valid = ValidEndpoints::new(valid.iter().chain(coming.iter()));
             }
         }
     }
@@ -127,8 +101,8 @@ impl Served {
         let Some(protocol) = known.into_iter().find(|known| known.number() == flow.protocol) else {
             return false;
         };
-        let Some(answerers) = self.answerers(flow, protocol) else { return false };
-        let answerer = answerers.find(flow.reply.source);
+        let Some(valid) = self.valid(flow, protocol) else { return false };
+        let answerer = valid.find(flow.reply.source);
         let is_opening = !flow.status.contains(CtStatus::SEEN_REPLY);
         match protocol {
             Protocol::Udp => answerer != Some(true),
@@ -144,7 +118,7 @@ impl Served {
         }
     }
 
-    fn answerers(&self, flow: &Flow, protocol: Protocol) -> Option<&Answerers> {
+    fn valid(&self, flow: &Flow, protocol: Protocol) -> Option<&ValidEndpoints> {
         let destination = flow.original.destination;
         let at_address = Frontend::Address(destination.ip(), protocol, destination.port());
         let at_node = Frontend::NodePort(Family::of(destination.ip()), protocol, destination.port());

@@ -66,5 +66,5 @@ pub(super) struct NodeChanges {
     /// Its first address of a family.
     pub(super) readdressed: bool,
     /// The Services whose external addresses are among its own, or were.
-    pub(super) disputed: BTreeSet<Arc<NamespacedName>>,
+    pub(super) contested: BTreeSet<Arc<NamespacedName>>,
 }

@@ -1,5 +1,4 @@
-//! Who has which frontend: what each Service asks for, and who gets it where several ask for the same. Pure; how the
-//! others are told is in `problem.rs`.
+//! Which Service has which frontend: who gets it where several ask for the same. How the others are told is in `problem.rs`.
 //!
 //! An address that is some Service's ClusterIP is that Service's alone: an external address never takes traffic that is
 //! meant for it, at whatever port (CVE-2020-8554). Likewise at the node's own addresses a NodePort is before an external
@@ -11,171 +10,37 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use weft_types::{Family, NamespacedName, Protocol, Service, ServicePort};
+use weft_types::{Family, NamespacedName, Protocol, Service};
 
-use super::endpoints::is_special;
-use super::health_check;
 use super::plan::{Frontend, Scope};
 use super::problem::Problem;
+use super::requests::{Request, Requests, health_check_frontends};
 
-/// More ports than any Service has that is meant well: each is looked for among those of its EndpointSlices.
-pub const MAX_PORTS: usize = 10_000;
-/// More frontends than any has: ports times addresses.
-pub const MAX_CLAIMS: usize = 100_000;
-
-/// A frontend that a Service asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// Which of its ports, by index.
-    pub port: usize,
-    /// What it asks for.
-    pub frontend: Frontend,
-    /// Whether that is a ClusterIP's.
-    pub scope: Scope,
-}
-
-/// What a Service asks for.
-#[derive(Debug, Default)]
-pub struct Wanted {
-    /// When the Service was made.
-    created: i64,
-    /// In the order of its ports.
-    pub claims: Box<[Claim]>,
-    /// How many of its ports, from the first on, that is for.
-    pub ports: usize,
-    /// Where it is to be asked for its health, over TCP in both families.
-    health_check: Option<u16>,
-    /// What nobody may have of it.
-    pub problems: Box<[Problem]>,
-}
-
-impl Wanted {
-    fn of(service: &Service) -> Wanted {
-        let addresses = service.cluster_ips().iter().chain(external_addresses(service));
-        let forbidden = addresses.copied().filter(|address| is_special(*address));
-        let mut problems: Vec<_> = forbidden.map(Problem::ForbiddenAddress).collect();
-        let addresses = Addresses::of(service);
-        let (mut claims, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
-        let mut ports = 0;
-        for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
-            if claims.len() + problems.len() + addresses.count(port) > MAX_CLAIMS {
-                break;
-            }
-            ports += 1;
-            for (frontend, scope) in addresses.frontends(port) {
-                match seen.insert(frontend) {
-                    true => claims.push(Claim { port: index, frontend, scope }),
-                    false => problems.push(Problem::Repeated(frontend)),
-                }
-            }
-        }
-        let health_check = health_check::port(service).map(NonZeroU16::get);
-        // Clients come before those who ask how it is.
-        let is_free = |port: &u16| health_check_frontends(*port).all(|frontend| !seen.contains(&frontend));
-        let taken = health_check.filter(|port| !is_free(port));
-        let holder = || service.key.clone();
-        problems.extend(taken.map(|port| Problem::HealthCheckPortTaken { port, holder: holder() }));
-        Wanted {
-            created: service.created,
-            claims: claims.into(),
-            ports,
-            health_check: health_check.filter(is_free),
-            problems: problems.into(),
-        }
-    }
-
-    /// All that it asks for.
-    fn asked_for(&self) -> impl Iterator<Item = (Frontend, Scope)> {
-        let health_check = self.health_check.into_iter().flat_map(health_check_frontends);
-        let claims = self.claims.iter().map(|claim| (claim.frontend, claim.scope));
-        claims.chain(health_check.map(|frontend| (frontend, Scope::External)))
-    }
-}
-
-/// What a Service asks for that is to be asked for its health at a port.
-fn health_check_frontends(port: u16) -> impl Iterator<Item = Frontend> {
-    Family::BOTH.into_iter().map(move |family| Frontend::NodePort(family, Protocol::Tcp, port))
-}
-
-/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones. In order, each
-/// once.
-struct Addresses {
-    cluster_ips: Vec<IpAddr>,
-    external: Vec<IpAddr>,
-}
-
-impl Addresses {
-    fn of(service: &Service) -> Addresses {
-        let allowed = |address: &IpAddr| !is_special(*address);
-        let cluster_ips = in_order(service.cluster_ips().iter().copied().filter(allowed));
-        let is_of_family =
-            |address: &IpAddr| cluster_ips.iter().any(|ip| Family::of(*ip) == Family::of(*address));
-        let served =
-            |address: &IpAddr| allowed(address) && is_of_family(address) && !cluster_ips.contains(address);
-        let external = in_order(external_addresses(service).copied().filter(served));
-        Addresses { cluster_ips, external }
-    }
-
-    /// How many frontends a port has.
-    fn count(&self, port: &ServicePort) -> usize {
-        let node_ports = port.node_port.map_or(0, |_| self.families().count());
-        self.cluster_ips.len() + self.external.len() + node_ports
-    }
-
-    /// All frontends of one port: these addresses, and its NodePort.
-    fn frontends(&self, port: &ServicePort) -> impl Iterator<Item = (Frontend, Scope)> {
-        let at = move |address: &IpAddr| Frontend::Address(*address, port.protocol, port.port.get());
-        let node_port = port.node_port.into_iter().flat_map(move |number| {
-            self.families().map(move |family| Frontend::NodePort(family, port.protocol, number.get()))
-        });
-        let internal = self.cluster_ips.iter().map(move |address| (at(address), Scope::Internal));
-        let external = self.external.iter().map(at).chain(node_port);
-        internal.chain(external.map(|frontend| (frontend, Scope::External)))
-    }
-
-    fn families(&self) -> impl Iterator<Item = Family> {
-        let has = |family: &Family| self.cluster_ips.iter().any(|address| Family::of(*address) == *family);
-        Family::BOTH.into_iter().filter(has)
-    }
-}
-
-fn in_order(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = addresses.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
-}
-
-fn external_addresses(service: &Service) -> impl Iterator<Item = &IpAddr> {
-    service.external_ips.iter().chain(&service.load_balancer_ips)
-}
-
-/// What all Services ask for.
+/// What all Services ask for, and so who has what.
 #[derive(Debug, Default)]
 pub struct Ownership {
-    services: HashMap<Arc<NamespacedName>, Wanted>,
-    cluster_ips: HashMap<IpAddr, Claimants>,
+    services: HashMap<Arc<NamespacedName>, Requests>,
+    cluster_ips: HashMap<IpAddr, Requesters>,
     /// External addresses and NodePorts. In order, so that those of one address stand together.
-    external: BTreeMap<Frontend, Claimants>,
+    external: BTreeMap<Frontend, Requesters>,
     /// The node's own addresses, where NodePorts are.
     node: Vec<IpAddr>,
 }
 
 /// Those who ask for one thing by age and name: the first one has it.
 #[derive(Debug, Default)]
-struct Claimants(Vec<(i64, Arc<NamespacedName>)>);
+struct Requesters(Vec<(i64, Arc<NamespacedName>)>);
 
 /// What was asked for anew or no longer, with who had it before.
 #[derive(Debug, Default)]
-pub struct Disputes {
+pub struct Contested {
     cluster_ips: BTreeMap<IpAddr, Option<Arc<NamespacedName>>>,
     external: BTreeMap<Frontend, Option<Arc<NamespacedName>>>,
 }
 
-impl Claimants {
+impl Requesters {
     fn owner(&self) -> Option<&Arc<NamespacedName>> {
         self.0.first().map(|(_, service)| service)
     }
@@ -184,15 +49,15 @@ impl Claimants {
         self.0.iter().map(|(_, service)| service.clone())
     }
 
-    fn add(&mut self, claimant: (i64, Arc<NamespacedName>)) {
-        if let Err(index) = self.0.binary_search(&claimant) {
+    fn add(&mut self, requester: (i64, Arc<NamespacedName>)) {
+        if let Err(index) = self.0.binary_search(&requester) {
             self.0.reserve_exact(1); // Nearly always there is one only.
-            self.0.insert(index, claimant);
+            self.0.insert(index, requester);
         }
     }
 
     fn remove(&mut self, service: &NamespacedName) {
-        self.0.retain(|(_, claimant)| **claimant != *service);
+        self.0.retain(|(_, requester)| **requester != *service);
     }
 }
 
@@ -203,48 +68,49 @@ impl Ownership {
         known.unwrap_or_else(|| Arc::new(service.clone()))
     }
 
-    /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in `disputes`.
-    pub fn replace(&mut self, name: &NamespacedName, service: Option<&Service>, disputes: &mut Disputes) {
+    /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in `contested`.
+    pub fn replace(&mut self, name: &NamespacedName, service: Option<&Service>, contested: &mut Contested) {
         let name = self.name(name);
-        let new = service.map(Wanted::of).unwrap_or_default();
+        let new = service.map(Requests::of).unwrap_or_default();
         let old = self.services.remove(&name).unwrap_or_default();
-        let what = |wanted: &Wanted| (wanted.created, wanted.health_check);
-        if what(&old) != what(&new) || old.claims != new.claims {
-            old.asked_for().for_each(|what| self.change(what, disputes, |claimants| claimants.remove(&name)));
-            let claimant = (new.created, name.clone());
-            new.asked_for()
-                .for_each(|what| self.change(what, disputes, |claimants| claimants.add(claimant.clone())));
+        let what = |requests: &Requests| (requests.created, requests.health_check);
+        if what(&old) != what(&new) || old.frontends != new.frontends {
+            old.all().for_each(|what| self.change(what, contested, |requesters| requesters.remove(&name)));
+            let requester = (new.created, name.clone());
+            new.all().for_each(|what| {
+                self.change(what, contested, |requesters| requesters.add(requester.clone()))
+            });
         }
-        if new.asked_for().next().is_some() || !new.problems.is_empty() {
+        if new.all().next().is_some() || !new.problems.is_empty() {
             self.services.insert(name, new);
         }
     }
 
     /// What a Service asks for, if anything.
-    pub fn wanted(&self, service: &NamespacedName) -> Option<&Wanted> {
+    pub fn requests(&self, service: &NamespacedName) -> Option<&Requests> {
         self.services.get(service)
     }
 
     fn change(
         &mut self,
         (frontend, scope): (Frontend, Scope),
-        disputes: &mut Disputes,
-        change: impl FnOnce(&mut Claimants),
+        contested: &mut Contested,
+        change: impl FnOnce(&mut Requesters),
     ) {
         match (scope, frontend) {
             (Scope::Internal, Frontend::Address(address, ..)) => {
-                let claimants = self.cluster_ips.entry(address).or_default();
-                disputes.cluster_ips.entry(address).or_insert_with(|| claimants.owner().cloned());
-                change(claimants);
-                if claimants.0.is_empty() {
+                let requesters = self.cluster_ips.entry(address).or_default();
+                contested.cluster_ips.entry(address).or_insert_with(|| requesters.owner().cloned());
+                change(requesters);
+                if requesters.0.is_empty() {
                     self.cluster_ips.remove(&address);
                 }
             }
             (_, frontend) => {
-                let claimants = self.external.entry(frontend).or_default();
-                disputes.external.entry(frontend).or_insert_with(|| claimants.owner().cloned());
-                change(claimants);
-                if claimants.0.is_empty() {
+                let requesters = self.external.entry(frontend).or_default();
+                contested.external.entry(frontend).or_insert_with(|| requesters.owner().cloned());
+                change(requesters);
+                if requesters.0.is_empty() {
                     self.external.remove(&frontend);
                 }
             }
@@ -253,39 +119,39 @@ impl Ownership {
 
     /// The Services for which something else holds now than before: of every thing that changed hands, all that ask for
     /// it, but for those that did not before.
-    pub fn settle(&self, disputes: Disputes) -> BTreeSet<Arc<NamespacedName>> {
+    pub fn affected(&self, contested: Contested) -> BTreeSet<Arc<NamespacedName>> {
         let mut concerned = BTreeSet::new();
-        for (address, before) in disputes.cluster_ips {
-            let claimants = self.cluster_ips.get(&address);
-            if claimants.and_then(Claimants::owner) != before.as_ref() {
+        for (address, before) in contested.cluster_ips {
+            let requesters = self.cluster_ips.get(&address);
+            if requesters.and_then(Requesters::owner) != before.as_ref() {
                 // Where nobody had it, nobody asks for it but those who just came.
                 if before.is_some() {
-                    concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                    concerned.extend(requesters.into_iter().flat_map(Requesters::names));
                 }
-                concerned.extend(self.claimants_at(address));
+                concerned.extend(self.requesters_at(address));
             }
         }
-        for (frontend, before) in disputes.external {
-            let claimants = self.external.get(&frontend);
-            if claimants.and_then(Claimants::owner) != before.as_ref() {
+        for (frontend, before) in contested.external {
+            let requesters = self.external.get(&frontend);
+            if requesters.and_then(Requesters::owner) != before.as_ref() {
                 if before.is_some() {
-                    concerned.extend(claimants.into_iter().flat_map(Claimants::names));
+                    concerned.extend(requesters.into_iter().flat_map(Requesters::names));
                 }
-                concerned.extend(self.claimants_of_node_port(frontend));
+                concerned.extend(self.requesters_of_node_port(frontend));
             }
         }
         concerned
     }
 
     /// Those who ask for a NodePort as a port of an external address that is the node's own.
-    fn claimants_of_node_port(&self, frontend: Frontend) -> impl Iterator<Item = Arc<NamespacedName>> {
+    fn requesters_of_node_port(&self, frontend: Frontend) -> impl Iterator<Item = Arc<NamespacedName>> {
         let external = move |address: &IpAddr| match frontend {
             Frontend::NodePort(family, protocol, port) if Family::of(*address) == family => {
                 self.external.get(&Frontend::Address(*address, protocol, port))
             }
             _ => None,
         };
-        self.node.iter().filter_map(external).flat_map(Claimants::names)
+        self.node.iter().filter_map(external).flat_map(Requesters::names)
     }
 
     /// Takes over the node's own addresses. Returns the Services that this may give a frontend or take one from.
@@ -294,19 +160,19 @@ impl Ownership {
             return BTreeSet::new();
         }
         let old = std::mem::replace(&mut self.node, node.to_vec());
-        old.iter().chain(node).flat_map(|address| self.claimants_at(*address)).collect()
+        old.iter().chain(node).flat_map(|address| self.requesters_at(*address)).collect()
     }
 
     /// Those who ask for an address as an external one.
-    fn claimants_at(&self, address: IpAddr) -> impl Iterator<Item = Arc<NamespacedName>> {
+    fn requesters_at(&self, address: IpAddr) -> impl Iterator<Item = Arc<NamespacedName>> {
         let all = Frontend::Address(address, Protocol::Tcp, 0)
             ..=Frontend::Address(address, Protocol::Sctp, u16::MAX);
-        self.external.range(all).flat_map(|(_, claimants)| claimants.names())
+        self.external.range(all).flat_map(|(_, requesters)| requesters.names())
     }
 
     /// Who has it, if not that Service.
-    pub fn other_owner(&self, service: &NamespacedName, claim: &Claim) -> Option<&NamespacedName> {
-        self.owner(&claim.frontend).map(|holder| &**holder).filter(|holder| *holder != service)
+    pub fn other_owner(&self, service: &NamespacedName, request: &Request) -> Option<&NamespacedName> {
+        self.owner(&request.frontend).map(|owner| &**owner).filter(|owner| *owner != service)
     }
 
     /// Who has a frontend; a NodePort for its clients, or for those who ask how it is.
@@ -323,13 +189,13 @@ impl Ownership {
     }
 
     /// What is to be said where another Service has it.
-    pub fn taken(&self, service: &NamespacedName, claim: &Claim) -> Option<Problem> {
-        let (frontend, holder) = (claim.frontend, self.other_owner(service, claim)?.clone());
+    pub fn taken(&self, service: &NamespacedName, request: &Request) -> Option<Problem> {
+        let (frontend, owner) = (request.frontend, self.other_owner(service, request)?.clone());
         let (Frontend::NodePort(_, protocol, port) | Frontend::Address(_, protocol, port)) = frontend;
-        let asked_there = self.wanted(&holder).is_some_and(|wanted| wanted.health_check == Some(port));
+        let asked_there = self.requests(&owner).is_some_and(|requests| requests.health_check == Some(port));
         match asked_there && protocol == Protocol::Tcp && !self.is_cluster_ip(frontend) {
-            true => Some(Problem::TakenForHealthChecks { frontend, holder }),
-            false => Some(Problem::Taken { frontend, holder }),
+            true => Some(Problem::TakenForHealthChecks { frontend, owner }),
+            false => Some(Problem::Taken { frontend, owner }),
         }
     }
 
@@ -339,27 +205,29 @@ impl Ownership {
 
     /// What is to be said where a Service cannot be asked for its health at its port, or by one family only.
     pub fn health_check_taken(&self, service: &NamespacedName) -> Option<Problem> {
-        let port = self.wanted(service)?.health_check?;
-        let mut holders =
+        let port = self.requests(service)?.health_check?;
+        let mut owners =
             health_check_frontends(port).filter_map(|frontend| self.external.get(&frontend)?.owner());
-        let holder = holders.find(|holder| ***holder != *service)?;
-        Some(Problem::HealthCheckPortTaken { port, holder: NamespacedName::clone(holder) })
+        let owner = owners.find(|owner| ***owner != *service)?;
+        Some(Problem::HealthCheckPortTaken { port, owner: NamespacedName::clone(owner) })
     }
 
     /// Whether a Service has the port at which it is to be asked for its health, at least in one family.
     pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
-        let port = self.wanted(service).and_then(|wanted| wanted.health_check);
-        let mut holders = port
+        let port = self.requests(service).and_then(|requests| requests.health_check);
+        let mut owners = port
             .into_iter()
             .flat_map(health_check_frontends)
             .filter_map(|frontend| self.external.get(&frontend)?.owner());
-        holders.any(|holder| **holder == *service)
+        owners.any(|owner| **owner == *service)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use weft_types::{ServiceKind, TrafficPolicy};
+    use std::num::NonZeroU16;
+
+    use weft_types::{ServiceKind, ServicePort, TrafficPolicy};
 
     use super::*;
 
@@ -379,16 +247,17 @@ mod tests {
 
     /// What is wrong with each of these Services, which came in this order, and whether its health checks are answered.
     fn settled(services: &[&Service]) -> Vec<(Vec<&'static str>, bool)> {
-        let mut claims = Ownership::default();
+        let mut ownership = Ownership::default();
         for service in services {
-            claims.replace(&service.key, Some(service), &mut Disputes::default());
+            ownership.replace(&service.key, Some(service), &mut Contested::default());
         }
         let outcome = |service: &&Service| {
-            let wanted = claims.wanted(&service.key).unwrap();
-            let taken = wanted.claims.iter().filter_map(|claim| claims.taken(&service.key, claim));
-            let all = wanted.problems.iter().cloned().chain(taken);
-            let all = all.chain(claims.health_check_taken(&service.key));
-            (all.map(|problem| problem.reason()).collect(), claims.answers_health_checks(&service.key))
+            let requests = ownership.requests(&service.key).unwrap();
+            let taken =
+                requests.frontends.iter().filter_map(|request| ownership.taken(&service.key, request));
+            let all = requests.problems.iter().cloned().chain(taken);
+            let all = all.chain(ownership.health_check_taken(&service.key));
+            (all.map(|problem| problem.reason()).collect(), ownership.answers_health_checks(&service.key))
         };
         services.iter().map(outcome).collect()
     }
@@ -421,15 +290,16 @@ mod tests {
     #[test]
     fn a_port_that_becomes_free_goes_to_the_one_that_waited() {
         let (older, younger) = (service("checked", 1, 0, Some(32000)), service("ports", 2, 32000, None));
-        let mut claims = Ownership::default();
+        let mut ownership = Ownership::default();
         for service in [&older, &younger] {
-            claims.replace(&service.key, Some(service), &mut Disputes::default());
+            ownership.replace(&service.key, Some(service), &mut Contested::default());
         }
-        let mut disputes = Disputes::default();
-        claims.replace(&older.key, Some(&service("checked", 1, 0, None)), &mut disputes);
-        let concerned: Vec<_> = claims.settle(disputes).into_iter().map(|name| name.name.clone()).collect();
+        let mut contested = Contested::default();
+        ownership.replace(&older.key, Some(&service("checked", 1, 0, None)), &mut contested);
+        let concerned: Vec<_> =
+            ownership.affected(contested).into_iter().map(|name| name.name.clone()).collect();
         assert_eq!(concerned, ["ports"]);
-        let claim = claims.wanted(&younger.key).unwrap().claims.last().copied().unwrap();
-        assert_eq!(claims.taken(&younger.key, &claim), None);
+        let request = ownership.requests(&younger.key).unwrap().frontends.last().copied().unwrap();
+        assert_eq!(ownership.taken(&younger.key, &request), None);
     }
 }

@@ -10,8 +10,9 @@ use weft_types::{EndpointSlice, Family, IpNetwork, Protocol, Service, TrafficPol
 
 use super::endpoints::{Backends, ServedBy, backends, is_special};
 use super::node::NodeContext;
-use super::ownership::{Claim, Ownership};
+use super::ownership::Ownership;
 use super::problem::Problem;
+use super::requests::Request;
 use super::source_ranges::sources;
 
 /// More entries than any Service has that is meant well: the kernel takes this many in about half a second.
@@ -181,18 +182,18 @@ pub fn plan(
     ownership: &Ownership,
 ) -> (ServicePlan, Vec<Problem>) {
     let served_by = ServedBy::of(slices.iter().copied());
-    let wanted = ownership.wanted(&service.key);
-    let mut problems = wanted.map(|wanted| wanted.problems.to_vec()).unwrap_or_default();
+    let requests = ownership.requests(&service.key);
+    let mut problems = requests.map(|requests| requests.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
     let mut frontends = Vec::new();
-    let (mut entries, mut served) = (0, wanted.map_or(service.ports.len(), |wanted| wanted.ports));
+    let (mut entries, mut served) = (0, requests.map_or(service.ports.len(), |requests| requests.ports));
     problems.extend(ownership.health_check_taken(&service.key));
-    let wanted = wanted.map(|wanted| &*wanted.claims).unwrap_or_default();
-    for wanted in wanted.chunk_by(|one, other| one.port == other.port) {
+    let requests = requests.map(|requests| &*requests.frontends).unwrap_or_default();
+    for requests in requests.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =
-            wanted.iter().partition(|claim| ownership.other_owner(&service.key, claim).is_none());
-        problems.extend(taken.into_iter().filter_map(|claim| ownership.taken(&service.key, claim)));
-        let port = wanted[0].port;
+            requests.iter().partition(|request| ownership.other_owner(&service.key, request).is_none());
+        problems.extend(taken.into_iter().filter_map(|request| ownership.taken(&service.key, request)));
+        let port = requests[0].port;
         let planned = plan_port(service, port, &granted, &served_by, node);
         entries += planned.iter().map(FrontendPlan::entries).sum::<usize>();
         if entries > MAX_ENTRIES {
@@ -212,18 +213,18 @@ pub fn plan(
 fn plan_port(
     service: &Service,
     port: usize,
-    claims: &[&Claim],
+    requests: &[&Request],
     served_by: &ServedBy<'_>,
     node: NodeContext<'_>,
 ) -> Vec<FrontendPlan> {
     let port = &service.ports[port];
     let name: Arc<str> = Arc::from(&*port.name);
-    let mut plans = Vec::with_capacity(claims.len());
+    let mut plans = Vec::with_capacity(requests.len());
     for family in Family::BOTH {
-        let mut claims = claims.iter().filter(|claim| claim.frontend.family() == family).peekable();
-        if claims.peek().is_some() {
+        let mut requests = requests.iter().filter(|request| request.frontend.family() == family).peekable();
+        if requests.peek().is_some() {
             let backends = backends(served_by, port, family, node);
-            plans.extend(claims.map(|claim| FrontendPlan::new(claim, &name, service, &backends, node)));
+            plans.extend(requests.map(|request| FrontendPlan::new(request, &name, service, &backends, node)));
         }
     }
     plans
@@ -241,13 +242,13 @@ fn seconds(timeout: Duration) -> Option<NonZeroU32> {
 
 impl FrontendPlan {
     fn new(
-        claim: &Claim,
+        request: &Request,
         port: &Arc<str>,
         service: &Service,
         backends: &Backends,
         node: NodeContext<'_>,
     ) -> FrontendPlan {
-        let Claim { frontend, scope, .. } = *claim;
+        let Request { frontend, scope, .. } = *request;
         let target = |policy| {
             let endpoints = match policy {
                 TrafficPolicy::Cluster => &backends.cluster,

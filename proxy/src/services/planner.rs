@@ -9,7 +9,7 @@ use weft_types::{ChangeSet, EndpointSlice, NamespacedName, Service, Snapshot};
 
 use super::host_ports::HostPort;
 use super::node::{NodeChanges, NodeConfig, NodeContext};
-use super::ownership::{Disputes, Ownership};
+use super::ownership::{Contested, Ownership};
 use super::plan::{Frontend, Scope, ServicePlan, plan};
 use super::problem::Problem;
 
@@ -73,7 +73,7 @@ impl Planner {
     pub fn start(&mut self, snapshot: &Snapshot, stage: &mut (impl Stage + ?Sized)) {
         self.update_node(snapshot, &surroundings(snapshot), stage);
         for service in snapshot.services() {
-            self.ownership.replace(&service.key, Some(service), &mut Disputes::default());
+            self.ownership.replace(&service.key, Some(service), &mut Contested::default());
         }
         for (service, slices) in snapshot.services_with_slices() {
             let slices: Vec<&EndpointSlice> = slices.iter().map(|slice| &**slice).collect();
@@ -90,7 +90,7 @@ impl Planner {
             |service: &&Service| node.moved || (node.readdressed && !service.source_ranges.is_empty());
         let all = (node.moved || node.readdressed).then(|| snapshot.services().filter(is_replanned));
         let all = all.into_iter().flatten().map(|service| &service.key);
-        let concerned = concerned.iter().chain(&node.disputed);
+        let concerned = concerned.iter().chain(&node.contested);
         let concerned = concerned.map(|name| &**name).chain(&changes.services);
         for key in all.chain(concerned).collect::<BTreeSet<_>>() {
             let slices: Vec<_> = snapshot.slices_of(key).collect();
@@ -149,11 +149,11 @@ impl Planner {
         snapshot: &Snapshot,
         changes: &ChangeSet,
     ) -> BTreeSet<Arc<NamespacedName>> {
-        let mut disputes = Disputes::default();
+        let mut contested = Contested::default();
         for key in &changes.services {
-            self.ownership.replace(key, snapshot.service(key), &mut disputes);
+            self.ownership.replace(key, snapshot.service(key), &mut contested);
         }
-        self.ownership.settle(disputes)
+        self.ownership.affected(contested)
     }
 
     fn update_service(
@@ -203,9 +203,9 @@ impl Planner {
                 self.staged = config;
             }
         }
-        let disputed = self.ownership.readdress(node.map(|node| &*node.addresses).unwrap_or_default());
+        let contested = self.ownership.readdress(node.map(|node| &*node.addresses).unwrap_or_default());
         let moved = renew(&mut self.zone, node.and_then(|node| node.zone.clone()));
-        NodeChanges { moved, readdressed, disputed }
+        NodeChanges { moved, readdressed, contested }
     }
 }
 

@@ -16,35 +16,35 @@ const TOLD: usize = 4;
 pub enum Problem {
     /// Another Service, which is older or whose own address it is, answers there.
     Taken {
-        /// What both claim.
+        /// What both ask for.
         frontend: Frontend,
         /// Who has it.
-        holder: NamespacedName,
+        owner: NamespacedName,
     },
     /// The same, by another Service that is asked for its health there.
     TakenForHealthChecks {
-        /// What both claim.
+        /// What both ask for.
         frontend: Frontend,
         /// Who has it.
-        holder: NamespacedName,
+        owner: NamespacedName,
     },
     /// Another Service answers where the Service is to be asked for its health, or the Service itself as a NodePort.
     HealthCheckPortTaken {
         /// The Service's `healthCheckNodePort`.
         port: u16,
         /// Who has it.
-        holder: NamespacedName,
+        owner: NamespacedName,
     },
     /// A container of this node is not reached at its `hostPort`, since the Service answers there.
     HidesHostPort {
-        /// What both claim.
+        /// What both ask for.
         frontend: Frontend,
         /// Where the container would be reached.
         container: SocketAddr,
     },
     /// A container of this node answers by its `hostPort` where the Service is to be asked for its health.
     HiddenByHostPort {
-        /// What both claim.
+        /// What both ask for.
         frontend: Frontend,
         /// The container.
         container: SocketAddr,
@@ -96,16 +96,16 @@ pub fn summary(problems: &[Problem]) -> String {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Taken { frontend, holder } => {
-                write!(f, "{frontend} is not served for this Service: Service {holder} has it")
+            Problem::Taken { frontend, owner } => {
+                write!(f, "{frontend} is not served for this Service: Service {owner} has it")
             }
-            Problem::TakenForHealthChecks { frontend, holder } => write!(
+            Problem::TakenForHealthChecks { frontend, owner } => write!(
                 f,
-                "{frontend} is not served for this Service: Service {holder} has it as its healthCheckNodePort"
+                "{frontend} is not served for this Service: Service {owner} has it as its healthCheckNodePort"
             ),
-            Problem::HealthCheckPortTaken { port, holder } => write!(
+            Problem::HealthCheckPortTaken { port, owner } => write!(
                 f,
-                "health checks at healthCheckNodePort {port} are not answered: Service {holder} has that port"
+                "health checks at healthCheckNodePort {port} are not answered: Service {owner} has that port"
             ),
             Problem::HidesHostPort { frontend, container } => write!(
                 f,

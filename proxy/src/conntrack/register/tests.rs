@@ -1,10 +1,12 @@
 //! What becomes stale by which change.
 
 use weft_netlink::conntrack::{CtStatus, Filter, Flow, TcpState, Tuple};
-use weft_types::{EndpointPort, EndpointSlice, Object, ObjectKey, ServiceKind};
+use weft_types::{
+    Endpoint, EndpointPort, EndpointSlice, Object, ObjectKey, Service, ServiceKind, ServicePort,
+};
 
 use super::*;
-use crate::services::ownership::Disputes;
+use crate::services::ownership::Contested;
 
 const CLUSTER_IP: &str = "10.96.0.10:53";
 const NODE: &str = "172.30.0.11";
@@ -94,7 +96,7 @@ impl World {
 
     fn update(&mut self, changes: &ChangeSet) -> Served {
         for key in &changes.services {
-            self.ownership.replace(key, self.snapshot.service(key), &mut Disputes::default());
+            self.ownership.replace(key, self.snapshot.service(key), &mut Contested::default());
         }
         let touched = self.register.update(&self.snapshot, changes, &self.ownership);
         self.register.served(&touched, &self.snapshot, &self.ownership, &[NODE.parse().unwrap()])
