@@ -17,7 +17,6 @@ use weft_daemon::Signals;
 use weft_types::{Kind, Snapshot};
 
 use crate::attachments::PluginPaths;
-use crate::cluster_view::ClusterView;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
@@ -36,6 +35,7 @@ use crate::sysctls::Sysctls;
 use crate::upkeep::Upkeep;
 use crate::uplink::Uplink;
 use crate::uplink::observe::UplinkObserver;
+use crate::watches::Watches;
 use crate::{Error, Result};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word,
@@ -95,7 +95,7 @@ pub async fn run(options: Options) -> Result<()> {
     let monitor = Monitor::open()?;
     let mut signals = Signals::new();
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
-    let mut cluster = ClusterView::new(client.clone());
+    let mut cluster = Watches::new(client.clone());
     let wake = Wake::default();
     agent.start(&Environment { client, node: agent.node.clone(), status: told, wake: wake.clone() })?;
     let mut recheck = interval(RECHECK);
@@ -189,7 +189,7 @@ impl Agent {
     }
 
     /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
-    fn round(&mut self, cluster: &ClusterView) -> Status {
+    fn round(&mut self, cluster: &Watches) -> Status {
         let start = Instant::now();
         let status = self.reconcile(cluster).into_status();
         self.metrics.seconds.observe(start.elapsed().as_secs_f64());
@@ -199,7 +199,7 @@ impl Agent {
         status
     }
 
-    fn reconcile(&mut self, cluster: &ClusterView) -> Report {
+    fn reconcile(&mut self, cluster: &Watches) -> Report {
         let mut report = Report::default();
         let plan = match self.plan(cluster.snapshot(Kind::Node)) {
             Ok(plan) => Some(plan),

@@ -11,7 +11,6 @@
 
 mod attachments;
 mod cidr_allocations;
-mod cluster_view;
 pub mod cni_config;
 pub mod config;
 pub mod daemon;
@@ -33,6 +32,7 @@ mod subsystem;
 pub mod sysctls;
 pub mod upkeep;
 pub mod uplink;
+mod watches;
 
 pub use error::Error;
 

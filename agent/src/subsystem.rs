@@ -19,10 +19,10 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use weft_types::{ChangeSet, Kind, Node, Snapshot};
 
-use crate::cluster_view::ClusterView;
 use crate::health::Status;
 use crate::plan::NodePlan;
 use crate::uplink::Uplink;
+use crate::watches::Watches;
 use crate::{Error, Result};
 
 /// One concern of the node.
@@ -90,7 +90,7 @@ pub(crate) struct Round<'a> {
     /// What the node needs; none where that is not known, which is reported: then everything stays.
     pub(crate) plan: Option<&'a NodePlan>,
     /// The cluster, as far as it is watched.
-    pub(crate) cluster: &'a ClusterView,
+    pub(crate) cluster: &'a Watches,
     /// What the kernel said since the last round.
     pub(crate) kernel: KernelChanges,
 }

@@ -84,7 +84,7 @@ pub(crate) fn an_upgrade_drops_nothing(lab: &Lab) -> Outcome {
 /// Node by node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are replaced.
 fn rolls(lab: &Lab, version: &Version) -> Outcome {
     let case = Case::new(lab, "upgrade")?;
-    lab.nodes()?.iter().try_for_each(|node| poll("direct routes", || goes_straight(lab, node)))?;
+    lab.nodes()?.iter().try_for_each(|node| poll("direct routes", || is_direct(lab, node)))?;
     let load = soak::load(lab, &case)?;
     version.advance()?;
     for node in lab.nodes()? {
@@ -102,9 +102,9 @@ fn rolls(lab: &Lab, version: &Version) -> Outcome {
     nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())
 }
 
-/// Whether a node's agent has left the tunnel that it begins with. The kernel ends masqueraded flows whose interface changes
-/// then (nf_nat_oif_changed), and a later datagram from the same port would be taken for one of those: no matter of upgrades.
-fn goes_straight(lab: &Lab, node: &str) -> Outcome {
+/// Whether a node's agent reaches all others directly. One that started before theirs begins with the tunnel, and the kernel
+/// ends masqueraded flows whose interface changes later (nf_nat_oif_changed): no matter of upgrades.
+fn is_direct(lab: &Lab, node: &str) -> Outcome {
     let routes =
         ["-4", "-6"].map(|family| lab.on_node(node, &["ip", family, "route", "show", "proto", "119"]));
     let [v4, v6] = routes;

@@ -9,7 +9,7 @@ use weft_cluster::{Watch, WatchFilter};
 use weft_types::{ChangeSet, Kind, Snapshot};
 
 /// The watches, and what they said since the last round.
-pub(crate) struct ClusterView {
+pub(crate) struct Watches {
     client: kube::Client,
     watched: BTreeMap<Kind, Watched>,
 }
@@ -21,10 +21,10 @@ struct Watched {
     changes: Vec<ChangeSet>,
 }
 
-impl ClusterView {
+impl Watches {
     /// Watches nothing yet.
-    pub(crate) fn new(client: kube::Client) -> ClusterView {
-        ClusterView { client, watched: BTreeMap::new() }
+    pub(crate) fn new(client: kube::Client) -> Watches {
+        Watches { client, watched: BTreeMap::new() }
     }
 
     /// Watches these kinds from now on, and no others. Must be called within the runtime.
