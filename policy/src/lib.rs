@@ -1,0 +1,5 @@
+//! Network policies: from the policies, pods, namespaces and nodes of a cluster to what one node lets through, and why.
+//!
+//! [`plan`] is pure. It knows neither the kernel nor the API server.
+
+pub mod plan;
