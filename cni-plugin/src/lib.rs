@@ -4,48 +4,18 @@
 //! ADD goes: options and facts in, a lease from IPAM, [`PodPlan`] out of the pure planner, the kernel made so, a
 //! result. What fails on the way undoes what was done. Which traffic may flow, and Services, are other parts' business.
 
-mod apply;
-mod attach;
-mod bandwidth;
-mod bridge;
-mod check;
-mod detach;
+mod commands;
 mod error;
-mod facts;
-mod flows;
-mod hostports;
-mod ipam;
-mod lock;
-mod loopback;
-mod mac;
-mod masquerade;
-mod options;
+mod kernel;
+mod nft;
 mod plan;
-mod ports;
-mod readiness;
-mod record;
-mod repair;
-mod shared;
-mod status;
-mod sysctl;
-mod text;
-mod veth;
-mod vlan;
 
-pub use bandwidth::Limits;
-pub use bridge::Bridge;
+pub use commands::{Bridge, Loopback, Report, repair};
 pub use error::Error;
-pub use facts::{BridgeFacts, Facts};
-pub use hostports::HostPorts;
-pub use loopback::Loopback;
-pub use masquerade::Masquerade;
-pub use options::Options;
-pub use plan::{BridgePlan, Pod, PodPlan, PodSide, VethPlan, plan};
-pub use ports::PortMapping;
-pub use repair::{Report, repair};
-pub use sysctl::Sysctl;
-pub use veth::host_name;
-pub use vlan::{VlanGateway, Vlans};
+pub use plan::{
+    BridgePlan, BridgeState, HostPorts, HostState, Limits, Masquerade, Options, Pod, PodPlan, PodSide,
+    PortMapping, Sysctl, VethPlan, VlanGateway, Vlans, host_name, plan,
+};
 
 /// The result of every operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

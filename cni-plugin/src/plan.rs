@@ -1,5 +1,5 @@
 //! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options, a lease
-//! and facts in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
+//! and state in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,10 +8,30 @@ use ipnetwork::IpNetwork;
 use weft_cni_spec::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
 use weft_netlink::rtnl::{Bridge, BridgePort, Link, Mac, Route, TokenBucket, Veth, VethEnd};
 
-use crate::masquerade::network;
-use crate::{
-    Error, Facts, HostPorts, Masquerade, Options, Result, Sysctl, VlanGateway, Vlans, host_name, mac, veth,
-};
+mod bandwidth;
+mod mac;
+pub(crate) mod names;
+mod nat;
+mod options;
+pub(crate) mod port_mapping;
+mod state;
+mod sysctl;
+mod text;
+mod vlan;
+
+pub use bandwidth::Limits;
+pub use names::host_name;
+pub(crate) use nat::network;
+pub use nat::{HostPorts, Masquerade};
+pub(crate) use options::DEFAULT_BRIDGE;
+pub use options::Options;
+pub use port_mapping::PortMapping;
+pub use state::{BridgeState, HostState};
+pub use sysctl::Sysctl;
+pub(crate) use vlan::DEFAULT as DEFAULT_VLAN;
+pub use vlan::{VlanGateway, Vlans};
+
+use crate::{Error, Result};
 
 /// The container to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +85,7 @@ pub struct BridgePlan {
 pub struct VethPlan {
     /// The container's id.
     pub container: ContainerId,
-    /// Its two ends; the near one is to become a port of the bridge.
+    /// Its two ends; the host end is to become a port of the bridge.
     pub link: Veth,
     /// `network/container/interface`, noted on the host's end, as much of it as fits: by it people, and garbage collection, know whose it
     /// is.
@@ -107,7 +127,7 @@ pub struct PodSide {
 ///
 /// # Errors
 /// Where the bridge has an address that is in the way and may not be replaced.
-pub fn plan(pod: &Pod, options: &Options, mut lease: Success, facts: &Facts) -> Result<PodPlan> {
+pub fn plan(pod: &Pod, options: &Options, mut lease: Success, state: &HostState) -> Result<PodPlan> {
     if !options.up && !lease.ips.is_empty() {
         return Err(Error::Invalid {
             network: pod.network.to_string(),
@@ -133,10 +153,10 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, facts: &Facts) -> 
         });
     }
     Ok(PodPlan {
-        bridge: bridge(options, &lease, facts, host_ports.as_ref())?,
-        veth: veth(pod, options, &lease, facts),
+        bridge: bridge(options, &lease, state, host_ports.as_ref())?,
+        veth: veth(pod, options, &lease, state),
         pod: pod_side(pod, options, &lease),
-        masquerade: masquerade(options, &lease, &facts.gateways),
+        masquerade: masquerade(options, &lease, &state.gateways),
         host_ports,
         lease,
     })
@@ -218,14 +238,14 @@ fn host_ports(attachment: &Attachment, options: &Options, lease: &Success) -> Op
 fn bridge(
     options: &Options,
     lease: &Success,
-    facts: &Facts,
+    state: &HostState,
     host_ports: Option<&HostPorts>,
 ) -> Result<BridgePlan> {
     let (name, link) = (options.bridge.to_string(), options.gateway_link.as_str());
     let wanted = if options.gateway { gateways(lease) } else { Vec::new() };
     let empty = Vec::new();
-    let found = facts.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
-    let delete = addresses_to_delete(options, &wanted, facts)?;
+    let found = state.bridge.as_ref().map_or(&empty, |bridge| &bridge.addresses);
+    let delete = addresses_to_delete(options, &wanted, state)?;
     let mac = wanted.first().map(|gateway| mac::of_gateway(gateway.ip()));
     let mut sysctls = bridge_sysctls(&name, options, lease);
     if host_ports.is_some_and(HostPorts::needs_local_routes) {
@@ -254,12 +274,12 @@ fn bridge(
 pub(crate) fn addresses_to_delete(
     options: &Options,
     wanted: &[IpNetwork],
-    facts: &Facts,
+    state: &HostState,
 ) -> Result<Vec<IpNetwork>> {
-    let found = facts.bridge.iter().filter(|_| options.gateway).flat_map(|bridge| &bridge.addresses);
+    let found = state.bridge.iter().filter(|_| options.gateway).flat_map(|bridge| &bridge.addresses);
     let mut delete = Vec::new();
     for found in found.copied() {
-        let Some(wanted) = wanted.iter().find(|wanted| conflicts(&found, wanted, facts)) else { continue };
+        let Some(wanted) = wanted.iter().find(|wanted| conflicts(&found, wanted, state)) else { continue };
         if !options.force_address {
             let bridge = options.gateway_link.to_string();
             return Err(Error::BridgeAddress { bridge, wanted: *wanted, found });
@@ -277,10 +297,10 @@ fn gateways(lease: &Success) -> Vec<IpNetwork> {
 
 /// Whether a bridge's address cannot stay beside the gateway's: another IPv4 address, or an IPv6 one of an
 /// overlapping network, as with the reference plugin; but other gateways of the same network go together.
-fn conflicts(address: &IpNetwork, gateway: &IpNetwork, facts: &Facts) -> bool {
+fn conflicts(address: &IpNetwork, gateway: &IpNetwork, state: &HostState) -> bool {
     let same_family = address.is_ipv4() == gateway.is_ipv4();
     let overlap = address.contains(gateway.network()) || gateway.contains(address.network());
-    let friendly = address == gateway || facts.gateways.contains(address);
+    let friendly = address == gateway || state.gateways.contains(address);
     same_family && !friendly && (address.is_ipv4() || overlap)
 }
 
@@ -315,7 +335,7 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
     sysctls
 }
 
-fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPlan {
+fn veth(pod: &Pod, options: &Options, lease: &Success, state: &HostState) -> VethPlan {
     let name = host_name(&pod.attachment);
     let mac = options.mac.or_else(|| lease.ips.first().map(|ip| mac::of_container(ip.address.ip())));
     // The kernel's own choice would be known too late.
@@ -324,15 +344,15 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
     // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
     // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
     // then, so that policies hold all the same.
-    let bridged = routed(options) && facts.bridge_netfilter;
+    let bridged = routed(options) && state.bridge_netfilter;
     // The same goes for a container that calls itself by a port of the host. (A bridge that receives all frames sends
     // them to the host too, so nothing is to go back from there: the reference forbids both together.)
-    let calls_itself = !options.ports.is_empty() && facts.bridge_netfilter && !options.promiscuous;
+    let calls_itself = !options.ports.is_empty() && state.bridge_netfilter && !options.promiscuous;
     let hairpin = options.hairpin || bridged || calls_itself;
     let port = BridgePort { hairpin, isolated: options.isolated && !bridged };
     VethPlan {
         container: pod.attachment.container.clone(),
-        alias: veth::alias(&pod.network, &pod.attachment),
+        alias: names::alias(&pod.network, &pod.attachment),
         port,
         vlans: options.vlans.clone(),
         only_from: mac.filter(|_| options.spoof_check),
@@ -340,7 +360,7 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, facts: &Facts) -> VethPla
         link: Veth {
             // The highest, so that a bridge which has the lowest of its ports' does not take it.
             host: VethEnd { name, mac: Some(mac::of_port(&pod.attachment)), mtu: options.mtu },
-            host_group: veth::group(&pod.network),
+            host_group: names::group(&pod.network),
             host_up: true,
             master: None,
             peer: VethEnd { name: ifname, mac, mtu: options.mtu },

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
-use weft_cni::{BridgeFacts, Facts, Options, Pod, plan};
+use weft_cni::{BridgeState, HostState, Options, Pod, plan};
 use weft_cni_spec::{Args, Attachment, Failure, Handler, Invocation, IpConfig, Success, Version, dispatch};
 use weft_ipam::{Ipam, Pool, RangeSet};
 
@@ -66,8 +66,8 @@ impl Handler for Planner {
             attachment: attachment.clone(),
             netns: netns.to_owned(),
         };
-        for facts in [Facts::default(), bridged(&pool)] {
-            let plan = plan(&pod, &options, lease.clone(), &facts).map_err(|error| error.failure())?;
+        for state in [HostState::default(), bridged(&pool)] {
+            let plan = plan(&pod, &options, lease.clone(), &state).map_err(|error| error.failure())?;
             assert!(!plan.to_string().is_empty(), "people can read every plan");
         }
         let result = lease.after(previous);
@@ -112,11 +112,11 @@ fn lease(pool: &Pool) -> Success {
 }
 
 /// A node whose bridge has the gateways' addresses.
-fn bridged(pool: &Pool) -> Facts {
+fn bridged(pool: &Pool) -> HostState {
     let ranges = pool.sets.iter().flat_map(RangeSet::ranges);
     let gateways: Vec<_> = ranges.map(|range| range.with_prefix(range.gateway)).collect();
-    let bridge = Some(BridgeFacts { addresses: gateways.clone(), ..BridgeFacts::default() });
-    Facts { bridge, gateways, bridge_netfilter: true }
+    let bridge = Some(BridgeState { addresses: gateways.clone(), ..BridgeState::default() });
+    HostState { bridge, gateways, bridge_netfilter: true }
 }
 
 /// A set gives every address once, each of a range, and never a gateway.

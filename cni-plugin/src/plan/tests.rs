@@ -4,7 +4,7 @@ use serde_json::json;
 use weft_cni_spec::{Dns, Route};
 
 use super::*;
-use crate::{BridgeFacts, Limits, Vlans};
+use super::{BridgeState, Limits, Vlans};
 
 fn pod() -> Pod {
     Pod {
@@ -44,15 +44,15 @@ fn lease(addresses: &[&str]) -> Success {
     Success { ips: addresses.iter().map(ip).collect(), ..Success::default() }
 }
 
-fn with_bridge(addresses: &[&str]) -> Facts {
+fn with_bridge(addresses: &[&str]) -> HostState {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Facts { bridge: Some(BridgeFacts { addresses, ..BridgeFacts::default() }), ..Facts::default() }
+    HostState { bridge: Some(BridgeState { addresses, ..BridgeState::default() }), ..HostState::default() }
 }
 
 #[test]
 fn the_default_in_both_families() {
     let plan =
-        plan(&pod(), &options(), lease(&["10.244.1.5/24", "fd00:1::5/64"]), &Facts::default()).unwrap();
+        plan(&pod(), &options(), lease(&["10.244.1.5/24", "fd00:1::5/64"]), &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 address 0a:58:0a:f4:01:01 mtu 1450 type bridge
     ip link set cni0 up
@@ -101,7 +101,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
         Route::new("192.0.2.0/24".parse().unwrap(), "10.244.1.9".parse().ok()),
         Route { scope: Some(253), ..Route::new("198.51.100.0/24".parse().unwrap(), None) },
     ];
-    let plan = plan(&pod(), &options, lease, &Facts::default()).unwrap();
+    let plan = plan(&pod(), &options, lease, &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 address 0a:58:0a:f4:01:fe type bridge
     ip link set cni0 up
@@ -124,7 +124,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
 #[test]
 fn what_macspoofchk_and_enabledad_change() {
     let options = Options { isolated: false, spoof_check: true, detect_duplicates: true, ..options() };
-    let plan = plan(&pod(), &options, lease(&["fd00:1::5/64"]), &Facts::default()).unwrap().to_string();
+    let plan = plan(&pod(), &options, lease(&["fd00:1::5/64"]), &HostState::default()).unwrap().to_string();
     let lines: Vec<&str> = plan
         .lines()
         .filter(|line| ["bridge fdb", "locked", "eth0/accept_dad"].iter().any(|word| line.contains(word)))
@@ -140,7 +140,7 @@ fn what_macspoofchk_and_enabledad_change() {
 fn a_port_in_vlans() {
     let vlans = Some(Vlans { untagged: 5, tagged: vec![(10, 20)], keep_default: false });
     let options = Options { gateway: false, default_route: false, isolated: false, vlans, ..options() };
-    let plan = plan(&pod(), &options, Success::default(), &Facts::default()).unwrap().to_string();
+    let plan = plan(&pod(), &options, Success::default(), &HostState::default()).unwrap().to_string();
     let lines: Vec<&str> = plan.lines().filter(|line| line.contains("vlan")).collect();
     insta::assert_snapshot!(lines.join("\n"), @r"
     ip link set cni0 type bridge vlan_filtering 1
@@ -179,7 +179,7 @@ fn the_gateway_of_a_vlan_is_tied_to_the_bridge_by_a_port_of_that_vlan() {
 #[test]
 fn a_network_without_addresses() {
     let options = Options { gateway: false, default_route: false, isolated: false, up: false, ..options() };
-    let plan = plan(&pod(), &options, Success::default(), &Facts::default()).unwrap();
+    let plan = plan(&pod(), &options, Success::default(), &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 mtu 1450 type bridge
     ip link set cni0 up
@@ -193,12 +193,12 @@ fn a_network_without_addresses() {
 
 #[test]
 fn where_bridged_packets_pass_netfilter_the_port_stays_open() {
-    let facts = Facts { bridge_netfilter: true, ..Facts::default() };
-    let plan = plan(&pod(), &options(), lease(&["10.244.1.5/24"]), &facts).unwrap();
+    let state = HostState { bridge_netfilter: true, ..HostState::default() };
+    let plan = plan(&pod(), &options(), lease(&["10.244.1.5/24"]), &state).unwrap();
     assert_eq!(plan.veth.port, BridgePort { hairpin: true, isolated: false });
     // Without a gateway nobody routes: isolation is all that was asked for.
     let alone = Options { gateway: false, default_route: false, ..options() };
-    let plan = super::plan(&pod(), &alone, Success::default(), &facts).unwrap();
+    let plan = super::plan(&pod(), &alone, Success::default(), &state).unwrap();
     assert_eq!(plan.veth.port, BridgePort { hairpin: false, isolated: true });
 }
 
@@ -213,12 +213,12 @@ fn a_bridge_gets_only_what_it_lacks() {
 #[test]
 fn an_address_in_the_way_is_an_error_or_goes() {
     for (found, lease_of) in [("10.9.0.1/24", "10.244.1.5/24"), ("fd00:1::9/60", "fd00:1::5/64")] {
-        let facts = with_bridge(&[found]);
-        let error = plan(&pod(), &options(), lease(&[lease_of]), &facts).unwrap_err();
+        let state = with_bridge(&[found]);
+        let error = plan(&pod(), &options(), lease(&[lease_of]), &state).unwrap_err();
         assert_eq!(error.failure().code.number(), 7);
         assert!(error.to_string().ends_with(found), "{error}");
         let forced = Options { force_address: true, ..options() };
-        let plan = plan(&pod(), &forced, lease(&[lease_of]), &facts).unwrap();
+        let plan = plan(&pod(), &forced, lease(&[lease_of]), &state).unwrap();
         assert_eq!(plan.bridge.delete, [found.parse().unwrap()]);
     }
     let elsewhere = with_bridge(&["fd00:9::1/64"]);
@@ -228,9 +228,9 @@ fn an_address_in_the_way_is_an_error_or_goes() {
 #[test]
 fn the_gateways_of_one_networks_ranges_go_together() {
     let gateways = vec!["10.244.1.1/24".parse().unwrap(), "10.244.2.1/24".parse().unwrap()];
-    let facts = Facts { gateways, ..with_bridge(&["10.244.1.1/24"]) };
+    let state = HostState { gateways, ..with_bridge(&["10.244.1.1/24"]) };
     let forced = Options { force_address: true, ..options() };
-    let plan = plan(&pod(), &forced, lease(&["10.244.2.5/24"]), &facts).unwrap();
+    let plan = plan(&pod(), &forced, lease(&["10.244.2.5/24"]), &state).unwrap();
     assert_eq!((plan.bridge.add.len(), plan.bridge.delete.len()), (1, 0));
 }
 
@@ -238,7 +238,7 @@ fn the_gateways_of_one_networks_ranges_go_together() {
 fn ipams_own_default_route_stays_the_only_one() {
     let mut lease = lease(&["10.244.1.5/24"]);
     lease.routes = vec![Route::new("0.0.0.0/0".parse().unwrap(), "10.244.1.9".parse().ok())];
-    let plan = plan(&pod(), &options(), lease, &Facts::default()).unwrap();
+    let plan = plan(&pod(), &options(), lease, &HostState::default()).unwrap();
     let defaults: Vec<_> = plan.pod.routes.iter().filter(|path| path.destination.prefix() == 0).collect();
     assert_eq!(defaults.len(), 1);
     assert_eq!(defaults[0].gateway, "10.244.1.9".parse().ok());
@@ -247,7 +247,7 @@ fn ipams_own_default_route_stays_the_only_one() {
 #[test]
 fn an_interface_that_stays_down_cannot_have_addresses() {
     let down = Options { up: false, ..options() };
-    let error = plan(&pod(), &down, lease(&["10.244.1.5/24"]), &Facts::default()).unwrap_err();
+    let error = plan(&pod(), &down, lease(&["10.244.1.5/24"]), &HostState::default()).unwrap_err();
     assert!(error.to_string().contains("disableContainerInterface"), "{error}");
 }
 
@@ -269,7 +269,7 @@ fn the_result_names_bridge_host_and_container_in_this_order() {
     };
     let options =
         Options { dns: Dns { nameservers: vec!["10.96.0.10".into()], ..Dns::default() }, ..options() };
-    let plan = plan(&pod(), &options, lease(&["10.244.1.5/24"]), &Facts::default()).unwrap();
+    let plan = plan(&pod(), &options, lease(&["10.244.1.5/24"]), &HostState::default()).unwrap();
     let result = plan.result(&link("cni0", 1), None, &link("veth1", 2), &link("eth0", 3));
     assert_eq!(
         serde_json::to_value(result).unwrap(),

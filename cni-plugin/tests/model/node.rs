@@ -196,27 +196,35 @@ impl Found {
             .filter(|(_, content)| **content == attachment.record())
             .map(|(address, _)| *address)
             .collect();
-        let near = self.veths.get(&attachment.host_name());
-        let far = self.inside.get(&(attachment.container, network.ifname.to_owned()));
+        let host_end = self.veths.get(&attachment.host_name());
+        let peer = self.inside.get(&(attachment.container, network.ifname.to_owned()));
         let owns_ports = self.ruleset.contains(&comment(&attachment.host_name()));
         match state {
             State::Absent => {
                 assert!(!owns_ports, "{attachment} is gone and its ports are mapped: {}", self.ruleset);
                 assert!(owned.is_empty(), "{attachment} is gone and has {owned:?}");
-                assert!(near.is_none(), "{attachment} is gone and has {near:?}");
-                assert!(far.is_none(), "{attachment} is gone and its interface is inside");
+                assert!(host_end.is_none(), "{attachment} is gone and has {host_end:?}");
+                assert!(peer.is_none(), "{attachment} is gone and its interface is inside");
             }
             State::Attached(result) => {
                 let ips: Vec<IpNetwork> = parsed(&result["ips"], "address");
                 assert_eq!(owned, ips.iter().map(IpNetwork::ip).collect(), "{attachment}: reserved");
-                let near = near.unwrap_or_else(|| panic!("{attachment} lacks the host's end"));
-                assert_eq!(near.master, self.bridges.get(network.bridge).copied(), "{attachment}: bridge");
-                assert!(near.up && has_namespace);
-                let far = far.unwrap_or_else(|| panic!("{attachment} lacks its interface"));
-                assert!(ips.iter().all(|ip| far.addresses.contains(ip)), "{attachment}: {:?}", far.addresses);
+                let host_end = host_end.unwrap_or_else(|| panic!("{attachment} lacks the host's end"));
+                assert_eq!(
+                    host_end.master,
+                    self.bridges.get(network.bridge).copied(),
+                    "{attachment}: bridge"
+                );
+                assert!(host_end.up && has_namespace);
+                let peer = peer.unwrap_or_else(|| panic!("{attachment} lacks its interface"));
+                assert!(
+                    ips.iter().all(|ip| peer.addresses.contains(ip)),
+                    "{attachment}: {:?}",
+                    peer.addresses
+                );
                 let routes: Vec<IpNetwork> = parsed(&result["routes"], "dst");
-                let all = routes.iter().all(|route| far.destinations.contains(route));
-                assert!(all, "{attachment}: {:?}", far.destinations);
+                let all = routes.iter().all(|route| peer.destinations.contains(route));
+                assert!(all, "{attachment}: {:?}", peer.destinations);
                 self.assert_has_elements(attachment, &ips);
             }
             State::Torn => assert!(owned.len() <= 2, "{attachment} has {owned:?}"),

@@ -1,33 +1,11 @@
-//! Kernel settings below /proc/sys.
+//! Kernel settings below /proc/sys, read and written. Which ones is decided in `plan`.
 
-use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 
-use crate::{Error, Result};
-
-/// A setting and the value that it is to have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sysctl {
-    /// The path below /proc/sys, for instance `net/ipv4/ip_forward`; interface names may hold dots.
-    pub key: String,
-    /// The value.
-    pub value: &'static str,
-    /// Whether it may be missing, as all of IPv6 is on hosts that are booted without it.
-    pub optional: bool,
-}
+use crate::{Error, Result, Sysctl};
 
 impl Sysctl {
-    /// A setting that must exist.
-    pub(crate) fn new(key: impl Into<String>, value: &'static str) -> Sysctl {
-        Sysctl { key: key.into(), value, optional: false }
-    }
-
-    /// A setting that may be missing.
-    pub(crate) fn optional(key: impl Into<String>, value: &'static str) -> Sysctl {
-        Sysctl { optional: true, ..Sysctl::new(key, value) }
-    }
-
     /// Writes the value. Below `net` it is the calling thread's network namespace's.
     pub(crate) fn apply(&self) -> Result<()> {
         let path = format!("/proc/sys/{}", self.key);
@@ -41,7 +19,7 @@ impl Sysctl {
     }
 
     /// Fails where the value could not be written. Writes nothing.
-    pub(crate) fn try_out(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         match OpenOptions::new().write(true).open(format!("/proc/sys/{}", self.key)) {
             Err(source) if !self.is_set() => {
                 Err(Error::Sysctl { key: self.key.clone(), value: self.value, source })
@@ -56,13 +34,6 @@ impl Sysctl {
             Ok(found) => found.trim() == self.value,
             Err(error) => self.optional && error.kind() == ErrorKind::NotFound,
         }
-    }
-}
-
-/// As the sysctl(8) program takes it.
-impl fmt::Display for Sysctl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sysctl -w {}={}", self.key, self.value)
     }
 }
 

@@ -8,10 +8,10 @@ use weft_cni_spec::{Args, Attachment, Code, Failure, Invocation, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
-use crate::facts::Inside;
-use crate::ipam::Source;
-use crate::shared::Tables;
-use crate::{BridgePlan, Error, Facts, Options, Pod, PodPlan, Result, VethPlan, host_name, plan};
+use super::ipam::Source;
+use crate::kernel::ContainerInterface;
+use crate::nft::Tables;
+use crate::{BridgePlan, Error, HostState, Options, Pod, PodPlan, Result, VethPlan, host_name, plan};
 
 /// Compares what is with `previous`, the result of ADD.
 pub(crate) fn check(
@@ -25,25 +25,25 @@ pub(crate) fn check(
     let ipam = Source::of(invocation)?;
     let leased = ipam.check(invocation, attachment, namespace.path(), previous);
     let mut host = RtnetlinkClient::open()?;
-    let near = host.find_link(&host_name(attachment))?;
-    let near = near.ok_or_else(|| missing(invocation, attachment, &ipam, leased.as_ref().err()))?;
+    let host_end = host.find_link(&host_name(attachment))?;
+    let host_end = host_end.ok_or_else(|| missing(invocation, attachment, &ipam, leased.as_ref().err()))?;
     leased?;
     let wrong = |what: String| Error::Check { container: attachment.container.clone(), what };
     let ifname = attachment.ifname.as_str();
-    let found = namespace.run(|| Inside::read(ifname))??;
+    let found = namespace.run(|| ContainerInterface::read(ifname))??;
     found.compare(previous, namespace.path()).map_err(wrong)?;
     // The one that ADD gave it, in whichever version of this program.
     let options = Options { mac: found.mac(), ..options };
     let gateways = options.gateways(ipam.gateways(invocation)?);
-    let facts = Facts::read(&mut host, &options, gateways)?;
+    let state = HostState::read(&mut host, &options, gateways)?;
     let pod = Pod {
         network: invocation.network.clone(),
         attachment: attachment.clone(),
         netns: namespace.path().to_owned(),
     };
-    let plan = plan(&pod, &options, found.told(previous), &facts)?;
+    let plan = plan(&pod, &options, found.told(previous), &state)?;
     let difference = match bridge(&mut host, &plan.bridge)? {
-        None => port(&mut host, &near, &plan, previous)?,
+        None => port(&mut host, &host_end, &plan, previous)?,
         found => found,
     };
     let difference = difference.or_else(|| found.difference(&plan.pod));
@@ -86,56 +86,56 @@ fn bridge(host: &mut RtnetlinkClient, plan: &BridgePlan) -> Result<Option<String
 /// What is wrong with the host's end of the pair as a port of the bridge.
 pub(crate) fn port(
     host: &mut RtnetlinkClient,
-    near: &Link,
+    host_end: &Link,
     plan: &PodPlan,
     previous: &Success,
 ) -> Result<Option<String>> {
-    let (name, veth) = (&near.name, &plan.veth);
+    let (name, veth) = (&host_end.name, &plan.veth);
     let bridge = &plan.bridge.link.name;
-    if near.master != Some(host.link(bridge)?.index) {
+    if host_end.master != Some(host.link(bridge)?.index) {
         return Ok(Some(format!("{name} is no port of bridge {bridge}")));
     }
-    if !near.up {
+    if !host_end.up {
         return Ok(Some(format!("{name} is down")));
     }
     let told = previous.interfaces.iter().find(|told| told.name == *name && told.sandbox.is_none());
     let mtu = told.and_then(|told| told.mtu).or(veth.link.host.mtu);
-    if let Some(mtu) = mtu.filter(|mtu| *mtu != near.mtu) {
-        return Ok(Some(format!("{name} has MTU {} instead of {mtu}", near.mtu)));
+    if let Some(mtu) = mtu.filter(|mtu| *mtu != host_end.mtu) {
+        return Ok(Some(format!("{name} has MTU {} instead of {mtu}", host_end.mtu)));
     }
-    let flags = host.bridge_port(near.index)?.unwrap_or_default();
+    let flags = host.bridge_port(host_end.index)?.unwrap_or_default();
     let on = |is_on: bool| if is_on { "on" } else { "off" };
     let flags =
         [("hairpin", flags.hairpin, veth.port.hairpin), ("isolated", flags.isolated, veth.port.isolated)];
     if let Some((flag, is, wanted)) = flags.into_iter().find(|(_, is, wanted)| is != wanted) {
         return Ok(Some(format!("port {name} has {flag} {} instead of {}", on(is), on(wanted))));
     }
-    match station(host, near, veth)? {
-        None => Ok(vlans(host, near, veth)?.or(limit(host, near, veth)?)),
+    match station(host, host_end, veth)? {
+        None => Ok(vlans(host, host_end, veth)?.or(limit(host, host_end, veth)?)),
         found => Ok(found),
     }
 }
 
-fn station(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn station(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(mac) = veth.only_from else { return Ok(None) };
-    let name = &near.name;
-    if !host.is_port_locked(near.index)? {
+    let name = &host_end.name;
+    if !host.is_port_locked(host_end.index)? {
         return Ok(Some(format!("{name} takes frames from any Ethernet address")));
     }
-    let is_pinned = host.sticky_fdb(near.index)?.contains(&mac);
+    let is_pinned = host.sticky_fdb(host_end.index)?.contains(&mac);
     Ok((!is_pinned).then(|| format!("{name} takes no frames from {mac}")))
 }
 
-fn vlans(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn vlans(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(wanted) = &veth.vlans else { return Ok(None) };
-    let difference = wanted.difference(&host.bridge_vlans(near.index)?);
-    Ok(difference.map(|what| format!("port {} {what}", near.name)))
+    let difference = wanted.difference(&host.bridge_vlans(host_end.index)?);
+    Ok(difference.map(|what| format!("port {} {what}", host_end.name)))
 }
 
-fn limit(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<Option<String>> {
+fn limit(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Result<Option<String>> {
     let Some(wanted) = veth.limit else { return Ok(None) };
-    let is_limited = host.token_bucket(near.index)? == Some((wanted.rate, wanted.limit));
-    Ok((!is_limited).then(|| format!("{} does not limit what the container receives", near.name)))
+    let is_limited = host.token_bucket(host_end.index)? == Some((wanted.rate, wanted.limit));
+    Ok((!is_limited).then(|| format!("{} does not limit what the container receives", host_end.name)))
 }
 
 /// What nf_tables lacks.

@@ -7,7 +7,7 @@ use weft_cni_spec::Attachment;
 use weft_netlink::rtnl::Mac;
 use weft_types::fnv1a;
 
-use crate::veth::hash;
+use super::names::hash;
 
 /// Of a container's end. It follows from the IP address: whoever gets that next has the same Ethernet address, so that no
 /// neighbour's table is out of date.

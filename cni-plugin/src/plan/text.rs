@@ -4,7 +4,7 @@ use std::fmt;
 
 use weft_netlink::rtnl::{Route, Veth, VethEnd};
 
-use crate::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
+use super::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
 
 /// A command on each line, in the order in which they take effect.
 impl fmt::Display for PodPlan {
@@ -51,12 +51,12 @@ fn vlan_gateway<'a>(
     bridge: &str,
     f: &mut fmt::Formatter<'_>,
 ) -> Result<&'a str, fmt::Error> {
-    let (port, far) = (&gateway.link.host, &gateway.link.peer);
+    let (port, peer) = (&gateway.link.host, &gateway.link.peer);
     pair(&gateway.link, bridge, f)?;
     writeln!(f)?;
     vlan::text(&gateway.vlans, &port.name, f)?;
-    writeln!(f, "ip link set {} up", far.name)?;
-    Ok(&far.name)
+    writeln!(f, "ip link set {} up", peer.name)?;
+    Ok(&peer.name)
 }
 
 fn pair(link: &Veth, bridge: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,19 +67,19 @@ fn pair(link: &Veth, bridge: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn veth(plan: &VethPlan, bridge: &str, pod: &PodSide, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let near = &plan.link.host;
+    let host_end = &plan.link.host;
     pair(&plan.link, bridge, f)?;
     writeln!(f, " netns {}", pod.netns.display())?;
     let on = |set: bool| if set { "on" } else { "off" };
     let (isolated, hairpin) = (on(plan.port.isolated), on(plan.port.hairpin));
-    writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", near.name)?;
-    writeln!(f, "ip link set {} alias {}", near.name, plan.alias)?;
-    plan.vlans.iter().try_for_each(|vlans| vlan::text(vlans, &near.name, f))?;
+    writeln!(f, "bridge link set dev {} isolated {isolated} hairpin {hairpin}", host_end.name)?;
+    writeln!(f, "ip link set {} alias {}", host_end.name, plan.alias)?;
+    plan.vlans.iter().try_for_each(|vlans| vlan::text(vlans, &host_end.name, f))?;
     if let Some(mac) = plan.only_from {
-        writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", near.name)?;
-        writeln!(f, "bridge link set dev {} locked on", near.name)?;
+        writeln!(f, "bridge fdb replace {mac} dev {} master static sticky", host_end.name)?;
+        writeln!(f, "bridge link set dev {} locked on", host_end.name)?;
     }
-    plan.limit.map_or(Ok(()), |limit| writeln!(f, "tc qdisc replace dev {} root {limit}", near.name))
+    plan.limit.map_or(Ok(()), |limit| writeln!(f, "tc qdisc replace dev {} root {limit}", host_end.name))
 }
 
 fn end(end: &VethEnd, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,13 +1,26 @@
-//! The bridge plugin's commands. What each does is in a file of its own: `attach`, `detach`, `check`,
-//! `status`.
+//! The bridge plugin's commands, each in a file of its own, and those of `loopback`. [`repair`] is for the agent.
+
+mod add;
+mod check;
+mod del;
+mod gc;
+mod ipam;
+mod loopback;
+mod readiness;
+mod record;
+mod repair;
+mod status;
 
 use std::path::Path;
 
 use weft_cni_spec::{Args, Attachment, Failure, Handler, Invocation, Success};
 use weft_netlink::netns::Namespace;
 
-use crate::ipam::Source;
-use crate::{Error, Result, attach, check, detach, status};
+pub use loopback::Loopback;
+pub use repair::{Report, repair};
+
+use crate::{Error, Result};
+use ipam::Source;
 
 /// The bridge plugin.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +42,7 @@ impl Handler for Bridge {
         args: &Args,
     ) -> Result<Success, Failure> {
         self.open(netns)
-            .and_then(|namespace| attach::attach(invocation, attachment, &namespace, args))
+            .and_then(|namespace| add::add(invocation, attachment, &namespace, args))
             .map_err(|error| error.failure())
     }
 
@@ -46,7 +59,7 @@ impl Handler for Bridge {
             // Gone, or what is left of its file: its end of the pair is gone with it.
             Some(Err(_)) => None,
         };
-        detach::detach(invocation, attachment, namespace.as_ref()).map_err(|error| error.failure())
+        del::del(invocation, attachment, namespace.as_ref()).map_err(|error| error.failure())
     }
 
     fn check(
@@ -63,7 +76,7 @@ impl Handler for Bridge {
 
     fn gc(&self, invocation: &Invocation) -> Result<(), Failure> {
         // All are tried, whatever becomes of the others; the first error is reported.
-        let links = detach::collect(invocation).map_err(|error| error.failure());
+        let links = gc::gc(invocation).map_err(|error| error.failure());
         let addresses = Source::of(invocation).and_then(|ipam| ipam.gc(invocation));
         links.and(addresses)
     }

@@ -1,4 +1,4 @@
-//! ADD: from facts to a plan and from there to the kernel. What fails on the way undoes what was done. What a plan looks
+//! ADD: from the state of the host to a plan and from there to the kernel. What fails on the way undoes what was done. What a plan looks
 //! like is decided in `plan`.
 
 use std::net::IpAddr;
@@ -8,16 +8,15 @@ use weft_cni_spec::{Args, Attachment, Invocation, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
-use crate::apply::apply;
-use crate::flows;
-use crate::ipam::Source;
-use crate::lock::Lock;
-use crate::record::Records;
-use crate::shared::Tables;
-use crate::{Error, Facts, Options, Pod, PodPlan, Result, detach, plan};
+use super::del::release_masquerade;
+use super::ipam::Source;
+use super::record::Records;
+use crate::kernel::{Lock, apply, conntrack};
+use crate::nft::Tables;
+use crate::{Error, HostState, Options, Pod, PodPlan, Result, plan};
 
 /// Connects a container.
-pub(crate) fn attach(
+pub(crate) fn add(
     invocation: &Invocation,
     attachment: &Attachment,
     namespace: &Namespace,
@@ -28,15 +27,15 @@ pub(crate) fn attach(
     let ipam = Source::of(invocation)?;
     let gateways = options.gateways(ipam.gateways(invocation)?);
     let mut host = RtnetlinkClient::open()?;
-    let facts = Facts::read(&mut host, &options, gateways)?;
+    let state = HostState::read(&mut host, &options, gateways)?;
     let pod = Pod {
         network: invocation.network.clone(),
         attachment: attachment.clone(),
         netns: namespace.path().to_owned(),
     };
     let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
-    let outcome = plan(&pod, &options, lease, &facts).and_then(|plan| {
-        connect(&mut host, namespace, &plan, facts.bridge.map(|bridge| bridge.link), invocation)
+    let outcome = plan(&pod, &options, lease, &state).and_then(|plan| {
+        connect(&mut host, namespace, &plan, state.bridge.map(|bridge| bridge.link), invocation)
     });
     outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
         Ok(()) => error,
@@ -71,7 +70,7 @@ fn connect(
         if let Some(masquerade) = &plan.masquerade {
             // The bridge may have no container now.
             let has_vlan_gateway = plan.bridge.vlan_gateway.is_some();
-            let _ = detach::release_masquerade(host, &masquerade.bridge, has_vlan_gateway);
+            let _ = release_masquerade(host, &masquerade.bridge, has_vlan_gateway);
         }
     })
 }
@@ -104,7 +103,7 @@ fn unmasquerade(host: &mut RtnetlinkClient, plan: &PodPlan) -> Result<()> {
 fn map_ports(host: &mut RtnetlinkClient, plan: &PodPlan) -> Result<()> {
     let Some(ports) = &plan.host_ports else { return Ok(()) };
     let mut tables = Tables::open_for(|| format!("portMappings {:?}", ports.mappings))?;
-    let outcome = tables.map_ports(host, ports).and_then(|()| flows::forget_before(ports));
+    let outcome = tables.map_ports(host, ports).and_then(|()| conntrack::forget_before(ports));
     outcome.inspect_err(|_| {
         // The mappings of the other family may be there; the first error is the one to report.
         let _ = tables.unmap_ports(&ports.owner, false);

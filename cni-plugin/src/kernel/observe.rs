@@ -1,4 +1,4 @@
-//! What the host has already, as far as the plan depends on it. Reads the kernel, changes nothing.
+//! What the host and a container have already, as far as a plan depends on it. Reads the kernel, changes nothing.
 
 use std::path::Path;
 
@@ -6,38 +6,18 @@ use ipnetwork::IpNetwork;
 use weft_cni_spec::{IpConfig, Success};
 use weft_netlink::rtnl::{Link, Mac, RouteFilter, RtnetlinkClient, TokenBucket, bridge_netfilter};
 
-use crate::{Error, Options, PodSide, Result};
+use crate::{BridgeState, Error, HostState, Options, PodSide, Result};
 
-/// What the planner must know of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// The bridge, where it exists.
-    pub bridge: Option<BridgeFacts>,
-    /// The gateways of all of the network's ranges: addresses that the bridge may have for other containers.
-    pub gateways: Vec<IpNetwork>,
-    /// Whether bridged packets pass netfilter (br_netfilter, by net.bridge.bridge-nf-call-iptables).
-    pub bridge_netfilter: bool,
-}
-
-/// What an existing bridge has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BridgeFacts {
-    /// Its interface.
-    pub link: Link,
-    /// The addresses of its gateway's interface, link-local ones among them.
-    pub addresses: Vec<IpNetwork>,
-}
-
-impl Facts {
+impl HostState {
     /// Reads them in the client's namespace.
     pub(crate) fn read(
         route: &mut RtnetlinkClient,
         options: &Options,
         gateways: Vec<IpNetwork>,
-    ) -> Result<Facts> {
+    ) -> Result<HostState> {
         let bridge_netfilter = bridge_netfilter();
         let Some(link) = route.find_link(options.bridge.as_str())? else {
-            return Ok(Facts { bridge: None, gateways, bridge_netfilter });
+            return Ok(HostState { bridge: None, gateways, bridge_netfilter });
         };
         if link.kind.as_deref() != Some("bridge") {
             let kind = link.kind.unwrap_or_else(|| "a physical interface".to_owned());
@@ -51,13 +31,13 @@ impl Facts {
         };
         let addresses = gateway.map(|index| route.addresses(Some(index))).transpose()?.unwrap_or_default();
         let addresses = addresses.into_iter().map(|address| address.address).collect();
-        Ok(Facts { bridge: Some(BridgeFacts { link, addresses }), gateways, bridge_netfilter })
+        Ok(HostState { bridge: Some(BridgeState { link, addresses }), gateways, bridge_netfilter })
     }
 }
 
 /// What a container's interface has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Inside {
+pub(crate) struct ContainerInterface {
     link: Link,
     addresses: Vec<IpNetwork>,
     destinations: Vec<IpNetwork>,
@@ -65,9 +45,9 @@ pub(crate) struct Inside {
     limit: Option<(u64, u32)>,
 }
 
-impl Inside {
+impl ContainerInterface {
     /// Reads it in the calling thread's namespace.
-    pub(crate) fn read(ifname: &str) -> Result<Inside> {
+    pub(crate) fn read(ifname: &str) -> Result<ContainerInterface> {
         let mut route = RtnetlinkClient::open()?;
         let link = route.link(ifname)?;
         let addresses =
@@ -76,7 +56,7 @@ impl Inside {
         let paths = route.routes(RouteFilter::default())?;
         let destinations = paths.into_iter().map(|path| path.destination).collect();
         let limit = route.token_bucket(link.index)?;
-        Ok(Inside { link, addresses, destinations, limit })
+        Ok(ContainerInterface { link, addresses, destinations, limit })
     }
 
     /// Its Ethernet address, whoever chose it.

@@ -4,10 +4,11 @@ use weft_cni_spec::Boot;
 use weft_cni_spec::{Args, Code, Failure, Invocation};
 use weft_netlink::rtnl::RtnetlinkClient;
 
-use crate::ipam::Source;
-use crate::shared::Tables;
-use crate::veth::group;
-use crate::{Error, Facts, Options, Result, plan, readiness};
+use super::ipam::Source;
+use super::readiness;
+use crate::nft::Tables;
+use crate::plan::{addresses_to_delete, names};
+use crate::{Error, HostState, Options, Result};
 
 /// The most ports of a bridge: the kernel numbers them from 1, with ten bits (BR_MAX_PORTS).
 const MOST_PORTS: usize = 1023;
@@ -26,9 +27,9 @@ fn look(invocation: &Invocation) -> Result<()> {
     let ipam = Source::of(invocation)?;
     let gateways = ipam.gateways(invocation)?;
     let mut host = RtnetlinkClient::open()?;
-    let facts = match Facts::read(&mut host, &options, options.gateways(gateways.clone())) {
+    let state = match HostState::read(&mut host, &options, options.gateways(gateways.clone())) {
         Err(error @ Error::NotABridge { .. }) => {
-            let group = group(&invocation.network);
+            let group = names::group(&invocation.network);
             let has_containers = host.links()?.iter().any(|link| link.group == group);
             let failure = error.failure();
             let code = if has_containers { Code::Impaired } else { Code::Unavailable };
@@ -37,15 +38,15 @@ fn look(invocation: &Invocation) -> Result<()> {
         outcome => outcome?,
     };
     readiness::check(invocation, &Boot::current())?;
-    if let Some(bridge) = &facts.bridge
+    if let Some(bridge) = &state.bridge
         && host.ports(bridge.link.index)?.len() >= MOST_PORTS
     {
         return Err(Error::BridgeFull { bridge: bridge.link.name.clone() });
     }
-    readiness::check_settings(&options, &facts)?;
+    readiness::check_settings(&options, &state)?;
     if options.masquerade {
         Tables::open_for(|| "ipMasq true".into())?;
     }
-    plan::addresses_to_delete(&options, &gateways, &facts)?;
+    addresses_to_delete(&options, &gateways, &state)?;
     Ok(ipam.status(invocation)?)
 }

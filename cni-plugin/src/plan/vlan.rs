@@ -6,7 +6,7 @@ use std::fmt;
 use weft_cni_spec::{BridgeOptions, VlanTrunk};
 use weft_netlink::rtnl::{BridgeVlan, Mac, Veth, VethEnd};
 
-use crate::veth;
+use super::names;
 
 /// The VLAN that the kernel makes every port a member of.
 pub(crate) const DEFAULT: u16 = 1;
@@ -28,7 +28,7 @@ pub struct Vlans {
 /// bridge. The bridge itself is a member of the default VLAN only. As with the reference plugin it stays, as the bridge does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VlanGateway {
-    /// The pair: the near end is the port, the far end the gateway.
+    /// The pair: the host end is the port, the peer the gateway.
     pub link: Veth,
     /// The VLANs of the port.
     pub vlans: Vlans,
@@ -108,8 +108,8 @@ impl VlanGateway {
     ) -> Self {
         let name = VlanGateway::name(bridge, vlan);
         let link = Veth {
-            host: VethEnd { name: veth::gateway_port(&name), mac: None, mtu },
-            host_group: veth::GATEWAYS,
+            host: VethEnd { name: names::gateway_port(&name), mac: None, mtu },
+            host_group: names::GATEWAYS,
             host_up: true,
             master: None,
             peer: VethEnd { name, mac, mtu },

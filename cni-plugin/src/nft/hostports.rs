@@ -1,5 +1,5 @@
 //! Ports of the host that lead to a container (`portMappings`): fixed rules, and for each mapping elements of a map and
-//! a set. Pure; telling the kernel is for `shared`.
+//! a set. Only says what they are; `nft` tells the kernel.
 //!
 //! ```text
 //! map hostports { host address . protocol . port : container address . port }
@@ -18,10 +18,8 @@ use weft_nftables::{
     PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table, Transaction, Tuple, Value, Verdict,
 };
 
-use weft_cni_spec::ContainerId;
-
-use crate::PortMapping;
-use crate::masquerade::network;
+use crate::plan::network;
+use crate::{HostPorts, PortMapping};
 
 /// The name of the tables, one per family. `weft-proxy` reads the map below, to tell of NodePorts of the same number.
 const TABLE: &str = "weft-cni-hostports";
@@ -33,20 +31,6 @@ const HAIRPINS: &str = "hairpins";
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
 /// 127.0.0.0/8
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
-
-/// The mappings of one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPorts {
-    /// The container's id.
-    pub container: ContainerId,
-    /// The name of the host's end of the container's veth pair: the owner of the elements.
-    pub owner: String,
-    /// The mappings.
-    pub mappings: Vec<PortMapping>,
-    /// The container's addresses, at most one of each family, and with it those whom the container would answer past
-    /// the host: itself, or its whole network.
-    pub containers: Vec<(IpAddr, IpNetwork)>,
-}
 
 /// The table of a family without any element.
 pub(crate) fn layout(family: Family) -> Table {
@@ -133,21 +117,6 @@ impl HostPorts {
         elements
     }
 
-    /// Whether a mapping is to be reached under 127.0.0.1, for which the kernel must be set.
-    pub(crate) fn needs_local_routes(&self) -> bool {
-        let (mut ipv4, mut reachable) = (self.of_family(Family::Ip), self.mappings.iter());
-        ipv4.next().is_some() && reachable.any(|mapping| mapping.is_reachable_by_loopback())
-    }
-
-    /// The container's address of a family, where it has one.
-    pub(crate) fn container(&self, family: Family) -> Option<IpAddr> {
-        self.of_family(family).next().map(|(address, _)| address)
-    }
-
-    fn of_family(&self, family: Family) -> impl Iterator<Item = (IpAddr, IpNetwork)> + '_ {
-        self.containers.iter().copied().filter(move |(address, _)| Family::of(*address) == family)
-    }
-
     fn translation(&self, mapping: &PortMapping, family: Family, container: IpAddr) -> Owned {
         let one = mapping.host.filter(|host| !host.is_unspecified());
         let host = one.map_or_else(|| everywhere(family), IpNetwork::from);
@@ -219,7 +188,7 @@ mod tests {
     use weft_nftables::Change;
 
     use super::*;
-    use crate::ports;
+    use crate::plan::port_mapping;
 
     fn mapping(protocol: u8, host_port: u16, host: Option<&str>) -> PortMapping {
         let host = host.map(|text| text.parse().unwrap());
@@ -263,7 +232,7 @@ mod tests {
         fn any_set_of_valid_mappings_is_a_transaction_that_the_kernel_takes(
             asked in prop::collection::vec(asked(), 0..8)
         ) {
-            let Ok(mappings) = ports::read(&asked) else { return Ok(()) };
+            let Ok(mappings) = port_mapping::read(&asked) else { return Ok(()) };
             let ports = ports(&mappings);
             for family in Family::BOTH {
                 let mut transaction = Transaction::default();

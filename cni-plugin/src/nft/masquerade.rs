@@ -1,5 +1,5 @@
 //! Which packets leave a network under the host's own address (`ipMasq`): fixed rules, and for each network elements of
-//! two sets. Pure; telling the kernel is for `shared`.
+//! two sets. Only says what they are; `nft` tells the kernel.
 //!
 //! Containers come and go without a change here: elements are of networks, not of containers, and stay as long as
 //! their bridge has containers.
@@ -14,7 +14,8 @@ use weft_nftables::{
     Rule, Set, SetKind, Statement, Table, Tuple, Verdict,
 };
 
-use crate::{Error, Result};
+use crate::plan::network;
+use crate::{Error, Masquerade, Result};
 
 /// The name of the tables, one per family.
 const TABLE: &str = "weft-cni-masquerade";
@@ -22,15 +23,6 @@ const TABLE: &str = "weft-cni-masquerade";
 const STAYING: &str = "staying";
 /// Networks whose containers leave under the host's address, paired with everywhere.
 const LEAVING: &str = "leaving";
-
-/// The networks of a bridge whose containers leave under the host's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masquerade {
-    /// The bridge: the owner of the elements.
-    pub bridge: String,
-    /// The networks. Between them, addresses stay as they are.
-    pub networks: Vec<IpNetwork>,
-}
 
 /// What is to change in a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,25 +78,7 @@ fn everywhere(family: Family) -> IpNetwork {
     }
 }
 
-/// The network of that length around an address.
-pub(crate) fn network(address: IpAddr, prefix: u8) -> IpNetwork {
-    match IpNetwork::new(address, prefix).and_then(|around| IpNetwork::new(around.network(), prefix)) {
-        Ok(network) => network,
-        // Only a prefix longer than an address has bits is refused.
-        Err(_) => IpNetwork::from(address),
-    }
-}
-
 impl Masquerade {
-    /// The networks of addresses that have their networks' prefixes, each once, in order.
-    pub(crate) fn of(bridge: &str, addresses: impl Iterator<Item = IpNetwork>) -> Masquerade {
-        let mut networks: Vec<IpNetwork> =
-            addresses.map(|address| network(address.ip(), address.prefix())).collect();
-        networks.sort();
-        networks.dedup();
-        Masquerade { bridge: bridge.to_owned(), networks }
-    }
-
     /// The families that there are networks of.
     pub(crate) fn families(&self) -> impl Iterator<Item = Family> + '_ {
         let is_of = |family: &Family| self.networks.iter().any(|network| Family::of(network.ip()) == *family);

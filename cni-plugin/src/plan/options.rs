@@ -4,7 +4,8 @@ use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode};
 use weft_netlink::rtnl::Mac;
 
-use crate::{Error, Limits, PortMapping, Result, VlanGateway, Vlans, bandwidth, ports, vlan};
+use super::{Limits, PortMapping, VlanGateway, Vlans, bandwidth, port_mapping, vlan};
+use crate::{Error, Result};
 
 /// The bridge where the configuration names none.
 pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
@@ -79,7 +80,7 @@ impl Options {
         if !matches!(backend, "" | "iptables" | "nftables") {
             return Err(invalid("ipMasqBackend", format!("{backend:?} is neither iptables nor nftables")));
         }
-        let ports = ports::read(&invocation.config.runtime_config.port_mappings)
+        let ports = port_mapping::read(&invocation.config.runtime_config.port_mappings)
             .map_err(|reason| invalid("portMappings", reason))?;
         let gateway = config.is_gateway || config.is_default_gateway;
         let vlans = vlan::read(&config).map_err(|(option, reason)| invalid(option, reason))?;

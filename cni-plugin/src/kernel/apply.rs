@@ -12,7 +12,8 @@ use weft_netlink::rtnl::{
     Address, DadState, Link, LinkChange, Mac, Route, RouteFilter, RtnetlinkClient, TokenBucket, Veth,
 };
 
-use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans, vlan};
+use crate::plan::DEFAULT_VLAN;
+use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans};
 
 /// What switches forwarding of IPv6 on.
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
@@ -35,16 +36,16 @@ pub(crate) fn apply(
     bridge: Option<Link>,
 ) -> Result<Success> {
     let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
-    let near = add_veth(host, netns, &plan.veth, &bridge)?;
+    let host_end = add_veth(host, netns, &plan.veth, &bridge)?;
     let name = &plan.veth.link.host.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
-    let outcome = connect(host, netns, plan, gateway.index, &near).and_then(|far| {
+    let outcome = connect(host, netns, plan, gateway.index, &host_end).and_then(|peer| {
         if plan.pod.up {
             // The first container gives bridge and gateway their carriers.
             let idle = [&bridge, gateway].into_iter().filter(|link| !link.carrier);
-            await_operation(host, near.index, idle)?;
+            await_operation(host, host_end.index, idle)?;
         }
-        Ok(plan.result(&bridge, vlan_gateway.as_ref(), &near, &far))
+        Ok(plan.result(&bridge, vlan_gateway.as_ref(), &host_end, &peer))
     });
     outcome.inspect_err(|_| {
         // The first error is the one to report. With one end of the pair, both go, and all that is on them.
@@ -176,10 +177,10 @@ fn connect(
     netns: &Namespace,
     plan: &PodPlan,
     gateway: u32,
-    near: &Link,
+    host_end: &Link,
 ) -> Result<Link> {
     let veth = &plan.veth;
-    settle_port(host, near, veth)?;
+    settle_port(host, host_end, veth)?;
     for address in &plan.pod.addresses {
         // Who had the address before may have had another Ethernet address.
         match host.delete_neighbour(gateway, address.ip()) {
@@ -187,16 +188,16 @@ fn connect(
             _ => {}
         }
     }
-    netns.run(|| configure(&plan.pod, veth, near))?
+    netns.run(|| configure(&plan.pod, veth, host_end))?
 }
 
 /// What the bridge is to know of the port, once it is one.
-pub(crate) fn settle_port(host: &mut RtnetlinkClient, near: &Link, veth: &VethPlan) -> Result<()> {
+pub(crate) fn settle_port(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Result<()> {
     let (alias, port) = (Some(veth.alias.clone()), Some(veth.port));
-    host.change_link(near.index, &LinkChange { alias, port, ..LinkChange::default() })?;
-    veth.vlans.iter().try_for_each(|vlans| join_vlans(host, near.index, vlans))?;
-    veth.only_from.map_or(Ok(()), |mac| lock_port(host, near, mac))?;
-    limit(host, near, veth.limit.as_ref())
+    host.change_link(host_end.index, &LinkChange { alias, port, ..LinkChange::default() })?;
+    veth.vlans.iter().try_for_each(|vlans| join_vlans(host, host_end.index, vlans))?;
+    veth.only_from.map_or(Ok(()), |mac| lock_port(host, host_end, mac))?;
+    limit(host, host_end, veth.limit.as_ref())
 }
 
 /// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
@@ -204,11 +205,11 @@ pub(crate) fn settle_port(host: &mut RtnetlinkClient, near: &Link, veth: &VethPl
 /// and the container is better off connected.
 fn await_operation<'a>(
     host: &mut RtnetlinkClient,
-    near: u32,
+    host_end: u32,
     idle: impl Iterator<Item = &'a Link>,
 ) -> Result<()> {
     let deadline = Instant::now() + OPERATION;
-    while !host.link_by_index(near)?.carrier && Instant::now() < deadline {
+    while !host.link_by_index(host_end)?.carrier && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
     for link in idle {
@@ -229,7 +230,7 @@ fn filter_vlans(host: &mut RtnetlinkClient, bridge: u32, vlans: &Vlans) -> Resul
 
 fn join_vlans(host: &mut RtnetlinkClient, port: u32, vlans: &Vlans) -> Result<()> {
     vlans.memberships().try_for_each(|membership| host.add_bridge_vlan(port, membership))?;
-    match vlans.leaves_default().then(|| host.delete_bridge_vlan(port, vlan::DEFAULT)) {
+    match vlans.leaves_default().then(|| host.delete_bridge_vlan(port, DEFAULT_VLAN)) {
         Some(Err(error)) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
     }
@@ -237,10 +238,10 @@ fn join_vlans(host: &mut RtnetlinkClient, port: u32, vlans: &Vlans) -> Result<()
 
 /// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all
 /// of it goes with the port.
-fn lock_port(host: &mut RtnetlinkClient, near: &Link, mac: Mac) -> Result<()> {
-    host.set_sticky_fdb(near.index, mac)?;
-    host.change_link(near.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
-    match host.is_port_locked(near.index)? {
+fn lock_port(host: &mut RtnetlinkClient, host_end: &Link, mac: Mac) -> Result<()> {
+    host.set_sticky_fdb(host_end.index, mac)?;
+    host.change_link(host_end.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
+    match host.is_port_locked(host_end.index)? {
         true => Ok(()),
         false => Err(Error::KernelLacks {
             option: "macspoofchk true".into(),
@@ -262,9 +263,9 @@ fn limit(route: &mut RtnetlinkClient, link: &Link, bucket: Option<&TokenBucket>)
 }
 
 /// Runs inside the container's namespace.
-fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
+fn configure(plan: &PodSide, veth: &VethPlan, host_end: &Link) -> Result<Link> {
     let mut route = RtnetlinkClient::open()?;
-    let link = match far_end(veth, near) {
+    let link = match peer_end(veth, host_end) {
         Some(link) => link,
         None => route.link(&plan.ifname)?,
     };
@@ -296,10 +297,16 @@ fn configure(plan: &PodSide, veth: &VethPlan, near: &Link) -> Result<Link> {
 
 /// The container's end, without asking the kernel, which has told its index with the other end's; `None` where the kernel
 /// chose the Ethernet address.
-fn far_end(plan: &VethPlan, near: &Link) -> Option<Link> {
-    let far = &plan.link.peer;
-    let (index, mac) = (near.peer?, Some(far.mac?));
-    Some(Link { index, name: far.name.clone(), mac, mtu: far.mtu.unwrap_or(near.mtu), ..Link::default() })
+fn peer_end(plan: &VethPlan, host_end: &Link) -> Option<Link> {
+    let peer = &plan.link.peer;
+    let (index, mac) = (host_end.peer?, Some(peer.mac?));
+    Some(Link {
+        index,
+        name: peer.name.clone(),
+        mac,
+        mtu: peer.mtu.unwrap_or(host_end.mtu),
+        ..Link::default()
+    })
 }
 
 /// Until all addresses can be used. The kernel asks for about a second.

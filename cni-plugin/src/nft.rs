@@ -15,10 +15,12 @@ use weft_netlink::Error as NetlinkError;
 use weft_netlink::rtnl::{Link, RtnetlinkClient};
 use weft_nftables::{Change, Client, Declaration, Family, Observed, Owned, Table, Transaction, diff};
 
-use crate::hostports::{self, HostPorts};
-use crate::lock::Lock;
-use crate::masquerade::{self, Masquerade};
-use crate::{Error, Result, veth};
+mod hostports;
+mod masquerade;
+
+use crate::kernel::Lock;
+use crate::plan::names;
+use crate::{Error, HostPorts, Masquerade, Result};
 
 /// How often a transaction is planned anew because another call was faster.
 const ATTEMPTS: u32 = 50;
@@ -288,7 +290,7 @@ type Sets = fn(Family) -> [Arc<Declaration>; 2];
 /// Whether a bridge has a container, of whichever plugin.
 fn is_used(host: &mut RtnetlinkClient, bridge: &str) -> Result<bool> {
     let Some(bridge) = host.find_link(bridge)? else { return Ok(false) };
-    let is_container = |port: &Link| port.kind.as_deref() == Some("veth") && port.group != veth::GATEWAYS;
+    let is_container = |port: &Link| port.kind.as_deref() == Some("veth") && port.group != names::GATEWAYS;
     Ok(host.ports(bridge.index)?.iter().any(is_container))
 }
 

@@ -16,14 +16,13 @@ use weft_cni_spec::{Args, Attachment, Invocation, IpConfig, Success};
 use weft_ipam::Ipam;
 use weft_netlink::rtnl::{Address, Link, LinkChange, Mac, RtnetlinkClient};
 
-use crate::apply::{ensure_bridge, settle_port};
-use crate::ipam::Source;
-use crate::lock::Lock;
-use crate::record::{Record, Records};
-use crate::shared::Tables;
-use crate::veth::host_name;
+use super::check;
+use super::ipam::Source;
+use super::record::{Record, Records};
+use crate::kernel::{Lock, conntrack, ensure_bridge, settle_port};
+use crate::nft::Tables;
 use crate::{
-    BridgePlan, Error, Facts, HostPorts, Masquerade, Options, Pod, PodPlan, Result, Sysctl, check, flows,
+    BridgePlan, Error, HostPorts, HostState, Masquerade, Options, Pod, PodPlan, Result, Sysctl, host_name,
     plan,
 };
 
@@ -91,31 +90,31 @@ impl<'a> Repair<'a> {
             self.records.forget(owner);
         }
         let Some((_, first)) = self.living.first().cloned() else { return Ok(()) };
-        let facts = self.facts()?;
-        let whole = self.plan(&first, &self.options, self.lease(&facts)?, &facts)?;
+        let state = self.state()?;
+        let whole = self.plan(&first, &self.options, self.lease(&state)?, &state)?;
         // What is in the way of the next container is in nobody's way yet.
         let bridge = BridgePlan { delete: Vec::new(), ..whole.bridge };
-        self.bridge(&bridge, &facts, report)?;
+        self.bridge(&bridge, &state, report)?;
         if let Some(networks) = &whole.masquerade {
             masquerade(&mut self.host, networks, report)?;
         }
-        let facts = self.facts()?;
+        let state = self.state()?;
         for (link, attachment) in self.living.clone() {
-            if let Err(error) = self.container(&link, &attachment, &facts, report) {
+            if let Err(error) = self.container(&link, &attachment, &state, report) {
                 report.problems.push(format!("{}: {error}", link.name));
             }
         }
         Ok(())
     }
 
-    fn facts(&mut self) -> Result<Facts> {
+    fn state(&mut self) -> Result<HostState> {
         let gateways = self.options.gateways(Source::of(self.invocation)?.gateways(self.invocation)?);
-        Facts::read(&mut self.host, &self.options, gateways)
+        HostState::read(&mut self.host, &self.options, gateways)
     }
 
     /// The gateways, as a lease of all of them, of the ranges that somebody has an address of. Nobody reads who: an old
     /// reservation gives the bridge an address more, which does no harm.
-    fn lease(&self, facts: &Facts) -> Result<Success> {
+    fn lease(&self, state: &HostState) -> Result<Success> {
         let folder = match Source::of(self.invocation)? {
             Source::BuiltIn => Ipam::pool(self.invocation).map_err(|error| error.failure())?.folder(),
             Source::Foreign(_) | Source::None => PathBuf::new(),
@@ -128,7 +127,7 @@ impl<'a> Repair<'a> {
             gateway: Some(gateway.ip()),
             interface: None,
         };
-        Ok(Success { ips: facts.gateways.iter().filter(is_used).map(ip).collect(), ..Success::default() })
+        Ok(Success { ips: state.gateways.iter().filter(is_used).map(ip).collect(), ..Success::default() })
     }
 
     fn plan(
@@ -136,17 +135,17 @@ impl<'a> Repair<'a> {
         attachment: &Attachment,
         options: &Options,
         lease: Success,
-        facts: &Facts,
+        state: &HostState,
     ) -> Result<PodPlan> {
         let (network, netns) = (self.invocation.network.clone(), PathBuf::new());
-        plan(&Pod { network, attachment: attachment.clone(), netns }, options, lease, facts)
+        plan(&Pod { network, attachment: attachment.clone(), netns }, options, lease, state)
     }
 
-    fn bridge(&mut self, plan: &BridgePlan, facts: &Facts, report: &mut Report) -> Result<()> {
+    fn bridge(&mut self, plan: &BridgePlan, state: &HostState, report: &mut Report) -> Result<()> {
         let name = &plan.link.name;
-        let wrong = differences(plan, facts);
+        let wrong = differences(plan, state);
         if !wrong.is_empty() || self.options.vlans.is_some() {
-            let found = facts.bridge.as_ref().map(|bridge| bridge.link.clone());
+            let found = state.bridge.as_ref().map(|bridge| bridge.link.clone());
             let outcome = ensure_bridge(&mut self.host, plan, found).map(drop);
             match (wrong.join(", "), outcome) {
                 (wrong, Ok(())) if wrong.is_empty() => {}
@@ -178,7 +177,7 @@ impl<'a> Repair<'a> {
         &mut self,
         link: &Link,
         attachment: &Attachment,
-        facts: &Facts,
+        state: &HostState,
         report: &mut Report,
     ) -> Result<()> {
         let record = self.kept.get(&link.name);
@@ -187,8 +186,8 @@ impl<'a> Repair<'a> {
         // Containers keep the MTU that they started with.
         let options = Options { mtu: None, ..options };
         let lease = record.map(Record::lease).unwrap_or_default();
-        let plan = self.plan(attachment, &options, lease, facts)?;
-        let bridge = facts.bridge.as_ref().map(|bridge| bridge.link.index);
+        let plan = self.plan(attachment, &options, lease, state)?;
+        let bridge = state.bridge.as_ref().map(|bridge| bridge.link.index);
         if let (Some(bridge), None) = (bridge, link.master.filter(|master| Some(*master) != bridge)) {
             self.port(link, attachment, &plan, bridge, report)?;
         }
@@ -235,15 +234,15 @@ impl<'a> Repair<'a> {
         let Some(wrong) = tables.check_ports(ports)? else { return Ok(()) };
         let is_wanted = || self.records.has(&ports.owner);
         let outcome = tables.map_ports_if(&mut self.host, ports, is_wanted);
-        let outcome = outcome.and_then(|()| flows::forget_before(ports));
+        let outcome = outcome.and_then(|()| conntrack::forget_before(ports));
         report.note(format!("container {}: {wrong}", ports.container), outcome);
         Ok(())
     }
 }
 
 /// What is wrong with the bridge, in words that follow its name.
-fn differences(plan: &BridgePlan, facts: &Facts) -> Vec<String> {
-    let Some(found) = &facts.bridge else { return vec!["was gone".into()] };
+fn differences(plan: &BridgePlan, state: &HostState) -> Vec<String> {
+    let Some(found) = &state.bridge else { return vec!["was gone".into()] };
     let down = (!found.link.up).then(|| "was down".to_owned());
     let deaf = (plan.promiscuous && !found.link.promiscuous).then(|| "was not promiscuous".to_owned());
     let lacking = plan.add.iter().map(|address| format!("lacked the address {address}"));

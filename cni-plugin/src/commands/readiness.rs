@@ -6,7 +6,7 @@ use std::fs;
 use weft_cni_spec::Boot;
 use weft_cni_spec::{BridgeOptions, Invocation, decode};
 
-use crate::{Error, Facts, Options, Result, Sysctl};
+use crate::{Error, HostState, Options, Result, Sysctl};
 
 /// Fails where the configuration says that the machine is not prepared, or was in another boot than the present one: then
 /// forwarding, routes and rules are gone, though the file is still there.
@@ -19,10 +19,10 @@ pub(crate) fn check(invocation: &Invocation, present: &Boot) -> Result<()> {
 }
 
 /// Fails where the host's kernel is set so that ADD could not make the bridge a gateway.
-pub(crate) fn check_settings(options: &Options, facts: &Facts) -> Result<()> {
-    let has = |ipv4: bool| options.gateway && facts.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
+pub(crate) fn check_settings(options: &Options, state: &HostState) -> Result<()> {
+    let has = |ipv4: bool| options.gateway && state.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
     if has(true) {
-        Sysctl::new("net/ipv4/ip_forward", "1").try_out()?;
+        Sysctl::new("net/ipv4/ip_forward", "1").check_writable()?;
     }
     if has(false) {
         // An interface that is yet to be made gets the default.
@@ -35,7 +35,7 @@ pub(crate) fn check_settings(options: &Options, facts: &Facts) -> Result<()> {
             Some((key, value)) if value.trim() != "0" => {
                 return Err(Error::NoIpv6 { why: format!("/proc/sys/{key} is {}", value.trim()) });
             }
-            Some(_) => Sysctl::new("net/ipv6/conf/all/forwarding", "1").try_out()?,
+            Some(_) => Sysctl::new("net/ipv6/conf/all/forwarding", "1").check_writable()?,
         }
     }
     Ok(())

@@ -1,26 +1,24 @@
-//! DEL and GC: everything of a container's is taken away, or of all containers that the runtime does not know any more.
-//! Both work from names alone: what ADD made is found by them.
+//! DEL: everything of a container's is taken away. Works from names alone: what ADD made is found by them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_cni_spec::{Attachment, BridgeOptions, Invocation, decode};
 use weft_netlink::Error as NetlinkError;
 use weft_netlink::netns::Namespace;
-use weft_netlink::rtnl::{Link, RtnetlinkClient};
+use weft_netlink::rtnl::RtnetlinkClient;
 
-use crate::ipam::Source;
-use crate::options::DEFAULT_BRIDGE;
-use crate::record::Records;
-use crate::shared::Tables;
-use crate::veth::{DOOMED, alias_prefix, group};
-use crate::{Result, flows, host_name};
+use super::ipam::Source;
+use super::record::Records;
+use crate::kernel::conntrack;
+use crate::nft::Tables;
+use crate::plan::DEFAULT_BRIDGE;
+use crate::{Result, host_name};
 
 /// Disconnects a container. `namespace` is its own, where that is still there.
 ///
 /// The mappings of its ports go first: nobody is to be led to a link that is gone. The address is freed last: one whose
 /// link could not be deleted must not be another's.
-pub(crate) fn detach(
+pub(crate) fn del(
     invocation: &Invocation,
     attachment: &Attachment,
     namespace: Option<&Namespace>,
@@ -63,36 +61,14 @@ pub(crate) fn release_masquerade(
     Tables::open()?.map_or(Ok(()), |mut tables| tables.release_masquerade(host, bridge))
 }
 
-/// Deletes what this network made for attachments that are not valid any more: its links all at once, since for each by itself
-/// the kernel would wait. Goes on after an error and reports the first.
-pub(crate) fn collect(invocation: &Invocation) -> Result<()> {
-    let mut host = RtnetlinkClient::open()?;
-    let links = collect_links(invocation, &mut host);
-    let records = Records::of(invocation);
-    let kept = records.all();
-    // Listed after the records: a container has its link before it has a record.
-    let living: BTreeSet<String> = match kept.is_empty() {
-        true => BTreeSet::new(),
-        false => host.links()?.into_iter().map(|link| link.name).collect(),
-    };
-    kept.iter().filter(|record| !living.contains(&record.owner)).for_each(|record| {
-        records.forget(&record.owner);
-    });
-    let Some(mut tables) = Tables::open()? else { return links };
-    let ports = tables.collect_ports(&mut host);
-    let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
-    let networks = tables.release_masquerade(&mut host, bridge(&options));
-    links.and(ports).and(networks)
-}
-
-fn bridge(options: &BridgeOptions) -> &str {
+pub(super) fn bridge(options: &BridgeOptions) -> &str {
     options.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
 }
 
 fn unmap_ports(owner: &str, had_record: bool) -> Result<()> {
     let Some(mut tables) = Tables::open()? else { return Ok(()) };
     let containers: Vec<IpAddr> = tables.unmap_ports(owner, had_record)?;
-    flows::forget_after(&containers)
+    conntrack::forget_after(&containers)
 }
 
 /// By its index: however late the kernel comes to it, it is never another container's.
@@ -105,30 +81,7 @@ fn delete_inside(ifname: &str) -> Result<()> {
     unless_missing(RtnetlinkClient::open()?.delete_link_named(ifname))
 }
 
-fn collect_links(invocation: &Invocation, host: &mut RtnetlinkClient) -> Result<()> {
-    let (prefix, group) = (alias_prefix(&invocation.network), group(&invocation.network));
-    let attachments = invocation.config.valid_attachments.iter().filter_map(|valid| {
-        // What is no valid id or name is no attachment of ours.
-        Some(Attachment { container: valid.container_id.parse().ok()?, ifname: valid.ifname.parse().ok()? })
-    });
-    let valid: Vec<String> = attachments.map(|attachment| host_name(&attachment)).collect();
-    let is_ours = |link: &Link| match &link.alias {
-        // A collection died before it deleted it.
-        _ if link.group == DOOMED => true,
-        Some(alias) => alias.starts_with(&prefix),
-        // The call that made it died before it noted whose it is.
-        None => link.group == group,
-    };
-    let is_stale =
-        |link: &Link| link.kind.as_deref() == Some("veth") && is_ours(link) && !valid.contains(&link.name);
-    let stale: Vec<Link> = host.links()?.into_iter().filter(is_stale).collect();
-    let marked: Vec<Result<()>> =
-        stale.iter().map(|link| unless_missing(host.set_group(link.index, DOOMED))).collect();
-    let deleted = if stale.is_empty() { Ok(()) } else { unless_missing(host.delete_group(DOOMED)) };
-    marked.into_iter().collect::<Result<()>>().and(deleted)
-}
-
-fn unless_missing(outcome: Result<(), NetlinkError>) -> Result<()> {
+pub(super) fn unless_missing(outcome: Result<(), NetlinkError>) -> Result<()> {
     match outcome {
         Err(error) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
