@@ -15,7 +15,7 @@ pub(crate) fn add(id: &str, netns: &Path) {
     let namespace = Namespace::open(netns).unwrap();
     let end = |name: String| VethEnd { name, mac: None, mtu: None };
     let veth = Veth {
-        host: end(near_name(id)),
+        host: end(host_name(id)),
         host_group: 0,
         host_up: true,
         master: Some(bridge),
@@ -35,7 +35,7 @@ pub(crate) fn add(id: &str, netns: &Path) {
 
 /// The link, and with it everything that is on it.
 pub(crate) fn delete(id: &str) {
-    RtnetlinkClient::open().unwrap().delete_link_named(&near_name(id)).unwrap();
+    RtnetlinkClient::open().unwrap().delete_link_named(&host_name(id)).unwrap();
 }
 
 /// Makes the bridge that they find.
@@ -50,6 +50,6 @@ pub(crate) fn prepare(node: &Namespace) {
     node.run(work).unwrap();
 }
 
-fn near_name(id: &str) -> String {
+fn host_name(id: &str) -> String {
     format!("veth{id}")
 }
