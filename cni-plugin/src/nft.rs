@@ -209,7 +209,7 @@ impl Tables {
         if self.client.has_rules(table)? {
             return Ok(Transaction::default());
         }
-        let key = (table.family, table.name.clone());
+        let key = table.key();
         let mut observed = self.client.observe(slice::from_ref(&key))?;
         let sets = observed.tables.values_mut().flat_map(|table| table.sets.values_mut());
         sets.for_each(|set| set.elements.clear());
@@ -276,7 +276,7 @@ impl Tables {
                 }
                 let [set, _] = sets(family);
                 if is_empty && !transaction.is_empty() {
-                    transaction.changes = vec![Change::DeleteTable((family, set.table.clone()))];
+                    transaction.changes = vec![Change::DeleteTable((set.family, set.table.clone()))];
                 }
                 Ok(transaction)
             })

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::counter::Counter;
+use super::element::{self, Contents, Dumped};
 use super::encode::{
     Encoded, FIRST_SEQUENCE, Parts, RULE_DIGEST, SUBSYSTEM, digest, generic_header, message,
 };
+use super::family::TableFamily;
+use super::flowtable::Flowtable;
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
-use super::owned::{self, KEY, KEY_END, Owned};
-use super::rule::encode::{DATA_VALUE, DATA_VERDICT, VERDICT_CHAIN, VERDICT_CODE, code};
-use super::rule::{Rule, Statement, Verdict, decode::decode};
-use super::set::{Data, Declaration, Element};
+use super::owned::Owned;
+use super::rule::{Rule, Statement, decode::decode};
+use super::set::{Data, Declaration};
 use super::shape::Shape;
 use super::table::Table;
 use super::transaction::{TableKey, Transaction};
 use super::value::{Name, Tuple};
-use weft_netlink::Family;
 use weft_netlink::attribute::{Attributes, Writer};
 use weft_netlink::{Error, Frame, Protocol, Request, Result, Socket};
 
@@ -116,7 +117,8 @@ impl Client {
 
     /// What a set holds, one that packets write to as well; nothing where it is not there.
     pub fn held(&mut self, set: &Declaration) -> Result<BTreeMap<Tuple, Data>> {
-        match self.elements(set.family, &set.table, &set.name, None) {
+        let header = SetHeader { shape: Shape::of(set), count: None };
+        match self.elements(set.family, &set.table, &set.name, &header).map(|contents| contents.elements) {
             Err(error) if error.is_missing() => Ok(BTreeMap::new()),
             other => other.map_err(|error| error.during(format!("read {} {}", set.noun(), set.path()))),
         }
@@ -175,7 +177,10 @@ impl Client {
 
     fn observe_once(&mut self, wanted: &[TableKey]) -> Result<Observed> {
         let mut observed = Observed::default();
-        for family in Family::BOTH {
+        for family in TableFamily::ALL {
+            if !wanted.iter().any(|(wanted, _)| *wanted == family) {
+                continue;
+            }
             for (name, flags) in self.dump(message::GET_TABLE, family, None, None, parse_table)? {
                 let key = (family, name);
                 if wanted.contains(&key) {
@@ -203,11 +208,18 @@ impl Client {
         }
         for (owner, set, header) in self.dump(message::GET_SET, family, Some(name), None, parse_set)? {
             if let (true, Some(header)) = (owner == *name, header) {
-                let elements = match header.shape.is_expiring() {
-                    true => BTreeMap::new(),
-                    false => self.elements(family, name, &set, header.count)?,
+                let Contents { elements, details } = match header.shape.is_expiring() {
+                    true => Contents::default(),
+                    false => self.elements(family, name, &set, &header)?,
                 };
-                table.sets.insert(set, ObservedSet { shape: header.shape, elements });
+                table.sets.insert(set, ObservedSet { shape: header.shape, elements, details });
+            }
+        }
+        for (owner, flowtable, held) in
+            self.dump(message::GET_FLOWTABLE, family, Some(name), None, Flowtable::read)?
+        {
+            if owner == *name {
+                table.flowtables.insert(flowtable, held);
             }
         }
         Ok(table)
@@ -217,41 +229,31 @@ impl Client {
     /// shows others twice, without a word. Kernels that count a set's elements let us know.
     fn elements(
         &mut self,
-        family: Family,
+        family: TableFamily,
         table: &Name,
         set: &Name,
-        count: Option<u32>,
-    ) -> Result<BTreeMap<Tuple, Data>> {
+        header: &SetHeader,
+    ) -> Result<Contents> {
         let lists = self.dump(message::GET_ELEMENTS, family, Some(table), Some(set), parse_elements)?;
-        let elements: BTreeMap<Tuple, Data> = lists.into_iter().flatten().collect();
-        match count {
-            Some(count) if elements.len() < count as usize => Err(Error::DumpInterrupted { attempts: 1 }),
-            _ => Ok(elements),
+        let contents = element::collect(&header.shape, lists.into_iter().flatten().collect());
+        match header.count {
+            Some(count) if contents.elements.len() < count as usize => {
+                Err(Error::DumpInterrupted { attempts: 1 })
+            }
+            _ => Ok(contents),
         }
     }
 
     /// Every kind of object has its table's name in attribute 1, and elements that of their set in attribute 2.
-    fn dump<T>(
+    pub(super) fn dump<T>(
         &mut self,
         kind: u16,
-        family: Family,
+        family: TableFamily,
         table: Option<&Name>,
         set: Option<&Name>,
         parse: impl Fn(&Attributes<'_>) -> Option<T>,
     ) -> Result<Vec<T>> {
-        self.dump_of(kind, family.number(), table, set, parse)
-    }
-
-    /// The same for any family by its number (`NFPROTO_*`).
-    pub(super) fn dump_of<T>(
-        &mut self,
-        kind: u16,
-        family: u8,
-        table: Option<&Name>,
-        set: Option<&Name>,
-        parse: impl Fn(&Attributes<'_>) -> Option<T>,
-    ) -> Result<Vec<T>> {
-        let mut payload = generic_header(family, 0).to_vec();
+        let mut payload = generic_header(family.number(), 0).to_vec();
         let mut writer = Writer(&mut payload);
         table.iter().for_each(|table| writer.string(1, table));
         set.iter().for_each(|set| writer.string(2, set));
@@ -300,6 +302,7 @@ pub(super) fn parse_chain(chain: &Attributes<'_>) -> Option<(Name, Name, Option<
         hook: hook.u32(1).unwrap_or_default(),
         priority: hook.u32(2).unwrap_or_default() as i32,
         policy: chain.u32(5).unwrap_or_default(),
+        device: hook.string(3).map(ToOwned::to_owned),
     });
     Some((chain.string(1)?.into(), chain.string(3)?.into(), base))
 }
@@ -310,9 +313,9 @@ fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, Name, Option<u64>)> {
 }
 
 /// A rule as statements, or what in it this crate would not write.
-fn parse_statements(family: Family, rule: &Attributes<'_>) -> Option<(Name, Result<Rule, String>)> {
-    let comment = rule.get(7).and_then(owned::comment).map(Name::from);
-    let decoded = Rule { comment, ..decode(Some(family), rule.nested(4)) };
+fn parse_statements(family: TableFamily, rule: &Attributes<'_>) -> Option<(Name, Result<Rule, String>)> {
+    let comment = rule.get(7).and_then(element::comment).map(Name::from);
+    let decoded = Rule { comment, ..decode(family, rule.nested(4)) };
     let other = decoded.statements.iter().find_map(|statement| match statement {
         Statement::Other(words, _) => Some(words.to_string()),
         _ => None,
@@ -348,33 +351,8 @@ fn parse_set(set: &Attributes<'_>) -> Option<(Name, Name, Option<SetHeader>)> {
     Some((set.string(1)?.into(), set.string(2)?.into(), header))
 }
 
-fn parse_elements(list: &Attributes<'_>) -> Option<Vec<Element>> {
-    list.nested(3).map(|(_, element)| parse_element(&Attributes(element))).collect()
-}
-
-fn parse_element(element: &Attributes<'_>) -> Option<Element> {
-    // Only a catch-all element, which nothing here ever adds, has no key.
-    let value = |kind| element.nested(kind).get(DATA_VALUE).unwrap_or_default();
-    let key = [value(KEY), value(KEY_END)].concat();
-    let data = element.nested(2);
-    let data = match (data.get(DATA_VALUE), data.get(DATA_VERDICT)) {
-        (Some(value), _) => Data::Tuple(Tuple::from_kernel(value)),
-        (None, Some(verdict)) => Data::Verdict(parse_verdict(&Attributes(verdict))?),
-        (None, None) => Data::None,
-    };
-    Some((Tuple::from_kernel(&key), data))
-}
-
-pub(super) fn parse_verdict(verdict: &Attributes<'_>) -> Option<Verdict> {
-    Some(match verdict.u32(VERDICT_CODE)? as i32 {
-        code::ACCEPT => Verdict::Accept,
-        code::DROP => Verdict::Drop,
-        code::RETURN => Verdict::Return,
-        code::JUMP => Verdict::Jump(verdict.string(VERDICT_CHAIN)?.into()),
-        code::GOTO => Verdict::Goto(verdict.string(VERDICT_CHAIN)?.into()),
-        // `continue`, `break` and `queue` can stand here only if somebody else put them there.
-        _ => return None,
-    })
+fn parse_elements(list: &Attributes<'_>) -> Option<Vec<Dumped>> {
+    list.nested(3).map(|(_, dumped)| element::decode(&Attributes(dumped))).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::encode::digest;
-use super::observed::{Observed, ObservedBase, ObservedChain, ObservedTable};
+use super::flowtable::Flowtable;
+use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
 use super::set::{Data, Element, Set};
 use super::table::{Chain, Table};
 use super::transaction::{Change, TableKey, Transaction};
@@ -23,7 +24,7 @@ pub fn diff(planned: &[Table], observed: &Observed) -> Transaction {
         }
     }
     for table in planned {
-        let key = (table.family, table.name.clone());
+        let key = table.key();
         match observed.tables.get(&key) {
             None => transaction.add_table(table),
             Some(held) if can_be_kept(table, held) => diff_table(key, table, held, &mut transaction),
@@ -39,12 +40,19 @@ pub fn diff(planned: &[Table], observed: &Observed) -> Transaction {
 /// Whether everything in the table that cannot be changed in place is as planned.
 fn can_be_kept(planned: &Table, held: &ObservedTable) -> bool {
     let chain = |(name, chain): (&Name, &Chain)| {
-        held.chains.get(name).is_none_or(|held| held.base == chain.base.as_ref().map(ObservedBase::of))
+        let base = chain.base.as_ref().map(|base| ObservedBase::of(planned.family, base));
+        held.chains.get(name).is_none_or(|held| held.base == base)
     };
     let set = |(name, set): (&Name, &Set)| {
         held.sets.get(name).is_none_or(|held| held.shape.is_of(&set.declaration))
     };
-    held.flags == 0 && planned.chains.iter().all(chain) && planned.sets.iter().all(set)
+    let flowtable = |(name, flowtable): (&Name, &Flowtable)| {
+        held.flowtables.get(name).is_none_or(|held| held == flowtable)
+    };
+    held.flags == 0
+        && planned.chains.iter().all(chain)
+        && planned.sets.iter().all(set)
+        && planned.flowtables.iter().all(flowtable)
 }
 
 /// Steps in the order that the kernel asks for: what is named comes before what names it, and goes after.
@@ -54,6 +62,12 @@ fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction:
     for (name, chain) in &planned.chains {
         if !held.chains.contains_key(name) {
             transaction.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
+        }
+    }
+    for (name, flowtable) in &planned.flowtables {
+        if !held.flowtables.contains_key(name) {
+            let add = Change::AddFlowtable(key.clone(), name.clone(), flowtable.clone());
+            transaction.changes.push(add);
         }
     }
     for (name, set) in &planned.sets {
@@ -71,8 +85,11 @@ fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction:
     for name in held.sets.keys().filter(|name| !planned.sets.contains_key(*name)) {
         transaction.changes.push(Change::DeleteSet(key.clone(), name.clone()));
     }
+    for name in held.flowtables.keys().filter(|name| !planned.flowtables.contains_key(*name)) {
+        transaction.changes.push(Change::DeleteFlowtable(key.clone(), name.clone()));
+    }
     for (name, set) in &planned.sets {
-        diff_elements(set, held.sets.get(name).map(|held| &held.elements), transaction);
+        diff_elements(set, held.sets.get(name), transaction);
     }
     for name in strange {
         transaction.changes.push(Change::DeleteChain(key.clone(), name.clone()));
@@ -125,9 +142,9 @@ fn diff_rules(
 }
 
 /// An element whose data differs is deleted and added again in the same transaction: no packet misses it.
-fn diff_elements(set: &Set, held: Option<&BTreeMap<Tuple, Data>>, transaction: &mut Transaction) {
+fn diff_elements(set: &Set, observed: Option<&ObservedSet>, transaction: &mut Transaction) {
     let none = BTreeMap::new();
-    let held = held.unwrap_or(&none);
+    let held = observed.map_or(&none, |observed| &observed.elements);
     // Both are in order of their keys.
     let missing = |from: &BTreeMap<Tuple, Data>, to: &BTreeMap<Tuple, Data>| -> Vec<Element> {
         let mut to = to.iter().peekable();
@@ -137,8 +154,19 @@ fn diff_elements(set: &Set, held: Option<&BTreeMap<Tuple, Data>>, transaction: &
         };
         from.iter().filter(differs).map(|(key, data)| (key.clone(), data.clone())).collect()
     };
-    transaction.delete_elements(&set.declaration, missing(held, &set.elements));
-    transaction.add_elements(&set.declaration, missing(&set.elements, held));
+    let (mut gone, mut new) = (missing(held, &set.elements), missing(&set.elements, held));
+    if let Some(observed) = observed.filter(|observed| observed.details != set.details) {
+        // Those of which only something else is said than was planned.
+        let same = |(key, data): &(&Tuple, &Data)| set.elements.get(*key) == Some(data);
+        for (key, data) in held.iter().filter(same) {
+            if observed.details.get(key) != set.details.get(key) {
+                gone.push((key.clone(), data.clone()));
+                new.push((key.clone(), data.clone()));
+            }
+        }
+    }
+    transaction.delete_elements(&set.declaration, gone);
+    transaction.add_elements_of(set, new);
 }
 
 #[cfg(test)]
@@ -159,7 +187,7 @@ mod tests {
     fn declaration(table: &str, name: &str, key: DataType) -> Arc<Declaration> {
         let (table, name) = (table.into(), name.into());
         let kind = SetKind::DataMap(vec![DataType::InetService]);
-        Arc::new(Declaration { family: Family::Ip, table, name, key: vec![key], kind, comment: None })
+        Arc::new(Declaration { family: Family::Ip.into(), table, name, key: vec![key], kind, comment: None })
     }
 
     fn port(port: u16) -> Tuple {

@@ -3,15 +3,17 @@
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
+use super::element;
+use super::family::TableFamily;
 use super::observed::TABLE_OWNER;
-use super::owned::{self, KEY, KEY_END, Owned};
+use super::owned::Owned;
 use super::rule::Rule;
-use super::rule::encode::{self as expression, DATA_VALUE, DATA_VERDICT};
-use super::set::{Data, Declaration, Element};
+use super::rule::encode::encode as encode_statements;
+use super::set::{Data, Declaration, Detail, Element};
 use super::shape::{Shape, put};
 use super::table::Base;
 use super::transaction::{Change, TableKey, Transaction};
-use super::value::Name;
+use super::value::{Name, Tuple};
 use weft_netlink::Batch;
 use weft_netlink::attribute::Writer;
 
@@ -42,6 +44,9 @@ pub(super) mod message {
     pub(crate) const DEL_ELEMENTS: u16 = 14;
     pub(crate) const NEW_GENERATION: u16 = 15;
     pub(crate) const GET_GENERATION: u16 = 16;
+    pub(crate) const NEW_FLOWTABLE: u16 = 22;
+    pub(crate) const GET_FLOWTABLE: u16 = 23;
+    pub(crate) const DEL_FLOWTABLE: u16 = 24;
 }
 
 /// Where the numbering of a batch's messages begins: above all numbers that single requests ever reach, so that a late
@@ -121,7 +126,7 @@ impl Encoded {
             Change::AddChain(table, name, base) => {
                 self.push(index, NEW_CHAIN, NLM_F_CREATE | NLM_F_EXCL, table, |writer| {
                     writer.string(3, name);
-                    base.iter().for_each(|base| encode_base(base, writer));
+                    base.iter().for_each(|base| encode_base(table.0, base, writer));
                 });
             }
             Change::DeleteChain(table, name) => {
@@ -134,6 +139,14 @@ impl Encoded {
                 self.push(index, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, table, |writer| {
                     encode_rule(chain, rule, writer);
                 });
+            }
+            Change::AddFlowtable(table, name, flowtable) => {
+                self.push(index, NEW_FLOWTABLE, NLM_F_CREATE | NLM_F_EXCL, table, |writer| {
+                    flowtable.encode(name, writer);
+                });
+            }
+            Change::DeleteFlowtable(table, name) => {
+                self.push(index, DEL_FLOWTABLE, 0, table, |writer| writer.string(2, name));
             }
             Change::AddSet(set, room) => {
                 // The number of a set within its batch, which must be there; rules name it by its name.
@@ -151,6 +164,9 @@ impl Encoded {
                 self.elements(index, NEW_ELEMENTS, NLM_F_CREATE, set, elements);
             }
             Change::DeleteElements(set, elements) => self.elements(index, DEL_ELEMENTS, 0, set, elements),
+            Change::AddDetailed(set, elements) => {
+                self.detailed(index, NEW_ELEMENTS, NLM_F_CREATE, set, elements.iter().cloned());
+            }
             Change::AddOwned(set, elements) => {
                 self.owned(index, NEW_ELEMENTS, NLM_F_CREATE | NLM_F_EXCL, set, elements);
             }
@@ -181,15 +197,37 @@ impl Encoded {
         (!elements.is_empty()).then_some(elements)
     }
 
-    fn owned(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Owned]) {
+    /// Elements of which more is said, as few messages as they fit into.
+    fn detailed(
+        &mut self,
+        index: usize,
+        kind: u16,
+        flags: u16,
+        set: &Declaration,
+        elements: impl Iterator<Item = (Tuple, Data, Detail)>,
+    ) {
         let table = table_of(set);
-        let mut rest = elements;
-        while !rest.is_empty() {
+        let mut elements = elements.peekable();
+        while elements.peek().is_some() {
             self.push(index, kind, flags, &table, |writer| {
                 writer.string(2, &set.name);
-                writer.nest(3, |writer| rest = owned::encode(rest, writer));
+                writer.nest(3, |writer| {
+                    let start = writer.0.len();
+                    while writer.0.len() - start <= ELEMENTS_PER_MESSAGE {
+                        let Some((key, data, detail)) = elements.next() else { break };
+                        element::encode(&key, &data, &detail, set, writer);
+                    }
+                });
             });
         }
+    }
+
+    fn owned(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Owned]) {
+        let detailed = elements.iter().map(|owned| {
+            let key = if set.has_ranges() { owned.held_key() } else { owned.key.clone() };
+            (key, owned.data.clone(), owned.detail())
+        });
+        self.detailed(index, kind, flags, set, detailed);
     }
 
     /// One message, which begins with its table's name as all of them do.
@@ -242,10 +280,13 @@ fn table_of(set: &Declaration) -> TableKey {
     (set.family, set.table.clone())
 }
 
-fn encode_base(base: &Base, writer: &mut Writer<'_>) {
+/// Of a hook that the family does not have, the kernel hears a number that it refuses.
+fn encode_base(family: TableFamily, base: &Base, writer: &mut Writer<'_>) {
     writer.nest(4, |hook| {
-        hook.u32(1, base.hook.number());
+        hook.u32(1, family.hook_number(base.hook).unwrap_or(u32::MAX));
         hook.u32(2, base.priority as u32);
+        // NFTA_HOOK_DEV
+        base.device.iter().for_each(|device| hook.string(3, device.name()));
     });
     writer.u32(5, base.policy.number());
     writer.string(7, base.kind.name());
@@ -253,7 +294,7 @@ fn encode_base(base: &Base, writer: &mut Writer<'_>) {
 
 fn encode_rule(chain: &Name, rule: &Rule, writer: &mut Writer<'_>) {
     writer.string(2, chain);
-    writer.nest(4, |writer| expression::encode(rule, writer));
+    writer.nest(4, |writer| encode_statements(rule, writer));
     writer.bytes(7, &rule_userdata(rule));
 }
 
@@ -273,7 +314,7 @@ fn rule_userdata(rule: &Rule) -> Vec<u8> {
 /// one is that rule: the kernel gives expressions back in another shape than it took them, which cannot be compared.
 pub(super) fn digest(rule: &Rule) -> u64 {
     let mut bytes = Vec::new();
-    expression::encode(rule, &mut Writer(&mut bytes));
+    encode_statements(rule, &mut Writer(&mut bytes));
     bytes.extend_from_slice(rule.comment.as_deref().unwrap_or_default().as_bytes());
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -287,24 +328,7 @@ fn encode_elements<'a>(elements: &'a [Element], set: &Declaration, writer: &mut 
         if writer.0.len() - start > ELEMENTS_PER_MESSAGE {
             return &elements[index..];
         }
-        writer.nest(1, |element| {
-            let mut value = |kind, bytes: &[u8]| element.nest(kind, |writer| writer.bytes(DATA_VALUE, bytes));
-            match set.has_ranges() {
-                false => value(KEY, key.bytes()),
-                true => {
-                    let (first, last) = key.ends();
-                    value(KEY, first);
-                    value(KEY_END, last);
-                }
-            }
-            match data {
-                Data::None => {}
-                Data::Tuple(tuple) => element.nest(2, |writer| writer.bytes(DATA_VALUE, tuple.bytes())),
-                Data::Verdict(verdict) => element.nest(2, |writer| {
-                    writer.nest(DATA_VERDICT, |writer| expression::encode_verdict(verdict, writer));
-                }),
-            }
-        });
+        element::encode(key, data, &Detail::default(), set, writer);
     }
     &[]
 }
@@ -314,14 +338,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::set::SetKind;
-    use super::super::value::{DataType, Tuple, Value};
+    use super::super::value::{DataType, Value};
     use super::*;
     use weft_netlink::Family;
     use weft_netlink::Frames;
 
     fn transaction(count: u16) -> Transaction {
         let set = Arc::new(Declaration {
-            family: Family::Ip,
+            family: Family::Ip.into(),
             table: "weft".into(),
             name: "ports".into(),
             key: vec![DataType::InetService],

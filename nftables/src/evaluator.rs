@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::expression::Expression;
 use super::foreign::ForeignTable;
-use super::rule::{Effect, Match, Operand, Operator, Rule, Statement, Verdict};
+use super::rule::{Effect, Match, Nat, Operand, Operator, Rule, Statement, Verdict};
 use super::value::{Name, Tuple};
 
 /// What is known of a packet that begins a connection, and of the machine that it is on.
@@ -21,6 +21,8 @@ pub struct Facts {
     pub source_port: Option<u16>,
     /// Its transport destination port, as it is by now.
     pub destination_port: Option<u16>,
+    /// The flags of its TCP header.
+    pub tcp_flags: Option<u8>,
     /// Where it was sent to before a rule rewrote that.
     pub original_destination: Option<SocketAddr>,
     /// The name of the interface that it came in by; empty where there is none.
@@ -49,7 +51,7 @@ pub struct Facts {
 
 impl Facts {
     /// What an expression reads of it; `None` where that is not known.
-    pub fn bytes(&self, expression: Expression) -> Option<Vec<u8>> {
+    pub fn bytes(&self, expression: &Expression) -> Option<Vec<u8>> {
         expression.evaluate(self)
     }
 
@@ -57,7 +59,7 @@ impl Facts {
     pub fn key(&self, expressions: &[Expression]) -> Option<Tuple> {
         let mut key = Vec::new();
         for expression in expressions {
-            key.extend(self.bytes(*expression)?);
+            key.extend(self.bytes(expression)?);
             if expressions.len() > 1 {
                 key.resize(key.len().next_multiple_of(4), 0);
             }
@@ -67,7 +69,7 @@ impl Facts {
 
     /// Whether a comparison holds; `None` where that is not known, or where a set must be asked.
     pub fn compare(&self, comparison: &Match) -> Option<bool> {
-        comparison.holds(&self.bytes(*comparison.expression.first()?)?)
+        comparison.holds(&self.bytes(comparison.expression.first()?)?)
     }
 }
 
@@ -135,17 +137,19 @@ impl ForeignTable {
             },
             Statement::Verdict(verdict) => Fits::Decides(Decision::Verdict(verdict.clone())),
             Statement::Reject(_) | Statement::Other(_, Effect::Rejects) => Fits::Decides(Decision::Reject),
-            Statement::Dnat(..) => Fits::Decides(Decision::Translate("nat".into())),
-            Statement::Masquerade => Fits::Decides(Decision::Translate("masq".into())),
+            Statement::Nat(nat) => Fits::Decides(Decision::Translate(
+                match nat {
+                    Nat::Source(..) | Nat::Masquerade { .. } => "masq",
+                    Nat::Destination(..) | Nat::Redirect { .. } => "nat",
+                }
+                .into(),
+            )),
             Statement::Other(how, Effect::Translates) => Fits::Decides(Decision::Translate(how.clone())),
             Statement::Limit(_) | Statement::Other(_, Effect::Matches) => Fits::Perhaps,
             Statement::Other(_, Effect::Unknown) => Fits::Decides(Decision::Unknown),
             Statement::Other(_, Effect::Continues)
-            | Statement::SetPriority(..)
-            | Statement::ResetPriority
-            | Statement::Update(..)
-            | Statement::Note(..)
-            | Statement::Delete(..)
+            | Statement::Assign(_)
+            | Statement::Dynamic(_)
             | Statement::Log(_)
             | Statement::Counter { .. }
             | Statement::FlowAdd(_)
@@ -185,13 +189,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::foreign::Layer;
+    use crate::family::TableFamily;
     use crate::rule::Limit;
     use crate::value::Value;
 
     fn ruling(statements: impl Into<Vec<Statement>>) -> Ruling {
         let (chains, sets) = (BTreeMap::new(), BTreeMap::new());
-        let table = ForeignTable { layer: Layer::Inet, name: "x".into(), chains, sets };
+        let table = ForeignTable { family: TableFamily::Inet, name: "x".into(), chains, sets };
         let facts = Facts { protocol: Some(6), destination_port: Some(80), ..Facts::default() };
         table.evaluate(&Rule::new(statements), &facts)
     }

@@ -2,16 +2,14 @@
 //! named, never an error. Sets are read in `contents.rs`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::client::{Client, parse_chain, parse_table};
+use super::element::comment;
 use super::encode::message;
-use super::observed::ObservedBase;
-use super::owned::comment;
+use super::family::TableFamily;
 use super::rule::{Rule, Statement, decode::decode};
-use super::table::{Base, Chain, ChainKind, Hook};
+use super::table::{Base, Chain, Hook};
 use super::value::Name;
-use weft_netlink::Family;
 use weft_netlink::Result;
 use weft_netlink::attribute::Attributes;
 
@@ -24,60 +22,17 @@ const DORMANT: u32 = 1;
 /// Sets with more elements, which lists of unwanted addresses are, are left unread.
 const MOST_ELEMENTS: u32 = 4_096;
 
-/// The packets that a table sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Layer {
-    /// Those of both families.
-    Inet,
-    /// Those of one.
-    Only(Family),
-}
-
 /// A table of another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignTable {
     /// The packets that it sees.
-    pub layer: Layer,
+    pub family: TableFamily,
     /// Its name.
     pub name: Name,
     /// Its chains, by name.
     pub chains: BTreeMap<Name, Chain>,
     /// The sets that its rules name.
     pub sets: BTreeMap<Name, ForeignSet>,
-}
-
-impl Layer {
-    const ALL: [Layer; 3] = [Layer::Inet, Layer::Only(Family::Ip), Layer::Only(Family::Ip6)];
-
-    /// Whether packets of a family come by.
-    pub fn sees(self, family: Family) -> bool {
-        self == Layer::Inet || self == Layer::Only(family)
-    }
-
-    /// The one family of all its packets.
-    fn only(self) -> Option<Family> {
-        match self {
-            Layer::Inet => None,
-            Layer::Only(family) => Some(family),
-        }
-    }
-
-    /// `NFPROTO_INET`, or that of the family.
-    fn number(self) -> u8 {
-        match self {
-            Layer::Inet => 1,
-            Layer::Only(family) => family.number(),
-        }
-    }
-}
-
-impl fmt::Display for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Layer::Inet => f.write_str("inet"),
-            Layer::Only(family) => family.fmt(f),
-        }
-    }
 }
 
 impl ForeignTable {
@@ -93,35 +48,36 @@ impl Client {
     /// The tables that packets enter at one of these hooks, but those of that name in `ip` and `ip6`.
     pub fn foreign(&mut self, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
         let mut tables = Vec::new();
-        for layer in Layer::ALL {
-            let found = self.foreign_of(layer, own, hooks);
-            tables.extend(found.map_err(|error| error.during(format!("read the tables of family {layer}")))?);
+        for family in [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6] {
+            let found = self.foreign_of(family, own, hooks);
+            tables
+                .extend(found.map_err(|error| error.during(format!("read the tables of family {family}")))?);
         }
         Ok(tables)
     }
 
-    fn foreign_of(&mut self, layer: Layer, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
-        let number = layer.number();
+    fn foreign_of(&mut self, family: TableFamily, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
         let mut tables: BTreeMap<Name, ForeignTable> = BTreeMap::new();
-        for (table, chain, base) in self.dump_of(message::GET_CHAIN, number, None, None, parse_chain)? {
+        for (table, chain, base) in self.dump(message::GET_CHAIN, family, None, None, parse_chain)? {
             let empty = || ForeignTable {
-                layer,
+                family,
                 name: table.clone(),
                 chains: BTreeMap::new(),
                 sets: BTreeMap::new(),
             };
-            let chain_of = Chain { base: base.as_ref().and_then(entered), rules: Vec::new() };
+            let chain_of =
+                Chain { base: base.as_ref().and_then(|base| base.planned(family)), rules: Vec::new() };
             tables.entry(table.clone()).or_insert_with(empty).chains.insert(chain, chain_of);
         }
         let is_wanted = |table: &ForeignTable| {
-            (layer == Layer::Inet || &*table.name != own)
+            (family == TableFamily::Inet || &*table.name != own)
                 && hooks.iter().any(|hook| table.at(*hook).next().is_some())
         };
         tables.retain(|_, table| is_wanted(table));
         if tables.is_empty() {
             return Ok(Vec::new());
         }
-        for (name, flags) in self.dump_of(message::GET_TABLE, number, None, None, parse_table)? {
+        for (name, flags) in self.dump(message::GET_TABLE, family, None, None, parse_table)? {
             if flags & DORMANT != 0 {
                 tables.remove(&name);
             }
@@ -133,9 +89,9 @@ impl Client {
     }
 
     fn fill(&mut self, table: &mut ForeignTable) -> Result<()> {
-        let (number, name) = (table.layer.number(), table.name.clone());
-        let parse = |rule: &Attributes<'_>| parse_rule(table.layer.only(), rule);
-        for (chain, rule) in self.dump_of(message::GET_RULE, number, Some(&name), None, parse)? {
+        let (family, name) = (table.family, table.name.clone());
+        let parse = |rule: &Attributes<'_>| parse_rule(family, rule);
+        for (chain, rule) in self.dump(message::GET_RULE, family, Some(&name), None, parse)? {
             table.chains.entry(chain).or_default().rules.push(rule);
         }
         let rules = table.chains.values().flat_map(|chain| &chain.rules);
@@ -144,12 +100,11 @@ impl Client {
         if named.is_empty() {
             return Ok(());
         }
-        for (set, mut found) in self.dump_of(message::GET_SET, number, Some(&name), None, contents::header)? {
+        for (set, mut found) in self.dump(message::GET_SET, family, Some(&name), None, contents::header)? {
             if named.contains(&set) {
                 if found.count.is_none_or(|count| count <= MOST_ELEMENTS) {
                     let parse = contents::elements;
-                    let lists =
-                        self.dump_of(message::GET_ELEMENTS, number, Some(&name), Some(&set), parse)?;
+                    let lists = self.dump(message::GET_ELEMENTS, family, Some(&name), Some(&set), parse)?;
                     found.elements = Some(lists.into_iter().flatten().collect());
                 }
                 table.sets.insert(set, found);
@@ -159,15 +114,7 @@ impl Client {
     }
 }
 
-/// A base chain in our words; `route` is a filter that may send packets another way.
-fn entered(base: &ObservedBase) -> Option<Base> {
-    match &*base.kind {
-        "route" => ObservedBase { kind: ChainKind::Filter.name().to_owned(), ..base.clone() }.planned(),
-        _ => base.planned(),
-    }
-}
-
-fn parse_rule(family: Option<Family>, rule: &Attributes<'_>) -> Option<(Name, Rule)> {
+fn parse_rule(family: TableFamily, rule: &Attributes<'_>) -> Option<(Name, Rule)> {
     let comment = rule.get(7).and_then(comment).map(Name::from);
     Some((rule.string(2)?.into(), Rule { comment, ..decode(family, rule.nested(4)) }))
 }

@@ -14,7 +14,7 @@ pub fn hash(fields: &Tuple) -> u32 {
     jhash(fields.bytes(), HASH_SEED) >> 1
 }
 
-fn jhash(bytes: &[u8], seed: u32) -> u32 {
+pub(super) fn jhash(bytes: &[u8], seed: u32) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32).wrapping_add(seed);
     let mut state = [start; 3];
     let mut rest = bytes;

@@ -9,14 +9,18 @@
 mod client;
 mod counter;
 mod diff;
+mod element;
 mod encode;
 pub mod evaluator;
 mod expression;
+mod family;
+mod flowtable;
 mod foreign;
 mod hash;
 mod monitor;
 mod observed;
 mod owned;
+mod register;
 mod rule;
 mod set;
 mod shape;
@@ -27,18 +31,23 @@ mod value;
 pub use client::Client;
 pub use counter::Counter;
 pub use diff::diff;
-pub use expression::{Ct, Expression, Fib, Header, Meta, Numgen, Payload, XtState};
-pub use foreign::{ForeignElement, ForeignSet, ForeignTable, Layer};
+pub use expression::{Ct, Expression, Fib, Header, Hton, Jhash, Meta, Numgen, Payload, XtState};
+pub use family::TableFamily;
+pub use flowtable::Flowtable;
+pub use foreign::{ForeignElement, ForeignSet, ForeignTable};
 pub use hash::hash;
 pub use monitor::{Announcement, Author, Monitor};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};
-pub use rule::{Effect, Limit, Log, Match, Operand, Operator, Reject, Rule, Statement, Verdict};
-pub use set::{Data, Declaration, Element, Set, SetKind};
+pub use rule::{
+    Assign, Dynamic, Effect, Limit, Log, Match, Nat, Operand, Operation, Operator, Reject, Rule, Source,
+    Statement, Translation, Verdict,
+};
+pub use set::{Data, Declaration, Detail, Element, Set, SetKind};
 pub use shape::Shape;
 pub use table::{
-    Base, Chain, ChainKind, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Policy,
-    Table,
+    Base, Chain, ChainKind, Device, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT,
+    Policy, Table,
 };
 pub use transaction::{Change, TableKey, Transaction};
 pub use value::{DataType, Name, Tuple, Value};

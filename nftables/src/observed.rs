@@ -7,9 +7,11 @@ use std::collections::btree_map::Entry;
 use thiserror::Error;
 
 use super::encode::digest;
-use super::set::{Data, Declaration, Element, Set};
+use super::family::TableFamily;
+use super::flowtable::Flowtable;
+use super::set::{Data, Declaration, Detail, Element, Set};
 use super::shape::Shape;
-use super::table::{Base, ChainKind, Hook, Policy, Table};
+use super::table::{Base, ChainKind, Device, Policy, Table};
 use super::transaction::{Change, TableKey, Transaction};
 use super::value::{Name, Tuple};
 
@@ -32,6 +34,8 @@ pub struct ObservedTable {
     pub chains: BTreeMap<Name, ObservedChain>,
     /// Its named sets and maps.
     pub sets: BTreeMap<Name, ObservedSet>,
+    /// Its flowtables.
+    pub flowtables: BTreeMap<Name, Flowtable>,
 }
 
 /// A chain of the kernel.
@@ -48,12 +52,14 @@ pub struct ObservedChain {
 pub struct ObservedBase {
     /// `filter`, `nat`, `route`
     pub kind: String,
-    /// `NF_INET_*`
+    /// Its hook by the number that its family has for it.
     pub hook: u32,
     /// Its place among the chains of that hook.
     pub priority: i32,
     /// `NF_ACCEPT` or `NF_DROP`
     pub policy: u32,
+    /// The device, where it sees the packets of one.
+    pub device: Option<String>,
 }
 
 /// A set or map of the kernel.
@@ -63,6 +69,8 @@ pub struct ObservedSet {
     pub shape: Shape,
     /// Its elements.
     pub elements: BTreeMap<Tuple, Data>,
+    /// What else is said of some of them.
+    pub details: BTreeMap<Tuple, Detail>,
 }
 
 /// Why the kernel would refuse a transaction.
@@ -71,29 +79,32 @@ pub struct ObservedSet {
 pub struct Refused(pub String);
 
 impl ObservedBase {
-    pub(super) fn of(base: &Base) -> ObservedBase {
+    /// What the kernel shows of it in a table of that family.
+    pub(super) fn of(family: TableFamily, base: &Base) -> ObservedBase {
         ObservedBase {
             kind: base.kind.name().to_owned(),
-            hook: base.hook.number(),
+            hook: family.hook_number(base.hook).unwrap_or(u32::MAX),
             priority: base.priority,
             policy: base.policy.number(),
+            device: base.device.map(|device| device.name().to_owned()),
         }
     }
 
     /// The same in the words of a plan; `None` where no plan has such a chain.
-    pub fn planned(&self) -> Option<Base> {
-        let kind = [ChainKind::Filter, ChainKind::Nat].into_iter().find(|kind| kind.name() == self.kind)?;
-        let hook = Hook::ALL.into_iter().find(|hook| hook.number() == self.hook)?;
+    pub fn planned(&self, family: TableFamily) -> Option<Base> {
+        let kind = ChainKind::of_name(&self.kind)?;
+        let hook = family.hook(self.hook)?;
+        let device = self.device.as_deref().map(|name| Device::new(name).ok_or(())).transpose().ok()?;
         let policies = [Policy::Drop, Policy::Accept];
         let policy = policies.into_iter().find(|policy| policy.number() == self.policy)?;
-        Some(Base { kind, hook, priority: self.priority, policy })
+        Some(Base { kind, hook, priority: self.priority, policy, device })
     }
 }
 
 impl Observed {
     /// What the kernel shows once it holds these tables.
     pub fn of(tables: &[Table]) -> Observed {
-        let of = |table: &Table| ((table.family, table.name.clone()), ObservedTable::of(table));
+        let of = |table: &Table| (table.key(), ObservedTable::of(table));
         Observed { tables: tables.iter().map(of).collect() }
     }
 
@@ -119,34 +130,49 @@ impl Observed {
             }
             Change::DeleteTable(table) => drop(self.tables.remove(table)?),
             Change::AddChain(table, name, base) => {
-                let base = base.as_ref().map(ObservedBase::of);
+                let base = base.as_ref().map(|base| ObservedBase::of(table.0, base));
                 let chain = ObservedChain { base, rules: Vec::new() };
                 insert_new(&mut self.tables.get_mut(table)?.chains, name.clone(), chain)?;
             }
             Change::DeleteChain(table, name) => drop(self.tables.get_mut(table)?.chains.remove(name)?),
             Change::FlushChain(table, name) => self.chain(table, name)?.rules.clear(),
             Change::AddRule(table, name, rule) => self.chain(table, name)?.rules.push(Some(digest(rule))),
+            Change::AddFlowtable(table, name, flowtable) => {
+                insert_new(&mut self.tables.get_mut(table)?.flowtables, name.clone(), flowtable.clone())?;
+            }
+            Change::DeleteFlowtable(table, name) => {
+                drop(self.tables.get_mut(table)?.flowtables.remove(name)?);
+            }
             Change::AddSet(set, room) => {
                 let shape = Shape::of(set).with_room(*room);
-                let observed = ObservedSet { shape, elements: BTreeMap::new() };
+                let (elements, details) = (BTreeMap::new(), BTreeMap::new());
+                let observed = ObservedSet { shape, elements, details };
                 let table = self.tables.get_mut(&(set.family, set.table.clone()))?;
                 insert_new(&mut table.sets, set.name.clone(), observed)?;
             }
             Change::DeleteSet(table, name) => drop(self.tables.get_mut(table)?.sets.remove(name)?),
-            Change::AddElements(set, elements) => add(self.elements(set)?, elements)?,
+            Change::AddElements(set, elements) => add(&mut self.set(set)?.elements, elements)?,
+            Change::AddDetailed(set, elements) => {
+                let held = self.set(set)?;
+                for (key, data, detail) in elements {
+                    add(&mut held.elements, &[(key.clone(), data.clone())])?;
+                    held.details.insert(key.clone(), detail.clone());
+                }
+            }
             Change::AddOwned(set, elements) => {
-                let held = self.elements(set)?;
+                let held = self.set(set)?;
                 for element in elements {
-                    insert_new(held, element.held_key(), element.data.clone())?;
+                    insert_new(&mut held.elements, element.held_key(), element.data.clone())?;
+                    held.details.insert(element.held_key(), element.detail());
                 }
             }
             Change::DeleteOwned(set, elements) => {
-                let held = self.elements(set)?;
-                elements.iter().try_for_each(|element| held.remove(&element.held_key()).map(drop))?;
+                let held = self.set(set)?;
+                elements.iter().try_for_each(|element| held.remove(&element.held_key()))?;
             }
             Change::DeleteElements(set, elements) => {
-                let held = self.elements(set)?;
-                elements.iter().try_for_each(|(key, _)| held.remove(key).map(drop))?;
+                let held = self.set(set)?;
+                elements.iter().try_for_each(|(key, _)| held.remove(key))?;
             }
         }
         Some(())
@@ -156,9 +182,8 @@ impl Observed {
         self.tables.get_mut(table)?.chains.get_mut(name)
     }
 
-    fn elements(&mut self, set: &Declaration) -> Option<&mut BTreeMap<Tuple, Data>> {
-        let table = self.tables.get_mut(&(set.family, set.table.clone()))?;
-        Some(&mut table.sets.get_mut(&set.name)?.elements)
+    fn set(&mut self, set: &Declaration) -> Option<&mut ObservedSet> {
+        self.tables.get_mut(&(set.family, set.table.clone()))?.sets.get_mut(&set.name)
     }
 }
 
@@ -190,15 +215,23 @@ impl ObservedTable {
     fn of(table: &Table) -> ObservedTable {
         let chains = table.chains.iter().map(|(name, chain)| {
             let rules = chain.rules.iter().map(|rule| Some(digest(rule))).collect();
-            (name.clone(), ObservedChain { base: chain.base.as_ref().map(ObservedBase::of), rules })
+            let base = chain.base.as_ref().map(|base| ObservedBase::of(table.family, base));
+            (name.clone(), ObservedChain { base, rules })
         });
         let sets = table.sets.iter().map(|(name, set)| (name.clone(), ObservedSet::of(set)));
-        ObservedTable { flags: 0, chains: chains.collect(), sets: sets.collect() }
+        let flowtables = table.flowtables.clone();
+        ObservedTable { flags: 0, chains: chains.collect(), sets: sets.collect(), flowtables }
     }
 }
 
 impl ObservedSet {
     fn of(set: &Set) -> ObservedSet {
-        ObservedSet { shape: Shape::of(&set.declaration), elements: set.elements.clone() }
+        let (elements, details) = (set.elements.clone(), set.details.clone());
+        ObservedSet { shape: Shape::of(&set.declaration), elements, details }
+    }
+
+    fn remove(&mut self, key: &Tuple) -> Option<()> {
+        self.details.remove(key);
+        self.elements.remove(key).map(drop)
     }
 }

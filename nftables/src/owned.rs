@@ -5,20 +5,11 @@ use std::fmt;
 
 use ipnetwork::IpNetwork;
 
-use super::encode::ELEMENTS_PER_MESSAGE;
-use super::rule::encode::DATA_VALUE;
-use super::set::{Data, Declaration, write_tuple};
-use super::shape::put;
+use super::element::{KEY, KEY_END, USERDATA, comment, decode_data};
+use super::register::DATA_VALUE;
+use super::set::{Data, Declaration, Detail};
 use super::value::{DataType, Name, Tuple, Value, concatenation};
-use weft_netlink::attribute::{Attributes, Writer};
-
-/// `NFTNL_UDATA_SET_ELEM_COMMENT`
-const COMMENT: u8 = 0;
-/// `NFTA_SET_ELEM_KEY`, `_DATA`, `_USERDATA`, `_KEY_END`
-pub(super) const KEY: u16 = 1;
-const DATA: u16 = 2;
-const USERDATA: u16 = 6;
-pub(super) const KEY_END: u16 = 10;
+use weft_netlink::attribute::Attributes;
 
 /// An element with its owner.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,65 +47,22 @@ impl Owned {
         self.key.to(self.end.as_ref().unwrap_or(&self.key))
     }
 
+    pub(super) fn detail(&self) -> Detail {
+        Detail { comment: Some(self.owner.clone()), timeout: None }
+    }
+
     /// Prints it as nft does.
     pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, set: &Declaration) -> fmt::Result {
-        write_range(f, &self.held_key(), &set.key)?;
-        write!(f, " comment \"{}\"", self.owner)?;
-        match &self.data {
-            Data::None => Ok(()),
-            Data::Verdict(verdict) => write!(f, " : {verdict}"),
-            Data::Tuple(tuple) => {
-                f.write_str(" : ")?;
-                write_tuple(f, tuple, set.data_types())
-            }
-        }
+        set.write_detailed(f, &self.held_key(), &self.data, &self.detail())
     }
 
     /// Reads an element of the kernel's.
     pub(super) fn parse(element: &Attributes<'_>) -> Option<Owned> {
-        let tuple = |kind| element.nested(kind).get(DATA_VALUE).map(Tuple::from_kernel);
+        let tuple = |kind: u16| element.nested(kind).get(DATA_VALUE).map(Tuple::from_kernel);
         let owner = element.get(USERDATA).and_then(comment).unwrap_or_default();
-        let data = tuple(DATA).map_or(Data::None, Data::Tuple);
+        let data = decode_data(element)?;
         Some(Owned { key: tuple(KEY)?, end: tuple(KEY_END), data, owner: owner.into() })
     }
-
-    fn encode(&self, writer: &mut Writer<'_>) {
-        let value = |writer: &mut Writer<'_>, kind: u16, tuple: &Tuple| {
-            writer.nest(kind, |writer| writer.bytes(DATA_VALUE, tuple.bytes()));
-        };
-        value(writer, KEY, &self.key);
-        self.end.iter().for_each(|end| value(writer, KEY_END, end));
-        if let Data::Tuple(tuple) = &self.data {
-            value(writer, DATA, tuple);
-        }
-        let mut userdata = Vec::new();
-        put(&mut userdata, COMMENT, &[self.owner.as_bytes(), &[0]].concat());
-        writer.bytes(USERDATA, &userdata);
-    }
-}
-
-/// Writes as many elements as fit into one message, and returns the others.
-pub(super) fn encode<'a>(elements: &'a [Owned], writer: &mut Writer<'_>) -> &'a [Owned] {
-    let start = writer.0.len();
-    for (index, element) in elements.iter().enumerate() {
-        if writer.0.len() - start > ELEMENTS_PER_MESSAGE {
-            return &elements[index..];
-        }
-        writer.nest(1, |writer| element.encode(writer));
-    }
-    &[]
-}
-
-/// Walks the user data of an element, or of a rule: type, length, value.
-pub(super) fn comment(mut userdata: &[u8]) -> Option<&str> {
-    while let [kind, length, rest @ ..] = userdata {
-        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-        if *kind == COMMENT {
-            return std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok();
-        }
-        userdata = rest;
-    }
-    None
 }
 
 /// A field of a range, as nft prints it: a value, a network, or two values.
@@ -157,7 +105,7 @@ impl Tuple {
         let ends: Vec<(Value, Value)> = fields.iter().map(Field::ends).collect();
         let first: Vec<Value> = ends.iter().map(|(first, _)| *first).collect();
         let last: Vec<Value> = ends.iter().map(|(_, last)| *last).collect();
-        (Tuple::new(&first), Tuple::new(&last))
+        (Tuple::ordered(&first), Tuple::ordered(&last))
     }
 
     /// The key of an element of ranges that is a product of networks and single values.
@@ -178,7 +126,15 @@ impl Tuple {
     /// The first and last value of each field of such a key.
     pub(super) fn ranges(&self, types: &[DataType]) -> Option<Vec<(Value, Value)>> {
         let (first, last) = self.ends();
-        let values = |bytes| Tuple::from_kernel(bytes).values(types);
+        let values = |bytes: &[u8]| {
+            let mut rest = bytes;
+            let mut values = Vec::with_capacity(types.len());
+            for kind in types {
+                values.push(kind.decode_ordered(rest)?);
+                rest = rest.get(kind.padded_len()..).unwrap_or_default();
+            }
+            Some(values)
+        };
         Some(values(first)?.into_iter().zip(values(last)?).collect())
     }
 }
@@ -199,12 +155,15 @@ pub enum Field {
     One(Value),
     /// The addresses of a network.
     Network(IpNetwork),
+    /// All values from one to another.
+    Range(Value, Value),
 }
 
 impl Field {
     fn ends(&self) -> (Value, Value) {
         match self {
             Field::One(value) => (*value, *value),
+            Field::Range(first, last) => (*first, *last),
             Field::Network(network) => (Value::Address(network.network()), Value::Address(last_of(network))),
         }
     }
@@ -212,14 +171,23 @@ impl Field {
 
 #[cfg(test)]
 mod tests {
+    use super::super::element::encode;
     use super::super::set::SetKind;
     use super::*;
     use weft_netlink::Family;
+    use weft_netlink::attribute::Writer;
 
     fn set() -> Declaration {
         let key = vec![DataType::Ipv4Addr, DataType::InetService];
         let kind = SetKind::RangeMap(vec![DataType::InetService]);
-        Declaration { family: Family::Ip, table: "x".into(), name: "y".into(), key, kind, comment: None }
+        Declaration {
+            family: Family::Ip.into(),
+            table: "x".into(),
+            name: "y".into(),
+            key,
+            kind,
+            comment: None,
+        }
     }
 
     fn element(network: &str, port: u16) -> Owned {
@@ -243,7 +211,8 @@ mod tests {
     fn an_element_reads_back_as_it_was_written() {
         let element = element("10.0.0.0/8", 1);
         let mut buffer = Vec::new();
-        element.encode(&mut Writer(&mut buffer));
+        encode(&element.held_key(), &element.data, &element.detail(), &set(), &mut Writer(&mut buffer));
+        let buffer = Attributes(&buffer).get(1).unwrap().to_vec();
         assert_eq!(Owned::parse(&Attributes(&buffer)), Some(element));
     }
 

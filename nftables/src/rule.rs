@@ -5,21 +5,30 @@ use std::fmt;
 use weft_netlink::Family;
 
 use super::expression::{Ct, Expression, Fib};
-use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::value::{Name, Value, concatenation};
 
+mod assign;
 pub(super) mod decode;
+mod dynamic;
 pub(super) mod encode;
 mod limit;
 mod log;
+mod lookup;
 mod matches;
+mod nat;
 mod reject;
+mod text;
+mod verdict;
 
+pub use assign::{Assign, Source};
+pub use dynamic::{Dynamic, Operation};
 pub use limit::Limit;
 pub use log::Log;
 pub(crate) use matches::Comparison;
 pub use matches::{Match, Operand, Operator};
+pub use nat::{Nat, Translation};
 pub use reject::Reject;
+pub use verdict::Verdict;
 
 /// `IPS_DST_NAT`, the bit of a connection's status.
 const STATUS_DNAT: u32 = 1 << 5;
@@ -28,43 +37,6 @@ const STATE_INVALID: u32 = 1;
 /// `RTN_LOCAL`, a type of address.
 const ADDRESS_LOCAL: u32 = 2;
 
-/// Where a packet goes on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Verdict {
-    /// Through: `accept`
-    Accept,
-    /// Nowhere: `drop`
-    Drop,
-    /// Back to the calling chain: `return`
-    Return,
-    /// To a chain, and back: `jump`
-    Jump(Name),
-    /// To a chain, for good: `goto`
-    Goto(Name),
-}
-
-impl Verdict {
-    /// The chain that it names.
-    pub fn chain(&self) -> Option<&Name> {
-        match self {
-            Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
-            Verdict::Accept | Verdict::Drop | Verdict::Return => None,
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verdict::Accept => f.write_str("accept"),
-            Verdict::Drop => f.write_str("drop"),
-            Verdict::Return => f.write_str("return"),
-            Verdict::Jump(chain) => write!(f, "jump {chain}"),
-            Verdict::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
 /// One statement of a rule. A packet that does not match one leaves the rule there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Statement {
@@ -72,23 +44,12 @@ pub enum Statement {
     Match(Match),
     /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap @frontends`
     Vmap(Vec<Expression>, Name),
-    /// Rewrites the destination to the address and port that a map holds: `dnat ip to ... map @endpoints`
-    Dnat(Family, Vec<Expression>, Name),
-    /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map @affinity`
-    SetPriority(Vec<Expression>, Name),
-    /// Sets the packet's priority to what it is for most: `meta priority set none`
-    ResetPriority,
-    /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
-    /// [`hash`](super::hash) of a concatenation: `update @affinity { ... timeout 3h : jhash ... }`
-    Update(Vec<Expression>, u32, Vec<Expression>, Name),
-    /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives on:
-    /// `update @translated { ip daddr . th dport timeout 1d }`
-    Note(Vec<Expression>, u32, Name),
-    /// Deletes an element of an expiring map, whatever it holds: `delete @affinity { ... : meta priority }`
-    Delete(Vec<Expression>, Name),
-    /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
-    /// `masquerade fully-random`
-    Masquerade,
+    /// Rewrites an address: `dnat ip to ... map @endpoints`
+    Nat(Nat),
+    /// Writes a value where rules read it again: `meta priority set ... map @affinity`
+    Assign(Assign),
+    /// Changes an element of a set: `update @affinity { ... timeout 3h : jhash ... }`
+    Dynamic(Dynamic),
     /// Keeps the packet out of connection tracking: `notrack`
     Notrack,
     /// Goes on as long as a rate is not exceeded: `limit rate 5/second`
@@ -176,13 +137,60 @@ impl Statement {
         Statement::Reject(Reject::TcpReset)
     }
 
+    /// Rewrites the destination to the address and port that a map holds: `dnat ip to ... map @endpoints`
+    pub fn dnat(family: Family, key: Vec<Expression>, map: Name) -> Statement {
+        Statement::Nat(Nat::Destination(family, Translation::Map(key, map)))
+    }
+
+    /// Rewrites the source to an address of the outgoing interface, its port chosen at random:
+    /// `masquerade fully-random`
+    pub fn masquerade() -> Statement {
+        Statement::Nat(Nat::Masquerade { is_fully_random: true })
+    }
+
+    /// Writes a value: `meta mark set 0x1`
+    pub fn assign(target: Expression, source: Source) -> Statement {
+        Statement::Assign(Assign { target, source })
+    }
+
+    /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map @affinity`
+    pub fn set_priority(key: Vec<Expression>, map: Name) -> Statement {
+        Statement::assign(Expression::PRIORITY, Source::Map(key, map))
+    }
+
+    /// Sets the packet's priority to what it is for most: `meta priority set none`
+    pub fn reset_priority() -> Statement {
+        Statement::assign(Expression::PRIORITY, Source::Value(Value::ClassId(0)))
+    }
+
+    /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
+    /// [`hash`](super::hash) of a concatenation.
+    pub fn remember(key: Vec<Expression>, seconds: u32, hashed: Vec<Expression>, map: Name) -> Statement {
+        let data = vec![Expression::hash_of(hashed)];
+        let (operation, timeout) = (Operation::Update, Some(seconds));
+        Statement::Dynamic(Dynamic { operation, set: map, key, timeout, data })
+    }
+
+    /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives on:
+    /// `update @translated { ip daddr . th dport timeout 1d }`
+    pub fn note(key: Vec<Expression>, seconds: u32, set: Name) -> Statement {
+        let (operation, timeout) = (Operation::Update, Some(seconds));
+        Statement::Dynamic(Dynamic { operation, set, key, timeout, data: Vec::new() })
+    }
+
+    /// Deletes an element of an expiring map, whatever it holds: `delete @affinity { ... : meta priority }`
+    pub fn forget(key: Vec<Expression>, map: Name) -> Statement {
+        let data = vec![Expression::PRIORITY];
+        Statement::Dynamic(Dynamic { operation: Operation::Delete, set: map, key, timeout: None, data })
+    }
+
     /// The set that it looks into.
     pub(crate) fn set(&self) -> Option<&Name> {
         match self {
             Statement::Match(Match { value: Operand::Set(set), .. })
             | Statement::Vmap(_, set)
-            | Statement::Dnat(_, _, set)
-            | Statement::SetPriority(_, set) => Some(set),
+            | Statement::Assign(Assign { source: Source::Map(_, set), .. }) => Some(set),
+            Statement::Nat(nat) => nat.map().map(|(_, map)| map),
             _ => None,
         }
     }
@@ -196,35 +204,9 @@ impl fmt::Display for Statement {
                 concatenation(f, key)?;
                 write!(f, " vmap @{map}")
             }
-            Statement::Dnat(family, key, map) => {
-                write!(f, "dnat {family} to ")?;
-                concatenation(f, key)?;
-                write!(f, " map @{map}")
-            }
-            Statement::SetPriority(key, map) => {
-                f.write_str("meta priority set ")?;
-                concatenation(f, key)?;
-                write!(f, " map @{map}")
-            }
-            Statement::ResetPriority => f.write_str("meta priority set none"),
-            Statement::Update(key, timeout, hashed, map) => {
-                write!(f, "update @{map} {{ ")?;
-                concatenation(f, key)?;
-                write!(f, " timeout {} : jhash ", Seconds(*timeout))?;
-                concatenation(f, hashed)?;
-                write!(f, " mod {HASH_MODULUS} seed {HASH_SEED:#x} }}")
-            }
-            Statement::Note(key, timeout, set) => {
-                write!(f, "update @{set} {{ ")?;
-                concatenation(f, key)?;
-                write!(f, " timeout {} }}", Seconds(*timeout))
-            }
-            Statement::Delete(key, map) => {
-                write!(f, "delete @{map} {{ ")?;
-                concatenation(f, key)?;
-                f.write_str(" : meta priority }")
-            }
-            Statement::Masquerade => f.write_str("masquerade fully-random"),
+            Statement::Nat(nat) => nat.fmt(f),
+            Statement::Assign(assign) => assign.fmt(f),
+            Statement::Dynamic(dynamic) => dynamic.fmt(f),
             Statement::Notrack => f.write_str("notrack"),
             Statement::Limit(limit) => limit.fmt(f),
             Statement::Log(log) => log.fmt(f),
@@ -235,22 +217,6 @@ impl fmt::Display for Statement {
             Statement::Other(words, Effect::Matches | Effect::Unknown) => write!(f, "[{words}]"),
             Statement::Other(words, _) => f.write_str(words),
         }
-    }
-}
-
-/// A time as nft prints it: `1h30m`.
-struct Seconds(u32);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        for (length, unit) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
-            if rest >= length || (unit == "s" && self.0 == 0) {
-                write!(f, "{}{unit}", rest / length)?;
-            }
-            rest %= length;
-        }
-        Ok(())
     }
 }
 
@@ -275,18 +241,6 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, statement) in self.statements.iter().enumerate() {
-            write!(f, "{}{statement}", if index == 0 { "" } else { " " })?;
-        }
-        match &self.comment {
-            Some(comment) => write!(f, " comment \"{comment}\""),
-            None => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ipnetwork::IpNetwork;
@@ -301,7 +255,7 @@ mod tests {
             Expression::DPORT,
             Expression::random(3),
         ];
-        let rule = Rule::new([Statement::Dnat(Family::Ip, key, "endpoints".into())]).comment("one of 3");
+        let rule = Rule::new([Statement::dnat(Family::Ip, key, "endpoints".into())]).comment("one of 3");
         assert_eq!(
             rule.to_string(),
             "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints comment \"one of 3\""
@@ -318,9 +272,9 @@ mod tests {
         ]);
         let client = vec![Expression::saddr(Family::Ip), Expression::PRIORITY];
         let update =
-            Statement::Update(client.clone(), 5_430, vec![Expression::daddr(Family::Ip)], "x".into());
+            Statement::remember(client.clone(), 5_430, vec![Expression::daddr(Family::Ip)], "x".into());
         assert_eq!(
-            Rule::new([Statement::SetPriority(client, "x".into()), update]).to_string(),
+            Rule::new([Statement::set_priority(client, "x".into()), update]).to_string(),
             "meta priority set ip saddr . meta priority map @x update @x { ip saddr . meta priority timeout 1h30m30s : \
              jhash ip daddr mod 2147483648 seed 0x1 }"
         );

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::family::TableFamily;
 use super::owned::write_range;
 use super::rule::Verdict;
-use super::value::{DataType, Name, Tuple, Value, concatenation};
-use weft_netlink::Family;
+use super::value::{DataType, Name, Seconds, Tuple, concatenation};
 
 /// What a set is, apart from its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Declaration {
     /// The family of its table.
-    pub family: Family,
+    pub family: TableFamily,
     /// The name of its table.
     pub table: Name,
     /// Its own name.
@@ -38,10 +39,15 @@ pub enum SetKind {
     VerdictMap,
     /// Values of these types.
     DataMap(Vec<DataType>),
-    /// Nothing; a key is a range in each of its several fields.
+    /// Nothing; a key is a range in each of its fields. [`Expression::in_network_order`](super::Expression::in_network_order)
+    /// reads fields as such a key has them.
     RangeSet,
-    /// Values of these types; a key is a range in each of its several fields.
+    /// Values of these types; a key is a range in each of its fields.
     RangeMap(Vec<DataType>),
+    /// A verdict; a key is a range in each of its fields.
+    RangeVerdictMap,
+    /// What that kind holds, for a time: for so many seconds where an element does not say for how many.
+    Timed(Box<SetKind>, Option<u32>),
     /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is never planned
     /// nor read.
     ExpiringMap(Vec<DataType>, u32),
@@ -70,6 +76,34 @@ pub struct Set {
     pub declaration: Arc<Declaration>,
     /// What is in it.
     pub elements: BTreeMap<Tuple, Data>,
+    /// What else is said of some of the elements, by their keys.
+    pub details: BTreeMap<Tuple, Detail>,
+}
+
+/// What is said of an element besides its key and what the set holds for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Detail {
+    /// A remark for people, which nft prints; at most 127 bytes, no `"`.
+    pub comment: Option<Name>,
+    /// It lives for so long from when it is added, where its set does not say so.
+    pub timeout: Option<Duration>,
+}
+
+impl Detail {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Detail::default()
+    }
+}
+
+impl SetKind {
+    /// The kind apart from how long elements live.
+    pub(super) fn plain(&self) -> &SetKind {
+        match self {
+            SetKind::Timed(kind, _) => kind.plain(),
+            kind => kind,
+        }
+    }
 }
 
 impl Declaration {
@@ -80,29 +114,25 @@ impl Declaration {
 
     /// `set` or `map`.
     pub(super) fn noun(&self) -> &'static str {
-        match self.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => "set",
-            SetKind::VerdictMap | SetKind::DataMap(_) | SetKind::RangeMap(_) | SetKind::ExpiringMap(..) => {
-                "map"
-            }
-        }
+        if self.is_verdict_map() || !self.data_types().is_empty() { "map" } else { "set" }
     }
 
     /// The types of its data, where it has data of types.
     pub(super) fn data_types(&self) -> &[DataType] {
-        match &self.kind {
+        match self.kind.plain() {
             SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => types,
-            SetKind::Set
-            | SetKind::CountingSet
-            | SetKind::VerdictMap
-            | SetKind::RangeSet
-            | SetKind::ExpiringSet(_) => &[],
+            _ => &[],
         }
+    }
+
+    /// Whether it holds verdicts.
+    pub(super) fn is_verdict_map(&self) -> bool {
+        matches!(self.kind.plain(), SetKind::VerdictMap | SetKind::RangeVerdictMap)
     }
 
     /// Whether its keys are ranges.
     pub(super) fn has_ranges(&self) -> bool {
-        matches!(self.kind, SetKind::RangeSet | SetKind::RangeMap(_))
+        matches!(self.kind.plain(), SetKind::RangeSet | SetKind::RangeMap(_) | SetKind::RangeVerdictMap)
     }
 
     /// Whether it can be declared with the number of its elements: the kernel keeps ranges otherwise.
@@ -131,10 +161,10 @@ impl Declaration {
         };
         write!(f, "{begin}{} ", if is_typeof { "typeof" } else { "type" })?;
         concatenation(f, names(&self.key))?;
-        match &self.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => {}
-            SetKind::VerdictMap => f.write_str(" : verdict")?,
-            SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
+        match self.data_types() {
+            [] if self.is_verdict_map() => f.write_str(" : verdict")?,
+            [] => {}
+            types => {
                 f.write_str(" : ")?;
                 concatenation(f, names(types))?;
             }
@@ -143,8 +173,16 @@ impl Declaration {
         if room > 0 {
             write!(f, "{begin}size {room}{end}")?;
         }
-        if self.has_ranges() {
-            write!(f, "{begin}flags interval{end}")?;
+        // That there are timeouts is clear where the usual one is printed.
+        let timed = |timeout| matches!(&self.kind, SetKind::Timed(_, it) if it.is_some() == timeout);
+        match (self.has_ranges(), timed(false)) {
+            (true, true) => write!(f, "{begin}flags interval,timeout{end}")?,
+            (true, false) => write!(f, "{begin}flags interval{end}")?,
+            (false, true) => write!(f, "{begin}flags timeout{end}")?,
+            (false, false) => {}
+        }
+        if let SetKind::Timed(_, Some(seconds)) = &self.kind {
+            write!(f, "{begin}timeout {}{end}", Seconds(u64::from(*seconds)))?;
         }
         if self.kind == SetKind::CountingSet {
             write!(f, "{begin}counter{end}")?;
@@ -165,9 +203,26 @@ impl Declaration {
 
     /// One element as nft writes it.
     pub(super) fn write_element(&self, f: &mut fmt::Formatter<'_>, key: &Tuple, data: &Data) -> fmt::Result {
+        self.write_detailed(f, key, data, &Detail::default())
+    }
+
+    /// The same with what is said of it besides.
+    pub(super) fn write_detailed(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        key: &Tuple,
+        data: &Data,
+        detail: &Detail,
+    ) -> fmt::Result {
         match self.has_ranges() {
             false => write_tuple(f, key, &self.key)?,
             true => write_range(f, key, &self.key)?,
+        }
+        if let Some(timeout) = detail.timeout {
+            write!(f, " timeout {}", Seconds(timeout.as_secs()))?;
+        }
+        if let Some(comment) = &detail.comment {
+            write!(f, " comment \"{comment}\"")?;
         }
         match data {
             Data::None => Ok(()),
@@ -203,6 +258,8 @@ fn typeof_name(kind: DataType) -> &'static str {
         DataType::Mark => "meta mark",
         DataType::AddressType => "fib daddr type",
         DataType::Boolean => "fib daddr . iif oif",
+        DataType::EtherType => "meta protocol",
+        DataType::TcpFlags => "tcp flags",
         DataType::CtState | DataType::XtState => "ct state",
         DataType::CtStatus => "ct status",
         DataType::Bytes => "integer",
@@ -217,10 +274,36 @@ pub(super) fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple, types: &[Da
     }
 }
 
+/// The lengths of the fields of a key of these types.
+fn fields(types: &[DataType]) -> Vec<usize> {
+    types.iter().map(|kind| kind.len()).collect()
+}
+
+/// Whether each field of a key is in its range, as the kernel compares them; each begins at a register.
+pub(super) fn holds(fields: &[usize], first: &[u8], last: &[u8], key: &[u8]) -> bool {
+    let mut start = 0;
+    fields.iter().all(|length| {
+        let field = start..start + length;
+        start += length.next_multiple_of(4);
+        match (first.get(field.clone()), key.get(field.clone()), last.get(field)) {
+            (Some(first), Some(key), Some(last)) => first <= key && key <= last,
+            _ => false,
+        }
+    })
+}
+
 impl Set {
     /// A set without elements.
     pub fn new(declaration: Arc<Declaration>) -> Set {
-        Set { declaration, elements: BTreeMap::new() }
+        Set { declaration, elements: BTreeMap::new(), details: BTreeMap::new() }
+    }
+
+    /// Puts an element in with what is said of it besides.
+    pub fn put(&mut self, key: Tuple, data: Data, detail: Detail) {
+        if !detail.is_empty() {
+            self.details.insert(key.clone(), detail);
+        }
+        self.elements.insert(key, data);
     }
 
     /// The element that the kernel finds for a key: in a set of ranges the one whose ranges hold each of its fields.
@@ -228,12 +311,11 @@ impl Set {
         if !self.declaration.has_ranges() {
             return self.elements.get_key_value(key);
         }
-        let types = &self.declaration.key;
-        let values = key.values(types)?;
-        let holds = |ranges: Vec<(Value, Value)>| {
-            ranges.iter().zip(&values).all(|((first, last), value)| first <= value && value <= last)
-        };
-        self.elements.iter().find(|(held, _)| held.ranges(types).is_some_and(holds))
+        let fields = fields(&self.declaration.key);
+        self.elements.iter().find(|(held, _)| {
+            let (first, last) = held.ends();
+            holds(&fields, first, last, key.bytes())
+        })
     }
 }
 
@@ -243,7 +325,8 @@ impl fmt::Display for Set {
         self.declaration.write_clauses(f, "\t\t", "\n", 0)?;
         for (index, (key, data)) in self.elements.iter().enumerate() {
             f.write_str(if index == 0 { "\t\telements = {\n\t\t\t" } else { ",\n\t\t\t" })?;
-            self.declaration.write_element(f, key, data)?;
+            let detail = self.details.get(key).cloned().unwrap_or_default();
+            self.declaration.write_detailed(f, key, data, &detail)?;
         }
         f.write_str(if self.elements.is_empty() { "\t}\n" } else { "\n\t\t}\n\t}\n" })
     }

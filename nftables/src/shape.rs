@@ -4,7 +4,8 @@
 //! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that nft can
 //! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
 
-use super::rule::encode::{COUNTER, EXPR_DATA, EXPR_NAME};
+use super::counter;
+use super::register::{EXPR_DATA, EXPR_NAME};
 use super::set::{Declaration, SetKind};
 use super::value::{DataType, tuple_len};
 use weft_netlink::attribute::{Attributes, Writer};
@@ -12,7 +13,10 @@ use weft_netlink::attribute::{Attributes, Writer};
 /// `NFT_SET_MAP`
 const FLAG_MAP: u32 = 1 << 3;
 /// `NFT_SET_INTERVAL`, `NFT_SET_CONCAT`: keys are ranges, in each of several fields.
-const FLAGS_RANGES: u32 = 1 << 2 | 1 << 7;
+const FLAG_RANGES: u32 = 1 << 2;
+const FLAG_FIELDS: u32 = 1 << 7;
+/// `NFT_SET_TIMEOUT`: elements expire.
+const FLAG_TIMEOUT: u32 = 1 << 4;
 /// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`: packets write elements, which expire.
 const FLAGS_EXPIRING: u32 = 1 << 4 | 1 << 5;
 /// `NFT_DATA_VERDICT`: the data type of a verdict map.
@@ -30,6 +34,7 @@ mod attribute {
     pub(super) const DATA_TYPE: u16 = 6;
     pub(super) const DATA_LEN: u16 = 7;
     pub(super) const DESCRIPTION: u16 = 9;
+    pub(super) const TIMEOUT: u16 = 11;
     pub(super) const USERDATA: u16 = 13;
     pub(super) const EXPRESSION: u16 = 17;
 }
@@ -54,6 +59,8 @@ pub struct Shape {
     fields: Vec<u32>,
     /// How many elements it may have; 0 where that is not said.
     size: u32,
+    /// How many milliseconds elements live that do not say so themselves; 0 where they live on.
+    timeout: u64,
     /// Whether each element counts.
     counts: bool,
     userdata: Vec<u8>,
@@ -62,29 +69,36 @@ pub struct Shape {
 impl Shape {
     /// The shape of a planned set.
     pub(super) fn of(declaration: &Declaration) -> Shape {
-        let data = match &declaration.kind {
-            SetKind::Set | SetKind::CountingSet | SetKind::RangeSet | SetKind::ExpiringSet(_) => None,
-            SetKind::VerdictMap => Some((VERDICT_TYPE, VERDICT_LEN)),
-            SetKind::DataMap(types) | SetKind::RangeMap(types) | SetKind::ExpiringMap(types, _) => {
-                Some((type_number(types), tuple_len(types) as u32))
-            }
+        let data = match declaration.data_types() {
+            _ if declaration.is_verdict_map() => Some((VERDICT_TYPE, VERDICT_LEN)),
+            [] => None,
+            types => Some((type_number(types), tuple_len(types) as u32)),
         };
-        let ranges = declaration.has_ranges();
+        let ranges = match (declaration.has_ranges(), declaration.key.len()) {
+            (false, _) => 0,
+            (true, 1) => FLAG_RANGES,
+            (true, _) => FLAG_RANGES | FLAG_FIELDS,
+        };
         let (expiring, size) = match declaration.kind {
             SetKind::ExpiringMap(_, size) | SetKind::ExpiringSet(size) => (FLAGS_EXPIRING, size),
+            SetKind::Timed(..) => (FLAG_TIMEOUT, 0),
             _ => (0, 0),
         };
-        let fields = declaration.key.iter().filter(|_| ranges).map(|kind| kind.len() as u32);
+        let timeout = match declaration.kind {
+            SetKind::Timed(_, Some(seconds)) => u64::from(seconds) * 1000,
+            _ => 0,
+        };
+        let has_fields = ranges & FLAG_FIELDS != 0;
+        let fields = declaration.key.iter().filter(|_| has_fields).map(|kind| kind.len() as u32);
         Shape {
-            flags: if data.is_some() { FLAG_MAP } else { 0 }
-                | if ranges { FLAGS_RANGES } else { 0 }
-                | expiring,
+            flags: if data.is_some() { FLAG_MAP } else { 0 } | ranges | expiring,
             key_type: type_number(&declaration.key),
             key_len: tuple_len(&declaration.key) as u32,
             data,
             fields: fields.collect(),
             size,
-            counts: declaration.kind == SetKind::CountingSet,
+            timeout,
+            counts: *declaration.kind.plain() == SetKind::CountingSet,
             userdata: userdata(declaration),
         }
     }
@@ -118,9 +132,18 @@ impl Shape {
             data: attributes.u32(attribute::DATA_TYPE).map(|kind| (kind, number(attribute::DATA_LEN))),
             fields: read_fields(&attributes.nested(attribute::DESCRIPTION)),
             size: attributes.nested(attribute::DESCRIPTION).u32(1).unwrap_or_default(),
-            counts: attributes.nested(attribute::EXPRESSION).string(EXPR_NAME) == Some(COUNTER),
+            timeout: attributes
+                .get(attribute::TIMEOUT)
+                .and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)))
+                .unwrap_or_default(),
+            counts: attributes.nested(attribute::EXPRESSION).string(EXPR_NAME) == Some(counter::NAME),
             userdata: attributes.get(attribute::USERDATA).unwrap_or_default().to_vec(),
         }
+    }
+
+    /// Whether each range in it is two elements.
+    pub(super) fn has_split_ranges(&self) -> bool {
+        self.flags & FLAG_RANGES != 0 && self.fields.is_empty()
     }
 
     /// Whether packets write its elements, which expire.
@@ -136,6 +159,9 @@ impl Shape {
         if let Some((kind, length)) = self.data {
             writer.u32(attribute::DATA_TYPE, kind);
             writer.u32(attribute::DATA_LEN, length);
+        }
+        if self.timeout > 0 {
+            writer.bytes(attribute::TIMEOUT, &self.timeout.to_be_bytes());
         }
         // NFTA_SET_DESC_SIZE
         if self.size > 0 {
@@ -155,7 +181,7 @@ impl Shape {
         if self.counts {
             // The kernel gives each element a copy of it.
             writer.nest(attribute::EXPRESSION, |writer| {
-                writer.string(EXPR_NAME, COUNTER);
+                writer.string(EXPR_NAME, counter::NAME);
                 writer.nest(EXPR_DATA, |_| {});
             });
         }
@@ -183,7 +209,7 @@ fn userdata(declaration: &Declaration) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_number(&mut bytes, userdata::KEY_BYTE_ORDER, byte_order(&declaration.key));
     let data_types = declaration.data_types();
-    if !matches!(declaration.kind, SetKind::Set | SetKind::CountingSet | SetKind::RangeSet) {
+    if !matches!(declaration.kind.plain(), SetKind::Set | SetKind::CountingSet | SetKind::RangeSet) {
         put_number(&mut bytes, userdata::DATA_BYTE_ORDER, byte_order(data_types));
     }
     if declaration.is_typeof() {
@@ -260,7 +286,7 @@ mod tests {
 
     fn declaration(kind: SetKind, key: Vec<DataType>) -> Declaration {
         let (table, name) = ("weft".into(), "endpoints".into());
-        Declaration { family: Family::Ip, table, name, key, kind, comment: None }
+        Declaration { family: Family::Ip.into(), table, name, key, kind, comment: None }
     }
 
     /// Recorded from nft 1.0.6: `typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th

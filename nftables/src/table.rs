@@ -1,24 +1,28 @@
-//! Tables and chains as plain values, and how they print.
+//! Tables, chains and flowtables as plain values, and how they print.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::family::TableFamily;
+use super::flowtable::Flowtable;
 use super::rule::Rule;
 use super::set::{Declaration, Set};
-use super::value::Name;
-use weft_netlink::Family;
+use super::transaction::TableKey;
+use super::value::{INTERFACE_NAME_LENGTH, Name};
 
 /// A table and everything in it. Prints as a block that `nft -f` accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// The packets that it sees.
-    pub family: Family,
+    pub family: TableFamily,
     /// Its name.
     pub name: Name,
     /// Its chains, by name.
     pub chains: BTreeMap<Name, Chain>,
     /// Its sets and maps, by name.
     pub sets: BTreeMap<Name, Set>,
+    /// Its flowtables, by name.
+    pub flowtables: BTreeMap<Name, Flowtable>,
 }
 
 /// A chain.
@@ -41,6 +45,8 @@ pub struct Base {
     pub priority: i32,
     /// What becomes of a packet that no rule decides about.
     pub policy: Policy,
+    /// The device of which it sees the packets, where the hook is one of a device.
+    pub device: Option<Device>,
 }
 
 /// The type of a base chain.
@@ -50,6 +56,8 @@ pub enum ChainKind {
     Filter,
     /// Sees the first packet of every connection, and may rewrite its addresses.
     Nat,
+    /// Sees every packet of this machine, which is routed anew where a rule changed what routes depend on.
+    Route,
 }
 
 /// A netfilter hook.
@@ -65,6 +73,30 @@ pub enum Hook {
     Output,
     /// All that leave.
     Postrouting,
+    /// All that enter a device, before anything else is done with them.
+    Ingress,
+    /// All that leave by a device, after anything else was done with them.
+    Egress,
+}
+
+/// The name of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Device([u8; INTERFACE_NAME_LENGTH]);
+
+impl Device {
+    /// A device of that name; `None` where no device can have it.
+    pub fn new(name: &str) -> Option<Device> {
+        let mut bytes = [0; INTERFACE_NAME_LENGTH];
+        let fits = !name.is_empty() && name.len() < INTERFACE_NAME_LENGTH && !name.contains('\0');
+        bytes.get_mut(..name.len()).filter(|_| fits)?.copy_from_slice(name.as_bytes());
+        Some(Device(bytes))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
+    }
 }
 
 /// What becomes of a packet that no rule decides about.
@@ -87,8 +119,19 @@ pub const PRIORITY_SRCNAT: i32 = 100;
 
 impl Table {
     /// An empty table.
-    pub fn new(family: Family, name: impl Into<Name>) -> Table {
-        Table { family, name: name.into(), chains: BTreeMap::new(), sets: BTreeMap::new() }
+    pub fn new(family: impl Into<TableFamily>, name: impl Into<Name>) -> Table {
+        Table {
+            family: family.into(),
+            name: name.into(),
+            chains: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            flowtables: BTreeMap::new(),
+        }
+    }
+
+    /// Its family and name.
+    pub fn key(&self) -> TableKey {
+        (self.family, self.name.clone())
     }
 
     /// Puts a chain in.
@@ -102,17 +145,49 @@ impl Table {
         debug_assert_eq!((family, table), (&self.family, &self.name));
         self.sets.insert(name.clone(), set);
     }
+
+    /// Puts a flowtable in.
+    pub fn flowtable(&mut self, name: impl Into<Name>, flowtable: Flowtable) {
+        self.flowtables.insert(name.into(), flowtable);
+    }
+
+    /// The chains that packets enter at a hook.
+    pub fn at(&self, hook: Hook) -> impl Iterator<Item = (&Name, &Chain, Base)> {
+        self.chains.iter().filter_map(move |(name, chain)| {
+            chain.base.filter(|base| base.hook == hook).map(|base| (name, chain, base))
+        })
+    }
 }
 
 impl Base {
     /// A base chain of type `nat` that lets packets through.
     pub fn nat(hook: Hook, priority: i32) -> Base {
-        Base { kind: ChainKind::Nat, hook, priority, policy: Policy::Accept }
+        Base { kind: ChainKind::Nat, ..Base::filter(hook, priority) }
     }
 
     /// A base chain of type `filter` that lets packets through.
     pub fn filter(hook: Hook, priority: i32) -> Base {
-        Base { kind: ChainKind::Filter, hook, priority, policy: Policy::Accept }
+        Base { kind: ChainKind::Filter, hook, priority, policy: Policy::Accept, device: None }
+    }
+
+    /// The same with the policy to drop packets.
+    pub fn dropping(self) -> Base {
+        Base { policy: Policy::Drop, ..self }
+    }
+
+    /// The same on a device.
+    pub fn on(self, device: Device) -> Base {
+        Base { device: Some(device), ..self }
+    }
+
+    /// Prints it as nft does in a table of that family.
+    pub(super) fn text(&self, family: TableFamily) -> String {
+        let (kind, hook, policy) = (self.kind.name(), self.hook.name(), self.policy.name());
+        let device = self.device.map_or_else(String::new, |device| format!(" device \"{}\"", device.name()));
+        format!(
+            "type {kind} hook {hook}{device} priority {}; policy {policy};",
+            family.priority(self.hook, self.priority)
+        )
     }
 }
 
@@ -122,25 +197,20 @@ impl ChainKind {
         match self {
             ChainKind::Filter => "filter",
             ChainKind::Nat => "nat",
+            ChainKind::Route => "route",
         }
+    }
+
+    /// The type of that name.
+    pub(super) fn of_name(name: &str) -> Option<ChainKind> {
+        [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind.name() == name)
     }
 }
 
 impl Hook {
-    /// All of them.
+    /// Those of the IP layer.
     pub const ALL: [Hook; 5] =
         [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-
-    /// The kernel's number for it (`NF_INET_*`).
-    pub(super) fn number(self) -> u32 {
-        match self {
-            Hook::Prerouting => 0,
-            Hook::Input => 1,
-            Hook::Forward => 2,
-            Hook::Output => 3,
-            Hook::Postrouting => 4,
-        }
-    }
 
     fn name(self) -> &'static str {
         match self {
@@ -149,6 +219,8 @@ impl Hook {
             Hook::Forward => "forward",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
         }
     }
 }
@@ -161,16 +233,20 @@ impl Policy {
             Policy::Accept => 1,
         }
     }
-}
 
-impl fmt::Display for Base {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, hook) = (self.kind.name(), self.hook.name());
-        let policy = match self.policy {
+    /// nft's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
             Policy::Accept => "accept",
             Policy::Drop => "drop",
-        };
-        write!(f, "type {kind} hook {hook} priority {}; policy {policy};", self.priority)
+        }
+    }
+}
+
+/// As in a table of the IP layer.
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(TableFamily::Inet))
     }
 }
 
@@ -178,6 +254,10 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family, self.name)?;
         let mut separator = "";
+        for (name, flowtable) in &self.flowtables {
+            write!(f, "{separator}\tflowtable {name} {{\n{flowtable}\t}}\n")?;
+            separator = "\n";
+        }
         for set in self.sets.values() {
             write!(f, "{separator}{set}")?;
             separator = "\n";
@@ -185,10 +265,10 @@ impl fmt::Display for Table {
         for (name, chain) in &self.chains {
             writeln!(f, "{separator}\tchain {name} {{")?;
             if let Some(base) = chain.base {
-                writeln!(f, "\t\t{base}")?;
+                writeln!(f, "\t\t{}", base.text(self.family))?;
             }
             for rule in &chain.rules {
-                writeln!(f, "\t\t{rule}")?;
+                writeln!(f, "\t\t{}", rule.text(self.family))?;
             }
             f.write_str("\t}\n")?;
             separator = "\n";

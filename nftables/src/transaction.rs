@@ -4,18 +4,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use super::family::TableFamily;
+use super::flowtable::Flowtable;
 use super::owned::Owned;
 use super::rule::Rule;
-use super::set::{Declaration, Element};
+use super::set::{Data, Declaration, Detail, Element, Set};
 use super::table::{Base, Table};
-use super::value::Name;
-use weft_netlink::Family;
+use super::value::{Name, Tuple};
 
 /// How many elements are worth a hash table of their own size.
 const MANY: usize = 1000;
 
 /// A table's family and name.
-pub type TableKey = (Family, Name);
+pub type TableKey = (TableFamily, Name);
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +36,18 @@ pub enum Change {
     FlushChain(TableKey, Name),
     /// Appends a rule to a chain.
     AddRule(TableKey, Name, Rule),
+    /// Adds a flowtable, which must not be there.
+    AddFlowtable(TableKey, Name, Flowtable),
+    /// Deletes a flowtable. No rule may name it any more.
+    DeleteFlowtable(TableKey, Name),
     /// Adds a set without elements, which must not be there. It takes that many at most; 0 for as many as there will be.
     AddSet(Arc<Declaration>, u32),
     /// Deletes a set with its elements. No rule may name it any more.
     DeleteSet(TableKey, Name),
     /// Adds elements. A key that is there already must hold the same.
     AddElements(Arc<Declaration>, Vec<Element>),
+    /// The same with what is said of each element besides.
+    AddDetailed(Arc<Declaration>, Vec<(Tuple, Data, Detail)>),
     /// Deletes elements, all of which must be there.
     DeleteElements(Arc<Declaration>, Vec<Element>),
     /// Adds elements with their owners, none of which may be there.
@@ -65,27 +72,39 @@ impl Transaction {
     /// Whether nothing that is there now goes by it. Then all of its beginnings are of use on their own: they take nothing
     /// from anybody, and what comes first in it does not wait for what comes last.
     pub fn only_adds(&self) -> bool {
-        use Change::{AddChain, AddElements, AddRule, AddSet, AddTable};
+        use Change::{AddChain, AddDetailed, AddElements, AddFlowtable, AddRule, AddSet, AddTable};
         let adds = |change: &Change| {
-            matches!(change, AddTable(_) | AddChain(..) | AddRule(..) | AddSet(..) | AddElements(..))
+            matches!(
+                change,
+                AddTable(_)
+                    | AddChain(..)
+                    | AddRule(..)
+                    | AddFlowtable(..)
+                    | AddSet(..)
+                    | AddElements(..)
+                    | AddDetailed(..)
+            )
         };
         self.changes.iter().all(adds)
     }
 
     /// The steps that build a whole table.
     pub fn add_table(&mut self, table: &Table) {
-        self.changes.push(Change::AddTable((table.family, table.name.clone())));
+        self.changes.push(Change::AddTable(table.key()));
         self.fill_table(table);
     }
 
     /// The steps that build a whole table that lasts as long as the client that commits them ([`Change::HoldTable`]).
     pub fn hold_table(&mut self, table: &Table) {
-        self.changes.push(Change::HoldTable((table.family, table.name.clone())));
+        self.changes.push(Change::HoldTable(table.key()));
         self.fill_table(table);
     }
 
     fn fill_table(&mut self, table: &Table) {
-        let key = (table.family, table.name.clone());
+        let key = table.key();
+        for (name, flowtable) in &table.flowtables {
+            self.changes.push(Change::AddFlowtable(key.clone(), name.clone(), flowtable.clone()));
+        }
         for (name, chain) in &table.chains {
             self.changes.push(Change::AddChain(key.clone(), name.clone(), chain.base));
         }
@@ -97,7 +116,7 @@ impl Transaction {
         }
         for set in table.sets.values() {
             let elements = set.elements.iter().map(|(key, data)| (key.clone(), data.clone())).collect();
-            self.add_elements(&set.declaration, elements);
+            self.add_elements_of(set, elements);
         }
     }
 
@@ -105,7 +124,7 @@ impl Transaction {
     /// known size the kernel makes the hash table that it needs; any other it makes anew time and again while the set
     /// grows, which doubles the time of a load. One that becomes too small is refused, and replaced by [`super::diff`].
     pub fn make_room(&mut self) {
-        let mut counts: HashMap<(Family, Name, Name), usize> = HashMap::new();
+        let mut counts: HashMap<(TableFamily, Name, Name), usize> = HashMap::new();
         for change in &self.changes {
             if let Change::AddElements(set, elements) = change {
                 *counts.entry((set.family, set.table.clone(), set.name.clone())).or_default() +=
@@ -129,6 +148,23 @@ impl Transaction {
     pub fn add_rules(&mut self, table: &TableKey, chain: &Name, rules: &[Rule]) {
         let add = |rule: &Rule| Change::AddRule(table.clone(), chain.clone(), rule.clone());
         self.changes.extend(rules.iter().map(add));
+    }
+
+    /// Adds some elements of a set, with what it says of them.
+    pub(super) fn add_elements_of(&mut self, set: &Set, elements: Vec<Element>) {
+        let (detailed, plain): (Vec<Element>, Vec<Element>) = match set.details.is_empty() {
+            true => (Vec::new(), elements),
+            false => elements.into_iter().partition(|(key, _)| set.details.contains_key(key)),
+        };
+        self.add_elements(&set.declaration, plain);
+        if !detailed.is_empty() {
+            let detail = |(key, data): Element| {
+                let detail = set.details.get(&key).cloned().unwrap_or_default();
+                (key, data, detail)
+            };
+            let detailed = detailed.into_iter().map(detail).collect();
+            self.changes.push(Change::AddDetailed(set.declaration.clone(), detailed));
+        }
     }
 
     /// Adds elements, if there are any.
@@ -173,6 +209,9 @@ impl Change {
             Change::DeleteElements(set, elements) => {
                 format!("delete {} element(s) of {} {}", elements.len(), set.noun(), set.path())
             }
+            Change::AddDetailed(set, elements) => {
+                format!("add {} element(s) to {} {}", elements.len(), set.noun(), set.path())
+            }
             Change::AddOwned(set, elements) => {
                 format!("add {} element(s) to {} {}", elements.len(), set.noun(), set.path())
             }
@@ -198,12 +237,20 @@ impl fmt::Display for Change {
             Change::DeleteTable((family, table)) => write!(f, "delete table {family} {table}"),
             Change::AddChain((family, table), name, None) => write!(f, "add chain {family} {table} {name}"),
             Change::AddChain((family, table), name, Some(base)) => {
-                write!(f, "add chain {family} {table} {name} {{ {base} }}")
+                write!(f, "add chain {family} {table} {name} {{ {} }}", base.text(*family))
             }
             Change::DeleteChain((family, table), name) => write!(f, "delete chain {family} {table} {name}"),
             Change::FlushChain((family, table), name) => write!(f, "flush chain {family} {table} {name}"),
             Change::AddRule((family, table), chain, rule) => {
-                write!(f, "add rule {family} {table} {chain} {rule}")
+                write!(f, "add rule {family} {table} {chain} {}", rule.text(*family))
+            }
+            Change::AddFlowtable((family, table), name, flowtable) => {
+                write!(f, "add flowtable {family} {table} {name} {{")?;
+                flowtable.write_clauses(f, " ", ";")?;
+                f.write_str(" }")
+            }
+            Change::DeleteFlowtable((family, table), name) => {
+                write!(f, "delete flowtable {family} {table} {name}")
             }
             Change::AddSet(set, room) => {
                 write!(f, "add {} {} {{", set.noun(), set.path())?;
@@ -213,6 +260,7 @@ impl fmt::Display for Change {
             Change::DeleteSet((family, table), name) => write!(f, "delete set {family} {table} {name}"),
             Change::AddElements(set, elements) => write_elements(f, "add", set, elements),
             Change::DeleteElements(set, elements) => write_elements(f, "delete", set, elements),
+            Change::AddDetailed(set, elements) => write_detailed(f, set, elements),
             Change::AddOwned(set, elements) => write_owned(f, "add", set, elements),
             Change::DeleteOwned(set, elements) => write_owned(f, "delete", set, elements),
         }
@@ -229,6 +277,19 @@ fn write_elements(
     for (index, (key, data)) in elements.iter().enumerate() {
         f.write_str(if index == 0 { " " } else { ", " })?;
         set.write_element(f, key, data)?;
+    }
+    f.write_str(" }")
+}
+
+fn write_detailed(
+    f: &mut fmt::Formatter<'_>,
+    set: &Declaration,
+    elements: &[(Tuple, Data, Detail)],
+) -> fmt::Result {
+    write!(f, "add element {} {{", set.path())?;
+    for (index, (key, data, detail)) in elements.iter().enumerate() {
+        f.write_str(if index == 0 { " " } else { ", " })?;
+        set.write_detailed(f, key, data, detail)?;
     }
     f.write_str(" }")
 }

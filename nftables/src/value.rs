@@ -40,6 +40,10 @@ pub enum DataType {
     AddressType,
     /// `boolean`: whether there is something.
     Boolean,
+    /// `ether_type`
+    EtherType,
+    /// `tcp_flag`: bits.
+    TcpFlags,
     /// `ct_state`: bits.
     CtState,
     /// `ct_status`: bits.
@@ -62,8 +66,8 @@ impl DataType {
     /// Its length in bytes, without padding.
     pub(super) fn len(self) -> usize {
         match self {
-            DataType::InetProto | DataType::NfProto | DataType::Boolean => 1,
-            DataType::InetService => 2,
+            DataType::InetProto | DataType::NfProto | DataType::Boolean | DataType::TcpFlags => 1,
+            DataType::InetService | DataType::EtherType => 2,
             DataType::Ipv4Addr
             | DataType::Integer
             | DataType::ClassId
@@ -88,6 +92,8 @@ impl DataType {
         match self {
             DataType::NfProto => 2,
             DataType::Integer | DataType::XtState | DataType::Bytes => 4,
+            DataType::EtherType => 10,
+            DataType::TcpFlags => 15,
             DataType::Mark => 19,
             DataType::CtState => 26,
             DataType::CtStatus => 28,
@@ -104,18 +110,40 @@ impl DataType {
 
     /// Whether its values are sets of bits.
     pub(super) fn is_bits(self) -> bool {
-        matches!(self, DataType::CtState | DataType::CtStatus | DataType::XtState)
+        matches!(self, DataType::CtState | DataType::CtStatus | DataType::XtState | DataType::TcpFlags)
+    }
+
+    /// Whether some bits of its values may be compared alone.
+    pub(super) fn has_masks(self) -> bool {
+        self.is_bits() || matches!(self, DataType::Mark | DataType::ClassId)
     }
 
     /// Whether its values are numbers in the machine's own byte order.
     pub(super) fn is_of_host_order(self) -> bool {
-        self.is_bits()
-            || matches!(self, DataType::Integer | DataType::ClassId | DataType::Mark | DataType::AddressType)
+        matches!(
+            self,
+            DataType::CtState
+                | DataType::CtStatus
+                | DataType::XtState
+                | DataType::Integer
+                | DataType::ClassId
+                | DataType::Mark
+                | DataType::AddressType
+        )
     }
 
     /// Whether its values are addresses.
     pub(super) fn is_address(self) -> bool {
         matches!(self, DataType::Ipv4Addr | DataType::Ipv6Addr)
+    }
+
+    /// The same of a number in network order, as keys of ranges have it.
+    pub(super) fn decode_ordered(self, bytes: &[u8]) -> Option<Value> {
+        match (self.is_of_host_order(), bytes.first_chunk()) {
+            (true, Some(number)) => self.decode(&u32::from_be_bytes(*number).to_ne_bytes()),
+            (true, None) => None,
+            (false, _) => self.decode(bytes),
+        }
     }
 
     /// The value that stands at the beginning of these bytes; none where they are too few, or of no type of values.
@@ -126,6 +154,8 @@ impl DataType {
             DataType::Boolean => Value::Exists(*bytes.first()? != 0),
             DataType::Mark => Value::Mark(number()?),
             DataType::AddressType => Value::AddressType(number()?),
+            DataType::EtherType => Value::EtherType(u16::from_be_bytes(*bytes.first_chunk()?)),
+            DataType::TcpFlags => Value::TcpFlags(*bytes.first()?),
             DataType::CtState => Value::CtState(number()?),
             DataType::CtStatus => Value::CtStatus(number()?),
             DataType::XtState => Value::XtState(number()?),
@@ -154,6 +184,8 @@ impl fmt::Display for DataType {
             DataType::Mark => "mark",
             DataType::AddressType => "fib_addrtype",
             DataType::Boolean => "boolean",
+            DataType::EtherType => "ether_type",
+            DataType::TcpFlags => "tcp_flag",
             DataType::CtState => "ct_state",
             DataType::CtStatus => "ct_status",
             DataType::XtState | DataType::Bytes => "integer",
@@ -182,6 +214,10 @@ pub enum Value {
     AddressType(u32),
     /// Whether there is something.
     Exists(bool),
+    /// What an Ethernet frame carries.
+    EtherType(u16),
+    /// Flags of a TCP header.
+    TcpFlags(u8),
     /// Bits of a connection's state.
     CtState(u32),
     /// Bits of a connection's status.
@@ -191,14 +227,36 @@ pub enum Value {
 }
 
 impl Value {
+    /// Whether it stands in a register in the machine's own byte order.
+    fn is_of_host_order(self) -> bool {
+        match self {
+            Value::Integer(_)
+            | Value::ClassId(_)
+            | Value::Mark(_)
+            | Value::AddressType(_)
+            | Value::CtState(_)
+            | Value::CtStatus(_)
+            | Value::XtState(_) => true,
+            Value::Address(_)
+            | Value::Protocol(_)
+            | Value::Port(_)
+            | Value::Family(_)
+            | Value::Exists(_)
+            | Value::EtherType(_)
+            | Value::TcpFlags(_) => false,
+        }
+    }
+
     /// Appends it as it stands in a register.
     pub(super) fn encode(self, buffer: &mut Vec<u8>) {
         match self {
             Value::Address(IpAddr::V4(address)) => buffer.extend_from_slice(&address.octets()),
             Value::Address(IpAddr::V6(address)) => buffer.extend_from_slice(&address.octets()),
-            Value::Protocol(number) | Value::Family(number) => buffer.push(number),
+            Value::Protocol(number) | Value::Family(number) | Value::TcpFlags(number) => buffer.push(number),
             Value::Exists(exists) => buffer.push(exists.into()),
-            Value::Port(port) => buffer.extend_from_slice(&port.to_be_bytes()),
+            Value::Port(number) | Value::EtherType(number) => {
+                buffer.extend_from_slice(&number.to_be_bytes());
+            }
             Value::Integer(number)
             | Value::ClassId(number)
             | Value::Mark(number)
@@ -233,6 +291,11 @@ impl fmt::Display for Value {
                 None => number.fmt(f),
             },
             Value::Exists(exists) => f.write_str(if *exists { "exists" } else { "missing" }),
+            Value::EtherType(number) => match ETHERTYPES.iter().find(|(known, ..)| known == number) {
+                Some((_, _, word)) => f.write_str(word),
+                None => write!(f, "{number:#06x}"),
+            },
+            Value::TcpFlags(bits) => words(f, (*bits).into(), &TCP_FLAGS),
             Value::CtState(bits) => words(f, *bits, &CT_STATES),
             Value::CtStatus(bits) => words(f, *bits, &CT_STATUSES),
             Value::XtState(bits) => words(f, *bits, &XT_STATES),
@@ -264,6 +327,12 @@ const XT_STATES: [(u32, &str); 7] = [
     (128, "dnat"),
     (256, "untracked"),
 ];
+/// What the families of packets are as `ETH_P_*`, and nft's words for it.
+pub(super) const ETHERTYPES: [(u16, Family, &str); 2] =
+    [(0x0800, Family::Ip, "ip"), (0x86dd, Family::Ip6, "ip6")];
+/// The flags of a TCP header (RFC 9293, section 3.1).
+const TCP_FLAGS: [(u32, &str); 8] =
+    [(1, "fin"), (2, "syn"), (4, "rst"), (8, "psh"), (16, "ack"), (32, "urg"), (64, "ecn"), (128, "cwr")];
 /// nft's words for `IPS_*`.
 const CT_STATUSES: [(u32, &str); 7] = [
     (1, "expected"),
@@ -333,6 +402,22 @@ impl Tuple {
         }
     }
 
+    /// The same where the kernel compares ranges: with all numbers in network order.
+    pub(super) fn ordered(values: &[Value]) -> Tuple {
+        let mut bytes = Vec::with_capacity(SHORT);
+        for value in values {
+            let start = bytes.len();
+            value.encode(&mut bytes);
+            if value.is_of_host_order() && cfg!(target_endian = "little") {
+                bytes[start..].reverse();
+            }
+            if values.len() > 1 {
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+            }
+        }
+        Tuple::from_kernel(&bytes)
+    }
+
     /// Its values, read as those types; `None` where it is too short for them.
     pub fn values(&self, types: &[DataType]) -> Option<Vec<Value>> {
         let mut rest = self.bytes();
@@ -394,6 +479,22 @@ pub(super) fn concatenation(
         write!(f, "{}{part}", if index == 0 { "" } else { " . " })?;
     }
     Ok(())
+}
+
+/// A time as nft prints it: `1h30m`.
+pub(super) struct Seconds(pub(super) u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        for (length, unit) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
+            if rest >= length || (unit == "s" && self.0 == 0) {
+                write!(f, "{}{unit}", rest / length)?;
+            }
+            rest %= length;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn address(family: Family, last: u8) -> Value {
 }
 
 fn set(family: Family, name: &str, key: &[DataType], kind: SetKind) -> Set {
-    let (table, name, key) = ("weft-test".into(), name.into(), key.to_vec());
+    let (family, table, name, key) = (family.into(), "weft-test".into(), name.into(), key.to_vec());
     Set::new(Arc::new(Declaration { family, table, name, key, kind, comment: Some("of a test") }))
 }
 
@@ -96,13 +96,13 @@ fn remember(family: Family) -> Vec<Rule> {
     vec![
         Rule::new([
             Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6)),
-            Statement::SetPriority(number, "numbers".into()),
+            Statement::set_priority(number, "numbers".into()),
             Statement::Verdict(Verdict::Return),
         ]),
-        Rule::new([Statement::SetPriority(client.clone(), "affinity".into())]),
-        Rule::new([Statement::Delete(client.clone(), "affinity".into())]),
-        Rule::new([Statement::Update(client, 10_800, endpoint, "affinity".into())]),
-        Rule::new([Statement::ResetPriority]),
+        Rule::new([Statement::set_priority(client.clone(), "affinity".into())]),
+        Rule::new([Statement::forget(client.clone(), "affinity".into())]),
+        Rule::new([Statement::remember(client, 10_800, endpoint, "affinity".into())]),
+        Rule::new([Statement::reset_priority()]),
         Rule::new([
             Statement::lookup(source, Operator::NotEqual, "allowed".into()),
             Statement::Verdict(Verdict::Drop),
@@ -131,7 +131,7 @@ fn everything(family: Family) -> Table {
     let tcp = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6));
     let mut table = Table::new(family, "weft-test");
     sets(family).into_iter().for_each(|set| table.set(set));
-    table.chain("pick-2", None, vec![Rule::new([Statement::Dnat(family, slot, "endpoints".into())])]);
+    table.chain("pick-2", None, vec![Rule::new([Statement::dnat(family, slot, "endpoints".into())])]);
     table.chain("refuse", None, vec![Rule::new([Statement::reject(family)]).comment("nobody is there")]);
     table.chain(
         "prerouting",
@@ -164,14 +164,14 @@ fn everything(family: Family) -> Table {
             Rule::new([
                 Statement::ct_status_dnat(),
                 Statement::lookup(pair, Operator::Equal, "pairs".into()),
-                Statement::Masquerade,
+                Statement::masquerade(),
             ]),
             Rule::new([
                 tcp,
                 Statement::compare(Expression::saddr(family), Operator::NotEqual, network),
                 Statement::lookup(original[1..].to_vec(), Operator::Equal, "ports".into()),
                 Statement::lookup(original[..1].to_vec(), Operator::NotEqual, "addresses".into()),
-                Statement::Masquerade,
+                Statement::masquerade(),
             ]),
             Rule::new([
                 Statement::compare(Expression::original_daddr(family), Operator::Equal, network),
@@ -183,7 +183,7 @@ fn everything(family: Family) -> Table {
 }
 
 fn keys() -> [TableKey; 2] {
-    Family::BOTH.map(|family| (family, "weft-test".into()))
+    Family::BOTH.map(|family| (family.into(), "weft-test".into()))
 }
 
 /// Runs `nft` and returns what it printed.
@@ -234,9 +234,7 @@ fn nft_accepts_the_text_of_a_table_and_of_a_transaction() {
         let mut tables = Family::BOTH.map(everything);
         // nft 1.0.6 itself has too few registers for these with an address of IPv6. What others write it does print.
         let remember = tables[1].chains.get_mut("remember").unwrap();
-        remember
-            .rules
-            .retain(|rule| !matches!(rule.statements[..], [Statement::Update(..) | Statement::Delete(..)]));
+        remember.rules.retain(|rule| !matches!(rule.statements[..], [Statement::Dynamic(_)]));
         let text: String = tables.iter().map(Table::to_string).collect();
         nft(&["-c", "-f", "-"], &text);
         let transaction = diff(&tables, &Client::open().unwrap().observe(&keys()).unwrap());

@@ -20,7 +20,7 @@ fn hostports(family: Family) -> Arc<Declaration> {
     let key = vec![address_type(family), DataType::InetProto, DataType::InetService];
     let kind = SetKind::RangeMap(vec![address_type(family), DataType::InetService]);
     Arc::new(Declaration {
-        family,
+        family: family.into(),
         table: "owned".into(),
         name: "hostports".into(),
         key,
@@ -32,6 +32,7 @@ fn hostports(family: Family) -> Arc<Declaration> {
 fn pairs(family: Family) -> Arc<Declaration> {
     let key = vec![address_type(family); 2];
     let (table, name) = ("owned".into(), "pairs".into());
+    let family = family.into();
     Arc::new(Declaration { family, table, name, key, kind: SetKind::RangeSet, comment: Some("of a test") })
 }
 
@@ -47,7 +48,7 @@ fn table(family: Family) -> Table {
         vec![Rule::new([
             Statement::fib_daddr_local(),
             Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6)),
-            Statement::Dnat(family, key, "hostports".into()),
+            Statement::dnat(family, key, "hostports".into()),
         ])],
     );
     table

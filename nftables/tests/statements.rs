@@ -84,7 +84,7 @@ fn statements_print_as_nft_prints_them_and_read_back_as_they_were_meant() {
                     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
                 };
                 assert_eq!(printed(&table.to_string()), printed(&listed));
-                let read = client.rules(&(family, "weft-test".into())).unwrap();
+                let read = client.rules(&(family.into(), "weft-test".into())).unwrap();
                 assert_eq!(read["refusals"], table.chains["refusals"].rules);
                 nft(&["flush", "ruleset"], "");
                 nft(&["-f", "-"], &table.to_string());

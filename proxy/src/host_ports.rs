@@ -43,14 +43,16 @@ fn declaration(family: Family) -> Arc<Declaration> {
     let (table, name) = ("weft-cni-hostports".into(), "hostports".into());
     let key = vec![DataType::address(family), DataType::InetProto, DataType::InetService];
     let kind = SetKind::RangeMap(vec![DataType::address(family), DataType::InetService]);
+    let family = family.into();
     Arc::new(Declaration { family, table, name, key, kind, comment: None })
 }
 
 fn host_port(element: &Owned, map: &Declaration) -> Option<HostPort> {
+    let family = map.family.ip()?;
     let first = element.key.values(&map.key)?;
     let last = element.end.as_ref().unwrap_or(&element.key).values(&map.key)?;
     let Data::Tuple(container) = &element.data else { return None };
-    let container = container.values(&[DataType::address(map.family), DataType::InetService])?;
+    let container = container.values(&[DataType::address(family), DataType::InetService])?;
     let (&[Value::Address(from), Value::Protocol(number), Value::Port(port)], &[Value::Address(to), ..]) =
         (&first[..], &last[..])
     else {

@@ -183,7 +183,7 @@ impl Tracer {
                 .iter()
                 .filter_map(|(name, chain)| Some((Called::Own(table, name, chain), chain.base?)))
         });
-        let foreign = self.foreign.iter().filter(|table| table.layer.sees(family)).flat_map(|table| {
+        let foreign = self.foreign.iter().filter(|table| table.family.sees(family)).flat_map(|table| {
             table.at(hook).map(|(name, chain, base)| (Called::Foreign(table, name, chain), base))
         });
         let mut called: Vec<_> = own.chain(foreign).filter(|(_, base)| base.hook == hook).collect();

@@ -172,7 +172,7 @@ fn happen(snapshot: &mut Snapshot, events: Vec<Event>) -> ChangeSet {
 
 /// The chains that spread connections, by what elements say of them.
 fn picked(kernel: &Observed) -> [BTreeSet<String>; 2] {
-    let text = |family: Family| format!("{:?}", kernel.tables[&(family, "weft".into())].sets);
+    let text = |family: Family| format!("{:?}", kernel.tables[&(family.into(), "weft".into())].sets);
     Family::BOTH.map(|family| {
         let text = text(family);
         let names = text.split("Goto(\"").skip(1).filter_map(|rest| rest.split('"').next());
@@ -208,7 +208,7 @@ proptest! {
             prop_assert_eq!(&kernel, &Observed::of(&planner.tables()));
             let fixed = 17;
             for (family, chains) in Family::BOTH.into_iter().zip(picked(&kernel)) {
-                prop_assert_eq!(kernel.tables[&(family, "weft".into())].chains.len(), fixed + chains.len());
+                prop_assert_eq!(kernel.tables[&(family.into(), "weft".into())].chains.len(), fixed + chains.len());
             }
             let touches_fixed = transaction.changes.iter().any(|change| {
                 matches!(change, Change::AddTable(_) | Change::DeleteTable(_) | Change::FlushChain(..))

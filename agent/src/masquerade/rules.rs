@@ -34,7 +34,7 @@ impl MasqueradeRules {
 
     /// Brings Weft's own tables to the plan.
     pub fn apply(&mut self, plan: &MasqueradePlan) -> Result<()> {
-        let names = nft::Family::BOTH.map(|family| (family, TABLE.into()));
+        let names = nft::Family::BOTH.map(|family| (family.into(), TABLE.into()));
         let planned = tables(plan);
         let transaction = nft::diff(&planned, &self.nft.observe(&names)?);
         if !transaction.is_empty() {
@@ -62,7 +62,7 @@ fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Tab
         Family::V6 => nft::Family::Ip6,
     };
     let mut stays = Set::new(Arc::new(Declaration {
-        family,
+        family: family.into(),
         table: TABLE.into(),
         name: STAYS.into(),
         key: vec![DataType::address(family); 2],
@@ -81,7 +81,7 @@ fn table(family: Family, inside: &[IpNetwork], pods: &[IpNetwork]) -> Option<Tab
     ]);
     let leave = pods.into_iter().map(|network| {
         let from = Statement::compare(Expression::saddr(family), Operator::Equal, *network);
-        Rule::new([from, Statement::Masquerade]).comment("a pod of this node leaves the cluster")
+        Rule::new([from, Statement::masquerade()]).comment("a pod of this node leaves the cluster")
     });
     let mut table = Table::new(family, TABLE);
     let base = Base::nat(Hook::Postrouting, PRIORITY_SRCNAT);

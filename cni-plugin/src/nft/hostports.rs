@@ -54,7 +54,7 @@ fn translate(family: Family, protocol: u8) -> Rule {
     let key = vec![Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];
     // Where keys are ranges, nft reads a transport port behind a match on one protocol only.
     let protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
-    Rule::new([protocol, Statement::Dnat(family, key, HOSTPORTS.into())])
+    Rule::new([protocol, Statement::dnat(family, key, HOSTPORTS.into())])
 }
 
 fn masquerade(family: Family, protocol: u8) -> Rule {
@@ -66,7 +66,7 @@ fn masquerade(family: Family, protocol: u8) -> Rule {
     ];
     let protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
     let lookup = Statement::lookup(key, Operator::Equal, HAIRPINS.into());
-    Rule::new([protocol, Statement::ct_status_dnat(), lookup, Statement::Masquerade])
+    Rule::new([protocol, Statement::ct_status_dnat(), lookup, Statement::masquerade()])
 }
 
 /// With route_localnet on, which a mapping of 127.0.0.1 needs, the kernel would take packets for 127.0.0.1 from
@@ -86,6 +86,7 @@ pub(crate) fn sets(family: Family) -> [Arc<Declaration>; 2] {
     let address = DataType::address(family);
     let set = |name: &str, key, kind| {
         let (table, name) = (TABLE.into(), name.into());
+        let family = family.into();
         Arc::new(Declaration { family, table, name, key, kind, comment: None })
     };
     let data = SetKind::RangeMap(vec![address, InetService]);
@@ -271,7 +272,7 @@ mod tests {
         	}
 
         	chain martians {
-        		type filter hook prerouting priority -300; policy accept;
+        		type filter hook prerouting priority raw; policy accept;
         		ip daddr 127.0.0.0/8 iifname != "lo" drop
         	}
 
@@ -281,14 +282,14 @@ mod tests {
         	}
 
         	chain postrouting {
-        		type nat hook postrouting priority 100; policy accept;
+        		type nat hook postrouting priority srcnat; policy accept;
         		meta l4proto tcp ct status dnat ip saddr . ip daddr . meta l4proto . ct original proto-dst @hairpins masquerade fully-random
         		meta l4proto udp ct status dnat ip saddr . ip daddr . meta l4proto . ct original proto-dst @hairpins masquerade fully-random
         		meta l4proto sctp ct status dnat ip saddr . ip daddr . meta l4proto . ct original proto-dst @hairpins masquerade fully-random
         	}
 
         	chain prerouting {
-        		type nat hook prerouting priority -100; policy accept;
+        		type nat hook prerouting priority dstnat; policy accept;
         		fib daddr type local jump dispatch
         	}
         }

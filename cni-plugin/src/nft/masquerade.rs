@@ -48,7 +48,7 @@ pub(crate) fn layout(family: Family) -> Table {
                 stay.clone(),
             ]),
             Rule::new([lookup(STAYING), stay]),
-            Rule::new([lookup(LEAVING), Statement::Masquerade]),
+            Rule::new([lookup(LEAVING), Statement::masquerade()]),
         ],
     );
     sets(family).into_iter().for_each(|set| table.set(Set::new(set)));
@@ -59,6 +59,7 @@ pub(crate) fn layout(family: Family) -> Table {
 pub(crate) fn sets(family: Family) -> [Arc<Declaration>; 2] {
     [STAYING, LEAVING].map(|name| {
         let (table, name, key) = (TABLE.into(), name.into(), vec![DataType::address(family); 2]);
+        let family = family.into();
         Arc::new(Declaration { family, table, name, key, kind: SetKind::RangeSet, comment: None })
     })
 }
@@ -185,7 +186,7 @@ mod tests {
         	}
 
         	chain postrouting {
-        		type nat hook postrouting priority 100; policy accept;
+        		type nat hook postrouting priority srcnat; policy accept;
         		ip daddr 224.0.0.0/4 return
         		ip saddr . ip daddr @staying return
         		ip saddr . ip daddr @leaving masquerade fully-random

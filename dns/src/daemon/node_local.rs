@@ -30,7 +30,7 @@ pub struct Plan {
 
 /// The keys of the tables that a killed server can leave.
 pub fn left() -> [TableKey; 2] {
-    Family::BOTH.map(|family| (family, NAME.into()))
+    Family::BOTH.map(|family| (family.into(), NAME.into()))
 }
 
 /// Plans for a server that listens there. None where an address is nobody's in particular, or the machine's already.
@@ -65,9 +65,9 @@ fn both_ways(family: Family, address: SocketAddr) -> impl Iterator<Item = Rule> 
     ends.into_iter().flat_map(move |(end, port)| {
         PROTOCOLS.map(|protocol| {
             Rule::new([
-                Statement::compare(end, Operator::Equal, Value::Address(address.ip())),
+                Statement::compare(end.clone(), Operator::Equal, Value::Address(address.ip())),
                 Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol)),
-                Statement::compare(port, Operator::Equal, Value::Port(address.port())),
+                Statement::compare(port.clone(), Operator::Equal, Value::Port(address.port())),
                 Statement::Notrack,
             ])
         })
@@ -91,8 +91,8 @@ mod tests {
         );
         let [v4, v6] = [0, 1].map(|place| plan.tables[place].to_string());
         for line in [
-            "type filter hook prerouting priority -300; policy accept;",
-            "type filter hook output priority -300; policy accept;",
+            "type filter hook prerouting priority raw; policy accept;",
+            "type filter hook output priority raw; policy accept;",
             "ip daddr 169.254.20.10 meta l4proto udp th dport 53 notrack",
             "ip saddr 169.254.20.10 meta l4proto tcp th sport 53 notrack",
         ] {

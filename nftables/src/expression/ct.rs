@@ -73,25 +73,23 @@ impl Ct {
 
 impl Kind for Ct {
     const NAME: &str = "ct";
+    /// `NFTA_CT_SREG`
+    const WRITTEN_FROM: Option<u16> = Some(4);
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         self.known().map_or(DataType::Bytes, |(_, _, kind, _)| *kind)
     }
 
-    fn encode(self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(2, self.key);
         self.direction.iter().for_each(|direction| writer.u8(3, *direction));
     }
 
     fn decode(data: &Attributes<'_>) -> Option<Ct> {
-        // With a register to read from (NFTA_CT_SREG) it writes.
-        if data.get(4).is_some() {
-            return None;
-        }
         Some(Ct { key: data.u32(2)?, direction: data.get(3).and_then(|bytes| bytes.first().copied()) })
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let (_, _, _, find) = self.known()?;
         find(facts)
     }

@@ -42,7 +42,7 @@ impl Fib {
 impl Kind for Fib {
     const NAME: &str = "fib";
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         match self.result {
             RESULT_TYPE => DataType::AddressType,
             _ if self.flags & PRESENT != 0 => DataType::Boolean,
@@ -51,7 +51,7 @@ impl Kind for Fib {
         }
     }
 
-    fn encode(self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(2, self.result);
         writer.u32(3, self.flags);
     }
@@ -60,10 +60,10 @@ impl Kind for Fib {
         Some(Fib { result: data.u32(2)?, flags: data.u32(3)? })
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let kind =
             |is_local: Option<bool>| Some(if is_local? { LOCAL } else { UNICAST }.to_ne_bytes().to_vec());
-        match self {
+        match *self {
             Fib::SADDR_TYPE => kind(facts.source_is_local),
             Fib::DADDR_TYPE => kind(facts.destination_is_local),
             Fib::ROUTED_BACK => facts.routed_back.map(|back| vec![u8::from(back)]),

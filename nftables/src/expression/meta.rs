@@ -2,18 +2,24 @@
 
 use std::fmt;
 
+use weft_netlink::Family;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::{Kind, Row};
 use crate::evaluator::Facts;
-use crate::value::{DataType, INTERFACE_NAME_LENGTH};
+use crate::value::{DataType, ETHERTYPES, INTERFACE_NAME_LENGTH};
 
 /// A key of `meta` by the kernel's number (`enum nft_meta_keys`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Meta(pub u32);
 
 /// The keys that are known: their words, their types, and what each finds.
-const KEYS: [Row<Meta>; 6] = [
+const KEYS: [Row<Meta>; 7] = [
+    (Meta::PROTOCOL, "meta protocol", DataType::EtherType, |facts| {
+        let family = Family::of(facts.source?);
+        let (number, ..) = ETHERTYPES.iter().find(|(_, known, _)| *known == family)?;
+        Some(number.to_be_bytes().to_vec())
+    }),
     (Meta::PRIORITY, "meta priority", DataType::ClassId, |facts| number(facts.priority)),
     (Meta::MARK, "meta mark", DataType::Mark, |facts| number(facts.mark)),
     (Meta::IIFNAME, "iifname", DataType::IfName, |facts| name(facts.input.as_deref())),
@@ -36,6 +42,8 @@ fn name(name: Option<&str>) -> Option<Vec<u8>> {
 }
 
 impl Meta {
+    /// What the link layer carries: `meta protocol`
+    pub const PROTOCOL: Meta = Meta(1);
     /// The packet's priority: `meta priority`
     pub const PRIORITY: Meta = Meta(2);
     /// The packet's mark: `meta mark`
@@ -56,21 +64,22 @@ impl Meta {
 
 impl Kind for Meta {
     const NAME: &str = "meta";
+    /// `NFTA_META_SREG`
+    const WRITTEN_FROM: Option<u16> = Some(3);
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         self.known().map_or(DataType::Bytes, |(_, _, kind, _)| *kind)
     }
 
-    fn encode(self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(2, self.0);
     }
 
     fn decode(data: &Attributes<'_>) -> Option<Meta> {
-        // With a register to read from (NFTA_META_SREG) it writes.
-        data.get(3).is_none().then(|| data.u32(2).map(Meta))?
+        data.u32(2).map(Meta)
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let (_, _, _, find) = self.known()?;
         find(facts)
     }

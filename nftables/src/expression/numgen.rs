@@ -26,11 +26,11 @@ pub struct Numgen {
 impl Kind for Numgen {
     const NAME: &str = "numgen";
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         DataType::Integer
     }
 
-    fn encode(self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(2, self.modulus);
         writer.u32(3, if self.is_random { RANDOM } else { INCREMENTAL });
         if self.offset != 0 {
@@ -47,7 +47,7 @@ impl Kind for Numgen {
         Some(Numgen { modulus: data.u32(2)?, offset: data.u32(4).unwrap_or_default(), is_random })
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let number = (facts.draw? % self.modulus.max(1)).wrapping_add(self.offset);
         Some(number.to_ne_bytes().to_vec())
     }

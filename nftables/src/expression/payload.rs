@@ -10,6 +10,9 @@ use super::{Kind, Row};
 use crate::evaluator::Facts;
 use crate::value::DataType;
 
+/// `IPPROTO_TCP`
+const TCP: u8 = 6;
+
 /// Where a field is counted from (`enum nft_payload_bases`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Header {
@@ -35,7 +38,7 @@ pub struct Payload {
 }
 
 /// The fields that are known, each with what it finds. A field begins there, and has at most this length.
-const FIELDS: [Row<Payload>; 7] = {
+const FIELDS: [Row<Payload>; 8] = {
     use Header::{Network, Transport};
     const fn at(header: Header, offset: u32, length: u32) -> Payload {
         Payload { header, offset, length }
@@ -50,6 +53,9 @@ const FIELDS: [Row<Payload>; 7] = {
         (at(Network, 24, 16), "ip6 daddr", DataType::Ipv6Addr, |facts| v6(facts.destination)),
         (at(Transport, 0, 2), "th sport", DataType::InetService, |facts| port(facts.source_port)),
         (at(Transport, 2, 2), "th dport", DataType::InetService, |facts| port(facts.destination_port)),
+        (at(Transport, 13, 1), "tcp flags", DataType::TcpFlags, |facts| {
+            facts.tcp_flags.filter(|_| facts.protocol == Some(TCP)).map(|flags| vec![flags])
+        }),
     ]
 };
 
@@ -76,6 +82,19 @@ impl Payload {
     pub const SPORT: Payload = Payload { header: Header::Transport, offset: 0, length: 2 };
     /// The transport destination port.
     pub const DPORT: Payload = Payload { header: Header::Transport, offset: 2, length: 2 };
+
+    /// The flags of TCP. The rule must match TCP before: `tcp flags`
+    pub const TCP_FLAGS: Payload = Payload { header: Header::Transport, offset: 13, length: 1 };
+
+    /// The family of the header in which a known field stands; `None` of a field of both.
+    pub(crate) fn family(&self) -> Option<Family> {
+        let (_, words, ..) = self.field()?;
+        match words.split(' ').next()? {
+            "ip" => Some(Family::Ip),
+            "ip6" => Some(Family::Ip6),
+            _ => None,
+        }
+    }
 
     /// The source address.
     pub fn saddr(family: Family) -> Payload {
@@ -112,15 +131,15 @@ impl Payload {
 impl Kind for Payload {
     const NAME: &str = "payload";
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         self.field().map_or(DataType::Bytes, |(_, _, kind, _)| *kind)
     }
 
-    fn len(self) -> usize {
+    fn len(&self) -> usize {
         self.length as usize
     }
 
-    fn encode(self, writer: &mut Writer<'_>) {
+    fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(2, self.header as u32);
         writer.u32(3, self.offset);
         writer.u32(4, self.length);
@@ -134,7 +153,7 @@ impl Kind for Payload {
         Some(Payload { header, offset: data.u32(3)?, length: data.u32(4)? })
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let (_, _, _, find) = self.field()?;
         let mut found = find(facts)?;
         found.truncate(self.len());

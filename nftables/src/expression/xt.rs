@@ -35,17 +35,17 @@ impl XtState {
 impl Kind for XtState {
     const NAME: &str = "match conntrack";
 
-    fn data_type(self) -> DataType {
+    fn data_type(&self) -> DataType {
         DataType::XtState
     }
 
-    fn encode(self, _: &mut Writer<'_>) {}
+    fn encode(&self, _: &mut Writer<'_>) {}
 
     fn decode(_: &Attributes<'_>) -> Option<XtState> {
         None
     }
 
-    fn evaluate(self, facts: &Facts) -> Option<Vec<u8>> {
+    fn evaluate(&self, facts: &Facts) -> Option<Vec<u8>> {
         let rewritten = if facts.status? & STATUS_DNAT != 0 { STATE_DNAT } else { 0 };
         Some((facts.state? | rewritten).to_ne_bytes().to_vec())
     }

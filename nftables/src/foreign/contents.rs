@@ -1,9 +1,8 @@
 //! What is in the sets of other programs: keys as the kernel compares them, since their types are the programs' own.
 
-use super::super::client::parse_verdict;
-use super::super::owned::{KEY, KEY_END};
+use super::super::element::{KEY, KEY_END};
+use super::super::register::{DATA_VALUE, DATA_VERDICT};
 use super::super::rule::Verdict;
-use super::super::rule::encode::{DATA_VALUE, DATA_VERDICT};
 use super::super::shape::read_fields;
 use super::super::value::Name;
 use weft_netlink::attribute::Attributes;
@@ -67,7 +66,7 @@ pub(super) fn elements(list: &Attributes<'_>) -> Option<Vec<ForeignElement>> {
             last: value(KEY_END),
             ends: flags & ENDS != 0,
             catches_all: flags & CATCH_ALL != 0,
-            verdict: element.nested(2).get(DATA_VERDICT).and_then(|data| parse_verdict(&Attributes(data))),
+            verdict: element.nested(2).get(DATA_VERDICT).and_then(|data| Verdict::decode(&Attributes(data))),
         }
     };
     Some(list.nested(3).map(element).collect())

@@ -7,11 +7,16 @@ use std::collections::BTreeMap;
 use weft_netlink::Family;
 use weft_netlink::attribute::Attributes;
 
-use super::encode::{COUNTER, DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, VERDICT_REGISTER};
-use super::{Comparison, Effect, Limit, Log, Match, Operand, Operator, Reject, Rule, Statement};
-use crate::client::parse_verdict;
-use crate::expression::{Expression, Meta, XtState};
-use crate::value::{Name, Value};
+use super::lookup::{self, Found};
+use super::{
+    Comparison, Dynamic, Effect, Limit, Log, Match, Nat, Operand, Operator, Reject, Rule, Source, Statement,
+    Verdict, dynamic, nat,
+};
+use crate::counter;
+use crate::expression::{Expression, Hton, Jhash, Meta, XtState};
+use crate::family::TableFamily;
+use crate::register::{DATA_VALUE, DATA_VERDICT, EXPR_DATA, EXPR_NAME, VERDICT_REGISTER, offset};
+use crate::value::{ETHERTYPES, Name, Value};
 
 /// Targets of iptables after which the next rule is asked.
 const XT_CONTINUES: [&str; 17] = [
@@ -25,9 +30,9 @@ const CONTINUES: [&str; 5] = ["dup", "flow_offload", "last", "objref", "tproxy"]
 /// Those that decide about the packet themselves.
 const DECIDES: [&str; 7] = ["limit", "quota", "connlimit", "range", "synproxy", "queue", "fwd"];
 
-/// The rule that these expressions (`NFTA_RULE_EXPRESSIONS`) make, in a table that sees packets of that family, or of both.
-pub(crate) fn decode(family: Option<Family>, expressions: Attributes<'_>) -> Rule {
-    let mut program = Program { family, held: BTreeMap::new() };
+/// The rule that these expressions (`NFTA_RULE_EXPRESSIONS`) make, in a table of that family.
+pub(crate) fn decode(family: TableFamily, expressions: Attributes<'_>) -> Rule {
+    let mut program = Program { family: family.ip(), held: BTreeMap::new() };
     let mut statements = Vec::new();
     for (_, expression) in expressions {
         let expression = Attributes(expression);
@@ -42,18 +47,18 @@ pub(crate) fn decode(family: Option<Family>, expressions: Attributes<'_>) -> Rul
 #[derive(Clone)]
 enum Held {
     Read(Expression),
-    Masked(Expression, Vec<u8>),
+    /// What was read, with some bits masked and others flipped.
+    Bits(Expression, Vec<u8>, Vec<u8>),
     Constant(Vec<u8>),
     /// What a map holds for a key; none where the key is not known.
     Found(Option<Vec<Expression>>, Name),
-    /// The hash of what begins there.
-    Hash(usize),
     /// What that expression put there.
     Unknown(Name),
 }
 
 /// The expressions of a rule that are not part of a statement yet.
 struct Program {
+    /// The family of the packets that come as far, where it is one.
     family: Option<Family>,
     /// What is in the registers, by where they begin in the register file.
     held: BTreeMap<usize, Held>,
@@ -67,6 +72,7 @@ impl Program {
         }
         match name {
             "bitwise" => self.mask(data),
+            "byteorder" => self.swap(data),
             "hash" => self.hash(data),
             "lookup" => self.lookup(data),
             "immediate" if data.u32(1)? != VERDICT_REGISTER => {
@@ -101,23 +107,27 @@ impl Program {
         let other = |effect| Some(Statement::Other(name.into(), effect));
         match name {
             // What is written into a packet or its connection: NFTA_META_SREG, NFTA_CT_SREG, no NFTA_PAYLOAD_DREG.
-            "meta" if data.get(3).is_some() => self.set_priority(data).or_else(|| other(Effect::Continues)),
-            "ct" if data.get(4).is_some() => other(Effect::Continues),
+            "meta" if data.get(3).is_some() => self.assign(name, data).or_else(|| other(Effect::Continues)),
+            "ct" if data.get(4).is_some() => self.assign(name, data).or_else(|| other(Effect::Continues)),
             "payload" if data.get(1).is_none() => other(Effect::Continues),
-            "nat" => self.dnat(data).or_else(|| other(Effect::Translates)),
-            "masq" if data.u32(1) == Some(1 << 4) => Some(Statement::Masquerade),
-            "masq" | "redir" => other(Effect::Translates),
-            "dynset" => self.dynamic_set(data).or_else(|| other(Effect::Continues)),
+            "nat" | "masq" | "redir" => match Nat::read(name, data, |register| self.translation(register)) {
+                Some(nat) => Some(Statement::Nat(nat)),
+                None => other(Effect::Translates),
+            },
+            "dynset" => self.dynamic(data).or_else(|| other(Effect::Continues)),
             "notrack" => Some(Statement::Notrack),
             "limit" => Limit::decode(data).map(Statement::Limit),
             "log" => Log::decode(data).map(Statement::Log).or_else(|| other(Effect::Continues)),
-            COUNTER => counter(data).or_else(|| other(Effect::Continues)),
+            counter::NAME => match counter::decode(data) {
+                Some((packets, bytes)) => Some(Statement::Counter { packets, bytes }),
+                None => other(Effect::Continues),
+            },
             "flow_offload" => data.string(1).map(|flowtable| Statement::FlowAdd(flowtable.into())),
             "reject" => match Reject::decode(self.family, data) {
                 Some(reject) => Some(Statement::Reject(reject)),
                 None => other(Effect::Rejects),
             },
-            "immediate" => parse_verdict(&data.nested(2).nested(DATA_VERDICT)).map(Statement::Verdict),
+            "immediate" => Verdict::decode(&data.nested(2).nested(DATA_VERDICT)).map(Statement::Verdict),
             "match" => Some(xt_match(data)),
             "target" => Some(xt_target(data)),
             _ if CONTINUES.contains(&name) => other(Effect::Continues),
@@ -133,22 +143,43 @@ impl Program {
         Some(None)
     }
 
-    /// `NFTA_BITWISE_*`: a mask, and no other operation.
+    /// `NFTA_BITWISE_*`: a mask, then bits that are flipped, and no other operation.
     fn mask(&mut self, data: &Attributes<'_>) -> Option<Option<Statement>> {
         let is_mask = data.u32(6).unwrap_or_default() == 0;
-        let xor = data.nested(5).get(DATA_VALUE).unwrap_or_default();
-        let mask = data.nested(4).get(DATA_VALUE).filter(|_| is_mask && xor.iter().all(|byte| *byte == 0));
+        let flipped = data.nested(5).get(DATA_VALUE).unwrap_or_default();
+        let mask = data.nested(4).get(DATA_VALUE).filter(|_| is_mask);
         let held = match (self.held.get(&offset(data.u32(1)?)?), mask) {
-            (Some(Held::Read(read)), Some(mask)) => Held::Masked(*read, mask.to_vec()),
+            (Some(Held::Read(read)), Some(mask)) => Held::Bits(read.clone(), mask.to_vec(), flipped.to_vec()),
             _ => Held::Unknown("bitwise".into()),
         };
         self.hold(data.u32(2)?, held)
     }
 
-    /// `NFTA_HASH_*`. The key stands before the register that it goes to, what is hashed behind it.
+    /// A number is brought into network order, in its place. One of a single byte has no order.
+    fn swap(&mut self, data: &Attributes<'_>) -> Option<Option<Statement>> {
+        let swapped = match self.held.get(&offset(data.u32(1)?)?) {
+            Some(Held::Read(Expression::Meta(meta))) => match Hton::of(*meta, data) {
+                Some(hton) => Held::Read(hton.into()),
+                None if Expression::Meta(*meta).len() == 1 => Held::Read((*meta).into()),
+                None => Held::Unknown("byteorder".into()),
+            },
+            _ => Held::Unknown("byteorder".into()),
+        };
+        self.hold(data.u32(2)?, swapped)
+    }
+
+    /// What is hashed stands behind the register that the hash goes to, or somewhere else.
     fn hash(&mut self, data: &Attributes<'_>) -> Option<Option<Statement>> {
-        self.held.insert(offset(data.u32(2)?)?, Held::Hash(offset(data.u32(1)?)?));
-        Some(None)
+        let Some((source, length, target)) = Jhash::registers(data) else {
+            return self.hold(data.u32(2)?, Held::Unknown("hash".into()));
+        };
+        let start = offset(source)?;
+        let hashed = expressions(self.held.range(start..start + length.next_multiple_of(4)));
+        let hash = match hashed.and_then(|key| Jhash::of(key, data)) {
+            Some(hash) => Held::Read(hash.into()),
+            None => Held::Unknown("hash".into()),
+        };
+        self.hold(target, hash)
     }
 
     /// `NFTA_CMP_*`. What is compared stays in its register, for a range is compared twice.
@@ -156,116 +187,103 @@ impl Program {
         let operator = Operator::of_number(data.u32(2)?)?;
         let bytes = data.nested(3).get(DATA_VALUE)?.to_vec();
         let (read, mask) = match self.held.get(&offset(data.u32(1)?)?) {
-            Some(Held::Read(read)) => (*read, None),
-            Some(Held::Masked(read, mask)) => (*read, Some(mask.clone())),
+            Some(Held::Read(read)) => (read.clone(), None),
+            Some(Held::Bits(read, mask, flipped)) if flipped.iter().all(|byte| *byte == 0) => {
+                (read.clone(), Some(mask.clone()))
+            }
             Some(Held::Unknown(name)) => return Some(Statement::Other(name.clone(), Effect::Matches)),
             _ => return Some(Statement::Other("something".into(), Effect::Matches)),
         };
         let comparison = Match::read(read, Comparison { mask, operator, bytes });
-        // What follows is for packets of that family alone.
-        if let (Operand::Value(Value::Family(number)), Operator::Equal, None) =
-            (&comparison.value, operator, self.family)
-            && read == Expression::Meta(Meta::NFPROTO)
-        {
-            self.family = Family::BOTH.into_iter().find(|family| family.number() == *number);
-        }
+        self.narrow(&comparison);
         Some(Statement::Match(comparison))
     }
 
-    /// Everything in the registers from there on, as a concatenation; none where not all of it is known.
-    fn key(&self, from: usize) -> Option<Vec<Expression>> {
-        expressions(self.held.range(from..).map(|(_, held)| held))
+    /// What follows a comparison with one family is for packets of that family alone.
+    fn narrow(&mut self, comparison: &Match) {
+        let is_one = comparison.operator == Operator::Equal && self.family.is_none();
+        let family = match (&comparison.expression[..], &comparison.value) {
+            ([Expression::Meta(Meta::NFPROTO)], Operand::Value(Value::Family(number))) => {
+                Family::BOTH.into_iter().find(|family| family.number() == *number)
+            }
+            ([Expression::Meta(Meta::PROTOCOL)], Operand::Value(Value::EtherType(number))) => {
+                ETHERTYPES.iter().find(|(known, ..)| known == number).map(|(_, family, _)| *family)
+            }
+            _ => return,
+        };
+        if is_one {
+            self.family = family;
+        }
     }
 
     /// `NFTA_LOOKUP_*`. A key may begin with a register and go on in those behind it.
     fn lookup(&mut self, data: &Attributes<'_>) -> Option<Option<Statement>> {
-        let set: Name = data.string(1)?.into();
-        let key = self.key(offset(data.u32(2)?)?);
-        let inverted = data.u32(5).unwrap_or_default() & 1 != 0;
-        let operator = if inverted { Operator::NotEqual } else { Operator::Equal };
+        let (set, register, found) = lookup::read(data)?;
+        let key = expressions(self.held.range(offset(register)?..));
         self.held.clear();
         let unknown = |effect| Statement::Other(format!("@{set}").into(), effect);
-        Some(match (data.u32(3), key) {
-            (None, Some(key)) => Some(Statement::lookup(key, operator, set)),
-            (None, None) => Some(unknown(Effect::Matches)),
-            (Some(VERDICT_REGISTER), Some(key)) => Some(Statement::Vmap(key, set)),
-            (Some(VERDICT_REGISTER), None) => Some(unknown(Effect::Unknown)),
-            (Some(register), key) => return self.hold(register, Held::Found(key, set)),
+        Some(match (found, key) {
+            (Found::Match { inverted }, Some(key)) => {
+                let operator = if inverted { Operator::NotEqual } else { Operator::Equal };
+                Some(Statement::lookup(key, operator, set))
+            }
+            (Found::Match { .. }, None) => Some(unknown(Effect::Matches)),
+            (Found::Verdict, Some(key)) => Some(Statement::Vmap(key, set)),
+            (Found::Verdict, None) => Some(unknown(Effect::Unknown)),
+            (Found::Register(register), key) => return self.hold(register, Held::Found(key, set)),
         })
     }
 
-    /// The key and the map whose data stands in that register.
-    fn found(&self, register: u32) -> Option<(Vec<Expression>, Name)> {
+    /// What a translation reads of a register.
+    fn translation(&self, register: u32) -> Option<nat::Read> {
         match self.held.get(&offset(register)?)? {
-            Held::Found(Some(key), map) => Some((key.clone(), map.clone())),
+            Held::Found(Some(key), map) => Some(nat::Read::Found(key.clone(), map.clone())),
+            Held::Constant(bytes) => Some(nat::Read::Constant(bytes.clone())),
             _ => None,
         }
     }
 
-    /// `NFTA_NAT_*`: to the address and the port that a map holds, and no other.
-    fn dnat(&self, data: &Attributes<'_>) -> Option<Statement> {
-        let (key, map) = self.found(data.u32(3)?)?;
-        let family = Family::BOTH.into_iter().find(|family| data.u32(2) == Some(family.number().into()))?;
-        let is_plain = data.u32(1) == Some(1) && data.get(5).is_some();
-        is_plain.then_some(Statement::Dnat(family, key, map))
-    }
-
-    fn set_priority(&self, data: &Attributes<'_>) -> Option<Statement> {
-        let register = data.u32(3).filter(|_| data.u32(2) == Some(Meta::PRIORITY.0))?;
-        match self.held.get(&offset(register)?)? {
-            Held::Constant(bytes) if *bytes == [0; 4] => Some(Statement::ResetPriority),
-            _ => self.found(register).map(|(key, map)| Statement::SetPriority(key, map)),
-        }
-    }
-
-    /// `NFTA_DYNSET_*`, without an expression of its own.
-    fn dynamic_set(&self, data: &Attributes<'_>) -> Option<Statement> {
-        if data.get(7).is_some() || data.get(10).is_some() {
-            return Some(Statement::Other("dynset".into(), Effect::Matches));
-        }
-        let map: Name = data.string(1)?.into();
-        let (start, operation) = (offset(data.u32(4)?)?, data.u32(3)?);
-        let Some(end) = data.u32(5).and_then(offset) else {
-            return (operation == 1).then(|| Some(Statement::Note(self.key(start)?, seconds(data)?, map)))?;
+    fn assign(&self, name: &str, data: &Attributes<'_>) -> Option<Statement> {
+        let (target, register) = Expression::decode_store(name, data)?;
+        let source = match self.held.get(&offset(register)?)?.clone() {
+            Held::Constant(bytes) => Source::Value(target.data_type().decode(&bytes)?),
+            Held::Found(key, map) => Source::Map(key?, map),
+            Held::Read(read) => Source::Expression(read),
+            Held::Bits(of, mask, flipped) => {
+                let number = |bytes: Vec<u8>| bytes.try_into().ok().map(u32::from_ne_bytes);
+                Source::Bits { of, mask: number(mask)?, flipped: number(flipped)? }
+            }
+            Held::Unknown(_) => return None,
         };
-        let key = expressions(self.held.range(start..end).map(|(_, held)| held))?;
-        match (operation, self.held.get(&end)?) {
-            (1, Held::Hash(source)) => Some(Statement::Update(key, seconds(data)?, self.key(*source)?, map)),
-            (2, Held::Read(Expression::PRIORITY)) => Some(Statement::Delete(key, map)),
-            _ => None,
-        }
+        Some(Statement::assign(target, source))
+    }
+
+    /// A change of a set, whose elements have no expression of their own.
+    fn dynamic(&self, data: &Attributes<'_>) -> Option<Statement> {
+        let Some(dynamic::Registers { key, data: held }) = Dynamic::registers(data) else {
+            return Some(Statement::Other("dynset".into(), Effect::Matches));
+        };
+        let start = offset(key)?;
+        let (key, held) = match held {
+            None => (expressions(self.held.range(start..))?, Vec::new()),
+            Some(register) => {
+                let end = offset(register)?;
+                let key = (start <= end).then(|| expressions(self.held.range(start..end)))??;
+                (key, expressions(self.held.range(end..))?)
+            }
+        };
+        Dynamic::read(data, key, held).map(Statement::Dynamic)
     }
 }
 
-/// `NFTA_COUNTER_BYTES`, `NFTA_COUNTER_PACKETS`
-fn counter(data: &Attributes<'_>) -> Option<Statement> {
-    let long = |kind| Some(u64::from_be_bytes(data.get(kind)?.try_into().ok()?));
-    Some(Statement::Counter { packets: long(2)?, bytes: long(1)? })
-}
-
-/// For how long a packet writes an element (`NFTA_DYNSET_TIMEOUT`).
-fn seconds(data: &Attributes<'_>) -> Option<u32> {
-    let milliseconds = u64::from_be_bytes(data.get(6)?.try_into().ok()?);
-    u32::try_from(milliseconds / 1000).ok()
-}
-
-fn expressions<'a>(held: impl Iterator<Item = &'a Held>) -> Option<Vec<Expression>> {
-    let read = |held: &Held| match held {
-        Held::Read(read) => Some(*read),
+/// What was read into registers, as a concatenation; none where not all of it is known.
+fn expressions<'a>(held: impl Iterator<Item = (&'a usize, &'a Held)>) -> Option<Vec<Expression>> {
+    let read = |(_, held): (&usize, &Held)| match held {
+        Held::Read(read) => Some(read.clone()),
         _ => None,
     };
     let key: Vec<Expression> = held.map(read).collect::<Option<_>>()?;
     (!key.is_empty()).then_some(key)
-}
-
-/// Where a register begins in the register file: the wide ones of 16 bytes are 1 to 4, those of 4 bytes begin with 8. Where the
-/// file ends is for the kernel.
-fn offset(register: u32) -> Option<usize> {
-    match register {
-        1..=7 => Some((register as usize - 1) * 16),
-        8..=31 => Some((register as usize - 8) * 4),
-        _ => None,
-    }
 }
 
 /// A match of iptables (`NFTA_MATCH_NAME`, `_INFO`).
@@ -301,12 +319,11 @@ mod tests {
 
     use super::super::encode::encode;
     use super::*;
-    use crate::rule::Verdict;
 
     fn decoded(rule: &Rule) -> Rule {
         let mut bytes = Vec::new();
         encode(rule, &mut Writer(&mut bytes));
-        decode(Some(Family::Ip6), Attributes(&bytes))
+        decode(TableFamily::Ip6, Attributes(&bytes))
     }
 
     fn network(text: &str) -> IpNetwork {
@@ -341,13 +358,13 @@ mod tests {
             Statement::fib_routed_back(),
             Statement::lookup(key.clone(), Operator::NotEqual, map.clone()),
             Statement::Vmap(key.clone(), map.clone()),
-            Statement::Dnat(family, key.clone(), map.clone()),
-            Statement::SetPriority(key[..3].to_vec(), map.clone()),
-            Statement::ResetPriority,
-            Statement::Update(key[..3].to_vec(), 10_800, key[3..6].to_vec(), map.clone()),
-            Statement::Delete(key[..3].to_vec(), map.clone()),
-            Statement::Note(key[..3].to_vec(), 86_400, map.clone()),
-            Statement::Masquerade,
+            Statement::dnat(family, key.clone(), map.clone()),
+            Statement::set_priority(key[..3].to_vec(), map.clone()),
+            Statement::reset_priority(),
+            Statement::remember(key[..3].to_vec(), 10_800, key[3..6].to_vec(), map.clone()),
+            Statement::forget(key[..3].to_vec(), map.clone()),
+            Statement::note(key[..3].to_vec(), 86_400, map.clone()),
+            Statement::masquerade(),
             Statement::Notrack,
             Statement::Limit(Limit { is_over: true, ..Limit::packets(10, 60) }),
             Statement::Log(Log { prefix: Some("denied: ".into()), group: Some(5), ..Log::default() }),
@@ -372,13 +389,13 @@ mod tests {
         let mut bytes = Vec::new();
         Writer(&mut bytes).nest(1, |writer| writer.string(EXPR_NAME, "quota"));
         let other = Statement::Other("quota".into(), Effect::Unknown);
-        assert_eq!(decode(Some(Family::Ip), Attributes(&bytes)), Rule::new([other]));
+        assert_eq!(decode(TableFamily::Ip, Attributes(&bytes)), Rule::new([other]));
     }
 
     proptest! {
         #[test]
         fn whatever_bytes_a_rule_is_made_of_it_is_read_and_printed(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(None, Attributes(&bytes)).to_string();
+            let _ = decode(TableFamily::Inet, Attributes(&bytes)).to_string();
         }
     }
 }

@@ -5,8 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use weft_netlink::attribute::Writer;
 
+use super::lookup::{self, Found};
 use crate::expression::Expression;
+use crate::register::{DATA_VALUE, bitwise, expression, register};
 use crate::value::{DataType, INTERFACE_NAME_LENGTH, Name, Tuple, Value, concatenation};
 
 /// Goes on only where a comparison holds: `ip saddr != 10.244.0.0/16`
@@ -51,6 +54,13 @@ pub enum Operand {
     Name(Name),
     /// What is in a set: `ip saddr @pods`
     Set(Name),
+    /// A constant of some bits alone: `meta mark & 0x000000f0 == 0x00000010`, `tcp flags syn / syn,ack`
+    Masked {
+        /// The bits that count.
+        mask: Value,
+        /// What they are compared with.
+        value: Value,
+    },
     /// Bytes, perhaps of some bits alone, of which no more is known.
     Bytes {
         /// The bits that count.
@@ -142,6 +152,9 @@ impl Match {
         Some(match &self.value {
             Operand::Set(_) => return None,
             Operand::Value(value) => whole(encoded(*value)),
+            Operand::Masked { mask, value } => {
+                Comparison { mask: Some(encoded(*mask)), operator, bytes: encoded(*value) }
+            }
             Operand::Bits(value) => {
                 let mask = encoded(*value);
                 let bytes = vec![0; mask.len()];
@@ -177,6 +190,22 @@ impl Match {
         })
     }
 
+    /// Writes the statement: a look-up in a set, or a comparison of what is in the first registers.
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        if let Operand::Set(set) = &self.value {
+            let inverted = self.operator == Operator::NotEqual;
+            return lookup::write(&self.expression, set, Found::Match { inverted }, writer);
+        }
+        lookup::load_all(&self.expression, writer);
+        let Some(Comparison { mask, operator, bytes }) = self.comparison() else { return };
+        mask.iter().for_each(|mask| bitwise(mask, &vec![0; mask.len()], writer));
+        expression("cmp", writer, |data| {
+            data.u32(1, register(0));
+            data.u32(2, operator.number());
+            data.nest(3, |data| data.bytes(DATA_VALUE, &bytes));
+        });
+    }
+
     /// The match that such a comparison is.
     pub(crate) fn read(expression: Expression, comparison: Comparison) -> Match {
         let Comparison { mask, operator, bytes } = comparison;
@@ -188,6 +217,10 @@ impl Match {
             }
             (Some(mask), _) if kind.is_address() => {
                 network(&bytes, mask).map(|network| (operator, Operand::Network(network)))
+            }
+            (Some(mask), _) if kind.has_masks() && is_whole => {
+                let masked = kind.decode(mask).zip(kind.decode(&bytes));
+                masked.map(|(mask, value)| (operator, Operand::Masked { mask, value }))
             }
             (None, _) if kind.is_address() && bytes.len() < kind.len() => {
                 beginning(kind, &bytes).map(|network| (operator, Operand::Network(network)))
@@ -268,8 +301,13 @@ impl fmt::Display for Match {
             return write!(f, " & 0x{} {} 0x{}", hex(mask), self.operator.words(), hex(bytes));
         }
         let operator = self.operator;
+        let is_bits = self.expression.first().is_some_and(|read| read.data_type().is_bits());
         match &self.value {
+            // A flag alone is asked for as one bit among others.
+            Operand::Value(value) if is_bits && operator == Operator::Equal => write!(f, " == {value}"),
             Operand::Value(value) => write!(f, " {operator}{value}"),
+            Operand::Masked { mask, value } if is_bits => write!(f, " {operator}{value} / {mask}"),
+            Operand::Masked { mask, value } => write!(f, " & {mask} {} {value}", operator.words()),
             Operand::Bits(bits) if operator == Operator::NotEqual => write!(f, " ! {bits}"),
             Operand::Bits(bits) => write!(f, " {operator}{bits}"),
             Operand::Network(network) => write!(f, " {operator}{network}"),

@@ -26,7 +26,7 @@ impl fmt::Display for Doubt {
 
 /// `FORWARD of table ip filter`
 pub(super) fn label(table: &ForeignTable, chain: &Name) -> Name {
-    format!("{chain} of table {} {}", table.layer, table.name).into()
+    format!("{chain} of table {} {}", table.family, table.name).into()
 }
 
 impl<'a> Walk<'a> {

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_netlink::rtnl::{RouteFilter, RtnetlinkClient};
-use weft_nftables::{
-    Chain, Client, Data, Hook, Name, ObservedBase, ObservedTable, Rule, Set, SetKind, Table, TableKey,
-};
+use weft_nftables::{Chain, Client, Data, Hook, Name, ObservedTable, Rule, Set, SetKind, Table, TableKey};
 use weft_types::IpNetwork;
 
 use super::{Memory, Packet, Tracer};
@@ -85,13 +83,15 @@ fn assemble(key: &TableKey, observed: ObservedTable, mut rules: BTreeMap<Name, V
     let (family, name) = key;
     let mut table = Table::new(*family, name.clone());
     for (name, chain) in observed.chains {
-        let base = chain.base.as_ref().and_then(ObservedBase::planned);
+        let base = chain.base.as_ref().and_then(|base| base.planned(*family));
         table.chains.insert(name.clone(), Chain { base, rules: rules.remove(&name).unwrap_or_default() });
     }
     let mut sets = observed.sets;
     for set in SetName::ALL {
         if let Some(held) = sets.remove(set.name()) {
-            table.set(Set { declaration: Arc::new(set.declaration(*family)), elements: held.elements });
+            let Some(ip) = family.ip() else { continue };
+            let declaration = Arc::new(set.declaration(ip));
+            table.set(Set { elements: held.elements, details: held.details, ..Set::new(declaration) });
         }
     }
     table

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use weft_nftables::{Family, Name, Tuple};
+use weft_nftables::{Name, TableFamily, Tuple};
 
 /// The elements that packets wrote. Time stands still until [`Memory::pass`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     now: Duration,
     /// What each map holds for a key, and until when.
-    elements: BTreeMap<(Family, Name, Tuple), (Tuple, Duration)>,
+    elements: BTreeMap<(TableFamily, Name, Tuple), (Tuple, Duration)>,
 }
 
 impl Memory {
@@ -22,12 +22,19 @@ impl Memory {
     }
 
     /// What a map holds for a key.
-    pub(super) fn get(&self, family: Family, map: &Name, key: &Tuple) -> Option<&Tuple> {
+    pub(super) fn get(&self, family: TableFamily, map: &Name, key: &Tuple) -> Option<&Tuple> {
         self.elements.get(&(family, map.clone(), key.clone())).map(|(data, _)| data)
     }
 
     /// Writes an element; one that is there already only lives on, as in the kernel. Returns what the map holds then.
-    pub fn update(&mut self, family: Family, map: &Name, key: Tuple, data: Tuple, time: Duration) -> &Tuple {
+    pub fn update(
+        &mut self,
+        family: TableFamily,
+        map: &Name,
+        key: Tuple,
+        data: Tuple,
+        time: Duration,
+    ) -> &Tuple {
         let end = self.now + time;
         let (data, until) = self.elements.entry((family, map.clone(), key)).or_insert((data, end));
         *until = end;
@@ -35,7 +42,7 @@ impl Memory {
     }
 
     /// Deletes an element, whatever it holds. Returns whether it was there.
-    pub(super) fn delete(&mut self, family: Family, map: &Name, key: &Tuple) -> bool {
+    pub(super) fn delete(&mut self, family: TableFamily, map: &Name, key: &Tuple) -> bool {
         self.elements.remove(&(family, map.clone(), key.clone())).is_some()
     }
 }

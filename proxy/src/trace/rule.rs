@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_nftables::{
-    Ct, Data, DataType, Expression, Family, Fib, Match, Name, Operand, Operator, Rule, Set, SetKind,
-    Statement, Table, Tuple, Value, Verdict, hash,
+    Assign, Ct, Data, DataType, Dynamic, Expression, Family, Fib, Match, Name, Nat, Operand, Operation,
+    Operator, Rule, Set, SetKind, Source, Statement, Table, Translation, Tuple, Value, Verdict,
 };
 
 use super::walk::Walk;
@@ -56,20 +56,29 @@ impl<'a> Walk<'a> {
                 Some(Data::Verdict(verdict)) => Effect::Verdict(verdict),
                 _ => Effect::Mismatch,
             },
-            Statement::Dnat(family, key, map) => self.dnat(table, *family, key, map, notes)?,
-            Statement::SetPriority(key, map) => {
+            Statement::Nat(Nat::Destination(family, Translation::Map(key, map))) => {
+                self.dnat(table, *family, key, map, notes)?
+            }
+            Statement::Assign(Assign { target: Expression::PRIORITY, source: Source::Map(key, map) }) => {
                 match self.values(table, map, key, &[DataType::ClassId], notes)?.as_deref() {
                     Some(&[Value::ClassId(number)]) => self.set_priority(number),
                     _ => Effect::Mismatch,
                 }
             }
-            Statement::ResetPriority => self.set_priority(0),
-            Statement::Update(key, seconds, hashed, map) => {
-                self.update(table, map, key, *seconds, hashed, notes)?
+            Statement::Assign(Assign {
+                target: Expression::PRIORITY,
+                source: Source::Value(Value::ClassId(number)),
+            }) => self.set_priority(*number),
+            Statement::Dynamic(Dynamic { operation: Operation::Delete, key, set, .. }) => {
+                self.forget(table, set, key, notes)?
             }
-            Statement::Note(key, _, set) => self.note(table, set, key, notes)?,
-            Statement::Delete(key, map) => self.forget(table, map, key, notes)?,
-            Statement::Masquerade => {
+            Statement::Dynamic(Dynamic { key, set, data, .. }) if data.is_empty() => {
+                self.note(table, set, key, notes)?
+            }
+            Statement::Dynamic(Dynamic { key, set, data, timeout, .. }) => {
+                self.update(table, set, key, timeout.unwrap_or_default(), data, notes)?
+            }
+            Statement::Nat(Nat::Masquerade { .. }) => {
                 self.masqueraded = true;
                 self.settled.source = true;
                 Effect::Verdict(Verdict::Accept)
@@ -79,6 +88,9 @@ impl<'a> Walk<'a> {
             Statement::Log(_) | Statement::Counter { .. } | Statement::FlowAdd(_) => Effect::Next,
             Statement::Reject(_) => Effect::Reject,
             Statement::Verdict(verdict) => Effect::Verdict(verdict.clone()),
+            Statement::Nat(_) | Statement::Assign(_) => {
+                return Err(format!("what {statement} does is not known here"));
+            }
             Statement::Other(words, _) => return Err(format!("what {words} does is not known here")),
         })
     }
@@ -105,8 +117,8 @@ impl<'a> Walk<'a> {
             }
         }
         facts.key(expressions).ok_or_else(|| {
-            let unknown = expressions.iter().find(|expression| facts.bytes(**expression).is_none());
-            unknown.map_or_else(|| "it asks for nothing".to_owned(), |unknown| missing(*unknown))
+            let unknown = expressions.iter().find(|expression| facts.bytes(expression).is_none());
+            unknown.map_or_else(|| "it asks for nothing".to_owned(), missing)
         })
     }
 
@@ -117,7 +129,7 @@ impl<'a> Walk<'a> {
             let fits = found.is_some() == (comparison.operator == Operator::Equal);
             return Ok(if fits { Effect::Next } else { Effect::Mismatch });
         }
-        let Some(expression) = comparison.expression.first().copied() else {
+        let Some(expression) = comparison.expression.first() else {
             return Err("it compares nothing".to_owned());
         };
         let facts = self.own_facts();
@@ -127,7 +139,7 @@ impl<'a> Walk<'a> {
                 notes.push(self.found(expression));
                 Ok(Effect::Mismatch)
             }
-            None if expression == Fib::ROUTED_BACK.into() => {
+            None if *expression == Fib::ROUTED_BACK.into() => {
                 notes.push(
                     "taken to leave by the interface that it came by: the routes are not known".to_owned(),
                 );
@@ -138,7 +150,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What the packet has in place of what a rule asks for, in words.
-    fn found(&self, expression: Expression) -> String {
+    fn found(&self, expression: &Expression) -> String {
         let facts = self.own_facts();
         let not_local = |address: IpAddr| format!("{address} is not an address of this machine");
         match expression {
@@ -152,7 +164,7 @@ impl<'a> Walk<'a> {
                 let name = |name: Option<Name>| name.unwrap_or_else(|| "nowhere".into());
                 format!("it came by {} and leaves by {}", name(came), name(leaves))
             }
-            Expression::IIFNAME => format!("iifname is {:?}", facts.input.unwrap_or_default()),
+            &Expression::IIFNAME => format!("iifname is {:?}", facts.input.unwrap_or_default()),
             _ => {
                 let bytes = facts.bytes(expression).unwrap_or_default();
                 let value = Tuple::from_kernel(&bytes).values(&[expression.data_type()]);
@@ -251,8 +263,7 @@ impl<'a> Walk<'a> {
         notes: &mut Notes,
     ) -> Result<Effect, String> {
         let set = find_set(table, map)?;
-        let (key, number) = (self.key(key)?, hash(&self.key(hashed)?));
-        let data = Tuple::new(&[Value::ClassId(number)]);
+        let (key, data) = (self.key(key)?, self.key(hashed)?);
         let time = Duration::from_secs(seconds.into());
         let held = self.memory.update(table.family, map, key.clone(), data, time).clone();
         notes.push(format!("remembered: {}", set.declaration.element(&key, &Data::Tuple(held))));
@@ -271,8 +282,8 @@ fn printed(set: &Set, key: &Tuple) -> String {
 }
 
 /// Why what a rule asks for is not known, and what to do.
-fn missing(expression: Expression) -> String {
-    match expression {
+fn missing(expression: &Expression) -> String {
+    match *expression {
         Expression::IIFNAME => "it asks for the interface; add \"via INTERFACE\" to the packet".to_owned(),
         Expression::OIFNAME => "by which interface packets leave is not known here".to_owned(),
         _ => format!("{expression} is not known here"),

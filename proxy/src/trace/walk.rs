@@ -68,7 +68,7 @@ impl Settled {
         match hook {
             Hook::Prerouting | Hook::Output => Some(&mut self.destination),
             Hook::Input | Hook::Postrouting => Some(&mut self.source),
-            Hook::Forward => None,
+            Hook::Forward | Hook::Ingress | Hook::Egress => None,
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn blocks(tracer: &Tracer, packet: &Packet, to: SocketAddr) -> Vec<Bl
         if end != End::Accepted {
             let lets_through = walk.doubts.iter().filter(|doubt| !doubt.stops);
             blocks.push(Block {
-                table: format!("{} {}", table.layer, table.name),
+                table: format!("{} {}", table.family, table.name),
                 chain: name.clone(),
                 cause: walk.stopped_by.take().unwrap_or_else(|| "policy drop".to_owned()),
                 unless: lets_through.map(ToString::to_string).collect(),

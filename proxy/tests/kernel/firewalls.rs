@@ -70,7 +70,7 @@ fn dockers_drop_policy_is_named_with_the_remedy_which_works() {
         assert!(obstacle.contains(words), "{obstacle}");
     }
     let trace = world.node.run(|| live::trace("172.30.0.1 -> 10.96.0.80:80 via outside")).unwrap().unwrap();
-    let end = "chain FORWARD of table ip filter { type filter hook forward priority 0; policy drop; }";
+    let end = "chain FORWARD of table ip filter { type filter hook forward priority filter; policy drop; }";
     assert!(trace.contains(end), "{trace}");
     assert!(
         trace.ends_with("\n  policy drop\n\nthe packet is dropped: the client hears nothing\n"),

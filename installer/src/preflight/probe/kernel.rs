@@ -1,7 +1,6 @@
 //! What the kernel can do, found out by doing it in a network namespace that is gone afterwards. Trying also loads
 //! what the kernel has as a module, as the daemons would.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -101,16 +100,16 @@ fn nat(family: nft::Family) -> Result<()> {
     let pick = [fields.as_slice(), &[Expression::random(2)]].concat();
     let dispatch = Rule::new([
         Statement::fib_daddr_local(),
-        Statement::SetPriority(fields.to_vec(), "frontends".into()),
+        Statement::set_priority(fields.to_vec(), "frontends".into()),
         Statement::Vmap(vec![Expression::PRIORITY], "choices".into()),
     ]);
     let mut table = Table::new(family, TABLE);
     table.set(set(family, "frontends", key.to_vec(), SetKind::DataMap(vec![DataType::ClassId])));
     table.set(set(family, "choices", vec![DataType::ClassId], SetKind::VerdictMap));
     table.set(set(family, "endpoints", slots, SetKind::DataMap(backend)));
-    table.chain("pick", None, vec![Rule::new([Statement::Dnat(family, pick, "endpoints".into())])]);
+    table.chain("pick", None, vec![Rule::new([Statement::dnat(family, pick, "endpoints".into())])]);
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY_DSTNAT)), vec![dispatch]);
-    let leave = Rule::new([Statement::ct_status_dnat(), Statement::Masquerade]);
+    let leave = Rule::new([Statement::ct_status_dnat(), Statement::masquerade()]);
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), vec![leave]);
     let is_tcp =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
@@ -130,9 +129,15 @@ fn ranges() -> Result<()> {
 }
 
 fn set(family: nft::Family, name: &str, key: Vec<DataType>, kind: SetKind) -> Set {
-    let declaration =
-        Declaration { family, table: TABLE.into(), name: name.into(), key, kind, comment: None };
-    Set { declaration: Arc::new(declaration), elements: BTreeMap::new() }
+    let declaration = Declaration {
+        family: family.into(),
+        table: TABLE.into(),
+        name: name.into(),
+        key,
+        kind,
+        comment: None,
+    };
+    Set::new(Arc::new(declaration))
 }
 
 fn commit(table: Table) -> Result<()> {

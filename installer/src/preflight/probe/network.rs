@@ -89,18 +89,20 @@ fn neighbours(client: &mut RtnetlinkClient) -> Result<Vec<(IpAddr, String)>> {
 
 fn chains() -> Result<Vec<Chain>> {
     let families = nft::Family::BOTH.into_iter();
-    let keys: Vec<_> = families.flat_map(|family| TABLES.map(|table| (family, table.into()))).collect();
+    let keys: Vec<_> =
+        families.flat_map(|family| TABLES.map(|table| (family.into(), table.into()))).collect();
     let mut client = nft::Client::open()?;
     let observed = client.observe(&keys)?;
     let known = observed.tables.iter();
     let known = known.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table));
     // A firewall's table may have any name, and be of both families.
     let others = client.foreign(OWN_TABLE, &[Hook::Forward])?;
-    let others =
-        others.iter().filter(|table| table.layer == nft::Layer::Inet || !TABLES.contains(&&*table.name));
+    let others = others
+        .iter()
+        .filter(|table| table.family == nft::TableFamily::Inet || !TABLES.contains(&&*table.name));
     let others = others.flat_map(|table| {
         table.at(Hook::Forward).map(|(name, _, base)| Chain {
-            table: format!("{} {}", table.layer, table.name),
+            table: format!("{} {}", table.family, table.name),
             name: name.to_string(),
             drops_forwarded: base.policy == Policy::Drop,
         })

@@ -36,7 +36,7 @@ pub(super) fn read(owners: &Owners) -> Result<Vec<Reading>, Error> {
 
 /// Nothing where the frontend has gone meanwhile.
 fn reading(counter: &Counter, set: &Declaration, meter: Meter, owners: &Owners) -> Option<Reading> {
-    let frontend = frontend_of(set.family, &counter.key.values(&set.key)?)?;
+    let frontend = frontend_of(set.family.ip()?, &counter.key.values(&set.key)?)?;
     let service = owners.get(&frontend)?.clone();
     Some(Reading { service, frontend, meter, packets: counter.packets, bytes: counter.bytes })
 }

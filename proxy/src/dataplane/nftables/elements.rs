@@ -250,7 +250,7 @@ fn endpoints(
 ) -> impl Iterator<Item = (Frontend, u32, SocketAddr)> {
     let declaration = set.declaration(family);
     let data_types = [DataType::address(family), DataType::InetService];
-    let table = observed.tables.get(&(family, TABLE.into()));
+    let table = observed.tables.get(&(family.into(), TABLE.into()));
     let map = table.and_then(|table| table.sets.get(set.name()));
     map.into_iter().flat_map(|map| &map.elements).filter_map(move |(key, data)| {
         let Data::Tuple(data) = data else { return None };

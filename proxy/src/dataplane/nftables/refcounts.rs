@@ -88,7 +88,7 @@ impl Refcounts {
         for (family, chain) in before.into_iter().filter(|chain| !self.uses.contains_key(chain)) {
             let element = chain.element().into_iter().collect();
             transaction.delete_elements(&self.declarations[&(family, SetName::Choices)], element);
-            transaction.changes.push(Change::DeleteChain((family, TABLE.into()), chain.name()));
+            transaction.changes.push(Change::DeleteChain((family.into(), TABLE.into()), chain.name()));
         }
         transaction
     }
@@ -107,7 +107,7 @@ impl Refcounts {
         transaction: &mut Transaction,
     ) {
         for (family, chain) in chains {
-            let (table, name) = ((*family, TABLE.into()), chain.name());
+            let (table, name) = (((*family).into(), TABLE.into()), chain.name());
             transaction.changes.push(Change::AddChain(table.clone(), name.clone(), None));
             transaction.add_rules(&table, &name, &chain.rules(*family));
             let element = chain.element().into_iter().collect();

@@ -59,7 +59,7 @@ const LOOPBACK_V4: IpNetwork = match Ipv4Network::new_checked(Ipv4Addr::new(127,
 
 /// The keys of both tables.
 pub fn table_keys() -> [TableKey; 2] {
-    Family::BOTH.map(|family| (family, TABLE.into()))
+    Family::BOTH.map(|family| (family.into(), TABLE.into()))
 }
 
 fn frontend_key(family: Family) -> Vec<Expression> {
@@ -99,9 +99,9 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     let leave = vec![Rule::new([Statement::ct_status_dnat(), jump("masquerading")])];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(settings, family));
-    forward::chains(&mut table, settings);
-    affinity::chains(&mut table, settings);
-    counters::chains(&mut table, settings);
+    forward::chains(&mut table, family, settings);
+    affinity::chains(&mut table, family, settings);
+    counters::chains(&mut table, family, settings);
     table
 }
 
@@ -180,8 +180,8 @@ fn nodeport_destinations(settings: &Settings, family: Family, address: Expressio
         }
         NodePortAddresses::Networks(networks) => {
             let matches = |network| {
-                let not_loopback = Statement::compare(address, Operator::NotEqual, loopback(family));
-                vec![Statement::compare(address, Operator::Equal, network), not_loopback]
+                let not_loopback = Statement::compare(address.clone(), Operator::NotEqual, loopback(family));
+                vec![Statement::compare(address.clone(), Operator::Equal, network), not_loopback]
             };
             of_family(networks, address_family(family)).map(matches).collect()
         }

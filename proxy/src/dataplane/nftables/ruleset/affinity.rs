@@ -29,8 +29,7 @@ pub(crate) fn remember_chain(timeout: u32) -> String {
 }
 
 /// All fixed chains of session affinity.
-pub(super) fn chains(table: &mut Table, settings: &Settings) {
-    let family = table.family;
+pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     for path in Path::ALL {
         table.chain(path.stick(), None, stick(family, path));
     }
@@ -54,16 +53,16 @@ fn client(family: Family) -> Vec<Expression> {
 /// Leads to the endpoint that the client sticks to, if it still serves. If not, forgets it: else it could not be replaced,
 /// since writing an element that is there only prolongs it.
 fn stick(family: Family, path: Path) -> Vec<Rule> {
-    let number = Statement::SetPriority(path.key(family), path.affinity_numbers().name().into());
+    let number = Statement::set_priority(path.key(family), path.affinity_numbers().name().into());
     let affinity = SetName::Affinity.name();
     let endpoint = [path.key(family), vec![Expression::PRIORITY]].concat();
     vec![
         Rule::new([number.clone()]),
-        Rule::new([Statement::SetPriority(client(family), affinity.into())]),
-        Rule::new([Statement::Dnat(family, endpoint, path.affinity_endpoints().name().into())]),
+        Rule::new([Statement::set_priority(client(family), affinity.into())]),
+        Rule::new([Statement::dnat(family, endpoint, path.affinity_endpoints().name().into())]),
         Rule::new([number]),
-        Rule::new([Statement::Delete(client(family), affinity.into())]),
-        Rule::new([Statement::ResetPriority]),
+        Rule::new([Statement::forget(client(family), affinity.into())]),
+        Rule::new([Statement::reset_priority()]),
     ]
 }
 
@@ -74,7 +73,7 @@ fn remember(settings: &Settings, family: Family) -> Vec<Rule> {
     let timeout = Statement::Vmap(vec![Expression::PRIORITY], SetName::AffinityTimeouts.name().into());
     let rule = |protocol: u8, destination: &[Statement], key: &[Expression], numbers: SetName| {
         let is_protocol = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(protocol));
-        let number = Statement::SetPriority(key.to_vec(), numbers.name().into());
+        let number = Statement::set_priority(key.to_vec(), numbers.name().into());
         Rule::new([&[is_protocol], destination, &[number, timeout.clone()]].concat())
     };
     let mut rules = Vec::new();
@@ -92,7 +91,7 @@ pub(super) fn remember_for(family: Family, timeout: u32) -> Vec<Rule> {
     let endpoint = vec![Expression::daddr(family), Expression::DPORT];
     let affinity = SetName::Affinity.name().into();
     vec![
-        Rule::new([Statement::Update(client(family), timeout, endpoint, affinity)]),
-        Rule::new([Statement::ResetPriority]),
+        Rule::new([Statement::remember(client(family), timeout, endpoint, affinity)]),
+        Rule::new([Statement::reset_priority()]),
     ]
 }

@@ -46,11 +46,11 @@ fn rules(
     family: Family,
 ) -> Vec<Rule> {
     let [addresses, node_ports] = meter_sets(meter).map(|set| set.name().into());
-    let at_address = vec![address, Expression::L4PROTO, port];
+    let at_address = vec![address.clone(), Expression::L4PROTO, port.clone()];
     let mut rules = vec![Rule::new([Statement::lookup(at_address, Operator::Equal, addresses)])];
     let of_node = nodeport_destinations(settings, family, address).into_iter();
     rules.extend(of_node.map(|mut statements| {
-        let key = vec![Expression::L4PROTO, port];
+        let key = vec![Expression::L4PROTO, port.clone()];
         statements.push(Statement::lookup(key, Operator::Equal, node_ports.clone()));
         Rule::new(statements)
     }));
@@ -66,11 +66,10 @@ pub(super) fn connections(settings: &Settings, family: Family) -> Vec<Rule> {
 }
 
 /// The chains that see all packets. Each packet comes by one of those on its way in, and by one on its way out.
-pub(super) fn chains(table: &mut Table, settings: &Settings) {
+pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     if !settings.config.service_counters {
         return;
     }
-    let family = table.family;
     let received = rules(Meter::Received, settings, Expression::daddr(family), Expression::DPORT, family);
     let sent = rules(Meter::Sent, settings, Expression::saddr(family), Expression::SPORT, family);
     table.chain(RECEIVED, None, received);

@@ -71,7 +71,7 @@ fn number(number: u32) -> Tuple {
 pub(super) fn dispatch(key: Vec<Expression>, frontends: SetName) -> [Statement; 2] {
     let choices = Name::from(SetName::Choices.name());
     [
-        Statement::SetPriority(key, frontends.name().into()),
+        Statement::set_priority(key, frontends.name().into()),
         Statement::Vmap(vec![Expression::PRIORITY], choices),
     ]
 }
@@ -106,8 +106,8 @@ impl Pick {
         let stick = Statement::Verdict(Verdict::Jump(path.stick().into()));
         let mut rules: Vec<Rule> = sticky.then(|| Rule::new([stick])).into_iter().collect();
         let key = [path.key(family), vec![Expression::random(count)]].concat();
-        let spread = Statement::Dnat(family, key, path.endpoints().name().into());
-        rules.push(Rule::new([Statement::ResetPriority, spread]));
+        let spread = Statement::dnat(family, key, path.endpoints().name().into());
+        rules.push(Rule::new([Statement::reset_priority(), spread]));
         rules
     }
 }

@@ -17,8 +17,7 @@ const STRAY: &str = "stray";
 const REMEMBERED: u32 = 86_400;
 
 /// The chains that see all packets.
-pub(super) fn chains(table: &mut Table, settings: &Settings) {
-    let family = table.family;
+pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     if !settings.config.conntrack_be_liberal {
         table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid(family)]);
     }
@@ -47,7 +46,7 @@ pub(super) fn note_endpoint(settings: &Settings, family: Family) -> Option<Rule>
     let endpoint = vec![Expression::daddr(family), Expression::DPORT];
     let is_tcp =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
-    let note = Statement::Note(endpoint, REMEMBERED, SetName::Translated.name().into());
+    let note = Statement::note(endpoint, REMEMBERED, SetName::Translated.name().into());
     (!settings.config.conntrack_be_liberal).then(|| Rule::new([Statement::ct_status_dnat(), is_tcp, note]))
 }
 

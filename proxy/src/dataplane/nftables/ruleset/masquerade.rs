@@ -13,7 +13,7 @@ pub(super) fn masquerading(settings: &Settings, family: Family) -> Vec<Rule> {
     let mut rules = vec![
         Rule::new([
             Statement::lookup(hairpin, Operator::Equal, SetName::Hairpins.name().into()),
-            Statement::Masquerade,
+            Statement::masquerade(),
         ])
         .comment("an endpoint that reached itself"),
     ];
@@ -42,7 +42,7 @@ fn external_masquerading(settings: &Settings, family: Family, protocol: Protocol
         statements.push(Statement::lookup(key.to_vec(), Operator::Equal, set.name().into()));
         // Last, since it costs more than all the others: the kernel asks its routes.
         statements.extend(own.then_some(Statement::fib_saddr_local()));
-        statements.push(Statement::Masquerade);
+        statements.push(Statement::masquerade());
         Rule::new(statements).comment(comment)
     };
     let external = [SetName::ExternalMasquerade, SetName::ExternalMasqueradeOwn];
@@ -65,6 +65,6 @@ fn cluster_ip_masquerading(settings: &Settings, family: Family) -> Option<Rule> 
     }
     let cluster_ip = vec![Expression::original_daddr(family)];
     statements.push(Statement::lookup(cluster_ip, Operator::Equal, SetName::ClusterIps.name().into()));
-    statements.push(Statement::Masquerade);
+    statements.push(Statement::masquerade());
     Some(Rule::new(statements).comment(comment))
 }

@@ -304,7 +304,7 @@ impl SetName {
     pub fn declaration(self, family: Family) -> Declaration {
         let address = DataType::address(family);
         Declaration {
-            family,
+            family: family.into(),
             table: TABLE.into(),
             name: self.name().into(),
             key: self.key(address),
