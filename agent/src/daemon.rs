@@ -92,7 +92,7 @@ pub async fn run(options: Options) -> Result<()> {
     if let Some(address) = options.healthz_bind_address {
         health::serve(address, told.clone(), Arc::new(registry)).await?;
     }
-    let monitor = Monitor::open()?;
+    let mut monitor = Monitor::open()?;
     let mut signals = Signals::new();
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let mut cluster = Watches::new(client.clone());

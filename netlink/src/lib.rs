@@ -12,6 +12,7 @@ mod family;
 mod frame;
 pub mod memory;
 pub mod netns;
+pub mod notifications;
 pub mod rtnl;
 mod socket;
 

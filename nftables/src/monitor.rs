@@ -1,12 +1,14 @@
 //! Word from the kernel that somebody changed certain tables. What to do about it is decided elsewhere.
 
 use std::fmt;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::client::GENERIC_HEADER;
 use super::encode::{SUBSYSTEM, message};
 use super::value::Name;
 use weft_netlink::attribute::Attributes;
+use weft_netlink::notifications::Source;
 use weft_netlink::{Frame, Protocol, Result, Socket};
 
 /// `NFNLGRP_NFTABLES`
@@ -24,22 +26,26 @@ const RULES: [u16; 6] = [
     message::DEL_RULE,
 ];
 
-/// A subscription to the changes of the tables of one name, in all families.
+/// A subscription to the changes of the tables of some names, in all families.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
-    table: Name,
-    /// Chains or rules of other tables changed.
+    tables: Vec<Name>,
+    /// The tables of which a change was announced, whose transaction's number is still to come.
+    touched: Vec<Name>,
+    /// The same of chains or rules of other tables.
     others: bool,
-    /// A change of the table was announced, and its transaction's number is still to come.
-    touched: bool,
 }
 
-/// A transaction that changed the table.
+/// A transaction that changed some of the tables, or other programs' rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {
     /// Its number.
     pub number: u32,
+    /// The names of the tables that it changed, each once; none where it changed only those of others.
+    pub tables: Vec<Name>,
+    /// Whether it changed chains or rules of other tables.
+    pub others: bool,
     /// Who committed it.
     pub author: Author,
 }
@@ -65,49 +71,49 @@ impl fmt::Display for Author {
 /// One notification.
 enum Notice {
     /// Something of that table changed.
-    Touched,
+    Touched(Name),
     /// A chain or a rule of another table changed.
     Others,
     /// All notifications of that transaction have come.
-    Generation(Announcement),
+    Generation(u32, Author),
     /// Something else.
     Other,
 }
 
 impl Monitor {
-    /// Subscribes, in the calling thread's network namespace.
-    pub fn open(table: impl Into<Name>) -> Result<Monitor> {
+    /// Subscribes to the changes of these tables, in the calling thread's network namespace.
+    pub fn open<N: Into<Name>>(tables: impl IntoIterator<Item = N>) -> Result<Monitor> {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         socket.set_receive_buffer(RECEIVE_BUFFER)?;
         socket.join(GROUP)?;
-        Ok(Monitor { socket, table: table.into(), others: false, touched: false })
+        let tables = tables.into_iter().map(Into::into).collect();
+        Ok(Monitor { socket, tables, touched: Vec::new(), others: false })
     }
+}
 
-    /// The transactions that changed the table, of those that were announced since the last call. Does not wait: wait on the
-    /// descriptor before.
-    ///
-    /// # Errors
-    /// [`weft_netlink::Error::Overrun`] where notifications were lost: anything may have changed.
-    pub fn read(&mut self) -> Result<Vec<Announcement>> {
-        let table = &self.table;
-        let notices = self.socket.notifications(|frame| Ok(notice(frame, table)))?;
-        let mut generations = Vec::new();
+/// Tells the transactions that changed one of the tables, or other programs' rules.
+impl Source for Monitor {
+    type Event = Announcement;
+
+    fn read(&mut self) -> Result<Vec<Announcement>> {
+        let tables = &self.tables;
+        let notices = self.socket.notifications(|frame| Ok(notice(frame, tables)))?;
+        let mut announcements = Vec::new();
         for notice in notices {
             match notice {
-                Notice::Touched => self.touched = true,
+                Notice::Touched(table) if self.touched.contains(&table) => {}
+                Notice::Touched(table) => self.touched.push(table),
                 Notice::Others => self.others = true,
-                Notice::Generation(transaction) if std::mem::take(&mut self.touched) => {
-                    generations.push(transaction);
+                Notice::Generation(number, author) => {
+                    let (tables, others) = (mem::take(&mut self.touched), mem::take(&mut self.others));
+                    if others || !tables.is_empty() {
+                        announcements.push(Announcement { number, tables, others, author });
+                    }
                 }
-                Notice::Generation(_) | Notice::Other => {}
+                Notice::Other => {}
             }
         }
-        Ok(generations)
-    }
-
-    /// Whether chains or rules of other tables changed, as far as was announced since this was asked the last time.
-    pub fn others_changed(&mut self) -> bool {
-        std::mem::take(&mut self.others)
+        Ok(announcements)
     }
 }
 
@@ -119,17 +125,20 @@ impl AsFd for Monitor {
 
 /// Every object's notification has its table's name in attribute 1; that of a generation has its number there, and then
 /// NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME (linux/netfilter/nf_tables.h).
-fn notice(frame: Frame<'_>, table: &str) -> Notice {
+fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
     let is_generation = frame.kind == SUBSYSTEM << 8 | message::NEW_GENERATION;
     match (is_generation, attributes.u32(1), attributes.string(1)) {
         (true, Some(number), _) => {
             let program = attributes.string(3).unwrap_or_default().to_owned();
             let author = Author { program, process: attributes.u32(2).unwrap_or_default() };
-            Notice::Generation(Announcement { number, author })
+            Notice::Generation(number, author)
         }
-        (false, _, Some(name)) if name == table => Notice::Touched,
-        (false, _, Some(_)) if RULES.contains(&(frame.kind & 0xff)) => Notice::Others,
+        (false, _, Some(name)) => match tables.iter().find(|table| ***table == *name) {
+            Some(table) => Notice::Touched(table.clone()),
+            None if RULES.contains(&(frame.kind & 0xff)) => Notice::Others,
+            None => Notice::Other,
+        },
         _ => Notice::Other,
     }
 }

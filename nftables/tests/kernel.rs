@@ -12,6 +12,7 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_netlink::netns::Namespace;
+use weft_netlink::notifications::Source;
 use weft_nftables::{
     Base, Client, Data, DataType, Declaration, Expression, Family, Field, Hook, Monitor, Observed, Operator,
     PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table,
@@ -339,9 +340,13 @@ fn a_refused_transaction_names_the_change_and_leaves_everything_as_it_was() {
 fn a_monitor_tells_the_transactions_that_touched_its_table_and_whose_they_were() {
     in_fresh_namespace(|| {
         let mut client = Client::open().unwrap();
-        let mut monitor = Monitor::open("weft-test").unwrap();
+        let mut monitor = Monitor::open(["weft-test", "weft-second"]).unwrap();
         nft(&["add table ip other { chain x { drop; }; }"], "");
-        assert_eq!(monitor.read().unwrap(), [], "another's table");
+        let [others] = &monitor.read().unwrap()[..] else { panic!("one transaction") };
+        assert!(others.others && others.tables.is_empty(), "{others:?}");
+        nft(&["add table ip weft-second { chain x { drop; }; }"], "");
+        let [second] = &monitor.read().unwrap()[..] else { panic!("one transaction") };
+        assert!(!second.others && second.tables.iter().eq([&"weft-second".into()]), "{second:?}");
         let tables = Family::BOTH.map(everything);
         let own = client.load(&diff(&tables, &Default::default())).unwrap();
         let announced = monitor.read().unwrap();

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use weft_netlink::notifications::Source;
 use weft_netlink::{Protocol, Request, Socket};
 use weft_nftables::{Change, Client, Monitor, Transaction};
 use weft_proxy::dataplane::nftables::ruleset::{SetName, TABLE, table_keys};
@@ -68,17 +69,21 @@ pub(crate) struct Commits(Monitor);
 impl Commits {
     /// Listens in the calling thread's namespace.
     pub(crate) fn listen() -> Commits {
-        Commits(Monitor::open(TABLE).unwrap())
+        Commits(Monitor::open([TABLE]).unwrap())
     }
 
     /// Waits for the next commit.
     pub(crate) fn next(&mut self) {
         let start = Instant::now();
-        while self.0.read().is_ok_and(|numbers| numbers.is_empty()) {
+        while self.is_quiet() {
             assert!(start.elapsed() < PATIENCE, "nothing was committed");
             let mut descriptors = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             poll(&mut descriptors, PollTimeout::from(1000u16)).unwrap();
         }
+    }
+
+    fn is_quiet(&mut self) -> bool {
+        self.0.read().is_ok_and(|all| all.iter().all(|announcement| announcement.tables.is_empty()))
     }
 
     /// Waits until nothing was committed for a while. Returns when the last commit was, or that of the call.
@@ -86,7 +91,7 @@ impl Commits {
         let mut last = Instant::now();
         while last.elapsed() < Duration::from_millis(300) {
             // Where notifications were lost, there were commits.
-            if !self.0.read().is_ok_and(|numbers| numbers.is_empty()) {
+            if !self.is_quiet() {
                 last = Instant::now();
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -243,13 +243,13 @@ impl Dataplane for NftablesDataplane {
         while let Some(monitor) = &mut self.monitor {
             let Poll::Ready(announced) = monitor.poll_next(context) else { break };
             match announced {
-                Announced::Transactions(transactions) => {
+                Announced::Events(transactions) => {
                     let Some(author) = self.foreign_author(transactions) else { continue };
                     // Of all that is put back, the kernel would make announcements too.
                     self.monitor = None;
                     return Poll::Ready(ForeignChange::By(author));
                 }
-                Announced::Lost => return Poll::Ready(ForeignChange::Unknown),
+                Announced::Overrun => return Poll::Ready(ForeignChange::Unknown),
             }
         }
         Poll::Pending
