@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-types", &[]),
     ("weft-netlink", &[]),
     ("weft-nftables", &["weft-netlink"]),
@@ -19,35 +19,26 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("weft-daemon", &[]),
     ("weft-policy", &["weft-types", "weft-nftables"]),
     ("weft-cni", &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables"]),
-    (
-        "weft-proxy",
-        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-bench"],
-    ),
-    (
-        "weft-dns",
-        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-bench"],
-    ),
+    ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
+    ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     (
         "weft-agent",
-        &[
-            "weft-types",
-            "weft-cluster",
-            "weft-daemon",
-            "weft-netlink",
-            "weft-nftables",
-            "weft-cni-spec",
-            "weft-bench",
-        ],
+        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-cni-spec"],
     ),
-    // Its tests install into the lab's API server.
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-lab"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
     // It drives the programs of the others, and links none of them.
     ("weft-lab", &["weft-types"]),
-    ("weft-e2e", &["weft-lab"]),
-    // For the examples that measure, and for nothing else.
+    ("weft-e2e", &[]),
     ("weft-bench", &["weft-types"]),
+    ("weft-testkit", &["weft-netlink", "weft-types"]),
 ];
+
+/// What every crate may use for its tests and examples, and none for anything else.
+const FOR_TESTS: [&str; 3] = ["weft-bench", "weft-lab", "weft-testkit"];
+
+/// Where the image's one program includes the daemons' own.
+const INCLUDES_OTHERS: &str = "deploy/src/main.rs";
 
 /// Names that must not stand anywhere below these crates: a plugin starts once per pod and stays small.
 const NEVER_BELOW: [(&str, &[&str]); 7] = [
@@ -76,7 +67,8 @@ const WRITES: &str = "cluster/src/write/";
 const MOST_LINES: usize = 600;
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e stands in the workspace").to_owned()
+    let e2e = Path::new(env!("CARGO_MANIFEST_DIR"));
+    e2e.parent().expect("e2e stands in the workspace").canonicalize().expect("the workspace is there")
 }
 
 fn cargo(arguments: &[&str]) -> String {
@@ -122,8 +114,22 @@ fn crates_depend_only_on_those_they_may() {
         let name = package["name"].as_str().unwrap();
         for dependency in package["dependencies"].as_array().unwrap() {
             let other = dependency["name"].as_str().unwrap();
-            let fine = !ours.contains(other) || allowed[name].contains(other);
-            assert!(fine, "{name} must not depend on {other}");
+            let for_tests = dependency["kind"] == "dev" && FOR_TESTS.contains(&other);
+            let fine = !ours.contains(other) || allowed[name].contains(other) || for_tests;
+            assert!(fine, "{name} must not depend on {other}, or only for its tests");
+        }
+    }
+}
+
+#[test]
+fn no_crate_includes_the_files_of_another() {
+    for (path, text) in all_sources() {
+        let crate_folder = path.split('/').next().expect("a path has a first part");
+        let folder = workspace().join(&path).parent().expect("a file is in a folder").to_owned();
+        for included in text.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")) {
+            let included = folder.join(included.trim_end_matches("\"]")).canonicalize();
+            let inside = included.is_ok_and(|it| it.starts_with(workspace().join(crate_folder)));
+            assert!(inside || path == INCLUDES_OTHERS, "{path}: what tests share belongs into testkit/");
         }
     }
 }

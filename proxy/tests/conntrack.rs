@@ -3,11 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-// The same world as that of the other kernel tests.
-#[allow(dead_code, reason = "not everything in it is needed here")]
-#[path = "kernel/world.rs"]
-mod world;
-
 use std::cell::Cell;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -22,8 +17,9 @@ use weft_proxy::conntrack::{Register, Served};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::services::planner::everything;
 use weft_proxy::sync::Sync;
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, pod_address};
 use weft_types::{Family, Snapshot};
-use world::{Connection, World, pod_address, run};
 
 const NODE: &str = "
 apiVersion: v1

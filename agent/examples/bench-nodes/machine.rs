@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 use weft_bench::process::Daemon;
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
-
-use crate::server::Server;
+use weft_testkit::api_server::FakeApiServer;
 
 const NODES: &str = "/api/v1/nodes";
 const SERVICES: &str = "/api/v1/services";
@@ -27,7 +26,7 @@ pub(crate) struct Machine {
     pub(crate) node: Namespace,
     pub(crate) pod: Namespace,
     number: u16,
-    server: Server,
+    server: FakeApiServer,
     folder: tempfile::TempDir,
     agent: PathBuf,
 }
@@ -41,7 +40,7 @@ impl Machine {
         sh(&node, &format!("ip addr add {v4}.1/24 dev pod; ip addr add {v6}:1/64 dev pod nodad"));
         let routes = format!("ip route add default via {v4}.1; ip route add default via {v6}:1");
         sh(&pod, &format!("ip addr add {v4}.2/24 dev eth0; ip addr add {v6}:2/64 dev eth0 nodad; {routes}"));
-        let server = node.run(Server::start).unwrap();
+        let server = node.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
         // The agent looks whether there is a plugin; here nobody starts it.
         fs::create_dir(folder.path().join("bin")).unwrap();

@@ -7,10 +7,6 @@
 
 mod machine;
 mod measure;
-// The same small API server as that of the watch's own tests.
-#[path = "../../../cluster/tests/watch/server.rs"]
-#[allow(dead_code, reason = "not everything that it can do is needed here")]
-mod server;
 
 use std::env;
 use std::net::UdpSocket;

@@ -11,24 +11,15 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rootless::Rootless;
 use serde_json::{Value, json};
-use server::Server;
 use weft_netlink::netns::Namespace;
-
-// The same small API server as that of the watch's own tests.
-#[allow(dead_code, reason = "not everything that it can do is needed here")]
-#[path = "../../../cluster/tests/watch/server.rs"]
-mod server;
+use weft_testkit::api_server::FakeApiServer;
+use weft_testkit::rootless::Rootless;
 
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod pods;
 mod ways;
-// Shared with the tests of the other programs.
-#[allow(dead_code, reason = "pods are for the plugin")]
-#[path = "../../../netlink/tests/rootless/machine.rs"]
-mod rootless;
 
 const NODES: &str = "/api/v1/nodes";
 const STATUS: &str = "/api/v1/nodes/node1/status";
@@ -48,7 +39,7 @@ rm "$folder/networks/weft/10.244.1.7"
 /// A node, with a daemon that is started and ended at will.
 struct Machine {
     namespace: Namespace,
-    server: Server,
+    server: FakeApiServer,
     folder: tempfile::TempDir,
     daemon: Option<Child>,
     backend: &'static str,
@@ -72,7 +63,7 @@ impl Machine {
         let setup = "ip link set lo up && ip link add uplink mtu 1450 type veth peer name wire && ip link set wire up && ip link set uplink up \
                      && ip addr add 172.30.0.11/24 dev uplink";
         run(&namespace, setup);
-        let server = namespace.run(Server::start).unwrap();
+        let server = namespace.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
         Machine { namespace, server, folder, daemon: None, backend: "host-gw", name: "node1", rootless }
     }

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-mod server;
-
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use server::{GoneAs, Server};
 use weft_cluster::write::{Recorder, Warning};
 use weft_cluster::{Watch, WatchFilter};
+use weft_testkit::api_server::{FakeApiServer, GoneAs};
 use weft_types::{ChangeSet, ClusterNetworkPolicy, Kind, NamespacedName, ObjectKey};
 
 const NODES: &str = "/api/v1/nodes";
@@ -24,11 +22,11 @@ fn node(name: &str) -> Value {
     json!({"metadata": {"name": name, "managedFields": [{"manager": "test"}]}, "spec": {"podCIDR": "10.244.1.0/24"}})
 }
 
-async fn client(server: &Server) -> kube::Client {
+async fn client(server: &FakeApiServer) -> kube::Client {
     weft_cluster::client(Some(server.kubeconfig())).await.unwrap()
 }
 
-async fn watch_nodes(server: &Server) -> Watch {
+async fn watch_nodes(server: &FakeApiServer) -> Watch {
     Watch::start(client(server).await, &WatchFilter::default(), &[Kind::Node])
 }
 
@@ -49,7 +47,7 @@ fn names(watch: &Watch) -> Vec<&str> {
 }
 
 /// Waits until the server has seen so many lists or watches of a path.
-async fn until_seen(server: &Server, path: &str, watches: bool, count: usize) {
+async fn until_seen(server: &FakeApiServer, path: &str, watches: bool, count: usize) {
     within(async {
         while server.queries(path, watches).len() < count {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -60,7 +58,7 @@ async fn until_seen(server: &Server, path: &str, watches: bool, count: usize) {
 
 #[tokio::test]
 async fn the_first_result_waits_for_every_kind() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NAMESPACES, json!({"metadata": {"name": "shop"}}));
     for _ in 0..2 {
         server.answer_once(NODES, StatusCode::SERVICE_UNAVAILABLE, "not yet");
@@ -78,7 +76,7 @@ async fn the_first_result_waits_for_every_kind() {
 
 #[tokio::test]
 async fn an_empty_cluster_is_a_result_too() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let mut watch = watch_nodes(&server).await;
     assert!(within(watch.next()).await.is_empty());
 }
@@ -86,7 +84,7 @@ async fn an_empty_cluster_is_a_result_too() {
 #[tokio::test]
 async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_needed() {
     for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
-        let server = Server::start();
+        let server = FakeApiServer::start();
         let code = status.as_u16();
         let body =
             json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"});
@@ -96,7 +94,7 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
             Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::Node, Kind::ServiceCidr]);
         assert_eq!(changed(&mut watch).await, ["a"]);
     }
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server
         .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
     let mut watch = Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::ServiceCidr]);
@@ -109,7 +107,7 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
 /// Who may not see policies must not go on as if there were none; where their definition is not there, there are none.
 #[tokio::test]
 async fn policies_whose_definition_is_absent_are_none_and_hidden_ones_are_waited_for() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let status = |code: u16| {
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no"})
             .to_string()
@@ -121,7 +119,7 @@ async fn policies_whose_definition_is_absent_are_none_and_hidden_ones_are_waited
     assert_eq!(changed(&mut watch).await, ["a"]);
     assert_eq!(watch.snapshot().of::<ClusterNetworkPolicy>().iter().count(), 0);
 
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}});
     server.put(CLUSTER_POLICIES, json!({"metadata": {"name": "guard"}, "spec": spec}));
     server.answer_once(CLUSTER_POLICIES, StatusCode::FORBIDDEN, &status(403));
@@ -133,7 +131,7 @@ async fn policies_whose_definition_is_absent_are_none_and_hidden_ones_are_waited
 /// So does an API server that starts, for as long as it has not read its roles.
 #[tokio::test]
 async fn a_refusal_takes_away_nothing_that_is_known() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server
         .put(SERVICE_CIDRS, json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
     let mut watch = Watch::start(client(&server).await, &WatchFilter::default(), &[Kind::ServiceCidr]);
@@ -152,7 +150,7 @@ async fn a_refusal_takes_away_nothing_that_is_known() {
 
 #[tokio::test]
 async fn changes_follow_one_another() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NODES, node("a"));
     let mut watch = watch_nodes(&server).await;
     assert_eq!(changed(&mut watch).await, ["a"]);
@@ -169,7 +167,7 @@ async fn changes_follow_one_another() {
 
 #[tokio::test]
 async fn a_long_list_comes_in_pages() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     for number in 0..101 {
         server.put(NODES, node(&format!("node{number}")));
     }
@@ -180,7 +178,7 @@ async fn a_long_list_comes_in_pages() {
 
 #[tokio::test]
 async fn the_filter_is_asked_of_the_server() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
     let mut watch = Watch::start(client(&server).await, &WatchFilter::service_proxy(), &kinds);
     within(watch.next()).await;
@@ -195,7 +193,7 @@ async fn the_filter_is_asked_of_the_server() {
 
 #[tokio::test]
 async fn a_filter_asks_for_the_pods_of_one_node_and_for_one_config_map() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let (pods, config_maps) = ("/api/v1/pods", "/api/v1/namespaces/kube-system/configmaps");
     let status = json!({"podIPs": [{"ip": "10.244.1.7"}]});
     server.put(pods, json!({"metadata": {"name": "db-0", "namespace": "shop"}, "status": status}));
@@ -227,7 +225,7 @@ async fn a_filter_asks_for_the_pods_of_one_node_and_for_one_config_map() {
 
 #[tokio::test]
 async fn a_watch_that_ends_goes_on_from_its_last_bookmark() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NODES, node("a"));
     let mut watch = watch_nodes(&server).await;
     changed(&mut watch).await;
@@ -244,7 +242,7 @@ async fn a_watch_that_ends_goes_on_from_its_last_bookmark() {
 
 #[tokio::test]
 async fn a_slow_watch_that_ends_in_the_midst_of_events_loses_none() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NODES, node("node0"));
     server.slow_down(NODES);
     let mut watch = watch_nodes(&server).await;
@@ -268,7 +266,7 @@ async fn a_slow_watch_that_ends_in_the_midst_of_events_loses_none() {
 #[tokio::test]
 async fn a_version_that_is_gone_means_a_new_list() {
     for gone_as in [GoneAs::Event, GoneAs::Status] {
-        let server = Server::start();
+        let server = FakeApiServer::start();
         server.put(NODES, node("a"));
         server.put(NODES, node("b"));
         let mut watch = watch_nodes(&server).await;
@@ -283,7 +281,7 @@ async fn a_version_that_is_gone_means_a_new_list() {
 
 #[tokio::test]
 async fn an_outage_costs_nothing_but_time() {
-    let mut server = Server::start();
+    let mut server = FakeApiServer::start();
     server.put(NODES, node("a"));
     let mut watch = watch_nodes(&server).await;
     changed(&mut watch).await;
@@ -305,7 +303,7 @@ async fn an_outage_costs_nothing_but_time() {
 
 #[tokio::test]
 async fn an_api_server_may_come_late() {
-    let mut server = Server::start();
+    let mut server = FakeApiServer::start();
     server.put(NODES, node("a"));
     server.stop();
     let mut watch = watch_nodes(&server).await;
@@ -315,7 +313,7 @@ async fn an_api_server_may_come_late() {
 
 #[tokio::test]
 async fn answers_that_are_garbage_are_tried_again() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NODES, node("a"));
     for (status, body) in [
         (StatusCode::OK, "<html>welcome to the login page</html>"),
@@ -331,7 +329,7 @@ async fn answers_that_are_garbage_are_tried_again() {
 
 #[tokio::test]
 async fn a_line_that_is_garbage_hides_no_change() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     server.put(NODES, node("a"));
     let mut watch = watch_nodes(&server).await;
     changed(&mut watch).await;
@@ -347,7 +345,7 @@ async fn a_line_that_is_garbage_hides_no_change() {
 
 #[tokio::test]
 async fn a_malformed_object_costs_only_itself() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let bad = |name: &str| json!({"metadata": {"name": name}, "status": "not an object"});
     server.put(NODES, bad("bad"));
     server.put(NODES, node("good"));
@@ -367,7 +365,7 @@ async fn a_malformed_object_costs_only_itself() {
 
 #[tokio::test]
 async fn a_malformed_element_costs_only_itself_and_is_told() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let mut odd = node("odd");
     odd["spec"] = json!({"podCIDRs": [{"not": ["a", "text"]}, "10.244.001.0/24"]});
     server.put(NODES, odd);
@@ -384,7 +382,7 @@ async fn a_malformed_element_costs_only_itself_and_is_told() {
 
 #[tokio::test]
 async fn what_made_endpoints_change_is_known_by_its_moment() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let slice = |pod: &str, moment: &str| {
         json!({
             "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"},
@@ -409,7 +407,7 @@ async fn what_made_endpoints_change_is_known_by_its_moment() {
 
 #[tokio::test]
 async fn a_warning_is_one_event_however_often_it_is_recorded() {
-    let server = Server::start();
+    let server = FakeApiServer::start();
     let warning = Warning {
         about: ObjectKey::Service(NamespacedName::new("shop", "web")),
         reason: "FrontendTaken",

@@ -7,8 +7,6 @@
 
 #[path = "../../fuzz/entry/call.rs"]
 mod call;
-#[path = "../model/dice.rs"]
-mod dice;
 mod mutation;
 #[path = "../../fuzz/entry/records.rs"]
 mod records;
@@ -17,8 +15,8 @@ use std::fs;
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::Path;
 
-use dice::Dice;
 use mutation::Corpus;
+use weft_testkit::dice::Dice;
 
 fn corpus(name: &str) -> Corpus {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

@@ -1,6 +1,6 @@
 //! Inputs out of inputs: bytes, spans and words of a corpus, changed, dropped, doubled and put where others stood.
 
-use crate::dice::Dice;
+use weft_testkit::dice::Dice;
 
 /// Values at which parsers stumble.
 const EXTREMES: [&str; 22] = [

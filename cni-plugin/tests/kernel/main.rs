@@ -22,9 +22,6 @@ mod peers;
 mod ready;
 mod reference;
 mod repair;
-// Shared with the tests of the other programs.
-#[path = "../../../netlink/tests/rootless/machine.rs"]
-mod rootless;
 mod service;
 mod user_namespace;
 mod vlan;

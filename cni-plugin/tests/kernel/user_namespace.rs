@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use weft_testkit::rootless::{Pod, Rootless};
 
 use crate::node::{Node, address, answer, serve, talk};
-use crate::rootless::{Pod, Rootless};
 
 fn call(machine: &Rootless, command: &str, pod: &Pod, config: &Value) -> Result<Value, Value> {
     let mut process = machine.command(env!("CARGO_BIN_EXE_weft-cni"));

@@ -8,7 +8,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 mod call;
-mod dice;
 mod model;
 mod node;
 mod walk;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::call::{Call, Kill};
-use crate::dice::Dice;
 use crate::model::{Attachment, CONTAINERS, Command, Excuse, Model, NETWORKS, Outcome, State};
 use crate::node::Node;
+use weft_testkit::dice::Dice;
 
 /// Kinds of system calls at which the plugin is killed, and up to which one of them.
 const INSTANTS: [(&str, usize); 9] = [

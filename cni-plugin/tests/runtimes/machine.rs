@@ -6,14 +6,12 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::RtnetlinkClient;
-
-use crate::image;
+use weft_testkit::namespace::run_in;
 
 /// The plugins of package containernetworking-plugins.
 pub(crate) const REFERENCE: &str = "/usr/lib/cni";
@@ -106,7 +104,7 @@ impl Machine {
 
     /// Runs a program in the machine's network, which must succeed.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
-        self.namespace.run(|| image::run(Command::new(program).args(arguments))).unwrap()
+        run_in(&self.namespace, program, arguments)
     }
 
     pub(crate) fn traces(&self) -> Traces {

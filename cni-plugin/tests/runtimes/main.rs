@@ -4,10 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-mod containerd;
-mod control_group;
-mod cri;
-mod image;
 mod machine;
 mod podman;
 mod sandboxes;

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use weft_testkit::containerd::control_group::ControlGroup;
+use weft_testkit::containerd::image;
+use weft_testkit::program::succeed;
+use weft_testkit::wait::eventually;
 
-use crate::containerd::eventually;
-use crate::control_group::ControlGroup;
-use crate::image::{self, run};
 use crate::machine::{Machine, hear};
 
 const IMAGE: &str = "localhost/busybox";
@@ -49,7 +50,7 @@ impl Podman {
 
     /// What podman prints. It must succeed.
     fn run(&self, arguments: &[&str]) -> String {
-        run(&mut self.command(arguments))
+        succeed(&mut self.command(arguments))
     }
 
     /// Starts a container that says its name to whoever connects to port 8080.
@@ -62,7 +63,7 @@ impl Podman {
 
     fn hear(&self, server: &str) -> String {
         let server = server.parse().unwrap();
-        eventually(&format!("{server} answers"), || hear(&self.machine.namespace, server).is_ok());
+        eventually(format!("{server} answers"), || hear(&self.machine.namespace, server).is_ok());
         hear(&self.machine.namespace, server).unwrap()
     }
 }

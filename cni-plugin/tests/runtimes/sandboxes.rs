@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use weft_testkit::containerd::cri::{Pod, PortMapping, TCP};
+use weft_testkit::containerd::{Containerd, Place};
+use weft_testkit::wait::eventually;
 
-use crate::containerd::{Containerd, Place, eventually};
-use crate::cri::{Pod, PortMapping, TCP};
 use crate::machine::{Machine, hear};
 
 const DUAL_STACK: [&str; 2] = ["10.244.1.0/24", "fd00:1::/64"];
@@ -56,7 +57,7 @@ impl Node {
     fn hear(&self, server: &str) -> String {
         let server: SocketAddr = server.parse().unwrap();
         // The container's process may be about to listen.
-        eventually(&format!("{server} answers"), || hear(&self.machine.namespace, server).is_ok());
+        eventually(format!("{server} answers"), || hear(&self.machine.namespace, server).is_ok());
         hear(&self.machine.namespace, server).unwrap()
     }
 

@@ -5,8 +5,6 @@
 
 #[path = "../../fuzz/entry/datagram.rs"]
 mod datagram;
-#[path = "../../../cni-plugin/tests/model/dice.rs"]
-mod dice;
 
 use std::fs;
 use std::panic::{catch_unwind, resume_unwind};
@@ -17,9 +15,9 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use weft_dns::wire::format::Transport;
 use weft_dns::wire::message::{Received, read};
+use weft_testkit::dice::Dice;
 
 use crate::fixture::{ask_message, query, zone};
-use dice::Dice;
 
 /// So many datagrams are made of the corpus where nobody asks for more: half of them by each of two threads.
 const ROUNDS: u64 = 1_000_000;

@@ -26,9 +26,6 @@ mod reasons;
 mod remembered;
 // Shared with the tests of the other programs.
 mod rogue;
-#[allow(dead_code, reason = "pods are for the plugin")]
-#[path = "../../../netlink/tests/rootless/machine.rs"]
-mod rootless;
 mod search;
 mod server;
 mod spec;

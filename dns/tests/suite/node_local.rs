@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use weft_netlink::netns::Namespace;
+use weft_testkit::rootless::Rootless;
 
 use crate::api::Api;
 use crate::daemon::{DEADLINE, Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
-use crate::rootless::Rootless;
 
 /// An address of the server alone, and the DNS Service's two, which a service proxy rewrites.
 const ADDRESSES: [&str; 3] = ["169.254.20.10", "10.96.0.10", "fd00:10:96::a"];

@@ -32,27 +32,6 @@ mod soak;
 mod traffic_distribution;
 mod upgrade;
 
-// The runtime of the CNI plugin's own tests, which use more of it.
-#[path = "../../../cni-plugin/tests/runtimes/containerd.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "shared with tests that use the rest and stop at the first failure"
-)]
-mod containerd;
-#[path = "../../../cni-plugin/tests/runtimes/control_group.rs"]
-mod control_group;
-#[path = "../../../cni-plugin/tests/runtimes/cri.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "shared with tests that use the rest and stop at the first failure"
-)]
-mod cri;
-#[path = "../../../cni-plugin/tests/runtimes/image.rs"]
-#[allow(clippy::unwrap_used, reason = "shared with tests that stop at the first failure")]
-mod image;
-
 use std::process::ExitCode;
 use std::sync::Arc;
 

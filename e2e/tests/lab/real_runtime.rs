@@ -9,10 +9,10 @@ use std::process::{Child, Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_lab::netns;
+use weft_testkit::containerd::cri::{Dns, Pod};
+use weft_testkit::containerd::{Containerd, Place};
 
 use crate::case::{Case, Service};
-use crate::containerd::{Containerd, Place};
-use crate::cri::{Dns, Pod};
 use crate::daemons;
 use crate::faults::no_address_leaked;
 use crate::lab::{Lab, Outcome, holds, poll, succeed};

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use weft_bench::process::Daemon;
 use weft_bench::table::thousands;
 use weft_netlink::netns::Namespace;
+use weft_testkit::api_server::FakeApiServer;
 
 use crate::report::Report;
-use crate::server::Server;
 
 const FLOWS: usize = 240_000;
 /// How many of them one address and port can have.
@@ -85,7 +85,7 @@ fn run(program: &Path, to: To) -> (Duration, f64, Duration) {
 }
 
 /// A machine that reaches itself at the pods' addresses.
-fn prepare() -> Server {
+fn prepare() -> FakeApiServer {
     ip("link set lo up");
     PODS.iter().for_each(|pod| ip(&format!("address add {pod}/32 dev lo")));
     ip("route add 10.0.0.0/8 dev lo");
@@ -101,7 +101,7 @@ fn prepare() -> Server {
             }
         });
     }
-    Server::start()
+    FakeApiServer::start()
 }
 
 /// Makes the kernel track all the flows.

@@ -17,10 +17,6 @@ mod loads;
 mod peers;
 mod process;
 mod report;
-// The same small API server as that of the watch's own tests.
-#[allow(dead_code, reason = "not everything that it can do is needed here")]
-#[path = "../../../cluster/tests/watch/server.rs"]
-mod server;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

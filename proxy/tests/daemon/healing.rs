@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
-use crate::server::GoneAs;
+use weft_testkit::api_server::GoneAs;
 
 /// What the kernel holds, in an order of its own.
 fn lines(machine: &Machine) -> Vec<String> {

@@ -11,9 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-
-use crate::rootless::Rootless;
-use crate::server::Server;
+use weft_testkit::api_server::FakeApiServer;
+use weft_testkit::rootless::Rootless;
 
 pub(crate) const NODES: &str = "/api/v1/nodes";
 pub(crate) const SERVICES: &str = "/api/v1/services";
@@ -22,7 +21,7 @@ pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 /// A node, with a daemon that is started and ended at will.
 pub(crate) struct Machine {
     pub(crate) namespace: Namespace,
-    pub(crate) server: Server,
+    pub(crate) server: FakeApiServer,
     pub(crate) log: tempfile::NamedTempFile,
     pub(crate) daemon: Option<Child>,
     /// Where the daemon runs, if not as root of the whole machine.
@@ -43,7 +42,7 @@ impl Machine {
     }
 
     fn with(namespace: Namespace, rootless: Option<Rootless>) -> Machine {
-        let server = namespace.run(Server::start).unwrap();
+        let server = namespace.run(FakeApiServer::start).unwrap();
         server.put(NODES, node("172.30.0.11"));
         Machine { namespace, server, log: tempfile::NamedTempFile::new().unwrap(), daemon: None, rootless }
     }

@@ -15,14 +15,6 @@ mod firewall;
 mod healing;
 mod machine;
 mod user_namespace;
-// Shared with the tests of the other programs.
-#[allow(dead_code, reason = "pods are for the plugin")]
-#[path = "../../../netlink/tests/rootless/machine.rs"]
-mod rootless;
-// The same small API server as that of the watch's own tests.
-#[allow(dead_code, reason = "not everything that it can do is needed here")]
-#[path = "../../../cluster/tests/watch/server.rs"]
-mod server;
 
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 

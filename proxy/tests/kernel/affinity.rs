@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
+use weft_testkit::world::{World, tcp, udp};
 use weft_types::{Family, Object, Protocol, Service, TrafficPolicy};
 
-use crate::world::{World, tcp, udp};
 use crate::{Cluster, EXTERNAL_V4, NODE_PORT, PROTOCOLS, both_pods_answer, cluster_ip, external, on_nodes};
 use crate::{service, slices};
 

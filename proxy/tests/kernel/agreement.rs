@@ -16,9 +16,9 @@ use weft_proxy::config::Config;
 use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::services::planner::Planner;
 use weft_proxy::trace::{Memory, Origin, Outcome, Packet, Tracer, live};
+use weft_testkit::world::{Connection, PATIENCE, World, pod_address, udp_within};
 use weft_types::{Endpoint, Family, Object, Protocol, Service, TrafficPolicy};
 
-use crate::world::{Connection, PATIENCE, World, pod_address, udp_within};
 use crate::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, PROTOCOLS, cluster_ip, external, on_nodes};
 
 /// How long nothing must come for a packet to count as dropped.

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use weft_proxy::config::Config;
 use weft_proxy::services::problem::Problem;
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, is_refused, pod_address, tcp};
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, ObjectKey, Service};
 use weft_types::{Protocol, ServiceKind, ServicePort, TrafficPolicy};
 
-use super::world::{Connection, World, is_refused, pod_address, run, tcp};
 use super::{Cluster, Family, NODE_PORT};
 
 const EXTERNAL: &str = "192.0.2.80";

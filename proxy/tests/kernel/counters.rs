@@ -7,9 +7,9 @@ use weft_proxy::config::Config;
 use weft_proxy::counters::{Meter, Reading};
 use weft_proxy::dataplane::nftables::ruleset::SetName;
 use weft_proxy::services::plan::Frontend;
+use weft_testkit::world::{Connection, World, tcp, udp};
 use weft_types::Protocol;
 
-use super::world::{Connection, World, tcp, udp};
 use super::{Cluster, Family, NODE_PORT, cluster_ip, service, slices};
 
 fn counting() -> Config {

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use weft_proxy::config::Config;
+use weft_testkit::world::World;
 use weft_types::{
     Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort,
 };
 
 use super::Cluster;
-use super::world::World;
 
 const TEXT: &str = include_str!("../../../docs/data-plane.md");
 

@@ -6,9 +6,10 @@ use weft_nftables::Client;
 use weft_proxy::config::Config;
 use weft_proxy::firewall;
 use weft_proxy::trace::live;
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, tcp};
 use weft_types::{Family, Node, Object};
 
-use super::world::{Connection, World, run, tcp};
 use super::{Cluster, cluster_ip, is_dropped, service, slices};
 
 /// A cluster with a Service that leads to pod 1, and the Node's pods.

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use weft_proxy::config::Config;
+use weft_testkit::program::run;
+use weft_testkit::world::{World, tcp};
 
-use super::world::{World, run, tcp};
 use super::{Cluster, Family, cluster_ip, service, slices};
 
 /// What becomes of a server's connection when one of its packets is invalid on its way to the client.

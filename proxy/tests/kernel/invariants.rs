@@ -8,9 +8,9 @@ use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
 use weft_proxy::services::planner::everything;
 use weft_proxy::sync::{Outcome, Sync};
+use weft_testkit::world::World;
 use weft_types::{ChangeSet, Family, NamespacedName, Object, Service, Snapshot};
 
-use crate::world::World;
 use crate::{Cluster, cluster_ip, many, run, service, slice};
 
 /// Endpoints that 10,000 connections are spread over.

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use weft_proxy::config::{Config, DetectLocal};
 use weft_proxy::sync::Outcome;
+use weft_testkit::world::{World, tcp};
 use weft_types::{Family, Node, Object, TrafficPolicy};
 
-use super::world::{World, tcp};
 use super::{Cluster, EXTERNAL_V4, cluster_ip, external, is_dropped, on_nodes, service, slices};
 
 /// What pod 2 says of clients of its Service: those outside, pod 1 and itself.

@@ -17,7 +17,6 @@ mod sctp;
 mod sources;
 mod topology;
 mod unallocated;
-mod world;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -30,11 +29,12 @@ use weft_proxy::dataplane;
 use weft_proxy::error::Error;
 use weft_proxy::services::planner::everything;
 use weft_proxy::sync::{Outcome, Sync};
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, is_refused, pod_address, tcp, udp};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Family, NamespacedName, Node, Object, ObjectKey,
     Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
 };
-use world::{Connection, World, is_refused, pod_address, run, tcp, udp};
 
 const NODE_PORT: u16 = 30080;
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];

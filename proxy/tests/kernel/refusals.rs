@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, is_refused, pod_address, tcp, udp};
 use weft_types::{Family, TrafficPolicy};
 
-use super::world::{Connection, World, is_refused, pod_address, run, tcp, udp};
 use super::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, cluster_ip, external, service, slices};
 
 /// Less than a client waits before it sends its first packet again.

@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use socket2::{Domain, Socket, Type};
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
+use weft_testkit::world::{PATIENCE, World, pod_address};
 use weft_types::{EndpointPort, Family, Object, Protocol, ServicePort};
 
-use super::world::{PATIENCE, World, pod_address};
 use super::{Cluster, NODE_PORT, cluster_ip, service, slice};
 
 /// The number of the protocol (RFC 9260).

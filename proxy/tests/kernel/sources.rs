@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
+use weft_testkit::world::{World, tcp, udp};
 use weft_types::{Node, Object, Service, TrafficPolicy};
 
-use crate::world::{World, tcp, udp};
 use crate::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, external, is_dropped, slices};
 
 fn restricted(policy: TrafficPolicy, ranges: &[&str]) -> Object {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use weft_proxy::config::Config;
+use weft_testkit::world::{World, tcp};
 use weft_types::{Family, Hints, Node, Object, Service, TrafficPolicy};
 
-use super::world::{World, tcp};
 use super::{Cluster, NODE_PORT, both_pods_answer, cluster_ip, on_nodes, service};
 
 const ZONES: [&str; 2] = ["north", "south"];

@@ -4,9 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 
 use weft_proxy::config::Config;
 use weft_proxy::sync::Outcome;
+use weft_testkit::program::run;
+use weft_testkit::world::{Connection, World, is_refused, tcp};
 use weft_types::{ChangeSet, Family, Object, ObjectKey, ServiceCidr};
 
-use super::world::{Connection, World, is_refused, run, tcp};
 use super::{Cluster, cluster_ip, is_dropped, name, service, slices};
 
 fn networks() -> Object {

@@ -7,15 +7,17 @@ use std::process::Command;
 
 use serde_json::json;
 
+use crate::program::succeed;
+
 /// The only name under which a pod's sandbox and its containers know the image.
-pub(crate) const NAME: &str = "localhost/busybox:local";
+pub const NAME: &str = "localhost/busybox:local";
 
 const BUSYBOX: &str = "/bin/busybox";
 /// The commands of busybox that containers call by name.
 const APPLETS: [&str; 6] = ["echo", "nc", "nslookup", "ping", "sh", "sleep"];
 
 /// The image's one layer, a tar file of its root folder.
-pub(crate) fn layer(folder: &Path) -> PathBuf {
+pub fn layer(folder: &Path) -> PathBuf {
     let root = folder.join("rootfs");
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::copy(BUSYBOX, root.join("bin/busybox")).expect("package busybox-static is installed");
@@ -28,7 +30,9 @@ pub(crate) fn layer(folder: &Path) -> PathBuf {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     let layer = folder.join("layer.tar");
-    run(Command::new("tar").arg("--create").arg("--file").arg(&layer).arg("--directory").arg(&root).arg("."));
+    succeed(
+        Command::new("tar").arg("--create").arg("--file").arg(&layer).arg("--directory").arg(&root).arg("."),
+    );
     layer
 }
 
@@ -41,8 +45,8 @@ fn libraries() -> Vec<PathBuf> {
 }
 
 /// The image as `docker save` writes it (Docker Image Specification 1.2, "Combined Image JSON + Filesystem Changeset").
-pub(crate) fn docker_archive(folder: &Path) -> PathBuf {
-    let sum = run(Command::new("sha256sum").arg(layer(folder)));
+pub fn docker_archive(folder: &Path) -> PathBuf {
+    let sum = succeed(Command::new("sha256sum").arg(layer(folder)));
     let digest = sum.split_whitespace().next().unwrap();
     let config = json!({
         "architecture": architecture(), "os": "linux",
@@ -55,7 +59,7 @@ pub(crate) fn docker_archive(folder: &Path) -> PathBuf {
     let archive = folder.join("image.tar");
     let mut tar = Command::new("tar");
     tar.arg("--create").arg("--file").arg(&archive).arg("--directory").arg(folder);
-    run(tar.args(["manifest.json", "config.json", "layer.tar"]));
+    succeed(tar.args(["manifest.json", "config.json", "layer.tar"]));
     archive
 }
 
@@ -66,11 +70,4 @@ fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// What the program prints. It must succeed.
-pub(crate) fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -4,39 +4,44 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
 
-use crate::control_group::{ControlGroup, end};
-use crate::cri::{Cri, Linux, Metadata, Pod};
-use crate::image;
+use self::control_group::{ControlGroup, end};
+use self::cri::{Cri, Linux, Metadata, Pod};
+use crate::program::succeed;
+use crate::wait::eventually;
 
-/// How long anything may take that is no test's subject.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub mod control_group;
+pub mod cri;
+pub mod image;
 
 /// Where a containerd runs: the files of its namespaces.
-pub(crate) struct Place {
-    pub(crate) network: PathBuf,
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Of its network.
+    pub network: PathBuf,
     /// Of its mounts, where they are not the machine's.
-    pub(crate) mounts: Option<PathBuf>,
+    pub mounts: Option<PathBuf>,
 }
 
 /// A running containerd.
-pub(crate) struct Containerd {
+#[derive(Debug)]
+pub struct Containerd {
     /// Root, state, sockets and logs.
     folder: PathBuf,
     /// Where it is started the next time.
-    pub(crate) place: Place,
+    pub place: Place,
     process: Child,
     control_group: ControlGroup,
-    pub(crate) cri: Cri,
+    /// Its socket.
+    pub cri: Cri,
 }
 
 impl Containerd {
     /// Starts a new one below `folder`, with plugins from `bin_dir` and the network configuration in `conf_dir`, and
     /// with the one local image.
-    pub(crate) fn start(folder: &Path, place: Place, bin_dir: &Path, conf_dir: &Path) -> Containerd {
+    pub fn start(folder: &Path, place: Place, bin_dir: &Path, conf_dir: &Path) -> Containerd {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join("config.toml"), config(folder, bin_dir, conf_dir)).unwrap();
         let process = spawn(folder, &place);
@@ -53,12 +58,12 @@ impl Containerd {
         fs::create_dir(&images).unwrap();
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(folder.join("containerd.sock")).args(["-n", "k8s.io", "images", "import"]);
-        image::run(ctr.arg(image::docker_archive(&images)));
+        succeed(ctr.arg(image::docker_archive(&images)));
         containerd
     }
 
     /// Ends the daemon by force, if it still runs, and starts it again. Pods run on.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = spawn(&self.folder, &self.place);
@@ -66,7 +71,7 @@ impl Containerd {
     }
 
     fn await_answer(&self) {
-        eventually(&format!("containerd answers; {}", self.log()), || self.cri.network_ready().is_ok());
+        eventually(format!("containerd answers; {}", self.log()), || self.cri.network_ready().is_ok());
     }
 
     fn log(&self) -> String {
@@ -74,7 +79,7 @@ impl Containerd {
     }
 
     /// A pod to be made on this runtime.
-    pub(crate) fn pod(&self, name: &str) -> Pod {
+    pub fn pod(&self, name: &str) -> Pod {
         let metadata =
             Metadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into() };
         Pod {
@@ -86,13 +91,13 @@ impl Containerd {
     }
 
     /// The network namespaces that it holds for pods.
-    pub(crate) fn pinned_namespaces(&self) -> usize {
+    pub fn pinned_namespaces(&self) -> usize {
         fs::read_dir(self.folder.join("state/io.containerd.grpc.v1.cri/netns")).map_or(0, Iterator::count)
     }
 
     /// As a machine that is switched off: every process ends at once, and nothing is told to a plugin. What is on
     /// disk stays.
-    pub(crate) fn lose_power(&mut self) {
+    pub fn lose_power(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
         self.end_shims();
@@ -184,13 +189,4 @@ Root = "{at}/runc"
 SystemdCgroup = false
 "#
     )
-}
-
-/// Waits until something holds.
-pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,5 +1,4 @@
-//! A machine where root is root of a user namespace only, as under rootless kind and k3s and in unprivileged containers. For
-//! the tests of every program; they include this file by its path.
+//! A machine where root is root of a user namespace only, as under rootless kind and k3s and in unprivileged containers.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -8,23 +7,26 @@ use std::process::{Child, Command, Stdio};
 use weft_netlink::netns::Namespace;
 
 /// A user namespace with a network namespace and a mount namespace of its own. Gone when dropped.
-pub(crate) struct Rootless(Holder);
+#[derive(Debug)]
+pub struct Rootless(Holder);
 
 /// A process that does nothing but keep its namespaces.
+#[derive(Debug)]
 struct Holder(Child);
 
 impl Rootless {
-    pub(crate) fn new() -> Rootless {
+    /// A new one, with its loopback up.
+    pub fn new() -> Rootless {
         Rootless(Holder::start(Command::new("unshare").arg("-Urnm"), "ip link set lo up"))
     }
 
     /// Its network.
-    pub(crate) fn namespace(&self) -> Namespace {
+    pub fn namespace(&self) -> Namespace {
         self.0.namespace()
     }
 
     /// A program that will run in it.
-    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--preserve-credentials", "-U", "-n", "-m", "-t", &self.0.0.id().to_string()]);
         command.arg(program);
@@ -32,16 +34,18 @@ impl Rootless {
     }
 
     /// Another network namespace in it, as a pod has one.
-    pub(crate) fn pod(&self) -> Pod {
+    pub fn pod(&self) -> Pod {
         Pod(Holder::start(self.command("unshare").arg("-n"), "true"))
     }
 }
 
 /// A pod's network namespace.
-pub(crate) struct Pod(Holder);
+#[derive(Debug)]
+pub struct Pod(Holder);
 
 impl Pod {
-    pub(crate) fn namespace(&self) -> Namespace {
+    /// Its network.
+    pub fn namespace(&self) -> Namespace {
         self.0.namespace()
     }
 }

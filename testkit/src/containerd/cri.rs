@@ -1,6 +1,8 @@
 //! A client of the Container Runtime Interface: what a kubelet says to containerd, with the fields that the tests set
 //! or read. Field numbers are those of k8s.io/cri-api, `runtime.v1`.
 
+#![allow(missing_docs, reason = "the names of messages and fields are those of the interface")]
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -12,61 +14,61 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::image;
+use super::image;
 
 /// TCP as the `Protocol` of a port mapping.
-pub(crate) const TCP: i32 = 0;
+pub const TCP: i32 = 0;
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Metadata {
+pub struct Metadata {
     #[prost(string, tag = "1")]
-    pub(crate) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(crate) uid: String,
+    pub uid: String,
     #[prost(string, tag = "3")]
-    pub(crate) namespace: String,
+    pub namespace: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct PortMapping {
+pub struct PortMapping {
     #[prost(int32, tag = "1")]
-    pub(crate) protocol: i32,
+    pub protocol: i32,
     #[prost(int32, tag = "2")]
-    pub(crate) container_port: i32,
+    pub container_port: i32,
     #[prost(int32, tag = "3")]
-    pub(crate) host_port: i32,
+    pub host_port: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Linux {
+pub struct Linux {
     #[prost(string, tag = "1")]
-    pub(crate) cgroup_parent: String,
+    pub cgroup_parent: String,
 }
 
 /// `DNSConfig`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Dns {
+pub struct Dns {
     #[prost(string, repeated, tag = "1")]
-    pub(crate) servers: Vec<String>,
+    pub servers: Vec<String>,
     #[prost(string, repeated, tag = "2")]
-    pub(crate) searches: Vec<String>,
+    pub searches: Vec<String>,
 }
 
 /// `PodSandboxConfig`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Pod {
+pub struct Pod {
     #[prost(message, optional, tag = "1")]
-    pub(crate) metadata: Option<Metadata>,
+    pub metadata: Option<Metadata>,
     #[prost(string, tag = "2")]
-    pub(crate) hostname: String,
+    pub hostname: String,
     #[prost(message, optional, tag = "4")]
-    pub(crate) dns: Option<Dns>,
+    pub dns: Option<Dns>,
     #[prost(message, repeated, tag = "5")]
-    pub(crate) port_mappings: Vec<PortMapping>,
+    pub port_mappings: Vec<PortMapping>,
     #[prost(map = "string, string", tag = "7")]
-    pub(crate) annotations: HashMap<String, String>,
+    pub annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
-    pub(crate) linux: Option<Linux>,
+    pub linux: Option<Linux>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -170,14 +172,15 @@ struct Condition {
 }
 
 /// A connection to a runtime's socket.
-pub(crate) struct Cri {
+#[derive(Debug)]
+pub struct Cri {
     runtime: Runtime,
     grpc: Grpc<Channel>,
 }
 
 impl Cri {
     /// Connects with the first call.
-    pub(crate) fn new(socket: &Path) -> Cri {
+    pub fn new(socket: &Path) -> Cri {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
         let channel = runtime.block_on(async { endpoint.connect_lazy() });
@@ -200,20 +203,20 @@ impl Cri {
     }
 
     /// Whether the runtime answers, and whether it has a CNI configuration.
-    pub(crate) fn network_ready(&self) -> Result<bool, Status> {
+    pub fn network_ready(&self) -> Result<bool, Status> {
         let answer: StatusResponse = self.call("Status", Id::default())?;
         let conditions = answer.status.unwrap_or_default().conditions;
         Ok(conditions.iter().any(|condition| condition.kind == "NetworkReady" && condition.status))
     }
 
     /// Makes a pod's sandbox; its id.
-    pub(crate) fn run_sandbox(&self, pod: &Pod) -> Result<String, Status> {
+    pub fn run_sandbox(&self, pod: &Pod) -> Result<String, Status> {
         let answer: Id = self.call("RunPodSandbox", RunPodSandbox { config: Some(pod.clone()) })?;
         Ok(answer.id)
     }
 
     /// The sandbox's addresses, the first one first.
-    pub(crate) fn addresses(&self, sandbox: &str) -> Vec<String> {
+    pub fn addresses(&self, sandbox: &str) -> Vec<String> {
         let answer: SandboxStatus = self.call("PodSandboxStatus", by_id(sandbox)).unwrap();
         let network = answer.status.and_then(|status| status.network).unwrap_or_default();
         let others = network.additional_ips.into_iter().map(|other| other.id);
@@ -221,23 +224,24 @@ impl Cri {
     }
 
     /// The ids of all sandboxes, stopped ones too.
-    pub(crate) fn sandboxes(&self) -> Result<Vec<String>, Status> {
+    pub fn sandboxes(&self) -> Result<Vec<String>, Status> {
         let answer: Ids = self.call("ListPodSandbox", Id::default())?;
         Ok(answer.items.into_iter().map(|item| item.id).collect())
     }
 
-    pub(crate) fn stop_sandbox(&self, sandbox: &str) -> Result<(), Status> {
+    /// Ends a sandbox and its containers.
+    pub fn stop_sandbox(&self, sandbox: &str) -> Result<(), Status> {
         self.call("StopPodSandbox", by_id(sandbox)).map(|Id { .. }| ())
     }
 
     /// Deletes a sandbox with its containers.
-    pub(crate) fn remove_sandbox(&self, sandbox: &str) -> Result<(), Status> {
+    pub fn remove_sandbox(&self, sandbox: &str) -> Result<(), Status> {
         self.stop_sandbox(sandbox)?;
         self.call("RemovePodSandbox", by_id(sandbox)).map(|Id { .. }| ())
     }
 
     /// Starts a container of the local image in a sandbox; its id.
-    pub(crate) fn start(&self, pod: &Pod, sandbox: &str, command: &[&str]) -> String {
+    pub fn start(&self, pod: &Pod, sandbox: &str, command: &[&str]) -> String {
         let config = ContainerConfig {
             metadata: Some(Metadata { name: "main".into(), ..Metadata::default() }),
             image: Some(by_id(image::NAME)),
@@ -251,7 +255,7 @@ impl Cri {
     }
 
     /// Runs a command in a container. What it prints to both streams, as `Ok` where it exits with 0.
-    pub(crate) fn exec(&self, container: &str, command: &[&str]) -> Result<String, String> {
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<String, String> {
         let request = ExecSync { container: container.into(), command: words(command), seconds: 60 };
         let answer: Executed = self.call("ExecSync", request).map_err(|status| status.to_string())?;
         let text = [answer.stdout, answer.stderr].concat();

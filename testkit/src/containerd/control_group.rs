@@ -14,25 +14,26 @@ const ROOT: &str = "/sys/fs/cgroup";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A control group, in every hierarchy of version 1 or in the one of version 2. Runtimes make it.
-pub(crate) struct ControlGroup {
+#[derive(Debug)]
+pub struct ControlGroup {
     name: String,
 }
 
 impl ControlGroup {
     /// With a name that no other test has at the same time: that of a folder.
-    pub(crate) fn of(folder: &Path) -> ControlGroup {
+    pub fn of(folder: &Path) -> ControlGroup {
         let folder = folder.display().to_string();
         let letters: String = folder.chars().filter(char::is_ascii_alphanumeric).collect();
         ControlGroup { name: format!("weft-test-{letters}") }
     }
 
     /// As a runtime is told it.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/{}", self.name)
     }
 
     /// Ends every process in it, and deletes it.
-    pub(crate) fn remove(&self) {
+    pub fn remove(&self) {
         let deadline = Instant::now() + PATIENCE;
         for folder in self.folders() {
             end_members(&folder);
@@ -49,7 +50,7 @@ impl ControlGroup {
 }
 
 /// Ends a process of the test's.
-pub(crate) fn end(pid: &str) {
+pub fn end(pid: &str) {
     if let Ok(pid) = pid.parse() {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

@@ -1,5 +1,5 @@
-//! A tiny API server on loopback, for one test: lists in pages, watches with bookmarks and 410, and misbehaves on
-//! demand. It knows nothing of what the objects mean.
+//! A fake API server on loopback: lists in pages, watches with bookmarks and 410, and misbehaves on demand. It knows nothing
+//! of what the objects mean.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,12 +19,14 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 /// A request that was seen: its path and its query.
-pub(crate) type Seen = (String, HashMap<String, String>);
+pub type Seen = (String, HashMap<String, String>);
 
 /// How the server says that a version is too old.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum GoneAs {
+pub enum GoneAs {
+    /// An event of the watch.
     Event,
+    /// The answer to the watch.
     Status,
 }
 
@@ -35,6 +37,7 @@ enum Message {
     Close,
 }
 
+#[derive(Debug)]
 struct Store {
     version: u64,
     /// The version before which nothing is remembered.
@@ -53,21 +56,24 @@ struct Store {
 type Shared = Arc<Mutex<Store>>;
 
 /// A thread that serves until it is told to stop.
+#[derive(Debug)]
 struct Running {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 /// The server. Its connections end when it is stopped or dropped.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct FakeApiServer {
     store: Shared,
     address: SocketAddr,
     running: Option<Running>,
     kubeconfig: tempfile::NamedTempFile,
 }
 
-impl Server {
-    pub(crate) fn start() -> Self {
+impl FakeApiServer {
+    /// Serves on the loopback of the calling thread's namespace.
+    pub fn start() -> Self {
         let store = Arc::new(Mutex::new(Store {
             version: 1,
             oldest: 0,
@@ -88,27 +94,28 @@ impl Server {
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         });
         std::fs::write(kubeconfig.path(), text.to_string()).unwrap();
-        Server { store, address, running: Some(running), kubeconfig }
+        FakeApiServer { store, address, running: Some(running), kubeconfig }
     }
 
     /// The kubeconfig that leads to it.
-    pub(crate) fn kubeconfig(&self) -> &Path {
+    pub fn kubeconfig(&self) -> &Path {
         self.kubeconfig.path()
     }
 
     /// Ends every connection and listens no more.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let Running { stop, thread } = self.running.take().unwrap();
         stop.send(()).unwrap();
         thread.join().unwrap();
     }
 
-    pub(crate) fn restart(&mut self) {
+    /// Listens again, at the same address, with what it had.
+    pub fn restart(&mut self) {
         self.running = Some(serve(self.store.clone(), self.address).0);
     }
 
     /// Creates or replaces an object; the watches hear of it.
-    pub(crate) fn put(&self, path: &str, mut object: Value) {
+    pub fn put(&self, path: &str, mut object: Value) {
         let mut store = self.store();
         store.version += 1;
         object["metadata"]["resourceVersion"] = store.version.to_string().into();
@@ -119,13 +126,13 @@ impl Server {
     }
 
     /// The objects of a path.
-    pub(crate) fn objects(&self, path: &str) -> Vec<Value> {
+    pub fn objects(&self, path: &str) -> Vec<Value> {
         let store = self.store();
         store.objects.iter().filter(|((of, _), _)| of == path).map(|(_, object)| object.clone()).collect()
     }
 
     /// Deletes an object; the watches hear of it.
-    pub(crate) fn delete(&self, path: &str, name: &str) {
+    pub fn delete(&self, path: &str, name: &str) {
         let mut store = self.store();
         store.version += 1;
         let mut object = store.objects.remove(&(path.to_owned(), name.to_owned())).unwrap();
@@ -134,7 +141,7 @@ impl Server {
     }
 
     /// Deletes an object behind the back of the watches, and forgets all versions until now.
-    pub(crate) fn delete_in_silence(&self, path: &str, name: &str, gone_as: GoneAs) {
+    pub fn delete_in_silence(&self, path: &str, name: &str, gone_as: GoneAs) {
         let mut store = self.store();
         store.version += 1;
         store.objects.remove(&(path.to_owned(), name.to_owned())).unwrap();
@@ -144,7 +151,7 @@ impl Server {
     }
 
     /// Sends a bookmark of a new version to the watches. Returns the version.
-    pub(crate) fn bookmark(&self, path: &str, kind: &str) -> String {
+    pub fn bookmark(&self, path: &str, kind: &str) -> String {
         let mut store = self.store();
         store.version += 1;
         let version = store.version.to_string();
@@ -154,27 +161,27 @@ impl Server {
     }
 
     /// Sends a line to the watches that need not be an event.
-    pub(crate) fn send_line(&self, path: &str, line: &str) {
+    pub fn send_line(&self, path: &str, line: &str) {
         self.store().send(path, line.to_owned());
     }
 
     /// Lets the watches of the path trickle that begin from now on: a few bytes at a time.
-    pub(crate) fn slow_down(&self, path: &str) {
+    pub fn slow_down(&self, path: &str) {
         self.store().slow.insert(path.to_owned());
     }
 
     /// Ends all watches, as a server does when their time is over.
-    pub(crate) fn close_watches(&self) {
+    pub fn close_watches(&self) {
         let _ = self.store().watches.send(Message::Close);
     }
 
     /// Answers the next request for the path with something else.
-    pub(crate) fn answer_once(&self, path: &str, status: StatusCode, body: &str) {
+    pub fn answer_once(&self, path: &str, status: StatusCode, body: &str) {
         self.store().instead.push((path.to_owned(), status, body.to_owned()));
     }
 
     /// The queries of the requests for the path so far, lists or watches.
-    pub(crate) fn queries(&self, path: &str, watches: bool) -> Vec<HashMap<String, String>> {
+    pub fn queries(&self, path: &str, watches: bool) -> Vec<HashMap<String, String>> {
         let store = self.store();
         let matching = store.seen.iter().filter(|(seen, query)| seen == path && is_watch(query) == watches);
         matching.map(|(_, query)| query.clone()).collect()
@@ -185,7 +192,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for FakeApiServer {
     fn drop(&mut self) {
         if self.running.is_some() {
             self.stop();
