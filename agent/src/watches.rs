@@ -69,3 +69,56 @@ impl Watches {
         self.watched.values_mut().for_each(|watched| watched.changes.clear());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tokio::time::{Duration, timeout};
+    use weft_testkit::api_server::FakeApiServer;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn node(name: &str) -> Value {
+        json!({"metadata": {"name": name}})
+    }
+
+    fn service() -> Value {
+        let spec = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": [{"port": 80}]});
+        json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
+    }
+
+    async fn until(watches: &mut Watches, is_so: impl Fn(&Watches) -> bool) {
+        timeout(SOON, async {
+            while !is_so(watches) {
+                watches.changed().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kind_is_watched_while_somebody_needs_it_and_nobody_waits_for_it() {
+        let server = FakeApiServer::start();
+        server.put("/api/v1/nodes", node("node1"));
+        server.put("/api/v1/services", service());
+        let mut watches = Watches::new(weft_cluster::client(Some(server.kubeconfig())).await.unwrap());
+        watches.want(&[Kind::Node].into());
+        until(&mut watches, |watches| watches.snapshot(Kind::Node).is_some()).await;
+        assert!(watches.snapshot(Kind::Service).is_none());
+        watches.forget_changes();
+
+        watches.want(&[Kind::Node, Kind::Service].into());
+        assert!(watches.snapshot(Kind::Node).is_some(), "a kind more is no reason to list the others again");
+        until(&mut watches, |watches| watches.snapshot(Kind::Service).is_some()).await;
+        assert_eq!(watches.snapshot(Kind::Service).unwrap().services().count(), 1);
+        assert_eq!((watches.changes(Kind::Service).count(), watches.changes(Kind::Node).count()), (1, 0));
+
+        watches.want(&[Kind::Node].into());
+        assert!(watches.snapshot(Kind::Service).is_none());
+        server.put("/api/v1/nodes", node("node2"));
+        until(&mut watches, |watches| watches.snapshot(Kind::Node).unwrap().nodes().count() == 2).await;
+    }
+}
