@@ -1,0 +1,259 @@
+//! The plan as nf_tables: one table for each address family, fixed chains, and one element for each row.
+//!
+//! No element names a chain, so that the kernel validates nothing when one changes: a row that lets traffic through holds
+//! `accept`, which ends the base chain alone, and one that denies it holds `return`, behind which the callers deny. What leaves
+//! a pod and what enters one are base chains of their own, as both ends have a say.
+
+mod chains;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_nftables::{
+    Change, Data, DataType, Declaration, Element, Family, Field, Set, SetKind, Table, Transaction, Tuple,
+    Value, Verdict,
+};
+
+use crate::plan::{self, ClassId, Delta, Direction, RowChange, RowPorts};
+
+/// The name of the tables.
+pub const TABLE: &str = "weft-policy";
+/// The set of the addresses of pods that nothing may reach, and that may reach nothing, until they have their policies. Its
+/// elements are the plugin's: they are neither planned nor taken out here.
+pub const PENDING: &str = "pending";
+/// The group of nflog that gets denied packets.
+pub const LOG_GROUP: u16 = 7;
+
+/// What happens to denied traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Denied {
+    /// The sender is told, instead of left waiting.
+    pub rejects: bool,
+    /// It is logged to [`LOG_GROUP`], ten packets a second.
+    pub logs: bool,
+}
+
+/// The tables of both families, and how changes of the plan change them.
+pub struct Ruleset {
+    tables: [Table; 2],
+}
+
+/// What may come to or leave a pod: the names of maps and sets.
+pub(crate) struct Names {
+    /// Rows for one port, for ranges of ports, for protocols, and for all traffic.
+    pub(crate) rows: [&'static str; 4],
+    /// Addresses where nothing passes without a row.
+    pub(crate) closed: &'static str,
+    /// Addresses where all passes without a row.
+    pub(crate) open: &'static str,
+}
+
+impl Names {
+    pub(crate) fn of(direction: Direction) -> Names {
+        match direction {
+            Direction::Ingress => Names {
+                rows: ["may-enter", "may-enter-range", "may-enter-protocol", "may-enter-any"],
+                closed: "ingress",
+                open: "ingress-open",
+            },
+            Direction::Egress => Names {
+                rows: ["may-leave", "may-leave-range", "may-leave-protocol", "may-leave-any"],
+                closed: "egress",
+                open: "egress-open",
+            },
+        }
+    }
+}
+
+impl Ruleset {
+    /// Tables without any policy.
+    pub fn new(denied: Denied) -> Ruleset {
+        let table = |family| {
+            let mut table = Table::new(family, TABLE);
+            declare(family, &mut table);
+            chains::add(family, denied, &mut table);
+            table
+        };
+        Ruleset { tables: Family::BOTH.map(table) }
+    }
+
+    /// The tables as they are to be.
+    pub fn tables(&self) -> &[Table; 2] {
+        &self.tables
+    }
+
+    /// Takes a change of the plan in. Returns what is to be changed in the kernel, if it has had all changes before.
+    pub fn apply(&mut self, delta: &Delta) -> Transaction {
+        let mut edits = Edits::default();
+        for (address, class) in &delta.peers {
+            self.edit(
+                *address,
+                "peers",
+                Tuple::new(&[(*address).into_value()]),
+                class.map(class_data),
+                &mut edits,
+            );
+        }
+        for (first, last, class) in &delta.networks {
+            let key = Tuple::range(&[span((*first).into_value(), (*last).into_value())]);
+            self.edit(*first, "networks", key, class.map(class_data), &mut edits);
+        }
+        for (direction, address, base) in &delta.sides {
+            let names = Names::of(*direction);
+            let key = Tuple::new(&[(*address).into_value()]);
+            let verdict = base.map(|base| base.verdict);
+            let closed = (verdict == Some(plan::Verdict::Deny)).then_some(Data::None);
+            let open = (verdict == Some(plan::Verdict::Accept)).then_some(Data::None);
+            self.edit(*address, names.closed, key.clone(), closed, &mut edits);
+            self.edit(*address, names.open, key, open, &mut edits);
+        }
+        for (_, address, _) in &delta.sides {
+            let own = self.is_selected(*address).then_some(Data::None);
+            let key = Tuple::new(&[(*address).into_value(); 2]);
+            self.edit(*address, "self", key, own, &mut edits);
+        }
+        for row in &delta.rows {
+            let (set, key) = row_key(row);
+            let data = row.decision.map(|decision| match decision.verdict {
+                plan::Verdict::Accept => Data::Verdict(Verdict::Accept),
+                plan::Verdict::Deny => Data::Verdict(Verdict::Return),
+            });
+            self.edit(row.address, set, key, data, &mut edits);
+        }
+        edits.transaction()
+    }
+
+    /// Puts an element in, in place of another one, or takes it out.
+    fn edit(&mut self, address: IpAddr, set: &str, key: Tuple, data: Option<Data>, edits: &mut Edits) {
+        let Some(set) = self.tables[usize::from(address.is_ipv6())].sets.get_mut(set) else { return };
+        let before = match &data {
+            Some(data) => set.elements.insert(key.clone(), data.clone()),
+            None => set.elements.remove(&key),
+        };
+        if before != data {
+            edits.note(&set.declaration, key, before, data);
+        }
+    }
+
+    /// Whether any policy says something about an address.
+    fn is_selected(&self, address: IpAddr) -> bool {
+        let table = &self.tables[usize::from(address.is_ipv6())];
+        let key = Tuple::new(&[address.into_value()]);
+        let holds = |set: &str| table.sets.get(set).is_some_and(|set| set.elements.contains_key(&key));
+        Direction::BOTH.map(Names::of).iter().any(|names| holds(names.closed) || holds(names.open))
+    }
+}
+
+/// Elements that go and come, by their sets.
+#[derive(Default)]
+struct Edits {
+    by_set: BTreeMap<(bool, Arc<str>), Edit>,
+}
+
+struct Edit {
+    declaration: Arc<Declaration>,
+    gone: Vec<Element>,
+    new: Vec<Element>,
+}
+
+impl Edits {
+    fn note(
+        &mut self,
+        declaration: &Arc<Declaration>,
+        key: Tuple,
+        before: Option<Data>,
+        after: Option<Data>,
+    ) {
+        let place = (declaration.key.first() == Some(&DataType::Ipv6Addr), declaration.name.clone());
+        let edit = self.by_set.entry(place).or_insert_with(|| Edit {
+            declaration: declaration.clone(),
+            gone: Vec::new(),
+            new: Vec::new(),
+        });
+        edit.gone.extend(before.map(|data| (key.clone(), data)));
+        edit.new.extend(after.map(|data| (key, data)));
+    }
+
+    /// What goes first, as networks may be cut anew.
+    fn transaction(self) -> Transaction {
+        let (mut transaction, mut new) = (Transaction::default(), Vec::new());
+        for Edit { declaration, gone, new: elements } in self.by_set.into_values() {
+            if !gone.is_empty() {
+                transaction.changes.push(Change::DeleteElements(declaration.clone(), gone));
+            }
+            if !elements.is_empty() {
+                new.push(Change::AddElements(declaration, elements));
+            }
+        }
+        transaction.changes.extend(new);
+        transaction
+    }
+}
+
+/// The set of a row, and its key.
+fn row_key(row: &RowChange) -> (&'static str, Tuple) {
+    let [exact, range, protocol, any] = Names::of(row.direction).rows;
+    let (address, class) = (row.address.into_value(), Value::ClassId(row.class.0));
+    let number = |protocol: weft_types::Protocol| Value::Protocol(protocol.number());
+    match row.ports {
+        RowPorts::Exact(it, port) => (exact, Tuple::new(&[address, class, number(it), Value::Port(port)])),
+        RowPorts::Range(it, first, last) => {
+            let one = [address, class, number(it)].map(Field::One);
+            let ports = span(Value::Port(first), Value::Port(last));
+            (range, Tuple::range(&[&one[..], &[ports]].concat()))
+        }
+        RowPorts::Protocol(it) => (protocol, Tuple::new(&[address, class, number(it)])),
+        RowPorts::Any => (any, Tuple::new(&[address, class])),
+    }
+}
+
+fn span(first: Value, last: Value) -> Field {
+    if first == last { Field::One(first) } else { Field::Range(first, last) }
+}
+
+fn class_data(class: ClassId) -> Data {
+    Data::Tuple(Tuple::new(&[Value::ClassId(class.0)]))
+}
+
+trait IntoValue {
+    fn into_value(self) -> Value;
+}
+
+impl IntoValue for IpAddr {
+    fn into_value(self) -> Value {
+        Value::Address(self)
+    }
+}
+
+/// The sets and maps of a table, without elements.
+fn declare(family: Family, table: &mut Table) {
+    use DataType::{ClassId, InetProto, InetService};
+    let address = DataType::address(family);
+    let key = (table.family, table.name.clone());
+    let mut add = |name: &str, types: &[DataType], kind: SetKind| {
+        let declaration = Declaration {
+            family: key.0,
+            table: key.1.clone(),
+            name: name.into(),
+            key: types.to_vec(),
+            kind,
+            comment: None,
+        };
+        table.set(Set::new(Arc::new(declaration)));
+    };
+    add("peers", &[address], SetKind::DataMap(vec![ClassId]));
+    add("networks", &[address], SetKind::RangeMap(vec![ClassId]));
+    add("self", &[address, address], SetKind::Set);
+    add(PENDING, &[address], SetKind::Set);
+    let whole = [address, ClassId, InetProto, InetService];
+    for names in Direction::BOTH.map(Names::of) {
+        let [exact, range, protocol, any] = names.rows;
+        add(exact, &whole, SetKind::VerdictMap);
+        add(range, &whole, SetKind::RangeVerdictMap);
+        add(protocol, &whole[..3], SetKind::VerdictMap);
+        add(any, &whole[..2], SetKind::VerdictMap);
+        add(names.closed, &[address], SetKind::Set);
+        add(names.open, &[address], SetKind::Set);
+    }
+}

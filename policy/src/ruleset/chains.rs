@@ -1,0 +1,140 @@
+//! The chains, which are the same for all plans.
+
+use weft_nftables::{
+    Base, Ct, Expression, Family, Hook, Limit, Log, Operand, Operator, PRIORITY_FILTER, Payload, Rule,
+    Statement, Table, Value, Verdict,
+};
+
+use super::{Denied, LOG_GROUP, Names, PENDING, TABLE};
+use crate::plan::Direction;
+
+/// Adds all chains.
+pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
+    let (source, destination) = (Expression::saddr(family), Expression::daddr(family));
+    let (ingress, egress) = (Names::of(Direction::Ingress), Names::of(Direction::Egress));
+    // What leaves a pod goes first, as it comes first on the packet's way.
+    let begin = || {
+        vec![
+            Rule::new([is_known(), accept()]),
+            Rule::new([within(&[&source, &destination], "self"), accept()]),
+        ]
+    };
+    let mut leaving = begin();
+    leaving.extend([
+        Rule::new([within(&[&source], PENDING), drop()]),
+        Rule::new([within(&[&destination], PENDING), drop()]),
+        Rule::new([within(&[&source], egress.closed), goto("leave")]),
+        Rule::new([within(&[&source], egress.open), goto("leave-open")]),
+    ]);
+    // A connection that was cut must not come back by the answers of its other end.
+    leaving
+        .extend([ingress.closed, ingress.open].map(|set| Rule::new([within(&[&source], set), goto("late")])));
+    let mut entering = begin();
+    entering.extend([
+        Rule::new([within(&[&destination], ingress.closed), goto("enter")]),
+        Rule::new([within(&[&destination], ingress.open), goto("enter-open")]),
+    ]);
+    entering.extend(
+        [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
+    );
+    table.chain("leaving", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), leaving);
+    table.chain("entering", Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
+    for (way, pod, peer, names) in
+        [("leave", &source, &destination, egress), ("enter", &destination, &source, ingress)]
+    {
+        let rows = format!("{way}-rows");
+        table.chain(way, None, vec![cut_late(), Rule::new([jump(&rows)]), Rule::new([goto("denied")])]);
+        table.chain(rows, None, look_up(pod, peer, &names));
+        let (open, rows) = (format!("{way}-open"), format!("{way}-open-rows"));
+        table.chain(open, None, vec![cut_late(), Rule::new([jump(&rows)]), Rule::new([goto("denied")])]);
+        let mut all = look_up(pod, peer, &names);
+        all.push(Rule::new([accept()]));
+        table.chain(rows, None, all);
+    }
+    table.chain("late", None, vec![cut_late()]);
+    table.chain("cut", None, vec![Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])]);
+    table.chain("denied", None, deny(family, denied));
+}
+
+/// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what denies it, and the
+/// end of these rules, return.
+fn look_up(pod: &Expression, peer: &Expression, names: &Names) -> Vec<Rule> {
+    let [exact, range, protocol, any] = names.rows.map(Into::into);
+    let rule = |key: &[Expression], map: &weft_nftables::Name| {
+        let key = std::iter::once(pod).chain(key).cloned().collect();
+        Rule::new([Statement::Vmap(key, map.clone())])
+    };
+    let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
+    let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
+    let rows = || {
+        [
+            rule(&[class.clone(), proto.clone(), port.clone()], &exact),
+            rule(&[in_order.clone(), proto.clone(), port.clone()], &range),
+            rule(&[class.clone(), proto.clone()], &protocol),
+            rule(std::slice::from_ref(&class), &any),
+        ]
+    };
+    let set_class = |map: &str| Rule::new([Statement::set_priority(vec![peer.clone()], map.into())]);
+    // Forwarding sets a priority of its own, by the type of service.
+    let none = || Rule::new([Statement::reset_priority()]);
+    let mut rules = vec![none(), set_class("networks"), set_class("peers")];
+    rules.extend(rows());
+    rules.push(none());
+    rules.extend(rows());
+    rules
+}
+
+fn deny(family: Family, denied: Denied) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if denied.logs {
+        let log = Log { prefix: Some(TABLE.into()), group: Some(LOG_GROUP), ..Log::default() };
+        let limit = Limit { burst: 20, ..Limit::packets(10, 1) };
+        rules.push(Rule::new([Statement::Limit(limit), Statement::Log(log)]));
+    }
+    let counter = Statement::Counter { packets: 0, bytes: 0 };
+    if denied.rejects {
+        rules.push(Rule::new([counter]));
+        rules.push(Rule::new([is_tcp(), Statement::reset()]));
+        rules.push(Rule::new([Statement::reject(family)]));
+    } else {
+        rules.push(Rule::new([counter, drop()]));
+    }
+    rules
+}
+
+/// TCP in the middle of a connection that nobody knows any more.
+fn cut_late() -> Rule {
+    let flags = Operand::Masked { mask: Value::TcpFlags(0x12), value: Value::TcpFlags(0x02) };
+    let is_late = Statement::compare(Payload::TCP_FLAGS.into(), Operator::NotEqual, flags);
+    Rule::new([is_tcp(), is_late, goto("cut")])
+}
+
+/// `ct state established,related`
+fn is_known() -> Statement {
+    Statement::compare(Ct::STATE.into(), Operator::Equal, Operand::Bits(Value::CtState(2 | 4)))
+}
+
+fn is_tcp() -> Statement {
+    Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(6))
+}
+
+fn within(key: &[&Expression], set: &str) -> Statement {
+    let key = key.iter().map(|it| (*it).clone()).collect();
+    Statement::lookup(key, Operator::Equal, set.into())
+}
+
+fn accept() -> Statement {
+    Statement::Verdict(Verdict::Accept)
+}
+
+fn drop() -> Statement {
+    Statement::Verdict(Verdict::Drop)
+}
+
+fn jump(chain: &str) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain.into()))
+}
+
+fn goto(chain: &str) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain.into()))
+}

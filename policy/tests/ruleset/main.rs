@@ -1,0 +1,152 @@
+//! Plans as nf_tables: the text, and that the kernel takes each change and then holds what is planned. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+use std::net::IpAddr;
+
+use weft_netlink::netns::Namespace;
+use weft_nftables::{Client, Observed, Table, TableKey, diff};
+use weft_policy::plan::Planner;
+use weft_policy::ruleset::{Denied, Ruleset};
+use weft_types::{
+    Action, ClusterNetworkPolicy, ClusterRule, IpBlock, LabelSelector, NamespacedName, NetworkPolicy, Peers,
+    Pod, PodDetails, PodPeer, PolicyPeer, PolicyRule, PortMatch, PortMatches, Protocol, Requirement, Tier,
+};
+
+fn select(text: &str) -> LabelSelector {
+    text.split_once('=').map(|(key, value)| Requirement::equals(key, value).unwrap()).into_iter().collect()
+}
+
+fn pod(name: &str, last: u8, node: &str) -> Pod {
+    let addresses = [format!("10.244.1.{last}"), format!("fd00:244:1::{last}")];
+    Pod {
+        key: NamespacedName::new("shop", name),
+        addresses: addresses.iter().map(|text| text.parse::<IpAddr>().unwrap()).collect(),
+        searches: true,
+        labels: [("app", name.split('-').next().unwrap())].into_iter().collect(),
+        details: Some(Box::new(PodDetails { node: Some(node.into()), ..PodDetails::default() })),
+    }
+}
+
+fn pods(text: &str) -> PolicyPeer {
+    PolicyPeer::Pods(PodPeer { namespaces: Some(LabelSelector::default()), pods: select(text) })
+}
+
+fn block(cidr: &str, except: &[&str]) -> PolicyPeer {
+    let except = except.iter().map(|text| text.parse().unwrap()).collect();
+    PolicyPeer::Network(IpBlock { cidr: cidr.parse().unwrap(), except })
+}
+
+fn rule(peers: &[PolicyPeer], ports: &[(Protocol, u16, u16)]) -> PolicyRule {
+    let port = |&(protocol, first, last): &_| PortMatch::Numbers { protocol, first, last };
+    let ports = match ports {
+        [] => PortMatches::All,
+        ports => PortMatches::Any(ports.iter().map(port).collect()),
+    };
+    let peers = if peers.is_empty() { Peers::All } else { Peers::Any(peers.into()) };
+    PolicyRule { peers, ports }
+}
+
+/// What `web` lets in.
+fn policy(rules: &[PolicyRule]) -> NetworkPolicy {
+    NetworkPolicy {
+        key: NamespacedName::new("shop", "web"),
+        pods: select("app=web"),
+        ingress: Some(rules.into()),
+        egress: None,
+    }
+}
+
+/// Pods `web` and `ui` of this node, and `db` of another one, with policies of both kinds.
+fn planner() -> Planner {
+    let mut planner = Planner::new("here");
+    for pod in [pod("web", 3, "here"), pod("ui", 2, "here"), pod("db", 4, "there")] {
+        planner.set_pod(&pod.key, Some(&pod));
+    }
+    let tcp = |first, last| (Protocol::Tcp, first, last);
+    let rules = [
+        rule(
+            &[pods("app=ui"), block("192.0.2.0/24", &["192.0.2.128/25"])],
+            &[tcp(80, 80), (Protocol::Udp, 53, 53)],
+        ),
+        rule(&[pods("app=ui")], &[tcp(8000, 8100)]),
+        rule(&[pods("app=db")], &[]),
+        rule(&[block("2001:db8::/64", &[])], &[(Protocol::Sctp, 0, 65535)]),
+        rule(&[], &[tcp(443, 443)]),
+    ];
+    let policy = policy(&rules);
+    planner.set_network_policy(&policy.key, Some(&policy));
+    let deny = ClusterRule {
+        name: "no-db".into(),
+        action: Action::Deny,
+        traffic: rule(&[pods("app=db")], &[tcp(22, 22)]),
+    };
+    let guard = ClusterNetworkPolicy {
+        name: "guard".to_owned(),
+        tier: Tier::Admin,
+        priority: 0,
+        namespaces: LabelSelector::default(),
+        pods: select("app=ui"),
+        ingress: Box::default(),
+        egress: [deny].into(),
+    };
+    planner.set_cluster_network_policy("guard", Some(&guard));
+    planner
+}
+
+fn keys(tables: &[Table; 2]) -> [TableKey; 2] {
+    tables.each_ref().map(Table::key)
+}
+
+#[test]
+fn a_plan_prints_as_nft_prints_it() {
+    let mut ruleset = Ruleset::new(Denied { rejects: false, logs: true });
+    ruleset.apply(&planner().commit());
+    let [v4, v6] = ruleset.tables();
+    insta::assert_snapshot!(format!("{v4}{v6}"));
+}
+
+#[test]
+fn denied_traffic_is_rejected_where_that_is_wanted() {
+    let ruleset = Ruleset::new(Denied { rejects: true, logs: false });
+    for table in ruleset.tables() {
+        let rules: Vec<String> = table.chains["denied"].rules.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, ["counter packets 0 bytes 0", "meta l4proto tcp reject with tcp reset", "reject"]);
+    }
+}
+
+#[test]
+fn the_kernel_takes_each_change_and_holds_what_is_planned() {
+    let work = || {
+        let mut client = Client::open().unwrap();
+        let (mut planner, mut ruleset) = (planner(), Ruleset::new(Denied { rejects: true, logs: true }));
+        let transaction = diff(ruleset.tables(), &Observed::default());
+        client.commit(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
+        let mut commit = |planner: &mut Planner| {
+            let transaction = ruleset.apply(&planner.commit());
+            client.commit(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
+            let held = client.observe(&keys(ruleset.tables())).unwrap();
+            assert_eq!(held, Observed::of(ruleset.tables()));
+            transaction.changes.len()
+        };
+        assert_ne!(commit(&mut planner), 0);
+        let more = pod("db-2", 9, "there");
+        planner.set_pod(&more.key, Some(&more));
+        assert_eq!(commit(&mut planner), 2, "one element of each family");
+        let tcp = |first, last| (Protocol::Tcp, first, last);
+        for rules in [
+            vec![rule(&[block("192.0.2.0/25", &["192.0.2.7/32"])], &[tcp(80, 90)])],
+            vec![rule(&[block("192.0.0.0/16", &[]), pods("")], &[tcp(70, 85), tcp(87, 99)])],
+            vec![],
+        ] {
+            let policy = policy(&rules);
+            planner.set_network_policy(&policy.key, Some(&policy));
+            assert_ne!(commit(&mut planner), 0);
+        }
+        planner.set_network_policy(&NamespacedName::new("shop", "web"), None);
+        planner.set_cluster_network_policy("guard", None);
+        assert_ne!(commit(&mut planner), 0);
+        assert!(ruleset.tables().iter().all(|table| table.sets.values().all(|set| set.elements.is_empty())));
+    };
+    Namespace::temporary().unwrap().run(work).unwrap();
+}
