@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use weft_types::{ChangeSet, Family};
 
 use crate::counters::Reading;
+use crate::kube_proxy::metric_names as names;
 use crate::sync::Outcome;
 
 mod services;
@@ -103,7 +104,7 @@ fn programming_durations() -> Histogram {
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Metrics {
-            registry: Registry::with_prefix("kubeproxy"),
+            registry: Registry::with_prefix(names::PREFIX),
             all: durations(),
             full: durations(),
             partial: durations(),
@@ -128,11 +129,19 @@ impl Metrics {
     fn registered(mut self) -> Self {
         let registry = &mut self.registry;
         for (name, help, histogram) in [
-            ("sync_proxy_rules_duration_seconds", "Time from a change to its commit", &self.all),
-            ("sync_full_proxy_rules_duration_seconds", "The same, where everything was compared", &self.full),
-            ("sync_partial_proxy_rules_duration_seconds", "The same, where only changes were", &self.partial),
+            (names::SYNC_PROXY_RULES_DURATION_SECONDS, "Time from a change to its commit", &self.all),
             (
-                "network_programming_duration_seconds",
+                names::SYNC_FULL_PROXY_RULES_DURATION_SECONDS,
+                "The same, where everything was compared",
+                &self.full,
+            ),
+            (
+                names::SYNC_PARTIAL_PROXY_RULES_DURATION_SECONDS,
+                "The same, where only changes were",
+                &self.partial,
+            ),
+            (
+                names::NETWORK_PROGRAMMING_DURATION_SECONDS,
                 "Time from what made endpoints change in the cluster to its commit",
                 &self.programming,
             ),
@@ -140,11 +149,19 @@ impl Metrics {
             registry.register(name, help, histogram.clone());
         }
         for (name, help, gauge) in [
-            ("sync_proxy_rules_last_timestamp_seconds", "When the kernel was last in step", &self.last),
-            ("sync_proxy_rules_last_queued_timestamp_seconds", "When the last change came", &self.queued),
-            ("sync_proxy_rules_service_changes_pending", "Services not in the kernel yet", &self.pending),
+            (names::SYNC_PROXY_RULES_LAST_TIMESTAMP_SECONDS, "When the kernel was last in step", &self.last),
             (
-                "sync_proxy_rules_endpoint_changes_pending",
+                names::SYNC_PROXY_RULES_LAST_QUEUED_TIMESTAMP_SECONDS,
+                "When the last change came",
+                &self.queued,
+            ),
+            (
+                names::SYNC_PROXY_RULES_SERVICE_CHANGES_PENDING,
+                "Services not in the kernel yet",
+                &self.pending,
+            ),
+            (
+                names::SYNC_PROXY_RULES_ENDPOINT_CHANGES_PENDING,
                 "EndpointSlices not in the kernel yet",
                 &self.endpoint_pending,
             ),
@@ -153,16 +170,16 @@ impl Metrics {
         }
         for (name, help, counter) in [
             (
-                "sync_proxy_rules_endpoint_changes",
+                names::SYNC_PROXY_RULES_ENDPOINT_CHANGES,
                 "EndpointSlices that came, went or changed",
                 &self.endpoint_changes,
             ),
             (
-                "sync_proxy_rules_service_changes",
+                names::SYNC_PROXY_RULES_SERVICE_CHANGES,
                 "Services that changed, or whose endpoints did",
                 &self.changes,
             ),
-            ("sync_proxy_rules_nftables_sync_failures", "Changes that failed", &self.failures),
+            (names::SYNC_PROXY_RULES_NFTABLES_SYNC_FAILURES, "Changes that failed", &self.failures),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -173,20 +190,20 @@ impl Metrics {
     fn register_labelled(&mut self) {
         let [healthz, livez] = self.probes.clone();
         let registry = &mut self.registry;
-        registry.register("proxy_healthz", "Answers of /healthz by status code", healthz);
+        registry.register(names::PROXY_HEALTHZ, "Answers of /healthz by status code", healthz);
         registry.register(
-            "sync_proxy_rules_no_local_endpoints_total",
+            names::SYNC_PROXY_RULES_NO_LOCAL_ENDPOINTS_TOTAL,
             "Services whose traffic policy is Local and that have endpoints on other nodes only",
             self.no_local.clone(),
         );
-        registry.register("proxy_livez", "Answers of /livez by status code", livez);
+        registry.register(names::PROXY_LIVEZ, "Answers of /livez by status code", livez);
         registry.register(
-            "conntrack_reconciler_deleted_entries",
+            names::CONNTRACK_RECONCILER_DELETED_ENTRIES,
             "Stale connections that were ended",
             self.flows.clone(),
         );
         registry.register(
-            "conntrack_reconciler_sync_duration_seconds",
+            names::CONNTRACK_RECONCILER_SYNC_DURATION_SECONDS,
             "Time to find and end them",
             self.reconciliations.clone(),
         );
