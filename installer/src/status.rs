@@ -169,9 +169,11 @@ fn row(seen: &Seen, node: &Value) -> Row {
 
 /// The chains of other programs that a node's proxy finds in the way.
 fn blocking_chains(seen: &Seen, node: &Value) -> Vec<String> {
-    let told = seen.health.get(name(node)).and_then(|health| health["obstacles"].as_array());
-    let told = told.into_iter().flatten().filter_map(Value::as_str);
-    told.map(|obstacle| format!("Node {}: {obstacle}", name(node))).collect()
+    // Proxies of earlier releases call them obstacles.
+    let told = |health: &Value| health.get("conflicts").or_else(|| health.get("obstacles")).cloned();
+    let told = seen.health.get(name(node)).and_then(told);
+    let told = told.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    told.map(|chain| format!("Node {}: {chain}", name(node))).collect()
 }
 
 /// How a pod is: ready, or why not; and how often it was started again.
@@ -364,7 +366,7 @@ mod tests {
     fn a_firewall_that_stops_connections_to_services_is_named_with_its_node() {
         let mut seen = seen();
         let obstacle = "the chain FORWARD of table ip filter stops what is passed on";
-        seen.health.insert("node1".to_owned(), json!({"obstacles": [obstacle]}));
+        seen.health.insert("node1".to_owned(), json!({"conflicts": [obstacle]}));
         let status = status(&seen);
         assert!(!status.is_well());
         assert!(status.to_string().ends_with(&format!("\nNode node1: {obstacle}\n")), "{status}");

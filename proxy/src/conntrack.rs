@@ -31,14 +31,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// The way to the thread, which ends with it.
 #[derive(Debug)]
 pub struct Conntrack {
-    asked: Sender<Word>,
+    asked: Sender<Message>,
     /// How many looks were asked for that have not ended.
     open: Arc<AtomicUsize>,
 }
 
 /// What the thread is told.
 #[derive(Clone, Debug)]
-pub enum Word {
+pub enum Message {
     /// These frontends may have stale flows.
     LookAt(Served),
     /// These endpoints may answer soon.
@@ -51,11 +51,11 @@ impl Conntrack {
     /// # Errors
     /// Where there is no socket or no thread to be had.
     pub fn start(metrics: Arc<Metrics>) -> Result<Conntrack, Error> {
-        let reaper = Reaper::open()?;
+        let cleaner = Cleaner::open()?;
         let (asked, receiver) = channel();
         let open = Arc::new(AtomicUsize::new(0));
         let count = open.clone();
-        let work = move || follow(reaper, &receiver, &count, &metrics);
+        let work = move || follow(cleaner, &receiver, &count, &metrics);
         thread::Builder::new().name("conntrack".to_owned()).spawn(work).map_err(Error::Runtime)?;
         Ok(Conntrack { asked, open })
     }
@@ -66,7 +66,7 @@ impl Conntrack {
         if !served.is_empty() {
             self.open.fetch_add(1, Ordering::SeqCst);
             // The thread ends only when this value does.
-            let _ = self.asked.send(Word::LookAt(served));
+            let _ = self.asked.send(Message::LookAt(served));
         }
     }
 
@@ -75,27 +75,27 @@ impl Conntrack {
     pub fn expect(&self, coming: impl FnOnce() -> Served) {
         // Nearly always nothing is looked at.
         if self.open.load(Ordering::SeqCst) > 0 {
-            let _ = self.asked.send(Word::Expect(coming()));
+            let _ = self.asked.send(Message::Expect(coming()));
         }
     }
 }
 
 /// Works until nobody has anything to ask any more.
-fn follow(mut reaper: Reaper, asked: &Receiver<Word>, open: &AtomicUsize, metrics: &Metrics) {
+fn follow(mut cleaner: Cleaner, asked: &Receiver<Message>, open: &AtomicUsize, metrics: &Metrics) {
     let mut served = Served::default();
     let mut begun = 0;
     let mut pace = Pace { not_before: Instant::now(), failed: false };
     while gather(asked, &mut served, &mut begun, pace).is_some() {
         let is_large = served.is_large();
         let later = || {
-            let word = asked.try_recv().ok()?;
-            begun += usize::from(matches!(word, Word::LookAt(_)));
-            Some(word)
+            let message = asked.try_recv().ok()?;
+            begun += usize::from(matches!(message, Message::LookAt(_)));
+            Some(message)
         };
-        let reaped = reaper.reap(&mut served, later, metrics);
-        pace.failed = reaped.is_err();
+        let cleaned = cleaner.clean(&mut served, later, metrics);
+        pace.failed = cleaned.is_err();
         pace.not_before = Instant::now() + if pace.failed { RETRY } else { PAUSE };
-        if let Err(error) = reaped {
+        if let Err(error) = cleaned {
             warn!("{error}; clients of removed endpoints may be stuck; trying again");
         }
         if served.is_empty() {
@@ -124,35 +124,35 @@ impl Pace {
 
 /// Waits for something to do, what is asked or what is left of before, and until it is time for it. `None` where nobody will
 /// ask any more.
-fn gather(asked: &Receiver<Word>, served: &mut Served, begun: &mut usize, pace: Pace) -> Option<()> {
+fn gather(asked: &Receiver<Message>, served: &mut Served, begun: &mut usize, pace: Pace) -> Option<()> {
     loop {
-        let word = match served.is_empty() {
+        let message = match served.is_empty() {
             true => Ok(asked.recv().ok()?),
             false => asked.recv_timeout(pace.time_left(served)),
         };
-        match word {
-            Ok(Word::LookAt(more)) => {
+        match message {
+            Ok(Message::LookAt(more)) => {
                 served.extend(more);
                 *begun += 1;
             }
-            Ok(Word::Expect(coming)) => served.expect(&coming),
+            Ok(Message::Expect(coming)) => served.expect(&coming),
             Err(RecvTimeoutError::Timeout) => return Some(()),
             Err(RecvTimeoutError::Disconnected) => return None,
         }
     }
 }
 
-/// The table of connections, and the scythe.
+/// What deletes stale entries of the table of connections.
 #[derive(Debug)]
-pub struct Reaper(ConntrackClient);
+pub struct Cleaner(ConntrackClient);
 
-impl Reaper {
+impl Cleaner {
     /// Opens the table of the calling thread's network namespace.
     ///
     /// # Errors
     /// Where there is no socket to be had.
-    pub fn open() -> Result<Reaper, Error> {
-        Ok(Reaper(ConntrackClient::open()?))
+    pub fn open() -> Result<Cleaner, Error> {
+        Ok(Cleaner(ConntrackClient::open()?))
     }
 
     /// Ends the stale flows of these frontends. Each flow is judged as it is read, so that of a large table nothing is kept.
@@ -161,23 +161,23 @@ impl Reaper {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn reap(
+    pub fn clean(
         &mut self,
         served: &mut Served,
-        later: impl FnMut() -> Option<Word>,
+        later: impl FnMut() -> Option<Message>,
         metrics: &Metrics,
     ) -> Result<(), Error> {
         let (mut known, mut next) = (take(served), Served::default());
-        let reaped = self.reap_all(&mut known, &mut next, later, metrics);
-        *served = if reaped.is_ok() { next } else { known };
-        reaped
+        let cleaned = self.clean_all(&mut known, &mut next, later, metrics);
+        *served = if cleaned.is_ok() { next } else { known };
+        cleaned
     }
 
-    fn reap_all(
+    fn clean_all(
         &mut self,
         known: &mut Served,
         next: &mut Served,
-        mut later: impl FnMut() -> Option<Word>,
+        mut later: impl FnMut() -> Option<Message>,
         metrics: &Metrics,
     ) -> Result<(), Error> {
         for (family, filter) in known.readings() {
@@ -186,10 +186,10 @@ impl Reaper {
                 if !known.is_stale(flow) {
                     return false;
                 }
-                while let Some(word) = later() {
-                    match word {
-                        Word::Expect(coming) => known.expect(&coming),
-                        Word::LookAt(more) => {
+                while let Some(message) = later() {
+                    match message {
+                        Message::Expect(coming) => known.expect(&coming),
+                        Message::LookAt(more) => {
                             known.extend(more.clone());
                             next.extend(more);
                         }

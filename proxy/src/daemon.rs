@@ -22,7 +22,7 @@ use crate::dataplane::{Author, ForeignChange};
 use crate::error::Error;
 use crate::events::Events;
 use crate::firewall::Firewall;
-use crate::foreign_changes::{News, Rivals};
+use crate::foreign_changes::{ForeignChanges, News};
 use crate::health::Health;
 use crate::health_server::HealthServer;
 use crate::host_ports::HostPorts;
@@ -48,7 +48,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What cannot be had at the start, and what to do. Later nothing is an error: what fails is tried again.
+/// What fails at the start, and what to do. Later nothing is an error: what fails is tried again.
 pub async fn run(options: Options) -> Result<(), Error> {
     let mut signals = Signals::new();
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
@@ -93,8 +93,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
         node_ports,
         told: 0,
         questions,
-        rivals: Rivals::default(),
-        truce: tokio::time::Instant::now(),
+        foreign_changes: ForeignChanges::default(),
+        cooldown: tokio::time::Instant::now(),
         firewall: Firewall::open()?,
         others: Arc::default(),
     };
@@ -137,9 +137,9 @@ struct Proxy {
     /// Those who want to read the counters of Services.
     questions: mpsc::Receiver<Question>,
     /// Who else changes the rules.
-    rivals: Rivals,
+    foreign_changes: ForeignChanges,
     /// Until when they are left alone.
-    truce: tokio::time::Instant,
+    cooldown: tokio::time::Instant,
     /// What other programs' chains do with the packets of Services.
     firewall: Firewall,
     /// Woken when that may have changed.
@@ -160,7 +160,7 @@ impl Proxy {
                 () = self.firewall.may_have_changed(&self.others) => {
                     self.firewall.look(&self.node, watch.snapshot(), &self.health);
                 }
-                change = foreign_change(&mut self.sync, self.truce) => self.put_right(&change, watch.snapshot()),
+                change = foreign_change(&mut self.sync, self.cooldown) => self.put_right(&change, watch.snapshot()),
             }
         }
     }
@@ -171,12 +171,12 @@ impl Proxy {
             self.tell_of(author);
         }
         self.apply(snapshot, &ChangeSet::default());
-        self.truce = tokio::time::Instant::now() + self.rivals.truce();
+        self.cooldown = tokio::time::Instant::now() + self.foreign_changes.cooldown();
     }
 
     /// Tells of somebody else who changes the rules.
     fn tell_of(&mut self, author: &Author) {
-        match self.rivals.came(author, Instant::now()) {
+        match self.foreign_changes.came(author, Instant::now()) {
             Some(News::Changed(line)) => warn!("{line}"),
             Some(News::Contested(line)) => {
                 warn!("{line}");
@@ -201,7 +201,7 @@ impl Proxy {
         self.conntrack.expect(|| self.register.coming(snapshot, changes));
         let applied = self.sync.apply(snapshot, changes);
         self.failed = applied.is_err();
-        self.end_stale_connections(snapshot, changes, applied.as_ref().ok().copied());
+        self.clean_up_conntrack(snapshot, changes, applied.as_ref().ok().copied());
         self.tell(changes);
         match applied {
             Ok(outcome) => self.succeeded(outcome, changes.services.len(), start),
@@ -218,15 +218,15 @@ impl Proxy {
         self.health.node_leaves(node.is_none_or(|node| node.leaving));
         if self.needs_addresses && node.is_some_and(|node| node.addresses.is_empty()) {
             warn!(
-                "Node {} has neither an InternalIP nor an ExternalIP: no NodePort is served here until it has; \
-                 --nodeport-addresses serves them at other addresses",
+                "Node {} has neither an InternalIP nor an ExternalIP: no NodePort is served here; set \
+                 --nodeport-addresses to serve them at other addresses",
                 self.node
             );
         }
     }
 
     /// Has connections ended that go by what the rules were before, after the rules are in.
-    fn end_stale_connections(&mut self, snapshot: &Snapshot, changes: &ChangeSet, done: Option<Outcome>) {
+    fn clean_up_conntrack(&mut self, snapshot: &Snapshot, changes: &ChangeSet, done: Option<Outcome>) {
         let touched = self.register.update(snapshot, changes, self.sync.ownership());
         let Some(outcome) = done else { return }; // When the rules are in, all will be looked at.
         let is_node_port = |frontend: &Frontend| matches!(frontend, Frontend::NodePort(..));
@@ -288,7 +288,7 @@ impl Proxy {
             // Where somebody came in between, the kernel is read again.
             Ok(undisturbed) => self.failed = !undisturbed,
             Err(error) => {
-                warn!("{error}; what others change is noticed only by the failure of a later change");
+                warn!("{error}; changes that others make are noticed only when a later change fails");
             }
         }
         let Totals { without_internal, without_external, .. } = self.sync.totals();

@@ -34,7 +34,7 @@ pub enum Error {
         problem: String,
     },
     /// A setting of the kernel cannot be made.
-    #[error("cannot set {path} to {value}: {source}; weft-proxy --init-only sets it where it has the right to", path = path.display())]
+    #[error("cannot set {path} to {value}: {source}; run weft-proxy --init-only with the privileges to set it", path = path.display())]
     Sysctl {
         /// The file that stands for it.
         path: PathBuf,
@@ -43,9 +43,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
-    /// A Service's health check port cannot be had.
+    /// A Service's health check port cannot be opened.
     #[error(
-        "cannot answer health checks of Service {service} at port {port}: {source}; load balancers leave this node out"
+        "cannot answer health checks of Service {service} at port {port}: {source}; load balancers send it no traffic of this Service"
     )]
     HealthCheckPort {
         /// The Service.
@@ -71,8 +71,8 @@ pub enum Error {
         /// What is not known, and what to do.
         problem: String,
     },
-    /// A thread for the kernel's announcements, or for connections, cannot be had.
-    #[error("cannot wait for events: {0}")]
+    /// A thread for the kernel's announcements, or for connections, cannot be started.
+    #[error("cannot start a thread: {0}")]
     Runtime(std::io::Error),
 }
 

@@ -50,7 +50,7 @@ async fn write(recorder: Recorder, mut waiting: Receiver<Warning>) {
         match recorder.record(&warning).await {
             Ok(()) => refused = false,
             Err(problem) if !refused => {
-                info!(%problem, "cannot write events; what they would say is in this log alone");
+                info!(%problem, "cannot write events; what they would say is only in this log");
                 refused = true;
             }
             Err(_) => {}

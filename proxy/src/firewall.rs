@@ -26,13 +26,13 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
 /// A chain that keeps connections to Services from their endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct Conflict {
     block: Block,
     /// The networks of pods that it should let through.
     pods: Vec<IpNetwork>,
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Block { table, chain, cause, unless } = &self.block;
         write!(
@@ -84,7 +84,7 @@ impl fmt::Display for Obstacle {
 #[derive(Debug)]
 pub struct Firewall {
     kernel: Client,
-    found: Vec<Obstacle>,
+    found: Vec<Conflict>,
     not_before: Instant,
 }
 
@@ -111,14 +111,14 @@ impl Firewall {
         self.not_before = Instant::now() + PAUSE.max(start.elapsed() * SHARE);
     }
 
-    fn tell(&mut self, found: Vec<Obstacle>, health: &Health) {
-        for obstacle in found.iter().filter(|obstacle| !self.found.contains(obstacle)) {
-            warn!("{obstacle}");
+    fn tell(&mut self, found: Vec<Conflict>, health: &Health) {
+        for conflict in found.iter().filter(|conflict| !self.found.contains(conflict)) {
+            warn!("{conflict}");
         }
         if found.is_empty() && !self.found.is_empty() {
             info!("other programs' chains let connections to Services through again");
         }
-        health.stopped_by(found.iter().map(ToString::to_string).collect());
+        health.set_conflicts(found.iter().map(ToString::to_string).collect());
         self.found = found;
     }
 }
@@ -127,21 +127,21 @@ impl Firewall {
 ///
 /// # Errors
 /// What cannot be read of the kernel.
-pub fn look(kernel: &mut Client, node: &str, snapshot: &Snapshot) -> Result<Vec<Obstacle>, Error> {
+pub fn look(kernel: &mut Client, node: &str, snapshot: &Snapshot) -> Result<Vec<Conflict>, Error> {
     let foreign = kernel.foreign(TABLE, &[Hook::Forward])?;
     if foreign.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(obstacles(foreign, addresses()?, routes()?, node, snapshot))
+    Ok(conflicts(foreign, addresses()?, routes()?, node, snapshot))
 }
 
-fn obstacles(
+fn conflicts(
     foreign: Vec<ForeignTable>,
     addresses: Vec<IpAddr>,
     routes: Vec<(IpNetwork, Name)>,
     node: &str,
     snapshot: &Snapshot,
-) -> Vec<Obstacle> {
+) -> Vec<Conflict> {
     let tracer = Tracer::new(Vec::new(), addresses).with_routes(routes).among(foreign);
     let (own, others): (Vec<&Node>, Vec<&Node>) = snapshot.nodes().partition(|other| other.name == node);
     let mut found: BTreeMap<Block, BTreeSet<IpNetwork>> = BTreeMap::new();
@@ -157,7 +157,7 @@ fn obstacles(
             }
         }
     }
-    found.into_iter().map(|(block, pods)| Obstacle { block, pods: pods.into_iter().collect() }).collect()
+    found.into_iter().map(|(block, pods)| Conflict { block, pods: pods.into_iter().collect() }).collect()
 }
 
 /// A packet of a client outside to a pod here, and one of a pod here to a pod of another node, or outside.

@@ -20,7 +20,7 @@ const TOLD: u32 = 64;
 
 /// Who changed the rules last, and how often in a row.
 #[derive(Debug, Default)]
-pub struct Rivals {
+pub struct ForeignChanges {
     in_a_row: u32,
     last: Option<Instant>,
     told: Option<Author>,
@@ -35,17 +35,17 @@ pub enum News {
     Contested(String),
 }
 
-impl Rivals {
+impl ForeignChanges {
     /// Somebody changed the rules, which are put right at `now`. Returns what is to be said, if anything.
     pub fn came(&mut self, author: &Author, now: Instant) -> Option<News> {
         if self.last.is_none_or(|last| now.duration_since(last) > QUIET) {
-            *self = Rivals::default();
+            *self = ForeignChanges::default();
         }
         self.last = Some(now);
         self.in_a_row += 1;
         let further = self.in_a_row.saturating_sub(PATIENCE);
         if further == 0 {
-            let line = format!("another program changed the rules: {author}; putting them right");
+            let line = format!("another program changed the rules: {author}; restoring them");
             return Some(News::Changed(line));
         }
         let line = self.contest(author);
@@ -57,18 +57,18 @@ impl Rivals {
     }
 
     /// How long to leave the kernel alone from now on.
-    pub fn truce(&self) -> Duration {
+    pub fn cooldown(&self) -> Duration {
         let doublings = self.in_a_row.saturating_sub(PATIENCE).min(u32::BITS - 1);
         SHORTEST.saturating_mul(1 << doublings).min(LONGEST)
     }
 
     fn contest(&self, author: &Author) -> String {
         let advice = match author.program.starts_with("weft-proxy") {
-            true => "two proxies on one node undo each other's work; end one of them",
-            false => "end it, or let it leave the tables \"ip weft\" and \"ip6 weft\" alone",
+            true => "two proxies on one node undo each other's work; stop one of them",
+            false => "stop it, or have it leave the tables \"ip weft\" and \"ip6 weft\" alone",
         };
         format!(
-            "{author} has changed the rules {} times in a row: {advice}. They are put right only every {} s now",
+            "{author} has changed the rules {} times in a row: {advice}. weft-proxy now restores them only every {} s",
             self.in_a_row,
             LONGEST.as_secs()
         )
@@ -83,46 +83,46 @@ mod tests {
         Author { program: program.to_owned(), process: 7 }
     }
 
-    /// Lets somebody come so many times, as soon as the truce allows. Returns the truces and what is said.
+    /// Lets somebody come so many times, as soon as the cooldown allows. Returns the cooldowns and what is said.
     fn rounds(
-        rivals: &mut Rivals,
+        changes: &mut ForeignChanges,
         now: &mut Instant,
         program: &str,
         count: u32,
     ) -> (Vec<Duration>, Vec<News>) {
-        let (mut truces, mut news) = (Vec::new(), Vec::new());
+        let (mut cooldowns, mut news) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            news.extend(rivals.came(&author(program), *now));
-            truces.push(rivals.truce());
-            *now += rivals.truce();
+            news.extend(changes.came(&author(program), *now));
+            cooldowns.push(changes.cooldown());
+            *now += changes.cooldown();
         }
-        (truces, news)
+        (cooldowns, news)
     }
 
     #[test]
     fn what_is_broken_a_few_times_is_mended_at_once_and_what_is_broken_for_ever_is_mended_rarely() {
-        let (mut rivals, mut now) = (Rivals::default(), Instant::now());
-        let (truces, news) = rounds(&mut rivals, &mut now, "nft", 10);
-        assert!(truces.iter().all(|truce| *truce == SHORTEST), "{truces:?}");
-        let line = "another program changed the rules: nft (process 7); putting them right";
+        let (mut changes, mut now) = (ForeignChanges::default(), Instant::now());
+        let (cooldowns, news) = rounds(&mut changes, &mut now, "nft", 10);
+        assert!(cooldowns.iter().all(|cooldown| *cooldown == SHORTEST), "{cooldowns:?}");
+        let line = "another program changed the rules: nft (process 7); restoring them";
         assert_eq!(news, vec![News::Changed(line.to_owned()); 10]);
-        let (truces, _) = rounds(&mut rivals, &mut now, "nft", 100);
-        assert!(truces.is_sorted() && truces[0] == 2 * SHORTEST, "{truces:?}");
-        assert_eq!(truces.last(), Some(&LONGEST));
+        let (cooldowns, _) = rounds(&mut changes, &mut now, "nft", 100);
+        assert!(cooldowns.is_sorted() && cooldowns[0] == 2 * SHORTEST, "{cooldowns:?}");
+        assert_eq!(cooldowns.last(), Some(&LONGEST));
         now += QUIET;
-        assert_eq!(rounds(&mut rivals, &mut now, "nft", 1).0, [SHORTEST], "it had stopped");
+        assert_eq!(rounds(&mut changes, &mut now, "nft", 1).0, [SHORTEST], "it had stopped");
     }
 
     #[test]
-    fn a_rival_that_does_not_stop_is_named_now_and_then_with_what_to_do() {
-        let (mut rivals, mut now) = (Rivals::default(), Instant::now());
-        let (_, news) = rounds(&mut rivals, &mut now, "weft-proxy", 10 + 130);
+    fn a_program_that_does_not_stop_is_named_now_and_then_with_what_to_do() {
+        let (mut changes, mut now) = (ForeignChanges::default(), Instant::now());
+        let (_, news) = rounds(&mut changes, &mut now, "weft-proxy", 10 + 130);
         let contested = "weft-proxy (process 7) has changed the rules 11 times in a row: two proxies on one node undo each \
-                         other's work; end one of them. They are put right only every 2 s now";
+                         other's work; stop one of them. weft-proxy now restores them only every 2 s";
         assert_eq!(news[10], News::Contested(contested.to_owned()));
         let again = |times| News::Changed(contested.replace("11 times", &format!("{times} times")));
         assert_eq!(news[11..], [again(75), again(139)]);
-        let (_, news) = rounds(&mut rivals, &mut now, "firewalld", 2);
+        let (_, news) = rounds(&mut changes, &mut now, "firewalld", 2);
         assert!(
             matches!(&news[..], [News::Contested(line)] if line.starts_with("firewalld (process 7)")),
             "{news:?}"

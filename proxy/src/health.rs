@@ -17,7 +17,7 @@ struct State {
     last_in_step: Option<Timestamp>,
     out_of_step_since: Option<Instant>,
     leaving: bool,
-    obstacles: Vec<String>,
+    conflicts: Vec<String>,
 }
 
 impl Health {
@@ -39,13 +39,13 @@ impl Health {
     }
 
     /// What of other programs keeps connections to Services from their endpoints.
-    pub fn stopped_by(&self, obstacles: Vec<String>) {
-        self.state().obstacles = obstacles;
+    pub fn set_conflicts(&self, conflicts: Vec<String>) {
+        self.state().conflicts = conflicts;
     }
 
     /// The same, as told last.
-    pub fn obstacles(&self) -> Vec<String> {
-        self.state().obstacles.clone()
+    pub fn conflicts(&self) -> Vec<String> {
+        self.state().conflicts.clone()
     }
 
     /// When the kernel was brought into step for the last time. None before the first time: clients that come then may

@@ -38,7 +38,7 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
             "currentTime": format!("{:.0}", Timestamp::now()),
             "nodeEligible": !leaving,
             "problem": problem,
-            "obstacles": health.obstacles(),
+            "conflicts": health.conflicts(),
         });
         async move { (code, Json(told)) }
     };

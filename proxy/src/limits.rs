@@ -21,31 +21,31 @@ const PER_BUCKET: u64 = 4;
 /// What is asked for; nothing where the defaults are to do.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections to track for each processor [default: 32768]; 0 leaves the kernel's limit as it is.
+    /// Maximum number of connections to track per CPU core [default: 32768]; 0 leaves the kernel's limit as it is.
     #[arg(long = "conntrack-max-per-core", value_name = "NUMBER")]
     pub max_per_core: Option<u32>,
 
-    /// Connections to track at least, however few processors there are [default: 131072].
+    /// Minimum number of connections to track, regardless of --conntrack-max-per-core [default: 131072].
     #[arg(long = "conntrack-min", value_name = "NUMBER")]
     pub min: Option<u32>,
 
-    /// How long an idle TCP connection is tracked [default: 24h]; 0s leaves it as it is.
+    /// Timeout of idle TCP connections [default: 24h]; 0s leaves the kernel's as it is.
     #[arg(long = "conntrack-tcp-timeout-established", value_name = "TIME", value_parser = duration)]
     pub established: Option<Duration>,
 
-    /// How long a TCP connection is tracked that one end has closed [default: 1h]; 0s leaves it as it is.
+    /// Timeout of TCP connections in CLOSE_WAIT [default: 1h]; 0s leaves the kernel's as it is.
     #[arg(long = "conntrack-tcp-timeout-close-wait", value_name = "TIME", value_parser = duration)]
     pub close_wait: Option<Duration>,
 
-    /// How long a UDP flow is tracked that was not answered; 0s leaves it as it is.
+    /// Timeout of UDP entries without a reply; 0s leaves the kernel's as it is.
     #[arg(long = "conntrack-udp-timeout", value_name = "TIME", value_parser = duration)]
     pub udp: Option<Duration>,
 
-    /// How long a UDP flow is tracked that was answered; 0s leaves it as it is.
+    /// Timeout of UDP entries with a reply; 0s leaves the kernel's as it is.
     #[arg(long = "conntrack-udp-timeout-stream", value_name = "TIME", value_parser = duration)]
     pub udp_stream: Option<Duration>,
 
-    /// Let pass TCP packets that lie outside of their connection's window, instead of taking them for invalid.
+    /// Accept TCP packets outside of their connection's window, instead of marking them INVALID.
     #[arg(long = "conntrack-tcp-be-liberal", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub be_liberal: Option<bool>,
 }
@@ -95,7 +95,7 @@ impl Limits {
 
 /// A time as Go writes it: `1h30m`, `0s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no time such as 90s or 1h30m");
+    let refuse = || format!("{text:?} is not a duration such as 90s or 1h30m");
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -16,91 +16,89 @@ use crate::kube_proxy::config_file::{self, ConfigFile};
 use crate::kube_proxy::flags;
 use crate::limits::Limits;
 
-/// Programs the kernel so that the Services of a Kubernetes cluster lead to their endpoints.
+/// The service proxy of a Kubernetes node: programs nftables so that Services lead to their endpoints.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-proxy", version)]
 pub struct Options {
-    /// A configuration file of kube-proxy's (KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1). Flags that are given
-    /// count more than what it says.
+    /// Path to a KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1). Flags on the command line override it.
     #[arg(long = "config", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 
-    /// The kubeconfig of the cluster. Without it, the pod's own service account is used.
+    /// Path to a kubeconfig file. Without it, the pod's service account is used.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The name of this machine's Node. Without it, NODE_NAME of the environment, or the host name.
+    /// Name of this machine's Node. Without it, $NODE_NAME, or else the host name.
     #[arg(long, value_name = "NODE", env = "NODE_NAME", hide_env_values = true)]
     pub hostname_override: Option<String>,
 
-    /// The networks that pods take their addresses from. With it, traffic to a ClusterIP from elsewhere is masqueraded.
+    /// CIDRs of the pods of the cluster. Traffic to a ClusterIP from any other source is masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
 
-    /// By what the traffic of pods is told: --cluster-cidr, the ranges of pod addresses of this Node, or the interface through
-    /// which it comes. What is not of pods is masqueraded on its way to a ClusterIP.
+    /// How to tell traffic of pods from other traffic: by --cluster-cidr, by the pod CIDRs of this Node, or by the interface that
+    /// it arrives on. Other traffic to a ClusterIP is masqueraded.
     #[arg(long, value_name = "MODE", default_value = "ClusterCIDR")]
     pub detect_local_mode: DetectLocalMode,
 
-    /// The bridge that pods are at, for the mode BridgeInterface.
+    /// Bridge that pods are attached to, for --detect-local-mode=BridgeInterface.
     #[arg(long, value_name = "INTERFACE", required_if_eq("detect_local_mode", "BridgeInterface"), value_parser = interface)]
     pub pod_bridge_interface: Option<String>,
 
-    /// How the names of the interfaces begin that pods are at, for the mode InterfaceNamePrefix.
+    /// Prefix of the names of the pods' interfaces, for --detect-local-mode=InterfaceNamePrefix.
     #[arg(long, value_name = "PREFIX", required_if_eq("detect_local_mode", "InterfaceNamePrefix"), value_parser = interface)]
     pub pod_interface_name_prefix: Option<String>,
 
-    /// Give all traffic to ClusterIPs this node's address as source, that of pods too: for networks that do not lead the
-    /// answers back through this node.
+    /// Masquerade all traffic to ClusterIPs, that of pods too: for networks that do not route replies back through this node.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub masquerade_all: bool,
 
-    /// The addresses that serve NodePorts: networks, "all" for every address, or "primary" for the Node's first one of each
+    /// Addresses that serve NodePorts: CIDRs, "all" for every address, or "primary" for the Node's first address of each
     /// family.
     #[arg(long, value_name = "CIDR[,CIDR]|all|primary", default_value = "primary", value_parser = nodeport_addresses)]
     pub nodeport_addresses: NodePortAddresses,
 
-    /// Where /healthz says whether the kernel is in step with the cluster.
+    /// Address of the health server: /healthz and /livez.
     #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:10256", value_parser = |text: &str| address(text, 10256))]
     pub healthz_bind_address: SocketAddr,
 
-    /// Where /metrics gives numbers to Prometheus.
+    /// Address of the metrics server: /metrics, /proxyMode and /configz.
     #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:10249", value_parser = |text: &str| address(text, 10249))]
     pub metrics_bind_address: SocketAddr,
 
-    /// Forget the TCP connections through Services to endpoints that are gone: what clients send on them no longer goes to
-    /// the endpoint's old address. UDP flows are always forgotten.
+    /// Delete the conntrack entries of TCP connections to endpoints that are gone, so that packets of their clients no longer go
+    /// to the old address. UDP entries are always deleted.
     #[arg(long)]
     pub terminate_removed_tcp: bool,
 
-    /// Count connections, packets and bytes of each Service, for /metrics. Every packet of the node is looked up for that.
+    /// Count connections, packets and bytes of each Service, for /metrics. Costs a lookup for every packet of the node.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub service_counters: bool,
 
-    /// What connection tracking should allow.
+    /// Limits and timeouts of connection tracking.
     #[command(flatten)]
     pub limits: Limits,
 
-    /// Set what needs more rights than NET_ADMIN, which are the limits of connection tracking, and end.
+    /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, and exit.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
     pub init_only: bool,
 
     /// Print what would be programmed for these manifests, as nft text, and change nothing. Needs neither a cluster nor
-    /// any right.
+    /// privileges.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "cleanup")]
     pub dry_run: Option<Vec<PathBuf>>,
 
-    /// Print the way of a packet through the rules that are in the kernel now, or with --dry-run through those that would be:
-    /// each rule that is asked, what it finds, and what becomes of the packet. PACKET is 'SOURCE ->
-    /// ADDRESS:PORT[/tcp|udp|sctp] [via INTERFACE]', with "node" or an address as SOURCE.
+    /// Print the path of a packet through the rules in the kernel, or with --dry-run through the planned ones: each rule that is
+    /// evaluated, what it finds, and what becomes of the packet. PACKET is 'SOURCE -> ADDRESS:PORT[/tcp|udp|sctp] [via
+    /// INTERFACE]'; SOURCE is "node" or an address.
     #[arg(long, value_name = "PACKET", conflicts_with_all = ["cleanup", "init_only"])]
     pub trace: Option<String>,
 
-    /// Delete everything that weft-proxy ever programmed on this machine.
+    /// Delete everything that weft-proxy has programmed on this machine, and exit.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub cleanup: bool,
 
-    /// How the log on stderr looks. What it holds is set by RUST_LOG.
+    /// Format of the log on stderr. RUST_LOG sets what is logged.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -206,8 +204,7 @@ fn notes_about(path: &Path, file: &ConfigFile) -> Vec<String> {
     let path = path.display();
     let ignored =
         file.ignored.iter().map(|(field, why)| format!("{path}: {field} has no effect on weft-proxy: {why}"));
-    let unknown =
-        file.unknown.iter().map(|field| format!("{path}: {field} is no field of kube-proxy's configuration"));
+    let unknown = file.unknown.iter().map(|field| format!("{path}: unknown field {field}"));
     ignored.chain(unknown).collect()
 }
 
@@ -216,7 +213,7 @@ fn interface(text: &str) -> Result<String, String> {
     let is_fine = |byte: u8| byte.is_ascii_graphic() && !b"/:*\"".contains(&byte);
     match (1..16).contains(&text.len()) && text.bytes().all(is_fine) {
         true => Ok(text.to_owned()),
-        false => Err("no interface has such a name".to_owned()),
+        false => Err("not a valid interface name".to_owned()),
     }
 }
 
@@ -232,7 +229,7 @@ fn nodeport_addresses(text: &str) -> Result<NodePortAddresses, String> {
     let network = |text: &str| {
         text.trim()
             .parse()
-            .map_err(|_| format!("{text:?} is neither a CIDR nor, alone, \"primary\" or \"all\""))
+            .map_err(|_| format!("{text:?} is not a CIDR; \"primary\" and \"all\" must be given alone"))
     };
     text.split(',').map(network).collect::<Result<_, _>>().map(NodePortAddresses::Networks)
 }
@@ -354,7 +351,7 @@ mod tests {
             (&["--detect-local-mode=InterfaceNamePrefix"], "--pod-interface-name-prefix"),
             (
                 &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=a\"b"],
-                "no interface has such a name",
+                "not a valid interface name",
             ),
         ] {
             let error = detected(arguments).unwrap_err();

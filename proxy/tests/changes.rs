@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use weft_nftables::{Change, Data, Family, Observed, Table, Transaction, Tuple, Value, diff};
+use weft_nftables::{
+    Change, Data, Family, Name, Observed, ObservedTable, Table, Transaction, Tuple, Value, Verdict, diff,
+};
 use weft_proxy::config::Config;
 use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::dataplane::nftables::ruleset::table_keys;
@@ -276,15 +279,15 @@ fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
     let text = planner.update(&snapshot, &changes).to_string();
     assert_eq!(
         text,
-        "add chain ip weft pick-2\n\
-         add rule ip weft pick-2 meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints\n\
-         add element ip weft choices { 0:2 : goto pick-2 }\n\
+        "add chain ip weft lb-2\n\
+         add rule ip weft lb-2 meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @endpoints\n\
+         add element ip weft dispatch { 0:2 : goto lb-2 }\n\
          delete element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.1 . 8080, 10.96.0.1 . tcp . 80 . 2 : 10.0.0.3 . 8080 }\n\
          add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.3 . 8080 }\n\
          delete element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:3 }\n\
          add element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:2 }\n\
-         delete element ip weft choices { 0:3 : goto pick-3 }\n\
-         delete chain ip weft pick-3\n"
+         delete element ip weft dispatch { 0:3 : goto lb-3 }\n\
+         delete chain ip weft lb-3\n"
     );
     // The kernel validates a whole table where an element comes that names a chain.
     let mut other = slice(&[1, 2, 3]);
@@ -301,8 +304,8 @@ fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
         "add element ip weft endpoints { 10.96.0.1 . tcp . 80 . 2 : 10.0.0.4 . 8080 }\n\
          delete element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:2 }\n\
          add element ip weft frontends { 10.96.0.1 . tcp . 80 : 0:3 }\n\
-         delete element ip weft choices { 0:2 : goto pick-2 }\n\
-         delete chain ip weft pick-2\n"
+         delete element ip weft dispatch { 0:2 : goto lb-2 }\n\
+         delete chain ip weft lb-2\n"
     );
     let gone = [1, 2].map(|number| Event::Delete(ObjectKey::Service(name(number))));
     let changes = happen(&mut snapshot, gone.into());
@@ -340,4 +343,53 @@ fn a_range_of_ten_thousand_ports_is_served_and_what_goes_beyond_is_named() {
     assert_eq!(served(10_001, 0), (10_000, vec![Problem::TooLarge { ports: 1 }]));
     // 50 frontends a port, and 100,000 in all.
     assert_eq!(served(10_000, 49), (100_000, vec![Problem::TooLarge { ports: 8_000 }]));
+}
+
+/// Earlier releases called the map `dispatch` and the chains `lb-N` and `use-affinity` otherwise.
+fn as_an_earlier_release_named_it(table: &mut ObservedTable) {
+    let old = |name: &Name| Name::from(name.replace("lb-", "pick-").replace("use-affinity", "stick"));
+    for (name, mut chain) in take(&mut table.chains) {
+        if ["services", "outside"].contains(&&*name) || old(&name) != name {
+            chain.rules = vec![None; chain.rules.len()];
+        }
+        table.chains.insert(old(&name), chain);
+    }
+    let mut dispatch = table.sets.remove("dispatch").unwrap();
+    for data in dispatch.elements.values_mut() {
+        if let Data::Verdict(Verdict::Goto(chain)) = data {
+            *chain = old(chain);
+        }
+    }
+    table.sets.insert("choices".into(), dispatch);
+}
+
+#[test]
+fn an_upgrade_renames_chains_and_maps_in_one_transaction_and_keeps_the_affinity_of_clients() {
+    let mut plans = Plans::new();
+    let (port, protocol) = ("http".to_owned(), Protocol::Tcp);
+    let number = |number: u16| number.try_into().unwrap();
+    let ports = vec![ServicePort { name: port.clone(), protocol, port: number(80), node_port: None }];
+    let kind = ServiceKind::ClusterIp(vec![address(true, 1)]);
+    let service = Service { affinity: Some(Duration::from_secs(600)), ..Service::new(name(1), kind, ports) };
+    let slice = EndpointSlice {
+        key: NamespacedName::new("shop", "slice-1"),
+        service: name(1),
+        ports: vec![EndpointPort { name: port, protocol, port: number(8080) }],
+        endpoints: [10, 11].map(|last| Endpoint::ready(address(true, last))).to_vec(),
+    };
+    let mut snapshot = Snapshot::default();
+    let objects = [Object::Service(service), Object::EndpointSlice(slice)];
+    let changes = happen(&mut snapshot, objects.map(Event::Put).to_vec());
+    plans.update(&snapshot, &changes);
+    let wanted = Observed::of(&plans.tables());
+    let mut kernel = wanted.clone();
+    kernel.tables.values_mut().for_each(as_an_earlier_release_named_it);
+    let transaction = diff(&plans.tables(), &kernel);
+    let text = transaction.to_string();
+    assert!(text.contains("delete set ip weft choices") && text.contains("goto affinity-lb-2"), "{text}");
+    let is_of_a_table = |change: &Change| matches!(change, Change::AddTable(_) | Change::DeleteTable(_));
+    assert!(!transaction.changes.iter().any(is_of_a_table), "the tables stay: {text}");
+    assert!(!text.lines().any(|line| line.ends_with(" ip weft affinity")), "{text}");
+    kernel.apply(&transaction).unwrap();
+    assert_eq!(kernel, wanted);
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use weft_cluster::{WatchFilter, manifest};
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::Config;
-use weft_proxy::conntrack::Reaper;
+use weft_proxy::conntrack::Cleaner;
 use weft_proxy::conntrack::{Register, Served};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::services::planner::everything;
@@ -30,27 +30,27 @@ status: {addresses: [{type: InternalIP, address: 172.30.0.11}, {type: InternalIP
 const PORT: u16 = 80;
 const NODE_PORT: u16 = 30080;
 
-/// A cluster of one node, with the proxy and its reaper on it.
+/// A cluster of one node, with the proxy and its cleaner on it.
 struct Cluster<'a> {
     world: &'a World,
     snapshot: Snapshot,
     sync: Sync,
     register: Register,
-    reaper: Reaper,
+    cleaner: Cleaner,
     metrics: Metrics,
 }
 
 impl<'a> Cluster<'a> {
     fn new(world: &'a World, terminate_removed_tcp: bool) -> Cluster<'a> {
         let config = Config { node: "node1".into(), ..Config::default() };
-        let open = || (Sync::open(config).unwrap(), Reaper::open().unwrap());
-        let (sync, reaper) = world.node.run(open).unwrap();
+        let open = || (Sync::open(config).unwrap(), Cleaner::open().unwrap());
+        let (sync, cleaner) = world.node.run(open).unwrap();
         let mut cluster = Cluster {
             world,
             snapshot: Snapshot::default(),
             sync,
             register: Register::new(terminate_removed_tcp),
-            reaper,
+            cleaner,
             metrics: Metrics::default(),
         };
         cluster.put("");
@@ -71,19 +71,19 @@ impl<'a> Cluster<'a> {
         let (node, ownership) = (self.sync.addresses(), self.sync.ownership());
         let touched = self.register.update(&self.snapshot, &changes, ownership);
         let served = self.register.served(&touched, &self.snapshot, ownership, node);
-        self.reap(served);
+        self.clean(served);
     }
 
-    fn reap(&mut self, mut served: Served) {
-        self.reaper.reap(&mut served, || None, &self.metrics).unwrap();
+    fn clean(&mut self, mut served: Served) {
+        self.cleaner.clean(&mut served, || None, &self.metrics).unwrap();
         assert!(served.is_empty());
     }
 
     /// Looks at all flows, as at the start.
-    fn reap_everything(&mut self) {
+    fn clean_everything(&mut self) {
         let (node, ownership) = (self.sync.addresses(), self.sync.ownership());
         let everything = self.register.everything(&self.snapshot, ownership, node);
-        self.reap(everything);
+        self.clean(everything);
     }
 
     /// What `conntrack` lists of flows to that address.
@@ -331,7 +331,7 @@ fn flows_go_with_their_service_and_what_a_dead_proxy_left_is_found_at_the_start(
         drop(cluster);
         let mut cluster = Cluster::new(&world, false);
         cluster.put(&udp(&[2]));
-        cluster.reap_everything();
+        cluster.clean_everything();
         assert_eq!(client.ask(), "2");
         cluster.put("");
         assert_eq!(cluster.flows(vip), Vec::<String>::new());

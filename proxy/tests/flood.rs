@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::conntrack::{Reaper, Register};
+use weft_proxy::conntrack::{Cleaner, Register};
 use weft_proxy::metrics::Metrics;
 use weft_proxy::services::ownership::{Contested, Ownership};
 use weft_types::{
@@ -70,7 +70,7 @@ fn send(sockets: &[UdpSocket], to: IpAddr) {
 #[test]
 fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
     let machine = Namespace::temporary().unwrap();
-    let (mut reaper, sockets) = machine
+    let (mut cleaner, sockets) = machine
         .run(|| {
             for line in ["link set lo up", "route add 10.0.0.0/8 dev lo"] {
                 run("ip", &line.split(' ').collect::<Vec<_>>());
@@ -79,7 +79,7 @@ fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
                 chain c { type nat hook output priority -100; ip daddr 10.96.0.10 udp dport 53 dnat to 10.244.1.2:5353; }
             }"]);
             let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
-            (Reaper::open().unwrap(), sockets)
+            (Cleaner::open().unwrap(), sockets)
         })
         .unwrap();
     send(&sockets, "10.1.1.1".parse().unwrap());
@@ -98,7 +98,7 @@ fn a_stale_flow_is_found_among_very_many_without_memory_for_them() {
     let mut served = put(vec![slice(&["10.244.1.3"])]);
     let metrics = Arc::new(Metrics::default());
     let before = peak();
-    reaper.reap(&mut served, || None, &metrics).unwrap();
+    cleaner.clean(&mut served, || None, &metrics).unwrap();
     let taken = peak() - before;
     assert!(metrics.text(&[]).contains("entries_total{ip_family=\"IPv4\"} 1\n"), "{}", metrics.text(&[]));
     let left = machine.run(|| run("sh", &["-c", "cat /proc/sys/net/netfilter/nf_conntrack_count"])).unwrap();

@@ -29,7 +29,9 @@ fn affinity_and_source_ranges_are_elements_of_maps_that_are_always_there() {
     let (table, _) = text.split_once("table ip6").expect("there are two tables");
     let blocks = table.split("\n\n").filter(|block| {
         let name = block.trim_start_matches("table ip weft {").split_whitespace().nth(1).unwrap_or_default();
-        ["affinity", "allowed", "restricted", "stick", "remember"].iter().any(|part| name.starts_with(part))
+        ["affinity", "allowed", "restricted", "use-affinity", "remember"]
+            .iter()
+            .any(|part| name.starts_with(part))
     });
     insta::assert_snapshot!(blocks.collect::<Vec<_>>().join("\n\n"));
 }
@@ -107,13 +109,13 @@ fn unallocated_addresses_of_service_networks_lead_nowhere() {
     let words = ["chain services", "@nodeports", "unallocated", "drop comment \"no Service"];
     insta::assert_snapshot!(lines_with(&words, &text), @r#"
     chain services {
-    ip daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @choices
+    ip daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @dispatch
     ip daddr 10.96.0.0/16 jump unallocated
     ip daddr 10.97.0.0/24 jump unallocated
     chain unallocated {
     drop comment "no Service has this address"
     chain services {
-    ip6 daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @choices
+    ip6 daddr @nodeport-addresses meta priority set meta l4proto . th dport map @nodeports meta priority vmap @dispatch
     ip6 daddr fd00:96::/112 jump unallocated
     chain unallocated {
     drop comment "no Service has this address"
@@ -181,12 +183,12 @@ fn hostile_and_conflicting_services_are_named_and_take_nothing_from_others() {
     shop/attacker: FrontendTaken: 10.96.0.60:53 (udp) is not served for this Service: Service shop/victim has it
     shop/attacker: FrontendTaken: 192.0.2.60:443 (tcp) is not served for this Service: Service shop/victim has it
     shop/attacker: FrontendTaken: NodePort 30060 (tcp, IPv4) is not served for this Service: Service shop/victim has it
-    shop/attacker: ForbiddenAddress: 0.0.0.0 is not served: no Service may have such an address
-    shop/attacker: ForbiddenAddress: 127.0.0.1 is not served: no Service may have such an address
-    shop/attacker: ForbiddenAddress: 224.0.0.251 is not served: no Service may have such an address
-    shop/attacker: ForbiddenEndpoints: 2 endpoint(s) of EndpointSlice attacker-1 get no connections, 127.0.0.1 among them: no Service may lead to such an address
+    shop/attacker: ForbiddenAddress: 0.0.0.0 is not served: Services may not have loopback, link-local, unspecified or multicast addresses
+    shop/attacker: ForbiddenAddress: 127.0.0.1 is not served: Services may not have loopback, link-local, unspecified or multicast addresses
+    shop/attacker: ForbiddenAddress: 224.0.0.251 is not served: Services may not have loopback, link-local, unspecified or multicast addresses
+    shop/attacker: ForbiddenEndpoints: 2 endpoint(s) of EndpointSlice attacker-1 get no connections, 127.0.0.1 among them: Services may not lead to loopback, link-local, unspecified or multicast addresses
     shop/old-attacker: FrontendTaken: 10.96.0.60:22 (tcp) is not served for this Service: Service shop/victim has it
-    shop/old-attacker: PortRepeated: 10.96.0.60:22 (tcp) is asked for by two ports of this Service: the first one has it
-    shop/old-attacker: PortRepeated: 10.96.0.62:22 (tcp) is asked for by two ports of this Service: the first one has it
+    shop/old-attacker: PortRepeated: 10.96.0.60:22 (tcp) is used by two ports of this Service: only the first one is served
+    shop/old-attacker: PortRepeated: 10.96.0.62:22 (tcp) is used by two ports of this Service: only the first one is served
     ");
 }

@@ -66,13 +66,13 @@ impl Plan {
             element.strip_prefix(key).and_then(|rest| Some(rest.split_once(" : ")?.1.to_owned()))
         };
         let direct = format!("{key} : ");
-        let choice = self.set(frontends).iter().find_map(|element| element.strip_prefix(&direct));
-        let Some(choice) = choice else { return Vec::new() };
-        let choices = format!("{} choices", frontends.split(' ').next().unwrap());
-        let chosen = format!("{choice} : ");
-        match self.set(&choices).iter().find_map(|element| element.strip_prefix(&chosen)) {
-            None => panic!("{key} : {choice}, which leads nowhere"),
-            Some(verdict) if verdict.contains("pick-") || verdict.contains("nodeport-") => {
+        let number = self.set(frontends).iter().find_map(|element| element.strip_prefix(&direct));
+        let Some(number) = number else { return Vec::new() };
+        let dispatch = format!("{} dispatch", frontends.split(' ').next().unwrap());
+        let leads = format!("{number} : ");
+        match self.set(&dispatch).iter().find_map(|element| element.strip_prefix(&leads)) {
+            None => panic!("{key} : {number}, which leads nowhere"),
+            Some(verdict) if verdict.contains("lb-") => {
                 let mut led: Vec<String> = self.set(endpoints).iter().filter_map(behind).collect();
                 assert!(verdict.ends_with(&format!("-{}", led.len())), "{verdict}: {led:?}");
                 led.sort();

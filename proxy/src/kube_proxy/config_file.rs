@@ -32,7 +32,7 @@ enum Meaning {
     Flag(&'static str),
     /// The same, where 0 is a value and not the absence of one.
     Number(&'static str),
-    /// A choice of which only these are had; and what to do about another one.
+    /// One of several values of which only these are supported; and what to do about another one.
     Only(&'static [&'static str], &'static str),
     /// The mode of kube-proxy.
     Mode,
@@ -50,7 +50,7 @@ pub fn parse(text: &str) -> Result<ConfigFile, String> {
     let document: Value = serde_saphyr::from_str(text)
         .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
     let Value::Object(mut fields) = document else {
-        return Err(format!("is no object of kind {KIND}"));
+        return Err(format!("it is not a {KIND} object"));
     };
     for (name, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
         let given = fields.remove(name).unwrap_or_default();
@@ -79,7 +79,7 @@ fn take_all(prefix: &str, fields: &Map<String, Value>, file: &mut ConfigFile) ->
 /// # Errors
 /// Where it asks for something that is done otherwise here.
 pub(crate) fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result<(), String> {
-    let text = text(value).ok_or_else(|| format!("{path} has the value {value}, which no such field has"))?;
+    let text = text(value).ok_or_else(|| format!("{path} has the invalid value {value}"))?;
     match meaning(&path) {
         Meaning::Number(flag) if !value.is_null() => file.flags.push((flag, text)),
         Meaning::Only(allowed, remedy) if !is_unset(value) && !allowed.contains(&text.as_str()) => {
@@ -161,7 +161,7 @@ fn meaning(path: &str) -> Meaning {
 /// Why another field of kube-proxy (1.36) has no effect here; nothing of those that it does not have.
 fn without_effect(path: &str) -> Option<&'static str> {
     Some(match path {
-        "bindAddressHardFail" => "a port of its own that cannot be had is always an error",
+        "bindAddressHardFail" => "weft-proxy always exits when it cannot bind its addresses",
         "clientConnection.acceptContentTypes"
         | "clientConnection.burst"
         | "clientConnection.contentType"
@@ -312,7 +312,7 @@ mod tests {
             ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
             ("iptables: {masqueradeAll: true}", ["iptables.masqueradeAll", "set nftables.masqueradeAll"]),
             ("bindAddress: 192.0.2.1", ["bindAddress", "leave it out"]),
-            ("clusterCIDR: [{}]", ["clusterCIDR", "no such field"]),
+            ("clusterCIDR: [{}]", ["clusterCIDR", "invalid value"]),
         ] {
             let error = file(fields).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{fields}: {error}");
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn other_documents_are_refused_in_one_line() {
         for (text, words) in [
-            ("[]", "no object"),
+            ("[]", "not a KubeProxyConfiguration"),
             ("kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1", "not \"kubeproxy"),
             ("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: Pod", "kind is \"Pod\""),
             ("a: [", ""),

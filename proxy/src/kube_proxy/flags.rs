@@ -73,7 +73,7 @@ pub fn translate(
             continue;
         };
         if let Some((_, remedy)) = REMEDIES.iter().find(|(name, _)| *name == flag) {
-            return Err(format!("--{flag} is not to be had: {remedy}"));
+            return Err(format!("--{flag} is not supported: {remedy}"));
         }
         let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == flag) else {
             // An empty value is none, as for kube-proxy.

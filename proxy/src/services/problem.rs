@@ -109,26 +109,29 @@ impl fmt::Display for Problem {
             ),
             Problem::HidesHostPort { frontend, container } => write!(
                 f,
-                "{frontend} is a hostPort of the container at {container} as well: connections come to this Service"
+                "{frontend} is also a hostPort of the container at {container}: connections go to this Service"
             ),
             Problem::HiddenByHostPort { frontend, container } => write!(
                 f,
-                "health checks at {frontend} come to the container at {container}, whose hostPort that is"
+                "health checks at {frontend} go to the container at {container}, which has it as its hostPort"
             ),
             Problem::Repeated(frontend) => {
-                write!(f, "{frontend} is asked for by two ports of this Service: the first one has it")
+                write!(f, "{frontend} is used by two ports of this Service: only the first one is served")
             }
             Problem::ForbiddenAddress(address) => {
-                write!(f, "{address} is not served: no Service may have such an address")
+                write!(
+                    f,
+                    "{address} is not served: Services may not have loopback, link-local, unspecified or multicast addresses"
+                )
             }
             Problem::ForbiddenEndpoints { slice, first, count } => write!(
                 f,
-                "{count} endpoint(s) of EndpointSlice {slice} get no connections, {first} among them: no Service may \
-                 lead to such an address"
+                "{count} endpoint(s) of EndpointSlice {slice} get no connections, {first} among them: Services may not lead to \
+                 loopback, link-local, unspecified or multicast addresses"
             ),
             Problem::TooLarge { ports } => write!(
                 f,
-                "{ports} port(s) are not served: all frontends and their endpoints together are too many for one Service"
+                "{ports} port(s) are not served: the Service has too many ports and endpoints; split it"
             ),
         }
     }
@@ -142,7 +145,10 @@ mod tests {
     fn a_service_with_many_problems_is_told_of_in_one_line_that_ends() {
         let problem = |last| Problem::ForbiddenAddress([127, 0, 0, last].into());
         let problems: Vec<_> = (1..=200).map(problem).collect();
-        assert_eq!(summary(&problems[..1]), "127.0.0.1 is not served: no Service may have such an address");
+        assert_eq!(
+            summary(&problems[..1]),
+            "127.0.0.1 is not served: Services may not have loopback, link-local, unspecified or multicast addresses"
+        );
         let line = summary(&problems);
         assert!(line.ends_with("; and 196 more problems") && line.contains("127.0.0.4 is"), "{line}");
     }

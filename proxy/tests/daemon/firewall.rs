@@ -4,11 +4,11 @@ use serde_json::json;
 
 use crate::machine::{Machine, NODES, programmed, run};
 
-fn obstacles(machine: &Machine) -> String {
+fn conflicts(machine: &Machine) -> String {
     let answer = machine.get(10256, "/healthz").unwrap();
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
-    let (_, obstacles) = answer.split_once("\"obstacles\":").unwrap();
-    obstacles.split(']').next().unwrap().to_owned()
+    let (_, conflicts) = answer.split_once("\"conflicts\":").unwrap();
+    conflicts.split(']').next().unwrap().to_owned()
 }
 
 #[test]
@@ -28,10 +28,10 @@ fn a_chain_that_drops_what_is_passed_on_is_named_in_the_log_and_to_probes_until_
         let table =
             "table inet fire { chain forward { type filter hook forward priority 0; policy drop; }; }";
         run(&machine.namespace, "nft", &[table]);
-        machine.until("it is told to probes", |machine| obstacles(machine).contains(words));
+        machine.until("it is told to probes", |machine| conflicts(machine).contains(words));
         assert_eq!(machine.log().matches(words).count(), round, "{}", machine.log());
         run(&machine.namespace, "nft", &["delete table inet fire"]);
-        machine.until("it is gone", |machine| obstacles(machine) == "[");
+        machine.until("it is gone", |machine| conflicts(machine) == "[");
     }
     assert!(machine.log().contains("other programs' chains let connections to Services through again"));
 }

@@ -29,10 +29,10 @@ fn what_another_program_destroys_is_put_back_at_once() {
         "delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }",
         "delete table ip6 weft",
         "add rule ip weft services drop",
-        "flush chain ip weft pick-2",
+        "flush chain ip weft lb-2",
         "delete chain ip weft postrouting",
         "flush map ip weft frontends",
-        "flush map ip weft choices",
+        "flush map ip weft dispatch",
         "add element ip weft endpoints { 10.96.0.80 . tcp . 80 . 7 : 10.9.9.9 . 9 }",
         "add chain ip weft foreign",
     ] {
@@ -43,10 +43,10 @@ fn what_another_program_destroys_is_put_back_at_once() {
     }
     let warnings = machine.log().matches("another program changed the rules").count();
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
-    machine.until_rules_have("goto pick-1");
+    machine.until_rules_have("goto lb-1");
     run(&machine.namespace, "nft", &["add table ip other"]);
     machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
-    machine.until_rules_have("goto pick-2");
+    machine.until_rules_have("goto lb-2");
     let log = machine.log();
     assert_eq!(
         log.matches("another program changed the rules").count(),
@@ -98,7 +98,7 @@ fn two_proxies_of_different_flags_name_each_other_and_slow_down() {
             (&json!("RulesContested"), &json!("node1"))
         );
         let note = event["note"].as_str().unwrap();
-        assert!(note.starts_with("weft-proxy (process ") && note.contains("end one of them"), "{note}");
+        assert!(note.starts_with("weft-proxy (process ") && note.contains("stop one of them"), "{note}");
     }
     let log = machine.log();
     assert_eq!(log.matches("another program changed the rules: weft-proxy (process ").count(), 20, "{log}");
@@ -143,7 +143,7 @@ fn what_changed_while_the_api_server_was_gone_is_caught_up_with() {
     namespace.run(|| server.restart()).unwrap();
     machine.until_rules_have("10.96.0.80 . tcp . 80 . 0 : 10.244.2.9 . 8080");
     machine.until_rules_have("elements = { 172.30.0.19 }");
-    assert!(machine.rules().contains("goto pick-1") && !machine.rules().contains("10.244.2.3"));
+    assert!(machine.rules().contains("goto lb-1") && !machine.rules().contains("10.244.2.3"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn events_that_come_twice_or_for_services_before_their_time_change_nothing_else(
     machine.server.answer_once(SLICES, StatusCode::INTERNAL_SERVER_ERROR, "out of order");
     machine.server.close_watches();
     machine.server.put(SLICES, slice(&["10.244.2.3"]));
-    machine.until_rules_have("goto pick-1");
+    machine.until_rules_have("goto lb-1");
     assert!(!machine.log().contains("another program"), "{}", machine.log());
 }
 

@@ -30,7 +30,7 @@ fn changes_reach_the_kernel_and_nothing_stays_of_what_is_deleted() {
     machine.until_rules_have("10.96.0.80 . tcp . 80 : none");
     machine.server.delete(SERVICES, "web");
     machine.until("no Service", |machine| !machine.rules().contains("10.96.0.80"));
-    assert!(!machine.rules().contains("pick-"));
+    assert!(!machine.rules().contains("lb-"));
     assert!(!machine.log().contains("WARN") && !machine.log().contains("ERROR"), "{}", machine.log());
 }
 
@@ -108,7 +108,7 @@ fn a_service_that_is_not_served_in_full_is_told_of_once_in_one_line_and_one_even
     younger["metadata"]["labels"] = json!({"another": "one"});
     machine.server.put(SERVICES, younger);
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
-    machine.until_rules_have("goto pick-1");
+    machine.until_rules_have("goto lb-1");
     let log = machine.log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("Service shop/younger: ")).collect();
     assert_eq!((lines.len(), events(&machine).len()), (1, 1), "{log}");
@@ -132,7 +132,7 @@ fn the_networks_of_services_are_followed_while_it_runs() {
     machine.until_rules_have("ip6 daddr fd00:96::/112 jump unallocated");
     machine.server.delete(SERVICE_CIDRS, "kubernetes");
     machine.until("forgotten", |machine| !machine.rules().contains("unallocated"));
-    assert!(machine.rules().contains("goto pick-2"));
+    assert!(machine.rules().contains("goto lb-2"));
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn a_malformed_service_gets_one_event_and_harms_no_other() {
     bad["metadata"]["labels"] = json!({"another": "one"});
     machine.server.put(SERVICES, bad);
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
-    machine.until_rules_have("goto pick-1");
+    machine.until_rules_have("goto lb-1");
     assert_eq!(
         (events(&machine).len(), machine.log().matches("left out of Service shop/bad").count()),
         (1, 1)
@@ -339,7 +339,7 @@ fn a_node_port_that_hides_a_containers_host_port_is_named_by_an_event() {
     machine.until("told", |machine| !events(machine).is_empty());
     let event = &events(&machine)[0];
     assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("HostPortTaken"), &json!("web")));
-    let note = "NodePort 30080 (tcp, IPv4) is a hostPort of the container at 10.244.2.7:80 as well: connections come \
+    let note = "NodePort 30080 (tcp, IPv4) is also a hostPort of the container at 10.244.2.7:80: connections go \
                 to this Service";
     assert_eq!(event["note"], note);
 }
@@ -364,7 +364,7 @@ fn services_in_conflict_are_told_once_and_the_metric_of_missing_local_endpoints_
 
     // The other one's endpoints change, which is no news about this one.
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
-    machine.until_rules_have("goto pick-1");
+    machine.until_rules_have("goto lb-1");
     assert_eq!(machine.log().matches("WARN").count(), 1, "{}", machine.log());
     let mut local = service();
     local["spec"]["internalTrafficPolicy"] = "Local".into();

@@ -1,4 +1,4 @@
-//! Session affinity in the real kernel: who sticks to which endpoint, for how long, and what ends it.
+//! Session affinity in the real kernel: who has affinity to which endpoint, for how long, and what ends it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
@@ -17,7 +17,7 @@ const THREE_HOURS: u64 = 10_800;
 const CONNECTIONS: usize = 30;
 
 /// The Service with affinity for so many seconds.
-fn sticky(object: Object, seconds: u64) -> Object {
+fn with_affinity(object: Object, seconds: u64) -> Object {
     let Object::Service(service) = object else { panic!("no Service") };
     Object::Service(Service { affinity: Some(Duration::from_secs(seconds)), ..service })
 }
@@ -52,7 +52,9 @@ fn a_client_sticks_to_one_endpoint_of_a_service_port_whatever_the_frontend() {
     let world = World::new();
     world.serve(8080);
     let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([sticky(external(TrafficPolicy::Cluster), THREE_HOURS)].into_iter().chain(slices(&[1, 2])));
+    cluster.put(
+        [with_affinity(external(TrafficPolicy::Cluster), THREE_HOURS)].into_iter().chain(slices(&[1, 2])),
+    );
     for family in Family::BOTH {
         let internal = SocketAddr::new(cluster_ip(family), 80);
         let node_port = SocketAddr::new(node_address(family), NODE_PORT);
@@ -79,7 +81,7 @@ fn clients_of_an_endpoint_that_leaves_move_and_the_others_stay() {
     let world = World::new();
     world.serve(8080);
     let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([sticky(service(), THREE_HOURS)].into_iter().chain(slices(&[1])));
+    cluster.put([with_affinity(service(), THREE_HOURS)].into_iter().chain(slices(&[1])));
     let to = |family| SocketAddr::new(cluster_ip(family), 80);
     let all = |expected: usize| {
         for family in Family::BOTH {
@@ -109,7 +111,7 @@ fn affinity_ends_when_its_time_is_over_and_each_connection_prolongs_it() {
     let world = World::new();
     world.serve(8080);
     let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([sticky(service(), 1)].into_iter().chain(slices(&[1])));
+    cluster.put([with_affinity(service(), 1)].into_iter().chain(slices(&[1])));
     let to = SocketAddr::new(cluster_ip(Family::V4), 80);
     assert_eq!(pod(Protocol::Tcp, &world.outside, to), 1);
     cluster.put(slices(&[1, 2]));
@@ -140,7 +142,7 @@ fn affinity_is_switched_on_and_off_live_and_forgotten_with_its_service() {
     for family in Family::BOTH {
         let to = SocketAddr::new(cluster_ip(family), 80);
         for seconds in [THREE_HOURS, 30] {
-            cluster.put([sticky(service(), seconds)]);
+            cluster.put([with_affinity(service(), seconds)]);
             // A client that happens on a port of an earlier one would be of its flow.
             world.node.run(|| crate::run("conntrack", &["-F"])).unwrap();
             for protocol in PROTOCOLS {
@@ -162,7 +164,7 @@ fn a_pod_that_sticks_to_itself_reaches_itself() {
     let world = World::new();
     world.serve(8080);
     let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([sticky(service(), THREE_HOURS)].into_iter().chain(slices(&[1])));
+    cluster.put([with_affinity(service(), THREE_HOURS)].into_iter().chain(slices(&[1])));
     for (family, hairpin) in [(Family::V4, "10.244.1.1"), (Family::V6, "fd00:244:1::1")] {
         let to = SocketAddr::new(cluster_ip(family), 80);
         for _ in 0..3 {
@@ -179,7 +181,7 @@ fn under_an_external_policy_local_clients_from_outside_stick_to_endpoints_of_thi
     let cluster_cidrs = ["10.244.0.0/16", "fd00:244::/32"].map(|cidr| cidr.parse().unwrap()).to_vec();
     let mut cluster = Cluster::new(&world, Config { cluster_cidrs, ..Config::default() });
     cluster.put(
-        [sticky(external(TrafficPolicy::Local), THREE_HOURS)]
+        [with_affinity(external(TrafficPolicy::Local), THREE_HOURS)]
             .into_iter()
             .chain(Family::BOTH.map(|family| on_nodes(family, &[(1, "node1"), (2, "node1")]))),
     );
@@ -202,7 +204,7 @@ fn an_endpoint_on_the_node_itself_is_remembered_too() {
     let mut cluster = Cluster::new(&world, Config::default());
     let Object::EndpointSlice(mut slice) = on_nodes(Family::V4, &[(1, "node1")]) else { panic!() };
     slice.endpoints[0].address = "172.30.0.11".parse().unwrap();
-    cluster.put([sticky(service(), THREE_HOURS), Object::EndpointSlice(slice)]);
+    cluster.put([with_affinity(service(), THREE_HOURS), Object::EndpointSlice(slice)]);
     let to = SocketAddr::new(cluster_ip(Family::V4), 80);
     let connect = || world.outside.run(|| std::net::TcpStream::connect(to)).unwrap().unwrap();
     connect();

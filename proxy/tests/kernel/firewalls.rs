@@ -23,7 +23,7 @@ fn cluster(world: &World) -> Cluster<'_> {
 }
 
 /// What is said to be in the way.
-fn obstacles(cluster: &Cluster<'_>) -> Vec<String> {
+fn conflicts(cluster: &Cluster<'_>) -> Vec<String> {
     let look = || firewall::look(&mut Client::open().unwrap(), "node1", &cluster.snapshot);
     cluster.world.node.run(look).unwrap().unwrap().iter().map(ToString::to_string).collect()
 }
@@ -44,7 +44,7 @@ fn dockers_drop_policy_is_named_with_the_remedy_which_works() {
     let world = World::new();
     world.serve(8080);
     let cluster = cluster(&world);
-    assert_eq!(obstacles(&cluster), Vec::<String>::new());
+    assert_eq!(conflicts(&cluster), Vec::<String>::new());
     // As Docker makes them.
     commands(
         &cluster,
@@ -61,14 +61,14 @@ fn dockers_drop_policy_is_named_with_the_remedy_which_works() {
         ],
     );
     assert!(is_dropped(&world.outside, to()));
-    let found = obstacles(&cluster);
-    let [obstacle] = &found[..] else { panic!("{found:#?}") };
+    let found = conflicts(&cluster);
+    let [conflict] = &found[..] else { panic!("{found:#?}") };
     for words in [
         "the chain FORWARD of table ip filter stops what is passed on to endpoints of Services (policy drop); ",
         "iptables -I FORWARD -s 10.244.1.0/24 -j ACCEPT and iptables -I FORWARD -d 10.244.1.0/24 -j ACCEPT",
         "ip-forward-no-drop",
     ] {
-        assert!(obstacle.contains(words), "{obstacle}");
+        assert!(conflict.contains(words), "{conflict}");
     }
     let trace = world.node.run(|| live::trace("172.30.0.1 -> 10.96.0.80:80 via outside")).unwrap().unwrap();
     let end = "chain FORWARD of table ip filter { type filter hook forward priority filter; policy drop; }";
@@ -78,9 +78,9 @@ fn dockers_drop_policy_is_named_with_the_remedy_which_works() {
         "{trace}"
     );
     commands(&cluster, "iptables-nft", &["-I FORWARD -s 10.244.1.0/24 -j ACCEPT"]);
-    assert_eq!(obstacles(&cluster).len(), 1, "one of two ways");
+    assert_eq!(conflicts(&cluster).len(), 1, "one of two ways");
     commands(&cluster, "iptables-nft", &["-I FORWARD -d 10.244.1.0/24 -j ACCEPT"]);
-    assert_eq!(obstacles(&cluster), Vec::<String>::new());
+    assert_eq!(conflicts(&cluster), Vec::<String>::new());
     assert!(tcp(&world.outside, to()).starts_with("1 "));
 }
 
@@ -104,14 +104,14 @@ fn a_table_of_both_families_that_rejects_is_named_with_its_rule_and_one_that_let
     }";
     cluster.nft(&[table]);
     assert!(Connection::open(&world.outside, to()).is_err());
-    let found = obstacles(&cluster);
-    let [obstacle] = &found[..] else { panic!("{found:#?}") };
+    let found = conflicts(&cluster);
+    let [conflict] = &found[..] else { panic!("{found:#?}") };
     let words = "the chain filter_FORWARD of table inet firewalld stops what is passed on to endpoints of Services \
                  (reject with icmpx admin-prohibited); let it through: firewall-cmd --permanent --zone=trusted \
                  --add-source=10.244.1.0/24 --add-source=fd00:244:1::/64 and firewall-cmd --reload";
-    assert_eq!(obstacle, words);
+    assert_eq!(conflict, words);
     cluster.nft(&["insert rule inet firewalld policies ct status dnat accept"]);
-    assert_eq!(obstacles(&cluster), Vec::<String>::new());
+    assert_eq!(conflicts(&cluster), Vec::<String>::new());
     assert!(tcp(&world.outside, to()).starts_with("1 "));
 }
 
@@ -138,14 +138,14 @@ fn rules_that_cannot_be_read_are_named_as_doubts_and_never_stop_a_trace() {
         cluster.nft(&[others]);
     }
     cluster.nft(&[table]);
-    let found = obstacles(&cluster);
-    let [obstacle] = &found[..] else { panic!("{found:#?}") };
-    assert!(obstacle.contains("chain forward of table inet strange"), "{obstacle}");
+    let found = conflicts(&cluster);
+    let [conflict] = &found[..] else { panic!("{found:#?}") };
+    assert!(conflict.contains("chain forward of table inet strange"), "{conflict}");
     assert!(
-        obstacle.contains(
+        conflict.contains(
             "unless a rule that cannot be read here lets it through (meta mark & 0x000000ff == 0x00000007 accept"
         ),
-        "{obstacle}"
+        "{conflict}"
     );
     let trace = world.node.run(|| live::trace("172.30.0.1 -> 10.96.0.80:80 via outside")).unwrap().unwrap();
     assert!(trace.contains("  ? meta mark & 0x000000ff == 0x00000007 accept"), "{trace}");

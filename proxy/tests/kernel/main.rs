@@ -13,6 +13,7 @@ mod invalid;
 mod invariants;
 mod local;
 mod refusals;
+mod restarts;
 mod sctp;
 mod sources;
 mod topology;
@@ -427,66 +428,6 @@ fn internal_traffic_policy_local_uses_only_endpoints_of_this_node() {
     both_pods_answer(|| tcp(&world.outside, node_port), &["10.244.1.1", "10.244.2.1"]);
 }
 
-#[test]
-fn connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing() {
-    let world = World::new();
-    world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
-    // Slots in another order than that of a first start: 2 alone, then 1 behind it.
-    cluster.put(slices(&[2]));
-    cluster.put(slices(&[2, 1]));
-    let mut connection =
-        Connection::open(&world.outside, SocketAddr::new(cluster_ip(Family::V4), 80)).unwrap();
-    let answer = connection.ask();
-
-    let rules = cluster.nft(&["-a", "list", "ruleset"]);
-    cluster.restart();
-    assert_eq!(cluster.nft(&["-a", "list", "ruleset"]), rules, "rules, chains and sets are the same ones");
-    assert_eq!(connection.ask(), answer);
-
-    let other = if answer.starts_with('1') { 2 } else { 1 };
-    cluster.put(slices(&[other]));
-    assert_eq!(connection.ask(), answer, "what is established goes on");
-    drop(cluster);
-    assert_eq!(connection.ask(), answer, "the rules stay when the proxy ends");
-}
-
-#[test]
-fn what_others_destroy_is_put_back() {
-    let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
-    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
-    let rules = cluster.rules();
-    for damage in ["flush ruleset", "flush map ip weft endpoints", "delete table ip6 weft"] {
-        cluster.nft(&[damage]);
-        cluster.sync.mark_dirty();
-        assert_eq!(cluster.sync.apply(&cluster.snapshot, &ChangeSet::default()).unwrap(), Outcome::Full);
-        assert_eq!(cluster.rules(), rules, "{damage}");
-    }
-    // Noticed by the failure of the next change.
-    cluster.nft(&["flush map ip weft endpoints"]);
-    let mut changes = ChangeSet::default();
-    cluster.snapshot.apply(slice(Family::V4, &[2]), &mut changes);
-    assert_eq!(cluster.sync.apply(&cluster.snapshot, &changes).unwrap(), Outcome::Full);
-    assert!(cluster.nft(&["list", "map", "ip", "weft", "endpoints"]).contains("10.244.2.2 . 8080"));
-}
-
-#[test]
-fn nothing_is_left_after_deletion_and_cleanup() {
-    let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
-    let empty = cluster.rules();
-    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
-    cluster.delete(ObjectKey::Service(name()));
-    assert_eq!(cluster.rules(), empty);
-    world.node.run(|| run("nft", &["add table ip other"])).unwrap();
-    for _ in 0..2 {
-        world.node.run(clean_up).unwrap().unwrap();
-        assert_eq!(cluster.rules(), ["table ip other {", "}"]);
-    }
-}
-
 /// That many Services with two endpoints each.
 fn many(count: u32) -> Snapshot {
     let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
@@ -538,7 +479,7 @@ fn ten_thousand_services_need_no_more_chains_and_rules_than_one() {
     assert_eq!(counts[0], counts[1]);
     let listed = node.run(|| run("nft", &["list", "ruleset"])).unwrap();
     assert_eq!(
-        (listed.matches(" . 80 : 0:2").count(), listed.matches("0:2 : goto pick-2").count()),
+        (listed.matches(" . 80 : 0:2").count(), listed.matches("0:2 : goto lb-2").count()),
         (10_000, 1)
     );
 }

@@ -8,7 +8,7 @@ use weft_types::{IpNetwork, Protocol};
 
 use super::affinity_numbers::PortNumbers;
 use super::ruleset::{
-    Choice, Path, Pick, SetName, TABLE, address_family, meter_set, remember_chain, table_family,
+    Destination, LoadBalancer, Path, SetName, TABLE, address_family, meter_set, remember_chain, table_family,
 };
 use super::slots::Slots;
 use crate::counters::Meter;
@@ -159,15 +159,17 @@ fn put_target(
     key: &[Value],
     target: &Target,
     held: &[SocketAddr],
-    sticky: bool,
+    affinity: bool,
     put: &mut impl FnMut(SetName, &[Value], Data),
 ) {
-    let choice = match target {
-        Target::Endpoints(slots) => Choice::Pick(Pick { path, count: slots.len() as u32, sticky }),
-        Target::Reject => Choice::Reject,
-        Target::Drop => Choice::Drop,
+    let destination = match target {
+        Target::Endpoints(slots) => {
+            Destination::Balance(LoadBalancer { path, count: slots.len() as u32, affinity })
+        }
+        Target::Reject => Destination::Reject,
+        Target::Drop => Destination::Drop,
     };
-    put(path.frontends(), key, choice.data());
+    put(path.frontends(), key, destination.data());
     let mut key = key.to_vec();
     for (slot, endpoint) in target.endpoints().iter().enumerate() {
         if held.get(slot) == Some(endpoint) {
@@ -177,7 +179,7 @@ fn put_target(
         let endpoint = Tuple::new(&[Value::Address(endpoint.ip()), Value::Port(endpoint.port())]);
         put(path.endpoints(), &key, Data::Tuple(endpoint.clone()));
         key.pop();
-        if sticky {
+        if affinity {
             key.push(Value::ClassId(hash(&endpoint)));
             put(path.affinity_endpoints(), &key, Data::Tuple(endpoint));
             key.pop();

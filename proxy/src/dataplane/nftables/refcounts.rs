@@ -87,7 +87,7 @@ impl Refcounts {
         }
         for (family, chain) in before.into_iter().filter(|chain| !self.uses.contains_key(chain)) {
             let element = chain.element().into_iter().collect();
-            transaction.delete_elements(&self.declarations[&(family, SetName::Choices)], element);
+            transaction.delete_elements(&self.declarations[&(family, SetName::Dispatch)], element);
             transaction.changes.push(Change::DeleteChain((family.into(), TABLE.into()), chain.name()));
         }
         transaction
@@ -111,7 +111,7 @@ impl Refcounts {
             transaction.changes.push(Change::AddChain(table.clone(), name.clone(), None));
             transaction.add_rules(&table, &name, &chain.rules(*family));
             let element = chain.element().into_iter().collect();
-            transaction.add_elements(&self.declarations[&(*family, SetName::Choices)], element);
+            transaction.add_elements(&self.declarations[&(*family, SetName::Dispatch)], element);
         }
     }
 

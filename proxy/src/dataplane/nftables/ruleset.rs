@@ -1,18 +1,18 @@
 //! The layout of the tables `ip weft` and `ip6 weft`: fixed chains, and maps that hold everything about Services.
 //!
 //! ```text
-//! frontends           { daddr . l4proto . dport        : a choice }
+//! frontends           { daddr . l4proto . dport        : a number }
 //! endpoints           { daddr . l4proto . dport . slot : the endpoint }
-//! nodeports           { l4proto . dport                : a choice }
+//! nodeports           { l4proto . dport                : a number }
 //! nodeport-endpoints  { l4proto . dport . slot         : the endpoint }
 //! local-*             { the same, asked first for clients outside of the cluster }
-//! choices             { a choice : goto pick-N }         see `ruleset/dispatch.rs`
-//! affinity*           { which client sticks to which endpoint: see `ruleset/affinity.rs` }
+//! dispatch            { a number : goto lb-N }          see `ruleset/dispatch.rs`
+//! affinity*           { which client has affinity to which endpoint: see `ruleset/affinity.rs` }
 //! connections, …      { what the kernel counts, where that is asked for: see `ruleset/counters.rs` }
-//! chain pick-3        { meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
+//! chain lb-3          { meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
-//! There is one chain `pick-N` for each number N of endpoints that some Service has, and never one for a Service.
+//! There is one chain `lb-N` for each number N of endpoints that some Service has, and never one for a Service.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ mod sets;
 pub(crate) use affinity::remember_chain;
 pub(super) use counters::meter_set;
 pub use counters::meter_sets;
-pub(crate) use dispatch::{Choice, OnDemand, Pick};
+pub(crate) use dispatch::{Destination, LoadBalancer, OnDemand};
 pub use path::Path;
 pub use sets::SetName;
 
@@ -80,8 +80,8 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     for set in SetName::ALL.into_iter().filter(|set| settings.config.service_counters || !set.counts()) {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
-    if let Some(choices) = table.sets.get_mut(SetName::Choices.name()) {
-        choices.elements.extend(dispatch::fixed());
+    if let Some(dispatch) = table.sets.get_mut(SetName::Dispatch.name()) {
+        dispatch.elements.extend(dispatch::fixed());
     }
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(settings, family);
@@ -129,7 +129,7 @@ fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
 
 /// Where new connections from outside of the cluster go, if the way that all go is not for them.
 fn outside(settings: &Settings, family: Family) -> Vec<Rule> {
-    let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::LocalFrontends))];
+    let mut rules = vec![Rule::new(dispatch::look_up(frontend_key(family), SetName::LocalFrontends))];
     rules.extend(nodeports(settings, family, SetName::LocalNodePorts));
     rules
 }
@@ -141,7 +141,7 @@ fn services(settings: &Settings, family: Family) -> Vec<Rule> {
         Operator::Equal,
         SetName::ClusterIps.name().into(),
     );
-    let mut rules = vec![Rule::new(dispatch::dispatch(frontend_key(family), SetName::Frontends))];
+    let mut rules = vec![Rule::new(dispatch::look_up(frontend_key(family), SetName::Frontends))];
     rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
     rules.extend(nodeports(settings, family, SetName::NodePorts));
     let of_services = |network| Statement::compare(Expression::daddr(family), Operator::Equal, network);
@@ -166,7 +166,7 @@ fn nodeports(settings: &Settings, family: Family, map: SetName) -> impl Iterator
         if to_local {
             statements.insert(0, Statement::fib_daddr_local());
         }
-        statements.extend(dispatch::dispatch(nodeport_key(), map));
+        statements.extend(dispatch::look_up(nodeport_key(), map));
         Rule::new(statements)
     })
 }

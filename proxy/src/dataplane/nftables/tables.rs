@@ -158,7 +158,7 @@ impl DesiredTables {
         let mut table = ruleset::table(&self.settings, family);
         for chain in chains(family, elements) {
             table.chain(chain.name(), None, chain.rules(family));
-            elements.entry((family, SetName::Choices)).or_default().extend(chain.element());
+            elements.entry((family, SetName::Dispatch)).or_default().extend(chain.element());
         }
         for set in SetName::ALL {
             if let Some(Set { elements: planned, .. }) = table.sets.get_mut(set.name()) {

@@ -9,7 +9,7 @@
 //!
 //! A rule can look up one thing only, if nft is to print it. So the packet's priority carries a number from one rule to
 //! the next; it is put back behind that, as only the first packet of a connection comes here. An endpoint's number is a
-//! [hash](weft_nftables::hash) of where it listens, which a rule can make too. A client that sticks to an endpoint which
+//! [hash](weft_nftables::hash) of where it listens, which a rule can make too. A client with affinity to an endpoint that
 //! left finds nothing in the last map, and gets another one.
 
 use weft_nftables::{
@@ -19,7 +19,7 @@ use weft_nftables::{
 use super::super::settings::Settings;
 use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
 
-/// What the names of chains begin with that write what a client sticks to; behind it for how many seconds.
+/// What the names of chains begin with that write a client's affinity; behind it for how many seconds.
 pub(super) const REMEMBER: &str = "remember-";
 const ENTRY: &str = "remember";
 
@@ -31,7 +31,7 @@ pub(crate) fn remember_chain(timeout: u32) -> String {
 /// All fixed chains of session affinity.
 pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     for path in Path::ALL {
-        table.chain(path.stick(), None, stick(family, path));
+        table.chain(path.use_affinity(), None, use_affinity(family, path));
     }
     let note: Vec<Rule> = forward::note_endpoint(settings, family).into_iter().collect();
     // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want to, the
@@ -50,9 +50,9 @@ fn client(family: Family) -> Vec<Expression> {
     vec![Expression::saddr(family), Expression::PRIORITY]
 }
 
-/// Leads to the endpoint that the client sticks to, if it still serves. If not, forgets it: else it could not be replaced,
+/// Leads to the endpoint that the client has affinity to, if it still serves. If not, forgets it: else it could not be replaced,
 /// since writing an element that is there only prolongs it.
-fn stick(family: Family, path: Path) -> Vec<Rule> {
+fn use_affinity(family: Family, path: Path) -> Vec<Rule> {
     let number = Statement::set_priority(path.key(family), path.affinity_numbers().name().into());
     let affinity = SetName::Affinity.name();
     let endpoint = [path.key(family), vec![Expression::PRIORITY]].concat();

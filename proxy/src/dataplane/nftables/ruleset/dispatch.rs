@@ -1,11 +1,11 @@
-//! What the maps of frontends say: numbers, each of which leads on by the map `choices`.
+//! What the maps of frontends say: numbers, each of which leads on by the map `dispatch`.
 //!
 //! ```text
-//! frontends { daddr . l4proto . dport : 0:3 }      choices { 0:3 : goto pick-3, none : goto no-endpoints, ffff:0 : drop }
+//! frontends { daddr . l4proto . dport : 0:3 }      dispatch { 0:3 : goto lb-3, none : goto no-endpoints, ffff:0 : drop }
 //! ```
 //!
 //! An element that names a chain makes the kernel validate the whole table: every element of every such map, once for each
-//! hook that leads there, which is a millisecond for 10,000 Services. So only `choices` names chains, once for each chain.
+//! hook that leads there, which is a millisecond for 10,000 Services. So only `dispatch` names chains, once for each chain.
 //!
 //! The packet's priority carries the number from the one map to the other, as in `ruleset/affinity.rs`.
 
@@ -16,20 +16,20 @@ use weft_nftables::{
 use super::affinity::{self, REMEMBER};
 use super::{NO_ENDPOINTS, Path, SetName};
 
-/// What the names of chains begin with that first ask whether a client sticks to an endpoint.
-const STICKY: &str = "sticky-";
-/// Where the path stands in the number of a pick, and how a sticky one is told: above the seven digits of its count.
+/// What the names of chains begin with that first ask whether a client has affinity to an endpoint.
+const WITH_AFFINITY: &str = "affinity-";
+/// Where the path stands in the number of a load balancer, and how one with affinity is told: above the seven digits of its count.
 const PATH: u32 = 28;
-const STICKY_BIT: u32 = 4 << PATH;
+const AFFINITY_BIT: u32 = 4 << PATH;
 /// The numbers of what becomes of connections otherwise; the first one prints as `none`.
 const REJECT: u32 = 0;
 const DROP: u32 = 0xffff_0000;
 
 /// What becomes of the connections to a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub(crate) enum Destination {
     /// They are spread over its endpoints.
-    Pick(Pick),
+    Balance(LoadBalancer),
     /// They are refused.
     Reject,
     /// Nothing answers them.
@@ -38,25 +38,25 @@ pub(crate) enum Choice {
 
 /// One of so many endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Pick {
+pub(crate) struct LoadBalancer {
     pub(crate) path: Path,
     pub(crate) count: u32,
-    /// Only for clients that stick to none.
-    pub(crate) sticky: bool,
+    /// Only for clients without affinity to one.
+    pub(crate) affinity: bool,
 }
 
-impl Choice {
+impl Destination {
     /// What a frontend's element holds.
     pub(crate) fn data(self) -> Data {
         Data::Tuple(number(match self {
-            Choice::Pick(pick) => pick.number(),
-            Choice::Reject => REJECT,
-            Choice::Drop => DROP,
+            Destination::Balance(balancer) => balancer.number(),
+            Destination::Reject => REJECT,
+            Destination::Drop => DROP,
         }))
     }
 }
 
-/// The elements of `choices` that are there whatever Services there are.
+/// The elements of `dispatch` that are there whatever Services there are.
 pub(super) fn fixed() -> [Element; 2] {
     let reject = Verdict::Goto(NO_ENDPOINTS.into());
     [(number(REJECT), Data::Verdict(reject)), (number(DROP), Data::Verdict(Verdict::Drop))]
@@ -66,17 +66,17 @@ fn number(number: u32) -> Tuple {
     Tuple::new(&[Value::ClassId(number)])
 }
 
-/// Looks a frontend up, and goes where its choice leads. Where there is no such frontend, the packet and its priority stay as
+/// Looks a frontend up, and goes where its number leads. Where there is no such frontend, the packet and its priority stay as
 /// they are.
-pub(super) fn dispatch(key: Vec<Expression>, frontends: SetName) -> [Statement; 2] {
-    let choices = Name::from(SetName::Choices.name());
+pub(super) fn look_up(key: Vec<Expression>, frontends: SetName) -> [Statement; 2] {
+    let dispatch = Name::from(SetName::Dispatch.name());
     [
         Statement::set_priority(key, frontends.name().into()),
-        Statement::Vmap(vec![Expression::PRIORITY], choices),
+        Statement::Vmap(vec![Expression::PRIORITY], dispatch),
     ]
 }
 
-impl Pick {
+impl LoadBalancer {
     /// nft prints it in hexadecimal digits, and these are the decimal ones of the count: `0:16` is one of sixteen. Before them
     /// stands the path: `1000:16` is one of a NodePort's sixteen.
     fn number(self) -> u32 {
@@ -85,26 +85,26 @@ impl Pick {
             digits |= (rest % 10) << place;
             rest /= 10;
         }
-        (self.path as u32) << PATH | if self.sticky { STICKY_BIT } else { 0 } | digits
+        (self.path as u32) << PATH | if self.affinity { AFFINITY_BIT } else { 0 } | digits
     }
 
     /// The one of that number.
-    fn of(number: u32) -> Option<Pick> {
+    fn of(number: u32) -> Option<LoadBalancer> {
         let path = *Path::ALL.get((number >> PATH & 3) as usize)?;
         let count = (0..PATH).step_by(4).rev().fold(0, |count, place| count * 10 + (number >> place & 0xf));
-        let pick = Pick { path, count, sticky: number & STICKY_BIT != 0 };
-        (count > 0 && pick.number() == number).then_some(pick)
+        let balancer = LoadBalancer { path, count, affinity: number & AFFINITY_BIT != 0 };
+        (count > 0 && balancer.number() == number).then_some(balancer)
     }
 
     fn chain(self) -> Name {
-        let Pick { path, count, sticky } = self;
-        format!("{}{}{count}", if sticky { STICKY } else { "" }, path.prefix()).into()
+        let LoadBalancer { path, count, affinity } = self;
+        format!("{}{}{count}", if affinity { WITH_AFFINITY } else { "" }, path.prefix()).into()
     }
 
     fn rules(self, family: Family) -> Vec<Rule> {
-        let Pick { path, count, sticky } = self;
-        let stick = Statement::Verdict(Verdict::Jump(path.stick().into()));
-        let mut rules: Vec<Rule> = sticky.then(|| Rule::new([stick])).into_iter().collect();
+        let LoadBalancer { path, count, affinity } = self;
+        let use_affinity = Statement::Verdict(Verdict::Jump(path.use_affinity().into()));
+        let mut rules: Vec<Rule> = affinity.then(|| Rule::new([use_affinity])).into_iter().collect();
         let key = [path.key(family), vec![Expression::random(count)]].concat();
         let spread = Statement::dnat(family, key, path.endpoints().name().into());
         rules.push(Rule::new([Statement::reset_priority(), spread]));
@@ -116,7 +116,7 @@ impl Pick {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OnDemand {
     /// Spreads connections over endpoints.
-    Pick(Pick),
+    Balance(LoadBalancer),
     /// Remembers the client's endpoint for so many seconds.
     Remember(u32),
 }
@@ -131,7 +131,7 @@ impl OnDemand {
             Data::Tuple(tuple) if Path::ALL.iter().any(|path| path.frontends() == set) => {
                 let number = tuple.values(&[DataType::ClassId])?;
                 let [Value::ClassId(number)] = number[..] else { return None };
-                Pick::of(number).map(OnDemand::Pick)
+                LoadBalancer::of(number).map(OnDemand::Balance)
             }
             _ => None,
         }
@@ -140,7 +140,7 @@ impl OnDemand {
     /// Its name.
     pub(crate) fn name(self) -> Name {
         match self {
-            OnDemand::Pick(pick) => pick.chain(),
+            OnDemand::Balance(balancer) => balancer.chain(),
             OnDemand::Remember(timeout) => affinity::remember_chain(timeout).into(),
         }
     }
@@ -148,15 +148,17 @@ impl OnDemand {
     /// Its rules.
     pub(crate) fn rules(self, family: Family) -> Vec<Rule> {
         match self {
-            OnDemand::Pick(pick) => pick.rules(family),
+            OnDemand::Balance(balancer) => balancer.rules(family),
             OnDemand::Remember(timeout) => affinity::remember_for(family, timeout),
         }
     }
 
-    /// The element of `choices` that leads to it, if one does.
+    /// The element of `dispatch` that leads to it, if one does.
     pub(crate) fn element(self) -> Option<Element> {
         match self {
-            OnDemand::Pick(pick) => Some((number(pick.number()), Data::Verdict(Verdict::Goto(pick.chain())))),
+            OnDemand::Balance(balancer) => {
+                Some((number(balancer.number()), Data::Verdict(Verdict::Goto(balancer.chain()))))
+            }
             OnDemand::Remember(_) => None,
         }
     }
@@ -168,16 +170,18 @@ mod tests {
 
     #[test]
     fn numbers_print_as_the_counts_that_they_mean_and_read_back() {
-        let printed = |path, count, sticky| Value::ClassId(Pick { path, count, sticky }.number()).to_string();
+        let printed = |path, count, affinity| {
+            Value::ClassId(LoadBalancer { path, count, affinity }.number()).to_string()
+        };
         assert_eq!(printed(Path::Address, 16, false), "0:16");
         assert_eq!(printed(Path::NodePort, 100_000, false), "1010:0");
         assert_eq!(printed(Path::LocalNodePort, 3, true), "7000:3");
         for path in Path::ALL {
-            for (count, sticky) in [(1, false), (9, true), (10, false), (12_345, true), (9_999_999, true)] {
-                let pick = Pick { path, count, sticky };
-                assert_eq!(Pick::of(pick.number()), Some(pick));
+            for (count, affinity) in [(1, false), (9, true), (10, false), (12_345, true), (9_999_999, true)] {
+                let balancer = LoadBalancer { path, count, affinity };
+                assert_eq!(LoadBalancer::of(balancer.number()), Some(balancer));
             }
         }
-        assert_eq!([REJECT, DROP, 0xa].map(Pick::of), [None; 3]);
+        assert_eq!([REJECT, DROP, 0xa].map(LoadBalancer::of), [None; 3]);
     }
 }

@@ -5,7 +5,7 @@ use weft_nftables::{Expression, Family};
 use super::{SetName, frontend_key, nodeport_key};
 use crate::services::plan::{Frontend, TrafficSource};
 
-/// The way from a kind of frontend, for a source of traffic, to its endpoints: a map of frontends, chains that choose, and a map
+/// The way from a kind of frontend, for a source of traffic, to its endpoints: a map of frontends, chains that balance, and a map
 /// of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
@@ -61,7 +61,7 @@ impl Path {
         }
     }
 
-    /// The map in which it finds an endpoint that a client sticks to.
+    /// The map in which it finds the endpoint that a client has affinity to.
     pub fn affinity_endpoints(self) -> SetName {
         match self {
             Path::Address => SetName::AffinityEndpoints,
@@ -71,7 +71,7 @@ impl Path {
         }
     }
 
-    /// The map that says which Service port's clients stick to their endpoints there.
+    /// The map that says which Service port's clients have affinity there.
     pub fn affinity_numbers(self) -> SetName {
         match self {
             Path::Address | Path::LocalAddress => SetName::AffinityFrontends,
@@ -79,23 +79,23 @@ impl Path {
         }
     }
 
-    /// The chain that leads clients to the endpoints that they stick to.
-    pub(super) fn stick(self) -> &'static str {
+    /// The chain that leads clients to the endpoints that they have affinity to.
+    pub(super) fn use_affinity(self) -> &'static str {
         match self {
-            Path::Address => "stick",
-            Path::NodePort => "stick-nodeport",
-            Path::LocalAddress => "stick-local",
-            Path::LocalNodePort => "stick-local-nodeport",
+            Path::Address => "use-affinity",
+            Path::NodePort => "use-affinity-nodeport",
+            Path::LocalAddress => "use-affinity-local",
+            Path::LocalNodePort => "use-affinity-local-nodeport",
         }
     }
 
     /// What the names of the chains begin with that spread its connections.
     pub(super) fn prefix(self) -> &'static str {
         match self {
-            Path::Address => "pick-",
-            Path::NodePort => "nodeport-",
-            Path::LocalAddress => "local-pick-",
-            Path::LocalNodePort => "local-nodeport-",
+            Path::Address => "lb-",
+            Path::NodePort => "nodeport-lb-",
+            Path::LocalAddress => "local-lb-",
+            Path::LocalNodePort => "local-nodeport-lb-",
         }
     }
 

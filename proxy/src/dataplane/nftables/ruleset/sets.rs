@@ -41,13 +41,13 @@ pub enum SetName {
     Restricted,
     /// Client and Service port to endpoint.
     Affinity,
-    /// Frontend to Service port, where clients stick to their endpoints.
+    /// Frontend to Service port, where clients have affinity to endpoints.
     AffinityFrontends,
-    /// NodePort to Service port, where clients stick to their endpoints.
+    /// NodePort to Service port, where clients have affinity to endpoints.
     AffinityNodePorts,
-    /// Frontend and the endpoint's number to endpoint, where clients stick to it.
+    /// Frontend and the endpoint's number to endpoint, where clients have affinity to it.
     AffinityEndpoints,
-    /// NodePort and the endpoint's number to endpoint, where clients stick to it.
+    /// NodePort and the endpoint's number to endpoint, where clients have affinity to it.
     AffinityNodePortEndpoints,
     /// The same for a frontend under an external policy Local.
     LocalAffinityEndpoints,
@@ -55,15 +55,15 @@ pub enum SetName {
     LocalAffinityNodePortEndpoints,
     /// Service port to the chain that remembers its clients' endpoints.
     AffinityTimeouts,
-    /// Choice to chain.
-    Choices,
-    /// Frontend to choice.
+    /// The number of a frontend to a chain.
+    Dispatch,
+    /// Frontend to number.
     Frontends,
-    /// NodePort to choice.
+    /// NodePort to number.
     NodePorts,
-    /// Frontend under an external policy Local to choice.
+    /// Frontend under an external policy Local to number.
     LocalFrontends,
-    /// NodePort under an external policy Local to choice.
+    /// NodePort under an external policy Local to number.
     LocalNodePorts,
     /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
     ClusterIps,
@@ -108,7 +108,7 @@ impl SetName {
         SetName::LocalAffinityEndpoints,
         SetName::LocalAffinityNodePortEndpoints,
         SetName::AffinityTimeouts,
-        SetName::Choices,
+        SetName::Dispatch,
         SetName::Frontends,
         SetName::NodePorts,
         SetName::LocalFrontends,
@@ -135,7 +135,7 @@ impl SetName {
             SetName::Translated => "translated",
             SetName::NodePortAddresses => "nodeport-addresses",
             SetName::NodePortMasquerade => "nodeport-masquerade",
-            SetName::Choices => "choices",
+            SetName::Dispatch => "dispatch",
             SetName::Frontends => "frontends",
             SetName::NodePorts => "nodeports",
             SetName::LocalEndpoints => "local-endpoints",
@@ -164,6 +164,8 @@ impl SetName {
         }
     }
 
+    /// What nft shows beside it. It is part of the declaration: where it differs from what an earlier release wrote, the table is
+    /// made anew, and clients lose their affinity.
     fn comment(self) -> &'static str {
         match self {
             SetName::Endpoints => "Service address . protocol . port . slot : endpoint",
@@ -174,7 +176,9 @@ impl SetName {
             SetName::Translated => "endpoints that connections to Services were led to",
             SetName::NodePortAddresses => "addresses of this node that serve NodePorts",
             SetName::NodePortMasquerade => "NodePorts whose connections get this node's address as source",
-            SetName::Choices => "choice : among how many endpoints, 0:3 for three; none where there are none",
+            SetName::Dispatch => {
+                "number of a frontend : the chain that balances its connections; 0:3 for three endpoints, none for none"
+            }
             SetName::Frontends => "Service address . protocol . port : choice among its endpoints",
             SetName::NodePorts => "protocol . NodePort : choice among its endpoints",
             SetName::LocalEndpoints => "external address . protocol . port . slot : endpoint of this node",
@@ -250,7 +254,7 @@ impl SetName {
             SetName::AffinityNodePortEndpoints | SetName::LocalAffinityNodePortEndpoints => {
                 vec![InetProto, InetService, ClassId]
             }
-            SetName::AffinityTimeouts | SetName::Choices => vec![ClassId],
+            SetName::AffinityTimeouts | SetName::Dispatch => vec![ClassId],
         }
     }
 
@@ -272,7 +276,7 @@ impl SetName {
             | SetName::NodePorts
             | SetName::LocalFrontends
             | SetName::LocalNodePorts => SetKind::DataMap(vec![DataType::ClassId]),
-            SetName::Choices | SetName::AffinityTimeouts => SetKind::VerdictMap,
+            SetName::Dispatch | SetName::AffinityTimeouts => SetKind::VerdictMap,
             SetName::Affinity => SetKind::ExpiringMap(vec![DataType::ClassId], MAX_AFFINITIES),
             SetName::Allowed => SetKind::RangeSet,
             SetName::Translated => SetKind::ExpiringSet(MAX_TRANSLATED),
