@@ -4,6 +4,7 @@
 //! `accept`, which ends the base chain alone, and one that denies it holds `return`, behind which the callers deny. What leaves
 //! a pod and what enters one are base chains of their own, as both ends have a say.
 
+pub mod adopt;
 mod chains;
 
 use std::collections::BTreeMap;

@@ -5,9 +5,11 @@
 use std::net::IpAddr;
 
 use weft_netlink::netns::Namespace;
-use weft_nftables::{Client, Observed, Table, TableKey, diff};
+use weft_nftables::{
+    Change, Client, Data, Detail, Observed, Table, TableKey, Transaction, Tuple, Value, diff,
+};
 use weft_policy::plan::Planner;
-use weft_policy::ruleset::{Denied, Ruleset};
+use weft_policy::ruleset::{Denied, PENDING, Ruleset, adopt};
 use weft_types::{
     Action, ClusterNetworkPolicy, ClusterRule, IpBlock, LabelSelector, NamespacedName, NetworkPolicy, Peers,
     Pod, PodDetails, PodPeer, PolicyPeer, PolicyRule, PortMatch, PortMatches, Protocol, Requirement, Tier,
@@ -147,6 +149,53 @@ fn the_kernel_takes_each_change_and_holds_what_is_planned() {
         planner.set_cluster_network_policy("guard", None);
         assert_ne!(commit(&mut planner), 0);
         assert!(ruleset.tables().iter().all(|table| table.sets.values().all(|set| set.elements.is_empty())));
+    };
+    Namespace::temporary().unwrap().run(work).unwrap();
+}
+
+#[test]
+fn a_restart_takes_over_what_the_kernel_has_and_writes_nothing() {
+    let work = || {
+        let mut client = Client::open().unwrap();
+        let (mut before, mut ruleset) = (planner(), Ruleset::new(Denied::default()));
+        // Classes come and go, so that their numbers are not those of a first plan.
+        for last in 20..25 {
+            let more = pod(&format!("x{last}-1"), last, "there");
+            before.set_pod(&more.key, Some(&more));
+            let mut policy = policy(&[rule(&[pods(&format!("app=x{last}"))], &[])]);
+            policy.key.name = format!("for-{last}");
+            before.set_network_policy(&policy.key, Some(&policy));
+            ruleset.apply(&before.commit());
+        }
+        for last in 20..25 {
+            before.set_network_policy(&NamespacedName::new("shop", format!("for-{last}")), None);
+            ruleset.apply(&before.commit());
+        }
+        before.set_pod(&NamespacedName::new("shop", "db"), None);
+        ruleset.apply(&before.commit());
+        let db = pod("db", 4, "there");
+        before.set_pod(&db.key, Some(&db));
+        ruleset.apply(&before.commit());
+        let transaction = diff(ruleset.tables(), &Observed::default());
+        client.commit(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
+        let waiting: IpAddr = "10.244.1.77".parse().unwrap();
+        let set = ruleset.tables()[0].sets[PENDING].declaration.clone();
+        let detail = Detail { comment: Some("shop/new".into()), timeout: None };
+        let element = (Tuple::new(&[Value::Address(waiting)]), Data::None, detail);
+        client.commit(&Transaction { changes: vec![Change::AddDetailed(set, vec![element])] }).unwrap();
+
+        let held = client.observe(&keys(ruleset.tables())).unwrap();
+        assert_eq!(adopt::pending(&held), [(waiting, "shop/new".to_owned())]);
+        let (mut after, mut ruleset) = (planner(), Ruleset::new(Denied::default()));
+        for last in 20..25 {
+            let more = pod(&format!("x{last}-1"), last, "there");
+            after.set_pod(&more.key, Some(&more));
+        }
+        after.adopt(adopt::classes(&held));
+        ruleset.apply(&after.commit());
+        ruleset.keep_pending(&held);
+        let transaction = diff(ruleset.tables(), &held);
+        assert!(transaction.is_empty(), "{transaction}");
     };
     Namespace::temporary().unwrap().run(work).unwrap();
 }
