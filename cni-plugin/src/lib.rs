@@ -6,6 +6,7 @@
 
 mod commands;
 mod error;
+mod interface;
 mod kernel;
 mod nft;
 mod plan;

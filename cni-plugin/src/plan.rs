@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::interface::{Bridge, BridgePort, Link, Mac, Route, TokenBucket, Veth, VethEnd};
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
-use weft_netlink::rtnl::{Bridge, BridgePort, Link, Mac, Route, TokenBucket, Veth, VethEnd};
 
 mod bandwidth;
 mod mac;

@@ -1,8 +1,8 @@
 //! Limits of what a container may receive and send (the `bandwidth` capability, or the same keys in the
 //! configuration), checked as the reference `bandwidth` plugin does and turned into token buckets. Pure.
 
+use crate::interface::TokenBucket;
 use weft_cni_spec::Bandwidth;
-use weft_netlink::rtnl::TokenBucket;
 
 /// How long a packet may wait, in milliseconds: the reference plugin's figure.
 const LATENCY: u64 = 25;

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use crate::interface::Mac;
 use weft_cni_spec::Attachment;
-use weft_netlink::rtnl::Mac;
 use weft_types::fnv1a;
 
 use super::names::hash;

@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
+use crate::interface::Family;
 use ipnetwork::IpNetwork;
 use weft_cni_spec::ContainerId;
-use weft_netlink::Family;
 
 use super::PortMapping;
 

@@ -1,8 +1,8 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
+use crate::interface::Mac;
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode};
-use weft_netlink::rtnl::Mac;
 
 use super::{Limits, PortMapping, VlanGateway, Vlans, bandwidth, port_mapping, vlan};
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ impl Options {
         let mac = wanted_mac(invocation, args)
             .map(|text| text.parse())
             .transpose()
-            .map_err(|error: weft_netlink::rtnl::InvalidMac| invalid("mac", error.to_string()))?;
+            .map_err(|error: crate::interface::InvalidMac| invalid("mac", error.to_string()))?;
         let backend = config.ip_masq_backend.as_deref().unwrap_or_default();
         if !matches!(backend, "" | "iptables" | "nftables") {
             return Err(invalid("ipMasqBackend", format!("{backend:?} is neither iptables nor nftables")));

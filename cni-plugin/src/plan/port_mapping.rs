@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::interface::Family;
 use weft_cni_spec::PortMapping as Asked;
-use weft_netlink::Family;
 
 /// A port of the host that leads to a port of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

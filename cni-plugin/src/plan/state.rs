@@ -1,7 +1,7 @@
 //! What a plan depends on: the state of the host before it. Values; `kernel` reads them.
 
+use crate::interface::Link;
 use ipnetwork::IpNetwork;
-use weft_netlink::rtnl::Link;
 
 /// What the host has, as far as a plan depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

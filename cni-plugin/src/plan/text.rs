@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use weft_netlink::rtnl::{Route, Veth, VethEnd};
+use crate::interface::{Route, Veth, VethEnd};
 
 use super::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
 

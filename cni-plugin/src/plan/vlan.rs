@@ -3,8 +3,8 @@
 
 use std::fmt;
 
+use crate::interface::{BridgeVlan, Mac, Veth, VethEnd};
 use weft_cni_spec::{BridgeOptions, VlanTrunk};
-use weft_netlink::rtnl::{BridgeVlan, Mac, Veth, VethEnd};
 
 use super::names;
 
