@@ -42,11 +42,11 @@ pub enum Error {
     /// The container's namespace is the plugin's own.
     #[error("CNI_NETNS {} is the plugin's own network namespace", .0.display())]
     OwnNamespace(PathBuf),
-    /// The container's namespace is not to be had.
+    /// The namespace of the container cannot be opened.
     #[error("CNI_NETNS: {0}")]
     Namespace(weft_netlink::Error),
     /// The container has an interface of that name.
-    #[error("CNI_IFNAME: container {container} has an interface {ifname} already")]
+    #[error("CNI_IFNAME: container {container} already has an interface {ifname}")]
     InterfaceExists {
         /// The container's id.
         container: ContainerId,
@@ -68,7 +68,7 @@ pub enum Error {
         why: String,
     },
     /// The bridge's name is another kind of interface's.
-    #[error("{name} exists and is no bridge but {kind}")]
+    #[error("{name} exists and is a {kind}, not a bridge")]
     NotABridge {
         /// The interface.
         name: String,
@@ -76,7 +76,7 @@ pub enum Error {
         kind: String,
     },
     /// The bridge has as many ports as a bridge can have (BR_MAX_PORTS).
-    #[error("bridge {bridge} has 1023 ports already, which is the most that Linux gives a bridge")]
+    #[error("bridge {bridge} already has 1023 ports, the most that Linux allows")]
     BridgeFull {
         /// The bridge.
         bridge: String,
@@ -115,7 +115,7 @@ pub enum Error {
         other: String,
     },
     /// Another container has a port of the host.
-    #[error("container {container}: host port {port} leads to {owner} already")]
+    #[error("container {container}: host port {port} is already mapped to {owner}")]
     HostPortTaken {
         /// The container's id.
         container: ContainerId,
@@ -124,7 +124,7 @@ pub enum Error {
         /// Who has it: network, container's id and interface.
         owner: String,
     },
-    /// The calls' own lock is not to be had.
+    /// The lock that all calls share cannot be taken.
     #[error("cannot lock the network namespace: {0}")]
     Lock(io::Error),
     /// A kernel setting could not be written.

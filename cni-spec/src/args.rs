@@ -29,7 +29,7 @@ pub enum InvalidArgs {
         value: String,
     },
     /// Keys that no plugin knows, without `IgnoreUnknown=1`.
-    #[error("CNI_ARGS: unknown keys {}; IgnoreUnknown=1 would let them pass", .0.join(", "))]
+    #[error("CNI_ARGS: unknown keys {}; set IgnoreUnknown=1 to have them ignored", .0.join(", "))]
     Unknown(Vec<String>),
 }
 

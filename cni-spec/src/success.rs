@@ -118,7 +118,7 @@ pub(super) struct OldIp {
 
 /// Versions before 0.3.0 cannot express a result without an address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("a result without an address cannot be told in cniVersion {0}")]
+#[error("a result without an address cannot be expressed in cniVersion {0}")]
 pub struct NoAddress(pub Version);
 
 impl Route {

@@ -81,7 +81,7 @@ impl DiskStore {
             .collect::<io::Result<_>>()
             .map_err(failed("list", &self.folder))?;
         let names = Names::of(entries.into_iter());
-        let foreign = |name: &String| format!("{} is no reservation", self.folder.join(name).display());
+        let foreign = |name: &String| format!("{} is not a reservation", self.folder.join(name).display());
         let strays = names.foreign.iter().map(foreign).collect();
         let mut listing = Listing { widows: names.widows, strays, ..Listing::default() };
         let key = owner.map(Owner::key);
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(told[0][..20], *"10.1.0.6 names no co");
         assert_eq!(told[1][..20], *"10.1.0.7 cannot be r");
         assert_eq!(told[2][..20], *"10.1.0.8 cannot be r");
-        assert_eq!(told[3..], ["notes.txt is no reservation"]);
+        assert_eq!(told[3..], ["notes.txt is not a reservation"]);
         assert!(!reserve(&mut store, "10.1.0.7", "c3"), "a folder is in the way");
     }
 

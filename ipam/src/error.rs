@@ -52,7 +52,7 @@ pub enum Error {
     #[error("failed to allocate all requested IPs: {} left over", list(.0))]
     LeftOver(Vec<IpAddr>),
     /// The attachment has an address of that set already.
-    #[error("{address} has been allocated to {owner} already, duplicate allocation is not allowed")]
+    #[error("{address} has already been allocated to {owner}, duplicate allocation is not allowed")]
     Duplicate {
         /// The container and interface.
         owner: Owner,
@@ -60,7 +60,7 @@ pub enum Error {
         address: IpAddr,
     },
     /// The attachment has no reservation.
-    #[error("network {network} holds no reservation of {owner}")]
+    #[error("network {network} has no reservation for {owner}")]
     NotReserved {
         /// The network's name.
         network: String,

@@ -99,7 +99,7 @@ pub(crate) fn requested(network: &NetworkName, config: &Network, args: &Args) ->
             address.map_err(|_| Error::Config {
                 network: network.to_string(),
                 field: field.to_owned(),
-                reason: format!("{text:?} is no IP address"),
+                reason: format!("{text:?} is not an IP address"),
             })
         };
         texts.iter().map(parse).collect::<Result<Vec<IpAddr>>>()
@@ -204,6 +204,6 @@ mod tests {
         assert_eq!(texts, ["10.1.0.3", "fd00::4"], "one asked for twice is one");
         let bad: Network = serde_json::from_value(json!({"runtimeConfig": {"ips": ["x"]}})).unwrap();
         let error = requested(&name, &bad, &Args::default()).unwrap_err();
-        assert_eq!(error.to_string(), "network blue: runtimeConfig.ips: \"x\" is no IP address");
+        assert_eq!(error.to_string(), "network blue: runtimeConfig.ips: \"x\" is not an IP address");
     }
 }

@@ -93,7 +93,7 @@ pub(crate) fn port(
     let (name, veth) = (&host_end.name, &plan.veth);
     let bridge = &plan.bridge.link.name;
     if host_end.master != Some(host.link(bridge)?.index) {
-        return Ok(Some(format!("{name} is no port of bridge {bridge}")));
+        return Ok(Some(format!("{name} is not a port of bridge {bridge}")));
     }
     if !host_end.up {
         return Ok(Some(format!("{name} is down")));
@@ -120,10 +120,10 @@ fn station(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Resu
     let Some(mac) = veth.only_from else { return Ok(None) };
     let name = &host_end.name;
     if !host.is_port_locked(host_end.index)? {
-        return Ok(Some(format!("{name} takes frames from any Ethernet address")));
+        return Ok(Some(format!("{name} accepts frames from any MAC address")));
     }
     let is_pinned = host.sticky_fdb(host_end.index)?.contains(&mac);
-    Ok((!is_pinned).then(|| format!("{name} takes no frames from {mac}")))
+    Ok((!is_pinned).then(|| format!("{name} does not accept frames from {mac}")))
 }
 
 fn vlans(host: &mut RtnetlinkClient, host_end: &Link, veth: &VethPlan) -> Result<Option<String>> {

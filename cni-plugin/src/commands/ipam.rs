@@ -33,7 +33,8 @@ impl Source {
             Some(Value::String(kind)) if Ipam::NAMES.contains(&kind.as_str()) => Ok(Source::BuiltIn),
             Some(Value::String(kind)) => Delegate::find(kind, invocation).map(Source::Foreign),
             Some(other) => {
-                let msg = format!("network {}: ipam.type: {other} is no plugin's name", invocation.network);
+                let msg =
+                    format!("network {}: ipam.type: {other} is not a plugin's name", invocation.network);
                 Err(Failure::new(Code::Decode, msg))
             }
         }

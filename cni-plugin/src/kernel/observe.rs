@@ -20,7 +20,7 @@ impl HostState {
             return Ok(HostState { bridge: None, gateways, bridge_netfilter });
         };
         if link.kind.as_deref() != Some("bridge") {
-            let kind = link.kind.unwrap_or_else(|| "a physical interface".to_owned());
+            let kind = link.kind.unwrap_or_else(|| "physical interface".to_owned());
             return Err(Error::NotABridge { name: link.name, kind });
         }
         let gateway = match (options.gateway, options.gateway_link == options.bridge) {
@@ -98,7 +98,7 @@ impl ContainerInterface {
         let mac = self.link.mac.map(|mac| mac.to_string());
         if interface.mac.is_some() && interface.mac != mac {
             let (told, found) = (interface.mac.as_deref().unwrap_or_default(), mac.unwrap_or_default());
-            return Err(format!("{name} has Ethernet address {found} instead of {told}"));
+            return Err(format!("{name} has MAC address {found} instead of {told}"));
         }
         let mut ips = previous.ips.iter().filter(|ip| ip.interface == Some(index));
         if let Some(ip) = ips.find(|ip| !self.addresses.contains(&ip.address)) {

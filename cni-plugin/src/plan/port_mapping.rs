@@ -40,7 +40,7 @@ pub(crate) fn read(asked: &[Asked]) -> Result<Vec<PortMapping>, String> {
         let mapping = check(asked)?;
         let mut clashes = mappings.iter().filter(|other| overlap(other, &mapping));
         if clashes.any(|other| other.container_port != mapping.container_port) {
-            return Err(format!("hostPort {} is asked for twice", asked.host_port));
+            return Err(format!("hostPort {} is mapped twice", asked.host_port));
         }
         if !mappings.iter().any(|other| covers(other, &mapping)) {
             mappings.retain(|other| !covers(&mapping, other));
@@ -53,17 +53,17 @@ pub(crate) fn read(asked: &[Asked]) -> Result<Vec<PortMapping>, String> {
 fn check(asked: &Asked) -> Result<PortMapping, String> {
     let port = |what: &str, number: i64| {
         let port = u16::try_from(number).ok().filter(|port| *port != 0);
-        port.ok_or_else(|| format!("{what} {number} is no port"))
+        port.ok_or_else(|| format!("{what} {number} is not a port number"))
     };
     let protocol = match asked.protocol.to_ascii_lowercase().as_str() {
         "tcp" | "" => 6,
         "udp" => 17,
         "sctp" => 132,
-        other => return Err(format!("protocol {other:?} is none of tcp, udp and sctp")),
+        other => return Err(format!("protocol {other:?} is not supported: use tcp, udp or sctp")),
     };
     let host = match asked.host_ip.as_str() {
         "" => None,
-        text => Some(text.parse::<IpAddr>().map_err(|_| format!("hostIP {text:?} is no address"))?),
+        text => Some(text.parse::<IpAddr>().map_err(|_| format!("hostIP {text:?} is not an IP address"))?),
     };
     Ok(PortMapping {
         protocol,
@@ -117,11 +117,11 @@ mod tests {
     #[test]
     fn what_is_no_mapping_is_named() {
         for (wrong, words) in [
-            (asked(0, "tcp", ""), "hostPort 0 is no port"),
-            (asked(65536, "tcp", ""), "hostPort 65536 is no port"),
-            (asked(80, "icmp", ""), "protocol \"icmp\" is none of tcp, udp and sctp"),
-            (asked(80, "tcp", "here"), "hostIP \"here\" is no address"),
-            (Asked { container_port: -1, ..asked(80, "tcp", "") }, "containerPort -1 is no port"),
+            (asked(0, "tcp", ""), "hostPort 0 is not a port number"),
+            (asked(65536, "tcp", ""), "hostPort 65536 is not a port number"),
+            (asked(80, "icmp", ""), "protocol \"icmp\" is not supported: use tcp, udp or sctp"),
+            (asked(80, "tcp", "here"), "hostIP \"here\" is not an IP address"),
+            (Asked { container_port: -1, ..asked(80, "tcp", "") }, "containerPort -1 is not a port number"),
         ] {
             assert_eq!(read(&[wrong]), Err(words.to_owned()));
         }
@@ -132,7 +132,7 @@ mod tests {
         let port = asked(80, "tcp", "");
         assert_eq!(read(&[port.clone(), port.clone()]).unwrap().len(), 1);
         let other = Asked { container_port: 81, ..port.clone() };
-        assert_eq!(read(&[port.clone(), other]), Err("hostPort 80 is asked for twice".into()));
+        assert_eq!(read(&[port.clone(), other]), Err("hostPort 80 is mapped twice".into()));
         let wide = read(std::slice::from_ref(&port)).unwrap();
         assert_eq!(read(&[port.clone(), asked(80, "tcp", "10.0.0.1")]).unwrap(), wide);
         assert_eq!(read(&[asked(80, "tcp", "10.0.0.1"), port.clone()]).unwrap(), wide);

@@ -75,7 +75,7 @@ impl Vlans {
         let lacking = self.tagged.iter().flat_map(|(first, last)| *first..=*last).find(|vlan| !has(*vlan));
         let untagged =
             (!is_untagged).then(|| format!("has no frames without a tag in VLAN {}", self.untagged));
-        untagged.or_else(|| lacking.map(|vlan| format!("is no member of VLAN {vlan}"))).or_else(|| {
+        untagged.or_else(|| lacking.map(|vlan| format!("is not a member of VLAN {vlan}"))).or_else(|| {
             (self.leaves_default() && has(DEFAULT)).then(|| format!("is a member of VLAN {DEFAULT}"))
         })
     }
@@ -186,7 +186,7 @@ mod tests {
             [BridgeVlan::Untagged(5), BridgeVlan::Tagged(7, 7), BridgeVlan::Tagged(8, 8)];
         assert_eq!(difference(&[five, seven, eight]), "");
         assert_eq!(difference(&[seven, eight]), "has no frames without a tag in VLAN 5");
-        assert_eq!(difference(&[five, seven]), "is no member of VLAN 8");
+        assert_eq!(difference(&[five, seven]), "is not a member of VLAN 8");
         assert_eq!(difference(&[BridgeVlan::Tagged(1, 1), five, seven, eight]), "is a member of VLAN 1");
     }
 

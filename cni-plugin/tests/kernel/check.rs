@@ -39,7 +39,7 @@ fn plain(config: &mut Value) {
 #[test]
 fn an_altered_port_of_the_bridge_is_told() {
     for (alter, words) in [
-        (&["ip", "link", "set", "VETH", "nomaster"][..], "VETH is no port of bridge cni0"),
+        (&["ip", "link", "set", "VETH", "nomaster"][..], "VETH is not a port of bridge cni0"),
         (&["ip", "link", "set", "VETH", "down"], "VETH is down"),
         (&["ip", "link", "set", "VETH", "mtu", "1300"], "VETH has MTU 1300 instead of 1500"),
         (
@@ -109,9 +109,9 @@ fn a_pinned_address_that_is_gone_is_told() {
         config["runtimeConfig"]["mac"] = "02:00:00:00:00:07".into();
     };
     let unlock = ["bridge", "link", "set", "dev", "VETH", "locked", "off"];
-    fails_after(pinned, &unlock, false, "VETH takes frames from any Ethernet address");
+    fails_after(pinned, &unlock, false, "VETH accepts frames from any MAC address");
     let forget = ["bridge", "fdb", "del", "02:00:00:00:00:07", "dev", "VETH", "master"];
-    fails_after(pinned, &forget, false, "VETH takes no frames from 02:00:00:00:00:07");
+    fails_after(pinned, &forget, false, "VETH does not accept frames from 02:00:00:00:00:07");
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn s2_status_fails_where_add_would() {
     let error = node.call("STATUS", &pod, &config).unwrap_err();
     assert_eq!(
         (&error["code"], &error["msg"]),
-        (&json!(51), &json!("cni0 exists and is no bridge but veth"))
+        (&json!(51), &json!("cni0 exists and is a veth, not a bridge"))
     );
 }
 

@@ -33,7 +33,7 @@ fn an_interface_that_exists_is_an_error_and_stays() {
     let pod = node.pod("c1");
     pod.route().add_bridge(&Bridge { name: "eth0".into(), mac: None, mtu: None }).unwrap();
     let error = node.call("ADD", &pod, &config).unwrap_err();
-    assert_eq!(error["msg"], "CNI_IFNAME: container c1 has an interface eth0 already");
+    assert_eq!(error["msg"], "CNI_IFNAME: container c1 already has an interface eth0");
     assert!(pod.link().is_some_and(|link| link.kind.as_deref() == Some("bridge")));
     assert!(node.veths().is_empty() && node.reserved().is_empty());
 }

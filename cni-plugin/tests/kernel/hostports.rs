@@ -147,7 +147,7 @@ fn a_taken_port_is_refused_with_both_names_and_the_first_keeps_it() {
     let error = node.call("ADD", &second, &config).unwrap_err();
     assert_eq!(
         (&error["code"], &error["msg"]),
-        (&json!(104), &json!("container c2: host port 8080/tcp leads to weft/c1/eth0 already"))
+        (&json!(104), &json!("container c2: host port 8080/tcp is already mapped to weft/c1/eth0"))
     );
     assert_eq!((ruleset(&node), node.veths().len(), node.reserved().len()), (before, 1, 2));
 }

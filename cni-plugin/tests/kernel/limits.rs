@@ -77,7 +77,7 @@ fn a_bridge_without_a_free_port_is_told_in_words_and_by_status() {
     pairs(&node, 1023, Some(bridge), |_| None);
     let (pod, config) = (node.pod("c1"), node.config(&["10.244.1.0/24"]));
     let error = node.call("ADD", &pod, &config).unwrap_err();
-    let words = "bridge cni0 has 1023 ports already, which is the most that Linux gives a bridge";
+    let words = "bridge cni0 already has 1023 ports, the most that Linux allows";
     assert_eq!((&error["code"], &error["msg"]), (&json!(101), &json!(words)));
     assert!(pod.link().is_none() && node.reserved().is_empty());
     let error = node.call("STATUS", &pod, &config).unwrap_err();

@@ -67,7 +67,7 @@ fn with_macspoofchk_a_pod_without_an_ip_address_has_an_ethernet_address_too() {
     assert!(pinned.contains(&format!("{mac} sticky master cni0 static")), "{mac}: {pinned}");
     assert_eq!(node.call("CHECK", &pod, &config), Ok(Value::Null));
     node.run("bridge", &["link", "set", "dev", &near, "locked", "off"]);
-    let msg = format!("container c1: {near} takes frames from any Ethernet address");
+    let msg = format!("container c1: {near} accepts frames from any MAC address");
     assert_eq!(node.call("CHECK", &pod, &config).unwrap_err()["msg"], msg);
     node.del(&pod, &config);
     assert!(!node.run("bridge", &["fdb", "show", "br", "cni0"]).contains(&mac));

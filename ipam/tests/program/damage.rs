@@ -26,7 +26,7 @@ fn damaged_and_foreign_files_are_told_on_standard_error() {
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(told[0].starts_with(&format!("weft-ipam: {place}/10.1.0.2 cannot be read")), "{told:?}");
     assert!(told[1].starts_with(&format!("weft-ipam: {place}/10.1.0.3 names no container")), "{told:?}");
-    assert_eq!(told[2], format!("weft-ipam: {place}/README is no reservation"));
+    assert_eq!(told[2], format!("weft-ipam: {place}/README is not a reservation"));
     network.call(OURS, "DEL", "c1").unwrap();
 }
 
