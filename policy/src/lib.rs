@@ -3,5 +3,6 @@
 //!
 //! [`plan`] is pure. It knows neither the kernel nor the API server.
 
+pub mod pending;
 pub mod plan;
 pub mod ruleset;

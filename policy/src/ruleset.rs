@@ -16,13 +16,11 @@ use weft_nftables::{
     Value, Verdict,
 };
 
+use crate::pending;
 use crate::plan::{self, ClassId, Delta, Direction, RowChange, RowPorts};
 
-/// The name of the tables.
-pub const TABLE: &str = "weft-policy";
-/// The set of the addresses of pods that nothing may reach, and that may reach nothing, until they have their policies. Its
-/// elements are the plugin's: they are neither planned nor taken out here.
-pub const PENDING: &str = "pending";
+pub use crate::pending::{PENDING, TABLE};
+
 /// The group of nflog that gets denied packets.
 pub const LOG_GROUP: u16 = 7;
 
@@ -246,7 +244,6 @@ fn declare(family: Family, table: &mut Table) {
     add("peers", &[address], SetKind::DataMap(vec![ClassId]));
     add("networks", &[address], SetKind::RangeMap(vec![ClassId]));
     add("self", &[address, address], SetKind::Set);
-    add(PENDING, &[address], SetKind::Set);
     let whole = [address, ClassId, InetProto, InetService];
     for names in Direction::BOTH.map(Names::of) {
         let [exact, range, protocol, any] = names.rows;
@@ -257,4 +254,6 @@ fn declare(family: Family, table: &mut Table) {
         add(names.closed, &[address], SetKind::Set);
         add(names.open, &[address], SetKind::Set);
     }
+    // Its elements are the plugin's: they are neither planned nor taken out here.
+    table.set(Set::new(pending::declaration(family)));
 }

@@ -5,7 +5,8 @@ use weft_nftables::{
     Statement, Table, Value, Verdict,
 };
 
-use super::{Denied, LOG_GROUP, Names, PENDING, TABLE};
+use super::{Denied, LOG_GROUP, Names, TABLE};
+use crate::pending;
 use crate::plan::Direction;
 
 /// Adds all chains.
@@ -20,9 +21,8 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
         ]
     };
     let mut leaving = begin();
+    leaving.extend(pending::refusals(family));
     leaving.extend([
-        Rule::new([within(&[&source], PENDING), drop()]),
-        Rule::new([within(&[&destination], PENDING), drop()]),
         Rule::new([within(&[&source], egress.closed), goto("leave")]),
         Rule::new([within(&[&source], egress.open), goto("leave-open")]),
     ]);
@@ -37,7 +37,7 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     entering.extend(
         [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
     );
-    table.chain("leaving", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), leaving);
+    table.chain(pending::CHAIN, Some(pending::base()), leaving);
     table.chain("entering", Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
     for (way, pod, peer, names) in
         [("leave", &source, &destination, egress), ("enter", &destination, &source, ingress)]
