@@ -9,6 +9,8 @@
 pub mod api_server;
 #[cfg(feature = "containerd")]
 pub mod containerd;
+#[cfg(feature = "dataplane")]
+pub mod dataplane;
 pub mod dice;
 pub mod namespace;
 pub mod program;

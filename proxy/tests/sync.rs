@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-mod memory;
-
 use std::sync::Arc;
 
 use futures::FutureExt;
-use memory::{MemoryDataplane, MemoryKernel};
 use tokio::sync::Notify;
 use weft_proxy::dataplane::{Dataplane, ForeignChange, Outcome};
 use weft_proxy::services::planner::Planner;
 use weft_proxy::sync::Sync;
+use weft_testkit::dataplane::{MemoryDataplane, MemoryKernel};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Node, Object, ObjectKey, Protocol,
     Service, ServiceKind, ServicePort, Snapshot,

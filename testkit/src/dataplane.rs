@@ -17,7 +17,7 @@ use weft_types::NamespacedName;
 
 /// What stands for the kernel. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct MemoryKernel(Arc<Mutex<State>>);
+pub struct MemoryKernel(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -34,23 +34,23 @@ struct State {
 
 impl MemoryKernel {
     /// What is in effect, one line for each frontend.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let state = self.state();
         state.rows.values().map(|row| format!("{row}\n")).collect()
     }
 
     /// How many commits have changed something.
-    pub(crate) fn commits(&self) -> usize {
+    pub fn commits(&self) -> usize {
         self.state().commits
     }
 
     /// Lets so many further commits be refused.
-    pub(crate) fn refuse(&self, commits: usize) {
+    pub fn refuse(&self, commits: usize) {
         self.state().refusals = commits;
     }
 
     /// Somebody else deletes everything.
-    pub(crate) fn flush(&self, program: &str) {
+    pub fn flush(&self, program: &str) {
         let mut state = self.state();
         state.rows.clear();
         state.author = Some(Author { program: program.to_owned(), process: 7 });
@@ -80,7 +80,7 @@ impl MemoryKernel {
 
 /// The data plane on such a kernel.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryDataplane {
+pub struct MemoryDataplane {
     kernel: MemoryKernel,
     services: BTreeMap<Arc<NamespacedName>, ServicePlan>,
     /// The Services that were staged since the last commit.
@@ -91,7 +91,7 @@ pub(crate) struct MemoryDataplane {
 
 impl MemoryDataplane {
     /// One on that kernel.
-    pub(crate) fn new(kernel: &MemoryKernel) -> MemoryDataplane {
+    pub fn new(kernel: &MemoryKernel) -> MemoryDataplane {
         MemoryDataplane { kernel: kernel.clone(), ..MemoryDataplane::default() }
     }
 
