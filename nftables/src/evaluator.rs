@@ -8,6 +8,10 @@ use super::foreign::ForeignTable;
 use super::rule::{Effect, Match, Nat, Operand, Operator, Rule, Statement, Verdict};
 use super::value::{Name, Tuple};
 
+mod walk;
+
+pub use walk::{Fate, Lost, Ruleset, Walk};
+
 /// What is known of a packet that begins a connection, and of the machine that it is on.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {

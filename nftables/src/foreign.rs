@@ -8,7 +8,7 @@ use super::element::comment;
 use super::encode::message;
 use super::family::TableFamily;
 use super::rule::{Rule, Statement, decode::decode};
-use super::table::{Base, Chain, Hook};
+use super::table::{Base, Chain, Hook, Table};
 use super::value::Name;
 use weft_netlink::Result;
 use weft_netlink::attribute::Attributes;
@@ -33,6 +33,15 @@ pub struct ForeignTable {
     pub chains: BTreeMap<Name, Chain>,
     /// The sets that its rules name.
     pub sets: BTreeMap<Name, ForeignSet>,
+}
+
+/// A planned table as it is once it is in the kernel.
+impl From<&Table> for ForeignTable {
+    fn from(table: &Table) -> ForeignTable {
+        let Table { family, name, chains, sets, .. } = table;
+        let sets = sets.iter().map(|(name, set)| (name.clone(), set.into())).collect();
+        ForeignTable { family: *family, name: name.clone(), chains: chains.clone(), sets }
+    }
 }
 
 impl ForeignTable {

@@ -3,8 +3,9 @@
 use super::super::element::{KEY, KEY_END};
 use super::super::register::{DATA_VALUE, DATA_VERDICT};
 use super::super::rule::Verdict;
+use super::super::set::{Data, Set, SetKind};
 use super::super::shape::read_fields;
-use super::super::value::Name;
+use super::super::value::{DataType, Name, Tuple, tuple_len};
 use weft_netlink::attribute::Attributes;
 
 /// `NFT_SET_INTERVAL`
@@ -41,6 +42,8 @@ pub struct ForeignElement {
     catches_all: bool,
     /// What a verdict map holds for it; none where that is another map's data, or not known.
     pub verdict: Option<Verdict>,
+    /// What another map holds for it.
+    pub(crate) data: Option<Vec<u8>>,
 }
 
 /// A set without its elements. The kernel may not count those that expire or are ranges.
@@ -66,10 +69,41 @@ pub(super) fn elements(list: &Attributes<'_>) -> Option<Vec<ForeignElement>> {
             last: value(KEY_END),
             ends: flags & ENDS != 0,
             catches_all: flags & CATCH_ALL != 0,
+            data: element.nested(2).get(DATA_VALUE).map(<[u8]>::to_vec),
             verdict: element.nested(2).get(DATA_VERDICT).and_then(|data| Verdict::decode(&Attributes(data))),
         }
     };
     Some(list.nested(3).map(element).collect())
+}
+
+/// A planned set as it is once it is in the kernel. What packets write into it is not known.
+impl From<&Set> for ForeignSet {
+    fn from(set: &Set) -> ForeignSet {
+        let Set { declaration, elements, .. } = set;
+        let has_ranges = declaration.has_ranges();
+        let element = |(key, data): (&Tuple, &Data)| {
+            let (first, last) = if has_ranges { key.ends() } else { (key.bytes(), key.bytes()) };
+            let (verdict, data) = match data {
+                Data::None => (None, None),
+                Data::Verdict(verdict) => (Some(verdict.clone()), None),
+                Data::Tuple(tuple) => (None, Some(tuple.bytes().to_vec())),
+            };
+            let (key, last) = (first.to_vec(), has_ranges.then(|| last.to_vec()));
+            ForeignElement { key, last, ends: false, catches_all: false, verdict, data }
+        };
+        let is_written = matches!(declaration.kind, SetKind::ExpiringMap(..) | SetKind::ExpiringSet(_));
+        ForeignSet {
+            key_len: tuple_len(&declaration.key),
+            has_ranges,
+            fields: if has_ranges { field_lens(&declaration.key) } else { Vec::new() },
+            count: None,
+            elements: (!is_written).then(|| elements.iter().map(element).collect()),
+        }
+    }
+}
+
+fn field_lens(types: &[DataType]) -> Vec<u32> {
+    types.iter().map(|kind| kind.len() as u32).collect()
 }
 
 impl ForeignSet {
@@ -110,7 +144,7 @@ mod tests {
     use super::*;
 
     fn element(key: &[u8], ends: bool) -> ForeignElement {
-        ForeignElement { key: key.to_vec(), last: None, ends, catches_all: false, verdict: None }
+        ForeignElement { key: key.to_vec(), last: None, ends, catches_all: false, verdict: None, data: None }
     }
 
     #[test]
