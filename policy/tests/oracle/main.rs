@@ -1,15 +1,18 @@
-//! The plan says of every packet what the specifications say, however the cluster came to be as it is.
+//! The plan, its explanation and its tables say of every packet what the specifications say, however the cluster came to be as
+//! it is.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 mod made_up;
 mod oracle;
 mod table;
+mod walk;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use weft_policy::plan::{Planner, Verdict};
+use weft_policy::ruleset::{Denied, Ruleset};
 
 use made_up::{Change, NODES, change, packet};
 use oracle::Cluster;
@@ -62,7 +65,7 @@ fn from_scratch(cluster: &Cluster) -> Planner {
 }
 
 #[test]
-fn the_plan_and_the_explanation_say_what_the_specifications_say_after_any_changes() {
+fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes() {
     let packets = std::env::var("WEFT_POLICY_PACKETS").map_or(100_000, |text| text.parse().unwrap());
     let config = Config { cases: u32::try_from(packets / PACKETS).unwrap().max(1), ..Config::default() };
     let config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..config };
@@ -71,11 +74,14 @@ fn the_plan_and_the_explanation_say_what_the_specifications_say_after_any_change
     let run = |(changes, packets): (Vec<(Change, bool)>, Vec<_>)| {
         let mut cluster = Cluster { node: NODES[0].to_owned(), ..Cluster::default() };
         let (mut planner, mut table) = (Planner::new(NODES[0]), Table::default());
+        let mut ruleset = Ruleset::new(Denied::default());
         let last = changes.len();
         for (place, (change, commits)) in changes.iter().enumerate() {
             apply(change, &mut cluster, &mut planner);
             if *commits || place + 1 == last {
-                table.apply(&planner.commit());
+                let delta = planner.commit();
+                table.apply(&delta);
+                ruleset.apply(&delta);
                 let whole = Table::of(planner.plan());
                 prop_assert_eq!(&table, &whole, "what changes come to is not what the plan has");
             }
@@ -85,12 +91,18 @@ fn the_plan_and_the_explanation_say_what_the_specifications_say_after_any_change
         prop_assert_eq!(table.sizes(), Table::of(scratch.plan()).sizes(), "changes leave something behind");
         for packet in &packets {
             let expected = if cluster.allows(packet) { Verdict::Accept } else { Verdict::Deny };
+            let own = |address| planner.plan().own_addresses.contains(&address);
+            let forwarded = match own(packet.source) || own(packet.destination) {
+                true => expected,
+                false => walk::forward(&ruleset.tables()[usize::from(packet.source.is_ipv6())], packet),
+            };
             let verdicts = [
+                forwarded,
                 planner.plan().verdict(packet),
                 scratch.plan().verdict(packet),
                 planner.explain(packet).verdict,
             ];
-            prop_assert_eq!(verdicts, [expected; 3], "{:?}: {}", packet, planner.explain(packet));
+            prop_assert_eq!(verdicts, [expected; 4], "{:?}: {}", packet, planner.explain(packet));
         }
         Ok(())
     };
