@@ -1,13 +1,16 @@
 //! The chains, which are the same for all plans.
 
 use weft_nftables::{
-    Base, Ct, Expression, Family, Hook, Limit, Log, Operand, Operator, PRIORITY_FILTER, Payload, Rule,
-    Statement, Table, Value, Verdict,
+    Base, Ct, Expression, Family, Header, Hook, Limit, Log, Operand, Operator, PRIORITY_FILTER, Payload,
+    Rule, Statement, Table, Value, Verdict,
 };
 
 use super::{Denied, LOG_GROUP, Names, TABLE};
 use crate::pending;
 use crate::plan::Direction;
+
+/// `IPPROTO_ICMPV6`
+const ICMPV6: u8 = 58;
 
 /// Adds all chains.
 pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
@@ -15,10 +18,13 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     let (ingress, egress) = (Names::of(Direction::Ingress), Names::of(Direction::Egress));
     // What leaves a pod goes first, as it comes first on the packet's way.
     let begin = || {
-        vec![
+        let mut rules = vec![
             Rule::new([is_known(), accept()]),
             Rule::new([within(&[&source, &destination], "self"), accept()]),
-        ]
+        ];
+        // Between pods of one bridge, where the bridge shows its packets to this hook.
+        rules.extend((family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))));
+        rules
     };
     let mut leaving = begin();
     leaving.extend(pending::refusals(family));
@@ -112,6 +118,16 @@ fn cut_late() -> Rule {
 /// `ct state established,related`
 fn is_known() -> Statement {
     Statement::compare(Ct::STATE.into(), Operator::Equal, Operand::Bits(Value::CtState(2 | 4)))
+}
+
+/// ICMPv6 by which neighbours find each other, types 133 to 137 (RFC 4861, section 4): without it there is no traffic to judge.
+fn is_neighbour_discovery(end: Statement) -> [Statement; 4] {
+    let kind = Expression::Payload(Payload { header: Header::Transport, offset: 0, length: 1 });
+    let compare = |operator, number: u8| {
+        Statement::compare(kind.clone(), operator, Operand::Bytes { mask: None, bytes: [number].into() })
+    };
+    let icmpv6 = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(ICMPV6));
+    [icmpv6, compare(Operator::AtLeast, 133), compare(Operator::AtMost, 137), end]
 }
 
 fn is_tcp() -> Statement {

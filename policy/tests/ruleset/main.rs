@@ -101,7 +101,7 @@ fn keys(tables: &[Table; 2]) -> [TableKey; 2] {
 }
 
 #[test]
-fn a_plan_prints_as_nft_prints_it() {
+fn a_plan_is_text_that_nft_takes() {
     let mut ruleset = Ruleset::new(Denied { rejects: false, logs: true });
     ruleset.apply(&planner().commit());
     let [v4, v6] = ruleset.tables();
