@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tracing::info;
 use weft_cni_spec::NetworkList;
-use weft_netlink::rtnl::bridge_netfilter;
+use weft_netlink::sysctl::bridge_netfilter;
 use weft_types::Node;
 
 use crate::attachments::PluginPaths;

@@ -15,6 +15,7 @@ pub mod netns;
 pub mod notifications;
 pub mod rtnl;
 mod socket;
+pub mod sysctl;
 
 pub use error::{Error, Refusal};
 pub use family::Family;

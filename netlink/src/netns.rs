@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::{Error, Result};
+use crate::{Error, Result, sysctl};
 
 /// The namespace of the calling thread. `/proc/self` is that of the main thread.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -91,7 +91,7 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("create", own)(errno.into()))?;
             for (setting, value) in KERNEL_DEFAULTS {
                 // Without IPv6, or where /proc/sys is read-only, there is nothing to set.
-                let _ = fs::write(Path::new("/proc/sys/net").join(setting), value);
+                let _ = sysctl::write(&format!("net/{setting}"), value);
             }
             File::open(own).map_err(failed("open", own))
         })?;

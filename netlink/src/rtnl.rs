@@ -20,7 +20,7 @@ use crate::{Error, Frame, Protocol, Request, Result, Socket};
 
 pub use address::{Address, DadState};
 pub use fdb::FdbEntry;
-pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd, bridge_netfilter};
+pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethEnd};
 pub use mac::{InvalidMac, Mac};
 pub use monitor::{Event, Group, Monitor, Object};
 pub use neighbour::Neighbour;

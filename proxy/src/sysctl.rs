@@ -1,10 +1,10 @@
 //! Puts settings of connection tracking into effect. Which ones is said by `limits.rs`.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use tracing::info;
+use weft_netlink::sysctl;
 
 use crate::error::Error;
 use crate::limits::{Limits, Setting};
@@ -26,19 +26,20 @@ pub fn apply(limits: &Limits) -> Vec<Refused> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let refused = |setting: Setting| {
         let path = Path::new(FOLDER).join(setting.name);
-        let source = set(&path, setting).err()?;
+        let source = set(setting).err()?;
         Some(Refused { asked: setting.asked, error: Error::Sysctl { path, value: setting.value, source } })
     };
     limits.settings(processors).into_iter().filter_map(refused).collect()
 }
 
-fn set(path: &Path, setting: Setting) -> io::Result<()> {
-    let text = fs::read_to_string(path)?;
-    let held: u64 = text.trim().parse().map_err(|_| io::Error::other(format!("holds {text:?}")))?;
+fn set(setting: Setting) -> io::Result<()> {
+    let name = format!("net/netfilter/{}", setting.name);
+    let text = sysctl::read(&name)?;
+    let held: u64 = text.parse().map_err(|_| io::Error::other(format!("holds {text:?}")))?;
     if held == setting.value || (setting.at_least && held > setting.value) {
         return Ok(());
     }
-    fs::write(path, setting.value.to_string())?;
+    sysctl::write(&name, &setting.value.to_string())?;
     info!(name = setting.name, from = held, to = setting.value, "set");
     Ok(())
 }

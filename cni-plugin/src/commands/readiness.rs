@@ -1,10 +1,9 @@
 //! Whether the machine is prepared for a network's containers, as far as whoever wrote the configuration says. The agent
 //! writes it; by hand one leaves these options out.
 
-use std::fs;
-
 use weft_cni_spec::Boot;
 use weft_cni_spec::{BridgeOptions, Invocation, decode};
+use weft_netlink::sysctl;
 
 use crate::{Error, HostState, Options, Result, Sysctl};
 
@@ -27,13 +26,13 @@ pub(crate) fn check_settings(options: &Options, state: &HostState) -> Result<()>
     if has(false) {
         // An interface that is yet to be made gets the default.
         let key = |name: &str| format!("net/ipv6/conf/{name}/disable_ipv6");
-        let read = |key: &String| fs::read_to_string(format!("/proc/sys/{key}")).ok();
+        let read = |key: &String| sysctl::read(key).ok();
         let (own, default) = (key(options.gateway_link.as_str()), key("default"));
         let found = read(&own).map(|value| (own, value)).or_else(|| Some((default.clone(), read(&default)?)));
         match found {
             None => return Err(Error::NoIpv6 { why: "this kernel has no IPv6".into() }),
-            Some((key, value)) if value.trim() != "0" => {
-                return Err(Error::NoIpv6 { why: format!("/proc/sys/{key} is {}", value.trim()) });
+            Some((key, value)) if value != "0" => {
+                return Err(Error::NoIpv6 { why: format!("/proc/sys/{key} is {value}") });
             }
             Some(_) => Sysctl::new("net/ipv6/conf/all/forwarding", "1").check_writable()?,
         }

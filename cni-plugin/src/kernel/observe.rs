@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{IpConfig, Success};
-use weft_netlink::rtnl::{Link, Mac, RouteFilter, RtnetlinkClient, TokenBucket, bridge_netfilter};
+use weft_netlink::rtnl::{Link, Mac, RouteFilter, RtnetlinkClient, TokenBucket};
+use weft_netlink::sysctl::bridge_netfilter;
 
 use crate::{BridgeState, Error, HostState, Options, PodSide, Result};
 

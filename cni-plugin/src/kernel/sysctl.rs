@@ -1,15 +1,15 @@
 //! Kernel settings below /proc/sys, read and written. Which ones is decided in `plan`.
 
-use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
+
+use weft_netlink::sysctl;
 
 use crate::{Error, Result, Sysctl};
 
 impl Sysctl {
     /// Writes the value. Below `net` it is the calling thread's network namespace's.
     pub(crate) fn apply(&self) -> Result<()> {
-        let path = format!("/proc/sys/{}", self.key);
-        match fs::write(&path, self.value) {
+        match sysctl::write(&self.key, self.value) {
             Ok(()) => Ok(()),
             Err(error) if self.optional && error.kind() == ErrorKind::NotFound => Ok(()),
             // Where /proc/sys is read-only, what is as it should be needs no writing.
@@ -20,7 +20,7 @@ impl Sysctl {
 
     /// Fails where the value could not be written. Writes nothing.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        match OpenOptions::new().write(true).open(format!("/proc/sys/{}", self.key)) {
+        match sysctl::check_writable(&self.key) {
             Err(source) if !self.is_set() => {
                 Err(Error::Sysctl { key: self.key.clone(), value: self.value, source })
             }
@@ -30,8 +30,8 @@ impl Sysctl {
 
     /// Whether the calling thread's network namespace has the value, or may lack the setting and does.
     pub(crate) fn is_set(&self) -> bool {
-        match fs::read_to_string(format!("/proc/sys/{}", self.key)) {
-            Ok(found) => found.trim() == self.value,
+        match sysctl::read(&self.key) {
+            Ok(found) => found == self.value,
             Err(error) => self.optional && error.kind() == ErrorKind::NotFound,
         }
     }

@@ -7,6 +7,8 @@ mod network;
 use std::fs;
 use std::path::Path;
 
+use weft_netlink::sysctl;
+
 use super::facts::Facts;
 
 /// Where container runtimes have their sockets.
@@ -18,8 +20,8 @@ pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error>
     let mut facts = network::look()?;
     facts.is_root = nix::unistd::geteuid().is_root();
     facts.features = kernel::features();
-    facts.ipv4_forwarding = setting("/proc/sys/net/ipv4/ip_forward");
-    facts.ipv6_forwarding = setting("/proc/sys/net/ipv6/conf/all/forwarding");
+    facts.ipv4_forwarding = setting("net.ipv4.ip_forward");
+    facts.ipv6_forwarding = setting("net.ipv6.conf.all.forwarding");
     facts.listeners = listeners::all();
     facts.cni_configs = cni_configs(cni_conf_dir);
     facts.legacy_tables = legacy_tables();
@@ -34,8 +36,8 @@ fn text(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-fn setting(path: &str) -> Option<bool> {
-    Some(fs::read_to_string(path).ok()?.trim() != "0")
+fn setting(name: &str) -> Option<bool> {
+    Some(sysctl::read(name).ok()? != "0")
 }
 
 fn hostname() -> String {

@@ -1,6 +1,5 @@
 //! Links: network interfaces, bridges and their ports, veth pairs.
 
-use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
@@ -120,15 +119,6 @@ pub struct BridgePort {
     pub hairpin: bool,
     /// Exchange frames with ports that are not isolated only.
     pub isolated: bool,
-}
-
-/// Whether bridged packets pass netfilter: br_netfilter is loaded, and on in the calling thread's network namespace.
-pub fn bridge_netfilter() -> bool {
-    ["iptables", "ip6tables"].into_iter().any(|family| {
-        let setting = fs::read_to_string(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"));
-        // Without the module the settings are not there.
-        setting.is_ok_and(|text| text.trim() != "0")
-    })
 }
 
 impl RtnetlinkClient {

@@ -1,11 +1,11 @@
 //! Links, routes, neighbours and chains, as the kernel has them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::IpAddr;
 
 use weft_netlink::Result;
 use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
+use weft_netlink::sysctl;
 use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 
 use crate::preflight::facts::{Advertised, Chain, Facts, Identity, OwnMac, Route};
@@ -57,8 +57,7 @@ fn advertised(client: &mut RtnetlinkClient, names: &BTreeMap<u32, String>) -> Re
     let routes = client.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0);
     let links: BTreeSet<&String> = routes.filter_map(|path| names.get(&path.link?)).collect();
     let always = |link: &String| {
-        let setting = fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/accept_ra"));
-        setting.is_ok_and(|text| text.trim() == "2")
+        sysctl::read(&format!("net/ipv6/conf/{link}/accept_ra")).is_ok_and(|value| value == "2")
     };
     Ok(links.into_iter().map(|link| Advertised { link: link.clone(), always: always(link) }).collect())
 }
