@@ -12,7 +12,7 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-types", &[]),
     ("weft-netlink", &[]),
-    ("weft-nftables", &["weft-netlink"]),
+    ("weft-nftables", &["weft-types", "weft-netlink"]),
     ("weft-cni-spec", &["weft-types"]),
     ("weft-ipam", &["weft-types", "weft-cni-spec"]),
     ("weft-cluster", &["weft-types"]),

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use weft_cni_spec::Boot;
+use weft_types::fnv1a;
 
 /// Stands for a container's interface in names: a hash of both names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,11 +19,8 @@ pub struct Key(u64);
 impl Key {
     /// The key of a container's id and an interface's name.
     pub fn of(container: &str, ifname: &str) -> Key {
-        // FNV-1a (draft-eastlake-fnv): it must be the same in every version of this program. A container's id has no slash.
-        let bytes = container.bytes().chain([b'/']).chain(ifname.bytes());
-        Key(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        }))
+        // A container's id has no slash.
+        Key(fnv1a(container.bytes().chain([b'/']).chain(ifname.bytes())))
     }
 }
 

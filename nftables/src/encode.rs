@@ -16,6 +16,7 @@ use super::transaction::{Change, TableKey, Transaction};
 use super::value::{Name, Tuple};
 use weft_netlink::Batch;
 use weft_netlink::attribute::Writer;
+use weft_types::fnv1a;
 
 /// `NFNL_SUBSYS_NFTABLES`
 pub(super) const SUBSYSTEM: u16 = 10;
@@ -316,9 +317,7 @@ pub(super) fn digest(rule: &Rule) -> u64 {
     let mut bytes = Vec::new();
     encode_statements(rule, &mut Writer(&mut bytes));
     bytes.extend_from_slice(rule.comment.as_deref().unwrap_or_default().as_bytes());
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    fnv1a(&bytes)
 }
 
 /// Writes as many elements as fit into one message, and returns the others.

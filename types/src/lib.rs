@@ -16,7 +16,7 @@ mod snapshot;
 mod store;
 
 pub use family::Family;
-pub use hash::fnv1a;
+pub use hash::{fnv1a, fnv1a_32};
 pub use labels::Labels;
 pub use name::{InvalidName, NamespacedName, is_dns_label};
 pub use policy::{IpBlock, Peers, PodPeer, PolicyPeer, PolicyRule, PortMatch, PortMatches};

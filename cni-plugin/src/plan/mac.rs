@@ -15,7 +15,7 @@ pub(crate) fn of_container(address: IpAddr) -> Mac {
     match address {
         IpAddr::V4(address) => with_four([0x0a, 0x58], address.octets()),
         // All of it counts: networks that share a bridge give the same last octets to different containers.
-        IpAddr::V6(address) => hashed(0x0e, fnv1a(&address.octets())),
+        IpAddr::V6(address) => hashed(0x0e, fnv1a(address.octets())),
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_types::{Family, IpNetwork, Node};
+use weft_types::{Family, IpNetwork, Node, fnv1a};
 
 use crate::uplink::Uplink;
 
@@ -124,11 +124,9 @@ fn outer(node: &Node, uplink: &Uplink) -> Option<IpAddr> {
 /// The Ethernet address of a node's device: five bytes of the FNV-1a hash of the node's address behind a byte
 /// that says locally administered, unicast.
 fn mac(address: IpAddr) -> EthernetAddress {
-    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let hash = |bytes: &[u8]| bytes.iter().copied().fold(0xcbf2_9ce4_8422_2325, fold);
     let hash = match address {
-        IpAddr::V4(address) => hash(&address.octets()),
-        IpAddr::V6(address) => hash(&address.octets()),
+        IpAddr::V4(address) => fnv1a(address.octets()),
+        IpAddr::V6(address) => fnv1a(address.octets()),
     };
     let [_, _, _, a, b, c, d, e] = (hash ^ hash >> 32).to_be_bytes();
     EthernetAddress([0x0e, a, b, c, d, e])

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_types::{NamespacedName, Protocol};
+use weft_types::{NamespacedName, Protocol, fnv1a_32};
 
 use crate::services::plan::{FrontendPlan, ServicePlan};
 
@@ -71,7 +71,7 @@ impl AffinityNumbers {
     }
 
     fn free_number(&mut self, service: &NamespacedName, (port, protocol): &PortName) -> u32 {
-        let start = digest(&format!("{service}/{port}/{protocol}"));
+        let start = fnv1a_32(format!("{service}/{port}/{protocol}").bytes());
         // There are a billion numbers: one of them is free.
         let candidates = (0..).step_by(2).map(|step: u32| start.wrapping_add(step) & OWN_BITS | SERVICE_PORT);
         let mut free = candidates.skip_while(|number| self.taken.contains(number));
@@ -79,11 +79,6 @@ impl AffinityNumbers {
         self.taken.insert(number);
         number
     }
-}
-
-/// 32-bit FNV-1a: the same in every version of the proxy.
-fn digest(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
