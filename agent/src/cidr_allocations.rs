@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_types::{IpNetwork, Node};
+use weft_types::{IpNetwork, Node, overlap};
 
 /// Networks that do not overlap, with their owners, in the order of their first addresses.
 #[derive(Debug, Default)]
@@ -61,16 +61,6 @@ impl CidrAllocations {
         let (_, claim) = self.0.range(..=range.broadcast()).next_back()?;
         overlap(&claim.0, range).then_some(claim)
     }
-}
-
-/// Whether the addresses of two networks meet.
-pub(crate) fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
-    one.contains(other.ip()) || other.contains(one.ip())
-}
-
-/// Whether every address of `inner` is one of `outer`.
-pub(crate) fn contains(outer: &IpNetwork, inner: &IpNetwork) -> bool {
-    outer.prefix() <= inner.prefix() && outer.contains(inner.ip())
 }
 
 #[cfg(test)]

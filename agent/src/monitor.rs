@@ -10,6 +10,7 @@ use tracing::warn;
 use weft_netlink::notifications::{Notifications, Notified, Source};
 use weft_netlink::rtnl::{self, Group, Object};
 use weft_nftables as nft;
+use weft_types::well_known::table::HOST_PORTS;
 
 use crate::Result;
 use crate::masquerade;
@@ -25,9 +26,6 @@ const GROUPS: [Group; 6] = [
 ];
 /// Changes come in flocks, as when a pod starts. What follows the first within this time counts as one with the next.
 const GATHER: Duration = Duration::from_millis(20);
-
-/// The tables in which the plugin keeps the ports of the host.
-const HOST_PORTS: &str = "weft-cni-hostports";
 
 /// A subscription to the kernel's notifications.
 #[derive(Debug)]

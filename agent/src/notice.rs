@@ -65,8 +65,9 @@ pub enum Notice {
     /// Another node's pods are reached neither directly nor through the tunnel.
     #[error(
         "Node {node} answers under its address {address}, but its pods ({cidr}) are reached neither directly nor \
-         through the tunnel: see that weft-agent runs there, and allow UDP port 8472 (--vxlan-port) and TCP port \
+         through the tunnel: see that weft-agent runs there, and allow UDP port {vxlan} (--vxlan-port) and TCP port \
          {port} between the nodes",
+        vxlan = weft_types::well_known::port::VXLAN,
         port = PROBE_PORT
     )]
     Unreachable {

@@ -7,6 +7,7 @@ use clap::Parser;
 use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
+use weft_types::well_known::{device, port};
 
 use crate::config::Config;
 use crate::routing::vxlan::plan::Settings;
@@ -46,7 +47,7 @@ pub struct Options {
     pub network_name: NetworkName,
 
     /// The bridge that this node's pods are put on.
-    #[arg(long, value_name = "NAME", default_value = "cni0")]
+    #[arg(long, value_name = "NAME", default_value = device::BRIDGE)]
     pub bridge: InterfaceName,
 
     /// Ranges that Services take their addresses from. A pod CIDR that overlaps one is refused.
@@ -73,7 +74,7 @@ pub struct Options {
     pub vxlan_vni: u32,
 
     /// The UDP port of the VXLAN tunnel. The same on every node.
-    #[arg(long, value_name = "PORT", default_value = "8472", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = port::VXLAN, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
 
     /// The pods' MTU, in bytes. Without it, what fits on the way to every other node: the MTU of the
@@ -97,7 +98,7 @@ pub struct Options {
 
     /// Where /healthz says that the agent runs and what is wrong, /readyz whether pods can start on this
     /// node, and /metrics gives figures. Without it, nowhere.
-    #[arg(long, value_name = "ADDR[:PORT]", value_parser = |text: &str| weft_daemon::address(text, 10246))]
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = |text: &str| weft_daemon::address(text, port::AGENT))]
     pub healthz_bind_address: Option<SocketAddr>,
 
     /// Print what this node needs, going by manifests (YAML or JSON) that hold its Nodes, and exit. Needs

@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 
 use weft_cni_spec::NetworkList;
-use weft_types::{Family, IpNetwork, Node, Snapshot};
+use weft_types::{Family, IpNetwork, Node, Snapshot, overlap};
 
-use crate::cidr_allocations::{CidrAllocations, Owner, overlap};
+use crate::cidr_allocations::{CidrAllocations, Owner};
 use crate::cni_config::plan as cni_config;
 use crate::config::Config;
 use crate::masquerade::plan::MasqueradePlan;

@@ -1,11 +1,7 @@
 //! Which objects a part of Weft wants to see at all, and how much of them. How they are fetched is not here.
 
 use weft_types::NamespacedName;
-
-/// Services and EndpointSlices with this label are another proxy's.
-const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
-/// The mark of headless Services and their EndpointSlices, which no proxy serves.
-const HEADLESS: &str = "service.kubernetes.io/headless";
+use weft_types::well_known::label::{HEADLESS, SERVICE_PROXY_NAME};
 
 /// What a watch sees. As far as the API server can tell, it is asked to send no more. The default is what DNS answers from: all
 /// objects, without what only tells endpoints apart, and without labels.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use weft_daemon::{LogFormat, address};
+use weft_types::well_known::port;
 
 use crate::forward::{Case, KeepPrivate, Manner, Policy, parse_upstream};
 use crate::zone::{PodNames, ZoneName};
@@ -123,15 +124,15 @@ pub struct Options {
     pub snapshot: Option<PathBuf>,
 
     /// Where /health says that the process lives.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:8080", value_parser = |text: &str| address(text, 8080))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_HEALTH)), value_parser = |text: &str| address(text, port::DNS_HEALTH))]
     pub health_bind_address: SocketAddr,
 
     /// Where /ready says that the cluster's names are known, and /explain what a name leads to.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:8181", value_parser = |text: &str| address(text, 8181))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_READY)), value_parser = |text: &str| address(text, port::DNS_READY))]
     pub ready_bind_address: SocketAddr,
 
     /// Where /metrics gives numbers to Prometheus.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:9153", value_parser = |text: &str| address(text, 9153))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_METRICS)), value_parser = |text: &str| address(text, port::DNS_METRICS))]
     pub metrics_bind_address: SocketAddr,
 
     /// For how many seconds to go on answering after SIGTERM, while /ready already says no; and up to four times as long while

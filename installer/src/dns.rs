@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The Service that leads to the DNS servers.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 /// Where they say whether they are ready, and explain.
-const READY_PORT: u16 = 8181;
+const READY_PORT: u16 = weft_types::well_known::port::DNS_READY;
 
 /// What can be asked of the DNS server.
 #[derive(Clone, Debug, Subcommand)]
@@ -128,7 +128,7 @@ async fn client(cluster: &Cluster, From { namespace, pod }: &From) -> Result<Cli
 /// The path of the API server behind which a DNS server is: one on that node, if there is one.
 async fn server(cluster: &Cluster, node: Option<&str>) -> Result<String, Error> {
     let (namespace, service) = DNS_SERVICE;
-    let label = format!("kubernetes.io/service-name={service}");
+    let label = format!("{}={service}", weft_types::well_known::label::SERVICE_NAME);
     let slices = cluster.list(ENDPOINT_SLICE, Some(namespace), &label).await?;
     nearest(&slices, node).ok_or_else(|| Error::NoServer(format!("{namespace}/{service}")))
 }

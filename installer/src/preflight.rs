@@ -83,7 +83,7 @@ pub struct Expectations {
     #[arg(long = "service-cidr", value_delimiter = ',', default_value = "10.96.0.0/12", value_name = "CIDR")]
     pub service_cidrs: Vec<IpNetwork>,
     /// The UDP port of the VXLAN tunnel between nodes.
-    #[arg(long, value_name = "PORT", default_value_t = 8472)]
+    #[arg(long, value_name = "PORT", default_value_t = weft_types::well_known::port::VXLAN)]
     pub vxlan_port: u16,
     /// Each node gets a DNS server of its own (`weft manifests --node-local-dns`), which needs some more ports.
     #[arg(long)]
@@ -161,9 +161,4 @@ fn read(path: &Path) -> Result<Identity, Error> {
     let text = fs::read(path).map_err(|error| failed(error.to_string()))?;
     let report: Report = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
     Ok(report.identity)
-}
-
-/// Whether two networks have an address in common.
-fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
-    one.contains(other.network()) || other.contains(one.network())
 }

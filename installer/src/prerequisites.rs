@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
-use weft_types::IpNetwork;
+use weft_types::{IpNetwork, is_subnet_of};
 
 use crate::cluster::{name, shown};
 use crate::manifests::Values;
@@ -63,7 +63,7 @@ fn node(node: &Value, cluster_cidrs: &[IpNetwork]) -> Option<String> {
         ));
     }
     let is_outside = |cidr: &&&str| {
-        let holds = |range: &IpNetwork| cidr.parse().is_ok_and(|cidr: IpNetwork| contains(range, &cidr));
+        let holds = |range: &IpNetwork| cidr.parse().is_ok_and(|cidr: IpNetwork| is_subnet_of(&cidr, range));
         !cluster_cidrs.iter().any(holds)
     };
     let outside = pod_cidrs.iter().find(is_outside)?;
@@ -73,10 +73,6 @@ fn node(node: &Value, cluster_cidrs: &[IpNetwork]) -> Option<String> {
          was given (kubeadm: podSubnet), both families of a dual-stack cluster",
         name(node)
     ))
-}
-
-fn contains(range: &IpNetwork, cidr: &IpNetwork) -> bool {
-    range.prefix() <= cidr.prefix() && range.contains(cidr.network())
 }
 
 /// A ClusterIP cannot be changed, and kubelets tell theirs to pods.

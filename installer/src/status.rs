@@ -14,11 +14,11 @@ use crate::{Result, rollout};
 
 /// The label that all of Weft's pods have, and the one that tells them apart.
 const OURS: &str = "app.kubernetes.io/name=weft";
-const COMPONENT: &str = "app.kubernetes.io/component";
+const COMPONENT: &str = weft_types::well_known::label::APP_COMPONENT;
 /// The DaemonSets of an installation.
 const PARTS: [&str; 3] = ["weft-agent", "weft-proxy", "weft-dns-node"];
 /// Where the proxy says when it was last in step with the cluster.
-const PROXY_HEALTH: (u16, &str) = (10256, "/healthz");
+const PROXY_HEALTH: (u16, &str) = (weft_types::well_known::port::PROXY_HEALTH, "/healthz");
 
 /// Which cluster.
 #[derive(Args, Clone, Debug)]

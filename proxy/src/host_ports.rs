@@ -40,7 +40,7 @@ impl HostPorts {
 }
 
 fn declaration(family: Family) -> Arc<Declaration> {
-    let (table, name) = ("weft-cni-hostports".into(), "hostports".into());
+    let (table, name) = (weft_types::well_known::table::HOST_PORTS.into(), "hostports".into());
     let key = vec![DataType::address(family), DataType::InetProto, DataType::InetService];
     let kind = SetKind::RangeMap(vec![DataType::address(family), DataType::InetService]);
     let family = family.into();

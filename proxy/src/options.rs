@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_daemon::{LogFormat, address};
 use weft_types::IpNetwork;
+use weft_types::well_known::port;
 
 use crate::config::{Config, DetectLocal, NodePortAddresses};
 use crate::error::Error;
@@ -59,11 +60,11 @@ pub struct Options {
     pub nodeport_addresses: NodePortAddresses,
 
     /// Address of the health server: /healthz and /livez.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "0.0.0.0:10256", value_parser = |text: &str| address(text, 10256))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::PROXY_HEALTH)), value_parser = |text: &str| address(text, port::PROXY_HEALTH))]
     pub healthz_bind_address: SocketAddr,
 
     /// Address of the metrics server: /metrics, /proxyMode and /configz.
-    #[arg(long, value_name = "ADDR[:PORT]", default_value = "127.0.0.1:10249", value_parser = |text: &str| address(text, 10249))]
+    #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([127, 0, 0, 1], port::PROXY_METRICS)), value_parser = |text: &str| address(text, port::PROXY_METRICS))]
     pub metrics_bind_address: SocketAddr,
 
     /// Delete the conntrack entries of TCP connections to endpoints that are gone, so that packets of their clients no longer go

@@ -1,8 +1,6 @@
 //! Whose packets leave the cluster under the node's address, and among whom pods keep their own.
 
-use weft_types::IpNetwork;
-
-use crate::cidr_allocations::contains;
+use weft_types::{IpNetwork, is_subnet_of};
 
 /// Nothing is masqueraded where there are no `pods`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +27,7 @@ fn widest(networks: impl Iterator<Item = IpNetwork>) -> Vec<IpNetwork> {
     networks.sort_by_key(|network| (network.ip(), network.prefix()));
     let mut widest: Vec<IpNetwork> = Vec::new();
     for network in networks {
-        if !widest.last().is_some_and(|last| contains(last, &network)) {
+        if !widest.last().is_some_and(|last| is_subnet_of(&network, last)) {
             widest.push(network);
         }
     }

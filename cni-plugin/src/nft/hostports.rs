@@ -22,7 +22,7 @@ use crate::plan::network;
 use crate::{HostPorts, PortMapping};
 
 /// The name of the tables, one per family. `weft-proxy` reads the map below, to tell of NodePorts of the same number.
-const TABLE: &str = "weft-cni-hostports";
+const TABLE: &str = weft_types::well_known::table::HOST_PORTS;
 /// The map from the host's ports to the containers'.
 const HOSTPORTS: &str = "hostports";
 /// Senders who would not get an answer, or not from whom they asked, if the container saw their own address.

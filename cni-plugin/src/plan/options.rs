@@ -8,7 +8,7 @@ use super::{Limits, PortMapping, VlanGateway, Vlans, bandwidth, port_mapping, vl
 use crate::{Error, Result};
 
 /// The bridge where the configuration names none.
-pub(crate) const DEFAULT_BRIDGE: &str = "cni0";
+pub(crate) const DEFAULT_BRIDGE: &str = weft_types::well_known::device::BRIDGE;
 
 /// The options of a network, with what the runtime asks for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]

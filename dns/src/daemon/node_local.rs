@@ -13,7 +13,7 @@ use weft_nftables::{
 };
 
 /// The name of the interface, and of tables that belong to no process, one per family: those of kernels that know no others.
-pub const NAME: &str = "weft-dns";
+pub const NAME: &str = weft_types::well_known::device::DNS;
 /// The names of tables that belong to a process. In an upgrade there are those of two servers.
 pub const HELD: [&str; 3] = ["weft-dns-1", "weft-dns-2", "weft-dns-3"];
 /// TCP and UDP.

@@ -4,25 +4,28 @@
 mod conflicts;
 mod identity;
 
+use weft_types::overlap;
+use weft_types::well_known::{device, port};
+
+use super::Expectations;
 use super::facts::{Facts, Feature, Identity, Listener, Transport};
 use super::report::{Check, Report};
-use super::{Expectations, overlap};
 
 /// The devices that are Weft's own: what is on them is no conflict.
-const OWN_LINKS: [&str; 3] = ["cni0", "weft-vxlan", "weft-dns"];
+const OWN_LINKS: [&str; 3] = [device::BRIDGE, device::VXLAN, device::DNS];
 /// The number by which Weft marks its routes (`rtm_protocol`).
 const OWN_PROTOCOL: u8 = 119;
 /// The TCP ports that Weft's daemons listen on in the host's network.
 const OWN_PORTS: [(u16, &str); 3] = [
-    (10256, "the proxy's health"),
-    (10249, "the proxy's metrics"),
-    (10246, "the agent's health and metrics"),
+    (port::PROXY_HEALTH, "the proxy's health"),
+    (port::PROXY_METRICS, "the proxy's metrics"),
+    (port::AGENT, "the agent's health and metrics"),
 ];
 /// Those of the DNS server of a node (`weft manifests --node-local-dns`).
 const NODE_DNS_PORTS: [(u16, &str); 3] = [
     (10241, "the node's DNS server's health"),
     (10242, "the node's DNS server's readiness"),
-    (9153, "the node's DNS server's metrics"),
+    (port::DNS_METRICS, "the node's DNS server's metrics"),
 ];
 /// The ports that Services of type NodePort get, where the control plane does not say otherwise.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;

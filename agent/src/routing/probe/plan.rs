@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use weft_types::IpNetwork;
 
 /// The TCP port that is tried: the agents' own; refused is as good an answer.
-pub(crate) const PORT: u16 = 10246;
+pub(crate) const PORT: u16 = weft_types::well_known::port::AGENT;
 
 /// How often a path must fail in a row before it counts as failing, and how soon it is tried again until
 /// then.

@@ -15,7 +15,7 @@ use weft_types::{Family, IpNetwork, Node, fnv1a};
 use crate::uplink::Uplink;
 
 /// The device's name.
-pub const DEVICE: &str = "weft-vxlan";
+pub const DEVICE: &str = weft_types::well_known::device::VXLAN;
 /// Where the node's own link has no MTU to go by, that of Ethernet.
 const ETHERNET_MTU: u32 = 1500;
 

@@ -77,7 +77,11 @@ fn bridge() -> Result<()> {
 }
 
 fn vxlan() -> Result<()> {
-    let tunnel = Tunnel { vni: 1, port: 8472, local: Ipv4Addr::new(192, 0, 2, 1).into() };
+    let tunnel = Tunnel {
+        vni: 1,
+        port: weft_types::well_known::port::VXLAN,
+        local: Ipv4Addr::new(192, 0, 2, 1).into(),
+    };
     let mac = Mac([2, 0, 0, 0, 0, 1]);
     RtnetlinkClient::open()?.add_vxlan(&Vxlan { name: "vxlan".to_owned(), mac, mtu: 1450, tunnel })
 }

@@ -3,6 +3,7 @@
 mod topology;
 
 use serde_json::{Value, json};
+use weft_types::well_known::label::{HEADLESS, SERVICE_NAME};
 
 use self::topology::Zones;
 use super::{Action, Controller, is_ready};
@@ -13,10 +14,8 @@ use crate::apiserver::object::{
 use crate::apiserver::selector::LabelSelector;
 use crate::apiserver::store::Store;
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The most endpoints of one slice, as kube-controller-manager has it by default.
 const MOST: usize = 100;
 

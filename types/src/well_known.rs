@@ -1,0 +1,50 @@
+//! Names and numbers that several parts of Weft, or Weft and others, must have in common. A number or name of one part alone
+//! stands there.
+
+/// TCP and UDP ports.
+pub mod port {
+    /// Where the proxy says whether it is in step, as kube-proxy does.
+    pub const PROXY_HEALTH: u16 = 10256;
+    /// Where the proxy has its metrics, as kube-proxy does.
+    pub const PROXY_METRICS: u16 = 10249;
+    /// Where the agent says how it is and has its metrics, and where the agents of other nodes try a direct path.
+    pub const AGENT: u16 = 10246;
+    /// VXLAN, as Linux has it by default, flannel too. (IANA's number is 4789.)
+    pub const VXLAN: u16 = 8472;
+    /// Where a DNS server of the cluster says that it lives, as CoreDNS does.
+    pub const DNS_HEALTH: u16 = 8080;
+    /// Where a DNS server of the cluster says whether it is ready, as CoreDNS does.
+    pub const DNS_READY: u16 = 8181;
+    /// Where a DNS server has its metrics, as CoreDNS does.
+    pub const DNS_METRICS: u16 = 9153;
+}
+
+/// Interfaces on a node.
+pub mod device {
+    /// The pods' bridge, where no other is asked for.
+    pub const BRIDGE: &str = "cni0";
+    /// The tunnel to the other nodes.
+    pub const VXLAN: &str = "weft-vxlan";
+    /// What holds the addresses of a node's DNS server.
+    pub const DNS: &str = "weft-dns";
+}
+
+/// nf_tables tables that more than their owner looks at.
+pub mod table {
+    /// The plugin's ports of the host that lead to containers.
+    pub const HOST_PORTS: &str = "weft-cni-hostports";
+}
+
+/// Labels of Kubernetes objects (kubernetes.io/docs/reference/labels-annotations-taints).
+pub mod label {
+    /// On an EndpointSlice: the name of its Service.
+    pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+    /// On a Service and its EndpointSlices: another proxy serves them.
+    pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+    /// On headless Services and their EndpointSlices, which no proxy serves.
+    pub const HEADLESS: &str = "service.kubernetes.io/headless";
+    /// On what a program installed: which program.
+    pub const APP_NAME: &str = "app.kubernetes.io/name";
+    /// On what a program installed: which part of it.
+    pub const APP_COMPONENT: &str = "app.kubernetes.io/component";
+}
