@@ -8,6 +8,7 @@
 
 mod flow;
 mod message;
+mod monitor;
 
 use std::collections::HashMap;
 
@@ -18,6 +19,7 @@ use crate::socket::Batch;
 use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 
 pub use flow::{CtStatus, Filter, Flow, TcpState, Tuple};
+pub use monitor::{Event, Group, Monitor};
 
 /// Room for the answers to [`CHUNK`] requests that are all refused.
 const RECEIVE_BUFFER: usize = 1 << 20;

@@ -8,8 +8,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 use weft_netlink::Family;
-use weft_netlink::conntrack::{ConntrackClient, CtStatus, Filter, Flow, TcpState, Tuple};
+use weft_netlink::conntrack::{
+    ConntrackClient, CtStatus, Event, Filter, Flow, Group, Monitor, TcpState, Tuple,
+};
 use weft_netlink::netns::Namespace;
+use weft_netlink::notifications::Source;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -217,4 +220,20 @@ fn stale_flows_are_forgotten_while_the_table_is_read_and_the_others_stay() {
     assert_eq!(forget(), 0);
     let left = client.flows(Family::Ip, &Filter::default()).unwrap();
     assert_eq!((left.len(), left.iter().any(is_even)), (1500, false));
+}
+
+#[test]
+fn a_flow_that_begins_and_ends_is_told() {
+    let machine = Machine::new();
+    let open = || Monitor::open(&[Group::New, Group::Destroy]);
+    let mut monitor = machine.0.run(open).unwrap().unwrap();
+    let asking = machine.sent(own(Family::Ip), (virtual_ip(Family::Ip), 53).into());
+    let begun = monitor.read().unwrap();
+    let [Event::New(flow)] = &begun[..] else { panic!("{begun:?}") };
+    assert_eq!(flow.original.source, asking.local_addr().unwrap());
+    assert!(flow.status.contains(CtStatus::DST_NAT), "{flow:?}");
+    assert_eq!(machine.client().delete(std::slice::from_ref(flow)).unwrap(), 1);
+    let ended = monitor.read().unwrap();
+    let [Event::Destroyed(gone)] = &ended[..] else { panic!("{ended:?}") };
+    assert_eq!((gone.id, gone.original), (flow.id, flow.original));
 }

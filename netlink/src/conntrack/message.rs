@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::Event;
 use super::flow::{CtStatus, Filter, Flow, TcpState, Tuple};
 use crate::Family;
 use crate::attribute::{Attributes, Writer};
@@ -134,6 +135,17 @@ pub(super) fn reader<T>(
         }
         Ok(())
     }
+}
+
+/// What a notification tells; `None` of a flow without ports.
+pub(super) fn event(frame: Frame<'_>) -> Result<Option<Event>> {
+    let mut flow = None;
+    reader(&Filter::default(), |read| {
+        flow = Some(read);
+        Ok(())
+    })(frame)?;
+    let is_end = frame.kind & 0xff == DELETE;
+    Ok(flow.map(|flow| if is_end { Event::Destroyed(flow) } else { Event::New(flow) }))
 }
 
 /// ICMP, for instance, has a type and a number in place of ports.

@@ -1,0 +1,55 @@
+//! Notifications of connection tracking: flows that begin, change or end.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Flow, message};
+use crate::notifications::Source;
+use crate::{Protocol, Result, Socket};
+
+/// A multicast group (`NFNLGRP_CONNTRACK_*`, linux/netfilter/nfnetlink_compat.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Flows that begin.
+    New = 1,
+    /// Flows that change.
+    Update = 2,
+    /// Flows that end.
+    Destroy = 3,
+}
+
+/// A notification about a flow with ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is new, or changed.
+    New(Flow),
+    /// It has ended.
+    Destroyed(Flow),
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub struct Monitor(Socket);
+
+impl Monitor {
+    /// Subscribes to these groups, in the calling thread's network namespace. The kernel tells of flows that begin while somebody
+    /// listens, or all where `net.netfilter.nf_conntrack_events` is 1.
+    pub fn open(groups: &[Group]) -> Result<Monitor> {
+        let mut socket = Socket::open(Protocol::Netfilter)?;
+        groups.iter().try_for_each(|group| socket.join(*group as u32))?;
+        Ok(Monitor(socket))
+    }
+}
+
+impl Source for Monitor {
+    type Event = Event;
+
+    fn read(&mut self) -> Result<Vec<Event>> {
+        Ok(self.0.notifications(message::event)?.into_iter().flatten().collect())
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
