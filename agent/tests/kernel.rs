@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use weft_agent::config::Config;
 use weft_agent::masquerade::rules::{self, MasqueradeRules};
 use weft_agent::plan::{NodePlan, plan};
@@ -19,23 +16,9 @@ use weft_agent::upkeep::plan::{Expected, port};
 use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::netns::Namespace;
-use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
+use weft_testkit::namespace::{advertise_router, cable, end, route_by, sh};
+use weft_testkit::wait::eventually;
 use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
-
-/// Runs a command line inside a namespace. Returns what it printed.
-fn sh(namespace: &Namespace, line: &str) -> String {
-    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
-    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
-    let mut route = one.0.run(RtnetlinkClient::open).unwrap().unwrap();
-    route.add_veth(&veth, other.0.as_fd()).unwrap();
-    sh(other.0, &format!("ip link set {} up", other.1));
-}
 
 /// A node with a pod, and a machine that plays everybody else: the outside and the other nodes.
 struct World {
@@ -50,16 +33,13 @@ struct World {
 impl World {
     fn new() -> World {
         let [node, pod, others] = [(); 3].map(|()| Namespace::temporary().unwrap());
-        cable((&node, "uplink"), (&others, "wire"));
-        cable((&node, "bridge"), (&pod, "eth0"));
-        sh(&node, "ip addr add 172.30.0.11/24 dev uplink && ip link set uplink mtu 1450");
-        sh(&node, "ip addr add fd00:30::11/64 dev uplink nodad");
-        sh(&node, "ip addr add 10.244.1.1/24 dev bridge");
-        sh(&pod, "ip addr add 10.244.1.2/24 dev eth0 && ip route add default via 10.244.1.1");
-        for address in ["172.30.0.1/24", "172.30.0.12/24", "172.30.0.13/24"] {
-            sh(&others, &format!("ip addr add {address} dev wire"));
-        }
-        sh(&others, "ip addr add fd00:30::12/64 dev wire nodad");
+        cable(
+            &end(&node, "uplink", ["172.30.0.11/24", "fd00:30::11/64"]),
+            &end(&others, "wire", ["172.30.0.1/24", "172.30.0.12/24", "172.30.0.13/24", "fd00:30::12/64"]),
+        );
+        cable(&end(&node, "bridge", ["10.244.1.1/24"]), &end(&pod, "eth0", ["10.244.1.2/24"]));
+        sh(&node, "ip link set uplink mtu 1450");
+        route_by(&pod, ["10.244.1.1"]);
         sh(&others, "ip route add 10.244.1.0/24 via 172.30.0.11");
         sh(&others, "ip link set lo up && ip addr add 10.244.2.5/32 dev lo");
         let uplink = node.run(UplinkObserver::open).unwrap().unwrap();
@@ -282,29 +262,15 @@ impl World {
     }
 }
 
-/// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that name.
-fn advertise(router: &Namespace, link: &str) {
-    let index = router.run(|| RtnetlinkClient::open().unwrap().link(link).unwrap().index).unwrap();
-    let socket =
-        router.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap().unwrap();
-    socket.set_multicast_hops_v6(255).unwrap();
-    let all_nodes = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
-    let advertisement = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    // The link may not be ready yet: the caller tries again.
-    let _ = socket.send_to(&advertisement, &SocketAddr::V6(all_nodes).into());
-}
-
 #[test]
 fn a_default_route_that_a_router_advertised_outlives_forwarding() {
     let mut world = World::new();
     sh(&world.node, "sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.uplink.accept_ra=1");
     let has_route = |world: &World| sh(&world.node, "ip -6 route show default").contains("proto ra");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !has_route(&world) {
-        assert!(Instant::now() < deadline, "no router was heard");
-        advertise(&world.others, "wire");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("a router is heard", || {
+        advertise_router(&world.others, "wire");
+        has_route(&world)
+    });
     let uplink = world.uplink(&["172.30.0.11", "fd00:30::11"], &LeaveBy::Node).unwrap();
     assert_eq!(uplink.advertised.iter().collect::<Vec<_>>(), ["uplink"]);
     assert_eq!(world.apply(&plan_by(&uplink)), Vec::<String>::new());

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,23 +18,8 @@ use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Uplink};
 use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
-use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
+use weft_testkit::namespace::{cable, end, forward, route_by, sh};
 use weft_types::{ChangeSet, Node, Object, Snapshot};
-
-/// Runs a command line inside a namespace. Returns what it printed.
-fn sh(namespace: &Namespace, line: &str) -> String {
-    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
-    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
-    let mut route = one.0.run(RtnetlinkClient::open).unwrap().unwrap();
-    route.add_veth(&veth, other.0.as_fd()).unwrap();
-    sh(other.0, &format!("ip link set {} up", other.1));
-}
 
 /// A node with a pod. Its number is part of all its addresses.
 struct Site {
@@ -57,38 +41,21 @@ struct World {
 impl Site {
     fn new(number: u8, router: &Namespace, is_ipv4: bool) -> Site {
         let [node, pod] = [(); 2].map(|()| Namespace::temporary().unwrap());
-        cable((&node, "uplink"), (router, &format!("site{number}")));
-        cable((&node, "bridge"), (&pod, "eth0"));
-        if is_ipv4 {
-            sh(router, &format!("ip addr add 172.30.{number}.1/24 dev site{number}"));
-            sh(
-                &node,
-                &format!(
-                    "ip addr add 172.30.{number}.10/24 dev uplink && ip route add default via 172.30.{number}.1"
-                ),
-            );
-        }
-        sh(router, &format!("ip addr add fd00:30:{number}::1/64 dev site{number} nodad"));
-        sh(&node, &format!("ip addr add fd00:30:{number}::10/64 dev uplink nodad"));
-        sh(&node, &format!("ip -6 route add default via fd00:30:{number}::1"));
-        sh(
-            &node,
-            &format!(
-                "ip addr add 10.244.{number}.1/24 dev bridge && ip addr add fd00:10:{number}::1/64 dev bridge nodad"
-            ),
+        let families = |v4: &str, v6: &str| {
+            let mut both = vec![v4.replace('N', &number.to_string()), v6.replace('N', &number.to_string())];
+            both.drain(..usize::from(!is_ipv4 && v4.starts_with("172.")));
+            both
+        };
+        cable(
+            &end(&node, "uplink", families("172.30.N.10/24", "fd00:30:N::10/64")),
+            &end(router, &format!("site{number}"), families("172.30.N.1/24", "fd00:30:N::1/64")),
         );
-        sh(
-            &pod,
-            &format!(
-                "ip addr add 10.244.{number}.2/24 dev eth0 && ip route add default via 10.244.{number}.1"
-            ),
+        cable(
+            &end(&node, "bridge", families("10.244.N.1/24", "fd00:10:N::1/64")),
+            &end(&pod, "eth0", families("10.244.N.2/24", "fd00:10:N::2/64")),
         );
-        sh(
-            &pod,
-            &format!(
-                "ip addr add fd00:10:{number}::2/64 dev eth0 nodad && ip -6 route add default via fd00:10:{number}::1"
-            ),
-        );
+        route_by(&node, families("172.30.N.1", "fd00:30:N::1"));
+        route_by(&pod, families("10.244.N.1", "fd00:10:N::1"));
         let uplink = node.run(UplinkObserver::open).unwrap().unwrap();
         let routes = node.run(Routes::open).unwrap().unwrap();
         Site { number, node, pod, uplink, routes }
@@ -134,7 +101,7 @@ impl World {
     /// The outer packets are of IPv4 where there is any.
     fn new(is_ipv4: bool) -> World {
         let router = Namespace::temporary().unwrap();
-        sh(&router, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        forward(&router);
         let sites = [1, 2].map(|number| Site::new(number, &router, is_ipv4));
         World { sites, router, settings: Settings { vni: 1, port: 8472 }, path_states: PathStates::default() }
     }

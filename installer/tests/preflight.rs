@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use weft_netlink::netns::Namespace;
+use weft_testkit::namespace::sh;
 
 /// Makes a namespace into a machine on which Weft can work.
 const CLEAN: &str = "ip link set lo up
@@ -38,8 +39,7 @@ impl Machine {
     }
 
     fn sh(&self, line: &str) {
-        let output = self.namespace.run(|| Command::new("sh").args(["-ec", line]).output()).unwrap().unwrap();
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        sh(&self.namespace, &format!("set -e\n{line}"));
     }
 
     fn preflight(&self, flags: &[&str]) -> Output {

@@ -5,7 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
 
 use weft_netlink::Family;
 use weft_netlink::conntrack::{
@@ -13,6 +12,7 @@ use weft_netlink::conntrack::{
 };
 use weft_netlink::netns::Namespace;
 use weft_netlink::notifications::Source;
+use weft_testkit::namespace::run_in;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -50,9 +50,7 @@ impl Machine {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.0.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        run_in(&self.0, program, arguments)
     }
 
     fn client(&self) -> ConntrackClient {

@@ -3,16 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::net::IpAddr;
-use std::process::Command;
 
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{FdbEntry, Mac, RtnetlinkClient, Tunnel, Vxlan};
-
-fn sh(namespace: &Namespace, line: &str) -> String {
-    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use weft_testkit::namespace::sh;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -4,8 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +16,7 @@ use weft_nftables::{
     PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table,
     TableKey, Transaction, Tuple, Value, Verdict, diff,
 };
+use weft_testkit::program::run_with_input;
 
 fn address(family: Family, last: u8) -> Value {
     Value::Address(match family {
@@ -189,17 +188,7 @@ fn keys() -> [TableKey; 2] {
 
 /// Runs `nft` and returns what it printed.
 fn nft(arguments: &[&str], input: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("nft is installed");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    run_with_input("nft", arguments, input)
 }
 
 /// Commits what leads to these tables and returns how many steps it took.

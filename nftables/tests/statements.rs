@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use weft_netlink::netns::Namespace;
 use weft_nftables::{
     Client, Ct, Expression, Family, Limit, Log, Meta, Observed, Operand, Operator, Reject, Rule, Statement,
     Table, Value, diff,
 };
+use weft_testkit::program::run_with_input;
 
 /// Rules that limit, log, count and reject.
 fn refuse(family: Family) -> Vec<Rule> {
@@ -55,17 +53,7 @@ fn refuse(family: Family) -> Vec<Rule> {
 
 /// Runs `nft` and returns what it printed.
 fn nft(arguments: &[&str], input: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("nft is installed");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "nft {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    run_with_input("nft", arguments, input)
 }
 
 #[test]

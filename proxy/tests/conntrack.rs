@@ -18,6 +18,7 @@ use weft_proxy::metrics::Metrics;
 use weft_proxy::services::planner::everything;
 use weft_proxy::sync::Sync;
 use weft_testkit::program::run;
+use weft_testkit::wait::eventually;
 use weft_testkit::world::{Connection, World, pod_address};
 use weft_types::{Family, Snapshot};
 
@@ -365,10 +366,7 @@ fn connects_after(world: &World, ways: &[(&Namespace, SocketAddr)], change: impl
     };
     thread::scope(|scope| {
         let clients: Vec<_> = ways.iter().map(|way| scope.spawn(move || connect(way))).collect();
-        let begun = Instant::now();
-        while world.node.run(unanswered).unwrap() < ways.len() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "no SYN is tracked");
-        }
+        eventually("every SYN is tracked", || world.node.run(unanswered).unwrap() == ways.len());
         change();
         clients.into_iter().for_each(|client| assert!(client.join().unwrap().starts_with('2')));
     });

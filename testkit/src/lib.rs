@@ -15,5 +15,6 @@ pub mod dice;
 pub mod namespace;
 pub mod program;
 pub mod rootless;
+pub mod user_mode_linux;
 pub mod wait;
 pub mod world;

@@ -44,7 +44,7 @@ impl World {
         }
         let (node, outside) = (["172.30.0.11", "fd00:30::11"], ["172.30.0.1", "fd00:30::1"]);
         world.attach(&world.outside, "outside", node, outside);
-        route_by(&world.node, &outside);
+        route_by(&world.node, outside);
         forward(&world.node);
         world
     }
@@ -52,12 +52,8 @@ impl World {
     /// A cable from the node to a machine that has the node as its router.
     fn attach(&self, machine: &Namespace, name: &str, node: [&str; 2], own: [&str; 2]) {
         let with_prefix = |[v4, v6]: [&str; 2]| [format!("{v4}/24"), format!("{v6}/64")];
-        let (node_ends, own_ends) = (with_prefix(node), with_prefix(own));
-        cable(
-            end(&self.node, name, &node_ends.each_ref().map(String::as_str)),
-            end(machine, "eth0", &own_ends.each_ref().map(String::as_str)),
-        );
-        route_by(machine, &node);
+        cable(&end(&self.node, name, with_prefix(node)), &end(machine, "eth0", with_prefix(own)));
+        route_by(machine, node);
     }
 
     /// Starts servers in both pods on that port, over TCP and UDP and both families. They answer with their own pod's

@@ -3,23 +3,19 @@
 
 use std::fs::{self, File, Permissions};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_bench::process::Daemon;
 use weft_netlink::netns::Namespace;
-use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 use weft_testkit::api_server::FakeApiServer;
+use weft_testkit::namespace::{cable, end, route_by, sh, sh_output};
+use weft_testkit::wait::eventually;
 
 const NODES: &str = "/api/v1/nodes";
 const SERVICES: &str = "/api/v1/services";
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node, its one pod, and its agent while that runs.
 pub(crate) struct Machine {
@@ -35,11 +31,12 @@ impl Machine {
     pub(crate) fn new(number: u16, agent: &Path) -> Machine {
         let [node, pod] = [(); 2].map(|()| Namespace::temporary().unwrap());
         sh(&node, "ip link set lo up");
-        cable((&node, "pod"), (&pod, "eth0"));
         let (v4, v6) = (format!("10.244.{number}"), format!("fd00:10:244:{number}:"));
-        sh(&node, &format!("ip addr add {v4}.1/24 dev pod; ip addr add {v6}:1/64 dev pod nodad"));
-        let routes = format!("ip route add default via {v4}.1; ip route add default via {v6}:1");
-        sh(&pod, &format!("ip addr add {v4}.2/24 dev eth0; ip addr add {v6}:2/64 dev eth0 nodad; {routes}"));
+        cable(
+            &end(&node, "pod", [format!("{v4}.1/24"), format!("{v6}:1/64")]),
+            &end(&pod, "eth0", [format!("{v4}.2/24"), format!("{v6}:2/64")]),
+        );
+        route_by(&pod, [format!("{v4}.1"), format!("{v6}:1")]);
         let server = node.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
         // The agent looks whether there is a plugin; here nobody starts it.
@@ -66,7 +63,7 @@ impl Machine {
         command.arg("--cni-conf-dir").arg(path("net.d")).arg("--cni-bin-dir").arg(path("bin"));
         command.args(["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"]).args(flags).stderr(log);
         let daemon = Daemon(self.node.run(|| command.spawn()).unwrap().unwrap());
-        until("the agent is ready", || path("net.d/10-weft.conflist").exists());
+        eventually("the agent is ready", || path("net.d/10-weft.conflist").exists());
         daemon
     }
 
@@ -90,7 +87,7 @@ impl Machine {
     pub(crate) fn await_route(&self, number: u16) {
         let (high, low) = (244 + number / 200, number % 200);
         let way = format!("ip route get 10.{high}.{low}.2 && ip route get fd00:10:244:{number:x}::2");
-        until("routes", || sh_output(&self.node, &way).status.success());
+        eventually("routes", || sh_output(&self.node, &way).status.success());
     }
 
     /// What the agent says that pods' MTU is.
@@ -139,29 +136,4 @@ pub(crate) fn node(number: u16, is_ipv6_only: bool) -> Value {
         "spec": {"podCIDRs": [format!("10.{}.{low}.0/24", 244 + high), format!("fd00:10:244:{number:x}::/64")]},
         "status": {"addresses": internal.collect::<Vec<_>>(), "images": images.collect::<Vec<_>>()},
     })
-}
-
-/// Waits, but not for ever.
-pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "never so: {what}");
-        sleep(Duration::from_millis(5));
-    }
-}
-
-pub(crate) fn sh(namespace: &Namespace, line: &str) {
-    let output = sh_output(namespace, line);
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn sh_output(namespace: &Namespace, line: &str) -> std::process::Output {
-    namespace.run(|| Command::new("sh").args(["-ec", line]).output()).unwrap().unwrap()
-}
-
-pub(crate) fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) {
-    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let veth = Veth { host: end(one.1), host_group: 0, host_up: true, master: None, peer: end(other.1) };
-    one.0.run(RtnetlinkClient::open).unwrap().unwrap().add_veth(&veth, other.0.as_fd()).unwrap();
-    sh(other.0, &format!("ip link set {} up", other.1));
 }

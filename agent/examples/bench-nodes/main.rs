@@ -13,9 +13,11 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use machine::{Machine, cable, node, sh, until};
+use machine::{Machine, node};
 use measure::{Link, best, latency, throughput};
 use weft_bench::table::{Table, ms};
+use weft_testkit::namespace::{cable, end, sh};
+use weft_testkit::wait::eventually;
 
 /// How the nodes' pods reach each other.
 struct Way {
@@ -39,13 +41,8 @@ fn main() {
     let agent = PathBuf::from(env::args().nth(1).expect("usage: bench-nodes PATH-OF-weft-agent"));
     let machines = [1, 2].map(|number| Machine::new(number, &agent));
     let [one, two] = &machines;
-    cable((&one.node, "uplink"), (&two.node, "uplink"));
-    for (number, machine) in (1..).zip(&machines) {
-        let addresses = format!(
-            "ip addr add 172.30.0.1{number}/16 dev uplink; ip addr add fd00:30::1{number}/64 dev uplink nodad"
-        );
-        sh(&machine.node, &addresses);
-    }
+    let addresses = |number: u8| [format!("172.30.0.1{number}/16"), format!("fd00:30::1{number}/64")];
+    cable(&end(&one.node, "uplink", addresses(1)), &end(&two.node, "uplink", addresses(2)));
     println!("| | MTU | Gbit/s | of bare | round trip | of bare | first packet after the Node |");
     println!("|---|---|---|---|---|---|---|");
     let bare = [false, true].map(|is_ipv6| {
@@ -136,14 +133,14 @@ fn memory(agent: &Path) {
         [(2, 0, "host-gw"), (1000, 0, "host-gw"), (1000, 10_000, "host-gw"), (1000, 0, "vxlan")]
     {
         let machine = Machine::new(1, agent);
-        let link = "ip link add uplink type veth peer name wire; ip link set wire up; ip link set uplink up; \
-                    ip addr add 172.30.0.11/16 dev uplink; ip addr add fd00:30::11/64 dev uplink nodad";
+        let link = "ip link add uplink type veth peer name wire && ip link set wire up && \
+                    ip link set uplink up && ip addr add 172.30.0.11/16 dev uplink && ip addr add fd00:30::11/64 dev uplink nodad";
         sh(&machine.node, link);
         (1..=nodes).for_each(|number| machine.hear_of(node(number, false)));
         machine.fill_with_services(services);
         let agent = machine.start(&["--backend", backend]);
         machine.await_route(nodes);
-        until("at rest", || {
+        eventually("at rest", || {
             let before = agent.cpu();
             std::thread::sleep(SETTLED);
             agent.cpu() - before < Duration::from_millis(200)

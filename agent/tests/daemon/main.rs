@@ -8,13 +8,13 @@ use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_testkit::api_server::FakeApiServer;
+use weft_testkit::namespace::sh;
 use weft_testkit::rootless::Rootless;
+use weft_testkit::wait::eventually_ok;
 
 /// A container runtime, as far as the agent asks it.
 mod cri;
@@ -62,7 +62,7 @@ impl Machine {
     fn with(namespace: Namespace, rootless: Option<Rootless>) -> Machine {
         let setup = "ip link set lo up && ip link add uplink mtu 1450 type veth peer name wire && ip link set wire up && ip link set uplink up \
                      && ip addr add 172.30.0.11/24 dev uplink";
-        run(&namespace, setup);
+        sh(&namespace, setup);
         let server = namespace.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
         Machine { namespace, server, folder, daemon: None, backend: "host-gw", name: "node1", rootless }
@@ -126,7 +126,7 @@ impl Machine {
     }
 
     fn sh(&self, line: &str) -> String {
-        run(&self.namespace, line)
+        sh(&self.namespace, line)
     }
 
     /// The destinations and gateways of Weft's own routes.
@@ -146,11 +146,7 @@ impl Machine {
 
     /// Waits, but not for ever.
     fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
-        let start = Instant::now();
-        while !is_so(self) {
-            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {}", self.log());
-            sleep(Duration::from_millis(10));
-        }
+        eventually_ok(what, || if is_so(self) { Ok(()) } else { Err(self.log()) });
     }
 }
 
@@ -160,12 +156,6 @@ impl Drop for Machine {
             self.kill();
         }
     }
-}
-
-fn run(namespace: &Namespace, line: &str) -> String {
-    let output = namespace.run(|| Command::new("sh").args(["-c", line]).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn node(number: u8) -> Value {

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use weft_testkit::wait::eventually;
 
 use crate::node::{Node, Pod, address, serve, talk};
 use crate::outside::{NODE, OUTSIDE, ask, at, outside, serve_udp, udp_client};
@@ -34,14 +34,6 @@ fn answer_in(pod: &Pod, result: &Value, name: &'static str) {
 
 fn ruleset(node: &Node) -> String {
     node.run("nft", &["list", "ruleset"])
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 fn is_reached_from_everywhere(isolated: bool) {
@@ -177,7 +169,7 @@ fn del_of_a_vanished_pod_leaves_nothing_and_takes_nothing_from_its_successor() {
     let (mut old, mut new) = (node.pod("c1"), node.pod("c2"));
     node.add(&old, &config);
     old.vanish();
-    until("the veth goes with the namespace", || !node.links().iter().any(|link| link.alias.is_some()));
+    eventually("the veth goes with the namespace", || !node.links().iter().any(|link| link.alias.is_some()));
     let result = node.add(&new, &config);
     answer_in(&new, &result, "c2");
     node.del(&old, &config);

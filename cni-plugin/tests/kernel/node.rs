@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
+use weft_testkit::namespace::run_in;
 
 /// How long a connection may take before it counts as impossible.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -126,10 +127,7 @@ impl Node {
 
     /// Runs a program in the node's namespace, which must succeed.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.namespace.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {text}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        run_in(&self.namespace, program, arguments)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Options of the bridge that no other test is about, each with what a user notices of it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
 use weft_netlink::netns::Namespace;
-use weft_netlink::rtnl::{DadState, LinkChange, Mac, RtnetlinkClient, Veth, VethEnd};
+use weft_netlink::rtnl::{DadState, LinkChange, Mac};
+use weft_testkit::namespace::{advertise_router, bare_end, cable};
+use weft_testkit::wait::eventually;
 
 use crate::node::{Node, Pod, address, serve, talk};
 
@@ -116,34 +115,17 @@ fn with_promisc_mode_the_bridge_receives_all_frames() {
     assert!(node.run("ip", &["link", "show", "cni0"]).contains(",PROMISC,"));
 }
 
-/// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that name.
-fn advertise(router: &Namespace, link: &str) {
-    let index = router.run(|| RtnetlinkClient::open().unwrap().link(link).unwrap().index).unwrap();
-    let socket =
-        router.run(|| Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))).unwrap().unwrap();
-    socket.set_multicast_hops_v6(255).unwrap();
-    let all_nodes = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
-    let advertisement = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
-    // The link may not be ready yet: the caller tries again.
-    let _ = socket.send_to(&advertisement, &SocketAddr::V6(all_nodes).into());
-}
-
 #[test]
 fn a_default_route_of_the_host_that_a_router_advertised_stays() {
     let (node, router) = (Node::new(), Node::new());
-    let end = |name: &str| VethEnd { name: name.into(), mac: None, mtu: None };
-    let cable = Veth { host: end("uplink"), host_group: 0, host_up: true, master: None, peer: end("wire") };
     node.run("sysctl", &["-qw", "net.ipv6.conf.all.forwarding=0"]);
     router.run("sysctl", &["-qw", "net.ipv6.conf.default.accept_dad=0"]);
-    node.route().add_veth(&cable, router.namespace.as_fd()).unwrap();
-    router.run("ip", &["link", "set", "wire", "up"]);
+    cable(&bare_end(&node.namespace, "uplink"), &bare_end(&router.namespace, "wire"));
     let has_route = || node.run("ip", &["-6", "route", "show", "default"]).contains("proto ra");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !has_route() {
-        assert!(Instant::now() < deadline, "no router was heard");
-        advertise(&router.namespace, "wire");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    eventually("a router is heard", || {
+        advertise_router(&router.namespace, "wire");
+        has_route()
+    });
     node.add(&node.pod("c1"), &node.config(&["10.244.1.0/24", "fd00:1::/64"]));
     assert_eq!(node.run("cat", &["/proc/sys/net/ipv6/conf/all/forwarding"]), "1\n");
     assert!(has_route(), "{}", node.run("ip", &["-6", "route"]));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
+use weft_testkit::namespace::{cable, end, sh};
 
 use crate::node::{Node, Pod};
 
@@ -19,31 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Makes the machine and the link.
 pub(crate) fn outside(node: &Node) -> Pod {
     let machine = node.pod("outside");
-    let netns = machine.netns.to_string_lossy();
-    let batch = format!(
-        "link set lo up
-         link add uplink type veth peer name eth0 netns {netns}
-         link set uplink up
-         addr add {}/24 dev uplink
-         addr add {}/64 dev uplink nodad\n",
-        NODE[0], NODE[1]
+    let families = |[v4, v6]: [&str; 2]| [format!("{v4}/24"), format!("{v6}/64")];
+    cable(
+        &end(&node.namespace, "uplink", families(NODE)),
+        &end(machine.namespace(), "eth0", families(OUTSIDE)),
     );
-    ip(node, &node.namespace, &batch);
-    let batch = format!(
-        "link set eth0 up
-         addr add {}/24 dev eth0
-         addr add {}/64 dev eth0 nodad\n",
-        OUTSIDE[0], OUTSIDE[1]
-    );
-    ip(node, machine.namespace(), &batch);
+    sh(&node.namespace, "ip link set lo up");
     machine
-}
-
-fn ip(node: &Node, namespace: &Namespace, batch: &str) {
-    let file = node.folder.path().join("batch");
-    std::fs::write(&file, batch).unwrap();
-    let status = namespace.run(|| std::process::Command::new("ip").arg("-batch").arg(&file).status());
-    assert!(status.unwrap().unwrap().success(), "{batch}");
 }
 
 pub(crate) fn at(address: &str, port: u16) -> SocketAddr {

@@ -1,13 +1,12 @@
 //! VLANs, on a kernel that tells them apart: where the running one does not, on Debian's user-mode-linux, a kernel that runs as
 //! a program. Also what the plugin says on a kernel that cannot.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
+use weft_testkit::user_mode_linux;
 
 use crate::node::{Node, Pod, address, serve, talk};
 
@@ -177,29 +176,6 @@ fn the_gateway_of_a_vlan_serves_its_pods_only() {
 
 /// Runs the test above once more, on a kernel whose files are this machine's, read only.
 fn on_a_kernel_that_filters_vlans() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("tmp")).unwrap();
-    let init = folder.path().join("init");
-    let script = format!(
-        "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin TMPDIR={tmp}\n\
-         mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs tmp /run; mount -t tmpfs tmp {tmp}\n\
-         cd /usr/lib/uml/modules/$(uname -r)\n\
-         for module in {MODULES}; do busybox insmod $(find . -name $module.ko); done\n\
-         ip link set lo up\n{program} --exact {THIS} --nocapture 2>&1\nbusybox poweroff -f\n",
-        tmp = folder.path().join("tmp").display(),
-        program = std::env::current_exe().unwrap().display(),
-    );
-    fs::write(&init, script).unwrap();
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
-    // A kernel that hangs must not hang everything else.
-    let output = Command::new("timeout")
-        .args(["--kill-after=10", "300", "linux.uml"])
-        .args(["mem=512M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"])
-        .args(["con=null", "con0=fd:0,fd:1", &format!("init={}", init.display())])
-        .stdin(Stdio::null())
-        .output()
-        .expect("timeout is there");
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-    assert!(said.contains(PASSED), "user-mode-linux, within 300 s: {said}");
+    let said = user_mode_linux::run_test(THIS, MODULES, "");
+    assert!(said.contains(PASSED), "user-mode-linux: {said}");
 }

@@ -4,14 +4,16 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use weft_netlink::netns::Namespace;
+use weft_testkit::namespace::{cable, end, forward, machine, route_by};
+use weft_testkit::program::run_with_input;
 use weft_testkit::rootless::Rootless;
+use weft_testkit::wait::{eventually, eventually_ok};
 
 use crate::api::Api;
-use crate::daemon::{DEADLINE, Daemon, NOBODY, PROGRAM};
+use crate::daemon::{Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
 
 /// An address of the server alone, and the DNS Service's two, which a service proxy rewrites.
@@ -46,41 +48,19 @@ fn run(program: &str, arguments: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
-fn ip(arguments: &str) {
-    assert!(run("ip", arguments).0, "ip {arguments}");
-}
-
 /// A node, its pod, and the place of the server behind the Service, each joined to the node by a veth pair.
 fn node_and_pods() -> [Namespace; 3] {
-    let all = [(); 3].map(|()| Namespace::temporary().unwrap());
-    let rules = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(rules.path(), PROXY).unwrap();
-    let path = |namespace: &Namespace| namespace.path().display().to_string();
-    let links = [("pod", path(&all[1]), NODE), ("other", path(&all[2]), NODE_OF_OTHER)];
-    let node = || {
-        ip("link set lo up");
-        for (name, pod, [v4, v6]) in &links {
-            ip(&format!("link add {name} type veth peer name eth0 netns {pod}"));
-            ip(&format!("addr add {v4}/24 dev {name}"));
-            ip(&format!("addr add {v6}/64 dev {name} nodad"));
-            ip(&format!("link set {name} up"));
-        }
-        for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
-            assert!(run("sysctl", &format!("-qw {setting}")).0, "{setting}");
-        }
-        assert!(run("nft", &format!("-f {}", rules.path().display())).0);
-    };
-    all[0].run(node).unwrap();
-    let pod = |[v4, v6]: [&str; 2], node: [&str; 2]| {
-        ip("link set lo up");
-        ip(&format!("addr add {v4}/24 dev eth0"));
-        ip(&format!("addr add {v6}/64 dev eth0 nodad"));
-        ip("link set eth0 up");
-        node.iter().for_each(|node| ip(&format!("route add default via {node}")));
-    };
-    all[1].run(|| pod(["10.244.0.2", "fd00:10:244::2"], NODE)).unwrap();
-    all[2].run(|| pod(OTHER, NODE_OF_OTHER)).unwrap();
-    all
+    let [node, pod, other] = [(); 3].map(|()| machine());
+    let families = |[v4, v6]: [&str; 2]| [format!("{v4}/24"), format!("{v6}/64")];
+    let links =
+        [("pod", NODE, &pod, ["10.244.0.2", "fd00:10:244::2"]), ("other", NODE_OF_OTHER, &other, OTHER)];
+    for (name, nodes, place, own) in links {
+        cable(&end(&node, name, families(nodes)), &end(place, "eth0", families(own)));
+        route_by(place, nodes);
+    }
+    forward(&node);
+    node.run(|| run_with_input("nft", &["-f", "-"], PROXY)).unwrap();
+    [node, pod, other]
 }
 
 /// The server behind the Service; waits until it knows the cluster.
@@ -94,18 +74,18 @@ fn start_other(place: &Namespace) -> Daemon {
 
 /// Asks until all of these are answered from everywhere, by the one who has that TTL.
 fn await_answer(from: &[&Namespace], addresses: &[&str], ttl: &str) {
-    let deadline = Instant::now() + DEADLINE;
     for (place, address) in
         from.iter().flat_map(|place| addresses.iter().map(move |address| (place, address)))
     {
-        loop {
+        eventually_ok(format!("{address}: an answer with TTL {ttl}"), || {
             let text = place.run(|| dig(address, 53, &format!("+time=1 {NAME}"))).unwrap();
-            if text.contains("status: NOERROR") && text.contains(ttl) {
-                break;
-            }
-            assert!(Instant::now() < deadline, "{address}: no answer with TTL {ttl}: {text}");
-        }
+            if text.contains("status: NOERROR") && text.contains(ttl) { Ok(()) } else { Err(text) }
+        });
     }
+}
+
+fn is_answered(from: &Namespace) -> bool {
+    from.run(|| dig(ADDRESSES[0], 53, NAME)).unwrap().contains("status: NOERROR")
 }
 
 fn start(node: &Namespace, api: &str) -> Daemon {
@@ -128,10 +108,7 @@ fn a_node_local_server_works_as_root_of_a_user_namespace() {
     let own = SocketAddr::new(ADDRESSES[0].parse().unwrap(), 53).to_string();
     let start = || Daemon::start_by(machine.command(PROGRAM), &own, &api, &["--node-local"]);
     let mut server = node.run(start).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !node.run(|| dig(ADDRESSES[0], 53, NAME)).unwrap().contains("status: NOERROR") {
-        assert!(Instant::now() < deadline, "it never answers");
-    }
+    eventually("it answers", || is_answered(&node));
     assert_eq!(traces(&node), [true, true, false], "its address is IPv4");
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success());
@@ -143,10 +120,7 @@ fn questions_to_a_node_local_server_are_not_tracked() {
     let [node, pod, _] = node_and_pods();
     let api = node.run(|| Api::start().address.to_string()).unwrap();
     let mut server = start(&node, &api);
-    let deadline = Instant::now() + DEADLINE;
-    while !pod.run(|| dig(ADDRESSES[0], 53, NAME)).unwrap().contains("status: NOERROR") {
-        assert!(Instant::now() < deadline, "it never lists the cluster");
-    }
+    eventually("it lists the cluster", || is_answered(&pod));
     for side in [&pod, &node] {
         for (address, protocol) in
             ADDRESSES.iter().flat_map(|address| [(address, "+notcp"), (address, "+tcp")])
@@ -238,10 +212,7 @@ fn what_a_killed_server_leaves_is_taken_over_or_cleaned_up() {
     let add = || Command::new("nft").arg(left).status().unwrap().success();
     assert!(node.run(add).unwrap());
     drop(start(&node, &api));
-    let deadline = Instant::now() + DEADLINE;
-    while traces(&node) != [true, false, false] {
-        assert!(Instant::now() < deadline, "{:?}", traces(&node));
-    }
+    eventually("only the interface is left", || traces(&node) == [true, false, false]);
     assert!(node.run(add).unwrap());
     assert!(node.run(|| run(PROGRAM, "--cleanup").0).unwrap());
     assert_eq!(traces(&node), [false; 3]);

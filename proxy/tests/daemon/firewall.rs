@@ -1,8 +1,9 @@
 //! What the daemon says of other programs' firewalls that are in the way.
 
 use serde_json::json;
+use weft_testkit::namespace::run_in;
 
-use crate::machine::{Machine, NODES, programmed, run};
+use crate::machine::{Machine, NODES, programmed};
 
 fn conflicts(machine: &Machine) -> String {
     let answer = machine.get(10256, "/healthz").unwrap();
@@ -27,10 +28,10 @@ fn a_chain_that_drops_what_is_passed_on_is_named_in_the_log_and_to_probes_until_
     for round in 1..=2 {
         let table =
             "table inet fire { chain forward { type filter hook forward priority 0; policy drop; }; }";
-        run(&machine.namespace, "nft", &[table]);
+        run_in(&machine.namespace, "nft", &[table]);
         machine.until("it is told to probes", |machine| conflicts(machine).contains(words));
         assert_eq!(machine.log().matches(words).count(), round, "{}", machine.log());
-        run(&machine.namespace, "nft", &["delete table inet fire"]);
+        run_in(&machine.namespace, "nft", &["delete table inet fire"]);
         machine.until("it is gone", |machine| conflicts(machine) == "[");
     }
     assert!(machine.log().contains("other programs' chains let connections to Services through again"));

@@ -10,8 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
+use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, service, slice};
 use weft_testkit::api_server::GoneAs;
+use weft_testkit::namespace::run_in;
 
 /// What the kernel holds, in an order of its own.
 fn lines(machine: &Machine) -> Vec<String> {
@@ -36,7 +37,7 @@ fn what_another_program_destroys_is_put_back_at_once() {
         "add element ip weft endpoints { 10.96.0.80 . tcp . 80 . 7 : 10.9.9.9 . 9 }",
         "add chain ip weft foreign",
     ] {
-        run(&machine.namespace, "nft", &[damage]);
+        run_in(&machine.namespace, "nft", &[damage]);
         let start = Instant::now();
         machine.until(damage, |machine| lines(machine) == rules);
         println!("{damage}: put right after {:?}", start.elapsed());
@@ -44,7 +45,7 @@ fn what_another_program_destroys_is_put_back_at_once() {
     let warnings = machine.log().matches("another program changed the rules").count();
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
     machine.until_rules_have("goto lb-1");
-    run(&machine.namespace, "nft", &["add table ip other"]);
+    run_in(&machine.namespace, "nft", &["add table ip other"]);
     machine.server.put(SLICES, slice(&["10.244.2.2", "10.244.2.3"]));
     machine.until_rules_have("goto lb-2");
     let log = machine.log();
@@ -112,13 +113,13 @@ fn a_commit_that_the_kernel_refuses_leads_to_the_difference_and_not_to_a_rebuild
     let machine = programmed();
     let daemon = Pid::from_raw(machine.daemon.as_ref().unwrap().id() as i32);
     let handle = |machine: &Machine| {
-        let tables = run(&machine.namespace, "nft", &["-a", "list", "tables"]);
+        let tables = run_in(&machine.namespace, "nft", &["-a", "list", "tables"]);
         tables.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let tables = handle(&machine);
     // Behind its back, what its next change deletes; and then the change, before it hears of either.
     kill(daemon, Signal::SIGSTOP).unwrap();
-    run(&machine.namespace, "nft", &["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 1 }"]);
+    run_in(&machine.namespace, "nft", &["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 1 }"]);
     machine.server.put(SLICES, slice(&["10.244.2.2"]));
     kill(daemon, Signal::SIGCONT).unwrap();
     machine.until_rules_have("10.96.0.80 . tcp . 80 : 0:1");
@@ -237,7 +238,7 @@ fn signals_in_the_midst_of_commits_and_reads_go_unnoticed() {
         machine.until_rules_have(&format!("10.96.0.80 . tcp . 80 : 0:{}", pods.len()));
     }
     for damage in ["delete element ip weft endpoints { 10.96.0.80 . tcp . 80 . 0 }", "flush ruleset"] {
-        run(&machine.namespace, "nft", &[damage]);
+        run_in(&machine.namespace, "nft", &[damage]);
         machine.until(damage, |machine| lines(machine) == rules);
     }
     end(interrupter, Signal::SIGINT);

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_testkit::api_server::FakeApiServer;
+use weft_testkit::namespace::run_in;
 use weft_testkit::rootless::Rootless;
+use weft_testkit::wait::eventually_ok;
 
 pub(crate) const NODES: &str = "/api/v1/nodes";
 pub(crate) const SERVICES: &str = "/api/v1/services";
@@ -31,7 +31,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new() -> Machine {
         let namespace = Namespace::temporary().unwrap();
-        run(&namespace, "ip", &["link", "set", "lo", "up"]);
+        run_in(&namespace, "ip", &["link", "set", "lo", "up"]);
         Machine::with(namespace, None)
     }
 
@@ -73,11 +73,11 @@ impl Machine {
 
     /// One of the node's settings of connection tracking.
     pub(crate) fn setting(&self, name: &str) -> String {
-        run(&self.namespace, "cat", &[&format!("/proc/sys/net/netfilter/{name}")]).trim().to_owned()
+        run_in(&self.namespace, "cat", &[&format!("/proc/sys/net/netfilter/{name}")]).trim().to_owned()
     }
 
     pub(crate) fn rules(&self) -> String {
-        run(&self.namespace, "nft", &["list", "ruleset"])
+        run_in(&self.namespace, "nft", &["list", "ruleset"])
     }
 
     /// What one of the daemon's ports answers: the status line and all else.
@@ -97,12 +97,7 @@ impl Machine {
 
     /// Waits, but not for ever.
     pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Machine) -> bool) {
-        let start = Instant::now();
-        while !is_so(self) {
-            let (log, rules) = (self.log(), self.rules());
-            assert!(start.elapsed() < Duration::from_secs(60), "never so: {what}; the log: {log}\n{rules}");
-            sleep(Duration::from_millis(5));
-        }
+        eventually_ok(what, || if is_so(self) { Ok(()) } else { Err(self.log() + &self.rules()) });
     }
 
     pub(crate) fn until_rules_have(&self, text: &str) {
@@ -116,12 +111,6 @@ impl Drop for Machine {
             self.stop(Signal::SIGKILL);
         }
     }
-}
-
-pub(crate) fn run(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
-    let output = namespace.run(|| Command::new(program).args(arguments).output()).unwrap().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 pub(crate) fn node(address: &str) -> Value {

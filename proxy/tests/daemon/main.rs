@@ -8,8 +8,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use weft_testkit::namespace::run_in;
 
-use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, run, service, slice};
+use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, service, slice};
 
 mod firewall;
 mod healing;
@@ -57,7 +58,7 @@ fn nothing_is_programmed_before_services_and_endpoint_slices_are_listed() {
 #[test]
 fn a_killed_proxy_leaves_its_rules_and_adopts_them_and_cleanup_removes_them() {
     let mut machine = programmed();
-    let handles = |machine: &Machine| run(&machine.namespace, "nft", &["-a", "list", "ruleset"]);
+    let handles = |machine: &Machine| run_in(&machine.namespace, "nft", &["-a", "list", "ruleset"]);
     let rules = handles(&machine);
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         machine.stop(signal);
@@ -70,7 +71,7 @@ fn a_killed_proxy_leaves_its_rules_and_adopts_them_and_cleanup_removes_them() {
         assert_eq!(handles(&machine), rules);
     }
     machine.stop(Signal::SIGTERM);
-    run(&machine.namespace, env!("CARGO_BIN_EXE_weft-proxy"), &["--cleanup"]);
+    run_in(&machine.namespace, env!("CARGO_BIN_EXE_weft-proxy"), &["--cleanup"]);
     assert_eq!(machine.rules(), "");
 }
 
@@ -256,7 +257,7 @@ fn service_counters_are_metrics_where_they_are_asked_for() {
     let kubeconfig = machine.server.kubeconfig().to_str().unwrap().to_owned();
     machine.start_with(&["--kubeconfig", &kubeconfig, "--hostname-override=node1", "--service-counters"]);
     machine.until_rules_have("set nodeport-sent");
-    run(&machine.namespace, "ip", &["route", "add", "10.0.0.0/8", "dev", "lo"]);
+    run_in(&machine.namespace, "ip", &["route", "add", "10.0.0.0/8", "dev", "lo"]);
     let silent = std::time::Duration::from_millis(20);
     let connect = || TcpStream::connect_timeout(&"10.96.0.80:80".parse().unwrap(), silent);
     assert!(machine.namespace.run(connect).unwrap().is_err(), "there is no pod");
@@ -335,7 +336,7 @@ fn a_node_port_that_hides_a_containers_host_port_is_named_by_an_event() {
     machine.until_rules_have("tcp . 30081 : none");
     let events = |machine: &Machine| machine.server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
     assert_eq!(events(&machine), [json!(null); 0]);
-    run(&machine.namespace, "nft", &[HOST_PORTS]);
+    run_in(&machine.namespace, "nft", &[HOST_PORTS]);
     machine.until("told", |machine| !events(machine).is_empty());
     let event = &events(&machine)[0];
     assert_eq!((&event["reason"], &event["regarding"]["name"]), (&json!("HostPortTaken"), &json!("web")));
