@@ -1,4 +1,4 @@
-//! The rules of the house that a compiler does not hold: who may depend on whom, where `unsafe` may stand, how
+//! The rules of the workspace's layout that a compiler does not hold: who may depend on whom, where `unsafe` may stand, how
 //! files open and how long they may grow. Reads the sources and `cargo metadata`; builds and runs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Which crates of ours each crate may depend on (ARCHITECTURE.md, "The house").
+/// Which crates of ours each crate may depend on (ARCHITECTURE.md).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-types", &[]),
     ("weft-netlink", &[]),
@@ -165,7 +165,7 @@ fn pure_code_names_nothing_that_does_io() {
 }
 
 #[test]
-fn unsafe_stands_only_at_the_kernels_door() {
+fn unsafe_code_is_in_netlink_alone() {
     for (path, text) in all_sources() {
         if path.starts_with("netlink/") || path == BATCHED_SOCKET || path.ends_with("tests/house.rs") {
             continue;
@@ -205,7 +205,7 @@ fn files_stay_short_enough_to_read_in_one_sitting() {
 }
 
 #[test]
-fn there_is_no_room_for_odds_and_ends() {
+fn no_file_is_for_odds_and_ends() {
     for path in all_sources().keys() {
         let name = Path::new(path).file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         assert!(

@@ -47,7 +47,7 @@ pub async fn start(client: Client, lab: LabName, families: IpFamily) -> Result<(
     tokio::spawn(async move {
         let mut published = Vec::new();
         loop {
-            if let Err(error) = follow(&client, &lab, families, &mut published).await {
+            if let Err(error) = publish_ready_nodes(&client, &lab, families, &mut published).await {
                 tracing::warn!(%error, "cannot update the endpoints of kube-dns");
             }
             let all_ready = !published.is_empty() && published.iter().all(|node: &DnsNode| node.ready);
@@ -75,7 +75,7 @@ where
 }
 
 /// Brings the slices in step with the nodes, once.
-async fn follow(
+async fn publish_ready_nodes(
     client: &Client,
     lab: &LabName,
     families: IpFamily,

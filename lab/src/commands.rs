@@ -25,23 +25,26 @@ use crate::{client, echo, kubeconfig};
 
 /// Does what the command line says.
 pub fn run(cli: Cli) -> Result<()> {
-    let here = Here::new(cli.lab)?;
+    let context = CommandContext::new(cli.lab)?;
     match cli.command {
-        Command::Up { shape } => block_on(up::run(&here, shape)),
-        Command::Down => down::run(&here),
-        Command::Demo { shape, keep } => block_on(demo::run(&here, shape, keep)),
-        Command::Stop { node } => power::stop(&here, node),
-        Command::Start { node, number } => power::start(&here, node, number),
-        Command::Exec { pod, namespace, command } => block_on(exec::run(&here, &namespace, &pod, &command)),
-        Command::Kubectl { arguments } => kubectl::run(&here, &arguments),
-        Command::Status => block_on(status::run(&here)),
+        Command::Up { shape } => block_on(up::run(&context, shape)),
+        Command::Down => down::run(&context),
+        Command::Demo { shape, keep } => block_on(demo::run(&context, shape, keep)),
+        Command::Stop { node } => power::stop(&context, node),
+        Command::Start { node, number } => power::start(&context, node, number),
+        Command::Exec { pod, namespace, command } => {
+            block_on(exec::run(&context, &namespace, &pod, &command))
+        }
+        Command::Kubectl { arguments } => kubectl::run(&context, &arguments),
+        Command::Status => block_on(status::run(&context)),
         Command::Logs { target, daemon, namespace } => match daemon {
-            Some(daemon) => logs::of_daemon(&here, &target, &daemon),
-            None => block_on(logs::of_pod(&here, &namespace, &target)),
+            Some(daemon) => logs::of_daemon(&context, &target, &daemon),
+            None => block_on(logs::of_pod(&context, &namespace, &target)),
         },
         Command::Hold { shape } => {
-            let programs = here.programs()?;
-            Lab { name: here.name, dir: here.dir, shape, lab_program: here.lab_program, programs }.hold()
+            let programs = context.programs()?;
+            Lab { name: context.name, dir: context.dir, shape, lab_program: context.lab_program, programs }
+                .hold()
         }
         Command::SandboxExec { sandbox, command } => sandbox.exec(&command),
         Command::Echo(arguments) => block_on(echo::run(arguments)),
@@ -58,7 +61,7 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// The lab that a command is about.
-struct Here {
+struct CommandContext {
     name: LabName,
     dir: LabDir,
     lab_program: PathBuf,
@@ -66,14 +69,14 @@ struct Here {
     state_dir: PathBuf,
 }
 
-impl Here {
-    fn new(arguments: LabArgs) -> Result<Here> {
+impl CommandContext {
+    fn new(arguments: LabArgs) -> Result<CommandContext> {
         let lab_program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
         let beside = lab_program.parent().map(PathBuf::from).unwrap_or_default();
         // The background process has another working folder.
         let state_dir =
             std::path::absolute(&arguments.state_dir).map_err(Error::io("find", &arguments.state_dir))?;
-        Ok(Here {
+        Ok(CommandContext {
             dir: LabDir::new(&state_dir, &arguments.name),
             name: arguments.name,
             bin_dir: arguments.bin_dir.unwrap_or(beside),

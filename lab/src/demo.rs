@@ -3,7 +3,7 @@
 
 mod checks;
 mod manifests;
-mod vantage;
+mod probe_origin;
 pub mod verdict;
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 pub use self::manifests::{NAMESPACE, apply};
-pub use self::vantage::{Application, Vantage};
+pub use self::probe_origin::{Application, ProbeOrigin};
 pub use self::verdict::Check;
 use crate::error::{Error, Result};
 
@@ -24,13 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PODS: usize = 7;
 
 /// Deploys the application, waits until it is ready and checks its network.
-pub async fn run(client: Client, vantage: Vantage, progress: &ProgressBar) -> Result<Vec<Check>> {
+pub async fn run(client: Client, probe_origin: ProbeOrigin, progress: &ProgressBar) -> Result<Vec<Check>> {
     progress.set_message("applying the manifests");
     apply(&client).await?;
     let application = ready(&client, progress).await?;
     progress.set_message("waiting until the network knows the application");
-    checks::settle(&client, &vantage, &application, PATIENCE).await?;
-    checks::all(&client, &vantage, &application, progress).await
+    checks::settle(&client, &probe_origin, &application, PATIENCE).await?;
+    checks::all(&client, &probe_origin, &application, progress).await
 }
 
 /// Waits until all pods are ready.

@@ -13,7 +13,7 @@ use crate::lab::{Lab, Outcome, equal, holds, poll};
 pub(crate) fn every_check_of_the_demo_passes(lab: &Lab) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let checks = runtime.block_on(async {
-        demo::run(lab.client()?, lab.vantage(), &ProgressBar::hidden())
+        demo::run(lab.client()?, lab.probe_origin(), &ProgressBar::hidden())
             .await
             .map_err(|error| error.to_string())
     })?;

@@ -5,14 +5,15 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::api::Api;
 use tempfile::TempDir;
 use weft_lab::addressing::IpFamily;
-use weft_lab::demo::Vantage;
+use weft_lab::demo::ProbeOrigin;
 use weft_lab::names::LabName;
 use weft_lab::state::LabDir;
+use weft_testkit::wait::attempt_for;
 
 /// What a scenario comes to: nothing, or what went wrong.
 pub(crate) type Outcome = Result<(), String>;
@@ -136,7 +137,7 @@ impl Lab {
         let mut input = child.stdin.take().ok_or("no standard input")?;
         input.write_all(manifest.as_bytes()).map_err(|error| format!("kubectl: {error}"))?;
         drop(input);
-        judge(&command, child.wait_with_output().map_err(|error| format!("kubectl: {error}"))?)
+        printed(&command, child.wait_with_output().map_err(|error| format!("kubectl: {error}"))?)
     }
 
     /// Runs a program in a pod of the application, which must succeed.
@@ -152,8 +153,8 @@ impl Lab {
     }
 
     /// Where the demo's own checks look from.
-    pub(crate) fn vantage(&self) -> Vantage {
-        Vantage { name: self.name.clone(), dir: self.dir.clone(), lab_program: self.program.clone() }
+    pub(crate) fn probe_origin(&self) -> ProbeOrigin {
+        ProbeOrigin { name: self.name.clone(), dir: self.dir.clone(), lab_program: self.program.clone() }
     }
 
     /// A client for the lab's API server. Needs a runtime.
@@ -241,10 +242,10 @@ impl Drop for Lab {
 /// Runs a program, which must succeed. Gives what it printed.
 pub(crate) fn succeed(mut command: Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    judge(&command, output)
+    printed(&command, output)
 }
 
-fn judge(command: &Command, output: Output) -> Result<String, String> {
+fn printed(command: &Command, output: Output) -> Result<String, String> {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     match output.status.success() {
         true => Ok(stdout.into_owned()),
@@ -254,25 +255,7 @@ fn judge(command: &Command, output: Output) -> Result<String, String> {
 
 /// Tries until it succeeds, within the deadline.
 pub(crate) fn poll<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    poll_within(PATIENCE, what, attempt)
-}
-
-/// Tries until it succeeds, within that time.
-pub(crate) fn poll_within<T>(
-    patience: Duration,
-    what: &str,
-    mut attempt: impl FnMut() -> Result<T, String>,
-) -> Result<T, String> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match attempt() {
-            Ok(value) => return Ok(value),
-            Err(seen) if Instant::now() > deadline => {
-                return Err(format!("{what}: not within {} s: {seen}", patience.as_secs()));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    attempt_for(PATIENCE, what, attempt)
 }
 
 /// Fails with both values unless they are equal.

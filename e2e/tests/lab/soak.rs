@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use weft_lab::process::ProcessId;
+use weft_testkit::dice::Dice;
+use weft_testkit::wait::attempt_for;
 
 use crate::case::{Case, Service, echo};
 use crate::daemons;
 use crate::faults::Away;
-use crate::lab::{Lab, Outcome, poll_within};
+use crate::lab::{Lab, Outcome};
 use crate::load::{Load, Tally, Task};
 use crate::probe::{BOTH, Seen, Via, ask, served};
 
@@ -82,7 +84,7 @@ pub(crate) fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
 }
 
 /// Prints what the clients saw; an error when one of them was not answered, but for names asked of killed servers.
-pub(crate) fn judge(what: &str, tallies: &[Tally]) -> Outcome {
+pub(crate) fn report(what: &str, tallies: &[Tally]) -> Outcome {
     println!("\n{what}");
     let (mut asked, mut failed) = (0, 0);
     for tally in tallies {
@@ -105,28 +107,21 @@ pub(crate) fn judge(what: &str, tallies: &[Tally]) -> Outcome {
     if failed == 0 { Ok(()) } else { Err(format!("{failed} of {asked} requests were not answered")) }
 }
 
-/// A number below `bound`, by a generator that needs no more than to spread (xorshift).
-fn pick(state: &mut u64, bound: usize) -> usize {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    usize::try_from(*state % bound as u64).unwrap_or_default()
-}
-
 pub(crate) fn daemons_are_killed_at_random(lab: &Lab) -> Outcome {
     let case = Case::new(lab, "soak-kills")?;
     let load = load(lab, &case)?;
     let nodes = lab.nodes()?;
-    let (start, mut kills, mut state) = (Instant::now(), [0; 3], u64::from(std::process::id()) | 1 << 40);
-    println!("\nseed {state}");
+    let seed = u64::from(std::process::id());
+    let (start, mut kills, mut dice) = (Instant::now(), [0; 3], Dice::new(seed));
+    println!("\nseed {seed}");
     while start.elapsed() < whole() {
-        let (daemon, node) = (pick(&mut state, DAEMONS.len()), pick(&mut state, nodes.len()));
+        let (daemon, node) = (dice.below(DAEMONS.len()), dice.below(nodes.len()));
         daemons::kill(lab, &nodes[node], DAEMONS[daemon])?;
         kills[daemon] += 1;
         std::thread::sleep(BETWEEN_KILLS);
     }
     let what = format!("{} s; killed: {}", whole().as_secs(), counted(kills));
-    judge(&what, &load.finish())
+    report(&what, &load.finish())
 }
 
 fn counted(kills: [u32; 3]) -> String {
@@ -163,13 +158,13 @@ pub(crate) fn the_api_server_is_away(lab: &Lab) -> Outcome {
         length.as_secs(),
         healed.elapsed().as_secs_f64()
     );
-    judge(&what, &load.finish())
+    report(&what, &load.finish())
 }
 
 /// Waits until a Service that was made meanwhile is known on a node.
 fn up_to_date(lab: &Lab, node: &str, service: &Service) -> Outcome {
     service.at(80).into_iter().try_for_each(|server| {
-        poll_within(NOTICE, &format!("{server} is known on {node}"), || {
+        attempt_for(NOTICE, format!("{server} is known on {node}"), || {
             match ask(&lab.name.node(node), Via::Http, server, "hostname") {
                 Seen::Answer(_) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -196,7 +191,7 @@ pub(crate) fn the_clocks_jump(lab: &Lab) -> Outcome {
         length.as_secs(),
         back.elapsed().as_secs_f64()
     );
-    judge(&what, &load.finish())
+    report(&what, &load.finish())
 }
 
 fn signal(lab: &Lab, daemons: &[&str], signal: Signal) -> Outcome {

@@ -2,44 +2,51 @@
 
 use std::time::Instant;
 
-use super::{Here, up};
+use super::{CommandContext, up};
 use crate::cli::Shape;
-use crate::demo::{self, Check, Vantage, verdict};
+use crate::demo::{self, Check, ProbeOrigin, verdict};
 use crate::error::{Error, Result};
 use crate::teardown;
 
 /// Runs the demo. Without `keep`, and after a failure or Ctrl-C, nothing of it stays.
-pub(super) async fn run(here: &Here, shape: Shape, keep: bool) -> Result<()> {
+pub(super) async fn run(context: &CommandContext, shape: Shape, keep: bool) -> Result<()> {
     let started = Instant::now();
     println!("weft-lab demo: {} nodes, a three-tier application, and what its network does", shape.nodes);
-    up::start(here, shape).await?;
+    up::start(context, shape).await?;
     println!("  cluster up after {:.1} s", started.elapsed().as_secs_f32());
-    let checks = up::until_interrupted(check(here)).await;
+    let checks = up::until_interrupted(check(context)).await;
     match &checks {
         Ok(checks) => println!("{}", verdict::table(checks)),
         Err(_) if keep => {
-            println!("  the lab is kept: see `{} status` and {}", here.invocation(), here.dir.log().display())
+            println!(
+                "  the lab is kept: see `{} status` and {}",
+                context.invocation(),
+                context.dir.log().display()
+            )
         }
         Err(_) => {}
     }
     println!("  done after {:.1} s", started.elapsed().as_secs_f32());
     // Kept to be looked at, after a failed check too; but not after Ctrl-C.
     if keep && !matches!(checks, Err(Error::Interrupted)) {
-        println!("{}", next(here));
+        println!("{}", next(context));
     } else {
-        println!("  {}", teardown::remove(&here.name, &here.dir)?.to_string().replace('\n', "\n  "));
+        println!("  {}", teardown::remove(&context.name, &context.dir)?.to_string().replace('\n', "\n  "));
         if checks.is_ok() {
-            println!("  to look around in it: {} demo --keep", here.invocation());
+            println!("  to look around in it: {} demo --keep", context.invocation());
         }
     }
     judge(&checks?)
 }
 
-async fn check(here: &Here) -> Result<Vec<Check>> {
-    let vantage =
-        Vantage { name: here.name.clone(), dir: here.dir.clone(), lab_program: here.lab_program.clone() };
+async fn check(context: &CommandContext) -> Result<Vec<Check>> {
+    let probe_origin = ProbeOrigin {
+        name: context.name.clone(),
+        dir: context.dir.clone(),
+        lab_program: context.lab_program.clone(),
+    };
     let spinner = up::spinner();
-    let checks = demo::run(here.client()?, vantage, &spinner).await;
+    let checks = demo::run(context.client()?, probe_origin, &spinner).await;
     spinner.finish_and_clear();
     checks
 }
@@ -51,9 +58,9 @@ fn judge(checks: &[Check]) -> Result<()> {
     }
 }
 
-fn next(here: &Here) -> String {
-    let node = here.name.node("node1");
-    let lab = here.invocation();
+fn next(context: &CommandContext) -> String {
+    let node = context.name.node("node1");
+    let lab = context.invocation();
     format!(
         "what to try next:\n  \
          {lab} status\n  \

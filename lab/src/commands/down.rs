@@ -1,14 +1,14 @@
 //! `weft-lab down`.
 
-use super::Here;
+use super::CommandContext;
 use crate::error::{Error, Result};
 use crate::teardown;
 
 /// Removes the lab and says what was removed.
-pub(super) fn run(here: &Here) -> Result<()> {
+pub(super) fn run(context: &CommandContext) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    println!("{}", teardown::remove(&here.name, &here.dir)?);
+    println!("{}", teardown::remove(&context.name, &context.dir)?);
     Ok(())
 }

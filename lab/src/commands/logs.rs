@@ -5,29 +5,29 @@ use std::path::Path;
 
 use kube::ResourceExt;
 
-use super::Here;
+use super::CommandContext;
 use crate::error::{Error, Result};
 use crate::requirements::DAEMONS;
 
 /// Prints what a daemon of a node wrote.
-pub(super) fn of_daemon(here: &Here, node: &str, daemon: &str) -> Result<()> {
+pub(super) fn of_daemon(context: &CommandContext, node: &str, daemon: &str) -> Result<()> {
     let invalid = |what, value: &str, known: String| {
         Err(Error::Invalid { what, value: value.to_owned(), reason: format!("is none of {known}") })
     };
-    let nodes = here.running()?.nodes;
+    let nodes = context.running()?.nodes;
     if !nodes.iter().any(|known| known == node) {
         return invalid("node", node, nodes.join(", "));
     }
     if !DAEMONS.contains(&daemon) {
         return invalid("daemon", daemon, DAEMONS.join(", "));
     }
-    print(&here.dir.node(node).log(daemon))
+    print(&context.dir.node(node).log(daemon))
 }
 
 /// Prints what the containers of a pod wrote.
-pub(super) async fn of_pod(here: &Here, namespace: &str, name: &str) -> Result<()> {
-    let pod = here.pod(namespace, name).await?;
-    let dir = here.dir.pod(&pod.uid().unwrap_or_default());
+pub(super) async fn of_pod(context: &CommandContext, namespace: &str, name: &str) -> Result<()> {
+    let pod = context.pod(namespace, name).await?;
+    let dir = context.dir.pod(&pod.uid().unwrap_or_default());
     for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
         print(&dir.log(&container.name))?;
     }

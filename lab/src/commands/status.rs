@@ -5,27 +5,27 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::Here;
+use super::CommandContext;
 use crate::error::{Error, Result};
 use crate::state::DaemonRecord;
 
 /// Prints how the lab does.
-pub(super) async fn run(here: &Here) -> Result<()> {
-    let record = here.running()?;
-    let client = here.client()?;
-    println!("lab {} · process {} · {}", here.name, record.process.pid, here.dir.root().display());
+pub(super) async fn run(context: &CommandContext) -> Result<()> {
+    let record = context.running()?;
+    let client = context.client()?;
+    println!("lab {} · process {} · {}", context.name, record.process.pid, context.dir.root().display());
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
     let nodes = nodes.map_err(Error::api("list", "nodes"))?;
     println!(
         "{}",
         table(
             ["node", "address", "ready", "pod CIDR", "namespace"],
-            nodes.iter().map(|node| { node_row(here, node) })
+            nodes.iter().map(|node| { node_row(context, node) })
         )
     );
     let mut daemons = Vec::new();
     for node in &record.nodes {
-        daemons.extend(here.dir.node(node).daemons()?.into_iter().map(|daemon| daemon_row(node, daemon)));
+        daemons.extend(context.dir.node(node).daemons()?.into_iter().map(|daemon| daemon_row(node, daemon)));
     }
     println!("{}", table(["node", "daemon", "pid", "restarts", "last exit"], daemons.into_iter()));
     let pods = Api::<Pod>::all(client).list(&ListParams::default()).await;
@@ -43,7 +43,7 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
     table
 }
 
-fn node_row(here: &Here, node: &Node) -> [String; 5] {
+fn node_row(context: &CommandContext, node: &Node) -> [String; 5] {
     let status = node.status.clone().unwrap_or_default();
     let addresses = status.addresses.iter().flatten().filter(|address| address.type_ == "InternalIP");
     let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
@@ -52,7 +52,7 @@ fn node_row(here: &Here, node: &Node) -> [String; 5] {
         lines(addresses.map(|address| address.address.clone())),
         ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone()),
         lines(node.spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().cloned())),
-        here.name.node(&node.name_any()),
+        context.name.node(&node.name_any()),
     ]
 }
 

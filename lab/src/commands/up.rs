@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
-use super::Here;
+use super::CommandContext;
 use crate::cli::Shape;
 use crate::error::{Error, Result};
 use crate::names::node_name;
@@ -23,43 +23,43 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(50);
 
 /// Starts a lab and says how to use it. Ctrl-C and errors remove what was made.
-pub(super) async fn run(here: &Here, shape: Shape) -> Result<()> {
+pub(super) async fn run(context: &CommandContext, shape: Shape) -> Result<()> {
     let started = Instant::now();
-    start(here, shape).await?;
-    println!("lab {} is up: {} nodes in {:.1} s", here.name, shape.nodes, started.elapsed().as_secs_f32());
-    let lab = here.invocation();
+    start(context, shape).await?;
+    println!("lab {} is up: {} nodes in {:.1} s", context.name, shape.nodes, started.elapsed().as_secs_f32());
+    let lab = context.invocation();
     println!("  {lab} status");
     println!("  {lab} kubectl get nodes");
-    println!("  ip netns exec {} nft list ruleset", here.name.node("node1"));
+    println!("  ip netns exec {} nft list ruleset", context.name.node("node1"));
     println!("  {lab} down");
     Ok(())
 }
 
 /// Starts a lab and waits until it is ready.
-pub(super) async fn start(here: &Here, shape: Shape) -> Result<()> {
+pub(super) async fn start(context: &CommandContext, shape: Shape) -> Result<()> {
     requirements::check_machine(shape.ip_family)?;
-    here.programs()?;
-    here.dir.create(&here.name)?;
+    context.programs()?;
+    context.dir.create(&context.name)?;
     let spinner = spinner();
     let ready = until_interrupted(async {
-        let mut child = spawn(here, shape)?;
-        wait(here, &mut child, shape.nodes.into(), &spinner).await
+        let mut child = spawn(context, shape)?;
+        wait(context, &mut child, shape.nodes.into(), &spinner).await
     });
     let ready = ready.await;
     spinner.finish_and_clear();
     if let Err(error) = ready {
-        last_words(here, shape.nodes);
-        remove(here);
+        last_words(context, shape.nodes);
+        remove(context);
         return Err(error);
     }
     Ok(())
 }
 
 /// Says what the daemons complained of last, for their logs are about to be removed.
-fn last_words(here: &Here, nodes: u8) {
+fn last_words(context: &CommandContext, nodes: u8) {
     for node in (1..=nodes).map(node_name) {
         for daemon in DAEMONS {
-            let text = fs::read_to_string(here.dir.node(&node).log(daemon)).unwrap_or_default();
+            let text = fs::read_to_string(context.dir.node(&node).log(daemon)).unwrap_or_default();
             if let Some(line) = text.lines().rfind(|line| !line.contains("INFO")) {
                 eprintln!("{node} {daemon}: {line}");
             }
@@ -81,8 +81,8 @@ pub(super) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) 
 }
 
 /// Removes the lab after a failure; what cannot be removed is said, not returned, for the failure matters more.
-pub(super) fn remove(here: &Here) {
-    if let Err(error) = teardown::remove(&here.name, &here.dir) {
+pub(super) fn remove(context: &CommandContext) {
+    if let Err(error) = teardown::remove(&context.name, &context.dir) {
         eprintln!("weft-lab: {error}");
     }
 }
@@ -111,12 +111,12 @@ impl Drop for Holder {
     }
 }
 
-fn spawn(here: &Here, shape: Shape) -> Result<Holder> {
-    let log = File::create(here.dir.log()).map_err(Error::io("create", here.dir.log()))?;
-    let copy = log.try_clone().map_err(Error::io("create", here.dir.log()))?;
-    let mut command = Command::new(&here.lab_program);
-    command.arg("--name").arg(here.name.to_string()).arg("--state-dir").arg(&here.state_dir);
-    command.arg("--bin-dir").arg(&here.bin_dir).arg("hold");
+fn spawn(context: &CommandContext, shape: Shape) -> Result<Holder> {
+    let log = File::create(context.dir.log()).map_err(Error::io("create", context.dir.log()))?;
+    let copy = log.try_clone().map_err(Error::io("create", context.dir.log()))?;
+    let mut command = Command::new(&context.lab_program);
+    command.arg("--name").arg(context.name.to_string()).arg("--state-dir").arg(&context.state_dir);
+    command.arg("--bin-dir").arg(&context.bin_dir).arg("hold");
     command.args(["--nodes", &shape.nodes.to_string(), "--ip-family", shape.ip_family.name()]);
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     let program = "the lab process".to_owned();
@@ -124,17 +124,22 @@ fn spawn(here: &Here, shape: Shape) -> Result<Holder> {
     Ok(Holder { child: Some(child) })
 }
 
-async fn wait(here: &Here, holder: &mut Holder, nodes: usize, spinner: &ProgressBar) -> Result<()> {
+async fn wait(
+    context: &CommandContext,
+    holder: &mut Holder,
+    nodes: usize,
+    spinner: &ProgressBar,
+) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut client = None;
     loop {
         if let Some(child) = &mut holder.child
             && child.try_wait().map_err(Error::io("wait for", "the lab process"))?.is_some()
         {
-            return Err(died(here));
+            return Err(died(context));
         }
         if client.is_none() {
-            let port = here.dir.record()?.and_then(|record| record.api_port);
+            let port = context.dir.record()?.and_then(|record| record.api_port);
             client = port.map(kubeconfig::client).transpose()?;
         }
         let missing = match &client {
@@ -189,9 +194,9 @@ fn has_ready(slice: &EndpointSlice, node: &str) -> bool {
     })
 }
 
-fn died(here: &Here) -> Error {
-    let text = fs::read_to_string(here.dir.log()).unwrap_or_default();
+fn died(context: &CommandContext) -> Error {
+    let text = fs::read_to_string(context.dir.log()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(20)..].join("\n");
-    Error::LabDied { log: here.dir.log(), tail }
+    Error::LabDied { log: context.dir.log(), tail }
 }

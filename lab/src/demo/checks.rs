@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt};
 use weft_types::Family;
 
 use super::manifests::NAMESPACE;
-use super::vantage::{Application, RunningPod, Vantage};
+use super::probe_origin::{Application, ProbeOrigin, RunningPod};
 use super::verdict::{self, Check};
 use crate::addressing::{IpFamily, OUTSIDE_ECHO_PORT};
 use crate::error::{Error, Result};
@@ -28,13 +28,13 @@ const FOLLOW_MS: u64 = 1000;
 /// Waits until every node has heard of the application. From then on nothing may fail any more.
 pub(super) async fn settle(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     patience: Duration,
 ) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {
-        let Err(error) = settled(client, vantage, application).await else { return Ok(()) };
+        let Err(error) = settled(client, probe_origin, application).await else { return Ok(()) };
         if Instant::now() > deadline {
             let what = "a network that knows the application".to_owned();
             return Err(Error::Timeout { what, seconds: patience.as_secs(), seen: error.to_string() });
@@ -43,23 +43,23 @@ pub(super) async fn settle(
     }
 }
 
-async fn settled(client: &Client, vantage: &Vantage, application: &Application) -> Result<()> {
+async fn settled(client: &Client, probe_origin: &ProbeOrigin, application: &Application) -> Result<()> {
     let all = ["frontend", "backend", "database"].map(|tier| application.tier(tier)).concat();
     for pod in &all {
         // From every node: names, and the Service through that node's rules.
         for family in families_of(pod) {
-            let found = vantage.lookup(pod, "database", record_type(family)).await?;
+            let found = probe_origin.lookup(pod, "database", record_type(family)).await?;
             if verdict::addresses(&found) != addresses_of(application.tier("database"), family) {
                 let reason = format!("{found:?}");
                 return Err(Error::Probe { what: "look up database".to_owned(), reason });
             }
         }
         for &address in &pod.node_addresses {
-            let reached = vantage.get_from_outside(SocketAddr::new(address, NODE_PORT), "/").await;
+            let reached = probe_origin.get_from_outside(SocketAddr::new(address, NODE_PORT), "/").await;
             reached.map_err(|reason| Error::Probe { what: format!("NodePort of {}", pod.node), reason })?;
         }
         for url in cluster_urls(client, "backend").await? {
-            for answer in vantage.get(pod, &url, &["--count", "6"]).await? {
+            for answer in probe_origin.get(pod, &url, &["--count", "6"]).await? {
                 answer
                     .body
                     .map_err(|reason| Error::Probe { what: format!("{url} from {}", pod.name), reason })?;
@@ -72,27 +72,27 @@ async fn settled(client: &Client, vantage: &Vantage, application: &Application) 
 /// Makes all checks. A check that cannot be made is a failed one.
 pub(super) async fn all(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     progress: &ProgressBar,
 ) -> Result<Vec<Check>> {
     let from = application.first("frontend")?;
     let mut checks = Vec::new();
     progress.set_message("checking names");
-    checks.extend(names(client, vantage, application, from).await?);
+    checks.extend(names(client, probe_origin, application, from).await?);
     progress.set_message("checking Services");
-    checks.extend(services(client, vantage, application, from).await?);
+    checks.extend(services(client, probe_origin, application, from).await?);
     progress.set_message("checking addresses");
-    checks.extend(addresses(client, vantage, application, from).await?);
+    checks.extend(addresses(client, probe_origin, application, from).await?);
     progress.set_message("deleting a pod under load");
-    checks.push(follow(client, vantage, application, from).await?);
+    checks.push(traffic_follows(client, probe_origin, application, from).await?);
     Ok(checks)
 }
 
 /// DNS, as a frontend pod sees it.
 async fn names(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     from: &RunningPod,
 ) -> Result<Vec<Check>> {
@@ -117,14 +117,14 @@ async fn names(
             ("ExternalName: address at the end", "legacy-database", of_family(&IpFamily::Dual.gateways())),
         ] {
             let what = format!("{what} ({name} {record_type})");
-            checks.push(match vantage.lookup(from, name, record_type).await {
+            checks.push(match probe_origin.lookup(from, name, record_type).await {
                 Ok(found) => verdict::resolves_to(&what, &found, &expected),
                 Err(error) => Check::impossible(what, &error),
             });
         }
     }
     let what = "ExternalName: alias (legacy-database)";
-    checks.push(match vantage.lookup(from, "legacy-database", "CNAME").await {
+    checks.push(match probe_origin.lookup(from, "legacy-database", "CNAME").await {
         Ok(found) => verdict::is_alias_of(what, &found, "database.example.test."),
         Err(error) => Check::impossible(what, &error),
     });
@@ -134,7 +134,7 @@ async fn names(
 /// ClusterIP and NodePort.
 async fn services(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     from: &RunningPod,
 ) -> Result<Vec<Check>> {
@@ -144,28 +144,32 @@ async fn services(
         ["backend", BACKEND_FQDN.trim_end_matches('.')].map(|host| format!("http://{host}/hostname"));
     for url in by_name.into_iter().chain(cluster_urls(client, "backend").await?) {
         let what = format!("GET {url} from a frontend pod");
-        checks.push(match vantage.get(from, &url, &[]).await {
+        checks.push(match probe_origin.get(from, &url, &[]).await {
             Ok(answers) => verdict::answered_by(&what, &answers, &backends),
             Err(error) => Check::impossible(what, &error),
         });
     }
     let what = "spread of 300 requests over the backend pods";
-    checks.push(match vantage.get(from, "http://backend/hostname", &["--count", "300"]).await {
+    checks.push(match probe_origin.get(from, "http://backend/hostname", &["--count", "300"]).await {
         Ok(answers) => verdict::spread(what, &answers, &backends),
         Err(error) => Check::impossible(what, &error),
     });
     let itself = application.first("backend")?;
     let what = "a backend pod reaching itself through its own Service";
-    checks.push(match vantage.get(itself, "http://backend/hostname", &["--count", "60"]).await {
+    checks.push(match probe_origin.get(itself, "http://backend/hostname", &["--count", "60"]).await {
         Ok(answers) => verdict::meets_itself(what, &answers, &itself.name),
         Err(error) => Check::impossible(what, &error),
     });
-    checks.extend(node_ports(client, vantage, application).await?);
+    checks.extend(node_ports(client, probe_origin, application).await?);
     Ok(checks)
 }
 
 /// The NodePort, from outside, on every node: those too that run no frontend pod.
-async fn node_ports(client: &Client, vantage: &Vantage, application: &Application) -> Result<Vec<Check>> {
+async fn node_ports(
+    client: &Client,
+    probe_origin: &ProbeOrigin,
+    application: &Application,
+) -> Result<Vec<Check>> {
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
     let nodes = nodes.map_err(Error::api("list", "nodes"))?;
     let frontends: BTreeSet<&str> =
@@ -176,7 +180,7 @@ async fn node_ports(client: &Client, vantage: &Vantage, application: &Applicatio
         let internal = addresses.filter(|address| address.type_ == "InternalIP");
         for address in internal.filter_map(|address| address.address.parse::<IpAddr>().ok()) {
             let address = SocketAddr::new(address, NODE_PORT);
-            let seen = vantage.get_from_outside(address, "/hostname").await;
+            let seen = probe_origin.get_from_outside(address, "/hostname").await;
             let passed = seen.as_ref().is_ok_and(|name| frontends.contains(name.as_str()));
             let what = format!("NodePort of {} from outside ({address})", node.name_any());
             let expected = format!("one of {} pods", frontends.len());
@@ -189,7 +193,7 @@ async fn node_ports(client: &Client, vantage: &Vantage, application: &Applicatio
 /// Who sees whom under which address.
 async fn addresses(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     from: &RunningPod,
 ) -> Result<Vec<Check>> {
@@ -214,7 +218,7 @@ async fn addresses(
             let what = format!("{what} ({family})");
             let Some(server) = server else { continue };
             let url = format!("http://{}/clientip", SocketAddr::new(server, port));
-            checks.push(match vantage.get(from, &url, &[]).await {
+            checks.push(match probe_origin.get(from, &url, &[]).await {
                 Ok(answers) => verdict::seen_from(&what, &answers, expected),
                 Err(error) => Check::impossible(what, &error),
             });
@@ -224,15 +228,15 @@ async fn addresses(
 }
 
 /// Deletes a backend pod while a frontend pod makes requests.
-async fn follow(
+async fn traffic_follows(
     client: &Client,
-    vantage: &Vantage,
+    probe_origin: &ProbeOrigin,
     application: &Application,
     from: &RunningPod,
 ) -> Result<Check> {
     let deleted = application.first("backend")?.name.clone();
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let load = vantage.get(from, "http://backend/hostname", &["--for-ms", "2500", "--every-ms", "2"]);
+    let load = probe_origin.get(from, "http://backend/hostname", &["--for-ms", "2500", "--every-ms", "2"]);
     let deletion = async {
         // Let the load run for a moment before.
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -88,7 +88,7 @@ impl RunningPod {
 
 /// Makes requests from inside a lab.
 #[derive(Clone, Debug)]
-pub struct Vantage {
+pub struct ProbeOrigin {
     /// The lab's name.
     pub name: LabName,
     /// The lab's folder.
@@ -97,7 +97,7 @@ pub struct Vantage {
     pub lab_program: PathBuf,
 }
 
-impl Vantage {
+impl ProbeOrigin {
     /// GET from inside a pod, each time on a new connection. `options` are those of `weft-lab client get`.
     pub async fn get(&self, pod: &RunningPod, url: &str, options: &[&str]) -> Result<Vec<Answer>> {
         self.client(pod, &[&["get", url], options].concat()).await
