@@ -1,4 +1,4 @@
-//! Prints how long zones take: compiled whole, and after a change of one Service; and how long a question takes the fast
+//! Prints how long zones take: compiled whole, and after a change of one Service; and how long a query takes the fast
 //! lane, without the sockets.
 //!
 //! `cargo run --release -p weft-dns --example compile [SERVICES [ENDPOINTS]]`
@@ -16,7 +16,7 @@ use weft_types::{
     ServicePort, Snapshot,
 };
 
-/// How many questions are timed.
+/// How many queries are timed.
 const QUESTIONS: u32 = 100_000;
 
 fn address(network: u8, number: u32) -> IpAddr {
@@ -38,7 +38,7 @@ fn objects(number: u32, endpoints: u32) -> [Object; 2] {
     [Object::Service(Service::new(key, kind, ports)), Object::EndpointSlice(slice)]
 }
 
-/// A question for the A records of a name.
+/// A query for the A records of a name.
 fn question(name: &str) -> Vec<u8> {
     let mut bytes = b"\0\0\x01\0\0\x01\0\0\0\0\0\0".to_vec();
     for label in name.split('.') {
@@ -77,7 +77,7 @@ fn main() {
         pods: PodNames::default(),
         complete_search: false,
         listen: Vec::new(),
-        delegated: Arc::default(),
+        stub_domains: Arc::default(),
     };
     let started = Instant::now();
     let whole = Zone::compile(&snapshot, Arc::new(zone), 1);

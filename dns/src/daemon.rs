@@ -8,7 +8,7 @@ pub mod open_files;
 pub mod snapshot_file;
 mod takeover;
 pub mod upstream_sources;
-pub mod zone_feed;
+pub mod zone_updates;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -27,12 +27,12 @@ use weft_daemon::Signals;
 use weft_types::Kind;
 
 use crate::daemon::http::Readiness;
-use crate::daemon::snapshot_file::Keeper;
-use crate::daemon::takeover::{Post, Stage};
-use crate::daemon::upstream_sources::Sources;
-use crate::daemon::zone_feed::{feed, first_zone};
+use crate::daemon::snapshot_file::SnapshotFile;
+use crate::daemon::takeover::{Successor, Takeover};
+use crate::daemon::upstream_sources::UpstreamSources;
+use crate::daemon::zone_updates::{initial_zone, keep_updated};
 use crate::error::Error;
-use crate::forward::{Forwarder, Manner};
+use crate::forward::{ForwardOptions, Forwarder};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pipeline::handler::Handler;
@@ -44,7 +44,7 @@ use crate::zone::{PodNames, ZoneConfig};
 
 /// How far apart two servers start that are started together.
 const SAME_TIME: Duration = Duration::from_secs(5);
-/// How long questions that were taken before the end may still take.
+/// How long queries that were taken before the end may still take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
@@ -66,14 +66,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let port = own.first().map_or(53, SocketAddr::port);
     let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
     plugins(&options).for_each(|name| metrics.enabled(name));
-    let forwarder = Arc::new(Forwarder::new(manner(&options), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(forward_options(&options), metrics.clone()));
     let (flags, file) = (options.upstreams.clone(), options.resolv_conf.clone());
     let config = zone_config(&options, &own);
-    let sources = Sources::read(flags, file, own, config.clone(), forwarder.clone())?;
+    let sources = UpstreamSources::read(flags, file, own, config.clone(), forwarder.clone())?;
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
 
-    let keeper = options.snapshot.clone().map(Keeper::new);
-    let zone = first_zone(config, keeper.as_ref());
+    let snapshot_file = options.snapshot.clone().map(SnapshotFile::new);
+    let zone = initial_zone(config, snapshot_file.as_ref());
     let zone = Arc::new(ArcSwap::from_pointee(zone));
     let readiness = Readiness::new(zone.clone());
     let most_waiting = options.max_concurrent as usize;
@@ -85,12 +85,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     });
     let listed = CancellationToken::new();
     let (tasks, stop) = (TaskTracker::new(), Stop::default());
-    let post = Post {
+    let takeover = Takeover {
         options: &options,
         plan,
         rules: RefCell::default(),
-        in_charge: watch::Sender::new(false),
-        stage: watch::Sender::new(Stage::Alone),
+        active: watch::Sender::new(false),
+        successor: watch::Sender::new(Successor::None),
         handler,
         readiness,
         metrics: metrics.clone(),
@@ -99,22 +99,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let watch = Watch::start(client.clone(), &filter(&options), kinds(&options));
     tokio::select! {
-        () = feed(watch, zone, keeper, metrics.clone(), listed.clone(), post.in_charge.subscribe()) => {}
+        () = keep_updated(watch, zone, snapshot_file, metrics.clone(), listed.clone(), takeover.active.subscribe()) => {}
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
-        failure = post.hold(listeners, secure, predecessor, &listed) => return failure,
-        () = post.leave(signals) => {}
+        failure = takeover.serve(listeners, secure, predecessor, &listed) => return failure,
+        () = takeover.shut_down(signals) => {}
     }
     give_last_answers(&tasks, &stop).await;
     // What is there for the next server is its own by now.
-    if options.node_local && *post.stage.borrow() == Stage::Alone {
+    if options.node_local && *takeover.successor.borrow() == Successor::None {
         node_local::kernel::remove().map_err(Error::NodeLocal)?;
     }
     Ok(())
 }
 
-/// Gives a node-local server its addresses. What leads questions there is still to be done.
+/// Gives a node-local server its addresses. What leads queries there is still to be done.
 fn addresses_of_its_own(options: &Options) -> Result<node_local::Plan, Error> {
     let plan = node_local::plan(&options.listen).ok_or(Error::NoOwnAddress)?;
     node_local::kernel::give_addresses(&plan).map_err(Error::NodeLocal)?;
@@ -125,7 +125,7 @@ async fn give_last_answers(tasks: &TaskTracker, stop: &Stop) {
     stop.all.cancel();
     tasks.close();
     if tokio::time::timeout(LAST_ANSWERS, tasks.wait()).await.is_err() {
-        tracing::warn!(questions = tasks.len(), "stopped before every question was answered");
+        tracing::warn!(queries = tasks.len(), "stopped before every query was answered");
     }
 }
 
@@ -147,7 +147,7 @@ fn secure_listeners(
     dot.chain(doh).map(bind).collect()
 }
 
-/// Turns the log of questions on and off, as often as it is told to.
+/// Turns the query log on and off, as often as it is told to.
 async fn switch(log: Arc<QueryLog>, mut switches: Signal) {
     while switches.recv().await.is_some() {
         log.switch();
@@ -236,7 +236,7 @@ fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
         pods: options.pods,
         complete_search: options.complete_search,
         listen,
-        delegated: Arc::default(),
+        stub_domains: Arc::default(),
     })
 }
 
@@ -248,8 +248,8 @@ fn plugins(options: &Options) -> impl Iterator<Item = &'static str> {
     always.into_iter().chain(cache).chain(autopath)
 }
 
-fn manner(options: &Options) -> Manner {
-    Manner {
+fn forward_options(options: &Options) -> ForwardOptions {
+    ForwardOptions {
         policy: options.upstream_policy,
         cache_size: options.cache_size,
         keep_private: options.keep_private,

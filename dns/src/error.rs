@@ -22,12 +22,12 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The signal that switches the log of questions cannot be had.
+    /// The signal that switches the query log cannot be had.
     #[error("cannot listen to SIGUSR1: {0}")]
     Signal(#[source] io::Error),
     /// The sockets cannot be taken over, or the next server could not find this one.
     #[error(
-        "cannot take part in handing over the sockets of {address}: {source}; stop the other server, or leave out --handover"
+        "cannot hand over the sockets of {address}: {source}; stop the other server, or run without --handover"
     )]
     Handover {
         /// The first address to answer at.
@@ -37,16 +37,16 @@ pub enum Error {
     },
     /// An address is no one's in particular, or cannot be given to an interface.
     #[error(
-        "--node-local gives the addresses of --listen to an interface: name them one by one, none of loopback"
+        "--node-local needs concrete addresses in --listen: neither 0.0.0.0 nor ::, and none of loopback"
     )]
     NoOwnAddress,
     /// The kernel refuses what a node-local server needs.
     #[error(
-        "cannot set up what --node-local needs: {0}; it takes the capability NET_ADMIN in the host's network"
+        "cannot set up --node-local: {0}; it needs the capability NET_ADMIN in the host's network namespace"
     )]
     NodeLocal(#[source] weft_netlink::Error),
     /// A thread for the datagrams of one core cannot be had.
-    #[error("cannot start a thread to answer with: {0}; raise the limit of threads (ulimit -u, pids.max)")]
+    #[error("cannot start a thread: {0}; raise the limit on threads (ulimit -u, pids.max)")]
     Thread(#[source] io::Error),
     /// What every daemon needs at its start: an address for HTTP, a runtime, the Node's name.
     #[error(transparent)]
@@ -74,9 +74,7 @@ pub enum Error {
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),
     /// An upstream is one of our own listeners.
-    #[error(
-        "upstream {0} is this server itself: questions would go in circles; name another with --upstream"
-    )]
+    #[error("upstream {0} is this server itself: queries would loop; name another with --upstream")]
     OwnUpstream(SocketAddr),
     /// The list of the node's name servers cannot be read.
     #[error("cannot read name servers from {}: {source}; name upstreams with --upstream", path.display())]
@@ -98,16 +96,16 @@ pub enum Error {
         source: io::Error,
     },
     /// An upstream's answer cannot be read.
-    #[error("upstream {0} sent an answer that is no DNS message")]
+    #[error("upstream {0} sent a malformed response")]
     Malformed(SocketAddr),
-    /// The machine has no socket for a question to an upstream.
-    #[error("no socket to ask upstreams with: {0}; raise the limit of open files (ulimit -n)")]
+    /// The machine has no socket for a query to an upstream.
+    #[error("cannot open a socket to query upstreams: {0}; raise the limit on open files (ulimit -n)")]
     NoSocket(#[source] io::Error),
     /// There is nobody to ask.
-    #[error("no upstream is left to ask; see --upstream")]
+    #[error("no upstream is available; see --upstream")]
     NoUpstream,
-    /// A question cannot be written as a message.
-    #[error("cannot write the question for {0} as a message")]
+    /// A query cannot be written as a message.
+    #[error("cannot encode the query for {0}")]
     Question(String),
 }
 

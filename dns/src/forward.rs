@@ -1,8 +1,8 @@
-//! Names that are not the cluster's: asked of upstreams, and remembered for their time. Messages to and from clients
+//! Names that are not the cluster's: asked of upstreams, and cached for their TTL. Messages to and from clients
 //! are not made here.
 //!
 //! ```text
-//! question -> private names -> cache -> flights (equal questions once) -> routes -> pool -> race -> exchange
+//! query -> special-use names -> cache -> in flight (equal queries once) -> routes -> pool -> hedging -> transport
 //! ```
 
 mod cache;
@@ -33,64 +33,64 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::wire::name::QueryName;
 use cache::{Cache, Found};
-use hedging::Race;
-use in_flight::{Flights, Passenger};
-use loop_detection::Circles;
+use hedging::HedgedQuery;
+use in_flight::{InFlight, Waiter};
+use loop_detection::LoopDetection;
 use partition::Failure;
-use query::Ask;
+use query::UpstreamQuery;
 use routes::Routes;
 use transport::{Response, is_failure};
 
 pub use cache::is_negative;
-pub use encoded_answer::Said;
+pub use encoded_answer::EncodedAnswer;
 pub use pool::Policy;
-pub use query::Asked;
+pub use query::UpstreamQueryRef;
 pub use settings::{Case, Overrides, Settings};
-pub use special_use::KeepPrivate;
+pub use special_use::SpecialUsePolicy;
 pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list, unusable};
 
 /// After so long an answer past its time is given, if there is one; the upstreams go on (RFC 8767 section 5).
-const CLIENT_PATIENCE: Duration = Duration::from_millis(1800);
+const CLIENT_RESPONSE_TIMEOUT: Duration = Duration::from_millis(1800);
 /// How many answers are asked for ahead of their end at the same time.
 const MOST_REFRESHES: usize = 64;
 
 /// How forwarding is done, whoever is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct ForwardOptions {
     /// Which upstream is asked first.
     pub policy: Policy,
-    /// How many answers are remembered, and as many denials and failures.
+    /// How many answers are cached, and as many denials and failures.
     pub cache_size: usize,
-    /// Which private names no upstream is told.
-    pub keep_private: KeepPrivate,
+    /// Which special-use names no upstream is told.
+    pub keep_private: SpecialUsePolicy,
     /// How names are spelled to upstreams.
     pub case: Case,
 }
 
-impl Default for Manner {
+impl Default for ForwardOptions {
     /// As CoreDNS does.
-    fn default() -> Manner {
-        Manner {
+    fn default() -> ForwardOptions {
+        ForwardOptions {
             policy: Policy::Random,
             cache_size: 9984,
-            keep_private: KeepPrivate::Names,
+            keep_private: SpecialUsePolicy::Names,
             case: Case::Random,
         }
     }
 }
 
-/// Upstreams, and what they said. Shared by all who ask.
+/// Upstreams, and what they answered. Shared by all who ask.
 pub struct Forwarder {
-    manner: Manner,
+    options: ForwardOptions,
     routes: ArcSwap<Routes>,
     cache: Mutex<Cache>,
-    flights: Flights,
-    circles: Arc<Circles>,
+    in_flight: InFlight,
+    loops: Arc<LoopDetection>,
     refreshes: Semaphore,
     metrics: Arc<Metrics>,
 }
 
-/// What became of a question.
+/// What became of a query.
 #[derive(Debug)]
 pub struct Forwarded {
     /// The answer.
@@ -104,41 +104,41 @@ pub struct Forwarded {
 pub enum Origin {
     /// From an upstream just now.
     Upstream,
-    /// It was remembered, and still holds; or that nobody has an answer was.
+    /// It was cached, and still holds; or that nobody has an answer was.
     Cache,
-    /// It was remembered past its time, and no upstream has a better one (RFC 8767).
+    /// It was cached past its time, and no upstream has a better one (RFC 8767).
     Stale,
-    /// It is a private name, which no upstream is told.
-    Private,
+    /// It is a special-use name, which no upstream is told.
+    SpecialUse,
 }
 
 impl Forwarder {
     /// A forwarder that leads nowhere yet.
-    pub fn new(manner: Manner, metrics: Arc<Metrics>) -> Forwarder {
+    pub fn new(options: ForwardOptions, metrics: Arc<Metrics>) -> Forwarder {
         Forwarder {
-            manner,
-            routes: ArcSwap::from_pointee(Routes::new(Settings::default(), manner.case, None)),
-            cache: Mutex::new(Cache::new(manner.cache_size)),
-            flights: Flights::default(),
-            circles: Arc::default(),
+            options,
+            routes: ArcSwap::from_pointee(Routes::new(Settings::default(), options.case, None)),
+            cache: Mutex::new(Cache::new(options.cache_size)),
+            in_flight: InFlight::default(),
+            loops: Arc::default(),
             refreshes: Semaphore::new(MOST_REFRESHES),
             metrics,
         }
     }
 
-    /// Asks by these settings from now on, and looks whether they lead in circles. Equal settings change nothing. What was
-    /// remembered counts as long as the same upstreams are asked for the same names. True where the settings differ. Must be
+    /// Asks by these settings from now on, and looks whether they loop. Equal settings change nothing. What was
+    /// cached counts as long as the same upstreams are asked for the same names. True where the settings differ. Must be
     /// called within a runtime.
-    pub fn lead(&self, settings: Settings) -> bool {
+    pub fn configure(&self, settings: Settings) -> bool {
         let before = self.routes.load_full();
         if *before.settings() == settings {
             return false;
         }
-        let same = before.settings().leads_like(&settings);
-        let routes = Routes::new(settings, self.manner.case, Some(&before));
+        let same = before.settings().asks_like(&settings);
+        let routes = Routes::new(settings, self.options.case, Some(&before));
         let known = |address| before.upstreams().any(|upstream| upstream.address() == address);
         for upstream in routes.upstreams().filter(|upstream| !known(upstream.address())) {
-            tokio::spawn(self.circles.clone().look(upstream.clone()));
+            tokio::spawn(self.loops.clone().probe(upstream.clone()));
         }
         self.routes.store(Arc::new(routes));
         if !same {
@@ -153,63 +153,68 @@ impl Forwarder {
     }
 
     /// Whether there is any upstream.
-    pub fn leads_anywhere(&self) -> bool {
-        self.routes.load().lead_anywhere()
+    pub fn has_upstreams(&self) -> bool {
+        self.routes.load().is_any()
     }
 
     /// Whether there is any upstream for that name.
-    pub fn leads(&self, name: &Name) -> bool {
+    pub fn has_upstream_for(&self, name: &Name) -> bool {
         QueryName::from_name(name).is_ok_and(|name| self.routes.load().of(&name).is_some())
     }
 
-    /// Has `write` write what is remembered of a question that comes at `now`, so many seconds after it was remembered. None
+    /// Has `write` write what is cached of a query that comes at `now`, so many seconds after it was cached. None
     /// where more is to be done than that, and where somebody else looks just now: nobody waits here, and nothing is
-    /// allocated. [`Forwarder::at_once`] does all of it.
-    pub fn say<T>(
+    /// allocated. [`Forwarder::answer_now`] does all of it.
+    pub fn answer_encoded<T>(
         &self,
-        asked: Asked<'_>,
+        asked: UpstreamQueryRef<'_>,
         now: Instant,
-        write: impl FnOnce(&Said, u32) -> Option<T>,
+        write: impl FnOnce(&EncodedAnswer, u32) -> Option<T>,
     ) -> Option<T> {
-        // These are where circles are looked for.
+        // These are where loops are looked for.
         if asked.record_type == RecordType::HINFO {
             return None;
         }
         let mut cache = self.cache.try_lock().ok()?;
-        let (said, negative, age) = cache.say(&Asked { recursion: true, ..asked }, now)?;
-        let written = write(said, age)?;
+        let (encoded, negative, age) = cache.encoded(&UpstreamQueryRef { recursion: true, ..asked }, now)?;
+        let written = write(encoded, age)?;
         drop(cache);
         self.metrics.forwarding().hit(negative);
         Some(written)
     }
 
     /// The answer to `query` where none needs to be waited for. `asked` is the header of the client's request.
-    pub fn at_once(self: &Arc<Self>, query: &Query, asked: &Metadata, dnssec_ok: bool) -> Option<Forwarded> {
-        let ask = Ask::new(query, asked, dnssec_ok).ok()?;
-        if self.circles.saw(&ask) {
+    pub fn answer_now(
+        self: &Arc<Self>,
+        query: &Query,
+        asked: &Metadata,
+        dnssec_ok: bool,
+    ) -> Option<Forwarded> {
+        let ask = UpstreamQuery::new(query, asked, dnssec_ok).ok()?;
+        if self.loops.is_probe(&ask) {
             return Some(Forwarded {
                 message: failure(query, ResponseCode::Refused.into()),
-                origin: Origin::Private,
+                origin: Origin::SpecialUse,
             });
         }
-        let (message, origin) = match self.private(query) {
-            Some(message) => (message, Origin::Private),
-            None => self.remembered(query, &ask)?,
+        let (message, origin) = match self.special_use(query) {
+            Some(message) => (message, Origin::SpecialUse),
+            None => self.cached(query, &ask)?,
         };
-        Some(self.told(message, origin, asked, dnssec_ok))
+        Some(self.for_client(message, origin, asked, dnssec_ok))
     }
 
-    fn private(&self, query: &Query) -> Option<Message> {
+    fn special_use(&self, query: &Query) -> Option<Message> {
         let name = QueryName::from_name(&query.name).ok()?;
         let routes = self.routes.load();
         if routes.stub_domain(&name).is_some() {
             return None;
         }
-        special_use::answer(&name, query, self.manner.keep_private, routes.settings().chosen)
+        special_use::answer(&name, query, self.options.keep_private, routes.settings().chosen)
     }
 
-    fn remembered(self: &Arc<Self>, query: &Query, ask: &Ask) -> Option<(Message, Origin)> {
-        let kept = Ask { recursion: true, ..ask.clone() };
+    fn cached(self: &Arc<Self>, query: &Query, ask: &UpstreamQuery) -> Option<(Message, Origin)> {
+        let kept = UpstreamQuery { recursion: true, ..ask.clone() };
         // Not in the match: what it does must not wait for the lock.
         let found = self.cache().find(&kept, Instant::now());
         match found {
@@ -225,103 +230,111 @@ impl Forwarder {
     }
 
     /// Asks upstreams for `query`, on behalf of a client whose request had the header `asked`. Names are asked as
-    /// they are: no search list is tried. To be called after [`Forwarder::at_once`] gave nothing.
+    /// they are: no search list is tried. To be called after [`Forwarder::answer_now`] gave nothing.
     ///
     /// # Errors
-    /// What the last upstream did, where none gave an answer and none is remembered.
+    /// What the last upstream did, where none gave an answer and none is cached.
     pub async fn ask(
         self: &Arc<Self>,
         query: &Query,
         asked: &Metadata,
         dnssec_ok: bool,
     ) -> Result<Forwarded, Arc<Error>> {
-        let ask = Ask::new(query, asked, dnssec_ok);
+        let ask = UpstreamQuery::new(query, asked, dnssec_ok);
         let ask = ask.map_err(|_| Arc::new(Error::Question(query.name.to_string())))?;
-        let flight = self.fly(&ask).arrive();
-        let found = self.cache().find(&Ask { recursion: true, ..ask }, Instant::now());
+        let waiter = self.join(&ask).wait();
+        let found = self.cache().find(&UpstreamQuery { recursion: true, ..ask }, Instant::now());
         let outcome = match found {
             // What is there past its time limits how long it is worth waiting.
             Found::Expired(old) | Found::Stale(old) => {
-                match tokio::time::timeout(CLIENT_PATIENCE, flight).await {
+                match tokio::time::timeout(CLIENT_RESPONSE_TIMEOUT, waiter).await {
                     Ok(Ok(message)) if !is_failure(&message) => Ok(message),
-                    _ => return Ok(self.told(old, Origin::Stale, asked, dnssec_ok)),
+                    _ => return Ok(self.for_client(old, Origin::Stale, asked, dnssec_ok)),
                 }
             }
-            _ => flight.await,
+            _ => waiter.await,
         };
         let message = Arc::unwrap_or_clone(outcome?);
-        Ok(self.told(message, Origin::Upstream, asked, dnssec_ok))
+        Ok(self.for_client(message, Origin::Upstream, asked, dnssec_ok))
     }
 
     /// Counts an answer, and makes it fit for the client who asked.
-    fn told(&self, mut message: Message, origin: Origin, asked: &Metadata, dnssec_ok: bool) -> Forwarded {
+    fn for_client(
+        &self,
+        mut message: Message,
+        origin: Origin,
+        asked: &Metadata,
+        dnssec_ok: bool,
+    ) -> Forwarded {
         let metrics = self.metrics.forwarding();
         match origin {
             Origin::Upstream => metrics.missed(),
             Origin::Cache => metrics.hit(is_negative(&message)),
             Origin::Stale => metrics.served_stale(),
-            Origin::Private => metrics.special_use(),
+            Origin::SpecialUse => metrics.special_use(),
         }
         // RFC 6840 section 5.8: only who asked is told.
         message.metadata.authentic_data &= asked.authentic_data || dnssec_ok;
         Forwarded { message, origin }
     }
 
-    /// Waits for the answer to a question that is under way, or gets it under way. It flies on when nobody waits any
-    /// more: the answer is remembered.
-    fn fly(self: &Arc<Self>, ask: &Ask) -> Passenger {
-        let (passenger, pilot) = self.flights.join(ask);
-        match pilot {
+    /// Waits for the answer to a query that is under way, or gets it under way. It goes on when nobody waits any
+    /// more: the answer is cached.
+    fn join(self: &Arc<Self>, ask: &UpstreamQuery) -> Waiter {
+        let (waiter, leader) = self.in_flight.join(ask);
+        match leader {
             None => self.metrics.forwarding().coalesced(),
-            Some(pilot) => {
+            Some(leader) => {
                 let this = self.clone();
                 tokio::spawn(async move {
-                    let outcome = this.resolve(pilot.ask()).await;
-                    pilot.land(outcome.map(|response| Arc::new(response.message)).map_err(Arc::new));
+                    let outcome = this.resolve(leader.query()).await;
+                    leader.finish(outcome.map(|response| Arc::new(response.message)).map_err(Arc::new));
                 });
             }
         }
-        passenger
+        waiter
     }
 
     /// Asks for an answer anew, unless many are asked for already.
-    fn refresh(self: &Arc<Self>, ask: Ask) {
+    fn refresh(self: &Arc<Self>, ask: UpstreamQuery) {
         let this = self.clone();
         tokio::spawn(async move {
             if let Ok(_place) = this.refreshes.try_acquire() {
                 this.metrics.forwarding().prefetched();
-                let _ = this.fly(&ask).arrive().await;
+                let _ = this.join(&ask).wait().await;
             }
         });
     }
 
-    async fn resolve(&self, ask: &Ask) -> Result<Response, Error> {
-        let result = self.race(ask).await;
+    async fn resolve(&self, ask: &UpstreamQuery) -> Result<Response, Error> {
+        let result = self.query_upstreams(ask).await;
         // Without recursion an upstream says what it happens to know: that is no answer for others.
         if ask.recursion {
             let (mut cache, now) = (self.cache(), Instant::now());
             match &result {
                 Ok(response) if is_failure(&response.message) => {
-                    cache.fail(ask.clone(), Failure::of(&response.message), now, now + cache::TOLD);
+                    cache.fail(ask.clone(), Failure::of(&response.message), now, now + cache::FAILURE_TTL);
                 }
                 Ok(response) => cache.put(ask.clone(), &response.message, &response.bytes, now),
                 // Nothing is wrong with the name.
                 Err(Error::NoSocket(_)) => {}
-                Err(_) => cache.fail(ask.clone(), ResponseCode::ServFail.into(), now, now + cache::UNTOLD),
+                Err(_) => {
+                    cache.fail(ask.clone(), ResponseCode::ServFail.into(), now, now + cache::TIMEOUT_TTL)
+                }
             }
-            self.metrics.forwarding().remembered(cache.len(), cache.evictions());
+            self.metrics.forwarding().cached(cache.len(), cache.evictions());
         }
         result
     }
 
-    async fn race(&self, ask: &Ask) -> Result<Response, Error> {
+    async fn query_upstreams(&self, ask: &UpstreamQuery) -> Result<Response, Error> {
         let name = QueryName::from_wire(&ask.name).map_err(|_| Error::NoUpstream)?;
         let pool = self.routes.load().of(&name).cloned().ok_or(Error::NoUpstream)?;
         if pool.is_down() {
             self.metrics.forwarding().all_down();
         }
-        let order = pool.order(self.manner.policy, rand::random::<u32>() as usize);
-        Race::new(ask.clone(), order, self.metrics.clone()).run().await
+        let order = pool.order(self.options.policy, rand::random::<u32>() as usize);
+        HedgedQuery::new(ask.clone(), order, self.metrics.clone()).run().await
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

@@ -1,5 +1,5 @@
 //! What is counted, under the names that CoreDNS has for the same things, so that its dashboards work. What every
-//! question and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers reach a scraper in [`crate::daemon::http`].
+//! query and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers reach a scraper in [`crate::daemon::http`].
 
 mod forwarding;
 mod traffic;
@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 
 use crate::metrics::traffic::Traffic;
 
-/// What became of a question beyond the limit of its client.
+/// What became of a query beyond the limit of its client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Fate {
     fate: &'static str,
@@ -96,13 +96,13 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register_collector(Box::new(self.traffic.clone()));
         self.forwarding.register(registry);
-        let shed = "Questions refused because too many wait for upstreams";
+        let shed = "Queries refused because too many wait for upstreams";
         registry.register("coredns_forward_max_concurrent_rejects", shed, self.shed.clone());
         let dropped = "Datagrams dropped because too many wait for the full lane";
         registry.register("weft_dns_full_lane_dropped", dropped, self.dropped.clone());
-        let limited = "Questions beyond the limit of their client";
+        let limited = "Queries beyond the rate limit of their client";
         registry.register("weft_dns_client_limited", limited, self.limited.clone());
-        let unlogged = "Answers that came too fast for the log of questions";
+        let unlogged = "Responses that the query log had no room for";
         registry.register("weft_dns_query_log_lost", unlogged, self.unlogged.clone());
         let programming =
             "From the change in the cluster that made a Service's endpoints change to answers that have it";
@@ -113,7 +113,7 @@ impl Metrics {
         registry.register("coredns_panics", "Panics that the server outlived", Counter::<u64>::default());
         let plugins = "What of CoreDNS's plugins has its like here";
         registry.register("coredns_plugin_enabled", plugins, self.plugins.clone());
-        let completed = "Questions that were answered with the end of their search";
+        let completed = "Queries answered with the result of the whole search list";
         registry.register("coredns_autopath_success", completed, self.completed.clone());
         let compiled = "How long the zone of a change took to compile";
         registry.register("weft_dns_zone_compile_duration_seconds", compiled, self.compilations.clone());
@@ -122,12 +122,12 @@ impl Metrics {
         registry.register("weft_dns_zone_services", "Services with names", self.services.clone());
     }
 
-    /// Numbers of questions and answers for one who counts alone.
+    /// Numbers of queries and answers for one who counts alone.
     pub fn tally(&self) -> Tally {
         self.traffic.tally()
     }
 
-    /// How many questions came.
+    /// How many queries came.
     pub fn asked(&self) -> u64 {
         self.traffic.asked()
     }
@@ -142,7 +142,7 @@ impl Metrics {
         self.plugins.get_or_create(&Plugin { zone: ".", name }).set(1);
     }
 
-    /// A question was refused, because too many wait.
+    /// A query was refused, because too many wait.
     pub fn shed(&self) {
         self.shed.inc();
     }
@@ -152,13 +152,13 @@ impl Metrics {
         self.dropped.inc();
     }
 
-    /// A question was beyond the limit of its client: it got a truncated answer, or none.
+    /// A query was beyond the limit of its client: it got a truncated answer, or none.
     pub fn limited(&self, truncated: bool) {
         let fate = Fate { fate: if truncated { "truncated" } else { "dropped" } };
         self.limited.get_or_create(&fate).inc();
     }
 
-    /// Counts answers that came too fast for the log of questions.
+    /// Counts answers that came too fast for the query log.
     pub fn unlogged(&self) -> Counter {
         self.unlogged.clone()
     }
@@ -169,7 +169,7 @@ impl Metrics {
         self.programming.get_or_create(&kind).observe(ago.as_secs_f64());
     }
 
-    /// A question was answered with what the pod's resolver would have found at the end of its search.
+    /// A query was answered with what the pod's resolver would have found at the end of its search.
     pub fn completed(&self) {
         self.completed.inc();
     }

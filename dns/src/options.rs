@@ -8,7 +8,7 @@ use clap::Parser;
 use weft_daemon::{LogFormat, address};
 use weft_types::well_known::port;
 
-use crate::forward::{Case, KeepPrivate, Manner, Policy, parse_upstream};
+use crate::forward::{Case, ForwardOptions, Policy, SpecialUsePolicy, parse_upstream};
 use crate::zone::{PodNames, ZoneName};
 
 /// Answers the names of a Kubernetes cluster, and forwards all others.
@@ -23,34 +23,34 @@ pub struct Options {
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub zone: ZoneName,
 
-    /// Where to answer, over UDP and TCP: addresses, separated by commas, at port 53 unless they name another. May be given
+    /// Addresses to listen on, over UDP and TCP, separated by commas, at port 53 unless they name another. May be given
     /// several times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', default_value = "0.0.0.0:53", value_parser = |text: &str| address(text, 53))]
     pub listen: Vec<SocketAddr>,
 
-    /// Where to answer DNS over TLS as well, at port 853 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over TLS, at port 853 unless another is named. May be given several times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 853), requires_all = ["tls_certificate", "tls_key"])]
     pub dot: Vec<SocketAddr>,
 
-    /// Where to answer DNS over HTTPS as well, at /dns-query and port 443 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over HTTPS, at /dns-query and port 443 unless another is named. May be given several times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
     pub doh: Vec<SocketAddr>,
 
-    /// The certificate for --dot and --doh with all between it and its root, in PEM. Read again when it changes.
+    /// The certificate chain for --dot and --doh, in PEM. Reloaded when it changes.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
 
-    /// The private key of --tls-certificate, in PEM. Read again when it changes.
+    /// The private key of --tls-certificate, in PEM. Reloaded when it changes.
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
 
-    /// Take the sockets over from a server that runs here before, and hand them over to the next one: no question is
-    /// lost in an upgrade.
+    /// Take the sockets over from the server that runs at the same address, and hand them over to the next one: an
+    /// upgrade loses no query.
     #[arg(long)]
     pub handover: bool,
 
-    /// Stand by: where another server runs here, have its sockets in hand, and answer as soon as it is gone, however it ends.
-    /// For two servers with the same flags beside each other, of which one answers.
+    /// Run as a standby: share the sockets of the server that runs at the same address, and answer as soon as it is
+    /// gone, however it ends. For two servers with the same flags, of which one answers.
     #[arg(long, requires = "handover", conflicts_with = "node_local")]
     pub standby: bool,
 
@@ -63,7 +63,7 @@ pub struct Options {
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Where names outside of the cluster are asked; may be given several times. Without it, the name servers of
+    /// Upstream resolvers for names outside of the cluster; may be given several times. Default: the name servers of
     /// --resolv-conf.
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]
     pub upstreams: Vec<SocketAddr>,
@@ -72,35 +72,35 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
 
-    /// Which upstream is asked first. Those that do not answer are asked last, whatever the policy.
+    /// Which upstream is asked first. Unhealthy ones are asked last, whatever the policy.
     #[arg(long, value_name = "POLICY", default_value = "random")]
     pub upstream_policy: Policy,
 
-    /// How the letters of names are spelled to upstreams. At random they are one thing more that a forger has to guess;
-    /// upstreams that do not take that are found out, and asked in lower case.
+    /// How the letters of names are spelled to upstreams. Random case (0x20) makes answers harder to forge;
+    /// upstreams that do not support it are detected, and asked in lower case.
     #[arg(long, value_name = "CASE", default_value = "random")]
     pub upstream_case: Case,
 
-    /// How many questions may wait for upstreams at a time. More are refused; so are those of a client that has more places than
+    /// How many queries may wait for upstreams at a time. More are refused; so are those of a client that has more places than
     /// are free.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_concurrent: u32,
 
-    /// How many answers of upstreams are remembered, and as many denials and failures. 0 remembers none.
-    #[arg(long, value_name = "NUMBER", default_value_t = Manner::default().cache_size)]
+    /// How many upstream answers are cached, and as many negative answers and failures. 0 disables the cache.
+    #[arg(long, value_name = "NUMBER", default_value_t = ForwardOptions::default().cache_size)]
     pub cache_size: usize,
 
-    /// Which private names are answered here, so that no upstream is told. Stub domains are asked in any case; upstreams that
+    /// Which special-use names are answered here and not forwarded. Stub domains are asked in any case; upstreams that
     /// --upstream or the ConfigMap name are asked for what some network may know, such as .test.
     #[arg(long, value_name = "WHICH", default_value = "names")]
-    pub keep_private: KeepPrivate,
+    pub keep_private: SpecialUsePolicy,
 
-    /// How many questions a second each client may ask over UDP: an IPv4 address, or the /64 of an IPv6 address. 0 sets
+    /// How many queries a second each client may ask over UDP: an IPv4 address, or the /64 of an IPv6 address. 0 sets
     /// no limit.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub client_rate: u32,
 
-    /// For how many seconds clients may remember the cluster's names.
+    /// For how many seconds clients may cache the cluster's names.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub ttl: u32,
 
@@ -109,7 +109,7 @@ pub struct Options {
     #[arg(long, value_name = "WHICH", default_value = "insecure")]
     pub pods: PodNames,
 
-    /// Walk the search list of a pod's resolver here, where the pod is known by its address: the first question for a
+    /// Walk the search list of a pod's resolver here, where the pod is known by its address: the first query for a
     /// short name gets the answer of the whole walk (takes permission to watch pods).
     #[arg(long)]
     pub complete_search: bool,
@@ -123,20 +123,20 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
 
-    /// Where /health says that the process lives.
+    /// The address of /health, which is 200 while the process runs.
     #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_HEALTH)), value_parser = |text: &str| address(text, port::DNS_HEALTH))]
     pub health_bind_address: SocketAddr,
 
-    /// Where /ready says that the cluster's names are known, and /explain what a name leads to.
+    /// The address of /ready, which is 200 once the cluster's names are known, and of /explain.
     #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_READY)), value_parser = |text: &str| address(text, port::DNS_READY))]
     pub ready_bind_address: SocketAddr,
 
-    /// Where /metrics gives numbers to Prometheus.
+    /// The address of /metrics, for Prometheus.
     #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_METRICS)), value_parser = |text: &str| address(text, port::DNS_METRICS))]
     pub metrics_bind_address: SocketAddr,
 
     /// For how many seconds to go on answering after SIGTERM, while /ready already says no; and up to four times as long while
-    /// questions still come.
+    /// queries still come.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub lameduck: Duration,
 

@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::pipeline::handler::Handler;
 use crate::server::handover::Inherited;
 use crate::wire::format::Transport;
-use tcp::Conversation;
+use tcp::Session;
 
 /// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -54,7 +54,7 @@ pub struct Listener {
 #[derive(Clone, Debug)]
 pub struct Stop {
     /// Neither datagrams nor connections are taken any more; connections that are there go on.
-    pub intake: CancellationToken,
+    pub accepting: CancellationToken,
     /// Everything.
     pub all: CancellationToken,
 }
@@ -65,7 +65,7 @@ const FREE_PORTS: usize = 16;
 impl Default for Stop {
     fn default() -> Stop {
         let all = CancellationToken::new();
-        Stop { intake: all.child_token(), all }
+        Stop { accepting: all.child_token(), all }
     }
 }
 
@@ -123,18 +123,18 @@ impl Listener {
         udp.chain([self.tcp.as_fd().try_clone_to_owned()]).collect()
     }
 
-    /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Questions that were taken
+    /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Queries that were taken
     /// by then are still answered.
     ///
     /// # Errors
     /// The system gives no more threads.
     pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) -> Result<(), Error> {
-        udp::serve(self.udp, &handler, tasks, &stop.intake).map_err(Error::Thread)?;
+        udp::serve(self.udp, &handler, tasks, &stop.accepting).map_err(Error::Thread)?;
         let limits = self.limits;
         let transport = Transport::Tcp;
-        let conversation = Conversation { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
-        let converse = move |stream, client| conversation.clone().hold(stream, client);
-        tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop.intake, converse));
+        let session = Session { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
+        let serve_connection = move |stream, client| session.clone().serve(stream, client);
+        tasks.spawn(connections::accept(self.tcp, limits, tasks.clone(), stop.accepting, serve_connection));
         Ok(())
     }
 }

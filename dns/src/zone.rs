@@ -1,16 +1,16 @@
-//! The zone: every name of the cluster, compiled from a snapshot and immutable from then on. How a question is
+//! The zone: every name of the cluster, compiled from a snapshot and immutable from then on. How a query is
 //! answered from it is in [`crate::pipeline::classify`]; how it reaches the server is not known here.
 
 mod absence;
 mod config;
 mod dashed;
-mod delegated;
 mod domain;
 mod name_server;
 mod pods;
 mod reverse;
 mod service_names;
 mod services;
+mod stub_domains;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
-pub use absence::Reason;
+pub use absence::Absence;
 pub use config::{PodNames, ZoneConfig};
 pub(crate) use dashed::pod_address;
-pub use delegated::Delegated;
 pub use domain::{InvalidZone, ZoneName};
 pub use pods::PodTable;
 pub use reverse::{Pointer, reverse_address};
-pub use service_names::{Branch, Node, ServiceRecord, ServiceRecords};
+pub use service_names::{Node, ServiceNames, ServiceRecord, ServiceRecords};
+pub use stub_domains::StubDomains;
 
 use crate::wire::name::{QueryName, wire_label};
 use name_server::NameServer;
@@ -46,7 +46,7 @@ pub struct Zone {
     /// All that there is at and under each Service's name.
     services: Services,
     /// `<service>.<namespace>` in wire form, of Services that have no names -> why.
-    nameless: Arc<HashMap<Box<[u8]>, Reason>>,
+    nameless: Arc<HashMap<Box<[u8]>, Absence>>,
     reverse: ReverseTable,
     name_server: NameServer,
     pods: Arc<PodTable>,
@@ -128,9 +128,9 @@ impl Zone {
         }
     }
 
-    fn put(&mut self, snapshot: &Snapshot, service: &Service) -> Option<Branch> {
+    fn put(&mut self, snapshot: &Snapshot, service: &Service) -> Option<ServiceNames> {
         let key = service_key(&service.key)?;
-        match Branch::compile(&key, service, || snapshot.slices_of(&service.key)) {
+        match ServiceNames::compile(&key, service, || snapshot.slices_of(&service.key)) {
             Ok(branch) => {
                 self.services.put(branch.clone());
                 Some(branch)
@@ -167,7 +167,7 @@ impl Zone {
     }
 
     /// All that there is at and under `<service>.<namespace>.svc`. `key` is the first two labels in wire form.
-    pub fn service(&self, key: &[u8]) -> Option<&Branch> {
+    pub fn service(&self, key: &[u8]) -> Option<&ServiceNames> {
         self.services.get(key)
     }
 
@@ -176,28 +176,28 @@ impl Zone {
         self.services.len()
     }
 
-    /// Why there is no branch for a Service of an existing namespace. `key` is the first two labels in wire form.
-    pub fn missing(&self, key: &[u8]) -> Reason {
+    /// Why a Service of an existing namespace has no names. `key` is the first two labels in wire form.
+    pub fn missing(&self, key: &[u8]) -> Absence {
         match self.services.get(key) {
-            Some(_) => Reason::NotUnderService,
-            None => self.nameless.get(key).copied().unwrap_or(Reason::NoService),
+            Some(_) => Absence::NotUnderService,
+            None => self.nameless.get(key).copied().unwrap_or(Absence::NoService),
         }
     }
 
     /// What is missing, where `name` is of the zone but does not exist.
-    pub fn why(&self, name: &QueryName) -> Reason {
+    pub fn absence(&self, name: &QueryName) -> Absence {
         let Some(inner) = name.len().checked_sub(self.config.zone.label_count()) else {
-            return Reason::NoMeaning;
+            return Absence::NoMeaning;
         };
         match inner.checked_sub(1).map(|last| (name.label(last), last)) {
-            Some((b"pod", _)) if self.config.pods == PodNames::Disabled => Reason::NoPodNames,
+            Some((b"pod", _)) if self.config.pods == PodNames::Disabled => Absence::NoPodNames,
             Some((b"svc" | b"pod", kind @ 1..)) if !self.has_namespace(name.wire(kind - 1, kind)) => {
-                Reason::NoNamespace
+                Absence::NoNamespace
             }
             Some((b"svc", svc @ 2..)) => self.missing(name.wire(svc - 2, svc)),
-            Some((b"pod", 2)) if pod_address(name.label(0)).is_some() => Reason::NoPod,
-            Some((b"pod", 2..)) => Reason::NoAddress,
-            _ => Reason::NoMeaning,
+            Some((b"pod", 2)) if pod_address(name.label(0)).is_some() => Absence::NoPod,
+            Some((b"pod", 2..)) => Absence::NoAddress,
+            _ => Absence::NoMeaning,
         }
     }
 
@@ -207,7 +207,7 @@ impl Zone {
     }
 
     /// Every Service that has names, in no order.
-    pub fn services(&self) -> impl Iterator<Item = &Branch> {
+    pub fn services(&self) -> impl Iterator<Item = &ServiceNames> {
         self.services.iter()
     }
 

@@ -1,4 +1,4 @@
-//! The least that a DNS server can do: takes datagrams by the batch, looks each question up as it stands among answers
+//! The least that a DNS server can do: takes datagrams by the batch, looks each query up as it stands among answers
 //! that were made before, and sends those. It knows nothing else, and is what all others are measured against.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub(crate) fn arguments(port: u16, size: Size) -> Vec<String> {
     [&program, "--bare", &port, "--bare-services", &services, "none"].map(str::to_owned).into()
 }
 
-/// A question for the A records of a name.
+/// A query for the A records of a name.
 pub(crate) fn question(name: &str) -> Vec<u8> {
     let mut bytes = b"\0\0\x01\0\0\x01\0\0\0\0\0\0".to_vec();
     for label in name.split('.') {

@@ -10,7 +10,7 @@ use crate::servers::Running;
 
 /// The core that the client has while one server has the other.
 pub(crate) const CORE: &str = "1";
-/// How many questions a second are asked where latency is measured: few enough that none waits for another.
+/// How many queries a second are asked where latency is measured: few enough that none waits for another.
 const CALM: &str = "10000";
 
 /// What is asked.
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Negative,
     /// What a pod's search list makes of Services' names.
     Walk,
-    /// Names of another zone, which are remembered.
+    /// Names of another zone, which are cached.
     Forwarded,
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn warm_up(server: &Running, questions: &Path) {
     dnsperf(server, questions, CORE, &["-n", "1"]);
 }
 
-/// Asks for a second, with as many questions under way as the server takes in a few batches.
+/// Asks for a second, with as many queries under way as the server takes in a few batches.
 pub(crate) fn ask(server: &Running, questions: &Path, kind: Kind, cores: &str) -> Cost {
     let (before, ticks) = (server.cpu(), server.ticks());
     let output = dnsperf(server, questions, cores, &["-l", "1", "-q", "128"]);

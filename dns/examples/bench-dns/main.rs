@@ -51,7 +51,7 @@ struct Options {
     bare_services: Option<usize>,
 }
 
-/// What one server costs for one kind of questions, at one size.
+/// What one server costs for one kind of queries, at one size.
 struct Row {
     contender: Contender,
     size: Size,

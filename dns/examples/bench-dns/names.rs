@@ -1,4 +1,4 @@
-//! The names of the cluster as the servers and the client are told them: zone files, local data, questions.
+//! The names of the cluster as the servers and the client are told them: zone files, local data, queries.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -60,7 +60,7 @@ pub(crate) fn foreign_zone_file() -> String {
     text
 }
 
-/// A file of questions for dnsperf.
+/// A file of queries for dnsperf.
 pub(crate) fn questions(kind: Kind, size: Size, folder: &Path) -> PathBuf {
     let mut text = String::new();
     for turn in 0..QUESTIONS {

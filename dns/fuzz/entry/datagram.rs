@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
-use weft_dns::forward::{Forwarder, Manner};
+use weft_dns::forward::{ForwardOptions, Forwarder};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::fast_lane;
 use weft_dns::pipeline::handler::{Handler, Step};
@@ -28,11 +28,11 @@ const LARGEST: usize = 1232;
 
 static SERVER: LazyLock<(Arc<Zone>, Arc<Handler>)> = LazyLock::new(|| {
     let zone = "cluster.local".parse().expect("a zone");
-    let (listen, pods, delegated) = (Vec::new(), PodNames::Insecure, Arc::default());
-    let config = ZoneConfig { zone, ttl: 30, listen, pods, complete_search: false, delegated };
+    let (listen, pods, stub_domains) = (Vec::new(), PodNames::Insecure, Arc::default());
+    let config = ZoneConfig { zone, ttl: 30, listen, pods, complete_search: false, stub_domains };
     let zone = Arc::new(Zone::compile(&cluster(), Arc::new(config), 1));
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
     let handler = Handler::new(Arc::new(ArcSwap::new(zone.clone())), forwarder, 1, metrics);
     (zone, Arc::new(handler))
 });
@@ -63,9 +63,9 @@ fn cluster() -> Snapshot {
 pub(crate) fn run(datagram: &[u8]) {
     let (zone, handler) = &*SERVER;
     let by = |transport| match handler.handle(datagram, CLIENT, transport) {
-        Step::Silence => None,
+        Step::Drop => None,
         Step::Reply(reply) => Some(reply),
-        Step::Wait(_) => panic!("there is nobody to wait for"),
+        Step::Pending(_) => panic!("there is nobody to wait for"),
     };
     let (udp, tcp) = (by(Transport::Udp), by(Transport::Tcp));
     let mut room = [0; LARGEST];

@@ -20,7 +20,7 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What somebody wants to know.
 #[derive(Clone, Debug)]
-pub struct Inquiry {
+pub struct ExplainRequest {
     /// Who asks.
     pub resolver: Resolver,
     /// The name as the pod has it.
@@ -44,7 +44,7 @@ pub struct Resolver {
 
 /// What became of one name.
 #[derive(Debug)]
-pub struct Tried {
+pub struct Attempt {
     name: String,
     code: ResponseCode,
     answers: Vec<Record>,
@@ -74,47 +74,49 @@ impl Resolver {
 }
 
 /// Tries one name after the other until one has an answer, and tells of it.
-pub async fn explain(handler: &Arc<Handler>, inquiry: &Inquiry) -> String {
+pub async fn explain(handler: &Arc<Handler>, request: &ExplainRequest) -> String {
     let zone = handler.zone().config().zone.clone();
-    let Inquiry { resolver, name, record_type } = inquiry;
+    let ExplainRequest { resolver, name, record_type } = request;
     let Resolver { namespace, ndots, .. } = resolver;
     let mut text =
         format!("{name} {record_type}, asked by a pod in namespace {namespace} (ndots:{ndots}):\n");
     for (name, number) in resolver.walk(&zone, name).into_iter().zip(1..) {
-        let tried = attempt(handler, name, *record_type).await;
+        let attempted = attempt(handler, name, *record_type).await;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{number}. {tried}");
-        if !tried.answers.is_empty() {
+        let _ = writeln!(text, "{number}. {attempted}");
+        if !attempted.answers.is_empty() {
             return text + "The pod takes this answer.\n";
         }
     }
     text + "The pod gets no answer.\n"
 }
 
-async fn attempt(handler: &Arc<Handler>, name: String, record_type: RecordType) -> Tried {
-    let failed = |reason: &str| Tried {
+async fn attempt(handler: &Arc<Handler>, name: String, record_type: RecordType) -> Attempt {
+    let failed = |reason: &str| Attempt {
         name: name.clone(),
         code: ResponseCode::FormErr,
         answers: Vec::new(),
         reasons: vec![reason.to_owned()],
     };
-    let Ok(parsed) = Name::from_ascii(&name) else { return failed("this is no domain name") };
-    let Ok(question) = question(parsed, record_type).to_vec() else { return failed("this is no question") };
+    let Ok(parsed) = Name::from_ascii(&name) else { return failed("not a domain name") };
+    let Ok(question) = question(parsed, record_type).to_vec() else {
+        return failed("cannot encode this query");
+    };
     let reply = match handler.handle(&question, NOBODY, Transport::Tcp) {
         Step::Reply(reply) => reply,
-        Step::Wait(waiting) => waiting.finish().await,
-        Step::Silence => Vec::new(),
+        Step::Pending(waiting) => waiting.finish().await,
+        Step::Drop => Vec::new(),
     };
     // The codec knows more types by their words, but not every record.
     let Ok(reply) = Message::from_vec(&reply).or_else(|_| decode(&reply)) else {
-        return failed("there is no reply");
+        return failed("no reply");
     };
     let mut reasons: Vec<String> = extended_errors(&reply).collect();
     reasons.extend(reply.answers.iter().filter_map(|record| idle(&handler.zone(), record)));
     if reply.metadata.response_code == ResponseCode::NoError && reply.answers.is_empty() {
         reasons.push(format!("the name exists, but has no {record_type} record"));
     }
-    Tried { name, code: reply.metadata.response_code, answers: reply.answers, reasons }
+    Attempt { name, code: reply.metadata.response_code, answers: reply.answers, reasons }
 }
 
 fn question(name: Name, record_type: RecordType) -> Message {
@@ -145,7 +147,7 @@ fn idle(zone: &Zone, record: &Record) -> Option<String> {
         .then(|| format!("no ready endpoint stands behind {address}: connections to it fail"))
 }
 
-impl fmt::Display for Tried {
+impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, mnemonic(self.code))?;
         self.answers.iter().try_for_each(|record| write!(f, "\n     {record}"))?;

@@ -11,7 +11,7 @@ use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::get;
 
-use crate::daemon::explain::{self, Inquiry, Resolver};
+use crate::daemon::explain::{self, ExplainRequest, Resolver};
 use crate::metrics::Metrics;
 use crate::pipeline::handler::Handler;
 use crate::zone::Zone;
@@ -64,15 +64,15 @@ pub fn ready(readiness: Readiness) -> Router {
 /// `search=a.example,b.example` for a pod's own search domains, `cluster=no` where it has no others, and `ndots=2`.
 pub fn explain(handler: Arc<Handler>) -> Router {
     let explain = |handler: Arc<Handler>, parameters: BTreeMap<String, String>| async move {
-        match inquiry(&parameters) {
-            Ok(inquiry) => (StatusCode::OK, explain::explain(&handler, &inquiry).await),
+        match request(&parameters) {
+            Ok(request) => (StatusCode::OK, explain::explain(&handler, &request).await),
             Err(problem) => (StatusCode::BAD_REQUEST, problem),
         }
     };
     Router::new().route("/explain", get(move |Query(parameters)| explain(handler, parameters)))
 }
 
-fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
+fn request(parameters: &BTreeMap<String, String>) -> Result<ExplainRequest, String> {
     let required =
         |key: &str| parameters.get(key).cloned().ok_or(format!("the parameter {key} is missing\n"));
     let record_type = parameters.get("type").map_or("A", String::as_str).to_ascii_uppercase();
@@ -86,7 +86,7 @@ fn inquiry(parameters: &BTreeMap<String, String>) -> Result<Inquiry, String> {
         ndots: ndots.map_err(|_| "ndots is no number\n".to_owned())?,
         ..usual
     };
-    Ok(Inquiry { resolver, name: required("name")?, record_type })
+    Ok(ExplainRequest { resolver, name: required("name")?, record_type })
 }
 
 /// `/metrics`: OpenMetrics text.

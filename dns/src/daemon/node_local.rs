@@ -1,7 +1,7 @@
 //! On a node of its own a server has its addresses on an interface that leads nowhere, and keeps what is asked there out
-//! of connection tracking: no entry is made for a question, none can be lost in a race, and no rule rewrites its
+//! of connection tracking: no entry is made for a query, none can be lost in a race, and no rule rewrites its
 //! destination, so that the DNS Service's own address can be one of them. The rules belong to the process: with them goes
-//! all that leads questions to it, and a service proxy leads them to the cluster's servers again. What this takes is
+//! all that leads queries to it, and a service proxy leads them to the cluster's servers again. What this takes is
 //! planned here; the kernel hears of it in [`kernel`].
 
 pub mod kernel;
@@ -48,7 +48,7 @@ pub fn plan(listen: &[SocketAddr]) -> Option<Plan> {
     })
 }
 
-/// Pods' questions come through prerouting, the node's own leave through output; both sides of both are left alone.
+/// Pods' queries come through prerouting, the node's own leave through output; both sides of both are left alone.
 fn table(family: Family, listen: &[SocketAddr]) -> Option<Table> {
     let own = listen.iter().filter(|address| address.is_ipv4() == (family == Family::Ip));
     let rules: Vec<Rule> = own.flat_map(|&address| both_ways(family, address)).collect();

@@ -1,4 +1,4 @@
-//! How many files the process may have open: each question to an upstream has a socket of its own, and each client of TCP
+//! How many files the process may have open: each query to an upstream has a socket of its own, and each client of TCP
 //! another.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,6 +8,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn allow_most() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, ?current, "cannot raise the limit on open files: many questions at a time may fail");
+        tracing::warn!(%error, ?current, "cannot raise the limit on open files: many concurrent queries may fail");
     }
 }

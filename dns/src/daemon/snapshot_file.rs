@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// A file that is kept up to date.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct SnapshotFile {
     path: PathBuf,
     /// Whether the file is behind.
     behind: bool,
@@ -28,10 +28,10 @@ pub struct Keeper {
     writing: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// A keeper of the file at `path`.
-    pub fn new(path: PathBuf) -> Keeper {
-        Keeper { path, behind: false, next: Instant::now(), writing: None }
+impl SnapshotFile {
+    /// The snapshot file at `path`.
+    pub fn new(path: PathBuf) -> SnapshotFile {
+        SnapshotFile { path, behind: false, next: Instant::now(), writing: None }
     }
 
     /// The cluster as it was known when the file was written, and when that was. None where there is no file, or none
@@ -44,7 +44,7 @@ impl Keeper {
         match manifest::load(&WatchFilter::default(), std::slice::from_ref(&self.path)) {
             Ok(snapshot) => Some((snapshot, written.unwrap_or(SystemTime::UNIX_EPOCH))),
             Err(error) => {
-                tracing::warn!(%error, "starting without the names that were known before");
+                tracing::warn!(%error, "cannot read the snapshot file: starting without it");
                 None
             }
         }
@@ -73,7 +73,7 @@ impl Keeper {
         let (path, text) = (self.path.clone(), text(snapshot));
         self.writing = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = replace(&path, &text) {
-                tracing::warn!(%error, path = %path.display(), "cannot keep the cluster's names; see --snapshot");
+                tracing::warn!(%error, path = %path.display(), "cannot write the snapshot file; see --snapshot");
             }
         }));
     }

@@ -1,4 +1,4 @@
-//! The place at which questions are answered: taking it, from a server before this one or when the time has come, and leaving
+//! The place at which queries are answered: taking it, from a server before this one or when the time has come, and leaving
 //! it, to the next one or when nobody asks any more.
 
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pipeline::handler::Handler;
-use crate::server::handover::{Predecessor, Succession};
+use crate::server::handover::{HandoverSocket, Predecessor};
 use crate::server::{Listener, SecureListener, Stop};
 
 /// How long another program that is just ending may have an address yet.
@@ -32,28 +32,28 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Whether there is a next server yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum Successor {
     /// There is none.
-    Alone,
+    None,
     /// It has the sockets too, but does not answer yet.
-    Awaited,
+    Waiting,
     /// It answers, and this one does not any more.
-    Relieved,
+    Serving,
 }
 
 /// What answers HTTP.
 type HttpTasks = [JoinHandle<io::Result<()>>; 3];
 
-/// Everything with which questions are answered.
-pub(crate) struct Post<'a> {
+/// Everything with which queries are answered.
+pub(crate) struct Takeover<'a> {
     pub(crate) options: &'a Options,
     /// What a node-local server needs of the kernel, and what it has for as long as it is asked.
     pub(crate) plan: Option<node_local::Plan>,
     pub(crate) rules: RefCell<Option<Rules>>,
     /// Whether this is the server that answers.
-    pub(crate) in_charge: watch::Sender<bool>,
+    pub(crate) active: watch::Sender<bool>,
     /// Whether there is a next server.
-    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) successor: watch::Sender<Successor>,
     pub(crate) handler: Arc<Handler>,
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Arc<Metrics>,
@@ -61,11 +61,11 @@ pub(crate) struct Post<'a> {
     pub(crate) stop: &'a Stop,
 }
 
-impl Post<'_> {
+impl Takeover<'_> {
     /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone; a
     /// standby when it is gone. A node-local server does not answer before the cluster is known: until then the cluster's
     /// servers do. Ends with an error only.
-    pub(crate) async fn hold(
+    pub(crate) async fn serve(
         &self,
         listeners: Vec<Listener>,
         secure: Vec<SecureListener>,
@@ -77,12 +77,14 @@ impl Post<'_> {
             place = Some((first.address(), duplicates(&listeners, &secure)?));
         }
         let predecessor = match predecessor {
-            Some(predecessor) => self.outwait(predecessor, listed).await,
+            Some(predecessor) => self.wait_for_turn(predecessor, listed).await,
             None => None,
         };
         let http = match predecessor {
             None if self.options.node_local && !self.readiness.knows() => {
-                tracing::info!("others answer until the cluster is listed");
+                tracing::info!(
+                    "waiting until the cluster is listed: other servers answer this node's queries until then"
+                );
                 let http = self.serve_http().await?;
                 listed.cancelled().await;
                 self.answer(listeners, secure)?;
@@ -99,42 +101,46 @@ impl Post<'_> {
             }
             Some(predecessor) => {
                 self.answer(listeners, secure)?;
-                predecessor.relieve().await;
+                predecessor.take_over().await;
                 self.serve_http().await?
             }
         };
         if let Some((address, sockets)) = place {
-            self.await_relief(address, sockets, http).await;
+            self.hand_over(address, sockets, http).await;
         }
         std::future::pending().await
     }
 
     /// Waits for the time to take over. The server before this one, if it is still there to be relieved.
-    async fn outwait(&self, mut predecessor: Predecessor, listed: &CancellationToken) -> Option<Predecessor> {
+    async fn wait_for_turn(
+        &self,
+        mut predecessor: Predecessor,
+        listed: &CancellationToken,
+    ) -> Option<Predecessor> {
         let time = match self.options.standby {
             true => "it is gone",
             false => "the cluster is listed",
         };
-        tracing::info!("another server answers here: taking over when {time}");
+        tracing::info!("another server is active at this address: taking over when {time}");
         tokio::select! {
             () = listed.cancelled(), if !self.options.standby => return Some(predecessor),
-            () = predecessor.gone() => tracing::warn!("the server before this one is gone"),
+            () = predecessor.gone() => tracing::warn!("the previous server is gone"),
         }
         None
     }
 
     fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
-        self.in_charge.send_replace(true);
+        self.active.send_replace(true);
         if let Some(plan) = &self.plan {
             let rules = node_local::kernel::take_questions(plan).map_err(Error::NodeLocal)?;
             self.rules.replace(Some(rules));
         }
         for listener in listeners {
-            tracing::info!(address = %listener.address(), "answering over UDP and TCP");
+            tracing::info!(address = %listener.address(), "listening over UDP and TCP");
             listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
         }
         for listener in secure {
-            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "answering encrypted");
+            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "listening over TLS");
             listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
         }
         Ok(())
@@ -142,13 +148,13 @@ impl Post<'_> {
 
     /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second signal, or
     /// SIGINT, does not wait.
-    pub(crate) async fn leave(&self, mut signals: Signals) {
+    pub(crate) async fn shut_down(&self, mut signals: Signals) {
         if signals.next().await == SignalKind::interrupt() {
             return;
         }
         self.readiness.leave();
         let lameduck = self.options.lameduck;
-        tracing::info!(?lameduck, "told to stop");
+        tracing::info!(?lameduck, "shutting down");
         tokio::select! {
             () = self.end_in_order() => {}
             _ = signals.next() => {}
@@ -158,58 +164,64 @@ impl Post<'_> {
     async fn end_in_order(&self) {
         let decision = async || {
             // The sender lives as long as we wait. A standby takes over by itself when this server is gone.
-            let is_decided = |stage: &Stage| self.options.standby || *stage != Stage::Awaited;
-            let _ = self.stage.subscribe().wait_for(is_decided).await;
+            let is_decided = |successor: &Successor| self.options.standby || *successor != Successor::Waiting;
+            let _ = self.successor.subscribe().wait_for(is_decided).await;
         };
         decision().await;
         // Of its node, nobody is led here from now on.
         if let Some(Err(error)) = self.rules.take().map(Rules::give_back) {
-            tracing::warn!(%error, "cannot remove the rules that lead to this server");
+            tracing::warn!(%error, "cannot remove the notrack rules of this server");
         }
-        let mut stages = self.stage.subscribe();
+        let mut successors = self.successor.subscribe();
         tokio::select! {
             () = nobody_asks(self.options.lameduck, || self.metrics.asked()) => decision().await,
-            _ = stages.wait_for(|&stage| stage == Stage::Relieved) => {}
+            _ = successors.wait_for(|&successor| successor == Successor::Serving) => {}
         }
     }
 
     /// Waits for a next server, and leaves it all that is new. Connections that are there go on.
-    async fn await_relief(&self, address: SocketAddr, sockets: Vec<OwnedFd>, http: HttpTasks) {
-        let place = match Succession::open(address, sockets).await {
+    async fn hand_over(&self, address: SocketAddr, sockets: Vec<OwnedFd>, http: HttpTasks) {
+        let place = match HandoverSocket::open(address, sockets).await {
             Ok(place) => place,
-            Err(error) => return tracing::warn!(%error, "the next server will not find this one"),
+            Err(error) => {
+                return tracing::warn!(%error, "cannot open the handover socket: the next server cannot take over");
+            }
         };
         let waiting = |is_there| {
-            self.stage.send_replace(if is_there { Stage::Awaited } else { Stage::Alone });
+            self.successor.send_replace(if is_there { Successor::Waiting } else { Successor::None });
         };
-        let successor = place.take_place(waiting).await;
-        self.in_charge.send_replace(false);
+        let next = place.wait_for_successor(waiting).await;
+        self.active.send_replace(false);
         // It has rules of its own. Were it killed, these would lead to nobody.
         drop(self.rules.take());
-        self.stop.intake.cancel();
+        self.stop.accepting.cancel();
         for task in http {
             task.abort();
             // Its socket is closed by then.
             let _ = task.await;
         }
-        self.stage.send_replace(Stage::Relieved);
-        tracing::info!("the next server answers; this one can be stopped");
-        drop(successor);
+        self.successor.send_replace(Successor::Serving);
+        tracing::info!("the next server answers: this one can be stopped");
+        drop(next);
     }
 
     async fn serve_http(&self) -> Result<HttpTasks, Error> {
         let Options { health_bind_address, ready_bind_address, metrics_bind_address, .. } = *self.options;
         let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handler.clone()));
         Ok([
-            self.serve("--health-bind-address", health_bind_address, http::health()).await?,
-            self.serve("--ready-bind-address", ready_bind_address, ready).await?,
-            self.serve("--metrics-bind-address", metrics_bind_address, http::metrics(self.metrics.clone()))
-                .await?,
+            self.serve_http_at("--health-bind-address", health_bind_address, http::health()).await?,
+            self.serve_http_at("--ready-bind-address", ready_bind_address, ready).await?,
+            self.serve_http_at(
+                "--metrics-bind-address",
+                metrics_bind_address,
+                http::metrics(self.metrics.clone()),
+            )
+            .await?,
         ])
     }
 
     /// Serves HTTP there. A server that has just been seen to be gone may have the address for a moment yet.
-    async fn serve(
+    async fn serve_http_at(
         &self,
         flag: &'static str,
         address: SocketAddr,
@@ -242,7 +254,7 @@ fn duplicates(listeners: &[Listener], secure: &[SecureListener]) -> Result<Vec<O
 }
 
 /// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing comes, but
-/// at most four times as long. `asked` counts questions.
+/// at most four times as long. `asked` counts queries.
 async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
     let quiet = async {
         tokio::time::sleep(lameduck).await;
@@ -255,7 +267,7 @@ async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
         }
     };
     if tokio::time::timeout(4 * lameduck, quiet).await.is_err() {
-        tracing::warn!("stopping although questions still come");
+        tracing::warn!("stopping although queries still arrive");
     }
 }
 

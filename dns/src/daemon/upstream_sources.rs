@@ -20,9 +20,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-dns");
 
 /// All sources, and what they said last.
-pub struct Sources {
+pub struct UpstreamSources {
     forwarder: Arc<Forwarder>,
-    /// The addresses of this server, to which no question must be led.
+    /// The addresses of this server, to which no query must be led.
     own: Vec<SocketAddr>,
     /// Knows the cluster's domain, and is told which domains below it are others'.
     zone: Arc<ZoneConfig>,
@@ -43,7 +43,7 @@ struct File {
     readable: bool,
 }
 
-impl Sources {
+impl UpstreamSources {
     /// Reads the sources at hand, and leads `forwarder` by them: `flags` where there are any, or else the resolv.conf
     /// at `path`. Must be called within a runtime.
     ///
@@ -55,7 +55,7 @@ impl Sources {
         own: Vec<SocketAddr>,
         zone: Arc<ZoneConfig>,
         forwarder: Arc<Forwarder>,
-    ) -> Result<Sources, Error> {
+    ) -> Result<UpstreamSources, Error> {
         let text = match std::fs::read_to_string(&path) {
             Err(source) if flags.is_empty() => return Err(Error::ResolvConf { path, source }),
             text => text.unwrap_or_default(),
@@ -64,12 +64,12 @@ impl Sources {
         let (named, upstreams) = (!flags.is_empty(), foreign(flags, &own)?);
         let node = Settings { upstreams, chosen: named, ..Settings::default() };
         let overrides = Overrides::default();
-        let mut this = Sources { forwarder, own, zone, file, flags: named, node, overrides };
+        let mut this = UpstreamSources { forwarder, own, zone, file, flags: named, node, overrides };
         this.take_file(&text);
         this.lead();
         if this.node.upstreams.is_empty() {
             let path = this.file.path.display();
-            tracing::warn!("{path} names no upstream: only the cluster's names are answered; see --upstream");
+            tracing::warn!("{path} lists no upstream: only the cluster's names are answered; see --upstream");
         }
         Ok(this)
     }
@@ -99,7 +99,7 @@ impl Sources {
             }
             Err(error) => {
                 if std::mem::replace(&mut file.readable, false) && !self.flags {
-                    tracing::warn!(path = %file.path.display(), %error, "cannot read name servers; keeping those known");
+                    tracing::warn!(path = %file.path.display(), %error, "cannot read name servers: keeping the ones in use");
                 }
             }
         }
@@ -128,13 +128,13 @@ impl Sources {
     fn warn_of(&self, (servers, problems): &(Vec<SocketAddr>, Vec<String>)) {
         let path = self.file.path.display();
         for problem in problems {
-            tracing::warn!(%problem, "{path} names a name server that cannot be used");
+            tracing::warn!(%problem, "{path} lists a name server that cannot be used");
         }
         for upstream in servers.iter().filter(|upstream| foreign(vec![**upstream], &self.own).is_err()) {
-            tracing::warn!(%upstream, "left out of the upstreams: {path} names this server itself");
+            tracing::warn!(%upstream, "ignoring an upstream: {path} lists this server itself");
         }
         if servers.is_empty() && !self.node.upstreams.is_empty() {
-            tracing::warn!("{path} names no name server any more; keeping those known");
+            tracing::warn!("{path} lists no name server any more: keeping the ones in use");
         }
     }
 
@@ -145,7 +145,7 @@ impl Sources {
                 let zone = &self.zone.zone;
                 if overrides.stub_domains.remove(zone.wire()).is_some() {
                     tracing::warn!(
-                        "the stub domain {zone} is left out: it is the cluster's own; a domain below it may be one"
+                        "ignoring the stub domain {zone}: it is the cluster's own domain; only a domain below it may be a stub domain"
                     );
                 }
                 self.overrides = overrides;
@@ -153,7 +153,7 @@ impl Sources {
             }
             Err(problem) => {
                 let (namespace, name) = CONFIG_MAP;
-                tracing::warn!(%problem, "the ConfigMap {namespace}/{name} is malformed; keeping what it said before");
+                tracing::warn!(%problem, "the ConfigMap {namespace}/{name} is malformed: keeping the configuration in use");
             }
         }
     }
@@ -162,12 +162,12 @@ impl Sources {
         let settings = self.overrides.over(&self.node);
         let domains: Vec<_> = settings.stub_domains.keys().cloned().collect();
         let upstreams = settings.upstreams.clone();
-        if self.forwarder.lead(settings) {
+        if self.forwarder.configure(settings) {
             let stub_domains = domains.len();
-            tracing::info!(?upstreams, stub_domains, "asking for names outside of the cluster");
+            tracing::info!(?upstreams, stub_domains, "forwarding names outside of the cluster");
         }
         // Only now there is somebody to ask.
-        self.zone.delegated.set(&self.zone.zone, domains.iter());
+        self.zone.stub_domains.set(&self.zone.zone, domains.iter());
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     use hickory_proto::rr::Name;
 
     use super::*;
-    use crate::forward::Manner;
+    use crate::forward::ForwardOptions;
     use crate::metrics::Metrics;
     use crate::zone::PodNames;
 
@@ -187,13 +187,13 @@ mod tests {
             pods: PodNames::default(),
             complete_search: false,
             listen: Vec::new(),
-            delegated: Arc::default(),
+            stub_domains: Arc::default(),
         })
     }
 
     fn forwarder() -> Arc<Forwarder> {
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-        Arc::new(Forwarder::new(Manner::default(), metrics))
+        Arc::new(Forwarder::new(ForwardOptions::default(), metrics))
     }
 
     #[tokio::test]
@@ -203,12 +203,12 @@ mod tests {
         let forwarder = forwarder();
         let read = || {
             let own = vec!["127.0.0.2:53".parse().unwrap()];
-            Sources::read(Vec::new(), path.clone(), own, zone(), forwarder.clone())
+            UpstreamSources::read(Vec::new(), path.clone(), own, zone(), forwarder.clone())
         };
         assert!(matches!(read(), Err(Error::ResolvConf { .. })));
         std::fs::write(&path, "search example.com\n").unwrap();
         let mut sources = read().unwrap();
-        assert!(!forwarder.leads_anywhere());
+        assert!(!forwarder.has_upstreams());
         for (text, leads) in [
             (Some("search example.com\nnameserver 127.0.0.1\n"), true),
             (None, true),
@@ -223,7 +223,7 @@ mod tests {
             }
             let before = forwarder.search();
             sources.look();
-            assert_eq!(forwarder.leads_anywhere(), leads, "{text:?}");
+            assert_eq!(forwarder.has_upstreams(), leads, "{text:?}");
             if text.is_none_or(|text| !text.contains("127.0.0")) {
                 assert_eq!(forwarder.search(), before, "{text:?}");
             }
@@ -235,13 +235,14 @@ mod tests {
         let (forwarder, zone) = (forwarder(), zone());
         let flags = vec!["192.0.2.1:53".parse().unwrap()];
         let path = PathBuf::from("/nonexistent");
-        let mut sources = Sources::read(flags, path, Vec::new(), zone.clone(), forwarder.clone()).unwrap();
+        let mut sources =
+            UpstreamSources::read(flags, path, Vec::new(), zone.clone(), forwarder.clone()).unwrap();
         let stubs = r#"{"Cluster.Local.": ["192.0.2.9"], "consul.cluster.local": ["192.0.2.9"], "local": ["192.0.2.9"]}"#;
         let data = BTreeMap::from([("stubDomains".to_owned(), stubs.to_owned())]);
         sources.take_config_map(Some(&data));
         let is_delegated = |name: &str| {
             let name = crate::wire::name::QueryName::from_name(&Name::from_ascii(name).unwrap()).unwrap();
-            zone.delegated.covers(&name, name.len() - 2)
+            zone.stub_domains.covers(&name, name.len() - 2)
         };
         assert!(is_delegated("consul.cluster.local.") && is_delegated("www.consul.cluster.local."));
         assert!(!is_delegated("cluster.local.") && !is_delegated("consult.cluster.local."));

@@ -1,4 +1,4 @@
-//! What upstreams said, for as long as they said it holds, and for a while after. Pure: the time is passed in, bytes
+//! What upstreams answered, for as long as they said that it holds, and for a while after. Pure: the time is passed in, bytes
 //! are kept, nothing is asked. Names of the cluster are never in it.
 
 use std::time::{Duration, Instant};
@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 
-use super::encoded_answer::Said;
-use super::partition::{Entry, Failure, LARGEST, STALE, Shelf};
-use super::query::{Ask, Asked};
+use super::encoded_answer::EncodedAnswer;
+use super::partition::{Entry, Failure, LARGEST, Partition, STALE};
+use super::query::{UpstreamQuery, UpstreamQueryRef};
 
 /// The longest that an answer with records is believed, as CoreDNS has it.
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
 /// The longest that a denial is believed, as CoreDNS has it.
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(1800);
 /// For so long nobody is asked again after an upstream told of a failure (RFC 2308 section 7.1), as CoreDNS has it.
-pub(super) const TOLD: Duration = Duration::from_secs(5);
+pub(super) const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// For so long nobody is asked again after no upstream answered (RFC 9520 section 3.2).
-pub(super) const UNTOLD: Duration = Duration::from_secs(1);
+pub(super) const TIMEOUT_TTL: Duration = Duration::from_secs(1);
 /// How many bytes are kept for each answer that may be: most are far smaller.
 const BYTES_OF_ANSWER: usize = 1024;
 /// The same for denials, of which two forms with their SOA are kept.
@@ -27,13 +27,13 @@ const BYTES_OF_DENIAL: usize = 512;
 /// resolve, are without number, and take no answer's place.
 #[derive(Debug)]
 pub(super) struct Cache {
-    answers: Shelf,
-    denials: Shelf,
-    /// Of questions of which nothing else is known.
-    failures: Shelf,
+    answers: Partition,
+    denials: Partition,
+    /// Of queries of which nothing else is known.
+    failures: Partition,
 }
 
-/// What is remembered of a question.
+/// What is cached of a query.
 #[derive(Debug)]
 pub(super) enum Found {
     /// An answer that holds.
@@ -54,9 +54,9 @@ impl Cache {
     /// A cache of at most `capacity` messages of each kind.
     pub(super) fn new(capacity: usize) -> Cache {
         Cache {
-            answers: Shelf::new(capacity, BYTES_OF_ANSWER),
-            denials: Shelf::new(capacity, BYTES_OF_DENIAL),
-            failures: Shelf::new(capacity, 0),
+            answers: Partition::new(capacity, BYTES_OF_ANSWER),
+            denials: Partition::new(capacity, BYTES_OF_DENIAL),
+            failures: Partition::new(capacity, 0),
         }
     }
 
@@ -67,17 +67,17 @@ impl Cache {
 
     /// How many messages had to make room for others, so far.
     pub(super) fn evictions(&self) -> u64 {
-        [&self.answers, &self.denials, &self.failures].map(Shelf::evictions).iter().sum()
+        [&self.answers, &self.denials, &self.failures].map(Partition::evictions).iter().sum()
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.shelves().into_iter().for_each(Shelf::clear);
+        self.partitions().into_iter().for_each(Partition::clear);
     }
 
-    /// What is remembered of a question.
-    pub(super) fn find(&mut self, ask: &Ask, now: Instant) -> Found {
-        let Some(entry) = self.entry(ask) else { return Found::Nothing };
+    /// What is cached of a query.
+    pub(super) fn find(&mut self, key: &UpstreamQuery, now: Instant) -> Found {
+        let Some(entry) = self.entry(key) else { return Found::Nothing };
         let failed = entry.failed.as_ref().filter(|(until, _)| now < *until);
         if now < entry.expires {
             entry.used = true;
@@ -94,12 +94,16 @@ impl Cache {
         entry.stale().map_or(Found::Nothing, kind)
     }
 
-    /// The reply to a plain question, whether it denies, and how many seconds it lay here: where there is nothing to do but
+    /// The reply to a plain query, whether it denies, and how many seconds it lay here: where there is nothing to do but
     /// to say it. Else [`Cache::find`] knows more. Allocates nothing.
-    pub(super) fn say(&mut self, asked: &Asked<'_>, now: Instant) -> Option<(&Said, bool, u32)> {
-        let known = match self.answers.get_mut(asked) {
+    pub(super) fn encoded(
+        &mut self,
+        key: &UpstreamQueryRef<'_>,
+        now: Instant,
+    ) -> Option<(&EncodedAnswer, bool, u32)> {
+        let known = match self.answers.get_mut(key) {
             Some(entry) => (entry, false),
-            None => (self.denials.get_mut(asked)?, true),
+            None => (self.denials.get_mut(key)?, true),
         };
         let (entry, denial) = Some(known).filter(|(entry, _)| now < entry.expires)?;
         let hits = entry.hits.saturating_add(1);
@@ -107,36 +111,37 @@ impl Cache {
             return None;
         }
         (entry.used, entry.hits) = (true, hits);
-        Some((entry.said.as_ref()?, denial, entry.age(now)))
+        Some((entry.encoded.as_ref()?, denial, entry.age(now)))
     }
 
     /// Keeps a message, if it says for how long it holds. `bytes` is `message` as it came.
-    pub(super) fn put(&mut self, ask: Ask, message: &Message, bytes: &[u8], now: Instant) {
+    pub(super) fn put(&mut self, key: UpstreamQuery, message: &Message, bytes: &[u8], now: Instant) {
         let Some(lifetime) = lifetime(message).filter(|lifetime| !lifetime.is_zero()) else { return };
         if bytes.len() > LARGEST {
             return;
         }
-        let entry = Entry { said: Said::new(&ask, message), ..Entry::new(bytes, now, now + lifetime) };
-        self.shelves().into_iter().for_each(|shelf| shelf.remove(&ask));
-        let shelf = if is_negative(message) { &mut self.denials } else { &mut self.answers };
-        shelf.insert(ask, entry, now);
+        let entry =
+            Entry { encoded: EncodedAnswer::new(&key, message), ..Entry::new(bytes, now, now + lifetime) };
+        self.partitions().into_iter().for_each(|partition| partition.remove(&key));
+        let partition = if is_negative(message) { &mut self.denials } else { &mut self.answers };
+        partition.insert(key, entry, now);
     }
 
-    /// Remembers until `until` that nobody had an answer. What is there past its time may stand in.
-    pub(super) fn fail(&mut self, ask: Ask, failure: Failure, now: Instant, until: Instant) {
+    /// Caches until `until` that nobody had an answer. What is there past its time may stand in.
+    pub(super) fn fail(&mut self, key: UpstreamQuery, failure: Failure, now: Instant, until: Instant) {
         let failed = Some((until, failure));
-        match self.entry(&ask) {
+        match self.entry(&key) {
             Some(entry) => (entry.failed, entry.refreshing) = (failed, false),
-            None => self.failures.insert(ask, Entry { failed, ..Entry::new(&[], now, now) }, now),
+            None => self.failures.insert(key, Entry { failed, ..Entry::new(&[], now, now) }, now),
         }
     }
 
-    /// A question has one at most.
-    fn entry(&mut self, ask: &Ask) -> Option<&mut Entry> {
-        self.shelves().into_iter().find_map(|shelf| shelf.get_mut(ask))
+    /// A query has one at most.
+    fn entry(&mut self, key: &UpstreamQuery) -> Option<&mut Entry> {
+        self.partitions().into_iter().find_map(|partition| partition.get_mut(key))
     }
 
-    fn shelves(&mut self) -> [&mut Shelf; 3] {
+    fn partitions(&mut self) -> [&mut Partition; 3] {
         [&mut self.answers, &mut self.denials, &mut self.failures]
     }
 }
@@ -183,8 +188,8 @@ mod tests {
         Name::from_ascii(text).unwrap()
     }
 
-    fn ask(number: u8) -> Ask {
-        Ask::own(&[1, number], RecordType::A)
+    fn key(number: u8) -> UpstreamQuery {
+        UpstreamQuery::own(&[1, number], RecordType::A)
     }
 
     fn message(code: ResponseCode, answers: Vec<Record>, authorities: Vec<Record>) -> (Message, Vec<u8>) {
@@ -216,7 +221,7 @@ mod tests {
     /// What is found, and the shortest time to live in it.
     fn found(cache: &mut Cache, now: Instant) -> (&'static str, Option<u32>) {
         let ttl = |message: Message| message.all_sections().map(|record| record.ttl).min();
-        match cache.find(&ask(0), now) {
+        match cache.find(&key(0), now) {
             Found::Fresh(message) => ("fresh", ttl(message)),
             Found::Ending(message) => ("ending", ttl(message)),
             Found::Expired(message) => ("expired", ttl(message)),
@@ -228,7 +233,7 @@ mod tests {
 
     fn holding(stored: (Message, Vec<u8>), now: Instant) -> Cache {
         let mut cache = Cache::new(2);
-        cache.put(ask(0), &stored.0, &stored.1, now);
+        cache.put(key(0), &stored.0, &stored.1, now);
         cache
     }
 
@@ -255,11 +260,11 @@ mod tests {
     fn after_a_failure_nobody_is_asked_for_five_seconds() {
         let now = Instant::now();
         let mut cache = Cache::new(2);
-        cache.fail(ask(0), ResponseCode::ServFail.into(), now, now + TOLD);
+        cache.fail(key(0), ResponseCode::ServFail.into(), now, now + FAILURE_TTL);
         assert_eq!(found(&mut cache, now + seconds(4)), ("failed", None));
         assert_eq!(found(&mut cache, now + seconds(5)), ("nothing", None));
         let mut cache = holding(positive(60), now);
-        cache.fail(ask(0), ResponseCode::ServFail.into(), now + seconds(70), now + seconds(70) + TOLD);
+        cache.fail(key(0), ResponseCode::ServFail.into(), now + seconds(70), now + seconds(70) + FAILURE_TTL);
         assert_eq!(found(&mut cache, now + seconds(74)), ("stale", Some(30)));
         assert_eq!(found(&mut cache, now + seconds(75)), ("expired", Some(30)));
     }
@@ -272,7 +277,7 @@ mod tests {
         assert_eq!(found(&mut cache, now + seconds(53)).0, "fresh", "before the last tenth");
         assert_eq!(found(&mut cache, now + seconds(54)), ("ending", Some(6)));
         assert_eq!(found(&mut cache, now + seconds(54)), ("fresh", Some(6)), "somebody asks already");
-        cache.fail(ask(0), ResponseCode::ServFail.into(), now + seconds(55), now + seconds(55) + TOLD);
+        cache.fail(key(0), ResponseCode::ServFail.into(), now + seconds(55), now + seconds(55) + FAILURE_TTL);
         assert_eq!(found(&mut cache, now + seconds(55)).0, "ending", "it was in vain");
     }
 
@@ -308,7 +313,7 @@ mod tests {
         let (now, mut cache) = (Instant::now(), Cache::new(16));
         let (answer, bytes) = positive(60);
         for number in 0..=255 {
-            cache.put(ask(number), &answer, &bytes, now);
+            cache.put(key(number), &answer, &bytes, now);
             assert!(cache.len()[0] <= 16);
             assert_eq!(found(&mut cache, now).0, "fresh", "the one that is asked for all the time is there");
         }
@@ -322,21 +327,22 @@ mod tests {
         let (answer, bytes) = positive(60);
         let (denial, denied) = message(ResponseCode::NXDomain, vec![], vec![soa(60, 60)]);
         for number in 0..14 {
-            cache.put(ask(number), &answer, &bytes, now);
+            cache.put(key(number), &answer, &bytes, now);
         }
-        cache.put(ask(200), &denial, &denied, now);
+        cache.put(key(200), &denial, &denied, now);
         let later = now + seconds(70);
-        let stranger =
-            |number: u16| Ask::own(&[2, number.to_be_bytes()[0], 0, 1, number as u8], RecordType::A);
+        let unrelated = |number: u16| {
+            UpstreamQuery::own(&[2, number.to_be_bytes()[0], 0, 1, number as u8], RecordType::A)
+        };
         for number in 0..1000 {
-            cache.fail(stranger(number), ResponseCode::ServFail.into(), later, later + TOLD);
+            cache.fail(unrelated(number), ResponseCode::ServFail.into(), later, later + FAILURE_TTL);
         }
-        assert!(matches!(cache.find(&ask(200), later), Found::Expired(_)), "no failure drops a denial");
+        assert!(matches!(cache.find(&key(200), later), Found::Expired(_)), "no failure drops a denial");
         for number in 0..1000 {
-            cache.put(stranger(number), &denial, &denied, later);
+            cache.put(unrelated(number), &denial, &denied, later);
         }
         for number in 0..14 {
-            assert!(matches!(cache.find(&ask(number), later), Found::Expired(_)), "{number}");
+            assert!(matches!(cache.find(&key(number), later), Found::Expired(_)), "{number}");
         }
         let [answers, others] = cache.len();
         assert!(answers == 14 && others <= 32, "{answers} {others}");
@@ -347,11 +353,11 @@ mod tests {
         let (now, mut cache) = (Instant::now(), Cache::new(16));
         let (answer, bytes) = positive(60);
         let (denial, denied) = message(ResponseCode::NXDomain, vec![], vec![soa(60, 60)]);
-        cache.fail(ask(0), ResponseCode::ServFail.into(), now, now + TOLD);
+        cache.fail(key(0), ResponseCode::ServFail.into(), now, now + FAILURE_TTL);
         assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 1], "failed"));
-        cache.put(ask(0), &answer, &bytes, now);
+        cache.put(key(0), &answer, &bytes, now);
         assert_eq!((cache.len(), found(&mut cache, now)), ([1, 0], ("fresh", Some(60))));
-        cache.put(ask(0), &denial, &denied, now);
+        cache.put(key(0), &denial, &denied, now);
         assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 1], "fresh"));
         cache.clear();
         assert_eq!((cache.len(), found(&mut cache, now).0), ([0, 0], "nothing"));

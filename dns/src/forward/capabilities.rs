@@ -1,4 +1,4 @@
-//! What upstreams make of things in a question that not all of them take: EDNS, and letters in random case. Learnt from
+//! What upstreams support: EDNS, and letters in random case (0x20). Learnt from
 //! what they answer. The time is read here, nothing else.
 
 use std::collections::HashMap;
@@ -10,34 +10,34 @@ use crate::wire::name::labels;
 /// For so long an upstream is asked without what it did not take; then it may have been replaced (RFC 6891 section
 /// 6.2.2: "for a brief time").
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// A datagram may be lost: so many questions in a row must have been answered without the thing only.
-const SILENCES: u8 = 2;
-/// Of so many domains is remembered how they take random case.
+/// A datagram may be lost: so many queries in a row must have been answered without the thing only.
+const MOST_TIMEOUTS: u8 = 2;
+/// The number of domains of which it is known how they take random case.
 const MOST_DOMAINS: usize = 1024;
 
 /// Whether one thing is taken.
 #[derive(Debug, Default)]
-pub(super) struct Habit(Mutex<State>);
+pub(super) struct Capability(Mutex<State>);
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Nobody knows; so many questions in a row were answered without it only.
-    Unknown { silences: u8 },
+    /// Nobody knows; so many queries in a row were answered without it only.
+    Unknown { timeouts: u8 },
     /// It is.
-    Taken,
+    Supported,
     /// It was not, then.
     Refused(Instant),
 }
 
 impl Default for State {
     fn default() -> State {
-        State::Unknown { silences: 0 }
+        State::Unknown { timeouts: 0 }
     }
 }
 
-impl Habit {
+impl Capability {
     /// Whether it is worth trying.
-    pub(super) fn may_be_taken(&self) -> bool {
+    pub(super) fn may_be_supported(&self) -> bool {
         let mut state = lock(&self.0);
         if matches!(*state, State::Refused(since) if since.elapsed() >= REMEMBERED) {
             *state = State::default();
@@ -46,13 +46,13 @@ impl Habit {
     }
 
     /// Whether it is known to be taken.
-    pub(super) fn is_taken(&self) -> bool {
-        matches!(*lock(&self.0), State::Taken)
+    pub(super) fn is_supported(&self) -> bool {
+        matches!(*lock(&self.0), State::Supported)
     }
 
-    /// A question with it was answered.
-    pub(super) fn note_taken(&self) {
-        *lock(&self.0) = State::Taken;
+    /// A query with it was answered.
+    pub(super) fn note_supported(&self) {
+        *lock(&self.0) = State::Supported;
     }
 
     /// The answer without it was the better one. True where that is new.
@@ -61,34 +61,34 @@ impl Habit {
     }
 
     /// There was an answer without it only. True where that was enough to do without.
-    pub(super) fn note_silence(&self) -> bool {
+    pub(super) fn note_timeout(&self) -> bool {
         let mut state = lock(&self.0);
         match *state {
-            State::Unknown { silences } if silences + 1 >= SILENCES => {
+            State::Unknown { timeouts } if timeouts + 1 >= MOST_TIMEOUTS => {
                 *state = State::Refused(Instant::now());
                 true
             }
-            State::Unknown { silences } => {
-                *state = State::Unknown { silences: silences + 1 };
+            State::Unknown { timeouts } => {
+                *state = State::Unknown { timeouts: timeouts + 1 };
                 false
             }
-            State::Taken | State::Refused(_) => false,
+            State::Supported | State::Refused(_) => false,
         }
     }
 }
 
 /// What becomes of letters in random case: at the upstream itself, and at those behind it who know a domain.
 #[derive(Debug, Default)]
-pub(super) struct Cases {
-    upstream: Habit,
+pub(super) struct CaseSupport {
+    upstream: Capability,
     /// Domain in wire form -> whether names of it were found in random case.
     domains: Mutex<HashMap<Box<[u8]>, bool>>,
 }
 
-impl Cases {
+impl CaseSupport {
     /// Whether it is worth trying with this name.
     pub(super) fn takes(&self, name: &[u8]) -> bool {
-        self.upstream.may_be_taken() && lock(&self.domains).get(domain(name)) != Some(&false)
+        self.upstream.may_be_supported() && lock(&self.domains).get(domain(name)) != Some(&false)
     }
 
     /// Whether names of the same domain were found.
@@ -97,14 +97,14 @@ impl Cases {
     }
 
     /// The name was found.
-    pub(super) fn note_taken(&self, name: &[u8]) {
-        self.upstream.note_taken();
+    pub(super) fn note_supported(&self, name: &[u8]) {
+        self.upstream.note_supported();
         self.keep(name, true);
     }
 
     /// The name was found in lower case only. True where the upstream is to blame, and that is new.
     pub(super) fn note_refused(&self, name: &[u8]) -> bool {
-        if self.upstream.is_taken() {
+        if self.upstream.is_supported() {
             self.keep(name, false);
             return false;
         }
@@ -112,12 +112,12 @@ impl Cases {
     }
 
     /// There was an answer in lower case only. True where that was enough to blame the upstream.
-    pub(super) fn note_silence(&self, name: &[u8]) -> bool {
-        if self.upstream.is_taken() {
+    pub(super) fn note_timeout(&self, name: &[u8]) -> bool {
+        if self.upstream.is_supported() {
             self.keep(name, false);
             return false;
         }
-        self.upstream.note_silence()
+        self.upstream.note_timeout()
     }
 
     /// The upstream answers, but does not repeat the letters. True where that is new.
@@ -130,7 +130,7 @@ impl Cases {
         if domains.get(domain) == Some(&taken) {
             return;
         }
-        // Strangers choose names. Who fills this up makes questions be asked twice, and no more than that.
+        // Strangers choose names. Who fills this up makes queries be asked twice, and no more than that.
         if domains.len() >= MOST_DOMAINS {
             domains.clear();
         }
@@ -161,17 +161,17 @@ mod tests {
 
     #[test]
     fn one_lost_datagram_is_no_habit() {
-        let habit = Habit::default();
-        assert!(!habit.note_silence() && habit.may_be_taken());
-        assert!(habit.note_silence() && !habit.may_be_taken());
-        let habit = Habit::default();
-        habit.note_taken();
-        assert!((0..9).all(|_| !habit.note_silence()) && habit.may_be_taken(), "it answered once");
+        let habit = Capability::default();
+        assert!(!habit.note_timeout() && habit.may_be_supported());
+        assert!(habit.note_timeout() && !habit.may_be_supported());
+        let habit = Capability::default();
+        habit.note_supported();
+        assert!((0..9).all(|_| !habit.note_timeout()) && habit.may_be_supported(), "it answered once");
     }
 
     #[test]
     fn an_upstream_that_finds_no_random_case_is_spared_it() {
-        let cases = Cases::default();
+        let cases = CaseSupport::default();
         assert!(
             cases.note_refused(&name("www.example.com")) && !cases.note_refused(&name("www.example.com"))
         );
@@ -180,8 +180,8 @@ mod tests {
 
     #[test]
     fn one_domain_that_finds_no_random_case_does_not_take_it_from_the_others() {
-        let cases = Cases::default();
-        cases.note_taken(&name("www.example.com"));
+        let cases = CaseSupport::default();
+        cases.note_supported(&name("www.example.com"));
         assert!(!cases.note_refused(&name("www.broken.example")));
         assert!(!cases.takes(&name("mail.broken.example")) && cases.takes(&name("www.example.org")));
         assert!(cases.is_certain(&name("mail.example.com")) && !cases.is_certain(&name("www.example.org")));
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn what_is_remembered_of_domains_is_bounded() {
-        let cases = Cases::default();
-        (0..=MOST_DOMAINS).for_each(|number| cases.note_taken(&name(&format!("a{number}.example"))));
+        let cases = CaseSupport::default();
+        (0..=MOST_DOMAINS).for_each(|number| cases.note_supported(&name(&format!("a{number}.example"))));
         assert!(lock(&cases.domains).len() <= MOST_DOMAINS);
         assert_eq!((domain(&name("com")), domain(b"")), (&name("com")[..], &b""[..]));
     }

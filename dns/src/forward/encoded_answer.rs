@@ -1,10 +1,10 @@
-//! A remembered answer as the full lane would write it, made when it is remembered: whoever asks plainly gets a copy. Pure.
+//! A cached answer as the full lane would write it, made when it is cached: whoever asks plainly gets a copy. Pure.
 
 use std::ops::Range;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 
-use super::query::Ask;
+use super::query::UpstreamQuery;
 use crate::wire::extended_error::ExtendedError;
 use crate::wire::format::HEADER;
 use crate::wire::message::{Question, Reply};
@@ -18,7 +18,7 @@ const TTL_AND_LENGTH: usize = 6;
 
 /// All of a reply that does not depend on who asks, for a name that is spelled in lower case.
 #[derive(Debug)]
-pub struct Said {
+pub struct EncodedAnswer {
     /// The response code.
     pub code: ResponseCode,
     /// Whether the upstream vouches for it.
@@ -27,7 +27,7 @@ pub struct Said {
     pub extended: Option<ExtendedError>,
     /// How many answers, authorities and additionals there are, as the header has it.
     pub counts: [u8; 6],
-    /// What follows the question, as it was at first.
+    /// What follows the question section, as it was at first.
     pub records: Box<[u8]>,
     /// Where in there the times to live are.
     pub ttls: Box<[u16]>,
@@ -54,20 +54,20 @@ impl Run {
     }
 }
 
-impl Said {
+impl EncodedAnswer {
     /// The reply that `message` makes to `ask`; none where it cannot be written.
-    pub(super) fn new(ask: &Ask, message: &Message) -> Option<Said> {
-        let name = to_name(&[&ask.name]).ok()?;
+    pub(super) fn new(query: &UpstreamQuery, message: &Message) -> Option<EncodedAnswer> {
+        let name = to_name(&[&query.name]).ok()?;
         let mut reply = Reply::empty(ResponseCode::NoError);
         reply.add(&name, message.clone());
-        let bytes = Question::own(Query::query(name, ask.record_type)).ok()?.encode(&reply, false);
+        let bytes = Question::own(Query::query(name, query.record_type)).ok()?.encode(&reply, false);
         let counts = *bytes[..HEADER].last_chunk()?;
-        let records = bytes.get(HEADER + ask.section()..)?;
+        let records = bytes.get(HEADER + query.section()..)?;
         let sum = counts.as_chunks::<2>().0.iter().map(|&count| usize::from(u16::from_be_bytes(count))).sum();
         let (ttls, ends) = ttls(records, sum)?;
         let runs =
             runs(&reply.answers).map(|run| run_of(records, run, &ttls, &ends)).collect::<Option<_>>()?;
-        Some(Said {
+        Some(EncodedAnswer {
             code: reply.code,
             authentic: message.metadata.authentic_data,
             extended: ExtendedError::of(message),

@@ -1,4 +1,4 @@
-//! One question, tried at upstreams until one answers: the next is asked as soon as one fails, or beside those that
+//! One query, tried at upstreams until one answers: the next is asked as soon as one fails, or beside those that
 //! take long, which are listened to until nobody waits any more. Whom to try is decided by [`super::pool`].
 
 use std::collections::VecDeque;
@@ -12,22 +12,22 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::query::Ask;
-use super::transport::{PATIENCE, Response, exchange, is_failure};
+use super::query::UpstreamQuery;
+use super::transport::{Response, TIMEOUT, exchange, is_failure};
 use super::upstream::Upstream;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// After so long without an answer another upstream is asked too, and the first answer is taken.
 const HEDGE: Duration = Duration::from_millis(250);
-/// So long a question may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them in time.
+/// So long a query may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them in time.
 const DEADLINE: Duration = Duration::from_millis(4800);
 /// The pause between two looks whether an upstream answers again, as CoreDNS has it.
 const PROBE: Duration = Duration::from_millis(500);
 
-/// A question on its way to upstreams.
-pub(super) struct Race {
-    ask: Arc<Ask>,
+/// A query on its way to upstreams.
+pub(super) struct HedgedQuery {
+    query: Arc<UpstreamQuery>,
     /// Whom to try next.
     next: VecDeque<Arc<Upstream>>,
     running: JoinSet<Result<Response, Error>>,
@@ -38,11 +38,11 @@ pub(super) struct Race {
     metrics: Arc<Metrics>,
 }
 
-impl Race {
-    /// A question to the upstreams of `order`, tried from the first on.
-    pub(super) fn new(ask: Ask, order: Vec<Arc<Upstream>>, metrics: Arc<Metrics>) -> Race {
-        Race {
-            ask: Arc::new(ask),
+impl HedgedQuery {
+    /// A query to the upstreams of `order`, tried from the first on.
+    pub(super) fn new(query: UpstreamQuery, order: Vec<Arc<Upstream>>, metrics: Arc<Metrics>) -> HedgedQuery {
+        HedgedQuery {
+            query: Arc::new(query),
             next: order.into(),
             running: JoinSet::new(),
             asked: None,
@@ -92,22 +92,22 @@ impl Race {
     fn start(&mut self) -> bool {
         let Some(upstream) = self.next.pop_front() else { return false };
         self.asked = Some((upstream.address(), Instant::now()));
-        let (ask, metrics, over) = (self.ask.clone(), self.metrics.clone(), self.over.clone());
-        self.running.spawn(async move { attempt(&upstream, &ask, &metrics, &over).await });
+        let (query, metrics, over) = (self.query.clone(), self.metrics.clone(), self.over.clone());
+        self.running.spawn(async move { attempt(&upstream, &query, &metrics, &over).await });
         true
     }
 }
 
-/// Asks one upstream, and notes how it did. One that is silent for long is listened to until the race is over.
+/// Asks one upstream, and notes how it did. One that is silent for long is listened to until the query is answered.
 async fn attempt(
     upstream: &Arc<Upstream>,
-    ask: &Ask,
+    query: &UpstreamQuery,
     metrics: &Arc<Metrics>,
     over: &CancellationToken,
 ) -> Result<Response, Error> {
     let started = Instant::now();
-    let mut talk = pin!(exchange(upstream, ask));
-    let result = match timeout(PATIENCE, &mut talk).await {
+    let mut talk = pin!(exchange(upstream, query));
+    let result = match timeout(TIMEOUT, &mut talk).await {
         Ok(result) => {
             note(upstream, result.as_ref().err(), metrics);
             result
@@ -132,13 +132,13 @@ async fn attempt(
 fn note(upstream: &Arc<Upstream>, problem: Option<&Error>, metrics: &Arc<Metrics>) {
     match problem {
         None if upstream.note_answer() => {
-            tracing::info!(upstream = %upstream.address(), "the upstream answers again");
+            tracing::info!(upstream = %upstream.address(), "upstream healthy again");
         }
         None | Some(Error::NoSocket(_)) => {}
         Some(error) => {
             tracing::debug!(%error, "upstream failed");
             if upstream.note_failure() {
-                tracing::warn!(%error, "the upstream is asked last until it answers in time again");
+                tracing::warn!(%error, "upstream unhealthy: asked last until it answers in time again");
                 tokio::spawn(probe(Arc::downgrade(upstream), metrics.clone()));
             }
         }
@@ -147,12 +147,12 @@ fn note(upstream: &Arc<Upstream>, problem: Option<&Error>, metrics: &Arc<Metrics
 
 /// Looks whether an upstream answers in time again, until it does or nobody has it any more. Any answer will do.
 async fn probe(upstream: Weak<Upstream>, metrics: Arc<Metrics>) {
-    let root = Ask::own(&[], RecordType::NS);
+    let root = UpstreamQuery::own(&[], RecordType::NS);
     loop {
-        let Some(upstream) = upstream.upgrade().filter(|upstream| !upstream.is_well()) else { return };
-        match timeout(PATIENCE, exchange(&upstream, &root)).await {
+        let Some(upstream) = upstream.upgrade().filter(|upstream| !upstream.is_healthy()) else { return };
+        match timeout(TIMEOUT, exchange(&upstream, &root)).await {
             Ok(Ok(_)) if upstream.note_answer() => {
-                tracing::info!(upstream = %upstream.address(), "the upstream answers again");
+                tracing::info!(upstream = %upstream.address(), "upstream healthy again");
             }
             Ok(Ok(_)) => {}
             _ => metrics.forwarding().probe_failed(upstream.address()),

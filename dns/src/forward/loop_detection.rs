@@ -1,4 +1,4 @@
-//! Whether questions to an upstream come back to this server, so that they would go in circles for ever. Found as
+//! Whether queries to an upstream come back to this server, so that they would loop for ever. Found as
 //! CoreDNS finds it: a name that nobody knows is asked, and seen again or not.
 
 use std::collections::HashMap;
@@ -8,40 +8,40 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 use tokio::time::{sleep, timeout};
 
-use super::query::Ask;
-use super::transport::{PATIENCE, exchange};
+use super::query::UpstreamQuery;
+use super::transport::{TIMEOUT, exchange};
 use super::upstream::Upstream;
 
 /// How often the name is asked, should datagrams be lost or the upstream be starting too.
 const TRIES: u32 = 3;
 /// The pause before an upstream that was found out is looked at again.
-const AGAIN: Duration = Duration::from_secs(30);
+const RECHECK: Duration = Duration::from_secs(30);
 
 /// The names that are out.
 #[derive(Debug, Default)]
-pub(super) struct Circles(Mutex<HashMap<Box<[u8]>, Arc<Upstream>>>);
+pub(super) struct LoopDetection(Mutex<HashMap<Box<[u8]>, Arc<Upstream>>>);
 
-impl Circles {
+impl LoopDetection {
     /// Sends out names through an upstream, and again from time to time where one came back, until none does.
-    pub(super) async fn look(self: Arc<Self>, upstream: Arc<Upstream>) {
-        while self.comes_back(&upstream).await {
-            sleep(AGAIN).await;
+    pub(super) async fn probe(self: Arc<Self>, upstream: Arc<Upstream>) {
+        while self.returns(&upstream).await {
+            sleep(RECHECK).await;
             // Nobody asks it any more but us.
             if Arc::strong_count(&upstream) == 1 {
                 return;
             }
         }
-        if upstream.note_circular(false) {
-            tracing::info!(upstream = %upstream.address(), "questions do not come back any more: asked again");
+        if upstream.note_loop(false) {
+            tracing::info!(upstream = %upstream.address(), "the upstream no longer loops back to this server: asked again");
         }
     }
 
-    async fn comes_back(&self, upstream: &Arc<Upstream>) -> bool {
+    async fn returns(&self, upstream: &Arc<Upstream>) -> bool {
         let name = random_name();
         self.lock().insert(name.clone(), upstream.clone());
-        let ask = Ask::own(&name, RecordType::HINFO);
+        let query = UpstreamQuery::own(&name, RecordType::HINFO);
         for _ in 0..TRIES {
-            if matches!(timeout(PATIENCE, exchange(upstream, &ask)).await, Ok(Ok(_))) {
+            if matches!(timeout(TIMEOUT, exchange(upstream, &query)).await, Ok(Ok(_))) {
                 break;
             }
         }
@@ -49,17 +49,17 @@ impl Circles {
         self.lock().remove(&name).is_none()
     }
 
-    /// Tells of a question that came. True where it is one of ours, whose upstream is asked no more.
-    pub(super) fn saw(&self, ask: &Ask) -> bool {
-        if ask.record_type != RecordType::HINFO {
+    /// Tells of a query that came. True where it is one of ours, whose upstream is asked no more.
+    pub(super) fn is_probe(&self, query: &UpstreamQuery) -> bool {
+        if query.record_type != RecordType::HINFO {
             return false;
         }
-        let Some(upstream) = self.lock().remove(&ask.name) else { return false };
-        if upstream.note_circular(true) {
+        let Some(upstream) = self.lock().remove(&query.name) else { return false };
+        if upstream.note_loop(true) {
             tracing::error!(
                 upstream = %upstream.address(),
-                "questions to the upstream come back to this server: it is not asked until they do not; \
-                 name another with --upstream, or make it ask others"
+                "loop detected: the upstream sends queries back to this server. It is not asked until it no longer does; \
+                 name another with --upstream, or make it query others"
             );
         }
         true

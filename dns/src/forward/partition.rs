@@ -1,4 +1,4 @@
-//! What is remembered of one kind - answers, denials or failures - within room of its own. Pure.
+//! What is cached of one kind - answers, denials or failures - within room of its own. Pure.
 
 use std::hash::{Hash, RandomState};
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use hashbrown::{Equivalent, HashMap};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Record;
 
-use super::encoded_answer::Said;
-use super::query::Ask;
+use super::encoded_answer::EncodedAnswer;
+use super::query::UpstreamQuery;
 use crate::wire::decoder::decode;
 use crate::wire::extended_error::ExtendedError;
 
@@ -25,9 +25,9 @@ const WORTHWHILE: Duration = Duration::from_secs(10);
 
 /// A table of so many entries and bytes at most.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct Partition {
     /// By a hash that strangers, whose names these are, cannot foresee.
-    entries: HashMap<Ask, Entry, RandomState>,
+    entries: HashMap<UpstreamQuery, Entry, RandomState>,
     capacity: usize,
     most_bytes: usize,
     bytes: usize,
@@ -38,10 +38,10 @@ pub(super) struct Shelf {
 /// A message, or that there was none.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Empty where only a failure is remembered.
+    /// Empty where only a failure is cached.
     pub(super) message: Box<[u8]>,
-    /// The same as the reply to a plain question.
-    pub(super) said: Option<Said>,
+    /// The same as the reply to a plain query.
+    pub(super) encoded: Option<EncodedAnswer>,
     pub(super) stored: Instant,
     pub(super) expires: Instant,
     /// Until then nobody is asked.
@@ -52,10 +52,10 @@ pub(super) struct Entry {
     pub(super) refreshing: bool,
 }
 
-/// How a question failed.
+/// How a query failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    /// What is said to clients.
+    /// What clients are told.
     pub(super) code: ResponseCode,
     /// Why, as far as an upstream told.
     pub(super) extended: Option<ExtendedError>,
@@ -74,11 +74,11 @@ impl From<ResponseCode> for Failure {
     }
 }
 
-impl Shelf {
-    /// A shelf for `capacity` messages, and for so many bytes of each.
-    pub(super) fn new(capacity: usize, bytes_each: usize) -> Shelf {
+impl Partition {
+    /// A partition for `capacity` messages, and for so many bytes of each.
+    pub(super) fn new(capacity: usize, bytes_each: usize) -> Partition {
         let most_bytes = (capacity * bytes_each).max(2 * LARGEST);
-        Shelf { entries: HashMap::default(), capacity, most_bytes, bytes: 0, evictions: 0 }
+        Partition { entries: HashMap::default(), capacity, most_bytes, bytes: 0, evictions: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -94,24 +94,27 @@ impl Shelf {
         self.bytes = 0;
     }
 
-    pub(super) fn get_mut<Q: Hash + Equivalent<Ask> + ?Sized>(&mut self, ask: &Q) -> Option<&mut Entry> {
-        self.entries.get_mut(ask)
+    pub(super) fn get_mut<Q: Hash + Equivalent<UpstreamQuery> + ?Sized>(
+        &mut self,
+        key: &Q,
+    ) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
     }
 
-    pub(super) fn insert(&mut self, ask: Ask, entry: Entry, now: Instant) {
+    pub(super) fn insert(&mut self, key: UpstreamQuery, entry: Entry, now: Instant) {
         if self.capacity == 0 {
             return;
         }
-        self.remove(&ask);
+        self.remove(&key);
         if self.entries.len() >= self.capacity || self.bytes + entry.weight() > self.most_bytes {
             self.make_room(now);
         }
         self.bytes += entry.weight();
-        self.entries.insert(ask, entry);
+        self.entries.insert(key, entry);
     }
 
-    pub(super) fn remove(&mut self, ask: &Ask) {
-        if let Some(old) = self.entries.remove(ask) {
+    pub(super) fn remove(&mut self, key: &UpstreamQuery) {
+        if let Some(old) = self.entries.remove(key) {
             self.bytes -= old.weight();
         }
     }
@@ -149,8 +152,8 @@ impl Shelf {
 impl Entry {
     pub(super) fn new(message: &[u8], stored: Instant, expires: Instant) -> Entry {
         let message = message.into();
-        let (said, failed) = (None, None);
-        Entry { message, said, stored, expires, failed, hits: 0, used: false, refreshing: false }
+        let (encoded, failed) = (None, None);
+        Entry { message, encoded, stored, expires, failed, hits: 0, used: false, refreshing: false }
     }
 
     /// Whether it is popular with so many hits, and in the last tenth of its life.
@@ -177,7 +180,7 @@ impl Entry {
 
     /// In bytes, both forms of the message together.
     fn weight(&self) -> usize {
-        self.message.len() + self.said.as_ref().map_or(0, |said| said.records.len())
+        self.message.len() + self.encoded.as_ref().map_or(0, |encoded| encoded.records.len())
     }
 
     /// In seconds.
@@ -202,28 +205,28 @@ mod tests {
 
     use super::*;
 
-    fn ask(number: u8) -> Ask {
-        Ask::own(&[1, number], RecordType::A)
+    fn key(number: u8) -> UpstreamQuery {
+        UpstreamQuery::own(&[1, number], RecordType::A)
     }
 
-    fn holds(shelf: &mut Shelf, number: u8) -> bool {
-        shelf.get_mut(&ask(number)).is_some()
+    fn holds(partition: &mut Partition, number: u8) -> bool {
+        partition.get_mut(&key(number)).is_some()
     }
 
     #[test]
     fn large_messages_are_bounded_too() {
-        let (now, mut shelf) = (Instant::now(), Shelf::new(64, 1024));
+        let (now, mut partition) = (Instant::now(), Partition::new(64, 1024));
         for number in 0..=255 {
-            shelf.insert(ask(number), Entry::new(&[0; LARGEST], now, now + STALE), now);
-            assert!(shelf.weight() == shelf.bytes && shelf.bytes <= 64 * 1024);
+            partition.insert(key(number), Entry::new(&[0; LARGEST], now, now + STALE), now);
+            assert!(partition.weight() == partition.bytes && partition.bytes <= 64 * 1024);
         }
-        shelf.clear();
-        assert_eq!((shelf.len(), shelf.bytes), (0, 0));
+        partition.clear();
+        assert_eq!((partition.len(), partition.bytes), (0, 0));
     }
 
     #[test]
     fn what_nobody_needs_makes_room_first_and_what_is_used_last() {
-        let (start, mut shelf) = (Instant::now(), Shelf::new(16, 1024));
+        let (start, mut partition) = (Instant::now(), Partition::new(16, 1024));
         let now = start + 2 * STALE;
         let holding = |until: Instant, used| Entry { used, ..Entry::new(&[0; 10], start, until) };
         // Of no use any more; past their time; past their time, but asked for; good; good and asked for.
@@ -234,22 +237,22 @@ mod tests {
             (now + STALE, false),
             (now + STALE, true),
         ];
-        let room_for = |shelf: &mut Shelf, place: u8, (until, used)| {
-            (0..4).for_each(|number| shelf.insert(ask(10 * place + number), holding(until, used), now));
+        let room_for = |partition: &mut Partition, place: u8, (until, used)| {
+            (0..4).for_each(|number| partition.insert(key(10 * place + number), holding(until, used), now));
         };
         for (place, kind) in (0..).zip(&kinds[..4]) {
-            room_for(&mut shelf, place, *kind);
+            room_for(&mut partition, place, *kind);
         }
-        let left = |shelf: &mut Shelf| -> Vec<usize> {
-            (0..5).map(|kind| (0..4).filter(|number| holds(shelf, 10 * kind + number)).count()).collect()
+        let left = |partition: &mut Partition| -> Vec<usize> {
+            (0..5).map(|kind| (0..4).filter(|number| holds(partition, 10 * kind + number)).count()).collect()
         };
-        assert_eq!(left(&mut shelf), [4, 4, 4, 4, 0]);
-        room_for(&mut shelf, 4, kinds[4]);
-        assert_eq!(left(&mut shelf), [0, 4, 4, 4, 4], "there is room enough without the first");
+        assert_eq!(left(&mut partition), [4, 4, 4, 4, 0]);
+        room_for(&mut partition, 4, kinds[4]);
+        assert_eq!(left(&mut partition), [0, 4, 4, 4, 4], "there is room enough without the first");
         // Making room forgot who was asked for: it is a look at the time since.
-        (20..24).chain(40..44).for_each(|number| shelf.get_mut(&ask(number)).unwrap().used = true);
-        shelf.insert(ask(90), holding(now + STALE, false), now);
-        assert_eq!(left(&mut shelf), [0, 2, 4, 4, 4]);
-        assert!(shelf.evictions() == 6 && holds(&mut shelf, 90));
+        (20..24).chain(40..44).for_each(|number| partition.get_mut(&key(number)).unwrap().used = true);
+        partition.insert(key(90), holding(now + STALE, false), now);
+        assert_eq!(left(&mut partition), [0, 2, 4, 4, 4]);
+        assert!(partition.evictions() == 6 && holds(&mut partition, 90));
     }
 }

@@ -1,4 +1,4 @@
-//! Upstreams that know the same names, and the order in which they are tried for a question. Pure but for the turn
+//! Upstreams that know the same names, and the order in which they are tried for a query. Pure but for the turn
 //! that is counted: nothing is asked here.
 
 use std::sync::Arc;
@@ -48,14 +48,14 @@ impl Pool {
 
     /// Whether none of them is known to answer: the order is then a guess.
     pub(super) fn is_down(&self) -> bool {
-        !self.upstreams.iter().any(|upstream| upstream.is_well())
+        !self.upstreams.iter().any(|upstream| upstream.is_healthy())
     }
 
     /// Whom to try, in this order: all that answer by the policy, then those that did not, for they may again.
-    /// Those whose questions come back to us are left out; so there may be none. `random` is any number.
+    /// Those whose queries come back to us are left out; so there may be none. `random` is any number.
     pub(super) fn order(&self, policy: Policy, random: usize) -> Vec<Arc<Upstream>> {
         let mut order: Vec<_> =
-            self.upstreams.iter().filter(|upstream| !upstream.is_circular()).cloned().collect();
+            self.upstreams.iter().filter(|upstream| !upstream.is_looping()).cloned().collect();
         let count = order.len();
         match policy {
             _ if count == 0 => {}
@@ -63,7 +63,7 @@ impl Pool {
             Policy::RoundRobin => order.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count),
             Policy::Random => shuffle(&mut order, random),
         }
-        order.sort_by_key(|upstream| !upstream.is_well());
+        order.sort_by_key(|upstream| !upstream.is_healthy());
         order
     }
 }
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn one_whose_questions_come_back_is_never_asked() {
         let pool = pool(2);
-        pool.upstreams()[1].note_circular(true);
+        pool.upstreams()[1].note_loop(true);
         assert_eq!(order(&pool, Policy::Sequential, 0), [1]);
-        pool.upstreams()[0].note_circular(true);
+        pool.upstreams()[0].note_loop(true);
         assert!(order(&pool, Policy::Sequential, 0).is_empty());
     }
 }

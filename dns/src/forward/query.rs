@@ -1,4 +1,4 @@
-//! A question as it goes to upstreams and as its answer is remembered: name, type and the flags that change the
+//! A query as it goes to upstreams and as its answer is cached: name, type and the flags that change the
 //! answer. Pure: bytes in, bytes out.
 
 use hashbrown::Equivalent;
@@ -13,10 +13,10 @@ pub(super) const HEADER: usize = 12;
 /// Type and class, which follow the name.
 const TYPE_AND_CLASS: usize = 4;
 
-/// What is asked: two questions that are equal have the same answer. Its fields are in the order of those of [`Asked`], which
+/// What is asked: two queries that are equal have the same answer. Its fields are in the order of those of [`UpstreamQueryRef`], which
 /// must hash alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ask {
+pub(super) struct UpstreamQuery {
     /// The name in lower-case wire form, without the root byte.
     pub(super) name: Box<[u8]>,
     /// The type.
@@ -29,9 +29,9 @@ pub(super) struct Ask {
     pub(super) recursion: bool,
 }
 
-/// The same, for looking up what is remembered of it.
+/// The same, for looking up what is cached of it.
 #[derive(Clone, Copy, Debug, Hash)]
-pub struct Asked<'n> {
+pub struct UpstreamQueryRef<'n> {
     /// The name in lower-case wire form, without the root byte.
     pub name: &'n [u8],
     /// The type.
@@ -44,11 +44,11 @@ pub struct Asked<'n> {
     pub recursion: bool,
 }
 
-impl Equivalent<Ask> for Asked<'_> {
-    fn equivalent(&self, ask: &Ask) -> bool {
-        *self.name == *ask.name
+impl Equivalent<UpstreamQuery> for UpstreamQueryRef<'_> {
+    fn equivalent(&self, query: &UpstreamQuery) -> bool {
+        *self.name == *query.name
             && (self.record_type, self.dnssec_ok, self.checking_disabled, self.recursion)
-                == (ask.record_type, ask.dnssec_ok, ask.checking_disabled, ask.recursion)
+                == (query.record_type, query.dnssec_ok, query.checking_disabled, query.recursion)
     }
 }
 
@@ -60,14 +60,14 @@ pub(super) enum Match {
     /// The answer, but the name is not spelled as it was asked.
     OtherCase,
     /// Something else, which may be forged.
-    Stranger,
+    Unrelated,
 }
 
-impl Ask {
-    /// What a client's question means for upstreams. `asked` is the header of the client's request.
-    pub(super) fn new(query: &Query, asked: &Metadata, dnssec_ok: bool) -> Result<Ask, NameError> {
+impl UpstreamQuery {
+    /// What a client's query means for upstreams. `asked` is the header of the client's request.
+    pub(super) fn new(query: &Query, asked: &Metadata, dnssec_ok: bool) -> Result<UpstreamQuery, NameError> {
         let name = QueryName::from_name(&query.name)?;
-        Ok(Ask {
+        Ok(UpstreamQuery {
             name: name.wire(0, name.len()).into(),
             record_type: query.query_type,
             dnssec_ok,
@@ -76,12 +76,18 @@ impl Ask {
         })
     }
 
-    /// A question on our own behalf, of no client.
-    pub(super) fn own(name: &[u8], record_type: RecordType) -> Ask {
-        Ask { name: name.into(), record_type, dnssec_ok: false, checking_disabled: false, recursion: true }
+    /// A query on our own behalf, of no client.
+    pub(super) fn own(name: &[u8], record_type: RecordType) -> UpstreamQuery {
+        UpstreamQuery {
+            name: name.into(),
+            record_type,
+            dnssec_ok: false,
+            checking_disabled: false,
+            recursion: true,
+        }
     }
 
-    /// The question as a message. The letters whose bit is set in `spelling` are written in upper case, bit 0 for
+    /// The query as a message. The letters whose bit is set in `spelling` are written in upper case, bit 0 for
     /// the first letter, the pattern repeating after 64. AD asks to be told what was validated (RFC 6840 section 5.7).
     pub(super) fn request(&self, id: u16, spelling: u64, edns: bool) -> Vec<u8> {
         let mut request = Vec::with_capacity(HEADER + self.name.len() + 16);
@@ -112,19 +118,19 @@ impl Ask {
         self.name.len() + 1 + TYPE_AND_CLASS
     }
 
-    /// Spells the name of a message's question in lower case, along with all names that point to it.
+    /// Spells the name in a message's question in lower case, along with all names that point to it.
     pub(super) fn respell(&self, message: &mut [u8]) {
         if message.get(4..6) == Some(&[0, 1]) && message.len() >= HEADER + self.section() {
             message[HEADER..HEADER + self.name.len()].copy_from_slice(&self.name);
         }
     }
 
-    /// What `bytes` is to the `request` that was made of this question (RFC 5452 section 9.1).
+    /// What `bytes` is to the `request` that was made of this query (RFC 5452 section 9.1).
     pub(super) fn matches(&self, bytes: &[u8], request: &[u8]) -> Match {
-        let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else { return Match::Stranger };
+        let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else { return Match::Unrelated };
         // QR is set, the operation is a query.
         if header[..2] != request[..2] || header[2] & 0xf8 != 0x80 {
-            return Match::Stranger;
+            return Match::Unrelated;
         }
         // Some servers leave the question out of a failure.
         if header[4..8] == [0, 0, 0, 0] && header[3] & 0x0f != 0 {
@@ -134,7 +140,7 @@ impl Ask {
         match body.get(..self.section()) {
             Some(section) if header[4..6] == [0, 1] && section == asked => Match::Answer,
             Some(section) if header[4..6] == [0, 1] && self.is_other_case(section, asked) => Match::OtherCase,
-            _ => Match::Stranger,
+            _ => Match::Unrelated,
         }
     }
 
@@ -160,8 +166,8 @@ fn spell(name: &[u8], spelling: u64, to: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn ask() -> Ask {
-        Ask::own(b"\x03www\x07example\x03com", RecordType::A)
+    fn query() -> UpstreamQuery {
+        UpstreamQuery::own(b"\x03www\x07example\x03com", RecordType::A)
     }
 
     fn reply(request: &[u8]) -> Vec<u8> {
@@ -172,43 +178,44 @@ mod tests {
 
     #[test]
     fn letters_are_spelled_by_the_bits() {
-        let request = ask().request(7, 0b1001, true);
+        let request = query().request(7, 0b1001, true);
         assert_eq!(&request[HEADER..HEADER + 17], *b"\x03Www\x07Example\x03com\0");
-        assert_eq!(&ask().request(7, 0, true)[HEADER..HEADER + 16], &*ask().name);
-        assert!(ask().has_capitals(0b1001) && !ask().has_capitals(1 << 40));
-        assert!(!Ask::own(b"\x011", RecordType::A).has_capitals(u64::MAX), "digits have no case");
+        assert_eq!(&query().request(7, 0, true)[HEADER..HEADER + 16], &*query().name);
+        assert!(query().has_capitals(0b1001) && !query().has_capitals(1 << 40));
+        assert!(!UpstreamQuery::own(b"\x011", RecordType::A).has_capitals(u64::MAX), "digits have no case");
     }
 
     #[test]
     fn only_the_answer_to_this_very_question_is_one() {
-        let (ask, request) = (ask(), ask().request(7, 0b101, true));
-        assert_eq!(ask.matches(&reply(&request), &request), Match::Answer);
-        assert_eq!(ask.matches(&reply(&ask.request(7, 0, true)), &request), Match::OtherCase);
-        let other = Ask::own(b"\x03www\x07example\x03com", RecordType::AAAA).request(7, 0b101, true);
-        for stranger in [
-            &request[..],                         // a question
-            &reply(&ask.request(8, 0b101, true)), // another id
-            &reply(&other),                       // another type
-            &reply(&request)[..HEADER],           // cut
-            &[],                                  // empty
+        let (query, request) = (query(), query().request(7, 0b101, true));
+        assert_eq!(query.matches(&reply(&request), &request), Match::Answer);
+        assert_eq!(query.matches(&reply(&query.request(7, 0, true)), &request), Match::OtherCase);
+        let other =
+            UpstreamQuery::own(b"\x03www\x07example\x03com", RecordType::AAAA).request(7, 0b101, true);
+        for unrelated in [
+            &request[..],                           // a query
+            &reply(&query.request(8, 0b101, true)), // another id
+            &reply(&other),                         // another type
+            &reply(&request)[..HEADER],             // cut
+            &[],                                    // empty
         ] {
-            assert_eq!(ask.matches(stranger, &request), Match::Stranger, "{stranger:?}");
+            assert_eq!(query.matches(unrelated, &request), Match::Unrelated, "{unrelated:?}");
         }
     }
 
     #[test]
     fn a_failure_without_its_question_is_an_answer() {
-        let (ask, request) = (ask(), ask().request(7, 1, true));
+        let (query, request) = (query(), query().request(7, 1, true));
         let failure = [0, 7, 0x80, 2, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(ask.matches(&failure, &request), Match::Answer);
+        assert_eq!(query.matches(&failure, &request), Match::Answer);
         let success = [0, 7, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(ask.matches(&success, &request), Match::Stranger);
+        assert_eq!(query.matches(&success, &request), Match::Unrelated);
     }
 
     #[test]
     fn a_reply_is_spelled_in_lower_case_again() {
-        let mut message = reply(&ask().request(7, u64::MAX, true));
-        ask().respell(&mut message);
-        assert_eq!(message[HEADER..HEADER + ask().name.len()], *ask().name);
+        let mut message = reply(&query().request(7, u64::MAX, true));
+        query().respell(&mut message);
+        assert_eq!(message[HEADER..HEADER + query().name.len()], *query().name);
     }
 }

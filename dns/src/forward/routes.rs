@@ -49,7 +49,7 @@ impl Routes {
     }
 
     /// Whether any name can be asked anywhere.
-    pub(super) fn lead_anywhere(&self) -> bool {
+    pub(super) fn is_any(&self) -> bool {
         !self.upstreams.is_empty()
     }
 
@@ -104,7 +104,7 @@ mod tests {
         let mut changed = settings();
         changed.upstreams.push("192.0.2.9:53".parse().unwrap());
         let after = Routes::new(changed, Case::Random, Some(&before));
-        let well: Vec<bool> = after.upstreams().map(|upstream| upstream.is_well()).collect();
+        let well: Vec<bool> = after.upstreams().map(|upstream| upstream.is_healthy()).collect();
         assert_eq!(well, [false, false, false, true]);
     }
 }

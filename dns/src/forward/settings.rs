@@ -39,7 +39,7 @@ pub struct Settings {
 
 impl Settings {
     /// Whether the same upstreams are asked for the same names, in whatever order.
-    pub(super) fn leads_like(&self, other: &Settings) -> bool {
+    pub(super) fn asks_like(&self, other: &Settings) -> bool {
         let sorted = |addresses: &[SocketAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
         let stubs = |settings: &Settings| -> Vec<_> {
             settings.stub_domains.iter().map(|(domain, servers)| (domain.clone(), sorted(servers))).collect()
@@ -59,7 +59,7 @@ pub struct Overrides {
 
 impl Overrides {
     /// Reads the ConfigMap's data. Keys that are not known are left alone. `own` are the addresses of this server,
-    /// to which questions must not be led.
+    /// to which queries must not be led.
     ///
     /// # Errors
     /// One line that names the key and what is wrong with it.
@@ -108,7 +108,7 @@ fn servers(what: &str, value: &Value, own: &[SocketAddr]) -> Result<Vec<SocketAd
         let text = item.as_str().unwrap_or_default();
         let address = parse_upstream(text).map_err(|error| format!("{what}: {item}: {error}"))?;
         match own.iter().any(|own| is_same(&address, own)) {
-            true => Err(format!("{what}: {address} is this server itself: questions would go in circles")),
+            true => Err(format!("{what}: {address} is this server itself: questions would go in loops")),
             false => Ok(address),
         }
     };

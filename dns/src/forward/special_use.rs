@@ -14,7 +14,7 @@ use crate::wire::name::{QueryName, to_name, wire_name};
 /// Domains that no server of any network knows: RFC 6761 (invalid, localhost), RFC 7686 (onion), RFC 9462 (resolver.arpa),
 /// RFC 9476 (alt), and of RFC 6303 sections 4.2 to 4.4 the reverse zones of addresses that mean the same machine or none
 /// everywhere.
-const NOBODY_KNOWS: [&str; 10] = [
+const NEVER_SERVED: [&str; 10] = [
     "alt",
     "invalid",
     "localhost",
@@ -28,7 +28,7 @@ const NOBODY_KNOWS: [&str; 10] = [
 ];
 /// Domains that hardly any network has, but may have: RFC 6761 (test, for which section 6.2 wants a switch), and of RFC 6303
 /// the reverse zones of addresses of one link and of those for documentation.
-const HARDLY_KNOWN: [&str; 10] = [
+const RARELY_SERVED: [&str; 10] = [
     "test",
     "254.169.in-addr.arpa",
     "2.0.192.in-addr.arpa",
@@ -43,9 +43,9 @@ const HARDLY_KNOWN: [&str; 10] = [
 /// How long a denial is believed, in seconds (RFC 6303 section 3).
 const TTL: u32 = 10_800;
 
-/// Which private names are answered here.
+/// Which special-use names are answered here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum KeepPrivate {
+pub enum SpecialUsePolicy {
     /// None: upstreams are told all.
     None,
     /// Those that nobody can know: .localhost, .onion and so on; and, where the upstreams are merely those of the node, those that
@@ -60,11 +60,11 @@ pub enum KeepPrivate {
 /// Domains in wire form.
 type Domains = LazyLock<HashSet<Box<[u8]>>>;
 
-static NOBODY_S: Domains = LazyLock::new(|| domains(&NOBODY_KNOWS));
-static HARDLY_ANYBODY_S: Domains = LazyLock::new(|| domains(&HARDLY_KNOWN));
+static NEVER_SERVED_ZONES: Domains = LazyLock::new(|| domains(&NEVER_SERVED));
+static RARELY_SERVED_ZONES: Domains = LazyLock::new(|| domains(&RARELY_SERVED));
 /// What homes and companies name themselves: RFC 6762 (local), RFC 8375 (home.arpa), and the reverse zones of addresses
 /// that networks give to their machines: RFC 6303 sections 4.1 and 4.4, and RFC 7793 for those that carriers share.
-static OF_THE_SITE: Domains = LazyLock::new(|| {
+static SITE_LOCAL_ZONES: Domains = LazyLock::new(|| {
     let alone = ["local", "home.arpa", "10.in-addr.arpa", "168.192.in-addr.arpa", "d.f.ip6.arpa"];
     let alone = alone.map(str::to_owned);
     let private = (16..=31).map(|octet| format!("{octet}.172.in-addr.arpa"));
@@ -76,15 +76,22 @@ fn domains(zones: &[&str]) -> HashSet<Box<[u8]>> {
     zones.iter().filter_map(|zone| wire_name(zone).ok()).collect()
 }
 
-/// The answer to a question for a name that must not leave. None for all other names. `chosen` tells whether a person named
+/// The answer to a query for a name that must not leave. None for all other names. `chosen` tells whether a person named
 /// the upstreams, and so may have done it for what hardly anybody else knows.
-pub(super) fn answer(name: &QueryName, query: &Query, keep: KeepPrivate, chosen: bool) -> Option<Message> {
+pub(super) fn answer(
+    name: &QueryName,
+    query: &Query,
+    keep: SpecialUsePolicy,
+    chosen: bool,
+) -> Option<Message> {
     let is_kept = |domain: &[u8]| match keep {
-        KeepPrivate::None => false,
-        KeepPrivate::Names => NOBODY_S.contains(domain) || (!chosen && HARDLY_ANYBODY_S.contains(domain)),
-        KeepPrivate::All => {
-            [&NOBODY_S, &HARDLY_ANYBODY_S, &OF_THE_SITE].iter().any(|kept| kept.contains(domain))
+        SpecialUsePolicy::None => false,
+        SpecialUsePolicy::Names => {
+            NEVER_SERVED_ZONES.contains(domain) || (!chosen && RARELY_SERVED_ZONES.contains(domain))
         }
+        SpecialUsePolicy::All => [&NEVER_SERVED_ZONES, &RARELY_SERVED_ZONES, &SITE_LOCAL_ZONES]
+            .iter()
+            .any(|kept| kept.contains(domain)),
     };
     let start = (0..name.len()).find(|&start| is_kept(name.wire(start, name.len())))?;
     let zone = to_name(&[name.wire(start, name.len())]).ok()?;
@@ -138,7 +145,7 @@ mod tests {
 
     fn ask(name: &str, record_type: RecordType) -> Option<Message> {
         let query = Query::query(Name::from_ascii(name).unwrap(), record_type);
-        answer(&QueryName::from_name(&query.name).unwrap(), &query, KeepPrivate::All, true)
+        answer(&QueryName::from_name(&query.name).unwrap(), &query, SpecialUsePolicy::All, true)
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! One upstream and what is known of it: whether it answers, what it takes in questions, whether its questions come
+//! One upstream and what is known of it: whether it answers, what it takes in queries, whether its queries come
 //! back to us. Nothing is asked here.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::capabilities::{Cases, Habit};
-use super::query::Ask;
+use super::capabilities::{Capability, CaseSupport};
+use super::query::UpstreamQuery;
 use super::settings::Case;
 
 /// An upstream. Shared by all that asks it.
@@ -13,10 +13,10 @@ use super::settings::Case;
 pub(super) struct Upstream {
     address: SocketAddr,
     failed: AtomicBool,
-    circular: AtomicBool,
+    looping: AtomicBool,
     case: Case,
-    cases: Cases,
-    edns: Habit,
+    cases: CaseSupport,
+    edns: Capability,
 }
 
 impl Upstream {
@@ -25,10 +25,10 @@ impl Upstream {
         Upstream {
             address,
             failed: AtomicBool::new(false),
-            circular: AtomicBool::new(false),
+            looping: AtomicBool::new(false),
             case,
-            cases: Cases::default(),
-            edns: Habit::default(),
+            cases: CaseSupport::default(),
+            edns: Capability::default(),
         }
     }
 
@@ -38,7 +38,7 @@ impl Upstream {
     }
 
     /// Whether it answered in time when it was last asked, as far as is known.
-    pub(super) fn is_well(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         !self.failed.load(Ordering::Relaxed)
     }
 
@@ -52,42 +52,42 @@ impl Upstream {
         !self.failed.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether questions to it come back to this server.
-    pub(super) fn is_circular(&self) -> bool {
-        self.circular.load(Ordering::Relaxed)
+    /// Whether queries to it come back to this server.
+    pub(super) fn is_looping(&self) -> bool {
+        self.looping.load(Ordering::Relaxed)
     }
 
-    /// Questions to it come back, or do no longer. True where that is new.
-    pub(super) fn note_circular(&self, circular: bool) -> bool {
-        self.circular.swap(circular, Ordering::Relaxed) != circular
+    /// Queries to it come back, or do no longer. True where that is new.
+    pub(super) fn note_loop(&self, looping: bool) -> bool {
+        self.looping.swap(looping, Ordering::Relaxed) != looping
     }
 
-    /// How the letters of a question to it are spelled: at random, unless that is known to be of no use.
-    pub(super) fn spelling(&self, ask: &Ask) -> u64 {
+    /// How the letters of a query to it are spelled: at random, unless that is known to be of no use.
+    pub(super) fn spelling(&self, query: &UpstreamQuery) -> u64 {
         match self.case {
-            Case::Random if self.cases.takes(&ask.name) => rand::random(),
+            Case::Random if self.cases.takes(&query.name) => rand::random(),
             _ => 0,
         }
     }
 
     /// Whether it is known to find names of this domain however they are spelled.
-    pub(super) fn finds_any_case(&self, ask: &Ask) -> bool {
-        self.cases.is_certain(&ask.name)
+    pub(super) fn finds_any_case(&self, query: &UpstreamQuery) -> bool {
+        self.cases.is_certain(&query.name)
     }
 
     /// It found a name that was spelled at random.
-    pub(super) fn note_case_found(&self, ask: &Ask) {
-        self.cases.note_taken(&ask.name);
+    pub(super) fn note_case_found(&self, query: &UpstreamQuery) {
+        self.cases.note_supported(&query.name);
     }
 
     /// It found a name in lower case only.
-    pub(super) fn note_case_denied(&self, ask: &Ask) {
-        self.told_plainly(self.cases.note_refused(&ask.name));
+    pub(super) fn note_case_denied(&self, query: &UpstreamQuery) {
+        self.told_plainly(self.cases.note_refused(&query.name));
     }
 
     /// It answered for a name in lower case only.
-    pub(super) fn note_case_silent(&self, ask: &Ask) {
-        self.told_plainly(self.cases.note_silence(&ask.name));
+    pub(super) fn note_case_silent(&self, query: &UpstreamQuery) {
+        self.told_plainly(self.cases.note_timeout(&query.name));
     }
 
     /// Its answers do not repeat the spelling.
@@ -99,13 +99,13 @@ impl Upstream {
         if is_new {
             tracing::info!(
                 upstream = %self.address,
-                "the upstream does not take names in random case: asked in lower case from now on"
+                "the upstream does not support names in random case: asked in lower case for an hour"
             );
         }
     }
 
     /// What it makes of EDNS.
-    pub(super) fn edns(&self) -> &Habit {
+    pub(super) fn edns(&self) -> &Capability {
         &self.edns
     }
 
@@ -116,12 +116,12 @@ impl Upstream {
 
     /// It answered without EDNS only.
     pub(super) fn note_edns_silent(&self) {
-        self.told_without_edns(self.edns.note_silence());
+        self.told_without_edns(self.edns.note_timeout());
     }
 
     fn told_without_edns(&self, is_new: bool) {
         if is_new {
-            tracing::info!(upstream = %self.address, "the upstream does not take EDNS: asked without for an hour");
+            tracing::info!(upstream = %self.address, "the upstream does not support EDNS: asked without it for an hour");
         }
     }
 }

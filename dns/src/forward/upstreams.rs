@@ -89,7 +89,7 @@ pub fn search_list(text: &str) -> Vec<Name> {
 /// The upstreams, if none of them is a listener of this server.
 ///
 /// # Errors
-/// The first upstream to which questions would go in circles.
+/// The first upstream to which queries would loop.
 pub fn foreign(upstreams: Vec<SocketAddr>, listeners: &[SocketAddr]) -> Result<Vec<SocketAddr>, Error> {
     match upstreams.iter().find(|upstream| listeners.iter().any(|listener| is_same(upstream, listener))) {
         Some(own) => Err(Error::OwnUpstream(*own)),
@@ -97,7 +97,7 @@ pub fn foreign(upstreams: Vec<SocketAddr>, listeners: &[SocketAddr]) -> Result<V
     }
 }
 
-/// Whether a question to `upstream` would reach `listener`. A listener on all addresses is reached by loopback;
+/// Whether a query to `upstream` would reach `listener`. A listener on all addresses is reached by loopback;
 /// by which others is not known here.
 pub(super) fn is_same(upstream: &SocketAddr, listener: &SocketAddr) -> bool {
     let address = upstream.ip();

@@ -79,31 +79,27 @@ impl Forwarding {
     /// Makes the numbers known to a scraper. The encoder appends `_total` to the names of counters, and the last dot
     /// to the help.
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register("coredns_cache_requests", "Questions to the cache", self.requests.clone());
+        registry.register("coredns_cache_requests", "Queries to the cache", self.requests.clone());
         registry.register("coredns_cache_hits", "Answers from the cache", self.hits.clone());
-        registry.register(
-            "coredns_cache_misses",
-            "Questions that the cache did not know",
-            self.misses.clone(),
-        );
-        let stale = "Answers from the cache past their time";
+        registry.register("coredns_cache_misses", "Cache misses", self.misses.clone());
+        let stale = "Stale answers served from the cache";
         registry.register("coredns_cache_served_stale", stale, self.stale.clone());
-        let prefetch = "Answers asked for again before they ended";
+        let prefetch = "Answers prefetched before they expired";
         registry.register("coredns_cache_prefetch", prefetch, self.prefetches.clone());
-        let evictions = "Messages that made room for others";
+        let evictions = "Messages evicted from the cache";
         registry.register("coredns_cache_evictions", evictions, self.evictions.clone());
         registry.register("coredns_cache_entries", "Messages in the cache", self.entries.clone());
-        let exchanges = "From a question to an upstream to its answer";
+        let exchanges = "From a query to an upstream to its response";
         registry.register("coredns_proxy_request_duration_seconds", exchanges, self.exchanges.0.clone());
         let probes = "Probes that an upstream did not answer";
         registry.register("coredns_proxy_healthcheck_failures", probes, self.probe_failures.clone());
-        let broken = "Questions for which no upstream was known to answer";
+        let broken = "Queries while all upstreams were unhealthy";
         registry.register("coredns_forward_healthcheck_broken", broken, self.all_down.clone());
-        let hedges = "Questions to a second upstream while the first took long";
+        let hedges = "Hedged queries: sent to another upstream while the first was slow";
         registry.register("weft_dns_upstream_hedges", hedges, self.hedges.clone());
-        let coalesced = "Questions that waited for the answer to an equal one";
+        let coalesced = "Queries that shared the answer to an equal query in flight";
         registry.register("weft_dns_questions_coalesced", coalesced, self.coalesced.clone());
-        let private = "Questions for private names, which no upstream was told";
+        let private = "Queries for special-use names, which are not forwarded";
         registry.register("weft_dns_private_names", private, self.private.clone());
     }
 
@@ -137,7 +133,7 @@ impl Forwarding {
     }
 
     /// The cache holds so many positive answers and denials, and so many made room so far.
-    pub fn remembered(&self, [positive, negative]: [usize; 2], evictions: u64) {
+    pub fn cached(&self, [positive, negative]: [usize; 2], evictions: u64) {
         self.entries.get_or_create(&kind(false)).set(positive as i64);
         self.entries.get_or_create(&kind(true)).set(negative as i64);
         let evicted = self.evictions.get_or_create(&kind(false));
@@ -161,7 +157,7 @@ impl Forwarding {
         self.probe_failures.get_or_create(&labels).inc();
     }
 
-    /// A question is asked though no upstream is known to answer.
+    /// A query is asked though no upstream is known to answer.
     pub fn all_down(&self) {
         self.all_down.inc();
     }
@@ -171,7 +167,7 @@ impl Forwarding {
         self.hedges.inc();
     }
 
-    /// A question waits for the answer to an equal one.
+    /// A query waits for the answer to an equal one.
     pub fn coalesced(&self) {
         self.coalesced.inc();
     }

@@ -1,4 +1,4 @@
-//! Questions and answers as they are counted. Each thread counts into cells of its own, which costs it a few plain
+//! Queries and answers as they are counted. Each thread counts into cells of its own, which costs it a few plain
 //! stores; a scrape adds them up.
 
 use std::fmt;
@@ -75,7 +75,7 @@ const CODES: [(Option<ResponseCode>, &str); 7] = [
 pub enum Source {
     /// The cluster's zone.
     Zone,
-    /// An upstream, or what is remembered of one; also the refusal to ask one.
+    /// An upstream, or what is cached of one; also the refusal to ask one.
     Upstream,
 }
 
@@ -125,7 +125,7 @@ impl<const BOUNDS: usize> Buckets<BOUNDS> {
 }
 
 impl Tally {
-    /// A question for `record_type` came, `size` bytes long.
+    /// A query for `record_type` came, `size` bytes long.
     pub fn request(&mut self, transport: Transport, client: IpAddr, record_type: RecordType, size: usize) {
         let protocol = protocol(transport);
         let kind = TYPES.iter().position(|(known, _)| *known == Some(record_type)).unwrap_or(TYPES.len() - 1);
@@ -140,7 +140,7 @@ impl Tally {
         self.0.response_sizes[protocol(transport)].observe(&SIZES, size as u64, 1);
     }
 
-    /// The client of a question that was answered wants DNSSEC's records.
+    /// The client of a query that was answered wants DNSSEC's records.
     pub fn wants_dnssec(&mut self, from: Source) {
         add(&self.0.dnssec_ok[plugin(from)], 1);
     }
@@ -282,16 +282,16 @@ impl Collector for Traffic {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // The encoder appends `_total` to the names of counters.
         let encoder = &mut encoder;
-        self.requests(&mut counter(encoder, "coredns_dns_requests", "Questions.")?)?;
+        self.requests(&mut counter(encoder, "coredns_dns_requests", "DNS queries.")?)?;
         let name = "coredns_dns_do_requests";
-        self.dnssec_ok(&mut counter(encoder, name, "Questions that want DNSSEC's records.")?)?;
-        self.responses(&mut counter(encoder, "coredns_dns_responses", "Answers.")?)?;
-        let sizes = &mut histogram(encoder, "coredns_dns_request_size_bytes", "Sizes of questions.")?;
+        self.dnssec_ok(&mut counter(encoder, name, "Queries with the DO bit set.")?)?;
+        self.responses(&mut counter(encoder, "coredns_dns_responses", "DNS responses.")?)?;
+        let sizes = &mut histogram(encoder, "coredns_dns_request_size_bytes", "Sizes of queries.")?;
         self.sizes(sizes, |cells| &cells.request_sizes)?;
-        let sizes = &mut histogram(encoder, "coredns_dns_response_size_bytes", "Sizes of answers.")?;
+        let sizes = &mut histogram(encoder, "coredns_dns_response_size_bytes", "Sizes of responses.")?;
         self.sizes(sizes, |cells| &cells.response_sizes)?;
         let name = "coredns_dns_request_duration_seconds";
-        self.durations(&mut histogram(encoder, name, "From question to answer.")?)
+        self.durations(&mut histogram(encoder, name, "From query to response.")?)
     }
 }
 

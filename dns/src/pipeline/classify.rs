@@ -1,4 +1,4 @@
-//! Question -> answer, as a pure function over the zone: the seam at which every lane of the server meets. An
+//! Query -> answer, as a pure function over the zone: the seam at which every lane of the server meets. An
 //! answer borrows from the zone and allocates nothing. How it is written into a message is in
 //! [`crate::pipeline::records`]; an alias is followed in [`crate::pipeline::cname_chain`].
 
@@ -7,23 +7,25 @@ use std::net::IpAddr;
 use hickory_proto::rr::RecordType;
 
 use crate::wire::name::QueryName;
-use crate::zone::{Branch, Node, PodNames, Pointer, ServiceRecords, Zone, pod_address, reverse_address};
+use crate::zone::{
+    Node, PodNames, Pointer, ServiceNames, ServiceRecords, Zone, pod_address, reverse_address,
+};
 
-/// What the zone says to a question.
+/// What the zone says to a query.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'z> {
     /// These records.
     Found(Records<'z>),
-    /// The name is an alias of this one (wire form); the question goes on there (RFC 1034 section 3.6.2).
+    /// The name is an alias of this one (wire form); the query goes on there (RFC 1034 section 3.6.2).
     Alias(&'z [u8]),
     /// The name exists, but has no record of the type (RFC 2308 section 2.2).
     NoData(Authority),
     /// The name does not exist, nor does any below it (RFC 2308 section 2.1, RFC 8020).
     NxDomain,
     /// The name belongs to the zone, but the cluster has not been listed yet: nothing can be said.
-    Unready,
+    NotReady,
     /// The name belongs to somebody else.
-    NotOurs,
+    NotInZone,
 }
 
 /// Whose SOA vouches for a negative answer.
@@ -49,7 +51,7 @@ pub enum Records<'z> {
     /// The alias itself, which was asked for.
     Cname(&'z [u8]),
     /// SRV records of a Service.
-    Srv(&'z Branch, ServiceRecords<'z>),
+    Srv(&'z ServiceNames, ServiceRecords<'z>),
     /// PTR records.
     Ptr(&'z [Pointer]),
     /// The TXT record of `dns-version`.
@@ -62,7 +64,7 @@ pub enum Records<'z> {
     Any,
 }
 
-/// Answers one question of class IN from the zone.
+/// Answers one query of class IN from the zone.
 pub fn answer<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
     let suffix = &zone.config().zone;
     let Some(inner) = name.len().checked_sub(suffix.label_count()) else {
@@ -71,11 +73,11 @@ pub fn answer<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> 
     if name.wire(inner, name.len()) != suffix.wire() {
         return outside(zone, name, record_type);
     }
-    if zone.config().delegated.covers(name, inner) {
-        return Answer::NotOurs;
+    if zone.config().stub_domains.covers(name, inner) {
+        return Answer::NotInZone;
     }
     if !zone.is_synced() {
-        return Answer::Unready;
+        return Answer::NotReady;
     }
     match inner.checked_sub(1).map(|last| name.label(last)) {
         None => apex(record_type),
@@ -89,11 +91,11 @@ pub fn answer<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> 
 
 /// Names that are not in the zone: those of the cluster's addresses, and everybody else's.
 fn outside<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
-    let Some(address) = reverse_address(name) else { return Answer::NotOurs };
+    let Some(address) = reverse_address(name) else { return Answer::NotInZone };
     let pointers = zone.pointers(address);
     match record_type {
-        _ if pointers.is_empty() && !zone.is_synced() && is_private(address) => Answer::Unready,
-        _ if pointers.is_empty() => Answer::NotOurs,
+        _ if pointers.is_empty() && !zone.is_synced() && is_private(address) => Answer::NotReady,
+        _ if pointers.is_empty() => Answer::NotInZone,
         RecordType::PTR => Answer::Found(Records::Ptr(pointers)),
         _ if address.is_ipv4() => empty(record_type, Authority::InAddrArpa),
         _ => empty(record_type, Authority::Ip6Arpa),
@@ -174,7 +176,7 @@ fn is_pod(zone: &Zone, address: IpAddr, namespace: &[u8]) -> bool {
     zone.config().pods != PodNames::Verified || zone.pods().has(address, namespace)
 }
 
-fn records<'z>(branch: &'z Branch, node: Node<'z>, record_type: RecordType) -> Answer<'z> {
+fn records<'z>(branch: &'z ServiceNames, node: Node<'z>, record_type: RecordType) -> Answer<'z> {
     match record_type {
         RecordType::SRV if !node.srv.is_empty() => Answer::Found(Records::Srv(branch, node.srv)),
         _ => self::node(node, record_type),

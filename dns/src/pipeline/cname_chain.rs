@@ -6,30 +6,30 @@ use crate::pipeline::classify::{Answer, answer};
 use crate::wire::name::QueryName;
 use crate::zone::Zone;
 
-/// The most aliases that are followed for one question.
-pub const LONGEST_CHAIN: usize = 10;
+/// The most aliases that are followed for one query.
+pub const MOST_CNAMES: usize = 10;
 
-/// The aliases that a question led through, and where it ended.
+/// The aliases that a query led through, and where it ended.
 #[derive(Debug)]
-pub struct Chain<'z> {
+pub struct CnameChain<'z> {
     /// The targets in wire form, in the order in which they were met. The first is the target of the name asked.
     pub aliases: Vec<&'z [u8]>,
-    /// What there is at the last name. [`Answer::Alias`] where nobody follows any further: the chain leads in a circle,
+    /// What there is at the last name. [`Answer::Alias`] where nobody follows any further: the chain loops,
     /// or is too long.
     pub end: Answer<'z>,
 }
 
-/// Answers a question, and follows aliases while they stay in the zone.
-pub fn chase<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Chain<'z> {
+/// Answers a query, and follows aliases while they stay in the zone.
+pub fn follow_cnames<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> CnameChain<'z> {
     let mut aliases = Vec::new();
     let mut end = answer(zone, name, record_type);
     while let Answer::Alias(target) = end {
         let Ok(name) = QueryName::from_wire(target) else { break };
-        if aliases.len() == LONGEST_CHAIN || aliases.contains(&target) {
+        if aliases.len() == MOST_CNAMES || aliases.contains(&target) {
             break;
         }
         aliases.push(target);
         end = answer(zone, &name, record_type);
     }
-    Chain { aliases, end }
+    CnameChain { aliases, end }
 }

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A number of places, and who has how many. A client may have as many as are free: one alone gets half of them, two a
 /// third each, and some are always left for the next.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct FairShare {
     free: usize,
     taken: HashMap<IpAddr, usize>,
 }
 
-impl Shares {
+impl FairShare {
     /// So many places, all of them free.
-    pub(crate) fn new(places: usize) -> Shares {
-        Shares { free: places, taken: HashMap::new() }
+    pub(crate) fn new(places: usize) -> FairShare {
+        FairShare { free: places, taken: HashMap::new() }
     }
 
     /// Takes a place for a client, if there is one for it.
@@ -30,7 +30,7 @@ impl Shares {
     }
 
     /// Frees a place that a client took.
-    pub(crate) fn give_back(&mut self, client: IpAddr) {
+    pub(crate) fn release(&mut self, client: IpAddr) {
         let Some(taken) = self.taken.get_mut(&client) else { return };
         self.free += 1;
         *taken -= 1;
@@ -42,34 +42,34 @@ impl Shares {
 
 /// The same, shared by threads.
 #[derive(Debug)]
-pub(crate) struct Places(Mutex<Shares>);
+pub(crate) struct FairSemaphore(Mutex<FairShare>);
 
 /// One of them. Free again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    of: Arc<Places>,
+pub(crate) struct Permit {
+    of: Arc<FairSemaphore>,
     client: IpAddr,
 }
 
-impl Places {
-    pub(crate) fn new(places: usize) -> Places {
-        Places(Mutex::new(Shares::new(places)))
+impl FairSemaphore {
+    pub(crate) fn new(places: usize) -> FairSemaphore {
+        FairSemaphore(Mutex::new(FairShare::new(places)))
     }
 
     /// A place for a client, if there is one for it.
-    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
-        self.shares().take(client).then(|| Place { of: self.clone(), client })
+    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Option<Permit> {
+        self.shares().take(client).then(|| Permit { of: self.clone(), client })
     }
 
     /// Nothing that could panic is done while it is held.
-    fn shares(&self) -> MutexGuard<'_, Shares> {
+    fn shares(&self) -> MutexGuard<'_, FairShare> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.of.shares().give_back(self.client);
+        self.of.shares().release(self.client);
     }
 }
 
@@ -81,28 +81,28 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
-    fn taken(shares: &mut Shares, client: IpAddr) -> usize {
+    fn taken(shares: &mut FairShare, client: IpAddr) -> usize {
         std::iter::from_fn(|| shares.take(client).then_some(())).count()
     }
 
     #[test]
     fn whoever_comes_finds_a_place_however_many_others_want() {
-        let mut shares = Shares::new(1000);
+        let mut shares = FairShare::new(1000);
         let all: Vec<usize> = (0..5).map(|last| taken(&mut shares, client(last))).collect();
         assert_eq!(all, [500, 250, 125, 63, 31], "the next has half of what is left");
-        (0..500).for_each(|_| shares.give_back(client(0)));
+        (0..500).for_each(|_| shares.release(client(0)));
         assert_eq!(taken(&mut shares, client(1)), 141, "the others have a share each now");
         assert!(shares.take(client(9)));
     }
 
     #[test]
     fn few_places_are_shared_too() {
-        assert_eq!([0, 1, 2, 3].map(|places| taken(&mut Shares::new(places), client(0))), [0, 1, 1, 2]);
+        assert_eq!([0, 1, 2, 3].map(|places| taken(&mut FairShare::new(places), client(0))), [0, 1, 1, 2]);
     }
 
     #[test]
     fn a_place_is_free_again_when_it_is_dropped() {
-        let places = Arc::new(Places::new(1));
+        let places = Arc::new(FairSemaphore::new(1));
         let place = places.take(client(0));
         assert!(place.is_some() && places.take(client(1)).is_none());
         drop(place);

@@ -1,6 +1,6 @@
 //! The fast lane: from datagram to datagram in one step, without the message codec and without allocation, for the
-//! questions that make up nearly all of a cluster's traffic: for names of the cluster, and for others whose answers are
-//! remembered. Whatever is unusual is left to the full lane, which
+//! queries that make up nearly all of a cluster's traffic: for names of the cluster, and for others whose answers are
+//! cached. Whatever is unusual is left to the full lane, which
 //! would say the same byte for byte about what is answered here; a property test holds the two together.
 
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use crate::forward::{Asked, Forwarder, Said};
+use crate::forward::{EncodedAnswer, Forwarder, UpstreamQueryRef};
 use crate::metrics::Source;
 use crate::pipeline::classify::{Answer, Authority, Records, answer};
 use crate::pipeline::records::SOA_TIMES;
@@ -31,7 +31,7 @@ const OPT: usize = 11;
 const BEFORE_DATA: usize = 12;
 /// EDNS's cookie option (RFC 7873), which dig sends and nobody here answers.
 const COOKIE: u16 = 10;
-/// A pointer to the name of the question (RFC 1035 section 4.1.4).
+/// A pointer to the name in the question (RFC 1035 section 4.1.4).
 const TO_QUESTION: u16 = 0xc000 | HEADER as u16;
 
 /// What was answered, for those who count.
@@ -49,7 +49,7 @@ pub struct Answered {
     pub dnssec_ok: bool,
 }
 
-/// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain question for the
+/// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain query for the
 /// addresses of a name of the cluster, or for anything that it does not have. `recursion_available` is the
 /// server's flag of that name. `client` is who asks: where the search of a pod may go on, that is left to the full lane.
 pub fn respond(
@@ -62,7 +62,7 @@ pub fn respond(
     respond_or(zone, recursion_available, client, datagram, reply, |_, _| None)
 }
 
-/// The same; what is not the cluster's is answered with what is remembered of it at `now`.
+/// The same; what is not the cluster's is answered with what is cached of it at `now`.
 pub fn respond_or_remember(
     zone: &Zone,
     (forwarder, now): (&Forwarder, Instant),
@@ -73,7 +73,9 @@ pub fn respond_or_remember(
 ) -> Option<Answered> {
     respond_or(zone, recursion_available, client, datagram, reply, |question, reply| {
         let asked = question.asked()?;
-        forwarder.say(asked, now, |said, age| remembered(question, recursion_available, said, age, reply))
+        forwarder.answer_encoded(asked, now, |encoded, age| {
+            remembered(question, recursion_available, encoded, age, reply)
+        })
     })
 }
 
@@ -96,8 +98,8 @@ fn respond_or(
         }
         Answer::NxDomain => ResponseCode::NXDomain,
         Answer::Found(_) | Answer::NoData(_) => ResponseCode::NoError,
-        Answer::NotOurs => return foreign(&question, reply),
-        Answer::Alias(_) | Answer::Unready => return None,
+        Answer::NotInZone => return foreign(&question, reply),
+        Answer::Alias(_) | Answer::NotReady => return None,
     };
     let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
     writer.header(&question, AUTHORITATIVE, recursion_available, code)?;
@@ -106,37 +108,37 @@ fn respond_or(
         Answer::NoData(Authority::Zone) | Answer::NxDomain => writer.soa(&question, zone)?,
         _ => return None,
     }
-    let reason = || (code == ResponseCode::NXDomain).then(|| (OTHER, zone.why(question.name).text()));
+    let reason = || (code == ResponseCode::NXDomain).then(|| (OTHER, zone.absence(question.name).text()));
     writer.opt(&question, reason);
     Some(question.answered(writer.length, code, Source::Zone))
 }
 
-/// Writes what an upstream said so many seconds ago.
+/// Writes what an upstream answered so many seconds ago.
 fn remembered(
     question: &Question<'_>,
     recursion_available: bool,
-    said: &Said,
+    encoded: &EncodedAnswer,
     age: u32,
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<Answered> {
     let mut writer = Writer { bytes: reply, length: 0, limit: question.limit() };
-    writer.header(question, 0, recursion_available, said.code)?;
+    writer.header(question, 0, recursion_available, encoded.code)?;
     let records = writer.length;
-    writer.put(&said.records)?;
-    for run in &said.runs {
+    writer.put(&encoded.records)?;
+    for run in &encoded.runs {
         run.rotate(&mut writer.bytes[records..], question.id());
     }
-    for &place in &said.ttls {
+    for &place in &encoded.ttls {
         let ttl = writer.bytes[records + usize::from(place)..].first_chunk_mut::<4>()?;
         *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
     }
-    writer.bytes[6..HEADER].copy_from_slice(&said.counts);
-    if said.authentic && question.wants_authentic() {
+    writer.bytes[6..HEADER].copy_from_slice(&encoded.counts);
+    if encoded.authentic && question.wants_authentic() {
         writer.bytes[3] |= AUTHENTIC;
     }
-    writer.opt(question, || said.extended.as_ref().map(|extended| (extended.code, &*extended.text)));
+    writer.opt(question, || encoded.extended.as_ref().map(|extended| (extended.code, &*extended.text)));
     let Writer { length, .. } = writer;
-    Some(question.answered(length, said.code, Source::Upstream))
+    Some(question.answered(length, encoded.code, Source::Upstream))
 }
 
 /// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from asks again over
@@ -154,7 +156,7 @@ pub fn truncated(
     Some(writer.length)
 }
 
-/// A question as it stands in the datagram.
+/// The question as it stands in the datagram.
 struct Question<'d> {
     header: &'d [u8; HEADER],
     /// Name, type and class.
@@ -207,10 +209,10 @@ impl<'d> Question<'d> {
         usize::from(offered) - if self.edns.is_some() { OPT } else { 0 }
     }
 
-    /// As it is remembered; none where the name is not spelled as it is kept.
-    fn asked(&self) -> Option<Asked<'_>> {
+    /// As it is cached; none where the name is not spelled as it is kept.
+    fn asked(&self) -> Option<UpstreamQueryRef<'_>> {
         let name = self.name.wire(0, self.name.len());
-        self.section.starts_with(name).then(|| Asked {
+        self.section.starts_with(name).then(|| UpstreamQueryRef {
             name,
             record_type: self.record_type,
             dnssec_ok: self.edns.is_some_and(|edns| edns.dnssec_ok),

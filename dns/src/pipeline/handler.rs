@@ -16,8 +16,8 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use crate::forward::{Forwarded, Forwarder, Origin};
 use crate::metrics::{Metrics, Source, Tally};
 use crate::pipeline::classify::Answer;
-use crate::pipeline::cname_chain::{Chain, chase};
-use crate::pipeline::fair_share::{Place, Places};
+use crate::pipeline::cname_chain::{CnameChain, follow_cnames};
+use crate::pipeline::fair_share::{FairSemaphore, Permit};
 use crate::pipeline::query_log::{Lane, QueryLog};
 use crate::pipeline::rate_limit::ClientLimit;
 use crate::pipeline::records::reply;
@@ -36,8 +36,8 @@ const ANY_TTL: u32 = 3600;
 pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     forwarder: Arc<Forwarder>,
-    /// For questions that wait for upstreams.
-    places: Arc<Places>,
+    /// For queries that wait for upstreams.
+    places: Arc<FairSemaphore>,
     metrics: Arc<Metrics>,
     /// What the full lane counts.
     tally: Mutex<Tally>,
@@ -48,43 +48,43 @@ pub struct Handler {
 /// What is to be done with a client's message.
 pub enum Step {
     /// Nothing.
-    Silence,
+    Drop,
     /// Send this message.
     Reply(Vec<u8>),
-    /// Wait for [`Waiting::finish`], and send that.
-    Wait(Box<Waiting>),
+    /// Wait for [`PendingReply::finish`], and send that.
+    Pending(Box<PendingReply>),
 }
 
-/// A question that an upstream must be asked for. Holds its place among those that wait.
-pub struct Waiting {
+/// A query that an upstream must be asked for. Holds its place among those that wait.
+pub struct PendingReply {
     handler: Arc<Handler>,
     question: Box<Question>,
-    todo: Todo,
-    came: Came,
-    place: Place,
+    work: Work,
+    arrival: Arrival,
+    place: Permit,
     /// Whether it is a part of a search, which is noted as a whole.
     is_part: bool,
 }
 
-/// Of whom a question came, and when.
+/// Who sent a query, and when.
 #[derive(Clone, Copy)]
-struct Came {
+struct Arrival {
     client: IpAddr,
     started: Instant,
 }
 
 /// What is to be asked.
-enum Todo {
-    /// The question, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the name of
+enum Work {
+    /// The query, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the name of
     /// `query`.
-    Ask { reply: Reply, query: Query },
+    UpstreamQuery { reply: Reply, query: Query },
     /// The names of a search.
     Walk(Walk),
 }
 
 impl Handler {
     /// A handler over the zone that `zone` holds at any moment. While the forwarder leads nowhere only the cluster's
-    /// names are answered. `most_waiting` bounds the questions that wait for upstreams.
+    /// names are answered. `most_waiting` bounds the queries that wait for upstreams.
     pub fn new(
         zone: Arc<ArcSwap<Zone>>,
         forwarder: Arc<Forwarder>,
@@ -95,7 +95,7 @@ impl Handler {
         Handler {
             zone,
             forwarder,
-            places: Arc::new(Places::new(most_waiting)),
+            places: Arc::new(FairSemaphore::new(most_waiting)),
             metrics,
             tally,
             limit: None,
@@ -103,7 +103,7 @@ impl Handler {
         }
     }
 
-    /// Takes no more than so many questions a second of each client over UDP.
+    /// Takes no more than so many queries a second of each client over UDP.
     pub fn limited(self, client_rate: NonZeroU32) -> Handler {
         Handler { limit: Some(ClientLimit::new(client_rate.get())), ..self }
     }
@@ -113,12 +113,12 @@ impl Handler {
         Handler { log: Some(log), ..self }
     }
 
-    /// The limit on questions of each client, if there is one.
+    /// The limit on queries of each client, if there is one.
     pub fn limit(&self) -> Option<&ClientLimit> {
         self.limit.as_ref()
     }
 
-    /// The log of questions, while it is on.
+    /// The query log, while it is on.
     pub fn log(&self) -> Option<&QueryLog> {
         self.log.as_deref().filter(|log| log.is_on())
     }
@@ -135,104 +135,119 @@ impl Handler {
 
     /// Whether names outside of the cluster are answered too.
     pub fn recurses(&self) -> bool {
-        self.forwarder.leads_anywhere()
+        self.forwarder.has_upstreams()
     }
 
-    /// Where questions and answers are counted.
+    /// Where queries and answers are counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
     /// Handles one message: at once, where the zone suffices. Never panics, whatever the bytes.
     pub fn handle(self: &Arc<Self>, bytes: &[u8], client: IpAddr, transport: Transport) -> Step {
-        let came = Came { client, started: Instant::now() };
+        let arrival = Arrival { client, started: Instant::now() };
         let step = match read(bytes, transport) {
-            Received::Garbage => Step::Silence,
+            Received::Ignored => Step::Drop,
             Received::Rejected(reply) => Step::Reply(reply),
             Received::Question(question) => {
                 self.tally().request(transport, client, question.query.query_type, bytes.len());
-                self.answer(question, came)
+                self.answer(question, arrival)
             }
         };
         if let Step::Reply(reply) = &step {
-            self.note(transport, reply, came);
+            self.note(transport, reply, arrival);
         }
         step
     }
 
-    fn note(&self, transport: Transport, reply: &[u8], Came { client, started }: Came) {
+    fn note(&self, transport: Transport, reply: &[u8], Arrival { client, started }: Arrival) {
         if let Some(log) = self.log() {
             log.note(Lane::Full, client, transport, reply, started.elapsed());
         }
     }
 
-    fn answer(self: &Arc<Self>, question: Box<Question>, came: Came) -> Step {
+    fn answer(self: &Arc<Self>, question: Box<Question>, arrival: Arrival) -> Step {
         let zone = self.zone.load();
         let record_type = question.query.query_type;
-        let chain = chase(&zone, &question.name, record_type);
+        let chain = follow_cnames(&zone, &question.name, record_type);
         let nothing = matches!(chain.end, Answer::NxDomain) && chain.aliases.is_empty();
-        match nothing.then(|| own_labels(&zone, came.client, &question.name, record_type)).flatten() {
-            Some(own) => self.search(&zone, question, own, came),
-            None => self.say(&zone, question, &chain, came),
+        match nothing.then(|| own_labels(&zone, arrival.client, &question.name, record_type)).flatten() {
+            Some(own) => self.search(&zone, question, own, arrival),
+            None => self.say(&zone, question, &chain, arrival),
         }
     }
 
-    /// Says what there is at the end of a chain, or forwards the question.
-    fn say(self: &Arc<Self>, zone: &Zone, question: Box<Question>, chain: &Chain<'_>, came: Came) -> Step {
-        let foreign = matches!(chain.end, Answer::NotOurs);
+    /// Says what there is at the end of a chain, or forwards the query.
+    fn say(
+        self: &Arc<Self>,
+        zone: &Zone,
+        question: Box<Question>,
+        chain: &CnameChain<'_>,
+        arrival: Arrival,
+    ) -> Step {
+        let foreign = matches!(chain.end, Answer::NotInZone);
         match reply(zone, &question, chain) {
-            Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, came),
-            Ok(reply) if foreign => self.forward(question, reply, came),
-            Ok(reply) => self.finish(&question, &reply, Source::Zone, came),
+            Err(_) => self.finish(&question, &Reply::empty(ResponseCode::ServFail), Source::Zone, arrival),
+            Ok(reply) if foreign => self.forward(question, reply, arrival),
+            Ok(reply) => self.finish(&question, &reply, Source::Zone, arrival),
         }
     }
 
-    fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, came: Came) -> Step {
+    fn forward(self: &Arc<Self>, question: Box<Question>, mut reply: Reply, arrival: Arrival) -> Step {
         let target =
             reply.answers.last().and_then(alias_target).unwrap_or_else(|| question.query.name.clone());
         if question.query.query_type == RecordType::ANY {
             reply.answers.push(any(target));
-            return self.finish(&question, &reply, Source::Upstream, came);
+            return self.finish(&question, &reply, Source::Upstream, arrival);
         }
         let query = Query::query(target.clone(), question.query.query_type);
-        if let Some(known) = self.forwarder.at_once(&query, &question.metadata, question.dnssec_ok()) {
+        if let Some(known) = self.forwarder.answer_now(&query, &question.metadata, question.dnssec_ok()) {
             extend(&mut reply, &target, known, &question);
-            return self.finish(&question, &reply, Source::Upstream, came);
+            return self.finish(&question, &reply, Source::Upstream, arrival);
         }
-        let refusal = match (self.forwarder.leads(&target), self.place(came.client)) {
+        let refusal = match (self.forwarder.has_upstream_for(&target), self.place(arrival.client)) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => reply,
-            (false, _) => refused("the name is not of this cluster, and there is no upstream to ask"),
-            (true, Some(place)) => return self.wait(question, Todo::Ask { reply, query }, came, place),
+            (false, _) => refused("not a name of the cluster, and no upstream is configured"),
+            (true, Some(place)) => {
+                return self.wait(question, Work::UpstreamQuery { reply, query }, arrival, place);
+            }
             (true, None) => {
                 self.metrics.shed();
-                refused("too many questions wait for upstreams")
+                refused("too many queries wait for upstreams")
             }
         };
-        self.finish(&question, &refusal, Source::Upstream, came)
+        self.finish(&question, &refusal, Source::Upstream, arrival)
     }
 
     /// A place among those that wait for upstreams, if there is one for that client.
-    fn place(&self, client: IpAddr) -> Option<Place> {
+    fn place(&self, client: IpAddr) -> Option<Permit> {
         self.places.take(client).filter(|_| self.recurses())
     }
 
-    fn wait(self: &Arc<Self>, question: Box<Question>, todo: Todo, came: Came, place: Place) -> Step {
-        Step::Wait(Box::new(Waiting { handler: self.clone(), question, todo, came, place, is_part: false }))
+    fn wait(self: &Arc<Self>, question: Box<Question>, work: Work, arrival: Arrival, place: Permit) -> Step {
+        Step::Pending(Box::new(PendingReply {
+            handler: self.clone(),
+            question,
+            work,
+            arrival,
+            place,
+            is_part: false,
+        }))
     }
 
-    fn finish(&self, question: &Question, reply: &Reply, source: Source, came: Came) -> Step {
-        Step::Reply(self.encode(question, reply, source, came))
+    fn finish(&self, question: &Question, reply: &Reply, source: Source, arrival: Arrival) -> Step {
+        Step::Reply(self.encode(question, reply, source, arrival))
     }
 
-    fn encode(&self, question: &Question, reply: &Reply, source: Source, came: Came) -> Vec<u8> {
+    fn encode(&self, question: &Question, reply: &Reply, source: Source, arrival: Arrival) -> Vec<u8> {
         let bytes = question.encode(reply, self.recurses());
         let mut tally = self.tally();
         tally.response(question.transport(), source, reply.code, bytes.len());
         if question.dnssec_ok() {
             tally.wants_dnssec(source);
         }
-        tally.took(source, 1, came.started.elapsed());
+        tally.took(source, 1, arrival.started.elapsed());
         bytes
     }
 
@@ -242,23 +257,23 @@ impl Handler {
     }
 }
 
-impl Waiting {
+impl PendingReply {
     /// Asks, and makes the reply.
     pub async fn finish(self) -> Vec<u8> {
         let (handler, transport) = (self.handler.clone(), self.question.transport());
-        let (came, is_part) = (self.came, self.is_part);
+        let (arrival, is_part) = (self.arrival, self.is_part);
         let reply = self.reply().await;
         if !is_part {
-            handler.note(transport, &reply, came);
+            handler.note(transport, &reply, arrival);
         }
         reply
     }
 
     async fn reply(self) -> Vec<u8> {
-        let Waiting { handler, question, todo, came, place, .. } = self;
-        let (mut reply, query) = match todo {
-            Todo::Walk(walk) => return walk.finish(&handler, question, came, place).await,
-            Todo::Ask { reply, query } => (reply, query),
+        let PendingReply { handler, question, work, arrival, place, .. } = self;
+        let (mut reply, query) = match work {
+            Work::Walk(walk) => return walk.finish(&handler, question, arrival, place).await,
+            Work::UpstreamQuery { reply, query } => (reply, query),
         };
         match handler.forwarder.ask(&query, &question.metadata, question.dnssec_ok()).await {
             Ok(forwarded) => extend(&mut reply, &query.name, forwarded, &question),
@@ -268,7 +283,7 @@ impl Waiting {
                 reply.extended = Some(ExtendedError::unreachable(error.to_string()));
             }
         }
-        handler.encode(&question, &reply, Source::Upstream, came)
+        handler.encode(&question, &reply, Source::Upstream, arrival)
     }
 }
 
@@ -293,8 +308,8 @@ fn extend(
 fn reason(code: ResponseCode, origin: Origin, told: Option<ExtendedError>) -> Option<ExtendedError> {
     match (origin, code) {
         (Origin::Stale, code) => Some(ExtendedError::stale(code == ResponseCode::NXDomain)),
-        (Origin::Private, ResponseCode::NXDomain) => {
-            Some(ExtendedError::other("the name is a private one, which no upstream is told"))
+        (Origin::SpecialUse, ResponseCode::NXDomain) => {
+            Some(ExtendedError::other("special-use name: not forwarded"))
         }
         (Origin::Cache, ResponseCode::ServFail) => Some(told.unwrap_or_else(ExtendedError::cached)),
         _ => told,

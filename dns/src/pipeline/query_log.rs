@@ -1,4 +1,4 @@
-//! Questions and their answers in the log, while somebody wants them there. Turned on and off while the server runs; it
+//! Queries and their answers in the log, while somebody wants them there. Turned on and off while the server runs; it
 //! never waits for the log: what comes too fast is counted instead.
 
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use crate::wire::name::{QueryName, labels};
 const BACKLOG: usize = 1024;
 /// The length of a message's header (RFC 1035 section 4.1.1).
 const HEADER: usize = 12;
-/// As much of an answer as its question can take: header, name, type and class.
+/// As much of an answer as its query can take: header, name, type and class.
 const HEAD: usize = HEADER + 255 + 4;
 
 /// Which lane answered.
@@ -31,7 +31,7 @@ pub enum Lane {
     Full,
 }
 
-/// The log of questions.
+/// The query log.
 #[derive(Debug)]
 pub struct QueryLog {
     on: AtomicBool,
@@ -70,7 +70,7 @@ impl QueryLog {
     /// Turns it on if it is off, and off if it is on.
     pub fn switch(&self) {
         let on = !self.on.fetch_xor(true, Ordering::Relaxed);
-        tracing::info!(on, "questions are logged while this is on; SIGUSR1 switches");
+        tracing::info!(on, "query log; SIGUSR1 switches it on and off");
     }
 
     /// Notes an answer, if it is on.
@@ -90,7 +90,7 @@ fn write(entries: &Receiver<Entry>) {
         let (name, record_type) = question(&head).unwrap_or_default();
         let code = mnemonic(ResponseCode::from(0, head.get(3).map_or(0, |flags| flags & 0x0f)));
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(%client, %transport, name, record_type, code, size, ?lane, micros, "question");
+        tracing::info!(%client, %transport, name, record_type, code, size, ?lane, micros, "query");
     }
 }
 

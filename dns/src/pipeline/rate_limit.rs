@@ -1,5 +1,5 @@
 //! How often a client may ask: a token bucket for each address, in a table of fixed size that all threads share. What
-//! becomes of a question too many is decided where datagrams are taken.
+//! becomes of a query too many is decided where datagrams are taken.
 
 use std::array;
 use std::hash::{BuildHasher, RandomState};
@@ -12,13 +12,13 @@ const SETS: usize = 1 << 14;
 const WAYS: usize = 4;
 /// A bucket's upper bits are those of its client's hash; the others are a moment in microseconds since the start.
 const MOMENT: u32 = 48;
-/// A full bucket lets so many microseconds' worth of questions through at once.
+/// A full bucket lets so many microseconds' worth of queries through at once.
 const BURST: u64 = 1_000_000;
 
-/// A limit on questions of each client: an IPv4 address, or the /64 of an IPv6 address, which one host has to itself.
+/// A limit on queries of each client: an IPv4 address, or the /64 of an IPv6 address, which one host has to itself.
 #[derive(Debug)]
 pub struct ClientLimit {
-    /// Microseconds for each question.
+    /// Microseconds for each query.
     interval: u64,
     /// Chosen at random, so that nobody knows which addresses share a set.
     key: RandomState,
@@ -28,14 +28,14 @@ pub struct ClientLimit {
 }
 
 impl ClientLimit {
-    /// So many questions a second for each client, and no more than a second's worth at once.
+    /// So many queries a second for each client, and no more than a second's worth at once.
     pub fn new(rate: u32) -> ClientLimit {
         let sets = (0..SETS).map(|_| array::from_fn(|_| AtomicU64::new(0))).collect();
         let interval = (1_000_000 / u64::from(rate.max(1))).max(1);
         ClientLimit { interval, key: RandomState::new(), started: Instant::now(), sets }
     }
 
-    /// Whether a question that comes from `client` now is within the limit; if so, it is counted. Allocates nothing.
+    /// Whether a query that comes from `client` now is within the limit; if so, it is counted. Allocates nothing.
     pub fn admits(&self, client: IpAddr, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.started).as_micros() as u64;
         let (set, mark) = self.place(client);

@@ -8,12 +8,12 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 
 use crate::pipeline::classify::{Answer, Authority, Records};
-use crate::pipeline::cname_chain::Chain;
+use crate::pipeline::cname_chain::CnameChain;
 use crate::wire::extended_error::ExtendedError;
 use crate::wire::message::{Question, Reply};
 use crate::wire::name::{QueryName, to_name};
 use crate::wire::rotation::first;
-use crate::zone::{Branch, Node, SPEC_VERSION, ServiceRecord, ServiceRecords, Zone};
+use crate::zone::{Node, SPEC_VERSION, ServiceNames, ServiceRecord, ServiceRecords, Zone};
 
 /// The SOA's refresh, retry and expire, in seconds. Nobody transfers the zone; they are CoreDNS's.
 pub(crate) const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86400);
@@ -23,9 +23,9 @@ const FIXED: usize = 10;
 /// The weights of a Service's SRV records add up to about this.
 const SRV_WEIGHTS: usize = 100;
 
-/// The reply to a question that the zone answers. Where the chain ends outside of the zone, the reply holds the
+/// The reply to a query that the zone answers. Where the chain ends outside of the zone, the reply holds the
 /// aliases that lead there, and no more. Aliases that lead nowhere are a failure, as for any resolver.
-pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Reply, ProtoError> {
+pub fn reply(zone: &Zone, question: &Question, chain: &CnameChain<'_>) -> Result<Reply, ProtoError> {
     if let Answer::Alias(target) = chain.end {
         return Ok(endless(chain.aliases.contains(&target)));
     }
@@ -47,14 +47,14 @@ pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Repl
         Answer::NxDomain => {
             reply.code = ResponseCode::NXDomain;
             let target = chain.aliases.last().and_then(|target| QueryName::from_wire(target).ok());
-            reply.extended = Some(zone.why(target.as_ref().unwrap_or(&question.name)).into());
+            reply.extended = Some(zone.absence(target.as_ref().unwrap_or(&question.name)).into());
             reply.authorities.push(soa(zone, Authority::Zone)?);
         }
-        Answer::Unready => {
+        Answer::NotReady => {
             reply.code = ResponseCode::ServFail;
-            reply.extended = Some(ExtendedError::unready());
+            reply.extended = Some(ExtendedError::not_ready());
         }
-        Answer::Alias(_) | Answer::NotOurs => {}
+        Answer::Alias(_) | Answer::NotInZone => {}
     }
     Ok(reply)
 }
@@ -62,13 +62,13 @@ pub fn reply(zone: &Zone, question: &Question, chain: &Chain<'_>) -> Result<Repl
 /// The reply of a chain that nobody follows to its end.
 fn endless(circle: bool) -> Reply {
     let reason = match circle {
-        true => "the external names lead in a circle",
-        false => "more than ten external names lead to each other",
+        true => "CNAME loop: the external names lead to each other",
+        false => "CNAME chain too long: more than ten external names",
     };
     Reply { extended: Some(ExtendedError::other(reason)), ..Reply::empty(ResponseCode::ServFail) }
 }
 
-/// No more records than fit are made: a Service may have thousands of endpoints, and each question for them would cost as
+/// No more records than fit are made: a Service may have thousands of endpoints, and each query for them would cost as
 /// much as thousands of others. One more than fits shows that it does not.
 fn most(question: &Question, shortest: usize) -> usize {
     usize::from(question.room()) / (POINTER + FIXED + shortest) + 1
@@ -117,7 +117,7 @@ fn address_data(address: IpAddr) -> RData {
 /// S2.3.2 and S2.4.2. Equal priority, equal weight.
 fn service_records(
     zone: &Zone,
-    branch: &Branch,
+    branch: &ServiceNames,
     records: ServiceRecords<'_>,
     question: &Question,
 ) -> Result<Vec<RData>, ProtoError> {
@@ -131,7 +131,7 @@ fn service_records(
 }
 
 /// Their targets are not compressed, and at least as long as the Service's name.
-fn most_service_records(zone: &Zone, branch: &Branch, question: &Question) -> usize {
+fn most_service_records(zone: &Zone, branch: &ServiceNames, question: &Question) -> usize {
     most(question, branch.key().len() + zone.config().zone.wire().len())
 }
 

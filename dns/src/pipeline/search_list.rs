@@ -1,8 +1,8 @@
-//! The search list of a pod's resolver, walked on its behalf: whose question may be completed, and which names the
+//! The search list of a pod's resolver, walked on its behalf: whose query may be completed, and which names the
 //! resolver would try next. Pure; the walk itself is the handler's.
 //!
 //! The resolver of a pod in `shop` that looks for `db.example.com` asks for `db.example.com.shop.svc.cluster.local`
-//! first, and then for up to five more names, each for A and for AAAA. Its first question tells all that is needed to find
+//! first, and then for up to five more names, each for A and for AAAA. Its first query tells all that is needed to find
 //! out where the walk will end: at the first name that has an address of any family, so that A and AAAA end alike.
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::zone::Zone;
 
 /// What the cluster's own names say to a name of the walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Lookup {
     /// It has an address, of whatever family, or is an alias.
     Address,
     /// The cluster has none.
@@ -49,15 +49,15 @@ pub fn names_after(zone: &Zone, first: &Name, own: usize, search: &[Name]) -> Ve
 }
 
 /// Looks for addresses of a name among the cluster's.
-pub fn look(zone: &Zone, name: &QueryName) -> Look {
+pub fn lookup(zone: &Zone, name: &QueryName) -> Lookup {
     let answers = [RecordType::A, RecordType::AAAA].map(|family| answer(zone, name, family));
     let is_address = |answer: &Answer<'_>| {
         use Records::{A, Aaaa, Pod};
         matches!(answer, Answer::Found(A(_) | Aaaa(_) | Pod(_)) | Answer::Alias(_))
     };
     match answers {
-        [Answer::NotOurs, _] => Look::Foreign,
-        answers if answers.iter().any(is_address) => Look::Address,
-        _ => Look::Nothing,
+        [Answer::NotInZone, _] => Lookup::Foreign,
+        answers if answers.iter().any(is_address) => Lookup::Address,
+        _ => Lookup::Nothing,
     }
 }

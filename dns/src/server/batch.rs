@@ -15,7 +15,7 @@ use crate::wire::format::LARGEST_UDP;
 /// How many datagrams are taken at a time, and for how many there is always room.
 const MOST: usize = 32;
 const FEWEST: usize = 4;
-/// The longest datagram that is read; what is longer is no question.
+/// The longest datagram that is read; what is longer is no query.
 const LONGEST: usize = 4096;
 
 /// The client of a datagram and, where the kernel was told to say so, which of our addresses it was sent to; kept
@@ -103,7 +103,7 @@ impl Batch {
         let mut replies = 0;
         let replied = slots[..*received].iter_mut().filter(|slot| slot.reply_length > 0);
         for ((slot, part), header) in replied.zip(parts).zip(&mut *headers) {
-            slot.peer.turn_round();
+            slot.peer.address_reply();
             *part = readable(&slot.reply[..slot.reply_length]);
             header.msg_hdr = message(&mut slot.peer, part);
             replies += 1;
@@ -172,7 +172,7 @@ impl Peer {
 
     /// Sends one reply, from the address that was asked, without waiting for room.
     pub(super) fn send(mut self, socket: BorrowedFd<'_>, reply: &[u8]) -> io::Result<()> {
-        self.turn_round();
+        self.address_reply();
         let mut part = readable(reply);
         let header = message(&mut self, &mut part);
         // SAFETY: the header points to one part and to the buffers of this peer, of which it gives the true sizes;
@@ -189,7 +189,7 @@ impl Peer {
 
     /// The destination that the kernel told becomes the source that it is told. IPv4's route back is the kernel's
     /// choice: only the address is bound, not the interface. A link-local IPv6 address means nothing without it.
-    fn turn_round(&mut self) {
+    fn address_reply(&mut self) {
         let is_v4 = libc::c_int::from(self.name.ss_family) == libc::AF_INET;
         let size = mem::size_of::<libc::cmsghdr>() + mem::size_of::<libc::in_pktinfo>();
         if is_v4 && self.control_length >= size {

@@ -69,10 +69,12 @@ impl Certificate {
             Ok(certified) => {
                 self.current.store(Arc::new(certified));
                 if !first {
-                    tracing::info!(file = %self.chain.display(), "took a new certificate");
+                    tracing::info!(file = %self.chain.display(), "reloaded the certificate");
                 }
             }
-            Err(problem) => tracing::warn!(problem, "keeping the certificate that was there before"),
+            Err(problem) => {
+                tracing::warn!(problem, "cannot reload the certificate: keeping the certificate in use")
+            }
         }
     }
 }

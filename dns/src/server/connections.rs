@@ -18,26 +18,26 @@ pub struct Limits {
     pub connections: usize,
     /// The most connections of one client. More are closed at once.
     pub of_one_client: usize,
-    /// The most questions of one connection that may wait for their answers. More are not read.
+    /// The most queries of one connection that may wait for their answers. More are not read.
     pub in_flight: usize,
-    /// How long a client may take to send one whole question, its first byte included, or to take one whole answer
+    /// How long a client may take to send one whole query, its first byte included, or to take one whole answer
     /// (RFC 7766 section 6.2.3).
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { connections: 1024, of_one_client: 128, in_flight: 32, patience: Duration::from_secs(10) }
+        Limits { connections: 1024, of_one_client: 128, in_flight: 32, timeout: Duration::from_secs(10) }
     }
 }
 
-/// Accepts connections until `stop`, and lets `converse` speak on each in a task of its own.
+/// Accepts connections until `stop`, and lets `serve_connection` speak on each in a task of its own.
 pub(super) async fn accept<F>(
     listener: TcpListener,
     limits: Limits,
     tasks: TaskTracker,
     stop: CancellationToken,
-    converse: impl Fn(TcpStream, SocketAddr) -> F,
+    serve_connection: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -53,9 +53,9 @@ pub(super) async fn accept<F>(
                 let Some(place) = clients.admit(client.ip(), place) else { continue };
                 // Answers are small, and nobody should wait for the next one.
                 let _ = stream.set_nodelay(true);
-                let conversation = converse(stream, client);
+                let session = serve_connection(stream, client);
                 tasks.spawn(async move {
-                    conversation.await;
+                    session.await;
                     drop(place);
                 });
             }
@@ -77,14 +77,14 @@ struct Clients {
 }
 
 /// The place of one connection, among all and among those of its client.
-struct Place {
+struct ConnectionPermit {
     clients: Arc<Clients>,
     client: IpAddr,
     _of_all: OwnedSemaphorePermit,
 }
 
 impl Clients {
-    fn admit(self: &Arc<Self>, client: IpAddr, of_all: OwnedSemaphorePermit) -> Option<Place> {
+    fn admit(self: &Arc<Self>, client: IpAddr, of_all: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let count = connected.entry(client).or_default();
         if *count == self.most {
@@ -92,11 +92,11 @@ impl Clients {
             return None;
         }
         *count += 1;
-        Some(Place { clients: self.clone(), client, _of_all: of_all })
+        Some(ConnectionPermit { clients: self.clone(), client, _of_all: of_all })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut connected = self.clients.connected.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = connected.get_mut(&self.client) {

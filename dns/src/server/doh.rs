@@ -1,5 +1,5 @@
 //! DNS over HTTPS (RFC 8484), with HTTP/2 and HTTP/1.1: `GET /dns-query?dns=…` and `POST /dns-query`. Each request is one
-//! question.
+//! query.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::handler::Step;
-use crate::server::tcp::Conversation;
+use crate::server::tcp::Session;
 
 /// The path that clients know (RFC 8484 section 4.1.1 has it in its examples).
 const PATH: &str = "/dns-query";
@@ -31,35 +31,35 @@ const PATH: &str = "/dns-query";
 const MESSAGE: HeaderValue = HeaderValue::from_static("application/dns-message");
 /// The longest message.
 const LONGEST: usize = u16::MAX as usize;
-/// The longest head of a request. A question of 4 KB fits into a GET.
+/// The longest head of a request. A query of 4 KB fits into a GET.
 const HEAD: u32 = 8192;
 /// How long a connection lives at most: an idle one of HTTP/2 would live for ever.
 const LIFE: Duration = Duration::from_secs(300);
 
 /// One connection, until either side closes it.
-pub(super) async fn converse(stream: TlsStream<TcpStream>, client: SocketAddr, conversation: Conversation) {
-    let (limits, stop) = (conversation.limits, conversation.stop.clone());
+pub(super) async fn serve_connection(stream: TlsStream<TcpStream>, client: SocketAddr, session: Session) {
+    let (limits, stop) = (session.limits, session.stop.clone());
     let second = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = TokioIo::new(stream);
     let service = service_fn(move |request| {
-        let conversation = conversation.clone();
-        async move { Ok::<_, Infallible>(conversation.request(request, client).await) }
+        let session = session.clone();
+        async move { Ok::<_, Infallible>(session.request(request, client).await) }
     });
     if second {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_header_list_size(HEAD);
-        builder.keep_alive_interval(limits.patience).keep_alive_timeout(limits.patience);
+        builder.keep_alive_interval(limits.timeout).keep_alive_timeout(limits.timeout);
         builder.max_concurrent_streams(u32::try_from(limits.in_flight).unwrap_or(u32::MAX));
-        live(builder.serve_connection(stream, service), &stop, limits.patience).await;
+        live(builder.serve_connection(stream, service), &stop, limits.timeout).await;
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(HEAD as usize);
-        live(builder.serve_connection(stream, service), &stop, limits.patience).await;
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.timeout).max_buf_size(HEAD as usize);
+        live(builder.serve_connection(stream, service), &stop, limits.timeout).await;
     }
 }
 
 /// Lets a connection live until it ends, or it is time to end; what was asked before is still answered.
-async fn live(connection: impl GracefulConnection, stop: &CancellationToken, patience: Duration) {
+async fn live(connection: impl GracefulConnection, stop: &CancellationToken, limit: Duration) {
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -67,20 +67,20 @@ async fn live(connection: impl GracefulConnection, stop: &CancellationToken, pat
         () = tokio::time::sleep(LIFE) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = timeout(patience, connection).await;
+    let _ = timeout(limit, connection).await;
 }
 
-impl Conversation {
+impl Session {
     async fn request(self, request: Request<Incoming>, client: SocketAddr) -> Response<Full<Bytes>> {
-        let question = match timeout(self.limits.patience, question(request)).await {
+        let question = match timeout(self.limits.timeout, question(request)).await {
             Ok(Ok(question)) => question,
             Ok(Err(status)) => return refusal(status),
             Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT),
         };
         match self.handler.handle(&question, client.ip(), self.transport) {
-            Step::Silence => refusal(StatusCode::BAD_REQUEST),
+            Step::Drop => refusal(StatusCode::BAD_REQUEST),
             Step::Reply(reply) => success(reply),
-            Step::Wait(waiting) => success(waiting.finish().await),
+            Step::Pending(waiting) => success(waiting.finish().await),
         }
     }
 }

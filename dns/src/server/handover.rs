@@ -7,8 +7,8 @@
 //! claim(): connects           ->    gives the sockets, goes on answering
 //! follows the cluster until it is listed, or the old one is gone
 //! answers
-//! relieve(): one byte         ->    stops taking questions, answers those it took
-//! opens a place of its own    <-    closes the connection
+//! take_over(): one byte         ->    stops taking queries, answers those it took
+//! opens a handover socket        <-    closes the connection
 //! ```
 //!
 //! A server of another user is not believed, and gets nothing.
@@ -35,9 +35,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// How many sockets one message carries. The kernel takes at most 253 (`SCM_MAX_FD`).
 const AT_ONCE: usize = 128;
 /// How long the old server may take to give its sockets, or to let go.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// After what time something is tried again that another has for a moment yet.
-const AGAIN: Duration = Duration::from_millis(20);
+const RETRY: Duration = Duration::from_millis(20);
 
 /// The sockets of a server before this one.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Inherited {
     }
 }
 
-/// The server before this one. It goes on answering until it is relieved.
+/// The server before this one. It goes on answering until it has been taken over from.
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
 
@@ -64,14 +64,14 @@ pub struct Predecessor(UnixStream);
 /// # Errors
 /// It does not give them.
 pub fn claim(address: SocketAddr) -> io::Result<Option<(Predecessor, Inherited)>> {
-    let stream = match net::UnixStream::connect_addr(&place(address)?) {
+    let stream = match net::UnixStream::connect_addr(&socket_name(address)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(None),
         stream => stream?,
     };
-    if !is_of_this_user(&stream) {
-        return Err(io::Error::other("another user's program has taken this server's place"));
+    if !is_same_user(&stream) {
+        return Err(io::Error::other("a program of another user holds the handover socket of this server"));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut sockets = Vec::new();
     loop {
         match receive(&stream, &mut sockets) {
@@ -89,24 +89,24 @@ pub fn claim(address: SocketAddr) -> io::Result<Option<(Predecessor, Inherited)>
 }
 
 impl Predecessor {
-    /// Waits until it is gone without having been relieved.
+    /// Waits until it is gone without having handed over.
     pub async fn gone(&mut self) {
         // It says nothing on its own: whatever comes is the end.
         let _ = self.0.read_u8().await;
     }
 
-    /// Tells it that it is not needed any more, and waits until it takes no more questions.
-    pub async fn relieve(mut self) {
+    /// Tells it that it is not needed any more, and waits until it takes no more queries.
+    pub async fn take_over(mut self) {
         // Where it is gone already, nobody needs to be told.
-        if self.0.try_write(&[1]).is_ok() && timeout(PATIENCE, self.gone()).await.is_err() {
-            tracing::warn!("the server before this one does not let go of its sockets");
+        if self.0.try_write(&[1]).is_ok() && timeout(TIMEOUT, self.gone()).await.is_err() {
+            tracing::warn!("the previous server does not release its sockets");
         }
     }
 }
 
-/// The place where the next server finds this one.
+/// The socket where the next server finds this one.
 #[derive(Debug)]
-pub struct Succession {
+pub struct HandoverSocket {
     listener: UnixListener,
     sockets: Vec<OwnedFd>,
 }
@@ -117,43 +117,43 @@ pub struct Successor {
     _stream: UnixStream,
 }
 
-impl Succession {
-    /// A place for the server at `address`, with duplicates of its sockets. One that has just been seen to be gone may have the
-    /// place for a moment yet.
+impl HandoverSocket {
+    /// A handover socket for the server at `address`, with duplicates of its sockets. One that has just been seen to be gone may have the
+    /// name for a moment yet.
     ///
     /// # Errors
-    /// Somebody else has the place.
-    pub async fn open(address: SocketAddr, sockets: Vec<OwnedFd>) -> io::Result<Succession> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Another process has the name.
+    pub async fn open(address: SocketAddr, sockets: Vec<OwnedFd>) -> io::Result<HandoverSocket> {
+        let deadline = Instant::now() + TIMEOUT;
         let listener = loop {
-            match net::UnixListener::bind_addr(&place(address)?) {
+            match net::UnixListener::bind_addr(&socket_name(address)?) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                    sleep(AGAIN).await;
+                    sleep(RETRY).await;
                 }
                 listener => break listener?,
             }
         };
         listener.set_nonblocking(true)?;
-        Ok(Succession { listener: UnixListener::from_std(listener)?, sockets })
+        Ok(HandoverSocket { listener: UnixListener::from_std(listener)?, sockets })
     }
 
     /// Waits for the next server to answer. Tells `waiting` while there is one that does not do so yet.
-    pub async fn take_place(self, waiting: impl Fn(bool)) -> Successor {
+    pub async fn wait_for_successor(self, waiting: impl Fn(bool)) -> Successor {
         loop {
             let Ok((mut stream, _)) = self.listener.accept().await else { continue };
-            if !is_of_this_user(&stream) {
-                tracing::warn!("a program of another user asked for the sockets");
+            if !is_same_user(&stream) {
+                tracing::warn!("refused to hand over sockets to a program of another user");
                 continue;
             }
             if let Err(error) = give(&stream, &self.sockets) {
-                tracing::warn!(%error, "cannot give the sockets to the next server");
+                tracing::warn!(%error, "cannot hand over the sockets to the next server");
                 continue;
             }
-            tracing::info!("the next server has the sockets too, and is about to take over");
+            tracing::info!("handed over the sockets: the next server is about to take over");
             waiting(true);
-            let relieved = stream.read_u8().await;
+            let taken_over = stream.read_u8().await;
             waiting(false);
-            match relieved {
+            match taken_over {
                 Ok(_) => return Successor { _stream: stream },
                 Err(_) => tracing::warn!("the next server ended before it took over"),
             }
@@ -161,11 +161,11 @@ impl Succession {
     }
 }
 
-fn place(address: SocketAddr) -> io::Result<net::SocketAddr> {
+fn socket_name(address: SocketAddr) -> io::Result<net::SocketAddr> {
     net::SocketAddr::from_abstract_name(format!("weft-dns {address}"))
 }
 
-fn is_of_this_user(stream: &impl AsFd) -> bool {
+fn is_same_user(stream: &impl AsFd) -> bool {
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == geteuid().as_raw())
 }
 

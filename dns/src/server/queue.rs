@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::pipeline::fair_share::Shares;
+use crate::pipeline::fair_share::FairShare;
 use crate::server::batch::Peer;
 
 /// A datagram that the fast lane leaves to the full one.
-pub(super) struct Unusual {
+pub(super) struct Deferred {
     pub(super) bytes: Vec<u8>,
     pub(super) peer: Peer,
     /// The socket that it came through, for the reply.
@@ -27,28 +27,28 @@ pub(super) struct Queue {
 
 /// The other end. No more come when all clones of it are gone.
 #[derive(Clone)]
-pub(super) struct Entrance(Arc<Door>);
+pub(super) struct QueueSender(Arc<Closing>);
 
-struct Door(Arc<Queue>);
+struct Closing(Arc<Queue>);
 
 struct Waiting {
-    shares: Shares,
+    shares: FairShare,
     /// What waits of each client, in order.
-    of: HashMap<IpAddr, VecDeque<Unusual>>,
+    of: HashMap<IpAddr, VecDeque<Deferred>>,
     /// Whose turn it is, each client once.
     turns: VecDeque<IpAddr>,
 }
 
 /// A queue for so many.
-pub(super) fn queue(places: usize) -> (Entrance, Arc<Queue>) {
-    let waiting = Waiting { shares: Shares::new(places), of: HashMap::new(), turns: VecDeque::new() };
+pub(super) fn queue(places: usize) -> (QueueSender, Arc<Queue>) {
+    let waiting = Waiting { shares: FairShare::new(places), of: HashMap::new(), turns: VecDeque::new() };
     let queue = Arc::new(Queue { waiting: Mutex::new(waiting), count: Semaphore::new(0) });
-    (Entrance(Arc::new(Door(queue.clone()))), queue)
+    (QueueSender(Arc::new(Closing(queue.clone()))), queue)
 }
 
-impl Entrance {
+impl QueueSender {
     /// Lets a client's datagram wait. False where there is no place for it.
-    pub(super) fn take(&self, client: IpAddr, datagram: impl FnOnce() -> Unusual) -> bool {
+    pub(super) fn take(&self, client: IpAddr, datagram: impl FnOnce() -> Deferred) -> bool {
         let queue = &self.0.0;
         let mut waiting = queue.waiting();
         if !waiting.shares.take(client) {
@@ -61,7 +61,7 @@ impl Entrance {
     }
 }
 
-impl Drop for Door {
+impl Drop for Closing {
     fn drop(&mut self) {
         self.0.count.close();
     }
@@ -69,7 +69,7 @@ impl Drop for Door {
 
 impl Queue {
     /// Waits for the next one. None when there will be no more.
-    pub(super) async fn next(&self) -> Option<Unusual> {
+    pub(super) async fn next(&self) -> Option<Deferred> {
         if let Ok(one) = self.count.acquire().await {
             one.forget();
         }
@@ -83,7 +83,7 @@ impl Queue {
 }
 
 impl Waiting {
-    fn put(&mut self, client: IpAddr, datagram: Unusual) {
+    fn put(&mut self, client: IpAddr, datagram: Deferred) {
         let of_client = self.of.entry(client).or_default();
         if of_client.is_empty() {
             self.turns.push_back(client);
@@ -91,7 +91,7 @@ impl Waiting {
         of_client.push_back(datagram);
     }
 
-    fn next(&mut self) -> Option<Unusual> {
+    fn next(&mut self) -> Option<Deferred> {
         let client = self.turns.pop_front()?;
         let of_client = self.of.get_mut(&client)?;
         let datagram = of_client.pop_front();
@@ -99,7 +99,7 @@ impl Waiting {
             true => drop(self.of.remove(&client)),
             false => self.turns.push_back(client),
         }
-        self.shares.give_back(client);
+        self.shares.release(client);
         datagram
     }
 }
@@ -116,22 +116,22 @@ mod tests {
     }
 
     /// Makes datagrams that come from somewhere.
-    fn datagrams() -> impl Fn(u8) -> Unusual {
+    fn datagrams() -> impl Fn(u8) -> Deferred {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
         socket.send_to(&[0], socket.local_addr().unwrap()).unwrap();
         let mut batch = Batch::new();
         batch.receive(socket.as_fd()).unwrap();
         let peer = *batch.slots()[0].peer();
-        move |number| Unusual { bytes: vec![number], peer, socket: socket.clone() }
+        move |number| Deferred { bytes: vec![number], peer, socket: socket.clone() }
     }
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let ((entrance, queue), datagram) = (queue(100), datagrams());
+        let ((sender, queue), datagram) = (queue(100), datagrams());
         for (of, number) in [(1, 10), (1, 11), (1, 12), (2, 20), (2, 21), (3, 30)] {
-            assert!(entrance.take(client(of), || datagram(number)));
+            assert!(sender.take(client(of), || datagram(number)));
         }
-        drop(entrance);
+        drop(sender);
         let mut order = Vec::new();
         while let Some(next) = queue.next().await {
             order.push(next.bytes[0]);
@@ -141,16 +141,16 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_for_much_keeps_nobody_out_and_leaves_nothing_behind() {
-        let ((entrance, queue), datagram) = (queue(1024), datagrams());
-        let of_one = (0..5000).filter(|_| entrance.take(client(1), || datagram(1))).count();
+        let ((sender, queue), datagram) = (queue(1024), datagrams());
+        let of_one = (0..5000).filter(|_| sender.take(client(1), || datagram(1))).count();
         assert_eq!(of_one, 512);
         for of in 2..10 {
-            assert!(entrance.take(client(of), || datagram(of)));
+            assert!(sender.take(client(of), || datagram(of)));
         }
         let first: Vec<u8> =
             [queue.next().await, queue.next().await].map(|next| next.unwrap().bytes[0]).into();
         assert_eq!(first, [1, 2], "the second client does not wait for 512 questions of the first");
-        drop(entrance);
+        drop(sender);
         while queue.next().await.is_some() {}
         let waiting = queue.waiting();
         assert!(waiting.of.is_empty() && waiting.turns.is_empty());
@@ -158,11 +158,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_the_next_gets_it_and_is_told_of_the_end() {
-        let ((entrance, queue), datagram) = (queue(8), datagrams());
+        let ((sender, queue), datagram) = (queue(8), datagrams());
         let waits = tokio::spawn(async move { (queue.next().await.is_some(), queue.next().await.is_none()) });
         tokio::task::yield_now().await;
-        assert!(entrance.clone().take(client(1), || datagram(1)));
-        drop(entrance);
+        assert!(sender.clone().take(client(1), || datagram(1)));
+        drop(sender);
         assert_eq!(waits.await.unwrap(), (true, true));
     }
 }

@@ -1,4 +1,4 @@
-//! DNS over TCP (RFC 7766), and over TLS (RFC 7858), which is the same on another stream: several questions on a
+//! DNS over TCP (RFC 7766), and over TLS (RFC 7858), which is the same on another stream: several queries on a
 //! connection, answered as soon as each is ready, in any order. Everything that a client can hold on to is bounded.
 
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use crate::pipeline::handler::{Handler, Step};
 use crate::server::connections::Limits;
 use crate::wire::format::Transport;
 
-/// What every conversation needs.
+/// What every session needs.
 #[derive(Clone)]
-pub(super) struct Conversation {
+pub(super) struct Session {
     pub(super) handler: Arc<Handler>,
     pub(super) transport: Transport,
     pub(super) limits: Limits,
@@ -25,14 +25,14 @@ pub(super) struct Conversation {
     pub(super) stop: CancellationToken,
 }
 
-impl Conversation {
-    /// One connection, until the client closes it, is idle for too long or breaks the framing. Questions that were
+impl Session {
+    /// One connection, until the client closes it, is idle for too long or breaks the framing. Queries that were
     /// read are answered, also where the client closed its side (RFC 7766 section 6.2.4).
-    pub(super) async fn hold(self, stream: impl AsyncRead + AsyncWrite, client: SocketAddr) {
+    pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite, client: SocketAddr) {
         let (reader, writer) = io::split(stream);
         let (replies, to_write) = mpsc::channel(1);
-        let patience = self.limits.patience;
-        tokio::join!(self.take_questions(reader, client, replies), write(writer, to_write, patience));
+        let limit = self.limits.timeout;
+        tokio::join!(self.take_questions(reader, client, replies), write(writer, to_write, limit));
     }
 
     async fn take_questions(
@@ -45,15 +45,15 @@ impl Conversation {
         loop {
             let question = tokio::select! {
                 () = self.stop.cancelled() => return,
-                question = timeout(self.limits.patience, read(&mut reader)) => question,
+                question = timeout(self.limits.timeout, read(&mut reader)) => question,
             };
             let Ok(Ok(question)) = question else { return };
             // No answer is made before there is room for it: who reads none costs no memory.
             let Ok(room) = replies.reserve().await else { return };
             match self.handler.handle(&question, client.ip(), self.transport) {
-                Step::Silence => return,
+                Step::Drop => return,
                 Step::Reply(reply) => room.send(reply),
-                Step::Wait(waiting) => {
+                Step::Pending(waiting) => {
                     drop(room);
                     let Ok(place) = in_flight.clone().acquire_owned().await else { return };
                     let replies = replies.clone();
@@ -80,11 +80,7 @@ async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 }
 
 /// Writes answers as they come, until all who make some are done.
-async fn write(
-    mut writer: impl AsyncWrite + Unpin,
-    mut replies: mpsc::Receiver<Vec<u8>>,
-    patience: Duration,
-) {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut replies: mpsc::Receiver<Vec<u8>>, limit: Duration) {
     while let Some(reply) = replies.recv().await {
         // No reply is longer: its encoder knows the limit.
         let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
@@ -94,10 +90,10 @@ async fn write(
             writer.write_all(&framed).await?;
             writer.flush().await
         };
-        if !matches!(timeout(patience, written).await, Ok(Ok(()))) {
+        if !matches!(timeout(limit, written).await, Ok(Ok(()))) {
             return;
         }
     }
     // A client behind TLS is told that this is the end, and no cut.
-    let _ = timeout(patience, writer.shutdown()).await;
+    let _ = timeout(limit, writer.shutdown()).await;
 }

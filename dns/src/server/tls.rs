@@ -19,7 +19,7 @@ use crate::server::certificate::Certificate;
 use crate::server::connections::{Limits, accept};
 use crate::server::doh;
 use crate::server::handover::Inherited;
-use crate::server::tcp::Conversation;
+use crate::server::tcp::Session;
 use crate::server::{Stop, take_or_bind_tcp};
 use crate::wire::format::Transport;
 
@@ -77,36 +77,36 @@ impl SecureListener {
         self.tcp.as_fd().try_clone_to_owned()
     }
 
-    /// Serves on `tasks`, until `stop`. Questions that were taken by then are still answered.
+    /// Serves on `tasks`, until `stop`. Queries that were taken by then are still answered.
     pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) {
         let SecureListener { tcp, secure, acceptor, limits, .. } = self;
         let transport = Transport::Tls;
-        let conversation = Conversation { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
-        let converse = move |stream, client| {
-            let (acceptor, conversation) = (acceptor.clone(), conversation.clone());
+        let session = Session { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
+        let serve_connection = move |stream, client| {
+            let (acceptor, session) = (acceptor.clone(), session.clone());
             async move {
-                let Some(stream) = shake_hands(&acceptor, stream, &conversation).await else { return };
+                let Some(stream) = handshake(&acceptor, stream, &session).await else { return };
                 match secure {
-                    Secure::Dot => conversation.hold(stream, client).await,
-                    Secure::Doh => doh::converse(stream, client, conversation).await,
+                    Secure::Dot => session.serve(stream, client).await,
+                    Secure::Doh => doh::serve_connection(stream, client, session).await,
                 }
             }
         };
-        tasks.spawn(accept(tcp, limits, tasks.clone(), stop.intake, converse));
+        tasks.spawn(accept(tcp, limits, tasks.clone(), stop.accepting, serve_connection));
     }
 }
 
 /// None where the client speaks no TLS that we do, or takes too long.
-async fn shake_hands(
+async fn handshake(
     acceptor: &TlsAcceptor,
     stream: TcpStream,
-    conversation: &Conversation,
+    session: &Session,
 ) -> Option<TlsStream<TcpStream>> {
     let hands = tokio::select! {
-        () = conversation.stop.cancelled() => return None,
-        hands = timeout(conversation.limits.patience, acceptor.accept(stream)) => hands,
+        () = session.stop.cancelled() => return None,
+        hands = timeout(session.limits.timeout, acceptor.accept(stream)) => hands,
     };
-    hands.ok()?.inspect_err(|error| tracing::debug!(%error, "no TLS with a client")).ok()
+    hands.ok()?.inspect_err(|error| tracing::debug!(%error, "TLS handshake failed")).ok()
 }
 
 fn config(secure: Secure, certificate: Arc<Certificate>) -> Result<ServerConfig, Error> {

@@ -1,5 +1,5 @@
 //! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients, and as many
-//! tasks for what those threads do not answer themselves. A reply leaves from the address that the question was
+//! tasks for what those threads do not answer themselves. A reply leaves from the address that the query was
 //! sent to, or the client would not take it: a socket bound to one address does that by itself, one bound to all is
 //! told by the kernel which it was.
 
@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::pipeline::handler::{Handler, Step};
 use crate::server::batch::Peer;
-use crate::server::queue::{Queue, Unusual, queue};
-use crate::server::udp_worker::Lane;
+use crate::server::queue::{Deferred, Queue, queue};
+use crate::server::udp_worker::UdpWorker;
 use crate::wire::format::Transport;
 
 /// How many datagrams may wait for the full lane. More are dropped.
@@ -42,12 +42,12 @@ pub(super) fn serve(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> io::Result<()> {
-    let (full_lane, unusual) = queue(QUEUE);
+    let (full_lane, deferred) = queue(QUEUE);
     for _ in &sockets {
-        tasks.spawn(answer(unusual.clone(), handler.clone(), tasks.clone()));
+        tasks.spawn(answer(deferred.clone(), handler.clone(), tasks.clone()));
     }
     for socket in sockets {
-        let lane = Lane::new(Arc::new(socket), handler.clone(), full_lane.clone());
+        let lane = UdpWorker::new(Arc::new(socket), handler.clone(), full_lane.clone());
         let (running, stop) = (tasks.token(), stop.clone());
         thread::Builder::new().name("dns-udp".to_owned()).spawn(move || {
             lane.run(&stop);
@@ -59,13 +59,13 @@ pub(super) fn serve(
 
 /// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after the
 /// last of the threads.
-async fn answer(unusual: Arc<Queue>, handler: Arc<Handler>, tasks: TaskTracker) {
-    while let Some(Unusual { bytes, peer, socket }) = unusual.next().await {
+async fn answer(deferred: Arc<Queue>, handler: Arc<Handler>, tasks: TaskTracker) {
+    while let Some(Deferred { bytes, peer, socket }) = deferred.next().await {
         let Some(client) = peer.address() else { continue };
         match handler.handle(&bytes, client, Transport::Udp) {
-            Step::Silence => {}
+            Step::Drop => {}
             Step::Reply(reply) => send(&socket, peer, &reply),
-            Step::Wait(waiting) => {
+            Step::Pending(waiting) => {
                 tasks.spawn(async move { send(&socket, peer, &waiting.finish().await) });
             }
         }

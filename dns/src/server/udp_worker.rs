@@ -14,26 +14,26 @@ use crate::pipeline::fast_lane;
 use crate::pipeline::handler::Handler;
 use crate::pipeline::query_log;
 use crate::server::batch::{Batch, Slot};
-use crate::server::queue::{Entrance, Unusual};
+use crate::server::queue::{Deferred, QueueSender};
 use crate::wire::format::Transport;
 
-/// Of so many questions beyond a limit one is answered with a truncated reply.
+/// Of so many queries beyond a limit one is answered with a truncated reply.
 const SLIP: u32 = 2;
 
 /// One thread's socket and what it needs to answer.
-pub(super) struct Lane {
+pub(super) struct UdpWorker {
     socket: Arc<UdpSocket>,
     handler: Arc<Handler>,
     tally: Tally,
-    full_lane: Entrance,
-    /// How many questions were beyond the limits of their clients.
+    full_lane: QueueSender,
+    /// How many queries were beyond the limits of their clients.
     refused: u32,
 }
 
-impl Lane {
-    pub(super) fn new(socket: Arc<UdpSocket>, handler: Arc<Handler>, full_lane: Entrance) -> Lane {
+impl UdpWorker {
+    pub(super) fn new(socket: Arc<UdpSocket>, handler: Arc<Handler>, full_lane: QueueSender) -> UdpWorker {
         let tally = handler.metrics().tally();
-        Lane { socket, handler, tally, full_lane, refused: 0 }
+        UdpWorker { socket, handler, tally, full_lane, refused: 0 }
     }
 
     /// Answers datagrams until `stop`, which is seen when the next one comes or none came for the socket's timeout.
@@ -63,7 +63,7 @@ impl Lane {
         }
     }
 
-    /// Writes the replies that it can, all from the same zone; returns how many are from there, and how many are remembered.
+    /// Writes the replies that it can, all from the same zone; returns how many are from there, and how many are cached.
     fn answer(&mut self, slots: &mut [Slot], started: Instant) -> [u64; 2] {
         let handler = self.handler.clone();
         let (zone, recurses, remembered) =
@@ -97,7 +97,7 @@ impl Lane {
         answers
     }
 
-    /// Of the questions beyond a limit every other gets a reply that sends its client to TCP, where nobody can be asked in
+    /// Of the queries beyond a limit every other gets a reply that sends its client to TCP, where nobody can be asked in
     /// another's name; the others get none.
     fn refuse(&mut self, slot: &mut Slot) {
         self.refused = self.refused.wrapping_add(1);
@@ -111,8 +111,8 @@ impl Lane {
     /// Where there is no place left for it, the client is left to ask again.
     fn hand_over(&self, slot: &mut Slot, client: IpAddr) {
         let (peer, socket) = (*slot.peer(), self.socket.clone());
-        let unusual = || Unusual { bytes: slot.exchange().0.to_vec(), peer, socket };
-        if !self.full_lane.take(client, unusual) {
+        let deferred = || Deferred { bytes: slot.exchange().0.to_vec(), peer, socket };
+        if !self.full_lane.take(client, deferred) {
             self.handler.metrics().dropped();
         }
     }
@@ -129,7 +129,7 @@ mod tests {
     use weft_types::Snapshot;
 
     use super::*;
-    use crate::forward::{Forwarder, Manner};
+    use crate::forward::{ForwardOptions, Forwarder};
     use crate::metrics::Metrics;
     use crate::pipeline::query_log::QueryLog;
     use crate::server::queue::{Queue, queue};
@@ -137,18 +137,18 @@ mod tests {
 
     /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of its socket,
     /// and what it hands over.
-    fn lane(room: usize, rate: u32) -> (Lane, UdpSocket, Arc<Queue>) {
+    fn lane(room: usize, rate: u32) -> (UdpWorker, UdpSocket, Arc<Queue>) {
         let config = ZoneConfig {
             zone: "cluster.local".parse().unwrap(),
             ttl: 30,
             pods: PodNames::default(),
             complete_search: false,
             listen: Vec::new(),
-            delegated: Arc::default(),
+            stub_domains: Arc::default(),
         };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-        let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+        let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
         let log = Arc::new(QueryLog::start(metrics.unlogged()).unwrap());
         let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), forwarder, 1, metrics);
         let handler = Arc::new(handler.limited(NonZeroU32::new(rate).unwrap()).logged(log));
@@ -156,8 +156,8 @@ mod tests {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(socket.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-        let (entrance, queue) = queue(room);
-        (Lane::new(Arc::new(socket), handler, entrance), client, queue)
+        let (sender, queue) = queue(room);
+        (UdpWorker::new(Arc::new(socket), handler, sender), client, queue)
     }
 
     fn question(name: &str, id: u16) -> Vec<u8> {
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_full_lane_has_no_room_for_does_not_hold_up_the_fast_one() {
-        let (mut lane, client, unusual) = lane(1, 1_000_000);
+        let (mut lane, client, deferred) = lane(1, 1_000_000);
         for id in 0..4 {
             client.send(&question("www.example.com.", id)).unwrap();
         }
@@ -222,7 +222,7 @@ mod tests {
             taken += batch.slots().len();
         }
         assert_eq!(received_id(&client), 4);
-        let first = unusual.next().await.unwrap();
+        let first = deferred.next().await.unwrap();
         assert_eq!(first.bytes, question("www.example.com.", 0));
         let dropped = lane.handler.metrics().text();
         assert!(

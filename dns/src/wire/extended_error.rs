@@ -62,12 +62,12 @@ impl ExtendedError {
     /// An answer past its time, because no upstream has a better one.
     pub fn stale(denial: bool) -> ExtendedError {
         let code = if denial { STALE_DENIAL } else { STALE };
-        ExtendedError::new(code, "the upstreams do not answer: this is what they said before")
+        ExtendedError::new(code, "the upstreams do not answer: stale answer")
     }
 
     /// What was asked for is known to fail.
     pub fn cached() -> ExtendedError {
-        ExtendedError::new(CACHED_ERROR, "no upstream had an answer a moment ago")
+        ExtendedError::new(CACHED_ERROR, "cached failure: no upstream had an answer")
     }
 
     /// No upstream has an answer, and this is why.
@@ -76,7 +76,7 @@ impl ExtendedError {
     }
 
     /// The cluster has not been listed yet.
-    pub fn unready() -> ExtendedError {
+    pub fn not_ready() -> ExtendedError {
         ExtendedError::new(NOT_READY, "the cluster has not been listed yet")
     }
 }

@@ -25,7 +25,7 @@ pub enum Received {
     /// Something that is answered at once, with this message.
     Rejected(Vec<u8>),
     /// Nothing that deserves an answer: too short for a header, or itself an answer.
-    Garbage,
+    Ignored,
 }
 
 /// One question, with all that its reply must repeat.
@@ -103,9 +103,9 @@ fn end_to_end(code: ResponseCode) -> ResponseCode {
 
 /// Reads what a client sent. Never panics, whatever the bytes.
 pub fn read(bytes: &[u8], transport: Transport) -> Received {
-    let Some(header) = bytes.first_chunk::<HEADER>() else { return Received::Garbage };
+    let Some(header) = bytes.first_chunk::<HEADER>() else { return Received::Ignored };
     if header[2] & 0x80 != 0 {
-        return Received::Garbage;
+        return Received::Ignored;
     }
     if header[2] & 0x78 != 0 {
         return Received::Rejected(header_only(header, ResponseCode::NotImp));

@@ -4,7 +4,7 @@ use crate::wire::extended_error::ExtendedError;
 
 /// What is missing where a name of the cluster does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum Absence {
     /// The namespace.
     NoNamespace,
     /// The Service; the namespace is there.
@@ -27,26 +27,26 @@ pub enum Reason {
     NoMeaning,
 }
 
-impl Reason {
+impl Absence {
     /// As people read it.
     pub fn text(self) -> &'static str {
         match self {
-            Reason::NoNamespace => "no such namespace",
-            Reason::NoService => "no such service in the namespace",
-            Reason::NoEndpoints => "the headless service has no endpoints: its selector matches no pod",
-            Reason::NotReady => "the headless service has no ready endpoint",
-            Reason::BadTarget => "the service's external name is no domain name",
-            Reason::NotUnderService => "the service has no such endpoint, hostname or port",
-            Reason::NoAddress => "the pod's name spells no address",
-            Reason::NoPod => "no pod of the namespace has this address",
-            Reason::NoPodNames => "pods have no names here: the server runs with --pods disabled",
-            Reason::NoMeaning => "no such name in a cluster: services are under svc, pods under pod",
+            Absence::NoNamespace => "no such namespace",
+            Absence::NoService => "no such service in the namespace",
+            Absence::NoEndpoints => "the headless service has no endpoints: its selector matches no pod",
+            Absence::NotReady => "the headless service has no ready endpoint",
+            Absence::BadTarget => "the service's external name is not a domain name",
+            Absence::NotUnderService => "the service has no such endpoint, hostname or port",
+            Absence::NoAddress => "the pod's name is not an address",
+            Absence::NoPod => "no pod of the namespace has this address",
+            Absence::NoPodNames => "pods have no names here: the server runs with --pods disabled",
+            Absence::NoMeaning => "no such name in a cluster: services are under svc, pods under pod",
         }
     }
 }
 
-impl From<Reason> for ExtendedError {
-    fn from(reason: Reason) -> ExtendedError {
+impl From<Absence> for ExtendedError {
+    fn from(reason: Absence) -> ExtendedError {
         ExtendedError::other(reason.text())
     }
 }

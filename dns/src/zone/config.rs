@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use super::{Delegated, ZoneName};
+use super::{StubDomains, ZoneName};
 
 /// Which names of pods there are, such as `10-244-1-7.shop.pod`. CoreDNS's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -33,5 +33,5 @@ pub struct ZoneConfig {
     /// The concrete addresses that the server listens on, for the glue of its NS record.
     pub listen: Vec<IpAddr>,
     /// The stub domains below the cluster's domain, as they are at any moment.
-    pub delegated: Arc<Delegated>,
+    pub stub_domains: Arc<StubDomains>,
 }

@@ -7,24 +7,24 @@ use std::sync::Arc;
 use weft_types::{NamespacedName, Snapshot};
 
 use super::config::ZoneConfig;
-use super::service_names::{Held, Node};
+use super::service_names::{Node, PackedNode};
 
 /// The Services that the server stands behind, and their addresses as they are answered.
 #[derive(Clone, Debug)]
 pub(super) struct NameServer {
     services: Arc<BTreeMap<NamespacedName, Box<[IpAddr]>>>,
-    held: Arc<Held>,
+    node: Arc<PackedNode>,
 }
 
 impl NameServer {
     /// A server that stands behind no Service yet: it has the addresses that it listens on.
     pub(super) fn new(config: &ZoneConfig) -> NameServer {
-        NameServer { services: Arc::default(), held: Arc::new(Held::of_addresses(&config.listen)) }
+        NameServer { services: Arc::default(), node: Arc::new(PackedNode::of_addresses(&config.listen)) }
     }
 
     /// The records of its name.
     pub(super) fn node(&self) -> Node<'_> {
-        self.held.node()
+        self.node.node()
     }
 
     /// Sees whether a Service that came, went or changed leads here.
@@ -43,6 +43,6 @@ impl NameServer {
             None => services.remove(name),
         };
         let all: Vec<IpAddr> = services.values().flatten().copied().collect();
-        self.held = Arc::new(Held::of_addresses(if all.is_empty() { &config.listen } else { &all }));
+        self.node = Arc::new(PackedNode::of_addresses(if all.is_empty() { &config.listen } else { &all }));
     }
 }

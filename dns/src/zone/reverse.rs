@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::service_names::{Branch, Named, Rank};
+use super::service_names::{Named, Rank, ServiceNames};
 use crate::wire::name::QueryName;
 
 /// One name of an address.
@@ -14,11 +14,11 @@ pub struct Pointer {
     address: IpAddr,
     rank: Rank,
     label: Box<[u8]>,
-    branch: Branch,
+    branch: ServiceNames,
 }
 
 impl Pointer {
-    fn new(Named { address, rank, label }: Named, branch: &Branch) -> Pointer {
+    fn new(Named { address, rank, label }: Named, branch: &ServiceNames) -> Pointer {
         Pointer { address, rank, label, branch: branch.clone() }
     }
 
@@ -42,7 +42,7 @@ impl Default for ReverseTable {
 }
 
 impl ReverseTable {
-    pub(super) fn new<'b>(branches: impl Iterator<Item = &'b Branch>) -> ReverseTable {
+    pub(super) fn new<'b>(branches: impl Iterator<Item = &'b ServiceNames>) -> ReverseTable {
         let mut parts = vec![Vec::new(); PARTS];
         for branch in branches {
             branch.named().for_each(|named| parts[part(named.address)].push(Pointer::new(named, branch)));
@@ -56,8 +56,8 @@ impl ReverseTable {
         ReverseTable(ordered.collect())
     }
 
-    /// Forgets the names of a branch.
-    pub(super) fn take(&mut self, branch: &Branch) {
+    /// Forgets the names of a Service.
+    pub(super) fn take(&mut self, branch: &ServiceNames) {
         for named in branch.named() {
             let (pointers, pointer) = (self.part(named.address), Pointer::new(named, branch));
             if let Ok(place) = pointers.binary_search(&pointer) {
@@ -66,8 +66,8 @@ impl ReverseTable {
         }
     }
 
-    /// Learns the names of a branch.
-    pub(super) fn put(&mut self, branch: &Branch) {
+    /// Learns the names of a Service.
+    pub(super) fn put(&mut self, branch: &ServiceNames) {
         for named in branch.named() {
             let (pointers, pointer) = (self.part(named.address), Pointer::new(named, branch));
             if let Err(place) = pointers.binary_search(&pointer) {

@@ -3,7 +3,7 @@
 //! zone's business.
 //!
 //! ```text
-//! branch:  length of the key, key, whether it is headless, node of the Service's own name,
+//! Service: length of the key, key, whether it is headless, node of the Service's own name,
 //!          endpoints named by their addresses: count and IPv4 addresses, count and IPv6 addresses,
 //!          length of the other names that addresses lead back to, and these: rank, length of the label, label, length of
 //!          the address, address,
@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::slice;
 use std::sync::Arc;
 
-pub(super) use builder::Held;
+pub(super) use builder::PackedNode;
 
 use super::dashed::{dashed, pod_address, spells};
 
@@ -54,9 +54,9 @@ pub struct ServiceRecord<'z> {
 
 /// All that there is at and under `<service>.<namespace>.svc.<zone>`. Clones share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Branch(Arc<[u8]>);
+pub struct ServiceNames(Arc<[u8]>);
 
-/// The parts of a branch.
+/// The parts of a packed Service.
 struct Parts<'b> {
     headless: bool,
     apex: Node<'b>,
@@ -82,7 +82,7 @@ pub(super) enum Rank {
     Dashed,
 }
 
-/// An address that has a name in a branch.
+/// An address that has a name under a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) address: IpAddr,
@@ -115,7 +115,7 @@ impl<'z> ServiceRecords<'z> {
     }
 }
 
-impl Branch {
+impl ServiceNames {
     /// `<service>.<namespace>` in wire form.
     pub fn key(&self) -> &[u8] {
         let (&length, rest) = self.0.split_first().unwrap_or((&0, &[]));
@@ -165,7 +165,7 @@ impl Branch {
         parts.kept().map(|(labels, _)| Cow::Borrowed(labels)).chain(plain)
     }
 
-    /// The addresses that have a name in this branch: the Service's own, or those of its endpoints.
+    /// The addresses that have a name under this Service: the Service's own, or those of its endpoints.
     pub(super) fn named(&self) -> impl Iterator<Item = Named> {
         let parts = self.parts();
         let own = parts.apex.addresses().filter(move |_| !parts.headless);

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::Branch;
+use super::ServiceNames;
 
 /// How many parts there are. Each zone copies the list of them, and each change one part: at 100,000 Services both are a few
 /// hundred pointers.
 const PARTS: usize = 256;
 
-/// Branches by their keys. A clone shares all parts.
+/// Services by their keys. A clone shares all parts.
 #[derive(Clone, Debug)]
 pub(super) struct Services {
     hasher: DefaultHashBuilder,
-    parts: Box<[Arc<HashTable<Branch>>]>,
+    parts: Box<[Arc<HashTable<ServiceNames>>]>,
     count: usize,
 }
 
@@ -28,13 +28,13 @@ impl Default for Services {
 }
 
 impl Services {
-    pub(super) fn get(&self, key: &[u8]) -> Option<&Branch> {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&ServiceNames> {
         let hash = self.hasher.hash_one(key);
         self.parts[part(hash)].find(hash, |branch| branch.key() == key)
     }
 
-    /// Puts a branch in, in the place of the one of its key.
-    pub(super) fn put(&mut self, branch: Branch) {
+    /// Puts a Service in, in the place of the one with its key.
+    pub(super) fn put(&mut self, branch: ServiceNames) {
         self.take(branch.key());
         let hash = self.hasher.hash_one(branch.key());
         let hasher = &self.hasher;
@@ -43,8 +43,8 @@ impl Services {
         self.count += 1;
     }
 
-    /// Takes the branch of that key out, if there is one.
-    pub(super) fn take(&mut self, key: &[u8]) -> Option<Branch> {
+    /// Takes the Service of that key out, if there is one.
+    pub(super) fn take(&mut self, key: &[u8]) -> Option<ServiceNames> {
         let hash = self.hasher.hash_one(key);
         // What is not there must not make a part be copied.
         self.get(key)?;
@@ -60,7 +60,7 @@ impl Services {
     }
 
     /// All of them, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Branch> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ServiceNames> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 }

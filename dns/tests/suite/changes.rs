@@ -1,4 +1,4 @@
-//! Questions while the cluster changes all the time: each answer is of one state of it, no older than the one before, and
+//! Queries while the cluster changes all the time: each answer is of one state of it, no older than the one before, and
 //! what is there before and after a change is there all along.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -187,8 +187,8 @@ fn every_answer_is_of_one_state_of_the_cluster() {
 
 #[test]
 fn of_two_entries_for_one_endpoint_the_ready_one_counts_in_whatever_order() {
-    let (unready, ready) = (endpoint("10.244.1.1", None, false), endpoint("10.244.1.1", None, true));
-    for entries in [[&unready, &ready], [&ready, &unready]] {
+    let (not_ready, ready) = (endpoint("10.244.1.1", None, false), endpoint("10.244.1.1", None, true));
+    for entries in [[&not_ready, &ready], [&ready, &not_ready]] {
         let [one, other] = entries.map(|entry| vec![entry.clone()]);
         let zone = Zone::compile(
             &snapshot(vec![

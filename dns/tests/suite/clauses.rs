@@ -1,7 +1,7 @@
 //! What the Kubernetes DNS specification 1.1.0 demands, clause by clause (`S`), what CoreDNS adds to it (`C`), and what
-//! the RFCs demand of any server, as questions and what they get in the cluster of `cluster.yaml`. No test lives here.
+//! the RFCs demand of any server, as queries and what they get in the cluster of `cluster.yaml`. No test lives here.
 
-/// What a question gets. In texts `~` stands for `cluster.local.`, and `@` for the name asked, as it was spelled.
+/// What a query gets. In texts `~` stands for `cluster.local.`, and `@` for the name asked, as it was spelled.
 pub(crate) enum Gets {
     /// These records, with authority.
     Records(&'static [&'static str]),
@@ -19,7 +19,7 @@ pub(crate) enum Gets {
 
 use Gets::{Broken, Foreign, NoData, NxDomain, Records, With};
 
-/// Which clause, what it says, the question, and what that gets.
+/// Which clause, what it says, the query, and what that gets.
 pub(crate) type Clause = (&'static str, &'static str, &'static str, Gets);
 
 /// S2.1 and S2.2: definitions, and the version of the schema.

@@ -18,7 +18,7 @@ const BACKEND: &str = "backend.shop.svc.cluster.local.";
 
 /// Limits that a test can reach.
 fn tight() -> Limits {
-    Limits { patience: Duration::from_millis(400), ..Limits::default() }
+    Limits { timeout: Duration::from_millis(400), ..Limits::default() }
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -114,7 +114,7 @@ fn who_sends_too_slowly_is_left() {
     let (mut silent, mut begun, mut dripping) = (connect(&server), connect(&server), connect(&server));
     begun.write_all(&[0]).unwrap();
     let started = Instant::now();
-    // Each byte comes in time; the question does not.
+    // Each byte comes in time; the query does not.
     for byte in [0, 64].into_iter().chain(std::iter::repeat_n(0, 63)) {
         assert!(is_served(&mut connect(&server)), "others are not held up");
         if dripping.write_all(&[byte]).is_err() {

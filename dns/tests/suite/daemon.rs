@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::api::Api;
 use crate::peers::{Upstream, dig};
-use crate::rogue::Rogue;
+use crate::scripted_upstream::ScriptedUpstream;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 pub(crate) const HTTP: [&str; 3] =
@@ -165,7 +165,7 @@ pub(crate) fn failure(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Each question that waits for an upstream has a socket.
+/// Each query that waits for an upstream has a socket.
 #[test]
 fn as_many_questions_may_wait_as_the_flags_say_whatever_the_limit_on_files() {
     let daemon = Daemon::start(NOBODY, "0");
@@ -307,7 +307,7 @@ fn it_follows_the_config_map_of_kube_dns() {
 #[test]
 fn what_a_person_names_upstreams_for_is_asked_of_them() {
     // As an e2e test of Kubernetes asks: "should forward PTR records lookup to upstream nameserver".
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
         let pointer = RData::PTR(PTR(Name::from_ascii("my.test.").unwrap()));
         reply.answers = vec![Record::from_rdata(name, 60, pointer)];

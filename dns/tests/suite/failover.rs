@@ -1,4 +1,4 @@
-//! Upstreams that fail, lie, dawdle or lead in circles: what clients see of it is as little as can be.
+//! Upstreams that fail, lie, dawdle or lead in a loop: what clients see of it is as little as can be.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use hickory_proto::rr::RecordType;
 
 use crate::fixture::*;
 use crate::peers::*;
-use crate::rogue::{Asked, Rogue};
+use crate::scripted_upstream::{Asked, ScriptedUpstream};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -25,7 +25,7 @@ fn is_answered(text: &str) -> bool {
 
 #[test]
 fn a_second_upstream_is_asked_while_the_first_takes_long() {
-    let (silent, alive) = (Rogue::start(|_| None), Rogue::start(good));
+    let (silent, alive) = (ScriptedUpstream::start(|_| None), ScriptedUpstream::start(good));
     let server = Server::start(zone(), &[silent.address, alive.address]);
     assert!(is_answered(&server.dig("www.example.com A")));
     assert!(!silent.asked().is_empty());
@@ -38,11 +38,11 @@ fn a_second_upstream_is_asked_while_the_first_takes_long() {
 #[test]
 fn an_upstream_that_does_not_answer_is_asked_last_until_it_does() {
     let well = Arc::new(AtomicBool::new(false));
-    let moody = Rogue::start({
+    let moody = ScriptedUpstream::start({
         let well = well.clone();
         move |asked| well.load(Ordering::SeqCst).then(|| asked.address(8, 60))
     });
-    let steady = Rogue::start(good);
+    let steady = ScriptedUpstream::start(good);
     let server = Server::start(zone(), &[moody.address, steady.address]);
     let mut number = 0;
     let mut ask = || {
@@ -66,7 +66,8 @@ fn an_upstream_that_does_not_answer_is_asked_last_until_it_does() {
 #[test]
 fn what_one_upstream_fails_at_the_other_is_asked_for() {
     for code in [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp] {
-        let (failing, alive) = (Rogue::start(move |asked| Some(asked.reply(code))), Rogue::start(good));
+        let (failing, alive) =
+            (ScriptedUpstream::start(move |asked| Some(asked.reply(code))), ScriptedUpstream::start(good));
         let server = Server::start(zone(), &[failing.address, alive.address]);
         assert!(is_answered(&server.dig("www.example.com A")), "{code}");
     }
@@ -74,7 +75,7 @@ fn what_one_upstream_fails_at_the_other_is_asked_for() {
 
 #[test]
 fn a_failure_of_all_is_told_and_remembered_for_a_while() {
-    let failing = || Rogue::start(|asked| Some(asked.reply(ResponseCode::ServFail)));
+    let failing = || ScriptedUpstream::start(|asked| Some(asked.reply(ResponseCode::ServFail)));
     let (first, second) = (failing(), failing());
     let server = Server::start(zone(), &[first.address, second.address]);
     for _ in 0..3 {
@@ -87,7 +88,7 @@ fn a_failure_of_all_is_told_and_remembered_for_a_while() {
 /// To a client without EDNS the low bits of such a code would say that there is nothing.
 #[test]
 fn a_failure_that_takes_edns_to_be_told_is_still_one_without() {
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let mut reply = asked.reply(ResponseCode::BADVERS);
         reply.edns.get_or_insert_default().set_rcode_high(ResponseCode::BADVERS.high());
         Some(reply)
@@ -102,7 +103,7 @@ fn a_failure_that_takes_edns_to_be_told_is_still_one_without() {
 #[test]
 fn when_all_are_down_they_are_tried_anyway() {
     let well = Arc::new(AtomicBool::new(false));
-    let upstream = Rogue::start({
+    let upstream = ScriptedUpstream::start({
         let well = well.clone();
         move |asked| well.load(Ordering::SeqCst).then(|| asked.address(7, 60))
     });
@@ -114,7 +115,7 @@ fn when_all_are_down_they_are_tried_anyway() {
 
 #[test]
 fn names_are_spelled_at_random_and_answers_as_the_client_did() {
-    let upstream = Rogue::start(good);
+    let upstream = ScriptedUpstream::start(good);
     let server = Server::start(zone(), &[upstream.address]);
     for number in 0..8 {
         let text = server.dig(&format!("WWW{number}.Example.com A"));
@@ -139,7 +140,7 @@ fn in_lower_case(asked: &Asked) -> Option<hickory_proto::op::Message> {
 
 #[test]
 fn an_upstream_that_does_not_keep_the_spelling_is_believed_over_tcp_first() {
-    let upstream = Rogue::start(in_lower_case);
+    let upstream = ScriptedUpstream::start(in_lower_case);
     let server = Server::start(zone(), &[upstream.address]);
     for number in 0..20 {
         assert!(is_answered(&server.dig(&format!("abcdefghijklm{number}.example.com A"))));
@@ -150,7 +151,7 @@ fn an_upstream_that_does_not_keep_the_spelling_is_believed_over_tcp_first() {
 
 #[test]
 fn an_upstream_that_knows_neither_spelling_nor_tcp_is_still_good_enough() {
-    let upstream = Rogue::without_tcp(in_lower_case);
+    let upstream = ScriptedUpstream::without_tcp(in_lower_case);
     let server = Server::start(zone(), &[upstream.address]);
     for number in 0..4 {
         let text = server.dig(&format!("abcdefghijklm{number}.example.com A"));
@@ -160,7 +161,7 @@ fn an_upstream_that_knows_neither_spelling_nor_tcp_is_still_good_enough() {
 
 #[test]
 fn forged_answers_are_passed_over() {
-    let upstream = Rogue::raw(|asked| {
+    let upstream = ScriptedUpstream::raw(|asked| {
         let right = asked.address(7, 60);
         let mut other_id = asked.address(66, 60);
         other_id.metadata.id ^= 1;
@@ -181,7 +182,7 @@ fn forged_answers_are_passed_over() {
 
 #[test]
 fn an_upstream_without_edns_is_asked_without() {
-    let upstream = Rogue::start(|asked| match asked.message.edns {
+    let upstream = ScriptedUpstream::start(|asked| match asked.message.edns {
         None => good(asked),
         Some(_) => {
             let mut reply = asked.reply(ResponseCode::FormErr);
@@ -196,7 +197,7 @@ fn an_upstream_without_edns_is_asked_without() {
 #[test]
 fn equal_questions_at_the_same_time_are_asked_once() {
     let all_wait = Arc::new(AtomicBool::new(false));
-    let upstream = Rogue::start({
+    let upstream = ScriptedUpstream::start({
         let all_wait = all_wait.clone();
         move |asked| {
             let deadline = Instant::now() + Duration::from_millis(800);
@@ -261,7 +262,7 @@ fn questions_do_not_go_in_circles() {
     // The port is free again, and nobody else is given it at once.
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (circle, passed) = relay(free);
-    let good = Rogue::start(good);
+    let good = ScriptedUpstream::start(good);
     let server = Server::start_on(&free.to_string(), zone(), &[circle, good.address], MOST_WAITING);
     let deadline = Instant::now() + DEADLINE;
     while passed.load(Ordering::SeqCst) == 0 {

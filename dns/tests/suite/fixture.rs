@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use weft_cluster::{WatchFilter, manifest};
-use weft_dns::pipeline::cname_chain::chase;
+use weft_dns::pipeline::cname_chain::follow_cnames;
 use weft_dns::pipeline::records::reply;
 use weft_dns::wire::format::Transport;
 use weft_dns::wire::message::{Received, read};
@@ -83,7 +83,7 @@ pub(crate) fn settings(pods: PodNames) -> ZoneConfig {
         pods,
         complete_search: false,
         listen: vec![ip("10.244.0.2")],
-        delegated: Arc::default(),
+        stub_domains: Arc::default(),
     }
 }
 
@@ -105,16 +105,16 @@ pub(crate) fn ask_message(zone: &Zone, message: &Message) -> Message {
     let bytes = message.to_vec().unwrap();
     let bytes = match read(&bytes, Transport::Udp) {
         Received::Question(question) => {
-            let chain = chase(zone, &question.name, question.query.query_type);
+            let chain = follow_cnames(zone, &question.name, question.query.query_type);
             question.encode(&reply(zone, &question, &chain).unwrap(), true)
         }
         Received::Rejected(bytes) => bytes,
-        Received::Garbage => panic!("{message:?} is no garbage"),
+        Received::Ignored => panic!("{message:?} is no garbage"),
     };
     Message::from_vec(&bytes).unwrap()
 }
 
-/// The zone's answer to a question, as a client reads it.
+/// The zone's answer to a query, as a client reads it.
 pub(crate) fn ask(zone: &Zone, name: &str, record_type: RecordType) -> Message {
     ask_message(zone, &query(name, record_type))
 }
@@ -127,7 +127,7 @@ pub(crate) fn lines(records: &[Record]) -> Vec<String> {
     lines
 }
 
-/// The answer section of a question about `name.svc.cluster.local`, as [`lines`]; panics where there is none.
+/// The answer section of a query about `name.svc.cluster.local`, as [`lines`]; panics where there is none.
 pub(crate) fn answers(zone: &Zone, name: &str, record_type: RecordType) -> Vec<String> {
     let reply = ask(zone, name, record_type);
     assert_eq!(reply.metadata.response_code, ResponseCode::NoError, "{name} {record_type}");

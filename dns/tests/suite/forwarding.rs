@@ -1,4 +1,4 @@
-//! Names outside of the cluster, through a little upstream: asked once, remembered, passed on as they are.
+//! Names outside of the cluster, through a little upstream: asked once, cached, passed on as they are.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
-use weft_dns::forward::{KeepPrivate, Manner, Settings};
+use weft_dns::forward::{ForwardOptions, Settings, SpecialUsePolicy};
 use weft_dns::wire::name::wire_name;
 
 use crate::fixture::*;
 use crate::peers::*;
-use crate::rogue::Rogue;
+use crate::scripted_upstream::ScriptedUpstream;
 
 #[test]
 fn other_names_are_asked_once_and_remembered() {
@@ -76,7 +76,7 @@ fn s2_5_an_external_target_is_resolved() {
 
 #[test]
 fn an_external_target_is_resolved_for_every_type() {
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
         reply.answers = vec![Record::from_rdata(name, 60, RData::TXT(TXT::new(vec!["hello".to_owned()])))];
         Some(reply)
@@ -107,7 +107,7 @@ fn a_cut_answer_is_fetched_over_tcp() {
 
 #[test]
 fn an_answer_longer_than_was_asked_for_is_taken_whole() {
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let (mut reply, name) = (asked.reply(ResponseCode::NoError), asked.message.queries[0].name.clone());
         let address = |number: u32| RData::A(A(Ipv4Addr::from_bits(0xc000_0200 + number)));
         reply.answers =
@@ -206,13 +206,13 @@ fn private_names_stay_here() {
 #[test]
 fn which_private_names_leave_is_chosen() {
     for (keep_private, names_leave, site_s_leave) in [
-        (KeepPrivate::None, true, true),
+        (SpecialUsePolicy::None, true, true),
         // The resolvers of a company know its addresses and names; that they know those that are for tests must be said.
-        (KeepPrivate::Names, false, true),
-        (KeepPrivate::All, false, false),
+        (SpecialUsePolicy::Names, false, true),
+        (SpecialUsePolicy::All, false, false),
     ] {
         let upstream = Upstream::start();
-        let manner = Manner { keep_private, ..Manner::default() };
+        let manner = ForwardOptions { keep_private, ..ForwardOptions::default() };
         let settings = Settings { upstreams: vec![upstream.address], ..Settings::default() };
         let server = Server::start_with("127.0.0.1:0", zone(), settings, manner, MOST_WAITING);
         server.dig("www.test A");
@@ -230,7 +230,8 @@ fn of_upstreams_that_a_person_named_is_asked_what_a_network_may_know() {
     for (chosen, leaves) in [(true, true), (false, false)] {
         let upstream = Upstream::start();
         let settings = Settings { upstreams: vec![upstream.address], chosen, ..Settings::default() };
-        let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+        let server =
+            Server::start_with("127.0.0.1:0", zone(), settings, ForwardOptions::default(), MOST_WAITING);
         for question in [
             "-x 192.0.2.123",
             "-x 198.51.100.1",
@@ -262,7 +263,7 @@ fn a_stub_domain_is_asked_of_its_own_servers() {
         stub_domains: [stub("corp.local"), stub("10.in-addr.arpa")].into(),
         ..Settings::default()
     };
-    let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+    let server = Server::start_with("127.0.0.1:0", zone(), settings, ForwardOptions::default(), MOST_WAITING);
     assert_eq!(answer_section(&server.dig("www.corp.local A")), ["www.corp.local. A 192.0.2.80"]);
     let before = corporate.asked();
     server.dig("-x 10.244.9.9");
@@ -275,7 +276,7 @@ fn a_stub_domain_is_asked_of_its_own_servers() {
 
 #[test]
 fn whether_an_answer_was_validated_is_told_to_those_who_ask() {
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let mut reply = asked.address(7, 60);
         reply.metadata.authentic_data = true;
         Some(reply)
@@ -289,7 +290,7 @@ fn whether_an_answer_was_validated_is_told_to_those_who_ask() {
 
 #[test]
 fn a_popular_answer_is_asked_for_again_before_it_ends() {
-    let upstream = Rogue::start(|asked| Some(asked.address(7, 10)));
+    let upstream = ScriptedUpstream::start(|asked| Some(asked.address(7, 10)));
     let server = Server::start(zone(), &[upstream.address]);
     let deadline = Instant::now() + Duration::from_secs(20);
     while upstream.asked().len() < 2 {

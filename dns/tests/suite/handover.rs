@@ -1,4 +1,4 @@
-//! One server takes over from another on the same addresses, as in an upgrade: under load, not one question is lost.
+//! One server takes over from another on the same addresses, as in an upgrade: under load, not one query is lost.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::peers::{in_new_namespace, read_framed, write_framed};
 const TIMES: usize = 3;
 /// How many clients ask all the time, by either protocol, each time from another port: all sockets are met.
 const CLIENTS: usize = 3;
-/// How many questions a client has under way by UDP.
+/// How many queries a client has under way by UDP.
 const BURST: usize = 64;
 const FLAGS: [&str; 3] = ["--handover", "--lameduck", "0"];
 const NAME: &str = "backend.shop.svc.cluster.local";
@@ -33,7 +33,7 @@ struct Load {
 }
 
 impl Load {
-    /// Asks so many questions at a time; `ask` says how many are answered.
+    /// Asks so many queries at a time; `ask` says how many are answered.
     fn run(&self, questions: usize, ask: impl Fn() -> usize) {
         while !self.stop.load(Ordering::SeqCst) {
             let answered = ask();
@@ -42,7 +42,7 @@ impl Load {
         }
     }
 
-    /// Waits until so many more questions are answered.
+    /// Waits until so many more queries are answered.
     fn go_on(&self, more: usize) {
         let goal = self.answered.load(Ordering::SeqCst) + more;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -62,13 +62,13 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// How many of these replies answer the question.
+/// How many of these replies answer the query.
 fn well(replies: &[Vec<u8>]) -> usize {
     let code = |reply: &Vec<u8>| Message::from_vec(reply).unwrap().metadata.response_code;
     replies.iter().filter(|reply| code(reply) == ResponseCode::NoError).count()
 }
 
-/// A burst, so that there are questions in the sockets' queues all the time.
+/// A burst, so that there are queries in the sockets' queues all the time.
 fn by_udp(server: SocketAddr, question: &[u8]) -> Vec<Vec<u8>> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();

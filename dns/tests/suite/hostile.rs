@@ -101,7 +101,7 @@ fn whatever_comes_is_answered_alike_and_well_and_leaves_nothing_behind() {
 fn oddities_are_answered_as_they_should_be() {
     let zone = zone();
     let code_of = |name: &str, bytes: &[u8]| match read(bytes, Transport::Udp) {
-        Received::Garbage => None,
+        Received::Ignored => None,
         Received::Rejected(reply) => Some(Message::from_vec(&reply).unwrap().metadata.response_code),
         Received::Question(_) => {
             let message = Message::from_vec(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -139,7 +139,7 @@ fn oddities_are_answered_as_they_should_be() {
         // As numbers: TSIG's BADSIG is BADVERS too.
         assert_eq!(code_of(name, bytes).map(u16::from), code.map(u16::from), "{name}");
     }
-    // The plain question with which all of these begin.
+    // The plain query with which all of these begin.
     let plain = query("web.shop.svc.cluster.local.", RecordType::A).to_vec().unwrap();
     assert!(corpus.iter().any(|(_, bytes)| *bytes == plain));
 }

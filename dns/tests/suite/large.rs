@@ -1,4 +1,4 @@
-//! Services with thousands of endpoints: as much as a message holds is there, and a question for them costs no more than fits.
+//! Services with thousands of endpoints: as much as a message holds is there, and a query for them costs no more than fits.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType::{self, A, PTR, SRV};
 use hickory_proto::rr::{Name, RData};
-use weft_dns::forward::{Forwarder, Manner};
+use weft_dns::forward::{ForwardOptions, Forwarder};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::handler::{Handler, Step};
 use weft_dns::wire::format::Transport;
@@ -31,14 +31,14 @@ fn zone_of(endpoints: u16) -> Zone {
 
 fn handler(zone: Zone) -> Arc<Handler> {
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
     Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone)), forwarder, 1, metrics))
 }
 
 fn reply(handler: &Arc<Handler>, question: &Message, transport: Transport) -> Vec<u8> {
     match handler.handle(&question.to_vec().unwrap(), CLIENT, transport) {
         Step::Reply(reply) => reply,
-        Step::Silence | Step::Wait(_) => panic!("the zone has the answer"),
+        Step::Drop | Step::Pending(_) => panic!("the zone has the answer"),
     }
 }
 
@@ -52,7 +52,7 @@ fn as_many_addresses_as_a_message_holds_are_in_an_answer_over_tcp() {
     let name = "big.shop.svc.cluster.local.";
     let (all, _) = asked(4000, name, A, Transport::Tcp);
     assert_eq!((all.answers.len(), all.metadata.truncation), (4000, false));
-    // 16 bytes each, and the header with the question.
+    // 16 bytes each, and the header with the query.
     let (cut, length) = asked(5000, name, A, Transport::Tcp);
     assert_eq!((cut.answers.len(), cut.metadata.truncation), ((65_535 - 12 - 32) / 16, true));
     assert!(length > 65_535 - 16);

@@ -4,16 +4,18 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on must fail; clippy only knows this of #[test] functions
 
 mod api;
-mod away;
+mod api_server_away;
+mod cached;
+mod capabilities;
 mod changes;
 mod clauses;
 mod connections;
 mod daemon;
 mod encrypted;
+mod extended_errors;
 mod failover;
 mod fixture;
 mod forwarding;
-mod habits;
 mod handover;
 mod hostile;
 mod large;
@@ -22,10 +24,7 @@ mod operation;
 mod peers;
 mod pods;
 mod properties;
-mod reasons;
-mod remembered;
-// Shared with the tests of the other programs.
-mod rogue;
+mod scripted_upstream;
 mod search;
 mod server;
 mod spec;

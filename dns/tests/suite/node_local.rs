@@ -168,12 +168,12 @@ fn until_a_node_local_server_knows_the_cluster_the_cluster_s_servers_answer() {
     let [node, pod, place] = node_and_pods();
     let _other = start_other(&place);
     let mut server = node.run(|| Daemon::spawn_at("10.96.0.10:53", NOBODY, &["--node-local"])).unwrap();
-    server.await_log("others answer");
+    server.await_log("other servers answer");
     await_answer(&[&pod, &node], &ADDRESSES[1..2], THE_OTHERS);
     assert!(!traces(&node)[1], "questions are led to a server that knows nothing");
 }
 
-/// Told to stop, it leaves the questions to the others first, and answers those that it has.
+/// Told to stop, it leaves the queries to the others first, and answers those that it has.
 #[test]
 fn a_node_local_server_that_ends_loses_no_question() {
     let [node, pod, place] = node_and_pods();

@@ -1,4 +1,4 @@
-//! What those rely on who run the server: limits of clients, the log of questions, the names of metrics.
+//! What those rely on who run the server: limits of clients, the query log, the names of metrics.
 
 use std::io::BufRead;
 use std::net::UdpSocket;
@@ -14,7 +14,7 @@ use crate::daemon::{DEADLINE, Daemon, await_status, send_config_map};
 use crate::fixture::{query, zone};
 use crate::peers::{Server, Upstream, answer_section, dig};
 
-/// How many questions beyond the limit came to that end.
+/// How many queries beyond the limit came to that end.
 fn limited(daemon: &Daemon, fate: &str) -> usize {
     let metrics = daemon.get(2, "/metrics");
     let of_fate = |line: &&str| {
@@ -23,7 +23,7 @@ fn limited(daemon: &Daemon, fate: &str) -> usize {
     metrics.lines().find(of_fate).map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// The replies to so many equal questions, sent at once from `client`: all of them but those that the server says it dropped.
+/// The replies to so many equal queries, sent at once from `client`: all of them but those that the server says it dropped.
 fn flood(daemon: &Daemon, client: &str, name: &str, questions: u16) -> Vec<Message> {
     let before = limited(daemon, "dropped");
     let socket = UdpSocket::bind((client, 0)).unwrap();
@@ -114,7 +114,7 @@ fn questions_are_logged_while_somebody_wants_it() {
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     let port = daemon.dns.port();
     daemon.signal(Signal::SIGUSR1);
-    let line = await_line(&mut daemon, &["questions are logged"]);
+    let line = await_line(&mut daemon, &["query log"]);
     assert!(line.contains("\"on\":true"), "{line}");
     for (question, texts) in [
         ("+notcp Backend.shop.svc.cluster.local A", ["\"lane\":\"Fast\"", "\"code\":\"NOERROR\"", "UDP"]),
@@ -124,7 +124,7 @@ fn questions_are_logged_while_somebody_wants_it() {
         ("+notcp www.example.com AAAA", ["\"lane\":\"Full\"", "\"code\":\"SERVFAIL\"", "UDP"]),
     ] {
         dig("127.0.0.1", port, question);
-        let line = await_line(&mut daemon, &["\"message\":\"question\""]);
+        let line = await_line(&mut daemon, &["\"message\":\"query\""]);
         let words: Vec<&str> = question.split(' ').collect();
         let (name, kind) = (words[1].to_ascii_lowercase(), words[2]);
         let rest = [
@@ -139,10 +139,10 @@ fn questions_are_logged_while_somebody_wants_it() {
         }
     }
     daemon.signal(Signal::SIGUSR1);
-    await_line(&mut daemon, &["questions are logged", "\"on\":false"]);
+    await_line(&mut daemon, &["query log", "\"on\":false"]);
     dig("127.0.0.1", port, "backend.shop.svc.cluster.local A");
     daemon.signal(Signal::SIGUSR1);
-    let line = await_line(&mut daemon, &["\"message\":\"quest"]);
+    let line = await_line(&mut daemon, &["\"message\":\"query"]);
     assert!(line.contains("\"on\":true"), "nothing was logged in between: {line}");
 }
 

@@ -14,14 +14,14 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sched::{CloneFlags, unshare};
 use tokio_util::task::TaskTracker;
-use weft_dns::forward::{Forwarder, Manner, Policy, Settings};
+use weft_dns::forward::{ForwardOptions, Forwarder, Policy, Settings};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::handler::Handler;
 use weft_dns::server::handover::Inherited;
 use weft_dns::server::{Limits, Listener, Stop};
 use weft_dns::zone::Zone;
 
-/// How many questions may wait for upstreams, where that does not matter.
+/// How many queries may wait for upstreams, where that does not matter.
 pub(crate) const MOST_WAITING: usize = 1000;
 
 /// A server in a thread of its own. Ends when it is dropped.
@@ -45,21 +45,21 @@ impl Server {
         most_waiting: usize,
     ) -> Server {
         let settings = Settings { upstreams: upstreams.to_vec(), ..Settings::default() };
-        let manner = Manner { policy: Policy::Sequential, ..Manner::default() };
+        let manner = ForwardOptions { policy: Policy::Sequential, ..ForwardOptions::default() };
         Server::start_with(listen, zone, settings, manner, most_waiting)
     }
 
     /// With other limits for connections.
     pub(crate) fn start_limited(zone: Zone, upstreams: &[SocketAddr], limits: Limits) -> Server {
         let settings = Settings { upstreams: upstreams.to_vec(), ..Settings::default() };
-        Server::launch("127.0.0.1:0", zone, settings, Manner::default(), MOST_WAITING, limits)
+        Server::launch("127.0.0.1:0", zone, settings, ForwardOptions::default(), MOST_WAITING, limits)
     }
 
     pub(crate) fn start_with(
         listen: &str,
         zone: Zone,
         settings: Settings,
-        manner: Manner,
+        manner: ForwardOptions,
         most_waiting: usize,
     ) -> Server {
         Server::launch(listen, zone, settings, manner, most_waiting, Limits::default())
@@ -69,12 +69,12 @@ impl Server {
         listen: &str,
         zone: Zone,
         settings: Settings,
-        manner: Manner,
+        manner: ForwardOptions,
         most_waiting: usize,
         limits: Limits,
     ) -> Server {
         let config = zone.config();
-        config.delegated.set(&config.zone, settings.stub_domains.keys());
+        config.stub_domains.set(&config.zone, settings.stub_domains.keys());
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
         let forwarder = Arc::new(Forwarder::new(manner, metrics.clone()));
         let zone = Arc::new(ArcSwap::from_pointee(zone));
@@ -87,7 +87,7 @@ impl Server {
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
-                    forwarder.lead(settings);
+                    forwarder.configure(settings);
                     let (listener, tasks) =
                         (Listener::bind(listen, &mut Inherited::default()).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
@@ -199,7 +199,7 @@ impl Upstream {
         Upstream { address, asked, stop, threads }
     }
 
-    /// How many questions of clients came over UDP.
+    /// How many queries of clients came over UDP.
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
@@ -244,7 +244,7 @@ fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
 fn respond(bytes: &[u8], asked: &AtomicUsize) -> Option<Message> {
     let mut message = Message::from_vec(bytes).unwrap();
     assert_eq!(message.queries.len(), 1);
-    // At its start the server looks once whether questions come back to it.
+    // At its start the server looks once whether queries come back to it.
     if message.queries[0].query_type != RecordType::HINFO {
         asked.fetch_add(1, Ordering::SeqCst);
     }

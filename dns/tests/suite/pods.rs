@@ -79,7 +79,7 @@ fn disabled_there_is_no_name_of_a_pod() {
 fn a_name_that_is_missing_says_why() {
     for (pods, name, reason) in [
         (PodNames::Verified, "10-244-1-8.shop", "no pod of the namespace has this address"),
-        (PodNames::Verified, "x.shop", "the pod's name spells no address"),
+        (PodNames::Verified, "x.shop", "the pod's name is not an address"),
         (PodNames::Verified, "10-244-1-7.nowhere", "no such namespace"),
         (
             PodNames::Disabled,

@@ -1,4 +1,4 @@
-//! Properties over random clusters and random questions, and over garbage.
+//! Properties over random clusters and random queries, and over garbage.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use weft_cluster::WatchFilter;
 use weft_dns::daemon::snapshot_file::text::text;
-use weft_dns::forward::{Forwarder, Manner};
+use weft_dns::forward::{ForwardOptions, Forwarder};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::fast_lane;
 use weft_dns::pipeline::handler::{Handler, Step};
@@ -239,7 +239,7 @@ static HANDLER: LazyLock<(Arc<Zone>, Arc<Handler>)> = LazyLock::new(|| {
 fn handler_of(zone: Arc<Zone>) -> Arc<Handler> {
     let zone = Arc::new(ArcSwap::new(zone));
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
     Arc::new(Handler::new(zone, forwarder, 1, metrics))
 }
 
@@ -257,8 +257,8 @@ fn compare_lanes(handler: &Arc<Handler>, zone: &Zone, bytes: &[u8]) -> Result<bo
 /// Whatever came, the reply is none, or a message that answers it within the client's limit.
 fn check_reply(handler: &Arc<Handler>, bytes: &[u8], transport: Transport) -> Result<(), TestCaseError> {
     match handler.handle(bytes, CLIENT, transport) {
-        Step::Silence => {}
-        Step::Wait(_) => prop_assert!(false, "there is no upstream to wait for"),
+        Step::Drop => {}
+        Step::Pending(_) => prop_assert!(false, "there is no upstream to wait for"),
         Step::Reply(reply) => {
             let message = Message::from_vec(&reply).unwrap();
             prop_assert_eq!(&reply[..2], &bytes[..2], "the id");

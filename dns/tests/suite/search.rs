@@ -1,5 +1,5 @@
 //! The search list, walked by the server on behalf of a pod: whatever a resolver finds with it, it finds without, with
-//! fewer questions.
+//! fewer queries.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType::{A, AAAA};
 use hickory_proto::rr::{Name, RData, RecordType};
-use weft_dns::forward::{Manner, Policy, Settings};
+use weft_dns::forward::{ForwardOptions, Policy, Settings};
 use weft_dns::pipeline::search_list::own_labels;
 use weft_dns::wire::name::QueryName;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
@@ -40,7 +40,7 @@ fn zone_that_walks(complete_search: bool) -> Zone {
 fn server_that_walks(complete_search: bool, upstream: &Upstream) -> Server {
     let search = vec![Name::from_ascii("corp.example.").unwrap()];
     let settings = Settings { upstreams: vec![upstream.address], search, ..Settings::default() };
-    let manner = Manner { policy: Policy::Sequential, ..Manner::default() };
+    let manner = ForwardOptions { policy: Policy::Sequential, ..ForwardOptions::default() };
     Server::start_with("127.0.0.1:0", zone_that_walks(complete_search), settings, manner, MOST_WAITING)
 }
 
@@ -67,7 +67,7 @@ impl Resolver {
         Message::from_vec(&reply[..length]).unwrap()
     }
 
-    /// The addresses of a short name, and how many questions that took.
+    /// The addresses of a short name, and how many queries that took.
     fn resolve(&mut self, name: &str) -> (BTreeSet<String>, usize) {
         self.questions = 0;
         let search = ["shop.svc.cluster.local.", "svc.cluster.local.", "cluster.local.", "corp.example.", ""];
@@ -168,7 +168,7 @@ fn what_upstreams_do_not_tell_is_not_guessed() {
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
     let settings = Settings { upstreams: vec![dead.local_addr().unwrap()], ..Settings::default() };
     let zone = zone_that_walks(true);
-    let server = Server::start_with("127.0.0.1:0", zone, settings, Manner::default(), MOST_WAITING);
+    let server = Server::start_with("127.0.0.1:0", zone, settings, ForwardOptions::default(), MOST_WAITING);
     let mut resolver = Resolver::new("127.0.0.1", &server);
     let first = resolver.ask("www.example.com.shop.svc.cluster.local.", A);
     assert_eq!(first.metadata.response_code, ResponseCode::NXDomain, "the resolver goes on by itself");

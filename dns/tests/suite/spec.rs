@@ -1,5 +1,5 @@
 //! The clauses of the Kubernetes DNS specification and their like, asked of the program itself by the real `dig` and the
-//! real `kdig`, over UDP and TCP, IPv4 and IPv6; and what no question shows.
+//! real `kdig`, over UDP and TCP, IPv4 and IPv6; and what no query shows.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -90,7 +90,7 @@ fn section(block: &str, name: &str) -> Vec<String> {
     records
 }
 
-/// Asks all questions in one run of a client.
+/// Asks all queries in one run of a client.
 fn ask_all(client: &[&str], server: SocketAddr, questions: &[String]) -> Vec<Seen> {
     let (address, port) = (format!("@{}", server.ip()), server.port().to_string());
     let output = Command::new(client[0])
@@ -210,7 +210,10 @@ fn a_circle_of_aliases_is_a_failure_that_names_itself() {
             let text = server.dig(&format!("{name}.shop.svc.cluster.local {asked}"));
             assert!(text.contains("status: SERVFAIL"), "{text}");
             assert!(answer_section(&text).is_empty(), "nothing to follow: {text}");
-            assert!(text.contains("EDE: 0 (Other): (the external names lead in a circle"), "{text}");
+            assert!(
+                text.contains("EDE: 0 (Other): (CNAME loop: the external names lead to each other"),
+                "{text}"
+            );
         }
         let text = server.dig(&format!("{name}.shop.svc.cluster.local CNAME"));
         assert_eq!(answer_section(&text).len(), 1, "{text}");

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use tokio::runtime::Builder;
-use weft_dns::forward::{Forwarder, Manner, Settings, resolv_conf};
+use weft_dns::forward::{ForwardOptions, Forwarder, Settings, resolv_conf};
 use weft_dns::metrics::Metrics;
 use weft_dns::wire::name::wire_name;
 
 use crate::fixture::*;
 use crate::peers::*;
-use crate::rogue::Rogue;
+use crate::scripted_upstream::ScriptedUpstream;
 
 fn stub(domain: &str, upstream: &Upstream) -> (Box<[u8]>, Vec<std::net::SocketAddr>) {
     (wire_name(domain).unwrap(), vec![upstream.address])
@@ -23,7 +23,7 @@ fn with_stub_domains_only_other_names_are_refused() {
     let corporate = Upstream::start();
     let settings =
         Settings { stub_domains: [stub("corp.example", &corporate)].into(), ..Settings::default() };
-    let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+    let server = Server::start_with("127.0.0.1:0", zone(), settings, ForwardOptions::default(), MOST_WAITING);
     assert_eq!(answer_section(&server.dig("www.corp.example A")), ["www.corp.example. A 192.0.2.80"]);
     let text = server.dig("www.example.org A");
     assert!(text.contains("status: REFUSED"), "{text}");
@@ -39,7 +39,7 @@ fn a_stub_domain_below_the_cluster_s_is_asked_of_its_servers() {
         stub_domains: [stub("consul.cluster.local", &consul), stub("far.svc.cluster.local", &consul)].into(),
         ..Settings::default()
     };
-    let server = Server::start_with("127.0.0.1:0", zone(), settings, Manner::default(), MOST_WAITING);
+    let server = Server::start_with("127.0.0.1:0", zone(), settings, ForwardOptions::default(), MOST_WAITING);
     for name in ["www.consul.cluster.local", "www.far.svc.cluster.local", "www.deep.consul.cluster.local"] {
         // The second time by the fast lane.
         for _ in 0..2 {
@@ -60,8 +60,9 @@ fn a_stub_domain_below_the_cluster_s_is_asked_of_its_servers() {
 fn a_name_server_is_used_with_the_zone_of_its_address() {
     in_new_namespace(&["fe80::53/64"], || {
         // The loopback interface is number 1.
-        let upstream =
-            Rogue::start_at("[fe80::53%1]:53".parse().unwrap(), |asked| Some(asked.address(7, 60)));
+        let upstream = ScriptedUpstream::start_at("[fe80::53%1]:53".parse().unwrap(), |asked| {
+            Some(asked.address(7, 60))
+        });
         let upstreams = resolv_conf("nameserver fe80::53%lo\n");
         assert_eq!(upstreams, [upstream.address]);
         let server = Server::start(zone(), &upstreams);
@@ -78,19 +79,19 @@ fn another_search_list_forgets_nothing() {
         ..Settings::default()
     };
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let www = query("www.example.com.", hickory_proto::rr::RecordType::A);
-    let is_known = || forwarder.at_once(&www.queries[0], &www.metadata, false).is_some();
+    let is_known = || forwarder.answer_now(&www.queries[0], &www.metadata, false).is_some();
     runtime.block_on(async {
-        forwarder.lead(settings(&[&upstream, &other], "a.example."));
+        forwarder.configure(settings(&[&upstream, &other], "a.example."));
         forwarder.ask(&www.queries[0], &www.metadata, false).await.unwrap();
         assert!(is_known());
-        assert!(forwarder.lead(settings(&[&upstream, &other], "b.example.")));
+        assert!(forwarder.configure(settings(&[&upstream, &other], "b.example.")));
         assert!(is_known(), "the upstreams are the same");
-        assert!(forwarder.lead(settings(&[&other, &upstream], "b.example.")));
+        assert!(forwarder.configure(settings(&[&other, &upstream], "b.example.")));
         assert!(is_known(), "in another order");
-        assert!(forwarder.lead(settings(&[&upstream], "b.example.")));
+        assert!(forwarder.configure(settings(&[&upstream], "b.example.")));
         assert!(!is_known(), "others may say otherwise");
     });
 }
@@ -99,7 +100,7 @@ fn another_search_list_forgets_nothing() {
 #[test]
 fn why_an_upstream_has_no_answer_is_passed_on() {
     for code in [ResponseCode::NXDomain, ResponseCode::ServFail] {
-        let upstream = Rogue::start(move |asked| {
+        let upstream = ScriptedUpstream::start(move |asked| {
             let mut reply = asked.reply(code);
             let why =
                 hickory_proto::rr::rdata::opt::EdnsOption::Unknown(15, b"\0\x0fby the house rules".to_vec());
@@ -111,7 +112,7 @@ fn why_an_upstream_has_no_answer_is_passed_on() {
             Some(reply)
         });
         let server = Server::start(zone(), &[upstream.address]);
-        // Then as it is remembered.
+        // Then as it is cached.
         for _ in 0..2 {
             let text = server.dig("www.example.com A");
             assert!(text.contains("; EDE: 15 (Blocked): (by the house rules)"), "{code}: {text}");

@@ -8,9 +8,9 @@ use hickory_proto::rr::RecordType;
 
 use crate::fixture::*;
 use crate::peers::*;
-use crate::rogue::{Asked, Rogue};
+use crate::scripted_upstream::{Asked, ScriptedUpstream};
 
-/// A pointer to the name of the question.
+/// A pointer to the name in the question.
 const OWNER: &[u8] = b"\xc0\x0c";
 /// An OPT record up to its options: they are so long.
 fn opt(options: &[u8]) -> Vec<u8> {
@@ -24,7 +24,7 @@ fn record(record_type: u16, data: &[u8]) -> Vec<u8> {
     [OWNER, &kind, b"\0\x01", &60_u32.to_be_bytes(), &length, data].concat()
 }
 
-/// The reply to a question with these answers and additionals, byte for byte.
+/// The reply to a query with these answers and additionals, byte for byte.
 fn reply(asked: &Asked, answers: &[Vec<u8>], additionals: &[Vec<u8>]) -> Vec<u8> {
     let mut plain = asked.reply(hickory_proto::op::ResponseCode::NoError);
     plain.edns = None;
@@ -34,7 +34,7 @@ fn reply(asked: &Asked, answers: &[Vec<u8>], additionals: &[Vec<u8>]) -> Vec<u8>
     [&[bytes][..], answers, additionals].concat().concat()
 }
 
-/// What the server says to a question without EDNS, whole.
+/// What the server says to a query without EDNS, whole.
 fn asked_of(server: &Server, name: &str, record_type: u16) -> Vec<u8> {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
@@ -45,7 +45,7 @@ fn asked_of(server: &Server, name: &str, record_type: u16) -> Vec<u8> {
     bytes[..length].to_vec()
 }
 
-/// The code of a reply, and what follows its question.
+/// The code of a reply, and what follows its query.
 fn told<'b>(name: &str, bytes: &'b [u8]) -> (u8, &'b [u8]) {
     (bytes[3] & 0x0f, &bytes[12 + name.len() + 1 + 4..])
 }
@@ -65,12 +65,12 @@ fn records_that_nobody_here_can_read_reach_the_client_byte_for_byte() {
     ];
     for (what, record_type, data) in odd {
         let (name, sent) = ("odd.example.com.", record(record_type, data));
-        let upstream = Rogue::raw({
+        let upstream = ScriptedUpstream::raw({
             let sent = sent.clone();
             move |asked| vec![reply(asked, &[sent.clone(), sent.clone()], &[])]
         });
         let server = Server::start(zone(), &[upstream.address]);
-        // The second time it is remembered.
+        // The second time it is cached.
         for _ in 0..2 {
             let bytes = asked_of(&server, name, record_type);
             assert_eq!(
@@ -85,7 +85,7 @@ fn records_that_nobody_here_can_read_reach_the_client_byte_for_byte() {
 
 #[test]
 fn an_odd_record_beside_the_answer_does_not_spoil_it() {
-    let upstream = Rogue::raw(|asked| {
+    let upstream = ScriptedUpstream::raw(|asked| {
         vec![reply(
             asked,
             &[record(1, &[192, 0, 2, 7])],
@@ -103,8 +103,9 @@ fn options_that_nobody_here_can_read_are_passed_over() {
         ("a client subnet of one byte", b"\0\x08\0\x01\0"),
         ("an option of nobody", b"\xff\x01\0\x02hi"),
     ] {
-        let upstream =
-            Rogue::raw(move |asked| vec![reply(asked, &[record(1, &[192, 0, 2, 7])], &[opt(options)])]);
+        let upstream = ScriptedUpstream::raw(move |asked| {
+            vec![reply(asked, &[record(1, &[192, 0, 2, 7])], &[opt(options)])]
+        });
         let server = Server::start(zone(), &[upstream.address]);
         let text = server.dig("www.example.com A");
         assert_eq!(answer_section(&text), ["www.example.com. A 192.0.2.7"], "{what}");
@@ -114,7 +115,7 @@ fn options_that_nobody_here_can_read_are_passed_over() {
 /// RFC 3597 section 4: what a name within data points to does not come along.
 #[test]
 fn names_within_data_are_written_out() {
-    let upstream = Rogue::raw(|asked| {
+    let upstream = ScriptedUpstream::raw(|asked| {
         let target = [b"\x06target", OWNER].concat();
         let data: Vec<u8> = match u16::from(asked.message.queries[0].query_type) {
             33 => [b"\0\x01\0\x02\0\x50", &target[..]].concat(),
@@ -146,7 +147,7 @@ fn what_cannot_be_framed_is_refused() {
     for (what, answers) in
         [("a record that ends too soon", [whole.clone(), cut]), ("a name that leads out", [whole, astray])]
     {
-        let upstream = Rogue::raw(move |asked| vec![reply(asked, &answers, &[])]);
+        let upstream = ScriptedUpstream::raw(move |asked| vec![reply(asked, &answers, &[])]);
         let server = Server::start(zone(), &[upstream.address]);
         assert!(server.dig("www.example.com A").contains("status: SERVFAIL"), "{what}");
     }

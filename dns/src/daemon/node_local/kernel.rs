@@ -64,7 +64,7 @@ pub fn take_questions(plan: &Plan) -> Result<Rules> {
             }
             // Linux before 5.12 has no tables that belong to a socket.
             Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
-                tracing::warn!(%error, "should this server be killed, questions are led to it until the next one starts");
+                tracing::warn!(%error, "this kernel keeps the rules of a killed server: DNS of this node fails then until the next start");
                 let transaction = diff(&plan.tables, &client.observe(&left())?);
                 return client.commit(&transaction).map(|()| Rules(client));
             }

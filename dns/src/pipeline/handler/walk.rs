@@ -8,13 +8,13 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::{Came, Handler, Step, Todo, Waiting, extend};
+use super::{Arrival, Handler, PendingReply, Step, Work, extend};
 use crate::forward::Forwarded;
 use crate::metrics::Source;
 use crate::pipeline::classify::Answer;
-use crate::pipeline::cname_chain::{Chain, chase};
-use crate::pipeline::fair_share::Place;
-use crate::pipeline::search_list::{Look, look, names_after};
+use crate::pipeline::cname_chain::{CnameChain, follow_cnames};
+use crate::pipeline::fair_share::Permit;
+use crate::pipeline::search_list::{Lookup, lookup, names_after};
 use crate::wire::message::{Question, Reply};
 use crate::wire::name::QueryName;
 use crate::zone::Zone;
@@ -32,16 +32,16 @@ pub(super) struct Walk {
 struct Unknown;
 
 impl Handler {
-    /// Answers the first question of a search with the end of it. Of the name asked, so many labels are the pod's own.
+    /// Answers the first query of a search with the end of it. Of the name asked, so many labels are the pod's own.
     pub(super) fn search(
         self: &Arc<Self>,
         zone: &Arc<Zone>,
         question: Box<Question>,
         own: usize,
-        came: Came,
+        arrival: Arrival,
     ) -> Step {
         let names = names_after(zone, &question.query.name, own, &self.forwarder.search());
-        self.walk(zone, question, names.into(), came)
+        self.walk(zone, question, names.into(), arrival)
     }
 
     fn walk(
@@ -49,34 +49,34 @@ impl Handler {
         zone: &Arc<Zone>,
         question: Box<Question>,
         mut names: VecDeque<Name>,
-        came: Came,
+        arrival: Arrival,
     ) -> Step {
         while let Some(name) = names.pop_front() {
             let Ok(wire) = QueryName::from_name(&name) else { continue };
-            match look(zone, &wire) {
-                Look::Nothing => {}
-                Look::Address => {
+            match lookup(zone, &wire) {
+                Lookup::Nothing => {}
+                Lookup::Address => {
                     self.metrics.completed();
-                    let mut chain = chase(zone, &wire, question.query.query_type);
+                    let mut chain = follow_cnames(zone, &wire, question.query.query_type);
                     chain.aliases.insert(0, wire.wire(0, wire.len()));
-                    return self.say(zone, question, &chain, came);
+                    return self.say(zone, question, &chain, arrival);
                 }
-                Look::Foreign => {
-                    let Some(place) = self.place(came.client) else { break };
-                    let todo = Todo::Walk(Walk { zone: zone.clone(), name, then: names });
-                    return self.wait(question, todo, came, place);
+                Lookup::Foreign => {
+                    let Some(place) = self.place(arrival.client) else { break };
+                    let work = Work::Walk(Walk { zone: zone.clone(), name, then: names });
+                    return self.wait(question, work, arrival, place);
                 }
             }
         }
-        self.found_nothing(zone, question, came)
+        self.found_nothing(zone, question, arrival)
     }
 
     /// What the name asked has by itself. The resolver goes on alone.
-    fn found_nothing(self: &Arc<Self>, zone: &Zone, question: Box<Question>, came: Came) -> Step {
-        self.say(zone, question, &Chain { aliases: Vec::new(), end: Answer::NxDomain }, came)
+    fn found_nothing(self: &Arc<Self>, zone: &Zone, question: Box<Question>, arrival: Arrival) -> Step {
+        self.say(zone, question, &CnameChain { aliases: Vec::new(), end: Answer::NxDomain }, arrival)
     }
 
-    /// The answer to a question for addresses of a foreign name, or none where it has none of any family. The next name
+    /// The answer to a query for addresses of a foreign name, or none where it has none of any family. The next name
     /// may only be tried where that is certain.
     async fn addresses(
         self: &Arc<Self>,
@@ -101,7 +101,7 @@ impl Handler {
         family: RecordType,
     ) -> Result<Forwarded, Unknown> {
         let (query, asked) = (Query::query(name.clone(), family), &question.metadata);
-        let forwarded = match self.forwarder.at_once(&query, asked, question.dnssec_ok()) {
+        let forwarded = match self.forwarder.answer_now(&query, asked, question.dnssec_ok()) {
             Some(known) => known,
             None => self.forwarder.ask(&query, asked, question.dnssec_ok()).await.map_err(|_| Unknown)?,
         };
@@ -118,26 +118,26 @@ impl Walk {
         self,
         handler: &Arc<Handler>,
         question: Box<Question>,
-        came: Came,
-        place: Place,
+        arrival: Arrival,
+        place: Permit,
     ) -> Vec<u8> {
         let Walk { zone, name, then } = self;
         let step = match handler.addresses(&question, &name).await {
             Ok(Some(found)) => {
                 handler.metrics.completed();
                 let reply = led_to(&zone, &question, name, found);
-                return handler.encode(&question, &reply, Source::Upstream, came);
+                return handler.encode(&question, &reply, Source::Upstream, arrival);
             }
             Ok(None) => {
                 drop(place);
-                handler.walk(&zone, question, then, came)
+                handler.walk(&zone, question, then, arrival)
             }
-            Err(Unknown) => handler.found_nothing(&zone, question, came),
+            Err(Unknown) => handler.found_nothing(&zone, question, arrival),
         };
         match step {
-            Step::Silence => Vec::new(),
+            Step::Drop => Vec::new(),
             Step::Reply(reply) => reply,
-            Step::Wait(waiting) => Box::pin(Waiting { is_part: true, ..*waiting }.finish()).await,
+            Step::Pending(waiting) => Box::pin(PendingReply { is_part: true, ..*waiting }.finish()).await,
         }
     }
 }

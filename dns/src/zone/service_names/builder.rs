@@ -5,23 +5,23 @@ use std::net::IpAddr;
 
 use weft_types::{Endpoint, EndpointSlice, Protocol, Service, ServiceKind};
 
-use super::{Branch, Named, Node, Rank, Reader};
+use super::{Named, Node, Rank, Reader, ServiceNames};
 use crate::wire::name::{wire_label, wire_name};
-use crate::zone::absence::Reason;
+use crate::zone::absence::Absence;
 use crate::zone::dashed::{dashed, pod_address};
 
-/// A branch as it grows.
+/// The names of a Service while they are collected.
 #[derive(Default)]
-struct Names {
-    apex: Draft,
-    below: BTreeMap<Box<[u8]>, Draft>,
+struct Builder {
+    apex: NodeBuilder,
+    below: BTreeMap<Box<[u8]>, NodeBuilder>,
     dashed: Vec<IpAddr>,
     named: Vec<Named>,
 }
 
 /// The records of one name as they gather.
 #[derive(Default)]
-pub(super) struct Draft {
+pub(super) struct NodeBuilder {
     addresses: Vec<IpAddr>,
     /// Ports, and targets' labels left of the Service's name.
     srv: Vec<(u16, Box<[u8]>)>,
@@ -30,14 +30,14 @@ pub(super) struct Draft {
 
 /// Records of a name that is no Service's.
 #[derive(Debug)]
-pub(in crate::zone) struct Held(Box<[u8]>);
+pub(in crate::zone) struct PackedNode(Box<[u8]>);
 
-impl Held {
+impl PackedNode {
     /// Of addresses only.
-    pub(in crate::zone) fn of_addresses(addresses: &[IpAddr]) -> Held {
+    pub(in crate::zone) fn of_addresses(addresses: &[IpAddr]) -> PackedNode {
         let mut bytes = Vec::new();
-        Draft::of_addresses(addresses).write(&mut bytes);
-        Held(bytes.into())
+        NodeBuilder::of_addresses(addresses).write(&mut bytes);
+        PackedNode(bytes.into())
     }
 
     /// As they are answered.
@@ -46,7 +46,7 @@ impl Held {
     }
 }
 
-impl Branch {
+impl ServiceNames {
     /// Compiles one Service, whose labels in wire form are `key`; `slices` gives its EndpointSlices.
     ///
     /// # Errors
@@ -56,14 +56,14 @@ impl Branch {
         key: &[u8],
         service: &Service,
         slices: impl Fn() -> S,
-    ) -> Result<Branch, Reason>
+    ) -> Result<ServiceNames, Absence>
     where
         S: Iterator<Item = &'s EndpointSlice>,
     {
-        let mut names = Names::default();
+        let mut names = Builder::default();
         match &service.kind {
             ServiceKind::ExternalName(target) => {
-                names.apex.alias = external_name(target).ok_or(Reason::BadTarget)?;
+                names.apex.alias = external_name(target).ok_or(Absence::BadTarget)?;
             }
             ServiceKind::ClusterIp(addresses) => {
                 names.cluster_ips(service, addresses);
@@ -73,7 +73,7 @@ impl Branch {
                 slices().for_each(|slice| names.endpoints(slice, true));
                 if names.apex.addresses.is_empty() {
                     let any = slices().any(|slice| !slice.endpoints.is_empty());
-                    return Err(if any { Reason::NotReady } else { Reason::NoEndpoints });
+                    return Err(if any { Absence::NotReady } else { Absence::NoEndpoints });
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Branch {
     }
 }
 
-impl Names {
+impl Builder {
     /// S2.3.1 and S2.3.2: the virtual addresses, and one SRV record for each port.
     fn cluster_ips(&mut self, service: &Service, addresses: &[IpAddr]) {
         self.apex.addresses.extend_from_slice(addresses);
@@ -127,7 +127,7 @@ impl Names {
         }
     }
 
-    fn finish(mut self, key: &[u8], headless: bool) -> Branch {
+    fn finish(mut self, key: &[u8], headless: bool) -> ServiceNames {
         // What else has such a name, or is not read back from it, is kept by its name.
         let all = std::mem::take(&mut self.dashed);
         let (kept, plain): (Vec<IpAddr>, Vec<IpAddr>) = all.into_iter().partition(|&address| {
@@ -152,14 +152,14 @@ impl Names {
         self.named.iter().for_each(|one| put_named(&mut named, one));
         put_text(&mut bytes, &named);
         put_below(&mut bytes, self.below);
-        Branch(bytes.into())
+        ServiceNames(bytes.into())
     }
 }
 
-impl Draft {
+impl NodeBuilder {
     /// Of addresses only.
-    pub(super) fn of_addresses(addresses: &[IpAddr]) -> Draft {
-        Draft { addresses: addresses.to_vec(), ..Draft::default() }
+    pub(super) fn of_addresses(addresses: &[IpAddr]) -> NodeBuilder {
+        NodeBuilder { addresses: addresses.to_vec(), ..NodeBuilder::default() }
     }
 
     /// Appends the packed node.
@@ -182,13 +182,13 @@ impl Draft {
     }
 }
 
-fn put_below(bytes: &mut Vec<u8>, below: BTreeMap<Box<[u8]>, Draft>) {
+fn put_below(bytes: &mut Vec<u8>, below: BTreeMap<Box<[u8]>, NodeBuilder>) {
     put_number(bytes, below.len());
     let mut names = Vec::new();
-    for (labels, draft) in below {
+    for (labels, node) in below {
         bytes.extend_from_slice(&(names.len() as u32).to_be_bytes());
         put_text(&mut names, &labels);
-        draft.write(&mut names);
+        node.write(&mut names);
     }
     bytes.extend_from_slice(&names);
 }

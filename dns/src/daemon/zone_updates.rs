@@ -10,41 +10,43 @@ use weft_cluster::Watch;
 use weft_netlink::memory;
 use weft_types::{ChangeSet, ServiceKind, Snapshot};
 
-use crate::daemon::snapshot_file::Keeper;
+use crate::daemon::snapshot_file::SnapshotFile;
 use crate::metrics::Metrics;
 use crate::zone::{Zone, ZoneConfig};
 
-/// The zone to begin with: of what `keeper` has, or one that knows nothing yet.
-pub fn first_zone(config: Arc<ZoneConfig>, keeper: Option<&Keeper>) -> Zone {
-    let Some((snapshot, written)) = keeper.and_then(Keeper::load) else { return Zone::unsynced(config) };
+/// The zone to begin with: of what the snapshot file has, or one that knows nothing yet.
+pub fn initial_zone(config: Arc<ZoneConfig>, snapshot_file: Option<&SnapshotFile>) -> Zone {
+    let Some((snapshot, written)) = snapshot_file.and_then(SnapshotFile::load) else {
+        return Zone::unsynced(config);
+    };
     let age = SystemTime::now().duration_since(written).unwrap_or_default();
     let zone = Zone::compile(&snapshot, config, serial(written));
     tracing::info!(
         services = zone.service_count(),
         ?age,
-        "answering what was known before, until the cluster is listed"
+        "answering from the snapshot file until the cluster is listed"
     );
     zone
 }
 
 /// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed` as soon as
-/// the cluster is listed. The keeper is used while the server is `in_charge`: of two that share a file one writes it.
-pub async fn feed(
+/// the cluster is listed. The snapshot file is written while the server is `active`: of two that share a file one writes it.
+pub async fn keep_updated(
     mut watch: Watch,
     zone: Arc<ArcSwap<Zone>>,
-    mut keeper: Option<Keeper>,
+    mut snapshot_file: Option<SnapshotFile>,
     metrics: Arc<Metrics>,
     listed: CancellationToken,
-    mut in_charge: watch::Receiver<bool>,
+    mut active: watch::Receiver<bool>,
 ) {
     loop {
         tokio::select! {
             changes = watch.next() => {
                 replace(&zone, &watch, listed.is_cancelled().then_some(&changes), &metrics);
                 listed.cancel();
-                keeper.iter_mut().for_each(Keeper::note_change);
+                snapshot_file.iter_mut().for_each(SnapshotFile::note_change);
             }
-            () = due(keeper.as_ref(), &mut in_charge) => keeper.iter_mut().for_each(|keeper| keeper.keep(watch.snapshot())),
+            () = due(snapshot_file.as_ref(), &mut active) => snapshot_file.iter_mut().for_each(|snapshot_file| snapshot_file.keep(watch.snapshot())),
         }
     }
 }
@@ -79,10 +81,10 @@ fn all_headless(snapshot: &Snapshot, changes: &ChangeSet) -> bool {
     changes.services.iter().all(headless)
 }
 
-async fn due(keeper: Option<&Keeper>, in_charge: &mut watch::Receiver<bool>) {
-    let is_in_charge = in_charge.wait_for(|&in_charge| in_charge).await.is_ok();
-    match keeper.filter(|_| is_in_charge) {
-        Some(keeper) => keeper.due().await,
+async fn due(snapshot_file: Option<&SnapshotFile>, active: &mut watch::Receiver<bool>) {
+    let is_active = active.wait_for(|&active| active).await.is_ok();
+    match snapshot_file.filter(|_| is_active) {
+        Some(snapshot_file) => snapshot_file.due().await,
         None => std::future::pending().await,
     }
 }

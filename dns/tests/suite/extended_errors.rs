@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hickory_proto::rr::RecordType;
-use weft_dns::daemon::explain::{Inquiry, Resolver, explain};
-use weft_dns::forward::{Forwarder, Manner};
+use weft_dns::daemon::explain::{ExplainRequest, Resolver, explain};
+use weft_dns::forward::{ForwardOptions, Forwarder};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::handler::Handler;
 use weft_dns::zone::Zone;
@@ -27,10 +27,10 @@ fn what_does_not_exist_says_what_is_missing() {
         ("www.example.com.shop.svc", "no such service in the namespace"),
         ("down.shop.svc", "the headless service has no ready endpoint"),
         ("_http._tcp.down.shop.svc", "the headless service has no ready endpoint"),
-        ("literal.shop.svc", "the service's external name is no domain name"),
+        ("literal.shop.svc", "the service's external name is not a domain name"),
         ("_nothing._tcp.backend.shop.svc", "the service has no such endpoint, hostname or port"),
         ("gone.shop.svc", "no such service in the namespace"),
-        ("x.shop.pod", "the pod's name spells no address"),
+        ("x.shop.pod", "the pod's name is not an address"),
         ("backend.shop", "no such name in a cluster"),
     ] {
         for transport in ["+notcp", "+tcp"] {
@@ -52,8 +52,8 @@ fn a_change_brings_another_reason() {
     let before = Zone::compile(&snapshot, config(), 1);
     let reason = |zone: &Zone| zone.missing(b"\x02db\x04shop").text();
     assert_eq!(reason(&before), "the headless service has no endpoints: its selector matches no pod");
-    let unready = vec![endpoint("10.244.1.1", None, false)];
-    snapshot.apply(slice("db-1", "shop/db", ("pg", 1), unready), &mut changes);
+    let not_ready = vec![endpoint("10.244.1.1", None, false)];
+    snapshot.apply(slice("db-1", "shop/db", ("pg", 1), not_ready), &mut changes);
     let after = before.recompile(&snapshot, &changes, 2);
     assert_eq!(reason(&after), "the headless service has no ready endpoint");
 }
@@ -63,7 +63,7 @@ fn failures_say_who_is_to_blame() {
     let server = Server::start(Zone::unsynced(config()), &[]);
     let text = server.dig("backend.shop.svc.cluster.local A");
     assert!(text.contains("EDE: 14 (Not Ready): (the cluster has not been listed yet)"), "{text}");
-    assert!(server.dig("www.example.com A").contains("there is no upstream to ask"));
+    assert!(server.dig("www.example.com A").contains("no upstream is configured"));
 
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = dead.local_addr().unwrap();
@@ -71,15 +71,18 @@ fn failures_say_who_is_to_blame() {
     let text = server.dig("www.example.com A");
     let reason = format!("EDE: 22 (No Reachable Authority): (upstream {address} did not answer in time)");
     assert!(text.contains(&reason), "{text}");
-    assert!(server.dig("www.test A").contains("which no upstream is told"));
+    assert!(server.dig("www.test A").contains("special-use name"));
 }
 
 async fn explained(namespace: &str, name: &str, record_type: RecordType) -> String {
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
-    let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+    let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
     let handler = Arc::new(Handler::new(Arc::new(ArcSwap::from_pointee(zone())), forwarder, 1, metrics));
-    explain(&handler, &Inquiry { resolver: Resolver::usual(namespace), name: name.to_owned(), record_type })
-        .await
+    explain(
+        &handler,
+        &ExplainRequest { resolver: Resolver::usual(namespace), name: name.to_owned(), record_type },
+    )
+    .await
 }
 
 #[tokio::test]
@@ -100,5 +103,5 @@ async fn the_walk_is_told_step_by_step() {
     assert!(text.contains("the name exists, but has no AAAA record"), "{text}");
     let text = explained("shop", "bare", RecordType::A).await;
     assert!(text.contains("no ready endpoint stands behind 10.96.0.30"), "{text}");
-    assert!(explained("shop", "a..b", RecordType::A).await.contains("this is no domain name"));
+    assert!(explained("shop", "a..b", RecordType::A).await.contains("not a domain name"));
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use tokio::runtime::{Builder, Runtime};
-use weft_dns::forward::{Forwarder, Manner, Settings};
+use weft_dns::forward::{ForwardOptions, Forwarder, Settings};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::fast_lane;
 use weft_dns::pipeline::handler::{Handler, Step};
@@ -31,10 +31,10 @@ struct Lanes {
 impl Lanes {
     fn start(upstream: &Upstream) -> Lanes {
         let (zone, metrics) = (Arc::new(zone()), Arc::new(Metrics::new(53, "cluster.local.")));
-        let forwarder = Arc::new(Forwarder::new(Manner::default(), metrics.clone()));
+        let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let settings = Settings { upstreams: vec![upstream.address], ..Settings::default() };
-        runtime.block_on(async { forwarder.lead(settings) });
+        runtime.block_on(async { forwarder.configure(settings) });
         let swap = Arc::new(ArcSwap::new(zone.clone()));
         let handler = Arc::new(Handler::new(swap, forwarder.clone(), MOST_WAITING, metrics));
         Lanes { zone, forwarder, handler, runtime }
@@ -44,8 +44,8 @@ impl Lanes {
         let _inside = self.runtime.enter();
         match self.handler.handle(bytes, CLIENT, Transport::Udp) {
             Step::Reply(reply) => reply,
-            Step::Wait(waiting) => self.runtime.block_on(waiting.finish()),
-            Step::Silence => panic!("nothing is said"),
+            Step::Pending(waiting) => self.runtime.block_on(waiting.finish()),
+            Step::Drop => panic!("nothing is said"),
         }
     }
 
@@ -68,7 +68,7 @@ impl Lanes {
     }
 }
 
-/// A question with those flags, in the third and the fourth byte.
+/// A query with those flags, in the third and the fourth byte.
 fn question(name: &str, record_type: RecordType, flags: [u8; 2], edns: Option<(u16, bool)>) -> Vec<u8> {
     let mut message = query(name, record_type);
     if let Some((payload, dnssec_ok)) = edns {
@@ -94,7 +94,7 @@ fn both_lanes_say_what_is_remembered_alike() {
                 if edns.is_none() && dnssec_ok {
                     continue;
                 }
-                // With and without RD and AD; some bits mean nothing in a question.
+                // With and without RD and AD; some bits mean nothing in a query.
                 for flags in [[1, 0], [0, 0], [1, 0x20], [0, 0x20], [7, 0xef]] {
                     let bytes = question(name, RecordType::A, [flags[0], flags[1] & !0x10 | checking], edns);
                     assert!(lanes.compare(&bytes), "{name} {flags:02x?} {edns:?} is left to the full lane");

@@ -19,8 +19,8 @@ use hyper::body::{Bytes, Frame};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use weft_cluster::{Client, Watch, WatchFilter};
-use weft_dns::daemon::snapshot_file::Keeper;
-use weft_dns::daemon::zone_feed::{feed, first_zone};
+use weft_dns::daemon::snapshot_file::SnapshotFile;
+use weft_dns::daemon::zone_updates::{initial_zone, keep_updated};
 use weft_dns::metrics::Metrics;
 use weft_dns::zone::Zone;
 use weft_types::Kind;
@@ -135,14 +135,14 @@ async fn hours(api: &Api, zone: &ArcSwap<Zone>, expected: &[String]) -> usize {
 async fn beside(
     client: Client,
     zone: &Arc<ArcSwap<Zone>>,
-    keeper: Option<Keeper>,
+    snapshot_file: Option<SnapshotFile>,
     work: impl Future<Output = ()>,
 ) {
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let watch = Watch::start(client, &WatchFilter::default(), &KINDS);
     let (_in_charge, in_charge) = tokio::sync::watch::channel(true);
     tokio::select! {
-        () = feed(watch, zone.clone(), keeper, metrics, CancellationToken::new(), in_charge) => {}
+        () = keep_updated(watch, zone.clone(), snapshot_file, metrics, CancellationToken::new(), in_charge) => {}
         () = work => {}
     }
 }
@@ -150,7 +150,7 @@ async fn beside(
 #[tokio::test(start_paused = true)]
 async fn names_are_answered_while_the_api_server_is_away_for_hours() {
     let (api, client) = Api::start(Mood::Well { address: "10.96.0.1", version: 1 });
-    let zone = Arc::new(ArcSwap::from_pointee(first_zone(config(), None)));
+    let zone = Arc::new(ArcSwap::from_pointee(initial_zone(config(), None)));
     let work = async {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(answered(&zone), with("10.96.0.1"));
@@ -178,9 +178,9 @@ async fn what_was_known_is_answered_from_disk_for_hours() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cluster.yaml");
     std::fs::copy(CLUSTER, &file).unwrap();
-    let keeper = Keeper::new(file.clone());
+    let snapshot_file = SnapshotFile::new(file.clone());
     let (api, client) = Api::start(Mood::Refusing);
-    let zone = Arc::new(ArcSwap::from_pointee(first_zone(config(), Some(&keeper))));
+    let zone = Arc::new(ArcSwap::from_pointee(initial_zone(config(), Some(&snapshot_file))));
     let work = async {
         hours(&api, &zone, &with("10.96.0.20")).await;
         api.be(Mood::Well { address: "10.96.0.9", version: 7 });
@@ -189,5 +189,5 @@ async fn what_was_known_is_answered_from_disk_for_hours() {
         let kept = std::fs::read_to_string(&file).unwrap();
         assert!(kept.contains("10.96.0.9"), "the next start has it: {kept}");
     };
-    beside(client, &zone, Some(keeper), work).await;
+    beside(client, &zone, Some(snapshot_file), work).await;
 }

@@ -1,4 +1,4 @@
-//! Upstreams that are slow, or take less in a question than they should: their answers reach clients all the same, and what
+//! Upstreams that are slow, or take less in a query than they should: their answers reach clients all the same, and what
 //! they do not take is learnt.
 
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
-use weft_dns::forward::{Case, Manner, Settings};
+use weft_dns::forward::{Case, ForwardOptions, Settings};
 
 use crate::fixture::*;
 use crate::peers::*;
-use crate::rogue::{Asked, Rogue};
+use crate::scripted_upstream::{Asked, ScriptedUpstream};
 
 fn good(asked: &Asked) -> Option<Message> {
     Some(asked.address(7, 60))
@@ -38,7 +38,7 @@ fn ask(server: &Server, name: &str) -> String {
 #[test]
 fn an_upstream_that_takes_its_time_is_listened_to() {
     for seconds in [1.2, 2.5, 4.0] {
-        let upstream = Rogue::start_slow(Duration::from_secs_f32(seconds), good);
+        let upstream = ScriptedUpstream::start_slow(Duration::from_secs_f32(seconds), good);
         let server = Server::start(zone(), &[upstream.address]);
         let text = ask(&server, "www.example.com");
         assert!(is_answered(&text), "after {seconds} s: {text}");
@@ -47,8 +47,8 @@ fn an_upstream_that_takes_its_time_is_listened_to() {
 
 #[test]
 fn a_slow_upstream_is_listened_to_beside_dead_ones() {
-    let dead: Vec<Rogue> = (0..5).map(|_| Rogue::start(|_| None)).collect();
-    let slow = Rogue::start_slow(Duration::from_millis(1500), good);
+    let dead: Vec<ScriptedUpstream> = (0..5).map(|_| ScriptedUpstream::start(|_| None)).collect();
+    let slow = ScriptedUpstream::start_slow(Duration::from_millis(1500), good);
     let addresses: Vec<_> = dead.iter().chain([&slow]).map(|upstream| upstream.address).collect();
     let server = Server::start(zone(), &addresses);
     assert!(is_answered(&ask(&server, "www.example.com")));
@@ -56,8 +56,8 @@ fn a_slow_upstream_is_listened_to_beside_dead_ones() {
 
 #[test]
 fn more_dead_upstreams_than_tries_do_not_hide_the_one_that_lives() {
-    let dead: Vec<Rogue> = (0..7).map(|_| Rogue::start(|_| None)).collect();
-    let alive = Rogue::start(good);
+    let dead: Vec<ScriptedUpstream> = (0..7).map(|_| ScriptedUpstream::start(|_| None)).collect();
+    let alive = ScriptedUpstream::start(good);
     let addresses: Vec<_> = dead.iter().chain([&alive]).map(|upstream| upstream.address).collect();
     let server = Server::start(zone(), &addresses);
     assert!(is_answered(&ask(&server, "www.example.com")));
@@ -65,9 +65,9 @@ fn more_dead_upstreams_than_tries_do_not_hide_the_one_that_lives() {
 
 #[test]
 fn failures_of_many_do_not_hide_the_one_that_knows() {
-    let failing = || Rogue::start(|asked| Some(asked.reply(ResponseCode::FormErr)));
-    let failing: Vec<Rogue> = (0..5).map(|_| failing()).collect();
-    let alive = Rogue::start(good);
+    let failing = || ScriptedUpstream::start(|asked| Some(asked.reply(ResponseCode::FormErr)));
+    let failing: Vec<ScriptedUpstream> = (0..5).map(|_| failing()).collect();
+    let alive = ScriptedUpstream::start(good);
     let addresses: Vec<_> = failing.iter().chain([&alive]).map(|upstream| upstream.address).collect();
     let server = Server::start(zone(), &addresses);
     assert!(is_answered(&ask(&server, "www.example.com")));
@@ -83,7 +83,7 @@ fn only_in_lower_case(
 #[test]
 fn a_name_that_is_denied_with_capitals_is_asked_for_in_lower_case() {
     for code in [ResponseCode::NXDomain, ResponseCode::NoError] {
-        let upstream = Rogue::start(only_in_lower_case(move |asked| Some(asked.reply(code))));
+        let upstream = ScriptedUpstream::start(only_in_lower_case(move |asked| Some(asked.reply(code))));
         let server = Server::start(zone(), &[upstream.address]);
         for number in 0..4 {
             let text = ask(&server, &long(number));
@@ -96,14 +96,15 @@ fn a_name_that_is_denied_with_capitals_is_asked_for_in_lower_case() {
 
 #[test]
 fn a_name_that_fails_with_capitals_is_asked_for_in_lower_case() {
-    let upstream = Rogue::start(only_in_lower_case(|asked| Some(asked.reply(ResponseCode::ServFail))));
+    let upstream =
+        ScriptedUpstream::start(only_in_lower_case(|asked| Some(asked.reply(ResponseCode::ServFail))));
     let server = Server::start(zone(), &[upstream.address]);
     assert!((0..4).all(|number| is_answered(&ask(&server, &long(number)))));
 }
 
 #[test]
 fn silence_to_capitals_is_broken_in_lower_case() {
-    let upstream = Rogue::start(only_in_lower_case(|_| None));
+    let upstream = ScriptedUpstream::start(only_in_lower_case(|_| None));
     let server = Server::start(zone(), &[upstream.address]);
     for number in 0..6 {
         let text = ask(&server, &long(number));
@@ -115,7 +116,7 @@ fn silence_to_capitals_is_broken_in_lower_case() {
 
 #[test]
 fn one_domain_of_an_odd_server_does_not_make_the_others_plain() {
-    let upstream = Rogue::start(|asked| match asked.name().to_lowercase().contains("broken") {
+    let upstream = ScriptedUpstream::start(|asked| match asked.name().to_lowercase().contains("broken") {
         true => only_in_lower_case(|asked| Some(asked.reply(ResponseCode::NXDomain)))(asked),
         false => good(asked),
     });
@@ -131,7 +132,7 @@ fn one_domain_of_an_odd_server_does_not_make_the_others_plain() {
 
 #[test]
 fn a_denial_that_holds_in_lower_case_too_is_believed() {
-    let upstream = Rogue::start(|asked| Some(asked.reply(ResponseCode::NXDomain)));
+    let upstream = ScriptedUpstream::start(|asked| Some(asked.reply(ResponseCode::NXDomain)));
     let server = Server::start(zone(), &[upstream.address]);
     assert!(ask(&server, &long(0)).contains("status: NXDOMAIN"));
     let capitals: Vec<bool> = upstream.asked().iter().map(has_capitals).collect();
@@ -140,16 +141,16 @@ fn a_denial_that_holds_in_lower_case_too_is_believed() {
 
 #[test]
 fn names_are_asked_in_lower_case_where_that_is_wanted() {
-    let upstream = Rogue::start(good);
+    let upstream = ScriptedUpstream::start(good);
     let settings = Settings { upstreams: vec![upstream.address], ..Settings::default() };
-    let manner = Manner { case: Case::Plain, ..Manner::default() };
+    let manner = ForwardOptions { case: Case::Plain, ..ForwardOptions::default() };
     let server = Server::start_with("127.0.0.1:0", zone(), settings, manner, MOST_WAITING);
     assert!((0..4).all(|number| is_answered(&ask(&server, &long(number)))));
     assert_eq!(upstream.asked().len(), 4);
     assert!(!upstream.asked().iter().any(has_capitals));
 }
 
-/// What is said to a question with EDNS, by an upstream that knows none.
+/// What is said to a query with EDNS, by an upstream that knows none.
 fn without_edns(
     otherwise: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
 ) -> impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static {
@@ -164,7 +165,7 @@ fn an_upstream_that_refuses_edns_is_asked_without_from_then_on() {
         ("NOTIMP", ResponseCode::NotImp, false),
         ("BADVERS", ResponseCode::BADVERS, true),
     ] {
-        let upstream = Rogue::start(without_edns(move |asked| {
+        let upstream = ScriptedUpstream::start(without_edns(move |asked| {
             let mut reply = asked.reply(code);
             if let Some(edns) = &mut reply.edns {
                 edns.set_rcode_high(code.high());
@@ -184,7 +185,7 @@ fn an_upstream_that_refuses_edns_is_asked_without_from_then_on() {
 
 #[test]
 fn an_upstream_that_drops_edns_is_asked_without_from_then_on() {
-    let upstream = Rogue::start(without_edns(|_| None));
+    let upstream = ScriptedUpstream::start(without_edns(|_| None));
     let server = Server::start(zone(), &[upstream.address]);
     for number in 0..6 {
         let text = ask(&server, &long(number));
@@ -196,7 +197,7 @@ fn an_upstream_that_drops_edns_is_asked_without_from_then_on() {
 
 #[test]
 fn an_upstream_of_the_oldest_kind_is_good_enough() {
-    let upstream = Rogue::start(|asked| {
+    let upstream = ScriptedUpstream::start(|asked| {
         let takes = asked.message.edns.is_none() && !has_capitals(asked);
         takes.then(|| asked.address(7, 60))
     });
@@ -207,11 +208,11 @@ fn an_upstream_of_the_oldest_kind_is_good_enough() {
     }
 }
 
-/// A question that was lost says nothing of what an upstream takes.
+/// A query that was lost says nothing of what an upstream takes.
 #[test]
 fn an_upstream_that_comes_back_is_asked_as_before() {
     let well = Arc::new(AtomicBool::new(true));
-    let upstream = Rogue::start({
+    let upstream = ScriptedUpstream::start({
         let well = well.clone();
         move |asked| well.load(Ordering::SeqCst).then(|| asked.address(7, 60))
     });

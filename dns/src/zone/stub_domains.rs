@@ -11,9 +11,9 @@ use crate::wire::name::QueryName;
 
 /// The domains, in wire form.
 #[derive(Debug, Default)]
-pub struct Delegated(ArcSwap<HashSet<Box<[u8]>>>);
+pub struct StubDomains(ArcSwap<HashSet<Box<[u8]>>>);
 
-impl Delegated {
+impl StubDomains {
     /// Takes those of `domains` that are below `zone`, and forgets all others.
     pub fn set<'d>(&self, zone: &ZoneName, domains: impl Iterator<Item = &'d Box<[u8]>>) {
         self.0.store(Arc::new(domains.filter(|domain| is_below(domain, zone)).cloned().collect()));

@@ -12,7 +12,7 @@ use hickory_proto::rr::{RData, Record, RecordType};
 
 use crate::peers::{bind_both, read_framed, write_framed};
 
-/// A question as it came.
+/// A query as it came.
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) message: Message,
@@ -45,61 +45,70 @@ impl Asked {
 }
 
 /// The upstream. Ends when it is dropped.
-pub(crate) struct Rogue {
+pub(crate) struct ScriptedUpstream {
     pub(crate) address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What is sent for a question, byte for byte.
+/// What is sent for a query, byte for byte.
 type Behaviour = dyn Fn(&Asked) -> Vec<Vec<u8>> + Send + Sync;
 
-impl Rogue {
+impl ScriptedUpstream {
     /// One that replies with what `behave` gives, if anything.
-    pub(crate) fn start(behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static) -> Rogue {
+    pub(crate) fn start(
+        behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
+    ) -> ScriptedUpstream {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch(Arc::new(one), true, Duration::ZERO)
+        ScriptedUpstream::launch(Arc::new(one), true, Duration::ZERO)
     }
 
     /// The same at that address.
     pub(crate) fn start_at(
         address: SocketAddr,
         behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
-    ) -> Rogue {
+    ) -> ScriptedUpstream {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch_at(address, Arc::new(one), true, Duration::ZERO)
+        ScriptedUpstream::launch_at(address, Arc::new(one), true, Duration::ZERO)
     }
 
     /// The same, which takes so long for each answer, however many it is asked for at a time.
     pub(crate) fn start_slow(
         takes: Duration,
         behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
-    ) -> Rogue {
+    ) -> ScriptedUpstream {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch(Arc::new(one), true, takes)
+        ScriptedUpstream::launch(Arc::new(one), true, takes)
     }
 
     /// The same without TCP.
-    pub(crate) fn without_tcp(behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static) -> Rogue {
+    pub(crate) fn without_tcp(
+        behave: impl Fn(&Asked) -> Option<Message> + Send + Sync + 'static,
+    ) -> ScriptedUpstream {
         let one =
             move |asked: &Asked| behave(asked).map(|reply| reply.to_vec().unwrap()).into_iter().collect();
-        Rogue::launch(Arc::new(one), false, Duration::ZERO)
+        ScriptedUpstream::launch(Arc::new(one), false, Duration::ZERO)
     }
 
     /// One that sends all these datagrams.
-    pub(crate) fn raw(behave: impl Fn(&Asked) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Rogue {
-        Rogue::launch(Arc::new(behave), true, Duration::ZERO)
+    pub(crate) fn raw(behave: impl Fn(&Asked) -> Vec<Vec<u8>> + Send + Sync + 'static) -> ScriptedUpstream {
+        ScriptedUpstream::launch(Arc::new(behave), true, Duration::ZERO)
     }
 
-    fn launch(behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
-        Rogue::launch_at(([127, 0, 0, 1], 0).into(), behave, with_tcp, takes)
+    fn launch(behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> ScriptedUpstream {
+        ScriptedUpstream::launch_at(([127, 0, 0, 1], 0).into(), behave, with_tcp, takes)
     }
 
-    fn launch_at(address: SocketAddr, behave: Arc<Behaviour>, with_tcp: bool, takes: Duration) -> Rogue {
+    fn launch_at(
+        address: SocketAddr,
+        behave: Arc<Behaviour>,
+        with_tcp: bool,
+        takes: Duration,
+    ) -> ScriptedUpstream {
         let (tcp, udp) = bind_both(address);
         let address = tcp.local_addr().unwrap();
         udp.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -139,16 +148,16 @@ impl Rogue {
                 }
             }));
         }
-        Rogue { address, asked, stop, threads }
+        ScriptedUpstream { address, asked, stop, threads }
     }
 
-    /// All questions for addresses that came.
+    /// All queries for addresses that came.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-/// Notes a question; those that the server asks on its own behalf, which are for no addresses, are not noted.
+/// Notes a query; those that the server asks on its own behalf, which are for no addresses, are not noted.
 fn note(asked: &Mutex<Vec<Asked>>, bytes: &[u8], tcp: bool) -> Asked {
     let message = Message::from_vec(bytes).unwrap();
     let mut all = asked.lock().unwrap();
@@ -159,7 +168,7 @@ fn note(asked: &Mutex<Vec<Asked>>, bytes: &[u8], tcp: bool) -> Asked {
     question
 }
 
-impl Drop for Rogue {
+impl Drop for ScriptedUpstream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads.drain(..) {
