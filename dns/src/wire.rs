@@ -2,9 +2,9 @@
 //! in [`crate::pipeline`].
 
 pub mod decoder;
-mod encoder;
+pub(crate) mod encoder;
 pub mod extended_error;
 pub mod format;
-pub mod message;
 pub mod name;
+pub mod reply;
 pub(crate) mod rotation;

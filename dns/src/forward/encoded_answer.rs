@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Message, ResponseCode};
 
 use super::query::UpstreamQuery;
+use crate::wire::encoder::Head;
 use crate::wire::extended_error::ExtendedError;
 use crate::wire::format::HEADER;
-use crate::wire::message::{Question, Reply};
 use crate::wire::name::to_name;
+use crate::wire::reply::Reply;
 use crate::wire::rotation::{first, runs};
 
 /// What precedes a record's time to live, after its owner: type and class (RFC 1035 section 4.1.3).
@@ -26,7 +27,7 @@ pub struct EncodedAnswer {
     /// Why there is no better answer, as the upstream has it.
     pub extended: Option<ExtendedError>,
     /// How many answers, authorities and additionals there are, as the header has it.
-    pub counts: [u8; 6],
+    pub counts: [u16; 3],
     /// What follows the question section, as it was at first.
     pub records: Box<[u8]>,
     /// Where in there the times to live are.
@@ -60,10 +61,14 @@ impl EncodedAnswer {
         let name = to_name(&[&query.name]).ok()?;
         let mut reply = Reply::empty(ResponseCode::NoError);
         reply.add(&name, message.clone());
-        let bytes = Question::own(Query::query(name, query.record_type)).ok()?.encode(&reply, false);
-        let counts = *bytes[..HEADER].last_chunk()?;
-        let records = bytes.get(HEADER + query.section()..)?;
-        let sum = counts.as_chunks::<2>().0.iter().map(|&count| usize::from(u16::from_be_bytes(count))).sum();
+        let section = [&query.name[..], &[0], &u16::from(query.record_type).to_be_bytes(), &[0, 1]].concat();
+        let limit = usize::from(u16::MAX);
+        let head = Head { header: &[0; HEADER], section: &section, edns: None, limit };
+        let bytes = reply.encode(&head, false);
+        let counts: [[u8; 2]; 3] = *bytes.get(HEADER - 6..HEADER)?.as_chunks().0.first_chunk()?;
+        let counts = counts.map(u16::from_be_bytes);
+        let records = bytes.get(HEADER + section.len()..)?;
+        let sum = counts.into_iter().map(usize::from).sum();
         let (ttls, ends) = ttls(records, sum)?;
         let runs =
             runs(&reply.answers).map(|run| run_of(records, run, &ttls, &ends)).collect::<Option<_>>()?;
@@ -76,6 +81,18 @@ impl EncodedAnswer {
             ttls: ttls.into(),
             runs,
         })
+    }
+}
+
+impl EncodedAnswer {
+    /// Makes a copy of the records fit for a query of that id, so many seconds after they were cached.
+    pub(crate) fn write(&self, records: &mut [u8], id: u16, age: u32) -> Option<()> {
+        self.runs.iter().for_each(|run| run.rotate(records, id));
+        for &place in &self.ttls {
+            let ttl = records[usize::from(place)..].first_chunk_mut::<4>()?;
+            *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+        }
+        Some(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Query -> answer, as a pure function over the zone: the seam at which every lane of the server meets. An
 //! answer borrows from the zone and allocates nothing. How it is written into a message is in
-//! [`crate::pipeline::records`]; an alias is followed in [`crate::pipeline::cname_chain`].
+//! [`crate::pipeline::encode`]; an alias is followed in [`crate::pipeline::cname_chain`].
 
 use std::net::IpAddr;
 
@@ -65,7 +65,7 @@ pub enum Records<'z> {
 }
 
 /// Answers one query of class IN from the zone.
-pub fn answer<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
+pub fn classify<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
     let suffix = &zone.config().zone;
     let Some(inner) = name.len().checked_sub(suffix.label_count()) else {
         return outside(zone, name, record_type);

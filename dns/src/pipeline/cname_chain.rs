@@ -2,7 +2,7 @@
 
 use hickory_proto::rr::RecordType;
 
-use crate::pipeline::classify::{Answer, answer};
+use crate::pipeline::classify::{Answer, classify};
 use crate::wire::name::QueryName;
 use crate::zone::Zone;
 
@@ -22,14 +22,14 @@ pub struct CnameChain<'z> {
 /// Answers a query, and follows aliases while they stay in the zone.
 pub fn follow_cnames<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> CnameChain<'z> {
     let mut aliases = Vec::new();
-    let mut end = answer(zone, name, record_type);
+    let mut end = classify(zone, name, record_type);
     while let Answer::Alias(target) = end {
         let Ok(name) = QueryName::from_wire(target) else { break };
         if aliases.len() == MOST_CNAMES || aliases.contains(&target) {
             break;
         }
         aliases.push(target);
-        end = answer(zone, &name, record_type);
+        end = classify(zone, &name, record_type);
     }
     CnameChain { aliases, end }
 }

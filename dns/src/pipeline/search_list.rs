@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::{Name, RecordType};
 
-use crate::pipeline::classify::{Answer, Records, answer};
+use crate::pipeline::classify::{Answer, Records, classify};
 use crate::wire::name::{QueryName, to_name};
 use crate::zone::Zone;
 
@@ -50,7 +50,7 @@ pub fn names_after(zone: &Zone, first: &Name, own: usize, search: &[Name]) -> Ve
 
 /// Looks for addresses of a name among the cluster's.
 pub fn lookup(zone: &Zone, name: &QueryName) -> Lookup {
-    let answers = [RecordType::A, RecordType::AAAA].map(|family| answer(zone, name, family));
+    let answers = [RecordType::A, RecordType::AAAA].map(|family| classify(zone, name, family));
     let is_address = |answer: &Answer<'_>| {
         use Records::{A, Aaaa, Pod};
         matches!(answer, Answer::Found(A(_) | Aaaa(_) | Pod(_)) | Answer::Alias(_))

@@ -76,8 +76,7 @@ impl UdpWorker {
                 continue;
             }
             let (datagram, reply) = slot.exchange();
-            let answered =
-                fast_lane::respond_or_remember(&zone, remembered, recurses, client, datagram, reply);
+            let answered = fast_lane::respond_or_cached(&zone, remembered, recurses, client, datagram, reply);
             let Some(answered) = answered else {
                 self.hand_over(slot, client);
                 continue;

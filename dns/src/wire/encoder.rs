@@ -1,85 +1,205 @@
-//! Records -> bytes. Not by hickory's encoder: it compresses no more than 120 names, and searches all that it knows for
-//! each. What fits is not decided twice: the first record that does not fit ends the message.
+//! Records -> bytes: the one encoder of all replies. It writes into a buffer that grows (the full lane) or one of fixed
+//! size (the fast lane, which allocates nothing): for a message with few names it allocates nothing by itself. Not by
+//! hickory's encoder: that compresses no more than 120 names, and searches all that it knows for each. What fits is not
+//! decided twice: the first record that does not fit ends the message.
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+mod compression;
+
 use hickory_proto::ProtoError;
-use hickory_proto::op::Query;
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::SOA;
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
-use std::hash::BuildHasher;
 
-use crate::wire::format::HEADER;
+use crate::wire::format::{
+    AUTHENTIC, AUTHORITATIVE, CHECKING_DISABLED, EXTENDED_ERROR, HEADER, LARGEST_UDP, OPT, OPTION, TRUNCATED,
+};
+use compression::{Names, POINTER};
 
-/// The bits that make an offset a pointer, which leads no further (RFC 1035 section 4.1.4).
-const POINTER: u16 = 0xc000;
 /// The longest name (RFC 1035 section 3.1).
 const LONGEST_NAME: usize = 255;
-/// The room that most messages take.
-const USUAL: usize = 512;
+/// What precedes a record's data where its owner is compressed (RFC 1035 section 4.1).
+const BEFORE_DATA: usize = 12;
+/// The option that only takes room (RFC 7830 section 3).
+const PADDING: u16 = 12;
+/// Padded replies are as long as a multiple of this (RFC 8467 section 4.1).
+const PADDING_BLOCK: usize = 468;
+/// What follows the name in a question (RFC 1035 section 4.1.2).
+const TYPE_AND_CLASS: usize = 4;
+/// A pointer to the name of the question (RFC 1035 section 4.1.4).
+pub(crate) const TO_QUESTION: u16 = POINTER | HEADER as u16;
 
-/// A message as it grows. Begins with room for its header.
-pub(crate) struct Encoder {
-    bytes: Vec<u8>,
+/// Where a message is written.
+pub(crate) trait Buffer {
+    /// What is written so far.
+    fn bytes(&self) -> &[u8];
+    /// The same, to be changed.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Appends bytes, for which there is room: no message is longer than its limit.
+    fn push(&mut self, bytes: &[u8]);
+    /// Takes back all but the first bytes.
+    fn truncate(&mut self, length: usize);
+}
+
+impl Buffer for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn truncate(&mut self, length: usize) {
+        Vec::truncate(self, length);
+    }
+}
+
+/// Room for one datagram.
+pub(crate) struct Datagram<'b> {
+    bytes: &'b mut [u8; LARGEST_UDP as usize],
+    length: usize,
+}
+
+impl<'b> Datagram<'b> {
+    /// Nothing is written yet.
+    pub(crate) fn new(bytes: &'b mut [u8; LARGEST_UDP as usize]) -> Datagram<'b> {
+        Datagram { bytes, length: 0 }
+    }
+}
+
+impl Buffer for Datagram<'_> {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.length = length;
+    }
+}
+
+/// What a client's OPT record says (RFC 6891 section 6.1.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientEdns {
+    /// The largest datagram that it takes.
+    pub(crate) payload: u16,
+    /// Whether it wants DNSSEC's records.
+    pub(crate) dnssec_ok: bool,
+    /// Whether its replies are to be padded.
+    pub(crate) pads: bool,
+}
+
+/// All that a reply repeats of a query, and how long it may get.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'q> {
+    /// The query's header.
+    pub(crate) header: &'q [u8; HEADER],
+    /// Its question section: one name as the client wrote it, type and class.
+    pub(crate) section: &'q [u8],
+    /// Its OPT record.
+    pub(crate) edns: Option<ClientEdns>,
+    /// The most bytes of the whole reply.
+    pub(crate) limit: usize,
+}
+
+impl Head<'_> {
+    /// The most bytes of the reply without its OPT record.
+    pub(crate) fn room(&self) -> usize {
+        self.limit - if self.edns.is_some() { OPT } else { 0 }
+    }
+
+    /// The query's identifier.
+    pub(crate) fn id(&self) -> u16 {
+        u16::from_be_bytes([self.header[0], self.header[1]])
+    }
+}
+
+/// What a reply's header says besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Flags {
+    /// Whether the zone itself says so.
+    pub(crate) authoritative: bool,
+    /// Whether the upstream vouches for it (RFC 6840 section 5.8).
+    pub(crate) authentic: bool,
+    /// Whether names outside of the cluster are answered too.
+    pub(crate) recursion_available: bool,
+    /// The response code.
+    pub(crate) code: ResponseCode,
+}
+
+/// The sections of a message that hold records, in their order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    /// Answers.
+    Answer,
+    /// The authority section.
+    Authority,
+    /// What may be left out without a sign.
+    Additional,
+}
+
+/// Whose a record is.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner<'n> {
+    /// A name that is written already: a pointer to it.
+    At(u16),
+    /// Labels in wire form, in parts.
+    Name(&'n [&'n [u8]]),
+}
+
+/// A reply as it grows.
+pub(crate) struct Encoder<B> {
+    out: B,
+    /// Of all but the OPT record.
     limit: usize,
+    section: Section,
+    counts: [u16; 3],
     full: bool,
-    /// Where there are names that others can point to.
-    names: HashTable<Place>,
-    hasher: DefaultHashBuilder,
-    /// Data that is written elsewhere first.
-    scratch: Vec<u8>,
+    truncated: bool,
+    names: Names,
 }
 
-/// Where a name is, and the hash of how it reads.
-struct Place {
-    hash: u64,
-    offset: u16,
-}
-
-impl Encoder {
-    /// A message of at most `limit` bytes, with the question.
-    pub(crate) fn new(query: &Query, limit: usize) -> Encoder {
-        let mut bytes = Vec::with_capacity(USUAL);
-        bytes.resize(HEADER, 0);
-        let (names, hasher) = (HashTable::new(), DefaultHashBuilder::default());
-        let mut encoder = Encoder { bytes, limit, full: false, names, hasher, scratch: Vec::new() };
-        encoder.name(&query.name, true);
-        encoder.number(query.query_type.into());
-        encoder.number(query.query_class.into());
-        encoder
+impl<B: Buffer> Encoder<B> {
+    /// A reply with the header and the question. `out` is empty.
+    pub(crate) fn new(mut out: B, head: &Head<'_>, flags: Flags) -> Encoder<B> {
+        let Flags { authoritative, authentic, recursion_available, code } = flags;
+        let mut header = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        header[..2].copy_from_slice(&head.header[..2]);
+        // QR, RD as asked; RA, CD as asked, the code.
+        header[2] = 0x80 | if authoritative { AUTHORITATIVE } else { 0 } | head.header[2] & 1;
+        header[3] = u8::from(recursion_available) << 7
+            | if authentic { AUTHENTIC } else { 0 }
+            | head.header[3] & CHECKING_DISABLED
+            | code.low();
+        out.push(&header);
+        out.push(head.section);
+        // The root byte of the name stands before type and class.
+        let root = (HEADER + head.section.len()).saturating_sub(TYPE_AND_CLASS + 1);
+        let (limit, names) = (head.room(), Names::new(root));
+        Encoder { out, limit, section: Section::Answer, counts: [0; 3], full: false, truncated: false, names }
     }
 
-    /// Appends records while they fit, and says how many did.
-    pub(crate) fn records(&mut self, records: &[Record]) -> Result<u16, ProtoError> {
-        let mut count = 0;
-        for record in records {
-            let start = self.bytes.len();
-            if !self.full {
-                self.record(record)?;
-                self.full = self.bytes.len() > self.limit;
-            }
-            if self.full {
-                self.bytes.truncate(start);
-                break;
-            }
-            count += 1;
-        }
-        Ok(count)
+    /// What follows is of that section.
+    pub(crate) fn section(&mut self, section: Section) {
+        self.section = section;
     }
 
-    /// Appends what may be missing without a sign: all records of a name that stand together, or none.
-    pub(crate) fn spare(&mut self, records: &[Record]) -> Result<u16, ProtoError> {
-        let mut count = 0;
-        for of_name in records.chunk_by(|one, next| one.name == next.name) {
-            let start = self.bytes.len();
-            let written = self.records(of_name)?;
-            if self.full {
-                self.bytes.truncate(start);
-                break;
-            }
-            count += written;
-        }
-        Ok(count)
+    /// Says that there is more than the reply holds (TC).
+    pub(crate) fn truncate(&mut self) {
+        self.truncated = true;
     }
 
     /// Whether there was a record that did not fit. Nothing is appended any more.
@@ -87,127 +207,285 @@ impl Encoder {
         self.full
     }
 
-    /// The message, its header still to be written.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.bytes
+    /// Appends a record of class IN if it fits; else the message is full, and TC says so (RFC 2181 section 9).
+    pub(crate) fn record(
+        &mut self,
+        owner: Owner<'_>,
+        record_type: RecordType,
+        ttl: u32,
+        data: impl FnOnce(&mut Self),
+    ) {
+        self.any_record(owner, (record_type, DNSClass::IN, ttl), |this| {
+            data(this);
+            Ok(())
+        })
+        .unwrap_or_default();
     }
 
-    fn record(&mut self, record: &Record) -> Result<(), ProtoError> {
-        self.name(&record.name, true);
-        self.number(record.record_type().into());
-        self.number(record.dns_class.into());
-        self.bytes.extend_from_slice(&record.ttl.to_be_bytes());
+    fn any_record(
+        &mut self,
+        owner: Owner<'_>,
+        (record_type, class, ttl): (RecordType, DNSClass, u32),
+        data: impl FnOnce(&mut Self) -> Result<(), ProtoError>,
+    ) -> Result<(), ProtoError> {
+        if self.full {
+            return Ok(());
+        }
+        let start = self.length();
+        match owner {
+            Owner::At(pointer) => self.number(pointer),
+            Owner::Name(parts) => self.name(parts, true),
+        }
+        self.number(record_type.into());
+        self.number(class.into());
+        self.put(&ttl.to_be_bytes());
         self.number(0);
-        let start = self.bytes.len();
-        self.data(&record.data)?;
-        let length = u16::try_from(self.bytes.len() - start)
-            .map_err(|_| ProtoError::Message("the data of a record is longer than 65,535 bytes"))?;
-        self.bytes[start - 2..start].copy_from_slice(&length.to_be_bytes());
+        let before = self.length();
+        data(self)?;
+        match (self.full, u16::try_from(self.length() - before)) {
+            (false, Ok(length)) => {
+                self.out.bytes_mut()[before - 2..before].copy_from_slice(&length.to_be_bytes());
+                self.counts[self.section as usize] += 1;
+            }
+            _ => {
+                self.full = true;
+                self.out.truncate(start);
+                self.truncated |= self.section != Section::Additional;
+            }
+        }
         Ok(())
+    }
+
+    /// Appends address records of one owner, as many as fit.
+    pub(crate) fn addresses<'a, const SIZE: usize>(
+        &mut self,
+        owner: Owner<'_>,
+        record_type: RecordType,
+        ttl: u32,
+        addresses: impl Iterator<Item = &'a [u8; SIZE]>,
+    ) {
+        let mut owner = owner;
+        for octets in addresses {
+            let Owner::At(pointer) = owner else {
+                let place = self.length();
+                self.record(owner, record_type, ttl, |to| to.put(octets));
+                // Where that is a pointer, it is so for all that follow.
+                if let Some(&[high @ 0xc0..=0xff, low]) = self.out.bytes().get(place..place + 2) {
+                    owner = Owner::At(u16::from_be_bytes([high, low]));
+                }
+                continue;
+            };
+            if self.full || self.length() + BEFORE_DATA + SIZE > self.limit {
+                self.full = true;
+                self.truncated |= self.section != Section::Additional;
+                return;
+            }
+            let mut head = [0; BEFORE_DATA];
+            head[..2].copy_from_slice(&pointer.to_be_bytes());
+            head[2..4].copy_from_slice(&u16::from(record_type).to_be_bytes());
+            head[5] = 1;
+            head[6..10].copy_from_slice(&ttl.to_be_bytes());
+            head[11] = SIZE as u8;
+            self.out.push(&head);
+            self.out.push(octets);
+            self.counts[self.section as usize] += 1;
+        }
+    }
+
+    /// Appends records while they fit.
+    ///
+    /// # Errors
+    /// The data of one cannot be written.
+    pub(crate) fn records(&mut self, records: &[Record]) -> Result<(), ProtoError> {
+        for record in records {
+            let mut wire = [0; LONGEST_NAME];
+            let owner = labels(&record.name, &mut wire);
+            let kind = (record.record_type(), record.dns_class, record.ttl);
+            self.any_record(Owner::Name(&[owner]), kind, |this| this.data(&record.data))?;
+        }
+        Ok(())
+    }
+
+    /// Appends what may be missing without a sign: all that `write` writes of a name, or nothing.
+    pub(crate) fn group<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
+        let (start, count) = (self.length(), self.counts[self.section as usize]);
+        let was_full = self.full;
+        let written = write(self);
+        if self.full && !was_full {
+            self.out.truncate(start);
+            self.counts[self.section as usize] = count;
+        }
+        written
+    }
+
+    /// Appends records that were encoded before for the same question, with the counts of the header. None where they do not
+    /// fit.
+    pub(crate) fn encoded(&mut self, records: &[u8], counts: [u16; 3]) -> Option<&mut [u8]> {
+        let start = self.length();
+        self.put(records);
+        self.counts = counts;
+        (!self.full).then(|| &mut self.out.bytes_mut()[start..])
+    }
+
+    /// The whole message, with the OPT record that answers the client's, in the room that was kept for it (RFC 6891 section
+    /// 6.1.1), and the extended error where there is still room.
+    pub(crate) fn finish<'e>(
+        mut self,
+        head: &Head<'_>,
+        code: ResponseCode,
+        extended: impl FnOnce() -> Option<(u16, &'e str)>,
+    ) -> B {
+        if let Some(edns) = head.edns {
+            self.counts[Section::Additional as usize] += 1;
+            self.opt(head, edns, code, extended());
+        }
+        let bytes = self.out.bytes_mut();
+        if self.truncated {
+            bytes[2] |= TRUNCATED;
+        }
+        for (place, count) in bytes[6..HEADER].chunks_exact_mut(2).zip(self.counts) {
+            place.copy_from_slice(&count.to_be_bytes());
+        }
+        self.out
+    }
+
+    fn opt(&mut self, head: &Head<'_>, edns: ClientEdns, code: ResponseCode, extended: Option<(u16, &str)>) {
+        let [high, low] = LARGEST_UDP.to_be_bytes();
+        let flags = u8::from(edns.dnssec_ok) << 7;
+        self.out.push(&[0, 0, 41, high, low, code.high(), 0, flags, 0, 0, 0]);
+        let start = self.length();
+        if let Some((code, text)) = extended {
+            let length = 2 + text.len();
+            if start + OPTION + length <= head.limit {
+                self.option(EXTENDED_ERROR, length);
+                self.out.push(&code.to_be_bytes());
+                self.out.push(text.as_bytes());
+            }
+        }
+        if edns.pads {
+            let length = padding(self.length());
+            self.option(PADDING, length);
+            (0..length).for_each(|_| self.out.push(&[0]));
+        }
+        let length = (self.length() - start) as u16;
+        self.out.bytes_mut()[start - 2..start].copy_from_slice(&length.to_be_bytes());
+    }
+
+    fn option(&mut self, code: u16, length: usize) {
+        self.out.push(&code.to_be_bytes());
+        self.out.push(&(length as u16).to_be_bytes());
+    }
+
+    fn length(&self) -> usize {
+        self.out.bytes().len()
+    }
+
+    /// Appends bytes, or nothing where they do not fit.
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        if self.length() + bytes.len() > self.limit {
+            self.full = true;
+        } else {
+            self.out.push(bytes);
+        }
+    }
+
+    /// Appends a number.
+    pub(crate) fn number(&mut self, number: u16) {
+        self.put(&number.to_be_bytes());
+    }
+
+    /// Appends a name of labels in wire form, in parts; where it is to be `compressed`, only as much of it as is not there
+    /// yet, letter by letter.
+    pub(crate) fn name(&mut self, parts: &[&[u8]], compressed: bool) {
+        match parts {
+            [whole] => self.whole_name(whole, compressed),
+            _ => {
+                let (mut wire, mut length) = ([0; LONGEST_NAME], 0);
+                for part in parts {
+                    wire[length..length + part.len()].copy_from_slice(part);
+                    length += part.len();
+                }
+                self.whole_name(&wire[..length], compressed);
+            }
+        }
+    }
+
+    fn whole_name(&mut self, mut rest: &[u8], compressed: bool) {
+        while let Some(&label) = rest.first() {
+            match self.names.find(self.out.bytes(), rest) {
+                Some(pointer) if compressed => return self.number(pointer),
+                Some(_) => {}
+                None => self.names.note(self.length(), rest),
+            }
+            let (label, after) = rest.split_at(1 + usize::from(label));
+            self.put(label);
+            rest = after;
+        }
+        self.put(&[0]);
     }
 
     /// Names are compressed in the data of the oldest types alone (RFC 3597 section 4).
     fn data(&mut self, data: &RData) -> Result<(), ProtoError> {
+        let mut wire = [0; LONGEST_NAME];
         match data {
-            RData::A(address) => self.bytes.extend_from_slice(&address.0.octets()),
-            RData::AAAA(address) => self.bytes.extend_from_slice(&address.0.octets()),
-            RData::CNAME(name) => self.name(&name.0, true),
-            RData::NS(name) => self.name(&name.0, true),
-            RData::PTR(name) => self.name(&name.0, true),
+            RData::A(address) => self.put(&address.0.octets()),
+            RData::AAAA(address) => self.put(&address.0.octets()),
+            RData::CNAME(name) => self.name(&[labels(&name.0, &mut wire)], true),
+            RData::NS(name) => self.name(&[labels(&name.0, &mut wire)], true),
+            RData::PTR(name) => self.name(&[labels(&name.0, &mut wire)], true),
             RData::MX(mx) => {
                 self.number(mx.preference);
-                self.name(&mx.exchange, true);
+                self.name(&[labels(&mx.exchange, &mut wire)], true);
             }
-            RData::SOA(soa) => self.soa(soa),
+            RData::SOA(soa) => self.soa_data(soa),
             // RFC 2782: not compressed. Others may point to it.
             RData::SRV(srv) => {
                 [srv.priority, srv.weight, srv.port].into_iter().for_each(|number| self.number(number));
-                self.name(&srv.target, false);
+                self.name(&[labels(&srv.target, &mut wire)], false);
             }
             other => {
-                self.scratch.clear();
-                let mut encoder = BinEncoder::new(&mut self.scratch);
+                let mut bytes = Vec::new();
+                let mut encoder = BinEncoder::new(&mut bytes);
                 encoder.set_name_encoding(NameEncoding::Uncompressed);
                 other.emit(&mut encoder)?;
-                self.bytes.extend_from_slice(&self.scratch);
+                self.put(&bytes);
             }
         }
         Ok(())
     }
 
-    fn soa(&mut self, soa: &SOA) {
-        self.name(&soa.mname, true);
-        self.name(&soa.rname, true);
+    fn soa_data(&mut self, soa: &SOA) {
+        let mut wire = [0; LONGEST_NAME];
+        self.name(&[labels(&soa.mname, &mut wire)], true);
+        self.name(&[labels(&soa.rname, &mut wire)], true);
         let [refresh, retry, expire] = [soa.refresh, soa.retry, soa.expire].map(|time| time as u32);
         for number in [soa.serial, refresh, retry, expire, soa.minimum] {
-            self.bytes.extend_from_slice(&number.to_be_bytes());
-        }
-    }
-
-    fn number(&mut self, number: u16) {
-        self.bytes.extend_from_slice(&number.to_be_bytes());
-    }
-
-    /// Appends a name; where it is to be `compressed`, only as much of it as is not there yet, letter by letter.
-    fn name(&mut self, name: &Name, compressed: bool) {
-        let (mut wire, mut length) = ([0; LONGEST_NAME], 0);
-        for label in name.iter() {
-            wire[length] = label.len() as u8;
-            wire[length + 1..length + 1 + label.len()].copy_from_slice(label);
-            length += 1 + label.len();
-        }
-        let mut rest = &wire[..length];
-        while let Some(&label) = rest.first() {
-            let hash = self.hasher.hash_one(rest);
-            let reads_so = |place: &Place| place.hash == hash && is_at(&self.bytes, place.offset, rest);
-            let known = self.names.find(hash, reads_so);
-            match known.map(|place| place.offset) {
-                Some(offset) if compressed => return self.number(POINTER | offset),
-                Some(_) => {}
-                None => self.note(hash),
-            }
-            let (label, after) = rest.split_at(1 + usize::from(label));
-            self.bytes.extend_from_slice(label);
-            rest = after;
-        }
-        self.bytes.push(0);
-    }
-
-    /// Here begins a name that reads like that.
-    fn note(&mut self, hash: u64) {
-        if let Some(offset) = u16::try_from(self.bytes.len()).ok().filter(|&offset| offset <= !POINTER) {
-            self.names.insert_unique(hash, Place { hash, offset }, |place| place.hash);
+            self.put(&number.to_be_bytes());
         }
     }
 }
 
-/// Whether the name at that place of a message reads so: labels without the root. One that is not whole yet does not.
-fn is_at(message: &[u8], place: u16, labels: &[u8]) -> bool {
-    let mut name = message.get(usize::from(place)..).unwrap_or_default();
-    let mut labels = labels;
-    loop {
-        match *name {
-            [0, ..] => return labels.is_empty(),
-            [high @ 0xc0..=0xff, low, ..] => {
-                let place = u16::from_be_bytes([high, low]) & !POINTER;
-                name = message.get(usize::from(place)..).unwrap_or_default();
-            }
-            [length, ..] => {
-                let Some((label, rest)) = name.split_at_checked(1 + usize::from(length)) else {
-                    return false;
-                };
-                let Some(others) = labels.strip_prefix(label) else { return false };
-                (name, labels) = (rest, others);
-            }
-            [] => return false,
-        }
+/// The labels of a name in wire form.
+fn labels<'w>(name: &Name, wire: &'w mut [u8; LONGEST_NAME]) -> &'w [u8] {
+    let mut length = 0;
+    for label in name.iter() {
+        wire[length] = label.len() as u8;
+        wire[length + 1..length + 1 + label.len()].copy_from_slice(label);
+        length += 1 + label.len();
     }
+    &wire[..length]
+}
+
+/// How many bytes fill a message of so many up (RFC 8467 section 4.1), or nearly so where it is as long as messages get.
+fn padding(length: usize) -> usize {
+    let length = length + OPTION;
+    let whole = length.next_multiple_of(PADDING_BLOCK).min(usize::from(u16::MAX));
+    whole.saturating_sub(length)
 }
 
 #[cfg(test)]
 mod tests {
     use hickory_proto::op::Message;
-    use hickory_proto::rr::RecordType;
     use hickory_proto::rr::rdata::{A, CNAME, MX, NULL, SRV};
 
     use super::*;
@@ -220,18 +498,22 @@ mod tests {
         Record::from_rdata(name(owner), 60, data)
     }
 
-    fn encoder(limit: usize) -> Encoder {
-        Encoder::new(&Query::query(name("www.Example.com."), RecordType::A), limit)
+    fn encoder(limit: usize) -> Encoder<Vec<u8>> {
+        let section = b"\x03www\x07Example\x03com\0\0\x01\0\x01";
+        let head = Head { header: &[0; HEADER], section, edns: None, limit };
+        let (authoritative, authentic, recursion_available) = (false, false, false);
+        let code = ResponseCode::NoError;
+        let flags = Flags { authoritative, authentic, recursion_available, code };
+        Encoder::new(Vec::new(), &head, flags)
     }
 
-    /// The message, with its counts in the header.
-    fn message(encoder: Encoder, counts: [u16; 3]) -> Message {
-        let mut bytes = encoder.finish();
-        bytes[2] = 0x80;
-        for (place, count) in bytes[4..HEADER].chunks_exact_mut(2).zip([[1].as_slice(), &counts].concat()) {
-            place.copy_from_slice(&count.to_be_bytes());
-        }
-        Message::from_vec(&bytes).unwrap()
+    fn written(encoder: &Encoder<Vec<u8>>) -> u16 {
+        encoder.counts.iter().sum()
+    }
+
+    fn message(encoder: Encoder<Vec<u8>>) -> Message {
+        let head = Head { header: &[0; HEADER], section: &[], edns: None, limit: 0 };
+        Message::from_vec(&encoder.finish(&head, ResponseCode::NoError, || None)).unwrap()
     }
 
     #[test]
@@ -251,8 +533,9 @@ mod tests {
             ),
         ];
         let mut encoder = encoder(65_535);
-        assert_eq!(encoder.records(&records).unwrap(), 6);
-        let read = message(encoder, [6, 0, 0]);
+        encoder.records(&records).unwrap();
+        assert_eq!(written(&encoder), 6);
+        let read = message(encoder);
         let spelled = |record: &Record| format!("{} {}", record.name.to_ascii(), record.data);
         assert_eq!(
             read.answers.iter().map(spelled).collect::<Vec<_>>(),
@@ -267,12 +550,13 @@ mod tests {
             .flat_map(|number| vec![record(&owner(number), RData::A(A::new(192, 0, 2, 1))); 2])
             .collect();
         let mut encoder = encoder(65_535);
-        assert_eq!(encoder.records(&records).unwrap(), 600);
+        encoder.records(&records).unwrap();
+        assert_eq!(written(&encoder), 600);
         // The label and a pointer for the first record of a name, a pointer for the second.
         let names: usize = (0..300).map(|number| owner(number).len() - "example.com.".len() + 2 + 2).sum();
         // The question is spelled otherwise: `example` is there once more.
         let around = HEADER + 17 + 4 + "example.".len();
-        assert_eq!(encoder.bytes.len(), around + names + 600 * 14);
+        assert_eq!(encoder.out.len(), around + names + 600 * 14);
     }
 
     #[test]
@@ -280,10 +564,12 @@ mod tests {
         let address = |owner: &str| record(owner, RData::A(A::new(192, 0, 2, 1)));
         let long = "a-long-label.".repeat(4);
         let mut encoder = encoder(HEADER + 21 + 16 + 20);
-        assert_eq!(encoder.records(&[address("www.Example.com."), address(&long), address(".")]).unwrap(), 1);
-        assert!(encoder.is_full());
-        assert_eq!(encoder.records(&[address(".")]).unwrap(), 0, "though it would fit");
-        assert_eq!(message(encoder, [1, 0, 0]).answers.len(), 1);
+        encoder.records(&[address("www.Example.com."), address(&long), address(".")]).unwrap();
+        assert!(encoder.is_full() && written(&encoder) == 1);
+        encoder.records(&[address(".")]).unwrap();
+        assert_eq!(written(&encoder), 1, "though it would fit");
+        let message = message(encoder);
+        assert_eq!((message.answers.len(), message.metadata.truncation), (1, true));
     }
 
     #[test]
@@ -291,7 +577,11 @@ mod tests {
         let address = |owner: &str| record(owner, RData::A(A::new(192, 0, 2, 1)));
         let pairs = [address("a."), address("a."), address("b."), address("b.")];
         let mut encoder = encoder(HEADER + 21 + 17 + 16 + 17 + 15);
-        assert_eq!(encoder.spare(&pairs).unwrap(), 2);
-        assert_eq!(message(encoder, [0, 0, 2]).additionals.len(), 2);
+        encoder.section(Section::Additional);
+        for pair in pairs.chunks(2) {
+            encoder.group(|encoder| encoder.records(pair)).unwrap();
+        }
+        let message = message(encoder);
+        assert_eq!((message.additionals.len(), message.metadata.truncation), (2, false));
     }
 }

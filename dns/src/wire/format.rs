@@ -6,8 +6,13 @@ use hickory_proto::op::ResponseCode;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
 pub(crate) const HEADER: usize = 12;
+/// Flags of a message (RFC 1035 section 4.1.1, RFC 4035 section 3.2), those of its third byte and of its fourth.
+pub(crate) const AUTHORITATIVE: u8 = 0x04;
+pub(crate) const TRUNCATED: u8 = 0x02;
+pub(crate) const AUTHENTIC: u8 = 0x20;
+pub(crate) const CHECKING_DISABLED: u8 = 0x10;
 /// The length of an OPT record without options (RFC 6891 section 6.1.2).
-pub(crate) const OPT: u16 = 11;
+pub(crate) const OPT: usize = 11;
 /// What comes before an option's data (RFC 6891 section 6.1.2): code and length.
 pub(crate) const OPTION: usize = 4;
 /// The option that says why (RFC 8914 section 2).

@@ -55,7 +55,7 @@ impl Lanes {
 
     fn fast_at(&self, now: Instant, bytes: &[u8]) -> Option<Vec<u8>> {
         let (mut reply, memory) = ([0; 1232], (&*self.forwarder, now));
-        let answered = fast_lane::respond_or_remember(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
+        let answered = fast_lane::respond_or_cached(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
         Some(reply[..answered.length].to_vec())
     }
 
@@ -176,7 +176,7 @@ fn what_is_remembered_is_said_without_allocating() {
     lanes.fast(&bytes).expect("it is remembered");
     let (mut reply, memory) = ([0; 1232], (&*lanes.forwarder, Instant::now()));
     let used = allocation_counter::measure(|| {
-        fast_lane::respond_or_remember(&lanes.zone, memory, true, CLIENT, &bytes, &mut reply).unwrap();
+        fast_lane::respond_or_cached(&lanes.zone, memory, true, CLIENT, &bytes, &mut reply).unwrap();
     });
     assert_eq!(used.count_total, 0);
     let message = Message::from_vec(&lanes.fast(&bytes).unwrap()).unwrap();

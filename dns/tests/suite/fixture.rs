@@ -8,9 +8,9 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use weft_cluster::{WatchFilter, manifest};
 use weft_dns::pipeline::cname_chain::follow_cnames;
-use weft_dns::pipeline::records::reply;
+use weft_dns::pipeline::encode::encode_zone;
+use weft_dns::pipeline::parse::{Parsed, parse};
 use weft_dns::wire::format::Transport;
-use weft_dns::wire::message::{Received, read};
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Labels, NamespacedName, Object, Pod, Protocol, Service,
@@ -103,13 +103,13 @@ pub(crate) fn query(name: &str, record_type: RecordType) -> Message {
 /// What the zone says to a message, as a client reads it.
 pub(crate) fn ask_message(zone: &Zone, message: &Message) -> Message {
     let bytes = message.to_vec().unwrap();
-    let bytes = match read(&bytes, Transport::Udp) {
-        Received::Question(question) => {
+    let bytes = match parse(&bytes, Transport::Udp) {
+        Parsed::Question(question) => {
             let chain = follow_cnames(zone, &question.name, question.query.query_type);
-            question.encode(&reply(zone, &question, &chain).unwrap(), true)
+            encode_zone(zone, &question, &chain, true)
         }
-        Received::Rejected(bytes) => bytes,
-        Received::Ignored => panic!("{message:?} is no garbage"),
+        Parsed::Rejected(bytes) => bytes,
+        Parsed::Ignored => panic!("{message:?} is no garbage"),
     };
     Message::from_vec(&bytes).unwrap()
 }

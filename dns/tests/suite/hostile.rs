@@ -13,8 +13,8 @@ use std::thread;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
+use weft_dns::pipeline::parse::{Parsed, parse};
 use weft_dns::wire::format::Transport;
-use weft_dns::wire::message::{Received, read};
 use weft_testkit::dice::Dice;
 
 use crate::fixture::{ask_message, query, zone};
@@ -100,10 +100,10 @@ fn whatever_comes_is_answered_alike_and_well_and_leaves_nothing_behind() {
 #[test]
 fn oddities_are_answered_as_they_should_be() {
     let zone = zone();
-    let code_of = |name: &str, bytes: &[u8]| match read(bytes, Transport::Udp) {
-        Received::Ignored => None,
-        Received::Rejected(reply) => Some(Message::from_vec(&reply).unwrap().metadata.response_code),
-        Received::Question(_) => {
+    let code_of = |name: &str, bytes: &[u8]| match parse(bytes, Transport::Udp) {
+        Parsed::Ignored => None,
+        Parsed::Rejected(reply) => Some(Message::from_vec(&reply).unwrap().metadata.response_code),
+        Parsed::Question(_) => {
             let message = Message::from_vec(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
             Some(ask_message(&zone, &message).metadata.response_code)
         }
