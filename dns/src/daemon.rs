@@ -39,7 +39,7 @@ use crate::pipeline::handler::Handler;
 use crate::pipeline::query_log::QueryLog;
 use crate::server::certificate::Certificate;
 use crate::server::handover::{self, Inherited, Predecessor};
-use crate::server::{Listener, Secure, SecureListener, Stop};
+use crate::server::{Listen, Listener, Secure, SecureListener, Stop};
 use crate::zone::{PodNames, ZoneConfig};
 
 /// How far apart two servers start that are started together.
@@ -103,7 +103,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
-        failure = takeover.serve(listeners, secure, predecessor, &listed) => return failure,
+        failure = takeover.serve(transports(listeners, secure), predecessor, &listed) => return failure,
         () = takeover.shut_down(signals) => {}
     }
     give_last_answers(&tasks, &stop).await;
@@ -145,6 +145,12 @@ fn secure_listeners(
     let doh = options.doh.iter().map(|&address| (address, Secure::Doh));
     let bind = |(address, secure)| SecureListener::bind(address, secure, certificate.clone(), inherited);
     dot.chain(doh).map(bind).collect()
+}
+
+/// All that is listened on, each transport in its own way.
+fn transports(plain: Vec<Listener>, secure: Vec<SecureListener>) -> Vec<Box<dyn Listen>> {
+    let plain = plain.into_iter().map(|listener| Box::new(listener) as Box<dyn Listen>);
+    plain.chain(secure.into_iter().map(|listener| Box::new(listener) as Box<dyn Listen>)).collect()
 }
 
 /// Turns the query log on and off, as often as it is told to.

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::pipeline::handler::Handler;
 use crate::server::handover::{HandoverSocket, Predecessor};
-use crate::server::{Listener, SecureListener, Stop};
+use crate::server::{Listen, Stop};
 
 /// How long another program that is just ending may have an address yet.
 const MOMENT: Duration = Duration::from_secs(5);
@@ -67,14 +67,13 @@ impl Takeover<'_> {
     /// servers do. Ends with an error only.
     pub(crate) async fn serve(
         &self,
-        listeners: Vec<Listener>,
-        secure: Vec<SecureListener>,
+        listeners: Vec<Box<dyn Listen>>,
         predecessor: Option<Predecessor>,
         listed: &CancellationToken,
     ) -> Result<(), Error> {
         let mut place = None;
         if let (true, Some(first)) = (self.options.handover, listeners.first()) {
-            place = Some((first.address(), duplicates(&listeners, &secure)?));
+            place = Some((first.address(), duplicates(&listeners)?));
         }
         let predecessor = match predecessor {
             Some(predecessor) => self.wait_for_turn(predecessor, listed).await,
@@ -87,20 +86,20 @@ impl Takeover<'_> {
                 );
                 let http = self.serve_http().await?;
                 listed.cancelled().await;
-                self.answer(listeners, secure)?;
+                self.answer(listeners)?;
                 http
             }
             None if self.options.standby => {
-                self.answer(listeners, secure)?;
+                self.answer(listeners)?;
                 self.serve_http().await?
             }
             None => {
                 let http = self.serve_http().await?;
-                self.answer(listeners, secure)?;
+                self.answer(listeners)?;
                 http
             }
             Some(predecessor) => {
-                self.answer(listeners, secure)?;
+                self.answer(listeners)?;
                 predecessor.take_over().await;
                 self.serve_http().await?
             }
@@ -129,19 +128,15 @@ impl Takeover<'_> {
         None
     }
 
-    fn answer(&self, listeners: Vec<Listener>, secure: Vec<SecureListener>) -> Result<(), Error> {
+    fn answer(&self, listeners: Vec<Box<dyn Listen>>) -> Result<(), Error> {
         self.active.send_replace(true);
         if let Some(plan) = &self.plan {
             let rules = node_local::kernel::take_questions(plan).map_err(Error::NodeLocal)?;
             self.rules.replace(Some(rules));
         }
         for listener in listeners {
-            tracing::info!(address = %listener.address(), "listening over UDP and TCP");
+            tracing::info!(address = %listener.address(), transport = listener.transport(), "listening");
             listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
-        }
-        for listener in secure {
-            tracing::info!(address = %listener.address(), secure = ?listener.secure(), "listening over TLS");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone());
         }
         Ok(())
     }
@@ -240,15 +235,11 @@ impl Takeover<'_> {
 }
 
 /// Of all sockets, for the next server.
-fn duplicates(listeners: &[Listener], secure: &[SecureListener]) -> Result<Vec<OwnedFd>, Error> {
+fn duplicates(listeners: &[Box<dyn Listen>]) -> Result<Vec<OwnedFd>, Error> {
     let mut sockets = Vec::new();
     for listener in listeners {
         let failed = |source| Error::Handover { address: listener.address(), source };
         sockets.extend(listener.duplicates().map_err(failed)?);
-    }
-    for listener in secure {
-        let failed = |source| Error::Handover { address: listener.address(), source };
-        sockets.push(listener.duplicate().map_err(failed)?);
     }
     Ok(sockets)
 }

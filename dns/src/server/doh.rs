@@ -22,8 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::handler::Step;
-use crate::server::tcp::Session;
+use crate::server::session::Session;
 
 /// The path that clients know (RFC 8484 section 4.1.1 has it in its examples).
 const PATH: &str = "/dns-query";
@@ -77,11 +76,8 @@ impl Session {
             Ok(Err(status)) => return refusal(status),
             Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT),
         };
-        match self.handler.handle(&question, client.ip(), self.transport) {
-            Step::Drop => refusal(StatusCode::BAD_REQUEST),
-            Step::Reply(reply) => success(reply),
-            Step::Pending(waiting) => success(waiting.finish().await),
-        }
+        let reply = self.answer(&question, client.ip()).await;
+        reply.map_or_else(|| refusal(StatusCode::BAD_REQUEST), success)
     }
 }
 

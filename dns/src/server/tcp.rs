@@ -8,22 +8,9 @@ use std::time::Duration;
 use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::pipeline::handler::{Handler, Step};
-use crate::server::connections::Limits;
-use crate::wire::format::Transport;
-
-/// What every session needs.
-#[derive(Clone)]
-pub(super) struct Session {
-    pub(super) handler: Arc<Handler>,
-    pub(super) transport: Transport,
-    pub(super) limits: Limits,
-    pub(super) tasks: TaskTracker,
-    pub(super) stop: CancellationToken,
-}
+use crate::pipeline::handler::Step;
+use crate::server::session::Session;
 
 impl Session {
     /// One connection, until the client closes it, is idle for too long or breaks the framing. Queries that were

@@ -19,8 +19,9 @@ use crate::server::certificate::Certificate;
 use crate::server::connections::{Limits, accept};
 use crate::server::doh;
 use crate::server::handover::Inherited;
-use crate::server::tcp::Session;
-use crate::server::{Stop, take_or_bind_tcp};
+use crate::server::listen::{Listen, Stop};
+use crate::server::session::Session;
+use crate::server::sockets::take_or_bind_tcp;
 use crate::wire::format::Transport;
 
 /// What is spoken within TLS.
@@ -58,28 +59,26 @@ impl SecureListener {
         let acceptor = TlsAcceptor::from(Arc::new(config(secure, certificate)?));
         Ok(SecureListener { tcp, address, secure, acceptor, limits: Limits::default() })
     }
+}
 
-    /// The address and port that it is bound to.
-    pub fn address(&self) -> SocketAddr {
+impl Listen for SecureListener {
+    fn transport(&self) -> &'static str {
+        match self.secure {
+            Secure::Dot => "TLS",
+            Secure::Doh => "HTTPS",
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What is spoken there.
-    pub fn secure(&self) -> Secure {
-        self.secure
+    fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.tcp.as_fd().try_clone_to_owned().map(|socket| vec![socket])
     }
 
-    /// A duplicate of the socket, for the next server.
-    ///
-    /// # Errors
-    /// The process may not open more files.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.tcp.as_fd().try_clone_to_owned()
-    }
-
-    /// Serves on `tasks`, until `stop`. Queries that were taken by then are still answered.
-    pub fn serve(self, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) {
-        let SecureListener { tcp, secure, acceptor, limits, .. } = self;
+    fn serve(self: Box<Self>, handler: Arc<Handler>, tasks: &TaskTracker, stop: Stop) -> Result<(), Error> {
+        let SecureListener { tcp, secure, acceptor, limits, .. } = *self;
         let transport = Transport::Tls;
         let session = Session { handler, transport, limits, tasks: tasks.clone(), stop: stop.all };
         let serve_connection = move |stream, client| {
@@ -93,6 +92,7 @@ impl SecureListener {
             }
         };
         tasks.spawn(accept(tcp, limits, tasks.clone(), stop.accepting, serve_connection));
+        Ok(())
     }
 }
 

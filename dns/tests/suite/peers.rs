@@ -18,7 +18,7 @@ use weft_dns::forward::{ForwardOptions, Forwarder, Policy, Settings};
 use weft_dns::metrics::Metrics;
 use weft_dns::pipeline::handler::Handler;
 use weft_dns::server::handover::Inherited;
-use weft_dns::server::{Limits, Listener, Stop};
+use weft_dns::server::{Limits, Listen, Listener, Stop};
 use weft_dns::zone::Zone;
 
 /// How many queries may wait for upstreams, where that does not matter.
@@ -91,7 +91,7 @@ impl Server {
                     let (listener, tasks) =
                         (Listener::bind(listen, &mut Inherited::default()).unwrap(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
-                    listener.with_limits(limits).serve(handler, &tasks, stop).unwrap();
+                    Box::new(listener.with_limits(limits)).serve(handler, &tasks, stop).unwrap();
                     tasks.close();
                     tasks.wait().await;
                 });
