@@ -76,7 +76,7 @@ impl ZoneReply<'_> {
         let flags = Flags { authoritative, authentic: false, recursion_available, code };
         let mut encoder = Encoder::new(out, head, flags);
         if authoritative {
-            self.write(&mut encoder, head.id());
+            self.write(&mut encoder, head);
         }
         encoder.finish(head, code, || match (&extended, self.end) {
             (Some(extended), _) => Some((extended.code, &*extended.text)),
@@ -91,7 +91,7 @@ impl ZoneReply<'_> {
         self.zone.absence(target.as_ref().unwrap_or(self.name)).text()
     }
 
-    fn write<B: Buffer>(&self, encoder: &mut Encoder<B>, id: u16) {
+    fn write<B: Buffer>(&self, encoder: &mut Encoder<B>, head: &Head<'_>) {
         let ttl = self.zone.config().ttl;
         let mut owner = Owner::At(TO_QUESTION);
         for target in self.aliases.chunks(1) {
@@ -99,9 +99,9 @@ impl ZoneReply<'_> {
             owner = Owner::Name(target);
         }
         match self.end {
-            Answer::Found(records) => self.found(encoder, owner, records, id),
-            Answer::NoData(authority) => self.soa(encoder, authority),
-            Answer::NxDomain => self.soa(encoder, Authority::Zone),
+            Answer::Found(records) => self.found(encoder, owner, records, head.id()),
+            Answer::NoData(authority) => self.soa(encoder, authority, head),
+            Answer::NxDomain => self.soa(encoder, Authority::Zone, head),
             Answer::Alias(_) | Answer::NotReady | Answer::NotInZone => {}
         }
     }
@@ -193,25 +193,45 @@ impl ZoneReply<'_> {
         });
     }
 
-    fn soa<B: Buffer>(&self, encoder: &mut Encoder<B>, authority: Authority) {
+    fn soa<B: Buffer>(&self, encoder: &mut Encoder<B>, authority: Authority, head: &Head<'_>) {
         encoder.section(Section::Authority);
+        let ttl = self.zone.config().ttl;
         let owner = match authority {
             Authority::Zone => self.suffix(),
             Authority::InAddrArpa => b"\x07in-addr\x04arpa",
             Authority::Ip6Arpa => b"\x03ip6\x04arpa",
         };
-        let ttl = self.zone.config().ttl;
-        encoder.record(Owner::Name(&[owner]), RecordType::SOA, ttl, |to| self.soa_data(to));
+        match self.zone_in_question(head).filter(|_| authority == Authority::Zone) {
+            Some(zone) => encoder.record(Owner::At(zone), RecordType::SOA, ttl, |to| {
+                let mut names = *b"\x02ns\x03dns\0\0\x0ahostmaster\0\0";
+                [names[7], names[20]] = [(zone >> 8) as u8; 2];
+                [names[8], names[21]] = [zone as u8; 2];
+                to.put(&names);
+                to.put(self.soa_numbers().as_flattened());
+            }),
+            None => encoder.record(Owner::Name(&[owner]), RecordType::SOA, ttl, |to| self.soa_data(to)),
+        }
+    }
+
+    /// A pointer to the zone's name where the question ends with it, spelled so: for most names that do not exist there is no
+    /// need to search the message.
+    fn zone_in_question(&self, head: &Head<'_>) -> Option<u16> {
+        let inner = self.name.len().checked_sub(self.zone.config().zone.label_count())?;
+        let start = self.name.wire(0, inner).len();
+        let is_there = head.section.get(start..)?.starts_with(self.suffix());
+        is_there.then_some(TO_QUESTION + start as u16)
     }
 
     fn soa_data<B: Buffer>(&self, encoder: &mut Encoder<B>) {
         encoder.name(&self.name_server(), true);
         encoder.name(&[b"\x0ahostmaster", self.suffix()], true);
+        encoder.put(self.soa_numbers().as_flattened());
+    }
+
+    fn soa_numbers(&self) -> [[u8; 4]; 5] {
         let [refresh, retry, expire] = SOA_TIMES;
         // RFC 2308 section 4: the last field is how long a negative answer is believed.
-        for number in [self.zone.serial(), refresh, retry, expire, self.zone.config().ttl] {
-            encoder.put(&number.to_be_bytes());
-        }
+        [self.zone.serial(), refresh, retry, expire, self.zone.config().ttl].map(u32::to_be_bytes)
     }
 
     fn name_server(&self) -> [&[u8]; 2] {
