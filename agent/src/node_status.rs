@@ -4,12 +4,10 @@
 
 use std::time::Duration;
 
-use http::{Request, header};
-use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
+use weft_cluster::write::{FalseCondition, set_condition};
 
 use crate::Result;
 use crate::health::Status;
@@ -17,6 +15,12 @@ use crate::subsystem::{Environment, Report, Round, Subsystem};
 
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+/// What the cluster is told.
+const CONDITION: FalseCondition = FalseCondition {
+    kind: "NetworkUnavailable",
+    reason: "WeftIsReady",
+    message: "weft-agent has set up the pod network of this node",
+};
 
 /// Tells the cluster, beside the daemon's rounds.
 pub(crate) struct NodeStatus;
@@ -40,8 +44,7 @@ impl Subsystem for NodeStatus {
 async fn keep(client: kube::Client, node: String, mut status: watch::Receiver<Status>) {
     while status.wait_for(|status| status.is_ready).await.is_ok() {
         let mut told = None;
-        while let Err(error) = tell(&client, &node).await {
-            let problem = error.to_string();
+        while let Err(problem) = set_condition(&client, &node, &CONDITION).await {
             if told.as_ref() != Some(&problem) {
                 warn!(node, problem, "cannot set the Node's condition NetworkUnavailable to False; retrying");
             }
@@ -52,41 +55,5 @@ async fn keep(client: kube::Client, node: String, mut status: watch::Receiver<St
         if status.wait_for(|status| !status.is_ready).await.is_err() {
             return;
         }
-    }
-}
-
-async fn tell(client: &kube::Client, node: &str) -> Result<(), kube::Error> {
-    let body = patch(Timestamp::now()).to_string().into_bytes();
-    let request = Request::patch(format!("/api/v1/nodes/{node}/status"))
-        .header(header::CONTENT_TYPE, "application/strategic-merge-patch+json")
-        .body(body)
-        .map_err(kube::Error::HttpError)?;
-    client.request::<Value>(request).await.map(drop)
-}
-
-fn patch(now: Timestamp) -> Value {
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    json!({"status": {"conditions": [{
-        "type": "NetworkUnavailable",
-        "status": "False",
-        "reason": "WeftIsReady",
-        "message": "weft-agent has set up the pod network of this node",
-        "lastHeartbeatTime": now,
-        "lastTransitionTime": now,
-    }]}})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_in_whole_seconds_as_kubernetes_has_them() {
-        let condition = &patch("2026-08-01T12:00:00.123456Z".parse().unwrap())["status"]["conditions"][0];
-        assert_eq!(condition["lastTransitionTime"], "2026-08-01T12:00:00Z");
-        assert_eq!(
-            (&condition["type"], &condition["status"]),
-            (&json!("NetworkUnavailable"), &json!("False"))
-        );
     }
 }

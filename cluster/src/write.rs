@@ -1,6 +1,8 @@
 //! What the daemons write to the API server. Nothing else of them does, so here is all that their roles must allow:
-//! `create` of `events` (events.k8s.io), and `get` of the objects that events are about.
+//! `create` of `events` (events.k8s.io), `get` of the objects that events are about, and `patch` of `nodes/status`.
 
 mod event;
+mod node;
 
 pub use event::{Recorder, Warning};
+pub use node::{FalseCondition, set_condition};
