@@ -161,12 +161,15 @@ mod tests {
 
     #[test]
     fn one_lost_datagram_is_no_habit() {
-        let habit = Capability::default();
-        assert!(!habit.note_timeout() && habit.may_be_supported());
-        assert!(habit.note_timeout() && !habit.may_be_supported());
-        let habit = Capability::default();
-        habit.note_supported();
-        assert!((0..9).all(|_| !habit.note_timeout()) && habit.may_be_supported(), "it answered once");
+        let capability = Capability::default();
+        assert!(!capability.note_timeout() && capability.may_be_supported());
+        assert!(capability.note_timeout() && !capability.may_be_supported());
+        let capability = Capability::default();
+        capability.note_supported();
+        assert!(
+            (0..9).all(|_| !capability.note_timeout()) && capability.may_be_supported(),
+            "it answered once"
+        );
     }
 
     #[test]

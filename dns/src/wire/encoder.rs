@@ -3,7 +3,9 @@
 //! hickory's encoder: that compresses no more than 120 names, and searches all that it knows for each. What fits is not
 //! decided twice: the first record that does not fit ends the message.
 
+mod buffer;
 mod compression;
+mod head;
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::ResponseCode;
@@ -12,9 +14,12 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 
 use crate::wire::format::{
-    AUTHENTIC, AUTHORITATIVE, CHECKING_DISABLED, EXTENDED_ERROR, HEADER, LARGEST_UDP, OPT, OPTION, TRUNCATED,
+    AUTHENTIC, AUTHORITATIVE, CHECKING_DISABLED, EXTENDED_ERROR, HEADER, LARGEST_UDP, OPTION, TRUNCATED,
 };
 use compression::{Names, POINTER};
+
+pub(crate) use buffer::{Buffer, Datagram};
+pub(crate) use head::{ClientEdns, Flags, Head};
 
 /// The longest name (RFC 1035 section 3.1).
 const LONGEST_NAME: usize = 255;
@@ -28,117 +33,6 @@ const PADDING_BLOCK: usize = 468;
 const TYPE_AND_CLASS: usize = 4;
 /// A pointer to the name of the question (RFC 1035 section 4.1.4).
 pub(crate) const TO_QUESTION: u16 = POINTER | HEADER as u16;
-
-/// Where a message is written.
-pub(crate) trait Buffer {
-    /// What is written so far.
-    fn bytes(&self) -> &[u8];
-    /// The same, to be changed.
-    fn bytes_mut(&mut self) -> &mut [u8];
-    /// Appends bytes, for which there is room: no message is longer than its limit.
-    fn push(&mut self, bytes: &[u8]);
-    /// Takes back all but the first bytes.
-    fn truncate(&mut self, length: usize);
-}
-
-impl Buffer for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-
-    fn truncate(&mut self, length: usize) {
-        Vec::truncate(self, length);
-    }
-}
-
-/// Room for one datagram.
-pub(crate) struct Datagram<'b> {
-    bytes: &'b mut [u8; LARGEST_UDP as usize],
-    length: usize,
-}
-
-impl<'b> Datagram<'b> {
-    /// Nothing is written yet.
-    pub(crate) fn new(bytes: &'b mut [u8; LARGEST_UDP as usize]) -> Datagram<'b> {
-        Datagram { bytes, length: 0 }
-    }
-}
-
-impl Buffer for Datagram<'_> {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.length = length;
-    }
-}
-
-/// What a client's OPT record says (RFC 6891 section 6.1.2).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientEdns {
-    /// The largest datagram that it takes.
-    pub(crate) payload: u16,
-    /// Whether it wants DNSSEC's records.
-    pub(crate) dnssec_ok: bool,
-    /// Whether its replies are to be padded.
-    pub(crate) pads: bool,
-}
-
-/// All that a reply repeats of a query, and how long it may get.
-#[derive(Clone, Copy)]
-pub(crate) struct Head<'q> {
-    /// The query's header.
-    pub(crate) header: &'q [u8; HEADER],
-    /// Its question section: one name as the client wrote it, type and class.
-    pub(crate) section: &'q [u8],
-    /// Its OPT record.
-    pub(crate) edns: Option<ClientEdns>,
-    /// The most bytes of the whole reply.
-    pub(crate) limit: usize,
-}
-
-impl Head<'_> {
-    /// The most bytes of the reply without its OPT record.
-    pub(crate) fn room(&self) -> usize {
-        self.limit - if self.edns.is_some() { OPT } else { 0 }
-    }
-
-    /// The query's identifier.
-    pub(crate) fn id(&self) -> u16 {
-        u16::from_be_bytes([self.header[0], self.header[1]])
-    }
-}
-
-/// What a reply's header says besides.
-#[derive(Clone, Copy)]
-pub(crate) struct Flags {
-    /// Whether the zone itself says so.
-    pub(crate) authoritative: bool,
-    /// Whether the upstream vouches for it (RFC 6840 section 5.8).
-    pub(crate) authentic: bool,
-    /// Whether names outside of the cluster are answered too.
-    pub(crate) recursion_available: bool,
-    /// The response code.
-    pub(crate) code: ResponseCode,
-}
 
 /// The sections of a message that hold records, in their order.
 #[derive(Clone, Copy, PartialEq, Eq)]
