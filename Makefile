@@ -73,7 +73,9 @@ test:
 
 image-files:
 	@scripts/need $(BUILD_NEEDS)
-	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-image -p weft-cni -p weft-ipam --bins --example sbom
+	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-image --bins --example sbom
+	@# On their own: features that the daemons ask of shared crates stay out of the plugins.
+	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-cni -p weft-ipam --bins
 	deploy/image.sh $(IMAGE_BIN) $(IMAGE_FILES)
 
 image: image-files
