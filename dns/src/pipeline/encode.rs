@@ -213,10 +213,13 @@ impl ZoneReply<'_> {
         }
     }
 
-    /// A pointer to the zone's name where the question ends with it, spelled so: for most names that do not exist there is no
-    /// need to search the message.
+    /// A pointer to the zone's name where the question ends with it, spelled so, and the SOA's names can point to no more of
+    /// it: for most names that do not exist there is no need to search the message.
     fn zone_in_question(&self, head: &Head<'_>) -> Option<u16> {
         let inner = self.name.len().checked_sub(self.zone.config().zone.label_count())?;
+        if inner > 0 && [&b"dns"[..], b"hostmaster"].contains(&self.name.label(inner - 1)) {
+            return None;
+        }
         let start = self.name.wire(0, inner).len();
         let is_there = head.section.get(start..)?.starts_with(self.suffix());
         is_there.then_some(TO_QUESTION + start as u16)
