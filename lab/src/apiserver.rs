@@ -8,6 +8,7 @@
 
 mod allocation;
 mod cluster;
+mod cluster_network_policy;
 mod controllers;
 mod defaults;
 mod discovery;

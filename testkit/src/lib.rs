@@ -13,6 +13,7 @@ pub mod containerd;
 pub mod dataplane;
 pub mod dice;
 pub mod namespace;
+pub mod policy_oracle;
 pub mod program;
 pub mod rootless;
 pub mod user_mode_linux;

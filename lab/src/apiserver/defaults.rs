@@ -1,6 +1,7 @@
 //! The values of fields that a client left out, as the Kubernetes API documents them. Only what somebody in
 //! the lab, or a person at `kubectl`, relies on.
 
+mod network_policies;
 mod pods;
 mod services;
 mod workloads;
@@ -21,6 +22,7 @@ pub(crate) fn apply(resource: &Resource, object: &mut Value) {
         "daemonsets" => workloads::daemon_set(object),
         "secrets" => set_default(object, "type", "Opaque"),
         "endpointslices" => endpoint_slice(object),
+        "networkpolicies" => network_policies::network_policy(object),
         _ => {}
     }
 }
@@ -58,6 +60,7 @@ mod tests {
             ("deployments", json!({"template": template})),
             ("statefulsets", json!({"template": template})),
             ("daemonsets", json!({"template": template})),
+            ("networkpolicies", json!({"egress": [{"ports": [{}]}]})),
         ] {
             let mut once = json!({"metadata": {"name": "x"}, "spec": spec});
             apply(named(plural), &mut once);

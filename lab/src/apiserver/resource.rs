@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::cluster_network_policy::ClusterNetworkPolicy;
+
 /// One kind of object that the server stores.
 #[derive(Debug)]
 pub(crate) struct Resource {
@@ -134,6 +136,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     namespaced::<ControllerRevision>("controllerrevision"),
     namespaced::<Lease>("lease"),
     namespaced::<NetworkPolicy>("networkpolicy").short(&["netpol"]),
+    cluster::<ClusterNetworkPolicy>("clusternetworkpolicy").short(&["cnp"]).status(Status::Separate),
     cluster::<ServiceCIDR>("servicecidr").status(Status::Separate),
     namespaced::<Role>("role"),
     namespaced::<RoleBinding>("rolebinding"),

@@ -1,5 +1,7 @@
 //! Label selectors, in the text of a query (`a=b,c in (d,e)`) and as they stand in objects.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::error::{ApiError, Result};
@@ -66,6 +68,23 @@ impl LabelSelector {
     /// Does it ask for nothing?
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// As `kubectl` prints it (apimachinery `FormatLabelSelector`), which is also the text of a query.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, Requirement { key, operator }) in self.0.iter().enumerate() {
+            f.write_str(if position > 0 { "," } else { "" })?;
+            match operator {
+                Operator::Exists => write!(f, "{key}")?,
+                Operator::Absent => write!(f, "!{key}")?,
+                Operator::In(values) if values.len() == 1 => write!(f, "{key}={}", values[0])?,
+                Operator::In(values) => write!(f, "{key} in ({})", values.join(","))?,
+                Operator::NotIn(values) => write!(f, "{key} notin ({})", values.join(","))?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -190,5 +209,6 @@ mod tests {
         assert!(selector.matches_labels(&json!({"app": "web", "tier": "front"})));
         assert!(!selector.matches_labels(&json!({"app": "web", "tier": "back"})));
         assert!(!selector.matches_labels(&json!({"app": "web", "old": ""})));
+        assert_eq!(selector.to_string(), "app=web,tier notin (back),!old");
     }
 }

@@ -66,6 +66,7 @@ fn printer(resource: &Resource) -> &'static Printer {
         "endpoints" => &network::ENDPOINTS,
         "endpointslices" => &network::ENDPOINT_SLICE,
         "networkpolicies" => &network::NETWORK_POLICY,
+        "clusternetworkpolicies" => &network::CLUSTER_NETWORK_POLICY,
         "nodes" => &cluster::NODE,
         "namespaces" => &cluster::NAMESPACE,
         "events" => &cluster::EVENT,

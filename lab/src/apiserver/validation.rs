@@ -3,6 +3,7 @@
 
 mod names;
 mod pods;
+mod policies;
 mod services;
 
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub(crate) fn check(resource: &Resource, object: &Value) -> Result<()> {
     match resource.plural {
         "pods" => causes.extend(pods::spec(&object["spec"], "spec")),
         "services" => causes.extend(services::spec(&object["spec"])),
+        "networkpolicies" => causes.extend(policies::network_policy(&object["spec"])),
+        "clusternetworkpolicies" => causes.extend(policies::cluster_network_policy(&object["spec"])),
         "deployments" | "statefulsets" | "daemonsets" | "replicasets" => {
             causes.extend(workload(&object["spec"]))
         }

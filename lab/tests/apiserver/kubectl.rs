@@ -268,3 +268,44 @@ async fn a_watch_prints_every_change() {
     }
     watching.kill().await.expect("ended");
 }
+
+#[tokio::test]
+async fn policies_are_applied_listed_described_and_refused() {
+    let cluster = cluster().await;
+    let policies = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}, matchExpressions: [{key: tier, operator: In, values: [a, b]}]}
+  ingress: [{from: [{podSelector: {}}], ports: [{port: http, protocol: TCP}, {port: 80, endPort: 90, protocol: UDP}]}]
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {namespaces: {}}
+  egress: [{action: Deny, to: [{networks: [192.0.2.0/24]}]}]
+";
+    let apply = ["apply", "-f", "-"];
+    let made = cluster.kubectl_with(&apply, policies).await;
+    let names =
+        ["networkpolicy.networking.k8s.io/web", "clusternetworkpolicy.policy.networking.k8s.io/guard"];
+    assert_eq!(made, names.map(|name| format!("{name} created\n")).concat());
+    let again = cluster.kubectl_with(&apply, &policies.replace("priority: 10", "priority: 20")).await;
+    assert_eq!(again, format!("{} unchanged\n{} configured\n", names[0], names[1]));
+    let table = cluster.kubectl(&["get", "netpol"]).await;
+    assert_eq!(row(&table, "NAME"), ["NAME", "POD-SELECTOR", "AGE"]);
+    assert_eq!(row(&table, "web")[1..4], ["app=web,tier", "in", "(a,b)"]);
+    let table = cluster.kubectl(&["get", "cnp"]).await;
+    assert_eq!(row(&table, "NAME"), ["NAME", "TIER", "PRIORITY", "AGE"]);
+    assert_eq!(row(&table, "guard")[1..3], ["Admin", "20"]);
+    let described = cluster.kubectl(&["describe", "netpol", "web"]).await;
+    assert!(described.contains("To Port: http/TCP"), "{described}");
+    let refused = cluster.kubectl_fails(&apply, &policies.replace("endPort: 90", "endPort: 70")).await;
+    assert!(refused.contains("spec.ingress[0].ports[1].endPort: Invalid value: 70"), "{refused}");
+    cluster.kubectl(&["delete", "netpol/web", "cnp/guard"]).await;
+    assert!(cluster.kubectl(&["get", "netpol,cnp"]).await.is_empty());
+}

@@ -4,18 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 mod made_up;
-mod oracle;
 mod table;
 mod walk;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use weft_policy::plan::{Planner, Verdict};
+use weft_policy::plan::{Packet, Planner, Verdict};
 use weft_policy::ruleset::{Denied, Ruleset};
+use weft_testkit::policy_oracle::Cluster;
 
 use made_up::{Change, NODES, change, packet};
-use oracle::Cluster;
 use table::Table;
 
 /// How many packets each made-up cluster is tried with.
@@ -71,7 +70,7 @@ fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes
     let config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..config };
     let changes = vec((change(), prop::bool::weighted(0.4)), 0..40);
     let case = (changes, vec(packet(), 1..2 * PACKETS));
-    let run = |(changes, packets): (Vec<(Change, bool)>, Vec<_>)| {
+    let run = |(changes, packets): (Vec<(Change, bool)>, Vec<Packet>)| {
         let mut cluster = Cluster { node: NODES[0].to_owned(), ..Cluster::default() };
         let (mut planner, mut table) = (Planner::new(NODES[0]), Table::default());
         let mut ruleset = Ruleset::new(Denied::default());
@@ -90,7 +89,11 @@ fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes
         let scratch = from_scratch(&cluster);
         prop_assert_eq!(table.sizes(), Table::of(scratch.plan()).sizes(), "changes leave something behind");
         for packet in &packets {
-            let expected = if cluster.allows(packet) { Verdict::Accept } else { Verdict::Deny };
+            let expected = if cluster.allows(packet.source, packet.destination, packet.port) {
+                Verdict::Accept
+            } else {
+                Verdict::Deny
+            };
             let own = |address| planner.plan().own_addresses.contains(&address);
             let forwarded = match own(packet.source) || own(packet.destination) {
                 true => expected,

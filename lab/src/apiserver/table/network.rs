@@ -1,9 +1,10 @@
-//! The tables of Services, EndpointSlices, Endpoints and NetworkPolicies.
+//! The tables of Services, EndpointSlices, Endpoints, NetworkPolicies and ClusterNetworkPolicies.
 
 use serde_json::{Value, json};
 
 use super::{Printer, age, column, joined, labels, or_none, wide};
 use crate::apiserver::object::{self, items, text};
+use crate::apiserver::selector::LabelSelector;
 
 /// How Services are printed.
 pub(super) const SERVICE: Printer = Printer {
@@ -102,8 +103,18 @@ pub(super) const ENDPOINTS: Printer = Printer {
 pub(super) const NETWORK_POLICY: Printer = Printer {
     columns: &[column("Name"), column("Pod-Selector"), column("Age")],
     cells: |policy, now| {
-        let selector = labels(&policy["spec"]["podSelector"]["matchLabels"]);
-        vec![json!(object::name(policy)), selector, age(policy, now)]
+        let selector = LabelSelector::of_object(&policy["spec"]["podSelector"]);
+        let shown = if selector.is_empty() { json!("<none>") } else { json!(selector.to_string()) };
+        vec![json!(object::name(policy)), shown, age(policy, now)]
+    },
+};
+
+/// How ClusterNetworkPolicies are printed.
+pub(super) const CLUSTER_NETWORK_POLICY: Printer = Printer {
+    columns: &[column("Name"), column("Tier"), column("Priority"), column("Age")],
+    cells: |policy, now| {
+        let spec = &policy["spec"];
+        vec![json!(object::name(policy)), spec["tier"].clone(), spec["priority"].clone(), age(policy, now)]
     },
 };
 

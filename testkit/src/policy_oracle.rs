@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weft_policy::plan::Packet;
 use weft_types::{
     Action, ClusterNetworkPolicy, IpBlock, LabelSelector, Labels, Namespace, NamespacedName, NetworkPolicy,
     Node, Peers, Pod, PolicyPeer, PolicyRule, PortMatch, PortMatches, Protocol, Tier,
@@ -11,13 +10,19 @@ use weft_types::{
 
 /// All objects of a cluster, as one node sees them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cluster {
-    pub(crate) node: String,
-    pub(crate) pods: BTreeMap<NamespacedName, Pod>,
-    pub(crate) namespaces: BTreeMap<String, Namespace>,
-    pub(crate) nodes: BTreeMap<String, Node>,
-    pub(crate) policies: BTreeMap<NamespacedName, NetworkPolicy>,
-    pub(crate) cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
+pub struct Cluster {
+    /// The name of the node that looks.
+    pub node: String,
+    /// All pods that have not ended.
+    pub pods: BTreeMap<NamespacedName, Pod>,
+    /// All namespaces, with their labels.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// All nodes, with their labels and all addresses.
+    pub nodes: BTreeMap<String, Node>,
+    /// All NetworkPolicies.
+    pub policies: BTreeMap<NamespacedName, NetworkPolicy>,
+    /// All ClusterNetworkPolicies.
+    pub cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,9 +32,8 @@ enum Way {
 }
 
 impl Cluster {
-    /// Whether this node lets a packet pass.
-    pub(crate) fn allows(&self, packet: &Packet) -> bool {
-        let Packet { source, destination, port } = *packet;
+    /// Whether this node lets a packet pass. It goes to that port where its protocol has any.
+    pub fn allows(&self, source: IpAddr, destination: IpAddr, port: Option<(Protocol, u16)>) -> bool {
         let own = self.nodes.get(&self.node).map(|node| node.all_addresses.clone()).unwrap_or_default();
         // "A pod cannot block itself", and "traffic to and from the node where a Pod is running is always allowed".
         if source == destination || own.contains(&source) || own.contains(&destination) {
