@@ -36,6 +36,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         cluster_cidr: vec!["10.0.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()],
         cluster_dns: "fd00:10:96::a".parse().unwrap(),
         node_local_dns: true,
+        cluster_network_policy: true,
         mtu: Some(1400),
         cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),

@@ -121,6 +121,10 @@ fn a_real_api_server_takes_the_manifests_twice() {
         let line = "{range .items[*]}{.kind}/{.metadata.name} {.metadata.generation}{\"\\n\"}{end}";
         plane.kubectl(&["-n", "kube-system", "get", kinds, "-o", &format!("jsonpath={line}")]).unwrap()
     };
+    let values = weft_installer::manifests::Values { cluster_network_policy: true, ..Default::default() };
+    let whole = plane.file("whole.yaml");
+    fs::write(&whole, weft_installer::manifests::render(&values)).unwrap();
+    plane.kubectl(&["apply", "--server-side", "-f", &whole]).unwrap();
     let first = objects(&plane);
     for name in ["DaemonSet/weft-agent", "DaemonSet/weft-proxy", "weft-dns", "Service/kube-dns"] {
         assert!(first.contains(name), "no {name} in {first}");

@@ -47,6 +47,7 @@ pub(crate) const SERVICE: Kind = ("v1", "Service");
 pub(crate) const ENDPOINT_SLICE: Kind = ("discovery.k8s.io/v1", "EndpointSlice");
 pub(crate) const DAEMON_SET: Kind = ("apps/v1", "DaemonSet");
 pub(crate) const DEPLOYMENT: Kind = ("apps/v1", "Deployment");
+pub(crate) const DEFINITION: Kind = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 
 impl Cluster {
     /// Connects. No request is made. Must be called within a tokio runtime.
@@ -153,6 +154,11 @@ pub(crate) fn objects(yaml: &str) -> Result<Vec<Value>> {
 /// An object's name.
 pub(crate) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// Whether Weft's manifests made an object.
+pub(crate) fn is_own(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/name"] == "weft"
 }
 
 /// `DaemonSet kube-system/weft-agent`

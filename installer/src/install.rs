@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cluster::{
-    Cluster, Connection, DAEMON_SET, DEPLOYMENT, DNS_SERVICE, NAMESPACE, NODE, SERVICE, name, objects, shown,
+    Cluster, Connection, DAEMON_SET, DEFINITION, DEPLOYMENT, DNS_SERVICE, NAMESPACE, NODE, SERVICE, is_own,
+    name, objects, shown,
 };
 use crate::manifests::{self, Values};
 use crate::rollout::{self, Progress};
@@ -80,6 +81,7 @@ pub async fn run(options: &Options) -> Result<()> {
         eprintln!("{}", one.announcement());
     }
     let patience = Duration::from_secs(options.timeout);
+    let objects = without_foreign_definitions(&cluster, objects).await?;
     roll_out(&cluster, &objects, patience).await?;
     for one in &unwanted {
         cluster.delete(&one.object).await?;
@@ -89,6 +91,22 @@ pub async fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     self_test::run(&cluster, &SelfTest { image: values.image, ..SelfTest::default() }, patience).await
+}
+
+/// Leaves out the definitions of kinds that the cluster has from somebody else: theirs may know more fields.
+async fn without_foreign_definitions(cluster: &Cluster, objects: Vec<Value>) -> Result<Vec<Value>> {
+    let mut left = Vec::new();
+    for object in objects {
+        let held = match object["kind"] == DEFINITION.1 {
+            true => cluster.get(DEFINITION, "", name(&object)).await?,
+            false => None,
+        };
+        match held.is_some_and(|held| !is_own(&held)) {
+            true => eprintln!("{} is there, and not from Weft: it stays as it is", shown(&object)),
+            false => left.push(object),
+        }
+    }
+    Ok(left)
 }
 
 /// Applies all objects, step by step, and waits until everything is ready.
@@ -171,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_object_is_applied_in_one_of_the_steps() {
-        let values = Values { node_local_dns: true, ..Values::default() };
+        let values = Values { node_local_dns: true, cluster_network_policy: true, ..Values::default() };
         for object in objects(&manifests::render(&values)).unwrap() {
             assert!(STEPS.iter().any(|step| step.workload == step_of(&object)), "{object}");
         }

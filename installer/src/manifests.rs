@@ -9,9 +9,12 @@ use weft_types::IpNetwork;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
 const NODE_DNS: &str = include_str!("node_dns.yaml");
+const CLUSTER_NETWORK_POLICY: &str = include_str!("cluster_network_policy.yaml");
 /// The image where none is named.
 pub const IMAGE: &str = concat!("localhost/weft:", env!("CARGO_PKG_VERSION"));
 
+/// The name of the definition that `--cluster-network-policy` adds.
+pub(crate) const CLUSTER_NETWORK_POLICIES: &str = "clusternetworkpolicies.policy.networking.k8s.io";
 /// The folders of the CNI where no other is named.
 pub(crate) const CNI_BIN: &str = "/opt/cni/bin";
 pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
@@ -34,6 +37,10 @@ pub struct Values {
     /// and are not tracked.
     #[arg(long)]
     pub node_local_dns: bool,
+    /// Put the definition of ClusterNetworkPolicy on the cluster besides, so that administrators can write such policies. It is
+    /// never taken away again, as the policies would go with it.
+    #[arg(long)]
+    pub cluster_network_policy: bool,
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
     #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
     pub cluster_domain: String,
@@ -98,7 +105,7 @@ pub fn render(values: &Values) -> String {
     .fold(
         TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
         |text, (placeholder, value)| text.replace(placeholder, value),
-    )
+    ) + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
 }
 
 /// The agent's flags that differ from its defaults, as the rest of a list in YAML.
@@ -144,6 +151,7 @@ mod tests {
         assert!(!text.contains("{{"), "{text}");
         assert_eq!(documents(&text).len(), 16);
         assert!(text.contains(r#""--listen=[fd00:10:96::a]:53""#), "{text}");
+        assert_eq!(documents(&rendered(&["--cluster-network-policy"])).len(), 16);
     }
 
     /// Or the scheduler would not put the next server beside the one before.
@@ -216,13 +224,67 @@ mod tests {
                 let status = serde_json::json!({
                     "apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"],
                 });
-                let writes = [("weft-proxy", &events), ("weft-agent", &status)];
+                let writes = [("weft-proxy", &events), ("weft-agent", &events), ("weft-agent", &status)];
                 let may_write = writes
                     .iter()
                     .any(|(name, allowed)| role["metadata"]["name"] == *name && rule == *allowed);
                 let reads = rule["verbs"] == serde_json::json!(["get", "list", "watch"]);
                 assert!(reads || may_write, "{role}");
             }
+        }
+    }
+
+    /// What it reads and what the API server takes must be one: as unknown, a field would be dropped there without a word.
+    #[test]
+    fn the_definition_of_cluster_network_policies_has_the_limits_of_the_api() {
+        assert!(!rendered(&[]).contains(CLUSTER_NETWORK_POLICIES), "only when it is asked for");
+        let all = documents(&rendered(&["--cluster-network-policy"]));
+        let definition = all.iter().find(|object| object["kind"] == "CustomResourceDefinition").unwrap();
+        assert_eq!(definition["metadata"]["name"], CLUSTER_NETWORK_POLICIES);
+        let version = &definition["spec"]["versions"][0];
+        assert_eq!((&version["name"], &version["storage"]), (&"v1alpha2".into(), &true.into()));
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        assert_eq!((&spec["priority"]["minimum"], &spec["priority"]["maximum"]), (&0.into(), &1000.into()));
+        assert_eq!(spec["tier"]["enum"], serde_json::json!(["Admin", "Baseline"]));
+        for (direction, peers, kinds) in [
+            ("ingress", "from", &["namespaces", "pods"][..]),
+            ("egress", "to", &["namespaces", "networks", "nodes", "pods"]),
+        ] {
+            let rules = &spec[direction];
+            let rule = &rules["items"]["properties"];
+            assert_eq!((&rules["maxItems"], &rule[peers]["maxItems"]), (&25.into(), &25.into()));
+            assert_eq!(rule["action"]["enum"], serde_json::json!(["Accept", "Deny", "Pass"]));
+            let keys = |object: &Value| {
+                let mut keys: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
+                keys.sort();
+                keys
+            };
+            assert_eq!(keys(&rule[peers]["items"]["properties"]), kinds);
+            let protocols = keys(&rule["protocols"]["items"]["properties"]);
+            assert_eq!(protocols, ["destinationNamedPort", "sctp", "tcp", "udp"]);
+        }
+    }
+
+    #[test]
+    fn the_agent_may_read_all_that_policies_are_made_of() {
+        let all = documents(&rendered(&[]));
+        let named =
+            |object: &&Value| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "weft-agent";
+        let role = all.iter().find(named).unwrap();
+        let may_watch = |group: &str, resource: &str| {
+            role["rules"].as_array().unwrap().iter().any(|rule| {
+                let has = |list: &str, word: &str| rule[list].as_array().unwrap().contains(&word.into());
+                has("apiGroups", group) && has("resources", resource) && has("verbs", "watch")
+            })
+        };
+        for (group, resource) in [
+            ("", "pods"),
+            ("", "namespaces"),
+            ("", "nodes"),
+            ("networking.k8s.io", "networkpolicies"),
+            ("policy.networking.k8s.io", "clusternetworkpolicies"),
+        ] {
+            assert!(may_watch(group, resource), "{resource}: {role}");
         }
     }
 

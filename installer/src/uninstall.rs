@@ -5,7 +5,7 @@
 //! 2. DNS goes, while its pods can still be torn down by the plugin.
 //! 3. On each node a cleanup pod has agent and proxy remove their own (see `--cleanup` there), and then the plugins,
 //!    unless pods still have addresses of theirs.
-//! 4. Roles and accounts go.
+//! 4. Roles and accounts go. The definition of ClusterNetworkPolicy stays: all such policies would go with it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Connection, DAEMON_SET, POD, SERVICE, objects, shown};
+use crate::cluster::{Cluster, Connection, DAEMON_SET, DEFINITION, POD, SERVICE, is_own, objects, shown};
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
-use crate::manifests::{self, CNI_BIN, CNI_CONF, IMAGE, Values};
+use crate::manifests::{self, CLUSTER_NETWORK_POLICIES, CNI_BIN, CNI_CONF, IMAGE, Values};
 use crate::rollout::{self, Progress};
 use crate::{Result, wait};
 
@@ -67,6 +67,18 @@ pub async fn run(options: &Options) -> Result<()> {
     let is_ours = service.is_some_and(|service| service["metadata"]["labels"][DNS_MARK.0] == DNS_MARK.1);
     for object in others.iter().filter(|object| is_ours || object["kind"] != "Service").rev() {
         delete(&cluster, object).await?;
+    }
+    leave_definition(&cluster).await
+}
+
+/// Says what stays, and how it goes.
+async fn leave_definition(cluster: &Cluster) -> Result<()> {
+    let held = cluster.get(DEFINITION, "", CLUSTER_NETWORK_POLICIES).await?;
+    if held.is_some_and(|held| is_own(&held)) {
+        eprintln!(
+            "left the definition of ClusterNetworkPolicy, as all of these policies would go with it: if nobody else enforces \
+             them, kubectl delete customresourcedefinition {CLUSTER_NETWORK_POLICIES}"
+        );
     }
     Ok(())
 }

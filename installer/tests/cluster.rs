@@ -305,6 +305,40 @@ fn what_is_not_asked_for_any_more_goes_and_is_announced() {
     assert!(!world.succeeds(&["status"]).contains("NODE DNS"));
 }
 
+/// All policies would go with it.
+#[test]
+fn the_definition_of_cluster_network_policies_outlives_what_asked_for_it() {
+    let world = World::new();
+    let definitions = || world.names("apiextensions.k8s.io", "CustomResourceDefinition", None);
+    world.succeeds(&[&INSTALL[..], &["--skip-self-test"]].concat());
+    assert_eq!(definitions(), Vec::<String>::new());
+    world.succeeds(&[&INSTALL[..], &["--skip-self-test", "--cluster-network-policy"]].concat());
+    assert_eq!(definitions(), ["clusternetworkpolicies.policy.networking.k8s.io"]);
+    world.succeeds(&[&INSTALL[..], &["--skip-self-test"]].concat());
+    let text = world.succeeds(&["uninstall", "--timeout=20"]);
+    assert!(text.contains("left the definition of ClusterNetworkPolicy"), "{text}");
+    assert!(text.contains("kubectl delete customresourcedefinition clusternetworkpolicies."), "{text}");
+    assert_eq!(definitions().len(), 1);
+}
+
+#[test]
+fn a_definition_of_somebody_else_s_stays_as_it_is() {
+    let world = World::new();
+    let name = "clusternetworkpolicies.policy.networking.k8s.io";
+    let names = json!({"kind": "ClusterNetworkPolicy", "plural": "clusternetworkpolicies"});
+    let spec =
+        json!({"group": "policy.networking.k8s.io", "scope": "Cluster", "names": names, "versions": []});
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    world.create("apiextensions.k8s.io", "CustomResourceDefinition", None, object);
+    let text = world.succeeds(&[&INSTALL[..], &["--skip-self-test", "--cluster-network-policy"]].concat());
+    assert!(text.contains("is there, and not from Weft: it stays as it is"), "{text}");
+    let definitions = api(&world.client, "apiextensions.k8s.io", "CustomResourceDefinition", None);
+    let held = world.runtime.block_on(definitions.get(name)).unwrap();
+    assert_eq!(held.data["spec"]["versions"], json!([]));
+    let text = world.succeeds(&["uninstall", "--timeout=20"]);
+    assert!(!text.contains("left the definition"), "{text}");
+}
+
 #[test]
 fn a_cluster_of_another_pod_range_is_not_installed_into() {
     let world = World::new();

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -142,6 +143,10 @@ pub(crate) static RESOURCES: &[Resource] = &[
     namespaced::<RoleBinding>("rolebinding"),
     cluster::<ClusterRole>("clusterrole"),
     cluster::<ClusterRoleBinding>("clusterrolebinding"),
+    // Kept alone: the kinds that are defined are not served.
+    cluster::<CustomResourceDefinition>("customresourcedefinition")
+        .short(&["crd", "crds"])
+        .status(Status::Separate),
 ];
 
 /// Finds the resource of a URL.
