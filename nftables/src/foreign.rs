@@ -56,16 +56,39 @@ impl ForeignTable {
 impl Client {
     /// The tables that packets enter at one of these hooks, but those of that name in `ip` and `ip6`.
     pub fn foreign(&mut self, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
+        let is_wanted = |table: &ForeignTable| {
+            (table.family == TableFamily::Inet || &*table.name != own)
+                && hooks.iter().any(|hook| table.at(*hook).next().is_some())
+        };
+        self.read_tables(&[TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6], is_wanted, MOST_ELEMENTS)
+    }
+
+    /// The tables of that name in `ip` and `ip6`, whole, however large their sets are.
+    pub fn whole(&mut self, name: &str) -> Result<Vec<ForeignTable>> {
+        self.read_tables(&[TableFamily::Ip, TableFamily::Ip6], |table| &*table.name == name, u32::MAX)
+    }
+
+    fn read_tables(
+        &mut self,
+        families: &[TableFamily],
+        is_wanted: impl Fn(&ForeignTable) -> bool,
+        most_elements: u32,
+    ) -> Result<Vec<ForeignTable>> {
         let mut tables = Vec::new();
-        for family in [TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6] {
-            let found = self.foreign_of(family, own, hooks);
+        for family in families {
+            let found = self.tables_of(*family, &is_wanted, most_elements);
             tables
                 .extend(found.map_err(|error| error.during(format!("read the tables of family {family}")))?);
         }
         Ok(tables)
     }
 
-    fn foreign_of(&mut self, family: TableFamily, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
+    fn tables_of(
+        &mut self,
+        family: TableFamily,
+        is_wanted: impl Fn(&ForeignTable) -> bool,
+        most_elements: u32,
+    ) -> Result<Vec<ForeignTable>> {
         let mut tables: BTreeMap<Name, ForeignTable> = BTreeMap::new();
         for (table, chain, base) in self.dump(message::GET_CHAIN, family, None, None, parse_chain)? {
             let empty = || ForeignTable {
@@ -78,10 +101,6 @@ impl Client {
                 Chain { base: base.as_ref().and_then(|base| base.planned(family)), rules: Vec::new() };
             tables.entry(table.clone()).or_insert_with(empty).chains.insert(chain, chain_of);
         }
-        let is_wanted = |table: &ForeignTable| {
-            (family == TableFamily::Inet || &*table.name != own)
-                && hooks.iter().any(|hook| table.at(*hook).next().is_some())
-        };
         tables.retain(|_, table| is_wanted(table));
         if tables.is_empty() {
             return Ok(Vec::new());
@@ -92,12 +111,12 @@ impl Client {
             }
         }
         for table in tables.values_mut() {
-            self.fill(table)?;
+            self.fill(table, most_elements)?;
         }
         Ok(tables.into_values().collect())
     }
 
-    fn fill(&mut self, table: &mut ForeignTable) -> Result<()> {
+    fn fill(&mut self, table: &mut ForeignTable, most_elements: u32) -> Result<()> {
         let (family, name) = (table.family, table.name.clone());
         let parse = |rule: &Attributes<'_>| parse_rule(family, rule);
         for (chain, rule) in self.dump(message::GET_RULE, family, Some(&name), None, parse)? {
@@ -111,7 +130,7 @@ impl Client {
         }
         for (set, mut found) in self.dump(message::GET_SET, family, Some(&name), None, contents::header)? {
             if named.contains(&set) {
-                if found.count.is_none_or(|count| count <= MOST_ELEMENTS) {
+                if found.count.is_none_or(|count| count <= most_elements) {
                     let parse = contents::elements;
                     let lists = self.dump(message::GET_ELEMENTS, family, Some(&name), Some(&set), parse)?;
                     found.elements = Some(lists.into_iter().flatten().collect());

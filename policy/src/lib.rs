@@ -5,4 +5,5 @@
 
 pub mod pending;
 pub mod plan;
+pub mod report;
 pub mod ruleset;

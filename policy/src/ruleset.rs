@@ -21,6 +21,8 @@ use crate::plan::{self, ClassId, Delta, Direction, RowChange, RowPorts};
 
 pub use crate::pending::{PENDING, TABLE};
 
+/// The chain that judges what comes to pods; [`CHAIN`](crate::pending::CHAIN) judges what leaves them.
+pub const ENTERING: &str = "entering";
 /// The group of nflog that gets denied packets.
 pub const LOG_GROUP: u16 = 7;
 

@@ -69,23 +69,30 @@ impl fmt::Display for Step {
         if let Some(pod) = &self.pod {
             write!(f, "{} of Pod {pod} ", self.direction)?;
         }
+        f.write_str(&self.decision())
+    }
+}
+
+impl Step {
+    /// What happens and why, in words.
+    pub fn decision(&self) -> String {
         let verb = if self.verdict == Verdict::Accept { "allowed" } else { "denied" };
         match &self.reason {
-            Reason::Itself => write!(f, "{verb}: a pod may always reach itself"),
-            Reason::OwnNode => write!(f, "{verb}: a pod and its own node may always reach each other"),
-            Reason::Unselected => write!(f, "{verb}: no policy says anything about it"),
+            Reason::Itself => format!("{verb}: a pod may always reach itself"),
+            Reason::OwnNode => format!("{verb}: a pod and its own node may always reach each other"),
+            Reason::Unselected => format!("{verb}: no policy says anything about it"),
             Reason::Rule { policy, rule, name } => {
-                write!(f, "{verb} by {policy}, spec.{}[{rule}]", self.direction)?;
-                if name.is_empty() { Ok(()) } else { write!(f, " ({name})") }
+                let name = if name.is_empty() { String::new() } else { format!(" ({name})") };
+                format!("{verb} by {policy}, spec.{}[{rule}]{name}", self.direction)
             }
             Reason::Isolated(policies) => {
                 let names: Vec<String> = policies.iter().map(PolicyName::to_string).collect();
-                write!(f, "{verb}: isolated by {}, and no rule allows it", names.join(", "))
+                format!("{verb}: isolated by {}, and no rule allows it", names.join(", "))
             }
             Reason::TooLarge(Some(policy)) => {
-                write!(f, "{verb}: the pod's policies come to too many rows, most of them by {policy}")
+                format!("{verb}: the pod's policies come to too many rows, most of them by {policy}")
             }
-            Reason::TooLarge(None) => write!(f, "{verb}: the pod's policies come to too many rows"),
+            Reason::TooLarge(None) => format!("{verb}: the pod's policies come to too many rows"),
         }
     }
 }

@@ -5,7 +5,7 @@ use weft_nftables::{
     Rule, Statement, Table, Value, Verdict,
 };
 
-use super::{Denied, LOG_GROUP, Names, TABLE};
+use super::{Denied, ENTERING, LOG_GROUP, Names, TABLE};
 use crate::pending;
 use crate::plan::Direction;
 
@@ -44,7 +44,7 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
         [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
     );
     table.chain(pending::CHAIN, Some(pending::base()), leaving);
-    table.chain("entering", Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
+    table.chain(ENTERING, Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
     for (way, pod, peer, names) in
         [("leave", &source, &destination, egress), ("enter", &destination, &source, ingress)]
     {

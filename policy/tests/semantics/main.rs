@@ -4,6 +4,7 @@
 
 mod changes;
 mod fixture;
+mod reports;
 mod tiers;
 
 use fixture::*;
