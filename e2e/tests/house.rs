@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "weft-agent",
         &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-cni-spec"],
     ),
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
     // It drives the programs of the others, and links none of them.
     ("weft-lab", &["weft-types"]),

@@ -8,8 +8,9 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use weft_installer::plugins::Removal;
+use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
-use weft_installer::{dns, install, manifests, plugins, preflight, self_test, status, uninstall};
+use weft_installer::{dns, install, manifests, plugins, policy, preflight, self_test, status, uninstall};
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
 #[derive(Parser)]
@@ -37,6 +38,11 @@ enum Command {
     Dns {
         #[command(subcommand)]
         command: dns::Command,
+    },
+    /// Ask the agents what network policies let through.
+    Policy {
+        #[command(subcommand)]
+        command: policy::Command,
     },
     /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other nodes' pods.
     Uninstall(uninstall::Options),
@@ -105,6 +111,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dns { command: dns::Command::Explain(question) } => {
             print!("{}", wait_for(dns::explain(&question))??);
         }
+        Command::Policy { command: policy::Command::Explain(question) } => {
+            return Ok(explain_policy(&question));
+        }
         Command::InstallPlugins { from, to } => {
             for path in plugins::install(&from, &to)? {
                 println!("installed {}", path.display());
@@ -128,6 +137,29 @@ fn run(command: Command) -> Result<ExitCode> {
 fn wait_for<T>(work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}
+
+/// What cannot be told is neither allowed nor denied.
+fn explain_policy(question: &policy::Explain) -> ExitCode {
+    let answer = match wait_for(policy::explain(question)) {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return cannot_tell(&error),
+        Err(error) => return cannot_tell(&error),
+    };
+    match question.output {
+        Output::Table => print!("{answer}"),
+        Output::Json => println!("{}", answer.json()),
+    }
+    match answer.finding() {
+        Finding::Allowed => ExitCode::SUCCESS,
+        Finding::Denied => ExitCode::FAILURE,
+        Finding::Unknown => ExitCode::from(2),
+    }
+}
+
+fn cannot_tell(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("weft: {error}");
+    ExitCode::from(2)
 }
 
 fn check(options: &preflight::Options) -> Result<ExitCode> {

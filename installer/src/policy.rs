@@ -1,0 +1,128 @@
+//! `weft policy explain`: whether one pod may reach another one, by which policy, and where. The agents of the nodes at both
+//! ends answer from their kernels' tables; here the pods and their nodes are found through the API server, and the agents are
+//! asked through it too, so that it works from anywhere.
+
+mod answer;
+mod places;
+mod question;
+
+use clap::{Args, Subcommand};
+use thiserror::Error;
+pub use weft_policy::report::Finding;
+use weft_policy::report::Report;
+use weft_types::well_known::port::AGENT;
+
+pub use self::answer::Answer;
+use self::answer::{Path, traffic};
+use self::places::{Place, pairs, refuse_service};
+use self::question::{Party, Question};
+use crate::cluster::{Cluster, Connection, POD, SERVICE};
+use crate::preflight::Output;
+
+/// What can be asked about network policies.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Tell whether a pod may reach another one, by which policy or for which that isolates it, on which node and where in its
+    /// kernel. Exits with 0 where it may, with 1 where it may not, and with 2 where that cannot be told.
+    Explain(Explain),
+}
+
+/// A connection to be explained.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// Who begins the connection and who is to answer: each NAMESPACE/POD or an address, the second with a port, as in `shop/web
+    /// shop/db:5432`. Without a port it is about ping; without a protocol (/udp, /sctp) about TCP.
+    #[arg(value_name = "FROM TO[:PORT][/PROTOCOL]", required = true, num_args = 1..)]
+    pub words: Vec<String>,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The API server says no.
+    #[error(transparent)]
+    Cluster(#[from] crate::Error),
+    /// The question makes no sense for this cluster.
+    #[error("{0}")]
+    Question(String),
+}
+
+/// Asks the nodes at both ends. Must be called within a runtime.
+///
+/// # Errors
+/// Where the question cannot be read, the pods are not there, or the API server cannot be asked. A node that does not answer
+/// is part of the answer.
+pub async fn explain(explain: &Explain) -> Result<Answer, Error> {
+    let question = Question::parse(&explain.words).map_err(Error::Question)?;
+    let cluster = Cluster::connect(&explain.connection).await?;
+    let from = place(&cluster, &question.from).await?;
+    let to = place(&cluster, &question.to).await?;
+    let mut paths = Vec::new();
+    for pair in pairs(&from, &to) {
+        paths.push(path(&cluster, &question, (&from, &to), pair).await);
+    }
+    match paths.is_empty() {
+        true => Err(Error::Question(format!(
+            "{} and {} have no address family in common",
+            question.from, question.to
+        ))),
+        false => Ok(Answer { paths }),
+    }
+}
+
+/// Where an end of the connection is.
+async fn place(cluster: &Cluster, party: &Party) -> Result<Place, Error> {
+    match party {
+        Party::Pod(key) => {
+            let pod = cluster.get(POD, &key.namespace, &key.name).await?;
+            let pod =
+                pod.ok_or_else(|| Error::Question(format!("there is no Pod {key}: see kubectl get pods")))?;
+            Place::of_pod(&pod).map_err(Error::Question)
+        }
+        Party::Address(address) => {
+            refuse_service(party, &cluster.list(SERVICE, None, "").await?).map_err(Error::Question)?;
+            Ok(Place::of_address(*address, &cluster.list(POD, None, "").await?))
+        }
+    }
+}
+
+/// What the nodes at both ends say of a pair of addresses.
+async fn path(
+    cluster: &Cluster,
+    question: &Question,
+    (from, to): (&Place, &Place),
+    (source, destination): (std::net::IpAddr, std::net::IpAddr),
+) -> Path {
+    let port = question.port.map(|(protocol, port)| format!("&protocol={protocol}&port={port}"));
+    let query = format!("source={source}&destination={destination}{}", port.unwrap_or_default());
+    let mut nodes: Vec<&String> = from.node.iter().chain(&to.node).collect();
+    nodes.dedup();
+    let mut path = Path {
+        from: from.shown(source),
+        source,
+        to: to.shown(destination),
+        destination,
+        traffic: traffic(question.port),
+        nodes: Vec::new(),
+        silent: Vec::new(),
+    };
+    for node in nodes {
+        match ask(cluster, node, &query).await {
+            Ok(report) => path.nodes.push(report),
+            Err(problem) => path.silent.push(format!("the agent of Node {node} does not answer: {problem}")),
+        }
+    }
+    path
+}
+
+async fn ask(cluster: &Cluster, node: &str, query: &str) -> Result<Report, String> {
+    let text = cluster.text(&format!("/api/v1/nodes/{node}:{AGENT}/proxy/policy/explain?{query}")).await;
+    let text = text.map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
+}
