@@ -20,6 +20,11 @@ const PARTS: [&str; 3] = ["weft-agent", "weft-proxy", "weft-dns-node"];
 /// Where the proxy says when it was last in step with the cluster.
 const PROXY_HEALTH: (u16, &str) = (weft_types::well_known::port::PROXY_HEALTH, "/healthz");
 
+/// Where the agent says what is wrong, and which pods wait for their policies: lines for people.
+const AGENT_HEALTH: (u16, &str) = (weft_types::well_known::port::AGENT, "/healthz");
+/// How the line with those pods begins.
+const PENDING_PODS: &str = "pendingPods: ";
+
 /// Which cluster.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -35,6 +40,8 @@ pub struct Status {
     dns: String,
     /// What does not belong together, and what is in the way of connections to Services; each with the remedy.
     warnings: Vec<String>,
+    /// What the agents say, which may pass by itself or be meant so.
+    notes: Vec<String>,
     is_well: bool,
 }
 
@@ -64,6 +71,8 @@ struct Seen {
     daemon_sets: Vec<Value>,
     /// What the proxies of nodes say of themselves.
     health: BTreeMap<String, Value>,
+    /// What the agents of nodes say of themselves.
+    agents: BTreeMap<String, String>,
 }
 
 /// Looks at the cluster.
@@ -80,8 +89,13 @@ pub async fn run(options: &Options) -> Result<Status> {
         node_dns: cluster.get(DAEMON_SET, NAMESPACE, "weft-dns-node").await?,
         daemon_sets: cluster.list(DAEMON_SET, Some(NAMESPACE), OURS).await?,
         health: BTreeMap::new(),
+        agents: BTreeMap::new(),
     };
     for node in &seen.nodes {
+        let (port, path) = AGENT_HEALTH;
+        if let Ok(text) = cluster.text(&format!("/api/v1/nodes/{}:{port}/proxy{path}", name(node))).await {
+            seen.agents.insert(name(node).to_owned(), text);
+        }
         if let Some(health) = cluster.ask_node(name(node), PROXY_HEALTH.0, PROXY_HEALTH.1).await {
             seen.health.insert(name(node).to_owned(), health);
         }
@@ -110,7 +124,19 @@ fn status(seen: &Seen) -> Status {
         .chain(seen.nodes.iter().flat_map(|node| blocking_chains(seen, node)))
         .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
-    Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings }
+    let notes = seen.agents.iter().flat_map(|(node, text)| notes(node, text)).collect();
+    Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings, notes }
+}
+
+/// What a node's agent says, behind the line that it runs.
+fn notes<'a>(node: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a {
+    let lines = text.lines().skip(1).filter(|line| !line.is_empty());
+    lines.map(move |line| match line.strip_prefix(PENDING_PODS) {
+        Some(pods) => format!(
+            "Node {node}: pods that wait for their network policies, and are closed until then: {pods}"
+        ),
+        None => format!("Node {node}: {line}"),
+    })
 }
 
 /// One release is tested as a whole; a part of another one is what an installation with other values left behind.
@@ -244,7 +270,7 @@ impl fmt::Display for Status {
             writeln!(f, "{}", line.trim())?;
         }
         writeln!(f, "\nDNS: {}", self.dns)?;
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "\n{warning}"))
+        self.warnings.iter().chain(&self.notes).try_for_each(|line| writeln!(f, "\n{line}"))
     }
 }
 
@@ -279,6 +305,7 @@ mod tests {
             node_dns: None,
             daemon_sets: vec![workload("weft-agent", IMAGE), workload("weft-proxy", IMAGE)],
             health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
+            agents: BTreeMap::new(),
         }
     }
 
@@ -370,6 +397,18 @@ mod tests {
         let status = status(&seen);
         assert!(!status.is_well());
         assert!(status.to_string().ends_with(&format!("\nNode node1: {obstacle}\n")), "{status}");
+    }
+
+    #[test]
+    fn pods_that_wait_for_their_policies_are_named_with_their_node() {
+        let mut seen = seen();
+        let text = "ok\nNetworkPolicy shop/db: spec.ingress[0] cannot be read\npendingPods: shop/a, shop/b\n";
+        seen.agents.insert("node1".to_owned(), text.to_owned());
+        let status = status(&seen);
+        let told = "\nNode node1: NetworkPolicy shop/db: spec.ingress[0] cannot be read\n\nNode node1: pods that wait for \
+                    their network policies, and are closed until then: shop/a, shop/b\n";
+        assert!(status.to_string().ends_with(told), "{status}");
+        assert!(status.is_well(), "it passes, or is what a policy says");
     }
 
     #[test]

@@ -218,6 +218,22 @@ fn kube_proxy_is_found_in_each_of_its_modes() {
 }
 
 #[test]
+fn another_engine_of_network_policies_is_found() {
+    let kube_router =
+        "nft 'add table ip filter; add chain ip filter KUBE-POD-FW-X; add chain ip filter KUBE-NWPLCY-Y'";
+    let fix = "--network-policy=false";
+    finds(
+        &Machine::with(kube_router),
+        &[],
+        "warn network policies: rules of kube-router in table ip filter",
+        fix,
+    );
+    let queue = "nft 'add table inet kube-network-policies; add chain inet kube-network-policies p { type filter hook \
+                 postrouting priority 95; }'";
+    finds(&Machine::with(queue), &[], "rules of kube-network-policies or kindnet in table inet kube-", fix);
+}
+
+#[test]
 fn a_firewall_that_drops_what_is_forwarded_is_found() {
     let fault = Machine::with(
         "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",

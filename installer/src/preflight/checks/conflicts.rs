@@ -1,6 +1,8 @@
-//! Others that do Weft's work already: pod networks, kube-proxy, firewalls in the way.
+//! Others that do Weft's work already: pod networks, kube-proxy, network policy engines, firewalls in the way.
 
-use crate::preflight::facts::Facts;
+use std::collections::BTreeSet;
+
+use crate::preflight::facts::{Chain, Facts};
 use crate::preflight::report::Check;
 
 /// The configuration that the agent writes.
@@ -18,11 +20,46 @@ const OTHER_LINKS: [(&str, &str); 10] = [
     ("antrea", "Antrea"),
     ("ovn-k8s", "OVN-Kubernetes"),
 ];
+/// What other engines of network policies call their chains: the beginning of a name, and whose it is.
+const POLICY_CHAINS: [(&str, &str); 7] = [
+    ("KUBE-NWPLCY-", "kube-router"),
+    ("KUBE-POD-FW-", "kube-router"),
+    ("KUBE-ROUTER-", "kube-router"),
+    ("cali-", "Calico"),
+    ("CILIUM_", "Cilium"),
+    ("WEAVE-NPC", "Weave Net"),
+    ("ANTREA-", "Antrea"),
+];
+/// The end of the names of the tables by which kube-network-policies, also as part of kindnet, gets packets into user space.
+const POLICY_TABLES: &str = "network-policies";
 /// The interface on which kube-proxy's IPVS mode keeps the Services' addresses.
 const IPVS_LINK: &str = "kube-ipvs0";
 
-pub(super) fn checks(facts: &Facts) -> [Check; 3] {
-    [other_networks(facts), kube_proxy(facts), firewall(facts)]
+pub(super) fn checks(facts: &Facts) -> [Check; 4] {
+    [other_networks(facts), kube_proxy(facts), policy_engines(facts), firewall(facts)]
+}
+
+fn policy_engines(facts: &Facts) -> Check {
+    let engine = |chain: &Chain| match chain.table.ends_with(POLICY_TABLES) {
+        true => Some("kube-network-policies or kindnet"),
+        false => {
+            let known = POLICY_CHAINS.iter().find(|(prefix, _)| chain.name.starts_with(prefix));
+            known.map(|(_, whose)| *whose)
+        }
+    };
+    let found = facts.chains.iter().filter_map(|chain| Some((engine(chain)?, chain.table.as_str())));
+    let found: BTreeSet<_> = found.collect();
+    let found: Vec<String> =
+        found.into_iter().map(|(whose, table)| format!("rules of {whose} in table {table}")).collect();
+    match found.is_empty() {
+        true => Check::pass("network policies", "no rules of another engine"),
+        false => Check::warn(
+            "network policies",
+            format!("{}: a connection has to be allowed by both", found.join(", ")),
+            "Remove the other engine (its DaemonSet; kube-router also has --run-firewall=false), then its rules, or reboot; or \
+             keep it, and give the agent --network-policy=false",
+        ),
+    }
 }
 
 fn other_networks(facts: &Facts) -> Check {

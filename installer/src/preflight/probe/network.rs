@@ -94,16 +94,17 @@ fn chains() -> Result<Vec<Chain>> {
     let observed = client.observe(&keys)?;
     let known = observed.tables.iter();
     let known = known.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table));
-    // A firewall's table may have any name, and be of both families.
-    let others = client.foreign(OWN_TABLE, &[Hook::Forward])?;
+    // A firewall's table may have any name, and be of both families. An engine of network policies may look at what leaves.
+    let hooks = [Hook::Forward, Hook::Postrouting];
+    let others = client.foreign(OWN_TABLE, &hooks)?;
     let others = others
         .iter()
         .filter(|table| table.family == nft::TableFamily::Inet || !TABLES.contains(&&*table.name));
     let others = others.flat_map(|table| {
-        table.at(Hook::Forward).map(|(name, _, base)| Chain {
+        hooks.into_iter().flat_map(|hook| table.at(hook)).map(|(name, _, base)| Chain {
             table: format!("{} {}", table.family, table.name),
             name: name.to_string(),
-            drops_forwarded: base.policy == Policy::Drop,
+            drops_forwarded: base.hook == Hook::Forward && base.policy == Policy::Drop,
         })
     });
     Ok(known.chain(others).collect())
