@@ -6,6 +6,7 @@ mod del;
 mod gc;
 mod ipam;
 mod loopback;
+mod pending;
 mod readiness;
 mod record;
 mod repair;
@@ -78,7 +79,9 @@ impl Handler for Bridge {
         // All are tried, whatever becomes of the others; the first error is reported.
         let links = gc::gc(invocation).map_err(|error| error.failure());
         let addresses = Source::of(invocation).and_then(|ipam| ipam.gc(invocation));
-        links.and(addresses)
+        // After the addresses were freed: who has none any more waits for nothing.
+        let waiting = pending::collect(invocation).map_err(|error| error.failure());
+        links.and(addresses).and(waiting)
     }
 
     fn status(&self, invocation: &Invocation) -> Result<(), Failure> {

@@ -124,6 +124,14 @@ pub enum Error {
         /// Who has it: network, container's id and interface.
         owner: String,
     },
+    /// Whether a policy may select the pod cannot be known.
+    #[error("cannot read {}, which says what namespaces have policies: {source}", path.display())]
+    PolicyNamespaces {
+        /// The agent's file.
+        path: PathBuf,
+        /// What the operating system reported.
+        source: io::Error,
+    },
     /// The lock that all calls share cannot be taken.
     #[error("cannot lock the network namespace: {0}")]
     Lock(io::Error),
@@ -205,6 +213,10 @@ impl Error {
             Error::HostPortTaken { .. } => {
                 (Code::HostPortTaken, "choose another host port, or call DEL for that container")
             }
+            Error::PolicyNamespaces { .. } => (
+                Code::Io,
+                "weft-agent writes it; see that it can be read, or delete it where there are no policies",
+            ),
             Error::Lock(_) => (Code::Io, ""),
             Error::Kernel(_) => (Code::Kernel, ""),
             Error::Sysctl { .. } => (Code::Kernel, "the plugin needs a writable /proc/sys"),

@@ -2,7 +2,8 @@
 //! all that away again. Under the name `loopback` it sets up a container's `lo`.
 //!
 //! ADD goes: options and facts in, a lease from IPAM, [`PodPlan`] out of the pure planner, the kernel made so, a
-//! result. What fails on the way undoes what was done. Which traffic may flow, and Services, are other parts' business.
+//! result. What fails on the way undoes what was done. Services
+//! are other parts' business, and so are policies, but that a pod which may have some starts closed.
 
 mod commands;
 mod error;
@@ -14,8 +15,8 @@ mod plan;
 pub use commands::{Bridge, Loopback, Report, repair};
 pub use error::Error;
 pub use plan::{
-    BridgePlan, BridgeState, HostPorts, HostState, Limits, Masquerade, Options, Pod, PodPlan, PodSide,
-    PortMapping, Sysctl, VethPlan, VlanGateway, Vlans, host_name, plan,
+    BridgePlan, BridgeState, HostPorts, HostState, Limits, Masquerade, Options, Pending, Pod, PodPlan,
+    PodSide, PortMapping, Sysctl, VethPlan, VlanGateway, Vlans, host_name, plan,
 };
 
 /// The result of every operation of this crate.

@@ -17,6 +17,7 @@ use weft_nftables::{Change, Client, Declaration, Family, Observed, Owned, Table,
 
 mod hostports;
 mod masquerade;
+mod pending;
 
 use crate::kernel::Lock;
 use crate::plan::names;

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use crate::interface::{Bridge, BridgePort, Link, Mac, Route, TokenBucket, Veth, VethEnd};
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Attachment, ContainerId, Interface, IpConfig, NetworkName, Success};
+use weft_policy::pending::WaitingPod;
 
 mod bandwidth;
 mod mac;
 pub(crate) mod names;
 mod nat;
 mod options;
+mod pending;
 pub(crate) mod port_mapping;
 mod state;
 mod sysctl;
@@ -25,6 +27,7 @@ pub(crate) use nat::network;
 pub use nat::{HostPorts, Masquerade};
 pub(crate) use options::DEFAULT_BRIDGE;
 pub use options::Options;
+pub use pending::Pending;
 pub use port_mapping::PortMapping;
 pub use state::{BridgeState, HostState};
 pub use sysctl::Sysctl;
@@ -42,11 +45,15 @@ pub struct Pod {
     pub attachment: Attachment,
     /// Its namespace's file.
     pub netns: PathBuf,
+    /// The pod that it is, where policies may select that: then it starts closed, until it has them.
+    pub waits: Option<WaitingPod>,
 }
 
 /// Everything that ADD does to the kernel for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPlan {
+    /// The addresses that are closed before they can be used, where the pod is to wait for its policies.
+    pub pending: Option<Pending>,
     /// The bridge, which other containers share.
     pub bridge: BridgePlan,
     /// The veth pair.
@@ -153,6 +160,7 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, state: &HostState)
         });
     }
     Ok(PodPlan {
+        pending: pod.waits.clone().and_then(|pod| Pending::of(pod, &lease)),
         bridge: bridge(options, &lease, state, host_ports.as_ref())?,
         veth: veth(pod, options, &lease, state),
         pod: pod_side(pod, options, &lease),

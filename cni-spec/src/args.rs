@@ -5,13 +5,26 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-/// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_NAME`, ...) are left out.
+/// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_INFRA_CONTAINER_ID`, ...) are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
     /// `IP`: an address asked for.
     pub ip: Option<IpAddr>,
     /// `MAC`: the container interface's Ethernet address, as written.
     pub mac: Option<String>,
+    /// The Kubernetes pod that the container is, where the runtime says so.
+    pub pod: Option<KubernetesPod>,
+}
+
+/// A pod as Kubernetes' runtimes name it: `K8S_POD_NAMESPACE`, `K8S_POD_NAME` and `K8S_POD_UID`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesPod {
+    /// Its namespace, which is not empty.
+    pub namespace: String,
+    /// Its name, which is not empty.
+    pub name: String,
+    /// Its uid; empty where the runtime does not say it.
+    pub uid: String,
 }
 
 /// What is wrong with `CNI_ARGS`.
@@ -37,6 +50,7 @@ impl Args {
     /// Parses the variable's value. Keys are case-sensitive; of a key given twice the last counts.
     pub fn parse(text: &str) -> Result<Args, InvalidArgs> {
         let mut args = Args::default();
+        let mut pod = KubernetesPod::default();
         let mut unknown = Vec::new();
         let mut ignore_unknown = false;
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
@@ -51,11 +65,15 @@ impl Args {
                 "IgnoreUnknown" => ignore_unknown = boolean(value).ok_or_else(invalid)?,
                 "IP" => args.ip = Some(address(value).ok_or_else(invalid)?),
                 "MAC" => args.mac = Some(value.to_owned()),
+                "K8S_POD_NAMESPACE" => pod.namespace = value.to_owned(),
+                "K8S_POD_NAME" => pod.name = value.to_owned(),
+                "K8S_POD_UID" => pod.uid = value.to_owned(),
                 // host-local has it, and takes no notice of it.
                 "GATEWAY" => {}
                 _ => unknown.push(key.to_owned()),
             }
         }
+        args.pod = (!pod.namespace.is_empty() && !pod.name.is_empty()).then_some(pod);
         if unknown.is_empty() || ignore_unknown { Ok(args) } else { Err(InvalidArgs::Unknown(unknown)) }
     }
 }
@@ -85,6 +103,19 @@ mod tests {
         assert_eq!(Args::parse("IP=10.1.0.9/24").unwrap().ip, args.ip);
         assert_eq!(Args::parse(""), Ok(Args::default()));
         assert_eq!(Args::parse("IP=;MAC="), Ok(Args::default()), "runtimes' templates leave them empty");
+    }
+
+    #[test]
+    fn a_pod_has_a_namespace_and_a_name() {
+        let pod = |text: &str| Args::parse(text).unwrap().pod;
+        let web = KubernetesPod { namespace: "shop".into(), name: "web".into(), uid: "0a1b".into() };
+        let named = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_INFRA_CONTAINER_ID=c1";
+        assert_eq!(pod(&format!("{named};K8S_POD_UID=0a1b")), Some(web.clone()));
+        assert_eq!(pod(named), Some(KubernetesPod { uid: String::new(), ..web }));
+        for text in ["", "K8S_POD_NAMESPACE=shop", "K8S_POD_NAME=web", "K8S_POD_NAMESPACE=;K8S_POD_NAME=web"]
+        {
+            assert_eq!(pod(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -112,6 +112,10 @@ pub struct BridgeOptions {
     /// them. Not of the reference.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<IpNetwork>,
+    /// How many seconds ADD waits for the policies of a pod that may have some; 2 where it is missing, 0 for not at all. Not of
+    /// the reference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_timeout: Option<u32>,
     /// Why the machine is not prepared at present: STATUS fails with it. Not of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unavailable: Option<String>,

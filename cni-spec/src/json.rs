@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// All keys that are read somewhere, as they are written there.
-const KEYS: [&str; 79] = [
+const KEYS: [&str; 80] = [
     "address",
     "advmss",
     "args",
@@ -63,6 +63,7 @@ const KEYS: [&str; 79] = [
     "nameservers",
     "options",
     "pciID",
+    "policyTimeout",
     "portIsolation",
     "portMappings",
     "preserveDefaultVlan",

@@ -17,7 +17,7 @@ pub mod program;
 mod success;
 mod version;
 
-pub use args::{Args, InvalidArgs};
+pub use args::{Args, InvalidArgs, KubernetesPod};
 pub use boot::Boot;
 pub use call::{Attachment, Call, InvalidEnvironment};
 pub use config::{

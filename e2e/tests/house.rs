@@ -18,7 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
     ("weft-policy", &["weft-types", "weft-netlink", "weft-nftables"]),
-    ("weft-cni", &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables"]),
+    (
+        "weft-cni",
+        &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables", "weft-policy"],
+    ),
     ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     (

@@ -34,6 +34,22 @@ impl Ipam {
     }
 }
 
+impl Ipam {
+    /// The addresses that are taken: those of one attachment, or all of the network's. Needs no more of the configuration than
+    /// where the reservations are.
+    ///
+    /// # Errors
+    /// Where the folder cannot be locked or listed.
+    pub fn reserved(invocation: &Invocation, attachment: Option<&Attachment>) -> Result<Vec<IpAddr>> {
+        let Some(store) = DiskStore::lock_if_exists(folder(invocation))? else { return Ok(Vec::new()) };
+        let owner = attachment.map(Owner::from);
+        let records = store.listing(owner.as_ref())?.records.into_iter();
+        let is_wanted =
+            |record: &Record| record.is_held() && owner.as_ref().is_none_or(|owner| record.is_of(owner));
+        Ok(records.filter(is_wanted).map(|record| record.address).collect())
+    }
+}
+
 impl Handler for Ipam {
     fn about(&self) -> &'static str {
         concat!(

@@ -195,11 +195,11 @@ mod tests {
             "args": {"cni": {"ips": ["10.1.0.3/24"]}}, "runtimeConfig": {"ips": ["fd00::4"]},
         }))
         .unwrap();
-        let args = Args { ip: "10.1.0.2".parse().ok(), mac: None };
+        let args = Args { ip: "10.1.0.2".parse().ok(), ..Args::default() };
         let name = "blue".parse().unwrap();
         let texts: Vec<_> = requested(&name, &config, &args).unwrap().iter().map(IpAddr::to_string).collect();
         assert_eq!(texts, ["10.1.0.2", "10.1.0.3", "fd00::4"]);
-        let same = Args { ip: "10.1.0.3".parse().ok(), mac: None };
+        let same = Args { ip: "10.1.0.3".parse().ok(), ..Args::default() };
         let texts: Vec<_> = requested(&name, &config, &same).unwrap().iter().map(IpAddr::to_string).collect();
         assert_eq!(texts, ["10.1.0.3", "fd00::4"], "one asked for twice is one");
         let bad: Network = serde_json::from_value(json!({"runtimeConfig": {"ips": ["x"]}})).unwrap();

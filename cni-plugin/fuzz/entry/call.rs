@@ -65,6 +65,7 @@ impl Handler for Planner {
             network: invocation.network.clone(),
             attachment: attachment.clone(),
             netns: netns.to_owned(),
+            waits: None,
         };
         for state in [HostState::default(), bridged(&pool)] {
             let plan = plan(&pod, &options, lease.clone(), &state).map_err(|error| error.failure())?;

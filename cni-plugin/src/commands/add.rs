@@ -10,6 +10,7 @@ use weft_netlink::rtnl::{Link, RtnetlinkClient};
 
 use super::del::release_masquerade;
 use super::ipam::Source;
+use super::pending;
 use super::record::Records;
 use crate::kernel::{Lock, apply, conntrack};
 use crate::nft::Tables;
@@ -32,10 +33,13 @@ pub(crate) fn add(
         network: invocation.network.clone(),
         attachment: attachment.clone(),
         netns: namespace.path().to_owned(),
+        waits: pending::pod(invocation, args)?,
     };
     let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
     let outcome = plan(&pod, &options, lease, &state).and_then(|plan| {
-        connect(&mut host, namespace, &plan, state.bridge.map(|bridge| bridge.link), invocation)
+        pending::closed(plan.pending.as_ref(), options.policy_timeout, || {
+            connect(&mut host, namespace, &plan, state.bridge.map(|bridge| bridge.link), invocation)
+        })
     });
     outcome.map(|result| result.after(previous)).map_err(|error| match ipam.del(invocation, attachment) {
         Ok(()) => error,

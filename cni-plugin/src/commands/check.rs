@@ -40,6 +40,7 @@ pub(crate) fn check(
         network: invocation.network.clone(),
         attachment: attachment.clone(),
         netns: namespace.path().to_owned(),
+        waits: None,
     };
     let plan = plan(&pod, &options, found.told(previous), &state)?;
     let difference = match bridge(&mut host, &plan.bridge)? {

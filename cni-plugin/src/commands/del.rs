@@ -8,6 +8,7 @@ use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::RtnetlinkClient;
 
 use super::ipam::Source;
+use super::pending;
 use super::record::Records;
 use crate::kernel::conntrack;
 use crate::nft::Tables;
@@ -41,9 +42,11 @@ pub(crate) fn del(
     let options: BridgeOptions = decode(&invocation.json).unwrap_or_default();
     // Whatever the configuration says of ipMasq now: it may have said something else when ADD was called.
     let released = release_masquerade(&mut host, bridge(&options), options.vlan.is_some());
+    // While the address is the container's still.
+    let opened = pending::release(invocation, attachment);
     // Each is tried, whatever became of the others; the first error is reported.
     let freed = Source::of(invocation).and_then(|ipam| ipam.del(invocation, attachment));
-    unmapped.and(released).and(freed.map_err(Into::into))
+    unmapped.and(released).and(opened).and(freed.map_err(Into::into))
 }
 
 /// Ends the masquerading of a bridge's networks, unless the bridge has a container. The gateway of a VLAN is a port that

@@ -1,11 +1,12 @@
 //! Where addresses come from: Weft's own IPAM, in this process, or another plugin's program. Which one a container
 //! gets is decided there.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use serde_json::Value;
-use weft_cni_spec::{Args, Attachment, Code, Delegate, Failure, Handler, Invocation, Success};
+use weft_cni_spec::{Args, Attachment, Code, Delegate, Failure, Handler, Invocation, Success, parse};
 use weft_ipam::Ipam;
 
 use crate::Result;
@@ -80,6 +81,23 @@ impl Source {
             Source::BuiltIn => Ipam.check(invocation, attachment, netns, previous),
             Source::Foreign(delegate) => delegate.run("CHECK", invocation),
             Source::None => Ok(()),
+        }
+    }
+
+    /// The addresses of an attachment, as far as they are known: of a foreign plugin's, by the result of ADD alone.
+    pub(crate) fn addresses(
+        &self,
+        invocation: &Invocation,
+        attachment: &Attachment,
+    ) -> Result<Vec<IpAddr>, Failure> {
+        match self {
+            Source::BuiltIn => Ipam::reserved(invocation, Some(attachment)).map_err(|error| error.failure()),
+            Source::Foreign(_) | Source::None => {
+                // DEL takes no other notice of it: whatever is wrong with it keeps nothing from being freed.
+                let config = parse(&invocation.stdin).unwrap_or_default();
+                let result = config.get("prevResult").and_then(|it| Success::from_json(it).ok());
+                Ok(result.unwrap_or_default().ips.iter().map(|ip| ip.address.ip()).collect())
+            }
         }
     }
 

@@ -37,9 +37,7 @@ pub(crate) struct Record {
 impl Records {
     /// Needs no more of the configuration than where the reservations are.
     pub(crate) fn of(invocation: &Invocation) -> Records {
-        let data_dir = invocation.config.ipam.as_ref().and_then(|ipam| ipam.get("dataDir")?.as_str());
-        let data_dir = data_dir.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_DATA_DIR);
-        Records { folder: Path::new(data_dir).join(FOLDER).join(invocation.network.as_str()) }
+        Records { folder: data_dir(invocation).join(FOLDER).join(invocation.network.as_str()) }
     }
 
     /// Keeps what was asked for a container, where something was. One that cannot be kept is told of and does not keep the
@@ -86,6 +84,12 @@ impl Records {
         let finished = names.filter(|name| !name.starts_with('.'));
         finished.filter_map(|owner| parse(&owner, &fs::read(self.folder.join(&owner)).ok()?)).collect()
     }
+}
+
+/// The folder of all networks' reservations.
+pub(super) fn data_dir(invocation: &Invocation) -> &Path {
+    let data_dir = invocation.config.ipam.as_ref().and_then(|ipam| ipam.get("dataDir")?.as_str());
+    Path::new(data_dir.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_DATA_DIR))
 }
 
 fn text(invocation: &Invocation, plan: &PodPlan) -> String {

@@ -138,7 +138,9 @@ impl<'a> Repair<'a> {
         state: &HostState,
     ) -> Result<PodPlan> {
         let (network, netns) = (self.invocation.network.clone(), PathBuf::new());
-        plan(&Pod { network, attachment: attachment.clone(), netns }, options, lease, state)
+        // A pod that runs had its policies, or waits for them already.
+        let pod = Pod { network, attachment: attachment.clone(), netns, waits: None };
+        plan(&pod, options, lease, state)
     }
 
     fn bridge(&mut self, plan: &BridgePlan, state: &HostState, report: &mut Report) -> Result<()> {

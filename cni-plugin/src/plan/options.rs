@@ -1,5 +1,7 @@
 //! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
 
+use std::time::Duration;
+
 use crate::interface::Mac;
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Bandwidth, BridgeOptions, Dns, InterfaceName, InvalidCniName, Invocation, decode};
@@ -9,6 +11,8 @@ use crate::{Error, Result};
 
 /// The bridge where the configuration names none.
 pub(crate) const DEFAULT_BRIDGE: &str = weft_types::well_known::device::BRIDGE;
+/// How long a pod's policies are waited for where the configuration does not say.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The options of a network, with what the runtime asks for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Options {
     pub dns: Dns,
     /// Networks that containers have addresses of and new ones get none of.
     pub retired: Vec<IpNetwork>,
+    /// How long to wait for the policies of a pod that may have some.
+    pub policy_timeout: Duration,
 }
 
 impl Options {
@@ -109,6 +115,7 @@ impl Options {
             limits,
             dns: config.dns,
             retired: config.retired,
+            policy_timeout: config.policy_timeout.map_or(POLICY_TIMEOUT, |it| Duration::from_secs(it.into())),
         })
     }
 
@@ -179,6 +186,7 @@ mod tests {
         let options = read(json!({"mtu": 0, "bridge": "", "vlan": 0}), &Args::default()).unwrap();
         assert_eq!(options.bridge.as_str(), "cni0");
         assert_eq!((options.mtu, options.gateway, options.up, options.mac), (None, false, true, None));
+        assert_eq!(options.policy_timeout, Duration::from_secs(2));
         let options = read(json!({"isDefaultGateway": true}), &Args::default()).unwrap();
         assert!(options.gateway && options.default_route, "a default gateway is a gateway");
     }
@@ -229,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_mac_comes_from_the_strongest_source() {
-        let args = Args { mac: Some("02:00:00:00:00:03".into()), ip: None };
+        let args = Args { mac: Some("02:00:00:00:00:03".into()), ..Args::default() };
         let mac = |config| read(config, &args).unwrap().mac.unwrap().to_string();
         let capability = json!({"mac": "02:00:00:00:00:01"});
         let section = json!({"cni": {"mac": "02:00:00:00:00:02"}});

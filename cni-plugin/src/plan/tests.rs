@@ -1,5 +1,7 @@
 //! Plans as golden texts, and what refuses to be planned.
 
+use std::time::Duration;
+
 use serde_json::json;
 use weft_cni_spec::{Dns, Route};
 
@@ -11,6 +13,7 @@ fn pod() -> Pod {
         network: "weft".parse().unwrap(),
         attachment: Attachment { container: "c1".parse().unwrap(), ifname: "eth0".parse().unwrap() },
         netns: "/run/netns/blue".into(),
+        waits: None,
     }
 }
 
@@ -36,6 +39,7 @@ fn options() -> Options {
         limits: Limits::default(),
         dns: Dns::default(),
         retired: Vec::new(),
+        policy_timeout: Duration::from_secs(2),
     }
 }
 
@@ -83,6 +87,22 @@ fn the_default_in_both_families() {
     nsenter --net=/run/netns/blue ip route add default via 10.244.1.1 dev eth0
     nsenter --net=/run/netns/blue ip route add default via fd00:1::1 dev eth0
     ");
+}
+
+#[test]
+fn a_pod_that_waits_for_its_policies_is_closed_before_all_else() {
+    let waits = WaitingPod { namespace: "shop".into(), name: "web".into(), uid: "0a1b".into() };
+    let pod = Pod { waits: Some(waits), ..pod() };
+    let steps = |addresses: &[&str]| {
+        let plan = plan(&pod, &options(), lease(addresses), &HostState::default()).unwrap();
+        plan.to_string().lines().take(3).map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(steps(&["10.244.1.5/24", "fd00:1::5/64"]), @r#"
+    nft add element ip weft-policy pending { 10.244.1.5 comment "shop/web/0a1b" }
+    nft add element ip6 weft-policy pending { fd00:1::5 comment "shop/web/0a1b" }
+    ip link add cni0 address 0a:58:0a:f4:01:01 mtu 1450 type bridge
+    "#);
+    assert!(steps(&[]).starts_with("ip link add"), "without an address there is nothing to reach");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{BridgePlan, PodPlan, PodSide, VethPlan, VlanGateway, vlan};
 /// A command on each line, in the order in which they take effect.
 impl fmt::Display for PodPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pending.iter().try_for_each(|pending| pending.fmt(f))?;
         self.bridge.fmt(f)?;
         veth(&self.veth, &self.bridge.link.name, &self.pod, f)?;
         self.pod.fmt(f)?;

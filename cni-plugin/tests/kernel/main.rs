@@ -19,6 +19,7 @@ mod node;
 mod options;
 mod outside;
 mod peers;
+mod pending;
 mod ready;
 mod reference;
 mod repair;

@@ -25,7 +25,7 @@ fn with_port(config: &Value) -> Value {
 }
 
 /// Calls the plugin as the agent does. What it says that it did.
-fn repair(node: &Node, config: &Value) -> Vec<String> {
+pub(crate) fn repair(node: &Node, config: &Value) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft-cni"));
     command.arg("repair").env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = node.namespace.run(|| command.spawn()).unwrap().unwrap();
