@@ -36,7 +36,7 @@ pub use family::TableFamily;
 pub use flowtable::Flowtable;
 pub use foreign::{ForeignElement, ForeignSet, ForeignTable};
 pub use hash::hash;
-pub use monitor::{Announcement, Author, Monitor};
+pub use monitor::{Announcement, Author, Monitor, Place};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::{Field, Owned};
 pub use rule::{

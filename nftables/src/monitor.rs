@@ -26,13 +26,16 @@ const RULES: [u16; 6] = [
     message::DEL_RULE,
 ];
 
+/// The notifications of elements.
+const ELEMENTS: [u16; 2] = [message::NEW_ELEMENTS, message::DEL_ELEMENTS];
+
 /// A subscription to the changes of the tables of some names, in all families.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
     tables: Vec<Name>,
-    /// The tables of which a change was announced, whose transaction's number is still to come.
-    touched: Vec<Name>,
+    /// What a change was announced of, whose transaction's number is still to come.
+    touched: Vec<Place>,
     /// The same of chains or rules of other tables.
     others: bool,
 }
@@ -44,10 +47,21 @@ pub struct Announcement {
     pub number: u32,
     /// The names of the tables that it changed, each once; none where it changed only those of others.
     pub tables: Vec<Name>,
+    /// What it changed of them, each once.
+    pub places: Vec<Place>,
     /// Whether it changed chains or rules of other tables.
     pub others: bool,
     /// Who committed it.
     pub author: Author,
+}
+
+/// A part of a table that changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The table's name.
+    pub table: Name,
+    /// The set or map whose elements changed; none for anything else of the table.
+    pub set: Option<Name>,
 }
 
 /// Who committed a transaction. Prints as `nft (process 1234)`.
@@ -70,8 +84,8 @@ impl fmt::Display for Author {
 
 /// One notification.
 enum Notice {
-    /// Something of that table changed.
-    Touched(Name),
+    /// Something of a table changed.
+    Touched(Place),
     /// A chain or a rule of another table changed.
     Others,
     /// All notifications of that transaction have come.
@@ -101,13 +115,19 @@ impl Source for Monitor {
         let mut announcements = Vec::new();
         for notice in notices {
             match notice {
-                Notice::Touched(table) if self.touched.contains(&table) => {}
-                Notice::Touched(table) => self.touched.push(table),
+                Notice::Touched(place) if self.touched.contains(&place) => {}
+                Notice::Touched(place) => self.touched.push(place),
                 Notice::Others => self.others = true,
                 Notice::Generation(number, author) => {
-                    let (tables, others) = (mem::take(&mut self.touched), mem::take(&mut self.others));
+                    let (places, others) = (mem::take(&mut self.touched), mem::take(&mut self.others));
+                    let mut tables: Vec<Name> = Vec::new();
+                    for place in &places {
+                        if !tables.contains(&place.table) {
+                            tables.push(place.table.clone());
+                        }
+                    }
                     if others || !tables.is_empty() {
-                        announcements.push(Announcement { number, tables, others, author });
+                        announcements.push(Announcement { number, tables, places, others, author });
                     }
                 }
                 Notice::Other => {}
@@ -123,10 +143,11 @@ impl AsFd for Monitor {
     }
 }
 
-/// Every object's notification has its table's name in attribute 1; that of a generation has its number there, and then
+/// Every object's notification has its table's name in attribute 1, and that of elements their set's in attribute 2; that of a generation has its number there, and then
 /// NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME (linux/netfilter/nf_tables.h).
 fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
+    let kind = frame.kind & 0xff;
     let is_generation = frame.kind == SUBSYSTEM << 8 | message::NEW_GENERATION;
     match (is_generation, attributes.u32(1), attributes.string(1)) {
         (true, Some(number), _) => {
@@ -135,8 +156,11 @@ fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
             Notice::Generation(number, author)
         }
         (false, _, Some(name)) => match tables.iter().find(|table| ***table == *name) {
-            Some(table) => Notice::Touched(table.clone()),
-            None if RULES.contains(&(frame.kind & 0xff)) => Notice::Others,
+            Some(table) => {
+                let set = attributes.string(2).filter(|_| ELEMENTS.contains(&kind)).map(Name::from);
+                Notice::Touched(Place { table: table.clone(), set })
+            }
+            None if RULES.contains(&kind) => Notice::Others,
             None => Notice::Other,
         },
         _ => Notice::Other,

@@ -13,8 +13,8 @@ use weft_netlink::netns::Namespace;
 use weft_netlink::notifications::Source;
 use weft_nftables::{
     Base, Client, Data, DataType, Declaration, Expression, Family, Field, Hook, Monitor, Observed, Operator,
-    PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table,
-    TableKey, Transaction, Tuple, Value, Verdict, diff,
+    PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Place, Rule, Set, SetKind, Statement,
+    Table, TableKey, Transaction, Tuple, Value, Verdict, diff,
 };
 use weft_testkit::program::run_with_input;
 
@@ -347,6 +347,8 @@ fn a_monitor_tells_the_transactions_that_touched_its_table_and_whose_they_were()
         nft(&["delete element ip weft-test frontends { 10.96.0.10 . tcp . 80 }"], "");
         nft(&["flush ruleset"], "");
         let foreign = monitor.read().unwrap();
+        let frontends = Place { table: "weft-test".into(), set: Some("frontends".into()) };
+        assert!(foreign[0].places.contains(&frontends), "{foreign:?}");
         assert_eq!(foreign.len(), 2);
         assert!(foreign.iter().all(|announcement| !own.contains(&announcement.number)));
         for author in foreign.iter().map(|announcement| announcement.author.to_string()) {
