@@ -3,6 +3,8 @@
 
 mod event;
 mod node;
+mod queue;
 
 pub use event::{Recorder, Warning};
 pub use node::{FalseCondition, set_condition};
+pub use queue::Events;

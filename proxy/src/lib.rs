@@ -16,7 +16,6 @@ pub mod daemon;
 pub mod dataplane;
 pub mod dry_run;
 pub mod error;
-pub mod events;
 pub mod firewall;
 pub mod foreign_changes;
 pub mod health;

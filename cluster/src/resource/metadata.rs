@@ -20,6 +20,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 pub(crate) struct Metadata<L = KnownLabels> {
     pub(super) namespace: Field<String>,
     pub(super) name: Field<String>,
+    pub(super) uid: Field<String>,
     pub(super) resource_version: Field<String>,
     pub(super) creation_timestamp: Field<String>,
     pub(super) deletion_timestamp: Field<IgnoredAny>,
@@ -32,6 +33,7 @@ impl<L> Default for Metadata<L> {
         Metadata {
             namespace: Field::Absent,
             name: Field::Absent,
+            uid: Field::Absent,
             resource_version: Field::Absent,
             creation_timestamp: Field::Absent,
             deletion_timestamp: Field::Absent,
@@ -41,12 +43,15 @@ impl<L> Default for Metadata<L> {
     }
 }
 
-/// The annotation that Weft reads.
+/// The annotations that Weft reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Annotations {
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     last_change_trigger_time: Field<String>,
+    /// The uid that a static pod has on its node; its object in the API has another one.
+    #[serde(rename = "kubernetes.io/config.hash")]
+    config_hash: Field<String>,
 }
 
 /// The labels that mean something to Weft. All others are read past and never held.
@@ -115,6 +120,16 @@ pub(super) fn created<L>(metadata: &Field<Metadata<L>>) -> Result<i64, Fault> {
     let Some(text) = metadata.creation_timestamp.by_ref().optional(path)? else { return Ok(0) };
     let moment: Timestamp = text.parse().map_err(|_| Fault::new(path, format!("{text:?} is no moment")))?;
     Ok(moment.as_second())
+}
+
+/// The uid by which its node knows a pod; empty for objects that never were at an API server.
+pub(super) fn uid_on_node<L>(metadata: &Field<Metadata<L>>) -> &str {
+    let Field::Is(metadata) = metadata else { return "" };
+    match (&metadata.annotations, &metadata.uid) {
+        (Field::Is(Annotations { config_hash: Field::Is(hash), .. }), _) if !hash.is_empty() => hash,
+        (_, Field::Is(uid)) => uid,
+        _ => "",
+    }
 }
 
 /// A kind's names, as its objects' metadata tells them.

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use weft_types::{ContainerPort, NamespacedName, Pod, PodAddresses, PodDetails};
 
 use super::address::address;
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, created, labels};
+use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, created, labels, uid_on_node};
 use super::policy::port_number;
 use super::values::{each, protocol};
 use super::{ApiResource, WireObject};
@@ -158,6 +158,7 @@ fn convert<L: ReadLabels>(
         Box::new(PodDetails {
             node: node.filter(|node| !node.is_empty()).map(Into::into),
             host_network: on_host,
+            uid: uid_on_node(&object.metadata).into(),
             created: faults.note(created(&object.metadata)).unwrap_or_default(),
             ports: ports.into(),
         })

@@ -1,13 +1,13 @@
-//! What users are told of Services that cannot be served as they are: a line in the log and an event in the cluster, once
-//! for each thing that is wrong. What is wrong is found by the planner and by the watch.
+//! What users are told of objects that cannot be met as they are: a line in the log and an event in the cluster, once for
+//! each thing that is wrong. What is wrong is found by planners and by the watch.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::event::{Recorder, Warning};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use tracing::{info, warn};
-use weft_cluster::write::{Recorder, Warning};
 
 /// Between two events: the API server has other things to do, however much is wrong.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_nftables::{Client, Data, Detail, Family, TableKey, Tuple, Value as Key, diff};
 use weft_policy::pending::{GuardedNamespaces, PENDING, TABLE, minimal_table};
-use weft_policy::ruleset::{Denied, Ruleset};
+use weft_policy::ruleset::{Denied, Ruleset, adopt};
 use weft_testkit::rootless::Rootless;
 
 use crate::node::{Node, Pod, address, answer, serve, talk};
@@ -276,7 +276,7 @@ fn the_table_that_the_plugin_makes_is_the_one_that_the_agent_declares() {
             }
             assert_eq!(diff(&tables, &observed).to_string(), "");
             let mut ruleset = Ruleset::new(Denied::default());
-            ruleset.keep_pending(&observed);
+            ruleset.set_pending(&adopt::pending(&observed));
             let change = diff(ruleset.tables(), &observed);
             let text = change.to_string();
             assert!(

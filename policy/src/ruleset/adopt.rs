@@ -1,8 +1,9 @@
 //! What is taken over from tables that the kernel has from before.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weft_nftables::{Data, DataType, Family, Observed, ObservedSet, TableKey, Tuple, Value};
+use weft_nftables::{Data, DataType, Detail, Family, Observed, ObservedSet, TableKey, Tuple, Value};
 
 use super::{PENDING, Ruleset, TABLE};
 use crate::plan::ClassId;
@@ -41,15 +42,23 @@ pub fn pending(observed: &Observed) -> Vec<(IpAddr, String)> {
 }
 
 impl Ruleset {
-    /// Makes the addresses that wait part of the tables, so that a comparison with what was observed leaves them alone.
-    pub fn keep_pending(&mut self, observed: &Observed) {
-        for (family, table) in Family::BOTH.into_iter().zip(&mut self.tables) {
-            let (Some(set), Some(held)) = (table.sets.get_mut(PENDING), find(observed, family, PENDING))
-            else {
-                continue;
-            };
-            set.elements = held.elements.clone();
-            set.details = held.details.clone();
+    /// Makes the addresses that wait part of the tables, each with the plugin's remark, and no others: so a comparison with what
+    /// was observed leaves these alone, and puts them back where they are missing.
+    pub fn set_pending(&mut self, waiting: &[(IpAddr, String)]) {
+        for table in &mut self.tables {
+            let Some(set) = table.sets.get_mut(PENDING) else { continue };
+            let is_v6 = set.declaration.key == [DataType::Ipv6Addr];
+            let of_family = waiting.iter().filter(|(address, _)| address.is_ipv6() == is_v6);
+            let (mut elements, mut details) = (BTreeMap::new(), BTreeMap::new());
+            for (address, remark) in of_family {
+                let key = Tuple::new(&[Value::Address(*address)]);
+                if !remark.is_empty() {
+                    let detail = Detail { comment: Some(remark.as_str().into()), timeout: None };
+                    details.insert(key.clone(), detail);
+                }
+                elements.insert(key, Data::None);
+            }
+            (set.elements, set.details) = (elements, details);
         }
     }
 }

@@ -153,6 +153,7 @@ fn any_pod() -> impl Strategy<Value = Pod> {
         details: Some(Box::new(PodDetails {
             node: node.map(Into::into),
             host_network: on_host.is_some(),
+            uid: Box::default(),
             created,
             ports: ports
                 .into_iter()

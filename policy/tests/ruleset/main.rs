@@ -193,7 +193,7 @@ fn a_restart_takes_over_what_the_kernel_has_and_writes_nothing() {
         }
         after.adopt(adopt::classes(&held));
         ruleset.apply(&after.commit());
-        ruleset.keep_pending(&held);
+        ruleset.set_pending(&adopt::pending(&held));
         let transaction = diff(ruleset.tables(), &held);
         assert!(transaction.is_empty(), "{transaction}");
     };

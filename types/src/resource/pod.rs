@@ -29,6 +29,8 @@ pub struct PodDetails {
     pub node: Option<Box<str>>,
     /// It has the addresses of its node, so that no selector finds it.
     pub host_network: bool,
+    /// Its uid as the node has it, which tells it from earlier pods of its name.
+    pub uid: Box<str>,
     /// When it was made, in seconds since 1970: of two pods with one address, the newer one has it.
     pub created: i64,
     /// The ports of its containers that have a name.
