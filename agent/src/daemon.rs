@@ -14,6 +14,8 @@ use tracing::{debug, info};
 use weft_cluster::{WatchFilter, manifest};
 use weft_cni_spec::Boot;
 use weft_daemon::Signals;
+use weft_policy::pending::GuardedNamespaces;
+use weft_policy::ruleset::Denied;
 use weft_types::{Kind, Snapshot};
 
 use crate::attachments::PluginPaths;
@@ -26,8 +28,9 @@ use crate::masquerade::Masquerade;
 use crate::metrics::{self, Metrics};
 use crate::monitor::Monitor;
 use crate::node_status::NodeStatus;
-use crate::options::Options;
+use crate::options::{Options, PolicyDeny};
 use crate::plan::{NodePlan, plan};
+use crate::policy::{NetworkPolicies, Settings};
 use crate::problems::Problems;
 use crate::routing::Routing;
 use crate::subsystem::{Environment, KernelChanges, Report, Round, Subsystem, Wake};
@@ -58,6 +61,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
         Box::new(Routing::open(registry)?),
+        Box::new(NetworkPolicies::open(policies(options), registry)?),
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
         Box::new(NodeStatus),
@@ -92,7 +96,7 @@ pub async fn run(options: Options) -> Result<()> {
     if let Some(address) = options.healthz_bind_address {
         health::serve(address, told.clone(), Arc::new(registry)).await?;
     }
-    let mut monitor = Monitor::open()?;
+    let mut monitor = Monitor::open(&agent.tables())?;
     let mut signals = Signals::new();
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let mut cluster = Watches::new(client.clone());
@@ -113,7 +117,7 @@ pub async fn run(options: Options) -> Result<()> {
                 return Ok(());
             }
         }
-        agent.kernel.host_ports |= monitor.host_ports_changed();
+        agent.kernel.merge(monitor.kernel_changes());
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if cluster.snapshot(Kind::Node).is_some() {
             status.send_replace(agent.round(&cluster));
@@ -127,6 +131,15 @@ async fn until(due: Option<Instant>) {
         // Whoever is late every time must not keep the daemon from everything else.
         Some(due) => sleep_until(due.max(Instant::now() + PAUSE).into()).await,
         None => pending().await,
+    }
+}
+
+/// What is to be done about network policies.
+fn policies(options: &Options) -> Settings {
+    Settings {
+        is_enabled: options.network_policy,
+        denied: Denied { rejects: options.policy_deny == PolicyDeny::Reject, logs: options.policy_log },
+        namespaces: GuardedNamespaces::path(&options.cni_data_dir),
     }
 }
 
@@ -182,6 +195,11 @@ impl Agent {
     fn kinds(&self) -> BTreeSet<Kind> {
         let wanted = self.subsystems.iter().flat_map(|subsystem| subsystem.kinds());
         wanted.chain([Kind::Node]).collect()
+    }
+
+    /// The tables that somebody wants to hear of.
+    fn tables(&self) -> Vec<&'static str> {
+        self.subsystems.iter().flat_map(|subsystem| subsystem.tables()).copied().collect()
     }
 
     fn due(&self) -> Option<Instant> {

@@ -101,6 +101,18 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// The plugin cannot be told which namespaces have policies.
+    #[error(
+        "cannot write {path}, by which the CNI plugin knows which pods have network policies: {problem}; no policy is \
+         changed until then",
+        path = path.display()
+    )]
+    PolicyFile {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: io::Error,
+    },
     /// The container runtime does not say what it has.
     #[error(
         "the container runtime at {socket} does not list its sandboxes: {problem}; is it running, and is --cri-socket its socket?"

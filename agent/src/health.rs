@@ -23,6 +23,8 @@ pub(crate) struct Status {
     pub(crate) is_ready: bool,
     /// All that is wrong, which may concern other nodes alone.
     pub(crate) problems: BTreeSet<String>,
+    /// The pods that are closed as they wait for their policies.
+    pub(crate) pending_pods: BTreeSet<String>,
 }
 
 /// Serves in the background, for as long as the runtime lasts.
@@ -45,7 +47,8 @@ pub(crate) async fn serve(
 
 /// It answers, so it runs: there is one thread for this and for all that it does.
 async fn health(State(status): State<watch::Receiver<Status>>) -> String {
-    format!("ok\n{}", status.borrow().lines())
+    let status = status.borrow();
+    format!("ok\n{}{}", status.lines(), status.pending())
 }
 
 async fn readiness(State(status): State<watch::Receiver<Status>>) -> (StatusCode, String) {
@@ -61,5 +64,11 @@ impl Status {
     /// A line for each problem.
     fn lines(&self) -> String {
         self.problems.iter().map(|problem| format!("{problem}\n")).collect()
+    }
+
+    /// The line with the pods that wait, where some do.
+    fn pending(&self) -> String {
+        let pods: Vec<&str> = self.pending_pods.iter().map(String::as_str).collect();
+        if pods.is_empty() { String::new() } else { format!("pendingPods: {}\n", pods.join(", ")) }
     }
 }

@@ -26,6 +26,7 @@ pub mod options;
 pub mod plan;
 mod plan_text;
 mod plugin;
+mod policy;
 mod problems;
 pub mod routing;
 mod subsystem;

@@ -4,9 +4,7 @@
 pub mod plan;
 pub mod rules;
 
-pub(crate) use self::rules::TABLE;
-
-use self::rules::MasqueradeRules;
+use self::rules::{MasqueradeRules, TABLE};
 use crate::plan::NodePlan;
 use crate::subsystem::{Report, Round, Subsystem};
 use crate::{Error, Result};
@@ -24,6 +22,10 @@ impl Masquerade {
 impl Subsystem for Masquerade {
     fn name(&self) -> &'static str {
         "masquerade"
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &[TABLE]
     }
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {

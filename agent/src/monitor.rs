@@ -10,10 +10,9 @@ use tracing::warn;
 use weft_netlink::notifications::{Notifications, Notified, Source};
 use weft_netlink::rtnl::{self, Group, Object};
 use weft_nftables as nft;
-use weft_types::well_known::table::HOST_PORTS;
 
 use crate::Result;
-use crate::masquerade;
+use crate::subsystem::KernelChanges;
 
 /// Links too: an IPv4 route that goes with its link is not announced.
 const GROUPS: [Group; 6] = [
@@ -33,49 +32,56 @@ pub(crate) struct Monitor {
     /// None once it cannot be read any more; so is the next.
     links: Option<Notifications<rtnl::Monitor>>,
     tables: Option<Notifications<nft::Monitor>>,
-    /// Until when changes are gathered.
+    /// Until when changes of links, addresses and routes are gathered.
     not_before: Instant,
-    /// The plugin's ports of the host may have changed.
-    host_ports: bool,
+    /// What happened to the tables.
+    kernel: KernelChanges,
 }
 
 impl Monitor {
-    /// Subscribes, for the calling thread's network namespace.
-    pub(crate) fn open() -> Result<Monitor> {
+    /// Subscribes, for the calling thread's network namespace, to changes of tables of these names among others.
+    pub(crate) fn open(tables: &[&'static str]) -> Result<Monitor> {
         let links = Notifications::new(rtnl::Monitor::open(&GROUPS)?)?;
-        let tables = Notifications::new(nft::Monitor::open([masquerade::TABLE, HOST_PORTS])?)?;
-        let not_before = Instant::now();
+        let tables = Notifications::new(nft::Monitor::open(tables.iter().copied())?)?;
         // What happened before is not known.
-        Ok(Monitor { links: Some(links), tables: Some(tables), not_before, host_ports: true })
+        let kernel = KernelChanges::unknown();
+        Ok(Monitor { links: Some(links), tables: Some(tables), not_before: Instant::now(), kernel })
     }
 
-    /// Waits until something changed since the last call. Nothing is lost if the future is dropped.
+    /// Waits until something changed since the last call. Nothing is lost if the future is dropped. Tables are told of at once,
+    /// as pods may wait for the answer.
     pub(crate) async fn changed(&mut self) {
-        sleep_until(self.not_before).await;
         loop {
             // What exactly happened does not matter; so it does not either if there was too much to tell of it.
             let changed = select! {
-                notified = next(&mut self.links) => match notified {
-                    Notified::Events(events) => events.iter().any(matters),
-                    Notified::Overrun => true,
-                },
-                notified = next(&mut self.tables) => {
-                    let touched = touched(&notified);
-                    self.host_ports |= touched.contains(&HOST_PORTS);
-                    !touched.is_empty()
+                notified = next(&mut self.tables) => self.kernel.take(notified),
+                notified = next_after(self.not_before, &mut self.links) => {
+                    let changed = match notified {
+                        Notified::Events(events) => events.iter().any(matters),
+                        Notified::Overrun => true,
+                    };
+                    if changed {
+                        self.not_before = Instant::now() + GATHER;
+                    }
+                    changed
                 }
             };
             if changed {
-                self.not_before = Instant::now() + GATHER;
                 return;
             }
         }
     }
 
-    /// Whether the plugin's ports of the host may have changed since the last call.
-    pub(crate) fn host_ports_changed(&mut self) -> bool {
-        std::mem::take(&mut self.host_ports)
+    /// What happened to the tables since the last call.
+    pub(crate) fn kernel_changes(&mut self) -> KernelChanges {
+        std::mem::take(&mut self.kernel)
     }
+}
+
+/// The same as [`next`], but not before that moment.
+async fn next_after<S: Source>(moment: Instant, source: &mut Option<Notifications<S>>) -> Notified<S::Event> {
+    sleep_until(moment).await;
+    next(source).await
 }
 
 /// Waits for what comes next, for ever where nothing will.
@@ -97,13 +103,5 @@ fn matters(event: &rtnl::Event) -> bool {
     match event.object {
         Object::Neighbour { permanent } => permanent || event.deleted,
         _ => true,
-    }
-}
-
-/// The names of the tables that may have changed.
-fn touched(notified: &Notified<nft::Announcement>) -> Vec<&str> {
-    match notified {
-        Notified::Events(all) => all.iter().flat_map(|one| one.tables.iter().map(|name| &**name)).collect(),
-        Notified::Overrun => vec![masquerade::TABLE, HOST_PORTS],
     }
 }

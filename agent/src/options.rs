@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{ArgAction, Parser, ValueEnum};
 use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
 use weft_types::IpNetwork;
@@ -82,6 +82,19 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
 
+    /// Enforce NetworkPolicies, and ClusterNetworkPolicies where the cluster has them.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub network_policy: bool,
+
+    /// What happens to traffic that network policies deny: it is dropped, so that who sends it waits, or rejected,
+    /// so that who sends it is told.
+    #[arg(long, value_name = "HOW", default_value = "drop")]
+    pub policy_deny: PolicyDeny,
+
+    /// Log traffic that network policies deny, ten packets a second, to the group 7 of nflog.
+    #[arg(long)]
+    pub policy_log: bool,
+
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]
@@ -109,6 +122,15 @@ pub struct Options {
     /// How the log on stderr looks. What it holds is set by RUST_LOG.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What happens to denied traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyDeny {
+    /// It is dropped without a word.
+    Drop,
+    /// TCP is reset, and the rest answered by ICMP.
+    Reject,
 }
 
 impl Options {

@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
+use weft_netlink::notifications::Notified;
+use weft_nftables::Announcement;
 use weft_types::{ChangeSet, Kind, Node, Snapshot};
 
 use crate::health::Status;
@@ -42,6 +44,12 @@ pub(crate) trait Subsystem {
     /// watched as long as some subsystem needs it.
     fn kinds(&self) -> BTreeSet<Kind> {
         BTreeSet::new()
+    }
+
+    /// The names of the tables of nf_tables whose changes it wants to hear of ([`Round::kernel`]). Asked once. A change of one
+    /// calls for a round at once.
+    fn tables(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// When it needs a round at the latest, if nothing else calls for one.
@@ -95,17 +103,20 @@ pub(crate) struct Round<'a> {
     pub(crate) kernel: KernelChanges,
 }
 
-/// What the kernel's notifications were about. Anything else is looked at in every round anyway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the kernel told of the tables that subsystems declare. Anything else is looked at in every round anyway.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KernelChanges {
-    /// The tables in which the plugin keeps the ports of the host may have changed.
-    pub(crate) host_ports: bool,
+    /// The transactions, in order.
+    pub(crate) transactions: Vec<Announcement>,
+    /// Some may have been missed: anything may have changed.
+    pub(crate) is_unknown: bool,
 }
 
 /// What a round came to. Ends in `/readyz`, `/healthz`, the log and the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     problems: BTreeSet<String>,
+    pending_pods: BTreeSet<String>,
     is_blocked: bool,
 }
 
@@ -121,15 +132,47 @@ impl Wake {
     }
 }
 
+impl KernelChanges {
+    /// Anything may have changed.
+    pub(crate) fn unknown() -> KernelChanges {
+        KernelChanges { transactions: Vec::new(), is_unknown: true }
+    }
+
+    /// Takes in what came. Returns whether some table that a subsystem declares may have changed.
+    pub(crate) fn take(&mut self, notified: Notified<Announcement>) -> bool {
+        match notified {
+            Notified::Events(mut events) => {
+                events.retain(|event| !event.tables.is_empty());
+                let changed = !events.is_empty();
+                self.transactions.append(&mut events);
+                changed
+            }
+            Notified::Overrun => {
+                self.is_unknown = true;
+                true
+            }
+        }
+    }
+
+    /// Takes in what came later.
+    pub(crate) fn merge(&mut self, mut later: KernelChanges) {
+        self.transactions.append(&mut later.transactions);
+        self.is_unknown |= later.is_unknown;
+    }
+
+    /// Whether tables of that name may have changed.
+    pub(crate) fn touched(&self, table: &str) -> bool {
+        self.is_unknown || self.transactions.iter().any(|one| one.tables.iter().any(|name| **name == *table))
+    }
+}
+
 impl Round<'_> {
     /// The objects of a kind, once all of them are listed.
-    #[allow(dead_code, reason = "for subsystems that watch more than Nodes")]
     pub(crate) fn objects(&self, kind: Kind) -> Option<&Snapshot> {
         self.cluster.snapshot(kind)
     }
 
     /// What changed of a kind since the last round.
-    #[allow(dead_code, reason = "for subsystems that watch more than Nodes")]
     pub(crate) fn changes(&self, kind: Kind) -> impl Iterator<Item = &ChangeSet> {
         self.cluster.changes(kind)
     }
@@ -144,6 +187,11 @@ impl Report {
     /// All of these are wrong. Pods can start all the same.
     pub(crate) fn problems(&mut self, problems: impl IntoIterator<Item = impl Display>) {
         problems.into_iter().for_each(|problem| self.problem(problem));
+    }
+
+    /// A pod waits for its policies. That is no problem yet.
+    pub(crate) fn pending_pod(&mut self, pod: impl Display) {
+        self.pending_pods.insert(pod.to_string());
     }
 
     /// Something is wrong, and no pod can start until it is mended.
@@ -164,7 +212,8 @@ impl Report {
 
     /// The state of the node.
     pub(crate) fn into_status(self) -> Status {
-        Status { is_ready: !self.is_blocked, problems: self.problems }
+        let Report { problems, pending_pods, is_blocked } = self;
+        Status { is_ready: !is_blocked, problems, pending_pods }
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::info;
 use weft_cni_spec::NetworkList;
 use weft_netlink::sysctl::bridge_netfilter;
 use weft_types::Node;
+use weft_types::well_known::table::HOST_PORTS;
 
 use crate::attachments::PluginPaths;
 use crate::plan::NodePlan;
@@ -52,6 +53,10 @@ impl Subsystem for Upkeep {
         "upkeep"
     }
 
+    fn tables(&self) -> &'static [&'static str] {
+        &[HOST_PORTS]
+    }
+
     fn observe(&mut self, node: Option<&Node>, uplink: &mut Uplink) -> Result<()> {
         let current = node.map(|node| node.pod_cidrs.as_slice()).unwrap_or_default();
         uplink.former = self.paths.former(current)?;
@@ -59,7 +64,7 @@ impl Subsystem for Upkeep {
     }
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
-        self.is_dirty |= round.kernel.host_ports;
+        self.is_dirty |= round.kernel.touched(HOST_PORTS);
         let Some(plan) = round.plan else { return };
         match self.look(plan) {
             Ok(finding) => {

@@ -32,7 +32,7 @@ impl Watches {
         self.watched.retain(|kind, _| kinds.contains(kind));
         for &kind in kinds {
             self.watched.entry(kind).or_insert_with(|| Watched {
-                watch: Watch::start(self.client.clone(), &WatchFilter::default(), &[kind]),
+                watch: Watch::start(self.client.clone(), &WatchFilter::network_policies(), &[kind]),
                 is_listed: false,
                 changes: Vec::new(),
             });

@@ -26,7 +26,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     (
         "weft-agent",
-        &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables", "weft-cni-spec"],
+        &[
+            "weft-types",
+            "weft-cluster",
+            "weft-daemon",
+            "weft-netlink",
+            "weft-nftables",
+            "weft-policy",
+            "weft-cni-spec",
+        ],
     ),
     ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),

@@ -19,6 +19,7 @@ use weft_testkit::wait::eventually_ok;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod pods;
+mod policies;
 mod ways;
 
 const NODES: &str = "/api/v1/nodes";

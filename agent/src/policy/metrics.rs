@@ -1,0 +1,57 @@
+//! What is counted of network policies.
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use weft_policy::plan::{Direction, PolicyPlan};
+use weft_types::Family;
+
+/// The figures of the subsystem.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    policies: Gauge,
+    isolated: Gauge,
+    rows: Gauge,
+    pending: Gauge,
+    /// How long writing a change to the kernel took.
+    pub(crate) commit_seconds: Histogram,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub(crate) fn new(registry: &mut Registry) -> Metrics {
+        let [policies, isolated, rows, pending] = [(); 4].map(|()| Gauge::default());
+        // 0.1 ms to 3 s
+        let commit_seconds = Histogram::new(exponential_buckets(0.0001, 2.0, 16));
+        registry.register("policies", "NetworkPolicies and ClusterNetworkPolicies", policies.clone());
+        let help = "Addresses of this node's pods that some policy selects";
+        registry.register("policy_isolated_addresses", help, isolated.clone());
+        registry.register("policy_rows", "Rows of the plan of policies", rows.clone());
+        registry.register(
+            "policy_pending_addresses",
+            "Addresses that wait for their policies",
+            pending.clone(),
+        );
+        let help = "How long planning a change of policies and writing it to the kernel took";
+        registry.register("policy_commit_duration_seconds", help, commit_seconds.clone());
+        Metrics { policies, isolated, rows, pending, commit_seconds }
+    }
+
+    /// How many policies there are, and addresses that wait.
+    pub(crate) fn count(&self, policies: usize, pending: usize) {
+        set(&self.policies, policies);
+        set(&self.pending, pending);
+    }
+
+    /// The size of a plan.
+    pub(crate) fn measure(&self, plan: &PolicyPlan) {
+        let endpoints = || Family::BOTH.into_iter().flat_map(|family| plan.family(family).endpoints.values());
+        let sides = endpoints().flat_map(|it| Direction::BOTH.into_iter().filter_map(|way| it.side(way)));
+        set(&self.isolated, endpoints().count());
+        set(&self.rows, sides.flat_map(|side| side.rows.values()).map(|rows| rows.len()).sum());
+    }
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+}

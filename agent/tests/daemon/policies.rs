@@ -1,0 +1,224 @@
+//! Network policies with real packets: two pods of the node, and a machine outside of the cluster.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_netlink::netns::Namespace;
+use weft_testkit::namespace::sh;
+use weft_testkit::world::{Connection, World, pod_address, udp_within};
+use weft_types::Family;
+
+use crate::{Machine, NODES, node};
+
+const PODS: &str = "/api/v1/pods";
+const NAMESPACES: &str = "/api/v1/namespaces";
+const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+/// What passes does so at once; what is dropped is silent for ever.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// A node that the agent runs on, with servers on two ports of both its pods.
+pub(crate) struct Cluster {
+    pub(crate) machine: Machine,
+    pub(crate) pods: [Namespace; 2],
+    pub(crate) outside: Namespace,
+}
+
+impl Cluster {
+    /// The pod `web` has the first address, and `client` the second one.
+    fn new() -> Cluster {
+        let world = World::new();
+        world.serve(80);
+        world.serve(81);
+        let World { node: namespace, pods, outside } = world;
+        let machine = Machine::with(namespace, None);
+        machine.install_plugin();
+        machine.server.put(NODES, node(1));
+        machine.server.put(NAMESPACES, json!({"metadata": {"name": "shop"}}));
+        let cluster = Cluster { machine, pods, outside };
+        cluster.put_pod("web", "web", 1);
+        cluster.put_pod("client", "client", 2);
+        cluster
+    }
+
+    fn put_pod(&self, name: &str, app: &str, number: usize) {
+        self.machine.server.put(PODS, pod(name, app, &addresses(number)));
+    }
+
+    fn started() -> Cluster {
+        let mut cluster = Cluster::new();
+        cluster.machine.start();
+        cluster.until_ready();
+        cluster
+    }
+
+    /// A cluster in which `web` is reached from `client` on port 80 alone.
+    fn with_policy() -> Cluster {
+        let cluster = Cluster::started();
+        cluster.machine.server.put(POLICIES, policy());
+        cluster.until_planned(2);
+        cluster
+    }
+
+    fn until_ready(&self) {
+        let answers = || TcpStream::connect("127.0.0.1:10251").is_ok();
+        self.machine.until("an answer", |machine| machine.namespace.run(answers).unwrap());
+        self.machine.until("readiness", |machine| machine.ask("/readyz").0 == "200");
+    }
+
+    /// Waits until the plan has so many addresses that policies select.
+    fn until_planned(&self, addresses: usize) {
+        let figure = format!("weft_agent_policy_isolated_addresses {addresses}\n");
+        self.machine.until(&figure, |machine| machine.ask("/metrics").1.contains(&figure));
+    }
+
+    fn tables(&self) -> String {
+        self.machine.sh("nft list tables")
+    }
+
+    fn generation(&self) -> u32 {
+        let client = self.machine.namespace.run(weft_nftables::Client::open).unwrap();
+        client.unwrap().generation().unwrap().unwrap()
+    }
+}
+
+fn addresses(number: usize) -> Vec<IpAddr> {
+    [Family::V4, Family::V6].map(|family| pod_address(family, number)).to_vec()
+}
+
+fn pod(name: &str, app: &str, addresses: &[IpAddr]) -> Value {
+    let ips: Vec<Value> = addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}"), "labels": {"app": app}},
+        "spec": {"nodeName": "node1"},
+        "status": {"phase": "Running", "podIPs": ips},
+    })
+}
+
+fn policy() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {"app": "client"}}}],
+                "ports": [{"protocol": "TCP", "port": 80}],
+            }],
+        },
+    })
+}
+
+fn tcp(from: &Namespace, to: IpAddr, port: u16) -> bool {
+    Connection::open_within(from, SocketAddr::new(to, port), SILENCE).is_ok()
+}
+
+fn udp(from: &Namespace, to: IpAddr, port: u16) -> bool {
+    udp_within(from, SocketAddr::new(to, port), SILENCE).is_ok()
+}
+
+fn ping(from: &Namespace, to: IpAddr) -> bool {
+    let line = format!("ping -c 1 -W 1 {to} >/dev/null && echo yes || true");
+    sh(from, &line) == "yes\n"
+}
+
+#[test]
+fn a_policy_lets_through_what_it_allows_and_nothing_else() {
+    let cluster = Cluster::started();
+    let Cluster { machine, pods: [web, client], outside } = &cluster;
+    assert!(!cluster.tables().contains("weft-policy"), "without a policy there is no rule");
+    assert!(machine.server.queries(PODS, false).is_empty(), "and nobody watches pods");
+    for to in addresses(1) {
+        assert!(tcp(client, to, 81) && udp(client, to, 80) && ping(client, to) && tcp(outside, to, 80));
+    }
+
+    machine.server.put(POLICIES, policy());
+    cluster.until_planned(2);
+    assert_eq!(
+        machine.sh(&format!("cat {}", machine.path("networks/.policy-namespaces").display())),
+        "shop\n"
+    );
+    for (to, back) in addresses(1).into_iter().zip(addresses(2)) {
+        assert!(tcp(client, to, 80), "{to}");
+        assert!(!tcp(client, to, 81) && !udp(client, to, 80) && !ping(client, to), "{to}");
+        assert!(!tcp(outside, to, 80), "{to}");
+        assert!(tcp(&machine.namespace, to, 81), "kubelet probes {to}");
+        assert!(tcp(web, back, 81) && udp(web, back, 80) && ping(web, back), "answers come back to {to}");
+    }
+
+    cluster.put_pod("client", "stranger", 2);
+    machine.until("the label's effect", |_| !tcp(client, addresses(1)[0], 80));
+    cluster.put_pod("client", "client", 2);
+    machine.until("the label's effect", |_| tcp(client, addresses(1)[0], 80));
+
+    machine.server.delete(POLICIES, "web");
+    machine.until("the end of the tables", |_| !cluster.tables().contains("weft-policy"));
+    assert!(!machine.path("networks/.policy-namespaces").exists());
+    for to in addresses(1) {
+        assert!(tcp(client, to, 81) && udp(client, to, 80) && ping(client, to) && tcp(outside, to, 80));
+    }
+}
+
+#[test]
+fn an_agent_that_comes_back_writes_no_rule_anew() {
+    let mut cluster = Cluster::with_policy();
+    let (rules, generation) = (cluster.machine.sh("nft -s -a list ruleset"), cluster.generation());
+    cluster.machine.kill();
+    assert!(!tcp(&cluster.pods[1], addresses(1)[0], 81), "policies hold without an agent");
+    cluster.machine.start();
+    cluster.until_ready();
+    cluster.until_planned(2);
+    assert!(cluster.machine.sh("nft -s -a list ruleset") == rules, "something was written anew");
+    assert_eq!(cluster.generation(), generation);
+}
+
+#[test]
+fn rules_that_another_program_deletes_are_put_back_at_once() {
+    let cluster = Cluster::with_policy();
+    let rules = cluster.machine.sh("nft list table ip weft-policy; nft list table ip6 weft-policy");
+    let text = |machine: &Machine| {
+        machine.sh("(nft list table ip weft-policy; nft list table ip6 weft-policy) 2>/dev/null || true")
+    };
+    for damage in [
+        "nft flush ruleset",
+        "nft delete table ip6 weft-policy",
+        "nft flush set ip weft-policy ingress",
+        "nft flush map ip weft-policy peers",
+        "nft flush chain ip weft-policy leaving",
+        "nft add element ip weft-policy ingress { 10.244.9.9 }",
+    ] {
+        cluster.machine.sh(damage);
+        cluster.machine.until(&format!("all as before {damage}"), |machine| text(machine) == rules);
+    }
+    assert!(!tcp(&cluster.pods[1], addresses(1)[0], 81));
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_closes_and_is_told_of_with_its_field() {
+    let cluster = Cluster::started();
+    let mut bad = policy();
+    bad["spec"]["ingress"][0]["ports"][0]["port"] = json!(80_000);
+    cluster.machine.server.put(POLICIES, bad);
+    cluster.until_planned(2);
+    assert!(!tcp(&cluster.pods[1], addresses(1)[0], 80));
+    let word = "NetworkPolicy shop/web: left out, while the rest is used: spec.ingress[0].ports[0].port";
+    cluster.machine.until("a word", |machine| machine.ask("/healthz").1.contains(word));
+    let events = "/apis/events.k8s.io/v1/namespaces/shop/events";
+    cluster.machine.until("an event", |machine| !machine.server.queries(events, false).is_empty());
+    cluster.machine.server.put(POLICIES, policy());
+    cluster.machine.until("the end of it", |machine| !machine.ask("/healthz").1.contains("shop/web"));
+    assert!(tcp(&cluster.pods[1], addresses(1)[0], 80));
+}
+
+#[test]
+fn cleanup_takes_the_rules_away() {
+    let mut cluster = Cluster::with_policy();
+    cluster.machine.kill();
+    let program = env!("CARGO_BIN_EXE_weft-agent");
+    let data = cluster.machine.path("networks");
+    cluster.machine.sh(&format!(
+        "{program} --cleanup --hostname-override node1 --cni-conf-dir {} --cni-data-dir {}",
+        cluster.machine.path("net.d").display(),
+        data.display(),
+    ));
+    assert!(!cluster.tables().contains("weft-policy") && !data.join(".policy-namespaces").exists());
+}
