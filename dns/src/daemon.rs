@@ -40,6 +40,8 @@ use crate::pipeline::query_log::QueryLog;
 use crate::server::certificate::Certificate;
 use crate::server::handover::{self, Inherited, Predecessor};
 use crate::server::{Listen, Listener, Secure, SecureListener, Stop};
+#[cfg(feature = "quic")]
+use crate::server::{Quic, QuicListener};
 use crate::zone::{PodNames, ZoneConfig};
 
 /// How far apart two servers start that are started together.
@@ -61,7 +63,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let plan = options.node_local.then(|| addresses_of_its_own(&options)).transpose()?;
     let (predecessor, mut inherited, listeners) = listen(&options).await?;
     let certificate = certificate(&options)?;
-    let secure = secure_listeners(&options, certificate.as_ref(), &mut inherited)?;
+    let encrypted = encrypted_listeners(&options, certificate.as_ref(), &mut inherited)?;
     let own = own_addresses(&listeners);
     let port = own.first().map_or(53, SocketAddr::port);
     let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
@@ -103,7 +105,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         () = sources.follow(client) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
-        failure = takeover.serve(transports(listeners, secure), predecessor, &listed) => return failure,
+        failure = takeover.serve(transports(listeners, encrypted), predecessor, &listed) => return failure,
         () = takeover.shut_down(signals) => {}
     }
     give_last_answers(&tasks, &stop).await;
@@ -134,23 +136,47 @@ fn certificate(options: &Options) -> Result<Option<Arc<Certificate>>, Error> {
     files.map(|(chain, key)| Certificate::read(chain, key).map(Arc::new)).transpose()
 }
 
-fn secure_listeners(
+fn encrypted_listeners(
     options: &Options,
     certificate: Option<&Arc<Certificate>>,
     inherited: &mut Inherited,
-) -> Result<Vec<SecureListener>, Error> {
+) -> Result<Vec<Box<dyn Listen>>, Error> {
     // The flags demand the certificate.
     let Some(certificate) = certificate else { return Ok(Vec::new()) };
     let dot = options.dot.iter().map(|&address| (address, Secure::Dot));
     let doh = options.doh.iter().map(|&address| (address, Secure::Doh));
     let bind = |(address, secure)| SecureListener::bind(address, secure, certificate.clone(), inherited);
-    dot.chain(doh).map(bind).collect()
+    let bound = dot.chain(doh).map(bind).map(|bound| bound.map(|it| Box::new(it) as Box<dyn Listen>));
+    let mut listeners = bound.collect::<Result<Vec<_>, _>>()?;
+    listeners.extend(quic_listeners(options, certificate, inherited)?);
+    Ok(listeners)
+}
+
+#[cfg(feature = "quic")]
+fn quic_listeners(
+    options: &Options,
+    certificate: &Arc<Certificate>,
+    inherited: &mut Inherited,
+) -> Result<Vec<Box<dyn Listen>>, Error> {
+    let doq = options.doq.iter().map(|&address| (address, Quic::Doq));
+    let doh3 = options.doh3.iter().map(|&address| (address, Quic::Doh3));
+    let bind = |(address, quic)| QuicListener::bind(address, quic, certificate.clone(), inherited);
+    doq.chain(doh3).map(bind).map(|bound| bound.map(|it| Box::new(it) as Box<dyn Listen>)).collect()
+}
+
+#[cfg(not(feature = "quic"))]
+fn quic_listeners(
+    _: &Options,
+    _: &Arc<Certificate>,
+    _: &mut Inherited,
+) -> Result<Vec<Box<dyn Listen>>, Error> {
+    Ok(Vec::new())
 }
 
 /// All that is listened on, each transport in its own way.
-fn transports(plain: Vec<Listener>, secure: Vec<SecureListener>) -> Vec<Box<dyn Listen>> {
+fn transports(plain: Vec<Listener>, encrypted: Vec<Box<dyn Listen>>) -> Vec<Box<dyn Listen>> {
     let plain = plain.into_iter().map(|listener| Box::new(listener) as Box<dyn Listen>);
-    plain.chain(secure.into_iter().map(|listener| Box::new(listener) as Box<dyn Listen>)).collect()
+    plain.chain(encrypted).collect()
 }
 
 /// Turns the query log on and off, as often as it is told to.

@@ -36,7 +36,17 @@ pub struct Options {
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
     pub doh: Vec<SocketAddr>,
 
-    /// The certificate chain for --dot and --doh, in PEM. Reloaded when it changes.
+    /// Addresses to listen on for DNS over QUIC, at port 853 unless another is named. May be given several times.
+    #[cfg(feature = "quic")]
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 853), requires_all = ["tls_certificate", "tls_key"])]
+    pub doq: Vec<SocketAddr>,
+
+    /// Addresses to listen on for DNS over HTTP/3, at /dns-query and port 443 unless another is named. May be given several times.
+    #[cfg(feature = "quic")]
+    #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
+    pub doh3: Vec<SocketAddr>,
+
+    /// The certificate chain for encrypted DNS, in PEM. Reloaded when it changes.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
 
@@ -185,6 +195,15 @@ mod tests {
         let tls = ["--tls-certificate=a", "--tls-key=b", "--dot=fd00::5", "--doh=fd00::5"];
         let options = parse(&tls).unwrap();
         assert_eq!([options.dot[0].port(), options.doh[0].port()], [853, 443]);
+    }
+
+    #[test]
+    #[cfg(feature = "quic")]
+    fn quic_has_the_ports_of_its_kind_and_needs_a_certificate() {
+        let flags = ["--doq=fd00::5", "--doh3=10.244.0.5"];
+        assert!(parse(&flags).unwrap_err().contains("--tls-certificate"));
+        let options = parse(&[&flags[..], &["--tls-certificate=a", "--tls-key=b"]].concat()).unwrap();
+        assert_eq!([options.doq[0].port(), options.doh3[0].port()], [853, 443]);
     }
 
     #[test]

@@ -5,10 +5,16 @@ mod batch;
 pub mod certificate;
 mod connections;
 mod doh;
+#[cfg(feature = "quic")]
+mod doh3;
+#[cfg(feature = "quic")]
+mod doq;
 pub mod handover;
 mod listen;
 mod plain;
 mod queue;
+#[cfg(feature = "quic")]
+mod quic;
 mod session;
 mod sockets;
 mod tcp;
@@ -19,4 +25,6 @@ mod udp_worker;
 pub use connections::Limits;
 pub use listen::{Listen, Stop};
 pub use plain::Listener;
+#[cfg(feature = "quic")]
+pub use quic::{Quic, QuicListener};
 pub use tls::{Secure, SecureListener};

@@ -28,7 +28,7 @@ const DURATIONS: [u64; 16] = {
 };
 const NANOSECONDS: f64 = 1e9;
 
-const PROTOCOLS: [&str; 2] = ["udp", "tcp"];
+const PROTOCOLS: [&str; 3] = ["udp", "tcp", "quic"];
 /// As CoreDNS numbers them, IPv4 and IPv6.
 const FAMILIES: [&str; 2] = ["1", "2"];
 const PLUGINS: [&str; 2] = ["kubernetes", "forward"];
@@ -156,6 +156,7 @@ fn protocol(transport: Transport) -> usize {
     match transport {
         Transport::Udp => 0,
         Transport::Tcp | Transport::Tls => 1,
+        Transport::Quic => 2,
     }
 }
 

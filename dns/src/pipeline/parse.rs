@@ -61,7 +61,8 @@ fn question(header: &[u8; HEADER], mut message: Message, transport: Transport) -
         payload: edns.max_payload(),
         dnssec_ok: edns.flags().dnssec_ok,
         // Where others can read along, they can read the query.
-        pads: transport == Transport::Tls && edns.option(EdnsCode::Padding).is_some(),
+        pads: matches!(transport, Transport::Tls | Transport::Quic)
+            && edns.option(EdnsCode::Padding).is_some(),
     });
     let (version, metadata, section) = (message.version(), message.metadata, section(&query));
     Some((Question { query, name, metadata, header: *header, section, edns, transport }, version))
@@ -104,7 +105,7 @@ impl Question {
     /// The most bytes that the reply may have.
     pub fn limit(&self) -> u16 {
         match self.transport {
-            Transport::Tcp | Transport::Tls => u16::MAX,
+            Transport::Tcp | Transport::Tls | Transport::Quic => u16::MAX,
             Transport::Udp => udp_limit(self.edns),
         }
     }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 /// What clients can hold on to, for each address that is listened on.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most connections at a time. More wait in the kernel until one closes.
+    /// The most connections at a time. More wait in the kernel until one closes; those of QUIC are refused.
     pub connections: usize,
     /// The most connections of one client. More are closed at once.
     pub of_one_client: usize,
@@ -42,7 +42,7 @@ pub(super) async fn accept<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let clients = Arc::new(Clients { most: limits.of_one_client, connected: Mutex::default() });
+    let clients = Clients::new(limits);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -71,20 +71,29 @@ pub(super) async fn accept<F>(
 }
 
 /// How many connections each client has.
-struct Clients {
+pub(super) struct Clients {
     most: usize,
     connected: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// The place of one connection, among all and among those of its client.
-struct ConnectionPermit {
+pub(super) struct ConnectionPermit {
     clients: Arc<Clients>,
     client: IpAddr,
     _of_all: OwnedSemaphorePermit,
 }
 
 impl Clients {
-    fn admit(self: &Arc<Self>, client: IpAddr, of_all: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
+    pub(super) fn new(limits: Limits) -> Arc<Clients> {
+        Arc::new(Clients { most: limits.of_one_client, connected: Mutex::default() })
+    }
+
+    /// A place for one more connection of that client; none where it has all that it may have.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        client: IpAddr,
+        of_all: OwnedSemaphorePermit,
+    ) -> Option<ConnectionPermit> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let count = connected.entry(client).or_default();
         if *count == self.most {

@@ -1,4 +1,4 @@
-//! DNS over HTTPS (RFC 8484), with HTTP/2 and HTTP/1.1: `GET /dns-query?dns=…` and `POST /dns-query`. Each request is one
+//! DNS over HTTPS (RFC 8484), here with HTTP/2 and HTTP/1.1: `GET /dns-query?dns=…` and `POST /dns-query`. Each request is one
 //! query.
 
 use std::convert::Infallible;
@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use data_encoding::BASE64URL_NOPAD;
 use hickory_proto::op::Message;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -29,9 +30,9 @@ const PATH: &str = "/dns-query";
 /// The type of a message (RFC 8484 section 6).
 const MESSAGE: HeaderValue = HeaderValue::from_static("application/dns-message");
 /// The longest message.
-const LONGEST: usize = u16::MAX as usize;
+pub(super) const LONGEST: usize = u16::MAX as usize;
 /// The longest head of a request. A query of 4 KB fits into a GET.
-const HEAD: u32 = 8192;
+pub(super) const HEAD: u32 = 8192;
 /// How long a connection lives at most: an idle one of HTTP/2 would live for ever.
 const LIFE: Duration = Duration::from_secs(300);
 
@@ -70,7 +71,11 @@ async fn live(connection: impl GracefulConnection, stop: &CancellationToken, lim
 }
 
 impl Session {
-    async fn request(self, request: Request<Incoming>, client: SocketAddr) -> Response<Full<Bytes>> {
+    /// The response to a request, of whatever version of HTTP.
+    pub(super) async fn request<B>(self, request: Request<B>, client: SocketAddr) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
         let question = match timeout(self.limits.timeout, question(request)).await {
             Ok(Ok(question)) => question,
             Ok(Err(status)) => return refusal(status),
@@ -82,7 +87,10 @@ impl Session {
 }
 
 /// The message in a request (RFC 8484 section 4.1).
-async fn question(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+async fn question<B>(request: Request<B>) -> Result<Bytes, StatusCode>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
     if request.uri().path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }

@@ -36,7 +36,8 @@ pub trait Listen: Send {
 /// When to end what.
 #[derive(Clone, Debug)]
 pub struct Stop {
-    /// Neither datagrams nor connections are taken any more; connections that are there go on.
+    /// Neither datagrams nor connections are taken any more; connections that are there go on, but for those of QUIC,
+    /// which are made of datagrams.
     pub accepting: CancellationToken,
     /// Everything.
     pub all: CancellationToken,

@@ -69,10 +69,8 @@ async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
 /// Writes answers as they come, until all who make some are done.
 async fn write(mut writer: impl AsyncWrite + Unpin, mut replies: mpsc::Receiver<Vec<u8>>, limit: Duration) {
     while let Some(reply) = replies.recv().await {
-        // No reply is longer: its encoder knows the limit.
-        let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
         // One write, one segment: some clients take a length that comes alone for a broken answer.
-        let framed = [&length.to_be_bytes()[..], &reply].concat();
+        let framed = framed(&reply);
         let written = async {
             writer.write_all(&framed).await?;
             writer.flush().await
@@ -83,4 +81,11 @@ async fn write(mut writer: impl AsyncWrite + Unpin, mut replies: mpsc::Receiver<
     }
     // A client behind TLS is told that this is the end, and no cut.
     let _ = timeout(limit, writer.shutdown()).await;
+}
+
+/// A reply with its length before it.
+pub(super) fn framed(reply: &[u8]) -> Vec<u8> {
+    // No reply is longer: its encoder knows the limit.
+    let length = u16::try_from(reply.len()).unwrap_or(u16::MAX);
+    [&length.to_be_bytes()[..], reply].concat()
 }

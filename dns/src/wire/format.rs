@@ -31,6 +31,8 @@ pub enum Transport {
     Tcp,
     /// A connection that nobody else can read, be it DNS over TLS or over HTTPS: replies are padded for those who pad.
     Tls,
+    /// The same on QUIC, be it DNS over QUIC or over HTTP/3.
+    Quic,
 }
 
 impl fmt::Display for Transport {
@@ -39,6 +41,7 @@ impl fmt::Display for Transport {
             Transport::Udp => "UDP",
             Transport::Tcp => "TCP",
             Transport::Tls => "TLS",
+            Transport::Quic => "QUIC",
         })
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) log: BufReader<ChildStderr>,
     pub(crate) dns: SocketAddr,
-    /// Where further `--listen`, `--dot` and `--doh` led.
+    /// Where further `--listen`, and the flags for encrypted DNS, led.
     pub(crate) also: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     _kubeconfig: tempfile::TempDir,
@@ -68,7 +68,8 @@ impl Daemon {
         let mut daemon = Daemon::spawn_by(command, listen, server, flags);
         let given = |name: &str| flags.iter().filter(|flag| **flag == name).count();
         let mut dns = Vec::new();
-        while dns.len() + daemon.http.len() < 4 + given("--listen") + given("--dot") + given("--doh") {
+        let also: usize = ["--listen", "--dot", "--doh", "--doq", "--doh3"].map(given).iter().sum();
+        while dns.len() + daemon.http.len() < 4 + also {
             let mut line = String::new();
             assert_ne!(daemon.log.read_line(&mut line).unwrap(), 0, "the program ended early");
             let Some((_, rest)) = line.split_once("\"address\":\"") else { continue };

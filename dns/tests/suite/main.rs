@@ -24,6 +24,10 @@ mod operation;
 mod peers;
 mod pods;
 mod properties;
+#[cfg(feature = "quic")]
+mod quic;
+#[cfg(feature = "quic")]
+mod quic_client;
 mod scripted_upstream;
 mod search;
 mod server;

@@ -29,7 +29,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) zone: Arc<ArcSwap<Zone>>,
-    stop: Stop,
+    pub(crate) stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -73,6 +73,22 @@ impl Server {
         most_waiting: usize,
         limits: Limits,
     ) -> Server {
+        let listen: SocketAddr = listen.parse().unwrap();
+        let bind = move || {
+            let listener = Listener::bind(listen, &mut Inherited::default()).unwrap();
+            Box::new(listener.with_limits(limits)) as Box<dyn Listen>
+        };
+        Server::launch_by(bind, zone, settings, manner, most_waiting)
+    }
+
+    /// The same on what `bind` makes, which runs within the server's runtime.
+    pub(crate) fn launch_by(
+        bind: impl FnOnce() -> Box<dyn Listen> + Send + 'static,
+        zone: Zone,
+        settings: Settings,
+        manner: ForwardOptions,
+        most_waiting: usize,
+    ) -> Server {
         let config = zone.config();
         config.stub_domains.set(&config.zone, settings.stub_domains.keys());
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));
@@ -81,17 +97,15 @@ impl Server {
         let handler = Arc::new(Handler::new(zone.clone(), forwarder.clone(), most_waiting, metrics.clone()));
         let stop = Stop::default();
         let (bound, listening) = mpsc::channel();
-        let listen: SocketAddr = listen.parse().unwrap();
         let thread = std::thread::spawn({
             let stop = stop.clone();
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async {
                     forwarder.configure(settings);
-                    let (listener, tasks) =
-                        (Listener::bind(listen, &mut Inherited::default()).unwrap(), TaskTracker::new());
+                    let (listener, tasks) = (bind(), TaskTracker::new());
                     bound.send(listener.address()).unwrap();
-                    Box::new(listener.with_limits(limits)).serve(handler, &tasks, stop).unwrap();
+                    listener.serve(handler, &tasks, stop).unwrap();
                     tasks.close();
                     tasks.wait().await;
                 });
