@@ -139,6 +139,7 @@ fn policies(options: &Options) -> Settings {
     Settings {
         is_enabled: options.network_policy,
         denied: Denied { rejects: options.policy_deny == PolicyDeny::Reject, logs: options.policy_log },
+        cuts: options.policy_cut_connections,
         namespaces: GuardedNamespaces::path(&options.cni_data_dir),
     }
 }

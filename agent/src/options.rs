@@ -91,6 +91,10 @@ pub struct Options {
     #[arg(long, value_name = "HOW", default_value = "drop")]
     pub policy_deny: PolicyDeny,
 
+    /// End connections that a change of network policies denies. Without it, they last until their ends close them.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub policy_cut_connections: bool,
+
     /// Log traffic that network policies deny, ten packets a second, to the group 7 of nflog.
     #[arg(long)]
     pub policy_log: bool,

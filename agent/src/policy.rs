@@ -4,6 +4,7 @@
 //! Pods start closed where they may have policies: `waiting` finds the pods that the plugin put into the set of those that wait,
 //! and they get their rows and are let out in one transaction.
 
+mod cut;
 mod metrics;
 mod tables;
 mod waiting;
@@ -24,6 +25,7 @@ use weft_types::{
     Snapshot,
 };
 
+use self::cut::Cutter;
 use self::metrics::Metrics;
 use self::tables::PolicyTables;
 use self::waiting::Assigned;
@@ -44,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) is_enabled: bool,
     /// What happens to denied traffic.
     pub(crate) denied: Denied,
+    /// Connections that a change of policies denies are ended.
+    pub(crate) cuts: bool,
     /// Where the plugin reads which namespaces have policies.
     pub(crate) namespaces: PathBuf,
 }
@@ -52,6 +56,7 @@ pub(crate) struct Settings {
 pub(crate) struct NetworkPolicies {
     settings: Settings,
     tables: PolicyTables,
+    cutter: Cutter,
     metrics: Metrics,
     /// The name of this node, once it is known.
     node: String,
@@ -84,6 +89,7 @@ impl NetworkPolicies {
     pub(crate) fn open(settings: Settings, registry: &mut Registry) -> Result<NetworkPolicies> {
         Ok(NetworkPolicies {
             tables: PolicyTables::open(settings.denied)?,
+            cutter: Cutter::open()?,
             settings,
             metrics: Metrics::new(registry),
             node: String::new(),
@@ -190,6 +196,12 @@ impl NetworkPolicies {
             match is_resync {
                 true => info!("brought the rules of network policies to the plan"),
                 false => debug!(?answered, "changed the rules of network policies"),
+            }
+        }
+        if self.settings.cuts {
+            let cut = self.cutter.cut(planning.planner.plan(), &cut::concerned(&delta))?;
+            if cut > 0 {
+                info!(connections = cut, "ended connections that network policies deny now");
             }
         }
         Ok(())

@@ -222,3 +222,55 @@ fn cleanup_takes_the_rules_away() {
     ));
     assert!(!cluster.tables().contains("weft-policy") && !data.join(".policy-namespaces").exists());
 }
+
+/// As the plugin does: before the API server knows the address.
+#[test]
+fn a_pod_that_waits_is_closed_until_it_has_its_rows_and_is_listed_meanwhile() {
+    let mut cluster = Cluster::with_policy();
+    let web = addresses(1)[0];
+    let wait = format!("nft add element ip weft-policy pending {{ {web} comment \"shop/new/uid-new\" }}");
+    cluster.machine.server.delete(PODS, "web");
+    cluster.machine.until("the pod's end", |machine| {
+        !machine.sh("nft list set ip weft-policy ingress").contains("10.244.1.2")
+    });
+    cluster.machine.sh(&wait);
+    let waits = |machine: &Machine| machine.ask("/healthz").1.contains("pendingPods: shop/new\n");
+    cluster.machine.until("a word of the pod", waits);
+    assert!(!tcp(&cluster.pods[1], web, 80) && !tcp(&cluster.pods[0], addresses(2)[0], 80));
+    // An agent that comes back, and a flush, open nobody.
+    cluster.machine.kill();
+    cluster.machine.start();
+    cluster.until_ready();
+    cluster.machine.until("a word of the pod", waits);
+    cluster.machine.sh("nft flush ruleset");
+    cluster.machine.until("the pod in the set", |machine| {
+        machine.sh("nft list table ip weft-policy 2>/dev/null || true").contains("shop/new/uid-new")
+    });
+    // The pod of its name that went before is not it.
+    let mut new = pod("new", "web", &[]);
+    new["metadata"]["uid"] = json!("uid-old");
+    cluster.machine.server.put(PODS, new);
+    cluster.machine.until("a word of the pod", waits);
+    cluster.machine.server.put(PODS, pod("new", "web", &[]));
+    cluster.machine.until("the answer", |machine| !machine.ask("/healthz").1.contains("pendingPods"));
+    assert!(tcp(&cluster.pods[1], web, 80) && !tcp(&cluster.pods[1], web, 81));
+}
+
+#[test]
+fn connections_that_a_policy_denies_end_at_once_and_others_go_on() {
+    let cluster = Cluster::started();
+    for to in addresses(1) {
+        let open =
+            |port| Connection::open_within(&cluster.pods[1], SocketAddr::new(to, port), SILENCE).unwrap();
+        let (mut allowed, mut denied) = (open(80), open(81));
+        assert_eq!((&allowed.ask()[..1], &denied.ask()[..1]), ("1", "1"));
+        cluster.machine.server.put(POLICIES, policy());
+        cluster.until_planned(2);
+        assert_eq!(&allowed.ask()[..1], "1");
+        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| denied.ask()));
+        assert!(asked.is_err(), "it is reset");
+        assert_eq!(&allowed.ask()[..1], "1");
+        cluster.machine.server.delete(POLICIES, "web");
+        cluster.until_planned(0);
+    }
+}
