@@ -30,6 +30,7 @@ use crate::monitor::Monitor;
 use crate::node_status::NodeStatus;
 use crate::options::{Options, PolicyDeny};
 use crate::plan::{NodePlan, plan};
+use crate::policy::explain::{self, Question};
 use crate::policy::{NetworkPolicies, Settings};
 use crate::problems::Problems;
 use crate::routing::Routing;
@@ -93,8 +94,9 @@ pub async fn run(options: Options) -> Result<()> {
     let mut registry = metrics::registry();
     let mut agent = Agent::new(&options, &mut registry)?;
     let (status, told) = watch::channel(Status::default());
+    let (explaining, mut questions) = explain::endpoint();
     if let Some(address) = options.healthz_bind_address {
-        health::serve(address, told.clone(), Arc::new(registry)).await?;
+        health::serve(address, told.clone(), Arc::new(registry), explaining).await?;
     }
     let mut monitor = Monitor::open(&agent.tables())?;
     let mut signals = Signals::new();
@@ -110,6 +112,10 @@ pub async fn run(options: Options) -> Result<()> {
             () = cluster.changed() => {}
             () = monitor.changed() => {}
             () = wake.woken() => {}
+            Some(question) = questions.recv() => {
+                agent.answer(question);
+                continue;
+            }
             () = until(agent.due()) => {}
             _ = recheck.tick() => {}
             _ = signals.next() => {
@@ -190,6 +196,14 @@ impl Agent {
 
     fn stop(&mut self) {
         self.subsystems.iter_mut().rev().for_each(|subsystem| subsystem.stop());
+    }
+
+    /// Answers from what is known now, between two rounds.
+    fn answer(&mut self, Question { packet, answer }: Question) {
+        let report = self.subsystems.iter_mut().find_map(|subsystem| subsystem.explain(&packet));
+        let nobody = || Err("this agent knows nothing of network policies".to_owned());
+        // Whoever asked may be gone.
+        let _ = answer.send(report.map_or_else(nobody, |report| report.map_err(|error| error.to_string())));
     }
 
     /// The kinds of object that somebody needs.

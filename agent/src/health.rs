@@ -27,7 +27,7 @@ pub(crate) struct Status {
     pub(crate) pending_pods: BTreeSet<String>,
 }
 
-/// Serves in the background, for as long as the runtime lasts.
+/// Serves this and other endpoints in the background, for as long as the runtime lasts.
 ///
 /// # Errors
 /// Where the address cannot be had.
@@ -35,12 +35,14 @@ pub(crate) async fn serve(
     address: SocketAddr,
     status: watch::Receiver<Status>,
     registry: Arc<Registry>,
+    others: Router,
 ) -> Result<()> {
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(status)
-        .merge(weft_daemon::open_metrics(move || ready(metrics::text(&registry))));
+        .merge(weft_daemon::open_metrics(move || ready(metrics::text(&registry))))
+        .merge(others);
     weft_daemon::serve("--healthz-bind-address", address, router).await?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! and they get their rows and are let out in one transaction.
 
 mod cut;
+pub(crate) mod explain;
 mod metrics;
 mod tables;
 mod waiting;
@@ -18,7 +19,8 @@ use prometheus_client::registry::Registry;
 use tracing::{debug, info};
 use weft_cluster::write::{Events, Recorder, Warning};
 use weft_policy::pending::{GuardedNamespaces, TABLE};
-use weft_policy::plan::{Planner, PolicyName, Problem};
+use weft_policy::plan::{Packet, Planner, PolicyName, Problem};
+use weft_policy::report::Report as PolicyReport;
 use weft_policy::ruleset::{Denied, adopt};
 use weft_types::{
     ChangeSet, ClusterNetworkPolicy, Kind, Namespace, NamespacedName, NetworkPolicy, Node, ObjectKey, Pod,
@@ -134,6 +136,16 @@ impl Subsystem for NetworkPolicies {
             report.problem(format!("network policies are not up to date: {error}"));
         }
         self.report(report);
+    }
+
+    fn explain(&mut self, packet: &Packet) -> Option<Result<PolicyReport>> {
+        let planner = match (&self.planner, self.settings.is_enabled) {
+            (_, false) => Err("network policies are not enforced on this node (--network-policy=false)"),
+            (None, true) => Err("there is no network policy, as far as this node knows"),
+            (Some(planning), true) => Ok(&planning.planner),
+        };
+        let tables = self.tables.held();
+        Some(tables.map(|tables| explain::report(&self.node, planner, &tables, packet)))
     }
 
     fn clean_up(&mut self) -> Vec<Error> {

@@ -19,6 +19,8 @@ use std::time::Instant;
 use tokio::sync::{Notify, watch};
 use weft_netlink::notifications::Notified;
 use weft_nftables::Announcement;
+use weft_policy::plan::Packet;
+use weft_policy::report::Report as PolicyReport;
 use weft_types::{ChangeSet, Kind, Node, Snapshot};
 
 use crate::health::Status;
@@ -50,6 +52,11 @@ pub(crate) trait Subsystem {
     /// calls for a round at once.
     fn tables(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// What this node does with a connection that begins with that packet, where the subsystem has a say in it.
+    fn explain(&mut self, _: &Packet) -> Option<Result<PolicyReport>> {
+        None
     }
 
     /// When it needs a round at the latest, if nothing else calls for one.

@@ -274,3 +274,33 @@ fn connections_that_a_policy_denies_end_at_once_and_others_go_on() {
         cluster.until_planned(0);
     }
 }
+
+/// What the agent says of a connection is what becomes of it.
+#[test]
+fn a_connection_is_explained_as_the_kernel_treats_it_with_the_policy_that_decides() {
+    let cluster = Cluster::with_policy();
+    let Cluster { machine, pods: [_, client], outside } = &cluster;
+    let explain = |from: IpAddr, to: IpAddr, port: u16| {
+        let path = format!("/policy/explain?source={from}&destination={to}&protocol=tcp&port={port}");
+        let (code, text) = machine.ask(&path);
+        assert_eq!(code, "200", "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let outsiders: [IpAddr; 2] = ["172.30.0.1", "fd00:30::1"].map(|text| text.parse().unwrap());
+    for (family, to) in addresses(1).into_iter().enumerate() {
+        for (namespace, from) in [(client, addresses(2)[family]), (outside, outsiders[family])] {
+            for port in [80, 81] {
+                let report = explain(from, to, port);
+                let end = report["ends"].as_array().unwrap().last().unwrap();
+                let finding = if tcp(namespace, to, port) { "allowed" } else { "denied" };
+                assert_eq!((&end["finding"], &end["pod"]), (&json!(finding), &json!("shop/web")), "{report}");
+                assert_eq!(end["policies"], json!(["NetworkPolicy shop/web"]), "{report}");
+                assert_eq!(report["notes"], json!([]), "{report}");
+            }
+        }
+    }
+    machine.server.delete(POLICIES, "web");
+    machine.until("the end of the tables", |_| !cluster.tables().contains("weft-policy"));
+    let report = explain(addresses(2)[0], addresses(1)[0], 81);
+    assert_eq!(report["notes"], json!(["there is no network policy, as far as this node knows"]));
+}
