@@ -13,6 +13,8 @@ pub mod preflight;
 mod prerequisites;
 mod prune;
 mod rollout;
+#[cfg(test)]
+mod scripted;
 pub mod self_test;
 pub mod status;
 pub mod uninstall;

@@ -126,3 +126,78 @@ async fn ask(cluster: &Cluster, node: &str, query: &str) -> Result<Report, Strin
     let text = text.map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+    use weft_policy::report::End;
+
+    use super::*;
+    use crate::scripted::cluster;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn pod(name: &str, node: &str, address: &str) -> Value {
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"nodeName": node}, "status": {"phase": "Running", "podIP": address}})
+    }
+
+    fn report(node: &str, direction: &str, finding: Finding) -> String {
+        let end = End {
+            direction: direction.to_owned(),
+            pod: Some("shop/x".to_owned()),
+            finding,
+            reason: format!("{finding}: for a reason"),
+            policies: Vec::new(),
+            rule: None,
+            place: None,
+        };
+        json!(Report { node: node.to_owned(), ends: vec![end], notes: Vec::new() }).to_string()
+    }
+
+    fn asked(kubeconfig: &tempfile::NamedTempFile, words: &[&str]) -> Result<Answer, Error> {
+        let path = kubeconfig.path().to_str().unwrap();
+        let Command::Explain(question) =
+            Cli::parse_from([&["weft", "explain", "--kubeconfig", path], words].concat()).command;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(explain(&question))
+    }
+
+    #[test]
+    fn the_agents_of_both_nodes_are_asked_through_the_api_server() {
+        let query = "source=10.0.1.1&destination=10.0.2.1&protocol=tcp&port=80";
+        let agent =
+            |node: &str| format!("/api/v1/nodes/{node}:10246/proxy/policy/explain?{query}").leak() as &str;
+        let services = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}).to_string();
+        let pods = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [pod("db", "node2", "10.0.2.1")]});
+        let kubeconfig = cluster(vec![
+            ("/api/v1/namespaces/shop/pods/web", pod("web", "node1", "10.0.1.1").to_string()),
+            ("/api/v1/namespaces/shop/pods/db", pod("db", "node2", "10.0.2.1").to_string()),
+            ("/api/v1/namespaces/shop/pods/away", pod("away", "node3", "10.0.3.1").to_string()),
+            ("/api/v1/services", services),
+            ("/api/v1/pods", pods.to_string()),
+            (agent("node1"), report("node1", "egress", Finding::Allowed)),
+            (agent("node2"), report("node2", "ingress", Finding::Denied)),
+        ]);
+        for to in ["shop/db:80", "10.0.2.1:80"] {
+            let answer = asked(&kubeconfig, &[&format!("shop/web -> {to}")]).unwrap();
+            assert_eq!(answer.finding(), Finding::Denied);
+            let text = answer.to_string();
+            assert!(
+                text.starts_with("denied: Pod shop/web 10.0.1.1 -> Pod shop/db 10.0.2.1, TCP port 80\n"),
+                "{text}"
+            );
+            assert!(text.contains("Node node1, egress") && text.contains("Node node2, ingress"), "{text}");
+        }
+        let answer = asked(&kubeconfig, &["shop/away", "192.0.2.1"]).unwrap();
+        assert_eq!(answer.finding(), Finding::Unknown);
+        assert!(answer.to_string().contains("the agent of Node node3 does not answer"), "{answer}");
+        let error = asked(&kubeconfig, &["shop/web", "shop/gone"]).unwrap_err().to_string();
+        assert!(error.contains("there is no Pod shop/gone"), "{error}");
+    }
+}
