@@ -199,3 +199,32 @@ fn a_restart_takes_over_what_the_kernel_has_and_writes_nothing() {
     };
     Namespace::temporary().unwrap().run(work).unwrap();
 }
+
+/// The example of docs/network-policy.md.
+#[test]
+fn the_documentation_reads_the_lines_that_a_policy_comes_to() {
+    let mut planner = Planner::new("here");
+    for pod in [pod("web", 2, "here"), pod("db", 3, "here")] {
+        planner.set_pod(&pod.key, Some(&pod));
+    }
+    let from_web = PolicyPeer::Pods(PodPeer { namespaces: None, pods: select("app=web") });
+    let policy = NetworkPolicy {
+        key: NamespacedName::new("shop", "db"),
+        pods: select("app=db"),
+        ingress: Some([rule(&[from_web], &[(Protocol::Tcp, 5432, 5432)])].into()),
+        egress: None,
+    };
+    planner.set_network_policy(&policy.key, Some(&policy));
+    let mut ruleset = Ruleset::new(Denied::default());
+    ruleset.apply(&planner.commit());
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let planned = words(&ruleset.tables()[0].to_string());
+    let documentation =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/network-policy.md")).unwrap();
+    let (_, block) = documentation.split_once("```nft\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    for line in block.lines().filter(|line| line.trim() != "…") {
+        assert!(planned.contains(&words(line)), "{line}: {planned}");
+    }
+    assert_eq!(planned.matches("elements").count(), block.matches("elements").count(), "{planned}");
+}
