@@ -74,6 +74,8 @@ pub(crate) fn collection(namespace: &str, plural: &str) -> String {
     let group = match plural {
         "deployments" | "statefulsets" | "daemonsets" => "apis/apps/v1",
         "endpointslices" => "apis/discovery.k8s.io/v1",
+        "networkpolicies" => "apis/networking.k8s.io/v1",
+        "clusternetworkpolicies" => "apis/policy.networking.k8s.io/v1alpha2",
         _ => "api/v1",
     };
     match namespace {

@@ -82,6 +82,12 @@ impl Echo {
         self
     }
 
+    /// With these labels in the place of its own.
+    pub(crate) fn labels(mut self, labels: Value) -> Echo {
+        self.0["metadata"]["labels"] = labels;
+        self
+    }
+
     /// On another port, for servers on the network of their node too.
     pub(crate) fn port(mut self, port: u16) -> Echo {
         let container = &mut self.0["spec"]["containers"][0];
@@ -147,6 +153,12 @@ impl<'a> Case<'a> {
             &json!({"metadata": {"name": namespace, "labels": {"scenario": "yes"}}}),
         )?;
         Ok(Case { lab, api, namespace: namespace.to_owned() })
+    }
+
+    /// Gives the namespace labels.
+    pub(crate) fn label_namespace(&self, labels: Value) -> Outcome {
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        self.api.patch(&path, &json!({"metadata": {"labels": labels}})).map(drop)
     }
 
     fn path(&self, plural: &str, name: &str) -> String {

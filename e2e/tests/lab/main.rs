@@ -21,6 +21,7 @@ mod lab;
 mod load;
 mod load_balancers;
 mod manifests;
+mod network_policies;
 mod node_local;
 mod operations;
 mod probe;
@@ -53,6 +54,20 @@ const FIRST: &[Scenario] = &[
 
 /// Each in a namespace of the cluster of its own, several at a time.
 const TOGETHER: &[Scenario] = &[
+    // First, as it takes the longest.
+    (
+        "Netpol, ClusterNetworkPolicy and generated policies: truth tables over nine pods",
+        network_policies::over_nine_pods,
+    ),
+    (
+        "Netpol: ClusterIP, NodePort and hairpin traffic is judged by the real peer and port",
+        network_policies::services_are_judged_by_the_real_peer,
+    ),
+    (
+        "Netpol: the pod's own node is always allowed, other nodes and hostNetwork pods by address alone",
+        network_policies::the_own_node_is_always_allowed,
+    ),
+    ("Netpol: egress for names alone resolves them", network_policies::egress_for_names_alone),
     ("Services should serve a basic endpoint from pods", services::basic_endpoint),
     ("Services should serve multiport endpoints from pods", services::multiport_endpoints),
     ("Services should be able to create a functioning NodePort service", services::functioning_node_port),

@@ -1,0 +1,205 @@
+//! Nine pods on three nodes, and who of them reaches whom.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use weft_lab::netns;
+use weft_types::Protocol;
+
+use super::objects;
+use super::table::{self, COUNT, NAMESPACES, PODS, PORTS, Table, Way};
+use crate::api::Api;
+use crate::case::{Case, Peer, echo};
+use crate::lab::{Lab, Outcome};
+use crate::probe::any;
+
+/// How long an answer may take. Shorter than TCP's first repetition: what is late is asked again.
+const ANSWER: Duration = Duration::from_millis(500);
+/// How long silence must last to count as such.
+const SILENCE: Duration = Duration::from_millis(200);
+/// How long a change may take until all nodes heed it: a busy machine's time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The namespaces and pods of the cases.
+pub(super) struct World<'a> {
+    pub(super) api: Api,
+    pods: Vec<Peer>,
+    /// Deletes them in the end.
+    _namespaces: [Case<'a>; 3],
+}
+
+impl<'a> World<'a> {
+    /// Makes all of it. Every node has one pod of each namespace.
+    pub(super) fn new(lab: &'a Lab) -> Result<World<'a>, String> {
+        let namespaces = NAMESPACES.map(|name| Case::new(lab, name));
+        let [x, y, z] = namespaces;
+        let namespaces = [x?, y?, z?];
+        for (row, case) in namespaces.iter().enumerate() {
+            case.label_namespace(json!({"ns": case.namespace}))?;
+            for (column, name) in PODS.into_iter().enumerate() {
+                let node = format!("node{}", (row + column) % 3 + 1);
+                case.start(echo(name).labels(json!({"pod": name})).on(&node).spec(containers(name)))?;
+            }
+        }
+        let mut pods = Vec::new();
+        for case in &namespaces {
+            for name in PODS {
+                pods.push(case.ready(name)?);
+            }
+        }
+        Ok(World { api: namespaces[0].api, pods, _namespaces: namespaces })
+    }
+
+    /// The addresses of a pod, IPv4 first.
+    pub(super) fn ips(&self, name: &str) -> Vec<IpAddr> {
+        let pod = (0..COUNT).find(|&pod| table::name(pod) == name);
+        pod.map(|pod| self.pods[pod].ips.clone()).unwrap_or_default()
+    }
+
+    /// What the specifications say of the cluster as it is now.
+    pub(super) fn expected(&self) -> Result<Table, String> {
+        let mut cluster = objects::cluster(&self.api)?;
+        let nodes: Vec<String> = cluster.nodes.keys().cloned().collect();
+        let mut table = Table::open();
+        for node in nodes {
+            // Every node on the way has a say.
+            cluster.node = node;
+            let here = Table::of(|from, to, way| {
+                let (source, target) = (self.pods[from].ips[way.family], self.pods[to].ips[way.family]);
+                cluster.allows(source, target, Some((way.protocol, way.port)))
+            });
+            table = table.and(&here);
+        }
+        Ok(table)
+    }
+
+    /// Waits until everybody reaches exactly whom the table says.
+    pub(super) fn settles(&self, expected: &Table) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if self.probe(expected, true)? == *expected {
+                return Ok(());
+            }
+        }
+        let seen = self.probe(expected, false)?;
+        match seen == *expected {
+            true => Ok(()),
+            false => Err(seen.difference(expected)),
+        }
+    }
+
+    /// Everybody asks everybody, all at once. A hasty probe ends with the first answer that should not have come.
+    fn probe(&self, expected: &Table, hasty: bool) -> Result<Table, String> {
+        let stop = watch::Sender::new(false);
+        let ask = |from: usize| {
+            let targets: Vec<Target> = self.targets(from, expected);
+            let stop = stop.clone();
+            let probe = move || async move { Ok(probe_all(targets, hasty, stop).await) };
+            netns::run_async(&self.pods[from].netns, probe).map_err(|error| error.to_string())
+        };
+        let ask = &ask;
+        std::thread::scope(|scope| {
+            let askers: Vec<_> = (0..COUNT).map(|from| scope.spawn(move || ask(from))).collect();
+            let mut seen = Table::open();
+            for (from, asker) in askers.into_iter().enumerate() {
+                let reached = asker.join().map_err(|_| "a prober panicked".to_owned())??;
+                for to in 0..COUNT {
+                    for bit in 0..Way::all().len() {
+                        seen.set(from, to, bit, reached.contains(&(to, bit)));
+                    }
+                }
+            }
+            Ok(seen)
+        })
+    }
+
+    fn targets(&self, from: usize, expected: &Table) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for (to, pod) in self.pods.iter().enumerate() {
+            for (bit, way) in Way::all().into_iter().enumerate() {
+                targets.push(Target {
+                    place: (to, bit),
+                    name: pod.name.clone(),
+                    address: SocketAddr::new(pod.ips[way.family], way.port),
+                    protocol: way.protocol,
+                    expected: expected.has(from, to, bit),
+                });
+            }
+        }
+        targets
+    }
+}
+
+/// Two servers, on 80 and 81. `web` is a name of 80 in pods a and b, and of 81 in c.
+fn containers(pod: &str) -> Value {
+    let container = |port: u16| {
+        let mut ports = vec![
+            json!({"name": format!("serve-{port}-tcp"), "containerPort": port}),
+            json!({"name": format!("serve-{port}-udp"), "containerPort": port, "protocol": "UDP"}),
+        ];
+        if port == if pod == "c" { 81 } else { 80 } {
+            ports.push(json!({"name": "web", "containerPort": port}));
+        }
+        let probe = json!({"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 5});
+        json!({"name": format!("echo-{port}"), "image": "weft/echo", "args": ["--port", port.to_string()],
+            "ports": ports, "readinessProbe": probe})
+    };
+    json!({"containers": PORTS.map(container)})
+}
+
+/// One request.
+struct Target {
+    /// The pod and the bit of the way.
+    place: (usize, usize),
+    name: String,
+    address: SocketAddr,
+    protocol: Protocol,
+    expected: bool,
+}
+
+/// Gives those that were reached.
+async fn probe_all(targets: Vec<Target>, hasty: bool, stop: watch::Sender<bool>) -> Vec<(usize, usize)> {
+    let mut stopped = stop.subscribe();
+    let mut requests = JoinSet::new();
+    for target in targets {
+        requests.spawn(async move {
+            let patience = if target.expected { ANSWER } else { SILENCE };
+            let reached = timeout(patience, reaches(&target)).await.is_ok_and(|seen| seen.unwrap_or(false));
+            (target.place, reached, target.expected)
+        });
+    }
+    let mut reached = Vec::new();
+    loop {
+        let done = tokio::select! {
+            done = requests.join_next() => done,
+            _ = stopped.wait_for(|stop| *stop) => return reached,
+        };
+        match done {
+            None => return reached,
+            Some(Ok((place, true, expected))) => {
+                reached.push(place);
+                if hasty && !expected {
+                    stop.send_replace(true);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+async fn reaches(target: &Target) -> std::io::Result<bool> {
+    if target.protocol == Protocol::Tcp {
+        return TcpStream::connect(target.address).await.map(|_| true);
+    }
+    let socket = UdpSocket::bind(any(target.address)).await?;
+    socket.connect(target.address).await?;
+    socket.send(b"hostname").await?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer).await?;
+    Ok(&answer[..length] == target.name.as_bytes())
+}
