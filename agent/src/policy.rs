@@ -211,9 +211,12 @@ impl NetworkPolicies {
             }
         }
         if self.settings.cuts {
-            let cut = self.cutter.cut(planning.planner.plan(), &cut::concerned(&delta))?;
-            if cut > 0 {
-                info!(connections = cut, "ended connections that network policies deny now");
+            let denied = self.cutter.denied(planning.planner.plan(), &cut::concerned(&delta))?;
+            let refused: Vec<_> = denied.iter().filter_map(cut::refused).collect();
+            self.tables.refuse(&refused)?;
+            self.cutter.forget(&denied)?;
+            if !denied.is_empty() {
+                info!(connections = denied.len(), "ended connections that network policies deny now");
             }
         }
         Ok(())

@@ -6,6 +6,7 @@
 
 pub mod adopt;
 mod chains;
+pub mod refused;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -258,4 +259,5 @@ fn declare(family: Family, table: &mut Table) {
     }
     // Its elements are the plugin's: they are neither planned nor taken out here.
     table.set(Set::new(pending::declaration(family)));
+    table.set(Set::new(refused::declaration(family)));
 }

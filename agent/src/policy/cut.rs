@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use weft_netlink::Family;
 use weft_netlink::conntrack::{ConntrackClient, Filter, Flow};
 use weft_policy::plan::{Delta, Packet, PolicyPlan, Verdict};
+use weft_policy::ruleset::refused::Connection;
 use weft_types::Protocol;
 
 use crate::Result;
@@ -68,22 +69,36 @@ impl Cutter {
         Ok(Cutter(ConntrackClient::open()?))
     }
 
-    /// Has conntrack forget the connections that the plan denies: what comes of them next is judged as if it was new. Returns
-    /// how many there were.
-    pub(crate) fn cut(&mut self, plan: &PolicyPlan, concerned: &Concerned) -> Result<usize> {
+    /// The connections that the plan denies.
+    pub(crate) fn denied(&mut self, plan: &PolicyPlan, concerned: &Concerned) -> Result<Vec<Flow>> {
+        let mut denied = Vec::new();
         if concerned.is_empty() {
-            return Ok(0);
+            return Ok(denied);
         }
         let is_denied = |flow: &Flow| {
             let packet = packet(flow).filter(|packet| concerned.contains(packet));
             packet.is_some_and(|packet| plan.verdict(&packet) == Verdict::Deny)
         };
-        let mut count = 0;
         for family in Family::BOTH {
-            count += self.0.delete_where(family, &Filter::default(), is_denied)?;
+            // Nothing is deleted while it is read: first what is sent next must be refused.
+            self.0.delete_where(family, &Filter::default(), |flow| {
+                denied.extend(is_denied(flow).then(|| flow.clone()));
+                false
+            })?;
         }
-        Ok(count)
+        Ok(denied)
     }
+
+    /// Has conntrack forget connections: what comes of them next is judged as if it was new.
+    pub(crate) fn forget(&mut self, flows: &[Flow]) -> Result<()> {
+        Ok(self.0.delete(flows).map(drop)?)
+    }
+}
+
+/// A flow whose next packets must be refused by themselves.
+pub(crate) fn refused(flow: &Flow) -> Option<Connection> {
+    let protocol = [Protocol::Udp, Protocol::Sctp].into_iter().find(|it| it.number() == flow.protocol)?;
+    Some(Connection { protocol, ends: [flow.original.source, flow.reply.source] })
 }
 
 #[cfg(test)]

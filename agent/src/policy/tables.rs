@@ -8,7 +8,8 @@ use weft_nftables::{
 };
 use weft_policy::pending::{self, PENDING, TABLE};
 use weft_policy::plan::Delta;
-use weft_policy::ruleset::{Denied, Ruleset, adopt};
+use weft_policy::ruleset::refused::{Connection, REFUSED};
+use weft_policy::ruleset::{Denied, Ruleset, adopt, refused};
 
 use crate::Result;
 use crate::subsystem::KernelChanges;
@@ -66,6 +67,7 @@ impl PolicyTables {
             }
             for place in transaction.places.iter().filter(|place| *place.table == *TABLE) {
                 match (place.set.as_deref(), self.state) {
+                    (Some(REFUSED), _) => {}
                     (Some(PENDING), State::InStep) => self.pending_changed = true,
                     _ => self.state = State::Unknown,
                 }
@@ -159,6 +161,11 @@ impl PolicyTables {
             self.own.push(after);
         }
         Ok(())
+    }
+
+    /// Refuses connections that were cut.
+    pub(crate) fn refuse(&mut self, connections: &[Connection]) -> Result<()> {
+        self.write(&refused::refuse(connections))
     }
 
     /// Deletes the tables, where there are any. Returns whether there were.

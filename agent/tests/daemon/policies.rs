@@ -1,6 +1,6 @@
 //! Network policies with real packets: two pods of the node, and a machine outside of the cluster.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -32,6 +32,9 @@ impl Cluster {
         world.serve(81);
         let World { node: namespace, pods, outside } = world;
         let machine = Machine::with(namespace, None);
+        // Connections are tracked, as with the rules of Services: what is not tracked before the first policy is not known.
+        let rule = "type filter hook forward priority 0; ct state new accept";
+        machine.sh(&format!("nft 'add table inet services {{ chain tracked {{ {rule}; }}; }}'"));
         machine.install_plugin();
         machine.server.put(NODES, node(1));
         machine.server.put(NAMESPACES, json!({"metadata": {"name": "shop"}}));
@@ -303,4 +306,30 @@ fn a_connection_is_explained_as_the_kernel_treats_it_with_the_policy_that_decide
     machine.until("the end of the tables", |_| !cluster.tables().contains("weft-policy"));
     let report = explain(addresses(2)[0], addresses(1)[0], 81);
     assert_eq!(report["notes"], json!(["there is no network policy, as far as this node knows"]));
+}
+
+/// The server goes on sending: its datagrams must not open the way for the client's as if they had been first.
+#[test]
+fn datagrams_of_a_flow_that_a_policy_denies_stop_in_both_directions() {
+    let cluster = Cluster::started();
+    for to in addresses(1) {
+        let bind = |pod: &Namespace, address: IpAddr| {
+            let socket = pod.run(|| UdpSocket::bind((address, 5000))).unwrap().unwrap();
+            socket.set_read_timeout(Some(SILENCE)).unwrap();
+            socket
+        };
+        let from = addresses(2)[usize::from(to.is_ipv6())];
+        let (server, client) = (bind(&cluster.pods[0], to), bind(&cluster.pods[1], from));
+        let passes = |one: &UdpSocket, other: &UdpSocket| {
+            one.send_to(b"x", other.local_addr().unwrap()).unwrap();
+            other.recv_from(&mut [0; 8]).is_ok()
+        };
+        assert!(passes(&client, &server) && passes(&server, &client) && passes(&client, &server));
+        cluster.machine.server.put(POLICIES, policy());
+        cluster.until_planned(2);
+        assert!(!passes(&server, &client), "{to}");
+        assert!(!passes(&client, &server), "{to}");
+        cluster.machine.server.delete(POLICIES, "web");
+        cluster.until_planned(0);
+    }
 }

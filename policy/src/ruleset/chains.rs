@@ -5,7 +5,7 @@ use weft_nftables::{
     Rule, Statement, Table, Value, Verdict,
 };
 
-use super::{Denied, ENTERING, LOG_GROUP, Names, TABLE};
+use super::{Denied, ENTERING, LOG_GROUP, Names, TABLE, refused};
 use crate::pending;
 use crate::plan::Direction;
 
@@ -28,6 +28,7 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     };
     let mut leaving = begin();
     leaving.extend(pending::refusals(family));
+    leaving.push(refused::rule(family));
     leaving.extend([
         Rule::new([within(&[&source], egress.closed), goto("leave")]),
         Rule::new([within(&[&source], egress.open), goto("leave-open")]),

@@ -1,0 +1,87 @@
+//! Connections that were cut: what their ends still send is refused for a while.
+//!
+//! TCP needs none of this, as only a SYN begins a connection. A datagram of the end that answered would look like the first one
+//! of a new flow, which may be allowed, and let the other end's datagrams in as its answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_nftables::{
+    Change, Data, DataType, Declaration, Detail, Expression, Family, Operator, Rule, SetKind, Statement,
+    Transaction, Tuple, Value, Verdict,
+};
+use weft_types::Protocol;
+
+use super::TABLE;
+
+/// The set of both ways of these connections.
+pub const REFUSED: &str = "refused";
+/// For how long they are refused: longer than an end that hears nothing goes on sending, mostly.
+const TIME: Duration = Duration::from_secs(60);
+/// How many the set takes.
+const MOST: u32 = 65_536;
+/// How many connections are refused at once at most; those beyond are only forgotten by conntrack.
+const MOST_AT_ONCE: usize = 8192;
+
+/// A connection between two pods' or other addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Both ends, as packets have them where they are forwarded.
+    pub ends: [SocketAddr; 2],
+}
+
+pub(super) fn declaration(family: Family) -> Arc<Declaration> {
+    let address = DataType::address(family);
+    Arc::new(Declaration {
+        family: family.into(),
+        table: TABLE.into(),
+        name: REFUSED.into(),
+        key: vec![address, DataType::InetService, address, DataType::InetService, DataType::InetProto],
+        kind: SetKind::ExpiringSet(MOST),
+        comment: None,
+    })
+}
+
+/// The rule that refuses them.
+pub(super) fn rule(family: Family) -> Rule {
+    let key = vec![
+        Expression::saddr(family),
+        Expression::SPORT,
+        Expression::daddr(family),
+        Expression::DPORT,
+        Expression::L4PROTO,
+    ];
+    let is_refused = Statement::lookup(key, Operator::Equal, REFUSED.into());
+    Rule::new([is_refused, Statement::Verdict(Verdict::Drop)])
+}
+
+/// The change that refuses connections from now on.
+pub fn refuse(connections: &[Connection]) -> Transaction {
+    let mut transaction = Transaction::default();
+    for family in Family::BOTH {
+        let is_of = |it: &&Connection| it.ends[0].is_ipv6() == (family == Family::Ip6);
+        let detail = Detail { comment: None, timeout: Some(TIME) };
+        let ways = connections.iter().filter(is_of).take(MOST_AT_ONCE).flat_map(|connection| {
+            let [one, other] = connection.ends;
+            [(one, other), (other, one)].map(|(from, to)| key(from, to, connection.protocol))
+        });
+        let elements: Vec<_> = ways.map(|key| (key, Data::None, detail.clone())).collect();
+        if !elements.is_empty() {
+            transaction.changes.push(Change::AddDetailed(declaration(family), elements));
+        }
+    }
+    transaction
+}
+
+fn key(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Tuple {
+    Tuple::new(&[
+        Value::Address(from.ip()),
+        Value::Port(from.port()),
+        Value::Address(to.ip()),
+        Value::Port(to.port()),
+        Value::Protocol(protocol.number()),
+    ])
+}
