@@ -30,6 +30,9 @@ pub struct Connection {
 /// A connection to a cluster.
 pub(crate) struct Cluster {
     client: Client,
+    /// Takes the first answer. The other one asks again, for half a minute and more, where the server is not available, which
+    /// here says that a pod or node is not.
+    once: Client,
     server: http::Uri,
 }
 
@@ -66,7 +69,11 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let config = config.map_err(|error| refuse(chain(&error)))?;
         let server = config.cluster_url.clone();
-        Ok(Cluster { client: Client::try_from(config).map_err(|error| refuse(chain(&error)))?, server })
+        let client = |config: Config| Client::try_from(config).map_err(|error| refuse(chain(&error)));
+        let mut impatient = config.clone();
+        impatient.default_retry = false;
+        let once = client(impatient)?;
+        Ok(Cluster { client: client(config)?, once, server })
     }
 
     /// The host and port by which the kubeconfig knows the API server.
@@ -119,7 +126,7 @@ impl Cluster {
     pub(crate) async fn text(&self, path: &str) -> Result<String> {
         let refuse = |problem: String| Error::Api { operation: "get", object: path.to_owned(), problem };
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| refuse(error.to_string()))?;
-        self.client.request_text(request).await.map_err(failed("get", path))
+        self.once.request_text(request).await.map_err(failed("get", path))
     }
 
     fn api(&self, (version, kind): Kind, namespace: Option<&str>) -> Api<DynamicObject> {

@@ -2,7 +2,7 @@
 //! they end, as a DaemonSet would.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,7 +116,12 @@ fn arguments(
             flag("--cni-conf-dir", path(dir.cni_conf()));
             flag("--cni-bin-dir", path(dir.cni_bin()));
             flag("--cni-data-dir", path(dir.cni_data()));
-            flag("--healthz-bind-address", "127.0.0.1:10246".to_owned());
+            // As the manifests have it: the API server asks there for those who explain.
+            let any: IpAddr = match addresses.iter().any(IpAddr::is_ipv4) {
+                true => Ipv4Addr::UNSPECIFIED.into(),
+                false => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            flag("--healthz-bind-address", SocketAddr::new(any, 10246).to_string());
         }
         "weft-proxy" => {
             flag("--hostname-override", node.to_owned());
