@@ -18,8 +18,11 @@ use crate::case::{Case, Peer, echo};
 use crate::lab::{Lab, Outcome};
 use crate::probe::any;
 
-/// How long an answer may take. Shorter than TCP's first repetition: what is late is asked again.
+/// How long an answer may take at first. Shorter than TCP's first repetition: what is late is asked again, with more patience.
 const ANSWER: Duration = Duration::from_millis(500);
+const LONGEST_ANSWER: Duration = Duration::from_secs(4);
+/// Between two looks at first. Every look is 648 connections, which the nodes track: they would be busy with nothing else.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long silence must last to count as such.
 const SILENCE: Duration = Duration::from_millis(200);
 /// How long a change may take until all nodes heed it: a busy machine's time.
@@ -81,25 +84,29 @@ impl<'a> World<'a> {
     /// Waits until everybody reaches exactly whom the table says.
     pub(super) fn settles(&self, expected: &Table) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
+        let (mut pause, mut answer) = (PAUSE, ANSWER);
         while Instant::now() < deadline {
-            if self.probe(expected, true)? == *expected {
+            if self.probe(expected, Some(answer))? == *expected {
                 return Ok(());
             }
+            std::thread::sleep(pause);
+            pause *= 2;
+            answer = LONGEST_ANSWER.min(answer * 2);
         }
-        let seen = self.probe(expected, false)?;
+        let seen = self.probe(expected, None)?;
         match seen == *expected {
             true => Ok(()),
             false => Err(seen.difference(expected)),
         }
     }
 
-    /// Everybody asks everybody, all at once. A hasty probe ends with the first answer that should not have come.
-    fn probe(&self, expected: &Table, hasty: bool) -> Result<Table, String> {
+    /// Everybody asks everybody, all at once. With a limit for answers, it ends with the first one that should not have come.
+    fn probe(&self, expected: &Table, limit: Option<Duration>) -> Result<Table, String> {
         let stop = watch::Sender::new(false);
         let ask = |from: usize| {
             let targets: Vec<Target> = self.targets(from, expected);
             let stop = stop.clone();
-            let probe = move || async move { Ok(probe_all(targets, hasty, stop).await) };
+            let probe = move || async move { Ok(probe_all(targets, limit, stop).await) };
             netns::run_async(&self.pods[from].netns, probe).map_err(|error| error.to_string())
         };
         let ask = &ask;
@@ -163,12 +170,16 @@ struct Target {
 }
 
 /// Gives those that were reached.
-async fn probe_all(targets: Vec<Target>, hasty: bool, stop: watch::Sender<bool>) -> Vec<(usize, usize)> {
+async fn probe_all(
+    targets: Vec<Target>,
+    limit: Option<Duration>,
+    stop: watch::Sender<bool>,
+) -> Vec<(usize, usize)> {
     let mut stopped = stop.subscribe();
     let mut requests = JoinSet::new();
     for target in targets {
         requests.spawn(async move {
-            let patience = if target.expected { ANSWER } else { SILENCE };
+            let patience = if target.expected { limit.unwrap_or(LONGEST_ANSWER) } else { SILENCE };
             let reached = timeout(patience, reaches(&target)).await.is_ok_and(|seen| seen.unwrap_or(false));
             (target.place, reached, target.expected)
         });
@@ -183,7 +194,7 @@ async fn probe_all(targets: Vec<Target>, hasty: bool, stop: watch::Sender<bool>)
             None => return reached,
             Some(Ok((place, true, expected))) => {
                 reached.push(place);
-                if hasty && !expected {
+                if limit.is_some() && !expected {
                     stop.send_replace(true);
                 }
             }
@@ -194,7 +205,10 @@ async fn probe_all(targets: Vec<Target>, hasty: bool, stop: watch::Sender<bool>)
 
 async fn reaches(target: &Target) -> std::io::Result<bool> {
     if target.protocol == Protocol::Tcp {
-        return TcpStream::connect(target.address).await.map(|_| true);
+        let connection = TcpStream::connect(target.address).await?;
+        // Ended by RST, which nodes forget in seconds, instead of minutes.
+        connection.set_zero_linger()?;
+        return Ok(true);
     }
     let socket = UdpSocket::bind(any(target.address)).await?;
     socket.connect(target.address).await?;
