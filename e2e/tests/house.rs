@@ -18,7 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
     ("weft-policy", &["weft-types", "weft-netlink", "weft-nftables"]),
-    ("weft-cni", &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables"]),
+    (
+        "weft-cni",
+        &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables", "weft-policy"],
+    ),
     ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
     (
@@ -33,13 +36,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-cni-spec",
         ],
     ),
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy"]),
     ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
     // It drives the programs of the others, and links none of them.
     ("weft-lab", &["weft-types"]),
     ("weft-e2e", &["weft-types"]),
     ("weft-bench", &["weft-types"]),
-    ("weft-testkit", &["weft-netlink", "weft-proxy", "weft-types"]),
+    ("weft-testkit", &["weft-netlink", "weft-policy", "weft-proxy", "weft-types"]),
 ];
 
 /// What every crate may use for its tests and examples, and none for anything else.
