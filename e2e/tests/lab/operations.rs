@@ -10,12 +10,15 @@ use crate::lab::{Lab, Outcome, equal, succeed};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
 /// How commands begin that a lab has no answer for, and why.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 8] = [
     ("weft status", "a lab's daemons are no pods"),
     ("kubectl -n kube-system", "the same"),
     ("kubectl -n shop exec", "a lab has `weft-lab exec`"),
     ("kubectl describe pod", "the lab's API server keeps no events"),
     ("tcpdump", "it ends only when somebody ends it"),
+    ("weft policy explain", "it has tests of its own, with policies"),
+    ("nft list table ip weft-policy", "there is no such table without policies"),
+    ("nft list table ip6 weft-policy", "the same"),
 ];
 /// Questions to which there may be no answer when all is in order.
 const MAY_BE_EMPTY: [&str; 4] = [
