@@ -291,7 +291,7 @@ fn elements_have_remarks_and_live_for_a_time() {
         for part in [
             "10.244.1.1 comment \"nobody\" : drop",
             "timeout 1h\n",
-            "10.244.1.1 timeout 1h30m expires 1h2",
+            "10.244.1.1 timeout 1h30m expires 1h",
             "flags timeout\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
