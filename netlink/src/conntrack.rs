@@ -56,9 +56,21 @@ impl ConntrackClient {
     pub fn flows(&mut self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
         // By their identity: an entry may be shown twice, and a dump that is started anew shows all once more.
         let mut flows = HashMap::new();
-        let keep = |flow: Flow| Ok(flows.insert((flow.id, flow.original), flow));
-        read(&mut self.reader, family, filter, keep)?;
+        self.for_each(family, filter, |flow| {
+            flows.insert((flow.id, flow.original), flow);
+        })?;
         Ok(flows.into_values().collect())
+    }
+
+    /// Shows the flows of one family that pass the filter as they are read; one may be shown twice.
+    ///
+    /// # Errors
+    /// As of [`ConntrackClient::flows`].
+    pub fn for_each(&mut self, family: Family, filter: &Filter, mut show: impl FnMut(Flow)) -> Result<()> {
+        read(&mut self.reader, family, filter, |flow| {
+            show(flow);
+            Ok(())
+        })
     }
 
     /// Deletes the flows of one family that pass the filter and are stale, each as soon as it is read: of a large table no

@@ -28,6 +28,11 @@ impl Family {
             Family::Ip6 => 10,
         }
     }
+
+    /// The family of that number; none for any other than these.
+    pub fn from_number(number: u8) -> Option<Family> {
+        Family::BOTH.into_iter().find(|family| family.number() == number)
+    }
 }
 
 impl fmt::Display for Family {

@@ -147,16 +147,28 @@ impl Client {
         self.commit_parts(transaction, usize::MAX).map(drop)
     }
 
-    /// The same as [`Client::commit`], but what only adds may be large and is committed in parts, in its order: so neither this
-    /// process nor the kernel ever holds the messages of all of it, and others come in between. Returns the numbers of the
-    /// kernel's transactions by which [`super::Monitor`] announces them; none where others committed at the same time, so that
-    /// they are not certain.
+    /// The same as [`Client::commit`]. Returns the number of the kernel's transaction by which [`super::Monitor`] announces it;
+    /// none where others committed at the same time, so that it is not certain.
+    ///
+    /// # Errors
+    /// As of [`Client::commit`].
+    pub fn commit_numbered(&mut self, transaction: &Transaction) -> Result<Range<u32>> {
+        self.number_parts(transaction, usize::MAX)
+    }
+
+    /// The same as [`Client::commit_numbered`], but what only adds may be large and is committed in parts, in its order: so
+    /// neither this process nor the kernel ever holds the messages of all of it, and others come in between.
     ///
     /// # Errors
     /// As of [`Client::commit`]. Parts before the one that was refused stay.
     pub fn load(&mut self, transaction: &Transaction) -> Result<Range<u32>> {
-        let before = self.generation()?;
         let limit = self.socket.send_limit(PART)?;
+        self.number_parts(transaction, limit)
+    }
+
+    /// Commits part after part. Returns the numbers of the kernel's transactions, where they are certain.
+    fn number_parts(&mut self, transaction: &Transaction, limit: usize) -> Result<Range<u32>> {
+        let before = self.generation()?;
         let parts = self.commit_parts(transaction, limit)?;
         let after = self.generation()?;
         let own = |(before, after): (u32, u32)| {

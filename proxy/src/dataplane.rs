@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
+pub use weft_nftables::Author;
 use weft_types::NamespacedName;
 
 use crate::config::Config;
@@ -107,24 +108,6 @@ pub enum ForeignChange {
     By(Author),
     /// Notifications were lost: anything may have changed.
     Unknown,
-}
-
-/// A program that changed what is not its own. Prints as `nft (process 1234)`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Author {
-    /// Its name.
-    pub program: String,
-    /// The number of its process; 0 where the kernel does not tell.
-    pub process: u32,
-}
-
-impl fmt::Display for Author {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.process {
-            0 => f.write_str("an unknown program"),
-            process => write!(f, "{} (process {process})", self.program),
-        }
-    }
 }
 
 /// The data plane for the calling thread's network namespace.

@@ -59,8 +59,7 @@ fn host_port(element: &Owned, map: &Declaration) -> Option<HostPort> {
         return None;
     };
     let &[Value::Address(address), Value::Port(at)] = &container[..] else { return None };
-    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = protocols.into_iter().find(|protocol| protocol.number() == number)?;
+    let protocol = Protocol::from_number(number)?;
     Some(HostPort {
         number: Frontend::NodePort(AddressFamily::of(from), protocol, port),
         at: from..=to,

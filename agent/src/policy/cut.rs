@@ -50,8 +50,7 @@ impl Concerned {
 
 /// The first packet of a flow behind the translation of its destination; none for protocols that have no rows of their own.
 fn packet(flow: &Flow) -> Option<Packet> {
-    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-    let protocol = protocols.into_iter().find(|protocol| protocol.number() == flow.protocol)?;
+    let protocol = Protocol::from_number(flow.protocol)?;
     let end = flow.reply.source;
     Some(Packet {
         source: flow.original.source.ip(),
@@ -81,10 +80,8 @@ impl Cutter {
         };
         for family in Family::BOTH {
             // Nothing is deleted while it is read: first what is sent next must be refused.
-            self.0.delete_where(family, &Filter::default(), |flow| {
-                denied.extend(is_denied(flow).then(|| flow.clone()));
-                false
-            })?;
+            self.0
+                .for_each(family, &Filter::default(), |flow| denied.extend(Some(flow).filter(is_denied)))?;
         }
         Ok(denied)
     }
@@ -97,7 +94,7 @@ impl Cutter {
 
 /// A flow whose next packets must be refused by themselves.
 pub(crate) fn refused(flow: &Flow) -> Option<Connection> {
-    let protocol = [Protocol::Udp, Protocol::Sctp].into_iter().find(|it| it.number() == flow.protocol)?;
+    let protocol = Protocol::from_number(flow.protocol).filter(|protocol| *protocol != Protocol::Tcp)?;
     Some(Connection { protocol, ends: [flow.original.source, flow.reply.source] })
 }
 

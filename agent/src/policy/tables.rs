@@ -95,7 +95,7 @@ impl PolicyTables {
         }
         let observed = self.nft.observe(&keys())?;
         // With a table, the addresses that wait in it are lost: they must not be open for that.
-        let lost = |address: &IpAddr| !observed.tables.contains_key(&key(family_of(*address)));
+        let lost = |address: &IpAddr| !observed.tables.contains_key(&key(Family::of(*address)));
         self.waiting.retain(|(address, _)| lost(address));
         self.waiting.extend(adopt::pending(&observed));
         self.pending_changed = false;
@@ -151,15 +151,8 @@ impl PolicyTables {
         if transaction.is_empty() {
             return Ok(());
         }
-        let before = self.nft.generation()?;
-        self.nft.commit(transaction)?;
         // Where others committed meanwhile, it is not certain which is whose: then the announcement counts as another's.
-        let after = self.nft.generation()?;
-        if let (Some(before), Some(after)) = (before, after)
-            && before.wrapping_add(1) == after
-        {
-            self.own.push(after);
-        }
+        self.own.extend(self.nft.commit_numbered(transaction)?);
         Ok(())
     }
 
@@ -182,10 +175,6 @@ impl PolicyTables {
     }
 }
 
-fn family_of(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::Ip } else { Family::Ip6 }
-}
-
 fn key(family: Family) -> TableKey {
     (family.into(), TABLE.into())
 }
@@ -197,7 +186,7 @@ fn keys() -> [TableKey; 2] {
 /// Takes addresses out of those that wait.
 fn release(answered: &[IpAddr], transaction: &mut Transaction) {
     for family in Family::BOTH {
-        let own = answered.iter().filter(|address| family_of(**address) == family);
+        let own = answered.iter().filter(|address| Family::of(**address) == family);
         let elements: Vec<_> =
             own.map(|address| (Tuple::new(&[Value::Address(*address)]), Data::None)).collect();
         if !elements.is_empty() {

@@ -204,7 +204,7 @@ impl Program {
         let is_one = comparison.operator == Operator::Equal && self.family.is_none();
         let family = match (&comparison.expression[..], &comparison.value) {
             ([Expression::Meta(Meta::NFPROTO)], Operand::Value(Value::Family(number))) => {
-                Family::BOTH.into_iter().find(|family| family.number() == *number)
+                Family::from_number(*number)
             }
             ([Expression::Meta(Meta::PROTOCOL)], Operand::Value(Value::EtherType(number))) => {
                 ETHERTYPES.iter().find(|(known, ..)| known == number).map(|(_, family, _)| *family)

@@ -49,7 +49,7 @@ impl Printed<'_> {
                 }
             }
             ([Expression::Meta(Meta::NFPROTO)], Value::Family(number)) => {
-                let family = Family::BOTH.into_iter().find(|family| family.number() == *number);
+                let family = Family::from_number(*number);
                 self.family == Some(TableFamily::Inet) && is_for(family, behind)
             }
             ([Expression::Meta(Meta::PROTOCOL)], Value::EtherType(number)) => {

@@ -97,10 +97,7 @@ impl Served {
 
     /// Whether a flow was sent to one of the frontends, and is led to somebody who serves it no longer, or to nobody.
     pub fn is_stale(&self, flow: &Flow) -> bool {
-        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-        let Some(protocol) = known.into_iter().find(|known| known.number() == flow.protocol) else {
-            return false;
-        };
+        let Some(protocol) = Protocol::from_number(flow.protocol) else { return false };
         let Some(valid) = self.valid(flow, protocol) else { return false };
         let answerer = valid.find(flow.reply.source);
         let is_opening = !flow.status.contains(CtStatus::SEEN_REPLY);

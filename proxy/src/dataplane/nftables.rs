@@ -143,8 +143,7 @@ impl NftablesDataplane {
     /// Who made the last of these transactions that was not our own.
     fn foreign_author(&mut self, transactions: Vec<nft::Announcement>) -> Option<Author> {
         let foreign = transactions.into_iter().filter(|transaction| !self.own.remove(&transaction.number));
-        let nft::Author { program, process } = foreign.last()?.author;
-        Some(Author { program, process })
+        Some(foreign.last()?.author)
     }
 }
 

@@ -33,6 +33,12 @@ impl Protocol {
         }
     }
 
+    /// The protocol of that number; none for any other than these.
+    pub fn from_number(number: u8) -> Option<Protocol> {
+        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        known.into_iter().find(|protocol| protocol.number() == number)
+    }
+
     /// The name in lower case, as nft prints it and as a DNS SRV label has it: `tcp`, `udp`, `sctp`.
     pub fn lower_case(self) -> &'static str {
         match self {

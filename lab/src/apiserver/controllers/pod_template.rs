@@ -1,6 +1,7 @@
 //! Pods from the template of a workload.
 
 use serde_json::{Value, json};
+use weft_types::fnv1a_32;
 
 use crate::apiserver::object::{self, controller_reference};
 
@@ -10,10 +11,8 @@ pub(super) const BURST: usize = 500;
 /// A short name for the content of a template: equal templates have equal ones.
 pub(super) fn hash(template: &Value) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    // FNV-1a over the text, whose fields are in order of their names.
-    let text = template.to_string();
-    let mut number =
-        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // The text has its fields in order of their names.
+    let mut number = fnv1a_32(template.to_string().bytes());
     let mut word = String::new();
     while number > 0 {
         word.push(ALPHABET[number as usize % ALPHABET.len()] as char);

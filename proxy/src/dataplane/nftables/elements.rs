@@ -198,16 +198,12 @@ fn key(frontend: &Frontend) -> Vec<Value> {
 
 /// The frontend of that key in the table of a family.
 pub(super) fn frontend_of(family: Family, key: &[Value]) -> Option<Frontend> {
-    let protocol = |number| {
-        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-        protocols.into_iter().find(|protocol| protocol.number() == number)
-    };
     match *key {
         [Value::Address(address), Value::Protocol(number), Value::Port(port)] => {
-            Some(Frontend::Address(address, protocol(number)?, port))
+            Some(Frontend::Address(address, Protocol::from_number(number)?, port))
         }
         [Value::Protocol(number), Value::Port(port)] => {
-            Some(Frontend::NodePort(address_family(family), protocol(number)?, port))
+            Some(Frontend::NodePort(address_family(family), Protocol::from_number(number)?, port))
         }
         _ => None,
     }
