@@ -74,8 +74,8 @@ test:
 image-files:
 	@scripts/need $(BUILD_NEEDS)
 	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-image --bins --example sbom
-	@# On their own: features that the daemons ask of shared crates stay out of the plugins.
-	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-cni -p weft-ipam --bins
+	@# On its own: features that the daemons ask of shared crates stay out of the plugins.
+	$(STATIC) cargo build --profile image --locked --target $(HOST) -p weft-cni --bins
 	deploy/image.sh $(IMAGE_BIN) $(IMAGE_FILES)
 
 image: image-files

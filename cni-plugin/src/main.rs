@@ -1,4 +1,5 @@
-//! `weft-cni`, the CNI plugin as a program. Installed under the name `loopback` it is that plugin.
+//! `weft-cni`, the CNI plugin as a program. Under the name `loopback` it is that plugin, and under the names `weft-ipam` and
+//! `host-local` it is Weft's IPAM, which it has inside anyway: the image holds one file for all of them.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -7,11 +8,14 @@ use std::process::ExitCode;
 
 use weft_cni::{Bridge, Loopback, repair};
 use weft_cni_spec::program::{run, variable};
+use weft_ipam::Ipam;
 
 fn main() -> ExitCode {
     let program = env::args_os().next().unwrap_or_default();
-    if Path::new(&program).file_name().is_some_and(|name| name == "loopback") {
-        return run(&Loopback, "weft-cni");
+    match Path::new(&program).file_name().and_then(|name| name.to_str()) {
+        Some("loopback") => return run(&Loopback, "weft-cni"),
+        Some("weft-ipam" | "host-local") => return run(&Ipam, "weft-ipam"),
+        _ => {}
     }
     if env::args_os().nth(1).is_some_and(|argument| argument == "repair") {
         return put_back();

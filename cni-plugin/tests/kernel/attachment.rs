@@ -1,6 +1,8 @@
 //! ADD and DEL where all goes well: what is made, what flows, what is gone.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -251,10 +253,7 @@ fn of_two_default_routes_the_first_stays() {
 fn loopback_by_its_name_sets_lo_up() {
     let node = Node::new();
     let pod = node.pod("c1");
-    let program = node.folder.path().join("loopback");
-    std::fs::hard_link(env!("CARGO_BIN_EXE_weft-cni"), &program)
-        .or_else(|_| std::fs::copy(env!("CARGO_BIN_EXE_weft-cni"), &program).map(drop))
-        .unwrap();
+    let program = called(&node, "loopback");
     let netns = pod.netns.to_string_lossy();
     let config = json!({"cniVersion": "1.0.0", "name": "cni-loopback", "type": "loopback"});
     let call = |command: &str| {
@@ -269,6 +268,37 @@ fn loopback_by_its_name_sets_lo_up() {
     );
     assert_eq!(result["ips"][0], json!({"address": "127.0.0.1/8", "interface": 0}));
     assert_eq!(call("DEL"), Ok(Value::Null));
+}
+
+/// The plugin's program in a folder of the node, called by another name.
+fn called(node: &Node, name: &str) -> PathBuf {
+    let program = node.folder.path().join(name);
+    symlink(env!("CARGO_BIN_EXE_weft-cni"), &program).unwrap();
+    program
+}
+
+#[test]
+fn by_the_names_of_an_ipam_it_gives_addresses() {
+    let node = Node::new();
+    let config = node.config(&["10.244.1.0/24"]);
+    for (number, name) in ["weft-ipam", "host-local"].into_iter().enumerate() {
+        let program = called(&node, name);
+        let container = format!("c{number}");
+        let call = |command: &str| {
+            answer(node.spawn_program(
+                &program.to_string_lossy(),
+                command,
+                &container,
+                "/proc/self/ns/net",
+                &config,
+            ))
+        };
+        let address = address(&call("ADD").unwrap(), 0);
+        assert!(node.reserved().contains(&address), "{name}: {address}");
+        assert_eq!(call("DEL"), Ok(Value::Null));
+        assert!(!node.reserved().contains(&address), "{name}: {address}");
+    }
+    assert_eq!(node.veths().len(), 0);
 }
 
 #[test]
