@@ -3,6 +3,7 @@
 
 mod checks;
 mod manifests;
+mod policy;
 mod probe_origin;
 pub mod verdict;
 
@@ -30,7 +31,7 @@ pub async fn run(client: Client, probe_origin: ProbeOrigin, progress: &ProgressB
     let application = ready(&client, progress).await?;
     progress.set_message("waiting until the network knows the application");
     checks::settle(&client, &probe_origin, &application, PATIENCE).await?;
-    checks::all(&client, &probe_origin, &application, progress).await
+    checks::all(&client, &probe_origin, &application, PATIENCE, progress).await
 }
 
 /// Waits until all pods are ready.

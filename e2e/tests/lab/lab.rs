@@ -154,7 +154,12 @@ impl Lab {
 
     /// Where the demo's own checks look from.
     pub(crate) fn probe_origin(&self) -> ProbeOrigin {
-        ProbeOrigin { name: self.name.clone(), dir: self.dir.clone(), lab_program: self.program.clone() }
+        ProbeOrigin {
+            name: self.name.clone(),
+            dir: self.dir.clone(),
+            lab_program: self.program.clone(),
+            weft_program: self.program.with_file_name("weft"),
+        }
     }
 
     /// A client for the lab's API server. Needs a runtime.

@@ -44,6 +44,7 @@ async fn check(context: &CommandContext) -> Result<Vec<Check>> {
         name: context.name.clone(),
         dir: context.dir.clone(),
         lab_program: context.lab_program.clone(),
+        weft_program: context.programs()?.path("weft"),
     };
     let spinner = up::spinner();
     let checks = demo::run(context.client()?, probe_origin, &spinner).await;

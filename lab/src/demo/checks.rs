@@ -11,6 +11,7 @@ use kube::{Client, ResourceExt};
 use weft_types::Family;
 
 use super::manifests::NAMESPACE;
+use super::policy;
 use super::probe_origin::{Application, ProbeOrigin, RunningPod};
 use super::verdict::{self, Check};
 use crate::addressing::{IpFamily, OUTSIDE_ECHO_PORT};
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 /// The NodePort of the Service frontend.
 const NODE_PORT: u16 = 30080;
 /// The port on which backend pods listen.
-const BACKEND_PORT: u16 = 8080;
+pub(super) const BACKEND_PORT: u16 = 8080;
 /// The full name of the Service backend.
 const BACKEND_FQDN: &str = "backend.shop.svc.cluster.local.";
 /// Within how many milliseconds traffic must follow.
@@ -74,6 +75,7 @@ pub(super) async fn all(
     client: &Client,
     probe_origin: &ProbeOrigin,
     application: &Application,
+    patience: Duration,
     progress: &ProgressBar,
 ) -> Result<Vec<Check>> {
     let from = application.first("frontend")?;
@@ -84,8 +86,14 @@ pub(super) async fn all(
     checks.extend(services(client, probe_origin, application, from).await?);
     progress.set_message("checking addresses");
     checks.extend(addresses(client, probe_origin, application, from).await?);
-    progress.set_message("deleting a pod under load");
-    checks.push(traffic_follows(client, probe_origin, application, from).await?);
+    progress.set_message("applying a NetworkPolicy and deleting a pod, under load");
+    // At once: a policy disturbs nothing that it allows.
+    let (policy, follows) = tokio::join!(
+        policy::checks(client, probe_origin, application, patience),
+        traffic_follows(client, probe_origin, application, from)
+    );
+    checks.extend(policy?);
+    checks.push(follows?);
     Ok(checks)
 }
 

@@ -17,9 +17,21 @@ const FILES: [(&str, &str); 5] = [
     ("40-legacy-database.yaml", include_str!("../../demo/40-legacy-database.yaml")),
 ];
 
-/// Applies all manifests.
+/// What the backend lets in, once the application runs.
+const POLICY: (&str, &str) = ("50-backend-policy.yaml", include_str!("../../demo/50-backend-policy.yaml"));
+
+/// Applies all manifests, but for the NetworkPolicy.
 pub async fn apply(client: &Client) -> Result<()> {
-    for (file, text) in FILES {
+    apply_files(client, &FILES).await
+}
+
+/// Applies the NetworkPolicy.
+pub(super) async fn apply_policy(client: &Client) -> Result<()> {
+    apply_files(client, &[POLICY]).await
+}
+
+async fn apply_files(client: &Client, files: &[(&str, &str)]) -> Result<()> {
+    for (file, text) in files {
         for object in parse(file, text)? {
             apply_one(client, object).await?;
         }
@@ -57,16 +69,20 @@ mod tests {
     #[test]
     fn every_manifest_is_one_or_more_objects_of_the_application() {
         let mut kinds = Vec::new();
-        for (file, text) in FILES {
+        for (file, text) in FILES.into_iter().chain([POLICY]) {
             for object in parse(file, text).unwrap() {
                 let kind = object.types.as_ref().unwrap().kind.clone();
                 assert!(kind == "Namespace" || object.namespace().as_deref() == Some(NAMESPACE), "{file}");
                 kinds.push(format!("{kind} {}", object.name_any()));
             }
         }
-        for expected in
-            ["Service backend", "Deployment backend", "StatefulSet database", "Service legacy-database"]
-        {
+        for expected in [
+            "Service backend",
+            "Deployment backend",
+            "StatefulSet database",
+            "Service legacy-database",
+            "NetworkPolicy backend",
+        ] {
             assert!(kinds.iter().any(|kind| kind == expected), "{expected} not in {kinds:?}");
         }
     }

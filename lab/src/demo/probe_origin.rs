@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 
+use super::policy::Explanation;
 use crate::client::http::{self, Answer};
 use crate::client::lookup::Found;
 use crate::error::{Error, Result};
@@ -95,6 +96,8 @@ pub struct ProbeOrigin {
     pub dir: LabDir,
     /// The lab's own program, which is the client too.
     pub lab_program: PathBuf,
+    /// The program `weft`, which explains policies.
+    pub weft_program: PathBuf,
 }
 
 impl ProbeOrigin {
@@ -128,6 +131,20 @@ impl ProbeOrigin {
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// What `weft policy explain FROM TO` says.
+    pub(super) async fn explain(&self, from: &str, to: &str) -> Result<Explanation> {
+        let what = format!("weft policy explain {from} {to}");
+        let failed = |reason: String| Error::Probe { what: what.clone(), reason };
+        let mut command = tokio::process::Command::new(&self.weft_program);
+        command.args(["policy", "explain", from, to, "--output", "json", "--kubeconfig"]);
+        command.arg(self.dir.kubeconfig()).stdin(Stdio::null());
+        let output = command.kill_on_drop(true).output().await;
+        let output = output.map_err(|error| failed(format!("{}: {error}", self.weft_program.display())))?;
+        // It exits with 1 where the connection may not be made.
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
     /// Runs the lab's client inside a pod and reads its lines.

@@ -117,6 +117,22 @@ pub fn seen_from(what: &str, answers: &[Answer], expected: IpAddr) -> Check {
     Check::new(what, expected.to_string(), distinct.into_iter().collect::<Vec<_>>().join(", "), passed)
 }
 
+/// All answers must be good ones from those pods, and `weft policy explain` must find so, too.
+pub fn let_in(what: &str, answers: &[Answer], pods: &BTreeSet<&str>, finding: &str, reason: &str) -> Check {
+    let answered = answered_by(what, answers, pods);
+    let seen = if answered.passed { reason.to_owned() } else { answered.seen };
+    let passed = answered.passed && finding == "allowed";
+    Check::new(what, "an answer, and the reason", seen, passed)
+}
+
+/// Nothing may be answered, and `weft policy explain` must say why.
+pub fn kept_out(what: &str, answers: &[Answer], reason: &str) -> Check {
+    let answer = answers.iter().find_map(|answer| answer.body.as_ref().ok());
+    let seen = answer.map_or_else(|| reason.to_owned(), |name| format!("answered by {name}"));
+    let passed = answer.is_none() && !answers.is_empty() && reason.starts_with("denied");
+    Check::new(what, "no answer, and the reason", seen, passed)
+}
+
 /// After a pod was deleted, traffic must leave it soon, and no request may fail.
 pub fn traffic_follows(
     what: &str,
@@ -200,6 +216,22 @@ mod tests {
         assert!(answered_by("", &answers(&[("a", 1)]), &pods).passed);
         assert!(!answered_by("", &answers(&[("x", 1)]), &pods).passed);
         assert!(!answered_by("", &[], &pods).passed);
+    }
+
+    #[test]
+    fn a_policy_needs_what_was_seen_and_the_reason_to_agree() {
+        let pods = BTreeSet::from(["a"]);
+        let by = "allowed by NetworkPolicy shop/backend, spec.ingress[0]";
+        let check = let_in("", &answers(&[("a", 1)]), &pods, "allowed", by);
+        assert!(check.passed && check.seen == by, "{}", check.seen);
+        assert!(!let_in("", &answers(&[("a", 1)]), &pods, "denied", "denied: isolated").passed);
+        assert!(!let_in("", &[answer(0, Err("timed out"))], &pods, "allowed", by).passed);
+
+        let check = kept_out("", &[answer(0, Err("timed out"))], "denied: isolated");
+        assert!(check.passed && check.seen == "denied: isolated", "{}", check.seen);
+        assert!(!kept_out("", &answers(&[("a", 1)]), "denied: isolated").passed);
+        assert!(!kept_out("", &[answer(0, Err("timed out"))], by).passed);
+        assert!(!kept_out("", &[], "denied: isolated").passed);
     }
 
     #[test]
