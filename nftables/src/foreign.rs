@@ -1,5 +1,4 @@
-//! Tables of other programs, as far as they can be understood: nothing is planned with them, and what is unknown in them is
-//! named, never an error. Sets are read in `contents.rs`.
+//! Reads the tables of other programs, as far as they can be understood. Sets are read in `contents.rs`.
 
 use std::collections::BTreeMap;
 
@@ -7,56 +6,24 @@ use super::client::{Client, parse_chain, parse_table};
 use super::element::comment;
 use super::encode::message;
 use super::family::TableFamily;
+use super::known::KnownTable;
 use super::rule::{Rule, Statement, decode::decode};
-use super::table::{Base, Chain, Hook, Table};
+use super::table::{Chain, Hook};
 use super::value::Name;
 use weft_netlink::Result;
 use weft_netlink::attribute::Attributes;
 
 mod contents;
 
-pub use contents::{ForeignElement, ForeignSet};
-
 /// `NFT_TABLE_F_DORMANT`: no packet comes to such a table.
 const DORMANT: u32 = 1;
 /// Sets with more elements, which lists of unwanted addresses are, are left unread.
 const MOST_ELEMENTS: u32 = 4_096;
 
-/// A table of another program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForeignTable {
-    /// The packets that it sees.
-    pub family: TableFamily,
-    /// Its name.
-    pub name: Name,
-    /// Its chains, by name.
-    pub chains: BTreeMap<Name, Chain>,
-    /// The sets that its rules name.
-    pub sets: BTreeMap<Name, ForeignSet>,
-}
-
-/// A planned table as it is once it is in the kernel.
-impl From<&Table> for ForeignTable {
-    fn from(table: &Table) -> ForeignTable {
-        let Table { family, name, chains, sets, .. } = table;
-        let sets = sets.iter().map(|(name, set)| (name.clone(), set.into())).collect();
-        ForeignTable { family: *family, name: name.clone(), chains: chains.clone(), sets }
-    }
-}
-
-impl ForeignTable {
-    /// The chains that packets enter at a hook.
-    pub fn at(&self, hook: Hook) -> impl Iterator<Item = (&Name, &Chain, Base)> {
-        self.chains.iter().filter_map(move |(name, chain)| {
-            chain.base.filter(|base| base.hook == hook).map(|base| (name, chain, base))
-        })
-    }
-}
-
 impl Client {
     /// The tables that packets enter at one of these hooks, but those of that name in `ip` and `ip6`.
-    pub fn foreign(&mut self, own: &str, hooks: &[Hook]) -> Result<Vec<ForeignTable>> {
-        let is_wanted = |table: &ForeignTable| {
+    pub fn foreign(&mut self, own: &str, hooks: &[Hook]) -> Result<Vec<KnownTable>> {
+        let is_wanted = |table: &KnownTable| {
             (table.family == TableFamily::Inet || &*table.name != own)
                 && hooks.iter().any(|hook| table.at(*hook).next().is_some())
         };
@@ -64,16 +31,16 @@ impl Client {
     }
 
     /// The tables of that name in `ip` and `ip6`, whole, however large their sets are.
-    pub fn whole(&mut self, name: &str) -> Result<Vec<ForeignTable>> {
+    pub fn whole(&mut self, name: &str) -> Result<Vec<KnownTable>> {
         self.read_tables(&[TableFamily::Ip, TableFamily::Ip6], |table| &*table.name == name, u32::MAX)
     }
 
     fn read_tables(
         &mut self,
         families: &[TableFamily],
-        is_wanted: impl Fn(&ForeignTable) -> bool,
+        is_wanted: impl Fn(&KnownTable) -> bool,
         most_elements: u32,
-    ) -> Result<Vec<ForeignTable>> {
+    ) -> Result<Vec<KnownTable>> {
         let mut tables = Vec::new();
         for family in families {
             let found = self.tables_of(*family, &is_wanted, most_elements);
@@ -86,17 +53,13 @@ impl Client {
     fn tables_of(
         &mut self,
         family: TableFamily,
-        is_wanted: impl Fn(&ForeignTable) -> bool,
+        is_wanted: impl Fn(&KnownTable) -> bool,
         most_elements: u32,
-    ) -> Result<Vec<ForeignTable>> {
-        let mut tables: BTreeMap<Name, ForeignTable> = BTreeMap::new();
+    ) -> Result<Vec<KnownTable>> {
+        let mut tables: BTreeMap<Name, KnownTable> = BTreeMap::new();
         for (table, chain, base) in self.dump(message::GET_CHAIN, family, None, None, parse_chain)? {
-            let empty = || ForeignTable {
-                family,
-                name: table.clone(),
-                chains: BTreeMap::new(),
-                sets: BTreeMap::new(),
-            };
+            let empty =
+                || KnownTable { family, name: table.clone(), chains: BTreeMap::new(), sets: BTreeMap::new() };
             let chain_of =
                 Chain { base: base.as_ref().and_then(|base| base.planned(family)), rules: Vec::new() };
             tables.entry(table.clone()).or_insert_with(empty).chains.insert(chain, chain_of);
@@ -116,7 +79,7 @@ impl Client {
         Ok(tables.into_values().collect())
     }
 
-    fn fill(&mut self, table: &mut ForeignTable, most_elements: u32) -> Result<()> {
+    fn fill(&mut self, table: &mut KnownTable, most_elements: u32) -> Result<()> {
         let (family, name) = (table.family, table.name.clone());
         let parse = |rule: &Attributes<'_>| parse_rule(family, rule);
         for (chain, rule) in self.dump(message::GET_RULE, family, Some(&name), None, parse)? {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
 use weft_nftables::evaluator::{Facts, Fate, Ruleset, Walk};
-use weft_nftables::{Client, Family, ForeignTable, Hook};
+use weft_nftables::{Client, Family, Hook, KnownTable};
 
 /// How long nothing must come for a packet to count as dropped.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn load(rules: &str) -> Vec<ForeignTable> {
+fn load(rules: &str) -> Vec<KnownTable> {
     run("nft", &["flush", "ruleset"]);
     run(
         "nft",

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use weft_nftables::evaluator::{Facts, Fate, Lost, Ruleset};
-use weft_nftables::{Family, ForeignTable, Hook, TableFamily};
+use weft_nftables::{Family, Hook, KnownTable, TableFamily};
 
 use crate::pending::PENDING;
 use crate::plan::{Direction, Explanation, Packet, PolicyName, Reason, Step, Verdict};
@@ -82,7 +82,7 @@ impl From<Verdict> for Finding {
 
 impl Report {
     /// What a node says of a packet: by the plan's explanation and by the tables, planned or read from the kernel.
-    pub fn new(node: &str, explanation: &Explanation, tables: &[ForeignTable], packet: &Packet) -> Report {
+    pub fn new(node: &str, explanation: &Explanation, tables: &[KnownTable], packet: &Packet) -> Report {
         let mut report = Report { node: node.to_owned(), ..Report::default() };
         let steps = explanation.steps.iter();
         for step in steps.filter(|step| !is_waiting(tables, packet, step.direction)) {
@@ -97,7 +97,7 @@ impl Report {
         report
     }
 
-    fn take(&mut self, step: &Step, tables: &[ForeignTable], packet: &Packet) {
+    fn take(&mut self, step: &Step, tables: &[KnownTable], packet: &Packet) {
         let planned = Finding::from(step.verdict);
         let asked = match step.reason {
             // It does not come to the forward hook.
@@ -208,7 +208,7 @@ fn finding(fate: Fate) -> Finding {
     }
 }
 
-fn is_waiting(tables: &[ForeignTable], packet: &Packet, direction: Direction) -> bool {
+fn is_waiting(tables: &[KnownTable], packet: &Packet, direction: Direction) -> bool {
     let address = address(packet, direction);
     let key = match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -220,7 +220,7 @@ fn is_waiting(tables: &[ForeignTable], packet: &Packet, direction: Direction) ->
 }
 
 /// What the tables do with the first packet of a connection, at one end of it.
-fn fate(tables: &[ForeignTable], direction: Direction, packet: &Packet) -> Result<Fate, Lost> {
+fn fate(tables: &[KnownTable], direction: Direction, packet: &Packet) -> Result<Fate, Lost> {
     let of_end = tables.iter().cloned().map(|mut table| {
         let others = table.chains.iter_mut().filter(|(name, _)| &***name != chain(direction));
         others.for_each(|(_, chain)| chain.base = None);

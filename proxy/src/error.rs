@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use thiserror::Error;
 use weft_types::NamespacedName;
 
+/// How a packet is written down.
+pub const PACKET_FORM: &str =
+    "'SOURCE -> ADDRESS:PORT[/tcp|udp|sctp] [via INTERFACE]', with \"node\" or an address as SOURCE";
+
 /// Why the proxy cannot start, or cannot bring the kernel into step.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -56,7 +60,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// What `--trace` asks about cannot be understood.
-    #[error("cannot trace {text:?}: {problem}; write {form}, for instance '10.244.1.5 -> 10.96.0.10:53/udp'", form = crate::trace::FORM)]
+    #[error("cannot trace {text:?}: {problem}; write {form}, for instance '10.244.1.5 -> 10.96.0.10:53/udp'", form = PACKET_FORM)]
     Packet {
         /// What was asked.
         text: String,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
-use weft_nftables::{Client, ForeignTable, Hook, Name};
+use weft_nftables::{Client, Hook, KnownTable, Name};
 use weft_types::{Family, IpNetwork, Node, Protocol, Snapshot};
 
 use crate::dataplane::nftables::ruleset::TABLE;
@@ -136,7 +136,7 @@ pub fn look(kernel: &mut Client, node: &str, snapshot: &Snapshot) -> Result<Vec<
 }
 
 fn conflicts(
-    foreign: Vec<ForeignTable>,
+    foreign: Vec<KnownTable>,
     addresses: Vec<IpAddr>,
     routes: Vec<(IpNetwork, Name)>,
     node: &str,

@@ -9,34 +9,48 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use weft_nftables::{Base, Family, ForeignTable, Hook, Name, Table};
+pub use weft_nftables::evaluator::{Applies, Memory};
+use weft_nftables::evaluator::{Facts, Ruleset};
+use weft_nftables::{Base, KnownTable, Name, Table, TableKey};
 use weft_types::IpNetwork;
 
 use crate::error::Error;
 
-mod facts;
-mod foreign;
 pub mod live;
-mod memory;
 mod packet;
-mod rule;
-mod walk;
+mod teller;
+mod way;
 
-pub use foreign::Doubt;
-pub use memory::Memory;
-pub use packet::{FORM, Origin, Packet};
-pub use walk::Block;
-use walk::Called;
+pub use packet::{Origin, Packet};
+pub use teller::Doubt;
+
+/// No rule of the proxy draws among more numbers.
+const MOST_DRAWS: u32 = 1 << 16;
 
 /// Tables, and the machine that they are on.
 #[derive(Clone, Debug)]
 pub struct Tracer {
-    tables: Vec<Table>,
-    /// Those of other programs.
-    foreign: Vec<ForeignTable>,
+    ruleset: Ruleset,
+    /// Which of the tables are the proxy's own.
+    own: BTreeSet<TableKey>,
     addresses: BTreeSet<IpAddr>,
     /// Where networks are, by the name of an interface. Empty where that is not known.
     routes: Vec<(IpNetwork, Name)>,
+    /// The interfaces of the routes have the machine's own names.
+    knows_interfaces: bool,
+}
+
+/// A chain of another program that lets a packet go no further.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block {
+    /// Its table: `ip filter`.
+    pub table: String,
+    /// Its name.
+    pub chain: Name,
+    /// The rule, or its policy.
+    pub cause: String,
+    /// Rules of which it is not known whether they let the packet through.
+    pub unless: Vec<String>,
 }
 
 /// What becomes of a packet.
@@ -53,17 +67,6 @@ pub enum Outcome {
     Rejected,
     /// It goes nowhere, in silence.
     Dropped,
-}
-
-/// Whether a rule applies to a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applies {
-    /// It does.
-    Yes,
-    /// It does not.
-    No,
-    /// It asks for something that is not known here, and is taken not to.
-    Unknown,
 }
 
 /// One step on the way.
@@ -106,12 +109,18 @@ pub struct Trace {
 impl Tracer {
     /// Runs these tables, as if on a machine with these addresses besides its loopback ones.
     pub fn new(tables: Vec<Table>, addresses: impl IntoIterator<Item = IpAddr>) -> Tracer {
-        Tracer { tables, foreign: Vec::new(), addresses: addresses.into_iter().collect(), routes: Vec::new() }
+        Tracer {
+            own: tables.iter().map(Table::key).collect(),
+            ruleset: Ruleset::new(&tables),
+            addresses: addresses.into_iter().collect(),
+            routes: Vec::new(),
+            knows_interfaces: false,
+        }
     }
 
     /// The same on a machine with these routes.
     pub fn with_routes(self, routes: Vec<(IpNetwork, Name)>) -> Tracer {
-        Tracer { routes, ..self }
+        Tracer { routes, knows_interfaces: true, ..self }
     }
 
     /// The same on the machine of a Node of which no more is known: its pods are at one interface, and all else is behind
@@ -120,17 +129,17 @@ impl Tracer {
         let everything = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
         let pods = pod_cidrs.iter().map(|network| (*network, Name::from("pods")));
         let routes = everything.map(|network| (network, Name::from("uplink"))).chain(pods).collect();
-        self.with_routes(routes)
+        Tracer { routes, ..self }
     }
 
     /// The same among the tables of other programs.
-    pub fn among(self, foreign: Vec<ForeignTable>) -> Tracer {
-        Tracer { foreign, ..self }
+    pub fn among(self, foreign: Vec<KnownTable>) -> Tracer {
+        Tracer { ruleset: self.ruleset.with(foreign), ..self }
     }
 
     /// Which chains of other programs stop a packet that was led to `to` and is passed on there.
     pub fn blocks(&self, packet: &Packet, to: SocketAddr) -> Vec<Block> {
-        walk::blocks(self, packet, to)
+        way::blocks(self, packet, to)
     }
 
     /// The interface by which packets to an address leave.
@@ -144,7 +153,7 @@ impl Tracer {
     /// # Errors
     /// What a rule asks for and nobody here knows.
     pub fn trace(&self, packet: &Packet, draw: u32, memory: &mut Memory) -> Result<Trace, Error> {
-        walk::walk(self, packet, draw, memory)
+        way::follow(self, packet, draw, memory)
     }
 
     /// All that may become of a packet, whatever number is drawn. Nothing is remembered.
@@ -152,9 +161,15 @@ impl Tracer {
     /// # Errors
     /// As of [`Tracer::trace`].
     pub fn outcomes(&self, packet: &Packet, memory: &Memory) -> Result<BTreeSet<Outcome>, Error> {
-        let choices = self.trace(packet, 0, &mut memory.clone())?.choices;
-        let outcome = |draw| Ok(self.trace(packet, draw, &mut memory.clone())?.outcome);
-        (0..choices).map(outcome).collect()
+        let (mut outcomes, mut draw, mut choices) = (BTreeSet::new(), 0, 1);
+        while draw < choices {
+            let trace = self.trace(packet, draw, &mut memory.clone())?;
+            // What is drawn first may decide how much is drawn.
+            choices = choices.max(trace.choices.min(MOST_DRAWS));
+            outcomes.insert(trace.outcome);
+            draw += 1;
+        }
+        Ok(outcomes)
     }
 
     /// A packet's way for people to read, with whatever else could become of it.
@@ -165,7 +180,7 @@ impl Tracer {
         let trace = self.trace(packet, 0, &mut memory.clone())?;
         let mut text = trace.to_string();
         for other in self.outcomes(packet, memory)?.iter().filter(|outcome| **outcome != trace.outcome) {
-            text += &format!("or, as chance will have it, {other}\n");
+            text += &format!("or, as endpoints are chosen at random, it {other}\n");
         }
         Ok(text)
     }
@@ -175,34 +190,41 @@ impl Tracer {
         address.is_loopback() || self.addresses.contains(&address)
     }
 
-    /// The chains that the kernel calls at a hook, in its order.
-    fn called(&self, family: Family, hook: Hook) -> Vec<(Called<'_>, Base)> {
-        let own = self.tables.iter().filter(|table| table.family == family).flat_map(|table| {
-            table
-                .chains
-                .iter()
-                .filter_map(|(name, chain)| Some((Called::Own(table, name, chain), chain.base?)))
-        });
-        let foreign = self.foreign.iter().filter(|table| table.family.sees(family)).flat_map(|table| {
-            table.at(hook).map(|(name, chain, base)| (Called::Foreign(table, name, chain), base))
-        });
-        let mut called: Vec<_> = own.chain(foreign).filter(|(_, base)| base.hook == hook).collect();
-        called.sort_by_key(|(_, base)| base.priority);
-        called
+    /// Whether a table is the proxy's own.
+    fn is_own(&self, table: &KnownTable) -> bool {
+        self.own.contains(&table.key())
+    }
+
+    /// The interfaces that a packet came and leaves by, as far as they are known.
+    fn way<'a>(&'a self, packet: &'a Packet, facts: &Facts) -> (Option<&'a Name>, Option<&'a Name>) {
+        let came = match &packet.origin {
+            Origin::Interface(Some(name)) => Some(name),
+            // What comes from there comes by the interface that leads there.
+            _ => self.interface_to(packet.source),
+        };
+        (came, facts.destination.and_then(|to| self.interface_to(to)))
+    }
+
+    /// What follows from where a packet goes by now.
+    fn lead(&self, packet: &Packet, facts: &mut Facts) {
+        let (came, leaves) = self.way(packet, facts);
+        let is_local = facts.destination.is_some_and(|to| self.is_local(to));
+        facts.destination_is_local = Some(is_local);
+        facts.output = leaves.filter(|_| self.knows_interfaces && !is_local).map(ToString::to_string);
+        // Where the routes are not known, it is taken to leave by the interface that it came by.
+        facts.routed_back = Some(came.zip(leaves).is_none_or(|(came, leaves)| came == leaves));
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Outcome::Passed { to, masqueraded: false } => {
-                write!(f, "goes to {to}, with the source that it has")
-            }
+            Outcome::Passed { to, masqueraded: false } => write!(f, "goes to {to} with its source unchanged"),
             Outcome::Passed { to, masqueraded: true } => {
-                write!(f, "goes to {to}, with an address of this machine as its source")
+                write!(f, "goes to {to} with an address of this node as its source")
             }
-            Outcome::Rejected => f.write_str("is rejected: the client is told at once"),
-            Outcome::Dropped => f.write_str("is dropped: the client hears nothing"),
+            Outcome::Rejected => f.write_str("is rejected: the client gets an error at once"),
+            Outcome::Dropped => f.write_str("is dropped: the client gets no answer"),
         }
     }
 }
@@ -221,7 +243,12 @@ impl fmt::Display for Trace {
                     if current.replace(chain) != Some(chain) {
                         writeln!(f, "chain {chain}")?;
                     }
-                    writeln!(f, "  {} {text}", applies)?;
+                    let mark = match applies {
+                        Applies::Yes => "+",
+                        Applies::No => "-",
+                        Applies::Unknown => "?",
+                    };
+                    writeln!(f, "  {mark} {text}")?;
                     notes.iter().try_for_each(|note| writeln!(f, "      {note}"))?;
                 }
                 Step::Policy(policy) => writeln!(f, "  policy {policy}")?,
@@ -232,19 +259,9 @@ impl fmt::Display for Trace {
         for doubt in &self.doubts {
             writeln!(
                 f,
-                "not certain: it is not known here whether this applies, which is marked \"?\": {doubt}"
+                "not certain: this rule, marked \"?\", may also apply, which cannot be told from here: {doubt}"
             )?;
         }
         Ok(())
-    }
-}
-
-impl fmt::Display for Applies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Applies::Yes => "+",
-            Applies::No => "-",
-            Applies::Unknown => "?",
-        })
     }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
-use weft_nftables::ForeignTable;
+use weft_nftables::KnownTable;
 use weft_policy::plan::{Packet, Planner};
 use weft_policy::report::Report;
 use weft_types::Protocol;
@@ -88,7 +88,7 @@ fn protocol_named(name: &str) -> Result<Protocol, String> {
 pub(super) fn report(
     node: &str,
     planner: Result<&Planner, &str>,
-    tables: &[ForeignTable],
+    tables: &[KnownTable],
     packet: &Packet,
 ) -> Report {
     match planner {

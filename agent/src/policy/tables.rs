@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use weft_nftables::{
-    self as nft, Change, Data, DataType, Family, ForeignTable, Observed, TableKey, Transaction, Tuple, Value,
+    self as nft, Change, Data, DataType, Family, KnownTable, Observed, TableKey, Transaction, Tuple, Value,
 };
 use weft_policy::pending::{self, PENDING, TABLE};
 use weft_policy::plan::Delta;
@@ -76,7 +76,7 @@ impl PolicyTables {
     }
 
     /// What the kernel holds now, to follow packets through.
-    pub(crate) fn held(&mut self) -> Result<Vec<ForeignTable>> {
+    pub(crate) fn held(&mut self) -> Result<Vec<KnownTable>> {
         Ok(self.nft.whole(TABLE)?)
     }
 

@@ -1,29 +1,32 @@
 //! From chain to chain, as the kernel calls them for the first packet of a connection: through any tables, planned ones and those
-//! that were read, in the order of their priorities. Where it is not known what a rule does, the walk ends, and says so.
+//! that were read, in the order of their priorities. What one rule does is in `statement.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeSet;
 
-use thiserror::Error;
 use weft_netlink::Family;
 
-use super::{Decision, Facts, Fits};
-use crate::expression::{Ct, Expression, Meta};
-use crate::foreign::ForeignTable;
-use crate::rule::{Assign, Nat, Rule, Source, Statement, Translation, Verdict};
+use super::guide::Alone;
+use super::statement::{Asked, Fits, Place};
+use super::{Applies, Decision, Doubt, Facts, Guide, Lost, Memory, Step};
+use crate::known::KnownTable;
+use crate::rule::{Rule, Statement, Verdict};
 use crate::table::{Base, Chain, ChainKind, Hook, Policy};
-use crate::value::{DataType, Name, Tuple, Value};
+use crate::transaction::TableKey;
+use crate::value::Name;
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`): the kernel takes no more, and no circle.
 const DEEPEST: usize = 16;
-/// `IPS_SRC_NAT`, `IPS_DST_NAT`, bits of a connection's status.
-const STATUS_SNAT: u32 = 16;
-const STATUS_DNAT: u32 = 32;
+/// Where connection tracking takes a packet up (`NF_IP_PRI_CONNTRACK`).
+const PRIORITY_CONNTRACK: i32 = -200;
 
 /// Tables that packets come by.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
-    tables: Vec<ForeignTable>,
+    tables: Vec<KnownTable>,
 }
+
+/// A chain that packets enter, and how.
+pub type Entry<'a> = (&'a KnownTable, &'a Name, &'a Chain, Base);
 
 /// What becomes of a packet at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,45 +39,48 @@ pub enum Fate {
     Rejected,
 }
 
-/// Where a packet cannot be followed any further.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("cannot follow the packet: it is not known what `{rule}` in chain {chain} of table {table} does")]
-pub struct Lost {
-    /// The table: `ip filter`
-    pub table: String,
-    /// The chain.
-    pub chain: Name,
-    /// The rule.
-    pub rule: String,
-}
-
 /// A packet on its way.
 #[derive(Clone, Debug)]
 pub struct Walk<'a> {
     ruleset: &'a Ruleset,
-    family: Family,
+    pub(super) family: Family,
     /// What is known of the packet by now.
     pub facts: Facts,
+    /// What packets wrote into maps.
+    pub memory: Memory,
+    /// In how many ways the numbers could be drawn that were drawn so far; 1 where none was.
+    pub choices: u32,
     /// The connection's destination is settled, or its source: no other nat chain is asked (`nf_nat_initialized`).
-    settled: [bool; 2],
+    pub(super) settled: [bool; 2],
+    pub(super) tracking: Tracking,
+    /// Sets into which the packet wrote, or perhaps did: what is in them now is not known.
+    pub(super) changed: BTreeSet<(TableKey, Name)>,
 }
 
-/// How a rule ends, where it does not go on to the next.
-enum End {
-    Fate(Fate),
-    Return,
-    Jump(Name),
-    Goto(Name),
+/// What connection tracking has to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tracking {
+    /// It has not seen it yet.
+    NotYet,
+    Tracked,
+    /// It shall not see it.
+    Never,
 }
 
 impl Ruleset {
     /// These tables, planned or read.
-    pub fn new(tables: impl IntoIterator<Item = impl Into<ForeignTable>>) -> Ruleset {
+    pub fn new(tables: impl IntoIterator<Item = impl Into<KnownTable>>) -> Ruleset {
         Ruleset { tables: tables.into_iter().map(Into::into).collect() }
     }
 
+    /// The same with more tables.
+    pub fn with(mut self, tables: impl IntoIterator<Item = impl Into<KnownTable>>) -> Ruleset {
+        self.tables.extend(tables.into_iter().map(Into::into));
+        self
+    }
+
     /// The chains that packets of a family enter at a hook, in the kernel's order.
-    pub fn at(&self, family: Family, hook: Hook) -> Vec<(&ForeignTable, &Name, &Chain, Base)> {
+    pub fn at(&self, family: Family, hook: Hook) -> Vec<Entry<'_>> {
         let tables = self.tables.iter().filter(|table| table.family.sees(family));
         let mut chains: Vec<_> = tables
             .flat_map(|table| table.at(hook).map(move |(name, chain, base)| (table, name, chain, base)))
@@ -85,7 +91,16 @@ impl Ruleset {
 
     /// Follows a packet of a family.
     pub fn follow(&self, family: Family, facts: Facts) -> Walk<'_> {
-        Walk { ruleset: self, family, facts, settled: [false; 2] }
+        Walk {
+            ruleset: self,
+            family,
+            facts,
+            memory: Memory::default(),
+            choices: 1,
+            settled: [false; 2],
+            tracking: Tracking::NotYet,
+            changed: BTreeSet::new(),
+        }
     }
 }
 
@@ -113,16 +128,22 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// Where it is not known what a rule does.
     pub fn hook(&mut self, hook: Hook) -> Result<Fate, Lost> {
-        for (table, name, chain, base) in self.ruleset.at(self.family, hook) {
-            let is_settled = settles(hook).is_none_or(|which| self.settled[which]);
-            if base.kind == ChainKind::Nat && is_settled {
-                continue;
-            }
-            let fate = self.chain(hook, table, name, chain, 0)?.unwrap_or(Fate::of(base.policy));
+        self.guided(hook, &mut Alone)
+    }
+
+    /// The same with a guide.
+    ///
+    /// # Errors
+    /// Where the guide ends the walk.
+    pub fn guided(&mut self, hook: Hook, guide: &mut dyn Guide) -> Result<Fate, Lost> {
+        let ruleset = self.ruleset;
+        for entry in ruleset.at(self.family, hook) {
+            let fate = self.enter(entry, guide)?;
             if fate != Fate::Accepted {
                 return Ok(fate);
             }
         }
+        self.pass_tracking(hook, i32::MAX);
         // What no chain wanted to rewrite stays as it is.
         if let Some(which) = settles(hook) {
             self.settled[which] = true;
@@ -130,31 +151,60 @@ impl<'a> Walk<'a> {
         Ok(Fate::Accepted)
     }
 
+    /// Asks one chain, as the kernel does at its hook.
+    ///
+    /// # Errors
+    /// Where the guide ends the walk.
+    pub fn enter(&mut self, entry: Entry<'a>, guide: &mut dyn Guide) -> Result<Fate, Lost> {
+        let (table, chain, rules, base) = entry;
+        self.pass_tracking(base.hook, base.priority);
+        let is_settled = settles(base.hook).is_none_or(|which| self.settled[which]);
+        if base.kind == ChainKind::Nat && (is_settled || self.tracking == Tracking::Never) {
+            return Ok(Fate::Accepted);
+        }
+        guide.step(Step::Chain { table, chain, base });
+        if let Some(fate) = self.chain(Place { table, chain, base }, rules, 0, guide)? {
+            return Ok(fate);
+        }
+        guide.step(Step::Policy(table, base.policy));
+        Ok(Fate::of(base.policy))
+    }
+
+    /// Connection tracking sees a packet at the first hooks, before the chains that come behind it.
+    fn pass_tracking(&mut self, hook: Hook, priority: i32) {
+        let is_before = matches!(hook, Hook::Prerouting | Hook::Output) && priority < PRIORITY_CONNTRACK;
+        if !is_before && self.tracking == Tracking::NotYet {
+            self.tracking = Tracking::Tracked;
+        }
+    }
+
     /// Asks the rules of a chain; none of them may decide.
     fn chain(
         &mut self,
-        hook: Hook,
-        table: &'a ForeignTable,
-        name: &Name,
+        place: Place<'a>,
         chain: &'a Chain,
         depth: usize,
+        guide: &mut dyn Guide,
     ) -> Result<Option<Fate>, Lost> {
         for rule in &chain.rules {
-            let lost = || Lost {
-                table: format!("{} {}", table.family, table.name),
-                chain: name.clone(),
-                rule: rule.to_string(),
+            let Some(decision) = self.rule(place, rule, guide)? else { continue };
+            let (target, is_jump) = match &decision {
+                Decision::Verdict(Verdict::Accept) | Decision::Translate(_) => {
+                    return Ok(Some(Fate::Accepted));
+                }
+                Decision::Verdict(Verdict::Drop) => return Ok(Some(Fate::Dropped)),
+                Decision::Reject => return Ok(Some(Fate::Rejected)),
+                Decision::Verdict(Verdict::Return) => return Ok(None),
+                Decision::Unknown => continue,
+                Decision::Verdict(Verdict::Jump(target)) => (target, true),
+                Decision::Verdict(Verdict::Goto(target)) => (target, false),
             };
-            let (target, is_jump) = match self.rule(hook, table, rule).ok_or_else(lost)? {
-                None => continue,
-                Some(End::Fate(fate)) => return Ok(Some(fate)),
-                Some(End::Return) => return Ok(None),
-                Some(End::Jump(target)) => (target, true),
-                Some(End::Goto(target)) => (target, false),
+            let called = place.table.chains.get_key_value(target).filter(|_| depth < DEEPEST);
+            let Some((name, called)) = called else {
+                guide.doubt(&place.doubt(rule, &decision, None))?;
+                continue;
             };
-            let called = table.chains.get_key_value(&target).filter(|_| depth < DEEPEST);
-            let (target, called) = called.ok_or_else(lost)?;
-            let fate = self.chain(hook, table, target, called, depth + 1)?;
+            let fate = self.chain(Place { chain: name, ..place }, called, depth + 1, guide)?;
             if fate.is_some() || !is_jump {
                 return Ok(fate);
             }
@@ -162,149 +212,61 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// How a rule ends; `None` inside where the next one is asked, and outside where that is not known.
-    fn rule(&mut self, hook: Hook, table: &ForeignTable, rule: &Rule) -> Option<Option<End>> {
-        // A rule that does not apply for whatever reason is one that does not apply.
-        let mut is_certain = true;
-        for statement in &rule.statements {
-            let decision = match (statement, table.statement(&self.facts, statement)) {
-                (_, Fits::No) => return Some(None),
-                (Statement::Assign(assign), _) if is_certain => match self.assign(table, assign)? {
-                    true => continue,
-                    false => return Some(None),
-                },
-                (_, Fits::Yes) => continue,
-                (_, Fits::Perhaps) => {
-                    is_certain = false;
-                    continue;
+    /// What a rule decides; `None` where the next one is asked.
+    fn rule(
+        &mut self,
+        place: Place<'a>,
+        rule: &'a Rule,
+        guide: &mut dyn Guide,
+    ) -> Result<Option<Decision>, Lost> {
+        let mut asked = Asked { place, guide, notes: Vec::new(), missing: None, is_certain: true };
+        let (mut fits, mut decision) = (true, None);
+        let mut rest = rule.statements.iter();
+        while let Some(statement) = rest.next() {
+            match self.statement(statement, &mut asked) {
+                Fits::Yes => {}
+                Fits::Perhaps => asked.is_certain = false,
+                // Whatever else is not known of it.
+                Fits::No => {
+                    fits = false;
+                    break;
                 }
-                (_, Fits::Decides(decision)) => decision,
-            };
-            if !is_certain {
-                return None;
-            }
-            return Some(Some(match decision {
-                Decision::Verdict(Verdict::Accept) => End::Fate(Fate::Accepted),
-                Decision::Verdict(Verdict::Drop) => End::Fate(Fate::Dropped),
-                Decision::Verdict(Verdict::Return) => End::Return,
-                Decision::Verdict(Verdict::Jump(chain)) => End::Jump(chain),
-                Decision::Verdict(Verdict::Goto(chain)) => End::Goto(chain),
-                Decision::Reject => End::Fate(Fate::Rejected),
-                Decision::Translate(_) => {
-                    let Statement::Nat(nat) = statement else { return None };
-                    match self.translate(hook, table, nat)? {
-                        true => End::Fate(Fate::Accepted),
-                        false => return Some(None),
-                    }
+                // Perhaps it only does not apply; at the end it may decide.
+                Fits::Decides(Decision::Unknown)
+                    if rest.len() > 0 && !matches!(statement, Statement::Vmap(..)) =>
+                {
+                    asked.is_certain = false;
                 }
-                Decision::Unknown => return None,
-            }));
+                Fits::Decides(decided) => {
+                    asked.is_certain &= decided != Decision::Unknown;
+                    decision = Some(decided);
+                    break;
+                }
+            }
         }
-        // Perhaps it wrote something.
-        let writes = rule.statements.iter().any(|it| matches!(it, Statement::Assign(_)));
-        (is_certain || !writes).then_some(None)
-    }
-
-    /// The bytes that a map holds for a concatenation; `None` inside where it holds none.
-    fn data(&self, table: &ForeignTable, key: &[Expression], map: &Name) -> Option<Option<Vec<u8>>> {
-        let key = self.facts.key(key)?;
-        match table.sets.get(map)?.find(key.bytes())? {
-            Some(element) => Some(Some(element.data.clone()?)),
-            None => Some(None),
-        }
-    }
-
-    /// Writes what a rule writes. Whether the rule goes on.
-    fn assign(&mut self, table: &ForeignTable, assign: &Assign) -> Option<bool> {
-        let number = |bytes: Vec<u8>| bytes.try_into().ok().map(u32::from_ne_bytes);
-        let value = match &assign.source {
-            Source::Value(value) => number(Tuple::new(&[*value]).bytes().to_vec())?,
-            Source::Expression(read) => number(self.facts.bytes(read)?)?,
-            Source::Bits { of, mask, flipped } => number(self.facts.bytes(of)?)? & mask ^ flipped,
-            Source::Map(key, map) => match self.data(table, key, map)? {
-                Some(bytes) => number(bytes)?,
-                None => return Some(false),
-            },
+        let Asked { guide, notes, missing, is_certain, .. } = asked;
+        let applies = match (fits, is_certain) {
+            (false, _) => Applies::No,
+            (true, true) => Applies::Yes,
+            (true, false) => Applies::Unknown,
         };
-        match assign.target {
-            Expression::Meta(Meta::PRIORITY) => self.facts.priority = Some(value),
-            Expression::Meta(Meta::MARK) => self.facts.mark = Some(value),
-            Expression::Ct(Ct::MARK) => self.facts.connection_mark = Some(value),
-            _ => {}
+        if let (Some(decision), Applies::Unknown) = (&decision, applies) {
+            guide.doubt(&place.doubt(rule, decision, missing.as_ref()))?;
         }
-        Some(true)
+        let Place { table, chain, .. } = place;
+        let (notes, facts) = (&notes[..], &self.facts);
+        guide.step(Step::Rule { table, chain, rule, applies, decision: decision.as_ref(), notes, facts });
+        Ok(decision.filter(|_| applies == Applies::Yes))
     }
+}
 
-    /// Rewrites an address. Whether the rule applies.
-    fn translate(&mut self, hook: Hook, table: &ForeignTable, nat: &Nat) -> Option<bool> {
-        match nat {
-            Nat::Destination(family, to) => {
-                let Some((address, port)) = self.translation(table, *family, to)? else { return Some(false) };
-                self.set_destination(address, port);
-            }
-            Nat::Source(family, to) => {
-                let Some((address, port)) = self.translation(table, *family, to)? else { return Some(false) };
-                self.facts.source = Some(address);
-                self.facts.source_port = port.or(self.facts.source_port);
-                self.settle_source();
-            }
-            Nat::Masquerade { .. } => {
-                // Which address that is the routes decide.
-                self.facts.source = None;
-                self.facts.source_port = None;
-                self.settle_source();
-            }
-            Nat::Redirect { port } if hook == Hook::Output => {
-                let loopback = match self.family {
-                    Family::Ip => Ipv4Addr::LOCALHOST.into(),
-                    Family::Ip6 => Ipv6Addr::LOCALHOST.into(),
-                };
-                self.set_destination(loopback, *port);
-            }
-            // To the first address of the interface.
-            Nat::Redirect { .. } => return None,
-        }
-        Some(true)
-    }
-
-    fn translation(
-        &self,
-        table: &ForeignTable,
-        family: Family,
-        to: &Translation,
-    ) -> Option<Option<(IpAddr, Option<u16>)>> {
-        let address = DataType::address(family);
-        let (key, map, has_port) = match to {
-            Translation::To(address, port) => return Some(Some((*address, *port))),
-            Translation::Map(key, map) => (key, map, true),
-            Translation::AddressMap(key, map) => (key, map, false),
-        };
-        let Some(bytes) = self.data(table, key, map)? else { return Some(None) };
-        let Value::Address(to) = address.decode(&bytes)? else { return None };
-        let port = bytes.get(address.padded_len()..).and_then(|rest| rest.first_chunk());
-        Some(Some((to, port.filter(|_| has_port).map(|port| u16::from_be_bytes(*port)))))
-    }
-
-    /// The kernel notes a rewritten destination only where it differs.
-    fn set_destination(&mut self, address: IpAddr, port: Option<u16>) {
-        let facts = &mut self.facts;
-        let before = (facts.destination, facts.destination_port);
-        if let (None, (Some(address), Some(port))) = (facts.original_destination, before) {
-            facts.original_destination = Some(SocketAddr::new(address, port));
-        }
-        facts.destination = Some(address);
-        facts.destination_port = port.or(facts.destination_port);
-        if before != (facts.destination, facts.destination_port) {
-            facts.status = facts.status.map(|status| status | STATUS_DNAT);
-            facts.routed_back = None;
-            // Which addresses are the machine's own is not known here.
-            facts.destination_is_local = address.is_loopback().then_some(true);
-        }
-        self.settled[0] = true;
-    }
-
-    fn settle_source(&mut self) {
-        self.facts.status = self.facts.status.map(|status| status | STATUS_SNAT);
-        self.settled[1] = true;
+impl<'a> Place<'a> {
+    fn doubt<'d>(
+        &'d self,
+        rule: &'d Rule,
+        decision: &'d Decision,
+        missing: Option<&'d crate::expression::Expression>,
+    ) -> Doubt<'d> {
+        Doubt { table: self.table, chain: self.chain, rule, decision, missing }
     }
 }

@@ -16,7 +16,7 @@ pub struct Meta(pub u32);
 /// The keys that are known: their words, their types, and what each finds.
 const KEYS: [Row<Meta>; 7] = [
     (Meta::PROTOCOL, "meta protocol", DataType::EtherType, |facts| {
-        let family = Family::of(facts.source?);
+        let family = Family::of(facts.source.or(facts.destination)?);
         let (number, ..) = ETHERTYPES.iter().find(|(_, known, _)| *known == family)?;
         Some(number.to_be_bytes().to_vec())
     }),
@@ -25,7 +25,7 @@ const KEYS: [Row<Meta>; 7] = [
     (Meta::IIFNAME, "iifname", DataType::IfName, |facts| name(facts.input.as_deref())),
     (Meta::OIFNAME, "oifname", DataType::IfName, |facts| name(facts.output.as_deref())),
     (Meta::NFPROTO, "meta nfproto", DataType::NfProto, |facts| {
-        facts.source.map(|source| vec![if source.is_ipv4() { 2 } else { 10 }])
+        facts.source.or(facts.destination).map(|address| vec![if address.is_ipv4() { 2 } else { 10 }])
     }),
     (Meta::L4PROTO, "meta l4proto", DataType::InetProto, |facts| facts.protocol.map(|number| vec![number])),
 ];

@@ -47,7 +47,7 @@ const FIELDS: [Row<Payload>; 8] = {
         (at(Network, 12, 4), "ip saddr", DataType::Ipv4Addr, |facts| v4(facts.source)),
         (at(Network, 16, 4), "ip daddr", DataType::Ipv4Addr, |facts| v4(facts.destination)),
         (at(Network, 9, 1), "ip protocol", DataType::InetProto, |facts| {
-            v4(facts.source).and(facts.protocol).map(|number| vec![number])
+            v4(facts.source.or(facts.destination)).and(facts.protocol).map(|number| vec![number])
         }),
         (at(Network, 8, 16), "ip6 saddr", DataType::Ipv6Addr, |facts| v6(facts.source)),
         (at(Network, 24, 16), "ip6 daddr", DataType::Ipv6Addr, |facts| v6(facts.destination)),

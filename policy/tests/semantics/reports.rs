@@ -1,6 +1,6 @@
 //! What a node says of a connection: by its tables, with the plan's reasons.
 
-use weft_nftables::{Data, ForeignTable, Tuple, Value};
+use weft_nftables::{Data, KnownTable, Tuple, Value};
 use weft_policy::pending;
 use weft_policy::report::{Finding, Report};
 use weft_policy::ruleset::{Denied, Ruleset};
@@ -12,14 +12,14 @@ use super::*;
 /// The tables of the node, and what it says of a packet.
 struct Node {
     cluster: Cluster,
-    tables: Vec<ForeignTable>,
+    tables: Vec<KnownTable>,
 }
 
 impl Node {
     fn new(mut cluster: Cluster, denied: Denied) -> Node {
         let mut ruleset = Ruleset::new(denied);
         ruleset.apply(&cluster.0.commit());
-        Node { cluster, tables: ruleset.tables().iter().map(ForeignTable::from).collect() }
+        Node { cluster, tables: ruleset.tables().iter().map(KnownTable::from).collect() }
     }
 
     fn report(&self, source: &str, destination: &str, port: Option<(weft_types::Protocol, u16)>) -> Report {

@@ -69,7 +69,7 @@ pub fn read(kernel: &mut Client) -> Result<(Vec<Table>, Memory), Error> {
             if let SetKind::ExpiringMap(..) = set.declaration.kind {
                 for (client, data) in kernel.held(&set.declaration)? {
                     if let Data::Tuple(data) = data {
-                        memory.update(key.0, name, client, data, FOR_NOW);
+                        memory.update(&key, name, client, data, FOR_NOW);
                     }
                 }
             }

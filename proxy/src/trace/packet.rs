@@ -8,10 +8,6 @@ use weft_types::{Family, Protocol};
 
 use crate::error::Error;
 
-/// How a packet is written down.
-pub const FORM: &str =
-    "'SOURCE -> ADDRESS:PORT[/tcp|udp|sctp] [via INTERFACE]', with \"node\" or an address as SOURCE";
-
 /// The first packet of a connection. No rule asks for its source port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -35,7 +31,7 @@ pub enum Origin {
 }
 
 impl Packet {
-    /// Reads a packet that is written as [`FORM`] says. A packet from one of this machine's `addresses` is the machine's own,
+    /// Reads a packet that is written as [`PACKET_FORM`](crate::error::PACKET_FORM) says. A packet from one of this machine's `addresses` is the machine's own,
     /// unless it comes through an interface; the source `node` is the first of them in the family of the destination.
     ///
     /// # Errors

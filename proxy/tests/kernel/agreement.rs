@@ -239,20 +239,20 @@ fn a_person_is_shown_the_way_through_the_kernels_rules_to_the_endpoint_that_a_cl
     let service = Service { affinity: Some(Duration::from_secs(10_800)), ..service };
     let both = Family::BOTH.map(|family| on_nodes(family, &[(1, "node1"), (2, "node1")]));
     cluster.put([Object::Service(service)].into_iter().chain(both));
-    assert!(trace(packet).unwrap().contains("or, as chance will have it, goes to 10.244.2.2:8080"));
+    assert!(
+        trace(packet).unwrap().contains("or, as endpoints are chosen at random, it goes to 10.244.2.2:8080")
+    );
     let answer = Connection::open(&world.outside, destinations(Family::V4)[0]).unwrap().ask();
     let pod = answer.split(' ').next().unwrap();
     let text = trace(packet).unwrap();
-    let end = format!("\nthe packet goes to 10.244.{pod}.2:8080, with the source that it has\n");
+    let end = format!("\nthe packet goes to 10.244.{pod}.2:8080 with its source unchanged\n");
     assert!(text.ends_with(&end), "{text}");
     // Of the node's own connections it knows the address, and to its own Services the way.
     assert!(
-        trace("node -> 172.30.0.11:30080")
-            .unwrap()
-            .contains(", with an address of this machine as its source")
+        trace("node -> 172.30.0.11:30080").unwrap().contains(" with an address of this node as its source")
     );
     cluster.nft(&["flush", "map", "ip", "weft", "frontends"]);
-    assert!(trace(packet).unwrap().ends_with("\nthe packet is rejected: the client is told at once\n"));
+    assert!(trace(packet).unwrap().ends_with("\nthe packet is rejected: the client gets an error at once\n"));
     cluster.nft(&["add", "rule", "ip", "weft", "services", "quota", "over", "5", "mbytes"]);
     assert!(trace(packet).unwrap_err().contains("a rule of chain services has the expression \"quota\""));
 }

@@ -74,7 +74,7 @@ fn dockers_drop_policy_is_named_with_the_remedy_which_works() {
     let end = "chain FORWARD of table ip filter { type filter hook forward priority filter; policy drop; }";
     assert!(trace.contains(end), "{trace}");
     assert!(
-        trace.ends_with("\n  policy drop\n\nthe packet is dropped: the client hears nothing\n"),
+        trace.ends_with("\n  policy drop\n\nthe packet is dropped: the client gets no answer\n"),
         "{trace}"
     );
     commands(&cluster, "iptables-nft", &["-I FORWARD -s 10.244.1.0/24 -j ACCEPT"]);

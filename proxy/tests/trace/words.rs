@@ -29,7 +29,7 @@ fn the_program_traces_a_packet_through_the_rules_of_manifests_with_the_flags_tha
     let packet = "10.244.1.9 -> 10.96.0.20:80/tcp";
     let flags = ["--hostname-override=node1", "--cluster-cidr=10.99.0.0/16", "--trace", packet];
     let (printed, _) = run(&[&flags[..], &["--dry-run", "tests/manifests/shop.yaml"]].concat());
-    let end = "the packet goes to 10.244.1.2:8080, with an address of this machine as its source";
+    let end = "the packet goes to 10.244.1.2:8080 with an address of this node as its source";
     assert!(printed.lines().any(|line| line == end), "{printed}");
     let (_, error) = run(&["--trace", "10.96.0.20:80", "--dry-run", "tests/manifests/shop.yaml"]);
     assert!(

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use weft_nftables::{Name, TableFamily, Tuple};
+use crate::transaction::TableKey;
+use crate::value::{Name, Tuple};
 
 /// The elements that packets wrote. Time stands still until [`Memory::pass`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     now: Duration,
     /// What each map holds for a key, and until when.
-    elements: BTreeMap<(TableFamily, Name, Tuple), (Tuple, Duration)>,
+    elements: BTreeMap<(TableKey, Name, Tuple), (Tuple, Duration)>,
 }
 
 impl Memory {
@@ -22,27 +23,27 @@ impl Memory {
     }
 
     /// What a map holds for a key.
-    pub(super) fn get(&self, family: TableFamily, map: &Name, key: &Tuple) -> Option<&Tuple> {
-        self.elements.get(&(family, map.clone(), key.clone())).map(|(data, _)| data)
+    pub fn get(&self, table: &TableKey, map: &Name, key: &Tuple) -> Option<&Tuple> {
+        self.elements.get(&(table.clone(), map.clone(), key.clone())).map(|(data, _)| data)
     }
 
     /// Writes an element; one that is there already only lives on, as in the kernel. Returns what the map holds then.
     pub fn update(
         &mut self,
-        family: TableFamily,
+        table: &TableKey,
         map: &Name,
         key: Tuple,
         data: Tuple,
         time: Duration,
     ) -> &Tuple {
         let end = self.now + time;
-        let (data, until) = self.elements.entry((family, map.clone(), key)).or_insert((data, end));
+        let (data, until) = self.elements.entry((table.clone(), map.clone(), key)).or_insert((data, end));
         *until = end;
         data
     }
 
     /// Deletes an element, whatever it holds. Returns whether it was there.
-    pub(super) fn delete(&mut self, family: TableFamily, map: &Name, key: &Tuple) -> bool {
-        self.elements.remove(&(family, map.clone(), key.clone())).is_some()
+    pub fn delete(&mut self, table: &TableKey, map: &Name, key: &Tuple) -> bool {
+        self.elements.remove(&(table.clone(), map.clone(), key.clone())).is_some()
     }
 }
