@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info};
 use weft_cluster::{WatchFilter, manifest};
@@ -28,7 +28,7 @@ use crate::masquerade::Masquerade;
 use crate::metrics::{self, Metrics};
 use crate::monitor::Monitor;
 use crate::node_status::NodeStatus;
-use crate::options::{Options, PolicyDeny};
+use crate::options::{Options, PolicyDeny, PolicyLog};
 use crate::plan::{NodePlan, plan};
 use crate::policy::explain::{self, Question};
 use crate::policy::{NetworkPolicies, Settings};
@@ -48,6 +48,9 @@ const RECHECK: Duration = Duration::from_secs(5);
 
 /// The shortest time between two rounds that nothing calls for but the time.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many batches of denied packets may wait. Those beyond are counted, but not told of.
+const BATCHES: usize = 16;
 
 /// How many addresses of other nodes are enough to see by which of its own this one reaches them.
 const SOME: usize = 8;
@@ -103,7 +106,9 @@ pub async fn run(options: Options) -> Result<()> {
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let mut cluster = Watches::new(client.clone());
     let wake = Wake::default();
-    agent.start(&Environment { client, node: agent.node.clone(), status: told, wake: wake.clone() })?;
+    let (denied, mut denials) = mpsc::channel(BATCHES);
+    let node = agent.node.clone();
+    agent.start(&Environment { client, node, status: told, wake: wake.clone(), denied })?;
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -114,6 +119,10 @@ pub async fn run(options: Options) -> Result<()> {
             () = wake.woken() => {}
             Some(question) = questions.recv() => {
                 agent.answer(question);
+                continue;
+            }
+            Some(packets) = denials.recv() => {
+                agent.subsystems.iter_mut().for_each(|subsystem| subsystem.denied(&packets));
                 continue;
             }
             () = until(agent.due()) => {}
@@ -144,7 +153,11 @@ async fn until(due: Option<Instant>) {
 fn policies(options: &Options) -> Settings {
     Settings {
         is_enabled: options.network_policy,
-        denied: Denied { rejects: options.policy_deny == PolicyDeny::Reject, logs: options.policy_log },
+        denied: Denied {
+            rejects: options.policy_deny == PolicyDeny::Reject,
+            log_group: (options.policy_log != PolicyLog::Off).then_some(options.policy_log_group),
+        },
+        writes_lines: options.policy_log == PolicyLog::Lines,
         cuts: options.policy_cut_connections,
         namespaces: GuardedNamespaces::path(&options.cni_data_dir),
     }

@@ -95,9 +95,16 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub policy_cut_connections: bool,
 
-    /// Log traffic that network policies deny, ten packets a second, to the group 7 of nflog.
-    #[arg(long)]
-    pub policy_log: bool,
+    /// What becomes known of traffic that network policies deny: how much it is, also by which policies, or also of
+    /// each packet a line in the log. Counted by policy and told of are at most 200 packets a second for each family
+    /// and direction; the log has at most ten a second, and how many more there were.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_value = "off", default_missing_value = "lines")]
+    pub policy_log: PolicyLog,
+
+    /// The group of nflog by which denied traffic is told of. A group has one reader: with another program that reads
+    /// this one, choose another.
+    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    pub policy_log_group: u16,
 
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
@@ -135,6 +142,17 @@ pub enum PolicyDeny {
     Drop,
     /// TCP is reset, and the rest answered by ICMP.
     Reject,
+}
+
+/// What becomes known of denied traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyLog {
+    /// How many packets it is, by direction.
+    Off,
+    /// Also by policies.
+    Count,
+    /// Also a line in the log for each packet, with the pods of both ends.
+    Lines,
 }
 
 impl Options {
@@ -188,6 +206,18 @@ mod tests {
     }
 
     #[test]
+    fn denied_traffic_is_logged_where_the_flag_is_given_with_or_without_a_value() {
+        for (arguments, expected) in [
+            (&[][..], PolicyLog::Off),
+            (&["--policy-log"], PolicyLog::Lines),
+            (&["--policy-log", "--mtu=1400"], PolicyLog::Lines),
+            (&["--policy-log=count"], PolicyLog::Count),
+        ] {
+            assert_eq!(parse(arguments).unwrap().policy_log, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_its_flag() {
         for (flag, value) in [
             ("--cluster-cidr", "10.244.0.0/33"),
@@ -199,6 +229,8 @@ mod tests {
             ("--vxlan-vni", "16777216"),
             ("--service-cidr", "10.96.0.1/12"),
             ("--log-format", "xml"),
+            ("--policy-log", "loudly"),
+            ("--policy-log-group", "65536"),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err();
             assert!(error.contains(flag) && error.contains(value), "{error}");

@@ -5,6 +5,7 @@
 //! and they get their rows and are let out in one transaction.
 
 mod cut;
+mod denials;
 pub(crate) mod explain;
 mod metrics;
 mod tables;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use tracing::{debug, info};
 use weft_cluster::write::{Events, Recorder, Warning};
+use weft_netlink::nflog;
 use weft_policy::pending::{GuardedNamespaces, TABLE};
 use weft_policy::plan::{Packet, Planner, PolicyName, Problem};
 use weft_policy::report::Report as PolicyReport;
@@ -28,6 +30,7 @@ use weft_types::{
 };
 
 use self::cut::Cutter;
+use self::denials::Denials;
 use self::metrics::Metrics;
 use self::tables::PolicyTables;
 use self::waiting::Assigned;
@@ -48,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) is_enabled: bool,
     /// What happens to denied traffic.
     pub(crate) denied: Denied,
+    /// Each denied packet has a line in the log, where they are told of at all.
+    pub(crate) writes_lines: bool,
     /// Connections that a change of policies denies are ended.
     pub(crate) cuts: bool,
     /// Where the plugin reads which namespaces have policies.
@@ -60,6 +65,7 @@ pub(crate) struct NetworkPolicies {
     tables: PolicyTables,
     cutter: Cutter,
     metrics: Metrics,
+    denials: Denials,
     /// The name of this node, once it is known.
     node: String,
     events: Option<Events>,
@@ -92,6 +98,7 @@ impl NetworkPolicies {
         Ok(NetworkPolicies {
             tables: PolicyTables::open(settings.denied)?,
             cutter: Cutter::open()?,
+            denials: Denials::new(settings.writes_lines, registry),
             settings,
             metrics: Metrics::new(registry),
             node: String::new(),
@@ -114,6 +121,9 @@ impl Subsystem for NetworkPolicies {
         self.node.clone_from(&environment.node);
         let recorder = Recorder::new(environment.client.clone(), "weft-agent", &environment.node);
         self.events = Some(Events::start(recorder));
+        if let Some(group) = self.settings.denied.log_group.filter(|_| self.settings.is_enabled) {
+            self.denials.listen(group, environment.denied.clone());
+        }
         Ok(())
     }
 
@@ -130,11 +140,21 @@ impl Subsystem for NetworkPolicies {
         self.waiting_since.values().min().map(|since| *since + PATIENCE).filter(|due| *due > Instant::now())
     }
 
+    fn denied(&mut self, packets: &[nflog::Packet]) {
+        if let Some(planning) = &self.planner {
+            self.denials.tell(&planning.planner, packets);
+        }
+    }
+
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
         self.tables.note(&round.kernel);
         if let Err(error) = self.bring(round) {
             report.problem(format!("network policies are not up to date: {error}"));
         }
+        if let Err(error) = self.denials.count(&mut self.tables) {
+            report.problem(format!("denied traffic is not counted: {error}"));
+        }
+        report.problems(self.denials.problem());
         self.report(report);
     }
 
@@ -199,6 +219,7 @@ impl NetworkPolicies {
         let answered: Vec<IpAddr> =
             self.tables.waiting().iter().filter(is_answered).map(|(address, _)| *address).collect();
         if !delta.is_empty() {
+            self.denials.forget_policies(&planning.planner);
             planning.problems = planning.planner.problems();
             self.metrics.measure(planning.planner.plan());
         }
@@ -238,6 +259,7 @@ impl NetworkPolicies {
         self.planner = None;
         self.metrics.measure(&Default::default());
         if self.tables.remove()? {
+            self.denials.forget_tables();
             info!("removed the rules of network policies, as there is no policy any more");
         }
         Ok(())

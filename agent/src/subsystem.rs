@@ -16,7 +16,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use weft_netlink::nflog;
 use weft_netlink::notifications::Notified;
 use weft_nftables::Announcement;
 use weft_policy::plan::Packet;
@@ -59,6 +60,9 @@ pub(crate) trait Subsystem {
         None
     }
 
+    /// Rules of the kernel denied these packets, and were to tell of them ([`Environment::denied`]).
+    fn denied(&mut self, _: &[nflog::Packet]) {}
+
     /// When it needs a round at the latest, if nothing else calls for one.
     fn due(&self) -> Option<Instant> {
         None
@@ -94,6 +98,8 @@ pub(crate) struct Environment {
     pub(crate) status: watch::Receiver<Status>,
     /// To ask for a round.
     pub(crate) wake: Wake,
+    /// Where packets go that rules denied, for [`Subsystem::denied`].
+    pub(crate) denied: mpsc::Sender<Vec<nflog::Packet>>,
 }
 
 /// Asks the daemon for a round, from any task or thread. Asking again before it came counts as once.

@@ -1,4 +1,4 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink and conntrack.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack and nflog.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
@@ -12,6 +12,7 @@ mod family;
 mod frame;
 pub mod memory;
 pub mod netns;
+pub mod nflog;
 pub mod notifications;
 pub mod rtnl;
 mod socket;

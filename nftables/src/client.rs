@@ -115,6 +115,24 @@ impl Client {
         Ok(chains)
     }
 
+    /// How many packets the counters of a chain's rules have seen; none where there is no such chain.
+    pub fn counted(&mut self, (family, table): &TableKey, chain: &str) -> Result<u64> {
+        let parse = |rule: &Attributes<'_>| {
+            let counters =
+                decode(*family, rule.nested(4)).statements.into_iter().map(|statement| match statement {
+                    Statement::Counter { packets, .. } => packets,
+                    _ => 0,
+                });
+            Some(counters.sum::<u64>())
+        };
+        // Rules have their chain's name where elements have that of their set.
+        match self.dump(message::GET_RULE, *family, Some(table), Some(&chain.into()), parse) {
+            Ok(rules) => Ok(rules.into_iter().sum()),
+            Err(error) if error.is_missing() => Ok(0),
+            Err(error) => Err(error.during(format!("read the counters of chain {family} {table} {chain}"))),
+        }
+    }
+
     /// What a set holds, one that packets write to as well; nothing where it is not there.
     pub fn held(&mut self, set: &Declaration) -> Result<BTreeMap<Tuple, Data>> {
         let header = SetHeader { shape: Shape::of(set), count: None };

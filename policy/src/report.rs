@@ -138,21 +138,13 @@ impl Report {
 }
 
 fn end(step: &Step) -> End {
-    let (policies, rule) = match &step.reason {
-        Reason::Rule { policy, rule, .. } => {
-            (vec![policy.to_string()], Some(format!("spec.{}[{rule}]", step.direction)))
-        }
-        Reason::Isolated(policies) => (policies.iter().map(PolicyName::to_string).collect(), None),
-        Reason::TooLarge(policy) => (policy.iter().map(PolicyName::to_string).collect(), None),
-        Reason::Itself | Reason::OwnNode | Reason::Unselected => (Vec::new(), None),
-    };
     End {
         direction: step.direction.to_string(),
         pod: step.pod.as_ref().map(ToString::to_string),
         finding: step.verdict.into(),
         reason: step.decision(),
-        policies,
-        rule,
+        policies: step.reason.policies().iter().map(PolicyName::to_string).collect(),
+        rule: step.rule(),
         place: None,
     }
 }

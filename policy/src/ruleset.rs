@@ -24,21 +24,34 @@ pub use crate::pending::{PENDING, TABLE};
 
 /// The chain that judges what comes to pods; [`CHAIN`](crate::pending::CHAIN) judges what leaves them.
 pub const ENTERING: &str = "entering";
-/// The group of nflog that gets denied packets.
-pub const LOG_GROUP: u16 = 7;
+/// How many denied packets a second are logged at the most, for each family and direction.
+pub const LOG_RATE: u32 = 200;
 
 /// What happens to denied traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Denied {
     /// The sender is told, instead of left waiting.
     pub rejects: bool,
-    /// It is logged to [`LOG_GROUP`], ten packets a second.
-    pub logs: bool,
+    /// It is logged to that group of nflog, as far as [`LOG_RATE`] lets it.
+    pub log_group: Option<u16>,
 }
 
 /// The tables of both families, and how changes of the plan change them.
 pub struct Ruleset {
     tables: [Table; 2],
+}
+
+/// The chain that denies what goes that way. Its counter has all such packets.
+pub fn denying_chain(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "enter-denied",
+        Direction::Egress => "leave-denied",
+    }
+}
+
+/// What the log says of packets that are denied on that way.
+pub fn log_prefix(direction: Direction) -> String {
+    format!("{TABLE} {direction}")
 }
 
 /// What may come to or leave a pod: the names of maps and sets.

@@ -7,9 +7,9 @@ use weft_nftables::{
     self as nft, Change, Data, DataType, Family, KnownTable, Observed, TableKey, Transaction, Tuple, Value,
 };
 use weft_policy::pending::{self, PENDING, TABLE};
-use weft_policy::plan::Delta;
+use weft_policy::plan::{Delta, Direction};
 use weft_policy::ruleset::refused::{Connection, REFUSED};
-use weft_policy::ruleset::{Denied, Ruleset, adopt, refused};
+use weft_policy::ruleset::{Denied, Ruleset, adopt, denying_chain, refused};
 
 use crate::Result;
 use crate::subsystem::KernelChanges;
@@ -159,6 +159,15 @@ impl PolicyTables {
     /// Refuses connections that were cut.
     pub(crate) fn refuse(&mut self, connections: &[Connection]) -> Result<()> {
         self.write(&refused::refuse(connections))
+    }
+
+    /// How many packets the tables of both families denied on that way; nothing where there are none.
+    pub(crate) fn denied(&mut self, direction: Direction) -> Result<Option<[u64; 2]>> {
+        if self.state != State::InStep {
+            return Ok(None);
+        }
+        let [v4, v6] = keys().map(|key| self.nft.counted(&key, denying_chain(direction)));
+        Ok(Some([v4?, v6?]))
     }
 
     /// Deletes the tables, where there are any. Returns whether there were.

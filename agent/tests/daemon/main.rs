@@ -45,6 +45,8 @@ struct Machine {
     daemon: Option<Child>,
     backend: &'static str,
     name: &'static str,
+    /// Flags besides the usual ones.
+    flags: &'static [&'static str],
     /// Where the daemon runs, if not as root of the whole machine.
     rootless: Option<Rootless>,
 }
@@ -66,7 +68,16 @@ impl Machine {
         sh(&namespace, setup);
         let server = namespace.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Machine { namespace, server, folder, daemon: None, backend: "host-gw", name: "node1", rootless }
+        Machine {
+            namespace,
+            server,
+            folder,
+            daemon: None,
+            backend: "host-gw",
+            name: "node1",
+            flags: &[],
+            rootless,
+        }
     }
 
     fn start(&mut self) {
@@ -79,7 +90,7 @@ impl Machine {
         command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
         command.args(["--healthz-bind-address", "127.0.0.1:10251", "--backend", self.backend]);
         command.arg("--cri-socket").arg(self.path("cri.sock")).args(["--collect-after", "1"]);
-        command.arg("--cni-data-dir").arg(self.path("networks"));
+        command.arg("--cni-data-dir").arg(self.path("networks")).args(self.flags);
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
 

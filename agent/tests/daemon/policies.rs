@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) outside: Namespace,
 }
 
+mod denials;
+
 impl Cluster {
     /// The pod `web` has the first address, and `client` the second one.
     fn new() -> Cluster {
@@ -57,7 +59,14 @@ impl Cluster {
 
     /// A cluster in which `web` is reached from `client` on port 80 alone.
     fn with_policy() -> Cluster {
-        let cluster = Cluster::started();
+        Cluster::with_policy_and_flags(&[])
+    }
+
+    fn with_policy_and_flags(flags: &'static [&'static str]) -> Cluster {
+        let mut cluster = Cluster::new();
+        cluster.machine.flags = flags;
+        cluster.machine.start();
+        cluster.until_ready();
         cluster.machine.server.put(POLICIES, policy());
         cluster.until_planned(2);
         cluster

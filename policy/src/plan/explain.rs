@@ -74,6 +74,14 @@ impl fmt::Display for Step {
 }
 
 impl Step {
+    /// The field of the rule that decides, as `spec.ingress[0]`.
+    pub fn rule(&self) -> Option<String> {
+        match &self.reason {
+            Reason::Rule { rule, .. } => Some(format!("spec.{}[{rule}]", self.direction)),
+            _ => None,
+        }
+    }
+
     /// What happens and why, in words.
     pub fn decision(&self) -> String {
         let verb = if self.verdict == Verdict::Accept { "allowed" } else { "denied" };
@@ -93,6 +101,17 @@ impl Step {
                 format!("{verb}: the pod's policies come to too many rows, most of them by {policy}")
             }
             Reason::TooLarge(None) => format!("{verb}: the pod's policies come to too many rows"),
+        }
+    }
+}
+
+impl Reason {
+    /// The policies that decide.
+    pub fn policies(&self) -> &[PolicyName] {
+        match self {
+            Reason::Rule { policy, .. } | Reason::TooLarge(Some(policy)) => std::slice::from_ref(policy),
+            Reason::Isolated(policies) => policies,
+            Reason::Itself | Reason::OwnNode | Reason::Unselected | Reason::TooLarge(None) => &[],
         }
     }
 }

@@ -103,9 +103,15 @@ impl Planner {
         self.policies.get(id).map(|state| &state.name)
     }
 
-    /// Whether there is any policy.
-    pub fn has_policies(&self) -> bool {
-        self.policies.len() > 0
+    /// Whether there is a policy of that name.
+    pub fn has_policy(&self, name: &PolicyName) -> bool {
+        self.policies.is_there(name)
+    }
+
+    /// The pod that an address belongs to, of whatever node.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&NamespacedName> {
+        let owner = self.classes[index(Family::of(address))].owner(address)?;
+        self.world.pod(owner).map(|state| &state.pod.key)
     }
 
     /// Whether the plan counts an address as a local pod's: then that pod's policies hold for it.

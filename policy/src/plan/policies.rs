@@ -138,6 +138,12 @@ impl Policies {
         Some(id)
     }
 
+    /// Whether there is a policy of that name.
+    pub(crate) fn is_there(&self, name: &PolicyName) -> bool {
+        let state = self.by_name.get(name).and_then(|id| self.get(*id));
+        state.is_some_and(|state| state.policy.is_some())
+    }
+
     /// Forgets a policy that is gone and that nobody uses.
     pub(crate) fn forget(&mut self, id: PolicyId) {
         let Some(state) = self.states.remove(&id) else {
@@ -165,10 +171,6 @@ impl Policies {
 
     pub(crate) fn get_mut(&mut self, id: PolicyId) -> Option<&mut PolicyState> {
         self.states.get_mut(&id)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.states.len()
     }
 
     /// The policies that select a pod, in order of their numbers.

@@ -5,7 +5,7 @@ use weft_nftables::{
     Rule, Statement, Table, Value, Verdict,
 };
 
-use super::{Denied, ENTERING, LOG_GROUP, Names, TABLE, refused};
+use super::{Denied, ENTERING, LOG_RATE, Names, denying_chain, log_prefix, refused};
 use crate::pending;
 use crate::plan::Direction;
 
@@ -46,21 +46,24 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     );
     table.chain(pending::CHAIN, Some(pending::base()), leaving);
     table.chain(ENTERING, Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
-    for (way, pod, peer, names) in
-        [("leave", &source, &destination, egress), ("enter", &destination, &source, ingress)]
-    {
+    for (way, direction, pod, peer) in [
+        ("leave", Direction::Egress, &source, &destination),
+        ("enter", Direction::Ingress, &destination, &source),
+    ] {
+        let (names, denied_chain) = (Names::of(direction), denying_chain(direction));
+        let judge = |rows: &str| vec![cut_late(), Rule::new([jump(rows)]), Rule::new([goto(denied_chain)])];
+        table.chain(denied_chain, None, deny(family, denied, direction));
         let rows = format!("{way}-rows");
-        table.chain(way, None, vec![cut_late(), Rule::new([jump(&rows)]), Rule::new([goto("denied")])]);
+        table.chain(way, None, judge(&rows));
         table.chain(rows, None, look_up(pod, peer, &names));
         let (open, rows) = (format!("{way}-open"), format!("{way}-open-rows"));
-        table.chain(open, None, vec![cut_late(), Rule::new([jump(&rows)]), Rule::new([goto("denied")])]);
+        table.chain(open, None, judge(&rows));
         let mut all = look_up(pod, peer, &names);
         all.push(Rule::new([accept()]));
         table.chain(rows, None, all);
     }
     table.chain("late", None, vec![cut_late()]);
     table.chain("cut", None, vec![Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])]);
-    table.chain("denied", None, deny(family, denied));
 }
 
 /// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what denies it, and the
@@ -91,11 +94,12 @@ fn look_up(pod: &Expression, peer: &Expression, names: &Names) -> Vec<Rule> {
     rules
 }
 
-fn deny(family: Family, denied: Denied) -> Vec<Rule> {
+fn deny(family: Family, denied: Denied, direction: Direction) -> Vec<Rule> {
     let mut rules = Vec::new();
-    if denied.logs {
-        let log = Log { prefix: Some(TABLE.into()), group: Some(LOG_GROUP), ..Log::default() };
-        let limit = Limit { burst: 20, ..Limit::packets(10, 1) };
+    if let Some(group) = denied.log_group {
+        let prefix = Some(log_prefix(direction).as_str().into());
+        let log = Log { prefix, group: Some(group), ..Log::default() };
+        let limit = Limit { burst: LOG_RATE, ..Limit::packets(LOG_RATE.into(), 1) };
         rules.push(Rule::new([Statement::Limit(limit), Statement::Log(log)]));
     }
     let counter = Statement::Counter { packets: 0, bytes: 0 };

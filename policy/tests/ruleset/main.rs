@@ -102,7 +102,7 @@ fn keys(tables: &[Table; 2]) -> [TableKey; 2] {
 
 #[test]
 fn a_plan_is_text_that_nft_takes() {
-    let mut ruleset = Ruleset::new(Denied { rejects: false, logs: true });
+    let mut ruleset = Ruleset::new(Denied { rejects: false, log_group: Some(7) });
     ruleset.apply(&planner().commit());
     let [v4, v6] = ruleset.tables();
     insta::assert_snapshot!(format!("{v4}{v6}"));
@@ -110,10 +110,13 @@ fn a_plan_is_text_that_nft_takes() {
 
 #[test]
 fn denied_traffic_is_rejected_where_that_is_wanted() {
-    let ruleset = Ruleset::new(Denied { rejects: true, logs: false });
+    let ruleset = Ruleset::new(Denied { rejects: true, log_group: None });
     for table in ruleset.tables() {
-        let rules: Vec<String> = table.chains["denied"].rules.iter().map(ToString::to_string).collect();
-        assert_eq!(rules, ["counter packets 0 bytes 0", "meta l4proto tcp reject with tcp reset", "reject"]);
+        for chain in ["leave-denied", "enter-denied"] {
+            let rules: Vec<String> = table.chains[chain].rules.iter().map(ToString::to_string).collect();
+            let expected = ["counter packets 0 bytes 0", "meta l4proto tcp reject with tcp reset", "reject"];
+            assert_eq!(rules, expected);
+        }
     }
 }
 
@@ -121,7 +124,8 @@ fn denied_traffic_is_rejected_where_that_is_wanted() {
 fn the_kernel_takes_each_change_and_holds_what_is_planned() {
     let work = || {
         let mut client = Client::open().unwrap();
-        let (mut planner, mut ruleset) = (planner(), Ruleset::new(Denied { rejects: true, logs: true }));
+        let (mut planner, mut ruleset) =
+            (planner(), Ruleset::new(Denied { rejects: true, log_group: Some(7) }));
         let transaction = diff(ruleset.tables(), &Observed::default());
         client.commit(&transaction).unwrap_or_else(|error| panic!("{error}\n{transaction}"));
         let mut commit = |planner: &mut Planner| {

@@ -91,7 +91,7 @@ fn the_kernel_s_tables_decide_and_the_plan_tells_which_policy() {
 
 #[test]
 fn what_needs_no_policy_and_what_is_not_of_this_node_is_said_so() {
-    let node = Node::new(cluster(), Denied { rejects: true, logs: true });
+    let node = Node::new(cluster(), Denied { rejects: true, log_group: Some(7) });
     assert!(node.says(SHOP_DB, SHOP_WEB, Some((Udp, 80))).contains("rejected in chain entering"));
     assert!(node.says(SHOP_WEB, SHOP_WEB, ICMP).contains("a pod may always reach itself"));
     assert!(node.says("172.16.0.1", SHOP_WEB, ICMP).contains("a pod and its own node"));
