@@ -21,7 +21,7 @@ use tracing::{debug, info};
 use weft_cluster::write::{Events, Recorder, Warning};
 use weft_netlink::nflog;
 use weft_policy::pending::{GuardedNamespaces, TABLE};
-use weft_policy::plan::{Packet, Planner, PolicyName, Problem};
+use weft_policy::plan::{Packet, Planner, PolicyName, PolicyPlan, Problem};
 use weft_policy::report::Report as PolicyReport;
 use weft_policy::ruleset::{Denied, adopt};
 use weft_types::{
@@ -29,10 +29,11 @@ use weft_types::{
     Snapshot,
 };
 
-use self::cut::Cutter;
+use self::cut::judge::Concerned;
+use self::cut::{Cutter, Kernel};
 use self::denials::Denials;
 use self::metrics::Metrics;
-use self::tables::PolicyTables;
+use self::tables::{PolicyTables, SharedClient};
 use self::waiting::Assigned;
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::{Error, Result};
@@ -63,7 +64,10 @@ pub(crate) struct Settings {
 pub(crate) struct NetworkPolicies {
     settings: Settings,
     tables: PolicyTables,
-    cutter: Cutter,
+    /// What ends connections, where that is wanted.
+    cutter: Option<Cutter>,
+    /// Whose connections are to be judged once the kernel has the plan.
+    owed: Concerned,
     metrics: Metrics,
     denials: Denials,
     /// The name of this node, once it is known.
@@ -95,12 +99,18 @@ struct Planning {
 impl NetworkPolicies {
     /// In the calling thread's network namespace.
     pub(crate) fn open(settings: Settings, registry: &mut Registry) -> Result<NetworkPolicies> {
+        let (metrics, nft) = (Metrics::new(registry), SharedClient::open()?);
+        let cutter = match settings.is_enabled && settings.cuts {
+            true => Some(Cutter::start(Kernel::open(nft.clone())?, metrics.cuts.clone())?),
+            false => None,
+        };
         Ok(NetworkPolicies {
-            tables: PolicyTables::open(settings.denied)?,
-            cutter: Cutter::open()?,
+            tables: PolicyTables::new(nft, settings.denied),
+            cutter,
+            owed: Concerned::default(),
             denials: Denials::new(settings.writes_lines, registry),
             settings,
-            metrics: Metrics::new(registry),
+            metrics,
             node: String::new(),
             events: None,
             planner: None,
@@ -151,6 +161,7 @@ impl Subsystem for NetworkPolicies {
         if let Err(error) = self.bring(round) {
             report.problem(format!("network policies are not up to date: {error}"));
         }
+        self.cutter.iter().filter_map(Cutter::problem).for_each(|problem| report.problem(problem));
         if let Err(error) = self.denials.count(&mut self.tables) {
             report.problem(format!("denied traffic is not counted: {error}"));
         }
@@ -222,23 +233,22 @@ impl NetworkPolicies {
             self.denials.forget_policies(&planning.planner);
             planning.problems = planning.planner.problems();
             self.metrics.measure(planning.planner.plan());
+            self.owed.extend(Concerned::by(&delta));
         }
         let is_resync = observed.is_some();
         if self.tables.commit(&delta, &answered, observed)? {
+            if is_resync {
+                // While something was missing, more than the plan allows may have begun.
+                self.owed.extend(Concerned::All);
+            }
             self.metrics.commit_seconds.observe(start.elapsed().as_secs_f64());
             match is_resync {
                 true => info!("brought the rules of network policies to the plan"),
                 false => debug!(?answered, "changed the rules of network policies"),
             }
         }
-        if self.settings.cuts {
-            let denied = self.cutter.denied(planning.planner.plan(), &cut::concerned(&delta))?;
-            let refused: Vec<_> = denied.iter().filter_map(cut::refused).collect();
-            self.tables.refuse(&refused)?;
-            self.cutter.forget(&denied)?;
-            if !denied.is_empty() {
-                info!(connections = denied.len(), "ended connections that network policies deny now");
-            }
+        if let Some(cutter) = &self.cutter {
+            cutter.judge(planning.planner.plan(), std::mem::take(&mut self.owed));
         }
         Ok(())
     }
@@ -257,7 +267,11 @@ impl NetworkPolicies {
     fn open_all(&mut self) -> Result<()> {
         self.guard(GuardedNamespaces::default())?;
         self.planner = None;
+        self.owed = Concerned::default();
         self.metrics.measure(&Default::default());
+        if let Some(cutter) = &self.cutter {
+            cutter.judge(&PolicyPlan::default(), Concerned::default());
+        }
         if self.tables.remove()? {
             self.denials.forget_tables();
             info!("removed the rules of network policies, as there is no policy any more");

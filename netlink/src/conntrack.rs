@@ -82,22 +82,40 @@ impl ConntrackClient {
         &mut self,
         family: Family,
         filter: &Filter,
+        is_stale: impl FnMut(&Flow) -> bool,
+    ) -> Result<usize> {
+        self.delete_where_after(family, filter, is_stale, |_| Ok(()))
+    }
+
+    /// The same as [`ConntrackClient::delete_where`], but `prepare` sees the flows first, a handful at a time, and may still
+    /// take some of them out.
+    ///
+    /// # Errors
+    /// As of [`ConntrackClient::delete_where`], and what `prepare` says: then these flows stay.
+    pub fn delete_where_after(
+        &mut self,
+        family: Family,
+        filter: &Filter,
         mut is_stale: impl FnMut(&Flow) -> bool,
+        mut prepare: impl FnMut(&mut Vec<Flow>) -> Result<()>,
     ) -> Result<usize> {
         let ConntrackClient { reader, deleter } = self;
         let (mut stale, mut gone) = (Vec::with_capacity(CHUNK), 0);
+        let mut delete = |stale: &mut Vec<Flow>| {
+            prepare(stale)?;
+            gone += deleter.delete(stale)?;
+            stale.clear();
+            Ok(())
+        };
         let keep = |flow: Flow| {
             if is_stale(&flow) {
                 stale.push(flow);
             }
-            if stale.len() == CHUNK {
-                gone += deleter.delete(&stale)?;
-                stale.clear();
-            }
-            Ok(())
+            if stale.len() == CHUNK { delete(&mut stale) } else { Ok(()) }
         };
         read(reader, family, filter, keep)?;
-        Ok(gone + deleter.delete(&stale)?)
+        delete(&mut stale)?;
+        Ok(gone)
     }
 
     /// Deletes these flows: their next packets are looked at as if they were first ones. Returns how many of them were

@@ -4,6 +4,7 @@
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
 pub mod attribute;
+pub mod barrier;
 pub mod conntrack;
 mod detached;
 mod error;

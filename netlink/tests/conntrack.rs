@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use weft_netlink::Family;
 use weft_netlink::conntrack::{
@@ -157,6 +157,30 @@ fn a_filter_leaves_out_other_protocols_and_what_is_not_translated() {
         assert_eq!(seen(to(Some(vip), None)), [(UDP, 5301)]);
         assert_eq!(seen(to(None, Some(5300))), [(UDP, 5300)]);
         assert_eq!(seen(to(Some(vip), Some(5300))), []);
+    }
+}
+
+/// Without a protocol too, and whatever the kernel itself compares.
+#[test]
+fn a_filter_finds_the_flows_of_who_asks_and_of_who_answers_behind_translation() {
+    let machine = Machine::new();
+    for family in Family::BOTH {
+        let (own, vip) = (own(family), virtual_ip(family));
+        let _listener = machine.0.run(|| TcpListener::bind((own, 53))).unwrap().unwrap();
+        let _stream = machine.0.run(|| TcpStream::connect((vip, 53))).unwrap().unwrap();
+        let loopback: IpAddr =
+            if family == Family::Ip { [127, 0, 0, 1].into() } else { Ipv6Addr::LOCALHOST.into() };
+        let _local = machine.sent(loopback, (loopback, 5300).into());
+        let mut client = machine.client();
+        let mut seen = |source, answerer| {
+            ports(&client.flows(family, &Filter { source, answerer, ..Filter::default() }).unwrap())
+        };
+        assert_eq!(seen(Some(own), None), [(TCP, 53)]);
+        assert_eq!(seen(None, Some(own)), [(TCP, 53)]);
+        assert_eq!(seen(None, Some(vip)), []);
+        assert_eq!(seen(Some(loopback), None), [(UDP, 5300)]);
+        assert_eq!(seen(None, Some(loopback)), [(UDP, 5300)]);
+        assert_eq!(seen(Some(own), Some(loopback)), []);
     }
 }
 

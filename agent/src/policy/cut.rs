@@ -1,132 +1,186 @@
-//! Ending tracked connections that a change of policies denies: the rules let through what conntrack knows.
+//! Ends tracked connections that a change of policies denies: the rules let through what conntrack knows. A large table takes
+//! long to read, and changes of the rules do not wait for that: it is done on a thread of its own, which takes together what
+//! changes meanwhile. Which connections are denied is said by `judge`.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+pub(super) mod judge;
+mod kernel;
 
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::info;
 use weft_netlink::Family;
-use weft_netlink::conntrack::{ConntrackClient, Filter, Flow};
-use weft_policy::plan::{Delta, Packet, PolicyPlan, Verdict};
-use weft_policy::ruleset::refused::Connection;
-use weft_types::Protocol;
+use weft_netlink::conntrack::{Filter, Flow};
+use weft_policy::plan::PolicyPlan;
 
-use crate::Result;
+use self::judge::Concerned;
+pub(super) use self::kernel::Kernel;
+use super::metrics::CutMetrics;
+use crate::{Error, Result};
 
-/// Whose connections a change may deny.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Concerned {
-    /// Those of these addresses.
-    Addresses(BTreeSet<IpAddr>),
-    /// Everybody's.
-    All,
+/// How long to wait before the table is read again after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+/// The table is left alone for as long as reading it took, but no longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The kernel's table of connections.
+pub(super) trait Connections: Send + 'static {
+    /// Waits until what was let through by the rules of before is in the table.
+    fn settle(&mut self) {}
+
+    /// Ends the connections of one family that pass the filter and are denied. That is asked when one is read, and once more
+    /// right before it is ended: the answer may have changed. Returns how many there were.
+    fn end(
+        &mut self,
+        family: Family,
+        filter: &Filter,
+        is_denied: &dyn Fn(&Flow) -> bool,
+    ) -> weft_netlink::Result<usize>;
 }
 
-/// Whose connections a change may deny. What only allows more denies nobody's.
-pub(crate) fn concerned(delta: &Delta) -> Concerned {
-    if !delta.networks.is_empty() {
-        return Concerned::All;
-    }
-    let denies = |verdict: Option<Verdict>| verdict != Some(Verdict::Accept);
-    let rows = delta.rows.iter().filter(|row| denies(row.decision.map(|it| it.verdict)));
-    let is_closed =
-        |base: &Option<weft_policy::plan::Decision>| base.is_some_and(|base| base.verdict == Verdict::Deny);
-    let sides = delta.sides.iter().filter(|(_, _, base)| is_closed(base));
-    let peers = delta.peers.iter().filter(|(_, class)| class.is_some());
-    let addresses = rows.map(|row| row.address).chain(sides.map(|(_, address, _)| *address));
-    Concerned::Addresses(addresses.chain(peers.map(|(address, _)| *address)).collect())
+/// The way to the thread, which ends with it.
+pub(super) struct Cutter(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    told: Condvar,
+    metrics: CutMetrics,
 }
 
-impl Concerned {
-    fn is_empty(&self) -> bool {
-        matches!(self, Concerned::Addresses(addresses) if addresses.is_empty())
-    }
-
-    fn contains(&self, packet: &Packet) -> bool {
-        match self {
-            Concerned::All => true,
-            Concerned::Addresses(all) => all.contains(&packet.source) || all.contains(&packet.destination),
-        }
-    }
+#[derive(Default)]
+struct State {
+    /// What the kernel has now, as long as there is something to judge.
+    plan: Arc<PolicyPlan>,
+    /// Whose connections are still to be judged.
+    concerned: Concerned,
+    /// Some are being judged.
+    is_at_work: bool,
+    /// Why that failed.
+    problem: Option<String>,
+    is_over: bool,
 }
-
-/// The first packet of a flow behind the translation of its destination; none for protocols that have no rows of their own.
-fn packet(flow: &Flow) -> Option<Packet> {
-    let protocol = Protocol::from_number(flow.protocol)?;
-    let end = flow.reply.source;
-    Some(Packet {
-        source: flow.original.source.ip(),
-        destination: end.ip(),
-        port: Some((protocol, end.port())),
-    })
-}
-
-/// Ends connections, in the network namespace in which it was opened.
-pub(crate) struct Cutter(ConntrackClient);
 
 impl Cutter {
-    /// In the calling thread's network namespace.
-    pub(crate) fn open() -> Result<Cutter> {
-        Ok(Cutter(ConntrackClient::open()?))
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where there is no thread to be had.
+    pub(super) fn start(mut connections: impl Connections, metrics: CutMetrics) -> Result<Cutter> {
+        let shared = Arc::new(Shared { state: Mutex::default(), told: Condvar::new(), metrics });
+        let own = shared.clone();
+        let work = move || own.work(&mut connections);
+        let failed = |problem| Error::Runtime { operation: "start a thread", problem };
+        thread::Builder::new().name("policy-cut".to_owned()).spawn(work).map_err(failed)?;
+        Ok(Cutter(shared))
     }
 
-    /// The connections that the plan denies.
-    pub(crate) fn denied(&mut self, plan: &PolicyPlan, concerned: &Concerned) -> Result<Vec<Flow>> {
-        let mut denied = Vec::new();
-        if concerned.is_empty() {
-            return Ok(denied);
+    /// The kernel has this plan now, and these connections are to be judged by it: soon, and without waiting for that. Those
+    /// that are being judged are judged by this plan from now on.
+    pub(super) fn judge(&self, plan: &PolicyPlan, concerned: Concerned) {
+        let mut state = self.0.state();
+        if concerned.is_empty() && !state.is_busy() {
+            return;
         }
-        let is_denied = |flow: &Flow| {
-            let packet = packet(flow).filter(|packet| concerned.contains(packet));
-            packet.is_some_and(|packet| plan.verdict(&packet) == Verdict::Deny)
-        };
-        for family in Family::BOTH {
-            // Nothing is deleted while it is read: first what is sent next must be refused.
-            self.0
-                .for_each(family, &Filter::default(), |flow| denied.extend(Some(flow).filter(is_denied)))?;
-        }
-        Ok(denied)
+        state.plan = Arc::new(plan.clone());
+        state.concerned.extend(concerned);
+        self.0.metrics.is_running.set(state.is_busy().into());
+        self.0.told.notify_all();
     }
 
-    /// Has conntrack forget connections: what comes of them next is judged as if it was new.
-    pub(crate) fn forget(&mut self, flows: &[Flow]) -> Result<()> {
-        Ok(self.0.delete(flows).map(drop)?)
+    /// What is in the way of it at the moment.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.0.state().problem.clone()
     }
 }
 
-/// A flow whose next packets must be refused by themselves.
-pub(crate) fn refused(flow: &Flow) -> Option<Connection> {
-    let protocol = Protocol::from_number(flow.protocol).filter(|protocol| *protocol != Protocol::Tcp)?;
-    Some(Connection { protocol, ends: [flow.original.source, flow.reply.source] })
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.0.state().is_over = true;
+        self.0.told.notify_all();
+    }
+}
+
+impl State {
+    fn is_busy(&self) -> bool {
+        self.is_at_work || !self.concerned.is_empty()
+    }
+}
+
+impl Shared {
+    /// Nobody panics while holding it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self, connections: &mut impl Connections) {
+        let mut not_before = Instant::now();
+        while let Some(concerned) = self.next(not_before) {
+            let begun = Instant::now();
+            let ended = self.cut(connections, &concerned);
+            let pause = match &ended {
+                Ok(_) => begun.elapsed().min(LONGEST_PAUSE),
+                Err(_) => RETRY,
+            };
+            not_before = Instant::now() + pause;
+            self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
+            self.done(concerned, ended);
+        }
+    }
+
+    /// Waits for something to judge, and until it is time. `None` where nobody will ask any more.
+    fn next(&self, not_before: Instant) -> Option<Concerned> {
+        let mut state = self.state();
+        loop {
+            let left = not_before.saturating_duration_since(Instant::now());
+            if state.is_over {
+                return None;
+            } else if state.concerned.is_empty() {
+                state = self.told.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if left.is_zero() {
+                state.is_at_work = true;
+                return Some(std::mem::take(&mut state.concerned));
+            } else {
+                let waited = self.told.wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    fn cut(&self, connections: &mut impl Connections, concerned: &Concerned) -> weft_netlink::Result<usize> {
+        connections.settle();
+        let is_denied = |flow: &Flow| {
+            let plan = self.state().plan.clone();
+            concerned.is_denied(flow, &plan)
+        };
+        let mut ended = 0;
+        for (family, filter) in concerned.readings() {
+            ended += connections.end(family, &filter, &is_denied)?;
+        }
+        Ok(ended)
+    }
+
+    fn done(&self, concerned: Concerned, ended: weft_netlink::Result<usize>) {
+        let mut state = self.state();
+        state.is_at_work = false;
+        state.problem = ended.as_ref().err().map(|error| {
+            format!("connections that network policies deny now may go on: {error}; trying again")
+        });
+        match ended {
+            Ok(ended) => {
+                self.metrics.ended.inc_by(ended as u64);
+                if ended > 0 {
+                    info!(connections = ended, "ended connections that network policies deny now");
+                }
+            }
+            Err(_) => state.concerned.extend(concerned),
+        }
+        if !state.is_busy() {
+            state.plan = Arc::default();
+        }
+        self.metrics.is_running.set(state.is_busy().into());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_netlink::conntrack::{CtStatus, Tuple};
-    use weft_policy::plan::ClassId;
-
-    use super::*;
-
-    #[test]
-    fn a_connection_to_a_service_is_judged_by_the_pod_that_answers() {
-        let end = |text: &str| text.parse().unwrap();
-        let flow = Flow {
-            id: 1,
-            zone: 0,
-            protocol: 6,
-            original: Tuple { source: end("10.244.1.2:4000"), destination: end("10.96.0.10:80") },
-            reply: Tuple { source: end("10.244.2.2:8080"), destination: end("10.244.1.2:4000") },
-            status: CtStatus::DST_NAT,
-            tcp_state: None,
-        };
-        let packet = packet(&flow).unwrap();
-        assert_eq!(packet.destination, "10.244.2.2".parse::<IpAddr>().unwrap());
-        assert_eq!(packet.port, Some((Protocol::Tcp, 8080)));
-    }
-
-    #[test]
-    fn peers_that_are_gone_concern_nobody() {
-        let address: IpAddr = "10.244.1.2".parse().unwrap();
-        let peers = |class| Delta { peers: vec![(address, class)], ..Delta::default() };
-        assert!(concerned(&peers(None)).is_empty());
-        assert_eq!(concerned(&peers(Some(ClassId(1)))), Concerned::Addresses([address].into()));
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What is counted of network policies.
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -15,6 +16,34 @@ pub(crate) struct Metrics {
     pending: Gauge,
     /// How long writing a change to the kernel took.
     pub(crate) commit_seconds: Histogram,
+    /// What is counted of connections that are ended.
+    pub(crate) cuts: CutMetrics,
+}
+
+/// The figures of connections that changes of policies deny.
+#[derive(Clone, Debug)]
+pub(crate) struct CutMetrics {
+    /// Whether connections are still to be judged.
+    pub(crate) is_running: Gauge,
+    /// How many were ended.
+    pub(crate) ended: Counter,
+    /// How long judging those that some changes concern took.
+    pub(crate) seconds: Histogram,
+}
+
+impl CutMetrics {
+    fn new(registry: &mut Registry) -> CutMetrics {
+        let (is_running, ended) = (Gauge::default(), Counter::default());
+        // 1 ms to 30 s
+        let seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let help = "Whether connections that a change of policies may deny are still to be judged";
+        registry.register("policy_cut_running", help, is_running.clone());
+        let help = "Connections that were ended, as a change of policies denies them";
+        registry.register("policy_ended_connections", help, ended.clone());
+        let help = "How long judging the connections that changes of policies may deny took";
+        registry.register("policy_cut_duration_seconds", help, seconds.clone());
+        CutMetrics { is_running, ended, seconds }
+    }
 }
 
 impl Metrics {
@@ -34,7 +63,7 @@ impl Metrics {
         );
         let help = "How long planning a change of policies and writing it to the kernel took";
         registry.register("policy_commit_duration_seconds", help, commit_seconds.clone());
-        Metrics { policies, isolated, rows, pending, commit_seconds }
+        Metrics { policies, isolated, rows, pending, commit_seconds, cuts: CutMetrics::new(registry) }
     }
 
     /// How many policies there are, and addresses that wait.

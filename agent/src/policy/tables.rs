@@ -2,14 +2,15 @@
 //! doubt.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_nftables::{
     self as nft, Change, Data, DataType, Family, KnownTable, Observed, TableKey, Transaction, Tuple, Value,
 };
 use weft_policy::pending::{self, PENDING, TABLE};
 use weft_policy::plan::{Delta, Direction};
-use weft_policy::ruleset::refused::{Connection, REFUSED};
-use weft_policy::ruleset::{Denied, Ruleset, adopt, denying_chain, refused};
+use weft_policy::ruleset::refused::REFUSED;
+use weft_policy::ruleset::{Denied, Ruleset, adopt, denying_chain};
 
 use crate::Result;
 use crate::subsystem::KernelChanges;
@@ -25,9 +26,26 @@ enum State {
     InStep,
 }
 
+/// A connection to nf_tables that several threads use: so that none commits while another reads, or counts its transactions.
+#[derive(Clone)]
+pub(crate) struct SharedClient(Arc<Mutex<nft::Client>>);
+
+impl SharedClient {
+    /// In the calling thread's network namespace.
+    pub(crate) fn open() -> Result<SharedClient> {
+        Ok(SharedClient(Arc::new(Mutex::new(nft::Client::open()?))))
+    }
+
+    /// Waits for the others.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, nft::Client> {
+        // Whatever a thread that panicked left in the socket, answers go by their numbers.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The tables, in the network namespace in which they were opened.
 pub(crate) struct PolicyTables {
-    nft: nft::Client,
+    nft: SharedClient,
     denied: Denied,
     ruleset: Ruleset,
     state: State,
@@ -40,17 +58,17 @@ pub(crate) struct PolicyTables {
 }
 
 impl PolicyTables {
-    /// Opens them in the calling thread's network namespace.
-    pub(crate) fn open(denied: Denied) -> Result<PolicyTables> {
-        Ok(PolicyTables {
-            nft: nft::Client::open()?,
+    /// The tables by way of that connection.
+    pub(crate) fn new(nft: SharedClient, denied: Denied) -> PolicyTables {
+        PolicyTables {
+            nft,
             denied,
             ruleset: Ruleset::new(denied),
             state: State::Unknown,
             own: Vec::new(),
             pending_changed: false,
             waiting: Vec::new(),
-        })
+        }
     }
 
     /// Takes in what the kernel told.
@@ -77,7 +95,7 @@ impl PolicyTables {
 
     /// What the kernel holds now, to follow packets through.
     pub(crate) fn held(&mut self) -> Result<Vec<KnownTable>> {
-        Ok(self.nft.whole(TABLE)?)
+        Ok(self.nft.lock().whole(TABLE)?)
     }
 
     /// The addresses that wait, as of the last look.
@@ -93,7 +111,7 @@ impl PolicyTables {
             }
             return Ok(None);
         }
-        let observed = self.nft.observe(&keys())?;
+        let observed = self.nft.lock().observe(&keys())?;
         // With a table, the addresses that wait in it are lost: they must not be open for that.
         let lost = |address: &IpAddr| !observed.tables.contains_key(&key(Family::of(*address)));
         self.waiting.retain(|(address, _)| lost(address));
@@ -105,7 +123,7 @@ impl PolicyTables {
     fn read_waiting(&mut self) -> Result<()> {
         let mut waiting = Vec::new();
         for family in Family::BOTH {
-            for element in self.nft.owned(&pending::declaration(family))? {
+            for element in self.nft.lock().owned(&pending::declaration(family))? {
                 let values = element.key.values(&[DataType::address(family)]);
                 if let Some([Value::Address(address)]) = values.as_deref() {
                     waiting.push((*address, element.owner.to_string()));
@@ -152,13 +170,8 @@ impl PolicyTables {
             return Ok(());
         }
         // Where others committed meanwhile, it is not certain which is whose: then the announcement counts as another's.
-        self.own.extend(self.nft.commit_numbered(transaction)?);
+        self.own.extend(self.nft.lock().commit_numbered(transaction)?);
         Ok(())
-    }
-
-    /// Refuses connections that were cut.
-    pub(crate) fn refuse(&mut self, connections: &[Connection]) -> Result<()> {
-        self.write(&refused::refuse(connections))
     }
 
     /// How many packets the tables of both families denied on that way; nothing where there are none.
@@ -166,7 +179,7 @@ impl PolicyTables {
         if self.state != State::InStep {
             return Ok(None);
         }
-        let [v4, v6] = keys().map(|key| self.nft.counted(&key, denying_chain(direction)));
+        let [v4, v6] = keys().map(|key| self.nft.lock().counted(&key, denying_chain(direction)));
         Ok(Some([v4?, v6?]))
     }
 
@@ -175,7 +188,7 @@ impl PolicyTables {
         if self.state == State::Absent {
             return Ok(false);
         }
-        let transaction = nft::diff(&[], &self.nft.observe(&keys())?);
+        let transaction = nft::diff(&[], &self.nft.lock().observe(&keys())?);
         self.write(&transaction)?;
         self.state = State::Absent;
         self.ruleset = Ruleset::new(self.denied);

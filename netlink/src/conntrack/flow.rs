@@ -110,8 +110,12 @@ impl TcpState {
 pub struct Filter {
     /// Only those of this IANA protocol number.
     pub protocol: Option<u8>,
+    /// Only those whose first packet came from this address.
+    pub source: Option<IpAddr>,
     /// Only those whose first packet went to this address.
     pub destination: Option<IpAddr>,
+    /// Only those that this address answers, behind any translation of the destination.
+    pub answerer: Option<IpAddr>,
     /// Only those whose first packet went to this port.
     pub port: Option<u16>,
     /// Only those that have all these bits set.
@@ -125,7 +129,9 @@ impl Filter {
     pub fn passes(&self, flow: &Flow) -> bool {
         let destination = flow.original.destination;
         self.protocol.is_none_or(|protocol| protocol == flow.protocol)
+            && self.source.is_none_or(|address| address == flow.original.source.ip())
             && self.destination.is_none_or(|address| address == destination.ip())
+            && self.answerer.is_none_or(|address| address == flow.reply.source.ip())
             && self.port.is_none_or(|port| port == destination.port())
             && flow.status.contains(self.status)
             && flow.status.0 & self.without.0 == 0
@@ -183,5 +189,9 @@ mod tests {
         assert!(to([10, 96, 0, 10].into(), 53).passes(&flow));
         assert!(!to([10, 96, 0, 10].into(), 54).passes(&flow));
         assert!(!to([10, 96, 0, 11].into(), 53).passes(&flow));
+        let [client, server] = [IpAddr::from([10, 244, 1, 2]), IpAddr::from([10, 244, 2, 2])];
+        let by = |source, answerer| Filter { source, answerer, ..Filter::default() };
+        assert!(by(Some(client), Some(server)).passes(&flow));
+        assert!(!by(Some(server), None).passes(&flow) && !by(None, Some(client)).passes(&flow));
     }
 }

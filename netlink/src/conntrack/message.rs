@@ -41,7 +41,8 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// What the filter compares (`CTA_FILTER_F_CTA_IP_DST`, `..._PROTO_NUM`, `..._PROTO_DST_PORT`).
+/// What the filter compares of a tuple (`CTA_FILTER_F_CTA_IP_SRC` and so on).
+const BY_SOURCE: u32 = 1;
 const BY_DESTINATION: u32 = 1 << 1;
 const BY_PROTOCOL: u32 = 1 << 3;
 const BY_PORT: u32 = 1 << 5;
@@ -50,25 +51,13 @@ const BY_PORT: u32 = 1 << 5;
 pub(super) fn dump(family: Family, filter: &Filter) -> Request {
     let mut payload = header(family);
     let mut writer = Writer(&mut payload);
-    if let Some(protocol) = filter.protocol {
-        // The kernel compares a port only of a known protocol. For IPv6 addresses it leaves out those that are equal (seen on
-        // Linux 6.18), so that these are compared by the reader alone.
-        let (destination, port) = (filter.destination.filter(IpAddr::is_ipv4), filter.port);
-        writer.nest(CTA_TUPLE_ORIG, |tuple| {
-            destination.iter().for_each(|address| {
-                tuple.nest(CTA_TUPLE_IP, |ip| write_address(ip, CTA_IP_V4_DST, CTA_IP_V6_DST, *address));
-            });
-            tuple.nest(CTA_TUPLE_PROTO, |proto| {
-                proto.u8(CTA_PROTO_NUM, protocol);
-                port.iter().for_each(|port| proto.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes()));
-            });
-        });
-        let by_destination = destination.map_or(0, |_| BY_DESTINATION);
-        let compared = BY_PROTOCOL | by_destination | port.map_or(0, |_| BY_PORT);
+    let original = write_original(&mut writer, filter);
+    let reply = write_reply(&mut writer, filter);
+    if original | reply != 0 {
         writer.nest(CTA_FILTER, |flags| {
             // These two are in the machine's own byte order.
-            flags.bytes(CTA_FILTER_ORIG_FLAGS, &compared.to_ne_bytes());
-            flags.bytes(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
+            flags.bytes(CTA_FILTER_ORIG_FLAGS, &original.to_ne_bytes());
+            flags.bytes(CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
         });
     }
     let looked_at = filter.status | filter.without;
@@ -77,6 +66,55 @@ pub(super) fn dump(family: Family, filter: &Filter) -> Request {
         writer.u32(CTA_STATUS_MASK, looked_at.0);
     }
     Request { kind: SUBSYSTEM << 8 | GET, flags: 0, payload }
+}
+
+/// Writes what is compared of first packets. Returns which parts these are.
+fn write_original(writer: &mut Writer<'_>, filter: &Filter) -> u32 {
+    let (source, destination) = (comparable(filter.source), comparable(filter.destination));
+    // The kernel compares a port only of a known protocol.
+    let port = filter.port.filter(|_| filter.protocol.is_some());
+    let compared = flag(source, BY_SOURCE)
+        | flag(destination, BY_DESTINATION)
+        | flag(filter.protocol, BY_PROTOCOL)
+        | flag(port, BY_PORT);
+    if compared == 0 {
+        return 0;
+    }
+    writer.nest(CTA_TUPLE_ORIG, |tuple| {
+        if source.or(destination).is_some() {
+            tuple.nest(CTA_TUPLE_IP, |ip| {
+                source.iter().for_each(|address| write_address(ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC, *address));
+                destination
+                    .iter()
+                    .for_each(|address| write_address(ip, CTA_IP_V4_DST, CTA_IP_V6_DST, *address));
+            });
+        }
+        if let Some(protocol) = filter.protocol {
+            tuple.nest(CTA_TUPLE_PROTO, |proto| {
+                proto.u8(CTA_PROTO_NUM, protocol);
+                port.iter().for_each(|port| proto.bytes(CTA_PROTO_DST_PORT, &port.to_be_bytes()));
+            });
+        }
+    });
+    compared
+}
+
+/// Writes what is compared of answers. Returns which parts these are.
+fn write_reply(writer: &mut Writer<'_>, filter: &Filter) -> u32 {
+    let Some(address) = comparable(filter.answerer) else { return 0 };
+    writer.nest(CTA_TUPLE_REPLY, |tuple| {
+        tuple.nest(CTA_TUPLE_IP, |ip| write_address(ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC, address));
+    });
+    BY_SOURCE
+}
+
+/// Of IPv6 addresses the kernel leaves out those that are equal (seen on Linux 6.18): the reader alone compares these.
+fn comparable(address: Option<IpAddr>) -> Option<IpAddr> {
+    address.filter(IpAddr::is_ipv4)
+}
+
+fn flag<T>(part: Option<T>, flag: u32) -> u32 {
+    part.map_or(0, |_| flag)
 }
 
 /// The request to delete a flow. Without a tuple it would delete all of them.

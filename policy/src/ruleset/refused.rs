@@ -19,10 +19,8 @@ use super::TABLE;
 pub const REFUSED: &str = "refused";
 /// For how long they are refused: longer than an end that hears nothing goes on sending, mostly.
 const TIME: Duration = Duration::from_secs(60);
-/// How many the set takes.
+/// How many elements the set takes, two a connection. Connections beyond are only forgotten by conntrack.
 const MOST: u32 = 65_536;
-/// How many connections are refused at once at most; those beyond are only forgotten by conntrack.
-const MOST_AT_ONCE: usize = 8192;
 
 /// A connection between two pods' or other addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +62,7 @@ pub fn refuse(connections: &[Connection]) -> Transaction {
     for family in Family::BOTH {
         let is_of = |it: &&Connection| it.ends[0].is_ipv6() == (family == Family::Ip6);
         let detail = Detail { comment: None, timeout: Some(TIME) };
-        let ways = connections.iter().filter(is_of).take(MOST_AT_ONCE).flat_map(|connection| {
+        let ways = connections.iter().filter(is_of).flat_map(|connection| {
             let [one, other] = connection.ends;
             [(one, other), (other, one)].map(|(from, to)| key(from, to, connection.protocol))
         });
