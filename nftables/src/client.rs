@@ -15,8 +15,9 @@ use super::owned::Owned;
 use super::rule::{Rule, Statement, decode::decode};
 use super::set::{Data, Declaration};
 use super::shape::Shape;
-use super::table::Table;
-use super::transaction::{TableKey, Transaction};
+use super::table::{Table, TableKey};
+use super::transaction::Transaction;
+use super::userdata;
 use super::value::{Name, Tuple};
 use weft_netlink::attribute::{Attributes, Writer};
 use weft_netlink::{Error, Frame, Protocol, Request, Result, Socket};
@@ -265,7 +266,8 @@ impl Client {
         header: &SetHeader,
     ) -> Result<Contents> {
         let lists = self.dump(message::GET_ELEMENTS, family, Some(table), Some(set), parse_elements)?;
-        let contents = element::collect(&header.shape, lists.into_iter().flatten().collect());
+        let contents =
+            element::collect(header.shape.has_split_ranges(), lists.into_iter().flatten().collect());
         match header.count {
             Some(count) if contents.elements.len() < count as usize => {
                 Err(Error::DumpInterrupted { attempts: 1 })
@@ -344,7 +346,7 @@ fn parse_rule(rule: &Attributes<'_>) -> Option<(Name, Name, Option<u64>)> {
 
 /// A rule as statements, or what in it this crate would not write.
 fn parse_statements(family: TableFamily, rule: &Attributes<'_>) -> Option<(Name, Result<Rule, String>)> {
-    let comment = rule.get(7).and_then(element::comment).map(Name::from);
+    let comment = rule.get(7).and_then(userdata::comment).map(Name::from);
     let decoded = Rule { comment, ..decode(family, rule.nested(4)) };
     let other = decoded.statements.iter().find_map(|statement| match statement {
         Statement::Other(words, _) => Some(words.to_string()),
@@ -353,16 +355,9 @@ fn parse_statements(family: TableFamily, rule: &Attributes<'_>) -> Option<(Name,
     Some((rule.string(2)?.into(), other.map_or(Ok(decoded), Err)))
 }
 
-/// Walks a rule's user data: type, length, value.
-fn find_digest(mut userdata: &[u8]) -> Option<u64> {
-    while let [kind, length, rest @ ..] = userdata {
-        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-        if *kind == RULE_DIGEST {
-            return value.try_into().ok().map(u64::from_be_bytes);
-        }
-        userdata = rest;
-    }
-    None
+/// The digest in a rule's user data.
+fn find_digest(userdata: &[u8]) -> Option<u64> {
+    userdata::find(userdata, RULE_DIGEST)?.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// A set apart from its elements.

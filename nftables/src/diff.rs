@@ -10,8 +10,8 @@ use super::encode::digest;
 use super::flowtable::Flowtable;
 use super::observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable};
 use super::set::{Data, Element, Set};
-use super::table::{Chain, Table};
-use super::transaction::{Change, TableKey, Transaction};
+use super::table::{Chain, Table, TableKey};
+use super::transaction::{Change, Transaction};
 use super::value::{Name, Tuple};
 
 /// The transaction after which the kernel holds `planned`, when it holds `observed` now. Tables that are observed but
@@ -177,9 +177,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::expression::Expression;
+    use super::super::hook::Hook;
     use super::super::rule::{Rule, Statement, Verdict};
     use super::super::set::{Declaration, SetKind};
-    use super::super::table::{Base, Hook};
+    use super::super::table::Base;
     use super::super::value::{DataType, Value};
     use super::*;
     use weft_netlink::Family;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::register::{DATA_VALUE, DATA_VERDICT};
 use super::rule::Verdict;
 use super::set::{Data, Declaration, Detail};
-use super::shape::{Shape, put};
+use super::userdata::{COMMENT, comment, put_text};
 use super::value::{Name, Tuple};
 use weft_netlink::attribute::{Attributes, Writer};
 
@@ -22,8 +22,6 @@ pub(super) const USERDATA: u16 = 6;
 pub(super) const KEY_END: u16 = 10;
 /// `NFT_SET_ELEM_INTERVAL_END`
 pub(super) const INTERVAL_END: u32 = 1;
-/// `NFTNL_UDATA_SET_ELEM_COMMENT`
-const COMMENT: u8 = 0;
 /// `NFTA_LIST_ELEM`
 const LIST_ELEM: u16 = 1;
 
@@ -61,7 +59,7 @@ pub(super) fn encode(key: &Tuple, data: &Data, detail: &Detail, set: &Declaratio
         }
         if let Some(comment) = &detail.comment {
             let mut userdata = Vec::new();
-            put(&mut userdata, COMMENT, &[comment.as_bytes(), &[0]].concat());
+            put_text(&mut userdata, COMMENT, comment);
             element.bytes(USERDATA, &userdata);
         }
     });
@@ -134,10 +132,10 @@ pub(super) fn decode(element: &Attributes<'_>) -> Option<Dumped> {
     })
 }
 
-/// What dumped elements are in a set of that shape.
-pub(super) fn collect(shape: &Shape, dumped: Vec<Dumped>) -> Contents {
+/// What dumped elements are in a set, where perhaps each range is two of them.
+pub(super) fn collect(has_split_ranges: bool, dumped: Vec<Dumped>) -> Contents {
     let mut contents = Contents::default();
-    let dumped = if shape.has_split_ranges() { joined(dumped) } else { dumped };
+    let dumped = if has_split_ranges { joined(dumped) } else { dumped };
     for Dumped { key, data, detail, .. } in dumped {
         if !detail.is_empty() {
             contents.details.insert(key.clone(), detail);
@@ -171,18 +169,6 @@ impl Dumped {
         let key = Tuple::from_kernel(&[self.key.bytes(), last].concat());
         Dumped { key, ..self }
     }
-}
-
-/// Walks the user data of an element, or of a rule: type, length, value.
-pub(super) fn comment(mut userdata: &[u8]) -> Option<&str> {
-    while let [kind, length, rest @ ..] = userdata {
-        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-        if *kind == COMMENT {
-            return std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok();
-        }
-        userdata = rest;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST}
 
 use super::element;
 use super::family::TableFamily;
-use super::observed::TABLE_OWNER;
 use super::owned::Owned;
 use super::rule::Rule;
 use super::rule::encode::encode as encode_statements;
 use super::set::{Data, Declaration, Detail, Element};
-use super::shape::{Shape, put};
-use super::table::Base;
-use super::transaction::{Change, TableKey, Transaction};
+use super::shape::Shape;
+use super::table::{Base, TableKey};
+use super::transaction::{Change, Transaction};
+use super::userdata::{COMMENT, put, put_text};
 use super::value::{Name, Tuple};
 use weft_netlink::Batch;
 use weft_netlink::attribute::Writer;
@@ -23,6 +23,8 @@ pub(super) const SUBSYSTEM: u16 = 10;
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
+/// `NFT_TABLE_F_OWNER`: the table belongs to a socket.
+pub(super) const TABLE_OWNER: u32 = 2;
 /// How many bytes of elements go into one message. Their list is one attribute, whose length has 16 bits.
 pub(super) const ELEMENTS_PER_MESSAGE: usize = 60_000;
 
@@ -305,7 +307,7 @@ pub(super) const RULE_DIGEST: u8 = 0x57;
 fn rule_userdata(rule: &Rule) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(comment) = &rule.comment {
-        put(&mut bytes, 0, &[comment.as_bytes(), &[0]].concat());
+        put_text(&mut bytes, COMMENT, comment);
     }
     put(&mut bytes, RULE_DIGEST, &digest(rule).to_be_bytes());
     bytes

@@ -6,7 +6,7 @@ use std::fmt;
 use weft_netlink::Family;
 use weft_netlink::attribute::{Attributes, Writer};
 
-use super::evaluator::Facts;
+use super::facts::Facts;
 use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::register::{expression, register};
 use super::value::DataType;

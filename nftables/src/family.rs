@@ -4,7 +4,7 @@ use std::fmt;
 
 use weft_netlink::Family;
 
-use super::table::Hook;
+use super::hook::Hook;
 
 /// The family of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::family::TableFamily;
-use super::table::Hook;
+use super::hook::Hook;
 use super::value::Name;
 
 /// `NFTA_FLOWTABLE_*`

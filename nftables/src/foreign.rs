@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::client::{Client, parse_chain, parse_table};
-use super::element::comment;
 use super::encode::message;
 use super::family::TableFamily;
+use super::hook::Hook;
 use super::known::KnownTable;
 use super::rule::{Rule, Statement, decode::decode};
-use super::table::{Chain, Hook};
+use super::table::Chain;
+use super::userdata::comment;
 use super::value::Name;
 use weft_netlink::Result;
 use weft_netlink::attribute::Attributes;

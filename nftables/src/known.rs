@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::family::TableFamily;
-use super::owned::write_range;
+use super::hook::Hook;
 use super::rule::Verdict;
 use super::set::{Data, Set, SetKind, write_tuple};
-use super::table::{Base, Chain, Hook, Table};
-use super::transaction::TableKey;
-use super::value::{DataType, Name, Tuple, tuple_len};
+use super::table::{Base, Chain, Table, TableKey};
+use super::value::{DataType, Name, Tuple, tuple_len, write_range};
 
 /// A table, planned or read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,10 +13,12 @@ mod element;
 mod encode;
 pub mod evaluator;
 mod expression;
+mod facts;
 mod family;
 mod flowtable;
 mod foreign;
 mod hash;
+mod hook;
 mod known;
 mod monitor;
 mod observed;
@@ -27,6 +29,7 @@ mod set;
 mod shape;
 mod table;
 mod transaction;
+mod userdata;
 mod value;
 
 pub use client::Client;
@@ -36,10 +39,11 @@ pub use expression::{Ct, Expression, Fib, Header, Hton, Jhash, Meta, Numgen, Pay
 pub use family::TableFamily;
 pub use flowtable::Flowtable;
 pub use hash::hash;
+pub use hook::Hook;
 pub use known::{KnownElement, KnownSet, KnownTable};
 pub use monitor::{Announcement, Author, Monitor, Place};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
-pub use owned::{Field, Owned};
+pub use owned::Owned;
 pub use rule::{
     Assign, Dynamic, Effect, Limit, Log, Match, Nat, Operand, Operation, Operator, Reject, Rule, Source,
     Statement, Translation, Verdict,
@@ -47,9 +51,9 @@ pub use rule::{
 pub use set::{Data, Declaration, Detail, Element, Set, SetKind};
 pub use shape::Shape;
 pub use table::{
-    Base, Chain, ChainKind, Device, Hook, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT,
-    Policy, Table,
+    Base, Chain, ChainKind, Device, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_RAW, PRIORITY_SRCNAT, Policy,
+    Table, TableKey,
 };
-pub use transaction::{Change, TableKey, Transaction};
-pub use value::{DataType, Name, Tuple, Value};
+pub use transaction::{Change, Transaction};
+pub use value::{DataType, Field, Name, Tuple, Value};
 pub use weft_netlink::Family;

@@ -6,17 +6,14 @@ use std::collections::btree_map::Entry;
 
 use thiserror::Error;
 
-use super::encode::digest;
+use super::encode::{TABLE_OWNER, digest};
 use super::family::TableFamily;
 use super::flowtable::Flowtable;
 use super::set::{Data, Declaration, Detail, Element, Set};
 use super::shape::Shape;
-use super::table::{Base, ChainKind, Device, Policy, Table};
-use super::transaction::{Change, TableKey, Transaction};
+use super::table::{Base, ChainKind, Device, Policy, Table, TableKey};
+use super::transaction::{Change, Transaction};
 use super::value::{Name, Tuple};
-
-/// `NFT_TABLE_F_OWNER`: the table belongs to a socket.
-pub(super) const TABLE_OWNER: u32 = 2;
 
 /// What the kernel holds of the tables that were asked for; those that it does not have are missing here too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

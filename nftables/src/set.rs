@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::family::TableFamily;
-use super::owned::write_range;
 use super::rule::Verdict;
-use super::value::{DataType, Name, Seconds, Tuple, concatenation};
+use super::value::{DataType, Name, Seconds, Tuple, concatenation, write_range};
 
 /// What a set is, apart from its elements.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

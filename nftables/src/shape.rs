@@ -7,6 +7,7 @@
 use super::counter;
 use super::register::{EXPR_DATA, EXPR_NAME};
 use super::set::{Declaration, SetKind};
+use super::userdata::{put, put_number, put_text};
 use super::value::{DataType, tuple_len};
 use weft_netlink::attribute::{Attributes, Writer};
 
@@ -219,20 +220,9 @@ fn userdata(declaration: &Declaration) -> Vec<u8> {
         }
     }
     if let Some(comment) = declaration.comment {
-        put(&mut bytes, userdata::COMMENT, &[comment.as_bytes(), &[0]].concat());
+        put_text(&mut bytes, userdata::COMMENT, comment);
     }
     bytes
-}
-
-/// A type, a length and a value: libnftnl's user data, which nests.
-pub(super) fn put(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    debug_assert!(value.len() <= usize::from(u8::MAX), "user data of {} bytes", value.len());
-    bytes.extend_from_slice(&[kind, value.len() as u8]);
-    bytes.extend_from_slice(value);
-}
-
-fn put_number(bytes: &mut Vec<u8>, kind: u8, number: u32) {
-    put(bytes, kind, &number.to_ne_bytes());
 }
 
 /// The expression of a `typeof`, as nft keeps it: the number of its kind (`enum expr_types`), and what it needs.

@@ -5,10 +5,13 @@ use std::fmt;
 
 use super::family::TableFamily;
 use super::flowtable::Flowtable;
+use super::hook::Hook;
 use super::rule::Rule;
 use super::set::{Declaration, Set};
-use super::transaction::TableKey;
 use super::value::{INTERFACE_NAME_LENGTH, Name};
+
+/// A table's family and name.
+pub type TableKey = (TableFamily, Name);
 
 /// A table and everything in it. Prints as a block that `nft -f` accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,25 +61,6 @@ pub enum ChainKind {
     Nat,
     /// Sees every packet of this machine, which is routed anew where a rule changed what routes depend on.
     Route,
-}
-
-/// A netfilter hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// Every packet that came in.
-    Prerouting,
-    /// Those for this machine.
-    Input,
-    /// Those for others.
-    Forward,
-    /// Those made by this machine.
-    Output,
-    /// All that leave.
-    Postrouting,
-    /// All that enter a device, before anything else is done with them.
-    Ingress,
-    /// All that leave by a device, after anything else was done with them.
-    Egress,
 }
 
 /// The name of a device.
@@ -204,24 +188,6 @@ impl ChainKind {
     /// The type of that name.
     pub(super) fn of_name(name: &str) -> Option<ChainKind> {
         [ChainKind::Filter, ChainKind::Nat, ChainKind::Route].into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-impl Hook {
-    /// Those of the IP layer.
-    pub const ALL: [Hook; 5] =
-        [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
-
-    fn name(self) -> &'static str {
-        match self {
-            Hook::Prerouting => "prerouting",
-            Hook::Input => "input",
-            Hook::Forward => "forward",
-            Hook::Output => "output",
-            Hook::Postrouting => "postrouting",
-            Hook::Ingress => "ingress",
-            Hook::Egress => "egress",
-        }
     }
 }
 

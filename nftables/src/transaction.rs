@@ -9,14 +9,11 @@ use super::flowtable::Flowtable;
 use super::owned::Owned;
 use super::rule::Rule;
 use super::set::{Data, Declaration, Detail, Element, Set};
-use super::table::{Base, Table};
+use super::table::{Base, Table, TableKey};
 use super::value::{Name, Tuple};
 
 /// How many elements are worth a hash table of their own size.
 const MANY: usize = 1000;
-
-/// A table's family and name.
-pub type TableKey = (TableFamily, Name);
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,197 +1,26 @@
-//! Values in the registers of nf_tables: address families, data types, constants, and set keys made of them.
+//! Values in the registers of nf_tables. Below: their types, the keys of sets that are made of them, and keys that are ranges.
 
-use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_netlink::Family;
+
+mod data_type;
+mod range;
+mod tuple;
+
+pub use data_type::DataType;
+pub use range::Field;
+pub(super) use range::write_range;
+pub use tuple::Tuple;
+pub(super) use tuple::tuple_len;
 
 /// The name of a table, chain or set. Cheap to clone: ten thousand elements may name one chain.
 pub type Name = Arc<str>;
 
 /// An interface name as the kernel compares it (`IFNAMSIZ`).
 pub(super) const INTERFACE_NAME_LENGTH: usize = 16;
-
-/// The type of one field of a set's key or of a map's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DataType {
-    /// `ipv4_addr`
-    Ipv4Addr,
-    /// `ipv6_addr`
-    Ipv6Addr,
-    /// `inet_proto`: an IP protocol number.
-    InetProto,
-    /// `inet_service`: a port.
-    InetService,
-    /// A number below 65536 in a register of four bytes, as `numgen` makes it. nft has no name for this type: a set
-    /// that uses it is declared with `typeof`.
-    Integer,
-    /// `classid`: a number of four bytes, as a packet's priority is one.
-    ClassId,
-    /// `ifname`: an interface's name.
-    IfName,
-    /// `nf_proto`: a family of packets.
-    NfProto,
-    /// `mark`
-    Mark,
-    /// `fib_addrtype`: whose an address is.
-    AddressType,
-    /// `boolean`: whether there is something.
-    Boolean,
-    /// `ether_type`
-    EtherType,
-    /// `tcp_flag`: bits.
-    TcpFlags,
-    /// `ct_state`: bits.
-    CtState,
-    /// `ct_status`: bits.
-    CtStatus,
-    /// The bits of a connection's state as iptables has them; nft has no such type.
-    XtState,
-    /// Of no type that is known here.
-    Bytes,
-}
-
-impl DataType {
-    /// The type of a family's addresses.
-    pub fn address(family: Family) -> DataType {
-        match family {
-            Family::Ip => DataType::Ipv4Addr,
-            Family::Ip6 => DataType::Ipv6Addr,
-        }
-    }
-
-    /// Its length in bytes, without padding.
-    pub(super) fn len(self) -> usize {
-        match self {
-            DataType::InetProto | DataType::NfProto | DataType::Boolean | DataType::TcpFlags => 1,
-            DataType::InetService | DataType::EtherType => 2,
-            DataType::Ipv4Addr
-            | DataType::Integer
-            | DataType::ClassId
-            | DataType::Mark
-            | DataType::AddressType
-            | DataType::CtState
-            | DataType::CtStatus
-            | DataType::XtState
-            | DataType::Bytes => 4,
-            DataType::Ipv6Addr => 16,
-            DataType::IfName => INTERFACE_NAME_LENGTH,
-        }
-    }
-
-    /// Its length in a concatenation, where every field begins at a register.
-    pub(super) fn padded_len(self) -> usize {
-        self.len().next_multiple_of(4)
-    }
-
-    /// nft's number for it (`enum datatypes`): the kernel keeps it for nft and does not look at it.
-    pub(super) fn number(self) -> u32 {
-        match self {
-            DataType::NfProto => 2,
-            DataType::Integer | DataType::XtState | DataType::Bytes => 4,
-            DataType::EtherType => 10,
-            DataType::TcpFlags => 15,
-            DataType::Mark => 19,
-            DataType::CtState => 26,
-            DataType::CtStatus => 28,
-            DataType::AddressType => 38,
-            DataType::Boolean => 39,
-            DataType::IfName => 41,
-            DataType::Ipv4Addr => 7,
-            DataType::Ipv6Addr => 8,
-            DataType::InetProto => 12,
-            DataType::InetService => 13,
-            DataType::ClassId => 23,
-        }
-    }
-
-    /// Whether its values are sets of bits.
-    pub(super) fn is_bits(self) -> bool {
-        matches!(self, DataType::CtState | DataType::CtStatus | DataType::XtState | DataType::TcpFlags)
-    }
-
-    /// Whether some bits of its values may be compared alone.
-    pub(super) fn has_masks(self) -> bool {
-        self.is_bits() || matches!(self, DataType::Mark | DataType::ClassId)
-    }
-
-    /// Whether its values are numbers in the machine's own byte order.
-    pub(super) fn is_of_host_order(self) -> bool {
-        matches!(
-            self,
-            DataType::CtState
-                | DataType::CtStatus
-                | DataType::XtState
-                | DataType::Integer
-                | DataType::ClassId
-                | DataType::Mark
-                | DataType::AddressType
-        )
-    }
-
-    /// Whether its values are addresses.
-    pub(super) fn is_address(self) -> bool {
-        matches!(self, DataType::Ipv4Addr | DataType::Ipv6Addr)
-    }
-
-    /// The same of a number in network order, as keys of ranges have it.
-    pub(super) fn decode_ordered(self, bytes: &[u8]) -> Option<Value> {
-        match (self.is_of_host_order(), bytes.first_chunk()) {
-            (true, Some(number)) => self.decode(&u32::from_be_bytes(*number).to_ne_bytes()),
-            (true, None) => None,
-            (false, _) => self.decode(bytes),
-        }
-    }
-
-    /// The value that stands at the beginning of these bytes; none where they are too few, or of no type of values.
-    pub(super) fn decode(self, bytes: &[u8]) -> Option<Value> {
-        let number = || bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-        Some(match self {
-            DataType::NfProto => Value::Family(*bytes.first()?),
-            DataType::Boolean => Value::Exists(*bytes.first()? != 0),
-            DataType::Mark => Value::Mark(number()?),
-            DataType::AddressType => Value::AddressType(number()?),
-            DataType::EtherType => Value::EtherType(u16::from_be_bytes(*bytes.first_chunk()?)),
-            DataType::TcpFlags => Value::TcpFlags(*bytes.first()?),
-            DataType::CtState => Value::CtState(number()?),
-            DataType::CtStatus => Value::CtStatus(number()?),
-            DataType::XtState => Value::XtState(number()?),
-            DataType::IfName | DataType::Bytes => return None,
-            DataType::Ipv4Addr => Value::Address(Ipv4Addr::from(*bytes.first_chunk::<4>()?).into()),
-            DataType::Ipv6Addr => Value::Address(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into()),
-            DataType::InetProto => Value::Protocol(*bytes.first()?),
-            DataType::InetService => Value::Port(u16::from_be_bytes(*bytes.first_chunk()?)),
-            DataType::Integer => Value::Integer(u32::from_ne_bytes(*bytes.first_chunk()?)),
-            DataType::ClassId => Value::ClassId(u32::from_ne_bytes(*bytes.first_chunk()?)),
-        })
-    }
-}
-
-impl fmt::Display for DataType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DataType::Ipv4Addr => "ipv4_addr",
-            DataType::Ipv6Addr => "ipv6_addr",
-            DataType::InetProto => "inet_proto",
-            DataType::InetService => "inet_service",
-            DataType::Integer => "integer",
-            DataType::ClassId => "classid",
-            DataType::IfName => "ifname",
-            DataType::NfProto => "nf_proto",
-            DataType::Mark => "mark",
-            DataType::AddressType => "fib_addrtype",
-            DataType::Boolean => "boolean",
-            DataType::EtherType => "ether_type",
-            DataType::TcpFlags => "tcp_flag",
-            DataType::CtState => "ct_state",
-            DataType::CtStatus => "ct_status",
-            DataType::XtState | DataType::Bytes => "integer",
-        })
-    }
-}
 
 /// A constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -354,122 +183,6 @@ fn words(f: &mut fmt::Formatter<'_>, bits: u32, words: &[(u32, &str)]) -> fmt::R
     f.write_str(&set.join(","))
 }
 
-/// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last of a
-/// single one padded to four bytes). It knows nothing of its types; the set's declaration does.
-#[derive(Clone)]
-pub struct Tuple(Bytes);
-
-/// How many bytes stand in the tuple itself: an IPv6 address, a protocol, a port and a number fit.
-const SHORT: usize = 30;
-
-/// The bytes of a tuple. A load makes and copies hundreds of thousands; nearly all are short, and so need no allocation.
-#[derive(Clone)]
-enum Bytes {
-    Short(u8, [u8; SHORT]),
-    Long(Box<[u8]>),
-}
-
-impl Tuple {
-    /// A tuple of these values. They must be of the types of the set that it goes into.
-    pub fn new(values: &[Value]) -> Tuple {
-        let mut bytes = Vec::with_capacity(SHORT);
-        for (index, value) in values.iter().enumerate() {
-            value.encode(&mut bytes);
-            if values.len() > 1 || index > 0 {
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-            }
-        }
-        Tuple::from_kernel(&bytes)
-    }
-
-    /// A tuple as the kernel has it in the registers.
-    pub fn from_kernel(bytes: &[u8]) -> Tuple {
-        let mut short = [0; SHORT];
-        match short.get_mut(..bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                Tuple(Bytes::Short(bytes.len() as u8, short))
-            }
-            None => Tuple(Bytes::Long(bytes.into())),
-        }
-    }
-
-    /// Its bytes in the registers.
-    pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Bytes::Short(length, bytes) => &bytes[..usize::from(*length)],
-            Bytes::Long(bytes) => bytes,
-        }
-    }
-
-    /// The same where the kernel compares ranges: with all numbers in network order.
-    pub(super) fn ordered(values: &[Value]) -> Tuple {
-        let mut bytes = Vec::with_capacity(SHORT);
-        for value in values {
-            let start = bytes.len();
-            value.encode(&mut bytes);
-            if value.is_of_host_order() && cfg!(target_endian = "little") {
-                bytes[start..].reverse();
-            }
-            if values.len() > 1 {
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-            }
-        }
-        Tuple::from_kernel(&bytes)
-    }
-
-    /// Its values, read as those types; `None` where it is too short for them.
-    pub fn values(&self, types: &[DataType]) -> Option<Vec<Value>> {
-        let mut rest = self.bytes();
-        let mut values = Vec::with_capacity(types.len());
-        for kind in types {
-            values.push(kind.decode(rest)?);
-            rest = rest.get(kind.padded_len()..).unwrap_or_default();
-        }
-        Some(values)
-    }
-}
-
-impl fmt::Debug for Tuple {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tuple").field(&self.bytes()).finish()
-    }
-}
-
-impl PartialEq for Tuple {
-    fn eq(&self, other: &Tuple) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for Tuple {}
-
-impl PartialOrd for Tuple {
-    fn partial_cmp(&self, other: &Tuple) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Tuple {
-    fn cmp(&self, other: &Tuple) -> Ordering {
-        self.bytes().cmp(other.bytes())
-    }
-}
-
-impl Hash for Tuple {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.bytes().hash(state);
-    }
-}
-
-/// How long a tuple of those types is in the kernel.
-pub(super) fn tuple_len(types: &[DataType]) -> usize {
-    match types {
-        [single] => single.len(),
-        _ => types.iter().map(|kind| kind.padded_len()).sum(),
-    }
-}
-
 /// Prints a concatenation as nft does, with ` . ` between its parts.
 pub(super) fn concatenation(
     f: &mut fmt::Formatter<'_>,
@@ -494,46 +207,5 @@ impl fmt::Display for Seconds {
             rest %= length;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_concatenation_is_padded_and_a_single_value_is_not() {
-        let address = Value::Address("10.96.0.10".parse().unwrap());
-        assert_eq!(
-            Tuple::new(&[address, Value::Protocol(17), Value::Port(53)]).bytes(),
-            [10, 96, 0, 10, 17, 0, 0, 0, 0, 53, 0, 0]
-        );
-        assert_eq!(Tuple::new(&[Value::Port(53)]).bytes(), [0, 53]);
-    }
-
-    #[test]
-    fn long_and_short_tuples_compare_by_their_bytes_and_take_no_more_room_than_an_element_may() {
-        let bytes: Vec<u8> = (0..64).collect();
-        let tuples: Vec<Tuple> = (0..=64).map(|length| Tuple::from_kernel(&bytes[..length])).collect();
-        assert!(
-            tuples.is_sorted() && tuples.iter().enumerate().all(|(length, it)| it.bytes().len() == length)
-        );
-        // Hundreds of thousands of elements are held.
-        assert_eq!((size_of::<Tuple>(), size_of::<super::super::set::Data>()), (32, 32));
-    }
-
-    #[test]
-    fn values_read_back_by_their_types() {
-        use DataType::*;
-        let values = [
-            Value::Address("fd00::1".parse().unwrap()),
-            Value::Protocol(6),
-            Value::Port(443),
-            Value::Integer(3),
-        ];
-        let types = [Ipv6Addr, InetProto, InetService, Integer];
-        assert_eq!(Tuple::new(&values).values(&types).as_deref(), Some(&values[..]));
-        assert_eq!(Tuple::new(&values).bytes().len(), tuple_len(&types));
-        assert_eq!(Tuple::new(&values[..1]).values(&types), None, "too short");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::transaction::TableKey;
+use crate::table::TableKey;
 use crate::value::{Name, Tuple};
 
 /// The elements that packets wrote. Time stands still until [`Memory::pass`].

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use weft_netlink::Family;
 
-use super::walk::{Tracking, Walk};
+use super::ruleset::{Tracking, Walk};
 use super::{Decision, Facts, Guide, Note};
 use crate::expression::{Ct, Expression, Meta};
+use crate::hook::Hook;
 use crate::known::{KnownTable, Printed};
 use crate::rule::{
     Assign, Dynamic, Effect, Match, Nat, Operand, Operation, Operator, Source, Statement, Translation,
     Verdict,
 };
-use crate::table::{Base, Hook};
+use crate::table::Base;
 use crate::value::{DataType, Name, Tuple, Value};
 
 /// `IPS_SRC_NAT`, `IPS_DST_NAT`, bits of a connection's status.

@@ -1,32 +1,18 @@
 //! From chain to chain, as the kernel calls them for the first packet of a connection: through any tables, planned ones and those
 //! that were read, in the order of their priorities. What one rule does is in `statement.rs`.
 
-use std::collections::BTreeSet;
-
-use weft_netlink::Family;
-
 use super::guide::Alone;
+use super::ruleset::{Entry, Tracking, Walk};
 use super::statement::{Asked, Fits, Place};
-use super::{Applies, Decision, Doubt, Facts, Guide, Lost, Memory, Step};
-use crate::known::KnownTable;
+use super::{Applies, Decision, Doubt, Guide, Lost, Step};
+use crate::hook::Hook;
 use crate::rule::{Rule, Statement, Verdict};
-use crate::table::{Base, Chain, ChainKind, Hook, Policy};
-use crate::transaction::TableKey;
-use crate::value::Name;
+use crate::table::{Chain, ChainKind, Policy};
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`): the kernel takes no more, and no circle.
 const DEEPEST: usize = 16;
 /// Where connection tracking takes a packet up (`NF_IP_PRI_CONNTRACK`).
 const PRIORITY_CONNTRACK: i32 = -200;
-
-/// Tables that packets come by.
-#[derive(Clone, Debug, Default)]
-pub struct Ruleset {
-    tables: Vec<KnownTable>,
-}
-
-/// A chain that packets enter, and how.
-pub type Entry<'a> = (&'a KnownTable, &'a Name, &'a Chain, Base);
 
 /// What becomes of a packet at a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,71 +23,6 @@ pub enum Fate {
     Dropped,
     /// It goes nowhere, and its sender is told.
     Rejected,
-}
-
-/// A packet on its way.
-#[derive(Clone, Debug)]
-pub struct Walk<'a> {
-    ruleset: &'a Ruleset,
-    pub(super) family: Family,
-    /// What is known of the packet by now.
-    pub facts: Facts,
-    /// What packets wrote into maps.
-    pub memory: Memory,
-    /// In how many ways the numbers could be drawn that were drawn so far; 1 where none was.
-    pub choices: u32,
-    /// The connection's destination is settled, or its source: no other nat chain is asked (`nf_nat_initialized`).
-    pub(super) settled: [bool; 2],
-    pub(super) tracking: Tracking,
-    /// Sets into which the packet wrote, or perhaps did: what is in them now is not known.
-    pub(super) changed: BTreeSet<(TableKey, Name)>,
-}
-
-/// What connection tracking has to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tracking {
-    /// It has not seen it yet.
-    NotYet,
-    Tracked,
-    /// It shall not see it.
-    Never,
-}
-
-impl Ruleset {
-    /// These tables, planned or read.
-    pub fn new(tables: impl IntoIterator<Item = impl Into<KnownTable>>) -> Ruleset {
-        Ruleset { tables: tables.into_iter().map(Into::into).collect() }
-    }
-
-    /// The same with more tables.
-    pub fn with(mut self, tables: impl IntoIterator<Item = impl Into<KnownTable>>) -> Ruleset {
-        self.tables.extend(tables.into_iter().map(Into::into));
-        self
-    }
-
-    /// The chains that packets of a family enter at a hook, in the kernel's order.
-    pub fn at(&self, family: Family, hook: Hook) -> Vec<Entry<'_>> {
-        let tables = self.tables.iter().filter(|table| table.family.sees(family));
-        let mut chains: Vec<_> = tables
-            .flat_map(|table| table.at(hook).map(move |(name, chain, base)| (table, name, chain, base)))
-            .collect();
-        chains.sort_by_key(|(.., base)| base.priority);
-        chains
-    }
-
-    /// Follows a packet of a family.
-    pub fn follow(&self, family: Family, facts: Facts) -> Walk<'_> {
-        Walk {
-            ruleset: self,
-            family,
-            facts,
-            memory: Memory::default(),
-            choices: 1,
-            settled: [false; 2],
-            tracking: Tracking::NotYet,
-            changed: BTreeSet::new(),
-        }
-    }
 }
 
 impl Fate {

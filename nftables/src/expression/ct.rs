@@ -7,7 +7,7 @@ use weft_netlink::Family;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::{Kind, Row};
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::value::DataType;
 
 /// A key of `ct` by the kernel's number (`enum nft_ct_keys`).

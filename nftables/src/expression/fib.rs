@@ -5,7 +5,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::Kind;
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::value::DataType;
 
 /// `NFTA_FIB_F_*`: which address is looked up, with what else, and whether only the existence of a route is asked for.

@@ -6,7 +6,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::{Kind, Meta};
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::register::{expression, register};
 use crate::value::DataType;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::{Expression, Kind};
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::hash::jhash;
 use crate::register::{expression, register};
 use crate::value::{DataType, concatenation};

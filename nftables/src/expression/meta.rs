@@ -6,7 +6,7 @@ use weft_netlink::Family;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::{Kind, Row};
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::value::{DataType, ETHERTYPES, INTERFACE_NAME_LENGTH};
 
 /// A key of `meta` by the kernel's number (`enum nft_meta_keys`).

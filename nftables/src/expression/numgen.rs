@@ -5,7 +5,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::Kind;
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::value::DataType;
 
 /// `NFT_NG_INCREMENTAL`, `NFT_NG_RANDOM`

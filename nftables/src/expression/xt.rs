@@ -6,7 +6,7 @@ use std::fmt;
 use weft_netlink::attribute::{Attributes, Writer};
 
 use super::Kind;
-use crate::evaluator::Facts;
+use crate::facts::Facts;
 use crate::value::DataType;
 
 /// Where `match_flags`, `invert_flags` and `state_mask` stand, and the flag by which the state alone is asked for
