@@ -18,8 +18,8 @@ use crate::Family;
 use crate::socket::Batch;
 use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 
-pub use flow::{CtStatus, Filter, Flow, TcpState, Tuple};
-pub use monitor::{Event, Group, Monitor};
+pub use flow::{CtStatus, Event, Filter, Flow, TcpState, Tuple};
+pub use monitor::{Group, Monitor};
 
 /// Room for the answers to [`CHUNK`] requests that are all refused.
 const RECEIVE_BUFFER: usize = 1 << 20;

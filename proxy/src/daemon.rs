@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::health_server::HealthServer;
 use crate::host_ports::HostPorts;
 use crate::http;
-use crate::kube_proxy::config_file;
+use crate::kube_proxy::configz::configz;
 use crate::metrics::Metrics;
 use crate::node_ports::NodePorts;
 use crate::options::Options;
@@ -53,7 +53,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
     let healthz = http::healthz(health.clone(), metrics.clone());
     serve("--healthz-bind-address", options.healthz_bind_address, healthz).await?;
-    let configz = config_file::configz(&options).to_string();
+    let configz = configz(&options).to_string();
     let (counters, questions) = Counters::new();
     let counters = options.service_counters.then_some(counters);
     let figures = http::metrics(metrics.clone(), counters, configz);

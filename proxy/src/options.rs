@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn configz_is_a_file_that_asks_for_what_is_in_effect() {
         let (options, notes) = with_file(&[], include_str!("../tests/manifests/full-config.yaml")).unwrap();
-        let shown = &config_file::configz(&options)["kubeproxy.config.k8s.io"];
+        let shown = &crate::kube_proxy::configz::configz(&options)["kubeproxy.config.k8s.io"];
         let file = config_file::parse(&shown.to_string()).unwrap();
         assert_eq!((notes.len(), file.ignored.len(), file.unknown.len()), (0, 0, 0));
         let again = options_with(

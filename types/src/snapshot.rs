@@ -290,18 +290,18 @@ impl Snapshot {
         let store = K::store_mut(self);
         match store.get(object.key()) {
             Some(known) if *known == object => return,
-            // What depended on it may be other objects than what does now.
-            Some(known) => known.note_dependents(changes),
+            // It may have been a part of another Service than it is now.
+            Some(known) => changes.services.extend(known.part_of().cloned()),
             None => {}
         }
-        object.note_dependents(changes);
+        changes.services.extend(object.part_of().cloned());
         K::changes_mut(changes).note(&object);
         store.put(object);
     }
 
     fn take<K: Known>(&mut self, key: &K::Key, changes: &mut ChangeSet) {
         if let Some(gone) = K::store_mut(self).take(key) {
-            gone.borrow().note_dependents(changes);
+            changes.services.extend(gone.borrow().part_of().cloned());
             K::changes_mut(changes).note(gone.borrow());
         }
     }

@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::NamespacedName;
 use crate::ordered_set::{Keyed, Lookup, OrderedSet};
-use crate::{ChangeSet, NamespacedName};
 
 /// A kind of object of the cluster. Each has a file of its own in `resource/`, and a line in the list there.
 pub trait Resource: Clone + fmt::Debug + Eq + Sized + 'static {
@@ -28,8 +28,10 @@ pub trait Resource: Clone + fmt::Debug + Eq + Sized + 'static {
     /// Gives back the memory that its lists do not need: they were read from lists of larger things, and stay for long.
     fn shrink(&mut self) {}
 
-    /// Notes what else changes when this object comes, goes or changes.
-    fn note_dependents(&self, _changes: &mut ChangeSet) {}
+    /// The Service that it is a part of, which counts as changed when this object comes, goes or changes.
+    fn part_of(&self) -> Option<&NamespacedName> {
+        None
+    }
 }
 
 /// The name of an object among those of its kind.

@@ -156,6 +156,15 @@ impl fmt::Display for Flow {
     }
 }
 
+/// A notification about a flow with ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is new, or changed.
+    New(Flow),
+    /// It has ended.
+    Destroyed(Flow),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Event;
-use super::flow::{CtStatus, Filter, Flow, TcpState, Tuple};
+use super::flow::{CtStatus, Event, Filter, Flow, TcpState, Tuple};
 use crate::Family;
 use crate::attribute::{Attributes, Writer};
 use crate::{Error, Frame, Request, Result};

@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{Flow, message};
+use super::flow::Event;
+use super::message;
 use crate::notifications::Source;
 use crate::{Protocol, Result, Socket};
 
@@ -15,15 +16,6 @@ pub enum Group {
     Update = 2,
     /// Flows that end.
     Destroy = 3,
-}
-
-/// A notification about a flow with ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It is new, or changed.
-    New(Flow),
-    /// It has ended.
-    Destroyed(Flow),
 }
 
 /// A subscription.

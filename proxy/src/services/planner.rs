@@ -10,8 +10,10 @@ use weft_types::{ChangeSet, EndpointSlice, NamespacedName, Service, Snapshot};
 use super::host_ports::HostPort;
 use super::node::{NodeChanges, NodeConfig, NodeContext};
 use super::ownership::{Contested, Ownership};
-use super::plan::{Frontend, Scope, ServicePlan, plan};
+use super::plan::{Frontend, Scope, ServicePlan};
 use super::problem::Problem;
+
+mod service;
 
 /// Who carries plans out.
 pub trait Stage {
@@ -166,7 +168,7 @@ impl Planner {
         let (plan, problems) = match service {
             Some((service, slices)) => {
                 let (node, zone, addresses) = (&*self.node, self.zone.as_deref(), &*self.addresses);
-                plan(service, slices, NodeContext { node, zone, addresses }, &self.ownership)
+                service::plan(service, slices, NodeContext { node, zone, addresses }, &self.ownership)
             }
             None => Default::default(),
         };

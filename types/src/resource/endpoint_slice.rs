@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::ordered_set::{Keyed, OrderedSet};
-use crate::{ChangeSet, Changes, Index, NamespacedName, Protocol, Resource};
+use crate::{Changes, Index, NamespacedName, Protocol, Resource};
 
 /// An EndpointSlice: endpoints that share the same ports. A Service may have many (discovery.k8s.io/v1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ impl Resource for EndpointSlice {
         self.endpoints.shrink_to_fit();
     }
 
-    fn note_dependents(&self, changes: &mut ChangeSet) {
-        changes.services.insert(self.service.clone());
+    fn part_of(&self) -> Option<&NamespacedName> {
+        Some(&self.service)
     }
 }
 
