@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::addressing::IpFamily;
 use crate::client::ClientCommand;
 use crate::echo::EchoArgs;
-use crate::lab::check_nodes;
+use crate::lab::{Shape, check_nodes};
 use crate::names::LabName;
 use crate::sandbox::Sandbox;
 
@@ -41,17 +40,6 @@ pub struct LabArgs {
     /// The folder of Weft's programs [default: that of weft-lab]
     #[arg(long, global = true)]
     pub bin_dir: Option<PathBuf>,
-}
-
-/// What a lab is made of.
-#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// How many nodes
-    #[arg(long, default_value = "3", value_parser = check_nodes)]
-    pub nodes: u8,
-    /// The families of addresses of nodes, pods and Services
-    #[arg(long, value_enum, default_value = "dual")]
-    pub ip_family: IpFamily,
 }
 
 /// The commands.
@@ -150,6 +138,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::addressing::IpFamily;
 
     #[test]
     fn the_command_line_is_sound() {

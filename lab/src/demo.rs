@@ -2,6 +2,7 @@
 //! The manifests are in `lab/demo`; what is checked is in `checks`, and what counts as good in `verdict`.
 
 mod checks;
+mod explanation;
 mod manifests;
 mod policy;
 mod probe_origin;

@@ -7,6 +7,7 @@ mod files;
 mod network;
 mod plan;
 mod pod;
+mod pod_id;
 mod pods;
 mod probe;
 mod registration;

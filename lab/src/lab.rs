@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use crate::addressing::{API_PORT, MOST_NODES};
+use clap::Args;
+
+use crate::addressing::{API_PORT, IpFamily, MOST_NODES};
 use crate::apiserver::{ApiServer, Config};
-use crate::cli::Shape;
 use crate::error::{Error, Result};
 use crate::names::{LabName, node_name};
 use crate::nodes::{Nodes, Site};
@@ -13,6 +14,17 @@ use crate::process::ProcessId;
 use crate::requirements::Programs;
 use crate::state::{LabDir, LabRecord, write_file};
 use crate::{cluster_dns, control, kubeconfig, netns, outside, underlay};
+
+/// What a lab is made of.
+#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many nodes
+    #[arg(long, default_value = "3", value_parser = check_nodes)]
+    pub nodes: u8,
+    /// The families of addresses of nodes, pods and Services
+    #[arg(long, value_enum, default_value = "dual")]
+    pub ip_family: IpFamily,
+}
 
 /// A lab to be held.
 pub struct Lab {

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{CommandContext, up};
-use crate::cli::Shape;
 use crate::demo::{self, Check, ProbeOrigin, verdict};
 use crate::error::{Error, Result};
+use crate::lab::Shape;
 use crate::teardown;
 
 /// Runs the demo. Without `keep`, and after a failure or Ctrl-C, nothing of it stays.

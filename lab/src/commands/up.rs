@@ -11,8 +11,8 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use super::CommandContext;
-use crate::cli::Shape;
 use crate::error::{Error, Result};
+use crate::lab::Shape;
 use crate::names::node_name;
 use crate::requirements::DAEMONS;
 use crate::{cluster_dns, kubeconfig, requirements, teardown};

@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
 use weft_types::Family;
 
-use super::manifests::NAMESPACE;
+use super::manifests::{BACKEND_PORT, NAMESPACE};
 use super::policy;
 use super::probe_origin::{Application, ProbeOrigin, RunningPod};
 use super::verdict::{self, Check};
@@ -19,8 +19,6 @@ use crate::error::{Error, Result};
 
 /// The NodePort of the Service frontend.
 const NODE_PORT: u16 = 30080;
-/// The port on which backend pods listen.
-pub(super) const BACKEND_PORT: u16 = 8080;
 /// The full name of the Service backend.
 const BACKEND_FQDN: &str = "backend.shop.svc.cluster.local.";
 /// Within how many milliseconds traffic must follow.

@@ -5,6 +5,8 @@ use kube::{Client, ResourceExt};
 
 use crate::error::{Error, Result};
 
+/// The port on which backend pods listen.
+pub(super) const BACKEND_PORT: u16 = 8080;
 /// The namespace of the application.
 pub const NAMESPACE: &str = "shop";
 

@@ -4,49 +4,15 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use serde::Deserialize;
 
-use super::checks::BACKEND_PORT;
-use super::manifests;
+use super::explanation::Explanation;
+use super::manifests::{self, BACKEND_PORT};
 use super::probe_origin::{Application, ProbeOrigin, RunningPod};
 use super::verdict::{self, Check};
 use crate::error::{Error, Result};
 
 /// How long a request may take that is not to be answered, in milliseconds.
 const SILENCE_MS: &str = "300";
-
-/// What `weft policy explain --output json` prints, as far as it is used here.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Explanation {
-    finding: String,
-    paths: Vec<Path>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Path {
-    nodes: Vec<Report>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Report {
-    ends: Vec<End>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct End {
-    direction: String,
-    reason: String,
-}
-
-impl Explanation {
-    /// Why those who ask may come in, or may not: the same for every family.
-    fn at_the_entrance(&self) -> String {
-        let ends = self.paths.iter().flat_map(|path| &path.nodes).flat_map(|report| &report.ends);
-        let entering = ends.filter(|end| end.direction == "ingress");
-        let reasons: BTreeSet<&str> = entering.map(|end| end.reason.as_str()).collect();
-        reasons.into_iter().collect::<Vec<_>>().join("; ")
-    }
-}
 
 /// Applies the policy, and tries the backend from a pod that it lets in and from one that it does not.
 pub(super) async fn checks(

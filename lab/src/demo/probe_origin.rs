@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 
-use super::policy::Explanation;
+use super::explanation::Explanation;
 use crate::client::http::{self, Answer};
 use crate::client::lookup::Found;
 use crate::error::{Error, Result};

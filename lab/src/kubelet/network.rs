@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
 
 use super::Kubelet;
-use super::pod::PodId;
+use super::pod_id::PodId;
 use crate::backoff::Backoff;
 use crate::cni::{Attachment, PortMapping, invocation};
 use crate::error::{Error, Result};

@@ -15,6 +15,7 @@ use super::Kubelet;
 use super::container::{Container, RestartPolicy};
 use super::env::PodFacts;
 use super::network::PodNetwork;
+use super::pod_id::PodId;
 use super::status::{Report, pod_status};
 use super::{files, plan};
 use crate::backoff::Backoff;
@@ -24,14 +25,6 @@ use crate::state::{make_dir, write_file};
 
 /// The grace period where nobody set one, in seconds.
 const DEFAULT_GRACE: u64 = 30;
-
-/// Which pod it is.
-#[derive(Clone, Debug)]
-pub(super) struct PodId {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-}
 
 /// What is seen of the pod at the API server; None when it is gone there.
 type Seen = watch::Receiver<Option<Pod>>;
@@ -48,12 +41,7 @@ struct Worker {
 
 /// Runs a pod from its first sight to its end.
 pub(super) async fn run(kubelet: Arc<Kubelet>, pod: Pod, mut seen: Seen) {
-    let metadata = &pod.metadata;
-    let id = PodId {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-    };
+    let id = PodId::of(&pod);
     let api = Api::namespaced(kubelet.config.client.clone(), &id.namespace);
     let spec = pod.spec.clone().unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();

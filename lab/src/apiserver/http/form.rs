@@ -1,6 +1,7 @@
 //! The form in which a client wants its objects: whole, their metadata alone, or as rows of a table.
 
 use axum::http::{HeaderMap, header};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -96,4 +97,8 @@ struct ListView<'a> {
     kind: String,
     metadata: Value,
     items: Vec<&'a Value>,
+}
+
+pub(super) fn now() -> i64 {
+    Timestamp::now().as_second()
 }

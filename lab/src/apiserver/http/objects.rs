@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::form::Form;
+use super::form::{Form, now};
 use super::parameters::Parameters;
 use super::path::Place;
 use super::{Door, body, watch};
@@ -187,8 +186,4 @@ impl Call<'_> {
         })?;
         Ok(super::json(StatusCode::OK, &scale::of(&object)))
     }
-}
-
-pub(super) fn now() -> i64 {
-    Timestamp::now().as_second()
 }

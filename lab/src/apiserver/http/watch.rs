@@ -14,8 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Door;
-use super::form::Form;
-use super::objects::now;
+use super::form::{Form, now};
 use super::parameters::Parameters;
 use crate::apiserver::cluster::Cluster;
 use crate::apiserver::error::{ApiError, Result};
