@@ -55,6 +55,10 @@ const FIRST: &[Scenario] = &[
 /// Each in a namespace of the cluster of its own, several at a time.
 const TOGETHER: &[Scenario] = &[
     (
+        "Netpol, ClusterNetworkPolicy and generated policies: truth tables over nine pods",
+        network_policies::over_nine_pods,
+    ),
+    (
         "Netpol: ClusterIP, NodePort and hairpin traffic is judged by the real peer and port",
         network_policies::services_are_judged_by_the_real_peer,
     ),
@@ -327,10 +331,6 @@ const SOAK: &[Scenario] = &[
     ("daemons are killed at random under load", soak::daemons_are_killed_at_random),
     ("the API server is away under load", soak::the_api_server_is_away),
     ("the clocks jump under load", soak::the_clocks_jump),
-    (
-        "Netpol, ClusterNetworkPolicy and generated policies: truth tables over nine pods",
-        network_policies::over_nine_pods,
-    ),
 ];
 
 /// How many scenarios run at a time: they wait more than they work.

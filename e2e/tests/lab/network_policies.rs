@@ -23,7 +23,7 @@ use crate::probe::{BOTH, Via, dropped, served};
 /// Asks for every generated case, instead of those where every feature comes once in each direction.
 const ALL: &str = "WEFT_POLICY_CASES";
 /// After so many cases that fail, the rest would tell nothing more.
-const MOST_FAILURES: usize = 5;
+const MOST_FAILURES: usize = 3;
 
 /// The specs by name, the tiers, and what is generated; one after the other, as they share their pods.
 pub(crate) fn over_nine_pods(lab: &Lab) -> Outcome {
@@ -32,7 +32,7 @@ pub(crate) fn over_nine_pods(lab: &Lab) -> Outcome {
     let all = std::env::var(ALL).is_ok_and(|value| value == "all");
     let cases = [specs::cases(&other), tiers::cases(), generated::cases(&own, &other, all)];
     let mut runner = Runner { world: &world, table: Table::open() };
-    world.settles(&Table::open())?;
+    world.settles(&Table::open(), &Table::open())?;
     let mut failures = Vec::new();
     for case in cases.iter().flatten() {
         failures.extend(runner.run(case).err());

@@ -7,6 +7,9 @@ use super::world::World;
 use crate::api::{Api, collection};
 use crate::lab::Outcome;
 
+/// The label of the cases' own ClusterNetworkPolicies: other scenarios have theirs.
+const OWN: &str = "truth-tables";
+
 /// A case, by what it shows.
 pub(super) struct Case {
     name: String,
@@ -69,7 +72,7 @@ pub(super) fn cluster_policy(name: &str, priority: u16, subject: &[&str], spec: 
         whole[field] = value.clone();
     }
     Action::Create(json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
-        "metadata": {"name": name}, "spec": whole}))
+        "metadata": {"name": name, "labels": {OWN: "yes"}}, "spec": whole}))
 }
 
 /// Changes fields of a NetworkPolicy's spec.
@@ -141,8 +144,7 @@ impl Runner<'_> {
             if number == 0 && expected == self.table {
                 self.differ(step)?;
             }
-            self.world.settles(&expected).map_err(at)?;
-            self.table = expected;
+            self.reach(expected).map_err(at)?;
         }
         Ok(())
     }
@@ -153,10 +155,17 @@ impl Runner<'_> {
         if self.table == Table::open() {
             policy("z", "between", json!({"podSelector": {}})).carry_out(&self.world.api)?;
         }
-        self.world.settles(&self.world.expected()?)?;
+        self.reach(self.world.expected()?)?;
         self.delete_policies()?;
         let mut policies = step.actions.iter().filter(|action| matches!(action, Action::Create(_)));
         policies.try_for_each(|action| action.carry_out(&self.world.api))
+    }
+
+    /// Waits until that table is seen.
+    fn reach(&mut self, expected: Table) -> Outcome {
+        self.world.settles(&self.table, &expected)?;
+        self.table = expected;
+        Ok(())
     }
 
     fn undo(&self, case: &Case) -> Outcome {
@@ -168,6 +177,11 @@ impl Runner<'_> {
         for namespace in NAMESPACES {
             self.world.api.delete(&collection(namespace, "networkpolicies"))?;
         }
-        self.world.api.delete(&collection("", "clusternetworkpolicies")).map(drop)
+        let all = collection("", "clusternetworkpolicies");
+        let list = self.world.api.get(&all)?;
+        let policies = list["items"].as_array().into_iter().flatten().map(|policy| &policy["metadata"]);
+        let own = policies.filter(|metadata| metadata["labels"][OWN] == "yes");
+        own.filter_map(|metadata| metadata["name"].as_str())
+            .try_for_each(|name| self.world.api.delete(&format!("{all}/{name}")).map(drop))
     }
 }

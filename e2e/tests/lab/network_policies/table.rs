@@ -81,6 +81,15 @@ impl Table {
         Table(self.0.iter().zip(&other.0).map(|(one, other)| one & other).collect())
     }
 
+    /// A way from each pod to each where the other table says otherwise, if there is one.
+    pub(super) fn changes(&self, other: &Table) -> Table {
+        let first = |(one, other): (&u8, &u8)| {
+            let differing = one ^ other;
+            differing & differing.wrapping_neg()
+        };
+        Table(self.0.iter().zip(&other.0).map(first).collect())
+    }
+
     pub(super) fn set(&mut self, from: usize, to: usize, bit: usize, reaches: bool) {
         let cell = &mut self.0[from * COUNT + to];
         *cell = *cell & !(1 << bit) | u8::from(reaches) << bit;

@@ -1,5 +1,6 @@
 //! Nine pods on three nodes, and who of them reaches whom.
 
+use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -20,13 +21,18 @@ use crate::probe::any;
 
 /// How long an answer may take at first. Shorter than TCP's first repetition: what is late is asked again, with more patience.
 const ANSWER: Duration = Duration::from_millis(500);
+/// The same while a change is on its way.
+const FIRST_ANSWER: Duration = Duration::from_millis(100);
 const LONGEST_ANSWER: Duration = Duration::from_secs(4);
-/// Between two looks at first. Every look is 648 connections, which the nodes track: they would be busy with nothing else.
+/// Between two looks, at first and at last.
 const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long silence must last to count as such.
 const SILENCE: Duration = Duration::from_millis(200);
-/// How long a change may take until all nodes heed it: a busy machine's time.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The same while a change is on its way: everything is asked once more afterwards.
+const FIRST_SILENCE: Duration = Duration::from_millis(50);
+/// How long a change may take until all nodes heed it, and all that may be reached answers: a very busy machine's time.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The namespaces and pods of the cases.
 pub(super) struct World<'a> {
@@ -81,42 +87,53 @@ impl<'a> World<'a> {
         Ok(table)
     }
 
-    /// Waits until everybody reaches exactly whom the table says.
-    pub(super) fn settles(&self, expected: &Table) -> Outcome {
+    /// Waits until everybody reaches exactly whom the table says. `before` is what held until now: first only what changes is
+    /// asked, once from each pod to each, as the nodes need their time to heed a change; then everything.
+    pub(super) fn settles(&self, before: &Table, expected: &Table) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
-        let (mut pause, mut answer) = (PAUSE, ANSWER);
-        while Instant::now() < deadline {
-            if self.probe(expected, Some(answer))? == *expected {
+        let mut pause = PAUSE;
+        let asked = before.changes(expected);
+        let mut look = Look { asked, answer: FIRST_ANSWER, silence: FIRST_SILENCE, stops: true };
+        loop {
+            let seen = self.probe(expected, &look)?;
+            if seen == *expected && look.asked == Table::open() {
                 return Ok(());
+            } else if seen == *expected {
+                let answer = ANSWER.max(look.answer);
+                look = Look { asked: Table::open(), answer, silence: SILENCE, stops: true };
+                continue;
+            } else if Instant::now() > deadline {
+                break;
             }
             std::thread::sleep(pause);
-            pause *= 2;
-            answer = LONGEST_ANSWER.min(answer * 2);
+            pause = LONGEST_PAUSE.min(pause * 2);
+            look.answer = LONGEST_ANSWER.min(look.answer * 2);
         }
-        let seen = self.probe(expected, None)?;
-        match seen == *expected {
-            true => Ok(()),
-            false => Err(seen.difference(expected)),
-        }
+        let whole = Look { asked: Table::open(), answer: LONGEST_ANSWER, silence: SILENCE, stops: false };
+        let seen = self.probe(expected, &whole)?;
+        if seen == *expected { Ok(()) } else { Err(seen.difference(expected)) }
     }
 
-    /// Everybody asks everybody, all at once. With a limit for answers, it ends with the first one that should not have come.
-    fn probe(&self, expected: &Table, limit: Option<Duration>) -> Result<Table, String> {
+    /// Everybody asks everybody who is to be asked, all at once; the rest is taken as expected.
+    fn probe(&self, expected: &Table, look: &Look) -> Result<Table, String> {
+        let asked = &look.asked;
+        let (answer, silence, stops) = (look.answer, look.silence, look.stops);
         let stop = watch::Sender::new(false);
         let ask = |from: usize| {
-            let targets: Vec<Target> = self.targets(from, expected);
-            let stop = stop.clone();
-            let probe = move || async move { Ok(probe_all(targets, limit, stop).await) };
+            let mut targets: Vec<Target> = self.targets(from, expected);
+            targets.retain(|target| asked.has(from, target.place.0, target.place.1));
+            let stop = stops.then(|| stop.clone());
+            let probe = move || async move { Ok(probe_all(targets, (answer, silence), stop).await) };
             netns::run_async(&self.pods[from].netns, probe).map_err(|error| error.to_string())
         };
         let ask = &ask;
         std::thread::scope(|scope| {
             let askers: Vec<_> = (0..COUNT).map(|from| scope.spawn(move || ask(from))).collect();
-            let mut seen = Table::open();
+            let mut seen = expected.clone();
             for (from, asker) in askers.into_iter().enumerate() {
                 let reached = asker.join().map_err(|_| "a prober panicked".to_owned())??;
                 for to in 0..COUNT {
-                    for bit in 0..Way::all().len() {
+                    for bit in (0..Way::all().len()).filter(|bit| asked.has(from, to, *bit)) {
                         seen.set(from, to, bit, reached.contains(&(to, bit)));
                     }
                 }
@@ -140,6 +157,15 @@ impl<'a> World<'a> {
         }
         targets
     }
+}
+
+/// What is asked, how long answers may take, how long silence must last, and whether it ends with the first answer that should
+/// not have come.
+struct Look {
+    asked: Table,
+    answer: Duration,
+    silence: Duration,
+    stops: bool,
 }
 
 /// Two servers, on 80 and 81. `web` is a name of 80 in pods a and b, and of 81 in c.
@@ -169,17 +195,17 @@ struct Target {
     expected: bool,
 }
 
-/// Gives those that were reached.
+/// Gives those that were reached, by then where it is to stop.
 async fn probe_all(
     targets: Vec<Target>,
-    limit: Option<Duration>,
-    stop: watch::Sender<bool>,
+    (answer, silence): (Duration, Duration),
+    stop: Option<watch::Sender<bool>>,
 ) -> Vec<(usize, usize)> {
-    let mut stopped = stop.subscribe();
+    let mut stopped = stop.as_ref().map(watch::Sender::subscribe);
     let mut requests = JoinSet::new();
     for target in targets {
         requests.spawn(async move {
-            let patience = if target.expected { limit.unwrap_or(LONGEST_ANSWER) } else { SILENCE };
+            let patience = if target.expected { answer } else { silence };
             let reached = timeout(patience, reaches(&target)).await.is_ok_and(|seen| seen.unwrap_or(false));
             (target.place, reached, target.expected)
         });
@@ -188,18 +214,25 @@ async fn probe_all(
     loop {
         let done = tokio::select! {
             done = requests.join_next() => done,
-            _ = stopped.wait_for(|stop| *stop) => return reached,
+            () = until_stopped(&mut stopped) => return reached,
         };
         match done {
             None => return reached,
             Some(Ok((place, true, expected))) => {
                 reached.push(place);
-                if limit.is_some() && !expected {
+                if let Some(stop) = stop.as_ref().filter(|_| !expected) {
                     stop.send_replace(true);
                 }
             }
             Some(_) => {}
         }
+    }
+}
+
+async fn until_stopped(stop: &mut Option<watch::Receiver<bool>>) {
+    match stop {
+        Some(stop) => drop(stop.wait_for(|stop| *stop).await),
+        None => pending().await,
     }
 }
 
