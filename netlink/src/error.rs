@@ -57,6 +57,14 @@ pub enum Error {
     /// An object was made by another program, so that what it means is not known.
     #[error("{0}, which no part of Weft writes")]
     Foreign(String),
+    /// A system call on an object that netlink does not know failed.
+    #[error("cannot {operation}: {source}")]
+    System {
+        /// What was tried, on which object: `create BPF map endpoints`.
+        operation: String,
+        /// What the system call reported.
+        source: io::Error,
+    },
     /// An operation on a network namespace or its file failed.
     #[error("cannot {operation} network namespace {path}: {source}", path = .path.display())]
     Namespace {
@@ -88,7 +96,7 @@ impl Error {
             Error::Refused(refusal) => Some(refusal.errno),
             Error::Batch(refusals) => refusals.first().map(|refusal| refusal.errno),
             Error::Operation { source, .. } => source.errno(),
-            Error::Socket { source, .. } | Error::Namespace { source, .. } => {
+            Error::Socket { source, .. } | Error::System { source, .. } | Error::Namespace { source, .. } => {
                 source.raw_os_error().map(Errno::from_raw)
             }
             Error::Overrun

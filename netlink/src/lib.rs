@@ -1,10 +1,11 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack and nflog.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack, nflog and eBPF.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
 
 pub mod attribute;
 pub mod barrier;
+pub mod bpf;
 pub mod conntrack;
 mod detached;
 mod error;
@@ -16,6 +17,7 @@ pub mod netns;
 pub mod nflog;
 pub mod notifications;
 pub mod rtnl;
+pub mod sock_diag;
 mod socket;
 pub mod sysctl;
 

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
@@ -157,6 +158,28 @@ impl Drop for Back {
             panic!("lost in another network namespace: {error}");
         }
     }
+}
+
+/// What tells the calling thread's namespace from all others, while the machine runs (SO_NETNS_COOKIE, Linux 5.14).
+///
+/// # Errors
+/// Where the kernel is older.
+pub fn cookie() -> Result<u64> {
+    let failed = |source| failed("ask for the cookie of", Path::new(OWN))(source);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
+    let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
+    #[allow(unsafe_code, reason = "getsockopt(2) has no safe wrapper for this option")]
+    // SAFETY: the value is as long as is said, and outlives the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(failed(io::Error::last_os_error())) }
 }
 
 impl AsFd for Namespace {
