@@ -7,6 +7,7 @@
 
 #[cfg(feature = "api-server")]
 pub mod api_server;
+pub mod cgroup;
 #[cfg(feature = "containerd")]
 pub mod containerd;
 #[cfg(feature = "dataplane")]
