@@ -1,5 +1,8 @@
 //! What the data plane depends on besides the cluster. Flags become this in `options.rs`.
 
+use std::path::PathBuf;
+
+use clap::ValueEnum;
 use weft_types::{Family, IpNetwork};
 
 /// The settings of the data plane.
@@ -19,6 +22,42 @@ pub struct Config {
     pub conntrack_be_liberal: bool,
     /// Whether connections, packets and bytes of each Service are counted.
     pub service_counters: bool,
+    /// Whether and where programs lead sockets.
+    pub ebpf: Ebpf,
+}
+
+/// Programs that lead sockets to endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ebpf {
+    /// Whose sockets they lead; nobody's where they are turned off.
+    pub scope: Option<EbpfScope>,
+    /// The cgroup, of version 2, whose sockets they see; the root of all where none is given.
+    pub cgroup: Option<PathBuf>,
+    /// Where a file system of type bpf is mounted. Where none is given, there are no programs, and none of an earlier run.
+    pub bpffs: Option<PathBuf>,
+    /// Which sockets are destroyed when the endpoint is gone to which they were led.
+    pub stale_sockets: StaleSockets,
+}
+
+/// Whose sockets are led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EbpfScope {
+    /// Those of the proxy's own network namespace: of the node.
+    Host,
+    /// Those of every namespace: of the node and of its pods.
+    All,
+}
+
+/// Which sockets are destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StaleSockets {
+    /// None.
+    None,
+    /// Those of UDP: nothing tells them that nobody answers any more.
+    #[default]
+    Udp,
+    /// Those of TCP too, which would end by their own timers.
+    All,
 }
 
 /// By what traffic of pods is told from that of others.

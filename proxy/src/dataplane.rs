@@ -1,6 +1,7 @@
 //! What carries out the plans of Services. The daemon, the sync loop and `--dry-run` know this trait alone; what stands
 //! behind it may be tables, chains, virtual servers or programs.
 
+pub mod ebpf;
 pub mod nftables;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
 
+use ebpf::EbpfDataplane;
 use nftables::NftablesDataplane;
 
 /// Carries out plans. It owns those that were staged: it needs them to put right what others change.
@@ -115,10 +117,11 @@ pub enum ForeignChange {
 /// # Errors
 /// Where the kernel cannot be used.
 pub fn open(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
-    Ok(Box::new(NftablesDataplane::open(config)?))
+    let packets = Box::new(NftablesDataplane::open(config)?);
+    Ok(EbpfDataplane::before(packets, &config.ebpf))
 }
 
 /// One that stages, renders and traces, and needs the kernel for all else only.
 pub fn offline(config: &Config) -> Box<dyn Dataplane> {
-    Box::new(NftablesDataplane::new(config))
+    EbpfDataplane::before(Box::new(NftablesDataplane::new(config)), &config.ebpf)
 }

@@ -15,6 +15,7 @@ pub mod counters;
 pub mod daemon;
 pub mod dataplane;
 pub mod dry_run;
+pub mod ebpf_options;
 pub mod error;
 pub mod firewall;
 pub mod foreign_changes;

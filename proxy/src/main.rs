@@ -18,7 +18,8 @@ fn run() -> Result<()> {
     options.log_format.start();
     notes.iter().for_each(|note| warn!("{note}"));
     if options.cleanup {
-        return Ok(dataplane::offline(&Config::default()).clean_up()?);
+        let config = Config { ebpf: options.ebpf.config(), ..Config::default() };
+        return Ok(dataplane::offline(&config).clean_up()?);
     }
     if options.init_only {
         // A default that cannot be had keeps no node from its Services.

@@ -12,6 +12,7 @@ use weft_types::IpNetwork;
 use weft_types::well_known::port;
 
 use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::ebpf_options::EbpfOptions;
 use crate::error::Error;
 use crate::kube_proxy::config_file::{self, ConfigFile};
 use crate::kube_proxy::flags;
@@ -75,6 +76,10 @@ pub struct Options {
     /// Count connections, packets and bytes of each Service, for /metrics. Costs a lookup for every packet of the node.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub service_counters: bool,
+
+    /// Programs that lead sockets.
+    #[command(flatten)]
+    pub ebpf: EbpfOptions,
 
     /// Limits and timeouts of connection tracking.
     #[command(flatten)]
@@ -159,6 +164,7 @@ impl Options {
             nodeport_addresses: self.nodeport_addresses.clone(),
             service_counters: self.service_counters,
             conntrack_be_liberal: self.limits.be_liberal == Some(true),
+            ebpf: self.ebpf.config(),
         })
     }
 

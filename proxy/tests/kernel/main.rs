@@ -8,6 +8,7 @@ mod agreement;
 mod conflicts;
 mod counters;
 mod documentation;
+mod ebpf;
 mod firewalls;
 mod invalid;
 mod invariants;
@@ -55,6 +56,11 @@ struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     fn new(world: &'a World, config: Config) -> Cluster<'a> {
+        Cluster::with(world, config, open)
+    }
+
+    /// One whose proxy is opened so.
+    fn with(world: &'a World, config: Config, open: fn(&World, &Config) -> Sync) -> Cluster<'a> {
         let config = Config { node: "node1".into(), ..config };
         let mut snapshot = Snapshot::default();
         let addresses = vec!["172.30.0.11".parse().unwrap(), "fd00:30::11".parse().unwrap()];
