@@ -361,9 +361,10 @@ impl Planning {
 
     /// Tells the planner of addresses that pods have by word of the plugin.
     fn assign(&mut self, found: BTreeMap<NamespacedName, Assigned>) {
-        for (key, assigned) in found {
+        for (key, found) in found {
+            let assigned = self.assigned.entry(key.clone()).or_default();
+            assigned.renew(found);
             self.planner.assign(&key, &assigned.addresses);
-            self.assigned.insert(key, assigned);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weft_policy::pending::WaitingPod;
-use weft_types::{NamespacedName, Pod, Snapshot};
+use weft_types::{Family, NamespacedName, Pod, Snapshot};
 
 /// The addresses that the plugin gave to a pod of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,18 @@ pub(crate) struct Assigned {
     pub(crate) uid: Box<str>,
     /// The addresses.
     pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Assigned {
+    /// Takes in what waits now. The families are read one after the other: of a pod that began to wait in between, the second
+    /// one's address is answered before the first one's is seen, and must stay the pod's.
+    pub(crate) fn renew(&mut self, now: Assigned) {
+        let is_named = |family: Family| now.addresses.iter().any(|address| Family::of(*address) == family);
+        let is_same = self.uid == now.uid;
+        self.addresses.retain(|address| is_same && !is_named(Family::of(*address)));
+        self.addresses.extend(now.addresses);
+        self.uid = now.uid;
+    }
 }
 
 /// Finds the pods of addresses that wait. Pods that are not known yet, or whose namespace is not, are left out.
@@ -78,6 +90,23 @@ mod tests {
             snapshot.apply(object, &mut ChangeSet::default());
         }
         snapshot
+    }
+
+    #[test]
+    fn addresses_of_both_families_stay_a_pod_s_though_they_are_seen_one_after_the_other() {
+        let assigned = |uid: &str, addresses: &[&str]| Assigned {
+            uid: uid.into(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        };
+        let mut pod = Assigned::default();
+        pod.renew(assigned("1", &["fd00::7"]));
+        pod.renew(assigned("1", &["10.244.1.7"]));
+        assert_eq!(pod, assigned("1", &["fd00::7", "10.244.1.7"]));
+        // The same pod in another sandbox, and another pod of its name.
+        pod.renew(assigned("1", &["10.244.1.8"]));
+        assert_eq!(pod, assigned("1", &["fd00::7", "10.244.1.8"]));
+        pod.renew(assigned("2", &["10.244.1.9"]));
+        assert_eq!(pod, assigned("2", &["10.244.1.9"]));
     }
 
     #[test]
