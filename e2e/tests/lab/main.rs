@@ -66,6 +66,10 @@ const TOGETHER: &[Scenario] = &[
         "Netpol: the pod's own node is always allowed, other nodes and hostNetwork pods by address alone",
         network_policies::the_own_node_is_always_allowed,
     ),
+    (
+        "Netpol: a pod starts with its policies: nothing denied passes, nothing allowed is refused",
+        network_policies::gap::a_pod_starts_with_its_policies,
+    ),
     ("Netpol: egress for names alone resolves them", network_policies::egress_for_names_alone),
     ("Services should serve a basic endpoint from pods", services::basic_endpoint),
     ("Services should serve multiport endpoints from pods", services::multiport_endpoints),
@@ -329,6 +333,10 @@ const LAST: &[Scenario] = &[
 /// What `make soak` runs in the place of all others, one after the other.
 const SOAK: &[Scenario] = &[
     ("daemons are killed at random under load", soak::daemons_are_killed_at_random),
+    (
+        "Netpol: a thousand pods start with their policies",
+        network_policies::gap::a_pod_starts_with_its_policies,
+    ),
     ("the API server is away under load", soak::the_api_server_is_away),
     ("the clocks jump under load", soak::the_clocks_jump),
 ];
@@ -337,6 +345,9 @@ const SOAK: &[Scenario] = &[
 const AT_A_TIME: usize = 8;
 
 fn main() -> ExitCode {
+    if let Some(code) = network_policies::gap::starter::from_arguments() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     if arguments.list {
         let all = [FIRST, TOGETHER, LAST].concat();

@@ -2,6 +2,7 @@
 //! Services, nodes and names.
 
 mod cases;
+pub(crate) mod gap;
 mod generated;
 mod objects;
 mod specs;

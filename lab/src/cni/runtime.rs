@@ -106,6 +106,8 @@ impl Runtime {
         start.envs(environment);
         let output = run(start, &program, &input).await?;
         if output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            said.lines().for_each(|line| tracing::warn!(plugin = name, "{line}"));
             return Ok(output.stdout);
         }
         let message = invocation::error_text(&output.stdout, &output.stderr);
