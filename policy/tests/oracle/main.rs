@@ -3,17 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod forward;
 mod made_up;
 mod table;
-mod walk;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use weft_nftables::evaluator;
 use weft_policy::plan::{Packet, Planner, Verdict};
 use weft_policy::ruleset::{Denied, Ruleset};
 use weft_testkit::policy_oracle::Cluster;
 
+use forward::forward;
 use made_up::{Change, NODES, change, packet};
 use table::Table;
 
@@ -88,6 +90,7 @@ fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes
         prop_assert!(planner.commit().is_empty(), "nothing changed since");
         let scratch = from_scratch(&cluster);
         prop_assert_eq!(table.sizes(), Table::of(scratch.plan()).sizes(), "changes leave something behind");
+        let tables = evaluator::Ruleset::new(ruleset.tables());
         for packet in &packets {
             let expected = if cluster.allows(packet.source, packet.destination, packet.port) {
                 Verdict::Accept
@@ -97,7 +100,7 @@ fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes
             let own = |address| planner.plan().own_addresses.contains(&address);
             let forwarded = match own(packet.source) || own(packet.destination) {
                 true => expected,
-                false => walk::forward(&ruleset.tables()[usize::from(packet.source.is_ipv6())], packet),
+                false => forward(&tables, packet),
             };
             let verdicts = [
                 forwarded,
