@@ -9,7 +9,7 @@ use weft_netlink::attribute::{Attributes, Writer};
 use super::facts::Facts;
 use super::hash::{HASH_MODULUS, HASH_SEED};
 use super::register::{expression, register};
-use super::value::DataType;
+use super::value::{DataType, Tuple};
 
 mod ct;
 mod fib;
@@ -215,5 +215,24 @@ impl Expression {
     /// Its length in a concatenation, where every field begins at a register.
     pub(super) fn padded_len(&self) -> usize {
         self.len().next_multiple_of(4)
+    }
+}
+
+impl Facts {
+    /// What an expression reads of it; `None` where that is not known.
+    pub fn bytes(&self, expression: &Expression) -> Option<Vec<u8>> {
+        expression.evaluate(self)
+    }
+
+    /// What a concatenation reads of it, as the key of a set.
+    pub(crate) fn key(&self, expressions: &[Expression]) -> Option<Tuple> {
+        let mut key = Vec::new();
+        for expression in expressions {
+            key.extend(self.bytes(expression)?);
+            if expressions.len() > 1 {
+                key.resize(key.len().next_multiple_of(4), 0);
+            }
+        }
+        Some(Tuple::from_kernel(&key))
     }
 }

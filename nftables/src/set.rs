@@ -273,24 +273,6 @@ pub(super) fn write_tuple(f: &mut fmt::Formatter<'_>, tuple: &Tuple, types: &[Da
     }
 }
 
-/// The lengths of the fields of a key of these types.
-fn fields(types: &[DataType]) -> Vec<usize> {
-    types.iter().map(|kind| kind.len()).collect()
-}
-
-/// Whether each field of a key is in its range, as the kernel compares them; each begins at a register.
-pub(super) fn holds(fields: &[usize], first: &[u8], last: &[u8], key: &[u8]) -> bool {
-    let mut start = 0;
-    fields.iter().all(|length| {
-        let field = start..start + length;
-        start += length.next_multiple_of(4);
-        match (first.get(field.clone()), key.get(field.clone()), last.get(field)) {
-            (Some(first), Some(key), Some(last)) => first <= key && key <= last,
-            _ => false,
-        }
-    })
-}
-
 impl Set {
     /// A set without elements.
     pub fn new(declaration: Arc<Declaration>) -> Set {
@@ -303,18 +285,6 @@ impl Set {
             self.details.insert(key.clone(), detail);
         }
         self.elements.insert(key, data);
-    }
-
-    /// The element that the kernel finds for a key: in a set of ranges the one whose ranges hold each of its fields.
-    pub fn find(&self, key: &Tuple) -> Option<(&Tuple, &Data)> {
-        if !self.declaration.has_ranges() {
-            return self.elements.get_key_value(key);
-        }
-        let fields = fields(&self.declaration.key);
-        self.elements.iter().find(|(held, _)| {
-            let (first, last) = held.ends();
-            holds(&fields, first, last, key.bytes())
-        })
     }
 }
 
