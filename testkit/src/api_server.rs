@@ -97,6 +97,11 @@ impl FakeApiServer {
         FakeApiServer { store, address, running: Some(running), kubeconfig }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The kubeconfig that leads to it.
     pub fn kubeconfig(&self) -> &Path {
         self.kubeconfig.path()

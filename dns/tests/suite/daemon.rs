@@ -4,22 +4,22 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, Record};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
+use weft_testkit::wait::{eventually, eventually_ok};
 
-use crate::api::Api;
+use crate::api::{self, CONFIG_MAPS, SERVICES};
 use crate::peers::{Upstream, dig};
 use crate::scripted_upstream::ScriptedUpstream;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_weft-dns");
 pub(crate) const HTTP: [&str; 3] =
     ["--health-bind-address", "--ready-bind-address", "--metrics-bind-address"];
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An address at which nothing listens.
 pub(crate) const NOBODY: &str = "127.0.0.1:1";
@@ -121,13 +121,6 @@ impl Daemon {
         }
     }
 
-    /// The next line of the log; waits for it.
-    pub(crate) fn next_line(&mut self) -> String {
-        let mut line = String::new();
-        assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the program ended");
-        line
-    }
-
     pub(crate) fn get(&self, endpoint: usize, path: &str) -> String {
         get(self.http[endpoint], path)
     }
@@ -187,36 +180,27 @@ fn before_the_cluster_is_listed_it_lives_but_is_not_ready() {
     assert!(metrics.contains("rcode=\"SERVFAIL\"") && metrics.ends_with("# EOF\n"), "{metrics}");
 }
 
-/// Asks until the answer has that status; panics after a while.
+/// Asks until the answer has that status.
 pub(crate) fn await_status(daemon: &Daemon, question: &str, status: &str) -> String {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    eventually_ok(format!("{status} for {question}"), || {
         let text = dig("127.0.0.1", daemon.dns.port(), question);
-        if text.contains(&format!("status: {status}")) {
-            return text;
-        }
-        assert!(Instant::now() < deadline, "never {status}: {text}");
-    }
+        if text.contains(&format!("status: {status}")) { Ok(text) } else { Err(text) }
+    })
 }
 
 #[test]
 fn it_follows_the_cluster() {
-    let api = Api::start();
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let api = api::start();
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     let text = await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     assert!(text.contains("10.96.0.20"), "{text}");
     assert!(daemon.get(1, "/ready").starts_with("HTTP/1.1 200"));
     assert!(dig("127.0.0.1", daemon.dns.port(), "new.shop.svc.cluster.local A").contains("status: NXDOMAIN"));
 
-    let object = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"new","namespace":"shop","uid":"3","resourceVersion":"11"},
-        "spec":{"type":"ClusterIP","clusterIP":"10.96.0.21","clusterIPs":["10.96.0.21"]}}"#;
-    let deadline = Instant::now() + DEADLINE;
-    while !api.send(&format!(r#"{{"type":"ADDED","object":{object}}}"#)) {
-        assert!(Instant::now() < deadline, "nobody watches");
-    }
+    api::put_service(&api, "new", "10.96.0.21");
     let text = await_status(&daemon, "new.shop.svc.cluster.local A", "NOERROR");
     assert!(text.contains("10.96.0.21"), "{text}");
-    api.send(&format!(r#"{{"type":"DELETED","object":{object}}}"#));
+    api.delete(SERVICES, "new");
     await_status(&daemon, "new.shop.svc.cluster.local A", "NXDOMAIN");
     assert!(daemon.get(2, "/metrics").contains("weft_dns_zone_services{server="));
 }
@@ -226,12 +210,10 @@ fn what_was_known_before_is_answered_while_no_api_server_is_there() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("cluster.json");
     let flags = ["--lameduck", "0", "--snapshot", file.to_str().unwrap()];
-    let deadline = Instant::now() + DEADLINE;
-    let daemon = Daemon::start_with(&Api::start().address.to_string(), &flags);
+    let api = api::start();
+    let daemon = Daemon::start_with(&api.address().to_string(), &flags);
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
-    while !file.exists() {
-        assert!(Instant::now() < deadline, "nothing is kept");
-    }
+    eventually("the snapshot is kept", || file.exists());
     drop(daemon);
 
     let daemon = Daemon::start_with(NOBODY, &flags);
@@ -242,7 +224,7 @@ fn what_was_known_before_is_answered_while_no_api_server_is_there() {
     // What went meanwhile goes when the cluster is listed, and a damaged file keeps nobody from starting.
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("backend", "bygone")).unwrap();
-    let daemon = Daemon::start_with(&Api::start().address.to_string(), &flags);
+    let daemon = Daemon::start_with(&api.address().to_string(), &flags);
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     await_status(&daemon, "bygone.shop.svc.cluster.local A", "NXDOMAIN");
     assert!(daemon.get(2, "/metrics").contains("weft_dns_event_to_answer_duration_seconds_count{"));
@@ -254,8 +236,8 @@ fn what_was_known_before_is_answered_while_no_api_server_is_there() {
 
 #[test]
 fn it_explains_what_a_pod_gets() {
-    let api = Api::start();
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let api = api::start();
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     let text = daemon.get(1, "/explain?namespace=shop&name=backend");
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -274,34 +256,22 @@ fn it_explains_what_a_pod_gets() {
     assert!(daemon.get(1, "/explain?namespace=shop&name=a&type=b").contains("B is no type of records"));
 }
 
-/// Tells the daemon's API server of a ConfigMap `kube-dns`, once the daemon watches it.
-pub(crate) fn send_config_map(api: &Api, event: &str, data: &str) {
-    let deadline = Instant::now() + DEADLINE;
-    let object = format!(
-        r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"kube-dns","namespace":"kube-system",
-        "uid":"9","resourceVersion":"20"}},"data":{data}}}"#
-    );
-    while !api.send_config_map(&format!(r#"{{"type":"{event}","object":{object}}}"#)) {
-        assert!(Instant::now() < deadline, "nobody watches");
-    }
-}
-
 #[test]
 fn it_follows_the_config_map_of_kube_dns() {
-    let (api, upstream) = (Api::start(), Upstream::start());
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let (api, upstream) = (api::start(), Upstream::start());
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "www.example.com A", "SERVFAIL");
     let address = upstream.address;
-    send_config_map(&api, "ADDED", &format!(r#"{{"upstreamNameservers":"[\"{address}\"]"}}"#));
+    api::put_config_map(&api, &json!({"upstreamNameservers": format!("[\"{address}\"]")}));
     await_status(&daemon, "www.example.com A", "NOERROR");
-    let stub = format!(r#"{{"stubDomains":"{{\"corp.local\":[\"{address}\"]}}"}}"#);
-    send_config_map(&api, "MODIFIED", &stub);
+    let stub = json!({"stubDomains": json!({"corp.local": [address]}).to_string()});
+    api::put_config_map(&api, &stub);
     await_status(&daemon, "www.corp.local A", "NOERROR");
     await_status(&daemon, "www.example.com A", "SERVFAIL");
-    send_config_map(&api, "MODIFIED", r#"{"stubDomains":"[malformed"}"#);
-    send_config_map(&api, "MODIFIED", &stub);
+    api::put_config_map(&api, &json!({"stubDomains": "[malformed"}));
+    api::put_config_map(&api, &stub);
     await_status(&daemon, "www.corp.local A", "NOERROR");
-    send_config_map(&api, "DELETED", "{}");
+    api.delete(CONFIG_MAPS, "kube-dns");
     await_status(&daemon, "www.corp.local A", "SERVFAIL");
 }
 
@@ -314,11 +284,11 @@ fn what_a_person_names_upstreams_for_is_asked_of_them() {
         reply.answers = vec![Record::from_rdata(name, 60, pointer)];
         Some(reply)
     });
-    let api = Api::start();
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let api = api::start();
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "-x 192.0.2.123", "SERVFAIL"); // That of the flag does not answer.
-    let upstreams = format!(r#"{{"upstreamNameservers":"[\"{}\"]"}}"#, upstream.address);
-    send_config_map(&api, "ADDED", &upstreams);
+    let upstreams = format!("[\"{}\"]", upstream.address);
+    api::put_config_map(&api, &json!({"upstreamNameservers": upstreams}));
     await_status(&daemon, "-x 192.0.2.124", "NOERROR");
     assert!(dig("127.0.0.1", daemon.dns.port(), "-x 192.0.2.123").contains("PTR\tmy.test."));
 }
@@ -336,10 +306,7 @@ fn it_ends_in_order_when_told_to() {
 fn in_lameduck_it_answers_but_is_not_ready() {
     let mut daemon = Daemon::start(NOBODY, "600");
     daemon.signal(Signal::SIGTERM);
-    let deadline = Instant::now() + DEADLINE;
-    while !daemon.get(1, "/ready").contains("shutting down") {
-        assert!(Instant::now() < deadline, "it never says that it leaves");
-    }
+    eventually("it says that it leaves", || daemon.get(1, "/ready").contains("shutting down"));
     assert!(daemon.get(0, "/health").starts_with("HTTP/1.1 200"));
     assert!(dig("127.0.0.1", daemon.dns.port(), "cluster.local SOA").contains("status: SERVFAIL"));
     daemon.signal(Signal::SIGTERM);

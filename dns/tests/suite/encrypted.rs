@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
+use weft_testkit::wait::eventually;
 
 use crate::daemon::{Daemon, NOBODY, failure};
 use crate::fixture::*;
@@ -187,16 +188,11 @@ fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     std::fs::copy(&server.certificate, &old).unwrap();
     assert!(trusts(&server, &old));
     certify(server.folder.path());
-    let deadline = Instant::now() + DEADLINE;
-    while !trusts(&server, &server.certificate) {
-        assert!(Instant::now() < deadline, "the new certificate is not taken");
-    }
+    eventually("the new certificate is taken", || trusts(&server, &server.certificate));
     assert!(!trusts(&server, &old), "the old one is gone");
     std::fs::rename(&server.certificate, &new).unwrap();
     std::fs::write(&server.certificate, "broken").unwrap();
-    while !server.daemon.next_line().contains("keeping the certificate") {
-        assert!(Instant::now() < deadline, "nobody is told");
-    }
+    server.daemon.await_log("keeping the certificate");
     assert!(trusts(&server, &new), "what was there before stays");
 }
 

@@ -1,6 +1,6 @@
 //! Upstreams that fail, lie, dawdle or lead in a loop: what clients see of it is as little as can be.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use weft_testkit::wait::eventually;
 
 use crate::fixture::*;
 use crate::peers::*;
@@ -49,17 +50,14 @@ fn an_upstream_that_does_not_answer_is_asked_last_until_it_does() {
         number += 1;
         server.dig(&format!("www{number}.example.com A"))
     };
-    let deadline = Instant::now() + DEADLINE;
-    let mut asked = usize::MAX;
-    while moody.asked().len() != asked {
-        asked = moody.asked().len();
+    eventually("nobody asks the one that does not answer", || {
+        let asked = moody.asked().len();
         std::thread::sleep(Duration::from_secs(1)); // longer than a try may take
-        assert!(is_answered(&ask()) && Instant::now() < deadline);
-    }
+        assert!(is_answered(&ask()));
+        moody.asked().len() == asked
+    });
     well.store(true, Ordering::SeqCst);
-    while !ask().contains("192.0.2.8") {
-        assert!(Instant::now() < deadline, "it answers probes, but nobody asks it again");
-    }
+    eventually("it answers probes and is asked again", || ask().contains("192.0.2.8"));
     assert!(server.metrics.text().contains("coredns_proxy_healthcheck_failures_total{"));
 }
 
@@ -215,14 +213,8 @@ fn equal_questions_at_the_same_time_are_asked_once() {
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         client.send(&question).unwrap();
     }
-    let deadline = Instant::now() + DEADLINE;
-    while !server
-        .metrics
-        .text()
-        .contains(r#"weft_dns_questions_coalesced_total{server="dns://:53",view=""} 49"#)
-    {
-        assert!(Instant::now() < deadline, "{}", server.metrics.text());
-    }
+    let coalesced = r#"weft_dns_questions_coalesced_total{server="dns://:53",view=""} 49"#;
+    eventually("49 questions wait for one answer", || server.metrics.text().contains(coalesced));
     all_wait.store(true, Ordering::SeqCst);
     for client in &clients {
         let mut reply = [0; 512];
@@ -259,23 +251,21 @@ fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
 
 #[test]
 fn questions_do_not_go_in_circles() {
-    // The port is free again, and nobody else is given it at once.
-    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The port is free again, by TCP too, and nobody else is given it at once.
+    let free = std::iter::repeat_with(|| UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+        .find(|address| TcpListener::bind(address).is_ok())
+        .unwrap();
     let (circle, passed) = relay(free);
     let good = ScriptedUpstream::start(good);
     let server = Server::start_on(&free.to_string(), zone(), &[circle, good.address], MOST_WAITING);
-    let deadline = Instant::now() + DEADLINE;
-    while passed.load(Ordering::SeqCst) == 0 {
-        assert!(Instant::now() < deadline, "no probe is sent at the start");
-    }
+    eventually("a probe is sent at the start", || passed.load(Ordering::SeqCst) > 0);
     let mut number = 0;
-    let mut before = usize::MAX;
-    while before != passed.load(Ordering::SeqCst) {
-        before = passed.load(Ordering::SeqCst);
+    eventually("nothing is asked in a circle", || {
+        let before = passed.load(Ordering::SeqCst);
         number += 1;
         assert!(is_answered(&server.dig(&format!("www{number}.example.com A"))));
-        assert!(Instant::now() < deadline, "it goes on asking in a circle");
-    }
+        passed.load(Ordering::SeqCst) == before
+    });
     assert!(server.dig("backend.shop.svc.cluster.local A").contains("10.96.0.20"));
 }
 
@@ -317,10 +307,7 @@ impl Drop for Unbound {
 fn a_resolver_that_people_run_is_a_good_upstream() {
     let unbound = Unbound::start();
     let server = Server::start(zone(), &[unbound.address]);
-    let deadline = Instant::now() + DEADLINE;
-    while !is_answered(&server.dig("www.example.com A")) {
-        assert!(Instant::now() < deadline, "unbound does not answer");
-    }
+    eventually("unbound answers", || is_answered(&server.dig("www.example.com A")));
     for number in 0..8 {
         let text = server.dig(&format!("nothing{number}.example.com A"));
         assert!(text.contains("status: NXDOMAIN"), "{text}");

@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
+use weft_testkit::wait::eventually;
 
-use crate::api::Api;
+use crate::api;
 use crate::daemon::{Daemon, HTTP, NOBODY, await_status};
 use crate::encrypted::{certify, kdig};
 use crate::fixture::query;
@@ -45,11 +46,7 @@ impl Load {
     /// Waits until so many more queries are answered.
     fn go_on(&self, more: usize) {
         let goal = self.answered.load(Ordering::SeqCst) + more;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.answered.load(Ordering::SeqCst) < goal {
-            assert!(Instant::now() < deadline, "nobody answers any more");
-            thread::yield_now();
-        }
+        eventually("further answers", || self.answered.load(Ordering::SeqCst) >= goal);
     }
 }
 
@@ -92,7 +89,8 @@ fn by_tcp(server: SocketAddr, question: &[u8]) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_new_server_takes_over_without_a_lost_question() {
-    let api = Api::start().address.to_string();
+    let api_server = api::start();
+    let api = api_server.address().to_string();
     let mut old = Daemon::start_at("127.0.0.1:0", &api, &FLAGS);
     await_status(&old, &format!("{NAME} A"), "NOERROR");
     let (server, load) = (old.dns, Load::default());
@@ -118,7 +116,8 @@ fn a_new_server_takes_over_without_a_lost_question() {
 
 #[test]
 fn encrypted_sockets_are_handed_over_too() {
-    let (api, folder) = (Api::start().address.to_string(), tempfile::tempdir().unwrap());
+    let (api_server, folder) = (api::start(), tempfile::tempdir().unwrap());
+    let api = api_server.address().to_string();
     let [certificate, key] = certify(folder.path());
     let files = [&certificate, &key].map(|path| path.to_str().unwrap());
     let start = |[listen, dot, doh]: [&str; 3]| {
@@ -160,7 +159,8 @@ fn encrypted_sockets_are_handed_over_too() {
 
 #[test]
 fn a_server_that_waits_takes_over_from_one_that_dies() {
-    let api = Api::start().address.to_string();
+    let api_server = api::start();
+    let api = api_server.address().to_string();
     let mut old = Daemon::start_at("127.0.0.1:0", &api, &FLAGS);
     await_status(&old, &format!("{NAME} A"), "NOERROR");
     let server = old.dns;
@@ -196,7 +196,8 @@ const STANDBY: [&str; 10] = [
 #[test]
 fn a_standby_answers_every_question_from_the_moment_the_other_server_is_killed() {
     in_new_namespace(&[], || {
-        let api = Api::start().address.to_string();
+        let api_server = api::start();
+        let api = api_server.address().to_string();
         let mut active = Daemon::start_at(POD, &api, &STANDBY);
         await_status(&active, &format!("{NAME} A"), "NOERROR");
         let server = active.dns;
@@ -227,7 +228,8 @@ fn a_standby_answers_every_question_from_the_moment_the_other_server_is_killed()
 #[test]
 fn of_two_servers_that_start_together_one_answers_and_one_stands_by() {
     in_new_namespace(&[], || {
-        let api = Api::start().address.to_string();
+        let api_server = api::start();
+        let api = api_server.address().to_string();
         let [mut one, mut other] = [(); 2].map(|()| Daemon::spawn_at(POD, &api, &STANDBY));
         await_status(&one, &format!("{NAME} A"), "NOERROR");
         one.signal(Signal::SIGTERM);

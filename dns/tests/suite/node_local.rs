@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 use weft_netlink::netns::Namespace;
+use weft_testkit::api_server::FakeApiServer;
 use weft_testkit::namespace::{cable, end, forward, machine, route_by};
 use weft_testkit::program::run_with_input;
 use weft_testkit::rootless::Rootless;
 use weft_testkit::wait::{eventually, eventually_ok};
 
-use crate::api::Api;
+use crate::api;
 use crate::daemon::{Daemon, NOBODY, PROGRAM};
 use crate::peers::dig;
 
@@ -64,12 +65,13 @@ fn node_and_pods() -> [Namespace; 3] {
 }
 
 /// The server behind the Service; waits until it knows the cluster.
-fn start_other(place: &Namespace) -> Daemon {
+fn start_other(place: &Namespace) -> (FakeApiServer, Daemon) {
     let [v4, v6] = OTHER.map(|address| SocketAddr::new(address.parse().unwrap(), 53).to_string());
     let flags = ["--listen", &v6, "--ttl", "7"];
-    let other = place.run(|| Daemon::start_at(&v4, &Api::start().address.to_string(), &flags)).unwrap();
+    let api = place.run(api::start).unwrap();
+    let other = place.run(|| Daemon::start_at(&v4, &api.address().to_string(), &flags)).unwrap();
     await_answer(&[place], &OTHER, THE_OTHERS);
-    other
+    (api, other)
 }
 
 /// Asks until all of these are answered from everywhere, by the one who has that TTL.
@@ -104,7 +106,8 @@ fn traces(node: &Namespace) -> [bool; 3] {
 fn a_node_local_server_works_as_root_of_a_user_namespace() {
     let machine = Rootless::new();
     let node = machine.namespace();
-    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let api_server = node.run(api::start).unwrap();
+    let api = api_server.address().to_string();
     let own = SocketAddr::new(ADDRESSES[0].parse().unwrap(), 53).to_string();
     let start = || Daemon::start_by(machine.command(PROGRAM), &own, &api, &["--node-local"]);
     let mut server = node.run(start).unwrap();
@@ -118,7 +121,8 @@ fn a_node_local_server_works_as_root_of_a_user_namespace() {
 #[test]
 fn questions_to_a_node_local_server_are_not_tracked() {
     let [node, pod, _] = node_and_pods();
-    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let api_server = node.run(api::start).unwrap();
+    let api = api_server.address().to_string();
     let mut server = start(&node, &api);
     eventually("it lists the cluster", || is_answered(&pod));
     for side in [&pod, &node] {
@@ -152,7 +156,8 @@ fn questions_to_a_node_local_server_are_not_tracked() {
 fn while_a_node_local_server_is_dead_the_cluster_s_servers_answer() {
     let [node, pod, place] = node_and_pods();
     let _other = start_other(&place);
-    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let api_server = node.run(api::start).unwrap();
+    let api = api_server.address().to_string();
     for _ in 0..2 {
         let server = start(&node, &api);
         await_answer(&[&pod, &node], &ADDRESSES[1..], ITS_OWN);
@@ -178,7 +183,8 @@ fn until_a_node_local_server_knows_the_cluster_the_cluster_s_servers_answer() {
 fn a_node_local_server_that_ends_loses_no_question() {
     let [node, pod, place] = node_and_pods();
     let _other = start_other(&place);
-    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let api_server = node.run(api::start).unwrap();
+    let api = api_server.address().to_string();
     let mut server = start(&node, &api);
     await_answer(&[&pod], &ADDRESSES[1..], ITS_OWN);
     let ending = AtomicBool::new(false);
@@ -203,7 +209,8 @@ fn a_node_local_server_that_ends_loses_no_question() {
 #[test]
 fn what_a_killed_server_leaves_is_taken_over_or_cleaned_up() {
     let [node, _, _] = node_and_pods();
-    let api = node.run(|| Api::start().address.to_string()).unwrap();
+    let api_server = node.run(api::start).unwrap();
+    let api = api_server.address().to_string();
     drop(start(&node, &api));
     assert!(traces(&node)[0]);
     // What an earlier version left, whose rules stayed.

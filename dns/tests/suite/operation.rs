@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Edns, Message};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
+use serde_json::json;
+use weft_testkit::wait::eventually;
 
-use crate::api::Api;
-use crate::daemon::{DEADLINE, Daemon, await_status, send_config_map};
+use crate::api::{self, SERVICES, SLICES};
+use crate::daemon::{Daemon, await_status};
 use crate::fixture::{query, zone};
 use crate::peers::{Server, Upstream, answer_section, dig};
 
@@ -35,20 +37,20 @@ fn flood(daemon: &Daemon, client: &str, name: &str, questions: u16) -> Vec<Messa
         message.set_edns(Edns::new());
         socket.send(&message.to_vec().unwrap()).unwrap();
     }
-    let (mut replies, mut reply, deadline) = (Vec::new(), [0; 1232], Instant::now() + DEADLINE);
-    while replies.len() + limited(daemon, "dropped") - before < usize::from(questions) {
-        assert!(Instant::now() < deadline, "{} replies", replies.len());
+    let (mut replies, mut reply) = (Vec::new(), [0; 1232]);
+    eventually("all replies", || {
         while let Ok(length) = socket.recv(&mut reply) {
             replies.push(Message::from_vec(&reply[..length]).unwrap());
         }
-    }
+        replies.len() + limited(daemon, "dropped") - before >= usize::from(questions)
+    });
     replies
 }
 
 #[test]
 fn a_client_that_asks_too_often_is_sent_to_tcp_or_not_answered() {
-    let api = Api::start();
-    let daemon = Daemon::start_with(&api.address.to_string(), &["--client-rate", "10"]);
+    let api = api::start();
+    let daemon = Daemon::start_with(&api.address().to_string(), &["--client-rate", "10"]);
     await_status(&daemon, "+tcp backend.shop.svc.cluster.local A", "NOERROR");
     // The first is the fast lane's, the other is not; one limit stands before both.
     for (client, name) in
@@ -78,7 +80,8 @@ fn a_client_that_asks_too_often_is_sent_to_tcp_or_not_answered() {
 
 #[test]
 fn without_a_limit_nobody_is_sent_away() {
-    let daemon = Daemon::start(&Api::start().address.to_string(), "0");
+    let api = api::start();
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     let replies = flood(&daemon, "127.0.0.7", "backend.shop.svc.cluster.local.", 100);
     assert_eq!(replies.iter().filter(|reply| !reply.metadata.truncation).count(), 100);
@@ -109,8 +112,8 @@ fn await_line(daemon: &mut Daemon, texts: &[&str]) -> String {
 
 #[test]
 fn questions_are_logged_while_somebody_wants_it() {
-    let api = Api::start();
-    let mut daemon = Daemon::start(&api.address.to_string(), "0");
+    let api = api::start();
+    let mut daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     let port = daemon.dns.port();
     daemon.signal(Signal::SIGUSR1);
@@ -177,22 +180,19 @@ const COREDNS: [(&str, &str); 25] = [
 
 #[test]
 fn metrics_have_the_names_of_coredns() {
-    let (api, upstream) = (Api::start(), Upstream::start());
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let (api, upstream) = (api::start(), Upstream::start());
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, "backend.shop.svc.cluster.local A", "NOERROR");
     let address = upstream.address;
-    send_config_map(&api, "ADDED", &format!(r#"{{"upstreamNameservers":"[\"{address}\"]"}}"#));
+    api::put_config_map(&api, &json!({"upstreamNameservers": format!("[\"{address}\"]")}));
     (0..2).for_each(|_| drop(await_status(&daemon, "www.example.com A", "NOERROR")));
-    let service = r#"{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"db","namespace":"shop",
-        "resourceVersion":"11"},"spec":{"clusterIP":"None"}}}"#;
-    let slice = r#"{"type":"ADDED","object":{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{
-        "name":"db-1","namespace":"shop","resourceVersion":"12","labels":{"kubernetes.io/service-name":"db"},
-        "annotations":{"endpoints.kubernetes.io/last-change-trigger-time":"2026-01-01T00:00:00Z"}},"addressType":"IPv4",
-        "endpoints":[{"addresses":["10.244.1.7"]}]}}"#;
-    let deadline = Instant::now() + DEADLINE;
-    while !api.send(service) || !api.send_slice(slice) {
-        assert!(Instant::now() < deadline, "nobody watches");
-    }
+    let metadata = json!({"name": "db", "namespace": "shop"});
+    api.put(SERVICES, json!({"metadata": metadata, "spec": {"clusterIP": "None"}}));
+    let trigger = "endpoints.kubernetes.io/last-change-trigger-time";
+    let metadata = json!({"name": "db-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"},
+        "annotations": {trigger: "2026-01-01T00:00:00Z"}});
+    let endpoints = json!([{"addresses": ["10.244.1.7"]}]);
+    api.put(SLICES, json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints}));
     await_status(&daemon, "db.shop.svc.cluster.local A", "NOERROR");
     // Each by a lane of its own.
     for question in ["backend.shop.svc.cluster.local A", "cluster.local SOA", "www.example.com A"] {

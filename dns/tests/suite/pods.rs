@@ -1,7 +1,6 @@
 //! What the server knows of pods: their names, in each of the three modes.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType::{A, AAAA};
@@ -9,8 +8,8 @@ use weft_dns::daemon::snapshot_file::text::text;
 use weft_dns::zone::{PodNames, Zone};
 use weft_types::{Object, Snapshot};
 
-use crate::api::Api;
-use crate::daemon::{DEADLINE, Daemon, await_status};
+use crate::api::{self, PODS};
+use crate::daemon::{Daemon, await_status};
 use crate::fixture::*;
 use crate::peers::Server;
 
@@ -104,32 +103,20 @@ fn what_is_kept_on_disk_has_the_pods() {
     assert!(read.pods().eq(with_pods().pods()));
 }
 
-/// Tells of a pod of `shop` with that address.
-pub(crate) fn send_pod(api: &Api, event: &str, name: &str, address: &str) {
-    let object = format!(
-        r#"{{"kind":"Pod","apiVersion":"v1","metadata":{{"name":"{name}","namespace":"shop","resourceVersion":"30"}},
-        "spec":{{}},"status":{{"podIPs":[{{"ip":"{address}"}}]}}}}"#
-    );
-    let deadline = Instant::now() + DEADLINE;
-    while !api.send_pod(&format!(r#"{{"type":"{event}","object":{object}}}"#)) {
-        assert!(Instant::now() < deadline, "nobody watches pods");
-    }
-}
-
 #[test]
 fn the_program_follows_pods_where_it_is_asked_to() {
-    let api = Api::start();
-    let daemon = Daemon::start_with(&api.address.to_string(), &["--pods", "verified"]);
+    let api = api::start();
+    let daemon = Daemon::start_with(&api.address().to_string(), &["--pods", "verified"]);
     let question = "10-244-1-7.shop.pod.cluster.local A";
     await_status(&daemon, question, "NXDOMAIN");
-    send_pod(&api, "ADDED", "web", "10.244.1.7");
+    api::put_pod(&api, "web", "10.244.1.7");
     await_status(&daemon, question, "NOERROR");
-    send_pod(&api, "DELETED", "web", "10.244.1.7");
+    api.delete(PODS, "web");
     await_status(&daemon, question, "NXDOMAIN");
     drop(daemon);
 
-    let api = Api::start();
-    let daemon = Daemon::start(&api.address.to_string(), "0");
+    let api = api::start();
+    let daemon = Daemon::start(&api.address().to_string(), "0");
     await_status(&daemon, question, "NOERROR");
-    assert!(!api.send_pod("{}"), "pods are watched though nobody asked to know them");
+    assert!(api.queries(PODS, false).is_empty(), "pods are listed though nobody asked to know them");
 }

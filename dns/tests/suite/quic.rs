@@ -14,7 +14,7 @@ use quinn::{Connection, ConnectionError};
 use tokio::time::timeout;
 use weft_dns::server::{Limits, Quic};
 
-use crate::api::Api;
+use crate::api;
 use crate::daemon::{Daemon, NOBODY, await_status};
 use crate::encrypted::{certify, kdig};
 use crate::fixture::*;
@@ -156,7 +156,8 @@ async fn at_the_end_what_was_asked_over_quic_is_answered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_of_quic_are_handed_over_and_their_clients_connect_anew() {
-    let (api, folder) = (Api::start().address.to_string(), tempfile::tempdir().unwrap());
+    let (api_server, folder) = (api::start(), tempfile::tempdir().unwrap());
+    let api = api_server.address().to_string();
     let files = certify(folder.path());
     let [certificate, key] = files.each_ref().map(|path| path.to_str().unwrap());
     let start = |[listen, doq, doh3]: [&str; 3]| {

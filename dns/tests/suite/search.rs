@@ -15,11 +15,12 @@ use weft_dns::wire::name::QueryName;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{ChangeSet, Object, Pod};
 
-use crate::api::Api;
+use weft_testkit::api_server::FakeApiServer;
+
+use crate::api::{self, PODS};
 use crate::daemon::{Daemon, await_status};
 use crate::fixture::*;
 use crate::peers::{MOST_WAITING, Server, Upstream, answer_section, dig};
-use crate::pods::send_pod;
 
 /// The cluster, with a pod in `shop` at 127.0.0.1, where the tests ask from, and others elsewhere.
 fn zone_that_walks(complete_search: bool) -> Zone {
@@ -178,21 +179,28 @@ fn what_upstreams_do_not_tell_is_not_guessed() {
 
 #[test]
 fn the_program_knows_the_pods_of_its_node() {
-    let api = Api::start();
+    let api = api::start();
     let flags = ["--complete-search", "--hostname-override", "node1"];
-    let daemon = Daemon::start_with(&api.address.to_string(), &flags);
+    let daemon = Daemon::start_with(&api.address().to_string(), &flags);
     let question = "backend.shop.shop.svc.cluster.local A";
     await_status(&daemon, question, "NXDOMAIN");
-    send_pod(&api, "ADDED", "client", "127.0.0.1");
+    api::put_pod(&api, "client", "127.0.0.1");
     let text = await_status(&daemon, question, "NOERROR");
     assert!(text.contains("10.96.0.20"), "{text}");
-    assert!(api.was_asked("spec.nodeName%3Dnode1"));
+    let of_this_node = |api: &FakeApiServer| -> Vec<bool> {
+        let is_named = |selector: &String| selector.contains("spec.nodeName=node1");
+        api.queries(PODS, false)
+            .iter()
+            .map(|query| query.get("fieldSelector").is_some_and(is_named))
+            .collect()
+    };
+    assert_eq!(of_this_node(&api), [true]);
     drop(daemon);
 
-    let api = Api::start();
+    let api = api::start();
     let flags = [&flags[..], &["--pods", "verified"]].concat();
-    let daemon = Daemon::start_with(&api.address.to_string(), &flags);
+    let daemon = Daemon::start_with(&api.address().to_string(), &flags);
     await_status(&daemon, question, "NXDOMAIN");
-    assert!(api.was_asked("/pods") && !api.was_asked("spec.nodeName"), "verified names are of all nodes");
+    assert_eq!(of_this_node(&api), [false], "verified names are of all nodes");
     assert!(dig("127.0.0.1", daemon.dns.port(), question).contains("status: NXDOMAIN"));
 }
