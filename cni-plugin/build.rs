@@ -2,8 +2,8 @@
 
 use std::env;
 
-/// A static program is linked for a fixed place, as the reference plugins are: moved to another one, as position-independent
-/// code is, it would write to a dozen pages of pointers before it has done anything.
+/// A static program is linked for a fixed place, as the reference plugins are: moved to another one, as
+/// position-independent code is, it would write to a dozen pages of pointers before it has done anything.
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let variable = |name: &str| env::var(name).unwrap_or_default();

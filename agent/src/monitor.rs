@@ -1,5 +1,5 @@
-//! Word from the kernel that somebody changed links, addresses, routes, neighbours or the tables of rules, so that what is
-//! missing can be put back at once. What is missing is found out elsewhere.
+//! Word from the kernel that somebody changed links, addresses, routes, neighbours or the tables of rules, so
+//! that what is missing can be put back at once. What is missing is found out elsewhere.
 
 use std::future::pending;
 use std::time::Duration;
@@ -23,7 +23,8 @@ const GROUPS: [Group; 6] = [
     Group::Ipv6Address,
     Group::Ipv6Route,
 ];
-/// Changes come in flocks, as when a pod starts. What follows the first within this time counts as one with the next.
+/// Changes come in flocks, as when a pod starts. What follows the first within this time counts as one with
+/// the next.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// A subscription to the kernel's notifications.
@@ -39,7 +40,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes, for the calling thread's network namespace, to changes of tables of these names among others.
+    /// Subscribes, for the calling thread's network namespace, to changes of tables of these names among
+    /// others.
     pub(crate) fn open(tables: &[&'static str]) -> Result<Monitor> {
         let links = Notifications::new(rtnl::Monitor::open(&GROUPS)?)?;
         let tables = Notifications::new(nft::Monitor::open(tables.iter().copied())?)?;
@@ -48,11 +50,12 @@ impl Monitor {
         Ok(Monitor { links: Some(links), tables: Some(tables), not_before: Instant::now(), kernel })
     }
 
-    /// Waits until something changed since the last call. Nothing is lost if the future is dropped. Tables are told of at once,
-    /// as pods may wait for the answer.
+    /// Waits until something changed since the last call. Nothing is lost if the future is dropped. Tables
+    /// are told of at once, as pods may wait for the answer.
     pub(crate) async fn changed(&mut self) {
         loop {
-            // What exactly happened does not matter; so it does not either if there was too much to tell of it.
+            // What exactly happened does not matter; so it does not either if there was too much to tell of
+            // it.
             let changed = select! {
                 notified = next(&mut self.tables) => self.kernel.take(notified),
                 notified = next_after(self.not_before, &mut self.links) => {
@@ -97,8 +100,8 @@ async fn next<S: Source>(source: &mut Option<Notifications<S>>) -> Notified<S::E
     }
 }
 
-/// Whether a notification may be about something that the agent sets. Neighbours come and go all the time; those that
-/// somebody set, and forwarding entries, do not.
+/// Whether a notification may be about something that the agent sets. Neighbours come and go all the time;
+/// those that somebody set, and forwarding entries, do not.
 fn matters(event: &rtnl::Event) -> bool {
     match event.object {
         Object::Neighbour { permanent } => permanent || event.deleted,

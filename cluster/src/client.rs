@@ -1,4 +1,5 @@
-//! A client for the API server, from a kubeconfig or from a pod's environment. What is asked of it is not here.
+//! A client for the API server, from a kubeconfig or from a pod's environment. What is asked of it is not
+//! here.
 
 use std::fs::File;
 use std::path::Path;
@@ -16,7 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client for the API server that `kubeconfig` names, or for the one whose pod this process runs in.
 ///
-/// No request is made: an API server that is away is the watch's business. Must be called within a tokio runtime.
+/// No request is made: an API server that is away is the watch's business. Must be called within a tokio
+/// runtime.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<kube::Client> {
     let mut config = match kubeconfig {
         Some(path) => from_file(path).await?,

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// An error of this crate, its causes told in its own text. Errors of a running watch are not among them: those are
-/// logged and tried again.
+/// An error of this crate, its causes told in its own text. Errors of a running watch are not among them:
+/// those are logged and tried again.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The kubeconfig that was named cannot be used.
@@ -50,8 +50,8 @@ pub enum Error {
     },
 }
 
-/// An error with all its causes in one line. A cause that its parent's text already holds is not repeated, nor is
-/// what a parser draws below its first line.
+/// An error with all its causes in one line. A cause that its parent's text already holds is not repeated,
+/// nor is what a parser draws below its first line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let first_line = |error: &dyn std::error::Error| {
         error.to_string().lines().next().unwrap_or_default().trim_end_matches(':').to_owned()

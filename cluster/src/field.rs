@@ -1,8 +1,8 @@
 //! One field of an object from outside: absent, readable, or not what it should be.
 //!
 //! A list holds hundreds of objects, and one of them that is malformed must not cost the others. So reading a
-//! [`Field`] never fails: what has the wrong type is read past, and the fault is kept for whoever needs the field.
-//! The JSON is read once, straight into the trimmed types, without a copy of what is left out.
+//! [`Field`] never fails: what has the wrong type is read past, and the fault is kept for whoever needs the
+//! field. The JSON is read once, straight into the trimmed types, without a copy of what is left out.
 
 use std::fmt;
 use std::marker::PhantomData;

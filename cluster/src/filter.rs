@@ -3,13 +3,13 @@
 use weft_types::NamespacedName;
 use weft_types::well_known::label::{HEADLESS, SERVICE_PROXY_NAME};
 
-/// What a watch sees. As far as the API server can tell, it is asked to send no more. The default is what DNS answers from: all
-/// objects, without what only tells endpoints apart, and without labels.
+/// What a watch sees. As far as the API server can tell, it is asked to send no more. The default is what DNS
+/// answers from: all objects, without what only tells endpoints apart, and without labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchFilter {
     /// Only those Services and EndpointSlices that a service proxy serves: without the labels
-    /// `service.kubernetes.io/service-proxy-name` and `service.kubernetes.io/headless`, as kube-proxy selects them. Endpoints
-    /// come with their nodes and hints then, and without otherwise.
+    /// `service.kubernetes.io/service-proxy-name` and `service.kubernetes.io/headless`, as kube-proxy selects
+    /// them. Endpoints come with their nodes and hints then, and without otherwise.
     pub service_proxy: bool,
     /// Pods, Namespaces and Nodes with their labels, which take about 250 bytes an object.
     pub labels: bool,

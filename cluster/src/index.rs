@@ -40,7 +40,8 @@ impl Index {
         Index { missing: kinds.iter().copied().collect(), ..Index::default() }
     }
 
-    /// Takes an event in. Returns the malformed objects among it, in whole or in part, that were not told before.
+    /// Takes an event in. Returns the malformed objects among it, in whole or in part, that were not told
+    /// before.
     pub(crate) fn take(&mut self, event: Event) -> Vec<Malformed> {
         match event {
             Event::Listed(kind, readings) => self.list(kind, readings),

@@ -1,12 +1,13 @@
-//! The Kubernetes cluster as this node sees it: watches of trimmed objects in, typed snapshots and change sets out.
+//! The Kubernetes cluster as this node sees it: watches of trimmed objects in, typed snapshots and change
+//! sets out.
 //!
 //! ```text
 //! API server -> watcher (list, watch, backoff) -> resource (trimmed JSON, read by its kind) -> index -> Watch
 //! files      -> manifest --------------------------^
 //! ```
 //!
-//! [`Watch`] and [`manifest::load`] end in the same [`weft_types::Snapshot`], so that a plan made from files is the
-//! plan that a cluster with these objects gets. What is done with a snapshot is not decided here.
+//! [`Watch`] and [`manifest::load`] end in the same [`weft_types::Snapshot`], so that a plan made from files
+//! is the plan that a cluster with these objects gets. What is done with a snapshot is not decided here.
 //!
 //! [`write`](mod@write) is the one place of Weft's daemons that writes to the API server.
 

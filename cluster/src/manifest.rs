@@ -12,8 +12,9 @@ use crate::{Error, Result};
 
 /// Reads manifests, in YAML (of one or more documents) or JSON, into a snapshot.
 ///
-/// `List` objects are unpacked, objects of kinds that Weft does not read are skipped, and malformed ones are named in
-/// the log and left out, or what of them cannot be used. Objects without a namespace are of the namespace `default`, as with kubectl.
+/// `List` objects are unpacked, objects of kinds that Weft does not read are skipped, and malformed ones are
+/// named in the log and left out, or what of them cannot be used. Objects without a namespace are of the
+/// namespace `default`, as with kubectl.
 pub fn load(filter: &WatchFilter, paths: &[PathBuf]) -> Result<Snapshot> {
     let mut index = Index::default();
     for path in paths {

@@ -1,9 +1,10 @@
-//! The kinds of object as the API server has them: one file each, with the object as it travels, and what it comes to. The rules
-//! of Kubernetes about defaults and what to ignore are obeyed here and nowhere else; a value that comes out is valid, so nobody
-//! has to ask again.
+//! The kinds of object as the API server has them: one file each, with the object as it travels, and what it
+//! comes to. The rules of Kubernetes about defaults and what to ignore are obeyed here and nowhere else; a
+//! value that comes out is valid, so nobody has to ask again.
 //!
-//! Objects are trimmed to the fields that Weft reads. Everything else (managed fields, other labels and annotations) is read
-//! past and never held. Nothing here is I/O, and nothing is remembered from one object to the next.
+//! Objects are trimmed to the fields that Weft reads. Everything else (managed fields, other labels and
+//! annotations) is read past and never held. Nothing here is I/O, and nothing is remembered from one object
+//! to the next.
 
 use std::fmt;
 
@@ -70,7 +71,8 @@ pub(crate) enum Optional {
     No,
     /// An older one lacks it, or does not show it to us: both mean that there are none.
     Version,
-    /// It comes with a definition (CRD) that may be added at any time. That we may not see it does not mean that there are none.
+    /// It comes with a definition (CRD) that may be added at any time. That we may not see it does not mean
+    /// that there are none.
     Definition,
 }
 
@@ -84,7 +86,8 @@ pub(crate) trait WireObject: Clone + DeserializeOwned + Send + 'static {
     /// The object's metadata.
     fn metadata(&self) -> &Field<Metadata<Self::Labels>>;
 
-    /// What the object says; nothing if it is of no concern. Elements that cannot be used are left out, and go to `faults`.
+    /// What the object says; nothing if it is of no concern. Elements that cannot be used are left out, and
+    /// go to `faults`.
     ///
     /// # Errors
     /// What makes the object useless altogether.

@@ -1,5 +1,6 @@
-//! What the daemons write to the API server. Nothing else of them does, so here is all that their roles must allow:
-//! `create` of `events` (events.k8s.io), `get` of the objects that events are about, and `patch` of `nodes/status`.
+//! What the daemons write to the API server. Nothing else of them does, so here is all that their roles must
+//! allow: `create` of `events` (events.k8s.io), `get` of the objects that events are about, and `patch` of
+//! `nodes/status`.
 
 mod event;
 mod node;

@@ -1,4 +1,5 @@
-//! The bridge plugin's commands, each in a file of its own, and those of `loopback`. [`repair`] is for the agent.
+//! The bridge plugin's commands, each in a file of its own, and those of `loopback`. [`repair`] is for the
+//! agent.
 
 mod add;
 mod check;
@@ -90,8 +91,8 @@ impl Handler for Bridge {
 }
 
 impl Bridge {
-    /// Opens a container's namespace and makes sure that it is not this process's own: what is meant for a container
-    /// would be done to the host (SPEC section 5, code 8).
+    /// Opens a container's namespace and makes sure that it is not this process's own: what is meant for a
+    /// container would be done to the host (SPEC section 5, code 8).
     fn open(&self, path: &Path) -> Result<Namespace> {
         let namespace = Namespace::open(path).map_err(Error::Namespace)?;
         match namespace.is_current()? && !self.allow_own_namespace {

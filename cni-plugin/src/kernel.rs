@@ -1,5 +1,5 @@
-//! The kernel: reads what the host and a container have, and makes it what a plan says. What that is, is decided in
-//! `plan`; nf_tables is for `nft`.
+//! The kernel: reads what the host and a container have, and makes it what a plan says. What that is, is
+//! decided in `plan`; nf_tables is for `nft`.
 
 mod apply;
 pub(crate) mod conntrack;

@@ -1,5 +1,6 @@
-//! `weft-cni`, the CNI plugin as a program. Under the name `loopback` it is that plugin, and under the names `weft-ipam` and
-//! `host-local` it is Weft's IPAM, which it has inside anyway: the image holds one file for all of them.
+//! `weft-cni`, the CNI plugin as a program. Under the name `loopback` it is that plugin, and under the names
+//! `weft-ipam` and `host-local` it is Weft's IPAM, which it has inside anyway: the image holds one file for
+//! all of them.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -25,8 +26,8 @@ fn main() -> ExitCode {
     run(&Bridge { allow_own_namespace }, "weft-cni")
 }
 
-/// For the agent, which notices that something is missing: `weft-cni repair`, with the network's configuration on standard
-/// input.
+/// For the agent, which notices that something is missing: `weft-cni repair`, with the network's
+/// configuration on standard input.
 fn put_back() -> ExitCode {
     let mut config = Vec::new();
     let told = io::stdin().read_to_end(&mut config);

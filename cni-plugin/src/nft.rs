@@ -1,9 +1,9 @@
-//! The tables of nf_tables that all calls of the plugin share: makes the kernel hold what a plan says, and takes away
-//! what has lost its owner. What that is, is planned in `masquerade` and `hostports`.
+//! The tables of nf_tables that all calls of the plugin share: makes the kernel hold what a plan says, and
+//! takes away what has lost its owner. What that is, is planned in `masquerade` and `hostports`.
 //!
-//! Calls run at the same time and may die at any moment. So a table's chains, rules and sets are compared with the
-//! plan, and made, by every call that needs them; elements tell their owners; and [`Lock`] keeps what is read true
-//! until it is written. A call that finds everything in place writes nothing.
+//! Calls run at the same time and may die at any moment. So a table's chains, rules and sets are compared
+//! with the plan, and made, by every call that needs them; elements tell their owners; and [`Lock`] keeps
+//! what is read true until it is written. A call that finds everything in place writes nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,8 +46,8 @@ impl Tables {
         Tables::open()?.ok_or_else(|| Error::KernelLacks { option: option(), what: "nf_tables" })
     }
 
-    /// Makes the kernel masquerade these networks. The lock must be held, shared, until the bridge has the container
-    /// for which that is done: as long, no other call takes the bridge for an empty one.
+    /// Makes the kernel masquerade these networks. The lock must be held, shared, until the bridge has the
+    /// container for which that is done: as long, no other call takes the bridge for an empty one.
     pub(crate) fn masquerade(
         &mut self,
         host: &mut RtnetlinkClient,
@@ -86,8 +86,8 @@ impl Tables {
         Ok(None)
     }
 
-    /// Ends the masquerading of the networks of a container's addresses, which its own network does not ask for (any more). Those
-    /// of another bridge that has containers are that one's business.
+    /// Ends the masquerading of the networks of a container's addresses, which its own network does not ask
+    /// for (any more). Those of another bridge that has containers are that one's business.
     pub(crate) fn unmasquerade(
         &mut self,
         host: &mut RtnetlinkClient,
@@ -177,8 +177,8 @@ impl Tables {
         Ok(None)
     }
 
-    /// Ends the mappings of that owner. Returns the addresses of the container to which UDP was mapped. Where the owner
-    /// `had_record`, a repair may be about to put its mappings back: that is waited for.
+    /// Ends the mappings of that owner. Returns the addresses of the container to which UDP was mapped. Where
+    /// the owner `had_record`, a repair may be about to put its mappings back: that is waited for.
     pub(crate) fn unmap_ports(&mut self, owner: &str, had_record: bool) -> Result<Vec<IpAddr>> {
         let is_own = |element: &Owned| &*element.owner == owner;
         if !had_record && !self.any_owned(hostports::sets, is_own)? {
@@ -254,8 +254,8 @@ impl Tables {
 
     fn any_owned(&mut self, sets: Sets, is_wanted: impl Fn(&Owned) -> bool) -> Result<bool> {
         for family in Family::BOTH {
-            // Both sets are written in one transaction, and what an owner has in the first another may take over: whoever
-            // has anything has something in the second.
+            // Both sets are written in one transaction, and what an owner has in the first another may take
+            // over: whoever has anything has something in the second.
             let [_, second] = sets(family);
             if self.owned(&second)?.iter().any(&is_wanted) {
                 return Ok(true);

@@ -1,5 +1,5 @@
-//! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options, a lease
-//! and state in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
+//! What a container's connection consists of: bridge, veth pair, addresses, routes, settings. Pure: options,
+//! a lease and state in, a [`PodPlan`] out, which prints as `ip` commands. Doing it is for `apply`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -94,8 +94,8 @@ pub struct VethPlan {
     pub container: ContainerId,
     /// Its two ends; the host end is to become a port of the bridge.
     pub link: Veth,
-    /// `network/container/interface`, noted on the host's end, as much of it as fits: by it people, and garbage collection, know whose it
-    /// is.
+    /// `network/container/interface`, noted on the host's end, as much of it as fits: by it people, and
+    /// garbage collection, know whose it is.
     pub alias: String,
     /// How the bridge treats the port.
     pub port: BridgePort,
@@ -171,8 +171,8 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, state: &HostState)
 }
 
 impl PodPlan {
-    /// The result that tells of it, now that the interfaces are there: bridge, host's end, container's end, gateway
-    /// within a VLAN, in the reference plugin's order.
+    /// The result that tells of it, now that the interfaces are there: bridge, host's end, container's end,
+    /// gateway within a VLAN, in the reference plugin's order.
     pub fn result(&self, bridge: &Link, vlan_gateway: Option<&Link>, host: &Link, pod: &Link) -> Success {
         let interface = |link: &Link, sandbox: Option<String>| Interface {
             name: link.name.clone(),
@@ -193,8 +193,8 @@ impl PodPlan {
     }
 }
 
-/// Whether the host routes between the containers of the bridge: then Services and policies hold between them,
-/// whether bridged packets pass netfilter (br_netfilter) or not.
+/// Whether the host routes between the containers of the bridge: then Services and policies hold between
+/// them, whether bridged packets pass netfilter (br_netfilter) or not.
 fn routed(options: &Options) -> bool {
     options.isolated && options.gateway
 }
@@ -219,8 +219,8 @@ fn add_default_routes(lease: &mut Success) {
     }
 }
 
-/// The networks to masquerade: those of the container's addresses, and of all ranges that others of the same network
-/// get theirs from.
+/// The networks to masquerade: those of the container's addresses, and of all ranges that others of the same
+/// network get theirs from.
 fn masquerade(options: &Options, lease: &Success, gateways: &[IpNetwork]) -> Option<Masquerade> {
     let own = lease.ips.iter().map(|ip| ip.address);
     let addresses = own.chain(gateways.iter().copied());
@@ -313,8 +313,8 @@ fn conflicts(address: &IpNetwork, gateway: &IpNetwork, state: &HostState) -> boo
 }
 
 fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysctl> {
-    // The host takes no orders from its own containers. (What comes in by a port is the bridge's from the first frame on, so
-    // that the port itself needs no such setting.)
+    // The host takes no orders from its own containers. (What comes in by a port is the bridge's from the
+    // first frame on, so that the port itself needs no such setting.)
     let accept_ra = |name: &str| Sysctl::optional(format!("net/ipv6/conf/{name}/accept_ra"), "0");
     let (mut sysctls, name) = (vec![accept_ra(bridge)], options.gateway_link.as_str());
     if !options.gateway {
@@ -329,13 +329,13 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
     }
     if has(false) {
         sysctls.push(Sysctl::new("net/ipv6/conf/all/forwarding", "1"));
-        // While a new bridge makes sure that nobody else has its link-local address, the host cannot ask for its
-        // containers' Ethernet addresses: what is for the first of them would be lost for seconds.
+        // While a new bridge makes sure that nobody else has its link-local address, the host cannot ask for
+        // its containers' Ethernet addresses: what is for the first of them would be lost for seconds.
         sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{name}/accept_dad"), "0"));
     }
     if routed(options) && has(true) {
-        // A packet that leaves by the bridge that it came in by is the rule here, and no reason to tell the container
-        // of a shorter way. The setting is the logical or of `all` and the interface's own.
+        // A packet that leaves by the bridge that it came in by is the rule here, and no reason to tell the
+        // container of a shorter way. The setting is the logical or of `all` and the interface's own.
         for key in ["all", name] {
             sysctls.push(Sysctl::new(format!("net/ipv4/conf/{key}/send_redirects"), "0"));
         }
@@ -349,12 +349,13 @@ fn veth(pod: &Pod, options: &Options, lease: &Success, state: &HostState) -> Vet
     // The kernel's own choice would be known too late.
     let mac = mac.or_else(|| options.spoof_check.then(|| mac::of_attachment(&pod.attachment)));
     let ifname = pod.attachment.ifname.to_string();
-    // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it there, and
-    // without hairpin nothing goes back out of the port that it came from. What crosses the bridge passes netfilter
-    // then, so that policies hold all the same.
+    // br_netfilter hands a packet for a Service straight to the backend's port: isolation would drop it
+    // there, and without hairpin nothing goes back out of the port that it came from. What crosses the bridge
+    // passes netfilter then, so that policies hold all the same.
     let bridged = routed(options) && state.bridge_netfilter;
-    // The same goes for a container that calls itself by a port of the host. (A bridge that receives all frames sends
-    // them to the host too, so nothing is to go back from there: the reference forbids both together.)
+    // The same goes for a container that calls itself by a port of the host. (A bridge that receives all
+    // frames sends them to the host too, so nothing is to go back from there: the reference forbids both
+    // together.)
     let calls_itself = !options.ports.is_empty() && state.bridge_netfilter && !options.promiscuous;
     let hairpin = options.hairpin || bridged || calls_itself;
     let port = BridgePort { hairpin, isolated: options.isolated && !bridged };
@@ -426,8 +427,8 @@ fn pod_sysctls(ifname: &str, options: &Options, lease: &Success) -> Vec<Sysctl> 
     let mut sysctls = vec![Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_dad"), accept_dad)];
     let has_ipv6 = lease.ips.iter().any(|ip| ip.address.is_ipv6());
     if options.gateway || has_ipv6 {
-        // The way out is known, and nobody else on the link may show another. On a link where addresses come from
-        // elsewhere, routers may be that too.
+        // The way out is known, and nobody else on the link may show another. On a link where addresses come
+        // from elsewhere, routers may be that too.
         sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{ifname}/accept_ra"), "0"));
     }
     if has_ipv6 {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-/// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_INFRA_CONTAINER_ID`, ...) are left out.
+/// What `CNI_ARGS` says. Keys that are not the plugins' (a runtime's `K8S_POD_INFRA_CONTAINER_ID`, ...) are
+/// left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
     /// `IP`: an address asked for.

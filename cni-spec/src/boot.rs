@@ -1,4 +1,5 @@
-//! Which boot of the machine a reservation belongs to. No container lives through a reboot, whatever became of its DEL.
+//! Which boot of the machine a reservation belongs to. No container lives through a reboot, whatever became
+//! of its DEL.
 
 use std::fmt;
 use std::fs;

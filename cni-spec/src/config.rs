@@ -1,5 +1,6 @@
-//! Network configurations: what an administrator (or Weft's agent) writes into net.d, and what the runtime hands to
-//! a plugin on standard input (SPEC sections 1 and 3). Keys that are not listed here are tolerated everywhere.
+//! Network configurations: what an administrator (or Weft's agent) writes into net.d, and what the runtime
+//! hands to a plugin on standard input (SPEC sections 1 and 3). Keys that are not listed here are tolerated
+//! everywhere.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -80,8 +81,8 @@ pub struct BridgeOptions {
     /// Let the bridge receive all frames.
     #[serde(skip_serializing_if = "is_false")]
     pub promisc_mode: bool,
-    /// Let the bridge forward nothing between containers. With a gateway the host routes between them instead, so
-    /// that Services and policies hold; without one they cannot reach each other at all.
+    /// Let the bridge forward nothing between containers. With a gateway the host routes between them
+    /// instead, so that Services and policies hold; without one they cannot reach each other at all.
     #[serde(skip_serializing_if = "is_false")]
     pub port_isolation: bool,
     /// The containers' VLAN, 0 for none.
@@ -105,15 +106,16 @@ pub struct BridgeOptions {
     /// Name resolution to pass on, instead of what IPAM says about it.
     #[serde(skip_serializing_if = "Dns::is_empty")]
     pub dns: Dns,
-    /// The boot in which the machine was prepared for this network: STATUS fails in any other. Not of the reference.
+    /// The boot in which the machine was prepared for this network: STATUS fails in any other. Not of the
+    /// reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Networks that containers still have addresses of, by their first address as gateway, though new ones get none of
-    /// them. Not of the reference.
+    /// Networks that containers still have addresses of, by their first address as gateway, though new ones
+    /// get none of them. Not of the reference.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<IpNetwork>,
-    /// How many seconds ADD waits for the policies of a pod that may have some; 2 where it is missing, 0 for not at all. Not of
-    /// the reference.
+    /// How many seconds ADD waits for the policies of a pod that may have some; 2 where it is missing, 0 for
+    /// not at all. Not of the reference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_timeout: Option<u32>,
     /// Why the machine is not prepared at present: STATUS fails with it. Not of the reference.
@@ -243,8 +245,8 @@ pub struct RuntimeConfig {
     pub bandwidth: Option<Bandwidth>,
 }
 
-/// Limits of what a container receives (`ingress`) and sends (`egress`), by the keys of the reference `bandwidth`
-/// plugin: unchecked. They also stand in a plugin's configuration itself.
+/// Limits of what a container receives (`ingress`) and sends (`egress`), by the keys of the reference
+/// `bandwidth` plugin: unchecked. They also stand in a plugin's configuration itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {

@@ -1,5 +1,5 @@
-//! IPAM plugins of others, run as programs (SPEC section 4, "Plugin Delegation"). Which addresses they give is their
-//! business.
+//! IPAM plugins of others, run as programs (SPEC section 4, "Plugin Delegation"). Which addresses they give
+//! is their business.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

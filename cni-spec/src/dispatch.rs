@@ -1,5 +1,5 @@
-//! From a call to the plugin that serves it and back to what the runtime reads: checks that hold for every plugin,
-//! in the protocol's order. Pure: the environment, standard input and the plugin are given.
+//! From a call to the plugin that serves it and back to what the runtime reads: checks that hold for every
+//! plugin, in the protocol's order. Pure: the environment, standard input and the plugin are given.
 
 use std::fmt;
 use std::io;
@@ -106,8 +106,8 @@ fn undecodable(why: impl fmt::Display) -> Failure {
     Failure::new(Code::Decode, format!("cannot decode the network configuration: {why}"))
 }
 
-/// Serves one call. `lookup` gives an environment variable's value; `read` reads standard input to its end, which is
-/// done only for commands that have a configuration.
+/// Serves one call. `lookup` gives an environment variable's value; `read` reads standard input to its end,
+/// which is done only for commands that have a configuration.
 pub fn dispatch(
     handler: &impl Handler,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -151,8 +151,8 @@ fn serve(
     run(handler, &call, &invocation)
 }
 
-/// The answer repeats the version that the runtime gave, if it gave one (SPEC section 5, "VERSION Success"). Many give
-/// nothing, and that is no error either.
+/// The answer repeats the version that the runtime gave, if it gave one (SPEC section 5, "VERSION Success").
+/// Many give nothing, and that is no error either.
 fn supported(read: impl FnOnce() -> io::Result<Vec<u8>>) -> Value {
     let config = read().ok().and_then(|stdin| parse(&stdin).ok());
     let given = config.as_ref().and_then(|config| config.get("cniVersion")?.as_str());
@@ -193,7 +193,8 @@ fn network_name(config: &Network) -> Result<NetworkName, Failure> {
     })
 }
 
-/// What a command that takes away takes no notice of: whatever is wrong with it must not keep anything from being freed.
+/// What a command that takes away takes no notice of: whatever is wrong with it must not keep anything from
+/// being freed.
 fn unneeded(call: &Call) -> &'static [&'static str] {
     match call {
         Call::Del { .. } => &["runtimeConfig", "args", "prevResult", "cni.dev/valid-attachments"],

@@ -1,7 +1,7 @@
 //! JSON as the protocol's peers, which are written in Go, read and write it (Go's package encoding/json).
 //!
-//! To them a key is the same in whichever case, of a key given twice the last counts, and what is `null` or `""` is not
-//! set. All of that is settled here, once, so that nothing behind it has to know.
+//! To them a key is the same in whichever case, of a key given twice the last counts, and what is `null` or
+//! `""` is not set. All of that is settled here, once, so that nothing behind it has to know.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
-//! The CNI protocol (SPEC 1.1.0), for whoever speaks it: versions, calls, network configurations, results and errors as
-//! plain values, JSON as Go reads it, and what every plugin's program has in common: from environment and standard input to a
-//! [`Handler`] and back ([`program`]), and running another plugin ([`Delegate`]).
+//! The CNI protocol (SPEC 1.1.0), for whoever speaks it: versions, calls, network configurations, results and
+//! errors as plain values, JSON as Go reads it, and what every plugin's program has in common: from
+//! environment and standard input to a [`Handler`] and back ([`program`]), and running another plugin
+//! ([`Delegate`]).
 //!
 //! What a plugin does for a call is the plugin's business. Nothing here touches the network.
 

@@ -17,7 +17,8 @@ pub struct InvalidCniName {
     pub rule: &'static str,
 }
 
-/// A container's id: a letter or digit, then letters, digits, `_`, `.` and `-` (SPEC section 2, CNI_CONTAINERID).
+/// A container's id: a letter or digit, then letters, digits, `_`, `.` and `-` (SPEC section 2,
+/// CNI_CONTAINERID).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerId(String);
 

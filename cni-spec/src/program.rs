@@ -1,5 +1,5 @@
-//! A plugin as a program: environment and standard input in, one JSON object or nothing out. What it does for which command
-//! is the handler's business.
+//! A plugin as a program: environment and standard input in, one JSON object or nothing out. What it does for
+//! which command is the handler's business.
 
 use std::env;
 use std::io::{self, IsTerminal, Read, Write};
@@ -39,8 +39,8 @@ fn read(stdin: impl Read + IsTerminal) -> io::Result<Vec<u8>> {
 }
 
 fn finish(outcome: &Outcome) -> ExitCode {
-    // Whoever closed standard error does not read it. But a result that nobody learns of is no success: the runtime calls
-    // DEL then.
+    // Whoever closed standard error does not read it. But a result that nobody learns of is no success: the
+    // runtime calls DEL then.
     let _ = io::stderr().write_all(outcome.stderr.as_bytes());
     let told = io::stdout().write_all(outcome.stdout.as_bytes()).and_then(|()| io::stdout().flush());
     if outcome.success && told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -152,7 +152,8 @@ impl Success {
         Ok(success)
     }
 
-    /// This result after that of the plugins before in a list (SPEC section 2, "ADD": prevResult is passed on).
+    /// This result after that of the plugins before in a list (SPEC section 2, "ADD": prevResult is passed
+    /// on).
     #[must_use]
     pub fn after(self, previous: Success) -> Success {
         let shift = previous.interfaces.len();

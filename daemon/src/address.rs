@@ -1,9 +1,10 @@
-//! Addresses as flags take them: those that people know from kube-proxy, and those that Kubernetes gives a pod of its own.
+//! Addresses as flags take them: those that people know from kube-proxy, and those that Kubernetes gives a
+//! pod of its own.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// An address whose port may be left out, and whose brackets need a port only: `10.0.0.1:53`, `10.0.0.1`, `[fd00::1]:53`,
-/// `[fd00::1]`, `fd00::1`.
+/// An address whose port may be left out, and whose brackets need a port only: `10.0.0.1:53`, `10.0.0.1`,
+/// `[fd00::1]:53`, `[fd00::1]`, `fd00::1`.
 ///
 /// # Errors
 /// In words for a command line.

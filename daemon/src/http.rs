@@ -28,8 +28,8 @@ pub fn open_metrics<T: Future<Output = String> + Send>(
     Router::new().route("/metrics", get(answer))
 }
 
-/// Listens at an address. One that is unspecified stands for all of both families, as it does for the daemons that people know
-/// such flags from: kubelets and load balancers ask by either.
+/// Listens at an address. One that is unspecified stands for all of both families, as it does for the daemons
+/// that people know such flags from: kubelets and load balancers ask by either.
 ///
 /// # Errors
 /// The system's, where the address cannot be had.

@@ -1,5 +1,6 @@
-//! What the agent, the proxy and the DNS server start and end with: the log, the runtime, the signals that end them, the
-//! HTTP for probes and scrapers, and the name of their Node. What a daemon is there for is not here.
+//! What the agent, the proxy and the DNS server start and end with: the log, the runtime, the signals that
+//! end them, the HTTP for probes and scrapers, and the name of their Node. What a daemon is there for is not
+//! here.
 
 mod address;
 mod error;

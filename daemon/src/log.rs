@@ -5,7 +5,8 @@ use std::io::{IsTerminal, stderr};
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// Without RUST_LOG. Of a failed connection weft-cluster says more than the Kubernetes client, and says it once.
+/// Without RUST_LOG. Of a failed connection weft-cluster says more than the Kubernetes client, and says it
+/// once.
 const FILTER: &str = "info,kube_client=off";
 
 /// How log lines look.
@@ -18,7 +19,8 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// From now on all that the process says goes to stderr in this format; RUST_LOG says how much. To be called once.
+    /// From now on all that the process says goes to stderr in this format; RUST_LOG says how much. To be
+    /// called once.
     pub fn start(self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
         let log = tracing_subscriber::fmt()

@@ -2,7 +2,8 @@
 
 use crate::Error;
 
-/// The name of this machine's Node: what `given` says, else the host's name as the kubelet takes it, in lower case.
+/// The name of this machine's Node: what `given` says, else the host's name as the kubelet takes it, in lower
+/// case.
 ///
 /// # Errors
 /// Where nothing is given and the host has no usable name.

@@ -1,5 +1,5 @@
-//! What every process tells of itself to Prometheus, under the names that its client libraries have: `process_*`. It is read
-//! from `/proc`; what cannot be read is left out.
+//! What every process tells of itself to Prometheus, under the names that its client libraries have:
+//! `process_*`. It is read from `/proc`; what cannot be read is left out.
 
 use std::fmt::Write;
 use std::fs;

@@ -5,8 +5,8 @@ use std::future::pending;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-/// These end a process on the spot by default, though who sends them hardly means that. So does SIGHUP, which asks for files
-/// to be read again.
+/// These end a process on the spot by default, though who sends them hardly means that. So does SIGHUP, which
+/// asks for files to be read again.
 const HARMLESS: [SignalKind; 3] =
     [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::alarm()];
 

@@ -1,5 +1,5 @@
-//! The bill of materials of the image, as SPDX 2.3 JSON on standard output: every crate that is linked into its
-//! programs, with version, licence and source. Reads what cargo says on standard input:
+//! The bill of materials of the image, as SPDX 2.3 JSON on standard output: every crate that is linked into
+//! its programs, with version, licence and source. Reads what cargo says on standard input:
 //! `cargo tree -e normal --prefix none --format '{p}|{l}' | sbom VERSION`.
 
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
-//! `weft-all`: the daemons and the `weft` command in one program, which acts by the name that it was started by. They
-//! share most of their code, so that the image is a third of what its programs are apart. Each program's own `main.rs`
-//! is compiled in as it stands; nothing of them is said here.
+//! `weft-all`: the daemons and the `weft` command in one program, which acts by the name that it was started
+//! by. They share most of their code, so that the image is a third of what its programs are apart. Each
+//! program's own `main.rs` is compiled in as it stands; nothing of them is said here.
 
 #[path = "../../agent/src/main.rs"]
 mod agent;

@@ -1,5 +1,5 @@
-//! The scripts and files for machines that this one is not, as far as they can be checked here: shell scripts by
-//! shellcheck, kind's cluster file against what kind takes, and that both agree with the manifests.
+//! The scripts and files for machines that this one is not, as far as they can be checked here: shell scripts
+//! by shellcheck, kind's cluster file against what kind takes, and that both agree with the manifests.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

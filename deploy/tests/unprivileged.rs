@@ -1,6 +1,6 @@
-//! The containers that do not run as root, started as a container runtime starts them: in a network namespace with the
-//! pod's settings, and as a user who loses every capability when the program starts, whatever the container adds
-//! (no runtime raises ambient ones).
+//! The containers that do not run as root, started as a container runtime starts them: in a network namespace
+//! with the pod's settings, and as a user who loses every capability when the program starts, whatever the
+//! container adds (no runtime raises ambient ones).
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,5 +1,5 @@
-//! Prints how long zones take: compiled whole, and after a change of one Service; and how long a query takes the fast
-//! lane, without the sockets.
+//! Prints how long zones take: compiled whole, and after a change of one Service; and how long a query takes
+//! the fast lane, without the sockets.
 //!
 //! `cargo run --release -p weft-dns --example compile [SERVICES [ENDPOINTS]]`
 

@@ -246,14 +246,16 @@ fn own_addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
     listeners.iter().flat_map(reached).collect()
 }
 
-/// What the names are made of. There are many pods, and they change often: they are watched only where that counts.
+/// What the names are made of. There are many pods, and they change often: they are watched only where that
+/// counts.
 fn kinds(options: &Options) -> &'static [Kind] {
     let all = &[Kind::Service, Kind::EndpointSlice, Kind::Namespace, Kind::Pod];
     let pods = options.pods == PodNames::Verified || options.complete_search;
     if pods { all } else { &all[..3] }
 }
 
-/// Of which pods: verified names are those of all, but who asks is on this Node where there is a server on each.
+/// Of which pods: verified names are those of all, but who asks is on this Node where there is a server on
+/// each.
 fn filter(options: &Options) -> WatchFilter {
     let all = options.pods == PodNames::Verified;
     WatchFilter { node: options.hostname_override.clone().filter(|_| !all), ..WatchFilter::default() }

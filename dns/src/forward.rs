@@ -1,5 +1,5 @@
-//! Names that are not the cluster's: asked of upstreams, and cached for their TTL. Messages to and from clients
-//! are not made here.
+//! Names that are not the cluster's: asked of upstreams, and cached for their TTL. Messages to and from
+//! clients are not made here.
 //!
 //! ```text
 //! query -> special-use names -> cache -> in flight (equal queries once) -> routes -> pool -> hedging -> transport
@@ -126,9 +126,9 @@ impl Forwarder {
         }
     }
 
-    /// Asks by these settings from now on, and looks whether they loop. Equal settings change nothing. What was
-    /// cached counts as long as the same upstreams are asked for the same names. True where the settings differ. Must be
-    /// called within a runtime.
+    /// Asks by these settings from now on, and looks whether they loop. Equal settings change nothing. What
+    /// was cached counts as long as the same upstreams are asked for the same names. True where the settings
+    /// differ. Must be called within a runtime.
     pub fn configure(&self, settings: Settings) -> bool {
         let before = self.routes.load_full();
         if *before.settings() == settings {
@@ -162,9 +162,9 @@ impl Forwarder {
         QueryName::from_name(name).is_ok_and(|name| self.routes.load().of(&name).is_some())
     }
 
-    /// Has `write` write what is cached of a query that comes at `now`, so many seconds after it was cached. None
-    /// where more is to be done than that, and where somebody else looks just now: nobody waits here, and nothing is
-    /// allocated. [`Forwarder::answer_now`] does all of it.
+    /// Has `write` write what is cached of a query that comes at `now`, so many seconds after it was cached.
+    /// None where more is to be done than that, and where somebody else looks just now: nobody waits here,
+    /// and nothing is allocated. [`Forwarder::answer_now`] does all of it.
     pub fn answer_encoded<T>(
         &self,
         asked: UpstreamQueryRef<'_>,
@@ -183,7 +183,8 @@ impl Forwarder {
         Some(written)
     }
 
-    /// The answer to `query` where none needs to be waited for. `asked` is the header of the client's request.
+    /// The answer to `query` where none needs to be waited for. `asked` is the header of the client's
+    /// request.
     pub fn answer_now(
         self: &Arc<Self>,
         query: &Query,
@@ -229,8 +230,8 @@ impl Forwarder {
         }
     }
 
-    /// Asks upstreams for `query`, on behalf of a client whose request had the header `asked`. Names are asked as
-    /// they are: no search list is tried. To be called after [`Forwarder::answer_now`] gave nothing.
+    /// Asks upstreams for `query`, on behalf of a client whose request had the header `asked`. Names are
+    /// asked as they are: no search list is tried. To be called after [`Forwarder::answer_now`] gave nothing.
     ///
     /// # Errors
     /// What the last upstream did, where none gave an answer and none is cached.
@@ -278,8 +279,8 @@ impl Forwarder {
         Forwarded { message, origin }
     }
 
-    /// Waits for the answer to a query that is under way, or gets it under way. It goes on when nobody waits any
-    /// more: the answer is cached.
+    /// Waits for the answer to a query that is under way, or gets it under way. It goes on when nobody waits
+    /// any more: the answer is cached.
     fn join(self: &Arc<Self>, ask: &UpstreamQuery) -> Waiter {
         let (waiter, leader) = self.in_flight.join(ask);
         match leader {

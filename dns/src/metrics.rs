@@ -1,5 +1,6 @@
-//! What is counted, under the names that CoreDNS has for the same things, so that its dashboards work. What every
-//! query and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers reach a scraper in [`crate::daemon::http`].
+//! What is counted, under the names that CoreDNS has for the same things, so that its dashboards work. What
+//! every query and answer adds to is in [`traffic`], what forwarding does in [`forwarding`]; how the numbers
+//! reach a scraper in [`crate::daemon::http`].
 
 mod forwarding;
 mod traffic;
@@ -163,7 +164,8 @@ impl Metrics {
         self.unlogged.clone()
     }
 
-    /// What happened in the cluster that long ago, and made the endpoints of headless Services change, is answered by now.
+    /// What happened in the cluster that long ago, and made the endpoints of headless Services change, is
+    /// answered by now.
     pub fn programmed(&self, ago: Duration) {
         let kind = ServiceKind { service_kind: "headless_with_selector" };
         self.programming.get_or_create(&kind).observe(ago.as_secs_f64());
@@ -174,8 +176,8 @@ impl Metrics {
         self.completed.inc();
     }
 
-    /// A zone with so many Services is in place. It took so long to compile; the first event of its changes came so
-    /// long ago.
+    /// A zone with so many Services is in place. It took so long to compile; the first event of its changes
+    /// came so long ago.
     pub fn compiled(&self, services: usize, took: Duration, since_event: Duration) {
         self.services.set(services as i64);
         self.compilations.observe(took.as_secs_f64());

@@ -23,25 +23,29 @@ pub struct Options {
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub zone: ZoneName,
 
-    /// Addresses to listen on, over UDP and TCP, separated by commas, at port 53 unless they name another. May be given
-    /// several times.
+    /// Addresses to listen on, over UDP and TCP, separated by commas, at port 53 unless they name another.
+    /// May be given several times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', default_value = "0.0.0.0:53", value_parser = |text: &str| address(text, 53))]
     pub listen: Vec<SocketAddr>,
 
-    /// Addresses to listen on for DNS over TLS, at port 853 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over TLS, at port 853 unless another is named. May be given several
+    /// times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 853), requires_all = ["tls_certificate", "tls_key"])]
     pub dot: Vec<SocketAddr>,
 
-    /// Addresses to listen on for DNS over HTTPS, at /dns-query and port 443 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over HTTPS, at /dns-query and port 443 unless another is named. May be
+    /// given several times.
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
     pub doh: Vec<SocketAddr>,
 
-    /// Addresses to listen on for DNS over QUIC, at port 853 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over QUIC, at port 853 unless another is named. May be given several
+    /// times.
     #[cfg(feature = "quic")]
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 853), requires_all = ["tls_certificate", "tls_key"])]
     pub doq: Vec<SocketAddr>,
 
-    /// Addresses to listen on for DNS over HTTP/3, at /dns-query and port 443 unless another is named. May be given several times.
+    /// Addresses to listen on for DNS over HTTP/3, at /dns-query and port 443 unless another is named. May be
+    /// given several times.
     #[cfg(feature = "quic")]
     #[arg(long, value_name = "ADDR[:PORT]", value_delimiter = ',', value_parser = |text: &str| address(text, 443), requires_all = ["tls_certificate", "tls_key"])]
     pub doh3: Vec<SocketAddr>,
@@ -54,18 +58,19 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub tls_key: Option<PathBuf>,
 
-    /// Take the sockets over from the server that runs at the same address, and hand them over to the next one: an
-    /// upgrade loses no query.
+    /// Take the sockets over from the server that runs at the same address, and hand them over to the next
+    /// one: an upgrade loses no query.
     #[arg(long)]
     pub handover: bool,
 
-    /// Run as a standby: share the sockets of the server that runs at the same address, and answer as soon as it is
-    /// gone, however it ends. For two servers with the same flags, of which one answers.
+    /// Run as a standby: share the sockets of the server that runs at the same address, and answer as soon as
+    /// it is gone, however it ends. For two servers with the same flags, of which one answers.
     #[arg(long, requires = "handover", conflicts_with = "node_local")]
     pub standby: bool,
 
-    /// Give the addresses of --listen to an interface of this server's own, and keep what is asked there out of connection
-    /// tracking. For one server on each node, in the host's network; takes the capability NET_ADMIN.
+    /// Give the addresses of --listen to an interface of this server's own, and keep what is asked there out
+    /// of connection tracking. For one server on each node, in the host's network; takes the capability
+    /// NET_ADMIN.
     #[arg(long)]
     pub node_local: bool,
 
@@ -73,8 +78,8 @@ pub struct Options {
     #[arg(long)]
     pub cleanup: bool,
 
-    /// Upstream resolvers for names outside of the cluster; may be given several times. Default: the name servers of
-    /// --resolv-conf.
+    /// Upstream resolvers for names outside of the cluster; may be given several times. Default: the name
+    /// servers of --resolv-conf.
     #[arg(long = "upstream", value_name = "ADDR[:PORT]", value_parser = parse_upstream)]
     pub upstreams: Vec<SocketAddr>,
 
@@ -91,8 +96,8 @@ pub struct Options {
     #[arg(long, value_name = "CASE", default_value = "random")]
     pub upstream_case: Case,
 
-    /// How many queries may wait for upstreams at a time. More are refused; so are those of a client that has more places than
-    /// are free.
+    /// How many queries may wait for upstreams at a time. More are refused; so are those of a client that has
+    /// more places than are free.
     #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_concurrent: u32,
 
@@ -100,13 +105,14 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = ForwardOptions::default().cache_size)]
     pub cache_size: usize,
 
-    /// Which special-use names are answered here and not forwarded. Stub domains are asked in any case; upstreams that
-    /// --upstream or the ConfigMap name are asked for what some network may know, such as .test.
+    /// Which special-use names are answered here and not forwarded. Stub domains are asked in any case;
+    /// upstreams that --upstream or the ConfigMap name are asked for what some network may know, such as
+    /// .test.
     #[arg(long, value_name = "WHICH", default_value = "names")]
     pub keep_private: SpecialUsePolicy,
 
-    /// How many queries a second each client may ask over UDP: an IPv4 address, or the /64 of an IPv6 address. 0 sets
-    /// no limit.
+    /// How many queries a second each client may ask over UDP: an IPv4 address, or the /64 of an IPv6
+    /// address. 0 sets no limit.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub client_rate: u32,
 
@@ -114,22 +120,23 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub ttl: u32,
 
-    /// Which names of pods there are: none, those of every address, or those of addresses that a pod has (which takes
-    /// permission to watch pods).
+    /// Which names of pods there are: none, those of every address, or those of addresses that a pod has
+    /// (which takes permission to watch pods).
     #[arg(long, value_name = "WHICH", default_value = "insecure")]
     pub pods: PodNames,
 
-    /// Walk the search list of a pod's resolver here, where the pod is known by its address: the first query for a
-    /// short name gets the answer of the whole walk (takes permission to watch pods).
+    /// Walk the search list of a pod's resolver here, where the pod is known by its address: the first query
+    /// for a short name gets the answer of the whole walk (takes permission to watch pods).
     #[arg(long)]
     pub complete_search: bool,
 
-    /// The Node whose pods ask here, where a server runs on each: for --complete-search only its pods are watched.
+    /// The Node whose pods ask here, where a server runs on each: for --complete-search only its pods are
+    /// watched.
     #[arg(long, value_name = "NODE")]
     pub hostname_override: Option<String>,
 
-    /// A file that is kept up to date with the cluster's names. They are answered from it at the start, until the
-    /// cluster is listed.
+    /// A file that is kept up to date with the cluster's names. They are answered from it at the start, until
+    /// the cluster is listed.
     #[arg(long, value_name = "FILE")]
     pub snapshot: Option<PathBuf>,
 
@@ -145,8 +152,8 @@ pub struct Options {
     #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([0, 0, 0, 0], port::DNS_METRICS)), value_parser = |text: &str| address(text, port::DNS_METRICS))]
     pub metrics_bind_address: SocketAddr,
 
-    /// For how many seconds to go on answering after SIGTERM, while /ready already says no; and up to four times as long while
-    /// queries still come.
+    /// For how many seconds to go on answering after SIGTERM, while /ready already says no; and up to four
+    /// times as long while queries still come.
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub lameduck: Duration,
 

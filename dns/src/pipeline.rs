@@ -1,6 +1,6 @@
-//! From a client's message to the reply, in stages: [`parse`], [`classify`], [`resolve`] and [`encode`]. The full lane
-//! ([`handler`]) goes through all of them; the fast lane ([`fast_lane`]) through the same but for upstreams, with borrowed
-//! data. No socket is touched here.
+//! From a client's message to the reply, in stages: [`parse`], [`classify`], [`resolve`] and [`encode`]. The
+//! full lane ([`handler`]) goes through all of them; the fast lane ([`fast_lane`]) through the same but for
+//! upstreams, with borrowed data. No socket is touched here.
 
 pub mod classify;
 pub mod cname_chain;

@@ -1,5 +1,5 @@
-//! The DNS sockets, served until told to stop. Each transport is a file that implements [`Listen`]; what is answered is the
-//! handler's business.
+//! The DNS sockets, served until told to stop. Each transport is a file that implements [`Listen`]; what is
+//! answered is the handler's business.
 
 mod batch;
 pub mod certificate;

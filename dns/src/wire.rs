@@ -1,5 +1,5 @@
-//! DNS messages: names in wire form, bytes -> message and message -> bytes. Pure. Which records a reply holds is decided
-//! in [`crate::pipeline`].
+//! DNS messages: names in wire form, bytes -> message and message -> bytes. Pure. Which records a reply holds
+//! is decided in [`crate::pipeline`].
 
 pub mod decoder;
 pub(crate) mod encoder;

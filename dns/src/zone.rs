@@ -35,7 +35,8 @@ use services::Services;
 /// The version of the DNS specification that the zone follows, as `dns-version` says it (S2.2).
 pub const SPEC_VERSION: &str = "1.1.0";
 
-/// The cluster's names at one moment. Cheap to derive from the zone before it: the two share all that did not change.
+/// The cluster's names at one moment. Cheap to derive from the zone before it: the two share all that did not
+/// change.
 #[derive(Clone, Debug)]
 pub struct Zone {
     config: Arc<ZoneConfig>,
@@ -86,7 +87,8 @@ impl Zone {
         Zone::compile(snapshot, self.config.clone(), serial)
     }
 
-    /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole, in the time that the changes take.
+    /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole, in the time that the
+    /// changes take.
     pub fn recompile(&self, snapshot: &Snapshot, changes: &ChangeSet, serial: u32) -> Zone {
         if !self.synced {
             return self.renewed(snapshot, serial);
@@ -107,8 +109,8 @@ impl Zone {
         zone.finish(serial)
     }
 
-    /// Whether the namespace of a Service that came, went or changed is there or not as it should be, as far as can be told
-    /// at once.
+    /// Whether the namespace of a Service that came, went or changed is there or not as it should be, as far
+    /// as can be told at once.
     fn has_right(&self, snapshot: &Snapshot, name: &NamespacedName) -> bool {
         let known = wire_label(&name.namespace).is_ok_and(|label| self.has_namespace(&label));
         known && (snapshot.has_namespace(&name.namespace) || snapshot.service(name).is_some())
@@ -166,7 +168,8 @@ impl Zone {
         self.namespaces.contains(label)
     }
 
-    /// All that there is at and under `<service>.<namespace>.svc`. `key` is the first two labels in wire form.
+    /// All that there is at and under `<service>.<namespace>.svc`. `key` is the first two labels in wire
+    /// form.
     pub fn service(&self, key: &[u8]) -> Option<&ServiceNames> {
         self.services.get(key)
     }
@@ -232,14 +235,15 @@ impl Zone {
     }
 }
 
-/// The first two labels of a Service's name in wire form; none where Kubernetes would not have taken the name.
+/// The first two labels of a Service's name in wire form; none where Kubernetes would not have taken the
+/// name.
 fn service_key(name: &NamespacedName) -> Option<Box<[u8]>> {
     let (service, namespace) = (wire_label(&name.name).ok()?, wire_label(&name.namespace).ok()?);
     Some([service, namespace].concat().into())
 }
 
-/// The labels of all namespaces. A name must not exist below one that does not (RFC 8020): where a Service is seen before
-/// its namespace, the namespace exists too.
+/// The labels of all namespaces. A name must not exist below one that does not (RFC 8020): where a Service is
+/// seen before its namespace, the namespace exists too.
 fn namespaces(snapshot: &Snapshot) -> HashSet<Box<[u8]>> {
     // Services come in the order of their namespaces.
     let mut names: Vec<&str> = snapshot.services().map(|service| service.key.namespace.as_str()).collect();

@@ -1,5 +1,6 @@
-//! The rules of the workspace's layout that a compiler does not hold: who may depend on whom, where `unsafe` may stand, how
-//! files open and how long they may grow. Reads the sources and `cargo metadata`; builds and runs nothing.
+//! The rules of the workspace's layout that a compiler does not hold: who may depend on whom, where `unsafe`
+//! may stand, how files open and how long they may grow. Reads the sources and `cargo metadata`; builds and
+//! runs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

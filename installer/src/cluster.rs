@@ -1,5 +1,5 @@
-//! A cluster by its API: connecting, applying, listing and deleting objects of any kind, as JSON. What to apply or
-//! delete, and what a listing means, is decided elsewhere.
+//! A cluster by its API: connecting, applying, listing and deleting objects of any kind, as JSON. What to
+//! apply or delete, and what a listing means, is decided elsewhere.
 
 use std::path::PathBuf;
 
@@ -30,8 +30,8 @@ pub struct Connection {
 /// A connection to a cluster.
 pub(crate) struct Cluster {
     client: Client,
-    /// Takes the first answer. The other one asks again, for half a minute and more, where the server is not available, which
-    /// here says that a pod or node is not.
+    /// Takes the first answer. The other one asks again, for half a minute and more, where the server is not
+    /// available, which here says that a pod or node is not.
     once: Client,
     server: http::Uri,
 }
@@ -112,7 +112,8 @@ impl Cluster {
         Ok(list.map_err(failed("list", kind.1))?.items.iter().map(json).collect())
     }
 
-    /// What a node's program says on a port of the node, by way of the API server; none where there is no way.
+    /// What a node's program says on a port of the node, by way of the API server; none where there is no
+    /// way.
     pub(crate) async fn ask_node(&self, node: &str, port: u16, path: &str) -> Option<Value> {
         let path = format!("/api/v1/nodes/{node}:{port}/proxy{path}");
         let request = http::Request::get(path).body(Vec::new()).ok()?;

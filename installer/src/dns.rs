@@ -1,5 +1,6 @@
-//! `weft dns explain`: what a pod gets for a name, and why. The DNS server itself tells the walk; here the pod and the
-//! server are found through the API server, and the server is asked through it too, so that it works from anywhere.
+//! `weft dns explain`: what a pod gets for a name, and why. The DNS server itself tells the walk; here the
+//! pod and the server are found through the API server, and the server is asked through it too, so that it
+//! works from anywhere.
 
 mod backends;
 mod client;
@@ -25,7 +26,8 @@ const READY_PORT: u16 = weft_types::well_known::port::DNS_READY;
 /// What can be asked of the DNS server.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Tell what a pod gets for a name: each name that its resolver tries, what that leads to, and what is missing.
+    /// Tell what a pod gets for a name: each name that its resolver tries, what that leads to, and what is
+    /// missing.
     Explain(Explain),
 }
 
@@ -43,8 +45,8 @@ pub struct Explain {
     /// Which cluster.
     #[command(flatten)]
     pub connection: Connection,
-    /// Ask the weft-dns that says here whether it is ready, without the API server: as on its node, 127.0.0.1:8181. Nothing
-    /// is known of the pod then.
+    /// Ask the weft-dns that says here whether it is ready, without the API server: as on its node,
+    /// 127.0.0.1:8181. Nothing is known of the pod then.
     #[arg(long, value_name = "ADDR:PORT")]
     pub server: Option<SocketAddr>,
 }
@@ -93,7 +95,8 @@ pub enum Error {
 /// The explanation, as lines for people. Must be called within a runtime.
 ///
 /// # Errors
-/// The server cannot be asked, or does not know what to make of the question; or nobody is where the question comes from.
+/// The server cannot be asked, or does not know what to make of the question; or nobody is where the question
+/// comes from.
 pub async fn explain(question: &Explain) -> Result<String, Error> {
     let Explain { name, record_type, .. } = question;
     if let Some(server) = question.server {

@@ -43,8 +43,9 @@ struct Step {
     failure: &'static str,
 }
 
-/// The parts, each of which begins when the one before has ended: while a node's proxy is being replaced it goes on sending to
-/// DNS servers that are about to stop, and DNS servers are spread over the nodes that are ready by then.
+/// The parts, each of which begins when the one before has ended: while a node's proxy is being replaced it
+/// goes on sending to DNS servers that are about to stop, and DNS servers are spread over the nodes that are
+/// ready by then.
 const STEPS: [Step; 4] = [
     Step {
         workload: AGENT,

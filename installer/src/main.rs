@@ -22,13 +22,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check whether Weft can work on this machine, and say what to do where it cannot. Changes nothing; run it as root
-    /// on each node, or for all nodes of a cluster at once with --all-nodes. Exits with 1 where something fails.
+    /// Check whether Weft can work on this machine, and say what to do where it cannot. Changes nothing; run
+    /// it as root on each node, or for all nodes of a cluster at once with --all-nodes. Exits with 1 where
+    /// something fails.
     Preflight(preflight::Options),
     /// Print the manifests that put Weft on a cluster, as YAML: `weft manifests … | kubectl apply -f -`.
     Manifests(manifests::Values),
-    /// Put Weft on the cluster of the kubeconfig, or bring it to another version or other values, and wait until every
-    /// node is ready and pods of every node reach a Service by its name.
+    /// Put Weft on the cluster of the kubeconfig, or bring it to another version or other values, and wait
+    /// until every node is ready and pods of every node reach a Service by its name.
     Install(install::Options),
     /// Show what of Weft runs on which node. Exits with 1 where something is not ready.
     Status(status::Options),
@@ -44,9 +45,11 @@ enum Command {
         #[command(subcommand)]
         command: policy::Command,
     },
-    /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other nodes' pods.
+    /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other
+    /// nodes' pods.
     Uninstall(uninstall::Options),
-    /// Copy the CNI plugins to where the container runtime looks for them. Runs on each node, before the agent.
+    /// Copy the CNI plugins to where the container runtime looks for them. Runs on each node, before the
+    /// agent.
     InstallPlugins {
         /// The folder that holds weft-cni and weft-ipam.
         #[arg(long, value_name = "DIR")]

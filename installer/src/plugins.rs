@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Each installed name, and the binary of ours that serves it. The runtime's `loopback` is `weft-cni` by another
-/// name: a plugin looks at the name that it was started by.
+/// Each installed name, and the binary of ours that serves it. The runtime's `loopback` is `weft-cni` by
+/// another name: a plugin looks at the name that it was started by.
 const PLUGINS: [(&str, &str); 3] =
     [("weft-cni", "weft-cni"), ("weft-ipam", "weft-ipam"), ("loopback", "weft-cni")];
 
@@ -41,8 +41,9 @@ pub enum Error {
 
 /// Copies the plugins from the folder `from` into the folder `to`, and returns the paths written.
 ///
-/// Each file is written beside its place and renamed into it, so that a runtime that starts a plugin meanwhile
-/// gets the old one or the new one, whole, and never "text file busy". A `loopback` that is another program's stays.
+/// Each file is written beside its place and renamed into it, so that a runtime that starts a plugin
+/// meanwhile gets the old one or the new one, whole, and never "text file busy". A `loopback` that is another
+/// program's stays.
 ///
 /// # Errors
 /// The first file that cannot be written; those before it stay installed.
@@ -63,9 +64,9 @@ pub fn install(from: &Path, to: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(written)
 }
 
-/// Removes the plugins from the folder `from`, unless pods still have addresses: without them, a runtime could not even
-/// delete those pods. `leases` is the folder of their reservations. Returns the paths removed, or how many pods' addresses
-/// there are. A `loopback` that is not this program's stays.
+/// Removes the plugins from the folder `from`, unless pods still have addresses: without them, a runtime
+/// could not even delete those pods. `leases` is the folder of their reservations. Returns the paths removed,
+/// or how many pods' addresses there are. A `loopback` that is not this program's stays.
 ///
 /// # Errors
 /// The first file that cannot be removed.

@@ -1,6 +1,6 @@
-//! `weft policy explain`: whether one pod may reach another one, by which policy, and where. The agents of the nodes at both
-//! ends answer from their kernels' tables; here the pods and their nodes are found through the API server, and the agents are
-//! asked through it too, so that it works from anywhere.
+//! `weft policy explain`: whether one pod may reach another one, by which policy, and where. The agents of
+//! the nodes at both ends answer from their kernels' tables; here the pods and their nodes are found through
+//! the API server, and the agents are asked through it too, so that it works from anywhere.
 
 mod answer;
 mod places;
@@ -22,16 +22,18 @@ use crate::preflight::Output;
 /// What can be asked about network policies.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Tell whether a pod may reach another one, by which policy or for which that isolates it, on which node and where in its
-    /// kernel. Exits with 0 where it may, with 1 where it may not, and with 2 where that cannot be told.
+    /// Tell whether a pod may reach another one, by which policy or for which that isolates it, on which node
+    /// and where in its kernel. Exits with 0 where it may, with 1 where it may not, and with 2 where that
+    /// cannot be told.
     Explain(Explain),
 }
 
 /// A connection to be explained.
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
-    /// Who begins the connection and who is to answer: each NAMESPACE/POD or an address, the second with a port, as in `shop/web
-    /// shop/db:5432`. Without a port it is about ping; without a protocol (/udp, /sctp) about TCP.
+    /// Who begins the connection and who is to answer: each NAMESPACE/POD or an address, the second with a
+    /// port, as in `shop/web shop/db:5432`. Without a port it is about ping; without a protocol (/udp, /sctp)
+    /// about TCP.
     #[arg(value_name = "FROM TO[:PORT][/PROTOCOL]", required = true, num_args = 1..)]
     pub words: Vec<String>,
     /// How to print the answer.
@@ -56,8 +58,8 @@ pub enum Error {
 /// Asks the nodes at both ends. Must be called within a runtime.
 ///
 /// # Errors
-/// Where the question cannot be read, the pods are not there, or the API server cannot be asked. A node that does not answer
-/// is part of the answer.
+/// Where the question cannot be read, the pods are not there, or the API server cannot be asked. A node that
+/// does not answer is part of the answer.
 pub async fn explain(explain: &Explain) -> Result<Answer, Error> {
     let question = Question::parse(&explain.words).map_err(Error::Question)?;
     let cluster = Cluster::connect(&explain.connection).await?;

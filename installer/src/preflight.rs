@@ -4,8 +4,8 @@
 //! probe::machine(&Expectations) -> Facts -> check(&Facts, &Expectations, &others) -> Report -> table or JSON
 //! ```
 //!
-//! The probes look and try, in a throw-away network namespace where trying leaves something behind; they decide
-//! nothing. What is good and what is not is decided in [`check()`], from values alone.
+//! The probes look and try, in a throw-away network namespace where trying leaves something behind; they
+//! decide nothing. What is good and what is not is decided in [`check()`], from values alone.
 
 mod checks;
 mod facts;
@@ -33,10 +33,12 @@ pub struct Options {
     /// What is expected of the machine.
     #[command(flatten)]
     pub expectations: Expectations,
-    /// Reports of the other nodes (`weft preflight --output json`), which this one's names and MACs must differ from.
+    /// Reports of the other nodes (`weft preflight --output json`), which this one's names and MACs must
+    /// differ from.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub against: Vec<PathBuf>,
-    /// Check every node of the cluster of the kubeconfig, by a privileged pod on each that is deleted afterwards.
+    /// Check every node of the cluster of the kubeconfig, by a privileged pod on each that is deleted
+    /// afterwards.
     #[arg(long, conflicts_with = "against")]
     pub all_nodes: bool,
     /// How that is done.
@@ -85,7 +87,8 @@ pub struct Expectations {
     /// The UDP port of the VXLAN tunnel between nodes.
     #[arg(long, value_name = "PORT", default_value_t = weft_types::well_known::port::VXLAN)]
     pub vxlan_port: u16,
-    /// Each node gets a DNS server of its own (`weft manifests --node-local-dns`), which needs some more ports.
+    /// Each node gets a DNS server of its own (`weft manifests --node-local-dns`), which needs some more
+    /// ports.
     #[arg(long)]
     pub node_local_dns: bool,
     /// Where the container runtime reads CNI configurations.
@@ -148,8 +151,8 @@ impl Expectations {
 /// Looks at the machine, in the calling thread's network namespace, and checks it.
 ///
 /// # Errors
-/// Where the machine cannot be looked at at all, or another node's report cannot be read. What is wrong with the
-/// machine is in the report.
+/// Where the machine cannot be looked at at all, or another node's report cannot be read. What is wrong with
+/// the machine is in the report.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let others = options.against.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let facts = probe::machine(&options.expectations.cni_conf_dir)?;

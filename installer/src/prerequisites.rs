@@ -1,4 +1,5 @@
-//! What an installation needs of a cluster and does not find: from objects as the API server has them to words, with the remedy.
+//! What an installation needs of a cluster and does not find: from objects as the API server has them to
+//! words, with the remedy.
 
 use std::net::IpAddr;
 

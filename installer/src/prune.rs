@@ -1,5 +1,5 @@
-//! What an installation has that is not asked for any more: `weft install` brings a cluster to its flags, and takes away
-//! what only other flags give.
+//! What an installation has that is not asked for any more: `weft install` brings a cluster to its flags, and
+//! takes away what only other flags give.
 
 use serde_json::Value;
 
@@ -22,7 +22,8 @@ impl Unwanted {
     }
 }
 
-/// The parts that these values do without, although they could be asked for, with the flags that ask for them.
+/// The parts that these values do without, although they could be asked for, with the flags that ask for
+/// them.
 fn optional(values: &Values) -> Result<Vec<Unwanted>> {
     let with = Values { node_local_dns: true, ..values.clone() };
     let wanted = objects(&manifests::render(values))?;

@@ -1,4 +1,5 @@
-//! How far a rollout is: from objects as the API server has them to a line for people, and whether it is done.
+//! How far a rollout is: from objects as the API server has them to a line for people, and whether it is
+//! done.
 
 use serde_json::Value;
 
@@ -22,8 +23,8 @@ impl Progress {
     }
 }
 
-/// A DaemonSet: on every node there is a pod of the newest template, and it is ready. One that fits no node is never
-/// done: what it is for does not come about.
+/// A DaemonSet: on every node there is a pod of the newest template, and it is ready. One that fits no node
+/// is never done: what it is for does not come about.
 pub(crate) fn daemon_set(set: &Value) -> Progress {
     daemon_set_but(set, 0)
 }
@@ -61,7 +62,8 @@ pub(crate) fn nodes(nodes: &[Value]) -> Progress {
     }
 }
 
-/// Whether a Node's kubelet says nothing, as that of a machine that is off. One that says why it is not ready is not silent.
+/// Whether a Node's kubelet says nothing, as that of a machine that is off. One that says why it is not ready
+/// is not silent.
 pub(crate) fn is_silent(node: &Value) -> bool {
     condition(node, "Ready")["status"] == "Unknown"
 }

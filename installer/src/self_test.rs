@@ -1,6 +1,7 @@
-//! `weft self-test`: whether pods of every node reach Services by their names, and each other. A pod on each node serves;
-//! each of its other containers is a check, and is ready only once all that it asks have answered. So the DaemonSet's own
-//! count is the result, and a pod's status names the check. What such a pod does is in [`pod`].
+//! `weft self-test`: whether pods of every node reach Services by their names, and each other. A pod on each
+//! node serves; each of its other containers is a check, and is ready only once all that it asks have
+//! answered. So the DaemonSet's own count is the result, and a pod's status names the check. What such a pod
+//! does is in [`pod`].
 
 pub mod pod;
 
@@ -130,7 +131,8 @@ fn progress_of(set: &Value, pods: &[Value]) -> Progress {
     }
 }
 
-/// `node2 (udp, every-pod)`: where a pod runs, and its checks that have no answer, as far as its kubelet tells.
+/// `node2 (udp, every-pod)`: where a pod runs, and its checks that have no answer, as far as its kubelet
+/// tells.
 fn unanswered(pod: &Value) -> String {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_else(|| name(pod));
     let statuses = pod["status"]["containerStatuses"].as_array();

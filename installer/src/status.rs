@@ -38,7 +38,8 @@ pub struct Options {
 pub struct Status {
     rows: Vec<Row>,
     dns: String,
-    /// What does not belong together, and what is in the way of connections to Services; each with the remedy.
+    /// What does not belong together, and what is in the way of connections to Services; each with the
+    /// remedy.
     warnings: Vec<String>,
     /// What the agents say, which may pass by itself or be meant so.
     notes: Vec<String>,
@@ -139,7 +140,8 @@ fn notes<'a>(node: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a 
     })
 }
 
-/// One release is tested as a whole; a part of another one is what an installation with other values left behind.
+/// One release is tested as a whole; a part of another one is what an installation with other values left
+/// behind.
 fn different_images(seen: &Seen) -> Option<String> {
     let parts: Vec<&Value> = seen.daemon_sets.iter().chain(&seen.deployment).collect();
     let images: BTreeSet<&str> = parts.iter().copied().filter_map(image).collect();
@@ -230,7 +232,8 @@ fn is_ending(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_string()
 }
 
-/// The tag of the image: what stands behind the last colon of its last part, so that a registry's port is none.
+/// The tag of the image: what stands behind the last colon of its last part, so that a registry's port is
+/// none.
 fn version(pod: &Value) -> &str {
     let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
     let last = image.rsplit('/').next().unwrap_or_default();

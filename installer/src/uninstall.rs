@@ -1,11 +1,13 @@
-//! `weft uninstall`: everything of Weft out of a cluster and off its nodes, in an order that keeps running pods going
-//! for as long as that can be.
+//! `weft uninstall`: everything of Weft out of a cluster and off its nodes, in an order that keeps running
+//! pods going for as long as that can be.
 //!
-//! 1. The agent and the proxy go, so that nobody puts back what is taken away. What they set up stays: pods notice nothing.
+//! 1. The agent and the proxy go, so that nobody puts back what is taken away. What they set up stays: pods
+//!    notice nothing.
 //! 2. DNS goes, while its pods can still be torn down by the plugin.
-//! 3. On each node a cleanup pod has agent and proxy remove their own (see `--cleanup` there), and then the plugins,
-//!    unless pods still have addresses of theirs.
-//! 4. Roles and accounts go. The definition of ClusterNetworkPolicy stays: all such policies would go with it.
+//! 3. On each node a cleanup pod has agent and proxy remove their own (see `--cleanup` there), and then the
+//!    plugins, unless pods still have addresses of theirs.
+//! 4. Roles and accounts go. The definition of ClusterNetworkPolicy stays: all such policies would go with
+//!    it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +37,8 @@ pub struct Options {
     /// Where the nodes' container runtime finds CNI plugins. Without it, as the installed agent has it.
     #[arg(long, value_name = "DIR")]
     pub cni_bin_dir: Option<PathBuf>,
-    /// Where the nodes' container runtime reads CNI configurations. Without it, as the installed agent has it.
+    /// Where the nodes' container runtime reads CNI configurations. Without it, as the installed agent has
+    /// it.
     #[arg(long, value_name = "DIR")]
     pub cni_conf_dir: Option<PathBuf>,
     /// How many seconds to wait for each step.
@@ -83,7 +86,8 @@ async fn leave_definition(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What cleans a node: with the image and the folders that the installed agent has, where no flag says otherwise.
+/// What cleans a node: with the image and the folders that the installed agent has, where no flag says
+/// otherwise.
 fn cleanup(options: &Options, installed: Option<&Value>) -> Result<Vec<Value>> {
     let pod = installed.map_or(&Value::Null, |set| &set["spec"]["template"]["spec"]);
     let volumes = || pod["volumes"].as_array().into_iter().flatten();
@@ -117,8 +121,8 @@ async fn ended(cluster: &Cluster, components: &str, patience: Duration) -> Resul
     wait::until("the pods did not end", patience, look).await
 }
 
-/// Has every node cleaned by a pod, and takes the pods away again. Where it does not come to an end they stay, for a
-/// look at their logs.
+/// Has every node cleaned by a pod, and takes the pods away again. Where it does not come to an end they
+/// stay, for a look at their logs.
 async fn clean_nodes(cluster: &Cluster, sets: &[Value], patience: Duration) -> Result<()> {
     for set in sets {
         cluster.apply(set).await?;

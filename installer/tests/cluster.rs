@@ -1,5 +1,5 @@
-//! `weft install`, `status`, `self-test` and `uninstall` against the lab's API server. The nodes are played: a kubelet
-//! that makes every pod of a node ready, but for nodes that are to be down.
+//! `weft install`, `status`, `self-test` and `uninstall` against the lab's API server. The nodes are played:
+//! a kubelet that makes every pod of a node ready, but for nodes that are to be down.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

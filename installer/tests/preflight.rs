@@ -1,5 +1,5 @@
-//! `weft preflight` in network namespaces: a clean one passes, and each fault that is put into one is found, with what
-//! to do about it. Runs as root.
+//! `weft preflight` in network namespaces: a clean one passes, and each fault that is put into one is found,
+//! with what to do about it. Runs as root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

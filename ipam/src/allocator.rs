@@ -1,5 +1,6 @@
-//! Which address a container gets: one out of each range set, the asked-for ones first, otherwise round robin, and
-//! of those that were given before the one that was freed longest ago. Pure but for the [`Store`] that it is given.
+//! Which address a container gets: one out of each range set, the asked-for ones first, otherwise round
+//! robin, and of those that were given before the one that was freed longest ago. Pure but for the [`Store`]
+//! that it is given.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,12 +16,12 @@ pub struct Lease {
     pub ips: Vec<IpConfig>,
 }
 
-/// Reserves an address of each of the pool's range sets for `owner`, and all of `requested`. `listing` is what `store`
-/// holds.
+/// Reserves an address of each of the pool's range sets for `owner`, and all of `requested`. `listing` is
+/// what `store` holds.
 ///
 /// # Errors
-/// Where a set has none left, a requested address cannot be given, or `owner` has one already; then nothing stays
-/// reserved.
+/// Where a set has none left, a requested address cannot be given, or `owner` has one already; then nothing
+/// stays reserved.
 pub fn allocate(
     store: &mut impl Store,
     listing: &Listing,
@@ -32,8 +33,8 @@ pub fn allocate(
     if let Some(record) = held.iter().find(|record| record.is_of(owner) && pool.holds(record.address)) {
         return Err(Error::Duplicate { owner: owner.clone(), address: record.address });
     }
-    // No other program must take the containers of an earlier boot for living ones. What cannot be freed is passed over
-    // when its turn comes.
+    // No other program must take the containers of an earlier boot for living ones. What cannot be freed is
+    // passed over when its turn comes.
     let _ = free(store, listing, |record| !record.is_held());
     let taken = held.iter().map(|record| record.address).collect();
     let freed = store.freed();
@@ -401,7 +402,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and goes: no address twice, none outside the ranges, no gateway, and full only when full.
+        /// Whatever comes and goes: no address twice, none outside the ranges, no gateway, and full only when
+        /// full.
         #[test]
         fn addresses_are_unique_and_of_the_range(steps in prop::collection::vec((0u8..12, any::<bool>()), 0..80)) {
             let small = pool(&[&["10.0.0.0/29", "10.1.0.0/30"]]);

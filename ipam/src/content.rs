@@ -1,4 +1,5 @@
-//! What a record's file says, in the reference plugin's words: the container's id, CR LF and the interface's name.
+//! What a record's file says, in the reference plugin's words: the container's id, CR LF and the interface's
+//! name.
 
 use weft_cni_spec::ContainerId;
 
@@ -9,8 +10,8 @@ pub(crate) fn text(owner: &Owner) -> String {
     format!("{}\r\n{}", owner.container, owner.ifname)
 }
 
-/// Surrounding white space does not count, nor do the zeroes that a power failure leaves; and old versions wrote the
-/// container id alone.
+/// Surrounding white space does not count, nor do the zeroes that a power failure leaves; and old versions
+/// wrote the container id alone.
 pub(crate) fn parse(content: &[u8]) -> Holder {
     let text = String::from_utf8_lossy(content);
     let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0');

@@ -1,7 +1,7 @@
-//! Reservations on disk, in the format of the reference `host-local` plugin: `<folder>/<address>` holds the container
-//! id, CR LF and the interface name; `last_reserved_ip.<set>` the last address given; `lock` is flock()ed. Beside
-//! that stand a mark for each record (`mark`) and the file `freed`, which the reference takes no notice of. Who gets which
-//! address is not decided here.
+//! Reservations on disk, in the format of the reference `host-local` plugin: `<folder>/<address>` holds the
+//! container id, CR LF and the interface name; `last_reserved_ip.<set>` the last address given; `lock` is
+//! flock()ed. Beside that stand a mark for each record (`mark`) and the file `freed`, which the reference
+//! takes no notice of. Who gets which address is not decided here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,8 +18,8 @@ use crate::mark::Mark;
 use crate::{Error, Holder, Listing, Owner, Record, Result, Store, content, freed};
 use weft_cni_spec::Boot;
 
-/// A network's reservations on disk. No other program changes them while this value lives: all of them take the
-/// lock.
+/// A network's reservations on disk. No other program changes them while this value lives: all of them take
+/// the lock.
 #[derive(Debug)]
 pub struct DiskStore {
     folder: PathBuf,
@@ -71,9 +71,9 @@ impl DiskStore {
         self.folder.join(mark.to_string())
     }
 
-    /// All reservations. Of those that have a mark only the ones of `owner` are read, so that the cost is a listing
-    /// of names. Only a folder that cannot be listed is an error: what is damaged or does not belong there must not
-    /// keep containers from starting.
+    /// All reservations. Of those that have a mark only the ones of `owner` are read, so that the cost is a
+    /// listing of names. Only a folder that cannot be listed is an error: what is damaged or does not belong
+    /// there must not keep containers from starting.
     pub fn listing(&self, owner: Option<&Owner>) -> Result<Listing> {
         let entries = fs::read_dir(&self.folder).map_err(failed("list", &self.folder))?;
         let entries: Vec<(String, u64)> = entries
@@ -102,8 +102,9 @@ impl DiskStore {
         read(&self.record_path(address)).map_or(Holder::Unknown, |content| content::parse(&content))
     }
 
-    /// Deletes marks that a crash left, and marks the records of other programs: they are of this boot at the latest, so
-    /// the next one frees them. What of this fails, on a full disk say, is as well done by the next call.
+    /// Deletes marks that a crash left, and marks the records of other programs: they are of this boot at the
+    /// latest, so the next one frees them. What of this fails, on a full disk say, is as well done by the
+    /// next call.
     pub fn tidy(&mut self, listing: &mut Listing) {
         for name in &listing.widows {
             let _ = fs::remove_file(self.folder.join(name));
@@ -123,8 +124,9 @@ impl DiskStore {
         Mark { address, boot: self.boot.clone(), key: owner.key() }
     }
 
-    /// The whole file gets its second name, the record's, where none is: whoever dies on the way leaves no record, or
-    /// a whole one. Nothing is flushed to the disk: after a power failure there are no containers either.
+    /// The whole file gets its second name, the record's, where none is: whoever dies on the way leaves no
+    /// record, or a whole one. Nothing is flushed to the disk: after a power failure there are no containers
+    /// either.
     fn publish(&self, mark: &Mark, text: &str) -> Result<bool> {
         let (marked, path) = (self.mark_path(mark), self.record_path(mark.address));
         let written = write_new(&marked, text).and_then(|()| fs::hard_link(&marked, &path));
@@ -209,7 +211,8 @@ impl Store for DiskStore {
     }
 }
 
-/// Fails where nothing could be written into a folder, or into the one in which it would be made. Writes nothing.
+/// Fails where nothing could be written into a folder, or into the one in which it would be made. Writes
+/// nothing.
 pub(crate) fn see_that_writable(folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
     access(there, AccessFlags::W_OK).map_err(|errno| failed("write to", there)(errno.into()))?;
@@ -235,8 +238,8 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
-/// Writes a hint, which may be lost or torn by a crash, in place: ext4 writes a file that is replaced, or emptied,
-/// to the disk at once, and that takes longer than all the rest of ADD.
+/// Writes a hint, which may be lost or torn by a crash, in place: ext4 writes a file that is replaced, or
+/// emptied, to the disk at once, and that takes longer than all the rest of ADD.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;

@@ -1,4 +1,5 @@
-//! In which order addresses were freed: the text of the file `freed`, an address on each line, the last freed last.
+//! In which order addresses were freed: the text of the file `freed`, an address on each line, the last freed
+//! last.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,7 +14,8 @@ pub(crate) fn is_long(length: u64) -> bool {
     length > LONG
 }
 
-/// The addresses, the one that rests longest first. What a crash or a full disk left of a line is passed over.
+/// The addresses, the one that rests longest first. What a crash or a full disk left of a line is passed
+/// over.
 pub(crate) fn parse(text: &str) -> Vec<IpAddr> {
     let mut seen = BTreeSet::new();
     let latest =

@@ -1,8 +1,9 @@
-//! Host-local IP address management: which address a container gets, and where that is written down. The disk format
-//! is that of the reference `host-local` plugin, so that a node can change over and back with its pods running.
+//! Host-local IP address management: which address a container gets, and where that is written down. The disk
+//! format is that of the reference `host-local` plugin, so that a node can change over and back with its pods
+//! running.
 //!
-//! A [`Pool`] is what the configuration says, an allocator decides over a [`Store`], [`DiskStore`] keeps it. Nothing
-//! here touches the network.
+//! A [`Pool`] is what the configuration says, an allocator decides over a [`Store`], [`DiskStore`] keeps it.
+//! Nothing here touches the network.
 
 mod allocator;
 mod content;

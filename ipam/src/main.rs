@@ -1,4 +1,5 @@
-//! `weft-ipam`, the CNI IPAM plugin as a program. Installed under the name `host-local` it stands in for the reference plugin.
+//! `weft-ipam`, the CNI IPAM plugin as a program. Installed under the name `host-local` it stands in for the
+//! reference plugin.
 
 use std::process::ExitCode;
 

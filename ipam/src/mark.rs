@@ -1,9 +1,11 @@
-//! Marks: a second name (a hard link) of a record's file, which says in the folder's listing whose the record is and of
-//! which boot of the machine. So a call need not read the records of other containers. Files are not touched here.
+//! Marks: a second name (a hard link) of a record's file, which says in the folder's listing whose the record
+//! is and of which boot of the machine. So a call need not read the records of other containers. Files are
+//! not touched here.
 //!
-//! `.<address>@<boot>-<key>`. The reference plugin takes no notice of a name that is no address, and deletes it together
-//! with the record, for it deletes every file with the content that it looks for. A mark and a record are one file
-//! as long as their inode numbers are the same: what another program made in a record's place is not marked.
+//! `.<address>@<boot>-<key>`. The reference plugin takes no notice of a name that is no address, and deletes
+//! it together with the record, for it deletes every file with the content that it looks for. A mark and a
+//! record are one file as long as their inode numbers are the same: what another program made in a record's
+//! place is not marked.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -35,8 +35,8 @@ impl Ipam {
 }
 
 impl Ipam {
-    /// The addresses that are taken: those of one attachment, or all of the network's. Needs no more of the configuration than
-    /// where the reservations are.
+    /// The addresses that are taken: those of one attachment, or all of the network's. Needs no more of the
+    /// configuration than where the reservations are.
     ///
     /// # Errors
     /// Where the folder cannot be locked or listed.
@@ -120,7 +120,8 @@ fn name_resolution(pool: &Pool) -> Result<cni::Dns> {
     Ok(resolver::parse(&text))
 }
 
-/// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's address.
+/// Needs no more of the configuration than where the reservations are, so that an error in it keeps nobody's
+/// address.
 fn del(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
     let Some(mut store) = DiskStore::lock_if_exists(folder(invocation))? else { return Ok(()) };
     let owner = Owner::from(attachment);
@@ -156,8 +157,8 @@ fn gc(invocation: &Invocation) -> Result<()> {
     })
 }
 
-/// Tells on standard error, which runtimes pass on to their own log (SPEC section 2, "Plugin execution"), what is wrong
-/// in the folder.
+/// Tells on standard error, which runtimes pass on to their own log (SPEC section 2, "Plugin execution"),
+/// what is wrong in the folder.
 fn report(listing: Listing) -> Listing {
     for stray in &listing.strays {
         // Whoever closed it does not read it.

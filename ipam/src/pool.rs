@@ -1,4 +1,5 @@
-//! What a network's configuration says about its addresses, checked. Which of them are taken is not known here.
+//! What a network's configuration says about its addresses, checked. Which of them are taken is not known
+//! here.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -33,8 +34,8 @@ impl Pool {
         Pool { network, sets, data_dir: DEFAULT_DATA_DIR.into(), routes: Vec::new(), resolv_conf: None }
     }
 
-    /// The pool that a configuration describes. The sets of capability `ipRanges` go first, then the one range of
-    /// an old configuration, then `ranges`.
+    /// The pool that a configuration describes. The sets of capability `ipRanges` go first, then the one
+    /// range of an old configuration, then `ranges`.
     ///
     /// # Errors
     /// [`Error::Config`], naming the network and the field.
@@ -87,8 +88,8 @@ impl Pool {
     }
 }
 
-/// The addresses that a runtime asks for, by whichever way: `CNI_ARGS`, `args.cni.ips`, capability `ips`. They may
-/// have a prefix, which does not count.
+/// The addresses that a runtime asks for, by whichever way: `CNI_ARGS`, `args.cni.ips`, capability `ips`.
+/// They may have a prefix, which does not count.
 ///
 /// # Errors
 /// [`Error::Config`] for one that is no address.

@@ -41,8 +41,8 @@ impl Invalid {
 }
 
 impl Range {
-    /// A range as configured, with what it leaves out filled in as the reference does: the gateway and the first
-    /// address are the subnet's first, the last is the subnet's last that is not the broadcast address.
+    /// A range as configured, with what it leaves out filled in as the reference does: the gateway and the
+    /// first address are the subnet's first, the last is the subnet's last that is not the broadcast address.
     pub(crate) fn new(config: &cni::Range) -> Result<Range, Invalid> {
         let subnet = config.subnet;
         let (bits, network) = (Family::of_network(&subnet).bits(), subnet.network());
@@ -153,7 +153,8 @@ impl RangeSet {
         self.0.iter().map(size).fold(0, u128::saturating_add)
     }
 
-    /// Every address that may be given, once, in round robin from the one behind `last`; gateways are left out.
+    /// Every address that may be given, once, in round robin from the one behind `last`; gateways are left
+    /// out.
     pub fn round_robin(&self, last: Option<IpAddr>) -> impl Iterator<Item = (&Range, IpAddr)> {
         let at = last.and_then(|last| Some((self.0.iter().position(|range| range.contains(last))?, last)));
         let index = at.map_or(0, |(index, _)| index);

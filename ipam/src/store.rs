@@ -45,7 +45,8 @@ pub struct Record {
     pub address: IpAddr,
     /// Whose it is.
     pub holder: Holder,
-    /// Whether the machine was started anew since: no container lives through that, whatever became of its DEL.
+    /// Whether the machine was started anew since: no container lives through that, whatever became of its
+    /// DEL.
     pub earlier_boot: bool,
     /// Its mark, where it has one.
     pub(crate) mark: Option<Mark>,
@@ -107,14 +108,14 @@ pub trait Store {
     /// The address that was given last out of the range set of that index.
     fn last(&self, set: usize) -> Result<Option<IpAddr>>;
 
-    /// Addresses that were freed, the one that rests longest first; none of them twice. What is not here was never
-    /// given, or so long ago that nobody counts.
+    /// Addresses that were freed, the one that rests longest first; none of them twice. What is not here was
+    /// never given, or so long ago that nobody counts.
     fn freed(&self) -> Vec<IpAddr>;
 
     /// Reserves an address and remembers it as the last of its set; `None` where a record is in the way.
     fn reserve(&mut self, address: IpAddr, owner: &Owner, set: usize) -> Result<Option<Record>>;
 
-    /// Frees the addresses of these records and remembers the order. Goes on after an error and reports the first. One
-    /// that is free is no error.
+    /// Frees the addresses of these records and remembers the order. Goes on after an error and reports the
+    /// first. One that is free is no error.
     fn free(&mut self, records: &[&Record]) -> Result<()>;
 }

@@ -1,5 +1,5 @@
-//! The addresses of every lab. They exist only inside a lab's own namespaces, so that all labs use the same ones
-//! and none can collide with the host's. Pure.
+//! The addresses of every lab. They exist only inside a lab's own namespaces, so that all labs use the same
+//! ones and none can collide with the host's. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -80,7 +80,8 @@ impl IpFamily {
         })
     }
 
-    /// Where pods get their addresses from: 10.244.0.0/16 with a /24 for each node, fd00:10:244::/56 with a /64.
+    /// Where pods get their addresses from: 10.244.0.0/16 with a /24 for each node, fd00:10:244::/56 with a
+    /// /64.
     pub fn cluster_cidrs(self) -> Vec<IpNetwork> {
         self.each(|family| match family {
             Family::V4 => ipv4(Ipv4Addr::new(10, 244, 0, 0), 16),
@@ -115,7 +116,8 @@ fn gateway(family: Family) -> IpAddr {
     }
 }
 
-/// A node's address: `172.30.0.(10 + number)`, and `fd00:30::(0x10 + number)`, so that the first nine look alike.
+/// A node's address: `172.30.0.(10 + number)`, and `fd00:30::(0x10 + number)`, so that the first nine look
+/// alike.
 fn node_address(family: Family, number: u8) -> IpAddr {
     let number = number.min(MOST_NODES);
     match family {

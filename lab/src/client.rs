@@ -1,5 +1,5 @@
-//! The hidden `weft-lab client`: what a pod's own programs would do to check the network, run inside the pod's
-//! namespaces. Prints one JSON line for each request, for the demo and the suites to read.
+//! The hidden `weft-lab client`: what a pod's own programs would do to check the network, run inside the
+//! pod's namespaces. Prints one JSON line for each request, for the demo and the suites to read.
 
 pub mod http;
 pub mod lookup;

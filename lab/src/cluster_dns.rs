@@ -1,5 +1,5 @@
-//! The Service kube-dns, as every cluster has it: without a selector here, for its endpoints are the nodes' own
-//! addresses, each ready while the node's DNS daemon says so.
+//! The Service kube-dns, as every cluster has it: without a selector here, for its endpoints are the nodes'
+//! own addresses, each ready while the node's DNS daemon says so.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

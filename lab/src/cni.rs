@@ -1,5 +1,5 @@
-//! The runtime's side of CNI, as libcni and containerd have it: configuration lists, the plugins' environment and
-//! input, results and their cache.
+//! The runtime's side of CNI, as libcni and containerd have it: configuration lists, the plugins' environment
+//! and input, results and their cache.
 
 pub mod conflist;
 pub mod invocation;

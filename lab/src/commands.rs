@@ -1,4 +1,5 @@
-//! What the commands do, one file each. Everything here runs in the foreground and finds the lab through its folder.
+//! What the commands do, one file each. Everything here runs in the foreground and finds the lab through its
+//! folder.
 
 mod demo;
 mod down;

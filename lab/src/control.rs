@@ -1,4 +1,5 @@
-//! How commands speak to the process that holds a lab: a line of JSON each way, on a socket in the lab's folder.
+//! How commands speak to the process that holds a lab: a line of JSON each way, on a socket in the lab's
+//! folder.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,5 +1,5 @@
-//! The supervisor of a node's daemons: starts the real programs in the node's namespace and starts them again when
-//! they end, as a DaemonSet would.
+//! The supervisor of a node's daemons: starts the real programs in the node's namespace and starts them again
+//! when they end, as a DaemonSet would.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

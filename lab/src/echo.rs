@@ -20,10 +20,12 @@ pub struct EchoArgs {
     /// The port, for TCP and UDP
     #[arg(long, env = "PORT", default_value_t = 8080)]
     pub port: u16,
-    /// How many seconds to serve on after SIGTERM, as well-behaved servers do while clients learn of their end
+    /// How many seconds to serve on after SIGTERM, as well-behaved servers do while clients learn of their
+    /// end
     #[arg(long, default_value_t = 0)]
     pub delay_shutdown: u64,
-    /// Addresses for UDP, in place of all. On a node's network, an answer must come from the address that was asked
+    /// Addresses for UDP, in place of all. On a node's network, an answer must come from the address that was
+    /// asked
     #[arg(long, value_delimiter = ',')]
     pub udp_listen_addresses: Vec<IpAddr>,
 }

@@ -1,5 +1,5 @@
-//! A kubelet-like runner for one node: it registers the Node, watches the Pods bound to it over HTTP as any kubelet
-//! does, and runs their containers as processes in namespaces made through CNI.
+//! A kubelet-like runner for one node: it registers the Node, watches the Pods bound to it over HTTP as any
+//! kubelet does, and runs their containers as processes in namespaces made through CNI.
 
 mod container;
 mod env;

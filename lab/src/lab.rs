@@ -1,4 +1,5 @@
-//! The background process that holds a lab: the API server, what is outside, and the nodes. All of it ends with this process; removing what it leaves in the kernel is [`crate::teardown`]'s work.
+//! The background process that holds a lab: the API server, what is outside, and the nodes. All of it ends
+//! with this process; removing what it leaves in the kernel is [`crate::teardown`]'s work.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -82,7 +83,8 @@ impl Lab {
         std::future::pending().await
     }
 
-    /// The API server's listeners, on the gateway's addresses and on the host's loopback, and the port of the latter.
+    /// The API server's listeners, on the gateway's addresses and on the host's loopback, and the port of the
+    /// latter.
     fn listeners(&self) -> Result<(Vec<TcpListener>, u16)> {
         let mut listeners = Vec::new();
         for gateway in self.shape.ip_family.gateways() {

@@ -1,4 +1,5 @@
-//! The lab's name, and the names of the network namespaces that belong to it. Pure: nothing is looked up here.
+//! The lab's name, and the names of the network namespaces that belong to it. Pure: nothing is looked up
+//! here.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Named network namespaces under /run/netns, as `ip netns` has them: create, delete, list, and run code inside
-//! one on a thread of its own. What is put into them is decided elsewhere.
+//! Named network namespaces under /run/netns, as `ip netns` has them: create, delete, list, and run code
+//! inside one on a thread of its own. What is put into them is decided elsewhere.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -27,9 +27,9 @@ pub fn list() -> Vec<String> {
     names
 }
 
-/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the values that
-/// a lab's machines start with: those of a kernel that nobody has configured. But that a lab gives every address once, and
-/// nobody has to wait a second for the kernel to find that out.
+/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the
+/// values that a lab's machines start with: those of a kernel that nobody has configured. But that a lab
+/// gives every address once, and nobody has to wait a second for the kernel to find that out.
 const SETTINGS: [(&str, &str); 8] = [
     ("ipv4/ip_forward", "0"),
     ("ipv4/conf/all/rp_filter", "0"),
@@ -41,8 +41,8 @@ const SETTINGS: [(&str, &str); 8] = [
     ("ipv6/conf/default/accept_dad", "0"),
 ];
 
-/// Makes a namespace with nothing in it but a loopback link that is down. IPv6 addresses of its later links can be
-/// used at once, and its settings do not depend on the machine's.
+/// Makes a namespace with nothing in it but a loopback link that is down. IPv6 addresses of its later links
+/// can be used at once, and its settings do not depend on the machine's.
 pub fn create(name: &str) -> Result<()> {
     share_folder()?;
     let file = path(name);
@@ -78,8 +78,8 @@ pub fn delete(name: &str) -> Result<()> {
     }
 }
 
-/// Moves the calling thread into the namespace of that file. For processes about to exec, and for threads about
-/// to end: everything else uses [`run`].
+/// Moves the calling thread into the namespace of that file. For processes about to exec, and for threads
+/// about to end: everything else uses [`run`].
 pub fn enter(file: &Path) -> Result<()> {
     let open = File::open(file).map_err(Error::io("open namespace", file))?;
     setns(open, CloneFlags::CLONE_NEWNET).map_err(Error::system("enter namespace", file.display()))
@@ -125,8 +125,8 @@ fn on_new_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 's
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Makes the folder a shared mount, as `ip netns` does: only then does a name that is removed disappear in the
-/// mount namespaces of running pods too, instead of being kept alive by them.
+/// Makes the folder a shared mount, as `ip netns` does: only then does a name that is removed disappear in
+/// the mount namespaces of running pods too, instead of being kept alive by them.
 fn share_folder() -> Result<()> {
     let folder = Path::new(FOLDER);
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;

@@ -1,5 +1,5 @@
-//! The nodes of a lab as machines: each one's namespace, what runs in it, and switching it off and on again. A node
-//! that is switched off loses everything at once, as by a power cut; what is on its disk stays.
+//! The nodes of a lab as machines: each one's namespace, what runs in it, and switching it off and on again.
+//! A node that is switched off loses everything at once, as by a power cut; what is on its disk stays.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! What is outside the cluster, at the underlay's gateway: a DNS server that the cluster's own forwards to, and an
-//! echo server that shows from which address a request leaves the cluster.
+//! What is outside the cluster, at the underlay's gateway: a DNS server that the cluster's own forwards to,
+//! and an echo server that shows from which address a request leaves the cluster.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;

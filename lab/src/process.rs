@@ -1,5 +1,5 @@
-//! Processes: telling a recorded one from a later one with the same number, ending them, and finding those that
-//! live in a lab's namespaces. Starting them is the sandbox's work.
+//! Processes: telling a recorded one from a later one with the same number, ending them, and finding those
+//! that live in a lab's namespaces. Starting them is the sandbox's work.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -62,8 +62,8 @@ impl ProcessId {
     }
 }
 
-/// The state and start time of a `/proc/<pid>/stat` line (proc(5), fields 3 and 22). The program's name, field 2,
-/// may hold spaces and brackets itself.
+/// The state and start time of a `/proc/<pid>/stat` line (proc(5), fields 3 and 22). The program's name,
+/// field 2, may hold spaces and brackets itself.
 fn state_and_start(stat: &str) -> Option<(char, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();

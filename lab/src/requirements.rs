@@ -58,8 +58,8 @@ pub fn check_machine(families: IpFamily) -> Result<()> {
     })
 }
 
-/// Asks nf_tables for its generation number, the cheapest question that only nf_tables answers. Asking loads the
-/// module where it is one.
+/// Asks nf_tables for its generation number, the cheapest question that only nf_tables answers. Asking loads
+/// the module where it is one.
 fn try_nf_tables() -> std::io::Result<()> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;

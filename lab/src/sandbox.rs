@@ -1,6 +1,6 @@
-//! How the lab starts a process somewhere else: in another network namespace, with its own host name and its own
-//! view of a few files. The lab starts itself again with `sandbox-exec`, moves that process where it belongs and
-//! replaces it by the program: so nothing has to be done between fork and exec.
+//! How the lab starts a process somewhere else: in another network namespace, with its own host name and its
+//! own view of a few files. The lab starts itself again with `sandbox-exec`, moves that process where it
+//! belongs and replaces it by the program: so nothing has to be done between fork and exec.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,6 @@
-//! The lab's folder: where each file of a lab lies, and the record of the running lab. Everything a lab writes is
-//! below this folder, and what is written here suffices to remove the lab after its process was killed.
+//! The lab's folder: where each file of a lab lies, and the record of the running lab. Everything a lab
+//! writes is below this folder, and what is written here suffices to remove the lab after its process was
+//! killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

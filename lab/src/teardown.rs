@@ -1,5 +1,5 @@
-//! Removing a lab, from what is on disk alone: its processes, its namespaces with the links in them, its folder.
-//! Goes on after an error and reports all of them.
+//! Removing a lab, from what is on disk alone: its processes, its namespaces with the links in them, its
+//! folder. Goes on after an error and reports all of them.
 
 use std::fmt;
 use std::fs;
@@ -79,7 +79,8 @@ pub fn remove(name: &LabName, dir: &LabDir) -> Result<Removed> {
 /// Ends all processes of the namespaces, those too that were started meanwhile.
 fn remove_processes(namespaces: &[String], removed: &mut Removed, errors: &mut Vec<String>) {
     let files: Vec<PathBuf> = namespaces.iter().map(|name| netns::path(name)).collect();
-    // Each round finds only what forked during the round before: a few suffice unless something forks on and on.
+    // Each round finds only what forked during the round before: a few suffice unless something forks on and
+    // on.
     for _ in 0..10 {
         let processes = process::in_namespaces(&files);
         if processes.is_empty() {

@@ -112,8 +112,8 @@ async fn plug_in(links: &Handle, node: &str, namespace: i32) -> Result<()> {
     links.link().set(moved).execute().await.map_err(Error::netlink("move eth0 into", node))
 }
 
-/// The Ethernet address of a node's network card, which a node keeps as long as it lives: else its neighbours would
-/// send to the former one for a while after each boot.
+/// The Ethernet address of a node's network card, which a node keeps as long as it lives: else its neighbours
+/// would send to the former one for a while after each boot.
 fn hardware_address(node: &str) -> [u8; 6] {
     // The bit 2 of the first byte says that nobody assigned it (IEEE 802).
     [0x02, b'w', b'e', b'f', b't', node_number(node)]
@@ -141,8 +141,8 @@ async fn add_addresses(links: &Handle, link: &str, addresses: &[IpAddr]) -> Resu
 
 async fn add_address(links: &Handle, link: &str, address: IpNetwork) -> Result<()> {
     let mut request = links.address().add(index(links, link).await?, address.ip(), address.prefix());
-    // Each address is given once. Even where the kernel does not look for duplicates, it first marks an address as one that
-    // nobody can listen on yet, and takes that back a little later.
+    // Each address is given once. Even where the kernel does not look for duplicates, it first marks an
+    // address as one that nobody can listen on yet, and takes that back a little later.
     if address.is_ipv6() {
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     }

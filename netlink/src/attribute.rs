@@ -1,5 +1,6 @@
-//! Netlink attributes of netfilter messages: writing nested ones straight into a buffer, and reading them back.
-//! Numbers are big-endian here (`linux/netfilter/nfnetlink.h`). What an attribute means is for the subsystems.
+//! Netlink attributes of netfilter messages: writing nested ones straight into a buffer, and reading them
+//! back. Numbers are big-endian here (`linux/netfilter/nfnetlink.h`). What an attribute means is for the
+//! subsystems.
 
 /// Set in the type of an attribute that holds attributes.
 const NLA_F_NESTED: u16 = 1 << 15;
@@ -38,7 +39,8 @@ impl Writer<'_> {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// An attribute that holds what `fill` writes. All of it together must stay below 64 KiB: the length has 16 bits.
+    /// An attribute that holds what `fill` writes. All of it together must stay below 64 KiB: the length has
+    /// 16 bits.
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) {
         let start = self.0.len();
         self.0.extend_from_slice(&[0; 2]);
@@ -50,7 +52,8 @@ impl Writer<'_> {
     }
 }
 
-/// The attributes in a buffer, as pairs of type and payload. Reading ends at the first one that overruns the buffer.
+/// The attributes in a buffer, as pairs of type and payload. Reading ends at the first one that overruns the
+/// buffer.
 #[derive(Clone, Debug)]
 pub struct Attributes<'a>(pub &'a [u8]);
 

@@ -1,5 +1,5 @@
-//! eBPF: programs written instruction by instruction, the maps that they share with processes, and their attachment to
-//! cgroups. What they are for is not known here.
+//! eBPF: programs written instruction by instruction, the maps that they share with processes, and their
+//! attachment to cgroups. What they are for is not known here.
 //!
 //! ```text
 //! Assembler -> [Instruction] -> Program::load -> Link::attach(cgroup) -> Link::pin

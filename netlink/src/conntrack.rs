@@ -1,5 +1,5 @@
-//! conntrack: the connections that the kernel knows of in a network namespace, read and deleted. Which of them are to
-//! be deleted is not decided here.
+//! conntrack: the connections that the kernel knows of in a network namespace, read and deleted. Which of
+//! them are to be deleted is not decided here.
 //!
 //! ```text
 //! ConntrackClient::flows(family, &Filter) -> Vec<Flow> -> ConntrackClient::delete(&[Flow])
@@ -46,15 +46,16 @@ impl ConntrackClient {
         Ok(ConntrackClient { reader, deleter: Deleter(deleter) })
     }
 
-    /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The kernel does the
-    /// sorting (since Linux 5.8), so that little is copied where little is wanted.
+    /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The
+    /// kernel does the sorting (since Linux 5.8), so that little is copied where little is wanted.
     ///
     /// The table is not read at one moment: flows that come or go meanwhile may or may not be there.
     ///
     /// # Errors
     /// What the kernel refused: EPERM without CAP_NET_ADMIN, EINVAL or ENOENT without connection tracking.
     pub fn flows(&mut self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
-        // By their identity: an entry may be shown twice, and a dump that is started anew shows all once more.
+        // By their identity: an entry may be shown twice, and a dump that is started anew shows all once
+        // more.
         let mut flows = HashMap::new();
         self.for_each(family, filter, |flow| {
             flows.insert((flow.id, flow.original), flow);
@@ -73,8 +74,8 @@ impl ConntrackClient {
         })
     }
 
-    /// Deletes the flows of one family that pass the filter and are stale, each as soon as it is read: of a large table no
-    /// more is ever held than a handful. Returns how many were deleted.
+    /// Deletes the flows of one family that pass the filter and are stale, each as soon as it is read: of a
+    /// large table no more is ever held than a handful. Returns how many were deleted.
     ///
     /// # Errors
     /// As of [`ConntrackClient::flows`] and [`ConntrackClient::delete`].
@@ -87,8 +88,8 @@ impl ConntrackClient {
         self.delete_where_after(family, filter, is_stale, |_| Ok(()))
     }
 
-    /// The same as [`ConntrackClient::delete_where`], but `prepare` sees the flows first, a handful at a time, and may still
-    /// take some of them out.
+    /// The same as [`ConntrackClient::delete_where`], but `prepare` sees the flows first, a handful at a
+    /// time, and may still take some of them out.
     ///
     /// # Errors
     /// As of [`ConntrackClient::delete_where`], and what `prepare` says: then these flows stay.
@@ -118,8 +119,8 @@ impl ConntrackClient {
         Ok(gone)
     }
 
-    /// Deletes these flows: their next packets are looked at as if they were first ones. Returns how many of them were
-    /// still there.
+    /// Deletes these flows: their next packets are looked at as if they were first ones. Returns how many of
+    /// them were still there.
     ///
     /// # Errors
     /// What the kernel refused first; the flows behind that one may stay.

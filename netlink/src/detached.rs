@@ -1,5 +1,6 @@
-//! A message that a process of its own sends. The kernel does what a message asks for within the call that sends it, and
-//! with some that lasts far beyond the moment from which nobody else notices. Which messages those are is not known here.
+//! A message that a process of its own sends. The kernel does what a message asks for within the call that
+//! sends it, and with some that lasts far beyond the moment from which nobody else notices. Which messages
+//! those are is not known here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,7 +13,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
-/// The process that sends a message. Nobody waits for its end: it becomes the child of init when the caller ends first.
+/// The process that sends a message. Nobody waits for its end: it becomes the child of init when the caller
+/// ends first.
 #[derive(Debug)]
 pub(crate) struct Sender {
     /// A pipe that nobody holds the other end of when the process has ended.
@@ -31,8 +33,8 @@ impl Sender {
     pub(crate) fn start(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<Sender> {
         let (ended, held) = pipe2(OFlag::O_CLOEXEC)?;
         let parent = getpid();
-        // SAFETY: until it ends, the child makes system calls and nothing else: no lock and no memory of another
-        // thread's is touched.
+        // SAFETY: until it ends, the child makes system calls and nothing else: no lock and no memory of
+        // another thread's is touched.
         match unsafe { fork() }? {
             ForkResult::Parent { .. } => Ok(Sender { ended }),
             ForkResult::Child => {
@@ -43,8 +45,8 @@ impl Sender {
         }
     }
 
-    /// Waits until there is something to read on the socket, which may be the process's last sign of life. False where
-    /// it has ended and there is nothing.
+    /// Waits until there is something to read on the socket, which may be the process's last sign of life.
+    /// False where it has ended and there is nothing.
     pub(crate) fn await_answer(&self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut files =
             [PollFd::new(socket, PollFlags::POLLIN), PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
@@ -70,8 +72,9 @@ fn send_and_wait(socket: RawFd, held: RawFd, parent: Pid, message: &[u8]) {
     let _ = send(socket, message, MsgFlags::empty());
 }
 
-/// Runtimes wait for the end of what a plugin prints; and neither a container's namespace nor a lock is to be held longer
-/// because of this process. Where the kernel cannot do it (before Linux 5.9), all that waits a little.
+/// Runtimes wait for the end of what a plugin prints; and neither a container's namespace nor a lock is to be
+/// held longer because of this process. Where the kernel cannot do it (before Linux 5.9), all that waits a
+/// little.
 #[allow(unsafe_code, reason = "there is no other interface to this system call")]
 fn close_all_but(mut kept: [RawFd; 2]) {
     kept.sort_unstable();

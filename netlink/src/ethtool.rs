@@ -1,5 +1,5 @@
-//! Checksum offload of an interface: whether the kernel leaves the checksums of what it sends to the device. By ethtool's
-//! ioctl, which has no netlink form of its own that would be shorter.
+//! Checksum offload of an interface: whether the kernel leaves the checksums of what it sends to the device.
+//! By ethtool's ioctl, which has no netlink form of its own that would be shorter.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -23,8 +23,8 @@ struct Value {
     data: u32,
 }
 
-/// Whether the interface's device, not the kernel, makes the checksums of what is sent. In the calling thread's network
-/// namespace.
+/// Whether the interface's device, not the kernel, makes the checksums of what is sent. In the calling
+/// thread's network namespace.
 pub fn tx_checksum(link: &str) -> Result<bool> {
     let mut value = Value { command: ETHTOOL_GTXCSUM, data: 0 };
     ethtool(link, &mut value)
@@ -58,8 +58,8 @@ fn ethtool(link: &str, value: &mut Value) -> io::Result<()> {
     let data = std::ptr::from_mut(value).cast();
     let mut request =
         libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: data } };
-    // SAFETY: the request names a live, whole `struct ethtool_value`, which is all that these two commands read and
-    // write; both outlive the call.
+    // SAFETY: the request names a live, whole `struct ethtool_value`, which is all that these two commands
+    // read and write; both outlive the call.
     match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

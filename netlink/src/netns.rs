@@ -1,5 +1,5 @@
-//! Network namespaces: open, create, enter. A thread that enters one comes back by a guard, so that no `?` and no panic can
-//! leave it in the wrong namespace; what makes one does so on a thread of its own.
+//! Network namespaces: open, create, enter. A thread that enters one comes back by a guard, so that no `?`
+//! and no panic can leave it in the wrong namespace; what makes one does so on a thread of its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,8 +28,8 @@ pub struct Namespace {
     path: PathBuf,
 }
 
-/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the values that
-/// a kernel starts with.
+/// What a new namespace takes over from the machine's first one (net.core.devconf_inherit_init_net), and the
+/// values that a kernel starts with.
 const KERNEL_DEFAULTS: [(&str, &str); 7] = [
     ("ipv4/ip_forward", "0"),
     ("ipv4/conf/all/rp_filter", "0"),
@@ -83,9 +83,9 @@ impl Namespace {
         })
     }
 
-    /// Makes a namespace that is pinned to no file and is gone when this value is: for tests above all. Its path
-    /// leads through this process's descriptor, so that child processes can open it as long as this one lives. Its settings
-    /// are those of a kernel that nobody has configured, whatever the machine's own are.
+    /// Makes a namespace that is pinned to no file and is gone when this value is: for tests above all. Its
+    /// path leads through this process's descriptor, so that child processes can open it as long as this one
+    /// lives. Its settings are those of a kernel that nobody has configured, whatever the machine's own are.
     pub fn temporary() -> Result<Namespace> {
         let own = Path::new(OWN);
         let file = on_own_thread(|| {
@@ -129,9 +129,10 @@ impl Namespace {
         Ok((this.dev(), this.ino()) == (own.dev(), own.ino()))
     }
 
-    /// Runs `work` inside the namespace, on the calling thread, which is back in its own afterwards. Sockets that it opens
-    /// stay in the namespace, and so do threads and processes that it starts; `/proc/sys/net` is the namespace's own while it
-    /// runs. (A thread for it alone would cost as much as all that ADD asks of the kernel inside a container.)
+    /// Runs `work` inside the namespace, on the calling thread, which is back in its own afterwards. Sockets
+    /// that it opens stay in the namespace, and so do threads and processes that it starts; `/proc/sys/net`
+    /// is the namespace's own while it runs. (A thread for it alone would cost as much as all that ADD asks
+    /// of the kernel inside a container.)
     ///
     /// # Errors
     /// Where the namespace cannot be entered. What `work` returns is passed on; its panic too.
@@ -160,7 +161,8 @@ impl Drop for Back {
     }
 }
 
-/// What tells the calling thread's namespace from all others, while the machine runs (SO_NETNS_COOKIE, Linux 5.14).
+/// What tells the calling thread's namespace from all others, while the machine runs (SO_NETNS_COOKIE, Linux
+/// 5.14).
 ///
 /// # Errors
 /// Where the kernel is older.

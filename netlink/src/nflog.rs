@@ -1,4 +1,5 @@
-//! Packets that rules log to a group of nflog (`linux/netfilter/nfnetlink_log.h`): of each, what its headers say.
+//! Packets that rules log to a group of nflog (`linux/netfilter/nfnetlink_log.h`): of each, what its headers
+//! say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,8 +36,8 @@ const GATHER: u32 = 10;
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 /// `IPPROTO_FRAGMENT`
 const FRAGMENT: u8 = 44;
-/// IPv6 headers that stand before that of the protocol and tell their own length in eight bytes: hop-by-hop options, routing,
-/// destination options (RFC 8200, section 4).
+/// IPv6 headers that stand before that of the protocol and tell their own length in eight bytes: hop-by-hop
+/// options, routing, destination options (RFC 8200, section 4).
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 
 /// A packet that was logged.

@@ -1,5 +1,6 @@
-//! Notifications: what the kernel tells of changes that others make. A [`Source`] is a subscription that is read without
-//! waiting; with the feature `tokio`, [`Notifications`] waits for one, without a thread of its own.
+//! Notifications: what the kernel tells of changes that others make. A [`Source`] is a subscription that is
+//! read without waiting; with the feature `tokio`, [`Notifications`] waits for one, without a thread of its
+//! own.
 
 use std::os::fd::AsFd;
 
@@ -106,7 +107,8 @@ mod waiting {
 
     #[allow(unsafe_code, reason = "tokio leaves it to the caller that the descriptor stays open")]
     fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: an OwnedFd is open, and stays what it is, until it is dropped; the AsyncFd owns it and gives it to nobody.
+        // SAFETY: an OwnedFd is open, and stays what it is, until it is dropped; the AsyncFd owns it and
+        // gives it to nobody.
         unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }
             .map_err(|error| error.into_parts().1)
     }

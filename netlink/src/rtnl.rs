@@ -1,5 +1,5 @@
-//! rtnetlink: links, addresses, routes, neighbours and queues of one network namespace. Which of them there should be
-//! is not decided here.
+//! rtnetlink: links, addresses, routes, neighbours and queues of one network namespace. Which of them there
+//! should be is not decided here.
 
 mod address;
 mod fdb;

@@ -1,4 +1,5 @@
-//! sock_diag: the sockets of a network namespace, found by their peers and destroyed. Which of them is not decided here.
+//! sock_diag: the sockets of a network namespace, found by their peers and destroyed. Which of them is not
+//! decided here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -12,8 +13,8 @@ const BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 /// `AF_INET` and `AF_INET6`.
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
-/// `TCP_ESTABLISHED`, `TCP_SYN_SENT` and `TCP_CLOSE_WAIT` as bits: whoever has a peer and may wait for it. A UDP socket that
-/// has one is in the first of them too.
+/// `TCP_ESTABLISHED`, `TCP_SYN_SENT` and `TCP_CLOSE_WAIT` as bits: whoever has a peer and may wait for it. A
+/// UDP socket that has one is in the first of them too.
 const WITH_PEER: u32 = 1 << 1 | 1 << 2 | 1 << 8;
 /// Where `struct inet_diag_sockid` is in an answer, and how long it is: ports, addresses, interface, cookie.
 const ID: usize = 4;
@@ -63,7 +64,8 @@ impl SocketDiag {
     /// Destroys a socket: whoever has it open gets ECONNABORTED. Returns whether it was there still.
     ///
     /// # Errors
-    /// What the kernel refused: EPERM without CAP_NET_ADMIN, EOPNOTSUPP where it was built without `INET_DIAG_DESTROY`.
+    /// What the kernel refused: EPERM without CAP_NET_ADMIN, EOPNOTSUPP where it was built without
+    /// `INET_DIAG_DESTROY`.
     pub fn destroy(&mut self, socket: &ConnectedSocket) -> Result<bool> {
         let payload = request(socket.family, socket.protocol, WITH_PEER, &socket.id);
         match self.0.request(Request { kind: DESTROY, flags: NLM_F_ACK, payload }) {

@@ -1,5 +1,5 @@
-//! A blocking netlink socket: requests and their answers, dumps, batches, notifications. What the messages mean is
-//! for [`crate::rtnl`], [`crate::conntrack`] and the crates above.
+//! A blocking netlink socket: requests and their answers, dumps, batches, notifications. What the messages
+//! mean is for [`crate::rtnl`], [`crate::conntrack`] and the crates above.
 
 use std::fmt;
 use std::io;
@@ -75,7 +75,8 @@ impl Socket {
         inner.set_ext_ack(true).map_err(failed("ask for error texts on"))?;
         // Without this a refusal repeats the refused message, however large.
         inner.set_cap_ack(true).map_err(failed("ask for short acknowledgements on"))?;
-        // Memory that no answer has filled yet is never touched: each page of it would cost as much as a request.
+        // Memory that no answer has filled yet is never touched: each page of it would cost as much as a
+        // request.
         let buffer = Vec::with_capacity(RECEIVE_BUFFER);
         Ok(Socket { inner, sequence: 0, buffer, send_capacity: DEFAULT_SEND_BUFFER })
     }
@@ -101,9 +102,9 @@ impl Socket {
         self.exchange(&request, parse).map(|(answers, _)| answers)
     }
 
-    /// The same as [`Socket::request`], but a process of its own sends the request, and this one goes on with the kernel's
-    /// first word about it: the acknowledgement, or an answer before that, which NLM_F_ECHO asks for. For programs that end
-    /// soon: until then that process, when it has ended, stays a zombie.
+    /// The same as [`Socket::request`], but a process of its own sends the request, and this one goes on with
+    /// the kernel's first word about it: the acknowledgement, or an answer before that, which NLM_F_ECHO asks
+    /// for. For programs that end soon: until then that process, when it has ended, stays a zombie.
     pub fn request_detached(&mut self, mut request: Request) -> Result<()> {
         request.flags |= NLM_F_ACK;
         let sequence = self.reserve_sequences(1);
@@ -131,8 +132,8 @@ impl Socket {
         }
     }
 
-    /// Dumps a table of the kernel. A dump that the kernel marks as inconsistent (NLM_F_DUMP_INTR), or breaks off
-    /// with EINTR, is thrown away and started anew.
+    /// Dumps a table of the kernel. A dump that the kernel marks as inconsistent (NLM_F_DUMP_INTR), or breaks
+    /// off with EINTR, is thrown away and started anew.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::DumpInterrupted`], or the first error of `parse`.
@@ -153,7 +154,8 @@ impl Socket {
         Err(Error::DumpInterrupted { attempts: DUMP_ATTEMPTS })
     }
 
-    /// Takes `count` sequence numbers for the messages of a batch and returns the first; they never wrap within it.
+    /// Takes `count` sequence numbers for the messages of a batch and returns the first; they never wrap
+    /// within it.
     pub fn reserve_sequences(&mut self, count: u32) -> u32 {
         // 0 is the number of notifications.
         let first =
@@ -162,9 +164,9 @@ impl Socket {
         first
     }
 
-    /// Sends a batch as one datagram and returns what the kernel had to say (`parse` sees data messages only, such
-    /// as those that NLM_F_ECHO asks for). The kernel works on a batch within the send itself, so that all its
-    /// answers are there when that returns; messages need not ask for acknowledgements.
+    /// Sends a batch as one datagram and returns what the kernel had to say (`parse` sees data messages only,
+    /// such as those that NLM_F_ECHO asks for). The kernel works on a batch within the send itself, so that
+    /// all its answers are there when that returns; messages need not ask for acknowledgements.
     ///
     /// # Errors
     /// [`Error::Batch`] with every refusal, in order.
@@ -189,7 +191,8 @@ impl Socket {
         if refusals.is_empty() { Ok(answers) } else { Err(Error::Batch(refusals)) }
     }
 
-    /// Makes the kernel check and obey every field of a request for a dump (NETLINK_GET_STRICT_CHK): filters count.
+    /// Makes the kernel check and obey every field of a request for a dump (NETLINK_GET_STRICT_CHK): filters
+    /// count.
     pub fn set_strict_checks(&mut self) -> Result<()> {
         self.inner.set_netlink_get_strict_chk(true).map_err(failed("ask for strict checks on"))
     }
@@ -216,8 +219,8 @@ impl Socket {
         Ok(seen)
     }
 
-    /// The most bytes that one datagram may have, up to `wanted`; fewer where the kernel keeps this process to
-    /// `net.core.wmem_max`.
+    /// The most bytes that one datagram may have, up to `wanted`; fewer where the kernel keeps this process
+    /// to `net.core.wmem_max`.
     pub fn send_limit(&mut self, wanted: usize) -> Result<usize> {
         self.make_room_for(wanted)?;
         Ok(wanted.min(self.send_capacity / 3 * 2))
@@ -240,8 +243,9 @@ impl Socket {
         self.enlarge(RcvBufForce, RcvBuf, bytes, "enlarge the receive buffer of").map(drop)
     }
 
-    /// Whether sockets may have larger buffers than `net.core.rmem_max` and `wmem_max` allow. That takes CAP_NET_ADMIN over
-    /// the machine, which root of a user namespace does not have, though it has all that rules and routes need there.
+    /// Whether sockets may have larger buffers than `net.core.rmem_max` and `wmem_max` allow. That takes
+    /// CAP_NET_ADMIN over the machine, which root of a user namespace does not have, though it has all that
+    /// rules and routes need there.
     pub fn may_exceed_limits(&self) -> Result<bool> {
         let held = getsockopt(&self.inner, RcvBuf).map_err(io::Error::from);
         // The kernel holds twice what it is told.
@@ -249,8 +253,8 @@ impl Socket {
         self.enlarge(RcvBufForce, RcvBuf, held, "set the receive buffer of")
     }
 
-    /// Sets a buffer's size past the system's limit, and where that is refused, within it: a small buffer is slower, and no
-    /// reason to go without a socket. Returns whether it was the former.
+    /// Sets a buffer's size past the system's limit, and where that is refused, within it: a small buffer is
+    /// slower, and no reason to go without a socket. Returns whether it was the former.
     fn enlarge(
         &self,
         forced: impl SetSockOpt<Val = usize>,
@@ -267,8 +271,8 @@ impl Socket {
         }
     }
 
-    /// Sends one request and reads to the end of its answer, past an error of `parse` too, so that the next request
-    /// finds the socket empty.
+    /// Sends one request and reads to the end of its answer, past an error of `parse` too, so that the next
+    /// request finds the socket empty.
     fn exchange<T>(
         &mut self,
         request: &Request,

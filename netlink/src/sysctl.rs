@@ -20,8 +20,8 @@ pub fn write(name: &str, value: &str) -> io::Result<()> {
     fs::write(path(name), value)
 }
 
-/// Makes sure that a setting has its value. Returns whether it had to be changed. To write `ip_forward` resets other settings
-/// of the namespace, even with the value that it has.
+/// Makes sure that a setting has its value. Returns whether it had to be changed. To write `ip_forward`
+/// resets other settings of the namespace, even with the value that it has.
 ///
 /// # Errors
 /// As of [`read`] and [`write`].
@@ -48,8 +48,8 @@ pub fn bridge_netfilter() -> bool {
     ["iptables", "ip6tables"].into_iter().any(is_on)
 }
 
-/// The file of a setting. As sysctl(8) has it, its name's parts are set apart by dots or by slashes, whichever comes first in it;
-/// the other sign then stands for what it is not.
+/// The file of a setting. As sysctl(8) has it, its name's parts are set apart by dots or by slashes,
+/// whichever comes first in it; the other sign then stands for what it is not.
 fn path(name: &str) -> PathBuf {
     let has_dots = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('.'));
     let swapped = name.chars().map(|letter| match letter {

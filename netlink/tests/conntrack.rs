@@ -1,5 +1,5 @@
-//! The conntrack client against the real kernel, in a namespace made for each test, with the `conntrack` program as the
-//! judge. Runs as root.
+//! The conntrack client against the real kernel, in a namespace made for each test, with the `conntrack`
+//! program as the judge. Runs as root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -78,7 +78,8 @@ fn a_pair_deleted_early_is_gone_from_both_namespaces_and_the_client_goes_on() {
     assert_eq!((pair.near.find_link("near").unwrap(), pair.far.find_link("far").unwrap()), (None, None));
     let early = started.elapsed();
     assert!(pair.near.delete_link_detached(pair.near_index).unwrap_err().is_missing());
-    // The kernel's last word, the acknowledgement, may still be to come: it must not be taken for another question's.
+    // The kernel's last word, the acknowledgement, may still be to come: it must not be taken for another
+    // question's.
     while started.elapsed() < Duration::from_millis(50) {
         assert_eq!(pair.near.links().unwrap().len(), 1, "lo; the pair was gone after {early:?}");
     }

@@ -1,4 +1,5 @@
-//! VXLAN devices and their forwarding databases against the real kernel, in a namespace made for the test. Runs as root.
+//! VXLAN devices and their forwarding databases against the real kernel, in a namespace made for the test.
+//! Runs as root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,5 +1,5 @@
-//! `counter`: what the kernel counted, by a rule or at the elements of a set (`NFTA_COUNTER_*`). How a set that counts is declared
-//! is in `set.rs`.
+//! `counter`: what the kernel counted, by a rule or at the elements of a set (`NFTA_COUNTER_*`). How a set
+//! that counts is declared is in `set.rs`.
 
 use super::element::KEY;
 use super::register::{DATA_VALUE, EXPR_DATA, EXPR_NAME};

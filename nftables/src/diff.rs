@@ -1,8 +1,9 @@
 //! The difference between a plan and what the kernel holds, as the transaction that turns one into the other.
 //!
-//! Where chains and declarations are as planned, only elements change. A chain whose rules differ is filled anew; a
-//! table in which a declaration or a base chain differs is built anew, which no packet sees: the kernel switches from
-//! the old table to the new one at once, and connections keep the addresses that they have.
+//! Where chains and declarations are as planned, only elements change. A chain whose rules differ is filled
+//! anew; a table in which a declaration or a base chain differs is built anew, which no packet sees: the
+//! kernel switches from the old table to the new one at once, and connections keep the addresses that they
+//! have.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use super::table::{Chain, Table, TableKey};
 use super::transaction::{Change, Transaction};
 use super::value::{Name, Tuple};
 
-/// The transaction after which the kernel holds `planned`, when it holds `observed` now. Tables that are observed but
-/// not planned go.
+/// The transaction after which the kernel holds `planned`, when it holds `observed` now. Tables that are
+/// observed but not planned go.
 pub fn diff(planned: &[Table], observed: &Observed) -> Transaction {
     let mut transaction = Transaction::default();
     for key in observed.tables.keys() {
@@ -96,8 +97,9 @@ fn diff_table(key: TableKey, planned: &Table, held: &ObservedTable, transaction:
     }
 }
 
-/// Deletes the sets that have no room for what is planned, and for that all rules, which may name them. Returns what is left,
-/// if anything was to be done: other sets stay, with what packets have written into them.
+/// Deletes the sets that have no room for what is planned, and for that all rules, which may name them.
+/// Returns what is left, if anything was to be done: other sets stay, with what packets have written into
+/// them.
 fn clear_full_sets(
     key: &TableKey,
     planned: &Table,

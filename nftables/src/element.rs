@@ -1,7 +1,7 @@
 //! Elements of sets and maps as the kernel has them (`NFTA_SET_ELEM_*`).
 //!
-//! A range over several fields is one element with two keys. Where keys have one field, a range is two elements: the first of it,
-//! and the first behind it, which is marked as an end.
+//! A range over several fields is one element with two keys. Where keys have one field, a range is two
+//! elements: the first of it, and the first behind it, which is marked as an end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What rules find in a packet, without the kernel: so that a policy is tested without root, and a person is told why a packet
-//! does not get through. Nothing is guessed: what is not known is `None`.
+//! What rules find in a packet, without the kernel: so that a policy is tested without root, and a person is
+//! told why a packet does not get through. Nothing is guessed: what is not known is `None`.
 
 use super::rule::Verdict;
 use super::value::Name;

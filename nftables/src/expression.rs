@@ -1,5 +1,5 @@
-//! What a rule reads of a packet: expressions that put bytes into registers. All that is to say of a kind of expression (its
-//! attributes, its words, its type, and what it finds in a packet) stands in one file below.
+//! What a rule reads of a packet: expressions that put bytes into registers. All that is to say of a kind of
+//! expression (its attributes, its words, its type, and what it finds in a packet) stands in one file below.
 
 use std::fmt;
 
@@ -57,7 +57,8 @@ trait Kind: fmt::Display + Sized {
     /// The attribute of the register from which the same is written (`NFTA_META_SREG`), where rules may.
     const WRITTEN_FROM: Option<u16> = None;
 
-    /// Writes what reads it into the register file at `target`. What it needs besides may stand from `free` on.
+    /// Writes what reads it into the register file at `target`. What it needs besides may stand from `free`
+    /// on.
     fn load(&self, target: usize, _free: usize, writer: &mut Writer<'_>) {
         expression(Self::NAME, writer, |data| {
             data.u32(1, register(target));
@@ -88,7 +89,8 @@ macro_rules! expressions {
                 match self { $(Expression::$kind(kind) => kind.len()),* }
             }
 
-            /// Writes what reads it into the register file at `target`; registers from `free` on hold nothing.
+            /// Writes what reads it into the register file at `target`; registers from `free` on hold
+            /// nothing.
             pub(super) fn load(&self, target: usize, free: usize, writer: &mut Writer<'_>) {
                 match self { $(Expression::$kind(kind) => kind.load(target, free, writer)),* }
             }
@@ -104,7 +106,8 @@ macro_rules! expressions {
                 })* }
             }
 
-            /// What an expression of that name writes, and the register from which it does, where it writes and is known.
+            /// What an expression of that name writes, and the register from which it does, where it writes
+            /// and is known.
             pub(super) fn decode_store(name: &str, data: &Attributes<'_>) -> Option<(Expression, u32)> {
                 match name {
                     $($kind::NAME => {
@@ -175,8 +178,8 @@ impl Expression {
     pub const MARK: Expression = Expression::Meta(Meta::MARK);
     /// The mark of the packet's connection: `ct mark`
     pub const CT_MARK: Expression = Expression::Ct(Ct::MARK);
-    /// The port that the connection's first packet was sent to: `ct original proto-dst`. nft knows its type only
-    /// behind a match on one transport protocol in the same rule.
+    /// The port that the connection's first packet was sent to: `ct original proto-dst`. nft knows its type
+    /// only behind a match on one transport protocol in the same rule.
     pub const ORIGINAL_DPORT: Expression = Expression::Ct(Ct::ORIGINAL_DPORT);
 
     /// The packet's source address: `ip saddr`
@@ -199,12 +202,14 @@ impl Expression {
         Numgen { modulus, offset: 0, is_random: true }.into()
     }
 
-    /// What of each connection the hash is that [`hash`](super::hash) makes: `jhash ... mod 2147483648 seed 0x1`
+    /// What of each connection the hash is that [`hash`](super::hash) makes:
+    /// `jhash ... mod 2147483648 seed 0x1`
     pub fn hash_of(key: Vec<Expression>) -> Expression {
         Jhash { key, modulus: HASH_MODULUS, seed: HASH_SEED, offset: 0 }.into()
     }
 
-    /// The same number in network order where it is one of the machine's own order: a key of ranges has them so.
+    /// The same number in network order where it is one of the machine's own order: a key of ranges has them
+    /// so.
     pub fn in_network_order(self) -> Expression {
         match self {
             Expression::Meta(meta) if meta.data_type().is_of_host_order() => Hton(meta).into(),

@@ -21,8 +21,8 @@ pub enum TableFamily {
     Netdev,
 }
 
-/// nft's names of priorities, each with the one hook where nft takes it, if it is one. nft prints them at other hooks too, and then
-/// does not take its own text.
+/// nft's names of priorities, each with the one hook where nft takes it, if it is one. nft prints them at
+/// other hooks too, and then does not take its own text.
 const PRIORITIES: [(i32, &str, Option<Hook>); 6] = [
     (-300, "raw", None),
     (-150, "mangle", None),

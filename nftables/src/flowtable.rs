@@ -1,5 +1,5 @@
-//! Flowtables: what nft calls the fast way of connections that rules let through (`NFTA_FLOWTABLE_*`). Rules put connections in by
-//! `flow add @name`.
+//! Flowtables: what nft calls the fast way of connections that rules let through (`NFTA_FLOWTABLE_*`). Rules
+//! put connections in by `flow add @name`.
 
 use std::collections::BTreeSet;
 use std::fmt;

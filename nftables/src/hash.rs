@@ -1,5 +1,5 @@
-//! The hash that rules make of packets' fields (`jhash`), computed here too: so that maps can be filled with what a rule
-//! will look for. It is Bob Jenkins' lookup3 as in the kernel's `linux/jhash.h`.
+//! The hash that rules make of packets' fields (`jhash`), computed here too: so that maps can be filled with
+//! what a rule will look for. It is Bob Jenkins' lookup3 as in the kernel's `linux/jhash.h`.
 
 use super::value::Tuple;
 

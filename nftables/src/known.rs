@@ -1,5 +1,6 @@
-//! Tables as far as they are known: planned ones, and those that were read from the kernel. In these, what is not understood is named,
-//! never an error. Keys of sets stand as the kernel compares them, since their types are the programs' own.
+//! Tables as far as they are known: planned ones, and those that were read from the kernel. In these, what is
+//! not understood is named, never an error. Keys of sets stand as the kernel compares them, since their types
+//! are the programs' own.
 
 use std::collections::BTreeMap;
 use std::fmt;

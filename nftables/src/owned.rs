@@ -1,5 +1,6 @@
-//! Elements that say whose they are: the kernel keeps a remark with an element, which nft prints as its comment. So
-//! that many short-lived programs can share a set: each finds its own elements, and takes nobody else's for its own.
+//! Elements that say whose they are: the kernel keeps a remark with an element, which nft prints as its
+//! comment. So that many short-lived programs can share a set: each finds its own elements, and takes nobody
+//! else's for its own.
 
 use std::fmt;
 

@@ -13,15 +13,15 @@ pub(crate) const DATA_VERDICT: u16 = 2;
 /// `NFT_REG_VERDICT`
 pub(crate) const VERDICT_REGISTER: u32 = 0;
 
-/// The register that begins that many bytes into the register file. Those on a boundary of 16 bytes go by the number
-/// of the old, wide registers, as in what nft writes and the kernel dumps.
+/// The register that begins that many bytes into the register file. Those on a boundary of 16 bytes go by the
+/// number of the old, wide registers, as in what nft writes and the kernel dumps.
 pub(crate) fn register(offset: usize) -> u32 {
     let number = if offset.is_multiple_of(16) { 1 + offset / 16 } else { 8 + offset / 4 };
     number as u32
 }
 
-/// Where a register begins in the register file: the wide ones of 16 bytes are 1 to 4, those of 4 bytes begin with 8. Where the
-/// file ends is for the kernel.
+/// Where a register begins in the register file: the wide ones of 16 bytes are 1 to 4, those of 4 bytes begin
+/// with 8. Where the file ends is for the kernel.
 pub(crate) fn offset(register: u32) -> Option<usize> {
     match register {
         1..=7 => Some((register as usize - 1) * 16),

@@ -31,15 +31,16 @@ pub struct Declaration {
 pub enum SetKind {
     /// Nothing: a key is in it or not.
     Set,
-    /// Nothing; the kernel counts the packets for which a key was looked up and found. What it counted is read by
-    /// [`Client::counters`](super::Client::counters) alone.
+    /// Nothing; the kernel counts the packets for which a key was looked up and found. What it counted is
+    /// read by [`Client::counters`](super::Client::counters) alone.
     CountingSet,
     /// A verdict. The kernel validates the whole table when such an element changes.
     VerdictMap,
     /// Values of these types.
     DataMap(Vec<DataType>),
-    /// Nothing; a key is a range in each of its fields. [`Expression::in_network_order`](super::Expression::in_network_order)
-    /// reads fields as such a key has them.
+    /// Nothing; a key is a range in each of its fields.
+    /// [`Expression::in_network_order`](super::Expression::in_network_order) reads fields as such a key has
+    /// them.
     RangeSet,
     /// Values of these types; a key is a range in each of its fields.
     RangeMap(Vec<DataType>),
@@ -47,10 +48,11 @@ pub enum SetKind {
     RangeVerdictMap,
     /// What that kind holds, for a time: for so many seconds where an element does not say for how many.
     Timed(Box<SetKind>, Option<u32>),
-    /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is never planned
-    /// nor read.
+    /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is
+    /// never planned nor read.
     ExpiringMap(Vec<DataType>, u32),
-    /// Nothing. Packets write its elements, which expire; so many at most. What is in it is never planned nor read.
+    /// Nothing. Packets write its elements, which expire; so many at most. What is in it is never planned nor
+    /// read.
     ExpiringSet(u32),
 }
 
@@ -144,8 +146,8 @@ impl Declaration {
         self.key.contains(&DataType::Integer) || self.data_types().contains(&DataType::Integer)
     }
 
-    /// Its clauses as between the braces of a declaration, each ended by `end`, where it takes so many elements; 0 for any
-    /// number.
+    /// Its clauses as between the braces of a declaration, each ended by `end`, where it takes so many
+    /// elements; 0 for any number.
     pub(super) fn write_clauses(
         &self,
         f: &mut fmt::Formatter<'_>,

@@ -1,8 +1,8 @@
-//! What the kernel keeps of a set's declaration, as plain numbers and bytes: with these a set is created, and by
-//! these a set that is there is compared with the one that is planned.
+//! What the kernel keeps of a set's declaration, as plain numbers and bytes: with these a set is created, and
+//! by these a set that is there is compared with the one that is planned.
 //!
-//! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that nft can
-//! print the set again. Without the right ones nft prints keys as bare numbers, or stops.
+//! Most of it is nft's own: the kernel needs lengths and flags only, and keeps types and user data so that
+//! nft can print the set again. Without the right ones nft prints keys as bare numbers, or stops.
 
 use super::counter;
 use super::register::{EXPR_DATA, EXPR_NAME};
@@ -197,7 +197,8 @@ fn type_number(types: &[DataType]) -> u32 {
     types.iter().fold(0, |number, kind| number << TYPE_BITS | kind.number())
 }
 
-/// The number of nft's `enum byteorder` for a key or data of those types: none for concatenations and verdicts.
+/// The number of nft's `enum byteorder` for a key or data of those types: none for concatenations and
+/// verdicts.
 fn byte_order(types: &[DataType]) -> u32 {
     match types {
         [DataType::Integer | DataType::ClassId] => 1,
@@ -225,7 +226,8 @@ fn userdata(declaration: &Declaration) -> Vec<u8> {
     bytes
 }
 
-/// The expression of a `typeof`, as nft keeps it: the number of its kind (`enum expr_types`), and what it needs.
+/// The expression of a `typeof`, as nft keeps it: the number of its kind (`enum expr_types`), and what it
+/// needs.
 fn typeof_expression(types: &[DataType]) -> Vec<u8> {
     let [single] = types else {
         let mut parts = Vec::new();
@@ -279,8 +281,8 @@ mod tests {
         Declaration { family: Family::Ip.into(), table, name, key, kind, comment: None }
     }
 
-    /// Recorded from nft 1.0.6: `typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th
-    /// dport`.
+    /// Recorded from nft 1.0.6:
+    /// `typeof ip daddr . meta l4proto . th dport . numgen random mod 65536 : ip daddr . th dport`.
     #[test]
     #[cfg(target_endian = "little")]
     fn a_typeof_map_has_the_shape_that_nft_gives_it() {

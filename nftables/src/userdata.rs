@@ -1,5 +1,5 @@
-//! What nft keeps beside the kernel's own attributes of rules, sets and elements, and the kernel only keeps: a list of types,
-//! lengths and values (libnftnl's user data).
+//! What nft keeps beside the kernel's own attributes of rules, sets and elements, and the kernel only keeps:
+//! a list of types, lengths and values (libnftnl's user data).
 
 /// `NFTNL_UDATA_RULE_COMMENT`, `NFTNL_UDATA_SET_ELEM_COMMENT`
 pub(super) const COMMENT: u8 = 0;

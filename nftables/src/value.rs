@@ -1,4 +1,5 @@
-//! Values in the registers of nf_tables. Below: their types, the keys of sets that are made of them, and keys that are ranges.
+//! Values in the registers of nf_tables. Below: their types, the keys of sets that are made of them, and keys
+//! that are ranges.
 
 use std::fmt;
 use std::net::IpAddr;

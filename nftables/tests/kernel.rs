@@ -1,5 +1,5 @@
-//! nf_tables against the real kernel, in fresh network namespaces, and against the real `nft` of the machine. Needs
-//! root and the nftables package.
+//! nf_tables against the real kernel, in fresh network namespaces, and against the real `nft` of the machine.
+//! Needs root and the nftables package.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -223,7 +223,8 @@ fn nft_prints_whatever_is_committed_and_prints_it_as_it_was_meant() {
 fn nft_accepts_the_text_of_a_table_and_of_a_transaction() {
     in_fresh_namespace(|| {
         let mut tables = Family::BOTH.map(everything);
-        // nft 1.0.6 itself has too few registers for these with an address of IPv6. What others write it does print.
+        // nft 1.0.6 itself has too few registers for these with an address of IPv6. What others write it does
+        // print.
         let remember = tables[1].chains.get_mut("remember").unwrap();
         remember.rules.retain(|rule| !matches!(rule.statements[..], [Statement::Dynamic(_)]));
         let text: String = tables.iter().map(Table::to_string).collect();

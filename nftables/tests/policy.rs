@@ -1,5 +1,6 @@
-//! A ruleset for network policies, built of this crate's values: its text is what the real `nft` prints of it, and what the kernel
-//! holds of it is what was planned. It asks for nearly all that sets, maps and rules can be. Needs root and the nftables package.
+//! A ruleset for network policies, built of this crate's values: its text is what the real `nft` prints of
+//! it, and what the kernel holds of it is what was planned. It asks for nearly all that sets, maps and rules
+//! can be. Needs root and the nftables package.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -172,8 +173,8 @@ fn listed(table: &Table) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Its blocks, each with its elements in an order of their own: nft prints chains and sets in the order in which they were made,
-/// and many elements to a line.
+/// Its blocks, each with its elements in an order of their own: nft prints chains and sets in the order in
+/// which they were made, and many elements to a line.
 fn blocks(text: &str) -> Vec<String> {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut blocks: Vec<String> = Vec::new();

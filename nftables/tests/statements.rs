@@ -1,5 +1,5 @@
-//! Single statements against the real `nft`: what is committed prints as planned, what is printed leads to the same, and what
-//! the kernel holds reads back. Needs root and the nftables package.
+//! Single statements against the real `nft`: what is committed prints as planned, what is printed leads to
+//! the same, and what the kernel holds reads back. Needs root and the nftables package.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

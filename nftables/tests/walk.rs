@@ -1,5 +1,6 @@
-//! The walk through rules and the kernel agree: what it says of a packet is what becomes of one that is really sent, for each kind
-//! of expression. Rules are written in nft's language, loaded into the kernel, and read from there. Runs as root.
+//! The walk through rules and the kernel agree: what it says of a packet is what becomes of one that is
+//! really sent, for each kind of expression. Rules are written in nft's language, loaded into the kernel, and
+//! read from there. Runs as root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -28,7 +29,8 @@ enum Outcome {
     Rejected,
 }
 
-/// Rules of a table with the chains `output` and `input`, and what becomes of packets to 127.0.0.1:5001 and 127.0.0.2:5002.
+/// Rules of a table with the chains `output` and `input`, and what becomes of packets to 127.0.0.1:5001 and
+/// 127.0.0.2:5002.
 const CASES: [(&str, [Outcome; 2]); 24] = {
     use Outcome::{Dropped, Reaches, Rejected};
     let (one, two) = (Reaches(5001), Reaches(5002));

@@ -1,5 +1,5 @@
-//! Network policies: from the policies, pods, namespaces and nodes of a cluster to what one node lets through, and why; and
-//! from there to nf_tables.
+//! Network policies: from the policies, pods, namespaces and nodes of a cluster to what one node lets
+//! through, and why; and from there to nf_tables.
 //!
 //! [`plan`] is pure. It knows neither the kernel nor the API server.
 

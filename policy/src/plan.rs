@@ -1,10 +1,12 @@
 //! What one node has to let through: the plan, and what changes of it.
 //!
-//! Peers are not told apart by their addresses but by their *class*: two addresses are of one class if no policy that selects
-//! a pod of this node can tell them apart. A row says what happens between an address of a local pod and a class. Tiers and
-//! priorities are resolved before, so that the first row found is final. For a packet, rows are looked up so:
+//! Peers are not told apart by their addresses but by their *class*: two addresses are of one class if no
+//! policy that selects a pod of this node can tell them apart. A row says what happens between an address of
+//! a local pod and a class. Tiers and priorities are resolved before, so that the first row found is final.
+//! For a packet, rows are looked up so:
 //!
-//! 1. the rows of the peer's class: the exact port, then ranges of ports, then the protocol, then any traffic;
+//! 1. the rows of the peer's class: the exact port, then ranges of ports, then the protocol, then any
+//!    traffic;
 //! 2. the same for [`ClassId::NONE`], whose rows hold for all peers whose class has none that match;
 //! 3. the base verdict of the pod's address.
 //!

@@ -1,5 +1,6 @@
-//! Whether a connection may be made, as one node has it: what the kernel's tables do with its first packet, and why the plan has
-//! it so. An agent answers by a [`Report`], and `weft policy explain` shows those of the nodes at both ends.
+//! Whether a connection may be made, as one node has it: what the kernel's tables do with its first packet,
+//! and why the plan has it so. An agent answers by a [`Report`], and `weft policy explain` shows those of the
+//! nodes at both ends.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -81,7 +82,8 @@ impl From<Verdict> for Finding {
 }
 
 impl Report {
-    /// What a node says of a packet: by the plan's explanation and by the tables, planned or read from the kernel.
+    /// What a node says of a packet: by the plan's explanation and by the tables, planned or read from the
+    /// kernel.
     pub fn new(node: &str, explanation: &Explanation, tables: &[KnownTable], packet: &Packet) -> Report {
         let mut report = Report { node: node.to_owned(), ..Report::default() };
         let steps = explanation.steps.iter();

@@ -1,5 +1,5 @@
-//! Ends stale connections, on a thread of its own: a large table takes long to read, and changes of the rules must not
-//! wait for that. Which connections are stale is said by `conntrack/served.rs`.
+//! Ends stale connections, on a thread of its own: a large table takes long to read, and changes of the rules
+//! must not wait for that. Which connections are stale is said by `conntrack/served.rs`.
 
 mod register;
 mod served;
@@ -24,8 +24,8 @@ pub use served::Served;
 
 /// How long to wait before the table is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long to leave the table alone after it was read, where it is not urgent: the kernel walks through all of it, some
-/// milliseconds long, however little there is in it.
+/// How long to leave the table alone after it was read, where it is not urgent: the kernel walks through all
+/// of it, some milliseconds long, however little there is in it.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The way to the thread, which ends with it.
@@ -60,8 +60,8 @@ impl Conntrack {
         Ok(Conntrack { asked, open })
     }
 
-    /// Has the stale flows of these frontends ended soon. To be called when the rules are in the kernel: what a flow is
-    /// followed by goes by the rules that are there then.
+    /// Has the stale flows of these frontends ended soon. To be called when the rules are in the kernel: what
+    /// a flow is followed by goes by the rules that are there then.
     pub fn look_at(&self, served: Served) {
         if !served.is_empty() {
             self.open.fetch_add(1, Ordering::SeqCst);
@@ -70,8 +70,8 @@ impl Conntrack {
         }
     }
 
-    /// Spares the flows of endpoints that the next rules lead to, while others are looked at. To be called before those
-    /// rules are in the kernel.
+    /// Spares the flows of endpoints that the next rules lead to, while others are looked at. To be called
+    /// before those rules are in the kernel.
     pub fn expect(&self, coming: impl FnOnce() -> Served) {
         // Nearly always nothing is looked at.
         if self.open.load(Ordering::SeqCst) > 0 {
@@ -122,8 +122,8 @@ impl Pace {
     }
 }
 
-/// Waits for something to do, what is asked or what is left of before, and until it is time for it. `None` where nobody will
-/// ask any more.
+/// Waits for something to do, what is asked or what is left of before, and until it is time for it. `None`
+/// where nobody will ask any more.
 fn gather(asked: &Receiver<Message>, served: &mut Served, begun: &mut usize, pace: Pace) -> Option<()> {
     loop {
         let message = match served.is_empty() {
@@ -155,9 +155,10 @@ impl Cleaner {
         Ok(Cleaner(ConntrackClient::open()?))
     }
 
-    /// Ends the stale flows of these frontends. Each flow is judged as it is read, so that of a large table nothing is kept.
-    /// `later` gives what became known meanwhile, which counts already: a flow that came while the table was read may go to
-    /// an endpoint that did too. What is to be looked at next is left in `served`; after an error that is all.
+    /// Ends the stale flows of these frontends. Each flow is judged as it is read, so that of a large table
+    /// nothing is kept. `later` gives what became known meanwhile, which counts already: a flow that came
+    /// while the table was read may go to an endpoint that did too. What is to be looked at next is left in
+    /// `served`; after an error that is all.
     ///
     /// # Errors
     /// What the kernel refused.

@@ -1,4 +1,5 @@
-//! `--dry-run`: what would be programmed for manifests on disk, as text; and with `--trace`, what that would do with a packet.
+//! `--dry-run`: what would be programmed for manifests on disk, as text; and with `--trace`, what that would
+//! do with a packet.
 
 use std::path::PathBuf;
 

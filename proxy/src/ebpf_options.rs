@@ -9,14 +9,14 @@ use crate::config::{Ebpf, EbpfScope, StaleSockets};
 /// Whether and where programs lead sockets.
 #[derive(Clone, Debug, Args)]
 pub struct EbpfOptions {
-    /// Lead connections to ClusterIPs to endpoints when sockets connect or send, by eBPF programs at a cgroup. All other
-    /// traffic, and all where the kernel cannot do it, goes by packets as without this flag. Needs Linux 5.14, and the
-    /// capabilities BPF and NET_ADMIN.
+    /// Lead connections to ClusterIPs to endpoints when sockets connect or send, by eBPF programs at a
+    /// cgroup. All other traffic, and all where the kernel cannot do it, goes by packets as without this
+    /// flag. Needs Linux 5.14, and the capabilities BPF and NET_ADMIN.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub ebpf: bool,
 
-    /// Whose sockets eBPF leads: "host", those of this machine's own network namespace; "all", those of pods too. Meshes that
-    /// redirect traffic within pods do not see the ClusterIP then.
+    /// Whose sockets eBPF leads: "host", those of this machine's own network namespace; "all", those of pods
+    /// too. Meshes that redirect traffic within pods do not see the ClusterIP then.
     #[arg(long, value_name = "SCOPE", default_value = "host")]
     pub ebpf_scope: EbpfScope,
 
@@ -28,8 +28,8 @@ pub struct EbpfOptions {
     #[arg(long, value_name = "FOLDER", default_value = "/sys/fs/bpf")]
     pub ebpf_bpffs: PathBuf,
 
-    /// Which sockets to destroy when eBPF led them to an endpoint that is gone: "none"; "udp", since nothing else tells those;
-    /// or "all".
+    /// Which sockets to destroy when eBPF led them to an endpoint that is gone: "none"; "udp", since nothing
+    /// else tells those; or "all".
     #[arg(long, value_name = "SOCKETS", default_value = "udp")]
     pub ebpf_destroy_sockets: StaleSockets,
 }

@@ -1,5 +1,5 @@
-//! Whether other programs' firewalls let through what Services need: packets that the node passes on. Asked of the rules that are
-//! in the kernel, for packets such as a Service makes.
+//! Whether other programs' firewalls let through what Services need: packets that the node passes on. Asked
+//! of the rules that are in the kernel, for packets such as a Service makes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -94,8 +94,8 @@ impl Firewall {
         Ok(Firewall { kernel: Client::open()?, found: Vec::new(), not_before: Instant::now() })
     }
 
-    /// Waits until `others` is woken. Not too often: whoever changes rules may be at it for longer, and may have many. Nothing
-    /// is lost if the future is dropped.
+    /// Waits until `others` is woken. Not too often: whoever changes rules may be at it for longer, and may
+    /// have many. Nothing is lost if the future is dropped.
     pub async fn may_have_changed(&self, others: &Notify) {
         sleep_until(self.not_before).await;
         others.notified().await;

@@ -1,7 +1,9 @@
-//! Others who change the rules: how soon that is put right again, and what is said of it. Pure; it is put right in `sync.rs`.
+//! Others who change the rules: how soon that is put right again, and what is said of it. Pure; it is put
+//! right in `sync.rs`.
 //!
-//! What somebody breaks once is mended at once. But two programs that each put their own rules in place of the other's, such
-//! as two proxies of different flags, would do so for ever, with all the power of the machine.
+//! What somebody breaks once is mended at once. But two programs that each put their own rules in place of
+//! the other's, such as two proxies of different flags, would do so for ever, with all the power of the
+//! machine.
 
 use std::time::{Duration, Instant};
 
@@ -83,7 +85,8 @@ mod tests {
         Author { program: program.to_owned(), process: 7 }
     }
 
-    /// Lets somebody come so many times, as soon as the cooldown allows. Returns the cooldowns and what is said.
+    /// Lets somebody come so many times, as soon as the cooldown allows. Returns the cooldowns and what is
+    /// said.
     fn rounds(
         changes: &mut ForeignChanges,
         now: &mut Instant,

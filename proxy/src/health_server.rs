@@ -43,8 +43,8 @@ impl HealthServer {
         HealthServer(sender)
     }
 
-    /// These are all the health checks there are now, and the rules for them are in the kernel. Only those of Services that
-    /// have their port are answered.
+    /// These are all the health checks there are now, and the rules for them are in the kernel. Only those of
+    /// Services that have their port are answered.
     pub fn serve(&self, checks: &Checks, has_port: impl Fn(&NamespacedName) -> bool) {
         let answered = || checks.iter().filter(|(service, _)| has_port(service));
         self.0.send_if_modified(|served| {

@@ -1,6 +1,6 @@
-//! Ports of this node that lead to containers (`hostPort`), as Weft's CNI plugin keeps them: in the map `hostports` of the
-//! table `weft-cni-hostports`. A NodePort of the same number goes before one, which nobody would see otherwise. What other
-//! plugins map is not seen.
+//! Ports of this node that lead to containers (`hostPort`), as Weft's CNI plugin keeps them: in the map
+//! `hostports` of the table `weft-cni-hostports`. A NodePort of the same number goes before one, which nobody
+//! would see otherwise. What other plugins map is not seen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

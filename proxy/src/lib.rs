@@ -5,9 +5,10 @@
 //!                      `----------------- Sync ------------------'
 //! ```
 //!
-//! `services` and `kube_proxy` are pure, and so are `limits`, `foreign_changes`, `health` and all that `dataplane::nftables` says of itself.
-//! I/O is done by `dataplane` (the kernel), `conntrack`, `firewall`, `host_ports`, `node_ports` and `sysctl` (the kernel, whatever the data
-//! plane), `events` (the cluster), `http`, `health_server`, `options`, `dry_run`, `trace::live` and `daemon`, which ties all together.
+//! `services` and `kube_proxy` are pure, and so are `limits`, `foreign_changes`, `health` and all that
+//! `dataplane::nftables` says of itself. I/O is done by `dataplane` (the kernel), `conntrack`, `firewall`,
+//! `host_ports`, `node_ports` and `sysctl` (the kernel, whatever the data plane), `events` (the cluster),
+//! `http`, `health_server`, `options`, `dry_run`, `trace::live` and `daemon`, which ties all together.
 
 pub mod config;
 pub mod conntrack;

@@ -1,8 +1,8 @@
-//! The limits and timeouts of connection tracking that flags ask for, as settings of the kernel. Pure; they are put into
-//! effect in `sysctl.rs`.
+//! The limits and timeouts of connection tracking that flags ask for, as settings of the kernel. Pure; they
+//! are put into effect in `sysctl.rs`.
 //!
-//! The defaults are kube-proxy's, and only raise what is lower, as with it: a node whose administrator set more keeps it.
-//! What a flag names is set as it says, save the size of the table, which never shrinks.
+//! The defaults are kube-proxy's, and only raise what is lower, as with it: a node whose administrator set
+//! more keeps it. What a flag names is set as it says, save the size of the table, which never shrinks.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ const PER_BUCKET: u64 = 4;
 /// What is asked for; nothing where the defaults are to do.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum number of connections to track per CPU core [default: 32768]; 0 leaves the kernel's limit as it is.
+    /// Maximum number of connections to track per CPU core [default: 32768]; 0 leaves the kernel's limit as
+    /// it is.
     #[arg(long = "conntrack-max-per-core", value_name = "NUMBER")]
     pub max_per_core: Option<u32>,
 

@@ -25,7 +25,8 @@ impl NodePorts {
         }))
     }
 
-    /// The Node's first address of each family, which are `primary`, or those of the machine that lie in the networks.
+    /// The Node's first address of each family, which are `primary`, or those of the machine that lie in the
+    /// networks.
     pub fn addresses(&mut self, primary: &[IpAddr]) -> Vec<IpAddr> {
         let Some((route, networks)) = &mut self.0 else { return primary.to_vec() };
         let serves = |address: &IpAddr| {

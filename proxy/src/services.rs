@@ -1,6 +1,6 @@
-//! What Services and EndpointSlices mean on this node: which frontends there are, whose each of them is, and which
-//! endpoints it leads to. Pure: it knows nothing of nf_tables or of any other data plane, of netlink, of Kubernetes
-//! clients and of tokio.
+//! What Services and EndpointSlices mean on this node: which frontends there are, whose each of them is, and
+//! which endpoints it leads to. Pure: it knows nothing of nf_tables or of any other data plane, of netlink,
+//! of Kubernetes clients and of tokio.
 //!
 //! ```text
 //! Snapshot, changes -> Planner -> ServicePlan, NodeConfig -> Stage (a data plane)

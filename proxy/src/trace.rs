@@ -1,9 +1,10 @@
-//! A packet's way through the tables, in user space: so that a policy is tested without root, and so that a person is told
-//! why a packet does not get through. What is run are the very values that are sent to the kernel or read from it; there is
-//! no second description of what they mean for a Service. Pure, but for `live.rs`.
+//! A packet's way through the tables, in user space: so that a policy is tested without root, and so that a
+//! person is told why a packet does not get through. What is run are the very values that are sent to the
+//! kernel or read from it; there is no second description of what they mean for a Service. Pure, but for
+//! `live.rs`.
 //!
-//! Only the first packet of a connection is followed: all rules of the proxy are asked for that one, and conntrack does with
-//! the others as with the first.
+//! Only the first packet of a connection is followed: all rules of the proxy are asked for that one, and
+//! conntrack does with the others as with the first.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -123,8 +124,8 @@ impl Tracer {
         Tracer { routes, knows_interfaces: true, ..self }
     }
 
-    /// The same on the machine of a Node of which no more is known: its pods are at one interface, and all else is behind
-    /// another.
+    /// The same on the machine of a Node of which no more is known: its pods are at one interface, and all
+    /// else is behind another.
     pub fn on_node(self, pod_cidrs: &[IpNetwork]) -> Tracer {
         let everything = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok());
         let pods = pod_cidrs.iter().map(|network| (*network, Name::from("pods")));
@@ -148,7 +149,8 @@ impl Tracer {
         leading.max_by_key(|(network, _)| network.prefix()).map(|(_, interface)| interface)
     }
 
-    /// Follows a packet. `draw` takes the place of every random number; `memory` holds what rules write and read again.
+    /// Follows a packet. `draw` takes the place of every random number; `memory` holds what rules write and
+    /// read again.
     ///
     /// # Errors
     /// What a rule asks for and nobody here knows.

@@ -1,5 +1,5 @@
-//! Random histories of a cluster, with a model of the kernel: whatever happens, the transactions are such that the
-//! kernel takes them, and leave it with what the planner says; a restart changes nothing.
+//! Random histories of a cluster, with a model of the kernel: whatever happens, the transactions are such
+//! that the kernel takes them, and leave it with what the planner says; a restart changes nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,5 +1,6 @@
-//! Stale connections against the real kernel, with clients that go on sending from one socket. The names are those of the
-//! behaviours in Kubernetes' own Conntrack suite. Needs root and the packages nftables, iproute2 and conntrack.
+//! Stale connections against the real kernel, with clients that go on sending from one socket. The names are
+//! those of the behaviours in Kubernetes' own Conntrack suite. Needs root and the packages nftables, iproute2
+//! and conntrack.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -221,7 +222,8 @@ fn clients(world: &World, family: Family) -> Vec<(&'static str, Client)> {
     ]
 }
 
-/// Clients of both families must be led to the second pod by `after`, once they knew the first one by `before`.
+/// Clients of both families must be led to the second pod by `after`, once they knew the first one by
+/// `before`.
 fn moves(before: &str, after: &str) {
     let world = World::new();
     serve(&world);
@@ -358,7 +360,8 @@ fn tcp(pods: &[usize], port: u16) -> String {
     service("TCP", "") + &endpoints("TCP", pods, port, "ready: true")
 }
 
-/// Connects by all ways with SYNs that get no answer before `change` is called; they must get one from pod 2 soon after it.
+/// Connects by all ways with SYNs that get no answer before `change` is called; they must get one from pod 2
+/// soon after it.
 fn connects_after(world: &World, ways: &[(&Namespace, SocketAddr)], change: impl FnOnce()) {
     let unanswered = || run("conntrack", &["-L", "-p", "tcp"]).matches("SYN_SENT").count();
     let connect = |&(from, to): &(&Namespace, SocketAddr)| {

@@ -1,5 +1,5 @@
-//! A node with very many flows, in a process of its own, whose memory nothing else takes. Needs root and the packages
-//! nftables and iproute2.
+//! A node with very many flows, in a process of its own, whose memory nothing else takes. Needs root and the
+//! packages nftables and iproute2.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,5 +1,5 @@
-//! What of a Service and its EndpointSlices leads where: one test for each rule of Kubernetes that needs no kernel to be
-//! seen. From manifests to the planned maps; traffic is in `kernel/`.
+//! What of a Service and its EndpointSlices leads where: one test for each rule of Kubernetes that needs no
+//! kernel to be seen. From manifests to the planned maps; traffic is in `kernel/`.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -191,7 +191,8 @@ fn an_endpoint_that_moves_to_another_slice_changes_nothing() {
         tables.take_changes().to_string()
     };
     assert_ne!(update(one, "{addresses: [10.244.1.3]}"), "");
-    // In both slices for a moment, as the control plane writes them one after the other; and the other way round.
+    // In both slices for a moment, as the control plane writes them one after the other; and the other way
+    // round.
     for (a, b) in [(one, both), (none, both), (both, both), (both, none)] {
         assert_eq!(update(a, b), "", "{a} | {b}");
     }
@@ -233,7 +234,8 @@ fn ports_of_slices_without_a_number_or_of_number_0_are_skipped() {
     assert_eq!(plan.at(AT), ["no-endpoints"]);
 }
 
-/// No API server sends a port without a name: it writes an empty one, which is what people mean who leave it out.
+/// No API server sends a port without a name: it writes an empty one, which is what people mean who leave it
+/// out.
 #[test]
 fn a_port_without_a_name_is_the_one_of_a_service_whose_port_has_none() {
     let unnamed = service("clusterIP: 10.96.0.1, ports: [{port: 80}]");
@@ -382,7 +384,8 @@ fn under_policies_cluster_terminating_endpoints_serve_where_none_is_ready_and_no
 #[test]
 fn under_policies_local_this_nodes_terminating_endpoints_serve_where_none_of_its_own_is_ready() {
     let (ours, theirs) = ("10.244.1.2 . 8080", "10.244.2.2 . 8080");
-    // Where those from outside and clients of the ClusterIP go, and where the node and pods go to external frontends.
+    // Where those from outside and clients of the ClusterIP go, and where the node and pods go to external
+    // frontends.
     for (here, there, local, cluster) in [
         (READY, READY, ours, &[ours, theirs][..]),
         (ENDING, READY, ours, &[theirs]),
@@ -429,7 +432,8 @@ fn a_change_of_the_affinity_timeout_is_a_change_of_one_element_and_clients_stay_
     );
 }
 
-/// What several Services put into one set must be known as shared: nothing of the one that stays may go with the other.
+/// What several Services put into one set must be known as shared: nothing of the one that stays may go with
+/// the other.
 #[test]
 fn of_two_services_on_one_selector_one_goes_and_takes_nothing_of_the_other() {
     let own = |name: &str, last: u8, port: u16| {

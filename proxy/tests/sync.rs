@@ -1,4 +1,5 @@
-//! The sync loop over a data plane that has no kernel. What holds here holds for whatever carries out the plans.
+//! The sync loop over a data plane that has no kernel. What holds here holds for whatever carries out the
+//! plans.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

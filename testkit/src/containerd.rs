@@ -1,5 +1,6 @@
-//! Debian's containerd with its CRI plugin, as a node's runtime: in a network namespace, with folders, sockets and
-//! control groups of its own. When dropped, everything that it made is gone, whatever the test came to.
+//! Debian's containerd with its CRI plugin, as a node's runtime: in a network namespace, with folders,
+//! sockets and control groups of its own. When dropped, everything that it made is gone, whatever the test
+//! came to.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -39,8 +40,8 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts a new one below `folder`, with plugins from `bin_dir` and the network configuration in `conf_dir`, and
-    /// with the one local image.
+    /// Starts a new one below `folder`, with plugins from `bin_dir` and the network configuration in
+    /// `conf_dir`, and with the one local image.
     pub fn start(folder: &Path, place: Place, bin_dir: &Path, conf_dir: &Path) -> Containerd {
         fs::create_dir_all(folder).unwrap();
         fs::write(folder.join("config.toml"), config(folder, bin_dir, conf_dir)).unwrap();
@@ -95,8 +96,8 @@ impl Containerd {
         fs::read_dir(self.folder.join("state/io.containerd.grpc.v1.cri/netns")).map_or(0, Iterator::count)
     }
 
-    /// As a machine that is switched off: every process ends at once, and nothing is told to a plugin. What is on
-    /// disk stays.
+    /// As a machine that is switched off: every process ends at once, and nothing is told to a plugin. What
+    /// is on disk stays.
     pub fn lose_power(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

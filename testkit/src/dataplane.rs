@@ -1,5 +1,5 @@
-//! A data plane without a kernel: what is in effect is a table of frontends and their endpoints, which a test can read, change as
-//! somebody else would, and let refuse a commit.
+//! A data plane without a kernel: what is in effect is a table of frontends and their endpoints, which a test
+//! can read, change as somebody else would, and let refuse a commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

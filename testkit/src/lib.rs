@@ -1,6 +1,6 @@
-//! What the tests of several crates share: machines made of namespaces, waiting for a condition, an API server, a container
-//! runtime. Tests and examples depend on it, and nothing else. A test stops at the first thing that goes wrong, so this
-//! panics where something is not as it must be.
+//! What the tests of several crates share: machines made of namespaces, waiting for a condition, an API
+//! server, a container runtime. Tests and examples depend on it, and nothing else. A test stops at the first
+//! thing that goes wrong, so this panics where something is not as it must be.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 #![allow(clippy::new_without_default, reason = "a machine that is made is no default value")]

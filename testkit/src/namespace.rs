@@ -11,8 +11,9 @@ use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 
 use crate::program::{printed, run};
 
-/// A new machine, whose loopback is up and whose IPv6 addresses can be used at once: a router asks for nobody's link
-/// address while it still probes its own link-local one for duplicates, and packets wait for seconds.
+/// A new machine, whose loopback is up and whose IPv6 addresses can be used at once: a router asks for
+/// nobody's link address while it still probes its own link-local one for duplicates, and packets wait for
+/// seconds.
 pub fn machine() -> Namespace {
     let machine = Namespace::temporary().unwrap();
     machine
@@ -93,8 +94,8 @@ pub fn run_in(machine: &Namespace, program: &str, arguments: &[&str]) -> String 
     machine.run(|| run(program, arguments)).unwrap()
 }
 
-/// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of that
-/// name. Nobody hears it while the link is not ready.
+/// Sends what a router sends that offers itself as the default one (RFC 4861 section 4.2), by the link of
+/// that name. Nobody hears it while the link is not ready.
 pub fn advertise_router(router: &Namespace, link: &str) {
     let index = router.run(|| RtnetlinkClient::open().unwrap().link(link).unwrap().index).unwrap();
     let socket =

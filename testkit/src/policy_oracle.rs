@@ -1,4 +1,5 @@
-//! What the specifications say about a packet, rule by rule: slow, without classes, and sharing no code with the plan.
+//! What the specifications say about a packet, rule by rule: slow, without classes, and sharing no code with
+//! the plan.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,7 +36,8 @@ impl Cluster {
     /// Whether this node lets a packet pass. It goes to that port where its protocol has any.
     pub fn allows(&self, source: IpAddr, destination: IpAddr, port: Option<(Protocol, u16)>) -> bool {
         let own = self.nodes.get(&self.node).map(|node| node.all_addresses.clone()).unwrap_or_default();
-        // "A pod cannot block itself", and "traffic to and from the node where a Pod is running is always allowed".
+        // "A pod cannot block itself", and "traffic to and from the node where a Pod is running is always
+        // allowed".
         if source == destination || own.contains(&source) || own.contains(&destination) {
             return true;
         }

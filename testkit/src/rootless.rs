@@ -1,4 +1,5 @@
-//! A machine where root is root of a user namespace only, as under rootless kind and k3s and in unprivileged containers.
+//! A machine where root is root of a user namespace only, as under rootless kind and k3s and in unprivileged
+//! containers.
 
 use std::ffi::OsStr;
 use std::io::Read;

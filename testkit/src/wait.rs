@@ -16,7 +16,8 @@ pub fn eventually(what: impl Display, mut holds: impl FnMut() -> bool) {
     eventually_ok(what, || if holds() { Ok(()) } else { Err("it does not hold") });
 }
 
-/// Waits until an attempt succeeds, and gives its value; panics after [`PATIENCE`] with what stood in the way last.
+/// Waits until an attempt succeeds, and gives its value; panics after [`PATIENCE`] with what stood in the way
+/// last.
 #[track_caller]
 pub fn eventually_ok<T, E: Display>(what: impl Display, attempt: impl FnMut() -> Result<T, E>) -> T {
     attempt_for(PATIENCE, what, attempt).unwrap_or_else(|late| panic!("{late}"))

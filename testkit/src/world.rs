@@ -56,8 +56,8 @@ impl World {
         route_by(machine, node);
     }
 
-    /// Starts servers in both pods on that port, over TCP and UDP and both families. They answer with their own pod's
-    /// number and the address that they see as the client's: `1 10.244.2.2`.
+    /// Starts servers in both pods on that port, over TCP and UDP and both families. They answer with their
+    /// own pod's number and the address that they see as the client's: `1 10.244.2.2`.
     pub fn serve(&self, port: u16) {
         for (index, pod) in self.pods.iter().enumerate() {
             let any = SocketAddr::new("::".parse().unwrap(), port);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Option<Arc<Sorted>>);
 
-/// Keys and values in the order of the keys, each key once; at least one. An object has a handful: a map's node would take
-/// several times the room.
+/// Keys and values in the order of the keys, each key once; at least one. An object has a handful: a map's
+/// node would take several times the room.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Sorted(Box<[(Box<str>, Box<str>)]>);
 

@@ -1,5 +1,5 @@
-//! The vocabulary that every part of Weft shares: addresses, names, services, endpoints, nodes, pods, labels and
-//! their selectors, and snapshots.
+//! The vocabulary that every part of Weft shares: addresses, names, services, endpoints, nodes, pods, labels
+//! and their selectors, and snapshots.
 //!
 //! Nothing here does I/O, spawns a task or knows the Kubernetes client. A value of one of these types is
 //! valid by construction: parsing happens once, at the edge (`weft-cluster`).

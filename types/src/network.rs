@@ -1,5 +1,5 @@
-//! How two networks lie to each other, of either family. Networks are written as prefixes, so that of two that meet one holds the
-//! other.
+//! How two networks lie to each other, of either family. Networks are written as prefixes, so that of two
+//! that meet one holds the other.
 
 use ipnetwork::IpNetwork;
 

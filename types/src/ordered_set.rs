@@ -1,5 +1,5 @@
-//! Objects in the order of their names, each name held once: by the object itself. A cluster has hundreds of thousands of
-//! them, so what is kept beside each counts. What they are is not of concern here.
+//! Objects in the order of their names, each name held once: by the object itself. A cluster has hundreds of
+//! thousands of them, so what is kept beside each counts. What they are is not of concern here.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -52,8 +52,8 @@ impl<T: Keyed<Key = str>> Borrow<str> for Item<T> {
     }
 }
 
-/// A name by which objects are found. `Borrow` cannot be said of every `Keyed::Key` at once (it might be `Item` itself), but
-/// of each of the types of names, so each looks up for itself.
+/// A name by which objects are found. `Borrow` cannot be said of every `Keyed::Key` at once (it might be
+/// `Item` itself), but of each of the types of names, so each looks up for itself.
 pub trait Lookup: Ord {
     /// The object of that name.
     fn find<'a, T: Keyed<Key = Self>>(&self, items: &'a BTreeSet<Item<T>>) -> Option<&'a Item<T>>;

@@ -1,7 +1,7 @@
 //! What NetworkPolicies and ClusterNetworkPolicies have in common: peers and ports.
 //!
-//! A list that an object leaves out, or gives without elements, matches everything; a list whose elements all turned out
-//! unreadable matches nothing. So `All` is told apart from a list that happens to be empty.
+//! A list that an object leaves out, or gives without elements, matches everything; a list whose elements all
+//! turned out unreadable matches nothing. So `All` is told apart from a list that happens to be empty.
 
 use ipnetwork::IpNetwork;
 

@@ -1,8 +1,10 @@
-//! The kinds of object that Weft reads from the cluster: one file a kind, and one line a kind in the list below. The list makes
-//! the enums that tell kinds apart, and the fields of [`crate::Snapshot`] and [`crate::ChangeSet`].
+//! The kinds of object that Weft reads from the cluster: one file a kind, and one line a kind in the list
+//! below. The list makes the enums that tell kinds apart, and the fields of [`crate::Snapshot`] and
+//! [`crate::ChangeSet`].
 //!
-//! A new kind is a file here, a line in the list, and a file of the same name in `cluster/src/resource/`, which says how the API
-//! server has it. A daemon that wants it names it to its watch, and needs a role that lets it list and watch.
+//! A new kind is a file here, a line in the list, and a file of the same name in `cluster/src/resource/`,
+//! which says how the API server has it. A daemon that wants it names it to its watch, and needs a role that
+//! lets it list and watch.
 
 mod cluster_network_policy;
 mod config_map;
@@ -24,7 +26,8 @@ pub use pod::{ContainerPort, Pod, PodAddresses, PodDetails};
 pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
 pub use service_cidr::ServiceCidr;
 
-/// Calls a macro with the list of all kinds: what a change set knows of the kind, the field's name, and the kind's type.
+/// Calls a macro with the list of all kinds: what a change set knows of the kind, the field's name, and the
+/// kind's type.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_kind {

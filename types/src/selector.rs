@@ -1,4 +1,5 @@
-//! Label selectors (meta/v1 LabelSelector), which match what `LabelSelectorAsSelector` of k8s.io/apimachinery matches.
+//! Label selectors (meta/v1 LabelSelector), which match what `LabelSelectorAsSelector` of k8s.io/apimachinery
+//! matches.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,14 +8,14 @@ use thiserror::Error;
 
 use crate::Labels;
 
-/// The longest name of a label's key, and the longest value, in bytes (k8s.io/apimachinery, IsQualifiedName and
-/// IsValidLabelValue).
+/// The longest name of a label's key, and the longest value, in bytes (k8s.io/apimachinery, IsQualifiedName
+/// and IsValidLabelValue).
 const LONGEST_NAME: usize = 63;
 /// The longest prefix of a label's key, in bytes.
 const LONGEST_PREFIX: usize = 253;
 
-/// Requirements that labels meet all together. One without requirements matches everything. A selector that an object leaves
-/// out is none of these: what it means, the field says.
+/// Requirements that labels meet all together. One without requirements matches everything. A selector that
+/// an object leaves out is none of these: what it means, the field says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabelSelector(BTreeSet<Requirement>);
 
@@ -54,7 +55,8 @@ pub enum InvalidSelector {
 }
 
 impl Requirement {
-    /// One of `matchExpressions`. Operators are written as in the API; values that are given twice count once.
+    /// One of `matchExpressions`. Operators are written as in the API; values that are given twice count
+    /// once.
     ///
     /// # Errors
     /// What the API server would refuse.

@@ -35,8 +35,8 @@ pub trait Known: Resource<Key: ToOwned> + Into<Object> {
 
 macro_rules! snapshot {
     ($($(#[$doc:meta])* $field:ident: $kind:ident,)*) => {
-        /// Everything that a daemon knows of the cluster at one moment. Objects are in the order of their names, so that plans
-        /// made from equal snapshots are equal too.
+        /// Everything that a daemon knows of the cluster at one moment. Objects are in the order of their
+        /// names, so that plans made from equal snapshots are equal too.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Snapshot {
             $($field: Store<$kind>,)*
@@ -115,7 +115,8 @@ macro_rules! snapshot {
         }
 
         impl Snapshot {
-            /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is no change.
+            /// Puts an object in, or replaces the one of its name, and notes the change. An equal object is
+            /// no change.
             pub fn apply(&mut self, object: impl Into<Object>, changes: &mut ChangeSet) {
                 match object.into() {
                     $(Object::$kind(object) => self.put(object, changes),)*
@@ -175,7 +176,8 @@ macro_rules! snapshot {
 
 crate::for_each_kind!(snapshot);
 
-/// An object that cannot be used, and so is not in the snapshot, or is there without what cannot be used of it.
+/// An object that cannot be used, and so is not in the snapshot, or is there without what cannot be used of
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidObject {
     /// Its kind and name, where it has a usable name.

@@ -14,8 +14,9 @@ pub trait Resource: Clone + fmt::Debug + Eq + Sized + 'static {
 
     /// The object's name: [`NamespacedName`], or `str` for objects of the whole cluster.
     type Key: Name + ?Sized;
-    /// How a store holds one. `Self` lies in the store itself, which leaves a third of its room free on average; so large
-    /// objects of which there are many are a `Box<Self>`, and those that an index holds too an `Arc<Self>`.
+    /// How a store holds one. `Self` lies in the store itself, which leaves a third of its room free on
+    /// average; so large objects of which there are many are a `Box<Self>`, and those that an index holds too
+    /// an `Arc<Self>`.
     type Stored: Borrow<Self> + From<Self> + Clone + fmt::Debug;
     /// What else finds objects of this kind; `()` where nothing does.
     type Index: Index<Self>;
@@ -25,7 +26,8 @@ pub trait Resource: Clone + fmt::Debug + Eq + Sized + 'static {
     /// The object's name.
     fn key(&self) -> &Self::Key;
 
-    /// Gives back the memory that its lists do not need: they were read from lists of larger things, and stay for long.
+    /// Gives back the memory that its lists do not need: they were read from lists of larger things, and stay
+    /// for long.
     fn shrink(&mut self) {}
 
     /// The Service that it is a part of, which counts as changed when this object comes, goes or changes.

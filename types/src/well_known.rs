@@ -1,5 +1,5 @@
-//! Names and numbers that several parts of Weft, or Weft and others, must have in common. A number or name of one part alone
-//! stands there.
+//! Names and numbers that several parts of Weft, or Weft and others, must have in common. A number or name of
+//! one part alone stands there.
 
 /// TCP and UDP ports.
 pub mod port {
@@ -7,7 +7,8 @@ pub mod port {
     pub const PROXY_HEALTH: u16 = 10256;
     /// Where the proxy has its metrics, as kube-proxy does.
     pub const PROXY_METRICS: u16 = 10249;
-    /// Where the agent says how it is and has its metrics, and where the agents of other nodes try a direct path.
+    /// Where the agent says how it is and has its metrics, and where the agents of other nodes try a direct
+    /// path.
     pub const AGENT: u16 = 10246;
     /// VXLAN, as Linux has it by default, flannel too. (IANA's number is 4789.)
     pub const VXLAN: u16 = 8472;

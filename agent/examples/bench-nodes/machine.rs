@@ -1,5 +1,5 @@
-//! A node with its one pod: network namespaces, the real `weft-agent`, and an API server of its own that shows it the
-//! cluster's Nodes. What is measured between two of them is in `measure`.
+//! A node with its one pod: network namespaces, the real `weft-agent`, and an API server of its own that
+//! shows it the cluster's Nodes. What is measured between two of them is in `measure`.
 
 use std::fs::{self, File, Permissions};
 use std::net::IpAddr;
@@ -118,7 +118,8 @@ impl Machine {
     }
 }
 
-/// A Node as its kubelet shows it, with the names of fifty images; of IPv6 alone between the nodes, or of both.
+/// A Node as its kubelet shows it, with the names of fifty images; of IPv6 alone between the nodes, or of
+/// both.
 pub(crate) fn node(number: u16, is_ipv6_only: bool) -> Value {
     let (high, low) = (number / 200, number % 200);
     let mut addresses = vec![format!("172.30.{high}.{}", low + 10), format!("fd00:30::{:x}", number + 0x10)];

@@ -1,7 +1,7 @@
-//! What the way between two nodes' pods costs: throughput and latency through Weft's own routes and through its tunnel,
-//! beside the bare link between the nodes; the time from a new Node to the first packet to its pods; and the agent's
-//! memory. Two nodes and two pods are network namespaces; the agents are the real ones. Needs root and iperf3; is given
-//! the path of `weft-agent` (`make bench-nodes`).
+//! What the way between two nodes' pods costs: throughput and latency through Weft's own routes and through
+//! its tunnel, beside the bare link between the nodes; the time from a new Node to the first packet to its
+//! pods; and the agent's memory. Two nodes and two pods are network namespaces; the agents are the real ones.
+//! Needs root and iperf3; is given the path of `weft-agent` (`make bench-nodes`).
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 

@@ -1,6 +1,6 @@
-//! Ends tracked connections that a change of policies denies: the rules let through what conntrack knows. A large table takes
-//! long to read, and changes of the rules do not wait for that: it is done on a thread of its own, which takes together what
-//! changes meanwhile. Which connections are denied is said by `judge`.
+//! Ends tracked connections that a change of policies denies: the rules let through what conntrack knows. A
+//! large table takes long to read, and changes of the rules do not wait for that: it is done on a thread of
+//! its own, which takes together what changes meanwhile. Which connections are denied is said by `judge`.
 
 pub(super) mod judge;
 mod kernel;
@@ -29,8 +29,9 @@ pub(super) trait Connections: Send + 'static {
     /// Waits until what was let through by the rules of before is in the table.
     fn settle(&mut self) {}
 
-    /// Ends the connections of one family that pass the filter and are denied. That is asked when one is read, and once more
-    /// right before it is ended: the answer may have changed. Returns how many there were.
+    /// Ends the connections of one family that pass the filter and are denied. That is asked when one is
+    /// read, and once more right before it is ended: the answer may have changed. Returns how many there
+    /// were.
     fn end(
         &mut self,
         family: Family,
@@ -75,8 +76,8 @@ impl Cutter {
         Ok(Cutter(shared))
     }
 
-    /// The kernel has this plan now, and these connections are to be judged by it: soon, and without waiting for that. Those
-    /// that are being judged are judged by this plan from now on.
+    /// The kernel has this plan now, and these connections are to be judged by it: soon, and without waiting
+    /// for that. Those that are being judged are judged by this plan from now on.
     pub(super) fn judge(&self, plan: &PolicyPlan, concerned: Concerned) {
         let mut state = self.0.state();
         if concerned.is_empty() && !state.is_busy() {

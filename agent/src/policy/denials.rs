@@ -1,5 +1,6 @@
-//! Traffic that network policies deny. The kernel counts all of it; where it is to be told of, by the names of pods and policies,
-//! rules send the headers of as many packets as a limit lets through, and the plan says why they were denied.
+//! Traffic that network policies deny. The kernel counts all of it; where it is to be told of, by the names
+//! of pods and policies, rules send the headers of as many packets as a limit lets through, and the plan says
+//! why they were denied.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

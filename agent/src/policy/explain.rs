@@ -1,5 +1,5 @@
-//! `/policy/explain`: what this node does with a connection, from the kernel's tables and the plan. The question comes by HTTP
-//! and is answered by the loop that has both.
+//! `/policy/explain`: what this node does with a connection, from the kernel's tables and the plan. The
+//! question comes by HTTP and is answered by the loop that has both.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! The kernel's tables of network policies: kept in step with the plan by small changes, read and compared where that is in
-//! doubt.
+//! The kernel's tables of network policies: kept in step with the plan by small changes, read and compared
+//! where that is in doubt.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,8 @@ enum State {
     InStep,
 }
 
-/// A connection to nf_tables that several threads use: so that none commits while another reads, or counts its transactions.
+/// A connection to nf_tables that several threads use: so that none commits while another reads, or counts
+/// its transactions.
 #[derive(Clone)]
 pub(crate) struct SharedClient(Arc<Mutex<nft::Client>>);
 
@@ -134,8 +135,8 @@ impl PolicyTables {
         Ok(())
     }
 
-    /// Writes a change of the plan, and takes the addresses out that no longer wait, in one transaction. `observed` is what
-    /// [`PolicyTables::look`] returned. Returns whether anything was written.
+    /// Writes a change of the plan, and takes the addresses out that no longer wait, in one transaction.
+    /// `observed` is what [`PolicyTables::look`] returned. Returns whether anything was written.
     ///
     /// # Errors
     /// What the kernel refused. The change is taken in all the same: the next look tells what is missing.
@@ -169,7 +170,8 @@ impl PolicyTables {
         if transaction.is_empty() {
             return Ok(());
         }
-        // Where others committed meanwhile, it is not certain which is whose: then the announcement counts as another's.
+        // Where others committed meanwhile, it is not certain which is whose: then the announcement counts as
+        // another's.
         self.own.extend(self.nft.lock().commit_numbered(transaction)?);
         Ok(())
     }

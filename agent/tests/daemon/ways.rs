@@ -1,4 +1,5 @@
-//! The ways to other nodes: direct, through the tunnel, put back, and how a node knows by which of its addresses.
+//! The ways to other nodes: direct, through the tunnel, put back, and how a node knows by which of its
+//! addresses.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -80,7 +81,8 @@ fn a_direct_path_is_used_where_it_is_proved_and_left_where_it_fails() {
     machines[0].until("the direct path again", |machine| machine.routes() == [TO_NODE2]);
 }
 
-/// A connection through the tunnel whose source the node rewrote would end with the change to the direct path.
+/// A connection through the tunnel whose source the node rewrote would end with the change to the direct
+/// path.
 #[test]
 fn a_node_that_answers_at_once_is_never_reached_through_the_tunnel_first() {
     let [mut own, mut peer] = neighbours();

@@ -1,5 +1,6 @@
-//! Addresses and networks as Kubernetes reads them (k8s.io/utils/net, ParseIPSloppy and ParseCIDRSloppy): numbers may begin
-//! with zeros and are decimal all the same. An IPv4 address in an IPv6 one (RFC 4291 section 2.5.5.2) is the IPv4 address.
+//! Addresses and networks as Kubernetes reads them (k8s.io/utils/net, ParseIPSloppy and ParseCIDRSloppy):
+//! numbers may begin with zeros and are decimal all the same. An IPv4 address in an IPv6 one (RFC 4291
+//! section 2.5.5.2) is the IPv4 address.
 
 use std::net::IpAddr;
 

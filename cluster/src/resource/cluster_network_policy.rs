@@ -1,9 +1,9 @@
 //! policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
 //!
-//! A rule of which a peer or a protocol cannot be read fails closed as the API has it: an Accept rule matches nothing, a Deny
-//! or Pass rule denies everything. Where nobody can tell which pods or which tier a policy is for, its Deny rules hold for
-//! all pods before all else, and its other rules match nothing. Domain names are not supported, nor is any
-//! field that this version of the API has not: a rule with them cannot be read.
+//! A rule of which a peer or a protocol cannot be read fails closed as the API has it: an Accept rule matches
+//! nothing, a Deny or Pass rule denies everything. Where nobody can tell which pods or which tier a policy is
+//! for, its Deny rules hold for all pods before all else, and its other rules match nothing. Domain names are
+//! not supported, nor is any field that this version of the API has not: a rule with them cannot be read.
 
 use serde::Deserialize;
 use weft_types::{

@@ -1,8 +1,9 @@
 //! networking.k8s.io/v1 NetworkPolicy.
 //!
-//! A peer or port that cannot be read matches nothing; the rest of its rule holds. A policy of which nobody can tell whom
-//! it selects, or which way, isolates more rather than less: with an unreadable `podSelector` it isolates all pods of its
-//! namespace and lets nothing through to them itself, as its rules may be meant for others.
+//! A peer or port that cannot be read matches nothing; the rest of its rule holds. A policy of which nobody
+//! can tell whom it selects, or which way, isolates more rather than less: with an unreadable `podSelector`
+//! it isolates all pods of its namespace and lets nothing through to them itself, as its rules may be meant
+//! for others.
 
 use serde::Deserialize;
 use weft_types::{
@@ -134,8 +135,8 @@ fn closed(key: NamespacedName, ingress: bool, egress: bool) -> NetworkPolicy {
     }
 }
 
-/// Ingress always, and egress where there are rules for it, unless the policy says which (SetDefaults_NetworkPolicy). What
-/// cannot be read may have been either.
+/// Ingress always, and egress where there are rules for it, unless the policy says which
+/// (SetDefaults_NetworkPolicy). What cannot be read may have been either.
 fn policy_types(
     field: Field<Vec<Field<String>>>,
     egress: Field<&Vec<Field<RuleObject>>>,

@@ -132,8 +132,8 @@ fn pod_cidrs(spec: NodeSpec, faults: &mut Faults) -> Vec<IpNetwork> {
     cidrs
 }
 
-/// The addresses under which the other nodes and clients reach the node, as kube-proxy takes them: of each family its
-/// InternalIPs, and where it has none, its ExternalIPs.
+/// The addresses under which the other nodes and clients reach the node, as kube-proxy takes them: of each
+/// family its InternalIPs, and where it has none, its ExternalIPs.
 fn addresses(all: &[Option<(Reach, IpAddr)>]) -> Vec<IpAddr> {
     let of = |wanted| all.iter().flatten().filter(move |(kind, _)| *kind == wanted).map(|(_, ip)| *ip);
     let mut addresses: Vec<IpAddr> = Vec::with_capacity(all.len());

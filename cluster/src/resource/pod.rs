@@ -167,7 +167,8 @@ fn convert<L: ReadLabels>(
     Ok(Some(Pod { key, addresses: addresses.into_iter().collect(), searches, labels, details }))
 }
 
-/// The ports with a name. Of the init containers, those that stay count, as for Services (`restartPolicy: Always`).
+/// The ports with a name. Of the init containers, those that stay count, as for Services
+/// (`restartPolicy: Always`).
 fn named_ports(
     containers: Field<Vec<Field<Container>>>,
     path: &str,

@@ -1,6 +1,7 @@
 //! What policies of both kinds have in common: label selectors, networks, protocols.
 //!
-//! Policies fail closed. What cannot be read of one is told, and matches nothing where it would let traffic through.
+//! Policies fail closed. What cannot be read of one is told, and matches nothing where it would let traffic
+//! through.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use weft_types::{IpBlock, LabelSelector, Requirement};
 use super::address::network;
 use crate::field::{Fault, Field};
 
-/// Fields of an object that have no meaning here. A later version of the API may narrow with them what a rule lets through.
+/// Fields of an object that have no meaning here. A later version of the API may narrow with them what a rule
+/// lets through.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Unknown(BTreeMap<String, IgnoredAny>);

@@ -132,7 +132,8 @@ impl WireObject for ServiceObject {
     }
 }
 
-/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see [`WatchFilter::service_selector`]).
+/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see
+/// [`WatchFilter::service_selector`]).
 pub(super) fn is_proxied(metadata: &Field<Metadata>) -> bool {
     let Field::Is(Metadata { labels: Field::Is(labels), .. }) = metadata else { return true };
     !labels.service_proxy_name.is_present() && !labels.headless.is_present()
@@ -186,8 +187,8 @@ fn traffic_policy(field: Field<String>, path: &str) -> Result<TrafficPolicy, Fau
     }
 }
 
-/// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits. One that
-/// cannot be read lets nobody in, but it does not open the door either: its family stays restricted.
+/// The networks of `spec.loadBalancerSourceRanges`. People write them with spaces around, and with host bits.
+/// One that cannot be read lets nobody in, but it does not open the door either: its family stays restricted.
 fn source_ranges(field: Field<Vec<Field<String>>>, faults: &mut Faults) -> Vec<IpNetwork> {
     let path = "spec.loadBalancerSourceRanges";
     let Some(list) = faults.note(field.or_default(path)) else { return nobody("") };
@@ -213,8 +214,8 @@ fn source_ranges(field: Field<Vec<Field<String>>>, faults: &mut Faults) -> Vec<I
     ranges
 }
 
-/// Networks of the family that a text seems to mean, of both where that cannot be told, from which nobody comes: the
-/// unspecified address is no packet's source (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
+/// Networks of the family that a text seems to mean, of both where that cannot be told, from which nobody
+/// comes: the unspecified address is no packet's source (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
 fn nobody(text: &str) -> Vec<IpNetwork> {
     let v4 = || IpAddr::from(Ipv4Addr::UNSPECIFIED).into();
     let v6 = || IpAddr::from(Ipv6Addr::UNSPECIFIED).into();
@@ -249,8 +250,8 @@ fn load_balancer_ips(status: Field<ServiceStatus>, faults: &mut Faults) -> Vec<I
     ips.into_iter().flatten().collect()
 }
 
-/// Nothing for a load balancer that is known by a host name, and for one that rewrites the destination itself (`ipMode:
-/// Proxy`), so that no packet for its own address ever comes to a node (KEP-1860).
+/// Nothing for a load balancer that is known by a host name, and for one that rewrites the destination itself
+/// (`ipMode: Proxy`), so that no packet for its own address ever comes to a node (KEP-1860).
 fn load_balancer_ip(ingress: LoadBalancerIngress) -> Result<Option<IpAddr>, Fault> {
     let mode = ingress.ip_mode.optional("ipMode")?;
     let ip = ingress.ip.optional("ip")?.filter(|ip| !ip.is_empty());

@@ -1,4 +1,5 @@
-//! What fields of several kinds have in common: port numbers, protocols, names, lists of which a part may be unusable.
+//! What fields of several kinds have in common: port numbers, protocols, names, lists of which a part may be
+//! unusable.
 
 use std::num::NonZeroU16;
 
@@ -34,7 +35,8 @@ pub(super) fn port(field: Field<u16>, path: &str) -> Result<Option<NonZeroU16>, 
     Ok(field.optional(path)?.and_then(NonZeroU16::new))
 }
 
-/// Converts every element of a list. What cannot be used of it is left out, and each fault is told with its place.
+/// Converts every element of a list. What cannot be used of it is left out, and each fault is told with its
+/// place.
 pub(super) fn each<T, U>(
     list: Field<Vec<Field<T>>>,
     path: &str,
@@ -42,8 +44,8 @@ pub(super) fn each<T, U>(
     convert: impl Fn(T, &mut Faults) -> Result<U, Fault>,
 ) -> Vec<U> {
     let list = faults.note(list.or_default(path)).unwrap_or_default();
-    // Not collected, which would convert in place and keep the room of what was read: several times what is needed. Given
-    // back later, it would leave holes between what stays.
+    // Not collected, which would convert in place and keep the room of what was read: several times what is
+    // needed. Given back later, it would leave holes between what stays.
     let mut converted = Vec::with_capacity(list.len());
     for (place, element) in list.into_iter().enumerate() {
         let mut inner = Faults::default();

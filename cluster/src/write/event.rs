@@ -1,5 +1,5 @@
-//! Events: words about an object that stand beside it in the cluster (events.k8s.io/v1). What is to be said, and how often,
-//! is not decided here.
+//! Events: words about an object that stand beside it in the cluster (events.k8s.io/v1). What is to be said,
+//! and how often, is not decided here.
 
 use std::fmt;
 
@@ -84,7 +84,8 @@ impl Recorder {
         }
     }
 
-    /// By its uid, `kubectl describe` finds an object's events. Nobody else here asks for it, so it is not kept.
+    /// By its uid, `kubectl describe` finds an object's events. Nobody else here asks for it, so it is not
+    /// kept.
     async fn uid(&self, about: &ObjectKey) -> Option<String> {
         let (namespace, name) = about.parts();
         let path = api(about.kind()).path(namespace);
@@ -99,9 +100,10 @@ fn event_namespace(about: &ObjectKey) -> &str {
     about.parts().0.unwrap_or("default")
 }
 
-/// The event's own name: the object's, and 16 hexadecimal digits that follow from what is said, so that all nodes, in all
-/// releases, give one warning one name. They are the 64-bit FNV-1a hash of kind, namespace, name, reason and note, each
-/// followed by a byte 0, which none of them has; an object of the whole cluster has an empty namespace.
+/// The event's own name: the object's, and 16 hexadecimal digits that follow from what is said, so that all
+/// nodes, in all releases, give one warning one name. They are the 64-bit FNV-1a hash of kind, namespace,
+/// name, reason and note, each followed by a byte 0, which none of them has; an object of the whole cluster
+/// has an empty namespace.
 fn event_name(warning: &Warning) -> String {
     let (namespace, name) = warning.about.parts();
     let said =

@@ -1,5 +1,5 @@
-//! What users are told of objects that cannot be met as they are: a line in the log and an event in the cluster, once for
-//! each thing that is wrong. What is wrong is found by planners and by the watch.
+//! What users are told of objects that cannot be met as they are: a line in the log and an event in the
+//! cluster, once for each thing that is wrong. What is wrong is found by planners and by the watch.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -104,7 +104,8 @@ async fn a_kind_that_the_server_lacks_or_hides_is_as_good_as_empty_unless_it_is_
     assert_eq!(watch.snapshot().service_cidrs().collect::<Vec<_>>(), [("kubernetes", &expected[..])]);
 }
 
-/// Who may not see policies must not go on as if there were none; where their definition is not there, there are none.
+/// Who may not see policies must not go on as if there were none; where their definition is not there, there
+/// are none.
 #[tokio::test]
 async fn policies_whose_definition_is_absent_are_none_and_hidden_ones_are_waited_for() {
     let server = FakeApiServer::start();

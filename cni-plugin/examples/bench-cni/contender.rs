@@ -125,8 +125,8 @@ impl Contender {
         self.command(tracer, command, pod).spawn().unwrap()
     }
 
-    /// The command line, which `tracer` may go before. The configuration is in the pipe before the program starts, so that
-    /// none of them waits for this one to be woken.
+    /// The command line, which `tracer` may go before. The configuration is in the pipe before the program
+    /// starts, so that none of them waits for this one to be woken.
     fn command(&self, tracer: &[&str], command: &str, pod: &Pod) -> Command {
         let words = tracer.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut words = words.collect::<Vec<_>>().into_iter();

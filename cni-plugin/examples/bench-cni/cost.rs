@@ -1,5 +1,5 @@
-//! What a call costs the machine: processor time, memory, system calls and programs. How long it takes is measured
-//! elsewhere, for all this slows it down.
+//! What a call costs the machine: processor time, memory, system calls and programs. How long it takes is
+//! measured elsewhere, for all this slows it down.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub(crate) struct Calls {
     pub(crate) programs: usize,
 }
 
-/// Runs a program and prints what it used. For a process of its own: what the kernel tells counts all children of one,
-/// and starts with the memory of who starts them.
+/// Runs a program and prints what it used. For a process of its own: what the kernel tells counts all
+/// children of one, and starts with the memory of who starts them.
 pub(crate) fn watch(program: &str, arguments: &[&str]) {
     // What a program leaves running counts too.
     set_child_subreaper(true).unwrap();

@@ -1,9 +1,9 @@
-//! ADD and DEL side by side in one run: the bare netlink calls for the same end state, this plugin and the reference
-//! bridge + host-local, both with ipMasq off and on, each on a node of its own; and what is asked of the plugin, met or
-//! missed. Run as root by `make bench-cni`.
+//! ADD and DEL side by side in one run: the bare netlink calls for the same end state, this plugin and the
+//! reference bridge + host-local, both with ipMasq off and on, each on a node of its own; and what is asked
+//! of the plugin, met or missed. Run as root by `make bench-cni`.
 //!
-//! `bench-cni FOLDER [ROUNDS]`, with the folder of the release binaries. It calls itself as `bench-cni bare ...` and
-//! `bench-cni watch ...`.
+//! `bench-cni FOLDER [ROUNDS]`, with the folder of the release binaries. It calls itself as
+//! `bench-cni bare ...` and `bench-cni watch ...`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 
@@ -94,9 +94,10 @@ fn compare(folder: &Path, rounds: usize) {
     report::print_bars(&bars);
 }
 
-/// Goes on with mounts and a /proc of its own. A killed run leaves no namespaces behind then; and none of those that others
-/// have on this machine is in the way: the kernel looks a namespace's settings up (`/proc/sys/net/ipv6`) in one list of all
-/// namespaces' settings of that name, a list for each mount of /proc, at about a microsecond for each.
+/// Goes on with mounts and a /proc of its own. A killed run leaves no namespaces behind then; and none of
+/// those that others have on this machine is in the way: the kernel looks a namespace's settings up
+/// (`/proc/sys/net/ipv6`) in one list of all namespaces' settings of that name, a list for each mount of
+/// /proc, at about a microsecond for each.
 fn isolate() {
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -108,10 +109,10 @@ fn crowd(contender: &Contender) -> Vec<Pod> {
     (2..CROWD).map(|number| contender.attached(&format!("n{number}"))).collect()
 }
 
-/// The times of ADD and DEL of each contender. All take turns, and another one begins in each round, so that the
-/// machine's moods are shared. A removal ends with a tick of the kernel's clock, by which its grace periods go, and so
-/// would the call after it begin with one: who needs a little longer than to the next tick would seem to need a tick more.
-/// Hence calls begin at all times between ticks, equally often.
+/// The times of ADD and DEL of each contender. All take turns, and another one begins in each round, so that
+/// the machine's moods are shared. A removal ends with a tick of the kernel's clock, by which its grace
+/// periods go, and so would the call after it begin with one: who needs a little longer than to the next tick
+/// would seem to need a tick more. Hence calls begin at all times between ticks, equally often.
 fn times(calls: &[(&Contender, &Pod)], rounds: usize) -> Vec<[Vec<Duration>; 2]> {
     let mut times: Vec<[Vec<Duration>; 2]> = calls.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for round in 0..rounds {

@@ -1,5 +1,5 @@
-//! A call of the plugin as a fuzzer's input: environment, configuration, prevResult and ranges through everything that is
-//! pure, up to the plan. The kernel and the disk are not touched.
+//! A call of the plugin as a fuzzer's input: environment, configuration, prevResult and ranges through
+//! everything that is pure, up to the plan. The kernel and the disk are not touched.
 //!
 //! An input is lines `NAME=VALUE`, the environment, up to an empty line; the rest is standard input.
 

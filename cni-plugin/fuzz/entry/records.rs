@@ -1,8 +1,8 @@
-//! A network's folder of reservations as a fuzzer's input: whatever is in it, containers get addresses that nobody has,
-//! and give them back. On a temporary folder.
+//! A network's folder of reservations as a fuzzer's input: whatever is in it, containers get addresses that
+//! nobody has, and give them back. On a temporary folder.
 //!
-//! An input is the files, each opened by a line `== NAME`, or `== NAME -> OTHER` for a second name of a file before.
-//! Before the first of them stand addresses that the container asks for.
+//! An input is the files, each opened by a line `== NAME`, or `== NAME -> OTHER` for a second name of a file
+//! before. Before the first of them stand addresses that the container asks for.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! ADD: from the state of the host to a plan and from there to the kernel. What fails on the way undoes what was done. What a plan looks
-//! like is decided in `plan`.
+//! ADD: from the state of the host to a plan and from there to the kernel. What fails on the way undoes what
+//! was done. What a plan looks like is decided in `plan`.
 
 use std::net::IpAddr;
 
@@ -66,7 +66,8 @@ fn connect(
         let mapped = map_ports(host, plan).map(|()| result);
         mapped.inspect_err(|_| {
             records.forget(&plan.veth.link.host.name);
-            // The first error is the one to report. With one end of the pair, both go, and all that is on them.
+            // The first error is the one to report. With one end of the pair, both go, and all that is on
+            // them.
             let _ = host.delete_link_named(&plan.veth.link.host.name);
         })
     });
@@ -79,8 +80,8 @@ fn connect(
     })
 }
 
-/// Containers never send anything that is not masqueraded, so that comes first; and it must not be taken away again
-/// before the bridge has the container.
+/// Containers never send anything that is not masqueraded, so that comes first; and it must not be taken away
+/// again before the bridge has the container.
 fn masquerade_and_apply(
     host: &mut RtnetlinkClient,
     namespace: &Namespace,

@@ -1,8 +1,8 @@
-//! CHECK: whether everything is as ADD told and made it. The plan is made once more, from what ADD told, and compared with
-//! what is. Changes nothing.
+//! CHECK: whether everything is as ADD told and made it. The plan is made once more, from what ADD told, and
+//! compared with what is. Changes nothing.
 //!
-//! What a plugin later in the list may have changed is let be: the container's own Ethernet address where the result tells
-//! it, its MTU and settings, and whatever there is besides (SPEC section 2, "CHECK").
+//! What a plugin later in the list may have changed is let be: the container's own Ethernet address where the
+//! result tells it, its MTU and settings, and whatever there is besides (SPEC section 2, "CHECK").
 
 use weft_cni_spec::{Args, Attachment, Code, Failure, Invocation, Success};
 use weft_netlink::netns::Namespace;
@@ -52,7 +52,8 @@ pub(crate) fn check(
     difference.map_or(Ok(()), |what| Err(wrong(what)))
 }
 
-/// The host's end is gone. Where IPAM, as far as it is known here, has no address of the container's either, there is nothing.
+/// The host's end is gone. Where IPAM, as far as it is known here, has no address of the container's either,
+/// there is nothing.
 fn missing(
     invocation: &Invocation,
     attachment: &Attachment,

@@ -17,8 +17,8 @@ use crate::{Result, host_name};
 
 /// Disconnects a container. `namespace` is its own, where that is still there.
 ///
-/// The mappings of its ports go first: nobody is to be led to a link that is gone. The address is freed last: one whose
-/// link could not be deleted must not be another's.
+/// The mappings of its ports go first: nobody is to be led to a link that is gone. The address is freed last:
+/// one whose link could not be deleted must not be another's.
 pub(crate) fn del(
     invocation: &Invocation,
     attachment: &Attachment,
@@ -49,15 +49,15 @@ pub(crate) fn del(
     unmapped.and(released).and(opened).and(freed.map_err(Into::into))
 }
 
-/// Ends the masquerading of a bridge's networks, unless the bridge has a container. The gateway of a VLAN is a port that
-/// is always up.
+/// Ends the masquerading of a bridge's networks, unless the bridge has a container. The gateway of a VLAN is
+/// a port that is always up.
 pub(crate) fn release_masquerade(
     host: &mut RtnetlinkClient,
     bridge: &str,
     has_vlan_gateway: bool,
 ) -> Result<()> {
-    // Some port is up. Which kind of ports there are only a list of them says, which is to be read again and again as
-    // long as others delete theirs: that is left to the last DEL, and to GC.
+    // Some port is up. Which kind of ports there are only a list of them says, which is to be read again and
+    // again as long as others delete theirs: that is left to the last DEL, and to GC.
     if !has_vlan_gateway && host.find_link(bridge)?.is_some_and(|bridge| bridge.carrier) {
         return Ok(());
     }

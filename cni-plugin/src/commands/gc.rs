@@ -1,4 +1,5 @@
-//! GC: everything is taken away of containers that the runtime does not know any more. Works from names and notes alone.
+//! GC: everything is taken away of containers that the runtime does not know any more. Works from names and
+//! notes alone.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +12,8 @@ use crate::nft::Tables;
 use crate::plan::names::{DOOMED, alias_prefix, group};
 use crate::{Result, host_name};
 
-/// Deletes what this network made for attachments that are not valid any more: its links all at once, since for each by itself
-/// the kernel would wait. Goes on after an error and reports the first.
+/// Deletes what this network made for attachments that are not valid any more: its links all at once, since
+/// for each by itself the kernel would wait. Goes on after an error and reports the first.
 pub(crate) fn gc(invocation: &Invocation) -> Result<()> {
     let mut host = RtnetlinkClient::open()?;
     let links = collect_links(invocation, &mut host);

@@ -1,5 +1,5 @@
-//! Where addresses come from: Weft's own IPAM, in this process, or another plugin's program. Which one a container
-//! gets is decided there.
+//! Where addresses come from: Weft's own IPAM, in this process, or another plugin's program. Which one a
+//! container gets is decided there.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -52,8 +52,8 @@ impl Source {
         match self {
             Source::BuiltIn => Ipam.add(invocation, attachment, netns, args),
             Source::Foreign(delegate) => delegate.add(invocation).inspect_err(|_| {
-                // What a plugin did before it failed is undone by its own DEL (SPEC section 4); the first error is
-                // the one to report.
+                // What a plugin did before it failed is undone by its own DEL (SPEC section 4); the first
+                // error is the one to report.
                 let _ = delegate.run("DEL", invocation);
             }),
             Source::None => Ok(Success::default()),
@@ -84,7 +84,8 @@ impl Source {
         }
     }
 
-    /// The addresses of an attachment, as far as they are known: of a foreign plugin's, by the result of ADD alone.
+    /// The addresses of an attachment, as far as they are known: of a foreign plugin's, by the result of ADD
+    /// alone.
     pub(crate) fn addresses(
         &self,
         invocation: &Invocation,

@@ -1,5 +1,5 @@
-//! Whether the machine is prepared for a network's containers, as far as whoever wrote the configuration says. The agent
-//! writes it; by hand one leaves these options out.
+//! Whether the machine is prepared for a network's containers, as far as whoever wrote the configuration
+//! says. The agent writes it; by hand one leaves these options out.
 
 use weft_cni_spec::Boot;
 use weft_cni_spec::{BridgeOptions, Invocation, decode};
@@ -7,8 +7,8 @@ use weft_netlink::sysctl;
 
 use crate::{Error, HostState, Options, Result, Sysctl};
 
-/// Fails where the configuration says that the machine is not prepared, or was in another boot than the present one: then
-/// forwarding, routes and rules are gone, though the file is still there.
+/// Fails where the configuration says that the machine is not prepared, or was in another boot than the
+/// present one: then forwarding, routes and rules are gone, though the file is still there.
 pub(crate) fn check(invocation: &Invocation, present: &Boot) -> Result<()> {
     let config: BridgeOptions = decode(&invocation.json)?;
     match problem(&config, present) {

@@ -1,9 +1,10 @@
-//! What a runtime asked for one container beyond the network's configuration, kept on disk while the container lives: the
-//! kernel forgets it with `nft flush ruleset` or with the bridge, and the runtime tells it only once. By it `repair` puts back
-//! what ADD made. Ordinary containers have no record: all of theirs follows from the configuration.
+//! What a runtime asked for one container beyond the network's configuration, kept on disk while the
+//! container lives: the kernel forgets it with `nft flush ruleset` or with the bridge, and the runtime tells
+//! it only once. By it `repair` puts back what ADD made. Ordinary containers have no record: all of theirs
+//! follows from the configuration.
 //!
-//! `<dataDir>/.asked/<network>/<host's end of the pair>` holds the configuration that ADD got and the addresses that it
-//! leased, as JSON. No network's own folder can have that name.
+//! `<dataDir>/.asked/<network>/<host's end of the pair>` holds the configuration that ADD got and the
+//! addresses that it leased, as JSON. No network's own folder can have that name.
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -40,8 +41,8 @@ impl Records {
         Records { folder: data_dir(invocation).join(FOLDER).join(invocation.network.as_str()) }
     }
 
-    /// Keeps what was asked for a container, where something was. One that cannot be kept is told of and does not keep the
-    /// container from starting: it is needed only where somebody deletes what ADD made.
+    /// Keeps what was asked for a container, where something was. One that cannot be kept is told of and does
+    /// not keep the container from starting: it is needed only where somebody deletes what ADD made.
     pub(crate) fn keep(&self, invocation: &Invocation, plan: &PodPlan) {
         let is_ordinary =
             plan.host_ports.is_none() && plan.veth.limit.is_none() && plan.veth.only_from.is_none();

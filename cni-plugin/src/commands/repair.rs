@@ -1,9 +1,9 @@
-//! Putting back what ADD made on the host and somebody deleted since: the bridge, its addresses and settings, the containers'
-//! ports of it, masquerading, ports of the host. The plan of every living container is made once more, and the kernel
-//! brought to it where it differs. What is inside of containers is theirs.
+//! Putting back what ADD made on the host and somebody deleted since: the bridge, its addresses and settings,
+//! the containers' ports of it, masquerading, ports of the host. The plan of every living container is made
+//! once more, and the kernel brought to it where it differs. What is inside of containers is theirs.
 //!
-//! The agent calls this when it notices a change. Containers are known by the notes on their links, their addresses' ranges by
-//! the reservations, and what runtimes asked for by the records.
+//! The agent calls this when it notices a change. Containers are known by the notes on their links, their
+//! addresses' ranges by the reservations, and what runtimes asked for by the records.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,8 +112,8 @@ impl<'a> Repair<'a> {
         HostState::read(&mut self.host, &self.options, gateways)
     }
 
-    /// The gateways, as a lease of all of them, of the ranges that somebody has an address of. Nobody reads who: an old
-    /// reservation gives the bridge an address more, which does no harm.
+    /// The gateways, as a lease of all of them, of the ranges that somebody has an address of. Nobody reads
+    /// who: an old reservation gives the bridge an address more, which does no harm.
     fn lease(&self, state: &HostState) -> Result<Success> {
         let folder = match Source::of(self.invocation)? {
             Source::BuiltIn => Ipam::pool(self.invocation).map_err(|error| error.failure())?.folder(),
@@ -157,8 +157,8 @@ impl<'a> Repair<'a> {
         self.link_local(plan, report)
     }
 
-    /// Without a link-local address the kernel asks for no container's Ethernet address when it forwards IPv6 (RFC 4861 section
-    /// 7.2.2). It gives an interface one when that comes up, and never again.
+    /// Without a link-local address the kernel asks for no container's Ethernet address when it forwards IPv6
+    /// (RFC 4861 section 7.2.2). It gives an interface one when that comes up, and never again.
     fn link_local(&mut self, plan: &BridgePlan, report: &mut Report) -> Result<()> {
         let gateway = plan.vlan_gateway.as_ref().map_or(&plan.link.name, |gateway| &gateway.link.peer.name);
         let Some(link) = self.host.find_link(gateway)? else { return Ok(()) };
@@ -262,7 +262,8 @@ fn masquerade(host: &mut RtnetlinkClient, networks: &Masquerade, report: &mut Re
     Ok(())
 }
 
-/// Whose a link is: its note, where it is of that network. A note that had to be cut does not lead to the link's name.
+/// Whose a link is: its note, where it is of that network. A note that had to be cut does not lead to the
+/// link's name.
 fn attachment(link: &Link, invocation: &Invocation) -> Option<Attachment> {
     let note = link.alias.as_deref()?.strip_prefix(invocation.network.as_str())?.strip_prefix('/')?;
     let (container, ifname) = note.split_once('/')?;

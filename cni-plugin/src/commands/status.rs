@@ -1,4 +1,5 @@
-//! STATUS: whether an ADD could succeed now. Runtimes ask every few seconds, so it looks at little and changes nothing.
+//! STATUS: whether an ADD could succeed now. Runtimes ask every few seconds, so it looks at little and
+//! changes nothing.
 
 use weft_cni_spec::Boot;
 use weft_cni_spec::{Args, Code, Failure, Invocation};
@@ -14,7 +15,8 @@ use crate::{Error, HostState, Options, Result};
 const MOST_PORTS: usize = 1023;
 
 /// # Errors
-/// Code 50 where ADD would fail, 51 where the network's containers are cut off too (SPEC section 2, "STATUS").
+/// Code 50 where ADD would fail, 51 where the network's containers are cut off too (SPEC section 2,
+/// "STATUS").
 pub(crate) fn status(invocation: &Invocation) -> Result<(), Failure> {
     look(invocation).map_err(|error| match error {
         Error::Failure(failure) if failure.code == Code::Impaired => failure,

@@ -1,4 +1,5 @@
-//! A plan becomes the kernel's state, or nothing of the container's stays. What the plan is, is decided elsewhere.
+//! A plan becomes the kernel's state, or nothing of the container's stays. What the plan is, is decided
+//! elsewhere.
 
 use std::os::fd::AsFd;
 use std::thread;
@@ -24,11 +25,12 @@ const OPERATION: Duration = Duration::from_secs(2);
 /// How long duplicate address detection may take.
 const DETECTION: Duration = Duration::from_secs(10);
 
-/// Makes what the plan says and tells the result. `host` is a client in the host's namespace, `bridge` the bridge where there
-/// is one.
+/// Makes what the plan says and tells the result. `host` is a client in the host's namespace, `bridge` the
+/// bridge where there is one.
 ///
 /// # Errors
-/// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers' too.
+/// The first thing that went wrong; the veth pair is gone then. The bridge stays, for it is other containers'
+/// too.
 pub(crate) fn apply(
     host: &mut RtnetlinkClient,
     netns: &Namespace,
@@ -97,8 +99,9 @@ pub(crate) fn ensure_bridge(
     Ok((link, gateway))
 }
 
-/// As soon as it forwards IPv6, the kernel forgets a default route from a router's advertisement and takes no other (RFC 4861
-/// section 6.2.8), unless the interface is told before to take them all the same (ip-sysctl, accept_ra).
+/// As soon as it forwards IPv6, the kernel forgets a default route from a router's advertisement and takes no
+/// other (RFC 4861 section 6.2.8), unless the interface is told before to take them all the same (ip-sysctl,
+/// accept_ra).
 fn keep_advertised(host: &mut RtnetlinkClient) -> Result<()> {
     let filter = RouteFilter { protocol: Some(ADVERTISED), ..RouteFilter::default() };
     for path in host.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0) {
@@ -109,9 +112,10 @@ fn keep_advertised(host: &mut RtnetlinkClient) -> Result<()> {
     Ok(())
 }
 
-/// The Ethernet address that a gateway is to keep from now on. A bridge that was made without one has the lowest of its
-/// ports', another one whenever a port comes or goes, and containers lose their gateway each time. Where it has the gateway's
-/// address and ports, that is done: to be told makes the kernel forget all neighbours.
+/// The Ethernet address that a gateway is to keep from now on. A bridge that was made without one has the
+/// lowest of its ports', another one whenever a port comes or goes, and containers lose their gateway each
+/// time. Where it has the gateway's address and ports, that is done: to be told makes the kernel forget all
+/// neighbours.
 fn pinned_mac(host: &mut RtnetlinkClient, plan: &BridgePlan, link: &Link) -> Result<Option<Mac>> {
     let is_pinned = plan.link.mac.is_none() || link.mac == plan.link.mac;
     let is_due = !plan.add.is_empty() || (!is_pinned && !link.carrier && host.ports(link.index)?.is_empty());
@@ -200,9 +204,9 @@ pub(crate) fn settle_port(host: &mut RtnetlinkClient, host_end: &Link, veth: &Ve
     limit(host, host_end, veth.limit.as_ref())
 }
 
-/// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time; until it has,
-/// it drops what is to be sent, and the first answer comes a second late. If it has not after so long it has other troubles,
-/// and the container is better off connected.
+/// Waits until the host can send to the container. The kernel takes notice of a new carrier in its own time;
+/// until it has, it drops what is to be sent, and the first answer comes a second late. If it has not after
+/// so long it has other troubles, and the container is better off connected.
 fn await_operation<'a>(
     host: &mut RtnetlinkClient,
     host_end: u32,
@@ -236,8 +240,8 @@ fn join_vlans(host: &mut RtnetlinkClient, port: u32, vlans: &Vlans) -> Result<()
     }
 }
 
-/// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away later: all
-/// of it goes with the port.
+/// From then on the bridge drops what does not come from that Ethernet address. There is nothing to take away
+/// later: all of it goes with the port.
 fn lock_port(host: &mut RtnetlinkClient, host_end: &Link, mac: Mac) -> Result<()> {
     host.set_sticky_fdb(host_end.index, mac)?;
     host.change_link(host_end.index, &LinkChange { locked: Some(true), ..LinkChange::default() })?;
@@ -284,7 +288,8 @@ fn configure(plan: &PodSide, veth: &VethPlan, host_end: &Link) -> Result<Link> {
     }
     for path in &plan.routes {
         match route.add_route(&Route { link: Some(link.index), ..path.clone() }) {
-            // Of another interface, or a plugin before: the first route there stays, as with the reference plugin.
+            // Of another interface, or a plugin before: the first route there stays, as with the reference
+            // plugin.
             Err(error) if error.errno() == Some(Errno::EEXIST) => {}
             outcome => outcome?,
         }
@@ -295,8 +300,8 @@ fn configure(plan: &PodSide, veth: &VethPlan, host_end: &Link) -> Result<Link> {
     Ok(link)
 }
 
-/// The container's end, without asking the kernel, which has told its index with the other end's; `None` where the kernel
-/// chose the Ethernet address.
+/// The container's end, without asking the kernel, which has told its index with the other end's; `None`
+/// where the kernel chose the Ethernet address.
 fn peer_end(plan: &VethPlan, host_end: &Link) -> Option<Link> {
     let peer = &plan.link.peer;
     let (index, mac) = (host_end.peer?, Some(peer.mac?));

@@ -1,5 +1,5 @@
-//! Connections that the kernel has tracked past a mapping of ports, or along one that is gone. TCP ends such a
-//! connection by itself; UDP has no end, and the kernel would go on with what it has tracked.
+//! Connections that the kernel has tracked past a mapping of ports, or along one that is gone. TCP ends such
+//! a connection by itself; UDP has no end, and the kernel would go on with what it has tracked.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,6 @@
-//! A lock that all calls of the plugin share in one network namespace: the one whose tables they change. It is taken
-//! on the namespace's own file, so that there is nothing to clean up, and the kernel releases it when a call dies.
+//! A lock that all calls of the plugin share in one network namespace: the one whose tables they change. It
+//! is taken on the namespace's own file, so that there is nothing to clean up, and the kernel releases it
+//! when a call dies.
 
 use std::fs::File;
 

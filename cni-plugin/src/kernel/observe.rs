@@ -1,4 +1,5 @@
-//! What the host and a container have already, as far as a plan depends on it. Reads the kernel, changes nothing.
+//! What the host and a container have already, as far as a plan depends on it. Reads the kernel, changes
+//! nothing.
 
 use std::path::Path;
 

@@ -1,12 +1,12 @@
-//! Ports of the host that lead to a container (`portMappings`): fixed rules, and for each mapping elements of a map and
-//! a set. Only says what they are; `nft` tells the kernel.
+//! Ports of the host that lead to a container (`portMappings`): fixed rules, and for each mapping elements of
+//! a map and a set. Only says what they are; `nft` tells the kernel.
 //!
 //! ```text
 //! map hostports { host address . protocol . port : container address . port }
 //! set hairpins  { sender . container address . protocol . host port }          senders that are masqueraded
 //! ```
-//! An element's owner is the name of the host's end of the container's veth pair: DEL finds what is its own, and
-//! nothing that another container has mapped since.
+//! An element's owner is the name of the host's end of the container's veth pair: DEL finds what is its own,
+//! and nothing that another container has mapped since.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +21,8 @@ use weft_nftables::{
 use crate::plan::network;
 use crate::{HostPorts, PortMapping};
 
-/// The name of the tables, one per family. `weft-proxy` reads the map below, to tell of NodePorts of the same number.
+/// The name of the tables, one per family. `weft-proxy` reads the map below, to tell of NodePorts of the same
+/// number.
 const TABLE: &str = weft_types::well_known::table::HOST_PORTS;
 /// The map from the host's ports to the containers'.
 const HOSTPORTS: &str = "hostports";
@@ -69,8 +70,8 @@ fn masquerade(family: Family, protocol: u8) -> Rule {
     Rule::new([protocol, Statement::ct_status_dnat(), lookup, Statement::masquerade()])
 }
 
-/// With route_localnet on, which a mapping of 127.0.0.1 needs, the kernel would take packets for 127.0.0.1 from
-/// containers. Answers are not among them: here they are still for the bridge's address.
+/// With route_localnet on, which a mapping of 127.0.0.1 needs, the kernel would take packets for 127.0.0.1
+/// from containers. Answers are not among them: here they are still for the bridge's address.
 fn martians() -> Rule {
     let loopback = network(LOOPBACK.0.into(), LOOPBACK.1);
     Rule::new([
@@ -162,7 +163,8 @@ pub(crate) fn udp_container(element: &Owned, map: &Declaration) -> Option<IpAddr
     }
 }
 
-/// The held elements that stand where wanted ones are to go. Those of the same owner are left from a call that died.
+/// The held elements that stand where wanted ones are to go. Those of the same owner are left from a call
+/// that died.
 pub(crate) fn in_the_way(set: &Declaration, held: &[Owned], wanted: &[Owned]) -> Vec<Owned> {
     let overlaps = |held: &&Owned| wanted.iter().any(|wanted| wanted.overlaps(held, set));
     held.iter().filter(overlaps).cloned().collect()

@@ -1,8 +1,8 @@
-//! Which packets leave a network under the host's own address (`ipMasq`): fixed rules, and for each network elements of
-//! two sets. Only says what they are; `nft` tells the kernel.
+//! Which packets leave a network under the host's own address (`ipMasq`): fixed rules, and for each network
+//! elements of two sets. Only says what they are; `nft` tells the kernel.
 //!
-//! Containers come and go without a change here: elements are of networks, not of containers, and stay as long as
-//! their bridge has containers.
+//! Containers come and go without a change here: elements are of networks, not of containers, and stay as
+//! long as their bridge has containers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -100,12 +100,13 @@ impl Masquerade {
     }
 }
 
-/// What of the wanted elements a set lacks. An element that another of the same bridge covers is not missing. One that another
-/// bridge has left, or has as well, becomes this one's: the bridge that got the last container knows best. `is_used` tells
-/// whether a bridge has containers.
+/// What of the wanted elements a set lacks. An element that another of the same bridge covers is not missing.
+/// One that another bridge has left, or has as well, becomes this one's: the bridge that got the last
+/// container knows best. `is_used` tells whether a bridge has containers.
 ///
 /// # Errors
-/// Where a network of another bridge that has containers overlaps in part, so that the kernel would take neither.
+/// Where a network of another bridge that has containers overlaps in part, so that the kernel would take
+/// neither.
 pub(crate) fn missing(
     set: &Declaration,
     held: &[Owned],

@@ -1,5 +1,5 @@
-//! The set of the addresses of pods that wait for their policies, in the tables of the agent. Only the set is written to; where
-//! there is no table, as much of one is made as closes those pods.
+//! The set of the addresses of pods that wait for their policies, in the tables of the agent. Only the set is
+//! written to; where there is no table, as much of one is made as closes those pods.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +14,8 @@ use crate::kernel::Lock;
 use crate::plan::Pending;
 
 impl Tables {
-    /// Closes a pod. The lock must be held, shared: as long, nobody takes its addresses for those of a pod that is gone.
+    /// Closes a pod. The lock must be held, shared: as long, nobody takes its addresses for those of a pod
+    /// that is gone.
     pub(crate) fn add_pending(&mut self, plan: &Pending, _lock: &Lock) -> Result<()> {
         let mut is_first = true;
         self.retrying(|tables| {

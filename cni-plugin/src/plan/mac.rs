@@ -1,5 +1,5 @@
-//! Which Ethernet addresses the plugin gives: all of them follow from something that comes again, and all are locally
-//! administered. An address that is in use is never changed.
+//! Which Ethernet addresses the plugin gives: all of them follow from something that comes again, and all are
+//! locally administered. An address that is in use is never changed.
 
 use std::net::IpAddr;
 
@@ -9,8 +9,8 @@ use weft_types::fnv1a;
 
 use super::names::hash;
 
-/// Of a container's end. It follows from the IP address: whoever gets that next has the same Ethernet address, so that no
-/// neighbour's table is out of date.
+/// Of a container's end. It follows from the IP address: whoever gets that next has the same Ethernet
+/// address, so that no neighbour's table is out of date.
 pub(crate) fn of_container(address: IpAddr) -> Mac {
     match address {
         IpAddr::V4(address) => with_four([0x0a, 0x58], address.octets()),
@@ -43,7 +43,8 @@ fn with_four([first, second]: [u8; 2], [a, b, c, d]: [u8; 4]) -> Mac {
     Mac([first, second, a, b, c, d])
 }
 
-/// With 40 bits of a hash: of a thousand containers on one bridge, two have the same with one chance in two million.
+/// With 40 bits of a hash: of a thousand containers on one bridge, two have the same with one chance in two
+/// million.
 fn hashed(first: u8, hash: u64) -> Mac {
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
     Mac([first, a, b, c, d, e])

@@ -1,12 +1,12 @@
-//! Names and groups of the host's ends of veth pairs. A name follows from the attachment, so that DEL finds an interface
-//! by the container's id alone when the namespace is gone; a group from the network, so that GC finds one of which a
-//! call that died noted nothing more.
+//! Names and groups of the host's ends of veth pairs. A name follows from the attachment, so that DEL finds
+//! an interface by the container's id alone when the namespace is gone; a group from the network, so that GC
+//! finds one of which a call that died noted nothing more.
 
 use weft_cni_spec::{Attachment, NetworkName};
 use weft_types::fnv1a;
 
-/// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the interface's
-/// name.
+/// The name of the host's end: `veth` and 11 hexadecimal digits, a hash of the container's id and the
+/// interface's name.
 pub fn host_name(attachment: &Attachment) -> String {
     // 44 of the 64 bits: interface names have 15 bytes. The upper ones of FNV-1a are mixed best.
     format!("veth{:011x}", hash(attachment) >> 20)
@@ -31,7 +31,8 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// The group of pairs that a garbage collection is about to delete: of whichever network, they are nobody's any more.
+/// The group of pairs that a garbage collection is about to delete: of whichever network, they are nobody's
+/// any more.
 pub(crate) const DOOMED: u32 = 0x7765_6467;
 
 /// The group of the ports by which gateways of VLANs are tied to their bridges: they are nobody's containers.
@@ -46,7 +47,8 @@ pub(crate) fn hash(attachment: &Attachment) -> u64 {
     fnv1a(format!("{}/{}", attachment.container, attachment.ifname).as_bytes())
 }
 
-/// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed one.
+/// The number of the link group of a network's pairs, never 0, and positive where it is taken for a signed
+/// one.
 pub(crate) fn group(network: &NetworkName) -> u32 {
     ((fnv1a(network.as_str().as_bytes()) >> 33) as u32).max(1)
 }

@@ -1,5 +1,5 @@
-//! What of a container's packets the host translates: whole networks by masquerading, ports of the host by mappings. How
-//! nf_tables holds that is for `nft`.
+//! What of a container's packets the host translates: whole networks by masquerading, ports of the host by
+//! mappings. How nf_tables holds that is for `nft`.
 
 use std::net::IpAddr;
 
@@ -27,8 +27,8 @@ pub struct HostPorts {
     pub owner: String,
     /// The mappings.
     pub mappings: Vec<PortMapping>,
-    /// The container's addresses, at most one of each family, and with it those whom the container would answer past
-    /// the host: itself, or its whole network.
+    /// The container's addresses, at most one of each family, and with it those whom the container would
+    /// answer past the host: itself, or its whole network.
     pub containers: Vec<(IpAddr, IpNetwork)>,
 }
 

@@ -1,4 +1,5 @@
-//! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults filled in.
+//! What the network's configuration and the runtime ask for, apart from addresses: checked, with defaults
+//! filled in.
 
 use std::time::Duration;
 
@@ -119,7 +120,8 @@ impl Options {
         })
     }
 
-    /// The gateways of all networks that containers may have addresses of: those of IPAM's ranges, and of retired ones.
+    /// The gateways of all networks that containers may have addresses of: those of IPAM's ranges, and of
+    /// retired ones.
     pub(crate) fn gateways(&self, mut ranges: Vec<IpNetwork>) -> Vec<IpNetwork> {
         let first = |network: &IpNetwork| IpNetwork::new(network.iter().nth(1)?, network.prefix()).ok();
         ranges.extend(self.retired.iter().filter_map(first));

@@ -1,4 +1,5 @@
-//! Addresses of a pod that starts closed, until it has its policies. What closes it is the policies' own table.
+//! Addresses of a pod that starts closed, until it has its policies. What closes it is the policies' own
+//! table.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! The VLANs of a container's port (`vlan`, `vlanTrunk`, `preserveDefaultVlan`), checked as the reference plugin does, and
-//! the interface that is the gateway within one. Pure.
+//! The VLANs of a container's port (`vlan`, `vlanTrunk`, `preserveDefaultVlan`), checked as the reference
+//! plugin does, and the interface that is the gateway within one. Pure.
 
 use std::fmt;
 
@@ -24,8 +24,9 @@ pub struct Vlans {
     pub keep_default: bool,
 }
 
-/// The gateway of a VLAN: a veth pair on the host, of which one end has the addresses and the other is a port of the
-/// bridge. The bridge itself is a member of the default VLAN only. As with the reference plugin it stays, as the bridge does.
+/// The gateway of a VLAN: a veth pair on the host, of which one end has the addresses and the other is a port
+/// of the bridge. The bridge itself is a member of the default VLAN only. As with the reference plugin it
+/// stays, as the bridge does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VlanGateway {
     /// The pair: the host end is the port, the peer the gateway.

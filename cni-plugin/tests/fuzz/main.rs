@@ -1,5 +1,5 @@
-//! The fuzzers' entry functions on their corpora, and on inputs made out of these by a seed: bounded, for every test run.
-//! `cni-plugin/fuzz` gives the same functions and corpora to cargo-fuzz.
+//! The fuzzers' entry functions on their corpora, and on inputs made out of these by a seed: bounded, for
+//! every test run. `cni-plugin/fuzz` gives the same functions and corpora to cargo-fuzz.
 //!
 //! `WEFT_FUZZ_SEED=7 WEFT_FUZZ_ROUNDS=1000000 cargo test -p weft-cni --test fuzz` goes on with others.
 

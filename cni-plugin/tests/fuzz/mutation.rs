@@ -1,4 +1,5 @@
-//! Inputs out of inputs: bytes, spans and words of a corpus, changed, dropped, doubled and put where others stood.
+//! Inputs out of inputs: bytes, spans and words of a corpus, changed, dropped, doubled and put where others
+//! stood.
 
 use weft_testkit::dice::Dice;
 

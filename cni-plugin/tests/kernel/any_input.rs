@@ -1,5 +1,5 @@
-//! Whatever a runtime sets and sends: an error is always told, as valid JSON (SPEC section 5, "Error"), and nothing
-//! else is ever printed.
+//! Whatever a runtime sets and sends: an error is always told, as valid JSON (SPEC section 5, "Error"), and
+//! nothing else is ever printed.
 
 use std::ffi::OsString;
 use std::fs::File;

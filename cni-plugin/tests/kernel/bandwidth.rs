@@ -1,4 +1,5 @@
-//! Limits of bandwidth: what passes, what `tc` says of it, and what the reference plugin makes of the same limits.
+//! Limits of bandwidth: what passes, what `tc` says of it, and what the reference plugin makes of the same
+//! limits.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -31,7 +32,8 @@ fn discipline(namespace: &Namespace, link: &str) -> Value {
     serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].clone()
 }
 
-/// How many datagrams of a burst arrive before there is a silence. The first may be late: neighbours resolve each other.
+/// How many datagrams of a burst arrive before there is a silence. The first may be late: neighbours resolve
+/// each other.
 fn arriving(from: &Namespace, to: &Namespace, server: SocketAddr) -> usize {
     let receiver = to.run(|| UdpSocket::bind(server)).unwrap().unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -107,8 +109,8 @@ fn check_names_the_limit_that_is_gone_and_del_leaves_nothing() {
     }
 }
 
-/// The same limits by the reference `bandwidth`, after this plugin in the list: what `tc` shows is alike. (What a
-/// container sends it redirects to another interface, so there is nothing to compare.)
+/// The same limits by the reference `bandwidth`, after this plugin in the list: what `tc` shows is alike.
+/// (What a container sends it redirects to another interface, so there is nothing to compare.)
 #[test]
 fn the_bucket_is_the_references() {
     let node = Node::new();

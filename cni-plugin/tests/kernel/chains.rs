@@ -111,8 +111,8 @@ fn portmap_leads_to_the_pod_until_it_is_deleted() {
     }
 }
 
-/// The portmap of Debian 12 looks for what it maps among the rules of both families, whichever the address is of, so its
-/// CHECK passes only where one of the two programs is missing.
+/// The portmap of Debian 12 looks for what it maps among the rules of both families, whichever the address is
+/// of, so its CHECK passes only where one of the two programs is missing.
 #[test]
 fn portmaps_check_passes_and_names_the_rule_that_is_gone() {
     let node = Node::new();
@@ -190,8 +190,8 @@ fn bandwidth_limits_what_the_pod_receives() {
     }
 }
 
-/// What a container sends it limits on an interface of kind `ifb`, which many a kernel has not. There the list fails, and
-/// a runtime calls DEL.
+/// What a container sends it limits on an interface of kind `ifb`, which many a kernel has not. There the
+/// list fails, and a runtime calls DEL.
 #[test]
 fn bandwidth_limits_what_the_pod_sends_where_the_kernel_has_ifb() {
     let node = Node::new();
@@ -214,7 +214,8 @@ fn bandwidth_limits_what_the_pod_sends_where_the_kernel_has_ifb() {
     }
 }
 
-/// Section 2, "ADD": what a plugin before made is passed on, in every version, so that plugins behind understand it.
+/// Section 2, "ADD": what a plugin before made is passed on, in every version, so that plugins behind
+/// understand it.
 #[test]
 fn prev_result_passes_through_in_every_version() {
     let node = Node::new();

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::node::{Node, Pod};
 
-/// Attaches a pod, sees CHECK pass, alters something and sees it fail with these words. `VETH` in both stands for the
-/// host's end of the pair.
+/// Attaches a pod, sees CHECK pass, alters something and sees it fail with these words. `VETH` in both stands
+/// for the host's end of the pair.
 fn fails_after(config: impl Fn(&mut Value), alter: &[&str], inside: bool, words: &str) {
     let node = Node::new();
     let (pod, mut whole) = (node.pod("c1"), node.config(&["10.244.1.0/24", "fd00:1::/64"]));

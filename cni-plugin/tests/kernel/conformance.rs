@@ -1,5 +1,5 @@
-//! CNI SPEC 1.1.0, requirement by requirement, as far as the other modules beside do not hold it; docs/cni.md lists
-//! which test holds which.
+//! CNI SPEC 1.1.0, requirement by requirement, as far as the other modules beside do not hold it; docs/cni.md
+//! lists which test holds which.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -67,7 +67,8 @@ pub(crate) fn call_foreign(
     answer(node.spawn_in(OURS, &variables, config.to_string().as_bytes()))
 }
 
-/// Section 1: "name" is required, restricted to an alphabet; "cniVersion" must be known; other keys are tolerated.
+/// Section 1: "name" is required, restricted to an alphabet; "cniVersion" must be known; other keys are
+/// tolerated.
 #[test]
 fn s1_network_configuration() {
     let node = Node::new();
@@ -88,8 +89,8 @@ fn s1_network_configuration() {
     node.add(&pod, &config);
 }
 
-/// Section 2, "Parameters": what a command requires is required, all that is missing is named; the alphabet of
-/// CNI_CONTAINERID; CNI_IFNAME is an interface's name.
+/// Section 2, "Parameters": what a command requires is required, all that is missing is named; the alphabet
+/// of CNI_CONTAINERID; CNI_IFNAME is an interface's name.
 #[test]
 fn s2_parameters() {
     let node = Node::new();
@@ -153,8 +154,8 @@ fn s2_add_passes_on_what_plugins_before_made() {
     assert_eq!(node.call("ADD", &node.pod("c2"), &config).unwrap_err()["code"], 6);
 }
 
-/// Section 2, "DEL": success where the interface, the namespace or everything is missing; prevResult may be missing;
-/// the namespace may be empty.
+/// Section 2, "DEL": success where the interface, the namespace or everything is missing; prevResult may be
+/// missing; the namespace may be empty.
 #[test]
 fn s2_del_succeeds_whatever_is_missing() {
     let node = Node::new();
@@ -172,8 +173,8 @@ fn s2_del_succeeds_whatever_is_missing() {
     assert!(node.reserved().is_empty());
 }
 
-/// Section 2, "CHECK": prevResult is required; success right after ADD; what later plugins changed is tolerated; a
-/// missing interface, a port that left its bridge and a lost reservation are errors.
+/// Section 2, "CHECK": prevResult is required; success right after ADD; what later plugins changed is
+/// tolerated; a missing interface, a port that left its bridge and a lost reservation are errors.
 #[test]
 fn s2_check() {
     let node = Node::new();
@@ -216,7 +217,8 @@ fn s2_commands_of_newer_versions_are_refused() {
     }
 }
 
-/// Section 2, "STATUS" and "GC": CNI_COMMAND and the configuration are enough; "VERSION": nothing but the command.
+/// Section 2, "STATUS" and "GC": CNI_COMMAND and the configuration are enough; "VERSION": nothing but the
+/// command.
 #[test]
 fn s2_commands_without_a_container() {
     let node = Node::new();
@@ -291,8 +293,8 @@ fn s2_gc_goes_on_after_an_error() {
     assert!(node.reserved().is_empty());
 }
 
-/// Section 4: the plugin is found in CNI_PATH, gets environment and configuration as they are, and every command is
-/// passed on to it.
+/// Section 4: the plugin is found in CNI_PATH, gets environment and configuration as they are, and every
+/// command is passed on to it.
 #[test]
 fn s4_delegation_passes_on_every_command() {
     let node = Node::new();
@@ -360,8 +362,8 @@ fn s4_a_failed_delegated_add_is_undone() {
     assert!(pod.link().is_none() && node.veths().is_empty());
 }
 
-/// Section 5, "Success": an IPAM plugin's result has no interfaces; before 0.3.0 a result needs an address, and where
-/// there is none the attachment is undone.
+/// Section 5, "Success": an IPAM plugin's result has no interfaces; before 0.3.0 a result needs an address,
+/// and where there is none the attachment is undone.
 #[test]
 fn s5_a_result_that_cannot_be_told_is_undone() {
     let node = Node::new();

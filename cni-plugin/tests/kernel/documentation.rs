@@ -1,5 +1,5 @@
-//! The examples of docs/cni.md, given to the plugin: each option is one that it knows under that name, and each example one
-//! that it takes.
+//! The examples of docs/cni.md, given to the plugin: each option is one that it knows under that name, and
+//! each example one that it takes.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,8 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     rest.split("\n## ").next().unwrap()
 }
 
-/// The names and examples of a section's table. A row may name several options, and show one or more of them together.
+/// The names and examples of a section's table. A row may name several options, and show one or more of them
+/// together.
 fn examples(text: &str, heading: &str) -> Vec<(Vec<String>, Map<String, Value>)> {
     let rows = section(text, heading).lines().filter(|line| line.starts_with("| `"));
     rows.map(|row| {

@@ -123,8 +123,8 @@ fn parallel_adds_and_dels_give_each_pod_its_own_address_and_free_all() {
     assert!(node.veths().is_empty() && node.reserved().is_empty());
 }
 
-/// All system calls of the plugin that change anything which outlives it: messages to the kernel, files, locks, and the end. What
-/// a kill at another call leaves is what a kill at the next of these leaves.
+/// All system calls of the plugin that change anything which outlives it: messages to the kernel, files,
+/// locks, and the end. What a kill at another call leaves is what a kill at the next of these leaves.
 const CHANGING: [&str; 9] = [
     "sendto",
     "linkat,link",
@@ -137,14 +137,15 @@ const CHANGING: [&str; 9] = [
     "exit_group",
 ];
 
-/// Kills ADD at its first, second, third ... system call of the kind that changes something, by strace, until one
-/// comes through: after a DEL nothing may stay, and another ADD must succeed.
+/// Kills ADD at its first, second, third ... system call of the kind that changes something, by strace, until
+/// one comes through: after a DEL nothing may stay, and another ADD must succeed.
 #[test]
 fn an_add_killed_at_any_moment_is_undone_by_del() {
     let node = Node::new();
     let config = with_tables(&node);
     let pod = node.pod("c1");
-    // The first ADD of a node makes the bridge; the later ones are all alike. `setns` leads into the container and out.
+    // The first ADD of a node makes the bridge; the later ones are all alike. `setns` leads into the
+    // container and out.
     for call in CHANGING.into_iter().chain(["setns"]) {
         for place in 1.. {
             let inject = format!("inject={call}:signal=SIGKILL:when={place}");
@@ -161,7 +162,8 @@ fn an_add_killed_at_any_moment_is_undone_by_del() {
     node.add(&pod, &config);
 }
 
-/// The same where the runtime forgets the container: GC finds all that there is, a veth pair without an alias too.
+/// The same where the runtime forgets the container: GC finds all that there is, a veth pair without an alias
+/// too.
 #[test]
 fn an_add_killed_at_any_moment_is_collected() {
     let node = Node::new();
@@ -211,8 +213,8 @@ fn a_del_killed_at_any_moment_is_finished_by_another() {
     }
 }
 
-/// DEL has a process of its own see the link's end through. Where that cannot be had, or is killed before it could do
-/// anything, DEL does so itself.
+/// DEL has a process of its own see the link's end through. Where that cannot be had, or is killed before it
+/// could do anything, DEL does so itself.
 #[test]
 fn a_del_without_the_process_that_waits_does_all_the_same() {
     let node = Node::new();

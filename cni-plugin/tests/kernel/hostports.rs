@@ -223,7 +223,8 @@ fn garbage_collection_frees_the_ports_of_pods_that_are_not_valid() {
     assert_eq!(ruleset(&node), "");
 }
 
-/// A mapping of 127.0.0.1 has the kernel route its packets, which it otherwise never does for those of others.
+/// A mapping of 127.0.0.1 has the kernel route its packets, which it otherwise never does for those of
+/// others.
 #[test]
 fn a_pod_does_not_reach_what_listens_on_the_hosts_loopback() {
     let node = Node::new();

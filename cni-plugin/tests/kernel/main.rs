@@ -1,5 +1,5 @@
-//! The built plugin against the real kernel, called as a runtime calls it. A node is a network namespace that the
-//! test makes, and so are its pods; nothing outside of them is touched. Runs as root.
+//! The built plugin against the real kernel, called as a runtime calls it. A node is a network namespace that
+//! the test makes, and so are its pods; nothing outside of them is touched. Runs as root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -180,7 +180,8 @@ pub(crate) fn address(result: &Value, place: usize) -> IpAddr {
     text.split('/').next().unwrap().parse().unwrap()
 }
 
-/// An echo server inside a namespace, for one connection after the other. It tells the client's address first.
+/// An echo server inside a namespace, for one connection after the other. It tells the client's address
+/// first.
 pub(crate) fn serve(namespace: &Namespace, address: SocketAddr) {
     let listener = namespace.run(|| TcpListener::bind(address)).unwrap().unwrap();
     std::thread::spawn(move || {

@@ -54,8 +54,8 @@ pub(crate) fn udp_client(namespace: &Namespace, server: SocketAddr) -> UdpSocket
     socket
 }
 
-/// Who answers, and under which address the client was seen. A datagram may get lost, so there is more than one
-/// question; what comes late answers an older one.
+/// Who answers, and under which address the client was seen. A datagram may get lost, so there is more than
+/// one question; what comes late answers an older one.
 pub(crate) fn ask(socket: &UdpSocket) -> io::Result<(String, IpAddr)> {
     static QUESTIONS: AtomicU32 = AtomicU32::new(0);
     let mut outcome = Err(io::ErrorKind::TimedOut.into());

@@ -1,5 +1,5 @@
-//! Configurations as peers written in Go send and read them: what is null or empty is not set, a key is the same in any
-//! case, and a command needs no more than it uses.
+//! Configurations as peers written in Go send and read them: what is null or empty is not set, a key is the
+//! same in any case, and a command needs no more than it uses.
 
 use serde_json::{Value, json};
 

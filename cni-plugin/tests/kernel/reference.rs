@@ -1,5 +1,5 @@
-//! Side by side with Debian's reference `bridge`: the same configuration gives the same result, in the same order, and the same
-//! addresses and routes inside.
+//! Side by side with Debian's reference `bridge`: the same configuration gives the same result, in the same
+//! order, and the same addresses and routes inside.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use crate::node::{Node, Pod, answer};
 const OURS: &str = env!("CARGO_BIN_EXE_weft-cni");
 const REFERENCE: &str = "/usr/lib/cni/bridge";
 
-/// The result without what each plugin chooses for itself: Ethernet addresses, and the name of the host's end. An empty `dns` is
-/// left out by newer reference plugins too.
+/// The result without what each plugin chooses for itself: Ethernet addresses, and the name of the host's
+/// end. An empty `dns` is left out by newer reference plugins too.
 fn chosen_apart(mut result: Value, pod: &Pod) -> Value {
     for interface in result.get_mut("interfaces").and_then(Value::as_array_mut).into_iter().flatten() {
         assert!(interface["mac"].as_str().is_some_and(|mac| mac.len() == 17), "{interface}");

@@ -1,5 +1,5 @@
-//! Services between the pods of one bridge: what is DNATed on the way there must come back through the host, with
-//! br_netfilter and without.
+//! Services between the pods of one bridge: what is DNATed on the way there must come back through the host,
+//! with br_netfilter and without.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::node::{Node, Pod, address, serve, talk};
 
-/// A service address that leads to `backend`, with masquerade only for a pod that reaches itself, in nft's words.
+/// A service address that leads to `backend`, with masquerade only for a pod that reaches itself, in nft's
+/// words.
 fn add_service(node: &Node, family: &str, service: SocketAddr, backend: SocketAddr) {
     let (from, to) = (service.ip(), backend.ip());
     let port = service.port();

@@ -1,9 +1,10 @@
-//! A thousand calls of the built plugin in random order, several at once and some of them killed, on real namespaces: after
-//! each, the kernel and the reservations must be as a model of what ADD, DEL, CHECK and GC promise says. Runs as root.
+//! A thousand calls of the built plugin in random order, several at once and some of them killed, on real
+//! namespaces: after each, the kernel and the reservations must be as a model of what ADD, DEL, CHECK and GC
+//! promise says. Runs as root.
 //!
-//! `WEFT_MODEL_SEED=7 cargo test -p weft-cni --test model` repeats the sequence of seed 7; with `WEFT_MODEL_STEPS=20`
-//! only its beginning. The order of the calls is the same then; the instants of kills are so only where strace does
-//! the killing. `WEFT_MODEL_SEQUENCES=1000` makes as many sequences.
+//! `WEFT_MODEL_SEED=7 cargo test -p weft-cni --test model` repeats the sequence of seed 7; with
+//! `WEFT_MODEL_STEPS=20` only its beginning. The order of the calls is the same then; the instants of kills
+//! are so only where strace does the killing. `WEFT_MODEL_SEQUENCES=1000` makes as many sequences.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,4 +1,5 @@
-//! What must be, after which call with which outcome. Pure: the kernel and the plugin are looked at elsewhere.
+//! What must be, after which call with which outcome. Pure: the kernel and the plugin are looked at
+//! elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;

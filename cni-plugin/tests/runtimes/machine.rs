@@ -1,4 +1,5 @@
-//! A machine for a runtime to run on: a network namespace and a folder, with the built plugins and those of Debian.
+//! A machine for a runtime to run on: a network namespace and a folder, with the built plugins and those of
+//! Debian.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -94,7 +95,8 @@ impl Machine {
         [plugin, json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}})]
     }
 
-    /// Writes a configuration list as Weft's agent does: into the same folder under another name, then renamed.
+    /// Writes a configuration list as Weft's agent does: into the same folder under another name, then
+    /// renamed.
     pub(crate) fn configure(&self, version: &str, plugins: &[Value]) {
         let list = json!({"cniVersion": version, "name": "weft", "plugins": plugins});
         let unfinished = self.conf_dir().join(".10-weft.conflist.new");

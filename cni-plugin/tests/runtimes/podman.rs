@@ -1,5 +1,5 @@
-//! Containers that podman runs on the plugin, by its CNI backend: a caller other than Kubernetes, in version 0.4.0 of
-//! the protocol.
+//! Containers that podman runs on the plugin, by its CNI backend: a caller other than Kubernetes, in version
+//! 0.4.0 of the protocol.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,8 @@ struct Podman {
 }
 
 impl Podman {
-    /// Has the local image, and for its containers the network `weft` of the plugins that the machine is given.
+    /// Has the local image, and for its containers the network `weft` of the plugins that the machine is
+    /// given.
     fn new(plugins: impl FnOnce(&Machine) -> Vec<Value>) -> Podman {
         let machine = Machine::new();
         machine.configure("0.4.0", &plugins(&machine));

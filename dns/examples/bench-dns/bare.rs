@@ -1,5 +1,6 @@
-//! The least that a DNS server can do: takes datagrams by the batch, looks each query up as it stands among answers
-//! that were made before, and sends those. It knows nothing else, and is what all others are measured against.
+//! The least that a DNS server can do: takes datagrams by the batch, looks each query up as it stands among
+//! answers that were made before, and sends those. It knows nothing else, and is what all others are measured
+//! against.
 
 use std::collections::HashMap;
 use std::io::{IoSlice, IoSliceMut};

@@ -65,8 +65,8 @@ impl Cost {
         self.user + self.system
     }
 
-    /// The one in the middle, by time on processors. How it divides is known by ticks, which take many to be true: so that
-    /// is of all together.
+    /// The one in the middle, by time on processors. How it divides is known by ticks, which take many to be
+    /// true: so that is of all together.
     pub(crate) fn middle(mut costs: Vec<Cost>) -> Cost {
         let (user, total) =
             costs.iter().fold((0.0, 0.0), |(user, total), cost| (user + cost.user, total + cost.total()));

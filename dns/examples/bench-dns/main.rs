@@ -1,10 +1,10 @@
-//! Times the DNS server side by side with Knot, NSD, Unbound and a bare server that does nothing but look bytes up, in
-//! one run, one core each, and says which bars are met. Run as root in a network namespace of its own by
-//! `make bench-dns`.
+//! Times the DNS server side by side with Knot, NSD, Unbound and a bare server that does nothing but look
+//! bytes up, in one run, one core each, and says which bars are met. Run as root in a network namespace of
+//! its own by `make bench-dns`.
 //!
 //! `bench-dns WEFT_DNS` with the path of the release daemon; `--help` tells of sizes. The names are made in
-//! `weft_bench::cluster` and told to each server in its own way (`servers.rs`, `names.rs`, `bare.rs`); dnsperf asks
-//! (`client.rs`); `chart.rs` draws.
+//! `weft_bench::cluster` and told to each server in its own way (`servers.rs`, `names.rs`, `bare.rs`);
+//! dnsperf asks (`client.rs`); `chart.rs` draws.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 

@@ -1,5 +1,5 @@
-//! A datagram as a fuzzer's input: whatever its bytes, both lanes answer it alike, and well. What the names of the cluster
-//! lead to is written down here once more, without the zone.
+//! A datagram as a fuzzer's input: whatever its bytes, both lanes answer it alike, and well. What the names
+//! of the cluster lead to is written down here once more, without the zone.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

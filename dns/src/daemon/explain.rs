@@ -1,5 +1,5 @@
-//! The walk of a pod's resolver, step by step: which names it tries for a short one, what each leads to and why. Each
-//! step is what a client would get; nothing is decided here.
+//! The walk of a pod's resolver, step by step: which names it tries for a short one, what each leads to and
+//! why. Each step is what a client would get; nothing is decided here.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};

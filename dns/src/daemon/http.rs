@@ -1,5 +1,5 @@
-//! The HTTP endpoints for probes, scrapers and people: `/health`, `/ready`, `/explain`, `/metrics`. They say what is so;
-//! they change nothing.
+//! The HTTP endpoints for probes, scrapers and people: `/health`, `/ready`, `/explain`, `/metrics`. They say
+//! what is so; they change nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,8 +60,9 @@ pub fn ready(readiness: Readiness) -> Router {
     Router::new().route("/ready", get(move || async move { readiness.status() }))
 }
 
-/// `/explain?namespace=shop&name=db&type=A`: what a pod of that namespace gets for a name, step by step, and why. With
-/// `search=a.example,b.example` for a pod's own search domains, `cluster=no` where it has no others, and `ndots=2`.
+/// `/explain?namespace=shop&name=db&type=A`: what a pod of that namespace gets for a name, step by step, and
+/// why. With `search=a.example,b.example` for a pod's own search domains, `cluster=no` where it has no
+/// others, and `ndots=2`.
 pub fn explain(handler: Arc<Handler>) -> Router {
     let explain = |handler: Arc<Handler>, parameters: BTreeMap<String, String>| async move {
         match request(&parameters) {

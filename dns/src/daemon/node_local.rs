@@ -1,8 +1,8 @@
-//! On a node of its own a server has its addresses on an interface that leads nowhere, and keeps what is asked there out
-//! of connection tracking: no entry is made for a query, none can be lost in a race, and no rule rewrites its
-//! destination, so that the DNS Service's own address can be one of them. The rules belong to the process: with them goes
-//! all that leads queries to it, and a service proxy leads them to the cluster's servers again. What this takes is
-//! planned here; the kernel hears of it in [`kernel`].
+//! On a node of its own a server has its addresses on an interface that leads nowhere, and keeps what is
+//! asked there out of connection tracking: no entry is made for a query, none can be lost in a race, and no
+//! rule rewrites its destination, so that the DNS Service's own address can be one of them. The rules belong
+//! to the process: with them goes all that leads queries to it, and a service proxy leads them to the
+//! cluster's servers again. What this takes is planned here; the kernel hears of it in [`kernel`].
 
 pub mod kernel;
 
@@ -12,7 +12,8 @@ use weft_nftables::{
     Base, Expression, Family, Hook, Operator, PRIORITY_RAW, Rule, Statement, Table, TableKey, Value,
 };
 
-/// The name of the interface, and of tables that belong to no process, one per family: those of kernels that know no others.
+/// The name of the interface, and of tables that belong to no process, one per family: those of kernels that
+/// know no others.
 pub const NAME: &str = weft_types::well_known::device::DNS;
 /// The names of tables that belong to a process. In an upgrade there are those of two servers.
 pub const HELD: [&str; 3] = ["weft-dns-1", "weft-dns-2", "weft-dns-3"];
@@ -33,7 +34,8 @@ pub fn left() -> [TableKey; 2] {
     Family::BOTH.map(|family| (family.into(), NAME.into()))
 }
 
-/// Plans for a server that listens there. None where an address is nobody's in particular, or the machine's already.
+/// Plans for a server that listens there. None where an address is nobody's in particular, or the machine's
+/// already.
 pub fn plan(listen: &[SocketAddr]) -> Option<Plan> {
     let fit = |address: &SocketAddr| !address.ip().is_unspecified() && !address.ip().is_loopback();
     if !listen.iter().all(fit) {
@@ -48,7 +50,8 @@ pub fn plan(listen: &[SocketAddr]) -> Option<Plan> {
     })
 }
 
-/// Pods' queries come through prerouting, the node's own leave through output; both sides of both are left alone.
+/// Pods' queries come through prerouting, the node's own leave through output; both sides of both are left
+/// alone.
 fn table(family: Family, listen: &[SocketAddr]) -> Option<Table> {
     let own = listen.iter().filter(|address| address.is_ipv4() == (family == Family::Ip));
     let rules: Vec<Rule> = own.flat_map(|&address| both_ways(family, address)).collect();

@@ -1,5 +1,5 @@
-//! The cluster's names on disk, so that they are answered from the start while no API server can be reached. What
-//! the file holds is in [`crate::daemon::snapshot_file::text`].
+//! The cluster's names on disk, so that they are answered from the start while no API server can be reached.
+//! What the file holds is in [`crate::daemon::snapshot_file::text`].
 
 pub mod text;
 
@@ -34,8 +34,8 @@ impl SnapshotFile {
         SnapshotFile { path, behind: false, next: Instant::now(), writing: None }
     }
 
-    /// The cluster as it was known when the file was written, and when that was. None where there is no file, or none
-    /// that can be read: the log says why.
+    /// The cluster as it was known when the file was written, and when that was. None where there is no file,
+    /// or none that can be read: the log says why.
     pub fn load(&self) -> Option<(Snapshot, SystemTime)> {
         if !self.path.exists() {
             return None;

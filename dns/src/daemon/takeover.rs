@@ -1,5 +1,5 @@
-//! The place at which queries are answered: taking it, from a server before this one or when the time has come, and leaving
-//! it, to the next one or when nobody asks any more.
+//! The place at which queries are answered: taking it, from a server before this one or when the time has
+//! come, and leaving it, to the next one or when nobody asks any more.
 
 use std::cell::RefCell;
 use std::io;
@@ -62,9 +62,9 @@ pub(crate) struct Takeover<'a> {
 }
 
 impl Takeover<'_> {
-    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one is gone; a
-    /// standby when it is gone. A node-local server does not answer before the cluster is known: until then the cluster's
-    /// servers do. Ends with an error only.
+    /// Answers: at once or, where there is a server before this one, when the cluster is `listed` or that one
+    /// is gone; a standby when it is gone. A node-local server does not answer before the cluster is known:
+    /// until then the cluster's servers do. Ends with an error only.
     pub(crate) async fn serve(
         &self,
         listeners: Vec<Box<dyn Listen>>,
@@ -141,8 +141,8 @@ impl Takeover<'_> {
         Ok(())
     }
 
-    /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second signal, or
-    /// SIGINT, does not wait.
+    /// Waits for the signal to end, and then until nobody asks any more, or the next server answers. A second
+    /// signal, or SIGINT, does not wait.
     pub(crate) async fn shut_down(&self, mut signals: Signals) {
         if signals.next().await == SignalKind::interrupt() {
             return;
@@ -244,8 +244,8 @@ fn duplicates(listeners: &[Box<dyn Listen>]) -> Result<Vec<OwnedFd>, Error> {
     Ok(sockets)
 }
 
-/// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing comes, but
-/// at most four times as long. `asked` counts queries.
+/// Waits until clients have learnt that they are not to ask any more: for that long, and then until nothing
+/// comes, but at most four times as long. `asked` counts queries.
 async fn nobody_asks(lameduck: Duration, asked: impl Fn() -> u64) {
     let quiet = async {
         tokio::time::sleep(lameduck).await;

@@ -1,5 +1,5 @@
-//! Where the upstreams are named: flags, the node's resolv.conf, and the `kube-dns` ConfigMap above both. Read at the
-//! start, and again whenever one of them changes. What the texts mean is in [`crate::forward`].
+//! Where the upstreams are named: flags, the node's resolv.conf, and the `kube-dns` ConfigMap above both.
+//! Read at the start, and again whenever one of them changes. What the texts mean is in [`crate::forward`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,16 +36,16 @@ pub struct UpstreamSources {
 
 struct File {
     path: PathBuf,
-    /// What it said when it was last looked at: name servers, and what is none. They may change while the text does not:
-    /// interfaces come and go.
+    /// What it said when it was last looked at: name servers, and what is none. They may change while the
+    /// text does not: interfaces come and go.
     said: (Vec<SocketAddr>, Vec<String>),
     /// Whether it could be read when it was last looked at.
     readable: bool,
 }
 
 impl UpstreamSources {
-    /// Reads the sources at hand, and leads `forwarder` by them: `flags` where there are any, or else the resolv.conf
-    /// at `path`. Must be called within a runtime.
+    /// Reads the sources at hand, and leads `forwarder` by them: `flags` where there are any, or else the
+    /// resolv.conf at `path`. Must be called within a runtime.
     ///
     /// # Errors
     /// The file cannot be read, or a flag names this server itself.
@@ -74,8 +74,8 @@ impl UpstreamSources {
         Ok(this)
     }
 
-    /// Follows the sources for as long as it is polled. What the API server says of the ConfigMap is waited for by
-    /// nobody else.
+    /// Follows the sources for as long as it is polled. What the API server says of the ConfigMap is waited
+    /// for by nobody else.
     pub async fn follow(mut self, client: Client) {
         let name = NamespacedName::new(CONFIG_MAP.0, CONFIG_MAP.1);
         let filter = WatchFilter { config_map: Some(name.clone()), ..WatchFilter::default() };

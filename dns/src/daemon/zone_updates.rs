@@ -29,8 +29,9 @@ pub fn initial_zone(config: Arc<ZoneConfig>, snapshot_file: Option<&SnapshotFile
     zone
 }
 
-/// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed` as soon as
-/// the cluster is listed. The snapshot file is written while the server is `active`: of two that share a file one writes it.
+/// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed`
+/// as soon as the cluster is listed. The snapshot file is written while the server is `active`: of two that
+/// share a file one writes it.
 pub async fn keep_updated(
     mut watch: Watch,
     zone: Arc<ArcSwap<Zone>>,
@@ -74,8 +75,8 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
     }
 }
 
-/// Whether the changes are of headless Services alone, whose endpoints are what clients get: only of these CoreDNS tells
-/// how long a change took.
+/// Whether the changes are of headless Services alone, whose endpoints are what clients get: only of these
+/// CoreDNS tells how long a change took.
 fn all_headless(snapshot: &Snapshot, changes: &ChangeSet) -> bool {
     let headless = |name| snapshot.service(name).is_some_and(|service| service.kind == ServiceKind::Headless);
     changes.services.iter().all(headless)

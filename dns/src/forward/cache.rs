@@ -1,5 +1,5 @@
-//! What upstreams answered, for as long as they said that it holds, and for a while after. Pure: the time is passed in, bytes
-//! are kept, nothing is asked. Names of the cluster are never in it.
+//! What upstreams answered, for as long as they said that it holds, and for a while after. Pure: the time is
+//! passed in, bytes are kept, nothing is asked. Names of the cluster are never in it.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use super::query::{UpstreamQuery, UpstreamQueryRef};
 const LONGEST_POSITIVE: Duration = Duration::from_secs(3600);
 /// The longest that a denial is believed, as CoreDNS has it.
 const LONGEST_NEGATIVE: Duration = Duration::from_secs(1800);
-/// For so long nobody is asked again after an upstream told of a failure (RFC 2308 section 7.1), as CoreDNS has it.
+/// For so long nobody is asked again after an upstream told of a failure (RFC 2308 section 7.1), as CoreDNS
+/// has it.
 pub(super) const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// For so long nobody is asked again after no upstream answered (RFC 9520 section 3.2).
 pub(super) const TIMEOUT_TTL: Duration = Duration::from_secs(1);
@@ -23,8 +24,8 @@ const BYTES_OF_ANSWER: usize = 1024;
 /// The same for denials, of which two forms with their SOA are kept.
 const BYTES_OF_DENIAL: usize = 512;
 
-/// What the cache holds: messages as they came. Each kind has room of its own: names that do not exist, or that nobody can
-/// resolve, are without number, and take no answer's place.
+/// What the cache holds: messages as they came. Each kind has room of its own: names that do not exist, or
+/// that nobody can resolve, are without number, and take no answer's place.
 #[derive(Debug)]
 pub(super) struct Cache {
     answers: Partition,
@@ -94,8 +95,8 @@ impl Cache {
         entry.stale().map_or(Found::Nothing, kind)
     }
 
-    /// The reply to a plain query, whether it denies, and how many seconds it lay here: where there is nothing to do but
-    /// to say it. Else [`Cache::find`] knows more. Allocates nothing.
+    /// The reply to a plain query, whether it denies, and how many seconds it lay here: where there is
+    /// nothing to do but to say it. Else [`Cache::find`] knows more. Allocates nothing.
     pub(super) fn encoded(
         &mut self,
         key: &UpstreamQueryRef<'_>,

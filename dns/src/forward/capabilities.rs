@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::wire::name::labels;
 
-/// For so long an upstream is asked without what it did not take; then it may have been replaced (RFC 6891 section
-/// 6.2.2: "for a brief time").
+/// For so long an upstream is asked without what it did not take; then it may have been replaced (RFC 6891
+/// section 6.2.2: "for a brief time").
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A datagram may be lost: so many queries in a row must have been answered without the thing only.
 const MOST_TIMEOUTS: u8 = 2;

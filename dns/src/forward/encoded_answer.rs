@@ -1,4 +1,5 @@
-//! A cached answer as the full lane would write it, made when it is cached: whoever asks plainly gets a copy. Pure.
+//! A cached answer as the full lane would write it, made when it is cached: whoever asks plainly gets a copy.
+//! Pure.
 
 use std::ops::Range;
 
@@ -96,8 +97,8 @@ impl EncodedAnswer {
     }
 }
 
-/// Those addresses. None where they are not equally long or the names of their owners are not written alike, so that they
-/// cannot simply change places.
+/// Those addresses. None where they are not equally long or the names of their owners are not written alike,
+/// so that they cannot simply change places.
 fn run_of(records: &[u8], run: Range<usize>, ttls: &[u16], ends: &[u16]) -> Option<Run> {
     let start_of = |number: usize| number.checked_sub(1).map_or(0, |before| ends[before]);
     let (start, count) = (start_of(run.start), run.len() as u16);

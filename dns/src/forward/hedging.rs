@@ -1,5 +1,6 @@
-//! One query, tried at upstreams until one answers: the next is asked as soon as one fails, or beside those that
-//! take long, which are listened to until nobody waits any more. Whom to try is decided by [`super::pool`].
+//! One query, tried at upstreams until one answers: the next is asked as soon as one fails, or beside those
+//! that take long, which are listened to until nobody waits any more. Whom to try is decided by
+//! [`super::pool`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,7 +21,8 @@ use crate::metrics::Metrics;
 
 /// After so long without an answer another upstream is asked too, and the first answer is taken.
 const HEDGE: Duration = Duration::from_millis(250);
-/// So long a query may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them in time.
+/// So long a query may take in all. Resolvers of clients wait 5 s, as does CoreDNS: what failed reaches them
+/// in time.
 const DEADLINE: Duration = Duration::from_millis(4800);
 /// The pause between two looks whether an upstream answers again, as CoreDNS has it.
 const PROBE: Duration = Duration::from_millis(500);
@@ -51,7 +53,8 @@ impl HedgedQuery {
         }
     }
 
-    /// The first good answer. A failure that an upstream reports is passed on only when no other has anything better.
+    /// The first good answer. A failure that an upstream reports is passed on only when no other has anything
+    /// better.
     ///
     /// # Errors
     /// What the last upstream did, where none gave an answer.
@@ -98,7 +101,8 @@ impl HedgedQuery {
     }
 }
 
-/// Asks one upstream, and notes how it did. One that is silent for long is listened to until the query is answered.
+/// Asks one upstream, and notes how it did. One that is silent for long is listened to until the query is
+/// answered.
 async fn attempt(
     upstream: &Arc<Upstream>,
     query: &UpstreamQuery,
@@ -145,7 +149,8 @@ fn note(upstream: &Arc<Upstream>, problem: Option<&Error>, metrics: &Arc<Metrics
     }
 }
 
-/// Looks whether an upstream answers in time again, until it does or nobody has it any more. Any answer will do.
+/// Looks whether an upstream answers in time again, until it does or nobody has it any more. Any answer will
+/// do.
 async fn probe(upstream: Weak<Upstream>, metrics: Arc<Metrics>) {
     let root = UpstreamQuery::own(&[], RecordType::NS);
     loop {

@@ -1,5 +1,5 @@
-//! Equal queries that are asked at the same time are asked of upstreams once: whoever comes later waits for the
-//! answer that is under way. What is done on the way is not known here.
+//! Equal queries that are asked at the same time are asked of upstreams once: whoever comes later waits for
+//! the answer that is under way. What is done on the way is not known here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -119,8 +119,9 @@ impl Partition {
         }
     }
 
-    /// Drops what is of no use to anybody any more. Where that is not an eighth, goes on with what nobody asked for since
-    /// the last time: first what is past its time, which may still stand in for an upstream; and then with anything.
+    /// Drops what is of no use to anybody any more. Where that is not an eighth, goes on with what nobody
+    /// asked for since the last time: first what is past its time, which may still stand in for an upstream;
+    /// and then with anything.
     fn make_room(&mut self, now: Instant) {
         let before = self.entries.len();
         self.entries.retain(|_, entry| now < entry.end());

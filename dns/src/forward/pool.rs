@@ -1,5 +1,5 @@
-//! Upstreams that know the same names, and the order in which they are tried for a query. Pure but for the turn
-//! that is counted: nothing is asked here.
+//! Upstreams that know the same names, and the order in which they are tried for a query. Pure but for the
+//! turn that is counted: nothing is asked here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,8 +51,8 @@ impl Pool {
         !self.upstreams.iter().any(|upstream| upstream.is_healthy())
     }
 
-    /// Whom to try, in this order: all that answer by the policy, then those that did not, for they may again.
-    /// Those whose queries come back to us are left out; so there may be none. `random` is any number.
+    /// Whom to try, in this order: all that answer by the policy, then those that did not, for they may
+    /// again. Those whose queries come back to us are left out; so there may be none. `random` is any number.
     pub(super) fn order(&self, policy: Policy, random: usize) -> Vec<Arc<Upstream>> {
         let mut order: Vec<_> =
             self.upstreams.iter().filter(|upstream| !upstream.is_looping()).cloned().collect();

@@ -13,8 +13,8 @@ pub(super) const HEADER: usize = 12;
 /// Type and class, which follow the name.
 const TYPE_AND_CLASS: usize = 4;
 
-/// What is asked: two queries that are equal have the same answer. Its fields are in the order of those of [`UpstreamQueryRef`], which
-/// must hash alike.
+/// What is asked: two queries that are equal have the same answer. Its fields are in the order of those of
+/// [`UpstreamQueryRef`], which must hash alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct UpstreamQuery {
     /// The name in lower-case wire form, without the root byte.
@@ -87,8 +87,9 @@ impl UpstreamQuery {
         }
     }
 
-    /// The query as a message. The letters whose bit is set in `spelling` are written in upper case, bit 0 for
-    /// the first letter, the pattern repeating after 64. AD asks to be told what was validated (RFC 6840 section 5.7).
+    /// The query as a message. The letters whose bit is set in `spelling` are written in upper case, bit 0
+    /// for the first letter, the pattern repeating after 64. AD asks to be told what was validated (RFC 6840
+    /// section 5.7).
     pub(super) fn request(&self, id: u16, spelling: u64, edns: bool) -> Vec<u8> {
         let mut request = Vec::with_capacity(HEADER + self.name.len() + 16);
         request.extend_from_slice(&id.to_be_bytes());

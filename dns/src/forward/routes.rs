@@ -1,5 +1,5 @@
-//! From a name to the pool of upstreams that knows it: the stub domain with the longest suffix, or else the pool for
-//! all names. Pure and immutable; new settings make new routes.
+//! From a name to the pool of upstreams that knows it: the stub domain with the longest suffix, or else the
+//! pool for all names. Pure and immutable; new settings make new routes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Routes by these settings; `case` is for upstreams that are new. What `before` knew of an upstream stays known.
+    /// Routes by these settings; `case` is for upstreams that are new. What `before` knew of an upstream
+    /// stays known.
     pub(super) fn new(settings: Settings, case: Case, before: Option<&Routes>) -> Routes {
         let mut upstreams = BTreeMap::new();
         let mut pool = |addresses: &[SocketAddr]| {

@@ -1,5 +1,5 @@
-//! Where names outside of the cluster are asked, as values: from flags or resolv.conf, and from the `kube-dns`
-//! ConfigMap that stands above both. Pure: files and objects are read by the caller.
+//! Where names outside of the cluster are asked, as values: from flags or resolv.conf, and from the
+//! `kube-dns` ConfigMap that stands above both. Pure: files and objects are read by the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ const MOST_UPSTREAMS: usize = 15;
 /// How the letters of names are spelled to upstreams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Case {
-    /// At random, so that a forger has them to guess too (0x20); in lower case to upstreams that do not take that.
+    /// At random, so that a forger has them to guess too (0x20); in lower case to upstreams that do not take
+    /// that.
     #[default]
     Random,
     /// In lower case.
@@ -58,8 +59,8 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Reads the ConfigMap's data. Keys that are not known are left alone. `own` are the addresses of this server,
-    /// to which queries must not be led.
+    /// Reads the ConfigMap's data. Keys that are not known are left alone. `own` are the addresses of this
+    /// server, to which queries must not be led.
     ///
     /// # Errors
     /// One line that names the key and what is wrong with it.

@@ -1,5 +1,5 @@
-//! Names that mean nothing outside of this network, and so are answered here instead of being told to upstreams: the
-//! special-use names, and where wanted the reverse zones of private addresses. Pure.
+//! Names that mean nothing outside of this network, and so are answered here instead of being told to
+//! upstreams: the special-use names, and where wanted the reverse zones of private addresses. Pure.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -11,9 +11,9 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::wire::name::{QueryName, to_name, wire_name};
 
-/// Domains that no server of any network knows: RFC 6761 (invalid, localhost), RFC 7686 (onion), RFC 9462 (resolver.arpa),
-/// RFC 9476 (alt), and of RFC 6303 sections 4.2 to 4.4 the reverse zones of addresses that mean the same machine or none
-/// everywhere.
+/// Domains that no server of any network knows: RFC 6761 (invalid, localhost), RFC 7686 (onion), RFC 9462
+/// (resolver.arpa), RFC 9476 (alt), and of RFC 6303 sections 4.2 to 4.4 the reverse zones of addresses that
+/// mean the same machine or none everywhere.
 const NEVER_SERVED: [&str; 10] = [
     "alt",
     "invalid",
@@ -26,8 +26,8 @@ const NEVER_SERVED: [&str; 10] = [
     "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
     "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
 ];
-/// Domains that hardly any network has, but may have: RFC 6761 (test, for which section 6.2 wants a switch), and of RFC 6303
-/// the reverse zones of addresses of one link and of those for documentation.
+/// Domains that hardly any network has, but may have: RFC 6761 (test, for which section 6.2 wants a switch),
+/// and of RFC 6303 the reverse zones of addresses of one link and of those for documentation.
 const RARELY_SERVED: [&str; 10] = [
     "test",
     "254.169.in-addr.arpa",
@@ -48,12 +48,13 @@ const TTL: u32 = 10_800;
 pub enum SpecialUsePolicy {
     /// None: upstreams are told all.
     None,
-    /// Those that nobody can know: .localhost, .onion and so on; and, where the upstreams are merely those of the node, those that
-    /// hardly anybody knows: .test and the reverse zones of documentation and link-local addresses.
+    /// Those that nobody can know: .localhost, .onion and so on; and, where the upstreams are merely those of
+    /// the node, those that hardly anybody knows: .test and the reverse zones of documentation and link-local
+    /// addresses.
     #[default]
     Names,
-    /// All of those, and those that only resolvers of this site can know: .local, home.arpa and the reverse zones of private
-    /// addresses (RFC 6303). For upstreams of the Internet.
+    /// All of those, and those that only resolvers of this site can know: .local, home.arpa and the reverse
+    /// zones of private addresses (RFC 6303). For upstreams of the Internet.
     All,
 }
 
@@ -62,8 +63,9 @@ type Domains = LazyLock<HashSet<Box<[u8]>>>;
 
 static NEVER_SERVED_ZONES: Domains = LazyLock::new(|| domains(&NEVER_SERVED));
 static RARELY_SERVED_ZONES: Domains = LazyLock::new(|| domains(&RARELY_SERVED));
-/// What homes and companies name themselves: RFC 6762 (local), RFC 8375 (home.arpa), and the reverse zones of addresses
-/// that networks give to their machines: RFC 6303 sections 4.1 and 4.4, and RFC 7793 for those that carriers share.
+/// What homes and companies name themselves: RFC 6762 (local), RFC 8375 (home.arpa), and the reverse zones of
+/// addresses that networks give to their machines: RFC 6303 sections 4.1 and 4.4, and RFC 7793 for those that
+/// carriers share.
 static SITE_LOCAL_ZONES: Domains = LazyLock::new(|| {
     let alone = ["local", "home.arpa", "10.in-addr.arpa", "168.192.in-addr.arpa", "d.f.ip6.arpa"];
     let alone = alone.map(str::to_owned);
@@ -76,8 +78,8 @@ fn domains(zones: &[&str]) -> HashSet<Box<[u8]>> {
     zones.iter().filter_map(|zone| wire_name(zone).ok()).collect()
 }
 
-/// The answer to a query for a name that must not leave. None for all other names. `chosen` tells whether a person named
-/// the upstreams, and so may have done it for what hardly anybody else knows.
+/// The answer to a query for a name that must not leave. None for all other names. `chosen` tells whether a
+/// person named the upstreams, and so may have done it for what hardly anybody else knows.
 pub(super) fn answer(
     name: &QueryName,
     query: &Query,

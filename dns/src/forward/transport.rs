@@ -1,5 +1,5 @@
-//! One query to one upstream: how it is put, over which transport, and what of the answer is believed. Which upstream,
-//! and for how long, is decided by the caller.
+//! One query to one upstream: how it is put, over which transport, and what of the answer is believed. Which
+//! upstream, and for how long, is decided by the caller.
 
 use std::future::Future;
 use std::io;
@@ -28,7 +28,8 @@ const GRACE: Duration = Duration::from_millis(50);
 const RETRANSMIT: Duration = Duration::from_secs(1);
 /// The longest datagram there is: some servers send more than they were asked for.
 const LONGEST: usize = u16::MAX as usize;
-/// The code of servers that do not know a version of EDNS (RFC 6891 section 9). By number: TSIG's BADSIG is the same.
+/// The code of servers that do not know a version of EDNS (RFC 6891 section 9). By number: TSIG's BADSIG is
+/// the same.
 const BAD_VERSION: u16 = 16;
 
 /// A message from an upstream, read and as it came, its question spelled in lower case.
@@ -78,8 +79,8 @@ pub(super) fn is_failure(message: &Message) -> bool {
     !matches!(message.metadata.response_code, NoError | NXDomain | YXDomain)
 }
 
-/// Asks one upstream, for as long as somebody waits for it. While it is silent it is asked in plainer manners too, as long as
-/// it is not known to take the usual one: some servers drop what they do not know.
+/// Asks one upstream, for as long as somebody waits for it. While it is silent it is asked in plainer manners
+/// too, as long as it is not known to take the usual one: some servers drop what they do not know.
 pub(super) async fn exchange(upstream: &Upstream, query: &UpstreamQuery) -> Result<Response, Error> {
     let spelling = upstream.spelling(query);
     let doubts_case = query.has_capitals(spelling) && !upstream.finds_any_case(query);
@@ -135,9 +136,9 @@ async fn first_or_fallback(
     }
 }
 
-/// The letters of the name are spelled at random: a forger would have to guess them along with the id and the port. Some
-/// servers do not find a name that is spelled so. So what was found is believed at once, and what was not only where the
-/// name is not found in lower case either, or where others of its domain were found.
+/// The letters of the name are spelled at random: a forger would have to guess them along with the id and the
+/// port. Some servers do not find a name that is spelled so. So what was found is believed at once, and what
+/// was not only where the name is not found in lower case either, or where others of its domain were found.
 async fn verified(upstream: &Upstream, query: &UpstreamQuery, spelling: u64) -> Result<Response, Error> {
     let response = with_edns_fallback(upstream, query, spelling).await?;
     // Where the spelling got lost, the name was looked for without it.
@@ -172,7 +173,8 @@ fn quality(message: &Message) -> Quality {
     }
 }
 
-/// With EDNS, and again without where the upstream says that it does not know that (RFC 6891 sections 6.2.2 and 7).
+/// With EDNS, and again without where the upstream says that it does not know that (RFC 6891 sections 6.2.2
+/// and 7).
 async fn with_edns_fallback(
     upstream: &Upstream,
     query: &UpstreamQuery,
@@ -203,8 +205,9 @@ fn may_refuse_edns(message: &Message) -> bool {
     matches!(code, ResponseCode::FormErr | ResponseCode::NotImp) || u16::from(code) == BAD_VERSION
 }
 
-/// Over UDP, and again over TCP where the answer did not fit, or does not repeat the spelling: that may be forged, but TCP
-/// cannot be from aside. An upstream that does not repeat the spelling there either is believed without it from then on.
+/// Over UDP, and again over TCP where the answer did not fit, or does not repeat the spelling: that may be
+/// forged, but TCP cannot be from aside. An upstream that does not repeat the spelling there either is
+/// believed without it from then on.
 async fn transmit(upstream: &Upstream, query: &UpstreamQuery, form: Form) -> Result<Response, Error> {
     let address = upstream.address();
     let failed = |source| failure(address, source);
@@ -251,7 +254,8 @@ fn is_our_own(error: &io::Error) -> bool {
 }
 
 /// A fresh socket for each query: the kernel picks a random port, which a forger would have to guess along
-/// with the id (RFC 5452 section 9). A query that is sent again is the same one, so that the answer to any is heard.
+/// with the id (RFC 5452 section 9). A query that is sent again is the same one, so that the answer to any is
+/// heard.
 async fn over_udp(upstream: SocketAddr, query: &UpstreamQuery, form: Form) -> io::Result<Response> {
     let local: SocketAddr = match upstream {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -281,7 +285,8 @@ async fn listen(socket: &UdpSocket, query: &UpstreamQuery, request: &[u8]) -> io
     }
 }
 
-/// What came. Not a part of what waits for it: many queries wait at a time, and the room for a datagram is large.
+/// What came. Not a part of what waits for it: many queries wait at a time, and the room for a datagram is
+/// large.
 fn datagram(socket: &UdpSocket, query: &UpstreamQuery, request: &[u8]) -> io::Result<Option<Response>> {
     let mut bytes = Vec::with_capacity(LONGEST);
     socket.try_recv_buf(&mut bytes)?;

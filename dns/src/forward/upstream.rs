@@ -1,5 +1,5 @@
-//! One upstream and what is known of it: whether it answers, what it takes in queries, whether its queries come
-//! back to us. Nothing is asked here.
+//! One upstream and what is known of it: whether it answers, what it takes in queries, whether its queries
+//! come back to us. Nothing is asked here.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Which upstreams there are: from flags, or from the node's resolv.conf; and its search list. Files are read by the
-//! caller; all that is looked up here are the numbers of interfaces.
+//! Which upstreams there are: from flags, or from the node's resolv.conf; and its search list. Files are read
+//! by the caller; all that is looked up here are the numbers of interfaces.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
@@ -13,8 +13,8 @@ const PORT: u16 = 53;
 const EXPECTED: &str =
     "expected ADDR or ADDR:PORT, such as 1.1.1.1, 1.1.1.1:53, [2606:4700:4700::1111]:53 or fe80::1%eth0";
 
-/// The address of an upstream, with port 53 where none is written: `1.1.1.1`, `1.1.1.1:5353`, `[::1]:53`, `::1`,
-/// `fe80::1%eth0`, `[fe80::1%eth0]:53`.
+/// The address of an upstream, with port 53 where none is written: `1.1.1.1`, `1.1.1.1:5353`, `[::1]:53`,
+/// `::1`, `fe80::1%eth0`, `[fe80::1%eth0]:53`.
 ///
 /// # Errors
 /// A line that names the text and what is expected.
@@ -44,7 +44,8 @@ fn zoned(text: &str) -> Option<Result<SocketAddr, String>> {
     Some(interface.map(|interface| SocketAddrV6::new(address, port, 0, interface).into()))
 }
 
-/// The name servers of a resolv.conf (resolv.conf(5)). Lines that are not understood are left out, as libc does.
+/// The name servers of a resolv.conf (resolv.conf(5)). Lines that are not understood are left out, as libc
+/// does.
 pub fn resolv_conf(text: &str) -> Vec<SocketAddr> {
     name_servers(text).filter_map(|(_, server)| server.ok()).collect()
 }
@@ -71,7 +72,8 @@ fn name_server(word: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// The search list of a resolv.conf: the last line of it counts (resolv.conf(5)). What is no domain is left out.
+/// The search list of a resolv.conf: the last line of it counts (resolv.conf(5)). What is no domain is left
+/// out.
 pub fn search_list(text: &str) -> Vec<Name> {
     let list = |line: &str| {
         let mut words = line.split_whitespace().map(str::to_owned);

@@ -1,5 +1,5 @@
-//! What forwarding and its cache count. Names of domains asked for are never labels: a stranger must not be able to
-//! invent them; upstreams are few, and named by those who set the server up.
+//! What forwarding and its cache count. Names of domains asked for are never labels: a stranger must not be
+//! able to invent them; upstreams are few, and named by those who set the server up.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -76,8 +76,8 @@ impl Default for Exchanges {
 }
 
 impl Forwarding {
-    /// Makes the numbers known to a scraper. The encoder appends `_total` to the names of counters, and the last dot
-    /// to the help.
+    /// Makes the numbers known to a scraper. The encoder appends `_total` to the names of counters, and the
+    /// last dot to the help.
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register("coredns_cache_requests", "Queries to the cache", self.requests.clone());
         registry.register("coredns_cache_hits", "Answers from the cache", self.hits.clone());

@@ -1,5 +1,5 @@
-//! Queries and answers as they are counted. Each thread counts into cells of its own, which costs it a few plain
-//! stores; a scrape adds them up.
+//! Queries and answers as they are counted. Each thread counts into cells of its own, which costs it a few
+//! plain stores; a scrape adds them up.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -210,7 +210,8 @@ impl Traffic {
         }
     }
 
-    /// Writes a histogram, where it counted anything. So many of its values make one of the unit that is shown.
+    /// Writes a histogram, where it counted anything. So many of its values make one of the unit that is
+    /// shown.
     fn histogram<const BOUNDS: usize>(
         &self,
         encoder: &mut MetricEncoder<'_>,

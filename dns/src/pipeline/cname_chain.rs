@@ -1,4 +1,5 @@
-//! Following aliases within the zone (S2.5). What lies outside is left to the caller, who may ask an upstream.
+//! Following aliases within the zone (S2.5). What lies outside is left to the caller, who may ask an
+//! upstream.
 
 use hickory_proto::rr::RecordType;
 
@@ -12,7 +13,8 @@ pub const MOST_CNAMES: usize = 10;
 /// The aliases that a query led through, and where it ended.
 #[derive(Debug)]
 pub struct CnameChain<'z> {
-    /// The targets in wire form, in the order in which they were met. The first is the target of the name asked.
+    /// The targets in wire form, in the order in which they were met. The first is the target of the name
+    /// asked.
     pub aliases: Vec<&'z [u8]>,
     /// What there is at the last name. [`Answer::Alias`] where nobody follows any further: the chain loops,
     /// or is too long.

@@ -1,7 +1,8 @@
-//! The last stage: what the zone answers -> the bytes of the reply, for both lanes. Nothing is looked up here but what the
-//! answer itself refers to. Pure.
+//! The last stage: what the zone answers -> the bytes of the reply, for both lanes. Nothing is looked up here
+//! but what the answer itself refers to. Pure.
 //!
-//! Both lanes write through one [`Encoder`]: the fast one into the room of its datagram, the full one into a vector.
+//! Both lanes write through one [`Encoder`]: the fast one into the room of its datagram, the full one into a
+//! vector.
 
 use std::net::IpAddr;
 
@@ -48,8 +49,8 @@ pub fn encode_zone(
 }
 
 impl ZoneReply<'_> {
-    /// The code, whether the zone vouches for it, and the extended error where it takes no look at the zone. Aliases that
-    /// lead nowhere are a failure, as for any resolver.
+    /// The code, whether the zone vouches for it, and the extended error where it takes no look at the zone.
+    /// Aliases that lead nowhere are a failure, as for any resolver.
     fn outcome(&self) -> (ResponseCode, bool, Option<ExtendedError>) {
         match self.end {
             Answer::Alias(target) => {
@@ -148,8 +149,8 @@ impl ZoneReply<'_> {
         }
     }
 
-    /// S2.3.2 and S2.4.2. Equal priority, equal weight. With the addresses of their targets, so that nobody must ask again;
-    /// without, where the answers alone do not fit.
+    /// S2.3.2 and S2.4.2. Equal priority, equal weight. With the addresses of their targets, so that nobody
+    /// must ask again; without, where the answers alone do not fit.
     fn service_records<B: Buffer>(
         &self,
         encoder: &mut Encoder<B>,
@@ -213,8 +214,8 @@ impl ZoneReply<'_> {
         }
     }
 
-    /// A pointer to the zone's name where the question ends with it, spelled so, and the SOA's names can point to no more of
-    /// it: for most names that do not exist there is no need to search the message.
+    /// A pointer to the zone's name where the question ends with it, spelled so, and the SOA's names can
+    /// point to no more of it: for most names that do not exist there is no need to search the message.
     fn zone_in_question(&self, head: &Head<'_>) -> Option<u16> {
         let inner = self.name.len().checked_sub(self.zone.config().zone.label_count())?;
         if inner > 0 && [&b"dns"[..], b"hostmaster"].contains(&self.name.label(inner - 1)) {

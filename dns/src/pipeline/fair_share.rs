@@ -1,11 +1,12 @@
-//! Places that clients share. None of them can take so many that others find none, whatever it asks for. Pure.
+//! Places that clients share. None of them can take so many that others find none, whatever it asks for.
+//! Pure.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A number of places, and who has how many. A client may have as many as are free: one alone gets half of them, two a
-/// third each, and some are always left for the next.
+/// A number of places, and who has how many. A client may have as many as are free: one alone gets half of
+/// them, two a third each, and some are always left for the next.
 #[derive(Debug)]
 pub(crate) struct FairShare {
     free: usize,

@@ -1,7 +1,7 @@
-//! The fast lane: from datagram to datagram in one step, without the message codec and without allocation, for the
-//! queries that make up nearly all of a cluster's traffic: for names of the cluster, and for others whose answers are
-//! cached. It has the same stages as the full lane, to which it leaves whatever is unusual, and the same encoder; a property
-//! test holds the two together.
+//! The fast lane: from datagram to datagram in one step, without the message codec and without allocation,
+//! for the queries that make up nearly all of a cluster's traffic: for names of the cluster, and for others
+//! whose answers are cached. It has the same stages as the full lane, to which it leaves whatever is unusual,
+//! and the same encoder; a property test holds the two together.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -37,7 +37,8 @@ pub struct Answered {
 
 /// Writes the reply to a UDP client's `datagram` into `reply`, if this lane can: a plain query for the
 /// addresses of a name of the cluster, or for anything that it does not have. `recursion_available` is the
-/// server's flag of that name. `client` is who asks: where the search of a pod may go on, that is left to the full lane.
+/// server's flag of that name. `client` is who asks: where the search of a pod may go on, that is left to the
+/// full lane.
 pub fn respond(
     zone: &Zone,
     recursion_available: bool,
@@ -113,8 +114,8 @@ fn cached(
     Some(answered(question, written.bytes().len(), answer.code, Source::Upstream))
 }
 
-/// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from asks again over
-/// TCP. Returns its length, if this lane understands the datagram.
+/// Writes a reply that has nothing but the sign that there is more (TC): whoever the datagram is truly from
+/// asks again over TCP. Returns its length, if this lane understands the datagram.
 pub fn truncated(
     recursion_available: bool,
     datagram: &[u8],

@@ -1,4 +1,5 @@
-//! The full lane: a client's message through all stages, each of which is called from here once. Counts what is answered.
+//! The full lane: a client's message through all stages, each of which is called from here once. Counts what
+//! is answered.
 //!
 //! ```text
 //! parse -> classify (the zone's answer, and the CNAME chain behind it) -> resolve -> encode
@@ -60,8 +61,8 @@ struct Arrival {
 }
 
 impl Handler {
-    /// A handler over the zone that `zone` holds at any moment. While the forwarder has no upstream only the cluster's
-    /// names are answered. `most_waiting` bounds the queries that wait for upstreams.
+    /// A handler over the zone that `zone` holds at any moment. While the forwarder has no upstream only the
+    /// cluster's names are answered. `most_waiting` bounds the queries that wait for upstreams.
     pub fn new(
         zone: Arc<ArcSwap<Zone>>,
         forwarder: Arc<Forwarder>,

@@ -1,5 +1,5 @@
-//! The first stage: a client's bytes -> the query. The fast lane reads plain queries alone, and borrows them; the full lane
-//! reads whatever there is. Pure.
+//! The first stage: a client's bytes -> the query. The fast lane reads plain queries alone, and borrows them;
+//! the full lane reads whatever there is. Pure.
 
 use hickory_proto::op::{Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsCode;
@@ -135,8 +135,8 @@ pub(crate) struct PlainQuestion<'d> {
 }
 
 impl<'d> PlainQuestion<'d> {
-    /// Reads a standard query of class IN with one uncompressed name and at most an OPT record. `name`, so far the root,
-    /// becomes the name.
+    /// Reads a standard query of class IN with one uncompressed name and at most an OPT record. `name`, so
+    /// far the root, becomes the name.
     pub(crate) fn parse(datagram: &'d [u8], name: &'d mut QueryName) -> Option<PlainQuestion<'d>> {
         let (header, body) = datagram.split_first_chunk::<HEADER>()?;
         // QR and opcode are 0; one question, no answers, no authorities.

@@ -1,5 +1,5 @@
-//! Queries and their answers in the log, while somebody wants them there. Turned on and off while the server runs; it
-//! never waits for the log: what comes too fast is counted instead.
+//! Queries and their answers in the log, while somebody wants them there. Turned on and off while the server
+//! runs; it never waits for the log: what comes too fast is counted instead.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};

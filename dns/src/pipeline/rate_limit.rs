@@ -1,5 +1,5 @@
-//! How often a client may ask: a token bucket for each address, in a table of fixed size that all threads share. What
-//! becomes of a query too many is decided where datagrams are taken.
+//! How often a client may ask: a token bucket for each address, in a table of fixed size that all threads
+//! share. What becomes of a query too many is decided where datagrams are taken.
 
 use std::array;
 use std::hash::{BuildHasher, RandomState};
@@ -10,12 +10,14 @@ use std::time::Instant;
 /// Buckets in the table: as many clients are told apart. 512 KiB.
 const SETS: usize = 1 << 14;
 const WAYS: usize = 4;
-/// A bucket's upper bits are those of its client's hash; the others are a moment in microseconds since the start.
+/// A bucket's upper bits are those of its client's hash; the others are a moment in microseconds since the
+/// start.
 const MOMENT: u32 = 48;
 /// A full bucket lets so many microseconds' worth of queries through at once.
 const BURST: u64 = 1_000_000;
 
-/// A limit on queries of each client: an IPv4 address, or the /64 of an IPv6 address, which one host has to itself.
+/// A limit on queries of each client: an IPv4 address, or the /64 of an IPv6 address, which one host has to
+/// itself.
 #[derive(Debug)]
 pub struct ClientLimit {
     /// Microseconds for each query.
@@ -35,7 +37,8 @@ impl ClientLimit {
         ClientLimit { interval, key: RandomState::new(), started: Instant::now(), sets }
     }
 
-    /// Whether a query that comes from `client` now is within the limit; if so, it is counted. Allocates nothing.
+    /// Whether a query that comes from `client` now is within the limit; if so, it is counted. Allocates
+    /// nothing.
     pub fn admits(&self, client: IpAddr, now: Instant) -> bool {
         let now = now.saturating_duration_since(self.started).as_micros() as u64;
         let (set, mark) = self.place(client);
@@ -49,13 +52,15 @@ impl ClientLimit {
         let then = used_up.max(now) + self.interval;
         let admitted = then <= now + BURST;
         if admitted {
-            // Of two threads at the same moment one may go uncounted: that is cheaper than a locked instruction.
+            // Of two threads at the same moment one may go uncounted: that is cheaper than a locked
+            // instruction.
             bucket.store(mark << MOMENT | then, Ordering::Relaxed);
         }
         admitted
     }
 
-    /// The set in which a client's bucket is, and the mark that it has there. No mark is 0: empty buckets are nobody's.
+    /// The set in which a client's bucket is, and the mark that it has there. No mark is 0: empty buckets are
+    /// nobody's.
     fn place(&self, client: IpAddr) -> (&[AtomicU64; WAYS], u64) {
         let hash = match client {
             IpAddr::V4(address) => self.key.hash_one(address.to_bits()),

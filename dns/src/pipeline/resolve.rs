@@ -1,5 +1,6 @@
-//! The third stage: where the zone's answer is not the whole one, what upstreams know, and the names of a pod's search list.
-//! At once where that can be, or pending where upstreams must be asked. Both end in a [`Response`] for the encoder.
+//! The third stage: where the zone's answer is not the whole one, what upstreams know, and the names of a
+//! pod's search list. At once where that can be, or pending where upstreams must be asked. Both end in a
+//! [`Response`] for the encoder.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,16 +48,16 @@ pub(super) struct Pending {
 
 /// What is to be asked.
 enum Work {
-    /// The query, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the name of
-    /// `query`.
+    /// The query, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the
+    /// name of `query`.
     Ask { reply: Reply, query: Query },
     /// The names of a search list, from the first one outside of the cluster.
     Walk(Walk, Name),
 }
 
 impl Resolver {
-    /// Resolves a query of `client` that led through the zone by `chain`. Has `respond` make the reply, now or by
-    /// [`Pending::finish`].
+    /// Resolves a query of `client` that led through the zone by `chain`. Has `respond` make the reply, now
+    /// or by [`Pending::finish`].
     pub(super) fn resolve<T>(
         &self,
         zone: &Arc<Zone>,

@@ -1,9 +1,10 @@
-//! The search list of a pod's resolver, walked on its behalf: whose query may be completed, and which names the
-//! resolver would try next. Pure; the walk itself is the handler's.
+//! The search list of a pod's resolver, walked on its behalf: whose query may be completed, and which names
+//! the resolver would try next. Pure; the walk itself is the handler's.
 //!
-//! The resolver of a pod in `shop` that looks for `db.example.com` asks for `db.example.com.shop.svc.cluster.local`
-//! first, and then for up to five more names, each for A and for AAAA. Its first query tells all that is needed to find
-//! out where the walk will end: at the first name that has an address of any family, so that A and AAAA end alike.
+//! The resolver of a pod in `shop` that looks for `db.example.com` asks for
+//! `db.example.com.shop.svc.cluster.local` first, and then for up to five more names, each for A and for
+//! AAAA. Its first query tells all that is needed to find out where the walk will end: at the first name that
+//! has an address of any family, so that A and AAAA end alike.
 
 use std::net::IpAddr;
 
@@ -36,13 +37,15 @@ pub fn own_labels(zone: &Zone, client: IpAddr, name: &QueryName, record_type: Re
     is_first.then_some(own)
 }
 
-/// The names that the resolver tries after the first one, in order: below the cluster's other domains, below those of the
-/// node (`search`), and the labels as they are. `first` is the first name, of which so many labels are the pod's own.
+/// The names that the resolver tries after the first one, in order: below the cluster's other domains, below
+/// those of the node (`search`), and the labels as they are. `first` is the first name, of which so many
+/// labels are the pod's own.
 pub fn names_after(zone: &Zone, first: &Name, own: usize, search: &[Name]) -> Vec<Name> {
     let suffix = zone.config().zone.wire();
     let Ok(labels) = Name::from_labels(first.iter().take(own)) else { return Vec::new() };
     let domains = [to_name(&[b"\x03svc", suffix]), to_name(&[suffix])].into_iter().flatten();
-    // One label alone is no name of anybody's outside; asking for it would only tell upstreams what a pod looks for.
+    // One label alone is no name of anybody's outside; asking for it would only tell upstreams what a pod
+    // looks for.
     let as_they_are = (own > 1).then(Name::root);
     let domains = domains.chain(search.iter().cloned()).chain(as_they_are);
     domains.filter_map(|domain| labels.clone().append_domain(&domain).ok()).collect()

@@ -1,5 +1,5 @@
-//! The walk of a pod's search list, name by name: the cluster's as far as the zone says, all others at the upstreams.
-//! Which names there are to try is in [`crate::pipeline::search_list`].
+//! The walk of a pod's search list, name by name: the cluster's as far as the zone says, all others at the
+//! upstreams. Which names there are to try is in [`crate::pipeline::search_list`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -89,8 +89,8 @@ impl Walk {
     }
 }
 
-/// The answer to a query for addresses of a foreign name, or none where it has none of any family. The next name
-/// may only be tried where that is certain.
+/// The answer to a query for addresses of a foreign name, or none where it has none of any family. The next
+/// name may only be tried where that is certain.
 async fn addresses(
     forwarder: &Arc<Forwarder>,
     question: &Question,

@@ -1,5 +1,5 @@
-//! What upstreams answered, as replies: behind the aliases of the zone that led there, with the extended error that tells
-//! where it was had. Pure.
+//! What upstreams answered, as replies: behind the aliases of the zone that led there, with the extended
+//! error that tells where it was had. Pure.
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::ResponseCode;
@@ -62,8 +62,8 @@ pub(super) fn refused(reason: &'static str) -> Reply {
     Reply { extended: Some(ExtendedError::other(reason)), ..Reply::empty(ResponseCode::Refused) }
 }
 
-/// All that is told to who asks for everything of a foreign name (RFC 8482 section 4.2): upstreams are not made to send
-/// much because somebody asked for little.
+/// All that is told to who asks for everything of a foreign name (RFC 8482 section 4.2): upstreams are not
+/// made to send much because somebody asked for little.
 pub(super) fn any(name: Name) -> Record {
     Record::from_rdata(name, ANY_TTL, RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new())))
 }

@@ -1,8 +1,9 @@
-//! Datagrams by the batch: many are received with one system call, and their replies leave with another. What they
-//! say is not known here.
+//! Datagrams by the batch: many are received with one system call, and their replies leave with another. What
+//! they say is not known here.
 //!
-//! The one file of this crate with `unsafe`. The safe wrappers at hand share one control message among all that is
-//! sent, so that replies could not leave from different addresses, and do not tell how much of a batch was sent.
+//! The one file of this crate with `unsafe`. The safe wrappers at hand share one control message among all
+//! that is sent, so that replies could not leave from different addresses, and do not tell how much of a
+//! batch was sent.
 #![allow(unsafe_code)] // recvmmsg(2) and sendmmsg(2) have no safe wrapper that serves; see above
 
 use std::io;
@@ -18,8 +19,8 @@ const FEWEST: usize = 4;
 /// The longest datagram that is read; what is longer is no query.
 const LONGEST: usize = 4096;
 
-/// The client of a datagram and, where the kernel was told to say so, which of our addresses it was sent to; kept
-/// as the kernel gave it, for that is how the kernel takes it back.
+/// The client of a datagram and, where the kernel was told to say so, which of our addresses it was sent to;
+/// kept as the kernel gave it, for that is how the kernel takes it back.
 #[derive(Clone, Copy)]
 pub(super) struct Peer {
     name: libc::sockaddr_storage,
@@ -71,8 +72,9 @@ impl Batch {
             *part = libc::iovec { iov_base: slot.datagram.as_mut_ptr().cast(), iov_len: LONGEST };
             header.msg_hdr = message(&mut slot.peer, part);
         }
-        // SAFETY: there are `room` headers and more; each of those points to one part and to the buffers of one slot, of which it
-        // gives the true sizes, and all of them outlive the call. The slots are borrowed exclusively.
+        // SAFETY: there are `room` headers and more; each of those points to one part and to the buffers of
+        // one slot, of which it gives the true sizes, and all of them outlive the call. The slots are
+        // borrowed exclusively.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -157,7 +159,8 @@ impl Peer {
         match libc::c_int::from(self.name.ss_family) {
             _ if self.name_length == 0 => None,
             libc::AF_INET => {
-                // SAFETY: a sockaddr_storage is large and aligned enough for every address, and any bytes are one.
+                // SAFETY: a sockaddr_storage is large and aligned enough for every address, and any bytes are
+                // one.
                 let name = unsafe { *ptr::from_ref(&self.name).cast::<libc::sockaddr_in>() };
                 Some(Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr)).into())
             }
@@ -175,8 +178,8 @@ impl Peer {
         self.address_reply();
         let mut part = readable(reply);
         let header = message(&mut self, &mut part);
-        // SAFETY: the header points to one part and to the buffers of this peer, of which it gives the true sizes;
-        // the kernel only reads them, and they outlive the call.
+        // SAFETY: the header points to one part and to the buffers of this peer, of which it gives the true
+        // sizes; the kernel only reads them, and they outlive the call.
         let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &header, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -187,8 +190,9 @@ impl Peer {
         self.control_length = mem::size_of_val(&self.control);
     }
 
-    /// The destination that the kernel told becomes the source that it is told. IPv4's route back is the kernel's
-    /// choice: only the address is bound, not the interface. A link-local IPv6 address means nothing without it.
+    /// The destination that the kernel told becomes the source that it is told. IPv4's route back is the
+    /// kernel's choice: only the address is bound, not the interface. A link-local IPv6 address means nothing
+    /// without it.
     fn address_reply(&mut self) {
         let is_v4 = libc::c_int::from(self.name.ss_family) == libc::AF_INET;
         let size = mem::size_of::<libc::cmsghdr>() + mem::size_of::<libc::in_pktinfo>();

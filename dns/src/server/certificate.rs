@@ -1,5 +1,5 @@
-//! The server's certificate for encrypted DNS: two files that are read again when they change, as cert-manager and
-//! kubelets change them. What is encrypted with it is not known here.
+//! The server's certificate for encrypted DNS: two files that are read again when they change, as
+//! cert-manager and kubelets change them. What is encrypted with it is not known here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,8 @@ impl Certificate {
         self.provider.clone()
     }
 
-    /// Reads the files again whenever they change, for as long as it is polled. While one of them is missing, or they
-    /// do not fit together, the certificate stays.
+    /// Reads the files again whenever they change, for as long as it is polled. While one of them is missing,
+    /// or they do not fit together, the certificate stays.
     pub async fn follow(&self) {
         let (mut look, mut seen) = (tokio::time::interval(LOOK), None);
         loop {

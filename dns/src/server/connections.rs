@@ -1,5 +1,5 @@
-//! Connections of clients, whatever is spoken on them: how many there may be, in all and of one client, and how long
-//! anything may take.
+//! Connections of clients, whatever is spoken on them: how many there may be, in all and of one client, and
+//! how long anything may take.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +20,8 @@ pub struct Limits {
     pub of_one_client: usize,
     /// The most queries of one connection that may wait for their answers. More are not read.
     pub in_flight: usize,
-    /// How long a client may take to send one whole query, its first byte included, or to take one whole answer
-    /// (RFC 7766 section 6.2.3).
+    /// How long a client may take to send one whole query, its first byte included, or to take one whole
+    /// answer (RFC 7766 section 6.2.3).
     pub timeout: Duration,
 }
 

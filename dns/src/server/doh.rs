@@ -1,5 +1,5 @@
-//! DNS over HTTPS (RFC 8484), here with HTTP/2 and HTTP/1.1: `GET /dns-query?dns=…` and `POST /dns-query`. Each request is one
-//! query.
+//! DNS over HTTPS (RFC 8484), here with HTTP/2 and HTTP/1.1: `GET /dns-query?dns=…` and `POST /dns-query`.
+//! Each request is one query.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -20,8 +20,8 @@ const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
 type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 
-/// One connection, until the client closes it, asks nothing for too long or breaks the protocol. Requests that were
-/// taken are answered. Why to close it then.
+/// One connection, until the client closes it, asks nothing for too long or breaks the protocol. Requests
+/// that were taken are answered. Why to close it then.
 pub(super) async fn serve_connection(connection: &Connection, session: Session) -> VarInt {
     let (client, limit) = (connection.remote_address(), session.limits.timeout);
     let mut builder = h3::server::builder();

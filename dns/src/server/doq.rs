@@ -19,8 +19,8 @@ const LENGTH: usize = 2;
 /// The longest query with its length.
 const LONGEST: usize = LENGTH + u16::MAX as usize;
 
-/// One connection, until the client closes it, asks nothing for too long or breaks the protocol. Queries that were
-/// taken are answered. Why to close it then.
+/// One connection, until the client closes it, asks nothing for too long or breaks the protocol. Queries that
+/// were taken are answered. Why to close it then.
 pub(super) async fn serve_connection(connection: &Connection, session: Session) -> VarInt {
     let (client, streams) = (connection.remote_address().ip(), TaskTracker::new());
     loop {
@@ -65,8 +65,8 @@ async fn answer(
     Ok(())
 }
 
-/// The one message of a stream. None where there is more or less, an ID (RFC 9250 section 4.2.1), or the option that
-/// only TCP has (section 5.5.2).
+/// The one message of a stream. None where there is more or less, an ID (RFC 9250 section 4.2.1), or the
+/// option that only TCP has (section 5.5.2).
 fn question(received: &[u8]) -> Option<&[u8]> {
     let (length, message) = received.split_first_chunk::<LENGTH>()?;
     let is_whole = message.len() == usize::from(u16::from_be_bytes(*length));

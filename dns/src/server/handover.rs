@@ -1,6 +1,7 @@
-//! Hands the DNS sockets over from a server to the next one, as in an upgrade: the very sockets, so that nothing that the
-//! kernel has queued in them is lost, be it datagrams or connections. Both meet at an abstract Unix socket, which is
-//! found by whoever is in the same network namespace; nothing is kept on disk. What the sockets are for is not known here.
+//! Hands the DNS sockets over from a server to the next one, as in an upgrade: the very sockets, so that
+//! nothing that the kernel has queued in them is lost, be it datagrams or connections. Both meet at an
+//! abstract Unix socket, which is found by whoever is in the same network namespace; nothing is kept on disk.
+//! What the sockets are for is not known here.
 //!
 //! ```text
 //! next                              old
@@ -58,8 +59,8 @@ impl Inherited {
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
 
-/// Asks the server that listens at `address` for its sockets. None where there is no such server. Must be called within
-/// a runtime.
+/// Asks the server that listens at `address` for its sockets. None where there is no such server. Must be
+/// called within a runtime.
 ///
 /// # Errors
 /// It does not give them.
@@ -118,8 +119,8 @@ pub struct Successor {
 }
 
 impl HandoverSocket {
-    /// A handover socket for the server at `address`, with duplicates of its sockets. One that has just been seen to be gone may have the
-    /// name for a moment yet.
+    /// A handover socket for the server at `address`, with duplicates of its sockets. One that has just been
+    /// seen to be gone may have the name for a moment yet.
     ///
     /// # Errors
     /// Another process has the name.

@@ -25,8 +25,8 @@ pub trait Listen: Send {
     /// The process may not open more files.
     fn duplicates(&self) -> io::Result<Vec<OwnedFd>>;
 
-    /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Queries that were taken
-    /// by then are still answered. Must be called within a runtime.
+    /// Serves all sockets on `tasks` and on threads that `tasks` waits for, until `stop`. Queries that were
+    /// taken by then are still answered. Must be called within a runtime.
     ///
     /// # Errors
     /// The system gives no more threads.
@@ -36,8 +36,8 @@ pub trait Listen: Send {
 /// When to end what.
 #[derive(Clone, Debug)]
 pub struct Stop {
-    /// Neither datagrams nor connections are taken any more; connections that are there go on, but for those of QUIC,
-    /// which are made of datagrams.
+    /// Neither datagrams nor connections are taken any more; connections that are there go on, but for those
+    /// of QUIC, which are made of datagrams.
     pub accepting: CancellationToken,
     /// Everything.
     pub all: CancellationToken,

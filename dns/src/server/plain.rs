@@ -33,8 +33,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes the sockets of that address over, or binds them where there are none. Port 0 takes a free one. Must be called
-    /// within a runtime.
+    /// Takes the sockets of that address over, or binds them where there are none. Port 0 takes a free one.
+    /// Must be called within a runtime.
     ///
     /// # Errors
     /// Which socket cannot be had, and what to do.

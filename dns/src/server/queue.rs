@@ -1,5 +1,5 @@
-//! Datagrams that wait for the full lane. Clients take turns, and no client can fill the queue: one that asks for much waits
-//! for itself, and not others for it.
+//! Datagrams that wait for the full lane. Clients take turns, and no client can fill the queue: one that asks
+//! for much waits for itself, and not others for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, UdpSocket};

@@ -1,8 +1,9 @@
-//! DNS over QUIC (RFC 9250) and over HTTP/3 (RFC 8484 on RFC 9114), each at addresses of its own. What is said there is the
-//! business of [`super::doq`] and [`super::doh3`].
+//! DNS over QUIC (RFC 9250) and over HTTP/3 (RFC 8484 on RFC 9114), each at addresses of its own. What is
+//! said there is the business of [`super::doq`] and [`super::doh3`].
 //!
-//! The address of a client is validated before anything is kept of it (RFC 9000 section 8.1.2): that costs a round trip,
-//! and nobody can use up the places of another. There is no 0-RTT: what comes with it may be a replay.
+//! The address of a client is validated before anything is kept of it (RFC 9000 section 8.1.2): that costs a
+//! round trip, and nobody can use up the places of another. There is no 0-RTT: what comes with it may be a
+//! replay.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -125,7 +126,8 @@ impl Listen for QuicListener {
             endpoint: endpoint.map_err(failed)?,
             quic,
             connections: TaskTracker::new(),
-            // Unlike connections of TCP, those of QUIC share their socket with all that is new: they end with it.
+            // Unlike connections of TCP, those of QUIC share their socket with all that is new: they end with
+            // it.
             session: Session { handler, transport, limits, tasks: tasks.clone(), stop: stop.accepting },
         };
         tasks.spawn(async move {

@@ -1,5 +1,5 @@
-//! What every session with a client needs, whatever the transport. A transport whose streams hold one query each needs no
-//! more than [`Session::answer`].
+//! What every session with a client needs, whatever the transport. A transport whose streams hold one query
+//! each needs no more than [`Session::answer`].
 
 use std::net::IpAddr;
 use std::sync::Arc;

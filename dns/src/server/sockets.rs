@@ -12,8 +12,8 @@ use crate::server::udp;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// How long a thread waits for datagrams before it looks whether to stop. A socket must not be shut down to wake it: it
-/// may be the next server's by then.
+/// How long a thread waits for datagrams before it looks whether to stop. A socket must not be shut down to
+/// wake it: it may be the next server's by then.
 const LOOK: Duration = Duration::from_millis(200);
 /// Room in the kernel for bursts of datagrams, in bytes. The kernel may grant less.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -39,7 +39,8 @@ pub(super) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_read_timeout(Some(LOOK))?;
-    // The kernel spreads clients over the sockets of an address. Another server there is noticed by its TCP socket.
+    // The kernel spreads clients over the sockets of an address. Another server there is noticed by its TCP
+    // socket.
     socket.set_reuse_port(true)?;
     udp::announce_destination(&socket, address)?;
     socket.bind(&address.into())?;

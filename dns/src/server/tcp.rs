@@ -1,5 +1,6 @@
-//! DNS over TCP (RFC 7766), and over TLS (RFC 7858), which is the same on another stream: several queries on a
-//! connection, answered as soon as each is ready, in any order. Everything that a client can hold on to is bounded.
+//! DNS over TCP (RFC 7766), and over TLS (RFC 7858), which is the same on another stream: several queries on
+//! a connection, answered as soon as each is ready, in any order. Everything that a client can hold on to is
+//! bounded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use crate::pipeline::handler::Step;
 use crate::server::session::Session;
 
 impl Session {
-    /// One connection, until the client closes it, is idle for too long or breaks the framing. Queries that were
-    /// read are answered, also where the client closed its side (RFC 7766 section 6.2.4).
+    /// One connection, until the client closes it, is idle for too long or breaks the framing. Queries that
+    /// were read are answered, also where the client closed its side (RFC 7766 section 6.2.4).
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite, client: SocketAddr) {
         let (reader, writer) = io::split(stream);
         let (replies, to_write) = mpsc::channel(1);

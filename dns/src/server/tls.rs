@@ -1,5 +1,5 @@
-//! Encrypted DNS: over TLS (RFC 7858) and over HTTPS (RFC 8484), each at addresses of its own. What is said there is the
-//! business of [`super::tcp`] and [`super::doh`].
+//! Encrypted DNS: over TLS (RFC 7858) and over HTTPS (RFC 8484), each at addresses of its own. What is said
+//! there is the business of [`super::tcp`] and [`super::doh`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +43,8 @@ pub struct SecureListener {
 }
 
 impl SecureListener {
-    /// Takes the socket of that address over, or binds it where there is none. Port 0 takes a free one. Must be called within a runtime.
+    /// Takes the socket of that address over, or binds it where there is none. Port 0 takes a free one. Must
+    /// be called within a runtime.
     ///
     /// # Errors
     /// The socket cannot be had, and what to do.

@@ -1,7 +1,7 @@
-//! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients, and as many
-//! tasks for what those threads do not answer themselves. A reply leaves from the address that the query was
-//! sent to, or the client would not take it: a socket bound to one address does that by itself, one bound to all is
-//! told by the kernel which it was.
+//! DNS over UDP: a thread with a socket of its own for each core, among which the kernel spreads the clients,
+//! and as many tasks for what those threads do not answer themselves. A reply leaves from the address that
+//! the query was sent to, or the client would not take it: a socket bound to one address does that by itself,
+//! one bound to all is told by the kernel which it was.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -57,8 +57,8 @@ pub(super) fn serve(
     Ok(())
 }
 
-/// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after the
-/// last of the threads.
+/// The full lane: answers at once what the zone suffices for; the rest waits in a task of its own. Ends after
+/// the last of the threads.
 async fn answer(deferred: Arc<Queue>, handler: Arc<Handler>, tasks: TaskTracker) {
     while let Some(Deferred { bytes, peer, socket }) = deferred.next().await {
         let Some(client) = peer.address() else { continue };

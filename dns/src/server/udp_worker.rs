@@ -1,5 +1,5 @@
-//! The fast lane's turn: a batch of datagrams in, their replies out, all else handed over. Runs on a thread of its
-//! own, without a runtime and without allocating for what it answers itself.
+//! The fast lane's turn: a batch of datagrams in, their replies out, all else handed over. Runs on a thread
+//! of its own, without a runtime and without allocating for what it answers itself.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -36,7 +36,8 @@ impl UdpWorker {
         UdpWorker { socket, handler, tally, full_lane, refused: 0 }
     }
 
-    /// Answers datagrams until `stop`, which is seen when the next one comes or none came for the socket's timeout.
+    /// Answers datagrams until `stop`, which is seen when the next one comes or none came for the socket's
+    /// timeout.
     pub(super) fn run(mut self, stop: &CancellationToken) {
         let mut batch = Batch::new();
         while !stop.is_cancelled() {
@@ -63,7 +64,8 @@ impl UdpWorker {
         }
     }
 
-    /// Writes the replies that it can, all from the same zone; returns how many are from there, and how many are cached.
+    /// Writes the replies that it can, all from the same zone; returns how many are from there, and how many
+    /// are cached.
     fn answer(&mut self, slots: &mut [Slot], started: Instant) -> [u64; 2] {
         let handler = self.handler.clone();
         let (zone, recurses, remembered) =
@@ -96,8 +98,8 @@ impl UdpWorker {
         answers
     }
 
-    /// Of the queries beyond a limit every other gets a reply that sends its client to TCP, where nobody can be asked in
-    /// another's name; the others get none.
+    /// Of the queries beyond a limit every other gets a reply that sends its client to TCP, where nobody can
+    /// be asked in another's name; the others get none.
     fn refuse(&mut self, slot: &mut Slot) {
         self.refused = self.refused.wrapping_add(1);
         let (datagram, reply) = slot.exchange();
@@ -134,8 +136,8 @@ mod tests {
     use crate::server::queue::{Queue, queue};
     use crate::zone::{PodNames, Zone, ZoneConfig};
 
-    /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of its socket,
-    /// and what it hands over.
+    /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of
+    /// its socket, and what it hands over.
     fn lane(room: usize, rate: u32) -> (UdpWorker, UdpSocket, Arc<Queue>) {
         let config = ZoneConfig {
             zone: "cluster.local".parse().unwrap(),

@@ -1,7 +1,7 @@
-//! Bytes -> message. Strict about framing, which decides where the next record begins, and about nothing else: what a
-//! record or an option holds is its reader's business, so that one which this server has never heard of, or finds
-//! odd, is passed on as it came (RFC 3597 section 3). Names within data are written out, for what they point to does not
-//! come along (section 4).
+//! Bytes -> message. Strict about framing, which decides where the next record begins, and about nothing
+//! else: what a record or an option holds is its reader's business, so that one which this server has never
+//! heard of, or finds odd, is passed on as it came (RFC 3597 section 3). Names within data are written out,
+//! for what they point to does not come along (section 4).
 
 use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::NULL;
@@ -19,8 +19,8 @@ enum Part {
     Name,
 }
 
-/// The types whose names senders may compress (RFC 1035 section 3.3), or did at some time (RFC 3597 section 4). What
-/// follows the parts is bytes.
+/// The types whose names senders may compress (RFC 1035 section 3.3), or did at some time (RFC 3597 section
+/// 4). What follows the parts is bytes.
 fn layout(record_type: u16) -> &'static [Part] {
     use Part::{Bytes, Name, Text};
     match record_type {

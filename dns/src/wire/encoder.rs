@@ -1,7 +1,7 @@
-//! Records -> bytes: the one encoder of all replies. It writes into a buffer that grows (the full lane) or one of fixed
-//! size (the fast lane, which allocates nothing): for a message with few names it allocates nothing by itself. Not by
-//! hickory's encoder: that compresses no more than 120 names, and searches all that it knows for each. What fits is not
-//! decided twice: the first record that does not fit ends the message.
+//! Records -> bytes: the one encoder of all replies. It writes into a buffer that grows (the full lane) or
+//! one of fixed size (the fast lane, which allocates nothing): for a message with few names it allocates
+//! nothing by itself. Not by hickory's encoder: that compresses no more than 120 names, and searches all that
+//! it knows for each. What fits is not decided twice: the first record that does not fit ends the message.
 
 mod buffer;
 mod compression;
@@ -101,7 +101,8 @@ impl<B: Buffer> Encoder<B> {
         self.full
     }
 
-    /// Appends a record of class IN if it fits; else the message is full, and TC says so (RFC 2181 section 9).
+    /// Appends a record of class IN if it fits; else the message is full, and TC says so (RFC 2181 section
+    /// 9).
     pub(crate) fn record(
         &mut self,
         owner: Owner<'_>,
@@ -212,8 +213,8 @@ impl<B: Buffer> Encoder<B> {
         written
     }
 
-    /// Appends records that were encoded before for the same question, with the counts of the header. None where they do not
-    /// fit.
+    /// Appends records that were encoded before for the same question, with the counts of the header. None
+    /// where they do not fit.
     pub(crate) fn encoded(&mut self, records: &[u8], counts: [u16; 3]) -> Option<&mut [u8]> {
         let start = self.length();
         self.put(records);
@@ -221,8 +222,8 @@ impl<B: Buffer> Encoder<B> {
         (!self.full).then(|| &mut self.out.bytes_mut()[start..])
     }
 
-    /// The whole message, with the OPT record that answers the client's, in the room that was kept for it (RFC 6891 section
-    /// 6.1.1), and the extended error where there is still room.
+    /// The whole message, with the OPT record that answers the client's, in the room that was kept for it
+    /// (RFC 6891 section 6.1.1), and the extended error where there is still room.
     pub(crate) fn finish<'e>(
         mut self,
         head: &Head<'_>,
@@ -288,8 +289,8 @@ impl<B: Buffer> Encoder<B> {
         self.put(&number.to_be_bytes());
     }
 
-    /// Appends a name of labels in wire form, in parts; where it is to be `compressed`, only as much of it as is not there
-    /// yet, letter by letter.
+    /// Appends a name of labels in wire form, in parts; where it is to be `compressed`, only as much of it as
+    /// is not there yet, letter by letter.
     pub(crate) fn name(&mut self, parts: &[&[u8]], compressed: bool) {
         match parts {
             [whole] => self.whole_name(whole, compressed),
@@ -370,7 +371,8 @@ fn labels<'w>(name: &Name, wire: &'w mut [u8; LONGEST_NAME]) -> &'w [u8] {
     &wire[..length]
 }
 
-/// How many bytes fill a message of so many up (RFC 8467 section 4.1), or nearly so where it is as long as messages get.
+/// How many bytes fill a message of so many up (RFC 8467 section 4.1), or nearly so where it is as long as
+/// messages get.
 fn padding(length: usize) -> usize {
     let length = length + OPTION;
     let whole = length.next_multiple_of(PADDING_BLOCK).min(usize::from(u16::MAX));

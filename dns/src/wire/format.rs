@@ -6,7 +6,8 @@ use hickory_proto::op::ResponseCode;
 
 /// The length of a message's header (RFC 1035 section 4.1.1).
 pub(crate) const HEADER: usize = 12;
-/// Flags of a message (RFC 1035 section 4.1.1, RFC 4035 section 3.2), those of its third byte and of its fourth.
+/// Flags of a message (RFC 1035 section 4.1.1, RFC 4035 section 3.2), those of its third byte and of its
+/// fourth.
 pub(crate) const AUTHORITATIVE: u8 = 0x04;
 pub(crate) const TRUNCATED: u8 = 0x02;
 pub(crate) const AUTHENTIC: u8 = 0x20;
@@ -29,7 +30,8 @@ pub enum Transport {
     Udp,
     /// Length-prefixed messages on a connection.
     Tcp,
-    /// A connection that nobody else can read, be it DNS over TLS or over HTTPS: replies are padded for those who pad.
+    /// A connection that nobody else can read, be it DNS over TLS or over HTTPS: replies are padded for those
+    /// who pad.
     Tls,
     /// The same on QUIC, be it DNS over QUIC or over HTTP/3.
     Quic,

@@ -52,8 +52,8 @@ impl QueryName {
         Ok(this)
     }
 
-    /// Appends the uncompressed name at the start of `message`, and returns what follows its root byte. In place: a name is too
-    /// large to be handed around for each question.
+    /// Appends the uncompressed name at the start of `message`, and returns what follows its root byte. In
+    /// place: a name is too large to be handed around for each question.
     pub fn read<'m>(&mut self, mut message: &'m [u8]) -> Option<&'m [u8]> {
         loop {
             let (&length, rest) = message.split_first()?;
@@ -134,7 +134,8 @@ pub fn wire_label(text: &str) -> Result<Box<[u8]>, NameError> {
     Ok(wire.into())
 }
 
-/// A dotted name in wire form, in lower case, with or without its last dot. Knows no escapes: Kubernetes has none.
+/// A dotted name in wire form, in lower case, with or without its last dot. Knows no escapes: Kubernetes has
+/// none.
 pub fn wire_name(text: &str) -> Result<Box<[u8]>, NameError> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let mut wire = Vec::with_capacity(text.len() + 1);

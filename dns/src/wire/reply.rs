@@ -1,5 +1,5 @@
-//! A reply made of the records of messages, such as an upstream's, and its bytes. The zone's own records are written
-//! without it: see [`crate::pipeline::encode`]. Pure.
+//! A reply made of the records of messages, such as an upstream's, and its bytes. The zone's own records are
+//! written without it: see [`crate::pipeline::encode`]. Pure.
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Message, ResponseCode};
@@ -56,8 +56,8 @@ impl Reply {
         self.additionals = message.additionals;
     }
 
-    /// The reply as a message. What may be left out is left out first; then TC says that records are missing (RFC 2181
-    /// section 9). One whose data cannot be written is a failure.
+    /// The reply as a message. What may be left out is left out first; then TC says that records are missing
+    /// (RFC 2181 section 9). One whose data cannot be written is a failure.
     pub(crate) fn encode(&self, head: &Head<'_>, recursion_available: bool) -> Vec<u8> {
         self.write(head, recursion_available).unwrap_or_else(|_| {
             let failure = Reply::empty(ResponseCode::ServFail);
@@ -85,8 +85,8 @@ impl Reply {
 /// The room that most messages take.
 pub(crate) const USUAL: usize = 512;
 
-/// What is said of an upstream's code. Those above 15 are of what lies between two servers (RFC 6891 section 9), and cannot be
-/// told without EDNS.
+/// What is said of an upstream's code. Those above 15 are of what lies between two servers (RFC 6891 section
+/// 9), and cannot be told without EDNS.
 fn end_to_end(code: ResponseCode) -> ResponseCode {
     if code.high() == 0 { code } else { ResponseCode::ServFail }
 }

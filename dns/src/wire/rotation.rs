@@ -1,5 +1,5 @@
-//! Which address of a name comes first in an answer of an upstream: each reply begins at another one, for most clients take
-//! the first. Pure.
+//! Which address of a name comes first in an answer of an upstream: each reply begins at another one, for
+//! most clients take the first. Pure.
 
 use std::ops::Range;
 
@@ -22,8 +22,8 @@ pub(crate) fn runs(records: &[Record]) -> impl Iterator<Item = Range<usize>> {
     runs.filter(|run| run.len() > 1)
 }
 
-/// The one of so many that comes first. The id of a query is as good as a random number, and makes equal queries get equal
-/// replies.
+/// The one of so many that comes first. The id of a query is as good as a random number, and makes equal
+/// queries get equal replies.
 pub(crate) fn first(id: u16, count: usize) -> usize {
     usize::from(id) % count.max(1)
 }

@@ -38,8 +38,8 @@ impl PodTable {
         self.of(address).iter().any(|&(_, place, _)| *self.namespaces[place as usize] == *namespace)
     }
 
-    /// The namespace, a label in wire form, of the pod that asks from that address and searches. None where that is not
-    /// certain: no pod has the address, several have it, or its resolver has another search list.
+    /// The namespace, a label in wire form, of the pod that asks from that address and searches. None where
+    /// that is not certain: no pod has the address, several have it, or its resolver has another search list.
     pub fn searching(&self, address: IpAddr) -> Option<&[u8]> {
         match self.of(address) {
             &[(_, place, true)] => Some(&self.namespaces[place as usize]),

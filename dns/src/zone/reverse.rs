@@ -106,8 +106,8 @@ fn part(address: IpAddr) -> usize {
     (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % PARTS
 }
 
-/// The address that a name under `in-addr.arpa` (RFC 1035 section 3.5) or `ip6.arpa` (RFC 3596 section 2.5) asks
-/// for; none for other names, and for those of a whole network.
+/// The address that a name under `in-addr.arpa` (RFC 1035 section 3.5) or `ip6.arpa` (RFC 3596 section 2.5)
+/// asks for; none for other names, and for those of a whole network.
 pub fn reverse_address(name: &QueryName) -> Option<IpAddr> {
     let count = name.len();
     if count < 2 || name.label(count - 1) != b"arpa" {

@@ -1,6 +1,6 @@
-//! All names at and under one Service, the unit in which the zone changes, packed into one piece of memory: there are tens
-//! of thousands of them. How they are made is in [`builder`]; which Services there are, and the names above them, are the
-//! zone's business.
+//! All names at and under one Service, the unit in which the zone changes, packed into one piece of memory:
+//! there are tens of thousands of them. How they are made is in [`builder`]; which Services there are, and
+//! the names above them, are the zone's business.
 //!
 //! ```text
 //! Service: length of the key, key, whether it is headless, node of the Service's own name,
@@ -12,8 +12,8 @@
 //! node:    counts of IPv4 and IPv6 addresses, lengths of the SRV records and of the alias; these four
 //! SRV:     port, length of the target, target
 //! ```
-//! Counts and most lengths are of seven bits a byte, the lowest first, and end with a byte below 128; ports and places have
-//! two and four bytes, the highest first.
+//! Counts and most lengths are of seven bits a byte, the lowest first, and end with a byte below 128; ports
+//! and places have two and four bytes, the highest first.
 
 mod builder;
 
@@ -151,7 +151,8 @@ impl ServiceNames {
         }
     }
 
-    /// Whether any ready endpoint stands behind the Service, as far as is known here: not where it is an alias.
+    /// Whether any ready endpoint stands behind the Service, as far as is known here: not where it is an
+    /// alias.
     pub fn leads_anywhere(&self) -> bool {
         let parts = self.parts();
         let has_address = |(_, node): (_, Node<'_>)| node.addresses().next().is_some();

@@ -1,5 +1,5 @@
-//! All Services by their names, in parts that zones share: a change copies the parts that it is about, and no others.
-//! What there is at a name is in [`super::service_names`].
+//! All Services by their names, in parts that zones share: a change copies the parts that it is about, and no
+//! others. What there is at a name is in [`super::service_names`].
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::ServiceNames;
 
-/// How many parts there are. Each zone copies the list of them, and each change one part: at 100,000 Services both are a few
-/// hundred pointers.
+/// How many parts there are. Each zone copies the list of them, and each change one part: at 100,000 Services
+/// both are a few hundred pointers.
 const PARTS: usize = 256;
 
 /// Services by their keys. A clone shares all parts.

@@ -1,5 +1,6 @@
-//! Domains below the cluster's own whose names others know: stub domains. The most specific domain wins, so they are
-//! not answered from the zone. Which those are may change at any time, unlike all else in a zone's settings.
+//! Domains below the cluster's own whose names others know: stub domains. The most specific domain wins, so
+//! they are not answered from the zone. Which those are may change at any time, unlike all else in a zone's
+//! settings.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The API server away for hours, in a time of the test's own: names are answered all along, the server is asked again now and
-//! then, and what it says when it is back is answered soon.
+//! The API server away for hours, in a time of the test's own: names are answered all along, the server is
+//! asked again now and then, and what it says when it is back is answered soon.
 
 use std::convert::Infallible;
 use std::pin::Pin;

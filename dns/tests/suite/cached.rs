@@ -1,4 +1,5 @@
-//! Remembered answers of upstreams by both lanes: the fast one says what the full one would, byte for byte, or nothing.
+//! Remembered answers of upstreams by both lanes: the fast one says what the full one would, byte for byte,
+//! or nothing.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Upstreams that are slow, or take less in a query than they should: their answers reach clients all the same, and what
-//! they do not take is learnt.
+//! Upstreams that are slow, or take less in a query than they should: their answers reach clients all the
+//! same, and what they do not take is learnt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! Queries while the cluster changes all the time: each answer is of one state of it, no older than the one before, and
-//! what is there before and after a change is there all along.
+//! Queries while the cluster changes all the time: each answer is of one state of it, no older than the one
+//! before, and what is there before and after a change is there all along.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;

@@ -1,7 +1,9 @@
-//! What the Kubernetes DNS specification 1.1.0 demands, clause by clause (`S`), what CoreDNS adds to it (`C`), and what
-//! the RFCs demand of any server, as queries and what they get in the cluster of `cluster.yaml`. No test lives here.
+//! What the Kubernetes DNS specification 1.1.0 demands, clause by clause (`S`), what CoreDNS adds to it
+//! (`C`), and what the RFCs demand of any server, as queries and what they get in the cluster of
+//! `cluster.yaml`. No test lives here.
 
-/// What a query gets. In texts `~` stands for `cluster.local.`, and `@` for the name asked, as it was spelled.
+/// What a query gets. In texts `~` stands for `cluster.local.`, and `@` for the name asked, as it was
+/// spelled.
 pub(crate) enum Gets {
     /// These records, with authority.
     Records(&'static [&'static str]),

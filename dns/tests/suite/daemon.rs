@@ -1,4 +1,5 @@
-//! The program itself: its flags, its HTTP endpoints and its end. It runs against an API server that is not there.
+//! The program itself: its flags, its HTTP endpoints and its end. It runs against an API server that is not
+//! there.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Why a name does not resolve: the extended errors of RFC 8914 as the real `dig` shows them, and the walk of a pod's
-//! resolver as `explain` tells it.
+//! Why a name does not resolve: the extended errors of RFC 8914 as the real `dig` shows them, and the walk of
+//! a pod's resolver as `explain` tells it.
 
 use std::net::UdpSocket;
 use std::sync::Arc;

@@ -36,7 +36,8 @@ fn other_names_are_asked_once_and_remembered() {
 fn denials_are_passed_on_and_remembered() {
     let upstream = Upstream::start();
     let server = Server::start(zone(), &[upstream.address]);
-    // From now on the upstream is known to find names of the domain in random case, and is believed where it does not.
+    // From now on the upstream is known to find names of the domain in random case, and is believed where it
+    // does not.
     server.dig("www.example.com A");
     for _ in 0..2 {
         let text = server.dig("nothing.example.com A");
@@ -204,7 +205,8 @@ fn private_names_stay_here() {
 fn which_private_names_leave_is_chosen() {
     for (keep_private, names_leave, site_s_leave) in [
         (SpecialUsePolicy::None, true, true),
-        // The resolvers of a company know its addresses and names; that they know those that are for tests must be said.
+        // The resolvers of a company know its addresses and names; that they know those that are for tests
+        // must be said.
         (SpecialUsePolicy::Names, false, true),
         (SpecialUsePolicy::All, false, false),
     ] {

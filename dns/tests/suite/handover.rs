@@ -1,4 +1,5 @@
-//! One server takes over from another on the same addresses, as in an upgrade: under load, not one query is lost.
+//! One server takes over from another on the same addresses, as in an upgrade: under load, not one query is
+//! lost.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,7 +1,8 @@
-//! Hostile datagrams: a corpus of odd ones, and as many more as a seed makes of them; what must be said to some, by name.
-//! `dns/fuzz` gives the same corpus and the same entry function to cargo-fuzz.
+//! Hostile datagrams: a corpus of odd ones, and as many more as a seed makes of them; what must be said to
+//! some, by name. `dns/fuzz` gives the same corpus and the same entry function to cargo-fuzz.
 //!
-//! `WEFT_FUZZ_SEED=7 WEFT_FUZZ_ROUNDS=1000000 cargo test -p weft-dns --test suite hostile` goes on with others.
+//! `WEFT_FUZZ_SEED=7 WEFT_FUZZ_ROUNDS=1000000 cargo test -p weft-dns --test suite hostile` goes on with
+//! others.
 
 #[path = "../../fuzz/entry/datagram.rs"]
 mod datagram;

@@ -1,4 +1,5 @@
-//! Services with thousands of endpoints: as much as a message holds is there, and a query for them costs no more than fits.
+//! Services with thousands of endpoints: as much as a message holds is there, and a query for them costs no
+//! more than fits.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! A node-local server in the kernel of a node: whose traffic leaves no trace in connection tracking, who answers while it
-//! is away, and what is left when it ends. The node, its pod and the cluster's other server are network namespaces.
+//! A node-local server in the kernel of a node: whose traffic leaves no trace in connection tracking, who
+//! answers while it is away, and what is left when it ends. The node, its pod and the cluster's other server
+//! are network namespaces.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;

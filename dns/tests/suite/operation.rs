@@ -25,7 +25,8 @@ fn limited(daemon: &Daemon, fate: &str) -> usize {
     metrics.lines().find(of_fate).map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// The replies to so many equal queries, sent at once from `client`: all of them but those that the server says it dropped.
+/// The replies to so many equal queries, sent at once from `client`: all of them but those that the server
+/// says it dropped.
 fn flood(daemon: &Daemon, client: &str, name: &str, questions: u16) -> Vec<Message> {
     let before = limited(daemon, "dropped");
     let socket = UdpSocket::bind((client, 0)).unwrap();
@@ -149,7 +150,8 @@ fn questions_are_logged_while_somebody_wants_it() {
     assert!(line.contains("\"on\":true"), "nothing was logged in between: {line}");
 }
 
-/// CoreDNS's names, with their types; and some of our own. Those that only trouble brings are tested where there is trouble.
+/// CoreDNS's names, with their types; and some of our own. Those that only trouble brings are tested where
+/// there is trouble.
 const COREDNS: [(&str, &str); 25] = [
     ("coredns_build_info", "gauge"),
     ("coredns_panics", "counter"),

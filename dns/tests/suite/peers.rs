@@ -142,8 +142,8 @@ pub(crate) fn dig(address: &str, port: u16, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Does the work on a thread in a network namespace of its own, on whose loopback these addresses are. The namespace
-/// ends with the last who is in it. Needs root.
+/// Does the work on a thread in a network namespace of its own, on whose loopback these addresses are. The
+/// namespace ends with the last who is in it. Needs root.
 pub(crate) fn in_new_namespace(addresses: &[&str], work: impl FnOnce() + Send) {
     let ip = |arguments: &[&str]| assert!(Command::new("ip").args(arguments).status().unwrap().success());
     std::thread::scope(|scope| {
@@ -171,10 +171,9 @@ pub(crate) fn answer_section(text: &str) -> Vec<String> {
     lines
 }
 
-/// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `www6.example.com` (IPv6), `big.example.com` (200 records),
-/// `brief.example.com` (holds for a second),
-/// `rich.example.com` (an alias, with records in all sections, vouched for), `silent.example.com` (never answers); others do not
-/// exist.
+/// An upstream that knows a few names: `www.example.com` and `www2.example.com`, `www6.example.com` (IPv6),
+/// `big.example.com` (200 records), `brief.example.com` (holds for a second), `rich.example.com` (an alias,
+/// with records in all sections, vouched for), `silent.example.com` (never answers); others do not exist.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,

@@ -1,4 +1,5 @@
-//! DNS over QUIC as RFC 9250 has it, over HTTP/3 as RFC 8484 has it, and what clients who mean harm can hold on to.
+//! DNS over QUIC as RFC 9250 has it, over HTTP/3 as RFC 8484 has it, and what clients who mean harm can hold
+//! on to.
 
 use std::time::Duration;
 

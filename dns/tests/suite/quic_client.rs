@@ -93,7 +93,8 @@ pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     [&u16::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
 
-/// What comes back on a stream of its own for these bytes; none where the stream, or the connection, ends without.
+/// What comes back on a stream of its own for these bytes; none where the stream, or the connection, ends
+/// without.
 pub(crate) async fn exchange(connection: &Connection, bytes: &[u8]) -> Option<Message> {
     let work = async {
         let (mut send, mut receive) = connection.open_bi().await.ok()?;

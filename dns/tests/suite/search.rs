@@ -1,5 +1,5 @@
-//! The search list, walked by the server on behalf of a pod: whatever a resolver finds with it, it finds without, with
-//! fewer queries.
+//! The search list, walked by the server on behalf of a pod: whatever a resolver finds with it, it finds
+//! without, with fewer queries.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
@@ -45,8 +45,8 @@ fn server_that_walks(complete_search: bool, upstream: &Upstream) -> Server {
     Server::start_with("127.0.0.1:0", zone_that_walks(complete_search), settings, manner, MOST_WAITING)
 }
 
-/// A resolver as glibc has it, in a pod of `shop` at an address: it asks for A and AAAA of one name after the other, until
-/// there is an address.
+/// A resolver as glibc has it, in a pod of `shop` at an address: it asks for A and AAAA of one name after the
+/// other, until there is an address.
 struct Resolver {
     socket: UdpSocket,
     questions: usize,

@@ -1,5 +1,5 @@
-//! The clauses of the Kubernetes DNS specification and their like, asked of the program itself by the real `dig` and the
-//! real `kdig`, over UDP and TCP, IPv4 and IPv6; and what no query shows.
+//! The clauses of the Kubernetes DNS specification and their like, asked of the program itself by the real
+//! `dig` and the real `kdig`, over UDP and TCP, IPv4 and IPv6; and what no query shows.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Where names are asked, as the node's resolv.conf and stub domains say: what is named is used, and nothing is forgotten
-//! or refused because a file changed for a moment.
+//! Where names are asked, as the node's resolv.conf and stub domains say: what is named is used, and nothing
+//! is forgotten or refused because a file changed for a moment.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Records and options that this server has never heard of, or finds odd: they reach the client as the upstream sent
-//! them, and what is odd about one is no reason to keep the others back. What cannot be framed is refused.
+//! Records and options that this server has never heard of, or finds odd: they reach the client as the
+//! upstream sent them, and what is odd about one is no reason to keep the others back. What cannot be framed
+//! is refused.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -153,8 +154,8 @@ fn what_cannot_be_framed_is_refused() {
     }
 }
 
-/// RFC 7871 section 7.1.2: family 0 and no address, which says that none is to be passed on. What else stands in a client's
-/// option is nothing to a server that passes none on.
+/// RFC 7871 section 7.1.2: family 0 and no address, which says that none is to be passed on. What else stands
+/// in a client's option is nothing to a server that passes none on.
 #[test]
 fn a_client_may_write_into_its_options_what_it_likes() {
     let upstream = Upstream::start();

@@ -1,5 +1,6 @@
-//! An API server for one daemon: lists in pages, and watches. Its objects have the fields that a real one's have, those
-//! that nobody reads included. It does as little as it can, so that what is measured is the daemon.
+//! An API server for one daemon: lists in pages, and watches. Its objects have the fields that a real one's
+//! have, those that nobody reads included. It does as little as it can, so that what is measured is the
+//! daemon.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -64,7 +65,8 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                // As a real one does: else an event may wait for the acknowledgement of the one before, which takes 40 ms.
+                // As a real one does: else an event may wait for the acknowledgement of the one before, which
+                // takes 40 ms.
                 let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
                 axum::serve(listener, router).await.unwrap();
             });

@@ -1,5 +1,5 @@
-//! The cluster that is measured with: Services of one TCP port, all alike, in as many namespaces and on as many nodes
-//! as a cluster of that size has. Values only; as the API server shows them is in `api.rs`.
+//! The cluster that is measured with: Services of one TCP port, all alike, in as many namespaces and on as
+//! many nodes as a cluster of that size has. Values only; as the API server shows them is in `api.rs`.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;

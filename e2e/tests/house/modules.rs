@@ -1,6 +1,7 @@
-//! Which source file of a crate needs which, read from their text: paths that begin with `crate::` or `super::`, by whatever
-//! re-exports they lead. A folder's own file (`foo.rs` beside `foo/`) leads what is in the folder; that it names its own files is no
-//! need of them. Enough to find circles without compiling anything.
+//! Which source file of a crate needs which, read from their text: paths that begin with `crate::` or
+//! `super::`, by whatever re-exports they lead. A folder's own file (`foo.rs` beside `foo/`) leads what is in
+//! the folder; that it names its own files is no need of them. Enough to find circles without compiling
+//! anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ struct Module {
     exports: BTreeMap<String, Path>,
 }
 
-/// The files that need each other, of a crate whose files below `src/` have these texts. Empty where none does.
+/// The files that need each other, of a crate whose files below `src/` have these texts. Empty where none
+/// does.
 pub(crate) fn circle<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeSet<String> {
     let modules: BTreeMap<Path, Module> = files.into_iter().map(|(file, text)| module(file, text)).collect();
     let needs: BTreeMap<&Path, BTreeSet<Path>> = modules
@@ -105,7 +107,8 @@ fn paths(module: &[String], code: &str) -> BTreeSet<Path> {
     found
 }
 
-/// The items of a tree of paths, which begins the text, and what follows it: of `a::{b, c::d}` it is `a::b` and `a::c::d`.
+/// The items of a tree of paths, which begins the text, and what follows it: of `a::{b, c::d}` it is `a::b`
+/// and `a::c::d`.
 fn items<'a>(base: &[String], text: &'a str) -> (Vec<Path>, &'a str) {
     let (mut path, mut rest) = (base.to_vec(), text.trim_start());
     loop {

@@ -1,5 +1,5 @@
-//! What the groups "Services" and "Granular Checks" of Kubernetes' sig-network tests ask of session affinity, for both
-//! families: a client stays with its server, as long as that serves and the Service wants it.
+//! What the groups "Services" and "Granular Checks" of Kubernetes' sig-network tests ask of session affinity,
+//! for both families: a client stays with its server, as long as that serves and the Service wants it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use crate::load_balancers::{ingress, routed};
 use crate::probe::{BOTH, Seen, Via, ask, served};
 
 const SERVERS: [&str; 3] = ["on-node1", "on-node2", "on-node3"];
-/// How many requests in a row show that a client stays: to hit one of three by luck is less than one in a billion.
+/// How many requests in a row show that a client stays: to hit one of three by luck is less than one in a
+/// billion.
 const IN_A_ROW: usize = 20;
 
 /// A Service with a server on every node, and a client that is none.

@@ -1,5 +1,5 @@
-//! A scenario's own part of the cluster: a namespace, the pods and Services that it makes there, and where they can
-//! be reached and looked from.
+//! A scenario's own part of the cluster: a namespace, the pods and Services that it makes there, and where
+//! they can be reached and looked from.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -233,7 +233,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Creates a Service of both families that selects `app: server`, port 80 to 8080, unless the spec says otherwise.
+    /// Creates a Service of both families that selects `app: server`, port 80 to 8080, unless the spec says
+    /// otherwise.
     pub(crate) fn service(&self, name: &str, spec: Value) -> Result<Service, String> {
         self.service_with(name, json!({}), spec)
     }

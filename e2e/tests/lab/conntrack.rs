@@ -1,5 +1,5 @@
-//! What the group "Conntrack" of Kubernetes' sig-network tests asks: a UDP client that keeps its port, and with it the
-//! kernel's entry for its flow, is served by whoever serves now, for both families.
+//! What the group "Conntrack" of Kubernetes' sig-network tests asks: a UDP client that keeps its port, and
+//! with it the kernel's entry for its flow, is served by whoever serves now, for both families.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! What the group "DNS" of Kubernetes' sig-network tests asks, seen from inside pods with `dig` and with glibc.
+//! What the group "DNS" of Kubernetes' sig-network tests asks, seen from inside pods with `dig` and with
+//! glibc.
 
 use serde_json::json;
 
@@ -118,7 +119,8 @@ pub(crate) fn pod_s_own_resolver(lab: &Lab) -> Outcome {
     let resolv = inside(&case, &own, &["cat", "/etc/resolv.conf"])?;
     holds("the searches", &resolv, "search8.example.test")?;
     holds("the options", &resolv, "ndots:2")?;
-    // More than six search domains, one of them with an underscore, one the root: names are found all the same.
+    // More than six search domains, one of them with an underscore, one the root: names are found all the
+    // same.
     poll("a name", || {
         holds("glibc", &inside(&case, &own, &["getent", "ahostsv4", "web"])?, &service.ips[0].to_string())
     })?;

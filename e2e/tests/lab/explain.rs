@@ -1,4 +1,5 @@
-//! `weft dns explain` against a whole cluster, through its API server: each thing that can be missing is named.
+//! `weft dns explain` against a whole cluster, through its API server: each thing that can be missing is
+//! named.
 
 use std::net::UdpSocket;
 

@@ -1,5 +1,5 @@
-//! What breaks outside of Weft: the network between the nodes, the API server, a node's power. What can go on goes on,
-//! and afterwards everybody knows what happened meanwhile.
+//! What breaks outside of Weft: the network between the nodes, the API server, a node's power. What can go on
+//! goes on, and afterwards everybody knows what happened meanwhile.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -35,7 +35,8 @@ impl Drop for Cut<'_> {
     }
 }
 
-/// The API server, out of all nodes' reach until this is dropped. The lab's kubelets do not notice: pods come and go.
+/// The API server, out of all nodes' reach until this is dropped. The lab's kubelets do not notice: pods come
+/// and go.
 pub(crate) struct Away<'a> {
     lab: &'a Lab,
 }

@@ -1,5 +1,5 @@
-//! What the group "Granular Checks" of Kubernetes' sig-network tests asks: who reaches whom, over what, for both
-//! families.
+//! What the group "Granular Checks" of Kubernetes' sig-network tests asks: who reaches whom, over what, for
+//! both families.
 
 use std::net::SocketAddr;
 

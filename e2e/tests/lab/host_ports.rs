@@ -39,7 +39,8 @@ pub(crate) fn other_addresses_and_protocols(lab: &Lab) -> Outcome {
     served(&lab.outside(), Via::Http, at[1], &["over-v6"])
 }
 
-/// A hostPort in the range of NodePorts takes nothing from the Service that has the same number as its NodePort.
+/// A hostPort in the range of NodePorts takes nothing from the Service that has the same number as its
+/// NodePort.
 pub(crate) fn node_ports_come_first(lab: &Lab) -> Outcome {
     let case = Case::new(lab, "host-port-and-node-port")?;
     let service = case.service("web", json!({"type": "NodePort", "selector": {"app": "server"}}))?;

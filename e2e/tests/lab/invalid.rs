@@ -1,4 +1,5 @@
-//! A packet outside of its connection's window, made by hand on its way from a server to its client (kubernetes#74839).
+//! A packet outside of its connection's window, made by hand on its way from a server to its client
+//! (kubernetes#74839).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

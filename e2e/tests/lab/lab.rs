@@ -80,7 +80,8 @@ impl Lab {
         self.run(&[&["kubectl"], arguments].concat())
     }
 
-    /// `weft dns explain ARGUMENTS…` against the lab, through its API server. Gives what it printed, or complained of.
+    /// `weft dns explain ARGUMENTS…` against the lab, through its API server. Gives what it printed, or
+    /// complained of.
     pub(crate) fn explain(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(self.program.with_file_name("weft"));
         command.args(["dns", "explain", "--kubeconfig"]).arg(self.dir.kubeconfig()).args(arguments);

@@ -1,5 +1,5 @@
-//! What the group "LoadBalancers" of Kubernetes' sig-network tests asks. The lab's underlay stands for the balancer's
-//! network: it routes the address to a node.
+//! What the group "LoadBalancers" of Kubernetes' sig-network tests asks. The lab's underlay stands for the
+//! balancer's network: it routes the address to a node.
 
 use std::net::SocketAddr;
 
@@ -151,7 +151,8 @@ pub(crate) fn source_ranges(lab: &Lab) -> Outcome {
     all(true)
 }
 
-/// Each pod is replaced in turn, as a Deployment does it: the new one is ready before the old one is told to go.
+/// Each pod is replaced in turn, as a Deployment does it: the new one is ready before the old one is told to
+/// go.
 pub(crate) fn no_disruption_in_a_rolling_update(lab: &Lab) -> Outcome {
     let case = Case::new(lab, "lb-rolling")?;
     case.service("web", json!({"type": "LoadBalancer"}))?;

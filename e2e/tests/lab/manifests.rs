@@ -1,4 +1,5 @@
-//! What `weft manifests` prints, run: a cluster of IPv6 alone, whose daemons get the very arguments of the manifests.
+//! What `weft manifests` prints, run: a cluster of IPv6 alone, whose daemons get the very arguments of the
+//! manifests.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -59,8 +60,8 @@ fn command(objects: &[Value], workload: &str) -> Result<Vec<String>, String> {
     Ok(line[1..].to_vec())
 }
 
-/// A program that is started as the manifests have it. Its pod's addresses are the node's, as the lab gives them; the flags
-/// of the lab that it needs are put behind.
+/// A program that is started as the manifests have it. Its pod's addresses are the node's, as the lab gives
+/// them; the flags of the lab that it needs are put behind.
 fn script(program: &Path, arguments: &[String], state: &Path) -> String {
     let quoted = |argument: &String| {
         let argument = argument.replace("$(POD_IPS)", "$POD_IPS");
@@ -93,8 +94,8 @@ impl Drop for Killed {
     }
 }
 
-/// A pod asks the Service's address while the node's own server starts, is killed, and starts again: every question is
-/// answered, and none waits for a resolver's timeout.
+/// A pod asks the Service's address while the node's own server starts, is killed, and starts again: every
+/// question is answered, and none waits for a resolver's timeout.
 fn with_a_server_on_the_node(lab: &Lab, built: &Path, arguments: &[String]) -> Outcome {
     let case = Case::new(lab, "own-arguments")?;
     let [pod] = case.run([echo("client").on("node1")])?;

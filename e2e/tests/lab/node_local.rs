@@ -1,5 +1,5 @@
-//! A node-local `weft-dns` at the DNS Service's own addresses, which completes searches: what it saves the resolvers of
-//! glibc and musl in pods, and that their questions leave no trace in connection tracking.
+//! A node-local `weft-dns` at the DNS Service's own addresses, which completes searches: what it saves the
+//! resolvers of glibc and musl in pods, and that their questions leave no trace in connection tracking.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -58,7 +58,8 @@ impl<'a> NodeLocal<'a> {
         netns::run(&self.lab.name.node(NODE), ask).map_err(|error| error.to_string())?
     }
 
-    /// How many questions of each type came over IPv4 so far: glibc asks the first server of its list, musl all of them.
+    /// How many questions of each type came over IPv4 so far: glibc asks the first server of its list, musl
+    /// all of them.
     fn asked(&self) -> Result<BTreeMap<String, u64>, String> {
         let text = self.get(METRICS, "/metrics")?;
         let mut asked = BTreeMap::new();
@@ -162,7 +163,8 @@ fn answers(case: &Case, pod: &Peer, record: &str, address: &str) -> Outcome {
     equal("the address", [found[0], found[3], found[4]], ["www.example.test.", record, address])
 }
 
-/// Asks both addresses over both protocols, and the node's other server, whose questions are tracked as usual.
+/// Asks both addresses over both protocols, and the node's other server, whose questions are tracked as
+/// usual.
 fn nothing_is_tracked(case: &Case, pod: &Peer) -> Outcome {
     let own = IpFamily::Dual.node(1);
     for ((service, node), client) in IpFamily::Dual.cluster_dns().iter().zip(&own).zip(&pod.ips) {

@@ -1,5 +1,5 @@
-//! docs/operations.md promises a command for each question. Here every one of them that a lab can answer is run, word
-//! for word but for names and addresses, on a node or against the API server.
+//! docs/operations.md promises a command for each question. Here every one of them that a lab can answer is
+//! run, word for word but for names and addresses, on a node or against the API server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -60,7 +60,8 @@ fn names(lab: &Lab) -> Result<Vec<(String, String)>, String> {
     ])
 }
 
-/// Asks again where nft gave up since the rules changed while it read them, as a person would: other scenarios change them.
+/// Asks again where nft gave up since the rules changed while it read them, as a person would: other
+/// scenarios change them.
 fn undisturbed(mut ask: impl FnMut() -> Result<String, String>) -> Result<String, String> {
     let is_disturbed = |answer: &Result<String, String>| {
         answer.as_ref().is_err_and(|error| error.contains("Interrupted system call"))

@@ -1,5 +1,5 @@
-//! Requests from inside a network namespace: from a pod, a node, or from outside of the cluster. What an answer
-//! should have been is for the scenarios to say.
+//! Requests from inside a network namespace: from a pod, a node, or from outside of the cluster. What an
+//! answer should have been is for the scenarios to say.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,8 +12,8 @@ use crate::lab::{Outcome, poll};
 
 /// How long a request may take that is to be answered.
 const TIMEOUT: Duration = Duration::from_millis(1000);
-/// How long a refusal may take: a kernel drops an ICMP error that comes while the socket is in use, and learns of it
-/// when it asks again, a second later.
+/// How long a refusal may take: a kernel drops an ICMP error that comes while the socket is in use, and
+/// learns of it when it asks again, a second later.
 const REFUSAL: Duration = Duration::from_secs(5);
 /// How long silence must last to count as such. Short enough to wait for, long enough for a busy machine.
 const SILENCE: Duration = Duration::from_millis(500);

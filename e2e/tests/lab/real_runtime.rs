@@ -1,5 +1,6 @@
-//! Nodes as real as they can be on one machine: Debian's containerd runs on two of the lab's nodes, with the plugins as
-//! the DaemonSet installs them and the configuration that the agent wrote, and makes pods through CRI.
+//! Nodes as real as they can be on one machine: Debian's containerd runs on two of the lab's nodes, with the
+//! plugins as the DaemonSet installs them and the configuration that the agent wrote, and makes pods through
+//! CRI.
 
 use std::fs;
 use std::net::IpAddr;
@@ -26,8 +27,8 @@ struct Node<'a> {
     name: &'static str,
 }
 
-/// The mounts of a node that is switched on: in them the kernel tells the node's own boot. Held by a process, as they
-/// must outlive a restart of the runtime.
+/// The mounts of a node that is switched on: in them the kernel tells the node's own boot. Held by a process,
+/// as they must outlive a restart of the runtime.
 struct Power(Child);
 
 impl Power {
@@ -135,8 +136,8 @@ struct Manifest {
     spec: Value,
 }
 
-/// Runs the command of the DaemonSet's init container, with the built programs as its image and `plugins` as the
-/// folder of the host.
+/// Runs the command of the DaemonSet's init container, with the built programs as its image and `plugins` as
+/// the folder of the host.
 pub(crate) fn install(lab: &Lab, plugins: &Path) -> Outcome {
     let programs = lab.program.parent().map(PathBuf::from).unwrap_or_default();
     let mut manifests = Command::new(programs.join("weft"));
@@ -188,7 +189,8 @@ fn publish(case: &Case, pods: &[&Running]) -> Outcome {
     Ok(())
 }
 
-/// Waits until a pod reaches all of them through the Service, over both families, and finds the Service by its name.
+/// Waits until a pod reaches all of them through the Service, over both families, and finds the Service by
+/// its name.
 fn reached(case: &Case, service: &Service, from: &Node, client: &Running, names: &[&str]) -> Outcome {
     let lookup = format!("nslookup web.{}.svc.cluster.local", case.namespace);
     for ip in &service.ips {

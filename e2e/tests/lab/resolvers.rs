@@ -1,5 +1,5 @@
-//! What programs in pods find through the resolvers of their C libraries: glibc's, musl's and that of a static busybox,
-//! with the resolv.conf that a kubelet writes.
+//! What programs in pods find through the resolvers of their C libraries: glibc's, musl's and that of a
+//! static busybox, with the resolv.conf that a kubelet writes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,8 @@ use crate::lab::{Lab, Outcome, equal, holds, poll, succeed};
 
 const NAMESPACE: &str = "dns-resolvers";
 
-/// Builds the program that asks its C library, once with each: glibc, as of the host, and musl, linked statically.
+/// Builds the program that asks its C library, once with each: glibc, as of the host, and musl, linked
+/// statically.
 pub(crate) fn build(folder: &Path) -> Result<[PathBuf; 2], String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/resolve.c");
     let built = |compiler: &str, flags: &[&str], libraries: &[&str]| {

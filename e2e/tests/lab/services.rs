@@ -1,5 +1,5 @@
-//! What the group "Services" of Kubernetes' sig-network tests asks of every cluster, for both families: frontends,
-//! types, ports, policies.
+//! What the group "Services" of Kubernetes' sig-network tests asks of every cluster, for both families:
+//! frontends, types, ports, policies.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! Long trials under a steady load (`make soak`): daemons killed at random, the API server away, time that jumps. What
-//! they bring is printed; a request that is not answered fails them.
+//! Long trials under a steady load (`make soak`): daemons killed at random, the API server away, time that
+//! jumps. What they bring is printed; a request that is not answered fails them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -83,7 +83,8 @@ pub(crate) fn load(lab: &Lab, case: &Case) -> Result<Load, String> {
     ))
 }
 
-/// Prints what the clients saw; an error when one of them was not answered, but for names asked of killed servers.
+/// Prints what the clients saw; an error when one of them was not answered, but for names asked of killed
+/// servers.
 pub(crate) fn report(what: &str, tallies: &[Tally]) -> Outcome {
     println!("\n{what}");
     let (mut asked, mut failed) = (0, 0);

@@ -1,5 +1,5 @@
-//! What the groups "Traffic Distribution" and "Topology Hints" of Kubernetes' sig-network tests ask. node1 and node3
-//! stand in one zone, node2 in another.
+//! What the groups "Traffic Distribution" and "Topology Hints" of Kubernetes' sig-network tests ask. node1
+//! and node3 stand in one zone, node2 in another.
 
 use serde_json::json;
 

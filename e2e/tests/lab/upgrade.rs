@@ -1,5 +1,6 @@
-//! Another version of Weft, and none: in a lab of its own, whose programs are replaced on one node after the other under
-//! a steady load, as a rolling update of the manifests does. The load counts what it is not answered: nothing may be.
+//! Another version of Weft, and none: in a lab of its own, whose programs are replaced on one node after the
+//! other under a steady load, as a rolling update of the manifests does. The load counts what it is not
+//! answered: nothing may be.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -81,7 +82,8 @@ pub(crate) fn an_upgrade_drops_nothing(lab: &Lab) -> Outcome {
     leaves_pods_alone(&other, &version)
 }
 
-/// Node by node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are replaced.
+/// Node by node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are
+/// replaced.
 fn rolls(lab: &Lab, version: &Version) -> Outcome {
     let case = Case::new(lab, "upgrade")?;
     lab.nodes()?.iter().try_for_each(|node| poll("direct routes", || is_direct(lab, node)))?;
@@ -102,8 +104,9 @@ fn rolls(lab: &Lab, version: &Version) -> Outcome {
     nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())
 }
 
-/// Whether a node's agent reaches all others directly. One that started before theirs begins with the tunnel, and the kernel
-/// ends masqueraded flows whose interface changes later (nf_nat_oif_changed): no matter of upgrades.
+/// Whether a node's agent reaches all others directly. One that started before theirs begins with the tunnel,
+/// and the kernel ends masqueraded flows whose interface changes later (nf_nat_oif_changed): no matter of
+/// upgrades.
 fn is_direct(lab: &Lab, node: &str) -> Outcome {
     let routes =
         ["-4", "-6"].map(|family| lab.on_node(node, &["ip", family, "route", "show", "proto", "119"]));
@@ -139,8 +142,8 @@ fn is_next(lab: &Lab, node: &str, daemon: &str) -> Outcome {
     }
 }
 
-/// Agent and proxy go first, and nobody notices. Then what each set up goes, by the commands of the pod that `weft
-/// uninstall` runs on every node: pods stay, and go on with those of their own node.
+/// Agent and proxy go first, and nobody notices. Then what each set up goes, by the commands of the pod that
+/// `weft uninstall` runs on every node: pods stay, and go on with those of their own node.
 fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
     let case = Case::new(lab, "uninstall")?;
     let load = soak::load(lab, &case)?;

@@ -1,5 +1,5 @@
-//! What stands behind the Services of a walk that the DNS server finds nothing behind: selectors and pods, which the
-//! server does not watch. Pure.
+//! What stands behind the Services of a walk that the DNS server finds nothing behind: selectors and pods,
+//! which the server does not watch. Pure.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! Where the ends of a connection are: the addresses and nodes of pods, from objects as the API server has them. Pure.
+//! Where the ends of a connection are: the addresses and nodes of pods, from objects as the API server has
+//! them. Pure.
 
 use std::net::IpAddr;
 

@@ -35,7 +35,8 @@ const FORM: &str =
     "expected FROM TO[:PORT][/PROTOCOL], each a pod (NAMESPACE/POD) or an address: shop/web shop/db:5432";
 
 impl Question {
-    /// Reads the words of a command line: `FROM TO`, or `FROM -> TO`, in as many words as the shell makes of it.
+    /// Reads the words of a command line: `FROM TO`, or `FROM -> TO`, in as many words as the shell makes of
+    /// it.
     pub(super) fn parse(words: &[String]) -> Result<Question, String> {
         let line = words.join(" ");
         let parts: Vec<&str> = line.split_whitespace().filter(|word| *word != "->").collect();

@@ -1,5 +1,5 @@
-//! What is good and what is not about a machine, and what to do about it: from facts to a report, without looking
-//! at anything.
+//! What is good and what is not about a machine, and what to do about it: from facts to a report, without
+//! looking at anything.
 
 mod conflicts;
 mod identity;
@@ -75,8 +75,8 @@ fn feature(feature: &Feature) -> Check {
     }
 }
 
-/// A machine that forwards IPv6 ignores router advertisements, and forgets what it has from them as soon as it begins to
-/// (RFC 4861 section 6.2.8; ip-sysctl, accept_ra).
+/// A machine that forwards IPv6 ignores router advertisements, and forgets what it has from them as soon as
+/// it begins to (RFC 4861 section 6.2.8; ip-sysctl, accept_ra).
 fn advertised(facts: &Facts, expected: &Expectations) -> Option<Check> {
     let links: Vec<&str> = match expected.has_ipv6() {
         true => facts.advertised.iter().filter(|link| !link.always).map(|link| link.link.as_str()).collect(),

@@ -20,7 +20,8 @@ pub struct Facts {
     pub advertised: Vec<Advertised>,
     /// Ports that somebody listens on.
     pub listeners: Vec<Listener>,
-    /// The names of the files in the runtime's folder of CNI configurations, in the order in which it reads them.
+    /// The names of the files in the runtime's folder of CNI configurations, in the order in which it reads
+    /// them.
     pub cni_configs: Vec<String>,
     /// The names of all interfaces.
     pub links: Vec<String>,

@@ -1,5 +1,5 @@
-//! `weft preflight --all-nodes`: the same checks on every node of a cluster, by a pod on each, so that nobody needs the
-//! program there. The pods' logs are the way back. Then the nodes are compared with each other.
+//! `weft preflight --all-nodes`: the same checks on every node of a cluster, by a pod on each, so that nobody
+//! needs the program there. The pods' logs are the way back. Then the nodes are compared with each other.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,8 +52,8 @@ pub async fn run(options: &Options) -> Result<Reports> {
     Ok(Reports(reports))
 }
 
-/// What runs in a pod on a node: looks at it and at the files below `host_root`, prints the report as one line, and stays
-/// until it is deleted.
+/// What runs in a pod on a node: looks at it and at the files below `host_root`, prints the report as one
+/// line, and stays until it is deleted.
 ///
 /// # Errors
 /// Where the node cannot be looked at.

@@ -28,8 +28,8 @@ fn dual_stack() -> Network {
     network
 }
 
-/// Kills the command at each of its system calls. `before` comes before each time, `after` behind it with what was
-/// killed where.
+/// Kills the command at each of its system calls. `before` comes before each time, `after` behind it with
+/// what was killed where.
 fn kill_everywhere(network: &Network, command: &str, before: impl Fn(), after: impl Fn(&str, usize)) {
     before();
     let kinds = traced(network, command);

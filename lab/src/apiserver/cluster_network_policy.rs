@@ -1,5 +1,5 @@
-//! The shape of ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), which the client library does not have. Fields
-//! that a cluster's definition of the kind has not are pruned, as everywhere.
+//! The shape of ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), which the client library does not
+//! have. Fields that a cluster's definition of the kind has not are pruned, as everywhere.
 
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, ObjectMeta};

@@ -1,6 +1,5 @@
-//! What a cluster has before anybody asks for anything: its namespaces, its ranges of Service addresses, and the Service of the
-//! API server.
-//! What of it is deleted comes back: see `controllers::own_service`.
+//! What a cluster has before anybody asks for anything: its namespaces, its ranges of Service addresses, and
+//! the Service of the API server. What of it is deleted comes back: see `controllers::own_service`.
 
 use serde_json::{Value, json};
 use weft_types::Family;

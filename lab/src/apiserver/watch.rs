@@ -1,4 +1,5 @@
-//! What a watcher is told: the history, as seen through its selection. Sending it is the work of `http::watch`.
+//! What a watcher is told: the history, as seen through its selection. Sending it is the work of
+//! `http::watch`.
 
 use std::sync::Arc;
 

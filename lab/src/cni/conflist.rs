@@ -1,5 +1,5 @@
-//! Network configuration lists (CNI SPEC section 1) as a runtime loads them. Pure: which file, is decided here;
-//! reading it is not.
+//! Network configuration lists (CNI SPEC section 1) as a runtime loads them. Pure: which file, is decided
+//! here; reading it is not.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,8 +52,8 @@ pub fn plugin_type(plugin: &Map<String, Value>) -> Option<&str> {
     plugin.get("type")?.as_str().filter(|name| !name.is_empty() && !name.contains('/'))
 }
 
-/// The highest of the versions offered by `cniVersion` and `cniVersions` that this runtime knows (SPEC section 1).
-/// No version at all means 0.1.0.
+/// The highest of the versions offered by `cniVersion` and `cniVersions` that this runtime knows (SPEC
+/// section 1). No version at all means 0.1.0.
 fn version(config: &Map<String, Value>) -> String {
     let listed = config.get("cniVersions").and_then(Value::as_array).into_iter().flatten();
     let offered = listed.chain(config.get("cniVersion")).filter_map(Value::as_str);

@@ -1,5 +1,5 @@
-//! What a plugin is given: environment variables and standard input (CNI SPEC section 2), and what it gives back.
-//! Pure.
+//! What a plugin is given: environment variables and standard input (CNI SPEC section 2), and what it gives
+//! back. Pure.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -86,15 +86,15 @@ impl Attachment {
     }
 }
 
-/// A sandbox id of 64 hexadecimal digits, as runtimes have it: from the pod's UID, the node's boot and the count of
-/// tries.
+/// A sandbox id of 64 hexadecimal digits, as runtimes have it: from the pod's UID, the node's boot and the
+/// count of tries.
 pub fn container_id(pod_uid: &str, boot: &str, attempt: u32) -> String {
     let digits = |text: &str| text.chars().filter(char::is_ascii_hexdigit).collect::<String>();
     format!("{:0<32.32}{:0<24.24}{attempt:08x}", digits(pod_uid), digits(boot))
 }
 
-/// A plugin's standard input: its configuration with the list's name and version, and the result of the plugin
-/// before it, or on DEL that of the whole list (SPEC section 3, "Deriving execution configuration").
+/// A plugin's standard input: its configuration with the list's name and version, and the result of the
+/// plugin before it, or on DEL that of the whole list (SPEC section 3, "Deriving execution configuration").
 pub fn input(
     list: &NetworkList,
     plugin: &Map<String, Value>,

@@ -1,5 +1,5 @@
-//! Runs CNI plugins in a node's namespace and keeps their results on disk, as libcni does. What a plugin is given
-//! is decided in [`super::invocation`].
+//! Runs CNI plugins in a node's namespace and keeps their results on disk, as libcni does. What a plugin is
+//! given is decided in [`super::invocation`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ impl Runtime {
         conflist::parse(&text).map_err(|reason| Error::Conflist { path, reason })
     }
 
-    /// Connects a pod: every plugin in turn, each with the result of the one before it. Gives the last result.
+    /// Connects a pod: every plugin in turn, each with the result of the one before it. Gives the last
+    /// result.
     pub async fn add(&self, attachment: &Attachment) -> Result<Value> {
         let list = self.load()?;
         let mut result = None;
@@ -65,7 +66,8 @@ impl Runtime {
         Ok(result)
     }
 
-    /// Disconnects a pod: every plugin in the opposite order, each with the result of the ADD, if there was one.
+    /// Disconnects a pod: every plugin in the opposite order, each with the result of the ADD, if there was
+    /// one.
     pub async fn del(&self, attachment: &Attachment) -> Result<()> {
         // The list of the ADD, not of today: the agent may have changed its mind since.
         let (list, result) = match self.cached(attachment)? {

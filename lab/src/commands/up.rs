@@ -80,7 +80,8 @@ pub(super) async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) 
     }
 }
 
-/// Removes the lab after a failure; what cannot be removed is said, not returned, for the failure matters more.
+/// Removes the lab after a failure; what cannot be removed is said, not returned, for the failure matters
+/// more.
 pub(super) fn remove(context: &CommandContext) {
     if let Err(error) = teardown::remove(&context.name, &context.dir) {
         eprintln!("weft-lab: {error}");

@@ -1,4 +1,5 @@
-//! The checks of the demo: which requests are made from where. What their answers mean is in [`super::verdict`].
+//! The checks of the demo: which requests are made from where. What their answers mean is in
+//! [`super::verdict`].
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

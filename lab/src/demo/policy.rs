@@ -1,4 +1,5 @@
-//! The demo's NetworkPolicy: whom it lets in and whom it keeps out, by real connections, and why, by `weft policy explain`.
+//! The demo's NetworkPolicy: whom it lets in and whom it keeps out, by real connections, and why, by
+//! `weft policy explain`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

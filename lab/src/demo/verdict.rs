@@ -82,8 +82,8 @@ pub fn answered_by(what: &str, answers: &[Answer], pods: &BTreeSet<&str>) -> Che
     Check::new(what, format!("one of {} pods", pods.len()), summary(&counts, &failures), passed)
 }
 
-/// Requests must be spread: no failure, every pod at least six tenths of its share. Of 300 requests over three
-/// pods, chance alone would leave a pod below that less than once in a million runs.
+/// Requests must be spread: no failure, every pod at least six tenths of its share. Of 300 requests over
+/// three pods, chance alone would leave a pod below that less than once in a million runs.
 pub fn spread(what: &str, answers: &[Answer], pods: &BTreeSet<&str>) -> Check {
     let (counts, failures) = count(answers);
     let least = answers.len() * 6 / 10 / pods.len().max(1);

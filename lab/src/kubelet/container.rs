@@ -1,4 +1,5 @@
-//! One container: a process, started again by the pod's restartPolicy, probed while it runs, ended with grace.
+//! One container: a process, started again by the pod's restartPolicy, probed while it runs, ended with
+//! grace.
 
 use std::fs::File;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! The files that the kubelet makes for a pod: /etc/resolv.conf and /etc/hosts. Pure: text from the pod's spec.
+//! The files that the kubelet makes for a pod: /etc/resolv.conf and /etc/hosts. Pure: text from the pod's
+//! spec.
 
 use std::fmt::Write;
 use std::net::IpAddr;

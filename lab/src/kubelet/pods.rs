@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::{Kubelet, pod};
 
-/// The workers by the UID of their pod. A worker stays here until its pod is gone from the API server, so that a
-/// late event cannot start a second one.
+/// The workers by the UID of their pod. A worker stays here until its pod is gone from the API server, so
+/// that a late event cannot start a second one.
 struct Workers {
     kubelet: Arc<Kubelet>,
     by_uid: BTreeMap<String, watch::Sender<Option<Pod>>>,

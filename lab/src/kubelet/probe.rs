@@ -10,7 +10,8 @@ use crate::client::http;
 use crate::error::{Error, Result};
 use crate::netns;
 
-/// How eagerly a container is asked before it was ready for the first time. The kubelet would wait for its period.
+/// How eagerly a container is asked before it was ready for the first time. The kubelet would wait for its
+/// period.
 const EAGER: Duration = Duration::from_millis(50);
 
 /// A readiness probe.

@@ -1,5 +1,5 @@
-//! The Node object: created once, then kept up to date about whether the node's network is ready. As with a real
-//! kubelet, that is so once the runtime has loaded a network configuration.
+//! The Node object: created once, then kept up to date about whether the node's network is ready. As with a
+//! real kubelet, that is so once the runtime has loaded a network configuration.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ async fn register(kubelet: &Kubelet, nodes: &Api<Node>) -> kube::Result<()> {
 async fn publish(kubelet: &Kubelet, nodes: &Api<Node>, report: &Report) -> kube::Result<()> {
     let config = &kubelet.config;
     let mut status = node_status(&config.node, &config.addresses, &config.boot, report);
-    // As kubelets do: others' conditions stay, while addresses, of which several are of one type, are all replaced.
+    // As kubelets do: others' conditions stay, while addresses, of which several are of one type, are all
+    // replaced.
     if let Some(addresses) = status["addresses"].as_array_mut() {
         addresses.push(json!({"$patch": "replace"}));
     }

@@ -1,8 +1,10 @@
-//! Instructions of eBPF (RFC 9669), as far as programs here need them, and their text as the kernel's verifier prints it.
+//! Instructions of eBPF (RFC 9669), as far as programs here need them, and their text as the kernel's
+//! verifier prints it.
 
 use std::fmt;
 
-/// A register. `R0` holds what calls return, `R1` to `R5` what they are given and destroy, `R6` to `R9` what stays.
+/// A register. `R0` holds what calls return, `R1` to `R5` what they are given and destroy, `R6` to `R9` what
+/// stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "their names say it")]

@@ -1,5 +1,5 @@
-//! What maps, programs and links have in common: a descriptor, information, and a name in a file system of type `bpf` (a pin)
-//! by which they outlive the process that made them.
+//! What maps, programs and links have in common: a descriptor, information, and a name in a file system of
+//! type `bpf` (a pin) by which they outlive the process that made them.
 
 use std::ffi::CString;
 use std::io;

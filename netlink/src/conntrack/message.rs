@@ -107,7 +107,8 @@ fn write_reply(writer: &mut Writer<'_>, filter: &Filter) -> u32 {
     BY_SOURCE
 }
 
-/// Of IPv6 addresses the kernel leaves out those that are equal (seen on Linux 6.18): the reader alone compares these.
+/// Of IPv6 addresses the kernel leaves out those that are equal (seen on Linux 6.18): the reader alone
+/// compares these.
 fn comparable(address: Option<IpAddr>) -> Option<IpAddr> {
     address.filter(IpAddr::is_ipv4)
 }

@@ -23,8 +23,8 @@ pub enum Group {
 pub struct Monitor(Socket);
 
 impl Monitor {
-    /// Subscribes to these groups, in the calling thread's network namespace. The kernel tells of flows that begin while somebody
-    /// listens, or all where `net.netfilter.nf_conntrack_events` is 1.
+    /// Subscribes to these groups, in the calling thread's network namespace. The kernel tells of flows that
+    /// begin while somebody listens, or all where `net.netfilter.nf_conntrack_events` is 1.
     pub fn open(groups: &[Group]) -> Result<Monitor> {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         groups.iter().try_for_each(|group| socket.join(*group as u32))?;

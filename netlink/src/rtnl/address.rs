@@ -47,8 +47,8 @@ impl RtnetlinkClient {
             .collect())
     }
 
-    /// Gives an interface an address. IPv6 addresses are usable at once: IPAM has made sure that they are unique,
-    /// so that duplicate address detection (RFC 4862) is skipped.
+    /// Gives an interface an address. IPv6 addresses are usable at once: IPAM has made sure that they are
+    /// unique, so that duplicate address detection (RFC 4862) is skipped.
     ///
     /// # Errors
     /// EEXIST where the interface has it already.
@@ -59,8 +59,9 @@ impl RtnetlinkClient {
         })
     }
 
-    /// The same, but the kernel chooses it for no packet that goes further than the link: an IPv6 address is deprecated from the
-    /// beginning (RFC 4862 section 5.5.4), and an IPv4 address, for which that means nothing, is of the link's scope.
+    /// The same, but the kernel chooses it for no packet that goes further than the link: an IPv6 address is
+    /// deprecated from the beginning (RFC 4862 section 5.5.4), and an IPv4 address, for which that means
+    /// nothing, is of the link's scope.
     pub fn add_deprecated_address(&mut self, address: Address) -> Result<()> {
         let mut message = encode(address);
         if address.address.is_ipv4() {
@@ -74,8 +75,8 @@ impl RtnetlinkClient {
         })
     }
 
-    /// The same, but the kernel adds no route to the address's network: the interface's other neighbours are not
-    /// taken to be on the link (IFA_F_NOPREFIXROUTE).
+    /// The same, but the kernel adds no route to the address's network: the interface's other neighbours are
+    /// not taken to be on the link (IFA_F_NOPREFIXROUTE).
     pub fn add_address_noprefixroute(&mut self, address: Address) -> Result<()> {
         let mut message = encode(address);
         let flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
@@ -85,8 +86,8 @@ impl RtnetlinkClient {
         })
     }
 
-    /// The same again, but an IPv6 address is to be used only once the kernel has asked on the link whether another has
-    /// it (RFC 4862, section 5.4): see [`RtnetlinkClient::dad_state`]. IPv4 knows no such thing.
+    /// The same again, but an IPv6 address is to be used only once the kernel has asked on the link whether
+    /// another has it (RFC 4862, section 5.4): see [`RtnetlinkClient::dad_state`]. IPv4 knows no such thing.
     pub fn add_address_with_dad(&mut self, address: Address, prefix_route: bool) -> Result<()> {
         let mut message = encode(address);
         message.header.flags -= AddressHeaderFlags::Nodad;
@@ -167,8 +168,8 @@ fn scope(address: IpAddr) -> AddressScope {
 
 fn address(message: &RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    // The address itself is the "local" one; "address" is the other end's on point-to-point links, and all there
-    // is for IPv6.
+    // The address itself is the "local" one; "address" is the other end's on point-to-point links, and all
+    // there is for IPv6.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

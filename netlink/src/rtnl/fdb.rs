@@ -1,5 +1,5 @@
-//! Forwarding databases (`bridge fdb`): behind which remote of a VXLAN device, or which port of a bridge, an Ethernet
-//! address is.
+//! Forwarding databases (`bridge fdb`): behind which remote of a VXLAN device, or which port of a bridge, an
+//! Ethernet address is.
 
 use std::net::IpAddr;
 
@@ -44,8 +44,8 @@ impl RtnetlinkClient {
         })
     }
 
-    /// Pins an Ethernet address to a port of a bridge: the bridge neither forgets it nor learns it behind another port.
-    /// The entry goes with the port.
+    /// Pins an Ethernet address to a port of a bridge: the bridge neither forgets it nor learns it behind
+    /// another port. The entry goes with the port.
     pub fn set_sticky_fdb(&mut self, port: u32, mac: Mac) -> Result<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;

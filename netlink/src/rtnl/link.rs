@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use super::{Mac, RtnetlinkClient, parse};
 use crate::{Error, Request, Result};
 
-/// A veth uses one queue each way, however many it has. To be made with one for each processor, and then told to use one,
-/// costs it two grace periods of RCU and a hundred kilobytes on a large machine.
+/// A veth uses one queue each way, however many it has. To be made with one for each processor, and then told
+/// to use one, costs it two grace periods of RCU and a hundred kilobytes on a large machine.
 const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
 
 /// A network interface as the kernel describes it.
@@ -34,9 +34,10 @@ pub struct Link {
     pub up: bool,
     /// Whether somebody asked it to receive what is meant for others too.
     pub promiscuous: bool,
-    /// Whether it has a carrier, and the kernel has taken notice of that, so that it sends (operational state up, RFC 2863).
-    /// The kernel does so in its own time; since Linux 6.8 to be asked for the interface makes it. A bridge has a carrier as long as
-    /// a port of it is up and has one. Of one that never lost its carrier the kernel does not tell.
+    /// Whether it has a carrier, and the kernel has taken notice of that, so that it sends (operational state
+    /// up, RFC 2863). The kernel does so in its own time; since Linux 6.8 to be asked for the interface makes
+    /// it. A bridge has a carrier as long as a port of it is up and has one. Of one that never lost its
+    /// carrier the kernel does not tell.
     pub carrier: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
@@ -48,8 +49,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// How the bridge that it is a port of treats it, where it is a bridge's port.
     pub port: Option<BridgePort>,
-    /// Whether it has no more than one neighbour, or finds none by asking (IFF_POINTOPOINT, IFF_NOARP): a packet is taken to
-    /// its neighbour whatever next hop a route names.
+    /// Whether it has no more than one neighbour, or finds none by asking (IFF_POINTOPOINT, IFF_NOARP): a
+    /// packet is taken to its neighbour whatever next hop a route names.
     pub point_to_point: bool,
 }
 
@@ -107,8 +108,9 @@ pub struct LinkChange {
     pub alias: Option<String>,
     /// How the bridge that it is a port of treats it.
     pub port: Option<BridgePort>,
-    /// Whether that bridge takes frames from it only where its forwarding database has their sender's Ethernet address
-    /// behind it ([`RtnetlinkClient::set_sticky_fdb`]). Kernels before Linux 5.18 ignore this: see [`RtnetlinkClient::is_port_locked`].
+    /// Whether that bridge takes frames from it only where its forwarding database has their sender's
+    /// Ethernet address behind it ([`RtnetlinkClient::set_sticky_fdb`]). Kernels before Linux 5.18 ignore
+    /// this: see [`RtnetlinkClient::is_port_locked`].
     pub locked: Option<bool>,
 }
 
@@ -181,8 +183,8 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("create bridge {}", bridge.name)))
     }
 
-    /// Makes a veth pair whose peer is born in the namespace `peer_namespace`: it never shows in this one. Returns the host end, as
-    /// it is before it becomes a port of the bridge.
+    /// Makes a veth pair whose peer is born in the namespace `peer_namespace`: it never shows in this one.
+    /// Returns the host end, as it is before it becomes a port of the bridge.
     ///
     /// # Errors
     /// EEXIST where either name is taken in its namespace.
@@ -203,8 +205,8 @@ impl RtnetlinkClient {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
-        // The kernel tells what it has made (Linux 6.2): a question of its own would make it wait until the end without a
-        // carrier has come to rest.
+        // The kernel tells what it has made (Linux 6.2): a question of its own would make it wait until the
+        // end without a carrier has come to rest.
         let request =
             Request::new(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO);
         let told = self.socket.query(request, parse).map_err(|error| {
@@ -267,9 +269,10 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("delete link #{index}")))
     }
 
-    /// The same, but returns as soon as the interface is gone for everybody. The kernel then still waits until nothing in
-    /// it can use what it has of the interface in memory, some 15 ms: a process of its own does so with it. For programs that end
-    /// soon ([`Socket::request_detached`](crate::Socket::request_detached)).
+    /// The same, but returns as soon as the interface is gone for everybody. The kernel then still waits
+    /// until nothing in it can use what it has of the interface in memory, some 15 ms: a process of its own
+    /// does so with it. For programs that end soon
+    /// ([`Socket::request_detached`](crate::Socket::request_detached)).
     ///
     /// # Errors
     /// [`Error::is_missing`] where there is none.

@@ -1,12 +1,13 @@
-//! Notifications of rtnetlink: links, addresses, routes, neighbours and forwarding entries that came, changed or went.
+//! Notifications of rtnetlink: links, addresses, routes, neighbours and forwarding entries that came, changed
+//! or went.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::notifications::Source;
 use crate::{Frame, Protocol, Result, Socket};
 
-/// Kinds of messages (linux/rtnetlink.h). Each kind of object has one for what is new or changed, and the next for what is
-/// deleted.
+/// Kinds of messages (linux/rtnetlink.h). Each kind of object has one for what is new or changed, and the
+/// next for what is deleted.
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;

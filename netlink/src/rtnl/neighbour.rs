@@ -39,8 +39,8 @@ impl RtnetlinkClient {
             .collect())
     }
 
-    /// Adds an entry, or puts it in the place of the one for the same address. It is a permanent one, or one that
-    /// is confirmed when it is next used.
+    /// Adds an entry, or puts it in the place of the one for the same address. It is a permanent one, or one
+    /// that is confirmed when it is next used.
     pub fn replace_neighbour(&mut self, neighbour: Neighbour) -> Result<()> {
         let mut message = encode(neighbour.link, neighbour.address);
         message.header.state =

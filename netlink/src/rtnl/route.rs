@@ -28,8 +28,8 @@ pub struct Route {
     pub onlink: bool,
     /// The source address that this host's own packets take.
     pub source: Option<IpAddr>,
-    /// The preference among routes to the same destination, the lowest first; the kernel's default is 0 for IPv4 and
-    /// 1024 for IPv6.
+    /// The preference among routes to the same destination, the lowest first; the kernel's default is 0 for
+    /// IPv4 and 1024 for IPv6.
     pub metric: Option<u32>,
     /// The routing table; 254 is the main one.
     pub table: u32,
@@ -38,8 +38,9 @@ pub struct Route {
     pub protocol: u8,
     /// The largest packet on this route, in bytes, where it is not the link's.
     pub mtu: Option<u32>,
-    /// How far away the destinations are (`scope` in `ip route`): 0 behind a gateway, 253 on the link, 254 the host
-    /// itself; what a gateway tells where none is given. The kernel has none for IPv6, and of listed routes it is not told.
+    /// How far away the destinations are (`scope` in `ip route`): 0 behind a gateway, 253 on the link, 254
+    /// the host itself; what a gateway tells where none is given. The kernel has none for IPv6, and of listed
+    /// routes it is not told.
     pub scope: Option<u8>,
     /// The segment size to announce to TCP peers, in bytes.
     pub advmss: Option<u32>,

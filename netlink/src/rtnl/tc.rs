@@ -12,7 +12,8 @@ use crate::{Error, Frame, Request, Result};
 /// `RTM_NEWQDISC` and `RTM_GETQDISC` (linux/rtnetlink.h).
 const NEW: u16 = 36;
 const GET: u16 = 38;
-/// `TC_H_ROOT`: the discipline of the interface itself, and not of a class of another one (linux/pkt_sched.h).
+/// `TC_H_ROOT`: the discipline of the interface itself, and not of a class of another one
+/// (linux/pkt_sched.h).
 const ROOT: u32 = 0xffff_ffff;
 /// The handle `1:`.
 const HANDLE: u32 = 1 << 16;
@@ -67,8 +68,8 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("set qdisc {bucket} of link #{link}")))
     }
 
-    /// The rate in bytes per second and the limit in bytes of an interface's token bucket; `None` where its root
-    /// discipline is another.
+    /// The rate in bytes per second and the limit in bytes of an interface's token bucket; `None` where its
+    /// root discipline is another.
     pub fn token_bucket(&mut self, link: u32) -> Result<Option<(u64, u32)>> {
         // Without the echo only those hear the answer who listen to all changes.
         let request = Request { kind: GET, flags: NLM_F_ECHO, payload: header(link, 0) };
@@ -86,7 +87,8 @@ fn header(link: u32, handle: u32) -> Vec<u8> {
     [0, link, handle, ROOT, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-/// `struct tc_tbf_qopt`: two rates of twelve bytes each, the limit, the burst as a time, and the peak's burst.
+/// `struct tc_tbf_qopt`: two rates of twelve bytes each, the limit, the burst as a time, and the peak's
+/// burst.
 fn parameters(bucket: &TokenBucket) -> Vec<u8> {
     let rate = u32::try_from(bucket.rate).unwrap_or(u32::MAX);
     let mut bytes = vec![0, ETHERNET, 0, 0, 0, 0, 0, 0];

@@ -50,7 +50,8 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("join VLANs ({membership:?}) with bridge port #{port}")))
     }
 
-    /// The VLANs that a bridge's port is a member of, each by itself: all with a tag but the one of frames without.
+    /// The VLANs that a bridge's port is a member of, each by itself: all with a tag but the one of frames
+    /// without.
     pub fn bridge_vlans(&mut self, port: u32) -> Result<Vec<BridgeVlan>> {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;

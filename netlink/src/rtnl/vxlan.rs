@@ -57,8 +57,8 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("create VXLAN device {} (VNI {vni})", vxlan.name)))
     }
 
-    /// What a VXLAN device was made with; `None` where that interface is none, or one of another make: with a multicast
-    /// group, with learning, or bound to no address.
+    /// What a VXLAN device was made with; `None` where that interface is none, or one of another make: with a
+    /// multicast group, with learning, or bound to no address.
     pub fn tunnel(&mut self, index: u32) -> Result<Option<Tunnel>> {
         let mut message = LinkMessage::default();
         message.header.index = index;

@@ -11,16 +11,18 @@ use crate::rule::Rule;
 use crate::table::{Base, Policy};
 use crate::value::Name;
 
-/// Follows a walk. Each answer has a default: nothing is told, nothing is added to the facts, and what is not known ends the walk.
+/// Follows a walk. Each answer has a default: nothing is told, nothing is added to the facts, and what is not
+/// known ends the walk.
 pub trait Guide {
     /// Is told of a step.
     fn step(&mut self, _step: Step<'_>) {}
 
-    /// Is told that the packet goes elsewhere now, and says what follows from that: whether the new destination is this machine's
-    /// own, and by which interface the packet leaves.
+    /// Is told that the packet goes elsewhere now, and says what follows from that: whether the new
+    /// destination is this machine's own, and by which interface the packet leaves.
     fn rewritten(&mut self, _facts: &mut Facts) {}
 
-    /// Is asked what to do where it is not known what a rule does: where the answer is `Ok`, the rule is taken not to apply.
+    /// Is asked what to do where it is not known what a rule does: where the answer is `Ok`, the rule is
+    /// taken not to apply.
     ///
     /// # Errors
     /// Ends the walk.

@@ -27,7 +27,8 @@ impl Memory {
         self.elements.get(&(table.clone(), map.clone(), key.clone())).map(|(data, _)| data)
     }
 
-    /// Writes an element; one that is there already only lives on, as in the kernel. Returns what the map holds then.
+    /// Writes an element; one that is there already only lives on, as in the kernel. Returns what the map
+    /// holds then.
     pub fn update(
         &mut self,
         table: &TableKey,

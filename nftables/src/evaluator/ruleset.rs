@@ -30,7 +30,8 @@ pub struct Walk<'a> {
     pub memory: Memory,
     /// In how many ways the numbers could be drawn that were drawn so far; 1 where none was.
     pub choices: u32,
-    /// The connection's destination is settled, or its source: no other nat chain is asked (`nf_nat_initialized`).
+    /// The connection's destination is settled, or its source: no other nat chain is asked
+    /// (`nf_nat_initialized`).
     pub(super) settled: [bool; 2],
     pub(super) tracking: Tracking,
     /// Sets into which the packet wrote, or perhaps did: what is in them now is not known.

@@ -1,5 +1,6 @@
-//! From chain to chain, as the kernel calls them for the first packet of a connection: through any tables, planned ones and those
-//! that were read, in the order of their priorities. What one rule does is in `statement.rs`.
+//! From chain to chain, as the kernel calls them for the first packet of a connection: through any tables,
+//! planned ones and those that were read, in the order of their priorities. What one rule does is in
+//! `statement.rs`.
 
 use super::guide::Alone;
 use super::ruleset::{Entry, Tracking, Walk};

@@ -14,7 +14,8 @@ use crate::value::DataType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ct {
     key: u32,
-    /// Of the original direction (`IP_CT_DIR_ORIGINAL`), or of the reply's; none where the key knows no direction.
+    /// Of the original direction (`IP_CT_DIR_ORIGINAL`), or of the reply's; none where the key knows no
+    /// direction.
     direction: Option<u8>,
 }
 

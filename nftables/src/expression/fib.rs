@@ -8,7 +8,8 @@ use super::Kind;
 use crate::facts::Facts;
 use crate::value::DataType;
 
-/// `NFTA_FIB_F_*`: which address is looked up, with what else, and whether only the existence of a route is asked for.
+/// `NFTA_FIB_F_*`: which address is looked up, with what else, and whether only the existence of a route is
+/// asked for.
 const SADDR: u32 = 1;
 const DADDR: u32 = 2;
 const MARK: u32 = 4;

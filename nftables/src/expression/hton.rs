@@ -1,5 +1,5 @@
-//! `byteorder`: a number in network order (`NFTA_BYTEORDER_*`). Sets of ranges compare byte by byte, from the first on; nft hides
-//! the conversion in its text, and so does this.
+//! `byteorder`: a number in network order (`NFTA_BYTEORDER_*`). Sets of ranges compare byte by byte, from the
+//! first on; nft hides the conversion in its text, and so does this.
 
 use std::fmt;
 

@@ -71,7 +71,8 @@ impl Dynamic {
         });
     }
 
-    /// The registers that it reads; `None` where each element gets expressions of its own, which are not known here.
+    /// The registers that it reads; `None` where each element gets expressions of its own, which are not
+    /// known here.
     pub(super) fn registers(data: &Attributes<'_>) -> Option<Registers> {
         let is_known = data.get(7).is_none() && data.get(10).is_none();
         is_known.then(|| Some(Registers { key: data.u32(4)?, data: data.u32(5) }))?

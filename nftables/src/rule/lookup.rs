@@ -1,5 +1,5 @@
-//! `lookup`: what a set or a map holds for a concatenation (`NFTA_LOOKUP_*`). A match, a verdict map and whatever takes a value
-//! from a map are made of it.
+//! `lookup`: what a set or a map holds for a concatenation (`NFTA_LOOKUP_*`). A match, a verdict map and
+//! whatever takes a value from a map are made of it.
 
 use weft_netlink::attribute::{Attributes, Writer};
 

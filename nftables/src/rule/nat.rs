@@ -73,7 +73,8 @@ impl Nat {
         }
     }
 
-    /// The statement of an expression of that name; `None` where not all of it is known. `held` tells what is in a register.
+    /// The statement of an expression of that name; `None` where not all of it is known. `held` tells what is
+    /// in a register.
     pub(super) fn read(name: &str, data: &Attributes<'_>, held: impl Fn(u32) -> Option<Read>) -> Option<Nat> {
         match name {
             "masq" if data.get(2).is_none() => match data.u32(1).unwrap_or_default() {

@@ -1,5 +1,6 @@
-//! Rules as nft prints them. What a statement needs to stand before it, and nft adds by itself, is not printed: that `tcp flags` is
-//! asked of TCP alone, or that in a table of both families `ip saddr` is one of IPv4.
+//! Rules as nft prints them. What a statement needs to stand before it, and nft adds by itself, is not
+//! printed: that `tcp flags` is asked of TCP alone, or that in a table of both families `ip saddr` is one of
+//! IPv4.
 
 use std::fmt;
 

@@ -18,8 +18,8 @@ pub enum DataType {
     InetProto,
     /// `inet_service`: a port.
     InetService,
-    /// A number below 65536 in a register of four bytes, as `numgen` makes it. nft has no name for this type: a set
-    /// that uses it is declared with `typeof`.
+    /// A number below 65536 in a register of four bytes, as `numgen` makes it. nft has no name for this type:
+    /// a set that uses it is declared with `typeof`.
     Integer,
     /// `classid`: a number of four bytes, as a packet's priority is one.
     ClassId,
@@ -139,7 +139,8 @@ impl DataType {
         }
     }
 
-    /// The value that stands at the beginning of these bytes; none where they are too few, or of no type of values.
+    /// The value that stands at the beginning of these bytes; none where they are too few, or of no type of
+    /// values.
     pub(crate) fn decode(self, bytes: &[u8]) -> Option<Value> {
         let number = || bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
         Some(match self {

@@ -1,5 +1,5 @@
-//! Keys that are ranges: in each field all values from a first one to a last one. Such a key is its first key and its last,
-//! one behind the other.
+//! Keys that are ranges: in each field all values from a first one to a last one. Such a key is its first key
+//! and its last, one behind the other.
 
 use std::fmt;
 
@@ -42,7 +42,8 @@ fn last_of(network: &IpNetwork) -> std::net::IpAddr {
 }
 
 impl Tuple {
-    /// The first and the last key of a product of networks and single values: the two ends of an element of ranges.
+    /// The first and the last key of a product of networks and single values: the two ends of an element of
+    /// ranges.
     pub fn span(fields: &[Field]) -> (Tuple, Tuple) {
         let ends: Vec<(Value, Value)> = fields.iter().map(Field::ends).collect();
         let first: Vec<Value> = ends.iter().map(|(first, _)| *first).collect();

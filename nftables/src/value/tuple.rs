@@ -6,15 +6,16 @@ use std::hash::{Hash, Hasher};
 
 use super::{DataType, Value};
 
-/// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last of a
-/// single one padded to four bytes). It knows nothing of its types; the set's declaration does.
+/// A set's key, or a map's data: one value or a concatenation, as the kernel has it (every field but the last
+/// of a single one padded to four bytes). It knows nothing of its types; the set's declaration does.
 #[derive(Clone)]
 pub struct Tuple(Bytes);
 
 /// How many bytes stand in the tuple itself: an IPv6 address, a protocol, a port and a number fit.
 const SHORT: usize = 30;
 
-/// The bytes of a tuple. A load makes and copies hundreds of thousands; nearly all are short, and so need no allocation.
+/// The bytes of a tuple. A load makes and copies hundreds of thousands; nearly all are short, and so need no
+/// allocation.
 #[derive(Clone)]
 enum Bytes {
     Short(u8, [u8; SHORT]),

@@ -11,10 +11,11 @@ use super::{ClassId, Decision, Direction, Endpoint, FamilyPlan, PolicyPlan, Row,
 pub struct Delta {
     /// The classes of single addresses; nothing where one has none any more.
     pub peers: Vec<(IpAddr, Option<ClassId>)>,
-    /// The classes of networks, from their first to their last address; nothing where there is no such network any more. To
-    /// be taken out before others are put in.
+    /// The classes of networks, from their first to their last address; nothing where there is no such
+    /// network any more. To be taken out before others are put in.
     pub networks: Vec<(IpAddr, IpAddr, Option<ClassId>)>,
-    /// What happens at addresses of local pods where no row matches; nothing where no policy says anything any more.
+    /// What happens at addresses of local pods where no row matches; nothing where no policy says anything
+    /// any more.
     pub sides: Vec<(Direction, IpAddr, Option<Decision>)>,
     /// Rows; without a decision, those that are to be taken out.
     pub rows: Vec<RowChange>,

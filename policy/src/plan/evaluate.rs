@@ -54,7 +54,8 @@ fn first_match(rows: &[Row], port: Option<(Protocol, u16)>) -> Option<Verdict> {
 }
 
 impl PolicyPlan {
-    /// What this node does with a packet: it may have a say for the pod that sends it, for the one that gets it, and for both.
+    /// What this node does with a packet: it may have a say for the pod that sends it, for the one that gets
+    /// it, and for both.
     pub fn verdict(&self, packet: &Packet) -> Verdict {
         let Packet { source, destination, port } = *packet;
         let own = |address| self.own_addresses.contains(&address);

@@ -150,7 +150,8 @@ impl Features {
         self.port_names.keys().map(|name| &**name)
     }
 
-    /// Takes out what nobody uses any more and returns it. The numbers are not given again before [`Features::forget`].
+    /// Takes out what nobody uses any more and returns it. The numbers are not given again before
+    /// [`Features::forget`].
     pub(crate) fn sweep(&mut self) -> Vec<FeatureId> {
         for name in std::mem::take(&mut self.unused_names) {
             if self.port_names.get(&name).is_some_and(|it| it.users == 0) {

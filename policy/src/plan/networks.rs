@@ -55,8 +55,8 @@ pub(crate) fn pieces<'a>(
     pieces
 }
 
-/// What is left of a network without its exceptions, in order. Intervals of one block neither overlap nor touch, as a border
-/// at which it ends and begins would make it end.
+/// What is left of a network without its exceptions, in order. Intervals of one block neither overlap nor
+/// touch, as a border at which it ends and begins would make it end.
 fn intervals(block: &IpBlock) -> Vec<(u128, u128)> {
     let family = Family::of_network(&block.cidr);
     let (first, last) = ends(&block.cidr);

@@ -1,8 +1,8 @@
 //! From changes of objects to changes of the plan.
 //!
-//! Changes are taken in one by one and only marked; [`Planner::commit`] works them off together. What it does then is in
-//! proportion to what changed: addresses that changed answer the questions again, and only pods whose policies changed, or
-//! that ask about classes that came or went, get new rows.
+//! Changes are taken in one by one and only marked; [`Planner::commit`] works them off together. What it does
+//! then is in proportion to what changed: addresses that changed answer the questions again, and only pods
+//! whose policies changed, or that ask about classes that came or went, get new rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -85,8 +85,9 @@ impl Planner {
         }
     }
 
-    /// Takes over the numbers of classes that a table holds, by address or first address of a network. They are given to the
-    /// classes that these have at the next commits, where no two of them would have the same.
+    /// Takes over the numbers of classes that a table holds, by address or first address of a network. They
+    /// are given to the classes that these have at the next commits, where no two of them would have the
+    /// same.
     pub fn adopt(&mut self, classes: impl IntoIterator<Item = (IpAddr, ClassId)>) {
         for (address, class) in classes {
             self.classes[index(Family::of(address))].adopt(address, class);
@@ -153,8 +154,8 @@ impl Planner {
         self.replace_pod(known, pod.cloned(), assigned);
     }
 
-    /// The plugin gave a pod of this node these addresses: they count before the API server has them, and instead of what
-    /// it has. None takes that back.
+    /// The plugin gave a pod of this node these addresses: they count before the API server has them, and
+    /// instead of what it has. None takes that back.
     pub fn assign(&mut self, key: &NamespacedName, addresses: &[IpAddr]) {
         let addresses = PodAddresses::from(addresses);
         match addresses.is_empty() {
@@ -283,8 +284,8 @@ impl Planner {
         }
     }
 
-    /// Finds the policies of pods anew, and asks the questions of those that select some. Returns the addresses that these
-    /// pods had before.
+    /// Finds the policies of pods anew, and asks the questions of those that select some. Returns the
+    /// addresses that these pods had before.
     fn select(&mut self, dirty: &BTreeSet<PodId>, changed: &BTreeSet<PolicyId>) -> BTreeSet<IpAddr> {
         let (mut left, mut counted) = (BTreeSet::new(), changed.clone());
         for id in dirty {

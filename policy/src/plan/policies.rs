@@ -40,7 +40,8 @@ pub(crate) enum Policy {
     Cluster(Arc<ClusterNetworkPolicy>),
 }
 
-/// What its rules ask, while it selects pods of this node: for each rule the peers, nothing where it is about all.
+/// What its rules ask, while it selects pods of this node: for each rule the peers, nothing where it is about
+/// all.
 pub(crate) struct Compiled {
     pub(crate) rules: [Vec<Option<Arc<[FeatureId]>>>; 2],
     /// The policy that this was made of.
@@ -70,7 +71,8 @@ pub(crate) struct Policies {
 }
 
 impl Policy {
-    /// Its rules for a direction; nothing where it does not isolate for it. Those of a ClusterNetworkPolicy never do.
+    /// Its rules for a direction; nothing where it does not isolate for it. Those of a ClusterNetworkPolicy
+    /// never do.
     pub(crate) fn rules(&self, direction: Direction) -> Option<Vec<(Action, &PolicyRule)>> {
         match self {
             Policy::Network(policy) => {
@@ -90,7 +92,8 @@ impl Policy {
         }
     }
 
-    /// Its place among the policies of a tier: the lower comes first. Those of equal priority go by their names.
+    /// Its place among the policies of a tier: the lower comes first. Those of equal priority go by their
+    /// names.
     pub(crate) fn place(&self) -> (Option<Tier>, u16, &str) {
         match self {
             Policy::Network(policy) => (None, 0, &policy.key.name),
@@ -114,7 +117,8 @@ impl Policy {
 }
 
 impl Policies {
-    /// Puts a policy in, replaces the one of its name, or takes it out. Returns its number where there is one.
+    /// Puts a policy in, replaces the one of its name, or takes it out. Returns its number where there is
+    /// one.
     pub(crate) fn set(&mut self, name: PolicyName, policy: Option<Policy>) -> Option<PolicyId> {
         if let Some(id) = self.by_name.get(&name) {
             if let Some(state) = self.states.get_mut(id) {
@@ -189,7 +193,8 @@ impl Policies {
         policy.is_some_and(|policy| policy.selects(pod, world))
     }
 
-    /// Asks the questions of a policy that selects pods, and no longer those of one that changed or selects none.
+    /// Asks the questions of a policy that selects pods, and no longer those of one that changed or selects
+    /// none.
     pub(crate) fn compile(&mut self, id: PolicyId, changed: bool, features: &mut Features) {
         let Some(state) = self.states.get_mut(&id) else {
             return;
@@ -253,7 +258,8 @@ fn question(name: &PolicyName, peer: &PolicyPeer) -> Feature {
             (None, PolicyName::Network(key)) => {
                 Feature::Own { namespace: key.namespace.as_str().into(), pods: peer.pods.clone() }
             }
-            // The subject's own namespace is no peer of ClusterNetworkPolicies; their reader always has a selector.
+            // The subject's own namespace is no peer of ClusterNetworkPolicies; their reader always has a
+            // selector.
             (namespaces, _) => Feature::Everywhere {
                 namespaces: namespaces.clone().unwrap_or_default(),
                 pods: peer.pods.clone(),

@@ -7,7 +7,8 @@ use super::profile::Profile;
 use super::traffic::{PROTOCOLS, Segment, Traffic};
 use super::{ClassId, Decision, Origin, PolicyId, Row, RowPorts, Side, Verdict};
 
-/// The most rows of one address in one direction. A pod whose policies come to more is closed in that direction.
+/// The most rows of one address in one direction. A pod whose policies come to more is closed in that
+/// direction.
 pub const MOST_ROWS: usize = 16_384;
 
 /// Up to so many ports are single rows: a range is dearer in the kernel than so many.
@@ -15,8 +16,8 @@ const SINGLE: u32 = 8;
 /// How many rows a range counts as where there are two ways to say the same.
 const RANGE_COST: usize = 8;
 
-/// All rows of an address in a direction, for all classes there are. Fails with the policy that asks for the most ports,
-/// where they are too many.
+/// All rows of an address in a direction, for all classes there are. Fails with the policy that asks for the
+/// most ports, where they are too many.
 pub(crate) fn side<'a>(
     profile: &Profile,
     classes: impl Iterator<Item = (ClassId, &'a [FeatureId])>,
@@ -59,8 +60,8 @@ pub(crate) fn closed(largest: Option<PolicyId>) -> Side {
     Side { base: Decision { verdict: Verdict::Deny, origin }, rows: BTreeMap::new() }
 }
 
-/// The rows for traffic where `base` is what happens without any, in the order of the traffic. `complete` rows leave nothing
-/// to the base.
+/// The rows for traffic where `base` is what happens without any, in the order of the traffic. `complete`
+/// rows leave nothing to the base.
 fn rows(traffic: &Traffic, base: Verdict, complete: bool) -> Box<[Row]> {
     let mut rows = Vec::new();
     let any = traffic.other;

@@ -38,7 +38,8 @@ impl PodState {
         self.pod.details.as_ref().is_some_and(|details| details.node.as_deref() == Some(node))
     }
 
-    /// Of the pods with one address, the one with the highest rank has it: those that the plugin gave it to, then the newest.
+    /// Of the pods with one address, the one with the highest rank has it: those that the plugin gave it to,
+    /// then the newest.
     fn rank(&self, address: IpAddr) -> (bool, i64, &NamespacedName) {
         let created = self.pod.details.as_ref().map_or(0, |details| details.created);
         (self.assigned.contains(&address), created, &self.pod.key)

@@ -8,7 +8,8 @@ use weft_nftables::{Data, DataType, Detail, Family, Observed, ObservedSet, Table
 use super::{PENDING, Ruleset, TABLE};
 use crate::plan::ClassId;
 
-/// The classes of addresses and of the first addresses of networks, for [`Planner::adopt`](crate::plan::Planner::adopt).
+/// The classes of addresses and of the first addresses of networks, for
+/// [`Planner::adopt`](crate::plan::Planner::adopt).
 pub fn classes(observed: &Observed) -> Vec<(IpAddr, ClassId)> {
     let class = |data: &Data| match data {
         Data::Tuple(tuple) => match *tuple.values(&[DataType::ClassId])? {
@@ -42,8 +43,8 @@ pub fn pending(observed: &Observed) -> Vec<(IpAddr, String)> {
 }
 
 impl Ruleset {
-    /// Makes the addresses that wait part of the tables, each with the plugin's remark, and no others: so a comparison with what
-    /// was observed leaves these alone, and puts them back where they are missing.
+    /// Makes the addresses that wait part of the tables, each with the plugin's remark, and no others: so a
+    /// comparison with what was observed leaves these alone, and puts them back where they are missing.
     pub fn set_pending(&mut self, waiting: &[(IpAddr, String)]) {
         for table in &mut self.tables {
             let Some(set) = table.sets.get_mut(PENDING) else { continue };

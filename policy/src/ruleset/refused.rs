@@ -1,7 +1,8 @@
 //! Connections that were cut: what their ends still send is refused for a while.
 //!
-//! TCP needs none of this, as only a SYN begins a connection. A datagram of the end that answered would look like the first one
-//! of a new flow, which may be allowed, and let the other end's datagrams in as its answers.
+//! TCP needs none of this, as only a SYN begins a connection. A datagram of the end that answered would look
+//! like the first one of a new flow, which may be allowed, and let the other end's datagrams in as its
+//! answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

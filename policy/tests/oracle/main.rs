@@ -1,5 +1,5 @@
-//! The plan, its explanation and its tables say of every packet what the specifications say, however the cluster came to be as
-//! it is.
+//! The plan, its explanation and its tables say of every packet what the specifications say, however the
+//! cluster came to be as it is.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

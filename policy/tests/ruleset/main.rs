@@ -1,4 +1,5 @@
-//! Plans as nf_tables: the text, and that the kernel takes each change and then holds what is planned. Needs root.
+//! Plans as nf_tables: the text, and that the kernel takes each change and then holds what is planned. Needs
+//! root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

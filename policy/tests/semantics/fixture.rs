@@ -93,7 +93,8 @@ pub(crate) fn with_port(mut pod: Pod, name: &str, port: u16) -> Pod {
 }
 
 impl Cluster {
-    /// Nodes `here` and `there`, namespaces `shop` and `bank`, and in each a pod `web` on `here` and a pod `db` on `there`.
+    /// Nodes `here` and `there`, namespaces `shop` and `bank`, and in each a pod `web` on `here` and a pod
+    /// `db` on `there`.
     pub(crate) fn new() -> Cluster {
         let mut planner = Planner::new("here");
         for (name, address) in [("here", "172.16.0.1"), ("there", "172.16.0.2")] {

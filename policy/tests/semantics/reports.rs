@@ -38,7 +38,8 @@ impl Node {
     }
 }
 
-/// `shop/web` lets `shop/db` in to 80, and all in to ports 8000 to 8100; `bank/db` is denied by an administrator.
+/// `shop/web` lets `shop/db` in to 80, and all in to ports 8000 to 8100; `bank/db` is denied by an
+/// administrator.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new();
     let from_db = rule(Some(&[pods("app=db")]), Some(&[port(Tcp, 80, 80)]));

@@ -1,4 +1,5 @@
-//! Single changes in one process: from a changed snapshot to the kernel's acknowledgement, without an API server.
+//! Single changes in one process: from a changed snapshot to the kernel's acknowledgement, without an API
+//! server.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;

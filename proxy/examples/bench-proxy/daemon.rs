@@ -1,5 +1,5 @@
-//! The daemon against an API server: starts, memory, changes from the API server's event to the kernel, and what it
-//! does when its tables are flushed.
+//! The daemon against an API server: starts, memory, changes from the API server's event to the kernel, and
+//! what it does when its tables are flushed.
 
 use std::path::Path;
 use std::thread::sleep;

@@ -1,5 +1,5 @@
-//! One endpoint of a UDP Service changes on a node that tracks very many flows: how long a client that goes on sending is
-//! stuck, and what it costs the daemon.
+//! One endpoint of a UDP Service changes on a node that tracks very many flows: how long a client that goes
+//! on sending is stuck, and what it costs the daemon.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

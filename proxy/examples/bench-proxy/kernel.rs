@@ -1,5 +1,5 @@
-//! What the kernel of a namespace holds, asked from outside of the daemon: whether a frontend is there, when somebody
-//! committed, whether all is as it should be.
+//! What the kernel of a namespace holds, asked from outside of the daemon: whether a frontend is there, when
+//! somebody committed, whether all is as it should be.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -100,8 +100,8 @@ impl Commits {
     }
 }
 
-/// Fails unless the calling thread's namespace holds all that follows from that snapshot: a second proxy would find
-/// nothing to do.
+/// Fails unless the calling thread's namespace holds all that follows from that snapshot: a second proxy
+/// would find nothing to do.
 pub(crate) fn assert_in_step(snapshot: &Snapshot) {
     let mut commits = Commits::listen();
     Sync::open(config()).unwrap().apply(snapshot, &ChangeSet::default()).unwrap();

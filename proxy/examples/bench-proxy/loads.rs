@@ -1,4 +1,5 @@
-//! Full loads by Weft itself: from a snapshot to a kernel that holds all of it, in a namespace that was empty.
+//! Full loads by Weft itself: from a snapshot to a kernel that holds all of it, in a namespace that was
+//! empty.
 
 use std::time::Duration;
 

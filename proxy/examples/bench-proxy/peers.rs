@@ -104,7 +104,8 @@ fn chain(service: usize) -> String {
     format!("service-{service:08X}-{}/{}/tcp/http", namespace(service), name(service))
 }
 
-/// kube-proxy's nftables mode: a chain and an anonymous map for each Service, and a verdict map that leads to them.
+/// kube-proxy's nftables mode: a chain and an anonymous map for each Service, and a verdict map that leads to
+/// them.
 fn nftables(size: Size) -> String {
     let mut text = String::from(
         "add table ip kube-proxy\n\

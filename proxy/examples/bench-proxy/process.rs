@@ -16,8 +16,8 @@ const IN_STEP: &str = "the kernel is in step with the cluster";
 /// How long a start may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What work takes, by the clock and of the calling thread's processor, the kernel's work for it included. The latter holds
-/// where others keep the processors busy.
+/// What work takes, by the clock and of the calling thread's processor, the kernel's work for it included.
+/// The latter holds where others keep the processors busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cost {
     pub(crate) wall: Duration,

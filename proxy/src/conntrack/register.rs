@@ -1,11 +1,13 @@
-//! Which tracked connections are stale: those that the kernel goes on sending to an endpoint that no longer serves the
-//! address that their client knows. Pure; the table of connections is read and cut in `conntrack.rs`.
+//! Which tracked connections are stale: those that the kernel goes on sending to an endpoint that no longer
+//! serves the address that their client knows. Pure; the table of connections is read and cut in
+//! `conntrack.rs`.
 //!
-//! An nf_tables rule sees only the first packet of a connection. A client that goes on sending datagrams from one socket
-//! keeps its flow alive for ever, whether there is somebody at the other end or not, and so does one that sent its first
-//! datagram before there was a rule. The same holds for a TCP or SCTP client for as long as nobody has answered: every further
-//! SYN goes where the first one went. So it is the state that decides, and not the protocol. Open TCP connections end by
-//! their own timers, and are helped only where that is asked for.
+//! An nf_tables rule sees only the first packet of a connection. A client that goes on sending datagrams from
+//! one socket keeps its flow alive for ever, whether there is somebody at the other end or not, and so does
+//! one that sent its first datagram before there was a rule. The same holds for a TCP or SCTP client for as
+//! long as nobody has answered: every further SYN goes where the first one went. So it is the state that
+//! decides, and not the protocol. Open TCP connections end by their own timers, and are helped only where
+//! that is asked for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -43,8 +45,8 @@ impl Register {
         Register { ends_tcp, services: HashMap::new() }
     }
 
-    /// Takes in what changed, and returns the frontends that may have stale flows by that. `ownership` say who has which
-    /// frontend now.
+    /// Takes in what changed, and returns the frontends that may have stale flows by that. `ownership` say
+    /// who has which frontend now.
     pub fn update(
         &mut self,
         snapshot: &Snapshot,
@@ -56,7 +58,8 @@ impl Register {
         touched
     }
 
-    /// These frontends, with those who may go on answering there. NodePorts are served at the addresses `node`.
+    /// These frontends, with those who may go on answering there. NodePorts are served at the addresses
+    /// `node`.
     pub fn served(
         &self,
         touched: &BTreeSet<Frontend>,

@@ -9,8 +9,8 @@ use weft_types::{Family, Protocol};
 use crate::services::plan::Frontend;
 use crate::services::valid_endpoints::ValidEndpoints;
 
-/// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks through the
-/// whole table every time, some milliseconds long, but has to copy little.
+/// Up to so many frontends of a family and protocol the kernel is asked for the flows of each alone: it walks
+/// through the whole table every time, some milliseconds long, but has to copy little.
 const ONE_BY_ONE: usize = 2;
 /// So many frontends take memory that is worth giving back.
 const LARGE: usize = 1000;
@@ -40,8 +40,8 @@ impl Served {
         self.frontends.is_empty()
     }
 
-    /// Whether clients may be stuck for as long as nobody looks. Those who have no answer yet begin again a second later at the
-    /// earliest.
+    /// Whether clients may be stuck for as long as nobody looks. Those who have no answer yet begin again a
+    /// second later at the earliest.
     pub fn is_urgent(&self) -> bool {
         self.ends_tcp || self.frontends.keys().any(|frontend| frontend.protocol() == Protocol::Udp)
     }
@@ -71,7 +71,8 @@ impl Served {
         }
     }
 
-    /// What is to be read of the table of connections to find all stale flows: little, where there is little to look at.
+    /// What is to be read of the table of connections to find all stale flows: little, where there is little
+    /// to look at.
     pub fn readings(&self) -> Vec<(Family, Filter)> {
         let mut kinds: BTreeMap<(Family, Protocol), Vec<&Frontend>> = BTreeMap::new();
         for frontend in self.frontends.keys() {
@@ -95,7 +96,8 @@ impl Served {
         kinds.into_iter().flat_map(of_kind).collect()
     }
 
-    /// Whether a flow was sent to one of the frontends, and is led to somebody who serves it no longer, or to nobody.
+    /// Whether a flow was sent to one of the frontends, and is led to somebody who serves it no longer, or to
+    /// nobody.
     pub fn is_stale(&self, flow: &Flow) -> bool {
         let Some(protocol) = Protocol::from_number(flow.protocol) else { return false };
         let Some(valid) = self.valid(flow, protocol) else { return false };
@@ -103,13 +105,15 @@ impl Served {
         let is_opening = !flow.status.contains(CtStatus::SEEN_REPLY);
         match protocol {
             Protocol::Udp => answerer != Some(true),
-            // Whoever began such a connection sends its first packet again, which finds its way anew. One that was picked up
-            // in its midst, of which one direction passes elsewhere, has no answers here and is open all the same.
+            // Whoever began such a connection sends its first packet again, which finds its way anew. One
+            // that was picked up in its midst, of which one direction passes elsewhere, has no answers here
+            // and is open all the same.
             Protocol::Tcp if is_opening && flow.tcp_state == Some(TcpState::SynSent) => {
                 answerer != Some(true)
             }
             Protocol::Sctp if is_opening => answerer != Some(true),
-            // One that is not translated never was a Service's. One that shuts down finishes what it has begun.
+            // One that is not translated never was a Service's. One that shuts down finishes what it has
+            // begun.
             Protocol::Tcp if self.ends_tcp && flow.status.contains(CtStatus::DST_NAT) => answerer.is_none(),
             Protocol::Tcp | Protocol::Sctp => false,
         }
@@ -119,7 +123,8 @@ impl Served {
         let destination = flow.original.destination;
         let at_address = Frontend::Address(destination.ip(), protocol, destination.port());
         let at_node = Frontend::NodePort(Family::of(destination.ip()), protocol, destination.port());
-        // A port of that number at another machine, or at another Service's address, has nothing to do with the NodePort.
+        // A port of that number at another machine, or at another Service's address, has nothing to do with
+        // the NodePort.
         let is_here = || self.node.contains(&destination.ip());
         self.frontends.get(&at_address).or_else(|| self.frontends.get(&at_node).filter(|_| is_here()))
     }

@@ -12,16 +12,16 @@ use super::node::NodeContext;
 pub struct Backends {
     /// Where those of all nodes listen.
     pub cluster: Vec<SocketAddr>,
-    /// Where those of this node listen. Not always some of the others: where only other nodes have ready endpoints,
-    /// this node's own ones may still be shutting down.
+    /// Where those of this node listen. Not always some of the others: where only other nodes have ready
+    /// endpoints, this node's own ones may still be shutting down.
     pub local: Vec<SocketAddr>,
-    /// Those of their addresses that may belong to this node, and so may send connections through this node to
-    /// themselves.
+    /// Those of their addresses that may belong to this node, and so may send connections through this node
+    /// to themselves.
     pub hairpins: Vec<IpAddr>,
 }
 
-/// Which EndpointSlices of a Service serve each of its ports, by the port's name and protocol, and at which number there.
-/// A Service may have thousands of ports, which are not looked for among thousands one by one.
+/// Which EndpointSlices of a Service serve each of its ports, by the port's name and protocol, and at which
+/// number there. A Service may have thousands of ports, which are not looked for among thousands one by one.
 #[derive(Clone, Debug, Default)]
 pub struct ServedBy<'a>(HashMap<(&'a str, Protocol), Vec<(&'a EndpointSlice, u16)>>);
 
@@ -89,8 +89,9 @@ fn serves_to_the_end(endpoint: &Endpoint) -> bool {
     endpoint.serving && endpoint.terminating
 }
 
-/// Those that the cluster means for clients of this node, else for clients of its zone, else all (KEP-2433, KEP-3015).
-/// Hints count only where every ready endpoint has some: otherwise those without would get nothing from anybody.
+/// Those that the cluster means for clients of this node, else for clients of its zone, else all (KEP-2433,
+/// KEP-3015). Hints count only where every ready endpoint has some: otherwise those without would get nothing
+/// from anybody.
 fn hinted<'a>(candidates: Vec<Candidate<'a>>, node: NodeContext<'_>) -> Vec<Candidate<'a>> {
     if candidates.iter().any(|candidate| !candidate.endpoint.ready) {
         return candidates; // None is ready: all that still serve do.
@@ -114,9 +115,9 @@ fn listening(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
     candidates.iter().map(|candidate| candidate.socket).collect()
 }
 
-/// The endpoints of all slices, in order. A pod may stand in two slices for a while, in one of them as it was before. Where
-/// two have the same address and port, the one that is ready counts, else the one that still serves; of two alike, the one
-/// that is known to be on this node.
+/// The endpoints of all slices, in order. A pod may stand in two slices for a while, in one of them as it was
+/// before. Where two have the same address and port, the one that is ready counts, else the one that still
+/// serves; of two alike, the one that is known to be on this node.
 fn candidates<'a>(
     served: &[(&'a EndpointSlice, u16)],
     family: Family,
@@ -140,8 +141,8 @@ fn is_usable(address: IpAddr, family: Family) -> bool {
     Family::of(address) == family && !is_special(address)
 }
 
-/// Whether an address is none that a Service may have or lead to. What the API server refuses is refused here too: a
-/// Service must not lead into the node's own loopback or link-local networks, nor take them over.
+/// Whether an address is none that a Service may have or lead to. What the API server refuses is refused here
+/// too: a Service must not lead into the node's own loopback or link-local networks, nor take them over.
 pub(crate) fn is_special(address: IpAddr) -> bool {
     let local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),

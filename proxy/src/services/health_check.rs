@@ -16,14 +16,15 @@ pub type Checks = BTreeMap<NamespacedName, Check>;
 pub struct Check {
     /// The port on the node's addresses.
     pub port: NonZeroU16,
-    /// How many ready endpoints of the Service are on this node, each address counted once: IPv4, IPv6. Nothing of a family
-    /// that the Service does not have.
+    /// How many ready endpoints of the Service are on this node, each address counted once: IPv4, IPv6.
+    /// Nothing of a family that the Service does not have.
     pub local_endpoints: [Option<usize>; 2],
 }
 
 impl Check {
-    /// What a load balancer of that family is told, which sends its clients to endpoints of that family: as kube-proxy's two
-    /// halves tell it. One that asks by a family that the Service does not have is told of the other.
+    /// What a load balancer of that family is told, which sends its clients to endpoints of that family: as
+    /// kube-proxy's two halves tell it. One that asks by a family that the Service does not have is told of
+    /// the other.
     fn weight(&self, family: Family) -> usize {
         let [v4, v6] = self.local_endpoints;
         match family {
@@ -55,8 +56,8 @@ pub fn update(checks: &mut Checks, snapshot: &Snapshot, changes: &ChangeSet, nod
     }
 }
 
-/// Where health checks of a Service are answered. Only the nodes of one that keeps to each node's own endpoints differ in
-/// anything.
+/// Where health checks of a Service are answered. Only the nodes of one that keeps to each node's own
+/// endpoints differ in anything.
 pub fn port(service: &Service) -> Option<NonZeroU16> {
     service.health_check_port.filter(|_| service.external_policy == TrafficPolicy::Local)
 }
@@ -74,7 +75,8 @@ fn check(service: &Service, snapshot: &Snapshot, node: &str) -> Option<Check> {
     Some(Check { port, local_endpoints })
 }
 
-/// What is answered for a Service to a load balancer that asks by that family, where the proxy itself is well or not.
+/// What is answered for a Service to a load balancer that asks by that family, where the proxy itself is well
+/// or not.
 pub fn answer(service: &NamespacedName, check: Option<Check>, family: Family, proxy_is_well: bool) -> Answer {
     let weight = check.map_or(0, |check| check.weight(family));
     let body = json!({

@@ -1,4 +1,5 @@
-//! Ports of this node that lead to containers (`hostPort`). Read from the kernel in the crate's `host_ports.rs`.
+//! Ports of this node that lead to containers (`hostPort`). Read from the kernel in the crate's
+//! `host_ports.rs`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;

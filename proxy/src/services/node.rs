@@ -27,7 +27,8 @@ impl NodeContext<'_> {
 /// What a data plane needs to know of the cluster besides its Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// The Node's addresses, in their order. The first one of each family serves NodePorts, where no flag chooses others.
+    /// The Node's addresses, in their order. The first one of each family serves NodePorts, where no flag
+    /// chooses others.
     pub addresses: Vec<IpAddr>,
     /// The networks that this Node's pods take their addresses from.
     pub pod_cidrs: Vec<IpNetwork>,

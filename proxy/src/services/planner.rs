@@ -1,5 +1,5 @@
-//! From the cluster to the plans of its Services: what changes when the cluster does. Pure: a snapshot comes in, plans go
-//! to whoever carries them out ([`Stage`]); whether they are in the kernel is for `sync.rs`.
+//! From the cluster to the plans of its Services: what changes when the cluster does. Pure: a snapshot comes
+//! in, plans go to whoever carries them out ([`Stage`]); whether they are in the kernel is for `sync.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,8 +17,8 @@ mod service;
 
 /// Who carries plans out.
 pub trait Stage {
-    /// From the next commit on, a Service has this plan instead of the one before. One that is gone, or of which nothing
-    /// can be served, has a plan without frontends.
+    /// From the next commit on, a Service has this plan instead of the one before. One that is gone, or of
+    /// which nothing can be served, has a plan without frontends.
     fn stage(&mut self, service: &Arc<NamespacedName>, plan: ServicePlan);
 
     /// From the next commit on, the node is so configured.
@@ -28,7 +28,8 @@ pub trait Stage {
 /// What all plans together amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// How many Services want endpoints of this node for clients in the cluster, and have some on other nodes only.
+    /// How many Services want endpoints of this node for clients in the cluster, and have some on other nodes
+    /// only.
     pub without_internal: usize,
     /// The same for clients from outside.
     pub without_external: usize,
@@ -36,7 +37,8 @@ pub struct Totals {
     pub problems: u64,
 }
 
-/// Plans, and what the plans depend on besides the Service itself. The plans are kept by whoever carries them out.
+/// Plans, and what the plans depend on besides the Service itself. The plans are kept by whoever carries them
+/// out.
 #[derive(Debug)]
 pub struct Planner {
     /// The name of this Node.
@@ -106,8 +108,8 @@ impl Planner {
         &self.problems
     }
 
-    /// The Services that have the same numbers as ports of containers at this node's addresses, with what is to be said.
-    /// The function tells whether a Service is served at a frontend.
+    /// The Services that have the same numbers as ports of containers at this node's addresses, with what is
+    /// to be said. The function tells whether a Service is served at a frontend.
     pub fn host_port_conflicts<'a>(
         &'a self,
         host_ports: &'a [HostPort],

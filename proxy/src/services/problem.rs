@@ -1,5 +1,5 @@
-//! What keeps part of a Service from being served, as values: the planner finds them, others turn them into log lines and
-//! events. One Service's problem is never another one's.
+//! What keeps part of a Service from being served, as values: the planner finds them, others turn them into
+//! log lines and events. One Service's problem is never another one's.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +28,8 @@ pub enum Problem {
         /// Who has it.
         owner: NamespacedName,
     },
-    /// Another Service answers where the Service is to be asked for its health, or the Service itself as a NodePort.
+    /// Another Service answers where the Service is to be asked for its health, or the Service itself as a
+    /// NodePort.
     HealthCheckPortTaken {
         /// The Service's `healthCheckNodePort`.
         port: u16,

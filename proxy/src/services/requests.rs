@@ -1,5 +1,5 @@
-//! Which frontends a Service asks for, by its own text alone. Who gets them is said by `ownership.rs`, and which endpoints are valid
-//! there by `valid_endpoints.rs`.
+//! Which frontends a Service asks for, by its own text alone. Who gets them is said by `ownership.rs`, and
+//! which endpoints are valid there by `valid_endpoints.rs`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -92,8 +92,8 @@ pub(super) fn health_check_frontends(port: u16) -> impl Iterator<Item = Frontend
     Family::BOTH.into_iter().map(move |family| Frontend::NodePort(family, Protocol::Tcp, port))
 }
 
-/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones. In order, each
-/// once.
+/// The addresses of a Service that may be served: its ClusterIPs, and in their families its external ones. In
+/// order, each once.
 struct ServiceAddresses {
     cluster_ips: Vec<IpAddr>,
     external: Vec<IpAddr>,

@@ -1,5 +1,5 @@
-//! Who may connect to a load balancer's addresses (`spec.loadBalancerSourceRanges`). Pure; who is kept away, and how, is in
-//! `ruleset.rs`.
+//! Who may connect to a load balancer's addresses (`spec.loadBalancerSourceRanges`). Pure; who is kept away,
+//! and how, is in `ruleset.rs`.
 
 use std::net::IpAddr;
 
@@ -7,8 +7,8 @@ use weft_types::{Family, IpNetwork, Service};
 
 /// The networks whose clients may connect to that address of a Service; none where everybody may.
 ///
-/// Where the ranges hold one of this node's addresses, the load balancer's addresses of that family are among them: a node
-/// that has such an address itself connects to it from it, and would be kept away otherwise.
+/// Where the ranges hold one of this node's addresses, the load balancer's addresses of that family are among
+/// them: a node that has such an address itself connects to it from it, and would be kept away otherwise.
 pub fn sources(service: &Service, address: IpAddr, node: &[IpAddr]) -> Vec<IpNetwork> {
     let family = Family::of(address);
     let ranges = service.source_ranges.iter().filter(|range| Family::of_network(range) == family);
@@ -24,7 +24,8 @@ pub fn sources(service: &Service, address: IpAddr, node: &[IpAddr]) -> Vec<IpNet
     without_nested(ranges)
 }
 
-/// The kernel takes no two ranges that overlap. In this order a network comes directly before those within it.
+/// The kernel takes no two ranges that overlap. In this order a network comes directly before those within
+/// it.
 fn without_nested(mut ranges: Vec<IpNetwork>) -> Vec<IpNetwork> {
     ranges.sort_by_key(|range| (range.network(), range.prefix()));
     ranges.dedup_by(|range, wider| wider.contains(range.network()));

@@ -1,5 +1,5 @@
-//! Which endpoints are valid for a frontend: those that may go on getting packets of connections that were led there. Those that
-//! get new connections are chosen among them, by policies and hints, in `endpoints.rs`.
+//! Which endpoints are valid for a frontend: those that may go on getting packets of connections that were
+//! led there. Those that get new connections are chosen among them, by policies and hints, in `endpoints.rs`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,8 +11,8 @@ use super::endpoints::{ServedBy, is_special};
 use super::plan::Frontend;
 use super::requests::Requests;
 
-/// The endpoints of a frontend in all families, in order, each with whether it may get packets of flows that nobody has
-/// answered, or of protocols without an end.
+/// The endpoints of a frontend in all families, in order, each with whether it may get packets of flows that
+/// nobody has answered, or of protocols without an end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValidEndpoints(Arc<[(SocketAddr, bool)]>);
 
@@ -38,7 +38,8 @@ impl ValidEndpoints {
     }
 }
 
-/// The frontends that a Service asks for, each with the endpoints that are valid there, if the Service has it.
+/// The frontends that a Service asks for, each with the endpoints that are valid there, if the Service has
+/// it.
 pub fn valid_endpoints<'a>(
     service: &Service,
     requests: &Requests,
@@ -53,8 +54,9 @@ pub fn valid_endpoints<'a>(
     })
 }
 
-/// The endpoints of a port, in all families. Those answer that serve; one that shuts down and serves no longer is left at
-/// once where others of its family serve, and where none does, its flows would find nobody else.
+/// The endpoints of a port, in all families. Those answer that serve; one that shuts down and serves no
+/// longer is left at once where others of its family serve, and where none does, its flows would find nobody
+/// else.
 fn of_port(served: &[(&EndpointSlice, u16)]) -> ValidEndpoints {
     let all = || {
         let endpoints = served

@@ -31,8 +31,9 @@ pub enum Origin {
 }
 
 impl Packet {
-    /// Reads a packet that is written as [`PACKET_FORM`](crate::error::PACKET_FORM) says. A packet from one of this machine's `addresses` is the machine's own,
-    /// unless it comes through an interface; the source `node` is the first of them in the family of the destination.
+    /// Reads a packet that is written as [`PACKET_FORM`](crate::error::PACKET_FORM) says. A packet from one
+    /// of this machine's `addresses` is the machine's own, unless it comes through an interface; the source
+    /// `node` is the first of them in the family of the destination.
     ///
     /// # Errors
     /// What of the text is wrong.

@@ -1,5 +1,5 @@
-//! Writes down what a walk tells, and decides where it may go on without knowing: in the proxy's own tables nowhere, and in those
-//! of other programs everywhere. Of other programs' chains only what decides is shown.
+//! Writes down what a walk tells, and decides where it may go on without knowing: in the proxy's own tables
+//! nowhere, and in those of other programs everywhere. Of other programs' chains only what decides is shown.
 
 use std::fmt;
 

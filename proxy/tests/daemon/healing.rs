@@ -1,4 +1,5 @@
-//! What others do to the kernel's rules and to the way to the API server, and that nothing is lost or stale after it.
+//! What others do to the kernel's rules and to the way to the API server, and that nothing is lost or stale
+//! after it.
 
 use std::fs;
 use std::io::Write;
@@ -191,8 +192,8 @@ fn events_that_come_twice_or_for_services_before_their_time_change_nothing_else(
     assert!(!machine.log().contains("another program"), "{}", machine.log());
 }
 
-/// Events that come a few bytes at a time, in watches that end in the midst of one, while the state goes on changing: of
-/// Services behind those of their endpoints, and the other way round.
+/// Events that come a few bytes at a time, in watches that end in the midst of one, while the state goes on
+/// changing: of Services behind those of their endpoints, and the other way round.
 #[test]
 fn a_slow_watch_loses_no_rule_and_leaves_none_stale() {
     for slow in [SERVICES, SLICES] {
@@ -261,8 +262,8 @@ fn signals_in_the_midst_of_commits_and_reads_go_unnoticed() {
     assert!(!log.contains("ERROR"), "{log}");
 }
 
-/// Lets every other call that the daemon makes at its netlink sockets fail as one does into which a signal comes. What
-/// happened is recorded.
+/// Lets every other call that the daemon makes at its netlink sockets fail as one does into which a signal
+/// comes. What happened is recorded.
 fn interrupt(machine: &Machine, record: &str) -> Child {
     let daemon = machine.daemon.as_ref().unwrap().id();
     let netlink = fs::read_to_string(format!("/proc/{daemon}/net/netlink")).unwrap();

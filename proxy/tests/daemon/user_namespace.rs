@@ -1,4 +1,5 @@
-//! The daemon as root of a user namespace: all that it needs it may do there, and not all that makes it faster.
+//! The daemon as root of a user namespace: all that it needs it may do there, and not all that makes it
+//! faster.
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};

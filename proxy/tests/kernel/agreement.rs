@@ -1,5 +1,5 @@
-//! The packet tracer and the kernel agree: for random Services, whatever the tracer says of a packet, real connections do. It
-//! says the same of the planned rules and of those that it reads from the kernel.
+//! The packet tracer and the kernel agree: for random Services, whatever the tracer says of a packet, real
+//! connections do. It says the same of the planned rules and of those that it reads from the kernel.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -122,7 +122,8 @@ fn destinations(family: Family) -> [SocketAddr; 5] {
     ]
 }
 
-/// What becomes of a packet that is really sent, in the tracer's words; more than one where that cannot be told apart.
+/// What becomes of a packet that is really sent, in the tracer's words; more than one where that cannot be
+/// told apart.
 fn observed(from: &Namespace, packet: &Packet, patience: Duration) -> Vec<Outcome> {
     let to = packet.destination;
     let answer = match packet.protocol {

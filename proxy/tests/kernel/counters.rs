@@ -42,7 +42,8 @@ fn connections_packets_and_bytes_of_each_service_are_counted_where_that_is_asked
             |protocol| Frontend::Address(cluster_ip(family), protocol, 80),
             |protocol| Frontend::NodePort(family, protocol, NODE_PORT),
         );
-        // One byte there and so many back, each way through this node once: from a machine, a pod, the node itself.
+        // One byte there and so many back, each way through this node once: from a machine, a pod, the node
+        // itself.
         let mut answered = 0;
         for from in [&world.outside, &world.pods[0], &world.node] {
             answered += udp(from, at_ip).unwrap().len() as u64 + header;

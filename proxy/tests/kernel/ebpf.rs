@@ -1,5 +1,5 @@
-//! Sockets led by programs. Beside them, unless a test needs one, is a data plane that does nothing: what answers was reached
-//! by the programs alone.
+//! Sockets led by programs. Beside them, unless a test needs one, is a data plane that does nothing: what
+//! answers was reached by the programs alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -240,8 +240,8 @@ fn new_connections_never_fail_while_endpoints_change_and_never_go_to_one_that_is
     assert!((0..40).all(|_| node.tcp(&world.node, at(Family::V6)).starts_with('2')));
 }
 
-/// Connects from a cgroup of the node again and again, which never fails, while something else happens; that is told how
-/// often it was.
+/// Connects from a cgroup of the node again and again, which never fails, while something else happens; that
+/// is told how often it was.
 fn while_connecting(world: &World, group: &Path, family: Family, mut happens: impl FnMut(&AtomicUsize)) {
     let (ends, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {

@@ -83,7 +83,8 @@ fn under_an_external_policy_local_a_client_from_outside_sticks_to_endpoints_of_t
     let service = Service { external_policy: TrafficPolicy::Local, ..sticky(web(), THREE_HOURS) };
     let cluster = Cluster::new(with(service, two()));
     let (tracer, mut memory) = (cluster.tracer(), Memory::default());
-    // The client has affinity to the other node's endpoint by the ClusterIP; that one must not serve it at a NodePort.
+    // The client has affinity to the other node's endpoint by the ClusterIP; that one must not serve it at a
+    // NodePort.
     let draws = (0..2)
         .map(|draw| to(&cluster, &tracer, &mut Memory::default(), "172.30.0.1 -> 10.96.0.80:80/tcp", draw));
     let remote = draws.into_iter().position(|endpoint| endpoint == "10.244.2.2:8080").unwrap() as u32;

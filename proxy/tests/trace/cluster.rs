@@ -1,4 +1,5 @@
-//! A cluster in a few words, and what becomes of packets on one of its nodes. IPv4 addresses stand for IPv6 ones, too.
+//! A cluster in a few words, and what becomes of packets on one of its nodes. IPv4 addresses stand for IPv6
+//! ones, too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -19,8 +20,8 @@ pub(crate) struct Cluster {
     pub(crate) snapshot: Snapshot,
 }
 
-/// A packet, and what becomes of it: `rejected`, `dropped`, `untouched`, or where it may go, `masqueraded` if it gets the
-/// node's address.
+/// A packet, and what becomes of it: `rejected`, `dropped`, `untouched`, or where it may go, `masqueraded` if
+/// it gets the node's address.
 pub(crate) type Case<'a> = (&'a str, &'a str);
 
 impl Cluster {
@@ -151,7 +152,8 @@ pub(crate) fn port(protocol: Protocol, number: u16, node_port: Option<u16>) -> S
     }
 }
 
-/// Service `shop/web` at 10.96.0.80:80, NodePort 30080, the external address 192.0.2.1 and the load balancer's 192.0.2.2.
+/// Service `shop/web` at 10.96.0.80:80, NodePort 30080, the external address 192.0.2.1 and the load
+/// balancer's 192.0.2.2.
 pub(crate) fn web() -> Service {
     Service {
         external_ips: both(["192.0.2.1"]),

@@ -1,4 +1,5 @@
-//! Which endpoints get connections: ready, shutting down, of several slices, by hints, with ports of their own.
+//! Which endpoints get connections: ready, shutting down, of several slices, by hints, with ports of their
+//! own.
 
 use weft_types::{Endpoint, Hints, NamespacedName, Object, Protocol, Service, TrafficPolicy};
 

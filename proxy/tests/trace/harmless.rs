@@ -1,5 +1,5 @@
-//! Hostile and malformed Services and EndpointSlices among good ones: whatever they ask for, each packet to a good Service
-//! goes where it goes without them.
+//! Hostile and malformed Services and EndpointSlices among good ones: whatever they ask for, each packet to a
+//! good Service goes where it goes without them.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Internal and external traffic policies, with the short-circuits, and what they do where endpoints are missing.
+//! Internal and external traffic policies, with the short-circuits, and what they do where endpoints are
+//! missing.
 
 use weft_types::{Service, TrafficPolicy};
 

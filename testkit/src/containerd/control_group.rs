@@ -1,5 +1,5 @@
-//! The control group under which a test's containers are: by it their processes are found and ended, and it is
-//! deleted.
+//! The control group under which a test's containers are: by it their processes are found and ended, and it
+//! is deleted.
 
 use std::fs;
 use std::io;

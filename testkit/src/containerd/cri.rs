@@ -1,5 +1,5 @@
-//! A client of the Container Runtime Interface: what a kubelet says to containerd, with the fields that the tests set
-//! or read. Field numbers are those of k8s.io/cri-api, `runtime.v1`.
+//! A client of the Container Runtime Interface: what a kubelet says to containerd, with the fields that the
+//! tests set or read. Field numbers are those of k8s.io/cri-api, `runtime.v1`.
 
 #![allow(missing_docs, reason = "the names of messages and fields are those of the interface")]
 

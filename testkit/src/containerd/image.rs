@@ -36,15 +36,16 @@ pub fn layer(folder: &Path) -> PathBuf {
     layer
 }
 
-/// The shared libraries that busybox needs: none in package busybox-static, some in package busybox, which a machine
-/// may have instead.
+/// The shared libraries that busybox needs: none in package busybox-static, some in package busybox, which a
+/// machine may have instead.
 fn libraries() -> Vec<PathBuf> {
     let listing = Command::new("ldd").arg(BUSYBOX).output().unwrap();
     let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
     listing.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// The image as `docker save` writes it (Docker Image Specification 1.2, "Combined Image JSON + Filesystem Changeset").
+/// The image as `docker save` writes it (Docker Image Specification 1.2, "Combined Image JSON + Filesystem
+/// Changeset").
 pub fn docker_archive(folder: &Path) -> PathBuf {
     let sum = succeed(Command::new("sha256sum").arg(layer(folder)));
     let digest = sum.split_whitespace().next().unwrap();

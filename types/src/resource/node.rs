@@ -14,12 +14,13 @@ pub struct Node {
     pub name: String,
     /// The ranges that its pods take their addresses from (`spec.podCIDRs`). Empty until one is assigned.
     pub pod_cidrs: Vec<IpNetwork>,
-    /// Its `InternalIP` addresses, in the order of the object; of a family of which it has none, the `ExternalIP` ones.
+    /// Its `InternalIP` addresses, in the order of the object; of a family of which it has none, the
+    /// `ExternalIP` ones.
     pub addresses: Vec<IpAddr>,
     /// The zone that it stands in (label `topology.kubernetes.io/zone`).
     pub zone: Option<String>,
-    /// It is being deleted, or the cluster autoscaler is about to delete it (taint `ToBeDeletedByClusterAutoscaler`): no
-    /// new connections should come to it.
+    /// It is being deleted, or the cluster autoscaler is about to delete it (taint
+    /// `ToBeDeletedByClusterAutoscaler`): no new connections should come to it.
     pub leaving: bool,
     /// Its labels; none unless they were asked for.
     pub labels: Labels,

@@ -13,8 +13,8 @@ pub struct Pod {
     pub key: NamespacedName,
     /// Its addresses, at most one of each family (`status.podIPs`). Empty until it has a network.
     pub addresses: PodAddresses,
-    /// Its addresses are its own, and its resolver has the search list that kubelet writes, nothing added: `dnsPolicy` is
-    /// `ClusterFirst`, and it is not on the host's network.
+    /// Its addresses are its own, and its resolver has the search list that kubelet writes, nothing added:
+    /// `dnsPolicy` is `ClusterFirst`, and it is not on the host's network.
     pub searches: bool,
     /// Its labels; none unless they were asked for.
     pub labels: Labels,
@@ -61,7 +61,8 @@ impl Resource for Pod {
     }
 }
 
-/// Up to two addresses, in order: so many has a pod. Held within the pod, as an allocation would cost as much again.
+/// Up to two addresses, in order: so many has a pod. Held within the pod, as an allocation would cost as much
+/// again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PodAddresses {
     count: u8,

@@ -82,23 +82,25 @@ pub struct Service {
     pub kind: ServiceKind,
     /// Its ports, in the order of the object. May be empty.
     pub ports: Vec<ServicePort>,
-    /// Addresses outside of the cluster that the Service answers at, whoever leads traffic for them to the nodes
-    /// (`spec.externalIPs`).
+    /// Addresses outside of the cluster that the Service answers at, whoever leads traffic for them to the
+    /// nodes (`spec.externalIPs`).
     pub external_ips: Vec<IpAddr>,
-    /// Addresses of its load balancer that traffic still bears when it comes to a node (`status.loadBalancer`).
+    /// Addresses of its load balancer that traffic still bears when it comes to a node
+    /// (`status.loadBalancer`).
     pub load_balancer_ips: Vec<IpAddr>,
     /// Which endpoints serve clients of the ClusterIPs (`spec.internalTrafficPolicy`).
     pub internal_policy: TrafficPolicy,
     /// Which endpoints serve clients of NodePorts and of external and load balancer addresses
     /// (`spec.externalTrafficPolicy`).
     pub external_policy: TrafficPolicy,
-    /// Who may connect to the load balancer's addresses (`spec.loadBalancerSourceRanges`), in both families. A family of
-    /// which there is no range is open to all.
+    /// Who may connect to the load balancer's addresses (`spec.loadBalancerSourceRanges`), in both families.
+    /// A family of which there is no range is open to all.
     pub source_ranges: Vec<IpNetwork>,
     /// For how long after its last new connection a client is sent to the same endpoint
     /// (`spec.sessionAffinityConfig.clientIP.timeoutSeconds`); none where `spec.sessionAffinity` is `None`.
     pub affinity: Option<Duration>,
-    /// The port at which each node tells load balancers whether it has endpoints (`spec.healthCheckNodePort`).
+    /// The port at which each node tells load balancers whether it has endpoints
+    /// (`spec.healthCheckNodePort`).
     pub health_check_port: Option<NonZeroU16>,
     /// When it was created, in seconds since 1970; 0 where that is not known.
     pub created: i64,
@@ -117,8 +119,8 @@ pub enum TrafficPolicy {
 /// How the clients of a Service reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// Through virtual addresses: types ClusterIP, NodePort and LoadBalancer. One or two addresses, at most one
-    /// of each family (`spec.clusterIPs`).
+    /// Through virtual addresses: types ClusterIP, NodePort and LoadBalancer. One or two addresses, at most
+    /// one of each family (`spec.clusterIPs`).
     ClusterIp(Vec<IpAddr>),
     /// Straight to the endpoints, which DNS lists (`spec.clusterIP: None`).
     Headless,

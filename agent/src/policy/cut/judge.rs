@@ -9,8 +9,8 @@ use weft_policy::plan::{Decision, Delta, Packet, PolicyPlan, Verdict};
 use weft_policy::ruleset::refused::Connection;
 use weft_types::Protocol;
 
-/// Up to so many addresses of a family are read for one by one: the kernel walks through its whole table for each, which costs it
-/// less than to tell of all that is in it.
+/// Up to so many addresses of a family are read for one by one: the kernel walks through its whole table for
+/// each, which costs it less than to tell of all that is in it.
 const FEW: usize = 4;
 
 /// Whose connections a change may deny.
@@ -90,7 +90,8 @@ impl Concerned {
     }
 }
 
-/// The first packet of a flow behind the translation of its destination; none for protocols that have no rows of their own.
+/// The first packet of a flow behind the translation of its destination; none for protocols that have no rows
+/// of their own.
 fn packet(flow: &Flow) -> Option<Packet> {
     let protocol = Protocol::from_number(flow.protocol)?;
     let end = flow.reply.source;

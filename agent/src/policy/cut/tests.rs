@@ -171,7 +171,8 @@ fn changes_do_not_wait_while_connections_are_judged_and_are_then_judged_together
     stage.go(Go::On);
     stage.is_about_to("end");
     stage.go(Go::On);
-    // The first change is about one address, which is read for as the one who asks and as the one who answers.
+    // The first change is about one address, which is read for as the one who asks and as the one who
+    // answers.
     stage.pass();
     // The others are read for at once: two addresses, twice each.
     (0..4).for_each(|_| stage.pass());

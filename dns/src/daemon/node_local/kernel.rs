@@ -1,4 +1,5 @@
-//! Puts the plan of a node-local server into the kernel, and takes it away. Doing either twice changes nothing.
+//! Puts the plan of a node-local server into the kernel, and takes it away. Doing either twice changes
+//! nothing.
 
 use std::net::IpAddr;
 
@@ -10,12 +11,13 @@ use weft_types::IpNetwork;
 
 use super::{HELD, NAME, Plan, left};
 
-/// The rules of a server. The kernel has them for as long as this value lives: they go with the process, however it ends.
+/// The rules of a server. The kernel has them for as long as this value lives: they go with the process,
+/// however it ends.
 #[derive(Debug)]
 pub struct Rules(Client);
 
-/// Gives the planned addresses to the interface, and removes what others a server before this one had. Nobody is led to the
-/// server by that where a service proxy rewrites what goes to them.
+/// Gives the planned addresses to the interface, and removes what others a server before this one had. Nobody
+/// is led to the server by that where a service proxy rewrites what goes to them.
 ///
 /// # Errors
 /// What the kernel refuses.
@@ -48,7 +50,8 @@ fn is_ours(address: IpAddr) -> bool {
     !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Leads what is asked at the planned addresses to this server, untracked, in place of those that a service proxy leads to.
+/// Leads what is asked at the planned addresses to this server, untracked, in place of those that a service
+/// proxy leads to.
 ///
 /// # Errors
 /// What the kernel refuses.

@@ -1,5 +1,6 @@
-//! A snapshot as a text that `kubectl` could read too: a `List` of what the zone is made of, and nothing else. It is
-//! read again by [`weft_cluster::manifest`]; where it is kept is the business of [`crate::daemon::snapshot_file`]. Pure.
+//! A snapshot as a text that `kubectl` could read too: a `List` of what the zone is made of, and nothing
+//! else. It is read again by [`weft_cluster::manifest`]; where it is kept is the business of
+//! [`crate::daemon::snapshot_file`]. Pure.
 
 use serde_json::{Value, json};
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Pod, Service, ServiceKind, ServicePort, Snapshot};

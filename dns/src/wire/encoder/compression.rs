@@ -83,7 +83,8 @@ impl Names {
     }
 }
 
-/// Whether the name at that place of a message reads so: labels without the root. One that is not whole yet does not.
+/// Whether the name at that place of a message reads so: labels without the root. One that is not whole yet
+/// does not.
 fn is_at(message: &[u8], place: u16, labels: &[u8]) -> bool {
     let mut name = message.get(usize::from(place)..).unwrap_or_default();
     let mut labels = labels;

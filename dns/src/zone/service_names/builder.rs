@@ -1,4 +1,5 @@
-//! From a Service and its EndpointSlices to its names, and to their packed form, which [`super`] describes and reads.
+//! From a Service and its EndpointSlices to its names, and to their packed form, which [`super`] describes
+//! and reads.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -50,8 +51,8 @@ impl ServiceNames {
     /// Compiles one Service, whose labels in wire form are `key`; `slices` gives its EndpointSlices.
     ///
     /// # Errors
-    /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an external name
-    /// that is no domain name.
+    /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an
+    /// external name that is no domain name.
     pub(in crate::zone) fn compile<'s, S>(
         key: &[u8],
         service: &Service,
@@ -114,8 +115,8 @@ impl Builder {
         self.named.push(Named { address, rank, label });
     }
 
-    /// Puts one SRV record under `_port._protocol`, if the port has a name (S2.3.2), and under the Service's own
-    /// name, where peer finders ask for all ports.
+    /// Puts one SRV record under `_port._protocol`, if the port has a name (S2.3.2), and under the Service's
+    /// own name, where peer finders ask for all ports.
     fn service_record(&mut self, port: &str, protocol: Protocol, number: u16, target: &[u8]) {
         self.apex.srv.push((number, target.into()));
         let protocol = wire_label(&format!("_{protocol}"));
@@ -243,7 +244,8 @@ fn by_family(mut addresses: Vec<IpAddr>) -> [Packed; 2] {
     families
 }
 
-/// The label of an endpoint in wire form, and whether it is the endpoint's own hostname rather than its address.
+/// The label of an endpoint in wire form, and whether it is the endpoint's own hostname rather than its
+/// address.
 fn endpoint_label(endpoint: &Endpoint) -> (Box<[u8]>, bool) {
     let hostname = endpoint.hostname.as_deref().filter(|name| !name.contains('.'));
     match hostname.map(wire_label) {

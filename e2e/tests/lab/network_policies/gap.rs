@@ -1,5 +1,5 @@
-//! Pods that talk from their first instruction, and that are talked to since before they were there: nothing that policies deny
-//! passes, and nothing that they allow is refused.
+//! Pods that talk from their first instruction, and that are talked to since before they were there: nothing
+//! that policies deny passes, and nothing that they allow is refused.
 
 mod around;
 pub(crate) mod starter;
@@ -148,8 +148,9 @@ fn start_all(case: &Case, others: &Others) -> Result<Vec<IpAddr>, String> {
     Ok(addresses.into_inner().unwrap_or_default())
 }
 
-/// Starts one, waits for its end, and gives its addresses. An error has what it says went wrong. None where the plugin waited
-/// for the agent as long as it may: on a busy machine. Such a pod starts closed, as documented.
+/// Starts one, waits for its end, and gives its addresses. An error has what it says went wrong. None where
+/// the plugin waited for the agent as long as it may: on a busy machine. Such a pod starts closed, as
+/// documented.
 fn start(case: &Case, others: &Others, number: usize) -> Result<Vec<IpAddr>, String> {
     let (here, there, name) = (number % 3, (number + 1) % 3, format!("starter-{number}"));
     let ips = |peers: [&Peer; 3]| peers.into_iter().flat_map(|peer| peer.ips.clone()).collect();

@@ -1,5 +1,5 @@
-//! Generated cases, each judged by the oracle: every kind of peer, port, target and direction, and pairs of them. After the list of
-//! features that cyclonus tests.
+//! Generated cases, each judged by the oracle: every kind of peer, port, target and direction, and pairs of
+//! them. After the list of features that cyclonus tests.
 
 use std::net::IpAddr;
 
@@ -43,8 +43,8 @@ impl Direction {
     }
 }
 
-/// All cases. `other` are the addresses of y/b, and `own` those of the target, x/a. Every pair of a peer and a port only where all
-/// are asked for; otherwise every peer and every port comes once in each direction.
+/// All cases. `other` are the addresses of y/b, and `own` those of the target, x/a. Every pair of a peer and
+/// a port only where all are asked for; otherwise every peer and every port comes once in each direction.
 pub(super) fn cases(own: &[IpAddr], other: &[IpAddr], all: bool) -> Vec<Case> {
     let (peers, ports) = (peers(own, other), ports());
     let target = json!({"matchLabels": {"pod": "a"}});

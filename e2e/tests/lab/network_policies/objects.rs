@@ -1,5 +1,5 @@
-//! Objects of the API server as the oracle takes them. Read by the letter of the API's documentation: the server has
-//! checked them already.
+//! Objects of the API server as the oracle takes them. Read by the letter of the API's documentation: the
+//! server has checked them already.
 
 use std::net::IpAddr;
 
@@ -113,7 +113,8 @@ fn selector(value: &Value) -> Result<LabelSelector, String> {
 
 fn network_policy(object: &Value) -> Result<NetworkPolicy, String> {
     let spec = &object["spec"];
-    // A list that is left out has no rules; whether it isolates is said by the types, which the server completes.
+    // A list that is left out has no rules; whether it isolates is said by the types, which the server
+    // completes.
     let rules = |direction: &str, field: &str, peers: &str| {
         let is_named = items(&spec["policyTypes"]).iter().any(|kind| kind == direction);
         let rules = || items(&spec[field]).iter().map(|one| rule(one, peers)).collect();

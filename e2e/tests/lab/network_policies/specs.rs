@@ -1,5 +1,5 @@
-//! Kubernetes' own sig-network tests of NetworkPolicy ("Netpol"), by their names, over the nine pods: changes, and what must be
-//! seen after each. Their tables are written down here, and the oracle must agree.
+//! Kubernetes' own sig-network tests of NetworkPolicy ("Netpol"), by their names, over the nine pods:
+//! changes, and what must be seen after each. Their tables are written down here, and the oracle must agree.
 
 use std::net::IpAddr;
 

@@ -131,7 +131,8 @@ pub(super) fn open() -> Expectation {
 }
 
 impl Expectation {
-    /// These do not reach those. Pods are `x/a`, `x/*`, `*/a` or `*`; ways `80`, `TCP`, `80/TCP`, or all by an empty text.
+    /// These do not reach those. Pods are `x/a`, `x/*`, `*/a` or `*`; ways `80`, `TCP`, `80/TCP`, or all by
+    /// an empty text.
     pub(super) fn deny(mut self, from: &'static str, to: &'static str, ways: &'static str) -> Expectation {
         self.0.push((from, to, ways, false));
         self

@@ -1,4 +1,5 @@
-//! ClusterNetworkPolicies: tiers, priorities, actions, subjects and peers, after network-policy-api's conformance tests.
+//! ClusterNetworkPolicies: tiers, priorities, actions, subjects and peers, after network-policy-api's
+//! conformance tests.
 
 use serde_json::{Value, json};
 

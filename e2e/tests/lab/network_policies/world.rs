@@ -19,7 +19,8 @@ use crate::case::{Case, Peer, echo};
 use crate::lab::{Lab, Outcome};
 use crate::probe::any;
 
-/// How long an answer may take at first. Shorter than TCP's first repetition: what is late is asked again, with more patience.
+/// How long an answer may take at first. Shorter than TCP's first repetition: what is late is asked again,
+/// with more patience.
 const ANSWER: Duration = Duration::from_millis(500);
 /// The same while a change is on its way.
 const FIRST_ANSWER: Duration = Duration::from_millis(100);
@@ -31,7 +32,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(200);
 /// The same while a change is on its way: everything is asked once more afterwards.
 const FIRST_SILENCE: Duration = Duration::from_millis(50);
-/// How long a change may take until all nodes heed it, and all that may be reached answers: a very busy machine's time.
+/// How long a change may take until all nodes heed it, and all that may be reached answers: a very busy
+/// machine's time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The namespaces and pods of the cases.
@@ -87,8 +89,9 @@ impl<'a> World<'a> {
         Ok(table)
     }
 
-    /// Waits until everybody reaches exactly whom the table says. `before` is what held until now: first only what changes is
-    /// asked, once from each pod to each, as the nodes need their time to heed a change; then everything.
+    /// Waits until everybody reaches exactly whom the table says. `before` is what held until now: first only
+    /// what changes is asked, once from each pod to each, as the nodes need their time to heed a change; then
+    /// everything.
     pub(super) fn settles(&self, before: &Table, expected: &Table) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = PAUSE;
@@ -159,8 +162,8 @@ impl<'a> World<'a> {
     }
 }
 
-/// What is asked, how long answers may take, how long silence must last, and whether it ends with the first answer that should
-/// not have come.
+/// What is asked, how long answers may take, how long silence must last, and whether it ends with the first
+/// answer that should not have come.
 struct Look {
     asked: Table,
     answer: Duration,

@@ -1,4 +1,5 @@
-//! Others that do Weft's work already: pod networks, kube-proxy, network policy engines, firewalls in the way.
+//! Others that do Weft's work already: pod networks, kube-proxy, network policy engines, firewalls in the
+//! way.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +31,8 @@ const POLICY_CHAINS: [(&str, &str); 7] = [
     ("WEAVE-NPC", "Weave Net"),
     ("ANTREA-", "Antrea"),
 ];
-/// The end of the names of the tables by which kube-network-policies, also as part of kindnet, gets packets into user space.
+/// The end of the names of the tables by which kube-network-policies, also as part of kindnet, gets packets
+/// into user space.
 const POLICY_TABLES: &str = "network-policies";
 /// The interface on which kube-proxy's IPVS mode keeps the Services' addresses.
 const IPVS_LINK: &str = "kube-ipvs0";

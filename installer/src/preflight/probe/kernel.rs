@@ -1,5 +1,5 @@
-//! What the kernel can do, found out by doing it in a network namespace that is gone afterwards. Trying also loads
-//! what the kernel has as a module, as the daemons would.
+//! What the kernel can do, found out by doing it in a network namespace that is gone afterwards. Trying also
+//! loads what the kernel has as a module, as the daemons would.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -94,8 +94,8 @@ fn nat_ipv6() -> Result<()> {
     nat(nft::Family::Ip6)
 }
 
-/// The means of the service proxy: a map of choices by way of the packet's priority, a verdict map, a map of backends, DNAT by
-/// it, masquerade, and what is asked of routes and connections.
+/// The means of the service proxy: a map of choices by way of the packet's priority, a verdict map, a map of
+/// backends, DNAT by it, masquerade, and what is asked of routes and connections.
 fn nat(family: nft::Family) -> Result<()> {
     let key = [DataType::address(family), DataType::InetProto, DataType::InetService];
     let fields = [Expression::daddr(family), Expression::L4PROTO, Expression::DPORT];

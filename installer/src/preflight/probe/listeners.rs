@@ -5,7 +5,8 @@ use std::fs;
 
 use crate::preflight::facts::{Listener, Transport};
 
-/// The states of a TCP socket that listens, and of a UDP socket that is connected to nobody (net/tcp_states.h).
+/// The states of a TCP socket that listens, and of a UDP socket that is connected to nobody
+/// (net/tcp_states.h).
 const LISTEN: &str = "0A";
 const CLOSE: &str = "07";
 /// A process's own /proc/net is that of its main thread's namespace; these are the calling thread's.

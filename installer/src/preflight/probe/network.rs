@@ -94,7 +94,8 @@ fn chains() -> Result<Vec<Chain>> {
     let observed = client.observe(&keys)?;
     let known = observed.tables.iter();
     let known = known.flat_map(|((family, name), table)| of_table(&format!("{family} {name}"), table));
-    // A firewall's table may have any name, and be of both families. An engine of network policies may look at what leaves.
+    // A firewall's table may have any name, and be of both families. An engine of network policies may look
+    // at what leaves.
     let hooks = [Hook::Forward, Hook::Postrouting];
     let others = client.foreign(OWN_TABLE, &hooks)?;
     let others = others

@@ -1,5 +1,5 @@
-//! The subresource `log` of pods: what a container has printed so far, as `kubectl logs` asks for it. Following is not
-//! offered.
+//! The subresource `log` of pods: what a container has printed so far, as `kubectl logs` asks for it.
+//! Following is not offered.
 
 use axum::http::Method;
 use axum::http::request::Parts;

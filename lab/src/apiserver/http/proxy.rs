@@ -1,5 +1,6 @@
-//! The subresource `proxy` of nodes and pods: GET from a server there, as `/api/v1/nodes/node1:8181/proxy/ready`. Where that
-//! is, the objects say; the request leaves from the node itself, as it does where a control plane can reach all pods.
+//! The subresource `proxy` of nodes and pods: GET from a server there, as
+//! `/api/v1/nodes/node1:8181/proxy/ready`. Where that is, the objects say; the request leaves from the node
+//! itself, as it does where a control plane can reach all pods.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

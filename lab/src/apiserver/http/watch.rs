@@ -71,7 +71,8 @@ pub(super) fn serve(door: &Door, target: &Target, parameters: &Parameters, form:
 }
 
 impl Watcher {
-    /// Puts all present objects first; after them, where asked for, the mark that they are complete (KEP-3157).
+    /// Puts all present objects first; after them, where asked for, the mark that they are complete
+    /// (KEP-3157).
     fn begin_with_state(&mut self, with_mark: bool) {
         let (objects, version) = self.cluster.read(|registry: &Registry| {
             let all = registry.store.list(self.resource.plural, &self.selection.namespace, None);

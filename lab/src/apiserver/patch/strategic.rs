@@ -21,7 +21,8 @@ pub(super) fn merge(kind: &str, object: &mut Value, patch: &Value) -> Result<()>
     merge_fields(Place { kind, field: "", is_applied: false }, object, patch)
 }
 
-/// The same for server-side apply, in which ports are told apart by their protocols too (`x-kubernetes-list-map-keys`).
+/// The same for server-side apply, in which ports are told apart by their protocols too
+/// (`x-kubernetes-list-map-keys`).
 pub(super) fn apply(kind: &str, object: &mut Value, wanted: &Value) -> Result<()> {
     let Some(wanted) = wanted.as_object() else {
         return Err(ApiError::BadRequest("what is applied is an object".to_owned()));
@@ -29,7 +30,8 @@ pub(super) fn apply(kind: &str, object: &mut Value, wanted: &Value) -> Result<()
     merge_fields(Place { kind, field: "", is_applied: true }, object, wanted)
 }
 
-/// Where in an object a patch is being merged: the object's kind and the nearest named field; and whether by apply.
+/// Where in an object a patch is being merged: the object's kind and the nearest named field; and whether by
+/// apply.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     kind: &'a str,

@@ -114,7 +114,8 @@ impl Registry {
         self.commit(key.clone(), object, false);
     }
 
-    /// Sets the deletion time, or shortens the grace that was given before. A pod that runs nowhere gets none.
+    /// Sets the deletion time, or shortens the grace that was given before. A pod that runs nowhere gets
+    /// none.
     fn mark(&self, object: &mut Value, grace: Option<i64>) {
         let grace = grace_of(object, grace).max(0);
         let before = object["metadata"]["deletionGracePeriodSeconds"].as_i64();

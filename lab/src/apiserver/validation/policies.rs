@@ -1,4 +1,5 @@
-//! Rules for NetworkPolicies (pkg/apis/networking/validation) and ClusterNetworkPolicies (the definition of the kind).
+//! Rules for NetworkPolicies (pkg/apis/networking/validation) and ClusterNetworkPolicies (the definition of
+//! the kind).
 
 use serde_json::{Value, json};
 use weft_types::{IpNetwork, is_subnet_of};
@@ -11,7 +12,8 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const TIERS: [&str; 2] = ["Admin", "Baseline"];
 const ACTIONS: [&str; 3] = ["Accept", "Deny", "Pass"];
 const IN_RANGE: &str = "must be between 1 and 65535, inclusive";
-/// How many rules a direction of a ClusterNetworkPolicy has at most, and how many peers or ports a rule of it.
+/// How many rules a direction of a ClusterNetworkPolicy has at most, and how many peers or ports a rule of
+/// it.
 const MOST: usize = 25;
 const LAST_PRIORITY: i64 = 1000;
 

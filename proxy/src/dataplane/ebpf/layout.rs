@@ -1,6 +1,7 @@
-//! What the maps hold, byte by byte: programs know the places, and the elements are written and read by them. Addresses of
-//! IPv4 are kept as those of IPv6 that stand for them (`::ffff:10.96.0.1`, RFC 4291, 2.5.5.2), which is how sockets for both
-//! families know them; so one set of maps does for all sockets. Addresses and ports are in network order.
+//! What the maps hold, byte by byte: programs know the places, and the elements are written and read by them.
+//! Addresses of IPv4 are kept as those of IPv6 that stand for them (`::ffff:10.96.0.1`, RFC 4291, 2.5.5.2),
+//! which is how sockets for both families know them; so one set of maps does for all sockets. Addresses and
+//! ports are in network order.
 //!
 //! ```text
 //! services   frontend                      -> count, affinity in seconds
@@ -16,7 +17,8 @@ use std::num::NonZeroU32;
 use weft_netlink::bpf::{MapKind, MapSpec};
 use weft_types::Protocol;
 
-/// Changes when the bytes of a map mean something else than before: a later program does not take such a map over.
+/// Changes when the bytes of a map mean something else than before: a later program does not take such a map
+/// over.
 pub(super) const VERSION: u32 = 1;
 
 /// An address (16 bytes), a port and a protocol (2 each).

@@ -7,14 +7,16 @@
 //! recvmsg, getpeername   the address is a peer that was remembered -> the frontend
 //! ```
 //!
-//! Every way out that is not the last one leaves the address as it is: the packet meets the data plane beside.
+//! Every way out that is not the last one leaves the address as it is: the packet meets the data plane
+//! beside.
 
 use weft_netlink::bpf::Register::{Frame, R0, R1, R2, R3, R4, R6, R7, R8, R9};
 use weft_netlink::bpf::{Assembler, AttachType, Helper, Instruction, Label, Register, Size};
 
 use super::layout::{AFFINITY, COUNT, ENDPOINT, FRONTEND, INDEX, NAMESPACE, PEER, PORT, PROTOCOL, TIME};
 
-/// `struct bpf_sock_addr` (linux/bpf.h): where the address is that the socket is given, the port and the protocol.
+/// `struct bpf_sock_addr` (linux/bpf.h): where the address is that the socket is given, the port and the
+/// protocol.
 mod context {
     pub(super) const ADDRESS_4: i16 = 4;
     pub(super) const ADDRESS_6: i16 = 8;
@@ -26,7 +28,8 @@ mod context {
 mod stack {
     use super::super::layout::{CLIENTS, MEMBERS, PEERS};
 
-    /// A frontend, an index and a namespace: the key of `services`, `endpoints` and `affinity`, and the value of `peers`.
+    /// A frontend, an index and a namespace: the key of `services`, `endpoints` and `affinity`, and the value
+    /// of `peers`.
     pub(super) const KEY: i16 = -(CLIENTS.key as i16);
     /// The key of `peers`, with the endpoint that was chosen.
     pub(super) const PEER: i16 = KEY - PEERS.key as i16;
@@ -52,8 +55,8 @@ pub(super) struct Maps {
     pub(super) peers: i32,
 }
 
-/// The program for one call of sockets. Where `namespace` says so, sockets of other network namespaces are left alone; it is
-/// the cookie of one.
+/// The program for one call of sockets. Where `namespace` says so, sockets of other network namespaces are
+/// left alone; it is the cookie of one.
 pub(super) fn program(attach: AttachType, maps: Maps, namespace: Option<u64>) -> Vec<Instruction> {
     let family = match attach {
         AttachType::Connect4 | AttachType::Sendmsg4 | AttachType::Recvmsg4 | AttachType::Getpeername4 => {
@@ -80,7 +83,8 @@ enum Family {
     V6,
 }
 
-/// `R6` holds the context, `R7` the Service, `R8` where the endpoint is that may be chosen, `R9` the seconds of affinity.
+/// `R6` holds the context, `R7` the Service, `R8` where the endpoint is that may be chosen, `R9` the seconds
+/// of affinity.
 fn forward(family: Family, maps: Maps, namespace: Option<u64>) -> Vec<Instruction> {
     let mut code = Assembler::default();
     let [pass, choose, chosen, rewrite] = [(); 4].map(|()| code.label());
@@ -119,8 +123,8 @@ fn forward(family: Family, maps: Maps, namespace: Option<u64>) -> Vec<Instructio
     code.finish()
 }
 
-/// Goes to `chosen` with the endpoint that this client had last, if it came lately and the Service still has that endpoint;
-/// else to `choose`.
+/// Goes to `chosen` with the endpoint that this client had last, if it came lately and the Service still has
+/// that endpoint; else to `choose`.
 fn stay(code: &mut Assembler, maps: Maps, choose: Label, chosen: Label) {
     look_up(code, maps.affinity, stack::KEY);
     code.jump_if_equal(R0, 0, choose).copy(R8, R0);

@@ -1,5 +1,6 @@
-//! Destroys sockets that are connected to endpoints which their Services no longer have: their addresses were replaced at the
-//! call, so that no rule and no change of a map leads them elsewhere. On a thread of its own: a node may have many sockets.
+//! Destroys sockets that are connected to endpoints which their Services no longer have: their addresses were
+//! replaced at the call, so that no rule and no change of a map leads them elsewhere. On a thread of its own:
+//! a node may have many sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,8 +49,8 @@ impl Destroyer {
         Ok(Destroyer { removed: sender, which })
     }
 
-    /// Has the sockets destroyed that went to these endpoints by these frontends. `peers` says which; no program may lead
-    /// sockets there any more.
+    /// Has the sockets destroyed that went to these endpoints by these frontends. `peers` says which; no
+    /// program may lead sockets there any more.
     pub(super) fn destroy(&self, peers: &Arc<Map>, mut removed: Removed) {
         removed.retain(|(frontend, _)| match self.which {
             StaleSockets::None => false,

@@ -1,4 +1,5 @@
-//! A Service's plan as elements of the maps, and back: which endpoints stand in which slots of the kernel's maps. Pure.
+//! A Service's plan as elements of the maps, and back: which endpoints stand in which slots of the kernel's
+//! maps. Pure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +18,8 @@ use crate::services::plan::{Frontend, FrontendPlan, Scope, ServicePlan, Target, 
 /// A set of one of the two tables.
 pub(super) type Place = (Family, SetName);
 
-/// Elements, each with the set that it belongs to. Where they are handed on they are in order of sets and keys, and no set
-/// has a key twice.
+/// Elements, each with the set that it belongs to. Where they are handed on they are in order of sets and
+/// keys, and no set has a key twice.
 pub(super) type Elements = Vec<(Place, Tuple, Data)>;
 
 /// A Service's plan, with the numbers of its ports.
@@ -33,8 +34,9 @@ pub(super) fn of_service(service: Numbered<'_>, counted: bool) -> Elements {
     missing(service, &ServicePlan::default(), counted)
 }
 
-/// What goes and what comes when one plan of a Service takes the place of another. What both have may be among both, but
-/// not where it can be told at once: of thousands of endpoints there are only those whose slot is another's now.
+/// What goes and what comes when one plan of a Service takes the place of another. What both have may be
+/// among both, but not where it can be told at once: of thousands of endpoints there are only those whose
+/// slot is another's now.
 pub(super) fn replaced(old: Numbered<'_>, new: Numbered<'_>, counted: bool) -> (Elements, Elements) {
     (missing(old, new.plan, counted), missing(new, old.plan, counted))
 }
@@ -141,8 +143,8 @@ fn sources<'a>(key: &'a [Value], networks: &'a [IpNetwork]) -> impl Iterator<Ite
     })
 }
 
-/// The set by which connections to a frontend get this node's address as source. Under a policy Local, only the node's
-/// own ones do: what comes from outside stays here with the address that it has.
+/// The set by which connections to a frontend get this node's address as source. Under a policy Local, only
+/// the node's own ones do: what comes from outside stays here with the address that it has.
 fn masquerade(plan: &FrontendPlan) -> Option<SetName> {
     match (plan.scope, &plan.frontend, &plan.outside) {
         (Scope::Internal, ..) => None,
@@ -209,8 +211,8 @@ pub(super) fn frontend_of(family: Family, key: &[Value]) -> Option<Frontend> {
     }
 }
 
-/// The slots that the kernel's maps held when they were read. A plan that starts from these leaves every endpoint that
-/// is still wanted where it is.
+/// The slots that the kernel's maps held when they were read. A plan that starts from these leaves every
+/// endpoint that is still wanted where it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Adopted {
     slots: HashMap<(Frontend, TrafficSource), Vec<SocketAddr>>,

@@ -16,8 +16,8 @@ use crate::error::Error;
 /// What the kernel announced: transactions that changed our tables, or that announcements were lost.
 pub(super) type Announced = Notified<Announcement>;
 
-/// A subscription, served by a task: other programs' rules are told of also while nobody waits for changes of ours. Ends when
-/// it is dropped.
+/// A subscription, served by a task: other programs' rules are told of also while nobody waits for changes of
+/// ours. Ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Monitor {
     announced: UnboundedReceiver<Announced>,
@@ -25,7 +25,8 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes, in the calling thread's network namespace. `others` is told of changes of other programs' chains and rules.
+    /// Subscribes, in the calling thread's network namespace. `others` is told of changes of other programs'
+    /// chains and rules.
     ///
     /// # Errors
     /// Where there is no socket to be had.
@@ -36,7 +37,8 @@ impl Monitor {
         Ok(Monitor { announced, task })
     }
 
-    /// All announcements that have come; wakes the task when there are some. None come where they cannot be read any more.
+    /// All announcements that have come; wakes the task when there are some. None come where they cannot be
+    /// read any more.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Announced> {
         let Some(mut all) = ready!(self.announced.poll_recv(context)) else { return Poll::Pending };
         while let Ok(more) = self.announced.try_recv() {

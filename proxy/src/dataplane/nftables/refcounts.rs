@@ -1,9 +1,9 @@
-//! What the maps hold: the proxy's own view of the kernel, kept in step with it by element-only transactions. Pure; it
-//! knows nothing of Services.
+//! What the maps hold: the proxy's own view of the kernel, kept in step with it by element-only transactions.
+//! Pure; it knows nothing of Services.
 //!
-//! No element is kept here: each follows from the plan of the one Service that has its frontend (`services/ownership.rs`), and what a
-//! transaction needs to know is what was planned before and what is now. Only of the sets that several Services put the same
-//! element into, it is counted how many do.
+//! No element is kept here: each follows from the plan of the one Service that has its frontend
+//! (`services/ownership.rs`), and what a transaction needs to know is what was planned before and what is
+//! now. Only of the sets that several Services put the same element into, it is counted how many do.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -63,8 +63,8 @@ impl Default for Refcounts {
 }
 
 impl Refcounts {
-    /// The transaction for everything in `delta`: chains first that are needed now, endpoints before what leads to them,
-    /// chains last that nothing needs any more.
+    /// The transaction for everything in `delta`: chains first that are needed now, endpoints before what
+    /// leads to them, chains last that nothing needs any more.
     pub(super) fn settle(&mut self, mut delta: Delta) -> Transaction {
         for (place, (gone, come)) in &mut delta.0 {
             if place.1.is_shared() {

@@ -21,7 +21,8 @@ impl Settings {
         Settings { config: config.clone(), node: NodeConfig::default() }
     }
 
-    /// Takes over what the cluster says of this node. Returns whether the fixed chains are other ones by that.
+    /// Takes over what the cluster says of this node. Returns whether the fixed chains are other ones by
+    /// that.
     pub(super) fn follow(&mut self, node: &NodeConfig) -> bool {
         let changed = self.node.pod_cidrs != node.pod_cidrs || self.node.service_cidrs != node.service_cidrs;
         self.node = node.clone();
@@ -31,7 +32,8 @@ impl Settings {
         changed
     }
 
-    /// The addresses that the set of those that serve NodePorts holds; none where the rules name networks instead.
+    /// The addresses that the set of those that serve NodePorts holds; none where the rules name networks
+    /// instead.
     pub(super) fn nodeport_addresses(&self) -> Vec<IpAddr> {
         match self.config.nodeport_addresses {
             NodePortAddresses::Primary => self.node.primary_addresses(),

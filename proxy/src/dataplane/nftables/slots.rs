@@ -1,4 +1,5 @@
-//! In which slot of the kernel's maps each endpoint stands: a change of endpoints moves as few others as possible.
+//! In which slot of the kernel's maps each endpoint stands: a change of endpoints moves as few others as
+//! possible.
 
 use std::mem::replace;
 use std::net::SocketAddr;
@@ -33,8 +34,8 @@ pub(super) fn arrange(plan: &mut ServicePlan, previous: &dyn Slots) {
     }
 }
 
-/// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the slot, who
-/// comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
+/// Puts endpoints into slots so that as few slots as possible differ from `previous`: who stays keeps the
+/// slot, who comes takes the slot of one who went, and a slot that is left empty is filled by the last one.
 /// `wanted` is in order, and has nothing twice.
 fn assign_slots(previous: &[SocketAddr], wanted: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut kept = vec![false; wanted.len()];

@@ -1,5 +1,5 @@
-//! What goes on around pods that start: friends who answer and call back, strangers who watch for what reaches them, and
-//! strangers who try every address that a pod may get next.
+//! What goes on around pods that start: friends who answer and call back, strangers who watch for what
+//! reaches them, and strangers who try every address that a pod may get next.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,5 +1,5 @@
-//! Where endpoints stand, and for whom they are meant first: zones from the labels of Nodes, hints from a Service's
-//! `trafficDistribution` (KEP-4444, KEP-3015).
+//! Where endpoints stand, and for whom they are meant first: zones from the labels of Nodes, hints from a
+//! Service's `trafficDistribution` (KEP-4444, KEP-3015).
 
 use std::collections::BTreeMap;
 

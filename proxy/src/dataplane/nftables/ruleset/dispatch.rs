@@ -4,8 +4,9 @@
 //! frontends { daddr . l4proto . dport : 0:3 }      dispatch { 0:3 : goto lb-3, none : goto no-endpoints, ffff:0 : drop }
 //! ```
 //!
-//! An element that names a chain makes the kernel validate the whole table: every element of every such map, once for each
-//! hook that leads there, which is a millisecond for 10,000 Services. So only `dispatch` names chains, once for each chain.
+//! An element that names a chain makes the kernel validate the whole table: every element of every such map,
+//! once for each hook that leads there, which is a millisecond for 10,000 Services. So only `dispatch` names
+//! chains, once for each chain.
 //!
 //! The packet's priority carries the number from the one map to the other, as in `ruleset/affinity.rs`.
 
@@ -18,7 +19,8 @@ use super::{NO_ENDPOINTS, Path, SetName};
 
 /// What the names of chains begin with that first ask whether a client has affinity to an endpoint.
 const WITH_AFFINITY: &str = "affinity-";
-/// Where the path stands in the number of a load balancer, and how one with affinity is told: above the seven digits of its count.
+/// Where the path stands in the number of a load balancer, and how one with affinity is told: above the seven
+/// digits of its count.
 const PATH: u32 = 28;
 const AFFINITY_BIT: u32 = 4 << PATH;
 /// The numbers of what becomes of connections otherwise; the first one prints as `none`.
@@ -66,8 +68,8 @@ fn number(number: u32) -> Tuple {
     Tuple::new(&[Value::ClassId(number)])
 }
 
-/// Looks a frontend up, and goes where its number leads. Where there is no such frontend, the packet and its priority stay as
-/// they are.
+/// Looks a frontend up, and goes where its number leads. Where there is no such frontend, the packet and its
+/// priority stay as they are.
 pub(super) fn look_up(key: Vec<Expression>, frontends: SetName) -> [Statement; 2] {
     let dispatch = Name::from(SetName::Dispatch.name());
     [
@@ -77,8 +79,8 @@ pub(super) fn look_up(key: Vec<Expression>, frontends: SetName) -> [Statement; 2
 }
 
 impl LoadBalancer {
-    /// nft prints it in hexadecimal digits, and these are the decimal ones of the count: `0:16` is one of sixteen. Before them
-    /// stands the path: `1000:16` is one of a NodePort's sixteen.
+    /// nft prints it in hexadecimal digits, and these are the decimal ones of the count: `0:16` is one of
+    /// sixteen. Before them stands the path: `1000:16` is one of a NodePort's sixteen.
     fn number(self) -> u32 {
         let (mut digits, mut rest) = (0, self.count);
         for place in (0..PATH).step_by(4) {

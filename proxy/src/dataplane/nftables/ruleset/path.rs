@@ -5,8 +5,8 @@ use weft_nftables::{Expression, Family};
 use super::{SetName, frontend_key, nodeport_key};
 use crate::services::plan::{Frontend, TrafficSource};
 
-/// The way from a kind of frontend, for a source of traffic, to its endpoints: a map of frontends, chains that balance, and a map
-/// of endpoints.
+/// The way from a kind of frontend, for a source of traffic, to its endpoints: a map of frontends, chains
+/// that balance, and a map of endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
     /// From an address.

@@ -5,8 +5,8 @@ use weft_nftables::{DataType, Declaration, Family, SetKind};
 
 use super::TABLE;
 
-/// How many pairs of a client and a Service port each family remembers. The kernel makes room for them when the map is
-/// made: 2 MB.
+/// How many pairs of a client and a Service port each family remembers. The kernel makes room for them when
+/// the map is made: 2 MB.
 const MAX_AFFINITIES: u32 = 131_072;
 
 /// How many endpoints are remembered to which connections were led.
@@ -67,7 +67,8 @@ pub enum SetName {
     LocalNodePorts,
     /// The ClusterIPs; behind the frontends, since what is here without a frontend is refused.
     ClusterIps,
-    /// The external addresses of Services; behind the frontends, since what is here without a frontend may be refused.
+    /// The external addresses of Services; behind the frontends, since what is here without a frontend may be
+    /// refused.
     ExternalIps,
     /// Endpoints that connections were led to: written by packets.
     Translated,
@@ -164,8 +165,8 @@ impl SetName {
         }
     }
 
-    /// What nft shows beside it. It is part of the declaration: where it differs from what an earlier release wrote, the table is
-    /// made anew, and clients lose their affinity.
+    /// What nft shows beside it. It is part of the declaration: where it differs from what an earlier release
+    /// wrote, the table is made anew, and clients lose their affinity.
     fn comment(self) -> &'static str {
         match self {
             SetName::Endpoints => "Service address . protocol . port . slot : endpoint",
@@ -285,8 +286,8 @@ impl SetName {
         }
     }
 
-    /// Whether several Services may want one element of it. The keys of all others are frontends, each of which one Service
-    /// has.
+    /// Whether several Services may want one element of it. The keys of all others are frontends, each of
+    /// which one Service has.
     pub(crate) fn is_shared(self) -> bool {
         matches!(self, SetName::Hairpins | SetName::ExternalIps)
     }
