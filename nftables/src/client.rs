@@ -356,7 +356,7 @@ fn parse_statements(family: TableFamily, rule: &Attributes<'_>) -> Option<(Name,
 }
 
 /// The digest in a rule's user data.
-fn find_digest(userdata: &[u8]) -> Option<u64> {
+pub(super) fn find_digest(userdata: &[u8]) -> Option<u64> {
     userdata::find(userdata, RULE_DIGEST)?.try_into().ok().map(u64::from_be_bytes)
 }
 

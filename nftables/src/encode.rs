@@ -139,10 +139,10 @@ impl Encoded {
                 self.push(index, DEL_RULE, 0, table, |writer| writer.string(2, name));
             }
             Change::AddRule(table, chain, rule) => {
-                self.push(index, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, table, |writer| {
-                    encode_rule(chain, rule, writer);
-                });
+                self.rule(index, NLM_F_CREATE | NLM_F_APPEND, table, chain, rule);
             }
+            Change::InsertRule(table, chain, rule) => self.rule(index, NLM_F_CREATE, table, chain, rule),
+            Change::DeleteRule(table, chain, handle) => self.delete_rule(index, table, chain, *handle),
             Change::AddFlowtable(table, name, flowtable) => {
                 self.push(index, NEW_FLOWTABLE, NLM_F_CREATE | NLM_F_EXCL, table, |writer| {
                     flowtable.encode(name, writer);
@@ -175,6 +175,18 @@ impl Encoded {
             }
             Change::DeleteOwned(set, elements) => self.owned(index, DEL_ELEMENTS, 0, set, elements),
         }
+    }
+
+    fn rule(&mut self, index: usize, flags: u16, table: &TableKey, chain: &Name, rule: &Rule) {
+        self.push(index, message::NEW_RULE, flags, table, |writer| encode_rule(chain, rule, writer));
+    }
+
+    fn delete_rule(&mut self, index: usize, table: &TableKey, chain: &Name, handle: u64) {
+        // NFTA_RULE_HANDLE
+        self.push(index, message::DEL_RULE, 0, table, |writer| {
+            writer.string(2, chain);
+            writer.bytes(3, &handle.to_be_bytes());
+        });
     }
 
     fn elements(&mut self, index: usize, kind: u16, flags: u16, set: &Declaration, elements: &[Element]) {
@@ -298,6 +310,13 @@ fn encode_base(family: TableFamily, base: &Base, writer: &mut Writer<'_>) {
 fn encode_rule(chain: &Name, rule: &Rule, writer: &mut Writer<'_>) {
     writer.string(2, chain);
     writer.nest(4, |writer| encode_statements(rule, writer));
+    if let Some(protocol) = rule.xt_protocol() {
+        // NFTA_RULE_COMPAT: protocol, flags
+        writer.nest(5, |writer| {
+            writer.u32(1, protocol.into());
+            writer.u32(2, 0);
+        });
+    }
     writer.bytes(7, &rule_userdata(rule));
 }
 
@@ -315,7 +334,7 @@ fn rule_userdata(rule: &Rule) -> Vec<u8> {
 
 /// A digest of a rule as it is encoded (64-bit FNV-1a). A rule in the kernel that carries the digest of the planned
 /// one is that rule: the kernel gives expressions back in another shape than it took them, which cannot be compared.
-pub(super) fn digest(rule: &Rule) -> u64 {
+pub fn digest(rule: &Rule) -> u64 {
     let mut bytes = Vec::new();
     encode_statements(rule, &mut Writer(&mut bytes));
     bytes.extend_from_slice(rule.comment.as_deref().unwrap_or_default().as_bytes());

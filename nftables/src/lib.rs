@@ -18,6 +18,7 @@ mod family;
 mod flowtable;
 mod foreign;
 mod hash;
+mod heads;
 mod hook;
 mod known;
 mod monitor;
@@ -35,18 +36,20 @@ mod value;
 pub use client::Client;
 pub use counter::Counter;
 pub use diff::diff;
+pub use encode::digest;
 pub use expression::{Ct, Expression, Fib, Header, Hton, Jhash, Meta, Numgen, Payload, XtState};
 pub use family::TableFamily;
 pub use flowtable::Flowtable;
 pub use hash::hash;
+pub use heads::RuleHead;
 pub use hook::Hook;
 pub use known::{KnownElement, KnownSet, KnownTable};
-pub use monitor::{Announcement, Author, Monitor, Place};
+pub use monitor::{Announcement, Author, IsOurs, Monitor, Place};
 pub use observed::{Observed, ObservedBase, ObservedChain, ObservedSet, ObservedTable, Refused};
 pub use owned::Owned;
 pub use rule::{
     Assign, Dynamic, Effect, Limit, Log, Match, Nat, Operand, Operation, Operator, Reject, Rule, Source,
-    Statement, Translation, Verdict,
+    Statement, Translation, Verdict, Xt,
 };
 pub use set::{Data, Declaration, Detail, Element, Set, SetKind};
 pub use shape::Shape;

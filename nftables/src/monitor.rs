@@ -26,14 +26,23 @@ const RULES: [u16; 6] = [
     message::DEL_RULE,
 ];
 
+/// Those of them that tell of something that has gone.
+const DELETIONS: [u16; 3] = [message::DEL_TABLE, message::DEL_CHAIN, message::DEL_RULE];
+
 /// The notifications of elements.
 const ELEMENTS: [u16; 2] = [message::NEW_ELEMENTS, message::DEL_ELEMENTS];
+
+/// Whether a change of a chain or of its rules is one of the table, or one of what others have there. It is asked with the chain's
+/// name and whether something was deleted.
+pub type IsOurs = fn(&str, bool) -> bool;
 
 /// A subscription to the changes of the tables of some names, in all families.
 #[derive(Debug)]
 pub struct Monitor {
     socket: Socket,
     tables: Vec<Name>,
+    /// Which changes of chains and rules count.
+    is_ours: IsOurs,
     /// What a change was announced of, whose transaction's number is still to come.
     touched: Vec<Place>,
     /// The same of chains or rules of other tables.
@@ -101,7 +110,12 @@ impl Monitor {
         socket.set_receive_buffer(RECEIVE_BUFFER)?;
         socket.join(GROUP)?;
         let tables = tables.into_iter().map(Into::into).collect();
-        Ok(Monitor { socket, tables, touched: Vec::new(), others: false })
+        Ok(Monitor { socket, tables, is_ours: |_, _| true, touched: Vec::new(), others: false })
+    }
+
+    /// The same for tables that are shared with other programs.
+    pub fn of_shared(self, is_ours: IsOurs) -> Monitor {
+        Monitor { is_ours, ..self }
     }
 }
 
@@ -110,8 +124,8 @@ impl Source for Monitor {
     type Event = Announcement;
 
     fn read(&mut self) -> Result<Vec<Announcement>> {
-        let tables = &self.tables;
-        let notices = self.socket.notifications(|frame| Ok(notice(frame, tables)))?;
+        let (tables, is_ours) = (&self.tables, self.is_ours);
+        let notices = self.socket.notifications(|frame| Ok(notice(frame, tables, is_ours)))?;
         let mut announcements = Vec::new();
         for notice in notices {
             match notice {
@@ -145,7 +159,7 @@ impl AsFd for Monitor {
 
 /// Every object's notification has its table's name in attribute 1, and that of elements their set's in attribute 2; that of a generation has its number there, and then
 /// NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME (linux/netfilter/nf_tables.h).
-fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
+fn notice(frame: Frame<'_>, tables: &[Name], is_ours: IsOurs) -> Notice {
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
     let kind = frame.kind & 0xff;
     let is_generation = frame.kind == SUBSYSTEM << 8 | message::NEW_GENERATION;
@@ -156,6 +170,12 @@ fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
             Notice::Generation(number, author)
         }
         (false, _, Some(name)) => match tables.iter().find(|table| ***table == *name) {
+            Some(_)
+                if chain(kind, &attributes)
+                    .is_some_and(|chain| !is_ours(chain, DELETIONS.contains(&kind))) =>
+            {
+                Notice::Others
+            }
             Some(table) => {
                 let set = attributes.string(2).filter(|_| ELEMENTS.contains(&kind)).map(Name::from);
                 Notice::Touched(Place { table: table.clone(), set })
@@ -164,5 +184,14 @@ fn notice(frame: Frame<'_>, tables: &[Name]) -> Notice {
             None => Notice::Other,
         },
         _ => Notice::Other,
+    }
+}
+
+/// The chain that a notification is about (`NFTA_RULE_CHAIN`, `NFTA_CHAIN_NAME`).
+fn chain<'a>(kind: u16, attributes: &Attributes<'a>) -> Option<&'a str> {
+    match kind {
+        message::NEW_RULE | message::DEL_RULE => attributes.string(2),
+        message::NEW_CHAIN | message::DEL_CHAIN => attributes.string(3),
+        _ => None,
     }
 }

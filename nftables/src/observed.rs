@@ -134,6 +134,11 @@ impl Observed {
             Change::DeleteChain(table, name) => drop(self.tables.get_mut(table)?.chains.remove(name)?),
             Change::FlushChain(table, name) => self.chain(table, name)?.rules.clear(),
             Change::AddRule(table, name, rule) => self.chain(table, name)?.rules.push(Some(digest(rule))),
+            Change::InsertRule(table, name, rule) => {
+                self.chain(table, name)?.rules.insert(0, Some(digest(rule)));
+            }
+            // Which rule has that number only the kernel knows.
+            Change::DeleteRule(..) => return None,
             Change::AddFlowtable(table, name, flowtable) => {
                 insert_new(&mut self.tables.get_mut(table)?.flowtables, name.clone(), flowtable.clone())?;
             }

@@ -16,9 +16,11 @@ mod log;
 mod lookup;
 mod matches;
 mod nat;
+mod native;
 mod reject;
 mod text;
 mod verdict;
+mod xt;
 
 pub use assign::{Assign, Source};
 pub use dynamic::{Dynamic, Operation};
@@ -27,8 +29,10 @@ pub use log::Log;
 pub(crate) use matches::Comparison;
 pub use matches::{Match, Operand, Operator};
 pub use nat::{Nat, Translation};
+pub(crate) use native::native;
 pub use reject::Reject;
 pub use verdict::Verdict;
+pub use xt::Xt;
 
 /// `IPS_DST_NAT`, the bit of a connection's status.
 const STATUS_DNAT: u32 = 1 << 5;
@@ -69,6 +73,8 @@ pub enum Statement {
     Reject(Reject),
     /// Ends the rule.
     Verdict(Verdict),
+    /// A match or a target of iptables, written as `iptables-nft` does: `-m comment --comment "why"`
+    Xt(Xt),
     /// What another program wrote and of which not all is known. It is read, and never written.
     Other(Name, Effect),
 }
@@ -214,6 +220,7 @@ impl fmt::Display for Statement {
             Statement::FlowAdd(flowtable) => write!(f, "flow add @{flowtable}"),
             Statement::Reject(reject) => reject.fmt(f),
             Statement::Verdict(verdict) => verdict.fmt(f),
+            Statement::Xt(xt) => xt.fmt(f),
             Statement::Other(words, Effect::Matches | Effect::Unknown) => write!(f, "[{words}]"),
             Statement::Other(words, _) => f.write_str(words),
         }
@@ -233,6 +240,14 @@ impl Rule {
     /// A rule without a remark.
     pub fn new(statements: impl Into<Vec<Statement>>) -> Rule {
         Rule { statements: statements.into(), comment: None }
+    }
+
+    /// The protocol that its matches of iptables are for.
+    pub(crate) fn xt_protocol(&self) -> Option<u8> {
+        self.statements.iter().find_map(|statement| match statement {
+            Statement::Xt(xt) => xt.protocol(),
+            _ => None,
+        })
     }
 
     /// The rule with a remark.

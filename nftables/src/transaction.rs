@@ -33,6 +33,10 @@ pub enum Change {
     FlushChain(TableKey, Name),
     /// Appends a rule to a chain.
     AddRule(TableKey, Name, Rule),
+    /// Puts a rule before all others of a chain.
+    InsertRule(TableKey, Name, Rule),
+    /// Deletes the rule of a chain that the kernel has given that number ([`super::RuleHead`]).
+    DeleteRule(TableKey, Name, u64),
     /// Adds a flowtable, which must not be there.
     AddFlowtable(TableKey, Name, Flowtable),
     /// Deletes a flowtable. No rule may name it any more.
@@ -69,13 +73,16 @@ impl Transaction {
     /// Whether nothing that is there now goes by it. Then all of its beginnings are of use on their own: they take nothing
     /// from anybody, and what comes first in it does not wait for what comes last.
     pub fn only_adds(&self) -> bool {
-        use Change::{AddChain, AddDetailed, AddElements, AddFlowtable, AddRule, AddSet, AddTable};
+        use Change::{
+            AddChain, AddDetailed, AddElements, AddFlowtable, AddRule, AddSet, AddTable, InsertRule,
+        };
         let adds = |change: &Change| {
             matches!(
                 change,
                 AddTable(_)
                     | AddChain(..)
                     | AddRule(..)
+                    | InsertRule(..)
                     | AddFlowtable(..)
                     | AddSet(..)
                     | AddElements(..)
@@ -240,6 +247,12 @@ impl fmt::Display for Change {
             Change::FlushChain((family, table), name) => write!(f, "flush chain {family} {table} {name}"),
             Change::AddRule((family, table), chain, rule) => {
                 write!(f, "add rule {family} {table} {chain} {}", rule.text(*family))
+            }
+            Change::InsertRule((family, table), chain, rule) => {
+                write!(f, "insert rule {family} {table} {chain} {}", rule.text(*family))
+            }
+            Change::DeleteRule((family, table), chain, handle) => {
+                write!(f, "delete rule {family} {table} {chain} handle {handle}")
             }
             Change::AddFlowtable((family, table), name, flowtable) => {
                 write!(f, "add flowtable {family} {table} {name} {{")?;

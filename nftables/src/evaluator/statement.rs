@@ -13,7 +13,7 @@ use crate::hook::Hook;
 use crate::known::{KnownTable, Printed};
 use crate::rule::{
     Assign, Dynamic, Effect, Match, Nat, Operand, Operation, Operator, Source, Statement, Translation,
-    Verdict,
+    Verdict, Xt, native,
 };
 use crate::table::Base;
 use crate::value::{DataType, Name, Tuple, Value};
@@ -97,6 +97,10 @@ impl Walk<'_> {
                 Fits::Yes
             }
             Statement::Verdict(verdict) => Fits::Decides(Decision::Verdict(verdict.clone())),
+            Statement::Xt(xt) => match native(xt) {
+                Some(native) => self.statement(&native, asked),
+                None => self.xt(xt),
+            },
             Statement::Reject(_) | Statement::Other(_, Effect::Rejects) => Fits::Decides(Decision::Reject),
             Statement::Other(how, Effect::Translates) => {
                 match &**how {
@@ -112,6 +116,23 @@ impl Walk<'_> {
             | Statement::Log(_)
             | Statement::Counter { .. }
             | Statement::FlowAdd(_) => Fits::Yes,
+        }
+    }
+
+    /// What iptables alone has.
+    fn xt(&mut self, xt: &Xt) -> Fits {
+        match (xt, self.facts.draw) {
+            (Xt::Statistic(_), None) => Fits::Perhaps,
+            (Xt::Statistic(_), Some(draw)) => {
+                // Rules that choose among so many ask one after the other, each with one less: of all numbers below the first
+                // one's, each passes another one.
+                let choices = xt.once_in_how_many();
+                self.choices = self.choices.max(choices);
+                Fits::of(Some(draw.is_multiple_of(choices)))
+            }
+            // Who connected before is not known here.
+            (Xt::Recent(..), _) => Fits::Perhaps,
+            _ => Fits::Yes,
         }
     }
 

@@ -1,5 +1,5 @@
 //! `match conntrack` of iptables, where it asks for the state alone (`struct xt_conntrack_mtinfo2` and `_mtinfo3`): so much of
-//! it can be followed. It is read, and never written.
+//! it can be followed and written.
 
 use std::fmt;
 
@@ -15,6 +15,8 @@ const FLAGS: usize = 146;
 const INVERTED: usize = 148;
 const STATE: usize = 150;
 const STATE_ONLY: u16 = 1;
+/// The length of `struct xt_conntrack_mtinfo3`.
+const LENGTH: usize = 168;
 /// `XT_CONNTRACK_STATE_DNAT`, and the bit of `ct status` that it stands for (`IPS_DST_NAT`).
 const STATE_DNAT: u32 = 128;
 const STATUS_DNAT: u32 = 32;
@@ -24,6 +26,19 @@ const STATUS_DNAT: u32 = 32;
 pub struct XtState;
 
 impl XtState {
+    /// That of `struct xt_conntrack_mtinfo3`.
+    pub(crate) const REVISION: u32 = 3;
+
+    /// The structure that asks for these bits, or for none of them.
+    pub(crate) fn info(bits: u32, inverted: bool) -> Vec<u8> {
+        let mut info = vec![0; LENGTH];
+        let mut put = |at: usize, half: u16| info[at..at + 2].copy_from_slice(&half.to_ne_bytes());
+        put(FLAGS, STATE_ONLY);
+        put(INVERTED, if inverted { STATE_ONLY } else { 0 });
+        put(STATE, bits as u16);
+        info
+    }
+
     /// The bits that are asked for, and whether they must not be there.
     pub(crate) fn asked(info: &[u8]) -> Option<(u32, bool)> {
         let half = |at: usize| Some(u16::from_ne_bytes(info.get(at..at + 2)?.try_into().ok()?));

@@ -10,7 +10,7 @@ use weft_netlink::attribute::Attributes;
 use super::lookup::{self, Found};
 use super::{
     Comparison, Dynamic, Effect, Limit, Log, Match, Nat, Operand, Operator, Reject, Rule, Source, Statement,
-    Verdict, dynamic, nat,
+    Verdict, Xt, dynamic, nat, native,
 };
 use crate::counter;
 use crate::expression::{Expression, Hton, Jhash, Meta, XtState};
@@ -128,8 +128,8 @@ impl Program {
                 None => other(Effect::Rejects),
             },
             "immediate" => Verdict::decode(&data.nested(2).nested(DATA_VERDICT)).map(Statement::Verdict),
-            "match" => Some(xt_match(data)),
-            "target" => Some(xt_target(data)),
+            "match" => Some(xt_match(self.family, data)),
+            "target" => Some(xt_target(self.family, data)),
             _ if CONTINUES.contains(&name) => other(Effect::Continues),
             _ => None,
         }
@@ -287,7 +287,7 @@ fn expressions<'a>(held: impl Iterator<Item = (&'a usize, &'a Held)>) -> Option<
 }
 
 /// A match of iptables (`NFTA_MATCH_NAME`, `_INFO`).
-fn xt_match(data: &Attributes<'_>) -> Statement {
+fn xt_match(family: Option<Family>, data: &Attributes<'_>) -> Statement {
     let (name, info) = (data.string(1).unwrap_or_default(), data.get(3).unwrap_or_default());
     match name {
         "comment" => Statement::Other(name.into(), Effect::Continues),
@@ -296,13 +296,23 @@ fn xt_match(data: &Attributes<'_>) -> Statement {
             let operator = if inverted { Operator::NotEqual } else { Operator::Equal };
             Statement::compare(XtState.into(), operator, Operand::Bits(Value::XtState(bits)))
         }
-        _ => Statement::Other(format!("-m {name}").into(), Effect::Matches),
+        _ => xt(family, name, data, info)
+            .unwrap_or_else(|| Statement::Other(format!("-m {name}").into(), Effect::Matches)),
     }
 }
 
-/// A target of iptables (`NFTA_TARGET_NAME`).
-fn xt_target(data: &Attributes<'_>) -> Statement {
-    let name = data.string(1).unwrap_or_default();
+/// A match or a target of which all is known, as what nft has for it.
+fn xt(family: Option<Family>, name: &str, data: &Attributes<'_>, info: &[u8]) -> Option<Statement> {
+    let xt = Xt::read(family?, name, data.u32(2)?, info)?;
+    Some(native(&xt).unwrap_or(Statement::Xt(xt)))
+}
+
+/// A target of iptables (`NFTA_TARGET_NAME`, `_INFO`).
+fn xt_target(family: Option<Family>, data: &Attributes<'_>) -> Statement {
+    let (name, info) = (data.string(1).unwrap_or_default(), data.get(3).unwrap_or_default());
+    if let Some(known) = xt(family, name, data, info) {
+        return known;
+    }
     match name {
         "REJECT" => Statement::Other("reject".into(), Effect::Rejects),
         _ if XT_CONTINUES.contains(&name) => Statement::Other(name.into(), Effect::Continues),
@@ -382,6 +392,36 @@ mod tests {
         }
         let all = Rule::new(statements);
         assert_eq!(decoded(&all), all);
+    }
+
+    #[test]
+    fn matches_and_targets_of_iptables_read_back_as_they_were_written_or_as_what_nft_has_for_them() {
+        for xt in [
+            Xt::once_in(3),
+            Xt::SourceIsLocal,
+            Xt::DestinationIsLocal,
+            Xt::Recent(Family::Ip6, "KUBE-SEP-X".into(), 10_800),
+            Xt::Remember(Family::Ip6, "KUBE-SEP-X".into()),
+            Xt::Transport(6, None),
+            Xt::Transport(17, Some(53)),
+            Xt::Transport(132, None),
+            Xt::Transport(132, Some(80)),
+            Xt::Mark { value: 0x4000, mask: 0x4000 },
+            Xt::Masquerade(Family::Ip),
+            Xt::Masquerade(Family::Ip6),
+            Xt::Dnat("10.0.0.1:80".parse().unwrap()),
+            Xt::Dnat("[fd00::1]:80".parse().unwrap()),
+            Xt::Reject(Family::Ip),
+            Xt::Reject(Family::Ip6),
+        ] {
+            let expected = native(&xt).unwrap_or(Statement::Xt(xt.clone()));
+            assert_eq!(decoded(&Rule::new([Statement::Xt(xt)])), Rule::new([expected]));
+        }
+        let state = Operand::Bits(Value::XtState(2 | 4));
+        let state = Rule::new([Statement::compare(XtState.into(), Operator::NotEqual, state)]);
+        assert_eq!(decoded(&state), state);
+        let remark = Rule::new([Statement::Xt(Xt::Comment("why".into()))]);
+        assert_eq!(decoded(&remark), Rule::new([Statement::Other("comment".into(), Effect::Continues)]));
     }
 
     #[test]

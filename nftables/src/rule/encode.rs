@@ -34,6 +34,7 @@ fn encode_statement(statement: &Statement, writer: &mut Writer<'_>) {
         }
         Statement::Reject(reject) => expression("reject", writer, |data| reject.encode(data)),
         Statement::Verdict(verdict) => verdict.write(writer),
+        Statement::Xt(xt) => xt.write(writer),
         Statement::Other(words, _) => debug_assert!(false, "{words} is another's, and cannot be written"),
     }
 }

@@ -8,7 +8,8 @@ use ipnetwork::IpNetwork;
 use weft_netlink::attribute::Writer;
 
 use super::lookup::{self, Found};
-use crate::expression::Expression;
+use super::xt;
+use crate::expression::{Expression, XtState};
 use crate::register::{DATA_VALUE, bitwise, expression, register};
 use crate::value::{DataType, INTERFACE_NAME_LENGTH, Name, Tuple, Value, concatenation};
 
@@ -195,6 +196,12 @@ impl Match {
         if let Operand::Set(set) = &self.value {
             let inverted = self.operator == Operator::NotEqual;
             return lookup::write(&self.expression, set, Found::Match { inverted }, writer);
+        }
+        if let ([Expression::XtState(_)], Operand::Bits(Value::XtState(bits))) =
+            (&self.expression[..], &self.value)
+        {
+            let info = XtState::info(*bits, self.operator == Operator::NotEqual);
+            return xt::write_info("match", "conntrack", XtState::REVISION, &info, writer);
         }
         lookup::load_all(&self.expression, writer);
         let Some(Comparison { mask, operator, bytes }) = self.comparison() else { return };
