@@ -1,4 +1,5 @@
-//! Chains and rules of a table that is shared with other programs: as much of them as tells which are ours, and where they are.
+//! Chains and rules of a table that is shared with other programs: as much of them as tells which are ours,
+//! and where they are.
 
 use super::client::{Client, find_digest, parse_chain};
 use super::encode::message;

@@ -32,8 +32,8 @@ const DELETIONS: [u16; 3] = [message::DEL_TABLE, message::DEL_CHAIN, message::DE
 /// The notifications of elements.
 const ELEMENTS: [u16; 2] = [message::NEW_ELEMENTS, message::DEL_ELEMENTS];
 
-/// Whether a change of a chain or of its rules is one of the table, or one of what others have there. It is asked with the chain's
-/// name and whether something was deleted.
+/// Whether a change of a chain or of its rules is one of the table, or one of what others have there. It is
+/// asked with the chain's name and whether something was deleted.
 pub type IsOurs = fn(&str, bool) -> bool;
 
 /// A subscription to the changes of the tables of some names, in all families.

@@ -10,6 +10,8 @@ use weft_types::{Family, IpNetwork};
 pub struct Config {
     /// The name of the Node that the proxy runs on.
     pub node: String,
+    /// What carries out the plans of Services.
+    pub mode: ProxyMode,
     /// How traffic of pods is told from that of others. Where it can be told, traffic of others to a ClusterIP is masqueraded.
     pub detect_local: DetectLocal,
     /// The networks that pods take their addresses from; none where those of this Node's pods are asked for.
@@ -58,6 +60,29 @@ pub enum StaleSockets {
     Udp,
     /// Those of TCP too, which would end by their own timers.
     All,
+}
+
+/// A data plane, by kube-proxy's name for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProxyMode {
+    /// Maps of nf_tables, whose elements are all that there is of a Service.
+    #[default]
+    Nftables,
+    /// The chains that kube-proxy makes in its mode of that name.
+    Iptables,
+}
+
+impl ProxyMode {
+    /// All of them.
+    pub const ALL: [ProxyMode; 2] = [ProxyMode::Nftables, ProxyMode::Iptables];
+
+    /// kube-proxy's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyMode::Nftables => "nftables",
+            ProxyMode::Iptables => "iptables",
+        }
+    }
 }
 
 /// By what traffic of pods is told from that of others.

@@ -56,7 +56,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let configz = configz(&options).to_string();
     let (counters, questions) = Counters::new();
     let counters = options.service_counters.then_some(counters);
-    let figures = http::metrics(metrics.clone(), counters, configz);
+    let figures = http::metrics(metrics.clone(), counters, options.proxy_mode.name(), configz);
     serve("--metrics-bind-address", options.metrics_bind_address, figures).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");

@@ -2,7 +2,11 @@
 //! behind it may be tables, chains, virtual servers or programs.
 
 pub mod ebpf;
+pub mod iptables;
+mod kernel;
+mod monitor;
 pub mod nftables;
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +16,14 @@ use tokio::sync::Notify;
 pub use weft_nftables::Author;
 use weft_types::NamespacedName;
 
-use crate::config::Config;
+use crate::config::{Config, Ebpf, ProxyMode};
 use crate::counters::ReadCounters;
 use crate::error::Error;
 use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
 
 use ebpf::EbpfDataplane;
+use iptables::IptablesDataplane;
 use nftables::NftablesDataplane;
 
 /// Carries out plans. It owns those that were staged: it needs them to put right what others change.
@@ -117,11 +122,45 @@ pub enum ForeignChange {
 /// # Errors
 /// Where the kernel cannot be used.
 pub fn open(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
-    let packets = Box::new(NftablesDataplane::open(config)?);
-    Ok(EbpfDataplane::before(packets, &config.ebpf))
+    if config.mode == ProxyMode::Iptables {
+        iptables::refuse_beside_legacy_tables()?;
+    }
+    kernel::tell_of_limits()?;
+    Ok(EbpfDataplane::before(reachable(config)?, &config.ebpf))
+}
+
+/// The data planes of all other modes, to clean up what they left in the network namespace of the calling
+/// thread.
+///
+/// # Errors
+/// Where the kernel cannot be used.
+pub fn of_other_modes(mode: ProxyMode) -> Result<Vec<Box<dyn Dataplane>>, Error> {
+    let others = ProxyMode::ALL.into_iter().filter(|other| *other != mode);
+    others.map(|mode| reachable(&Config { mode, ..Config::default() })).collect()
+}
+
+/// One whose way to the kernel is open.
+fn reachable(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
+    Ok(match config.mode {
+        ProxyMode::Nftables => Box::new(NftablesDataplane::open(config)?),
+        ProxyMode::Iptables => Box::new(IptablesDataplane::open(config)?),
+    })
+}
+
+/// Deletes all that data planes of any mode put into effect in the network namespace of the calling thread.
+///
+/// # Errors
+/// What was refused.
+pub fn clean_up(ebpf: &Ebpf) -> Result<(), Error> {
+    let of = |mode| offline(&Config { mode, ebpf: ebpf.clone(), ..Config::default() });
+    ProxyMode::ALL.into_iter().try_for_each(|mode| of(mode).clean_up())
 }
 
 /// One that stages, renders and traces, and needs the kernel for all else only.
 pub fn offline(config: &Config) -> Box<dyn Dataplane> {
-    EbpfDataplane::before(Box::new(NftablesDataplane::new(config)), &config.ebpf)
+    let packets: Box<dyn Dataplane> = match config.mode {
+        ProxyMode::Nftables => Box::new(NftablesDataplane::new(config)),
+        ProxyMode::Iptables => Box::new(IptablesDataplane::new(config)),
+    };
+    EbpfDataplane::before(packets, &config.ebpf)
 }

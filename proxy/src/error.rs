@@ -23,6 +23,19 @@ pub enum Error {
     /// A data plane that is not the kernel's nf_tables refused something.
     #[error("{0}")]
     Dataplane(String),
+    /// What was asked for the mode iptables does not have.
+    #[error("--proxy-mode=iptables does not support {0}; or use --proxy-mode=nftables")]
+    Unsupported(&'static str),
+    /// Rules that `iptables-legacy` made are in effect.
+    #[error(
+        "cannot use --proxy-mode=iptables beside rules of the legacy iptables (tables {tables}), which the kernel runs apart from \
+         those that iptables-nft shows; use --proxy-mode=nftables, or change to iptables-nft (update-alternatives --set iptables \
+         /usr/sbin/iptables-nft) and reboot"
+    )]
+    LegacyTables {
+        /// The tables that there are.
+        tables: String,
+    },
     /// The cluster cannot be reached at all, or a manifest cannot be read.
     #[error(transparent)]
     Cluster(#[from] weft_cluster::Error),

@@ -49,8 +49,13 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
 }
 
 /// `/metrics`: OpenMetrics text, with the counters of Services where there are some. `/proxyMode`: which of kube-proxy's
-/// modes this is. `/configz`: that JSON.
-pub fn metrics(metrics: Arc<Metrics>, services: Option<Counters>, configz: String) -> Router {
+/// modes that is. `/configz`: that JSON.
+pub fn metrics(
+    metrics: Arc<Metrics>,
+    services: Option<Counters>,
+    mode: &'static str,
+    configz: String,
+) -> Router {
     let text = move || {
         let (metrics, services) = (metrics.clone(), services.clone());
         async move {
@@ -63,6 +68,6 @@ pub fn metrics(metrics: Arc<Metrics>, services: Option<Counters>, configz: Strin
     };
     let configz = move || async move { ([(CONTENT_TYPE, "application/json")], configz) };
     weft_daemon::open_metrics(text)
-        .route("/proxyMode", get(|| async { "nftables" }))
+        .route("/proxyMode", get(move || async move { mode }))
         .route("/configz", get(configz))
 }

@@ -18,8 +18,7 @@ fn run() -> Result<()> {
     options.log_format.start();
     notes.iter().for_each(|note| warn!("{note}"));
     if options.cleanup {
-        let config = Config { ebpf: options.ebpf.config(), ..Config::default() };
-        return Ok(dataplane::offline(&config).clean_up()?);
+        return Ok(dataplane::clean_up(&options.ebpf.config())?);
     }
     if options.init_only {
         // A default that cannot be had keeps no node from its Services.

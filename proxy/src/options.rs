@@ -8,10 +8,10 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use weft_daemon::{LogFormat, address};
-use weft_types::IpNetwork;
 use weft_types::well_known::port;
+use weft_types::{Family, IpNetwork};
 
-use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::config::{Config, DetectLocal, NodePortAddresses, ProxyMode, of_family};
 use crate::ebpf_options::EbpfOptions;
 use crate::error::Error;
 use crate::kube_proxy::config_file::{self, ConfigFile};
@@ -33,6 +33,11 @@ pub struct Options {
     /// Name of this machine's Node. Without it, $NODE_NAME, or else the host name.
     #[arg(long, value_name = "NODE", env = "NODE_NAME", hide_env_values = true)]
     pub hostname_override: Option<String>,
+
+    /// Data plane: nftables, or iptables with the chains that kube-proxy makes, which takes one
+    /// --cluster-cidr of each family.
+    #[arg(long, value_name = "MODE", default_value = "nftables")]
+    pub proxy_mode: ProxyMode,
 
     /// CIDRs of the pods of the cluster. Traffic to a ClusterIP from any other source is masqueraded.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -89,8 +94,8 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
     pub init_only: bool,
 
-    /// Print what would be programmed for these manifests, as nft text, and change nothing. Needs neither a cluster nor
-    /// privileges.
+    /// Print what would be programmed for these manifests, as nft or iptables text, and change nothing. Needs
+    /// neither a cluster nor privileges.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "cleanup")]
     pub dry_run: Option<Vec<PathBuf>>,
 
@@ -148,7 +153,7 @@ impl Options {
     /// What of the flags the planner and the data plane need.
     ///
     /// # Errors
-    /// Where the Node has no name.
+    /// Where the Node has no name, or the data plane cannot do something.
     pub fn config(&self) -> Result<Config, Error> {
         let node = weft_daemon::node_name(self.hostname_override.as_deref())?;
         let detect_local = self.detect_local();
@@ -156,8 +161,12 @@ impl Options {
             DetectLocal::ClusterCidr => self.cluster_cidr.clone(),
             DetectLocal::NodeCidr | DetectLocal::Interface(_) => Vec::new(),
         };
+        if self.proxy_mode == ProxyMode::Iptables {
+            self.fits_iptables()?;
+        }
         Ok(Config {
             node,
+            mode: self.proxy_mode,
             detect_local,
             cluster_cidrs,
             masquerade_all: self.masquerade_all,
@@ -166,6 +175,23 @@ impl Options {
             conntrack_be_liberal: self.limits.be_liberal == Some(true),
             ebpf: self.ebpf.config(),
         })
+    }
+
+    /// What kube-proxy's chains have no place for.
+    fn fits_iptables(&self) -> Result<(), Error> {
+        let count = |family| of_family(&self.cluster_cidr, family).count();
+        let told_apart = self.detect_local_mode == DetectLocalMode::ClusterCidr;
+        if told_apart && Family::BOTH.into_iter().any(|family| count(family) > 1) {
+            return Err(Error::Unsupported(
+                "more than one --cluster-cidr of a family; give the network that holds them all, or set --detect-local-mode",
+            ));
+        }
+        match self.service_counters {
+            true => Err(Error::Unsupported(
+                "--service-counters; iptables -t nat -vL shows how often each rule applied",
+            )),
+            false => Ok(()),
+        }
     }
 
     fn detect_local(&self) -> DetectLocal {

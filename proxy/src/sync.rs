@@ -26,6 +26,8 @@ pub use crate::dataplane::Outcome;
 pub struct Sync {
     planner: Planner,
     dataplane: Box<dyn Dataplane>,
+    /// Those of other modes, until what they left is cleaned up.
+    others: Vec<Box<dyn Dataplane>>,
     phase: Phase,
 }
 
@@ -47,12 +49,13 @@ impl Sync {
     /// Where the kernel cannot be used.
     pub fn open(config: Config) -> Result<Sync, Error> {
         let dataplane = dataplane::open(&config)?;
-        Ok(Sync::new(Planner::new(config.node), dataplane))
+        let others = dataplane::of_other_modes(config.mode)?;
+        Ok(Sync { others, ..Sync::new(Planner::new(config.node), dataplane) })
     }
 
     /// Keeps that data plane in step.
     pub fn new(planner: Planner, dataplane: Box<dyn Dataplane>) -> Sync {
-        Sync { planner, dataplane, phase: Phase::New }
+        Sync { planner, dataplane, others: Vec::new(), phase: Phase::New }
     }
 
     /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call, which may be for
@@ -77,7 +80,19 @@ impl Sync {
         self.phase = Phase::OutOfStep;
         self.dataplane.resync()?;
         self.phase = Phase::InStep;
+        self.clean_up_other_modes();
         Ok(Outcome::Full)
+    }
+
+    /// Deletes what an earlier run in another mode left, once clients are led by this one.
+    fn clean_up_other_modes(&mut self) {
+        for mut other in std::mem::take(&mut self.others) {
+            if let Err(error) = other.clean_up() {
+                warn!(
+                    "{error}; rules of another mode of weft-proxy stay: run weft-proxy --cleanup, then start it again"
+                );
+            }
+        }
     }
 
     /// What keeps parts of Services from being served, by the last plan.

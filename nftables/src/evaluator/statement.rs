@@ -124,8 +124,8 @@ impl Walk<'_> {
         match (xt, self.facts.draw) {
             (Xt::Statistic(_), None) => Fits::Perhaps,
             (Xt::Statistic(_), Some(draw)) => {
-                // Rules that choose among so many ask one after the other, each with one less: of all numbers below the first
-                // one's, each passes another one.
+                // Rules that choose among so many ask one after the other, each with one less: of all numbers
+                // below the first one's, each passes another one.
                 let choices = xt.once_in_how_many();
                 self.choices = self.choices.max(choices);
                 Fits::of(Some(draw.is_multiple_of(choices)))

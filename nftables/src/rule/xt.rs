@@ -1,7 +1,7 @@
-//! Matches and targets of iptables (`NFTA_MATCH_*`, `NFTA_TARGET_*`), as the kernel's nft_compat runs them and `iptables-nft` prints
-//! them. Each is one description of its bytes and its words; what of nft's own does the same is in
-//! `native.rs`. What a structure holds is said by
-//! the headers `linux/netfilter/xt_*.h`, of which the comments name the structures.
+//! Matches and targets of iptables (`NFTA_MATCH_*`, `NFTA_TARGET_*`), as the kernel's nft_compat runs them
+//! and `iptables-nft` prints them. Each is one description of its bytes and its words; what of nft's own does
+//! the same is in `native.rs`. What a structure holds is said by the headers `linux/netfilter/xt_*.h`, of
+//! which the comments name the structures.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +14,8 @@ use crate::value::Name;
 
 /// Structures end on a boundary of a pointer (`XT_ALIGN`).
 const ALIGNMENT: usize = 8;
-/// The length of a comment, with its end (`XT_MAX_COMMENT_LEN`), and of the name of a list (`XT_RECENT_NAME_LEN`).
+/// The length of a comment, with its end (`XT_MAX_COMMENT_LEN`), and of the name of a list
+/// (`XT_RECENT_NAME_LEN`).
 const COMMENT: usize = 256;
 const LIST_NAME: usize = 200;
 /// What a probability is a part of (`xt_statistic`).
@@ -46,15 +47,16 @@ pub enum Xt {
     SourceIsLocal,
     /// The same of the destination: `-m addrtype --dst-type LOCAL`
     DestinationIsLocal,
-    /// Goes on where the source was put into the list of that name within so many seconds, and clears out who was put there
-    /// earlier: `-m recent --rcheck --seconds 10800 --reap --name x`
+    /// Goes on where the source was put into the list of that name within so many seconds, and clears out who
+    /// was put there earlier: `-m recent --rcheck --seconds 10800 --reap --name x`
     Recent(Family, Name, u32),
     /// Puts the source into the list of that name: `-m recent --set --name x`
     Remember(Family, Name),
-    /// Asks the header of a transport protocol, perhaps for its destination port: `-m sctp --dport 80`. The rule must match the
-    /// protocol before.
+    /// Asks the header of a transport protocol, perhaps for its destination port: `-m sctp --dport 80`. The
+    /// rule must match the protocol before.
     Transport(u8, Option<u16>),
-    /// Sets the bits of the packet's mark that `mask` has to 0, and flips those of `value`: `-j MARK --set-xmark 0x4000/0x4000`
+    /// Sets the bits of the packet's mark that `mask` has to 0, and flips those of `value`: `-j MARK
+    /// --set-xmark 0x4000/0x4000`
     Mark {
         /// The bits that are flipped.
         value: u32,
@@ -233,7 +235,8 @@ impl Info {
         self.u16(0).u16(u16::MAX).u16(from).u16(to).zero(if protocol == TCP { 4 } else { 2 })
     }
 
-    /// `struct xt_sctp_info`: destination ports, source ports, chunks, flags of four chunks, how many, what is asked for.
+    /// `struct xt_sctp_info`: destination ports, source ports, chunks, flags of four chunks, how many, what
+    /// is asked for.
     fn sctp(&mut self, port: Option<u16>) -> &mut Info {
         let number = port.unwrap_or_default();
         self.u16(number).u16(number).u32(0).zero(260);

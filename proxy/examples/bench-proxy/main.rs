@@ -2,7 +2,8 @@
 //! own, and says which bars are met. Run as root by `make bench-proxy`.
 //!
 //! `bench-proxy WEFT_PROXY` with the path of the release daemon; `--help` tells of sizes and of the longer runs. What is
-//! measured: full loads (`loads.rs`, `peers.rs`), single changes (`changes.rs`), the daemon against an API server
+//! measured: full loads (`loads.rs`, `peers.rs`), single changes (`changes.rs`), the
+//! mode iptables (`iptables.rs`), the daemon against an API server
 //! (`daemon.rs`, `api.rs`), new connections (`connections.rs`), very many tracked flows (`flows.rs`). `report.rs` and `chart.rs` show it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
@@ -12,6 +13,7 @@ mod chart;
 mod connections;
 mod daemon;
 mod flows;
+mod iptables;
 mod kernel;
 mod loads;
 mod peers;
@@ -63,6 +65,7 @@ enum Part {
     Loads,
     Peers,
     Changes,
+    Iptables,
     Daemon,
     Large,
     Connections,
@@ -82,6 +85,9 @@ fn main() {
     }
     if wanted(Part::Changes) {
         changes::measure(options.services, options.changes, &mut report);
+    }
+    if wanted(Part::Iptables) {
+        iptables::measure(options.services, &mut report);
     }
     if wanted(Part::Daemon) {
         let seconds = if options.soak { 60 } else { options.sustain };

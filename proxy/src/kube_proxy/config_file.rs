@@ -18,6 +18,38 @@ pub struct ConfigFile {
     pub ignored: Vec<(String, &'static str)>,
     /// Fields that kube-proxy does not have either.
     pub unknown: Vec<String>,
+    /// Fields, by their paths, whose values count in one mode, and then for which flag. None once all of the
+    /// file is read.
+    of_modes: Vec<(String, &'static str, &'static str, String)>,
+}
+
+impl ConfigFile {
+    /// Takes what is for the mode that the file asks for.
+    fn settle_modes(&mut self) {
+        let asked = self.flags.iter().find(|(flag, _)| *flag == "proxy-mode").map(|(_, mode)| mode.clone());
+        let asked = asked.unwrap_or_else(|| "nftables".to_owned());
+        for (path, mode, flag, value) in std::mem::take(&mut self.of_modes) {
+            match mode == asked {
+                true => self.flags.push((flag, value)),
+                false => self.ignored.push((path, "it is for another mode")),
+            }
+        }
+    }
+}
+
+/// Why there is no such mode, and what to do.
+fn without_mode(mode: &str) -> &'static str {
+    match mode {
+        "userspace" => {
+            "no kube-proxy has that mode any more (Kubernetes 1.26), in which a process copied the bytes of every \
+             connection; set nftables or iptables"
+        }
+        "ipvs" => {
+            "weft-proxy has no such mode: kube-proxy is about to drop it, and the mode nftables scales as well; set nftables \
+             or iptables"
+        }
+        _ => "weft-proxy has the modes nftables and iptables; set one of them, or leave it out",
+    }
 }
 
 /// What a field of the file is to us.
@@ -30,6 +62,8 @@ enum Meaning {
     Only(&'static [&'static str], &'static str),
     /// The mode of kube-proxy.
     Mode,
+    /// The value of that flag where the mode is that one.
+    OfMode(&'static str, &'static str),
     /// Nothing, and why.
     Nothing(&'static str),
     /// kube-proxy does not have it.
@@ -54,6 +88,7 @@ pub fn parse(text: &str) -> Result<ConfigFile, String> {
     }
     let mut file = ConfigFile::default();
     take_all("", &fields, &mut file)?;
+    file.settle_modes();
     Ok(file)
 }
 
@@ -83,13 +118,10 @@ pub(crate) fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result
         Meaning::Flag(flag) | Meaning::Number(flag) => file.flags.push((flag, text)),
         Meaning::Only(..) => {}
         Meaning::Mode => match text.as_str() {
-            "nftables" => {}
-            "iptables" => file.ignored.push((path, "it programs nf_tables, as the mode nftables does")),
-            _ => {
-                let remedy = "weft-proxy has its own data plane on nf_tables; set nftables, or leave it out";
-                return Err(format!("{path} is {text:?}; {remedy}"));
-            }
+            "nftables" | "iptables" => file.flags.push(("proxy-mode", text)),
+            _ => return Err(format!("{path} is {text:?}; {}", without_mode(&text))),
         },
+        Meaning::OfMode(mode, flag) => file.of_modes.push((path, mode, flag, text)),
         Meaning::Nothing(why) => file.ignored.push((path, why)),
         Meaning::Unknown => file.unknown.push(path),
     }
@@ -119,7 +151,7 @@ fn is_unset(value: &Value) -> bool {
 }
 
 fn meaning(path: &str) -> Meaning {
-    use Meaning::{Flag, Mode, Nothing, Number, Only, Unknown};
+    use Meaning::{Flag, Mode, Nothing, Number, OfMode, Only, Unknown};
     match path {
         "bindAddress" => Only(
             &["0.0.0.0", "::"],
@@ -140,10 +172,8 @@ fn meaning(path: &str) -> Meaning {
         "detectLocalMode" => Flag("detect-local-mode"),
         "healthzBindAddress" => Flag("healthz-bind-address"),
         "hostnameOverride" => Flag("hostname-override"),
-        "iptables.masqueradeAll" => {
-            Only(&[], "weft-proxy is configured as the mode nftables is; set nftables.masqueradeAll")
-        }
-        "nftables.masqueradeAll" => Flag("masquerade-all"),
+        "iptables.masqueradeAll" => OfMode("iptables", "masquerade-all"),
+        "nftables.masqueradeAll" => OfMode("nftables", "masquerade-all"),
         "logging.format" => Flag("log-format"),
         "metricsBindAddress" => Flag("metrics-bind-address"),
         "mode" => Mode,
@@ -167,7 +197,8 @@ fn without_effect(path: &str) -> Option<&'static str> {
         | "nftables.syncPeriod" => "there are no periodic syncs: a change is made when it comes",
         "enableProfiling" => "there is no profiling",
         "iptables.localhostNodePorts" => "NodePorts are never served at loopback addresses",
-        "iptables.masqueradeBit" | "nftables.masqueradeBit" => "it uses no packet marks",
+        "iptables.masqueradeBit" => "the mode iptables uses bit 14",
+        "nftables.masqueradeBit" => "the mode nftables uses no packet marks",
         "ipvs.excludeCIDRs" | "ipvs.masqueradeAll" | "ipvs.minSyncPeriod" | "ipvs.scheduler"
         | "ipvs.strictARP" | "ipvs.syncPeriod" | "ipvs.tcpFinTimeout" | "ipvs.tcpTimeout"
         | "ipvs.udpTimeout" => "it does not use IPVS",
@@ -255,19 +286,30 @@ mod tests {
         );
         let file = parse(&everything).unwrap();
         assert_eq!(file.unknown, [""; 0]);
-        assert_eq!((file.flags.len(), file.ignored.len()), (16, 25));
+        assert_eq!((file.flags.len(), file.ignored.len()), (17, 25));
     }
 
     #[test]
     fn what_asks_for_something_else_is_refused_with_a_remedy() {
         for (fields, words) in [
             ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
-            ("iptables: {masqueradeAll: true}", ["iptables.masqueradeAll", "set nftables.masqueradeAll"]),
+            ("mode: userspace", ["mode is \"userspace\"", "set nftables or iptables"]),
             ("bindAddress: 192.0.2.1", ["bindAddress", "leave it out"]),
             ("clusterCIDR: [{}]", ["clusterCIDR", "invalid value"]),
         ] {
             let error = file(fields).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_for_one_mode_counts_in_that_mode() {
+        let masquerade_all = ("masquerade-all", "true".to_owned());
+        let both = "iptables: {masqueradeAll: true}";
+        let of = |mode: &str| file(&format!("{both}\n{mode}")).unwrap();
+        assert_eq!(of("mode: iptables").flags, [("proxy-mode", "iptables".to_owned()), masquerade_all]);
+        for other in ["mode: nftables", ""] {
+            assert_eq!(of(other).ignored, [("iptables.masqueradeAll".to_owned(), "it is for another mode")]);
         }
     }
 

@@ -16,6 +16,7 @@ pub fn configz(options: &Options) -> Value {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
     };
+    let mode = options.proxy_mode.name();
     let nodeport_addresses = match &options.nodeport_addresses {
         NodePortAddresses::Primary => vec!["primary".to_owned()],
         NodePortAddresses::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
@@ -44,8 +45,8 @@ pub fn configz(options: &Options) -> Value {
         "hostnameOverride": options.hostname_override,
         "logging": {"format": format},
         "metricsBindAddress": options.metrics_bind_address,
-        "mode": "nftables",
-        "nftables": {"masqueradeAll": options.masquerade_all},
+        "mode": mode,
+        mode: {"masqueradeAll": options.masquerade_all},
         "nodePortAddresses": nodeport_addresses,
     }})
 }

@@ -129,8 +129,8 @@ mod tests {
                 "--cluster-cidr=10.42.0.0/16 --conntrack-max-per-core=0 --conntrack-tcp-timeout-close-wait=0s \
                  --conntrack-tcp-timeout-established=0s --healthz-bind-address=127.0.0.1 --hostname-override=node1 \
                  --kubeconfig=/k --proxy-mode=iptables",
-                "--proxy-mode=iptables",
-                1,
+                "",
+                0,
             ),
             // GKE's static pod
             (
@@ -159,15 +159,13 @@ mod tests {
 
     #[test]
     fn each_flag_without_effect_is_named_with_the_reason() {
-        let (ours, notes) =
-            translated("--iptables-masquerade-bit=14 -v2 --ipvs-strict-arp --proxy-mode iptables").unwrap();
+        let (ours, notes) = translated("--iptables-masquerade-bit=14 -v2 --ipvs-strict-arp").unwrap();
         assert_eq!(ours, [""; 0]);
-        assert_eq!(notes.len(), 4);
+        assert_eq!(notes.len(), 3);
         for (note, words) in notes.iter().zip([
-            ["--iptables-masquerade-bit", "no packet marks"],
+            ["--iptables-masquerade-bit", "bit 14"],
             ["--v ", "RUST_LOG"],
             ["--ipvs-strict-arp", "IPVS"],
-            ["--proxy-mode", "nf_tables"],
         ]) {
             assert!(words.iter().all(|word| note.contains(word)), "{note}");
         }
@@ -176,9 +174,10 @@ mod tests {
     #[test]
     fn flags_that_have_a_meaning_here_become_ours() {
         let (ours, notes) =
-            translated("--logging-format json --proxy-mode=nftables --bind-address=0.0.0.0 --cluster-cidr=")
+            translated("--logging-format json --proxy-mode iptables --bind-address=0.0.0.0 --cluster-cidr=")
                 .unwrap();
-        assert_eq!((ours, notes), (vec!["--log-format=json".to_owned()], Vec::new()));
+        let expected = ["--log-format=json", "--proxy-mode=iptables"].map(str::to_owned).to_vec();
+        assert_eq!((ours, notes), (expected, Vec::new()));
     }
 
     #[test]

@@ -212,14 +212,17 @@ impl Ownership {
         Some(Problem::HealthCheckPortTaken { port, owner: NamespacedName::clone(owner) })
     }
 
-    /// Whether a Service has the port at which it is to be asked for its health, at least in one family.
+    /// The port at which a Service is to be asked for its health, if it has it at least in one family.
+    pub fn health_check(&self, service: &NamespacedName) -> Option<u16> {
+        let port = self.requests(service)?.health_check?;
+        let mut owners =
+            health_check_frontends(port).filter_map(|frontend| self.external.get(&frontend)?.owner());
+        owners.any(|owner| **owner == *service).then_some(port)
+    }
+
+    /// Whether a Service has that port.
     pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
-        let port = self.requests(service).and_then(|requests| requests.health_check);
-        let mut owners = port
-            .into_iter()
-            .flat_map(health_check_frontends)
-            .filter_map(|frontend| self.external.get(&frontend)?.owner());
-        owners.any(|owner| **owner == *service)
+        self.health_check(service).is_some()
     }
 }
 

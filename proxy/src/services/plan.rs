@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use weft_types::{Family, IpNetwork, Protocol};
+use weft_types::{Family, IpNetwork, Protocol, TrafficPolicy};
 
 /// What all frontends of a Service lead to, in both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
     /// One for each port and address, and one for each NodePort and family. In order.
     pub frontends: Box<[FrontendPlan]>,
+    /// Where the node answers load balancers that ask for this Service's health, if it does.
+    pub health_check: Option<u16>,
 }
 
 /// What one frontend leads to.
@@ -23,6 +25,10 @@ pub struct FrontendPlan {
     pub port: Arc<str>,
     /// Who is meant to use it.
     pub scope: Scope,
+    /// It is an address of a load balancer.
+    pub is_load_balancer: bool,
+    /// Whose endpoints `target` has: those of all nodes, or those of this one.
+    pub policy: TrafficPolicy,
     /// Where everybody is led.
     pub target: Target,
     /// Where clients outside of the cluster are led instead, under an external policy Local.

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use weft_netlink::rtnl::{RouteFilter, RtnetlinkClient};
 use weft_nftables::{Chain, Client, Data, Hook, Name, ObservedTable, Rule, Set, SetKind, Table, TableKey};
-use weft_types::IpNetwork;
+use weft_types::{Family, IpNetwork};
 
 use super::{Memory, Packet, Tracer};
+use crate::dataplane::iptables::SERVICES;
 use crate::dataplane::nftables::ruleset::{SetName, TABLE, table_keys};
 use crate::error::Error;
 
@@ -27,10 +28,7 @@ pub fn trace(packet: &str) -> Result<String, Error> {
     let packet = Packet::parse(packet, &addresses)?;
     let mut kernel = Client::open()?;
     let (tables, memory) = read(&mut kernel)?;
-    if tables.is_empty() {
-        let problem = "weft-proxy has programmed nothing here, or somebody deleted it".to_owned();
-        return Err(Error::Trace { rule: "the tables ip weft and ip6 weft".to_owned(), problem });
-    }
+    let is_empty = tables.is_empty();
     let tracer = Tracer::new(tables, addresses).with_routes(routes()?);
     let (foreign, mut unread) = match kernel.foreign(TABLE, &Hook::ALL) {
         Ok(foreign) => (foreign, String::new()),
@@ -38,7 +36,13 @@ pub fn trace(packet: &str) -> Result<String, Error> {
             (Vec::new(), format!("not certain: {error}; what other programs' rules do is not known\n"))
         }
     };
-    let legacy = legacy_tables(packet.source);
+    // In the mode iptables, the chains stand in tables that are shared, and are followed as other programs'
+    // are.
+    if is_empty && !foreign.iter().any(|table| table.chains.contains_key(SERVICES)) {
+        let problem = "weft-proxy has programmed nothing here, or somebody deleted it".to_owned();
+        return Err(Error::Trace { rule: "the tables ip weft and ip6 weft".to_owned(), problem });
+    }
+    let legacy = legacy_tables(Family::of(packet.source)).join(", ");
     if !legacy.is_empty() {
         unread += &format!(
             "not certain: rules of the legacy iptables cannot be seen here (tables {legacy}); look at what \
@@ -48,11 +52,19 @@ pub fn trace(packet: &str) -> Result<String, Error> {
     Ok(tracer.among(foreign).explain(&packet, &memory)? + &unread)
 }
 
-/// The tables that the legacy iptables has for packets of that source.
-fn legacy_tables(source: IpAddr) -> String {
-    let family = if source.is_ipv4() { "ip" } else { "ip6" };
+/// The tables that the legacy iptables has for packets of that family.
+fn legacy_tables(family: Family) -> Vec<String> {
+    let family = if family == Family::V4 { "ip" } else { "ip6" };
     let names = fs::read_to_string(format!("/proc/thread-self/net/{family}_tables_names"));
-    names.unwrap_or_default().lines().collect::<Vec<_>>().join(", ")
+    names.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// The tables that the legacy iptables has, each once.
+pub(crate) fn all_legacy_tables() -> Vec<String> {
+    let mut tables: Vec<String> = Family::BOTH.into_iter().flat_map(legacy_tables).collect();
+    tables.sort();
+    tables.dedup();
+    tables
 }
 
 /// The proxy's tables, and what clients stick to.

@@ -20,7 +20,8 @@ pub(super) fn follow(
     draw: u32,
     memory: &mut Memory,
 ) -> Result<Trace, Error> {
-    let facts = Facts { draw: Some(draw), ..facts(tracer, packet, packet.destination) };
+    // A packet comes without a mark; sockets that give theirs one are few.
+    let facts = Facts { draw: Some(draw), mark: Some(0), ..facts(tracer, packet, packet.destination) };
     let mut walk = tracer.ruleset.follow(Family::of(packet.source), facts);
     walk.memory = std::mem::take(memory);
     let mut teller = Teller::new(tracer, packet);

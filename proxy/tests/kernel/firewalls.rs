@@ -123,6 +123,7 @@ fn rules_that_cannot_be_read_are_named_as_doubts_and_never_stop_a_trace() {
         chain forward {
             type filter hook forward priority 5; policy drop;
             meta mark & 0xff == 7 accept
+            ct mark & 0xff == 7 accept
             limit rate 5/second log prefix \"x\" counter
             tcp option maxseg size set rt mtu
             numgen inc mod 2 vmap { 0 : accept, 1 : drop }
@@ -148,6 +149,6 @@ fn rules_that_cannot_be_read_are_named_as_doubts_and_never_stop_a_trace() {
         "{conflict}"
     );
     let trace = world.node.run(|| live::trace("172.30.0.1 -> 10.96.0.80:80 via outside")).unwrap().unwrap();
-    assert!(trace.contains("  ? meta mark & 0x000000ff == 0x00000007 accept"), "{trace}");
+    assert!(trace.contains("  ? ct mark & 0x000000ff == 0x00000007 accept"), "{trace}");
     assert!(trace.contains("\nnot certain: "), "{trace}");
 }

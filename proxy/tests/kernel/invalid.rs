@@ -4,11 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_testkit::program::run;
 use weft_testkit::world::{World, tcp};
 
 use super::{Cluster, Family, cluster_ip, service, slices};
+use crate::of;
 
 /// What becomes of a server's connection when one of its packets is invalid on its way to the client.
 fn after_an_invalid_packet(config: Config) -> ErrorKind {
@@ -28,14 +29,16 @@ fn after_an_invalid_packet(config: Config) -> ErrorKind {
     server.read(&mut [0]).unwrap_err().kind()
 }
 
-#[test]
-fn invalid_packets_of_endpoints_are_dropped_before_they_end_their_clients_connections() {
-    assert_eq!(after_an_invalid_packet(Config::default()), ErrorKind::WouldBlock, "silence");
+in_every_mode!(invalid_packets_of_endpoints_are_dropped_before_they_end_their_clients_connections);
+
+fn invalid_packets_of_endpoints_are_dropped_before_they_end_their_clients_connections(mode: ProxyMode) {
+    assert_eq!(after_an_invalid_packet(of(mode)), ErrorKind::WouldBlock, "silence");
 }
 
-#[test]
-fn invalid_packets_go_through_where_connection_tracking_is_to_be_liberal() {
-    let config = Config { conntrack_be_liberal: true, ..Config::default() };
+in_every_mode!(invalid_packets_go_through_where_connection_tracking_is_to_be_liberal);
+
+fn invalid_packets_go_through_where_connection_tracking_is_to_be_liberal(mode: ProxyMode) {
+    let config = Config { conntrack_be_liberal: true, ..of(mode) };
     assert_eq!(
         after_an_invalid_packet(config),
         ErrorKind::ConnectionReset,

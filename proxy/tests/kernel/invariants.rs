@@ -5,22 +5,24 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_proxy::services::planner::everything;
 use weft_proxy::sync::{Outcome, Sync};
 use weft_testkit::world::World;
 use weft_types::{ChangeSet, Family, NamespacedName, Object, Service, Snapshot};
 
+use crate::of;
 use crate::{Cluster, cluster_ip, many, run, service, slice};
 
 /// Endpoints that 10,000 connections are spread over.
 const PORTS: std::ops::Range<u16> = 9001..9006;
 const CONNECTIONS: u16 = 10_000;
 
-#[test]
-fn ten_thousand_connections_are_spread_evenly() {
+in_every_mode!(ten_thousand_connections_are_spread_evenly);
+
+fn ten_thousand_connections_are_spread_evenly(mode: ProxyMode) {
     let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let slices = PORTS.map(|port| {
         let Object::EndpointSlice(mut slice) = slice(Family::V4, &[1]) else { panic!("no slice") };
         slice.key = NamespacedName::new("shop", format!("web-{port}"));

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use weft_proxy::config::{Config, DetectLocal};
+use weft_proxy::config::{Config, DetectLocal, ProxyMode};
 use weft_proxy::sync::Outcome;
 use weft_testkit::world::{World, tcp};
 use weft_types::{Family, Node, Object, TrafficPolicy};
 
 use super::{Cluster, EXTERNAL_V4, cluster_ip, external, is_dropped, on_nodes, service, slices};
+use crate::of;
 
 /// What pod 2 says of clients of its Service: those outside, pod 1 and itself.
 fn sources(world: &World, family: Family) -> [String; 3] {
@@ -21,13 +22,14 @@ fn sources(world: &World, family: Family) -> [String; 3] {
 /// The node's own addresses towards pod 2.
 const NODE: [&str; 2] = ["10.244.2.1", "fd00:244:2::1"];
 
-#[test]
-fn local_traffic_is_told_by_the_bridge_or_by_the_prefix_of_interfaces_that_pods_are_at() {
+in_every_mode!(local_traffic_is_told_by_the_bridge_or_by_the_prefix_of_interfaces_that_pods_are_at);
+
+fn local_traffic_is_told_by_the_bridge_or_by_the_prefix_of_interfaces_that_pods_are_at(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
     // Both pods are at interfaces whose names begin so, and those outside are not.
     for (interface, pod_1) in [("pod*", ["10.244.1.2", "fd00:244:1::2"]), ("pod2", NODE)] {
-        let config = Config { detect_local: DetectLocal::Interface(interface.into()), ..Config::default() };
+        let config = Config { detect_local: DetectLocal::Interface(interface.into()), ..of(mode) };
         let mut cluster = Cluster::new(&world, config);
         cluster.put([service()].into_iter().chain(slices(&[2])));
         for (index, family) in Family::BOTH.into_iter().enumerate() {
@@ -46,11 +48,12 @@ fn local_traffic_is_told_by_the_bridge_or_by_the_prefix_of_interfaces_that_pods_
     }
 }
 
-#[test]
-fn local_traffic_is_told_by_the_nodes_pod_networks_which_are_followed_live() {
+in_every_mode!(local_traffic_is_told_by_the_nodes_pod_networks_which_are_followed_live);
+
+fn local_traffic_is_told_by_the_nodes_pod_networks_which_are_followed_live(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let config = Config { detect_local: DetectLocal::NodeCidr, ..Config::default() };
+    let config = Config { detect_local: DetectLocal::NodeCidr, ..of(mode) };
     let mut cluster = Cluster::new(&world, config);
     cluster.put([service()].into_iter().chain(slices(&[2])));
     let unchanged = ["172.30.0.1", "10.244.1.2", NODE[0]];

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_testkit::program::run;
 use weft_testkit::world::{Connection, World, is_refused, pod_address, tcp, udp};
 use weft_types::{Family, TrafficPolicy};
 
 use super::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, cluster_ip, external, service, slices};
+use crate::of;
 
 /// Less than a client waits before it sends its first packet again.
 const AT_ONCE: Duration = Duration::from_millis(900);
@@ -81,12 +82,15 @@ fn an_external_or_load_balancers_address_refuses_ports_that_no_service_has_and_p
     assert_eq!(cluster.nft(&["-a", "list", "ruleset"]), rules);
 }
 
-#[test]
-fn an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports() {
+in_every_mode!(an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports);
+
+fn an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports(
+    mode: ProxyMode,
+) {
     let world = routed();
     world.serve(8080);
     world.serve(22);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let weft_types::Object::Service(service) = external(TrafficPolicy::Cluster) else { panic!("no Service") };
     let listener = |namespace: &Namespace| namespace.run(|| std::net::TcpListener::bind(":::23").unwrap());
     let _listeners = [&world.node, &world.outside].map(|namespace| listener(namespace).unwrap());

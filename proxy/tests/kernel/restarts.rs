@@ -2,19 +2,21 @@
 
 use std::net::SocketAddr;
 
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_proxy::sync::Outcome;
 use weft_testkit::program::run;
 use weft_testkit::world::{Connection, World};
 use weft_types::{ChangeSet, Family, ObjectKey};
 
 use super::{Cluster, clean_up, cluster_ip, name, service, slice, slices};
+use crate::of;
 
-#[test]
-fn connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing() {
+in_every_mode!(connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing);
+
+fn connections_survive_a_restart_and_a_change_of_endpoints_and_a_restart_changes_nothing(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     cluster.put([service()].into_iter().chain(slices(&[1, 2])));
     // Slots in another order than that of a first start: 2 alone, then 1 behind it.
     cluster.put(slices(&[2]));
@@ -55,10 +57,11 @@ fn what_others_destroy_is_put_back() {
     assert!(cluster.nft(&["list", "map", "ip", "weft", "endpoints"]).contains("10.244.2.2 . 8080"));
 }
 
-#[test]
-fn nothing_is_left_after_deletion_and_cleanup() {
+in_every_mode!(nothing_is_left_after_deletion_and_cleanup);
+
+fn nothing_is_left_after_deletion_and_cleanup(mode: ProxyMode) {
     let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let empty = cluster.rules();
     cluster.put([service()].into_iter().chain(slices(&[1, 2])));
     cluster.delete(ObjectKey::Service(name()));

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 use weft_netlink::netns::Namespace;
-use weft_proxy::config::Config;
+use weft_proxy::config::ProxyMode;
 use weft_testkit::world::{PATIENCE, World, pod_address};
 use weft_types::{EndpointPort, Family, Object, Protocol, ServicePort};
 
 use super::{Cluster, NODE_PORT, cluster_ip, service, slice};
+use crate::of;
 
 /// The number of the protocol (RFC 9260).
 const SCTP: i32 = 132;
@@ -97,10 +98,11 @@ fn associate(client: &End, pod: &End, to: SocketAddr) -> SocketAddr {
     init.from
 }
 
-#[test]
-fn sctp_goes_to_an_endpoint_and_back_from_pods_and_outside_and_at_node_ports() {
+in_every_mode!(sctp_goes_to_an_endpoint_and_back_from_pods_and_outside_and_at_node_ports);
+
+fn sctp_goes_to_an_endpoint_and_back_from_pods_and_outside_and_at_node_ports(mode: ProxyMode) {
     let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let Object::Service(mut web) = service() else { panic!("no Service") };
     web.ports.push(ServicePort { name: "SCTP".into(), protocol: Protocol::Sctp, ..web.ports[0].clone() });
     cluster.put([Object::Service(web)]);

@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use weft_netlink::netns::Namespace;
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_testkit::world::{World, tcp, udp};
 use weft_types::{Node, Object, Service, TrafficPolicy};
 
+use crate::of;
 use crate::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, external, is_dropped, slices};
 
 fn restricted(policy: TrafficPolicy, ranges: &[&str]) -> Object {
@@ -33,13 +34,14 @@ fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
-#[test]
-fn a_load_balancers_address_drops_those_who_are_in_none_of_its_source_ranges() {
+in_every_mode!(a_load_balancers_address_drops_those_who_are_in_none_of_its_source_ranges);
+
+fn a_load_balancers_address_drops_those_who_are_in_none_of_its_source_ranges(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
     for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
         let cluster_cidrs = ["10.244.0.0/16", "fd00:244::/32"].map(|cidr| cidr.parse().unwrap()).to_vec();
-        let mut cluster = Cluster::new(&world, Config { cluster_cidrs, ..Config::default() });
+        let mut cluster = Cluster::new(&world, Config { cluster_cidrs, ..of(mode) });
         let pods_only = ["10.244.2.0/24", "fd00:244:2::/64"];
         cluster.put([restricted(policy, &pods_only)].into_iter().chain(slices(&[1])));
         for ([external, balanced], node) in [(EXTERNAL_V4, "172.30.0.11"), (EXTERNAL_V6, "fd00:30::11")] {
@@ -58,11 +60,12 @@ fn a_load_balancers_address_drops_those_who_are_in_none_of_its_source_ranges() {
     }
 }
 
-#[test]
-fn source_ranges_change_live_and_those_of_one_family_leave_the_other_open() {
+in_every_mode!(source_ranges_change_live_and_those_of_one_family_leave_the_other_open);
+
+fn source_ranges_change_live_and_those_of_one_family_leave_the_other_open(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let [v4, v6] = [EXTERNAL_V4, EXTERNAL_V6].map(|addresses| at(addresses[1], 80));
     cluster.put([external(TrafficPolicy::Cluster)].into_iter().chain(slices(&[1])));
     let open = cluster.rules();
@@ -88,11 +91,12 @@ fn source_ranges_change_live_and_those_of_one_family_leave_the_other_open() {
     assert_eq!(cluster.rules(), open, "nothing stays of ranges that went");
 }
 
-#[test]
-fn what_is_established_goes_on_when_its_client_is_no_longer_allowed() {
+in_every_mode!(what_is_established_goes_on_when_its_client_is_no_longer_allowed);
+
+fn what_is_established_goes_on_when_its_client_is_no_longer_allowed(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     cluster.put([external(TrafficPolicy::Cluster)].into_iter().chain(slices(&[1])));
     let to = at(EXTERNAL_V4[1], 80);
     let mut connection = crate::Connection::open(&world.outside, to).unwrap();
@@ -102,11 +106,12 @@ fn what_is_established_goes_on_when_its_client_is_no_longer_allowed() {
     assert!(is_dropped(&world.outside, to));
 }
 
-#[test]
-fn a_node_within_the_ranges_reaches_the_load_balancer_from_its_own_address() {
+in_every_mode!(a_node_within_the_ranges_reaches_the_load_balancer_from_its_own_address);
+
+fn a_node_within_the_ranges_reaches_the_load_balancer_from_its_own_address(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     // As load balancers that leave addresses as they are ask for: the node has the address itself.
     let [_, balanced] = EXTERNAL_V4;
     let add = || crate::run("ip", &["address", "add", &format!("{balanced}/32"), "dev", "lo"]);
@@ -116,6 +121,6 @@ fn a_node_within_the_ranges_reaches_the_load_balancer_from_its_own_address() {
     assert!(tcp(&world.node, to).starts_with("1 "), "from {balanced} to itself");
     // A node elsewhere is not in the ranges, and so gets no exception.
     let addresses = vec!["172.31.0.11".parse().unwrap()];
-    cluster.put([Object::Node(Node { name: "node1".into(), addresses, ..Node::default() })]);
+    cluster.try_put([Object::Node(Node { name: "node1".into(), addresses, ..Node::default() })]);
     assert!(is_dropped(&world.node, to));
 }

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use weft_proxy::config::Config;
+use weft_proxy::config::ProxyMode;
 use weft_testkit::world::{World, tcp};
 use weft_types::{Family, Hints, Node, Object, Service, TrafficPolicy};
 
 use super::{Cluster, NODE_PORT, both_pods_answer, cluster_ip, on_nodes, service};
+use crate::of;
 
 const ZONES: [&str; 2] = ["north", "south"];
 
@@ -43,11 +44,14 @@ fn only_pod_answers(world: &World, pod: &str) {
     }
 }
 
-#[test]
-fn topology_hints_lead_to_the_own_node_or_zone_and_a_change_of_the_nodes_zone_is_followed_live() {
+in_every_mode!(topology_hints_lead_to_the_own_node_or_zone_and_a_change_of_the_nodes_zone_is_followed_live);
+
+fn topology_hints_lead_to_the_own_node_or_zone_and_a_change_of_the_nodes_zone_is_followed_live(
+    mode: ProxyMode,
+) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let everywhere = || {
         let sources = ["172.30.0.1", "fd00:30::1"];
         for family in Family::BOTH {
@@ -71,11 +75,12 @@ fn topology_hints_lead_to_the_own_node_or_zone_and_a_change_of_the_nodes_zone_is
     only_pod_answers(&world, "2");
 }
 
-#[test]
-fn a_local_policy_takes_all_endpoints_of_this_node_whatever_their_hints() {
+in_every_mode!(a_local_policy_takes_all_endpoints_of_this_node_whatever_their_hints);
+
+fn a_local_policy_takes_all_endpoints_of_this_node_whatever_their_hints(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     let Object::Service(service) = service() else { panic!("no Service") };
     let service = Service { internal_policy: TrafficPolicy::Local, ..service };
     let slices = meant_for(["node1", "node2"]).map(|object| {

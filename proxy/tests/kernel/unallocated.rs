@@ -2,13 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use weft_proxy::config::Config;
+use weft_proxy::config::{Config, ProxyMode};
 use weft_proxy::sync::Outcome;
 use weft_testkit::program::run;
 use weft_testkit::world::{Connection, World, is_refused, tcp};
 use weft_types::{ChangeSet, Family, Object, ObjectKey, ServiceCidr};
 
 use super::{Cluster, cluster_ip, is_dropped, name, service, slices};
+use crate::of;
 
 fn networks() -> Object {
     let networks = ["10.96.0.0/16", "fd00:96::/112"].map(|network| network.parse().unwrap());
@@ -46,10 +47,11 @@ fn unallocated_addresses_of_service_networks_are_dropped_until_a_service_has_the
     assert_eq!(cluster.rules(), without);
 }
 
-#[test]
-fn an_address_of_the_node_itself_is_reached_even_in_a_service_network() {
+in_every_mode!(an_address_of_the_node_itself_is_reached_even_in_a_service_network);
+
+fn an_address_of_the_node_itself_is_reached_even_in_a_service_network(mode: ProxyMode) {
     let world = World::new();
-    let mut cluster = Cluster::new(&world, Config::default());
+    let mut cluster = Cluster::new(&world, of(mode));
     cluster.try_put([networks()]);
     let own: SocketAddr = "10.96.7.7:53".parse().unwrap();
     let listener = world.node.run(|| {

@@ -141,6 +141,8 @@ mod tests {
             frontend: plan::Frontend::Address(address.parse().unwrap(), protocol, 80),
             port: Arc::from(""),
             scope: Scope::Internal,
+            is_load_balancer: false,
+            policy: weft_types::TrafficPolicy::Cluster,
             target,
             outside: None,
             hairpins: [].into(),
@@ -154,7 +156,7 @@ mod tests {
     }
 
     fn of(frontends: &[FrontendPlan]) -> Rows {
-        rows(&ServicePlan { frontends: frontends.into() })
+        rows(&ServicePlan { frontends: frontends.into(), health_check: None })
     }
 
     fn web(endpoints: &[&str]) -> FrontendPlan {

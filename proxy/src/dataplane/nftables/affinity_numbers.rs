@@ -98,13 +98,15 @@ mod tests {
             frontend: Frontend::Address([10, 96, 0, 1].into(), Protocol::Tcp, 80 + index as u16),
             port: (*port).into(),
             scope: Scope::Internal,
+            is_load_balancer: false,
+            policy: weft_types::TrafficPolicy::Cluster,
             target: Target::Reject,
             outside: None,
             hairpins: [].into(),
             sources: [].into(),
             affinity: affinity.and_then(NonZeroU32::new),
         };
-        ServicePlan { frontends: ports.iter().enumerate().map(frontend).collect() }
+        ServicePlan { frontends: ports.iter().enumerate().map(frontend).collect(), health_check: None }
     }
 
     /// The numbers that these ports get.

@@ -23,8 +23,8 @@ use weft_nftables::{
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
-use super::settings::Settings;
 use crate::config::{DetectLocal, NodePortAddresses, of_family};
+use crate::dataplane::settings::Settings;
 
 mod affinity;
 mod counters;

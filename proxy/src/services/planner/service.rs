@@ -52,7 +52,8 @@ pub(super) fn plan(
     }
     frontends.sort_unstable_by_key(|plan| plan.frontend);
     problems.sort();
-    (ServicePlan { frontends: frontends.into() }, problems)
+    let health_check = ownership.health_check(&service.key);
+    (ServicePlan { frontends: frontends.into(), health_check }, problems)
 }
 
 fn plan_port(
@@ -113,6 +114,11 @@ fn frontend(
         frontend,
         port: port.clone(),
         scope,
+        is_load_balancer: match frontend {
+            Frontend::Address(address, ..) => service.load_balancer_ips.contains(&address),
+            Frontend::NodePort(..) => false,
+        },
+        policy: anywhere,
         target: target(anywhere),
         outside: outside.map(target),
         hairpins: backends.hairpins.as_slice().into(),

@@ -16,8 +16,8 @@ use weft_nftables::{
     Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
 };
 
-use super::super::settings::Settings;
 use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
+use crate::dataplane::settings::Settings;
 
 /// What the names of chains begin with that write a client's affinity; behind it for how many seconds.
 pub(super) const REMEMBER: &str = "remember-";

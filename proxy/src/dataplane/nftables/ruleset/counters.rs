@@ -12,9 +12,9 @@
 
 use weft_nftables::{Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table};
 
-use super::super::settings::Settings;
 use super::{PRIORITY, SetName, jump, nodeport_destinations};
 use crate::counters::Meter;
+use crate::dataplane::settings::Settings;
 use crate::services::plan::Frontend;
 
 const RECEIVED: &str = "count-received";

@@ -7,9 +7,9 @@ use weft_nftables::{
 };
 use weft_types::Protocol;
 
-use super::super::settings::Settings;
 use super::{SetName, address_family, jump, refuse};
 use crate::config::DetectLocal;
+use crate::dataplane::settings::Settings;
 
 const STRAY: &str = "stray";
 /// For how long an endpoint counts as one that connections were led to: as long as connection tracking keeps a silent

@@ -3,8 +3,8 @@
 use weft_nftables::{Expression, Family, Operator, Rule, Statement, Value};
 use weft_types::Protocol;
 
-use super::super::settings::Settings;
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
+use crate::dataplane::settings::Settings;
 
 /// Connections that must come back through this node get its address as their source. They are told by what they were
 /// sent to first, which conntrack knows; no mark on the packet is needed.

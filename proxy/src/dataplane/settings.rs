@@ -1,4 +1,5 @@
-//! What the fixed parts of the tables depend on: flags, and what the cluster says of this node.
+//! What the parts of a data plane that are the same for all Services depend on: flags, and what the cluster
+//! says of this node.
 
 use std::net::IpAddr;
 
@@ -7,23 +8,23 @@ use weft_types::{Family, IpNetwork};
 use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
 use crate::services::node::NodeConfig;
 
-/// The settings of the tables.
+/// The settings of a data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Settings {
+pub(in crate::dataplane) struct Settings {
     /// The flags; of which the networks of pods are those of the Node where these are asked for.
-    pub(super) config: Config,
+    pub(in crate::dataplane) config: Config,
     /// This node, as it was staged last.
-    pub(super) node: NodeConfig,
+    pub(in crate::dataplane) node: NodeConfig,
 }
 
 impl Settings {
-    pub(super) fn new(config: &Config) -> Settings {
+    pub(in crate::dataplane) fn new(config: &Config) -> Settings {
         Settings { config: config.clone(), node: NodeConfig::default() }
     }
 
-    /// Takes over what the cluster says of this node. Returns whether the fixed chains are other ones by
-    /// that.
-    pub(super) fn follow(&mut self, node: &NodeConfig) -> bool {
+    /// Takes over what the cluster says of this node. Returns whether the networks of Services and of pods
+    /// are other ones.
+    pub(in crate::dataplane) fn follow(&mut self, node: &NodeConfig) -> bool {
         let changed = self.node.pod_cidrs != node.pod_cidrs || self.node.service_cidrs != node.service_cidrs;
         self.node = node.clone();
         if self.config.detect_local == DetectLocal::NodeCidr {
@@ -34,7 +35,7 @@ impl Settings {
 
     /// The addresses that the set of those that serve NodePorts holds; none where the rules name networks
     /// instead.
-    pub(super) fn nodeport_addresses(&self) -> Vec<IpAddr> {
+    pub(in crate::dataplane) fn nodeport_addresses(&self) -> Vec<IpAddr> {
         match self.config.nodeport_addresses {
             NodePortAddresses::Primary => self.node.primary_addresses(),
             NodePortAddresses::Networks(_) => Vec::new(),
@@ -42,17 +43,17 @@ impl Settings {
     }
 
     /// The networks of ClusterIPs, of one family.
-    pub(super) fn service_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+    pub(in crate::dataplane) fn service_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
         of_family(&self.node.service_cidrs, family)
     }
 
     /// The networks of pods, of one family.
-    pub(super) fn cluster_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+    pub(in crate::dataplane) fn cluster_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
         of_family(&self.config.cluster_cidrs, family)
     }
 
     /// The networks of this Node's pods, of one family.
-    pub(super) fn pod_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
+    pub(in crate::dataplane) fn pod_cidrs(&self, family: Family) -> impl Iterator<Item = IpNetwork> {
         of_family(&self.node.pod_cidrs, family)
     }
 }

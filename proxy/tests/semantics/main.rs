@@ -1,13 +1,17 @@
 //! What of a Service and its EndpointSlices leads where: one test for each rule of Kubernetes that needs no
-//! kernel to be seen. From manifests to the planned maps; traffic is in `kernel/`.
+//! kernel to be seen. From manifests to the planned maps, and to the planned rules of the mode iptables,
+//! which must lead to the same; traffic is in `kernel/`.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+mod iptables;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use weft_cluster::{WatchFilter, manifest};
 use weft_proxy::config::Config;
+use weft_proxy::dataplane::iptables::DesiredRules;
 use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::services::planner::{Planner, everything};
 use weft_types::Snapshot;
@@ -27,18 +31,24 @@ fn planner() -> (Planner, DesiredTables) {
     (Planner::new("here"), DesiredTables::new(&Config::default()))
 }
 
-/// The planned elements by their set, which is named as `ip frontends`.
-struct Plan(BTreeMap<String, Vec<String>>);
+/// The planned elements by their set, which is named as `ip frontends`, and the planned rules of the mode
+/// iptables.
+struct Plan {
+    sets: BTreeMap<String, Vec<String>>,
+    rules: iptables::Rules,
+}
 
 impl Plan {
     fn of(manifests: &[String]) -> Plan {
         let snapshot = snapshot(manifests);
         let (mut planner, mut tables) = planner();
         planner.start(&snapshot, &mut tables);
-        Plan::read(&tables)
+        let mut rules = DesiredRules::new(&Config::default());
+        Planner::new("here").start(&snapshot, &mut rules);
+        Plan { sets: Plan::sets(&tables), rules: iptables::Rules::of(&rules.render()) }
     }
 
-    fn read(tables: &DesiredTables) -> Plan {
+    fn sets(tables: &DesiredTables) -> BTreeMap<String, Vec<String>> {
         let text: String = tables.tables().iter().map(ToString::to_string).collect();
         let (mut plan, mut family, mut set) = (BTreeMap::<_, Vec<_>>::new(), "", "");
         for line in text.lines() {
@@ -53,11 +63,11 @@ impl Plan {
                 _ => {}
             }
         }
-        Plan(plan)
+        plan
     }
 
     fn set(&self, name: &str) -> &[String] {
-        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
+        self.sets.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Where a map of frontends and its map of endpoints lead: endpoints in order, or what else is said.
@@ -85,21 +95,29 @@ impl Plan {
     /// Where clients are led from an address and port such as `10.96.0.1 . tcp . 80`.
     fn at(&self, key: &str) -> Vec<String> {
         let family = if key.contains("::") { "ip6" } else { "ip" };
-        self.led(&format!("{family} frontends"), &format!("{family} endpoints"), key)
+        let led = self.led(&format!("{family} frontends"), &format!("{family} endpoints"), key);
+        assert_eq!(self.rules.at(key, false), led, "the mode iptables, at {key}");
+        led
     }
 
     /// Where clients from outside are led from there, under an external policy Local.
     fn outside(&self, key: &str) -> Vec<String> {
-        self.led("ip local-frontends", "ip local-endpoints", key)
+        let led = self.led("ip local-frontends", "ip local-endpoints", key);
+        assert_eq!(self.rules.at(key, true), led, "the mode iptables, from outside at {key}");
+        led
     }
 
     /// Where clients are led from a NodePort of IPv4, such as `tcp . 30080`.
     fn node_port(&self, key: &str) -> Vec<String> {
-        self.led("ip nodeports", "ip nodeport-endpoints", key)
+        let led = self.led("ip nodeports", "ip nodeport-endpoints", key);
+        assert_eq!(self.rules.at(key, false), led, "the mode iptables, at NodePort {key}");
+        led
     }
 
     fn node_port_outside(&self, key: &str) -> Vec<String> {
-        self.led("ip local-nodeports", "ip local-nodeport-endpoints", key)
+        let led = self.led("ip local-nodeports", "ip local-nodeport-endpoints", key);
+        assert_eq!(self.rules.at(key, true), led, "the mode iptables, from outside at NodePort {key}");
+        led
     }
 }
 

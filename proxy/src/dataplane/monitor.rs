@@ -8,9 +8,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 use tracing::warn;
 use weft_netlink::notifications::{Notifications, Notified};
-use weft_nftables::{self as nft, Announcement};
+use weft_nftables::{self as nft, Announcement, IsOurs};
 
-use super::ruleset::TABLE;
 use crate::error::Error;
 
 /// What the kernel announced: transactions that changed our tables, or that announcements were lost.
@@ -30,8 +29,13 @@ impl Monitor {
     ///
     /// # Errors
     /// Where there is no socket to be had.
-    pub(super) fn open(others: Arc<Notify>) -> Result<Monitor, Error> {
-        let source = Notifications::new(nft::Monitor::open([TABLE])?)?;
+    pub(super) fn open(
+        tables: &[&'static str],
+        is_ours: IsOurs,
+        others: Arc<Notify>,
+    ) -> Result<Monitor, Error> {
+        let source = nft::Monitor::open(tables.iter().copied())?.of_shared(is_ours);
+        let source = Notifications::new(source)?;
         let (sender, announced) = unbounded_channel();
         let task = tokio::spawn(listen(source, sender, others)).abort_handle();
         Ok(Monitor { announced, task })
