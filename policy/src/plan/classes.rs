@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use weft_types::Family;
 
+use self::answers::ByNamespace;
 use super::features::{Feature, FeatureId, Features};
 use super::networks::pieces;
 use super::world::{PodId, World};
@@ -221,12 +222,13 @@ impl Classes {
         for name in changes.fresh_names {
             self.add_name(name, world, features);
         }
+        let mut by_namespace = ByNamespace::default();
         for id in &dirty {
             let Some(state) = self.state_mut(*id) else {
                 continue;
             };
             state.is_dirty = false;
-            let vector = self.answers(*id, world, features);
+            let vector = self.answers(*id, world, features, &mut by_namespace);
             let hint = self.state(*id).map(|state| state.address);
             let class = self.intern(vector, hint, features);
             self.attach(*id, class);

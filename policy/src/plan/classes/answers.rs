@@ -2,12 +2,40 @@
 
 use std::net::IpAddr;
 
-use weft_types::{Family, IpBlock};
+use hashbrown::HashMap;
+use weft_types::{Family, IpBlock, LabelSelector};
 
 use super::{AddressId, Classes};
 use crate::plan::features::{Feature, FeatureId, Features};
 use crate::plan::networks::{address, contains, ends};
 use crate::plan::world::{World, node_addresses};
+
+/// Which of the questions about pods of all namespaces are about those of a namespace, as far as that was asked for: it is the
+/// same for all its pods.
+#[derive(Default)]
+pub(super) struct ByNamespace(HashMap<Box<str>, Vec<FeatureId>>);
+
+impl ByNamespace {
+    fn of(&mut self, namespace: &str, world: &World, features: &Features) -> &[FeatureId] {
+        self.0.entry_ref(namespace).or_insert_with(|| {
+            let is_about = |id: &&FeatureId| match features.get(**id).map(|feature| &**feature) {
+                Some(Feature::Everywhere { namespaces, .. }) => {
+                    world.namespace_matches(namespaces, namespace)
+                }
+                _ => false,
+            };
+            features.everywhere().iter().filter(is_about).copied().collect()
+        })
+    }
+}
+
+/// What a question about pods says of their labels.
+fn labels_of(feature: &Feature) -> Option<&LabelSelector> {
+    match feature {
+        Feature::Own { pods, .. } | Feature::Everywhere { pods, .. } => Some(pods),
+        Feature::Network(_) | Feature::Nodes(_) | Feature::Ports { .. } => None,
+    }
+}
 
 impl Classes {
     /// The addresses that answer a question with yes.
@@ -46,16 +74,25 @@ impl Classes {
     }
 
     /// The questions that an address answers with yes, in order.
-    pub(super) fn answers(&self, id: AddressId, world: &World, features: &mut Features) -> Vec<FeatureId> {
+    pub(super) fn answers(
+        &self,
+        id: AddressId,
+        world: &World,
+        features: &mut Features,
+        by_namespace: &mut ByNamespace,
+    ) -> Vec<FeatureId> {
         let Some(state) = self.state(id).filter(|state| state.owner.is_some() || !state.nodes.is_empty())
         else {
             return Vec::new();
         };
         let mut vector = Vec::new();
         if let Some(pod) = state.owner.and_then(|owner| world.pod(owner)) {
-            let asked = features.own(&pod.pod.key.namespace).iter().chain(features.everywhere());
-            let says_yes =
-                |id: &&FeatureId| features.get(**id).is_some_and(|feature| world.pod_answers(pod, feature));
+            let namespace = &pod.pod.key.namespace;
+            let asked = by_namespace.of(namespace, world, features).iter().chain(features.own(namespace));
+            let says_yes = |id: &&FeatureId| {
+                let labels = features.get(**id).and_then(|feature| labels_of(feature));
+                labels.is_some_and(|labels| labels.matches(&pod.pod.labels))
+            };
             vector.extend(asked.filter(says_yes));
             let named: Vec<_> =
                 features.port_names().map(|name| (Box::<str>::from(name), pod.ports(name, None))).collect();
