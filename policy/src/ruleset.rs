@@ -6,9 +6,10 @@
 
 pub mod adopt;
 mod chains;
+mod ranges;
 pub mod refused;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use weft_nftables::{
     Value, Verdict,
 };
 
+use self::ranges::RangeLists;
 use crate::pending;
 use crate::plan::{self, ClassId, Delta, Direction, RowChange, RowPorts};
 
@@ -39,6 +41,7 @@ pub struct Denied {
 /// The tables of both families, and how changes of the plan change them.
 pub struct Ruleset {
     tables: [Table; 2],
+    lists: RangeLists,
 }
 
 /// The chain that denies what goes that way. Its counter has all such packets.
@@ -56,8 +59,11 @@ pub fn log_prefix(direction: Direction) -> String {
 
 /// What may come to or leave a pod: the names of maps and sets.
 pub(crate) struct Names {
-    /// Rows for one port, for ranges of ports, for protocols, and for all traffic.
-    pub(crate) rows: [&'static str; 4],
+    /// Rows for one port, for protocols, and for all traffic.
+    pub(crate) rows: [&'static str; 3],
+    /// Who has which list of ranges of ports, and the ranges of each list.
+    pub(crate) lists: &'static str,
+    pub(crate) ranges: &'static str,
     /// Addresses where nothing passes without a row.
     pub(crate) closed: &'static str,
     /// Addresses where all passes without a row.
@@ -68,12 +74,16 @@ impl Names {
     pub(crate) fn of(direction: Direction) -> Names {
         match direction {
             Direction::Ingress => Names {
-                rows: ["may-enter", "may-enter-range", "may-enter-protocol", "may-enter-any"],
+                rows: ["may-enter", "may-enter-protocol", "may-enter-any"],
+                lists: "may-enter-list",
+                ranges: "may-enter-range",
                 closed: "ingress",
                 open: "ingress-open",
             },
             Direction::Egress => Names {
-                rows: ["may-leave", "may-leave-range", "may-leave-protocol", "may-leave-any"],
+                rows: ["may-leave", "may-leave-protocol", "may-leave-any"],
+                lists: "may-leave-list",
+                ranges: "may-leave-range",
                 closed: "egress",
                 open: "egress-open",
             },
@@ -90,7 +100,7 @@ impl Ruleset {
             chains::add(family, denied, &mut table);
             table
         };
-        Ruleset { tables: Family::BOTH.map(table) }
+        Ruleset { tables: Family::BOTH.map(table), lists: RangeLists::default() }
     }
 
     /// The tables as they are to be.
@@ -128,26 +138,56 @@ impl Ruleset {
             let key = Tuple::new(&[(*address).into_value(); 2]);
             self.edit(*address, "self", key, own, &mut edits);
         }
+        let mut places = BTreeSet::new();
         for row in &delta.rows {
-            let (set, key) = row_key(row);
-            let data = row.decision.map(|decision| match decision.verdict {
-                plan::Verdict::Accept => Data::Verdict(Verdict::Accept),
-                plan::Verdict::Deny => Data::Verdict(Verdict::Return),
-            });
-            self.edit(row.address, set, key, data, &mut edits);
+            let verdict = row.decision.map(|decision| decision.verdict);
+            match row_key(row) {
+                Ok((set, key)) => self.edit(row.address, set, key, verdict.map(verdict_data), &mut edits),
+                Err(range) => {
+                    let place = (row.direction, row.address, row.class);
+                    self.lists.set(place, range, verdict);
+                    places.insert(place);
+                }
+            }
         }
+        self.apply_lists(places, &mut edits);
         edits.transaction()
+    }
+
+    /// Gives places whose ranges of ports changed other lists.
+    fn apply_lists(&mut self, places: BTreeSet<ranges::Place>, edits: &mut Edits) {
+        let changes = self.lists.follow(places);
+        for ((direction, address, class), list) in changes.places {
+            let key = Tuple::new(&[address.into_value(), Value::ClassId(class.0)]);
+            let data = list.map(|list| class_data(ClassId(list)));
+            self.edit(address, Names::of(direction).lists, key, data, edits);
+        }
+        let gone = changes.gone.into_iter().map(|list| (list, false));
+        for (((direction, is_v6, list), ranges), is_new) in
+            gone.chain(changes.new.into_iter().map(|list| (list, true)))
+        {
+            for ((protocol, first, last), verdict) in ranges {
+                let one = [Value::ClassId(list), Value::Protocol(protocol.number())].map(Field::One);
+                let key = Tuple::range(&[&one[..], &[span(Value::Port(first), Value::Port(last))]].concat());
+                let data = is_new.then_some(verdict_data(verdict));
+                self.edit_family(is_v6, Names::of(direction).ranges, key, data, edits);
+            }
+        }
     }
 
     /// Puts an element in, in place of another one, or takes it out.
     fn edit(&mut self, address: IpAddr, set: &str, key: Tuple, data: Option<Data>, edits: &mut Edits) {
-        let Some(set) = self.tables[usize::from(address.is_ipv6())].sets.get_mut(set) else { return };
+        self.edit_family(address.is_ipv6(), set, key, data, edits);
+    }
+
+    fn edit_family(&mut self, is_v6: bool, set: &str, key: Tuple, data: Option<Data>, edits: &mut Edits) {
+        let Some(set) = self.tables[usize::from(is_v6)].sets.get_mut(set) else { return };
         let before = match &data {
             Some(data) => set.elements.insert(key.clone(), data.clone()),
             None => set.elements.remove(&key),
         };
         if before != data {
-            edits.note(&set.declaration, key, before, data);
+            edits.note(is_v6, &set.declaration, key, before, data);
         }
     }
 
@@ -175,12 +215,13 @@ struct Edit {
 impl Edits {
     fn note(
         &mut self,
+        is_v6: bool,
         declaration: &Arc<Declaration>,
         key: Tuple,
         before: Option<Data>,
         after: Option<Data>,
     ) {
-        let place = (declaration.key.first() == Some(&DataType::Ipv6Addr), declaration.name.clone());
+        let place = (is_v6, declaration.name.clone());
         let edit = self.by_set.entry(place).or_insert_with(|| Edit {
             declaration: declaration.clone(),
             gone: Vec::new(),
@@ -206,21 +247,24 @@ impl Edits {
     }
 }
 
-/// The set of a row, and its key.
-fn row_key(row: &RowChange) -> (&'static str, Tuple) {
-    let [exact, range, protocol, any] = Names::of(row.direction).rows;
+/// The set of a row, and its key; for a range of ports, the range.
+fn row_key(row: &RowChange) -> Result<(&'static str, Tuple), (weft_types::Protocol, u16, u16)> {
+    let [exact, protocol, any] = Names::of(row.direction).rows;
     let (address, class) = (row.address.into_value(), Value::ClassId(row.class.0));
     let number = |protocol: weft_types::Protocol| Value::Protocol(protocol.number());
-    match row.ports {
+    Ok(match row.ports {
         RowPorts::Exact(it, port) => (exact, Tuple::new(&[address, class, number(it), Value::Port(port)])),
-        RowPorts::Range(it, first, last) => {
-            let one = [address, class, number(it)].map(Field::One);
-            let ports = span(Value::Port(first), Value::Port(last));
-            (range, Tuple::range(&[&one[..], &[ports]].concat()))
-        }
+        RowPorts::Range(it, first, last) => return Err((it, first, last)),
         RowPorts::Protocol(it) => (protocol, Tuple::new(&[address, class, number(it)])),
         RowPorts::Any => (any, Tuple::new(&[address, class])),
-    }
+    })
+}
+
+fn verdict_data(verdict: plan::Verdict) -> Data {
+    Data::Verdict(match verdict {
+        plan::Verdict::Accept => Verdict::Accept,
+        plan::Verdict::Deny => Verdict::Return,
+    })
 }
 
 fn span(first: Value, last: Value) -> Field {
@@ -262,9 +306,10 @@ fn declare(family: Family, table: &mut Table) {
     add("self", &[address, address], SetKind::Set);
     let whole = [address, ClassId, InetProto, InetService];
     for names in Direction::BOTH.map(Names::of) {
-        let [exact, range, protocol, any] = names.rows;
+        let [exact, protocol, any] = names.rows;
         add(exact, &whole, SetKind::VerdictMap);
-        add(range, &whole, SetKind::RangeVerdictMap);
+        add(names.lists, &whole[..2], SetKind::DataMap(vec![ClassId]));
+        add(names.ranges, &whole[1..], SetKind::RangeVerdictMap);
         add(protocol, &whole[..3], SetKind::VerdictMap);
         add(any, &whole[..2], SetKind::VerdictMap);
         add(names.closed, &[address], SetKind::Set);

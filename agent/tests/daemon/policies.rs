@@ -25,6 +25,7 @@ pub(crate) struct Cluster {
     pub(crate) outside: Namespace,
 }
 
+mod bad_input;
 mod denials;
 
 impl Cluster {
@@ -176,6 +177,27 @@ fn a_policy_lets_through_what_it_allows_and_nothing_else() {
     for to in addresses(1) {
         assert!(tcp(client, to, 81) && udp(client, to, 80) && ping(client, to) && tcp(outside, to, 80));
     }
+}
+
+#[test]
+fn a_range_of_ports_lets_through_what_is_within_it() {
+    let cluster = Cluster::started();
+    let [_, client] = &cluster.pods;
+    let with_range = |first: u16, last: u16| {
+        let mut policy = policy();
+        policy["spec"]["ingress"][0]["ports"] = json!([{"port": first, "endPort": last}]);
+        policy
+    };
+    for to in addresses(1) {
+        cluster.machine.server.put(POLICIES, with_range(60, 80));
+        cluster.until_planned(2);
+        cluster.machine.until("the range", |_| tcp(client, to, 80) && !tcp(client, to, 81));
+        assert!(!udp(client, to, 80) && !tcp(&cluster.outside, to, 80), "{to}");
+        cluster.machine.server.put(POLICIES, with_range(81, 99));
+        cluster.machine.until("the other range", |_| !tcp(client, to, 80) && tcp(client, to, 81));
+    }
+    let rules = cluster.machine.sh("nft list ruleset");
+    assert_eq!(rules.matches(". tcp . 81-99 : accept").count(), 2, "once a family: {rules}");
 }
 
 #[test]

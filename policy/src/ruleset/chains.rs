@@ -69,28 +69,40 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
 /// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what denies it, and the
 /// end of these rules, return.
 fn look_up(pod: &Expression, peer: &Expression, names: &Names) -> Vec<Rule> {
-    let [exact, range, protocol, any] = names.rows.map(Into::into);
+    let [exact, protocol, any] = names.rows.map(Into::into);
     let rule = |key: &[Expression], map: &weft_nftables::Name| {
         let key = std::iter::once(pod).chain(key).cloned().collect();
         Rule::new([Statement::Vmap(key, map.clone())])
     };
     let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
     let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
-    let rows = || {
-        [
-            rule(&[class.clone(), proto.clone(), port.clone()], &exact),
-            rule(&[in_order.clone(), proto.clone(), port.clone()], &range),
-            rule(&[class.clone(), proto.clone()], &protocol),
-            rule(std::slice::from_ref(&class), &any),
-        ]
+    let set = |key: &[&Expression], map: &str| {
+        let key = key.iter().map(|it| (*it).clone()).collect();
+        Rule::new([Statement::set_priority(key, map.into())])
     };
-    let set_class = |map: &str| Rule::new([Statement::set_priority(vec![peer.clone()], map.into())]);
     // Forwarding sets a priority of its own, by the type of service.
     let none = || Rule::new([Statement::reset_priority()]);
-    let mut rules = vec![none(), set_class("networks"), set_class("peers")];
-    rules.extend(rows());
-    rules.push(none());
-    rules.extend(rows());
+    let of_peer = || [none(), set(&[peer], "networks"), set(&[peer], "peers")];
+    let ranges =
+        Rule::new([Statement::Vmap(vec![in_order, proto.clone(), port.clone()], names.ranges.into())]);
+    // The list of ranges takes the class's place for a moment.
+    let first = || {
+        [
+            rule(&[class.clone(), proto.clone(), port.clone()], &exact),
+            set(&[pod, &class], names.lists),
+            ranges.clone(),
+        ]
+    };
+    let last =
+        || [rule(&[class.clone(), proto.clone()], &protocol), rule(std::slice::from_ref(&class), &any)];
+    let mut rules: Vec<Rule> = of_peer().into();
+    rules.extend(first());
+    rules.extend(of_peer());
+    rules.extend(last());
+    for half in [first().to_vec(), last().to_vec()] {
+        rules.push(none());
+        rules.extend(half);
+    }
     rules
 }
 
