@@ -23,6 +23,8 @@ pub struct Config {
     pub boot: Option<String>,
     /// The pods' MTU in bytes, where it is not to be what fits on the way to the other nodes.
     pub mtu: Option<u32>,
+    /// For how many seconds ADD waits for the policies of a pod, where it is not to be the plugin's default.
+    pub policy_timeout: Option<u32>,
     /// How packets get to the pods of other nodes.
     pub backend: Backend,
     /// The tunnel's settings.

@@ -106,6 +106,11 @@ pub struct Options {
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     pub policy_log_group: u16,
 
+    /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all. A pod that still
+    /// waits then runs, closed. Without it, 2.
+    #[arg(long, value_name = "SECONDS")]
+    pub policy_timeout: Option<u32>,
+
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]
@@ -165,6 +170,7 @@ impl Options {
             data_dir: self.cni_data_dir.clone(),
             boot: None,
             mtu: self.mtu,
+            policy_timeout: self.policy_timeout,
             backend: self.backend,
             vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },
             leave_by: match (&self.iface, self.node_ips.as_slice()) {

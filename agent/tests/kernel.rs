@@ -112,6 +112,7 @@ fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> 
         data_dir: "/var/lib/cni/networks".into(),
         boot: None,
         mtu: None,
+        policy_timeout: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
         leave_by: LeaveBy::Node,

@@ -134,6 +134,7 @@ impl World {
             data_dir: "/var/lib/cni/networks".into(),
             boot: None,
             mtu: None,
+            policy_timeout: None,
             backend: Backend::Auto,
             vxlan: self.settings,
             leave_by: LeaveBy::Node,

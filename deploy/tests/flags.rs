@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use serde_json::Value;
-use weft_installer::manifests::{BACKENDS, Values, render};
+use weft_installer::manifests::{BACKENDS, PolicyValues, Values, render};
 
 /// The command lines of all containers that stay.
 fn commands(values: &Values) -> Vec<Vec<String>> {
@@ -38,6 +38,13 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         node_local_dns: true,
         cluster_network_policy: true,
         mtu: Some(1400),
+        policy: PolicyValues {
+            network_policy: false,
+            policy_deny: "reject".to_owned(),
+            policy_log: Some("count".to_owned()),
+            policy_cut_connections: false,
+            policy_timeout: Some(5),
+        },
         cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),
         cri_socket: "/run/k3s/containerd/containerd.sock".into(),

@@ -131,4 +131,40 @@ fn a_real_api_server_takes_the_manifests_twice() {
     }
     plane.kubectl(&["apply", "--server-side", "-f", &manifests]).unwrap();
     assert_eq!(objects(&plane), first, "the same again changes nothing");
+    judges_cluster_network_policies(&plane);
+}
+
+/// By the definition: what the API allows is taken, and what it limits is refused with the field's name.
+fn judges_cluster_network_policies(plane: &ControlPlane) {
+    let definition = "crd/clusternetworkpolicies.policy.networking.k8s.io";
+    plane.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", definition]).unwrap();
+    let apply = |spec: serde_json::Value| {
+        let policy = serde_json::json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "guard"}, "spec": spec});
+        let file = plane.file("policy.json");
+        fs::write(&file, policy.to_string()).unwrap();
+        plane.kubectl(&["apply", "--server-side", "-f", &file])
+    };
+    let rule = serde_json::json!({"action": "Deny", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}],
+        "protocols": [{"tcp": {"destinationPort": {"number": 80}}}]});
+    let whole =
+        serde_json::json!({"tier": "Admin", "priority": 10, "subject": {"namespaces": {}}, "egress": [rule]});
+    apply(whole.clone()).unwrap();
+    let with = |field: &str, value: serde_json::Value| {
+        let mut spec = whole.clone();
+        spec[field] = value;
+        apply(spec)
+    };
+    let many: Vec<&serde_json::Value> = [&rule].into_iter().cycle().take(26).collect();
+    let named = serde_json::json!([{"action": "Deny", "to": [{"domainNames": ["example.test"]}]}]);
+    for (field, value) in [
+        ("priority", serde_json::json!(1001)),
+        ("tier", serde_json::json!("Network")),
+        ("subject", serde_json::json!({})),
+        ("egress", serde_json::json!(many)),
+        ("egress", named),
+    ] {
+        let error = with(field, value).unwrap_err();
+        assert!(error.contains(field), "{error}");
+    }
 }

@@ -9,6 +9,7 @@ pub mod install;
 pub mod manifests;
 pub mod plugins;
 pub mod policy;
+mod policy_values;
 pub mod preflight;
 mod prerequisites;
 mod prune;

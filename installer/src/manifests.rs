@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+pub use crate::policy_values::PolicyValues;
+
 const TEMPLATE: &str = include_str!("weft.yaml");
 const NODE_DNS: &str = include_str!("node_dns.yaml");
 const CLUSTER_NETWORK_POLICY: &str = include_str!("cluster_network_policy.yaml");
@@ -41,6 +43,9 @@ pub struct Values {
     /// never taken away again, as the policies would go with it.
     #[arg(long)]
     pub cluster_network_policy: bool,
+    /// What agents and plugin do about network policies.
+    #[command(flatten)]
+    pub policy: PolicyValues,
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
     #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
     pub cluster_domain: String,
@@ -119,7 +124,8 @@ fn agent_flags(values: &Values) -> String {
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
     ];
-    flags.into_iter().flatten().map(|flag| format!(r#", "{flag}""#)).collect()
+    let flags = flags.into_iter().chain(values.policy.flags());
+    flags.flatten().map(|flag| format!(r#", "{flag}""#)).collect()
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(crate) fn plan(
         port_isolation: true,
         boot: config.boot.clone(),
         retired,
+        policy_timeout: config.policy_timeout,
         ..BridgeOptions::default()
     };
     let ipam = Ipam {

@@ -18,6 +18,7 @@ fn config(cluster_cidrs: &[&str]) -> Config {
         data_dir: "/var/lib/cni/networks".into(),
         boot: None,
         mtu: None,
+        policy_timeout: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
         leave_by: LeaveBy::Node,
@@ -106,6 +107,16 @@ fn the_flag_goes_before_the_links_mtu() {
     let config = Config { mtu: Some(1400), ..config(&[]) };
     let plan = plan(&snapshot(&[NODE1]), "node1", &config, &uplink(1500, &[])).unwrap();
     assert_eq!(plan.cni_config.unwrap().plugins[0].bridge.mtu, Some(1400));
+}
+
+#[test]
+fn the_plugin_is_told_how_long_pods_wait_for_their_policies() {
+    let timeout = |policy_timeout| {
+        let config = Config { policy_timeout, ..config(&[]) };
+        let plan = plan(&snapshot(&[NODE1]), "node1", &config, &uplink(1500, &[])).unwrap();
+        plan.cni_config.unwrap().plugins[0].bridge.policy_timeout
+    };
+    assert_eq!([None, Some(0), Some(5)].map(timeout), [None, Some(0), Some(5)]);
 }
 
 #[test]
