@@ -9,10 +9,10 @@ const SECONDS: &str = "300";
 
 /// Runs one test of the calling program on that kernel and returns all that was said there. The kernel's files are this
 /// machine's, read only, but for the folders of temporary files. `modules` are loaded in this order, in which each must find
-/// what it needs itself; `setup` is a shell's, and comes before the test.
+/// what it needs itself; `setup` is a shell's, and comes before the test. `devices` are words for the kernel's command line.
 ///
 /// A test that fails there says so: the caller looks for what it says when it passes.
-pub fn run_test(name: &str, modules: &str, setup: &str) -> String {
+pub fn run_test(name: &str, modules: &str, setup: &str, devices: &[String]) -> String {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("tmp")).unwrap();
     let init = folder.path().join("init");
@@ -31,6 +31,7 @@ pub fn run_test(name: &str, modules: &str, setup: &str) -> String {
         .args(["--kill-after=10", SECONDS, "linux.uml"])
         .args(["mem=512M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"])
         .args(["con=null", "con0=fd:0,fd:1", &format!("init={}", init.display())])
+        .args(devices)
         .stdin(Stdio::null())
         .output()
         .expect("timeout is there (Debian: apt-get install coreutils user-mode-linux)");

@@ -176,6 +176,6 @@ fn the_gateway_of_a_vlan_serves_its_pods_only() {
 
 /// Runs the test above once more, on a kernel whose files are this machine's, read only.
 fn on_a_kernel_that_filters_vlans() {
-    let said = user_mode_linux::run_test(THIS, MODULES, "");
+    let said = user_mode_linux::run_test(THIS, MODULES, "", &[]);
     assert!(said.contains(PASSED), "user-mode-linux: {said}");
 }
