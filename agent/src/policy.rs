@@ -265,7 +265,6 @@ impl NetworkPolicies {
 
     /// There is no policy: nothing is closed.
     fn open_all(&mut self) -> Result<()> {
-        self.guard(GuardedNamespaces::default())?;
         self.planner = None;
         self.owed = Concerned::default();
         self.metrics.measure(&Default::default());
@@ -276,7 +275,8 @@ impl NetworkPolicies {
             self.denials.forget_tables();
             info!("removed the rules of network policies, as there is no policy any more");
         }
-        Ok(())
+        // After the tables: where there is no file, the plugin does not ask who waits in them.
+        self.guard(GuardedNamespaces::default())
     }
 
     /// Remembers what is wrong with policies as they were read. The watch logs it.
