@@ -24,7 +24,7 @@ IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.
 IMAGE_MOST  := 20000000
 
 .PHONY: help demo picture test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
-.PHONY: image image-files bench-nodes
+.PHONY: image image-files bench-nodes bench-policy
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
@@ -37,6 +37,7 @@ help:
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin, its IPAM and the DNS server made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
+	@echo "make bench-policy network policies at 10,000 pods and 1,000 policies, beside other shapes of the same rules"
 	@echo "make bench-dns   the DNS server beside Knot, NSD, Unbound and a bare server that only looks bytes up"
 	@echo "make fmt         format the code"
 	@echo "make deny        check the licences and sources of all dependencies (installs cargo-deny)"
@@ -119,6 +120,12 @@ bench-proxy:
 	@scripts/need $(BUILD_NEEDS) nft:nftables iptables:iptables
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-proxy --bin weft-proxy --example bench-proxy
 	$(BIN)/examples/bench-proxy $(BIN)/weft-proxy --svg docs/proxy-load.svg $(BENCH_FLAGS)
+
+bench-policy:
+	@scripts/need $(BUILD_NEEDS) ip:iproute2 nft:nftables iptables:iptables ipset:ipset
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-cni --bins
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --bin weft-agent --example bench-policy
+	$(BIN)/examples/bench-policy $(BIN) --svg docs/policy-load.svg $(BENCH_FLAGS)
 
 bench-dns:
 	@scripts/need $(BUILD_NEEDS) ip:iproute2 taskset:util-linux unshare:util-linux dnsperf:dnsperf knotd:knot nsd:nsd \

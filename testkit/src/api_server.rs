@@ -14,6 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
@@ -302,6 +303,8 @@ fn serve(store: Shared, address: SocketAddr) -> (Running, SocketAddr) {
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        // As a real one does: else an event may wait for the acknowledgement of the one before, which takes 40 ms.
+        let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
         tokio::select! {
             served = axum::serve(listener, router) => served.unwrap(),
             stopped = stopped => stopped.unwrap(),

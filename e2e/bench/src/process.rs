@@ -31,7 +31,7 @@ impl Daemon {
 
     /// The time that its threads and children have spent on processors, those of the kernel's work for them included.
     pub fn cpu(&self) -> Duration {
-        threads(self.0.id()).iter().map(|thread| on_processor(thread)).sum()
+        threads(self.0.id()).iter().filter_map(|thread| time_of(thread)).sum()
     }
 
     /// How often the clock's tick met its threads and children in user mode, and in the kernel: it takes hundreds for a
@@ -62,8 +62,13 @@ impl Drop for Daemon {
 
 /// The time that the thread with that folder below `/proc` has spent on a processor.
 pub fn on_processor(thread: &Path) -> Duration {
-    let text = fs::read_to_string(thread.join("schedstat")).unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    time_of(thread).unwrap()
+}
+
+/// Nothing of a thread that has ended.
+fn time_of(thread: &Path) -> Option<Duration> {
+    let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }
 
 /// The folders of all threads of a process and of its children, which not every kernel lists.
