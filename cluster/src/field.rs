@@ -118,6 +118,14 @@ impl<T> Field<T> {
         self.optional(path)?.ok_or_else(|| Fault::new(path, "is missing"))
     }
 
+    /// The value, if there is a readable one.
+    pub(crate) fn or_nothing(self) -> Option<T> {
+        match self {
+            Field::Is(value) => Some(value),
+            Field::Absent | Field::IsNot(_) => None,
+        }
+    }
+
     /// Whether the object has the field at all.
     pub(crate) fn is_present(&self) -> bool {
         !matches!(self, Field::Absent)
@@ -191,6 +199,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_string<E: de::Error>(self, value: String) -> Result<Field<T>, E> {
+        Ok(read_scalar::<T, E>(value))
+    }
+
+    fn visit_bytes<E: de::Error>(self, value: &[u8]) -> Result<Field<T>, E> {
         Ok(read_scalar::<T, E>(value))
     }
 

@@ -2,8 +2,8 @@
 //! sets out.
 //!
 //! ```text
-//! API server -> watcher (list, watch, backoff) -> resource (trimmed JSON, read by its kind) -> index -> Watch
-//! files      -> manifest --------------------------^
+//! API server -> watcher (all, changes, backoff) -> wire (JSON, protobuf) -> resource (trimmed, by its kind) -> index -> Watch
+//! files      -> manifest -----------------------------------------------------^
 //! ```
 //!
 //! [`Watch`] and [`manifest::load`] end in the same [`weft_types::Snapshot`], so that a plan made from files
@@ -17,9 +17,11 @@ mod field;
 mod filter;
 mod index;
 pub mod manifest;
+mod message;
 mod resource;
 mod watch;
 mod watcher;
+mod wire;
 pub mod write;
 
 pub use client::client;

@@ -15,6 +15,7 @@ use weft_types::{KeyOf, Kind, Known, Object, ObjectKey};
 
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
+use crate::message::Message;
 
 mod address;
 mod cluster_network_policy;
@@ -30,7 +31,7 @@ mod service;
 mod service_cidr;
 mod values;
 
-pub(crate) use metadata::{Metadata, ReadName, resource_version, triggered};
+pub(crate) use metadata::{METADATA, Metadata, ReadName, ends_initial_events, resource_version, triggered};
 
 /// A kind of object, as the API server has it.
 pub(crate) trait ApiResource: Known<Key: ReadName> {
@@ -77,11 +78,14 @@ pub(crate) enum Optional {
 }
 
 /// An object as it travels, trimmed to what is read.
-pub(crate) trait WireObject: Clone + DeserializeOwned + Send + 'static {
+pub(crate) trait WireObject: DeserializeOwned + Send + 'static {
     /// The kind.
     type Kind: ApiResource;
     /// As much of the labels as is read.
     type Labels;
+    /// The object in protobuf, which then is what the API server is asked for first. For the kinds that there
+    /// are many of.
+    const MESSAGE: Option<Message> = None;
 
     /// The object's metadata.
     fn metadata(&self) -> &Field<Metadata<Self::Labels>>;
@@ -159,6 +163,17 @@ pub(crate) enum Reading {
     Malformed(Malformed),
 }
 
+impl Reading {
+    /// The object's name, if it has a usable one.
+    pub(crate) fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Reading::Object(object) | Reading::InPart(object, _) => Some(object.key()),
+            Reading::Ignored(key) => Some(key.clone()),
+            Reading::Malformed(malformed) => malformed.key.clone(),
+        }
+    }
+}
+
 /// An object that cannot be used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed {
@@ -213,6 +228,13 @@ pub(crate) fn read<W: WireObject>(object: W, filter: &WatchFilter) -> Reading {
         Ok(None) => Reading::Ignored(key),
         Err(fault) => Reading::Malformed(Malformed::new(kind, Some(key), faults, fault)),
     }
+}
+
+/// An object whose bytes end within it, or are none of any object: nothing of it counts but its name.
+pub(crate) fn read_cut_off<W: WireObject>(object: &W) -> Reading {
+    let key = name(object).ok().map(W::Kind::object_key);
+    let fault = Fault::new("its protobuf", "is not well-formed");
+    Reading::Malformed(Malformed::new(W::Kind::KIND, key, Faults::default(), fault))
 }
 
 /// Reads one object of a list, where even the object may be no object.

@@ -13,11 +13,13 @@ use crate::filter::WatchFilter;
 use crate::index::{Index, Stamped};
 use crate::resource::ApiResource;
 use crate::watcher;
+use crate::wire::Codec;
 
-/// The shortest time between two change sets. A single change is given at once; only what follows on its heels,
-/// as in a rollout, is gathered.
+/// The shortest time between two change sets. A single change is given at once; only what follows on its
+/// heels, as in a rollout, is gathered.
 const GAP: Duration = Duration::from_millis(5);
-/// Events that wait while the daemon is busy. Beyond them, the connections to the API server fill and wait too.
+/// Events that wait while the daemon is busy. Beyond them, the connections to the API server fill and wait
+/// too.
 const BACKLOG: usize = 1024;
 
 /// A running watch of some kinds of object, and the snapshot that it keeps. Ends when it is dropped.
@@ -53,8 +55,8 @@ pub struct Watch {
 impl Watch {
     /// Starts to list and watch these kinds. Must be called within a tokio runtime with time and I/O.
     ///
-    /// Does not wait for the API server and cannot fail: while the server is away or refuses, the watch says why in
-    /// the log and tries again with growing pauses.
+    /// Does not wait for the API server and cannot fail: while the server is away or refuses, the watch says
+    /// why in the log and tries again with growing pauses.
     pub fn start(client: Client, filter: &WatchFilter, kinds: &[Kind]) -> Self {
         let (sender, events) = mpsc::channel(BACKLOG);
         let mut watchers = JoinSet::new();
@@ -73,8 +75,8 @@ impl Watch {
 
     /// Waits for the next changes and applies them to the snapshot.
     ///
-    /// The first call returns once every kind has listed, even if the cluster is empty; later ones when something
-    /// changed. Nothing is lost if the future is dropped before it is ready (as in `select!`).
+    /// The first call returns once every kind has listed, even if the cluster is empty; later ones when
+    /// something changed. Nothing is lost if the future is dropped before it is ready (as in `select!`).
     pub async fn next(&mut self) -> ChangeSet {
         while !self.index.is_complete() || (self.given.is_some() && !self.index.has_changes()) {
             self.receive().await;
@@ -145,8 +147,9 @@ fn spawn_of<K: ApiResource>(
     filter: WatchFilter,
     events: Sender<Stamped>,
 ) {
-    match filter.labels {
-        true => watchers.spawn(watcher::run::<K::LabelledWire>(client, filter, events)),
-        false => watchers.spawn(watcher::run::<K::Wire>(client, filter, events)),
+    let codec = match filter.labels {
+        true => Codec::new::<K::LabelledWire>(filter),
+        false => Codec::new::<K::Wire>(filter),
     };
+    watchers.spawn(watcher::run(client, codec, events));
 }

@@ -1,32 +1,36 @@
-//! Watches one kind of object at the API server: lists it, watches from there on, and starts over where that is needed.
+//! Watches one kind of object at the API server: asks for all of them and for what changes from there on, and
+//! starts over where that is needed.
 //!
-//! kube-runtime's watcher does the same, but does not tell when a broken watch is up again, and asks for ever from a
-//! version whose refusal comes as HTTP status 410 instead of as an event. Here both are seen, and put into words.
+//! One request tells both where the server can (`sendInitialEvents`, KEP-3157): the objects come one by one,
+//! so that neither side ever holds a list of them. Where it cannot, they are listed page by page, and watched
+//! from there on.
 //!
-//! This file speaks with the API server and decides when to speak again. What the objects mean is in `resource`.
+//! kube-runtime's watcher does the same, but does not tell when a broken watch is up again, asks for ever
+//! from a version whose refusal comes as HTTP status 410 instead of as an event, and knows no protobuf. Here
+//! the first two are seen, and put into words.
+//!
+//! This file speaks with the API server and decides when to speak again. What the bytes mean is in `wire`,
+//! what the objects mean in `resource`.
 
 use std::fmt;
-use std::pin::pin;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::StreamExt;
 use kube::Client;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, WatchParams};
 use kube::core::Request;
-use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
-use weft_types::{Kind, Known};
+use weft_types::Kind;
 
+use self::initial::InitialEvents;
 use crate::error::chain;
-use crate::field::Field;
-use crate::filter::WatchFilter;
 use crate::index::{Event, Stamped};
-use crate::resource::{
-    ApiResource, Optional, WireObject, api, name, read, read_item, resource_version, triggered,
-};
+use crate::resource::{Optional, Reading};
+use crate::wire::{Answer, Broken, Codec, Frames, Refusal, Status, Told, ask};
+
+mod initial;
 
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
@@ -34,15 +38,20 @@ const WATCH_SECONDS: u32 = 120;
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// How long the server may take to begin an answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the server may be silent amid the initial events. One that does not know what it was asked for
+/// falls silent after the last object.
+const PAUSE_AMID: Duration = Duration::from_secs(5);
 /// The pause between two watches when all is well, so that a server that ends each at once is not flooded.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The first and the longest pause after an error.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How long to wait before a kind that may be missing is looked for again: it can come with an upgrade of the server.
+/// How long to wait before a kind that may be missing is looked for again: it can come with an upgrade of the
+/// server.
 const MISSING: Duration = Duration::from_secs(300);
 /// The same for one that is missing its definition, which people add when they are about to use it.
 const UNDEFINED: Duration = Duration::from_secs(10);
-/// The same for one that is not for us: an API server that starts refuses everything until it has read its roles.
+/// The same for one that is not for us: an API server that starts refuses everything until it has read its
+/// roles.
 const REFUSED: Duration = Duration::from_secs(30);
 /// After so long without an error, the pauses start small again.
 const QUIET: Duration = Duration::from_secs(30);
@@ -53,55 +62,53 @@ enum Stop {
     Unwanted,
     /// The version is too old for the server (410 Gone): only a list helps.
     Gone,
-    /// The server has no objects of this kind, or none for us, and that is no fault. Worth another look after so long.
+    /// The server sends no initial events: only pages help.
+    NoInitialEvents(String),
+    /// The server has no objects of this kind, or none for us, and that is no fault. Worth another look after
+    /// so long.
     Missing(Duration),
     /// Something went wrong. A watch can go on from the version, if there is one.
     Failed { problem: String, version: Option<String> },
 }
 
-/// A list of objects, or one page of it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "W: Deserialize<'de>")]
-struct List<W> {
-    metadata: ListMetadata,
-    items: Field<Vec<Field<W>>>,
-}
-
-/// `metadata` of a list.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ListMetadata {
-    resource_version: Field<String>,
-    #[serde(rename = "continue")]
-    continue_: Field<String>,
-}
-
-impl<W> Default for List<W> {
-    fn default() -> Self {
-        List { metadata: ListMetadata::default(), items: Field::Absent }
-    }
+/// How all objects are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// As the initial events of a watch.
+    Stream,
+    /// In pages this once: a stream broke off, which something between here and the server may do to every
+    /// one.
+    PagesOnce,
+    /// In pages: the server has nothing else.
+    Pages,
 }
 
 /// Watches the objects of one kind for as long as somebody receives the events.
-pub(crate) async fn run<W: WireObject>(client: Client, filter: WatchFilter, events: Sender<Stamped>) {
-    let outage = Outage::new(W::Kind::KIND);
-    let mut watcher = Watcher { client, filter, events, outage, has_listed: false };
+pub(crate) async fn run(client: Client, codec: Codec, events: Sender<Stamped>) {
+    let kind = codec.kind;
+    let outage = Outage::new(kind);
+    let mut watcher = Watcher { client, codec, events, outage, start: Start::Stream, has_listed: false };
     let mut backoff = Backoff::new();
     let mut version = None;
     loop {
-        let step = match version.take() {
-            None => watcher.list::<W>().await,
-            Some(version) => watcher.watch::<W>(version).await,
+        let step = match (version.take(), watcher.start) {
+            (Some(version), _) => watcher.watch(version).await,
+            (None, Start::Stream) => watcher.stream().await,
+            (None, Start::PagesOnce | Start::Pages) => watcher.list().await,
         };
         match step {
             Ok(reached) => version = Some(reached),
             Err(Stop::Unwanted) => return,
             Err(Stop::Gone) => {
-                debug!("the watch of {} fell behind; listing again", Plural(W::Kind::KIND));
+                debug!("the watch of {} fell behind; asking for all again", Plural(kind));
                 sleep(backoff.next(Instant::now())).await;
             }
+            Err(Stop::NoInitialEvents(problem)) => {
+                debug!(%problem, "the API server has no streaming lists; listing {} in pages", Plural(kind));
+                watcher.start = Start::Pages;
+            }
             Err(Stop::Missing(pause)) => {
-                if watcher.send(Event::Listed(W::Kind::KIND, Vec::new())).await.is_err() {
+                if watcher.send(Event::Listed(kind, Vec::new())).await.is_err() {
                     return;
                 }
                 sleep(pause).await;
@@ -117,107 +124,159 @@ pub(crate) async fn run<W: WireObject>(client: Client, filter: WatchFilter, even
 
 struct Watcher {
     client: Client,
-    filter: WatchFilter,
+    codec: Codec,
     events: Sender<Stamped>,
     outage: Outage,
+    start: Start,
     has_listed: bool,
 }
 
 impl Watcher {
     /// Lists all objects, page by page. Returns the version that the list is of.
-    async fn list<W: WireObject>(&mut self) -> Result<String, Stop> {
+    async fn list(&mut self) -> Result<String, Stop> {
         let mut params = ListParams {
-            limit: Some(W::Kind::PAGE),
-            label_selector: W::Kind::label_selector(&self.filter),
-            field_selector: W::Kind::field_selector(&self.filter),
+            limit: Some(self.codec.page),
+            label_selector: self.codec.label_selector.clone(),
+            field_selector: self.codec.field_selector.clone(),
             ..Default::default()
         };
         let mut readings = Vec::new();
         loop {
-            let page: List<W> = self.page::<W>(&params).await?;
-            let items = page.items.or_default("items").map_err(|fault| failed(fault, None))?;
-            readings.extend(items.into_iter().map(|item| read_item(item, &self.filter)));
-            params.continue_token =
-                page.metadata.continue_.or_default("").ok().filter(|token| !token.is_empty());
+            let request = Request::new(&self.codec.path).list(&params);
+            let request = request.map_err(|error| failed(error, None))?;
+            let answer = async {
+                let answer = ask(&self.client, request, self.codec.accept()).await?;
+                Ok((answer.encoding, answer.whole().await?))
+            };
+            let (encoding, body) = match timeout(ANSWER, answer).await {
+                Ok(answer) => answer.map_err(|refusal| self.stop(refusal, None))?,
+                Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
+            };
+            let page = self.codec.list(encoding, &body).map_err(|problem| failed(problem, None))?;
+            readings.extend(page.readings);
+            params.continue_token = page.token;
             if params.continue_token.is_some() {
                 continue;
             }
-            let version = page.metadata.resource_version.required("metadata.resourceVersion");
-            let version = version.map_err(|fault| failed(fault, None))?;
-            self.outage.end();
-            self.has_listed = true;
-            self.send(Event::Listed(W::Kind::KIND, readings)).await?;
+            let version = page.version.ok_or_else(|| failed("metadata.resourceVersion: is missing", None))?;
+            if self.start == Start::PagesOnce {
+                self.start = Start::Stream;
+            }
+            self.listed(readings).await?;
             return Ok(version);
         }
     }
 
-    async fn page<W: WireObject>(&self, params: &ListParams) -> Result<List<W>, Stop> {
-        let request = Request::new(self.path::<W>()).list(params).map_err(|error| failed(error, None))?;
-        match timeout(ANSWER, self.client.request(request)).await {
-            Ok(answer) => answer.map_err(|error| self.stop::<W>(&error, None)),
-            Err(_) => Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
-        }
+    /// All objects are known.
+    async fn listed(&mut self, readings: Vec<Reading>) -> Result<(), Stop> {
+        self.outage.end();
+        self.has_listed = true;
+        self.send(Event::Listed(self.codec.kind, readings)).await
+    }
+
+    /// Watches from nothing on: all objects come first, then what changes. Returns the version reached.
+    async fn stream(&mut self) -> Result<String, Stop> {
+        let mut frames = match self.begin("").await {
+            Ok(frames) => frames,
+            // Invalid (422) where the server knows `sendInitialEvents` and does not have it enabled, or knows
+            // no `resourceVersionMatch` for a watch. Others may say it otherwise; that a list is refused too
+            // will be seen by listing.
+            Err(Refusal::Server { code, message }) if is_about_the_request(code) => {
+                return Err(Stop::NoInitialEvents(message));
+            }
+            Err(refusal) => return Err(self.stop(refusal, None)),
+        };
+        // Whatever ends the stream before its time, the next attempt does without.
+        self.start = Start::PagesOnce;
+        let mut events = InitialEvents::default();
+        let version = loop {
+            let Ok(told) = timeout(PAUSE_AMID, self.next(&mut frames, None)).await else {
+                let problem =
+                    format!("no event within {PAUSE_AMID:?}, and no bookmark after the last object");
+                return Err(Stop::NoInitialEvents(problem));
+            };
+            match told? {
+                Some(Told::Applied { reading, is_new, .. }) => events.apply(reading, is_new),
+                Some(Told::Deleted { key, .. }) => events.delete(key),
+                Some(Told::Bookmark { version: Some(version), ends_initial_events: true }) => break version,
+                Some(Told::Bookmark { .. }) => {
+                    return Err(Stop::NoInitialEvents(
+                        "a bookmark before the initial events ended".to_owned(),
+                    ));
+                }
+                Some(Told::Error(status)) => return Err(over(&status, None)),
+                None => return Err(failed("the watch ended amid its initial events", None)),
+            }
+        };
+        self.start = Start::Stream;
+        self.listed(events.into_readings()).await?;
+        self.follow(&mut frames, version).await
     }
 
     /// Watches from a version on, until the server ends the watch. Returns the version reached.
-    async fn watch<W: WireObject>(&mut self, mut version: String) -> Result<String, Stop> {
+    async fn watch(&mut self, version: String) -> Result<String, Stop> {
+        let frames = self.begin(&version).await;
+        let mut frames = frames.map_err(|refusal| self.stop(refusal, Some(version.clone())))?;
+        self.outage.end();
+        self.follow(&mut frames, version).await
+    }
+
+    /// Begins a watch from a version on, or with all objects where there is none.
+    async fn begin(&self, version: &str) -> Result<Frames, Refusal> {
         let params = WatchParams {
-            label_selector: W::Kind::label_selector(&self.filter),
-            field_selector: W::Kind::field_selector(&self.filter),
+            label_selector: self.codec.label_selector.clone(),
+            field_selector: self.codec.field_selector.clone(),
             timeout: Some(WATCH_SECONDS),
             bookmarks: true,
-            ..Default::default()
+            send_initial_events: version.is_empty(),
         };
-        let request = Request::new(self.path::<W>()).watch(&params, &version);
-        let request = request.map_err(|error| failed(error, None))?;
-        let stream = match timeout(ANSWER, self.client.request_events::<W>(request)).await {
-            Ok(stream) => stream.map_err(|error| self.stop::<W>(&error, Some(version.clone())))?,
-            Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), Some(version))),
-        };
-        self.outage.end();
-        let mut stream = pin!(stream);
-        while let Ok(Some(event)) = timeout(SILENCE, stream.next()).await {
-            let event = event.map_err(|error| match error {
-                kube::Error::ReadEvents(_) => self.stop::<W>(&error, Some(version.clone())),
-                // A line that is no event may have hidden a change: only a list tells.
-                _ => self.stop::<W>(&error, None),
-            })?;
-            if let Some(reached) = self.pass_on(event, &version).await? {
-                version = reached;
-            }
+        let request = Request::new(&self.codec.path).watch(&params, version);
+        let request = request.map_err(|error| Refusal::Connection(chain(&error)))?;
+        match timeout(ANSWER, ask(&self.client, request, self.codec.accept())).await {
+            Ok(answer) => answer.map(Answer::frames),
+            Err(_) => Err(Refusal::Connection(format!("no answer within {ANSWER:?}"))),
+        }
+    }
+
+    /// Passes on what a watch tells until it ends. Returns the version reached.
+    async fn follow(&mut self, frames: &mut Frames, mut version: String) -> Result<String, Stop> {
+        while let Ok(told) = timeout(SILENCE, self.next(frames, Some(&version))).await {
+            let (event, reached) = match told? {
+                Some(Told::Applied { reading, version, moment: None, .. }) => {
+                    (Event::Applied(reading), version)
+                }
+                Some(Told::Applied { reading, version, moment: Some(moment), .. }) => {
+                    (Event::Triggered(reading, moment), version)
+                }
+                Some(Told::Deleted { key, version }) => (Event::Deleted(key), version),
+                Some(Told::Bookmark { version: reached, .. }) => {
+                    version = reached.unwrap_or(version);
+                    continue;
+                }
+                Some(Told::Error(status)) => return Err(over(&status, Some(version))),
+                None => break,
+            };
+            self.send(event).await?;
+            version = reached.unwrap_or(version);
         }
         sleep(PAUSE).await;
         Ok(version)
     }
 
-    /// Passes one event of a watch on. Returns the version that it brings the watch to.
-    async fn pass_on<W: WireObject>(
-        &self,
-        event: WatchEvent<W>,
-        version: &str,
-    ) -> Result<Option<String>, Stop> {
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let reached = resource_version(object.metadata()).map(str::to_owned);
-                let moment = triggered(object.metadata());
-                let reading = read(object, &self.filter);
-                self.send(match moment {
-                    Some(moment) => Event::Triggered(reading, moment),
-                    None => Event::Applied(reading),
-                })
-                .await?;
-                Ok(reached)
-            }
-            WatchEvent::Deleted(object) => {
-                let reached = resource_version(object.metadata()).map(str::to_owned);
-                // A deleted object whose name is unreadable leaves only one way to know what is gone: to list.
-                let name = name(&object).map_err(|fault| failed(fault, None))?;
-                self.send(Event::Deleted(W::Kind::object_key(name))).await?;
-                Ok(reached)
-            }
-            WatchEvent::Bookmark(bookmark) => Ok(Some(bookmark.metadata.resource_version)),
-            WatchEvent::Error(status) if status.code == 410 => Err(Stop::Gone),
-            WatchEvent::Error(status) => Err(failed(status.message, Some(version.to_owned()))),
+    /// The next event of a watch; nothing at its end.
+    async fn next(&self, frames: &mut Frames, version: Option<&String>) -> Result<Option<Told>, Stop> {
+        let encoding = frames.encoding();
+        let frame = frames.next().await.map_err(|broken| {
+            let version = version.filter(|_| matches!(broken, Broken::Connection(_)));
+            failed(broken, version.cloned())
+        })?;
+        let Some(told) = frame.map(|frame| self.codec.event(encoding, frame)) else { return Ok(None) };
+        match told {
+            Ok(told) => Ok(Some(told)),
+            // The end came in the midst of it.
+            Err(_) if frames.has_ended() => Ok(None),
+            // A frame that is no event may have hidden a change: only a list tells.
+            Err(problem) => Err(failed(problem, None)),
         }
     }
 
@@ -225,33 +284,43 @@ impl Watcher {
         self.events.send((Instant::now(), event)).await.map_err(|_| Stop::Unwanted)
     }
 
-    fn path<W: WireObject>(&self) -> String {
-        api(W::Kind::KIND).path(W::Kind::namespace(&self.filter))
-    }
-
-    /// What an error of the API server, or of the way to it, means for the watch.
-    fn stop<W: WireObject>(&self, error: &kube::Error, version: Option<String>) -> Stop {
-        let kube::Error::Api(status) = error else { return failed(chain(error), version) };
-        let pause = match (W::Kind::OPTIONAL, status.code) {
+    /// What a refusal of the API server, or a fault of the way to it, means for the watch.
+    fn stop(&self, refusal: Refusal, version: Option<String>) -> Stop {
+        let (code, message) = match refusal {
+            Refusal::Server { code, message } => (code, message),
+            Refusal::Connection(problem) => return failed(problem, version),
+        };
+        let pause = match (self.codec.optional, code) {
             (Optional::Version, 404) => Some(MISSING),
             // Where it was allowed before, the refusal will pass: what is known stays.
             (Optional::Version, 403) if !self.has_listed => Some(REFUSED),
             (Optional::Definition, 404) => Some(UNDEFINED),
             _ => None,
         };
-        match (status.code, pause) {
+        match (code, pause) {
             (_, Some(pause)) => {
-                debug!(problem = %status.message, "going on without {}", Plural(W::Kind::KIND));
+                debug!(problem = %message, "going on without {}", Plural(self.codec.kind));
                 Stop::Missing(pause)
             }
             (410, _) => Stop::Gone,
             (401 | 403, _) => {
-                let problem =
-                    format!("not allowed: {}; check the permissions of this client", status.message);
-                failed(problem, version)
+                failed(format_args!("not allowed: {message}; check the permissions of this client"), version)
             }
-            _ => failed(chain(error), version),
+            _ => failed(message, version),
         }
+    }
+}
+
+/// Whether a refusal is about what was asked for, and not about who asks, for which kind, or when.
+fn is_about_the_request(code: u16) -> bool {
+    matches!(code, 400..=499) && !matches!(code, 401 | 403 | 404 | 408 | 429)
+}
+
+/// What it means that the server ends a watch by an error.
+fn over(status: &Status, version: Option<String>) -> Stop {
+    match status.code() {
+        Some(410) => Stop::Gone,
+        _ => failed(status.message().unwrap_or("an error without a reason"), version),
     }
 }
 
@@ -293,7 +362,8 @@ impl Outage {
     }
 }
 
-/// How long to wait after an error: longer each time, with jitter so that the nodes do not return all at once.
+/// How long to wait after an error: longer each time, with jitter so that the nodes do not return all at
+/// once.
 struct Backoff {
     delays: ExponentialBackoff,
     last: Option<Instant>,

@@ -1,6 +1,6 @@
-//! The manifests against a real kube-apiserver with etcd, where `KUBEBUILDER_ASSETS` names a folder with both (as
-//! `setup-envtest use -p path` prints it). Without that nothing is tested here: the installer's tests apply the same
-//! manifests to the lab's API server.
+//! The manifests, and what the watch reads, against a real kube-apiserver with etcd, where
+//! `KUBEBUILDER_ASSETS` names a folder with both (as `setup-envtest use -p path` prints it). Without that
+//! nothing is tested here: the installer's tests apply the same manifests to the lab's API server.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use weft_cluster::{Watch, WatchFilter};
+use weft_types::Kind;
 
 /// How long the control plane may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,6 +109,62 @@ impl Drop for ControlPlane {
             let _ = program.kill();
             let _ = program.wait();
         }
+    }
+}
+
+/// An object of each kind that is watched in protobuf, as `kubectl` takes them.
+const OBJECTS: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "default"}},
+    {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node1", "labels": {"topology.kubernetes.io/zone": "east"}},
+        "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}},
+    {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "namespace": "default", "labels": {"app": "web"}},
+        "spec": {"nodeName": "node1", "containers": [{"name": "web", "image": "web",
+            "ports": [{"name": "http", "containerPort": 8080}]}]}},
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "NodePort", "externalIPs": ["203.0.113.20"], "sessionAffinity": "ClientIP", "ports": [{"name": "http",
+            "port": 80, "targetPort": "http"}, {"name": "dns", "protocol": "UDP", "port": 53}]}},
+    {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db", "namespace": "default"},
+        "spec": {"type": "ExternalName", "externalName": "db.example.com"}},
+    {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.244.1.7"], "nodeName": "node1", "hostname": "web-0",
+            "conditions": {"ready": false, "serving": true, "terminating": true}, "hints": {"forZones": [{"name": "east"}]}}],
+        "ports": [{"name": "http", "port": 8080}]}
+]}"#;
+
+/// The watch takes protobuf and streaming lists where the server has them, `kubectl` takes JSON.
+#[test]
+fn a_real_api_server_tells_the_watch_what_it_tells_kubectl() {
+    let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") else { return };
+    let plane = ControlPlane::start(Path::new(&assets));
+    let (given, read) = (plane.file("objects.json"), plane.file("read.json"));
+    fs::write(&given, OBJECTS).unwrap();
+    plane.kubectl(&["apply", "--server-side", "-f", &given]).unwrap();
+    let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::Pod];
+    let filter = WatchFilter { service_proxy: true, ..WatchFilter::network_policies() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut watch = runtime.block_on(async {
+        let client = weft_cluster::client(Some(Path::new(&plane.file("kubeconfig")))).await.unwrap();
+        Watch::start(client, &filter, &kinds)
+    });
+    for change in ["nothing", "a label", "a Service that goes"] {
+        match change {
+            "a label" => drop(plane.kubectl(&["label", "pod", "web-0", "tier=front"]).unwrap()),
+            "a Service that goes" => drop(plane.kubectl(&["delete", "service", "db"]).unwrap()),
+            _ => {}
+        }
+        let list = plane.kubectl(&["get", "services,endpointslices,nodes,pods", "-A", "-o", "json"]).unwrap();
+        fs::write(&read, list).unwrap();
+        let expected = weft_cluster::manifest::load(&filter, &[PathBuf::from(&read)]).unwrap();
+        runtime.block_on(async {
+            let same = async {
+                while *watch.snapshot() != expected {
+                    watch.next().await;
+                }
+            };
+            let told = tokio::time::timeout(PATIENCE, same).await;
+            told.unwrap_or_else(|_| panic!("after {change}, the watch does not tell what kubectl does"));
+        });
     }
 }
 

@@ -41,11 +41,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy"]),
-    ("weft-image", &["weft", "weft-agent", "weft-daemon", "weft-dns", "weft-proxy"]),
+    (
+        "weft-image",
+        &["weft", "weft-agent", "weft-cluster", "weft-daemon", "weft-dns", "weft-proxy", "weft-types"],
+    ),
     // It drives the programs of the others, and links none of them.
     ("weft-lab", &["weft-types"]),
     ("weft-e2e", &["weft-types"]),
-    ("weft-bench", &["weft-types"]),
+    ("weft-bench", &["weft-testkit", "weft-types"]),
     ("weft-testkit", &["weft-netlink", "weft-proxy", "weft-types"]),
 ];
 

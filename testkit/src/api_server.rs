@@ -1,5 +1,6 @@
-//! A fake API server on loopback: lists in pages, watches with bookmarks and 410, and misbehaves on demand. It knows nothing
-//! of what the objects mean.
+//! A fake API server on loopback: lists in pages and as initial events of watches, watches with bookmarks and
+//! 410, in JSON or in protobuf as it is asked, and misbehaves on demand. It knows nothing of what the objects
+//! mean.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,12 +13,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
+
+pub mod protobuf;
 
 /// A request that was seen: its path and its query.
 pub type Seen = (String, HashMap<String, String>);
@@ -31,10 +35,26 @@ pub enum GoneAs {
     Status,
 }
 
+/// What the server does about `sendInitialEvents` (KEP-3157).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialEvents {
+    /// It sends all objects, and a bookmark that says that these are all.
+    Sent,
+    /// It finds it invalid, as servers do that lack it.
+    Refused,
+    /// It does not know it, and sends all objects, as to any watch from nowhere on.
+    Unknown,
+    /// It sends all objects, and then a bookmark that says nothing of them.
+    Unmarked,
+    /// It ends the answer after so many objects.
+    BreakOff(usize),
+}
+
 /// What goes to the open watches.
 #[derive(Clone, Debug)]
 enum Message {
     Line { path: String, line: String },
+    Bytes { path: String, bytes: Vec<u8> },
     Close,
 }
 
@@ -49,6 +69,10 @@ struct Store {
     /// Answers instead of the proper ones, by path, each used once.
     instead: Vec<(String, StatusCode, String)>,
     gone_as: GoneAs,
+    has_protobuf: bool,
+    initial_events: InitialEvents,
+    /// How many watches it found invalid.
+    refused: usize,
     /// The paths whose watches trickle.
     slow: BTreeSet<String>,
     watches: broadcast::Sender<Message>,
@@ -83,6 +107,9 @@ impl FakeApiServer {
             seen: Vec::new(),
             instead: Vec::new(),
             gone_as: GoneAs::Event,
+            has_protobuf: true,
+            initial_events: InitialEvents::Sent,
+            refused: 0,
             slow: BTreeSet::new(),
             watches: broadcast::channel(1024).0,
         }));
@@ -101,6 +128,29 @@ impl FakeApiServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// As servers were: it answers in JSON whatever it is asked for, and lists in pages.
+    pub fn of_old() -> Self {
+        let server = FakeApiServer::start();
+        server.without_protobuf();
+        server.initial_events(InitialEvents::Refused);
+        server
+    }
+
+    /// From now on it answers in JSON, whatever it is asked for.
+    pub fn without_protobuf(&self) {
+        self.store().has_protobuf = false;
+    }
+
+    /// What it does from now on where a watch is to begin with all objects.
+    pub fn initial_events(&self, how: InitialEvents) {
+        self.store().initial_events = how;
+    }
+
+    /// How many watches it refused because they were to begin with all objects.
+    pub fn refused(&self) -> usize {
+        self.store().refused
     }
 
     /// The kubeconfig that leads to it.
@@ -166,9 +216,15 @@ impl FakeApiServer {
         version
     }
 
-    /// Sends a line to the watches that need not be an event.
+    /// Sends a line to the watches that need not be an event; to those in protobuf what it is there, or as a
+    /// frame of its text.
     pub fn send_line(&self, path: &str, line: &str) {
         self.store().send(path, line.to_owned());
+    }
+
+    /// Sends bytes to the watches, which need not be a line or frame.
+    pub fn send_bytes(&self, path: &str, bytes: &[u8]) {
+        let _ = self.store().watches.send(Message::Bytes { path: path.to_owned(), bytes: bytes.to_vec() });
     }
 
     /// Lets the watches of the path trickle that begin from now on: a few bytes at a time.
@@ -186,10 +242,15 @@ impl FakeApiServer {
         self.store().instead.push((path.to_owned(), status, body.to_owned()));
     }
 
-    /// The queries of the requests for the path so far, lists or watches.
+    /// The queries of the requests for the path so far, lists or watches. A watch that begins with all
+    /// objects is both.
     pub fn queries(&self, path: &str, watches: bool) -> Vec<HashMap<String, String>> {
         let store = self.store();
-        let matching = store.seen.iter().filter(|(seen, query)| seen == path && is_watch(query) == watches);
+        let is_wanted = |query: &HashMap<String, String>| match watches {
+            true => is_watch(query),
+            false => !is_watch(query) || query.contains_key("sendInitialEvents"),
+        };
+        let matching = store.seen.iter().filter(|(seen, query)| seen == path && is_wanted(query));
         matching.map(|(_, query)| query.clone()).collect()
     }
 
@@ -221,69 +282,141 @@ impl Store {
         match self.objects.entry((path.to_owned(), name(&object))) {
             Entry::Vacant(vacant) => (StatusCode::CREATED, vacant.insert(object).to_string()).into_response(),
             Entry::Occupied(_) => {
-                let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                    "code": 409, "reason": "AlreadyExists", "message": "there is one"});
+                let status = refusal(409, "AlreadyExists", "there is one");
                 (StatusCode::CONFLICT, status.to_string()).into_response()
             }
         }
     }
 
-    fn list(&self, path: &str, query: &HashMap<String, String>) -> Value {
+    fn list(&self, path: &str, query: &HashMap<String, String>, form: Form) -> Response {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
         let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
-        let of_path = self.objects.iter().filter(|((of, _), _)| of == path);
-        let mut items: Vec<&Value> = of_path.map(|(_, object)| object).skip(start).collect();
+        let mut items: Vec<&Value> = self.of_path(path).skip(start).collect();
         let more = items.len() > limit;
         items.truncate(limit);
         let mut metadata = json!({"resourceVersion": self.version.to_string()});
         if more {
             metadata["continue"] = (start + limit).to_string().into();
         }
-        json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items})
+        let list = || json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
+        match form {
+            Form::Json => list().to_string().into_response(),
+            Form::Protobuf(kind) => {
+                let bytes = protobuf::list(kind, &metadata, items.iter().copied());
+                ([(CONTENT_TYPE, protobuf::MEDIA_TYPE)], bytes).into_response()
+            }
+        }
     }
 
-    fn watch(&self, path: &str, query: &HashMap<String, String>) -> Response {
-        let version: u64 = query["resourceVersion"].parse().unwrap();
-        if version < self.oldest {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-                "code": 410, "reason": "Expired", "message": "too old resource version"});
+    fn of_path(&self, path: &str) -> impl Iterator<Item = &Value> {
+        self.objects.iter().filter(move |((of, _), _)| of == path).map(|(_, object)| object)
+    }
+
+    fn watch(&mut self, path: &str, query: &HashMap<String, String>, form: Form) -> Response {
+        let version: Option<u64> = query["resourceVersion"].parse().ok();
+        if version.is_some_and(|version| version < self.oldest) {
+            let status = refusal(410, "Expired", "too old resource version");
+            let event = json!({"type": "ERROR", "object": status}).to_string();
             return match self.gone_as {
-                GoneAs::Event => json!({"type": "ERROR", "object": status}).to_string().into_response(),
-                GoneAs::Status => (StatusCode::GONE, status.to_string()).into_response(),
+                GoneAs::Event => ([(CONTENT_TYPE, form.of_watch())], form.frame(event)).into_response(),
+                GoneAs::Status => form.refuse(StatusCode::GONE, &status),
             };
         }
-        let missed = self.events.iter().filter(|(of, at, _)| *of > version && at == path);
-        let missed: Vec<_> = missed.map(|(_, _, event)| Ok(format!("{event}\n"))).collect();
+        let first: Vec<String> = match version {
+            Some(version) => {
+                let missed = self.events.iter().filter(|(of, at, _)| *of > version && at == path);
+                missed.map(|(_, _, event)| event.to_string()).collect()
+            }
+            None => self.initial(path),
+        };
+        let first = first.into_iter().map(|line| Ok(form.frame(line)));
+        let first = stream::iter(first.collect::<Vec<std::io::Result<Vec<u8>>>>());
+        let breaks_off = version.is_none() && matches!(self.initial_events, InitialEvents::BreakOff(_));
+        let (is_slow, path) = (self.slow.contains(path), path.to_owned());
         let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
             watch.recv().await.ok().map(|message| (message, watch))
         });
-        let (is_slow, path) = (self.slow.contains(path), path.to_owned());
-        let lines = live
-            .take_while(|message| std::future::ready(!matches!(message, Message::Close)))
+        let live = live
+            .take_while(move |message| std::future::ready(!breaks_off && !matches!(message, Message::Close)))
             .filter_map(move |message| {
-                let line = match message {
-                    Message::Line { path: of, line } if of == path => {
-                        Some(Ok::<_, std::io::Error>(line + "\n"))
-                    }
+                let bytes = match message {
+                    Message::Line { path: of, line } if of == path => Some(Ok(form.frame(line))),
+                    Message::Bytes { path: of, bytes } if of == path => Some(Ok(bytes)),
                     _ => None,
                 };
-                std::future::ready(line)
+                std::future::ready(bytes)
             });
-        let lines = stream::iter(missed).chain(lines);
-        match is_slow {
-            false => Body::from_stream(lines).into_response(),
-            true => Body::from_stream(trickle(lines, self.watches.subscribe())).into_response(),
+        let body = match (is_slow, breaks_off) {
+            (true, _) => Body::from_stream(trickle(first.chain(live), self.watches.subscribe())),
+            (false, true) => Body::from_stream(first),
+            (false, false) => Body::from_stream(first.chain(live)),
+        };
+        ([(CONTENT_TYPE, form.of_watch())], body).into_response()
+    }
+
+    /// All objects as events, and what says that these are all.
+    fn initial(&self, path: &str) -> Vec<String> {
+        let added = |object: &Value| json!({"type": "ADDED", "object": object}).to_string();
+        let mut events: Vec<String> = self.of_path(path).map(added).collect();
+        let mut metadata = json!({"resourceVersion": self.version.to_string()});
+        match self.initial_events {
+            InitialEvents::BreakOff(count) => events.truncate(count),
+            InitialEvents::Unknown | InitialEvents::Refused => {}
+            InitialEvents::Sent | InitialEvents::Unmarked => {
+                if self.initial_events == InitialEvents::Sent {
+                    metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+                }
+                events.push(json!({"type": "BOOKMARK", "object": {"metadata": metadata}}).to_string());
+            }
+        }
+        events
+    }
+}
+
+fn refusal(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "reason": reason, "message": message})
+}
+
+/// How an answer is written: in protobuf with the kind of its objects.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Protobuf(&'static str),
+}
+
+impl Form {
+    fn of_watch(self) -> &'static str {
+        match self {
+            Form::Json => "application/json",
+            Form::Protobuf(_) => "application/vnd.kubernetes.protobuf;stream=watch",
+        }
+    }
+
+    fn frame(self, line: String) -> Vec<u8> {
+        match self {
+            Form::Json => (line + "\n").into_bytes(),
+            Form::Protobuf(kind) => protobuf::frame(kind, &line),
+        }
+    }
+
+    fn refuse(self, code: StatusCode, status: &Value) -> Response {
+        match self {
+            Form::Json => (code, status.to_string()).into_response(),
+            Form::Protobuf(_) => {
+                (code, [(CONTENT_TYPE, protobuf::MEDIA_TYPE)], protobuf::status(status)).into_response()
+            }
         }
     }
 }
 
-/// The bytes of the lines, a few each millisecond; watches that end, end in the midst of one.
+/// The bytes of the frames, a few each millisecond; watches that end, end in the midst of one.
 fn trickle(
-    lines: impl Stream<Item = std::io::Result<String>>,
+    frames: impl Stream<Item = std::io::Result<Vec<u8>>>,
     mut watch: broadcast::Receiver<Message>,
 ) -> impl Stream<Item = std::io::Result<Vec<u8>>> {
-    let pieces = lines.flat_map(|line| {
-        let pieces: Vec<Vec<u8>> = line.unwrap().as_bytes().chunks(7).map(<[u8]>::to_vec).collect();
+    let pieces = frames.flat_map(|frame| {
+        let pieces: Vec<Vec<u8>> = frame.unwrap().chunks(7).map(<[u8]>::to_vec).collect();
         stream::iter(pieces)
     });
     let closed = async move { while !matches!(watch.recv().await, Ok(Message::Close) | Err(_)) {} };
@@ -321,12 +454,26 @@ async fn answer(
     method: Method,
     uri: Uri,
     Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let mut store = store.lock().unwrap();
     let path = uri.path();
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let form = match protobuf::kind_of(path) {
+        Some(kind) if store.has_protobuf && accept.contains(protobuf::MEDIA_TYPE) => Form::Protobuf(kind),
+        _ => Form::Json,
+    };
+    let is_instead = |(of, _, _): &(String, StatusCode, String)| of == path;
+    let instead = store.instead.iter().position(is_instead);
+    let begins_with_all = query.contains_key("sendInitialEvents");
+    if instead.is_none() && begins_with_all && store.initial_events == InitialEvents::Refused {
+        store.refused += 1;
+        let status = refusal(422, "Invalid", "sendInitialEvents is forbidden for watch");
+        return form.refuse(StatusCode::UNPROCESSABLE_ENTITY, &status);
+    }
     store.seen.push((path.to_owned(), query.clone()));
-    if let Some(place) = store.instead.iter().position(|(of, _, _)| of == path) {
+    if let Some(place) = instead {
         let (_, status, body) = store.instead.remove(place);
         return (status, body).into_response();
     }
@@ -334,8 +481,8 @@ async fn answer(
         return store.create(path, serde_json::from_slice(&body).unwrap());
     }
     match is_watch(&query) {
-        true => store.watch(path, &query),
-        false => store.list(path, &query).to_string().into_response(),
+        true => store.watch(path, &query, form),
+        false => store.list(path, &query, form),
     }
 }
 

@@ -4,12 +4,13 @@ use serde::Deserialize;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
 use super::address::address;
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::{KnownLabels, METADATA, Metadata};
 use super::service::is_proxied;
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
+use crate::message::{Message, Type};
 
 impl ApiResource for EndpointSlice {
     const API_VERSION: &'static str = "discovery.k8s.io/v1";
@@ -77,9 +78,32 @@ struct EndpointPortObject {
     port: Field<u16>,
 }
 
+const ENDPOINT_SLICE: Message = &[
+    (1, "metadata", Type::Nested(METADATA)),
+    (2, "endpoints", Type::List(&Type::Nested(ENDPOINT))),
+    (3, "ports", Type::List(&Type::Nested(PORT))),
+    (4, "addressType", Type::Text),
+];
+
+const ENDPOINT: Message = &[
+    (1, "addresses", Type::List(&Type::Text)),
+    (2, "conditions", Type::Nested(CONDITIONS)),
+    (3, "hostname", Type::Text),
+    (6, "nodeName", Type::Text),
+    (8, "hints", Type::Nested(&[(1, "forZones", NAMED), (2, "forNodes", NAMED)])),
+];
+
+const CONDITIONS: Message =
+    &[(1, "ready", Type::Flag), (2, "serving", Type::Flag), (3, "terminating", Type::Flag)];
+
+const NAMED: Type = Type::List(&Type::Nested(&[(1, "name", Type::Text)]));
+
+const PORT: Message = &[(1, "name", Type::Text), (2, "protocol", Type::Text), (3, "port", Type::Number)];
+
 impl WireObject for EndpointSliceObject {
     type Kind = EndpointSlice;
     type Labels = KnownLabels;
+    const MESSAGE: Option<Message> = Some(ENDPOINT_SLICE);
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -10,6 +10,19 @@ use weft_types::{Labels, Name, NamespacedName};
 
 use super::values::label;
 use crate::field::{Fault, Faults, Field};
+use crate::message::{Message, Type};
+
+/// `ObjectMeta` of `meta/v1`.
+pub(crate) const METADATA: Message = &[
+    (1, "name", Type::Text),
+    (3, "namespace", Type::Text),
+    (5, "uid", Type::Text),
+    (6, "resourceVersion", Type::Text),
+    (8, "creationTimestamp", Type::Time),
+    (9, "deletionTimestamp", Type::Time),
+    (11, "labels", Type::Map),
+    (12, "annotations", Type::Map),
+];
 
 /// The label of a Node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -52,6 +65,9 @@ pub(crate) struct Annotations {
     /// The uid that a static pod has on its node; its object in the API has another one.
     #[serde(rename = "kubernetes.io/config.hash")]
     config_hash: Field<String>,
+    /// At the bookmark that ends the initial events of a watch (KEP-3157).
+    #[serde(rename = "k8s.io/initial-events-end")]
+    initial_events_end: Field<String>,
 }
 
 /// The labels that mean something to Weft. All others are read past and never held.
@@ -160,9 +176,17 @@ fn non_empty(field: &Field<String>, path: &str) -> Result<String, Fault> {
 /// The version of the cluster's state that an object is of, to go on watching from.
 pub(crate) fn resource_version<L>(metadata: &Field<Metadata<L>>) -> Option<&str> {
     match metadata {
-        Field::Is(Metadata { resource_version: Field::Is(version), .. }) => Some(version),
+        Field::Is(Metadata { resource_version: Field::Is(version), .. }) if !version.is_empty() => {
+            Some(version)
+        }
         _ => None,
     }
+}
+
+/// Whether the metadata is of a bookmark that says that the initial events are complete.
+pub(crate) fn ends_initial_events<L>(metadata: &Field<Metadata<L>>) -> bool {
+    let Field::Is(Metadata { annotations: Field::Is(annotations), .. }) = metadata else { return false };
+    matches!(&annotations.initial_events_end, Field::Is(value) if value == "true")
 }
 
 /// When that happened which made the control plane write an EndpointSlice, where it says so.

@@ -32,7 +32,7 @@ impl<L> Default for NamespaceObject<L> {
 
 impl<L> WireObject for NamespaceObject<L>
 where
-    L: ReadLabels + Clone + for<'de> Deserialize<'de> + Send + 'static,
+    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
 {
     type Kind = Namespace;
     type Labels = L;

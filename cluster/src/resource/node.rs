@@ -6,11 +6,12 @@ use serde::Deserialize;
 use weft_types::{Family, IpNetwork, Node};
 
 use super::address::{address, network};
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, labels};
+use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, labels};
 use super::values::each;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
+use crate::message::{Message, Type};
 
 /// The taint of a Node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
@@ -74,12 +75,27 @@ struct NodeAddress {
     address: Field<String>,
 }
 
+const NODE: Message = &[
+    (1, "metadata", Type::Nested(METADATA)),
+    (2, "spec", Type::Nested(SPEC)),
+    (3, "status", Type::Nested(&[(5, "addresses", Type::List(&Type::Nested(ADDRESS)))])),
+];
+
+const SPEC: Message = &[
+    (1, "podCIDR", Type::Text),
+    (5, "taints", Type::List(&Type::Nested(&[(1, "key", Type::Text)]))),
+    (7, "podCIDRs", Type::List(&Type::Text)),
+];
+
+const ADDRESS: Message = &[(1, "type", Type::Text), (2, "address", Type::Text)];
+
 impl<L> WireObject for NodeObject<L>
 where
-    L: ReadLabels + Clone + for<'de> Deserialize<'de> + Send + 'static,
+    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
 {
     type Kind = Node;
     type Labels = L;
+    const MESSAGE: Option<Message> = Some(NODE);
 
     fn metadata(&self) -> &Field<Metadata<L>> {
         &self.metadata

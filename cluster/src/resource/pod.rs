@@ -7,12 +7,13 @@ use serde::de::IgnoredAny;
 use weft_types::{ContainerPort, NamespacedName, Pod, PodAddresses, PodDetails};
 
 use super::address::address;
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, created, labels, uid_on_node};
+use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, created, labels, uid_on_node};
 use super::policy::port_number;
 use super::values::{each, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
+use crate::message::{Message, Type};
 
 impl ApiResource for Pod {
     const API_VERSION: &'static str = "v1";
@@ -91,6 +92,33 @@ struct PodIp {
     ip: Field<String>,
 }
 
+const POD: Message = &[
+    (1, "metadata", Type::Nested(METADATA)),
+    (2, "spec", Type::Nested(SPEC)),
+    (3, "status", Type::Nested(STATUS)),
+];
+
+const SPEC: Message = &[
+    (2, "containers", Type::List(&Type::Nested(CONTAINER))),
+    (6, "dnsPolicy", Type::Text),
+    (10, "nodeName", Type::Text),
+    (11, "hostNetwork", Type::Flag),
+    (20, "initContainers", Type::List(&Type::Nested(CONTAINER))),
+    (26, "dnsConfig", Type::Nested(&[(2, "searches", Type::List(&Type::Text))])),
+];
+
+const CONTAINER: Message =
+    &[(6, "ports", Type::List(&Type::Nested(PORT))), (24, "restartPolicy", Type::Text)];
+
+const PORT: Message =
+    &[(1, "name", Type::Text), (3, "containerPort", Type::Number), (4, "protocol", Type::Text)];
+
+const STATUS: Message = &[
+    (1, "phase", Type::Text),
+    (6, "podIP", Type::Text),
+    (12, "podIPs", Type::List(&Type::Nested(&[(1, "ip", Type::Text)]))),
+];
+
 impl<L> Default for PodObject<L> {
     fn default() -> Self {
         PodObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
@@ -99,10 +127,11 @@ impl<L> Default for PodObject<L> {
 
 impl<L> WireObject for PodObject<L>
 where
-    L: ReadLabels + Clone + for<'de> Deserialize<'de> + Send + 'static,
+    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
 {
     type Kind = Pod;
     type Labels = L;
+    const MESSAGE: Option<Message> = Some(POD);
 
     fn metadata(&self) -> &Field<Metadata<L>> {
         &self.metadata

@@ -9,11 +9,12 @@ use serde::Deserialize;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::address::{address, network};
-use super::metadata::{KnownLabels, Metadata, created};
+use super::metadata::{KnownLabels, METADATA, Metadata, created};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
+use crate::message::{Message, Type};
 
 /// The value of `spec.clusterIP` that makes a Service headless.
 const NONE: &str = "None";
@@ -111,9 +112,42 @@ struct ServicePortObject {
     node_port: Field<u16>,
 }
 
+const SERVICE: Message = &[
+    (1, "metadata", Type::Nested(METADATA)),
+    (2, "spec", Type::Nested(SPEC)),
+    (3, "status", Type::Nested(&[(1, "loadBalancer", Type::Nested(&[(1, "ingress", INGRESS)]))])),
+];
+
+const SPEC: Message = &[
+    (1, "ports", Type::List(&Type::Nested(PORT))),
+    (3, "clusterIP", Type::Text),
+    (4, "type", Type::Text),
+    (5, "externalIPs", Type::List(&Type::Text)),
+    (7, "sessionAffinity", Type::Text),
+    (9, "loadBalancerSourceRanges", Type::List(&Type::Text)),
+    (10, "externalName", Type::Text),
+    (11, "externalTrafficPolicy", Type::Text),
+    (12, "healthCheckNodePort", Type::Number),
+    (14, "sessionAffinityConfig", Type::Nested(&[(1, "clientIP", CLIENT_IP)])),
+    (18, "clusterIPs", Type::List(&Type::Text)),
+    (22, "internalTrafficPolicy", Type::Text),
+];
+
+const PORT: Message = &[
+    (1, "name", Type::Text),
+    (2, "protocol", Type::Text),
+    (3, "port", Type::Number),
+    (5, "nodePort", Type::Number),
+];
+
+const CLIENT_IP: Type = Type::Nested(&[(1, "timeoutSeconds", Type::Number)]);
+
+const INGRESS: Type = Type::List(&Type::Nested(&[(1, "ip", Type::Text), (3, "ipMode", Type::Text)]));
+
 impl WireObject for ServiceObject {
     type Kind = Service;
     type Labels = KnownLabels;
+    const MESSAGE: Option<Message> = Some(SERVICE);
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
@@ -142,7 +176,8 @@ pub(super) fn is_proxied(metadata: &Field<Metadata>) -> bool {
 fn convert(key: NamespacedName, object: ServiceObject, faults: &mut Faults) -> Result<Service, Fault> {
     let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
     let spec = object.spec.required("spec")?;
-    let type_ = spec.type_.optional("spec.type")?.unwrap_or_else(|| "ClusterIP".to_owned());
+    let type_ = spec.type_.optional("spec.type")?.filter(|type_| !type_.is_empty());
+    let type_ = type_.unwrap_or_else(|| "ClusterIP".to_owned());
     let has_node_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
     let kind = match type_.as_str() {
         "ClusterIP" | "NodePort" | "LoadBalancer" => {

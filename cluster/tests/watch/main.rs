@@ -11,6 +11,9 @@ use weft_cluster::{Watch, WatchFilter};
 use weft_testkit::api_server::{FakeApiServer, GoneAs};
 use weft_types::{ChangeSet, ClusterNetworkPolicy, Kind, NamespacedName, ObjectKey};
 
+/// What a server of now says, and what it may do instead.
+mod streams;
+
 const NODES: &str = "/api/v1/nodes";
 const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
@@ -20,6 +23,11 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 
 fn node(name: &str) -> Value {
     json!({"metadata": {"name": name, "managedFields": [{"manager": "test"}]}, "spec": {"podCIDR": "10.244.1.0/24"}})
+}
+
+/// One as they are now, and one of old, which speaks JSON alone and knows no streaming lists.
+fn of_every_age() -> [FakeApiServer; 2] {
+    [FakeApiServer::start(), FakeApiServer::of_old()]
 }
 
 async fn client(server: &FakeApiServer) -> kube::Client {
@@ -151,24 +159,25 @@ async fn a_refusal_takes_away_nothing_that_is_known() {
 
 #[tokio::test]
 async fn changes_follow_one_another() {
-    let server = FakeApiServer::start();
-    server.put(NODES, node("a"));
-    let mut watch = watch_nodes(&server).await;
-    assert_eq!(changed(&mut watch).await, ["a"]);
+    for server in of_every_age() {
+        server.put(NODES, node("a"));
+        let mut watch = watch_nodes(&server).await;
+        assert_eq!(changed(&mut watch).await, ["a"]);
 
-    server.put(NODES, node("b"));
-    assert_eq!(changed(&mut watch).await, ["b"]);
+        server.put(NODES, node("b"));
+        assert_eq!(changed(&mut watch).await, ["b"]);
 
-    // Nothing that Weft reads changed: no change set until something does.
-    server.put(NODES, node("b"));
-    server.delete(NODES, "a");
-    assert_eq!(changed(&mut watch).await, ["a"]);
-    assert_eq!(names(&watch), ["b"]);
+        // Nothing that Weft reads changed: no change set until something does.
+        server.put(NODES, node("b"));
+        server.delete(NODES, "a");
+        assert_eq!(changed(&mut watch).await, ["a"]);
+        assert_eq!(names(&watch), ["b"]);
+    }
 }
 
 #[tokio::test]
 async fn a_long_list_comes_in_pages() {
-    let server = FakeApiServer::start();
+    let server = FakeApiServer::of_old();
     for number in 0..101 {
         server.put(NODES, node(&format!("node{number}")));
     }
@@ -179,17 +188,18 @@ async fn a_long_list_comes_in_pages() {
 
 #[tokio::test]
 async fn the_filter_is_asked_of_the_server() {
-    let server = FakeApiServer::start();
-    let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
-    let mut watch = Watch::start(client(&server).await, &WatchFilter::service_proxy(), &kinds);
-    within(watch.next()).await;
-    let selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
-    for path in [SERVICES, SLICES] {
-        until_seen(&server, path, true, 1).await;
-        assert_eq!(server.queries(path, false)[0]["labelSelector"], selector);
-        assert_eq!(server.queries(path, true)[0]["labelSelector"], selector);
+    for server in of_every_age() {
+        let kinds = [Kind::Service, Kind::EndpointSlice, Kind::Node];
+        let mut watch = Watch::start(client(&server).await, &WatchFilter::service_proxy(), &kinds);
+        within(watch.next()).await;
+        let selector = "!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless";
+        for path in [SERVICES, SLICES] {
+            until_seen(&server, path, true, 1).await;
+            assert_eq!(server.queries(path, false)[0]["labelSelector"], selector);
+            assert_eq!(server.queries(path, true)[0]["labelSelector"], selector);
+        }
+        assert!(!server.queries(NODES, false)[0].contains_key("labelSelector"));
     }
-    assert!(!server.queries(NODES, false)[0].contains_key("labelSelector"));
 }
 
 #[tokio::test]
@@ -226,48 +236,51 @@ async fn a_filter_asks_for_the_pods_of_one_node_and_for_one_config_map() {
 
 #[tokio::test]
 async fn a_watch_that_ends_goes_on_from_its_last_bookmark() {
-    let server = FakeApiServer::start();
-    server.put(NODES, node("a"));
-    let mut watch = watch_nodes(&server).await;
-    changed(&mut watch).await;
-    until_seen(&server, NODES, true, 1).await;
-    let version = server.bookmark(NODES, "Node");
-    server.close_watches();
-    until_seen(&server, NODES, true, 2).await;
-    assert_eq!(server.queries(NODES, true)[1]["resourceVersion"], version);
-    assert_eq!(server.queries(NODES, false).len(), 1, "no second list");
+    for server in of_every_age() {
+        server.put(NODES, node("a"));
+        let mut watch = watch_nodes(&server).await;
+        changed(&mut watch).await;
+        until_seen(&server, NODES, true, 1).await;
+        let version = server.bookmark(NODES, "Node");
+        server.close_watches();
+        until_seen(&server, NODES, true, 2).await;
+        assert_eq!(server.queries(NODES, true)[1]["resourceVersion"], version);
+        assert_eq!(server.queries(NODES, false).len(), 1, "no second list");
 
-    server.put(NODES, node("b"));
-    assert_eq!(changed(&mut watch).await, ["b"]);
+        server.put(NODES, node("b"));
+        assert_eq!(changed(&mut watch).await, ["b"]);
+    }
 }
 
 #[tokio::test]
 async fn a_slow_watch_that_ends_in_the_midst_of_events_loses_none() {
-    let server = FakeApiServer::start();
-    server.put(NODES, node("node0"));
-    server.slow_down(NODES);
-    let mut watch = watch_nodes(&server).await;
-    assert_eq!(changed(&mut watch).await, ["node0"]);
-    for number in 1..6 {
-        until_seen(&server, NODES, true, number).await;
-        server.put(NODES, node(&format!("node{number}")));
-        // Some of its bytes have come by then.
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        server.close_watches();
-    }
-    server.delete(NODES, "node0");
-    within(async {
-        while names(&watch) != ["node1", "node2", "node3", "node4", "node5"] {
-            watch.next().await;
+    for server in of_every_age() {
+        server.put(NODES, node("node0"));
+        server.slow_down(NODES);
+        let mut watch = watch_nodes(&server).await;
+        assert_eq!(changed(&mut watch).await, ["node0"]);
+        for number in 1..6 {
+            until_seen(&server, NODES, true, number).await;
+            server.put(NODES, node(&format!("node{number}")));
+            // Some of its bytes have come by then.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            server.close_watches();
         }
-    })
-    .await;
+        server.delete(NODES, "node0");
+        within(async {
+            while names(&watch) != ["node1", "node2", "node3", "node4", "node5"] {
+                watch.next().await;
+            }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
 async fn a_version_that_is_gone_means_a_new_list() {
-    for gone_as in [GoneAs::Event, GoneAs::Status] {
-        let server = FakeApiServer::start();
+    for (gone_as, server) in
+        [GoneAs::Event, GoneAs::Status].into_iter().flat_map(|how| of_every_age().map(|server| (how, server)))
+    {
         server.put(NODES, node("a"));
         server.put(NODES, node("b"));
         let mut watch = watch_nodes(&server).await;
@@ -282,24 +295,25 @@ async fn a_version_that_is_gone_means_a_new_list() {
 
 #[tokio::test]
 async fn an_outage_costs_nothing_but_time() {
-    let mut server = FakeApiServer::start();
-    server.put(NODES, node("a"));
-    let mut watch = watch_nodes(&server).await;
-    changed(&mut watch).await;
-    until_seen(&server, NODES, true, 1).await;
+    for mut server in of_every_age() {
+        server.put(NODES, node("a"));
+        let mut watch = watch_nodes(&server).await;
+        changed(&mut watch).await;
+        until_seen(&server, NODES, true, 1).await;
 
-    server.stop();
-    server.put(NODES, node("b"));
-    server.delete(NODES, "a");
-    assert_eq!(names(&watch), ["a"], "what is known stays");
-    server.restart();
+        server.stop();
+        server.put(NODES, node("b"));
+        server.delete(NODES, "a");
+        assert_eq!(names(&watch), ["a"], "what is known stays");
+        server.restart();
 
-    let mut nodes = Vec::new();
-    while nodes.len() < 2 {
-        nodes.extend(changed(&mut watch).await);
+        let mut nodes = Vec::new();
+        while nodes.len() < 2 {
+            nodes.extend(changed(&mut watch).await);
+        }
+        assert_eq!(names(&watch), ["b"]);
+        assert_eq!(server.queries(NODES, false).len(), 1, "the watch went on where it was");
     }
-    assert_eq!(names(&watch), ["b"]);
-    assert_eq!(server.queries(NODES, false).len(), 1, "the watch went on where it was");
 }
 
 #[tokio::test]
@@ -314,39 +328,42 @@ async fn an_api_server_may_come_late() {
 
 #[tokio::test]
 async fn answers_that_are_garbage_are_tried_again() {
-    let server = FakeApiServer::start();
-    server.put(NODES, node("a"));
-    for (status, body) in [
-        (StatusCode::OK, "<html>welcome to the login page</html>"),
-        (StatusCode::OK, r#"{"items": 5, "metadata": {"resourceVersion": "1"}}"#),
-        (StatusCode::OK, r#"{"items": []}"#),
-        (StatusCode::FORBIDDEN, r#"{"kind": "Status", "code": 403, "message": "nodes is forbidden"}"#),
-    ] {
-        server.answer_once(NODES, status, body);
+    for server in of_every_age() {
+        server.put(NODES, node("a"));
+        for (status, body) in [
+            (StatusCode::OK, "<html>welcome to the login page</html>"),
+            (StatusCode::OK, r#"{"items": 5, "metadata": {"resourceVersion": "1"}}"#),
+            (StatusCode::OK, r#"{"items": []}"#),
+            (StatusCode::FORBIDDEN, r#"{"kind": "Status", "code": 403, "message": "nodes is forbidden"}"#),
+        ] {
+            server.answer_once(NODES, status, body);
+        }
+        let mut watch = watch_nodes(&server).await;
+        assert_eq!(changed(&mut watch).await, ["a"]);
     }
-    let mut watch = watch_nodes(&server).await;
-    assert_eq!(changed(&mut watch).await, ["a"]);
 }
 
 #[tokio::test]
 async fn a_line_that_is_garbage_hides_no_change() {
-    let server = FakeApiServer::start();
-    server.put(NODES, node("a"));
-    let mut watch = watch_nodes(&server).await;
-    changed(&mut watch).await;
-    for garbage in ["}{", r#"{"type": "SURPRISE", "object": {}}"#, r#"{"type": "DELETED", "object": {}}"#] {
-        let lists = server.queries(NODES, false).len();
-        until_seen(&server, NODES, true, lists).await;
-        server.send_line(NODES, garbage);
-        until_seen(&server, NODES, false, lists + 1).await;
+    for server in of_every_age() {
+        server.put(NODES, node("a"));
+        let mut watch = watch_nodes(&server).await;
+        changed(&mut watch).await;
+        for garbage in ["}{", r#"{"type": "SURPRISE", "object": {}}"#, r#"{"type": "DELETED", "object": {}}"#]
+        {
+            let lists = server.queries(NODES, false).len();
+            until_seen(&server, NODES, true, lists).await;
+            server.send_line(NODES, garbage);
+            until_seen(&server, NODES, false, lists + 1).await;
+        }
+        server.put(NODES, node("b"));
+        assert_eq!(changed(&mut watch).await, ["b"]);
     }
-    server.put(NODES, node("b"));
-    assert_eq!(changed(&mut watch).await, ["b"]);
 }
 
 #[tokio::test]
 async fn a_malformed_object_costs_only_itself() {
-    let server = FakeApiServer::start();
+    let server = FakeApiServer::of_old();
     let bad = |name: &str| json!({"metadata": {"name": name}, "status": "not an object"});
     server.put(NODES, bad("bad"));
     server.put(NODES, node("good"));
@@ -366,7 +383,7 @@ async fn a_malformed_object_costs_only_itself() {
 
 #[tokio::test]
 async fn a_malformed_element_costs_only_itself_and_is_told() {
-    let server = FakeApiServer::start();
+    let server = FakeApiServer::of_old();
     let mut odd = node("odd");
     odd["spec"] = json!({"podCIDRs": [{"not": ["a", "text"]}, "10.244.001.0/24"]});
     server.put(NODES, odd);
@@ -383,27 +400,28 @@ async fn a_malformed_element_costs_only_itself_and_is_told() {
 
 #[tokio::test]
 async fn what_made_endpoints_change_is_known_by_its_moment() {
-    let server = FakeApiServer::start();
-    let slice = |pod: &str, moment: &str| {
-        json!({
-            "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"},
-                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": moment}},
-            "addressType": "IPv4", "endpoints": [{"addresses": [pod]}],
-        })
-    };
-    let mut watch =
-        Watch::start(client(&server).await, &WatchFilter::service_proxy(), &[Kind::EndpointSlice]);
-    within(watch.next()).await;
-    until_seen(&server, SLICES, true, 1).await;
-    server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:07Z"));
-    let changes = within(watch.next()).await;
-    let moment = |seconds| std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![moment(7)]));
-    // The same endpoints again, and a moment that is none.
-    server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:08Z"));
-    server.put(SLICES, slice("10.0.0.2", "soon"));
-    let changes = within(watch.next()).await;
-    assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![]));
+    for server in of_every_age() {
+        let slice = |pod: &str, moment: &str| {
+            json!({
+                "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"},
+                    "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": moment}},
+                "addressType": "IPv4", "endpoints": [{"addresses": [pod]}],
+            })
+        };
+        let mut watch =
+            Watch::start(client(&server).await, &WatchFilter::service_proxy(), &[Kind::EndpointSlice]);
+        within(watch.next()).await;
+        until_seen(&server, SLICES, true, 1).await;
+        server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:07Z"));
+        let changes = within(watch.next()).await;
+        let moment = |seconds| std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![moment(7)]));
+        // The same endpoints again, and a moment that is none.
+        server.put(SLICES, slice("10.0.0.1", "1970-01-01T00:00:08Z"));
+        server.put(SLICES, slice("10.0.0.2", "soon"));
+        let changes = within(watch.next()).await;
+        assert_eq!((changes.endpoint_slices, changes.triggered), (1, vec![]));
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,9 @@ impl Api {
             }
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
+        if query.contains("sendInitialEvents") {
+            return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+        }
         if !query.contains("watch=") {
             return list(uri.path(), address, version).into_response();
         }

@@ -216,6 +216,7 @@ fn a_standby_answers_every_question_from_the_moment_the_other_server_is_killed()
         }
         // A standby is no reason to stay.
         let mut standby = Daemon::spawn_at(POD, &api, &STANDBY);
+        standby.await_log("the cluster is listed");
         active.await_log("is about to take over");
         active.signal(Signal::SIGTERM);
         assert!(active.wait().success());

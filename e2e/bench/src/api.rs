@@ -1,6 +1,6 @@
-//! An API server for one daemon: lists in pages, and watches. Its objects have the fields that a real one's
-//! have, those that nobody reads included. It does as little as it can, so that what is measured is the
-//! daemon.
+//! An API server for one daemon: lists in pages, and watches, which may begin with all objects and be in
+//! protobuf. Its objects have the fields that a real one's have, those that nobody reads included. It does as
+//! little as it can, so that what is measured is the daemon.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::Uri;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
 use futures::{StreamExt, stream};
 use serde_json::json;
 use tokio::sync::broadcast;
+use weft_testkit::api_server::protobuf;
 
 use crate::cluster::{
     NODE, NODE_ADDRESS, PORT, Size, TARGET, cluster_ip, name, namespace, namespaces, node_of, slices,
@@ -31,6 +33,10 @@ const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const NAMESPACES: &str = "/api/v1/namespaces";
 /// How the path of any namespace's ConfigMaps ends. There are none.
 const CONFIG_MAPS: &str = "/configmaps";
+/// What a watch in protobuf is.
+const STREAM_OF_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+/// How much of a long answer is written at once.
+const PIECE: usize = 16 << 10;
 /// Events that wait until a connection takes them.
 const BACKLOG: usize = 1 << 17;
 
@@ -40,26 +46,64 @@ pub struct Server {
     kubeconfig: tempfile::NamedTempFile,
 }
 
+/// How the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// JSON, and lists in pages.
+    JsonInPages,
+    /// JSON; watches may begin with all objects.
+    Json,
+    /// Watches in protobuf to those who ask for it, which may begin with all objects; all else in JSON.
+    Protobuf,
+}
+
+/// An object, or an event of one, in both encodings. That in protobuf is a frame of a watch; empty where the
+/// kind has none.
+#[derive(Clone)]
+struct Written {
+    json: Arc<str>,
+    frame: Arc<[u8]>,
+}
+
+impl Written {
+    /// An object, whose frame says that it is there.
+    fn object(path: &str, json: String) -> Written {
+        let event = format!("{{\"type\":\"ADDED\",\"object\":{json}}}");
+        Written { frame: Written::event(path, event).frame, json: json.into() }
+    }
+
+    fn event(path: &str, json: String) -> Written {
+        let frame = protobuf::kind_of(path).map(|kind| protobuf::frame(kind, &json)).unwrap_or_default();
+        Written { json: json.into(), frame: frame.into() }
+    }
+}
+
 struct Store {
+    dialect: Dialect,
     version: u64,
-    nodes: Vec<String>,
-    namespaces: Vec<String>,
-    services: Vec<String>,
-    slices: Vec<String>,
+    nodes: Vec<Written>,
+    namespaces: Vec<Written>,
+    services: Vec<Written>,
+    slices: Vec<Written>,
     /// Where the slices of each Service stand.
     slices_of: Vec<Range<usize>>,
     /// Every change of a slice so far, and the version that it made.
-    events: Vec<(u64, Arc<str>)>,
-    watches: broadcast::Sender<Arc<str>>,
+    events: Vec<(u64, Written)>,
+    watches: broadcast::Sender<Written>,
 }
 
 impl Server {
     /// Serves that cluster on the loopback of the calling thread's namespace.
     pub fn start(size: Size) -> Server {
+        Server::start_with(size, Dialect::Protobuf)
+    }
+
+    /// The same, in that dialect.
+    pub fn start_with(size: Size, dialect: Dialect) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let kubeconfig = kubeconfig(listener.local_addr().unwrap());
-        let store = Arc::new(Mutex::new(Store::new(size)));
+        let store = Arc::new(Mutex::new(Store::new(size, dialect)));
         let router = Router::new().fallback(answer).with_state(store.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -90,14 +134,16 @@ impl Server {
 }
 
 impl Store {
-    fn new(size: Size) -> Store {
+    fn new(size: Size, dialect: Dialect) -> Store {
+        let written = |path, json: String| Written::object(path, json);
         let mut store = Store {
+            dialect,
             version: 1,
-            nodes: vec![node()],
+            nodes: vec![written(NODES, node())],
             namespaces: namespaces(size)
-                .map(|name| format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}"))
+                .map(|name| written(NAMESPACES, format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}")))
                 .collect(),
-            services: (0..size.services).map(service).collect(),
+            services: (0..size.services).map(|number| written(SERVICES, service(number))).collect(),
             slices: Vec::new(),
             slices_of: Vec::new(),
             events: Vec::new(),
@@ -106,7 +152,8 @@ impl Store {
         for number in 0..size.services {
             let first = store.slices.len();
             let pods = size.endpoints_of(number);
-            store.slices.extend(slices(number, &pods).map(|(name, pods)| slice(number, &name, pods, 1)));
+            let slices = slices(number, &pods).map(|(name, pods)| slice(number, &name, pods, 1));
+            store.slices.extend(slices.map(|slice| written(SLICES, slice)));
             store.slices_of.push(first..store.slices.len());
         }
         store
@@ -116,17 +163,16 @@ impl Store {
         for (place, (name, pods)) in self.slices_of[service].clone().zip(slices(service, pods)) {
             self.version += 1;
             let object = slice(service, &name, pods, self.version);
-            let event: Arc<str> = format!("{{\"type\":\"MODIFIED\",\"object\":{object}}}\n").into();
-            self.slices[place] = object;
+            let event = Written::event(SLICES, format!("{{\"type\":\"MODIFIED\",\"object\":{object}}}"));
+            self.slices[place] = Written::object(SLICES, object);
             self.events.push((self.version, event.clone()));
             // Nobody may be listening.
             let _ = self.watches.send(event);
         }
     }
 
-    fn list(&self, path: &str, query: &HashMap<String, String>) -> String {
-        let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
-        let objects: &[String] = match path {
+    fn objects(&self, path: &str) -> &[Written] {
+        match path {
             SERVICES => &self.services,
             SLICES => &self.slices,
             NODES => &self.nodes,
@@ -134,44 +180,85 @@ impl Store {
             NAMESPACES => &self.namespaces,
             _ if path.ends_with(CONFIG_MAPS) => &[],
             _ => panic!("nobody serves {path}"),
-        };
+        }
+    }
+
+    fn list(&self, path: &str, query: &HashMap<String, String>) -> String {
+        let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
+        let objects = self.objects(path);
         let start = number("continue").unwrap_or(0);
         let end = objects.len().min(start + number("limit").unwrap_or(usize::MAX - start));
         let more = if end < objects.len() { format!(",\"continue\":\"{end}\"") } else { String::new() };
         let version = self.version;
         format!(
             "{{\"kind\":\"List\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"{version}\"{more}}},\"items\":[{}]}}",
-            objects[start..end].join(",")
+            objects[start..end].iter().map(|object| &*object.json).collect::<Vec<_>>().join(",")
         )
     }
 
-    fn watch(&self, path: &str, query: &HashMap<String, String>) -> Response {
-        let from: u64 = query["resourceVersion"].parse().unwrap();
-        if path != SLICES {
-            return Body::from_stream(stream::pending::<Result<String, std::io::Error>>()).into_response();
-        }
-        let missed: Vec<_> = self
-            .events
-            .iter()
-            .filter(|(version, _)| *version > from)
-            .map(|(_, event)| event.clone())
-            .collect();
+    fn watch(&self, path: &str, query: &HashMap<String, String>, has_protobuf: bool) -> Response {
+        let bytes = move |event: Written| match has_protobuf {
+            true => event.frame.to_vec(),
+            false => format!("{}\n", event.json).into_bytes(),
+        };
+        let missed: Vec<Vec<u8>> = match query["resourceVersion"].parse::<u64>() {
+            Ok(from) if path == SLICES => {
+                let missed = self.events.iter().filter(|(version, _)| *version > from);
+                missed.map(|(_, event)| bytes(event.clone())).collect()
+            }
+            Ok(_) => Vec::new(),
+            Err(_) => self.initial(path, has_protobuf),
+        };
         let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
             watch.recv().await.ok().map(|event| (event, watch))
         });
-        let lines = stream::iter(missed).chain(live).map(|event| Ok::<_, std::io::Error>(event.to_string()));
-        Body::from_stream(lines).into_response()
+        let live = match path {
+            SLICES => live.map(bytes).left_stream(),
+            _ => stream::pending().right_stream(),
+        };
+        let body = stream::iter(missed).chain(live).map(Ok::<_, std::io::Error>);
+        let media_type = if has_protobuf { STREAM_OF_PROTOBUF } else { "application/json" };
+        ([(CONTENT_TYPE, media_type)], Body::from_stream(body)).into_response()
+    }
+
+    /// All objects, in pieces of some size, and the bookmark after the last (KEP-3157).
+    fn initial(&self, path: &str, has_protobuf: bool) -> Vec<Vec<u8>> {
+        let metadata = json!({
+            "resourceVersion": self.version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"},
+        });
+        let end = json!({"type": "BOOKMARK", "object": {"metadata": metadata}}).to_string();
+        let end = Written::event(path, end);
+        let mut pieces = vec![Vec::new()];
+        let mut put = |bytes: &[u8]| match pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.extend(bytes),
+            _ => pieces.push(bytes.to_vec()),
+        };
+        for object in self.objects(path) {
+            match has_protobuf {
+                true => put(&object.frame),
+                false => put(format!("{{\"type\":\"ADDED\",\"object\":{}}}\n", object.json).as_bytes()),
+            }
+        }
+        put(if has_protobuf { &end.frame } else { end.json.as_bytes() });
+        put(if has_protobuf { b"" } else { b"\n" });
+        pieces
     }
 }
 
 async fn answer(
     State(store): State<Arc<Mutex<Store>>>,
     uri: Uri,
+    headers: HeaderMap,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
     let store = store.lock().unwrap();
+    if query.contains_key("sendInitialEvents") && store.dialect == Dialect::JsonInPages {
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+    }
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let is_asked = protobuf::kind_of(uri.path()).is_some() && accept.contains(protobuf::MEDIA_TYPE);
     match query.contains_key("watch") {
-        true => store.watch(uri.path(), &query),
+        true => store.watch(uri.path(), &query, is_asked && store.dialect == Dialect::Protobuf),
         false => store.list(uri.path(), &query).into_response(),
     }
 }
