@@ -168,6 +168,15 @@ impl Link {
         done.map(drop).map_err(failed(format!("replace BPF program for {}", self.attach)))
     }
 
+    /// Takes the program away from the cgroup, at once; what is only unpinned is taken away some time later.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn detach(&self) -> Result<()> {
+        let done = Attributes::new().number(0, number(&self.object)).call(Command::LinkDetach);
+        done.map(drop).map_err(failed(format!("detach BPF program for {}", self.attach)))
+    }
+
     /// Gives it a name in a bpffs, by which it stays.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub(super) enum Command {
     MapLookupBatch = 24,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 /// `union bpf_attr`, as long as the newest command here needs it. What a kernel does not know of it is zero, which it takes.

@@ -163,11 +163,13 @@ pub(super) fn clean_up(bpffs: &Path, namespace: u64) -> Result<bool, Error> {
     if !is_bpffs(bpffs) || !folder.exists() {
         return Ok(false);
     }
-    let mut names = entries(&folder)?;
     // Who leads sockets away goes before who puts that right.
-    let rank = |name: &String| AttachType::ALL.iter().rev().position(|attach| attach.name() == name);
-    names.sort_by_key(|name| rank(name).unwrap_or(usize::MAX));
-    names.iter().try_for_each(|name| remove(&folder.join(name)))?;
+    for attach in AttachType::ALL.into_iter().rev() {
+        if let Some(link) = Link::open(&folder.join(attach.name()), attach)? {
+            link.detach()?;
+        }
+    }
+    entries(&folder)?.iter().try_for_each(|name| remove(&folder.join(name)))?;
     fs::remove_dir(&folder).map_err(failed("remove", &folder))?;
     // It stays while another namespace has something in it.
     let _ = fs::remove_dir(bpffs.join(FOLDER));
