@@ -50,6 +50,16 @@ pub enum EbpfScope {
     All,
 }
 
+impl EbpfScope {
+    /// As the flag has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EbpfScope::Host => "host",
+            EbpfScope::All => "all",
+        }
+    }
+}
+
 /// Which sockets are destroyed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum StaleSockets {

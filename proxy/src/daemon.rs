@@ -290,6 +290,9 @@ impl Proxy {
                 warn!("{error}; changes that others make are noticed only when a later change fails");
             }
         }
+        let programs = self.sync.programs();
+        self.metrics.led_by_programs(programs.as_ref().map_or(0, |programs| programs.led));
+        self.health.set_programs(programs);
         let Totals { without_internal, without_external, .. } = self.sync.totals();
         self.metrics.without_local_endpoints(without_internal, without_external);
         let now = SystemTime::now();

@@ -83,6 +83,11 @@ pub trait Dataplane: Stage + fmt::Debug + Send {
     /// that may be so.
     fn poll_foreign_change(&mut self, context: &mut Context<'_>) -> Poll<ForeignChange>;
 
+    /// What becomes of programs that lead sockets, where there are to be some.
+    fn programs(&self) -> Option<Programs> {
+        None
+    }
+
     /// Deletes all that this or an earlier run put into effect.
     ///
     /// # Errors
@@ -97,6 +102,15 @@ pub enum Outcome {
     Partial,
     /// By reading all of it and correcting the difference.
     Full,
+}
+
+/// How programs that lead sockets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// How many addresses and ports they lead sockets from.
+    pub led: usize,
+    /// Why they do not run, if they do not.
+    pub problem: Option<String>,
 }
 
 /// What a packet is traced through.

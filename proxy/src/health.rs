@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use crate::dataplane::Programs;
+
 /// How long the kernel may be out of step before a probe hears of it.
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -18,6 +20,7 @@ struct State {
     out_of_step_since: Option<Instant>,
     leaving: bool,
     conflicts: Vec<String>,
+    programs: Option<Programs>,
 }
 
 impl Health {
@@ -46,6 +49,16 @@ impl Health {
     /// The same, as told last.
     pub fn conflicts(&self) -> Vec<String> {
         self.state().conflicts.clone()
+    }
+
+    /// How the programs are that lead sockets, where there are to be some.
+    pub fn set_programs(&self, programs: Option<Programs>) {
+        self.state().programs = programs;
+    }
+
+    /// The same, as told last.
+    pub fn programs(&self) -> Option<Programs> {
+        self.state().programs.clone()
     }
 
     /// When the kernel was brought into step for the last time. None before the first time: clients that come then may

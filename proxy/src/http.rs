@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::counters::Counters;
+use crate::dataplane::Programs;
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
 
@@ -39,6 +40,7 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
             "nodeEligible": !leaving,
             "problem": problem,
             "conflicts": health.conflicts(),
+            "ebpf": health.programs().map(|Programs { led, problem }| json!({"led": led, "problem": problem})),
         });
         async move { (code, Json(told)) }
     };

@@ -32,6 +32,7 @@ pub struct Metrics {
     endpoint_pending: Gauge,
     programming: Histogram,
     no_local: ByLabel<TrafficPolicy, Gauge>,
+    led: Gauge,
     failures: Counter,
     probes: [ByLabel<Code, Counter>; 2],
     flows: ByLabel<IpFamily, Counter>,
@@ -116,6 +117,7 @@ impl Default for Metrics {
             endpoint_pending: Gauge::default(),
             programming: programming_durations(),
             no_local: ByLabel::default(),
+            led: Gauge::default(),
             failures: Counter::default(),
             probes: Default::default(),
             flows: ByLabel::default(),
@@ -165,6 +167,7 @@ impl Metrics {
                 "EndpointSlices not in the kernel yet",
                 &self.endpoint_pending,
             ),
+            (names::EBPF_FRONTENDS, "Addresses and ports from which eBPF leads sockets", &self.led),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -241,6 +244,11 @@ impl Metrics {
         for (traffic_policy, count) in [("internal", internal), ("external", external)] {
             self.no_local.get_or_create(&TrafficPolicy { traffic_policy }).set(count as i64);
         }
+    }
+
+    /// Programs lead sockets from so many frontends.
+    pub fn led_by_programs(&self, frontends: usize) {
+        self.led.set(frontends as i64);
     }
 
     /// The kernel could not be brought into step.

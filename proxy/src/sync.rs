@@ -12,7 +12,7 @@ use weft_types::{ChangeSet, NamespacedName, Snapshot};
 
 use crate::config::Config;
 use crate::counters::ReadCounters;
-use crate::dataplane::{self, Dataplane, ForeignChange};
+use crate::dataplane::{self, Dataplane, ForeignChange, Programs};
 use crate::error::Error;
 use crate::services::host_ports::HostPort;
 use crate::services::ownership::Ownership;
@@ -111,6 +111,11 @@ impl Sync {
     /// Whether a Service has the port for its health checks.
     pub fn answers_health_checks(&self, service: &NamespacedName) -> bool {
         self.planner.answers_health_checks(service)
+    }
+
+    /// What becomes of programs that lead sockets, where there are to be some.
+    pub fn programs(&self) -> Option<Programs> {
+        self.dataplane.programs()
     }
 
     /// What reads the counters of all Services.

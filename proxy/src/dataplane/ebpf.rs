@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use weft_netlink::netns::{self, Namespace};
 use weft_types::NamespacedName;
 
-use super::{Dataplane, ForeignChange, Outcome, Through};
+use super::{Dataplane, ForeignChange, Outcome, Programs, Through};
 use crate::config::{Ebpf, EbpfScope, StaleSockets};
 use crate::counters::ReadCounters;
 use crate::error::Error;
@@ -32,12 +32,9 @@ use crate::services::node::NodeConfig;
 use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
 
-use elements::{Rows, changes, removed, rows, text};
+use elements::{Rows, changes, frontends, removed, rows, text};
 use objects::{Objects, clean_up, root_cgroup};
 use stale_sockets::Destroyer;
-
-/// What becomes of Services where programs cannot be used.
-const WITHOUT: &str = "sockets are not led by eBPF, and Services are served by packets alone";
 
 /// A data plane with programs before it.
 #[derive(Debug)]
@@ -50,6 +47,8 @@ pub struct EbpfDataplane {
     attachment: Option<Attachment>,
     /// The maps, while they are in step with what was committed.
     objects: Option<Objects>,
+    /// How many frontends they have, and why there are none where there should be.
+    programs: Programs,
     /// All Services that have a plan.
     services: BTreeSet<Arc<NamespacedName>>,
     /// What each Service that was staged had in the maps before.
@@ -96,6 +95,7 @@ impl EbpfDataplane {
             home: Home::of_calling_thread().ok(),
             attachment,
             objects: None,
+            programs: Programs { led: 0, problem: None },
             services: BTreeSet::new(),
             staged: BTreeMap::new(),
         })
@@ -111,25 +111,33 @@ impl EbpfDataplane {
         self.staged.clear();
         self.objects = None;
         let desired = self.rows_of(&self.services);
+        self.programs = Programs { led: 0, problem: None };
         match (&mut self.attachment, &self.home) {
             (None, _) => {
                 if self.detach()? {
                     info!("detached the eBPF programs of an earlier run");
                 }
             }
-            (Some(_), None) => {
-                warn!("this kernel is older than Linux 5.14, which eBPF needs here; {WITHOUT}")
-            }
+            (Some(_), None) => self.go_without("the kernel is older than Linux 5.14"),
             (Some(attachment), Some(home)) => match attachment.bring_into_step(&self.bpffs, home, &desired) {
-                Ok(objects) => self.objects = Some(objects),
+                Ok(objects) => {
+                    self.objects = Some(objects);
+                    self.programs.led = frontends(&desired);
+                }
                 Err(error) => {
                     // What is there may lead to endpoints that are gone.
                     self.detach()?;
-                    warn!("{error}; {WITHOUT}");
+                    self.go_without(error);
                 }
             },
         }
         Ok(())
+    }
+
+    fn go_without(&mut self, problem: impl ToString) {
+        let problem = problem.to_string();
+        warn!("{problem}; sockets are not led by eBPF, and Services are served by packets alone");
+        self.programs.problem = Some(problem);
     }
 
     fn detach(&self) -> Result<bool, weft_netlink::Error> {
@@ -149,7 +157,7 @@ impl Attachment {
         let only = (self.scope == EbpfScope::Host).then_some(home.cookie);
         objects.attach(&cgroup, only)?;
         self.after_changes(&objects, home, left_out, removed(&observed, desired))?;
-        info!(cgroup = %cgroup.display(), scope = ?self.scope, "sockets are led by eBPF");
+        info!(cgroup = %cgroup.display(), scope = self.scope.name(), "sockets are led by eBPF");
         Ok(objects)
     }
 
@@ -210,6 +218,7 @@ impl Dataplane for EbpfDataplane {
             (&self.objects, &mut self.attachment, &self.home)
         {
             let left_out = objects.apply(&changes(&old, &new))?;
+            self.programs.led = (self.programs.led + frontends(&new)).saturating_sub(frontends(&old));
             attachment.after_changes(objects, home, left_out, removed(&old, &new))?;
         }
         Ok(outcome)
@@ -254,6 +263,10 @@ impl Dataplane for EbpfDataplane {
 
     fn poll_foreign_change(&mut self, context: &mut Context<'_>) -> Poll<ForeignChange> {
         self.beside.poll_foreign_change(context)
+    }
+
+    fn programs(&self) -> Option<Programs> {
+        self.attachment.as_ref().map(|_| self.programs.clone())
     }
 
     fn clean_up(&mut self) -> Result<(), Error> {

@@ -35,3 +35,5 @@ pub const PROXY_LIVEZ: &str = "proxy_livez";
 pub const CONNTRACK_RECONCILER_DELETED_ENTRIES: &str = "conntrack_reconciler_deleted_entries";
 /// Clean-ups of conntrack.
 pub const CONNTRACK_RECONCILER_SYNC_DURATION_SECONDS: &str = "conntrack_reconciler_sync_duration_seconds";
+/// Addresses and ports from which programs lead sockets. kube-proxy has none.
+pub const EBPF_FRONTENDS: &str = "ebpf_frontends";

@@ -12,6 +12,7 @@ use weft_testkit::namespace::run_in;
 
 use crate::machine::{Machine, NODES, SERVICES, SLICES, node, programmed, service, slice};
 
+mod ebpf;
 mod firewall;
 mod healing;
 mod machine;

@@ -98,6 +98,11 @@ pub(super) fn removed(old: &Rows, new: &Rows) -> BTreeSet<(Frontend, SocketAddr)
     gone.filter_map(|(frontend, endpoint)| Frontend::read(frontend).zip(read_endpoint(endpoint))).collect()
 }
 
+/// How many frontends there are.
+pub(super) fn frontends(rows: &Rows) -> usize {
+    rows.keys().rev().take_while(|(table, _)| *table == Table::Services).count()
+}
+
 /// Every frontend with each of its endpoints.
 fn served(rows: &Rows) -> impl Iterator<Item = (&[u8], &[u8])> {
     let of_endpoints = rows.iter().take_while(|((table, _), _)| *table == Table::Endpoints);
@@ -182,6 +187,7 @@ mod tests {
             web(&["10.244.1.2:8080", "10.244.2.2:8080"]),
             frontend("fd00:96::1", Protocol::Udp, to(&["[fd00:244::2]:53"])),
         ]);
+        assert_eq!(frontends(&rows), 2);
         assert_eq!(
             text(&rows),
             "endpoints 10.96.0.1:80/tcp 0 : 10.244.1.2:8080\n\

@@ -165,7 +165,8 @@ pub(super) fn clean_up(bpffs: &Path, namespace: u64) -> Result<bool, Error> {
     }
     // Who leads sockets away goes before who puts that right.
     for attach in AttachType::ALL.into_iter().rev() {
-        if let Some(link) = Link::open(&folder.join(attach.name()), attach)? {
+        // Without CAP_BPF it is unpinned only, by which it goes too, a moment later.
+        if let Ok(Some(link)) = Link::open(&folder.join(attach.name()), attach) {
             link.detach()?;
         }
     }
