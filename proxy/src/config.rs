@@ -12,7 +12,8 @@ pub struct Config {
     pub node: String,
     /// What carries out the plans of Services.
     pub mode: ProxyMode,
-    /// How traffic of pods is told from that of others. Where it can be told, traffic of others to a ClusterIP is masqueraded.
+    /// How traffic of pods is told from that of others. Where it can be told, traffic of others to a
+    /// ClusterIP is masqueraded.
     pub detect_local: DetectLocal,
     /// The networks that pods take their addresses from; none where those of this Node's pods are asked for.
     pub cluster_cidrs: Vec<IpNetwork>,
@@ -35,7 +36,8 @@ pub struct Ebpf {
     pub scope: Option<EbpfScope>,
     /// The cgroup, of version 2, whose sockets they see; the root of all where none is given.
     pub cgroup: Option<PathBuf>,
-    /// Where a file system of type bpf is mounted. Where none is given, there are no programs, and none of an earlier run.
+    /// Where a file system of type bpf is mounted. Where none is given, there are no programs, and none of an
+    /// earlier run.
     pub bpffs: Option<PathBuf>,
     /// Which sockets are destroyed when the endpoint is gone to which they were led.
     pub stale_sockets: StaleSockets,
@@ -103,7 +105,8 @@ pub enum DetectLocal {
     ClusterCidr,
     /// By its source: in a network that this Node's pods take their addresses from.
     NodeCidr,
-    /// By the interface through which it came, whose name is this; one that ends with `*` stands for all that begin so.
+    /// By the interface through which it came, whose name is this; one that ends with `*` stands for all that
+    /// begin so.
     Interface(String),
 }
 

@@ -1,5 +1,5 @@
-//! What carries out the plans of Services. The daemon, the sync loop and `--dry-run` know this trait alone; what stands
-//! behind it may be tables, chains, virtual servers or programs.
+//! What carries out the plans of Services. The daemon, the sync loop and `--dry-run` know this trait alone;
+//! what stands behind it may be tables, chains, virtual servers or programs.
 
 pub mod ebpf;
 pub mod iptables;
@@ -34,20 +34,22 @@ use nftables::NftablesDataplane;
 /// stage…, resync                 after an error of `commit` or `resync`, and after a foreign change
 /// ```
 pub trait Dataplane: Stage + fmt::Debug + Send {
-    /// Reads what an earlier run left. To be called before anything is staged, so that what is there and still wanted stays as
-    /// it is. The next call but for those of [`Stage`] is [`Dataplane::resync`].
+    /// Reads what an earlier run left. To be called before anything is staged, so that what is there and
+    /// still wanted stays as it is. The next call but for those of [`Stage`] is [`Dataplane::resync`].
     ///
     /// # Errors
     /// What cannot be read.
     fn adopt(&mut self) -> Result<(), Error>;
 
-    /// Carries out what was staged since the last commit: all of it or, where the kernel allows for that, nothing.
+    /// Carries out what was staged since the last commit: all of it or, where the kernel allows for that,
+    /// nothing.
     ///
     /// # Errors
     /// What was refused. What is in effect then is not known until [`Dataplane::resync`].
     fn commit(&mut self) -> Result<Outcome, Error>;
 
-    /// Brings into effect all that was ever staged, wherever the kernel is: reads what is there and corrects the difference.
+    /// Brings into effect all that was ever staged, wherever the kernel is: reads what is there and corrects
+    /// the difference.
     ///
     /// # Errors
     /// What cannot be read, or was refused.
@@ -68,19 +70,20 @@ pub trait Dataplane: Stage + fmt::Debug + Send {
     /// What of the packet cannot be understood or followed.
     fn trace(&mut self, packet: &str, through: Through) -> Result<String, Error>;
 
-    /// What reads the counters of all Services that are staged now. It may take long, and is to be called on a thread of its
-    /// own.
+    /// What reads the counters of all Services that are staged now. It may take long, and is to be called on
+    /// a thread of its own.
     fn counters(&self) -> ReadCounters;
 
-    /// Begins to notice what others change, if it has not begun. `other_programs` is woken when they change what is theirs.
-    /// Returns whether nobody has changed anything of ours since it was last brought into effect, as far as can be told.
+    /// Begins to notice what others change, if it has not begun. `other_programs` is woken when they change
+    /// what is theirs. Returns whether nobody has changed anything of ours since it was last brought into
+    /// effect, as far as can be told.
     ///
     /// # Errors
     /// Why changes will not be noticed.
     fn watch(&mut self, other_programs: &Arc<Notify>) -> Result<bool, Error>;
 
-    /// Whether somebody else has changed what was put into effect, which calls for [`Dataplane::resync`]. Wakes the task when
-    /// that may be so.
+    /// Whether somebody else has changed what was put into effect, which calls for [`Dataplane::resync`].
+    /// Wakes the task when that may be so.
     fn poll_foreign_change(&mut self, context: &mut Context<'_>) -> Poll<ForeignChange>;
 
     /// What becomes of programs that lead sockets, where there are to be some.

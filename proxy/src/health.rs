@@ -1,4 +1,5 @@
-//! Whether the kernel is in step with the cluster, and for how long it has not been; and whether the node is to stay.
+//! Whether the kernel is in step with the cluster, and for how long it has not been; and whether the node is
+//! to stay.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,8 +62,8 @@ impl Health {
         self.state().programs.clone()
     }
 
-    /// When the kernel was brought into step for the last time. None before the first time: clients that come then may
-    /// find no rules.
+    /// When the kernel was brought into step for the last time. None before the first time: clients that come
+    /// then may find no rules.
     pub fn last_in_step(&self) -> Option<Timestamp> {
         self.state().last_in_step
     }

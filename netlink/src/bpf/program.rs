@@ -34,7 +34,8 @@ pub enum AttachType {
 }
 
 impl AttachType {
-    /// All of them, in the order in which they are best attached: first who puts right what the others lead away.
+    /// All of them, in the order in which they are best attached: first who puts right what the others lead
+    /// away.
     pub const ALL: [AttachType; 8] = [
         AttachType::Recvmsg4,
         AttachType::Recvmsg6,
@@ -78,8 +79,8 @@ impl Program {
     /// Gives a program to the kernel.
     ///
     /// # Errors
-    /// What the kernel refused, with the end of what its verifier says of the program: EPERM without CAP_BPF and
-    /// CAP_NET_ADMIN, EINVAL where it is older than what the program needs.
+    /// What the kernel refused, with the end of what its verifier says of the program: EPERM without CAP_BPF
+    /// and CAP_NET_ADMIN, EINVAL where it is older than what the program needs.
     pub fn load(name: &str, attach: AttachType, code: &[Instruction]) -> Result<Program> {
         let attributes = || {
             Attributes::new()

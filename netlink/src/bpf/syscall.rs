@@ -21,7 +21,8 @@ pub(super) enum Command {
     LinkDetach = 34,
 }
 
-/// `union bpf_attr`, as long as the newest command here needs it. What a kernel does not know of it is zero, which it takes.
+/// `union bpf_attr`, as long as the newest command here needs it. What a kernel does not know of it is zero,
+/// which it takes.
 const LENGTH: usize = 80;
 
 /// The attributes of a command. They point to what the caller lends them, so that it outlives the call.
@@ -73,9 +74,9 @@ impl<'a> Attributes<'a> {
     /// Calls the kernel.
     #[allow(unsafe_code, reason = "bpf(2) has no safe wrapper")]
     pub(super) fn call(&mut self, command: Command) -> io::Result<i32> {
-        // SAFETY: the attributes are as long as is said, and what they point to is borrowed for as long as they live. How much
-        // the kernel reads or writes there follows from the sizes of a map, or is among the attributes; `map.rs`,
-        // `program.rs` and `object.rs` lend that much.
+        // SAFETY: the attributes are as long as is said, and what they point to is borrowed for as long as
+        // they live. How much the kernel reads or writes there follows from the sizes of a map, or is among
+        // the attributes; `map.rs`, `program.rs` and `object.rs` lend that much.
         let result = unsafe {
             libc::syscall(libc::SYS_bpf, command as libc::c_long, self.bytes.as_mut_ptr(), self.bytes.len())
         };

@@ -1,5 +1,5 @@
-//! New connections per second from a pod to a pod on the same node, through a ClusterIP among many and direct, in turns: by
-//! packets, and by sockets that are led (`--ebpf`).
+//! New connections per second from a pod to a pod on the same node, through a ClusterIP among many and
+//! direct, in turns: by packets, and by sockets that are led (`--ebpf`).
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,7 +21,8 @@ use weft_bench::process::on_processor;
 use weft_bench::table::thousands;
 use weft_testkit::cgroup::{Bpffs, ControlGroup};
 
-/// Rounds, each of so many connections both ways: short ones, so that what disturbs a round is in few of them.
+/// Rounds, each of so many connections both ways: short ones, so that what disturbs a round is in few of
+/// them.
 const ROUNDS: usize = 301;
 const CONNECTIONS: usize = 200;
 /// The two pods, and their routers on the node.
@@ -71,7 +72,8 @@ fn measure_sockets(services: usize, what: &str, report: &mut Report) {
 /// What connections were like, direct and through a ClusterIP.
 type Round = (Sample, Sample);
 
-/// How many connections there were in a second, and how many seconds of processor time each took, of client and server.
+/// How many connections there were in a second, and how many seconds of processor time each took, of client
+/// and server.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     rate: f64,

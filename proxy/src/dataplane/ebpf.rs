@@ -1,6 +1,6 @@
-//! Sockets that connect to ClusterIPs are led to endpoints by programs of eBPF, at the call itself, so that their packets meet
-//! no address translation. It goes before a data plane that is complete by itself: what programs do not see, or leave alone,
-//! is led by that one.
+//! Sockets that connect to ClusterIPs are led to endpoints by programs of eBPF, at the call itself, so that
+//! their packets meet no address translation. It goes before a data plane that is complete by itself: what
+//! programs do not see, or leave alone, is led by that one.
 //!
 //! ```text
 //! ServicePlan -> rows() -> changes() -> Objects::apply       (elements.rs: pure; objects.rs: the kernel)
@@ -79,8 +79,8 @@ impl Home {
 }
 
 impl EbpfDataplane {
-    /// Puts programs of the calling thread's network namespace before that data plane, or has those of an earlier run go, as
-    /// the configuration says. Nothing is done yet.
+    /// Puts programs of the calling thread's network namespace before that data plane, or has those of an
+    /// earlier run go, as the configuration says. Nothing is done yet.
     pub fn before(beside: Box<dyn Dataplane>, config: &Ebpf) -> Box<dyn Dataplane> {
         let Some(bpffs) = config.bpffs.clone() else { return beside };
         let attachment = config.scope.map(|scope| Attachment {

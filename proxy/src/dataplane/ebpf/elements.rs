@@ -1,7 +1,8 @@
 //! What of a Service's plan stands in the maps, and what changes there from one plan to the next. Pure.
 //!
-//! A frontend stands there if sockets can be led from it as the data plane beside would lead their packets: a ClusterIP, over
-//! TCP or UDP, with endpoints. What leads nowhere is left to that data plane, which refuses it or drops it.
+//! A frontend stands there if sockets can be led from it as the data plane beside would lead their packets: a
+//! ClusterIP, over TCP or UDP, with endpoints. What leads nowhere is left to that data plane, which refuses
+//! it or drops it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use weft_types::Protocol;
 use super::layout::{FRONTEND, Frontend, INDEX, Service, endpoint_bytes, read_endpoint};
 use crate::services::plan::{self, FrontendPlan, Scope, ServicePlan, Target};
 
-/// A map that is filled from plans. In the order in which elements come; they go in the other one, so that no program ever
-/// finds an endpoint that is not meant.
+/// A map that is filled from plans. In the order in which elements come; they go in the other one, so that no
+/// program ever finds an endpoint that is not meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
     Endpoints,

@@ -1,4 +1,5 @@
-//! The maps and programs in the kernel. They are pinned, so that they outlive the proxy: the next one takes them over.
+//! The maps and programs in the kernel. They are pinned, so that they outlive the proxy: the next one takes
+//! them over.
 //!
 //! ```text
 //! /sys/fs/bpf/weft-proxy/NAMESPACE/services-1  endpoints-1  members-1  affinity-1  peers-1      maps, with their version
@@ -102,8 +103,8 @@ impl Objects {
         Ok(left_out.len())
     }
 
-    /// Has the programs run at the calls of sockets of that cgroup and those below it, in the place of those of an earlier run;
-    /// where one is given, for sockets of that network namespace only.
+    /// Has the programs run at the calls of sockets of that cgroup and those below it, in the place of those
+    /// of an earlier run; where one is given, for sockets of that network namespace only.
     ///
     /// # Errors
     /// What the kernel refused: it may be too old, or the cgroup none of version 2.
@@ -154,7 +155,8 @@ impl Objects {
     }
 }
 
-/// Detaches the programs of this network namespace's proxy and deletes their maps. Returns whether there was anything.
+/// Detaches the programs of this network namespace's proxy and deletes their maps. Returns whether there was
+/// anything.
 ///
 /// # Errors
 /// What cannot be deleted.
