@@ -145,7 +145,11 @@ impl Dataplane for IptablesDataplane {
         self.handles.clear();
         let held = held::read(self.kernel.reader()?)?;
         let (desired, kernel) = (&self.desired, &mut self.kernel);
-        let rest = correct(desired, &held, |added| Ok(kernel.load(added)?))?;
+        // At once where that may be: at each commit the kernel goes through all chains that there are.
+        let rest = correct(desired, &held, |added| match kernel.commit(added) {
+            Err(error) if error.is_too_large() => Ok(kernel.load(added)?),
+            committed => Ok(committed?),
+        })?;
         debug!(changes = rest.changes.len(), services = self.desired.services(), "correcting");
         match self.kernel.commit(&rest) {
             Err(error) if error.is_too_large() => {

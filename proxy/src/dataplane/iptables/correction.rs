@@ -15,7 +15,7 @@ use super::rule::Rule;
 use crate::error::Error;
 
 /// So many changes are a part.
-const PART: usize = 4_000;
+const PART: usize = 20_000;
 
 /// The changes behind the chains that nothing leads to.
 #[derive(Debug, Default)]

@@ -66,10 +66,10 @@ fn read_once(kernel: &mut Client) -> Result<Held, Error> {
                 continue;
             }
             let of_table = held.entry((family, table)).or_default();
-            let bases = chains.into_iter().map(|(name, base)| (name, HeldChain { base, rules: Vec::new() }));
-            of_table.chains.extend(bases);
-            for rule in kernel.rule_heads(&key, None)? {
-                of_table.chains.entry(rule.chain.clone()).or_default().rules.push(rule);
+            // Chain by chain: of a whole table the kernel looks for its place among all rules, again and again.
+            for (name, base) in chains {
+                let rules = kernel.rule_heads(&key, Some(&name))?;
+                of_table.chains.insert(name, HeldChain { base, rules });
             }
         }
     }
