@@ -1,6 +1,6 @@
-//! Netlink attributes of netfilter messages: writing nested ones straight into a buffer, and reading them
-//! back. Numbers are big-endian here (`linux/netfilter/nfnetlink.h`). What an attribute means is for the
-//! subsystems.
+//! Netlink attributes: writing nested ones straight into a buffer, and reading them back. Numbers are
+//! big-endian, as those of netfilter (`linux/netfilter/nfnetlink.h`), where their name does not say that they
+//! are the machine's own. What an attribute means is for the subsystems.
 
 /// Set in the type of an attribute that holds attributes.
 const NLA_F_NESTED: u16 = 1 << 15;
@@ -37,6 +37,16 @@ impl Writer<'_> {
     /// A number of four bytes.
     pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// A number of two bytes, in the machine's own byte order.
+    pub fn u16_native(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    /// A number of four bytes, in the machine's own byte order.
+    pub fn u32_native(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_ne_bytes());
     }
 
     /// An attribute that holds what `fill` writes. All of it together must stay below 64 KiB: the length has
@@ -84,6 +94,16 @@ impl<'a> Attributes<'a> {
     pub fn string(&self, kind: u16) -> Option<&'a str> {
         let payload = self.get(kind)?;
         std::str::from_utf8(payload.strip_suffix(&[0]).unwrap_or(payload)).ok()
+    }
+
+    /// A number of two bytes, in the machine's own byte order.
+    pub fn u16_native(&self, kind: u16) -> Option<u16> {
+        self.get(kind)?.try_into().ok().map(u16::from_ne_bytes)
+    }
+
+    /// A number of four bytes, in the machine's own byte order.
+    pub fn u32_native(&self, kind: u16) -> Option<u32> {
+        self.get(kind)?.try_into().ok().map(u32::from_ne_bytes)
     }
 
     /// A number of four bytes.

@@ -1,4 +1,4 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack, nflog and eBPF.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack, nflog, IPVS and eBPF.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
@@ -12,6 +12,7 @@ mod error;
 pub mod ethtool;
 mod family;
 mod frame;
+pub mod genl;
 pub mod memory;
 pub mod netns;
 pub mod nflog;

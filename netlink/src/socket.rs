@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce, SndBuf, SndBufForce};
 use nix::sys::socket::{MsgFlags, SetSockOpt, getsockopt, send, setsockopt};
@@ -32,6 +32,8 @@ pub enum Protocol {
     Netfilter,
     /// Sockets (NETLINK_SOCK_DIAG).
     SockDiag,
+    /// IPVS (NETLINK_GENERIC).
+    Generic,
 }
 
 /// A netlink socket. It belongs to the network namespace in which it was opened, wherever it is used later.
@@ -69,6 +71,7 @@ impl Socket {
             Protocol::Route => NETLINK_ROUTE,
             Protocol::Netfilter => NETLINK_NETFILTER,
             Protocol::SockDiag => NETLINK_SOCK_DIAG,
+            Protocol::Generic => NETLINK_GENERIC,
         };
         let mut inner = netlink_sys::Socket::new(number).map_err(failed("open"))?;
         inner.bind(&SocketAddr::new(0, 0)).map_err(failed("bind"))?;

@@ -183,6 +183,18 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("create bridge {}", bridge.name)))
     }
 
+    /// Makes an interface that leads nowhere, to have addresses. It is down at first, and answers no ARP.
+    ///
+    /// # Errors
+    /// EEXIST where an interface of that name exists.
+    pub fn add_dummy(&mut self, name: &str) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = named(name, None, None);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| error.during(format!("create dummy interface {name}")))
+    }
+
     /// Makes a veth pair whose peer is born in the namespace `peer_namespace`: it never shows in this one.
     /// Returns the host end, as it is before it becomes a port of the bridge.
     ///
