@@ -14,7 +14,8 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:knot-dnsutils musl-gcc:musl-tools openssl:openssl curl:curl conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux
+               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
+               ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image
@@ -68,6 +69,7 @@ check:
 # The lab's suite drives the programs that cargo builds for the tests of their own crates.
 test:
 	@scripts/need $(TEST_NEEDS)
+	@scripts/kernel target/kernel
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	WEFT_BIN_DIR=$(CURDIR)/$(DEV) cargo test --workspace --locked --no-fail-fast

@@ -18,5 +18,6 @@ pub mod policy_oracle;
 pub mod program;
 pub mod rootless;
 pub mod user_mode_linux;
+pub mod virtual_machine;
 pub mod wait;
 pub mod world;
