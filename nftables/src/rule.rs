@@ -38,6 +38,8 @@ pub use xt::Xt;
 const STATUS_DNAT: u32 = 1 << 5;
 /// `NF_CT_STATE_INVALID_BIT`
 const STATE_INVALID: u32 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`
+const STATE_NEW: u32 = 1 << 3;
 /// `RTN_LOCAL`, a type of address.
 const ADDRESS_LOCAL: u32 = 2;
 
@@ -46,7 +48,8 @@ const ADDRESS_LOCAL: u32 = 2;
 pub enum Statement {
     /// Goes on only where a comparison holds.
     Match(Match),
-    /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap @frontends`
+    /// Takes the verdict that a map holds for a concatenation; goes on where it holds none: `... vmap
+    /// @frontends`
     Vmap(Vec<Expression>, Name),
     /// Rewrites an address: `dnat ip to ... map @endpoints`
     Nat(Nat),
@@ -117,6 +120,12 @@ impl Statement {
         Statement::compare(Ct::STATE.into(), Operator::Equal, invalid)
     }
 
+    /// Whether a packet begins a connection: `ct state new`
+    pub fn ct_state_new() -> Statement {
+        let new = Operand::Bits(Value::CtState(STATE_NEW));
+        Statement::compare(Ct::STATE.into(), Operator::Equal, new)
+    }
+
     /// Whether the destination is an address of this machine: `fib daddr type local`
     pub fn fib_daddr_local() -> Statement {
         Statement::compare(Fib::DADDR_TYPE.into(), Operator::Equal, Value::AddressType(ADDRESS_LOCAL))
@@ -159,7 +168,8 @@ impl Statement {
         Statement::Assign(Assign { target, source })
     }
 
-    /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map @affinity`
+    /// Sets the packet's priority to what a map holds for a concatenation: `meta priority set ... map
+    /// @affinity`
     pub fn set_priority(key: Vec<Expression>, map: Name) -> Statement {
         Statement::assign(Expression::PRIORITY, Source::Map(key, map))
     }
@@ -169,16 +179,16 @@ impl Statement {
         Statement::assign(Expression::PRIORITY, Source::Value(Value::ClassId(0)))
     }
 
-    /// Writes an element that expires after so many seconds; one that is there already only lives on. It holds the
-    /// [`hash`](super::hash) of a concatenation.
+    /// Writes an element that expires after so many seconds; one that is there already only lives on. It
+    /// holds the [`hash`](super::hash) of a concatenation.
     pub fn remember(key: Vec<Expression>, seconds: u32, hashed: Vec<Expression>, map: Name) -> Statement {
         let data = vec![Expression::hash_of(hashed)];
         let (operation, timeout) = (Operation::Update, Some(seconds));
         Statement::Dynamic(Dynamic { operation, set: map, key, timeout, data })
     }
 
-    /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives on:
-    /// `update @translated { ip daddr . th dport timeout 1d }`
+    /// Puts a concatenation into an expiring set for so many seconds; one that is there already only lives
+    /// on: `update @translated { ip daddr . th dport timeout 1d }`
     pub fn note(key: Vec<Expression>, seconds: u32, set: Name) -> Statement {
         let (operation, timeout) = (Operation::Update, Some(seconds));
         Statement::Dynamic(Dynamic { operation, set, key, timeout, data: Vec::new() })

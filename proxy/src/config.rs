@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use weft_types::{Family, IpNetwork};
 
+use crate::ipvs_options::IpvsOptions;
+
 /// The settings of the data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -27,6 +29,8 @@ pub struct Config {
     pub service_counters: bool,
     /// Whether and where programs lead sockets.
     pub ebpf: Ebpf,
+    /// What is for the mode ipvs.
+    pub ipvs: IpvsOptions,
 }
 
 /// Programs that lead sockets to endpoints.
@@ -82,17 +86,20 @@ pub enum ProxyMode {
     Nftables,
     /// The chains that kube-proxy makes in its mode of that name.
     Iptables,
+    /// Virtual servers of IPVS, and nf_tables for what that does not do.
+    Ipvs,
 }
 
 impl ProxyMode {
     /// All of them.
-    pub const ALL: [ProxyMode; 2] = [ProxyMode::Nftables, ProxyMode::Iptables];
+    pub const ALL: [ProxyMode; 3] = [ProxyMode::Nftables, ProxyMode::Iptables, ProxyMode::Ipvs];
 
     /// kube-proxy's name for it.
     pub fn name(self) -> &'static str {
         match self {
             ProxyMode::Nftables => "nftables",
             ProxyMode::Iptables => "iptables",
+            ProxyMode::Ipvs => "ipvs",
         }
     }
 }

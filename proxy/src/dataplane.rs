@@ -3,6 +3,7 @@
 
 pub mod ebpf;
 pub mod iptables;
+pub mod ipvs;
 mod kernel;
 mod monitor;
 pub mod nftables;
@@ -24,6 +25,7 @@ use crate::services::planner::Stage;
 
 use ebpf::EbpfDataplane;
 use iptables::IptablesDataplane;
+use ipvs::IpvsDataplane;
 use nftables::NftablesDataplane;
 
 /// Carries out plans. It owns those that were staged: it needs them to put right what others change.
@@ -152,8 +154,18 @@ pub fn open(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
 /// # Errors
 /// Where the kernel cannot be used.
 pub fn of_other_modes(mode: ProxyMode) -> Result<Vec<Box<dyn Dataplane>>, Error> {
-    let others = ProxyMode::ALL.into_iter().filter(|other| *other != mode);
-    others.map(|mode| reachable(&Config { mode, ..Config::default() })).collect()
+    let mut others: Vec<Box<dyn Dataplane>> = Vec::new();
+    for other in ProxyMode::ALL.into_iter().filter(|other| *other != mode) {
+        match other {
+            ProxyMode::Ipvs => {
+                others.extend(IpvsDataplane::left()?.map(|left| Box::new(left) as Box<dyn Dataplane>));
+            }
+            // The mode ipvs has the same tables, and has made them its own.
+            ProxyMode::Nftables if mode == ProxyMode::Ipvs => {}
+            mode => others.push(reachable(&Config { mode, ..Config::default() })?),
+        }
+    }
+    Ok(others)
 }
 
 /// One whose way to the kernel is open.
@@ -161,6 +173,7 @@ fn reachable(config: &Config) -> Result<Box<dyn Dataplane>, Error> {
     Ok(match config.mode {
         ProxyMode::Nftables => Box::new(NftablesDataplane::open(config)?),
         ProxyMode::Iptables => Box::new(IptablesDataplane::open(config)?),
+        ProxyMode::Ipvs => Box::new(IpvsDataplane::open(config)?),
     })
 }
 
@@ -178,6 +191,7 @@ pub fn offline(config: &Config) -> Box<dyn Dataplane> {
     let packets: Box<dyn Dataplane> = match config.mode {
         ProxyMode::Nftables => Box::new(NftablesDataplane::new(config)),
         ProxyMode::Iptables => Box::new(IptablesDataplane::new(config)),
+        ProxyMode::Ipvs => Box::new(IpvsDataplane::new(config)),
     };
     EbpfDataplane::before(packets, &config.ebpf)
 }

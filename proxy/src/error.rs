@@ -26,6 +26,12 @@ pub enum Error {
     /// What was asked for the mode iptables does not have.
     #[error("--proxy-mode=iptables does not support {0}; or use --proxy-mode=nftables")]
     Unsupported(&'static str),
+    /// The kernel has no IPVS.
+    #[error(
+        "cannot use --proxy-mode=ipvs: this kernel has no IPVS; load the modules ip_vs and ip_vs_rr, or that of another \
+         --ipvs-scheduler (modprobe -a ip_vs ip_vs_rr), or use --proxy-mode=nftables"
+    )]
+    NoIpvs,
     /// Rules that `iptables-legacy` made are in effect.
     #[error(
         "cannot use --proxy-mode=iptables beside rules of the legacy iptables (tables {tables}), which the kernel runs apart from \

@@ -24,6 +24,7 @@ pub mod health;
 pub mod health_server;
 pub mod host_ports;
 pub mod http;
+pub mod ipvs_options;
 pub mod kube_proxy;
 pub mod limits;
 pub mod metrics;

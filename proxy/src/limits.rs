@@ -95,7 +95,7 @@ impl Limits {
 }
 
 /// A time as Go writes it: `1h30m`, `0s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let refuse = || format!("{text:?} is not a duration such as 90s or 1h30m");
     if text == "0" {
         return Ok(Duration::ZERO);

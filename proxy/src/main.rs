@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use tracing::warn;
-use weft_proxy::config::Config;
-use weft_proxy::dataplane::{self, Through};
+use weft_proxy::config::{Config, ProxyMode};
+use weft_proxy::dataplane::{self, Through, ipvs};
 use weft_proxy::options::Options;
 use weft_proxy::{daemon, dry_run, sysctl};
 
@@ -26,6 +26,9 @@ fn run() -> Result<()> {
             sysctl::apply(&options.limits).into_iter().partition(|refused| refused.asked);
         defaults.iter().for_each(|refused| warn!("{}", refused.error));
         let asked: Vec<_> = asked.iter().map(|refused| refused.error.to_string()).collect();
+        if options.proxy_mode == ProxyMode::Ipvs {
+            ipvs::prepare(&options.ipvs)?;
+        }
         ensure!(asked.is_empty(), "{}", asked.join("\nweft-proxy: "));
         return Ok(());
     }
@@ -38,7 +41,8 @@ fn run() -> Result<()> {
         return Ok(());
     }
     if let Some(packet) = &options.trace {
-        print!("{}", dataplane::offline(&Config::default()).trace(packet, Through::Kernel)?);
+        let config = Config { mode: options.proxy_mode, ..Config::default() };
+        print!("{}", dataplane::offline(&config).trace(packet, Through::Kernel)?);
         return Ok(());
     }
     Ok(weft_daemon::block_on(daemon::run(options))??)

@@ -1,4 +1,5 @@
-//! The flags of `weft-proxy`, and those that a configuration file adds to them. What they lead to is in [`crate::daemon`].
+//! The flags of `weft-proxy`, and those that a configuration file adds to them. What they lead to is in
+//! [`crate::daemon`].
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,7 @@ use weft_types::{Family, IpNetwork};
 use crate::config::{Config, DetectLocal, NodePortAddresses, ProxyMode, of_family};
 use crate::ebpf_options::EbpfOptions;
 use crate::error::Error;
+use crate::ipvs_options::IpvsOptions;
 use crate::kube_proxy::config_file::{self, ConfigFile};
 use crate::kube_proxy::flags;
 use crate::limits::Limits;
@@ -22,7 +24,8 @@ use crate::limits::Limits;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-proxy", version)]
 pub struct Options {
-    /// Path to a KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1). Flags on the command line override it.
+    /// Path to a KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1). Flags on the command line
+    /// override it.
     #[arg(long = "config", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
 
@@ -34,8 +37,9 @@ pub struct Options {
     #[arg(long, value_name = "NODE", env = "NODE_NAME", hide_env_values = true)]
     pub hostname_override: Option<String>,
 
-    /// Data plane: nftables, or iptables with the chains that kube-proxy makes, which takes one
-    /// --cluster-cidr of each family.
+    /// Data plane: nftables; iptables with the chains that kube-proxy makes, which takes one --cluster-cidr
+    /// of each family; or ipvs with virtual servers, which needs the kernel's modules ip_vs and that of the
+    /// scheduler.
     #[arg(long, value_name = "MODE", default_value = "nftables")]
     pub proxy_mode: ProxyMode,
 
@@ -43,8 +47,8 @@ pub struct Options {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub cluster_cidr: Vec<IpNetwork>,
 
-    /// How to tell traffic of pods from other traffic: by --cluster-cidr, by the pod CIDRs of this Node, or by the interface that
-    /// it arrives on. Other traffic to a ClusterIP is masqueraded.
+    /// How to tell traffic of pods from other traffic: by --cluster-cidr, by the pod CIDRs of this Node, or
+    /// by the interface that it arrives on. Other traffic to a ClusterIP is masqueraded.
     #[arg(long, value_name = "MODE", default_value = "ClusterCIDR")]
     pub detect_local_mode: DetectLocalMode,
 
@@ -56,12 +60,13 @@ pub struct Options {
     #[arg(long, value_name = "PREFIX", required_if_eq("detect_local_mode", "InterfaceNamePrefix"), value_parser = interface)]
     pub pod_interface_name_prefix: Option<String>,
 
-    /// Masquerade all traffic to ClusterIPs, that of pods too: for networks that do not route replies back through this node.
+    /// Masquerade all traffic to ClusterIPs, that of pods too: for networks that do not route replies back
+    /// through this node.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub masquerade_all: bool,
 
-    /// Addresses that serve NodePorts: CIDRs, "all" for every address, or "primary" for the Node's first address of each
-    /// family.
+    /// Addresses that serve NodePorts: CIDRs, "all" for every address, or "primary" for the Node's first
+    /// address of each family.
     #[arg(long, value_name = "CIDR[,CIDR]|all|primary", default_value = "primary", value_parser = nodeport_addresses)]
     pub nodeport_addresses: NodePortAddresses,
 
@@ -73,12 +78,13 @@ pub struct Options {
     #[arg(long, value_name = "ADDR[:PORT]", default_value_t = SocketAddr::from(([127, 0, 0, 1], port::PROXY_METRICS)), value_parser = |text: &str| address(text, port::PROXY_METRICS))]
     pub metrics_bind_address: SocketAddr,
 
-    /// Delete the conntrack entries of TCP connections to endpoints that are gone, so that packets of their clients no longer go
-    /// to the old address. UDP entries are always deleted.
+    /// Delete the conntrack entries of TCP connections to endpoints that are gone, so that packets of their
+    /// clients no longer go to the old address. UDP entries are always deleted.
     #[arg(long)]
     pub terminate_removed_tcp: bool,
 
-    /// Count connections, packets and bytes of each Service, for /metrics. Costs a lookup for every packet of the node.
+    /// Count connections, packets and bytes of each Service, for /metrics. Costs a lookup for every packet of
+    /// the node.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
     pub service_counters: bool,
 
@@ -90,18 +96,23 @@ pub struct Options {
     #[command(flatten)]
     pub limits: Limits,
 
-    /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, and exit.
+    /// What is for the mode ipvs.
+    #[command(flatten)]
+    pub ipvs: IpvsOptions,
+
+    /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, and
+    /// exit.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
     pub init_only: bool,
 
-    /// Print what would be programmed for these manifests, as nft or iptables text, and change nothing. Needs
-    /// neither a cluster nor privileges.
+    /// Print what would be programmed for these manifests, as nft, iptables or ipvsadm text, and change
+    /// nothing. Needs neither a cluster nor privileges.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "cleanup")]
     pub dry_run: Option<Vec<PathBuf>>,
 
-    /// Print the path of a packet through the rules in the kernel, or with --dry-run through the planned ones: each rule that is
-    /// evaluated, what it finds, and what becomes of the packet. PACKET is 'SOURCE -> ADDRESS:PORT[/tcp|udp|sctp] [via
-    /// INTERFACE]'; SOURCE is "node" or an address.
+    /// Print the path of a packet through the rules in the kernel, or with --dry-run through the planned
+    /// ones: each rule that is evaluated, what it finds, and what becomes of the packet. PACKET is 'SOURCE ->
+    /// ADDRESS:PORT[/tcp|udp|sctp] [via INTERFACE]'; SOURCE is "node" or an address.
     #[arg(long, value_name = "PACKET", conflicts_with_all = ["cleanup", "init_only"])]
     pub trace: Option<String>,
 
@@ -132,8 +143,8 @@ pub enum DetectLocalMode {
 }
 
 impl Options {
-    /// Reads the command line, and the configuration file where it names one. Returns what is to be said about the file
-    /// besides, too. Ends the process where the command line is wrong, or asks for help.
+    /// Reads the command line, and the configuration file where it names one. Returns what is to be said
+    /// about the file besides, too. Ends the process where the command line is wrong, or asks for help.
     ///
     /// # Errors
     /// Why the file cannot be used.
@@ -174,6 +185,7 @@ impl Options {
             service_counters: self.service_counters,
             conntrack_be_liberal: self.limits.be_liberal == Some(true),
             ebpf: self.ebpf.config(),
+            ipvs: self.ipvs.clone(),
         })
     }
 
@@ -340,7 +352,7 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_file_is_said_with_its_name() {
         for (fields, words) in [
-            ("mode: ipvs", "cannot use the configuration FILE: mode is \"ipvs\""),
+            ("mode: ebpf", "cannot use the configuration FILE: mode is \"ebpf\""),
             (
                 "clusterCIDR: 10.1.0.0/99",
                 "cannot use the configuration FILE: invalid value '10.1.0.0/99' for '--cluster-cidr",

@@ -1,6 +1,6 @@
-//! Reading a rule's expressions back as the statements that they were written from: the contrary of `encode.rs`. Registers are
-//! followed as far as nft and iptables use them. What is not known is named, never guessed at and never an error, so that the
-//! rules of other programs are read too.
+//! Reading a rule's expressions back as the statements that they were written from: the contrary of
+//! `encode.rs`. Registers are followed as far as nft and iptables use them. What is not known is named, never
+//! guessed at and never an error, so that the rules of other programs are read too.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,8 @@ struct Program {
 }
 
 impl Program {
-    /// Takes the next expression. The statement that it completes, if it does; `None` where it makes no sense here.
+    /// Takes the next expression. The statement that it completes, if it does; `None` where it makes no sense
+    /// here.
     fn expression(&mut self, name: &str, data: &Attributes<'_>) -> Option<Option<Statement>> {
         if let Some(read) = Expression::decode(name, data) {
             return self.hold(data.u32(1)?, Held::Read(read));
@@ -106,7 +107,8 @@ impl Program {
     fn end(&mut self, name: &str, data: &Attributes<'_>) -> Option<Statement> {
         let other = |effect| Some(Statement::Other(name.into(), effect));
         match name {
-            // What is written into a packet or its connection: NFTA_META_SREG, NFTA_CT_SREG, no NFTA_PAYLOAD_DREG.
+            // What is written into a packet or its connection: NFTA_META_SREG, NFTA_CT_SREG, no
+            // NFTA_PAYLOAD_DREG.
             "meta" if data.get(3).is_some() => self.assign(name, data).or_else(|| other(Effect::Continues)),
             "ct" if data.get(4).is_some() => self.assign(name, data).or_else(|| other(Effect::Continues)),
             "payload" if data.get(1).is_none() => other(Effect::Continues),
@@ -363,6 +365,7 @@ mod tests {
             Statement::compare(Expression::OIFNAME, Operator::NotEqual, "veth*"),
             Statement::ct_status_dnat(),
             Statement::ct_state_invalid(),
+            Statement::ct_state_new(),
             Statement::fib_daddr_local(),
             Statement::fib_saddr_local(),
             Statement::fib_routed_back(),

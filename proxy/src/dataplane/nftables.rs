@@ -35,6 +35,7 @@ use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
 use crate::trace::{Memory, Packet, Tracer, live};
 
+pub(super) use counters::Owners;
 use ruleset::{TABLE, table_keys};
 pub use tables::DesiredTables;
 
@@ -48,6 +49,21 @@ pub struct NftablesDataplane {
 }
 
 impl NftablesDataplane {
+    /// The plans of all Services.
+    pub(super) fn plans(&self) -> impl Iterator<Item = (&Arc<NamespacedName>, &ServicePlan)> {
+        self.desired.plans()
+    }
+
+    /// This node, as it was staged last.
+    pub(super) fn node(&self) -> &NodeConfig {
+        self.desired.node()
+    }
+
+    /// Every frontend that is served, with the Service that has it.
+    pub(super) fn owners(&self) -> Owners {
+        self.desired.owners()
+    }
+
     /// One that needs the kernel for nothing but to read it and to change it.
     pub fn new(config: &Config) -> NftablesDataplane {
         NftablesDataplane { desired: DesiredTables::new(config), kernel: Kernel::default(), left: None }
@@ -90,7 +106,8 @@ impl NftablesDataplane {
         transaction.make_room();
         debug!(changes = transaction.changes.len(), services = self.desired.services(), "correcting");
         match self.kernel.load(&transaction) {
-            // What only adds can be committed in parts. Without the tables, connections that go on are not disturbed.
+            // What only adds can be committed in parts. Without the tables, connections that go on are not
+            // disturbed.
             Err(error) if error.is_too_large() => {
                 warn!("{error}; making the tables anew instead");
                 let observed = self.observe()?;

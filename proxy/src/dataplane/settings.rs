@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use weft_types::{Family, IpNetwork};
 
-use crate::config::{Config, DetectLocal, NodePortAddresses, of_family};
+use crate::config::{Config, DetectLocal, NodePortAddresses, ProxyMode, of_family};
 use crate::services::node::NodeConfig;
 
 /// The settings of a data plane.
@@ -22,10 +22,17 @@ impl Settings {
         Settings { config: config.clone(), node: NodeConfig::default() }
     }
 
-    /// Takes over what the cluster says of this node. Returns whether the networks of Services and of pods
-    /// are other ones.
+    /// Whether connections are spread over endpoints by IPVS.
+    pub(in crate::dataplane) fn is_ipvs(&self) -> bool {
+        self.config.mode == ProxyMode::Ipvs
+    }
+
+    /// Takes over what the cluster says of this node. Returns whether what fixed rules name of it is
+    /// other ones.
     pub(in crate::dataplane) fn follow(&mut self, node: &NodeConfig) -> bool {
-        let changed = self.node.pod_cidrs != node.pod_cidrs || self.node.service_cidrs != node.service_cidrs;
+        let changed = self.node.pod_cidrs != node.pod_cidrs
+            || self.node.service_cidrs != node.service_cidrs
+            || (self.is_ipvs() && self.node.addresses != node.addresses);
         self.node = node.clone();
         if self.config.detect_local == DetectLocal::NodeCidr {
             self.config.cluster_cidrs.clone_from(&self.node.pod_cidrs);

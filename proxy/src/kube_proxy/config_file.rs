@@ -1,8 +1,9 @@
-//! kube-proxy's configuration file (`KubeProxyConfiguration`, kubeproxy.config.k8s.io/v1alpha1) in terms of our own flags.
-//! Pure; the file is read, and joined with the flags of the command line, in `options.rs`.
+//! kube-proxy's configuration file (`KubeProxyConfiguration`, kubeproxy.config.k8s.io/v1alpha1) in terms of
+//! our own flags. Pure; the file is read, and joined with the flags of the command line, in `options.rs`.
 //!
-//! A field that means what a flag means becomes that flag. A field that asks for something that is done otherwise here is
-//! an error, as it is for kube-proxy to be given a mode that it lacks. All others change nothing and are named.
+//! A field that means what a flag means becomes that flag. A field that asks for something that is done
+//! otherwise here is an error, as it is for kube-proxy to be given a mode that it lacks. All others change
+//! nothing and are named.
 
 use serde_json::{Map, Value};
 
@@ -44,11 +45,7 @@ fn without_mode(mode: &str) -> &'static str {
             "no kube-proxy has that mode any more (Kubernetes 1.26), in which a process copied the bytes of every \
              connection; set nftables or iptables"
         }
-        "ipvs" => {
-            "weft-proxy has no such mode: kube-proxy is about to drop it, and the mode nftables scales as well; set nftables \
-             or iptables"
-        }
-        _ => "weft-proxy has the modes nftables and iptables; set one of them, or leave it out",
+        _ => "weft-proxy has the modes nftables, iptables and ipvs; set one of them, or leave it out",
     }
 }
 
@@ -118,7 +115,7 @@ pub(crate) fn take(path: String, value: &Value, file: &mut ConfigFile) -> Result
         Meaning::Flag(flag) | Meaning::Number(flag) => file.flags.push((flag, text)),
         Meaning::Only(..) => {}
         Meaning::Mode => match text.as_str() {
-            "nftables" | "iptables" => file.flags.push(("proxy-mode", text)),
+            "nftables" | "iptables" | "ipvs" => file.flags.push(("proxy-mode", text)),
             _ => return Err(format!("{path} is {text:?}; {}", without_mode(&text))),
         },
         Meaning::OfMode(mode, flag) => file.of_modes.push((path, mode, flag, text)),
@@ -173,6 +170,14 @@ fn meaning(path: &str) -> Meaning {
         "healthzBindAddress" => Flag("healthz-bind-address"),
         "hostnameOverride" => Flag("hostname-override"),
         "iptables.masqueradeAll" => OfMode("iptables", "masquerade-all"),
+        "ipvs.excludeCIDRs" => OfMode("ipvs", "ipvs-exclude-cidrs"),
+        "ipvs.masqueradeAll" => OfMode("ipvs", "masquerade-all"),
+        "ipvs.scheduler" => OfMode("ipvs", "ipvs-scheduler"),
+        "ipvs.strictARP" => OfMode("ipvs", "ipvs-strict-arp"),
+        "ipvs.syncPeriod" => OfMode("ipvs", "ipvs-sync-period"),
+        "ipvs.tcpFinTimeout" => OfMode("ipvs", "ipvs-tcpfin-timeout"),
+        "ipvs.tcpTimeout" => OfMode("ipvs", "ipvs-tcp-timeout"),
+        "ipvs.udpTimeout" => OfMode("ipvs", "ipvs-udp-timeout"),
         "nftables.masqueradeAll" => OfMode("nftables", "masquerade-all"),
         "logging.format" => Flag("log-format"),
         "metricsBindAddress" => Flag("metrics-bind-address"),
@@ -193,15 +198,13 @@ fn without_effect(path: &str) -> Option<&'static str> {
         "configSyncPeriod"
         | "iptables.minSyncPeriod"
         | "iptables.syncPeriod"
+        | "ipvs.minSyncPeriod"
         | "nftables.minSyncPeriod"
         | "nftables.syncPeriod" => "there are no periodic syncs: a change is made when it comes",
         "enableProfiling" => "there is no profiling",
         "iptables.localhostNodePorts" => "NodePorts are never served at loopback addresses",
         "iptables.masqueradeBit" => "the mode iptables uses bit 14",
         "nftables.masqueradeBit" => "the mode nftables uses no packet marks",
-        "ipvs.excludeCIDRs" | "ipvs.masqueradeAll" | "ipvs.minSyncPeriod" | "ipvs.scheduler"
-        | "ipvs.strictARP" | "ipvs.syncPeriod" | "ipvs.tcpFinTimeout" | "ipvs.tcpTimeout"
-        | "ipvs.udpTimeout" => "it does not use IPVS",
         "logging.flushFrequency" | "logging.verbosity" | "logging.vmodule" => {
             "RUST_LOG sets what the log holds"
         }
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn what_asks_for_something_else_is_refused_with_a_remedy() {
         for (fields, words) in [
-            ("mode: ipvs", ["mode is \"ipvs\"", "set nftables"]),
+            ("mode: ebpf", ["mode is \"ebpf\"", "nftables, iptables and ipvs"]),
             ("mode: userspace", ["mode is \"userspace\"", "set nftables or iptables"]),
             ("bindAddress: 192.0.2.1", ["bindAddress", "leave it out"]),
             ("clusterCIDR: [{}]", ["clusterCIDR", "invalid value"]),

@@ -5,8 +5,29 @@ use serde_json::{Value, json};
 use weft_daemon::LogFormat;
 
 use super::config_file::{API_VERSION, KIND};
-use crate::config::NodePortAddresses;
+use crate::config::{NodePortAddresses, ProxyMode};
+use crate::ipvs_options::IpvsOptions;
 use crate::options::Options;
+
+/// The fields of the mode.
+fn of_mode(options: &Options) -> Value {
+    let IpvsOptions { scheduler, exclude_cidrs, strict_arp, .. } = &options.ipvs;
+    let timeouts = options.ipvs.timeouts();
+    let seconds = |seconds: u32| format!("{seconds}s");
+    match options.proxy_mode {
+        ProxyMode::Nftables | ProxyMode::Iptables => json!({"masqueradeAll": options.masquerade_all}),
+        ProxyMode::Ipvs => json!({
+            "excludeCIDRs": exclude_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "masqueradeAll": options.masquerade_all,
+            "scheduler": scheduler.name(),
+            "strictARP": strict_arp,
+            "syncPeriod": format!("{}s", options.ipvs.sync_period().as_secs()),
+            "tcpFinTimeout": seconds(timeouts.tcp_fin),
+            "tcpTimeout": seconds(timeouts.tcp),
+            "udpTimeout": seconds(timeouts.udp),
+        }),
+    }
+}
 
 /// What `/configz` shows: what is in effect, as a file that would ask for just that.
 pub fn configz(options: &Options) -> Value {
@@ -46,7 +67,7 @@ pub fn configz(options: &Options) -> Value {
         "logging": {"format": format},
         "metricsBindAddress": options.metrics_bind_address,
         "mode": mode,
-        mode: {"masqueradeAll": options.masquerade_all},
+        mode: of_mode(options),
         "nodePortAddresses": nodeport_addresses,
     }})
 }

@@ -1,5 +1,5 @@
-//! kube-proxy's flags (1.36) that are not our own, so that the command line of its DaemonSet serves ours too. Pure; each means
-//! what a field of its configuration file means, which is told in `config_file.rs`.
+//! kube-proxy's flags (1.36) that are not our own, so that the command line of its DaemonSet serves ours too.
+//! Pure; each means what a field of its configuration file means, which is told in `config_file.rs`.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::kube_proxy::config_file::{self, ConfigFile};
 
 /// The flags with the fields that they stand for. Those of [`SWITCHES`] need no value.
-const FIELDS: [(&str, &str); 31] = [
+const FIELDS: [(&str, &str); 24] = [
     ("bind-address", "bindAddress"),
     ("bind-address-hard-fail", "bindAddressHardFail"),
     ("config-sync-period", "configSyncPeriod"),
@@ -17,14 +17,7 @@ const FIELDS: [(&str, &str); 31] = [
     ("iptables-masquerade-bit", "iptables.masqueradeBit"),
     ("iptables-min-sync-period", "iptables.minSyncPeriod"),
     ("iptables-sync-period", "iptables.syncPeriod"),
-    ("ipvs-exclude-cidrs", "ipvs.excludeCIDRs"),
     ("ipvs-min-sync-period", "ipvs.minSyncPeriod"),
-    ("ipvs-scheduler", "ipvs.scheduler"),
-    ("ipvs-strict-arp", "ipvs.strictARP"),
-    ("ipvs-sync-period", "ipvs.syncPeriod"),
-    ("ipvs-tcp-timeout", "ipvs.tcpTimeout"),
-    ("ipvs-tcpfin-timeout", "ipvs.tcpFinTimeout"),
-    ("ipvs-udp-timeout", "ipvs.udpTimeout"),
     ("kube-api-burst", "clientConnection.burst"),
     ("kube-api-content-type", "clientConnection.contentType"),
     ("kube-api-qps", "clientConnection.qps"),
@@ -41,10 +34,9 @@ const FIELDS: [(&str, &str); 31] = [
     ("v", "logging.verbosity"),
     ("vmodule", "logging.vmodule"),
 ];
-const SWITCHES: [&str; 6] = [
+const SWITCHES: [&str; 5] = [
     "bind-address-hard-fail",
     "iptables-localhost-nodeports",
-    "ipvs-strict-arp",
     "log-json-split-stream",
     "log-text-split-stream",
     "profiling",
@@ -57,8 +49,8 @@ const REMEDIES: [(&str, &str); 4] = [
     ("write-config-to", "ask a running weft-proxy at :10249/configz"),
 ];
 
-/// Puts our own flags in the place of those, and takes out what has no effect. Returns what is to be said about that, too.
-/// Flags that kube-proxy does not know either stay.
+/// Puts our own flags in the place of those, and takes out what has no effect. Returns what is to be said
+/// about that, too. Flags that kube-proxy does not know either stay.
 ///
 /// # Errors
 /// What cannot be done as it is asked, and what to do.
@@ -138,8 +130,8 @@ mod tests {
                  --iptables-sync-period=1m --iptables-min-sync-period=10s --ipvs-sync-period=1m \
                  --ipvs-min-sync-period=10s --detect-local-mode=NodeCIDR",
                 "--oom-score-adj=-998 --v=2 --feature-gates=A=true,B=false --iptables-sync-period=1m \
-                 --iptables-min-sync-period=10s --ipvs-sync-period=1m --ipvs-min-sync-period=10s",
-                7,
+                 --iptables-min-sync-period=10s --ipvs-min-sync-period=10s",
+                6,
             ),
             // EKS' DaemonSet
             ("kube-proxy --v=2 --config=/c/config --hostname-override=node1", "--v=2", 1),
@@ -159,13 +151,13 @@ mod tests {
 
     #[test]
     fn each_flag_without_effect_is_named_with_the_reason() {
-        let (ours, notes) = translated("--iptables-masquerade-bit=14 -v2 --ipvs-strict-arp").unwrap();
+        let (ours, notes) = translated("--iptables-masquerade-bit=14 -v2 --ipvs-min-sync-period=1s").unwrap();
         assert_eq!(ours, [""; 0]);
         assert_eq!(notes.len(), 3);
         for (note, words) in notes.iter().zip([
             ["--iptables-masquerade-bit", "bit 14"],
             ["--v ", "RUST_LOG"],
-            ["--ipvs-strict-arp", "IPVS"],
+            ["--ipvs-min-sync-period", "when it comes"],
         ]) {
             assert!(words.iter().all(|word| note.contains(word)), "{note}");
         }
@@ -183,7 +175,6 @@ mod tests {
     #[test]
     fn what_cannot_be_done_as_it_is_asked_is_an_error_with_a_remedy() {
         for (line, words) in [
-            ("--proxy-mode=ipvs", ["--proxy-mode is \"ipvs\"", "set nftables"]),
             ("--proxy-mode userspace", ["--proxy-mode is \"userspace\"", "set nftables"]),
             ("--bind-address=192.0.2.1", ["--bind-address is \"192.0.2.1\"", "NodePorts"]),
             ("--master=https://192.0.2.1", ["--master", "--kubeconfig"]),

@@ -18,7 +18,7 @@ const THREE_HOURS: u64 = 10_800;
 const CONNECTIONS: usize = 30;
 
 /// The Service with affinity for so many seconds.
-fn with_affinity(object: Object, seconds: u64) -> Object {
+pub(crate) fn with_affinity(object: Object, seconds: u64) -> Object {
     let Object::Service(service) = object else { panic!("no Service") };
     Object::Service(Service { affinity: Some(Duration::from_secs(seconds)), ..service })
 }
@@ -109,7 +109,8 @@ fn clients_of_an_endpoint_that_leaves_move_and_the_others_stay(mode: ProxyMode) 
     all(2);
 }
 
-in_every_mode!(affinity_ends_when_its_time_is_over_and_each_connection_prolongs_it);
+// IPVS keeps a client's affinity for as long as it remembers a connection, two minutes after its end.
+in_modes_of_rules!(affinity_ends_when_its_time_is_over_and_each_connection_prolongs_it);
 
 fn affinity_ends_when_its_time_is_over_and_each_connection_prolongs_it(mode: ProxyMode) {
     let world = World::new();
@@ -223,6 +224,7 @@ fn an_endpoint_on_the_node_itself_is_remembered_too(mode: ProxyMode) {
     if cluster.is_nftables() {
         assert!(cluster.nft(&["list", "map", "ip", "weft", "affinity"]).contains("172.30.0.1 ."));
     }
-    // The priority that carries numbers between rules is the packet's own again: the node connects to its own endpoint.
+    // The priority that carries numbers between rules is the packet's own again: the node connects to its own
+    // endpoint.
     world.node.run(|| std::net::TcpStream::connect(to)).unwrap().unwrap();
 }

@@ -1,10 +1,35 @@
-//! The proxy against the real kernel, with real traffic between network namespaces, and the real `nft`. Needs root and
-//! the packages nftables and iproute2.
+//! The proxy against the real kernel, with real traffic between network namespaces, and the real `nft`. Needs
+//! root and the packages nftables and iproute2.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 /// Makes a test of a function in every mode of the proxy.
 macro_rules! in_every_mode {
+    ($name:ident) => {
+        mod $name {
+            use weft_proxy::config::ProxyMode;
+
+            #[test]
+            fn nftables() {
+                super::$name(ProxyMode::Nftables);
+            }
+
+            #[test]
+            fn iptables() {
+                super::$name(ProxyMode::Iptables);
+            }
+
+            #[test]
+            #[ignore = "runs on a kernel with IPVS, by ipvs::services_lead_as_in_the_other_modes"]
+            fn ipvs() {
+                super::$name(ProxyMode::Ipvs);
+            }
+        }
+    };
+}
+
+/// The same in the modes that spread connections over endpoints by rules.
+macro_rules! in_modes_of_rules {
     ($name:ident) => {
         mod $name {
             use weft_proxy::config::ProxyMode;
@@ -32,6 +57,7 @@ mod firewalls;
 mod invalid;
 mod invariants;
 mod iptables;
+mod ipvs;
 mod local;
 mod policies;
 mod refusals;
@@ -139,6 +165,10 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    fn is_iptables(&self) -> bool {
+        self.config.mode == ProxyMode::Iptables
+    }
+
     fn is_nftables(&self) -> bool {
         self.config.mode == ProxyMode::Nftables
     }
@@ -229,8 +259,8 @@ fn slices(pods: &[usize]) -> [Object; 2] {
     Family::BOTH.map(|family| slice(family, pods))
 }
 
-/// Asks over new connections until both pods have answered; `true` if nobody else did and all clients looked like one
-/// of `sources` to them.
+/// Asks over new connections until both pods have answered; `true` if nobody else did and all clients looked
+/// like one of `sources` to them.
 fn both_pods_answer(ask: impl Fn() -> String, sources: &[&str]) {
     let mut pods = BTreeSet::new();
     // Two pods that share evenly: that one of them is never chosen in so many tries does not happen.
@@ -375,11 +405,11 @@ fn rejected_when_no_endpoints_exist_and_at_ports_that_no_service_has(mode: Proxy
         let ip = cluster_ip(family);
         let ports = [SocketAddr::new(ip, 80), SocketAddr::new(node(family), NODE_PORT)];
         // kube-proxy's chains leave other ports of a ClusterIP alone.
-        let missing = cluster.is_nftables().then_some(SocketAddr::new(ip, 81));
+        let missing = (!cluster.is_iptables()).then_some(SocketAddr::new(ip, 81));
         for to in ports.into_iter().chain(missing) {
             // Where the kernel tells a client of a shorter way, that of a packet back to where it came from,
             // it says no more for a second, before a chain that filters may.
-            let is_sent_back = !cluster.is_nftables() && to.ip() == ip;
+            let is_sent_back = cluster.is_iptables() && to.ip() == ip;
             let outside = (!is_sent_back).then_some(&world.outside);
             for from in outside.into_iter().chain([&world.pods[0]]) {
                 assert!(is_refused(Connection::open(from, to)), "TCP {to}");

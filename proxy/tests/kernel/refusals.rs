@@ -1,4 +1,5 @@
-//! Clients are refused at once, however many there were before: TCP by a reset, which no limit of ICMP messages holds back.
+//! Clients are refused at once, however many there were before: TCP by a reset, which no limit of ICMP
+//! messages holds back.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
@@ -46,8 +47,8 @@ fn ping(from: &Namespace, to: IpAddr) -> String {
     String::from_utf8(from.run(ask).unwrap().stdout).unwrap()
 }
 
-/// A world in which the machine outside passes on what is not for it, as a router does, and has the node as its next hop to
-/// the external addresses.
+/// A world in which the machine outside passes on what is not for it, as a router does, and has the node as
+/// its next hop to the external addresses.
 fn routed() -> World {
     let world = World::new();
     let forward = || {
@@ -82,7 +83,8 @@ fn an_external_or_load_balancers_address_refuses_ports_that_no_service_has_and_p
     assert_eq!(cluster.nft(&["-a", "list", "ruleset"]), rules);
 }
 
-in_every_mode!(an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports);
+// In the mode ipvs the node has external addresses, with all their ports.
+in_modes_of_rules!(an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports);
 
 fn an_external_address_that_is_the_nodes_or_a_pods_or_another_machines_keeps_its_other_ports(
     mode: ProxyMode,

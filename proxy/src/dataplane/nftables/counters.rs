@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::services::plan::Frontend;
 
 /// Frontends with the Services that have them.
-pub(super) type Owners = HashMap<Frontend, Arc<NamespacedName>>;
+pub(in crate::dataplane) type Owners = HashMap<Frontend, Arc<NamespacedName>>;
 
 /// Reads all counters, in the calling thread's network namespace.
 ///

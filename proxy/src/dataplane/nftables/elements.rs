@@ -29,26 +29,35 @@ pub(super) struct Numbered<'a> {
     pub(super) numbers: &'a PortNumbers,
 }
 
-/// All elements of a Service; with those at which the kernel counts, where it is `counted`.
-pub(super) fn of_service(service: Numbered<'_>, counted: bool) -> Elements {
-    missing(service, &ServicePlan::default(), counted)
+/// What of a Service is elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Make {
+    /// Those at which the kernel counts.
+    pub(super) counters: bool,
+    /// Those that spread connections over endpoints. Without them, IPVS does that.
+    pub(super) balancers: bool,
+}
+
+/// All elements of a Service.
+pub(super) fn of_service(service: Numbered<'_>, make: Make) -> Elements {
+    missing(service, &ServicePlan::default(), make)
 }
 
 /// What goes and what comes when one plan of a Service takes the place of another. What both have may be
 /// among both, but not where it can be told at once: of thousands of endpoints there are only those whose
 /// slot is another's now.
-pub(super) fn replaced(old: Numbered<'_>, new: Numbered<'_>, counted: bool) -> (Elements, Elements) {
-    (missing(old, new.plan, counted), missing(new, old.plan, counted))
+pub(super) fn replaced(old: Numbered<'_>, new: Numbered<'_>, make: Make) -> (Elements, Elements) {
+    (missing(old, new.plan, make), missing(new, old.plan, make))
 }
 
 /// The elements of one plan that another one may lack.
-fn missing(from: Numbered<'_>, to: &ServicePlan, counted: bool) -> Elements {
+fn missing(from: Numbered<'_>, to: &ServicePlan, make: Make) -> Elements {
     let mut elements = Elements::with_capacity(4 * from.plan.frontends.len());
     for plan in &from.plan.frontends {
-        let number = from.numbers.of(plan);
+        let number = from.numbers.of(plan).filter(|_| make.balancers);
         put_common(plan, number, &mut elements);
-        put_frontend(plan, number, to.frontend(&plan.frontend), &mut elements);
-        if counted && to.frontend(&plan.frontend).is_none() {
+        put_frontend(plan, number, to.frontend(&plan.frontend), make, &mut elements);
+        if make.counters && to.frontend(&plan.frontend).is_none() {
             put_counters(&plan.frontend, &mut elements);
         }
     }
@@ -103,6 +112,7 @@ fn put_frontend(
     plan: &FrontendPlan,
     number: Option<u32>,
     other: Option<&FrontendPlan>,
+    make: Make,
     elements: &mut Elements,
 ) {
     if other == Some(plan) {
@@ -123,6 +133,10 @@ fn put_frontend(
     let other = other.filter(|other| plan.affinity.is_none() && other.affinity.is_none());
     for source in TrafficSource::ALL {
         if let Some(target) = plan.target(source) {
+            if let (false, Target::Endpoints(_)) = (make.balancers, target) {
+                put(Path::of(frontend, source).frontends(), &key, Destination::Ipvs.data());
+                continue;
+            }
             let held =
                 other.and_then(|other| other.target(source)).map(Target::endpoints).unwrap_or_default();
             put_target(Path::of(frontend, source), &key, target, held, plan.affinity.is_some(), &mut put);

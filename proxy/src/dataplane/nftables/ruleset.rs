@@ -1,4 +1,5 @@
-//! The layout of the tables `ip weft` and `ip6 weft`: fixed chains, and maps that hold everything about Services.
+//! The layout of the tables `ip weft` and `ip6 weft`: fixed chains, and maps that hold everything about
+//! Services.
 //!
 //! ```text
 //! frontends           { daddr . l4proto . dport        : a number }
@@ -12,9 +13,10 @@
 //! chain lb-3          { meta priority set none dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints }
 //! ```
 //!
-//! There is one chain `lb-N` for each number N of endpoints that some Service has, and never one for a Service.
+//! There is one chain `lb-N` for each number N of endpoints that some Service has, and never one for a
+//! Service.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_nftables::{
@@ -43,11 +45,13 @@ pub use sets::SetName;
 
 /// The name of both tables.
 pub const TABLE: &str = "weft";
-/// Before what others redirect at the usual priority: a port of the host that is mapped to a container takes nothing from a
-/// Service (CVE-2019-9946), whichever of the two tables was made first.
+/// Before what others redirect at the usual priority: a port of the host that is mapped to a container takes
+/// nothing from a Service (CVE-2019-9946), whichever of the two tables was made first.
 const PRIORITY: i32 = PRIORITY_DSTNAT - 1;
 /// The chain that answers for Services without endpoints.
 pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
+/// The chain in which packets are left to IPVS.
+const TO_IPVS: &str = "ipvs";
 const SERVICES: &str = "services";
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 const OUTSIDE: &str = "outside";
@@ -77,11 +81,16 @@ fn jump(chain: &str) -> Statement {
 /// The table of one family without any Service in it.
 pub(super) fn table(settings: &Settings, family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
-    for set in SetName::ALL.into_iter().filter(|set| settings.config.service_counters || !set.counts()) {
+    let is_ipvs = settings.is_ipvs();
+    let is_needed = |set: &SetName| match set.counts() {
+        true => settings.config.service_counters,
+        false => !(is_ipvs && set.balances()),
+    };
+    for set in SetName::ALL.into_iter().filter(is_needed) {
         table.set(Set::new(Arc::new(set.declaration(family))));
     }
     if let Some(dispatch) = table.sets.get_mut(SetName::Dispatch.name()) {
-        dispatch.elements.extend(dispatch::fixed());
+        dispatch.elements.extend(dispatch::fixed(is_ipvs));
     }
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(settings, family);
@@ -96,17 +105,24 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
         table.chain(UNALLOCATED, None, unallocated());
     }
     table.chain(NO_ENDPOINTS, None, refuse(family, &[], "no endpoints").to_vec());
-    let leave = vec![Rule::new([Statement::ct_status_dnat(), jump("masquerading")])];
+    // What IPVS translates has no such status. Only the first packet of a connection comes here.
+    let translated = (!is_ipvs).then(Statement::ct_status_dnat);
+    let leave = vec![Rule::new(translated.into_iter().chain([jump("masquerading")]).collect::<Vec<_>>())];
     table.chain("postrouting", Some(Base::nat(Hook::Postrouting, PRIORITY_SRCNAT)), leave);
     table.chain("masquerading", None, masquerade::masquerading(settings, family));
-    forward::chains(&mut table, family, settings);
-    affinity::chains(&mut table, family, settings);
+    if is_ipvs {
+        let leave = [Statement::reset_priority(), Statement::Verdict(Verdict::Accept)];
+        table.chain(TO_IPVS, None, vec![Rule::new(leave)]);
+    } else {
+        forward::chains(&mut table, family, settings);
+        affinity::chains(&mut table, family, settings);
+    }
     counters::chains(&mut table, family, settings);
     table
 }
 
-/// Keeps those away whom a load balancer's address is not for. It stands here, and not in a chain of its own of type
-/// filter, because only the first packet of a connection comes here: no other packet is asked.
+/// Keeps those away whom a load balancer's address is not for. It stands here, and not in a chain of its own
+/// of type filter, because only the first packet of a connection comes here: no other packet is asked.
 fn guard(family: Family) -> Rule {
     let source = [frontend_key(family), vec![Expression::saddr(family)]].concat();
     Rule::new([
@@ -117,8 +133,8 @@ fn guard(family: Family) -> Rule {
     .comment("not in loadBalancerSourceRanges")
 }
 
-/// Tells a client at once that it is not served. The kernel sends few ICMP messages to one client in a second (RFC 1812,
-/// section 4.3.2.8), but any number of resets.
+/// Tells a client at once that it is not served. The kernel sends few ICMP messages to one client in a second
+/// (RFC 1812, section 4.3.2.8), but any number of resets.
 fn refuse(family: Family, matches: &[Statement], comment: &str) -> [Rule; 2] {
     let is_tcp =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
@@ -142,16 +158,37 @@ fn services(settings: &Settings, family: Family) -> Vec<Rule> {
         SetName::ClusterIps.name().into(),
     );
     let mut rules = vec![Rule::new(dispatch::look_up(frontend_key(family), SetName::Frontends))];
-    rules.extend(refuse(family, &[cluster_ip], "no Service has this port"));
+    // In the mode ipvs a client that is refused may have the address of the Service itself, and is to be
+    // told.
+    let begins = settings.is_ipvs().then(Statement::ct_state_new);
+    let cluster_ip: Vec<Statement> = begins.iter().cloned().chain([cluster_ip]).collect();
+    rules.extend(refuse(family, &cluster_ip, "no Service has this port"));
     rules.extend(nodeports(settings, family, SetName::NodePorts));
+    if settings.is_ipvs() {
+        let external: Vec<Statement> = begins.into_iter().chain(external(settings, family)).collect();
+        rules.extend(refuse(family, &external, "no Service has this port"));
+    }
     let of_services = |network| Statement::compare(Expression::daddr(family), Operator::Equal, network);
     let unallocated = settings.service_cidrs(address_family(family)).map(of_services);
     rules.extend(unallocated.map(|matches| Rule::new([matches, jump(UNALLOCATED)])));
     rules
 }
 
-/// Where connections go to addresses that Services could have and none has: nowhere, so that they do not wander off by the
-/// default route, and in silence, since the Service may be about to come. An address of the node itself stays reachable.
+/// Matches for external addresses that this machine has for IPVS only: nothing else of it is to be reached
+/// there. Its own ones may be external addresses too.
+fn external(settings: &Settings, family: Family) -> Vec<Statement> {
+    let own = settings.node.addresses.iter().filter(|address| Family::of(**address) == family);
+    let other = |address: &IpAddr| {
+        Statement::compare(Expression::daddr(family), Operator::NotEqual, Value::Address(*address))
+    };
+    let external = SetName::ExternalIps.name().into();
+    let external = Statement::lookup(vec![Expression::daddr(family)], Operator::Equal, external);
+    own.map(other).chain([external]).collect()
+}
+
+/// Where connections go to addresses that Services could have and none has: nowhere, so that they do not
+/// wander off by the default route, and in silence, since the Service may be about to come. An address of the
+/// node itself stays reachable.
 fn unallocated() -> Vec<Rule> {
     vec![
         Rule::new([Statement::fib_daddr_local(), Statement::Verdict(Verdict::Return)]),

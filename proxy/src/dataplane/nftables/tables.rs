@@ -1,5 +1,5 @@
-//! What the tables should hold, and what of that changes with each plan that is staged. Pure; whether it was committed is
-//! for the data plane.
+//! What the tables should hold, and what of that changes with each plan that is staged. Pure; whether it was
+//! committed is for the data plane.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem::{replace, take};
@@ -10,7 +10,7 @@ use weft_types::NamespacedName;
 
 use super::affinity_numbers::AffinityNumbers;
 use super::counters::Owners;
-use super::elements::{Adopted, Elements, Numbered, Place, of_node, of_service, replaced};
+use super::elements::{Adopted, Elements, Make, Numbered, Place, of_node, of_service, replaced};
 use super::refcounts::{Delta, Refcounts};
 use super::ruleset::{self, OnDemand, SetName};
 use super::slots::{Slots, arrange};
@@ -45,7 +45,7 @@ impl Stage for DesiredTables {
         let old_numbers = self.numbers.replace(&key, &plan);
         let old = Numbered { plan: &old, numbers: &old_numbers };
         let new = Numbered { plan: &plan, numbers: self.numbers.of(&key) };
-        let (gone, come) = replaced(old, new, self.settings.config.service_counters);
+        let (gone, come) = replaced(old, new, self.make());
         self.staged.replace(gone, come);
         if !plan.frontends.is_empty() {
             self.services.insert(key, plan);
@@ -84,7 +84,8 @@ impl DesiredTables {
         self.adopted = Adopted::default();
     }
 
-    /// Whether the fixed chains are no longer those of the last time that changes were taken, which do not change those.
+    /// Whether the fixed chains are no longer those of the last time that changes were taken, which do not
+    /// change those.
     pub fn ruleset_changed(&self) -> bool {
         self.ruleset_changed
     }
@@ -95,7 +96,8 @@ impl DesiredTables {
         self.refcounts.settle(take(&mut self.staged))
     }
 
-    /// The tables without anything that depends on Services and on the node's addresses: what the first changes add to.
+    /// The tables without anything that depends on Services and on the node's addresses: what the first
+    /// changes add to.
     pub fn bare_tables(&self) -> Vec<Table> {
         Family::BOTH.map(|family| ruleset::table(&self.settings, family)).into()
     }
@@ -129,21 +131,30 @@ impl DesiredTables {
     }
 
     /// Every frontend that is served, with the Service that has it.
-    pub(super) fn owners(&self) -> Owners {
+    pub(in crate::dataplane) fn owners(&self) -> Owners {
         let of_service = |(name, plan): (&Arc<NamespacedName>, &ServicePlan)| -> Vec<_> {
             plan.frontends.iter().map(|plan| (plan.frontend, name.clone())).collect()
         };
         self.services.iter().flat_map(of_service).collect()
     }
 
+    /// The plans of all Services.
+    pub(in crate::dataplane) fn plans(&self) -> impl Iterator<Item = (&Arc<NamespacedName>, &ServicePlan)> {
+        self.services.iter()
+    }
+
+    fn make(&self) -> Make {
+        Make { counters: self.settings.config.service_counters, balancers: !self.settings.is_ipvs() }
+    }
+
     /// All elements.
     fn elements(&self) -> BTreeMap<Place, Vec<Element>> {
         let mut elements: BTreeMap<Place, Vec<Element>> = BTreeMap::new();
-        let counted = self.settings.config.service_counters;
+        let make = self.make();
         let of_services = self
             .services
             .iter()
-            .flat_map(|(key, plan)| of_service(Numbered { plan, numbers: self.numbers.of(key) }, counted));
+            .flat_map(|(key, plan)| of_service(Numbered { plan, numbers: self.numbers.of(key) }, make));
         for (place, key, data) in self.node.clone().into_iter().chain(of_services) {
             elements.entry(place).or_default().push((key, data));
         }

@@ -15,7 +15,7 @@ use weft_nftables::{
 };
 
 use super::affinity::{self, REMEMBER};
-use super::{NO_ENDPOINTS, Path, SetName};
+use super::{NO_ENDPOINTS, Path, SetName, TO_IPVS};
 
 /// What the names of chains begin with that first ask whether a client has affinity to an endpoint.
 const WITH_AFFINITY: &str = "affinity-";
@@ -26,12 +26,15 @@ const AFFINITY_BIT: u32 = 4 << PATH;
 /// The numbers of what becomes of connections otherwise; the first one prints as `none`.
 const REJECT: u32 = 0;
 const DROP: u32 = 0xffff_0000;
+const IPVS: u32 = 0xfffe_0000;
 
 /// What becomes of the connections to a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// They are spread over its endpoints.
     Balance(LoadBalancer),
+    /// A virtual server of IPVS does that.
+    Ipvs,
     /// They are refused.
     Reject,
     /// Nothing answers them.
@@ -52,6 +55,7 @@ impl Destination {
     pub(crate) fn data(self) -> Data {
         Data::Tuple(number(match self {
             Destination::Balance(balancer) => balancer.number(),
+            Destination::Ipvs => IPVS,
             Destination::Reject => REJECT,
             Destination::Drop => DROP,
         }))
@@ -59,9 +63,12 @@ impl Destination {
 }
 
 /// The elements of `dispatch` that are there whatever Services there are.
-pub(super) fn fixed() -> [Element; 2] {
+pub(super) fn fixed(is_ipvs: bool) -> Vec<Element> {
     let reject = Verdict::Goto(NO_ENDPOINTS.into());
-    [(number(REJECT), Data::Verdict(reject)), (number(DROP), Data::Verdict(Verdict::Drop))]
+    let ipvs = is_ipvs.then_some((number(IPVS), Data::Verdict(Verdict::Goto(TO_IPVS.into()))));
+    let mut fixed: Vec<Element> = ipvs.into_iter().collect();
+    fixed.extend([(number(REJECT), Data::Verdict(reject)), (number(DROP), Data::Verdict(Verdict::Drop))]);
+    fixed
 }
 
 fn number(number: u32) -> Tuple {

@@ -6,8 +6,8 @@ use weft_types::Protocol;
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
 use crate::dataplane::settings::Settings;
 
-/// Connections that must come back through this node get its address as their source. They are told by what they were
-/// sent to first, which conntrack knows; no mark on the packet is needed.
+/// Connections that must come back through this node get its address as their source. They are told by what
+/// they were sent to first, which conntrack knows; no mark on the packet is needed.
 pub(super) fn masquerading(settings: &Settings, family: Family) -> Vec<Rule> {
     let hairpin = vec![Expression::saddr(family), Expression::daddr(family)];
     let mut rules = vec![
@@ -21,6 +21,7 @@ pub(super) fn masquerading(settings: &Settings, family: Family) -> Vec<Rule> {
         rules.extend(external_masquerading(settings, family, protocol));
     }
     rules.extend(cluster_ip_masquerading(settings, family));
+    rules.extend(settings.is_ipvs().then(|| from_cluster_ip(family)));
     rules
 }
 
@@ -54,7 +55,15 @@ fn external_masquerading(settings: &Settings, family: Family, protocol: Protocol
     rules
 }
 
-/// Traffic to a ClusterIP from outside of the pod network, where that is known; or from anywhere, where that is asked for.
+/// In the mode ipvs this machine has the ClusterIPs, and reaches them with themselves as source.
+fn from_cluster_ip(family: Family) -> Rule {
+    let cluster_ips = SetName::ClusterIps.name().into();
+    let source = Statement::lookup(vec![Expression::saddr(family)], Operator::Equal, cluster_ips);
+    Rule::new([source, Statement::masquerade()]).comment("ClusterIP, from this node")
+}
+
+/// Traffic to a ClusterIP from outside of the pod network, where that is known; or from anywhere, where that
+/// is asked for.
 fn cluster_ip_masquerading(settings: &Settings, family: Family) -> Option<Rule> {
     let (mut statements, comment) = match settings.config.masquerade_all {
         true => (Vec::new(), "ClusterIP"),

@@ -292,6 +292,26 @@ impl SetName {
         matches!(self, SetName::Hairpins | SetName::ExternalIps)
     }
 
+    /// Whether it is there to spread connections over endpoints, which in the mode ipvs are virtual servers'.
+    pub fn balances(self) -> bool {
+        matches!(
+            self,
+            SetName::Endpoints
+                | SetName::NodePortEndpoints
+                | SetName::LocalEndpoints
+                | SetName::LocalNodePortEndpoints
+                | SetName::Affinity
+                | SetName::AffinityFrontends
+                | SetName::AffinityNodePorts
+                | SetName::AffinityEndpoints
+                | SetName::AffinityNodePortEndpoints
+                | SetName::LocalAffinityEndpoints
+                | SetName::LocalAffinityNodePortEndpoints
+                | SetName::AffinityTimeouts
+                | SetName::Translated
+        )
+    }
+
     /// Whether it is there to count only: where that is not asked for, it is not there.
     pub fn counts(self) -> bool {
         matches!(
