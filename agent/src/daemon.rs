@@ -160,6 +160,8 @@ fn policies(options: &Options) -> Settings {
         writes_lines: options.policy_log == PolicyLog::Lines,
         cuts: options.policy_cut_connections,
         namespaces: GuardedNamespaces::path(&options.cni_data_dir),
+        data_dir: options.cni_data_dir.clone(),
+        leases: plugin_paths(options).leases,
     }
 }
 

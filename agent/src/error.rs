@@ -113,6 +113,18 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// What is to be known of pods after the next start cannot be kept, or read.
+    #[error(
+        "cannot use {path}, by which an agent that comes back knows the addresses of pods that have just started: {problem}; no \
+         policy is changed until then",
+        path = path.display()
+    )]
+    PolicyPods {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: io::Error,
+    },
     /// The container runtime does not say what it has.
     #[error(
         "the container runtime at {socket} does not list its sandboxes: {problem}; is it running, and is --cri-socket its socket?"

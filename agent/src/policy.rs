@@ -8,6 +8,7 @@ mod cut;
 mod denials;
 pub(crate) mod explain;
 mod metrics;
+mod remembered;
 mod tables;
 mod waiting;
 
@@ -33,6 +34,7 @@ use self::cut::judge::Concerned;
 use self::cut::{Cutter, Kernel};
 use self::denials::Denials;
 use self::metrics::Metrics;
+use self::remembered::Remembered;
 use self::tables::{PolicyTables, SharedClient};
 use self::waiting::Assigned;
 use crate::subsystem::{Environment, Report, Round, Subsystem};
@@ -58,6 +60,10 @@ pub(crate) struct Settings {
     pub(crate) cuts: bool,
     /// Where the plugin reads which namespaces have policies.
     pub(crate) namespaces: PathBuf,
+    /// The plugin's data folder.
+    pub(crate) data_dir: PathBuf,
+    /// The folder of the network's reservations.
+    pub(crate) leases: PathBuf,
 }
 
 /// Enforces network policies.
@@ -68,6 +74,7 @@ pub(crate) struct NetworkPolicies {
     cutter: Option<Cutter>,
     /// Whose connections are to be judged once the kernel has the plan.
     owed: Concerned,
+    remembered: Remembered,
     metrics: Metrics,
     denials: Denials,
     /// The name of this node, once it is known.
@@ -108,6 +115,7 @@ impl NetworkPolicies {
             tables: PolicyTables::new(nft, settings.denied),
             cutter,
             owed: Concerned::default(),
+            remembered: Remembered::new(&settings.data_dir, &settings.leases),
             denials: Denials::new(settings.writes_lines, registry),
             settings,
             metrics,
@@ -161,6 +169,7 @@ impl Subsystem for NetworkPolicies {
         if let Err(error) = self.bring(round) {
             report.problem(format!("network policies are not up to date: {error}"));
         }
+        tell_refusals(round, &self.kinds(), report);
         self.cutter.iter().filter_map(Cutter::problem).for_each(|problem| report.problem(problem));
         if let Err(error) = self.denials.count(&mut self.tables) {
             report.problem(format!("denied traffic is not counted: {error}"));
@@ -223,8 +232,19 @@ impl NetworkPolicies {
         if let Some(observed) = observed.as_ref().filter(|_| !planning.is_adopted) {
             planning.planner.adopt(adopt::classes(observed));
         }
+        let path = self.remembered.path().to_owned();
+        let unusable = |problem| Error::PolicyPods { path: path.clone(), problem };
+        if !planning.is_adopted {
+            let remembered = self.remembered.read().map_err(unusable)?;
+            if waiting::is_early(&remembered, pods, namespaces) {
+                return Ok(());
+            }
+            planning.assign(waiting::assignments(&remembered, pods, namespaces));
+        }
         planning.is_adopted = true;
         planning.assign(waiting::assignments(self.tables.waiting(), pods, namespaces));
+        // Before the pods are let out.
+        self.remembered.keep(planning.unsettled(pods)).map_err(unusable)?;
         let delta = planning.planner.commit();
         let is_answered = |(address, remark): &&(IpAddr, String)| planning.answers(*address, remark);
         let answered: Vec<IpAddr> =
@@ -368,6 +388,19 @@ impl Planning {
         }
     }
 
+    /// The addresses that pods have by word of the plugin alone, each with its remark.
+    fn unsettled(&self, pods: &Snapshot) -> BTreeMap<IpAddr, String> {
+        let mut unsettled = BTreeMap::new();
+        for (key, assigned) in &self.assigned {
+            let known = pods.of::<Pod>().get(key).map(|pod| pod.addresses).unwrap_or_default();
+            let unknown = assigned.addresses.iter().filter(|address| !known.contains(address));
+            let NamespacedName { namespace, name } = key;
+            unsettled
+                .extend(unknown.map(|address| (*address, format!("{namespace}/{name}/{}", assigned.uid))));
+        }
+        unsettled
+    }
+
     /// Whether an address that waits has its rows in the plan.
     fn answers(&self, address: IpAddr, remark: &str) -> bool {
         let is_assigned = || self.assigned.values().any(|assigned| assigned.addresses.contains(&address));
@@ -397,6 +430,20 @@ fn guarded(policies: &Snapshot, cluster_policies: &Snapshot) -> GuardedNamespace
     let names = policies.of::<NetworkPolicy>().iter().map(|policy| policy.key.namespace.clone());
     let every = !cluster_policies.of::<ClusterNetworkPolicy>().is_empty();
     GuardedNamespaces { every, names: names.collect() }
+}
+
+/// Says what this agent may not read. What is not seen is not taken for nothing: running pods keep their rules, and no pod starts
+/// that a policy may select which was never seen.
+fn tell_refusals(round: &Round<'_>, kinds: &BTreeSet<Kind>, report: &mut Report) {
+    for kind in kinds {
+        let Some(refusal) = round.refusal(*kind) else { continue };
+        let problem =
+            format!("network policies are not up to date, as this agent cannot read every {kind}: {refusal}");
+        match round.objects(*kind) {
+            Some(_) => report.problem(problem),
+            None => report.blocking(format!("{problem}; no pod starts on this node until then")),
+        }
+    }
 }
 
 fn warning(problem: &Problem) -> Warning {

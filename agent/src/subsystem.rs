@@ -185,6 +185,11 @@ impl Round<'_> {
         self.cluster.snapshot(kind)
     }
 
+    /// Why the API server does not let this agent read a kind.
+    pub(crate) fn refusal(&self, kind: Kind) -> Option<String> {
+        self.cluster.refusal(kind)
+    }
+
     /// What changed of a kind since the last round.
     pub(crate) fn changes(&self, kind: Kind) -> impl Iterator<Item = &ChangeSet> {
         self.cluster.changes(kind)

@@ -59,6 +59,11 @@ impl Watches {
         self.watched.get(&kind).filter(|watched| watched.is_listed).map(|watched| watched.watch.snapshot())
     }
 
+    /// Why the API server does not let this agent read a kind.
+    pub(crate) fn refusal(&self, kind: Kind) -> Option<String> {
+        self.watched.get(&kind)?.watch.refusal(kind)
+    }
+
     /// What changed of a kind since the last round, in order.
     pub(crate) fn changes(&self, kind: Kind) -> impl Iterator<Item = &ChangeSet> {
         self.watched.get(&kind).into_iter().flat_map(|watched| &watched.changes)

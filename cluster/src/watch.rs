@@ -12,7 +12,7 @@ use weft_types::{ChangeSet, Kind, Snapshot};
 use crate::filter::WatchFilter;
 use crate::index::{Index, Stamped};
 use crate::resource::ApiResource;
-use crate::watcher;
+use crate::watcher::{self, Refusals};
 use crate::wire::Codec;
 
 /// The shortest time between two change sets. A single change is given at once; only what follows on its
@@ -48,6 +48,7 @@ pub struct Watch {
     first: Option<Instant>,
     /// How long before they were given the last changes came.
     delay: Duration,
+    refusals: Refusals,
     /// The tasks that watch the kinds. Dropping the set ends them.
     _watchers: JoinSet<()>,
 }
@@ -59,9 +60,9 @@ impl Watch {
     /// why in the log and tries again with growing pauses.
     pub fn start(client: Client, filter: &WatchFilter, kinds: &[Kind]) -> Self {
         let (sender, events) = mpsc::channel(BACKLOG);
-        let mut watchers = JoinSet::new();
+        let (mut watchers, refusals) = (JoinSet::new(), Refusals::default());
         for &kind in kinds {
-            spawn(&mut watchers, kind, client.clone(), filter.clone(), sender.clone());
+            spawn(&mut watchers, kind, client.clone(), filter.clone(), (sender.clone(), refusals.clone()));
         }
         Watch {
             index: Index::new(kinds),
@@ -69,6 +70,7 @@ impl Watch {
             given: None,
             first: None,
             delay: Duration::ZERO,
+            refusals,
             _watchers: watchers,
         }
     }
@@ -96,6 +98,11 @@ impl Watch {
     /// How long the first event of the last change set had waited when [`Watch::next`] gave it.
     pub fn delay(&self) -> Duration {
         self.delay
+    }
+
+    /// Why this client may not read a kind, and what it takes; nothing as long as it may.
+    pub fn refusal(&self, kind: Kind) -> Option<String> {
+        self.refusals.get(kind)
     }
 
     /// The cluster as of the last change set that [`Watch::next`] gave.
@@ -130,7 +137,7 @@ macro_rules! spawn {
             kind: Kind,
             client: Client,
             filter: WatchFilter,
-            events: Sender<Stamped>,
+            events: (Sender<Stamped>, Refusals),
         ) {
             match kind {
                 $(Kind::$kind => spawn_of::<weft_types::$kind>(watchers, client, filter, events),)*
@@ -145,11 +152,11 @@ fn spawn_of<K: ApiResource>(
     watchers: &mut JoinSet<()>,
     client: Client,
     filter: WatchFilter,
-    events: Sender<Stamped>,
+    (events, refusals): (Sender<Stamped>, Refusals),
 ) {
     let codec = match filter.labels {
         true => Codec::new::<K::LabelledWire>(filter),
         false => Codec::new::<K::Wire>(filter),
     };
-    watchers.spawn(watcher::run(client, codec, events));
+    watchers.spawn(watcher::run(client, codec, events, refusals));
 }

@@ -12,7 +12,9 @@
 //! This file speaks with the API server and decides when to speak again. What the bytes mean is in `wire`,
 //! what the objects mean in `resource`.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -27,7 +29,7 @@ use weft_types::Kind;
 use self::initial::InitialEvents;
 use crate::error::chain;
 use crate::index::{Event, Stamped};
-use crate::resource::{Optional, Reading};
+use crate::resource::{Api, Optional, Reading, api};
 use crate::wire::{Answer, Broken, Codec, Frames, Refusal, Status, Told, ask};
 
 mod initial;
@@ -55,6 +57,24 @@ const UNDEFINED: Duration = Duration::from_secs(10);
 const REFUSED: Duration = Duration::from_secs(30);
 /// After so long without an error, the pauses start small again.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// Which kinds this client may not read, and why.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals(Arc<Mutex<BTreeMap<Kind, String>>>);
+
+impl Refusals {
+    fn set(&self, kind: Kind, problem: Option<String>) {
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => refusals.insert(kind, problem),
+            None => refusals.remove(&kind),
+        };
+    }
+
+    pub(crate) fn get(&self, kind: Kind) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).cloned()
+    }
+}
 
 /// Why a list or a watch came to its end.
 enum Stop {
@@ -84,10 +104,11 @@ enum Start {
 }
 
 /// Watches the objects of one kind for as long as somebody receives the events.
-pub(crate) async fn run(client: Client, codec: Codec, events: Sender<Stamped>) {
+pub(crate) async fn run(client: Client, codec: Codec, events: Sender<Stamped>, refusals: Refusals) {
     let kind = codec.kind;
     let outage = Outage::new(kind);
-    let mut watcher = Watcher { client, codec, events, outage, start: Start::Stream, has_listed: false };
+    let start = Start::Stream;
+    let mut watcher = Watcher { client, codec, events, refusals, outage, start, has_listed: false };
     let mut backoff = Backoff::new();
     let mut version = None;
     loop {
@@ -126,6 +147,7 @@ struct Watcher {
     client: Client,
     codec: Codec,
     events: Sender<Stamped>,
+    refusals: Refusals,
     outage: Outage,
     start: Start,
     has_listed: bool,
@@ -169,7 +191,7 @@ impl Watcher {
 
     /// All objects are known.
     async fn listed(&mut self, readings: Vec<Reading>) -> Result<(), Stop> {
-        self.outage.end();
+        self.works();
         self.has_listed = true;
         self.send(Event::Listed(self.codec.kind, readings)).await
     }
@@ -217,7 +239,7 @@ impl Watcher {
     async fn watch(&mut self, version: String) -> Result<String, Stop> {
         let frames = self.begin(&version).await;
         let mut frames = frames.map_err(|refusal| self.stop(refusal, Some(version.clone())))?;
-        self.outage.end();
+        self.works();
         self.follow(&mut frames, version).await
     }
 
@@ -284,6 +306,12 @@ impl Watcher {
         self.events.send((Instant::now(), event)).await.map_err(|_| Stop::Unwanted)
     }
 
+    /// The server answered as it should.
+    fn works(&mut self) {
+        self.outage.end();
+        self.refusals.set(self.codec.kind, None);
+    }
+
     /// What a refusal of the API server, or a fault of the way to it, means for the watch.
     fn stop(&self, refusal: Refusal, version: Option<String>) -> Stop {
         let (code, message) = match refusal {
@@ -304,7 +332,14 @@ impl Watcher {
             }
             (410, _) => Stop::Gone,
             (401 | 403, _) => {
-                failed(format_args!("not allowed: {message}; check the permissions of this client"), version)
+                let Api { version: of, plural } = api(self.codec.kind);
+                let group = of.split_once('/').map_or("", |(group, _)| group);
+                let problem = format!(
+                    "not allowed: {message}; this client needs a ClusterRole that allows the verbs list and \
+                     watch of the resource {plural} in the API group \"{group}\""
+                );
+                self.refusals.set(self.codec.kind, Some(problem.clone()));
+                failed(problem, version)
             }
             _ => failed(message, version),
         }

@@ -84,13 +84,15 @@ impl WaitingPod {
         (is_whole && parts.next().is_none()).then_some(WaitingPod { namespace, name, uid })
     }
 
-    /// The comment, without the name where it would be too long.
+    /// The comment, without the name where it would be too long; cut where that does not do.
     pub fn comment(&self) -> String {
-        let whole = self.to_string();
-        match whole.len() <= LONGEST_COMMENT || self.uid.is_empty() {
-            true => whole.chars().take(LONGEST_COMMENT).collect(),
-            false => format!("{}//{}", self.namespace, self.uid),
+        let mut comment = self.to_string();
+        if comment.len() > LONGEST_COMMENT && !self.uid.is_empty() {
+            comment = format!("{}//{}", self.namespace, self.uid);
         }
+        let is_end = |end: &usize| comment.is_char_boundary(*end);
+        comment.truncate((0..=LONGEST_COMMENT).rev().find(is_end).unwrap_or_default());
+        comment
     }
 }
 
@@ -188,6 +190,15 @@ mod tests {
         assert_eq!(pod("web").comment(), format!("shop/web/{uid}"));
         assert_eq!(WaitingPod::parse(&pod("web").comment()), Some(pod("web")));
         assert_eq!(WaitingPod::parse(&pod(&"x".repeat(253)).comment()), Some(pod("")));
+        // Kubernetes has no such names. Other runtimes may.
+        for (name, uid) in
+            [("ü".repeat(126), ""), ("日本".repeat(50), ""), ("x".to_owned(), &*"é".repeat(99))]
+        {
+            let pod = WaitingPod { namespace: "größe".into(), name, uid: uid.into() };
+            let comment = pod.comment();
+            assert!((LONGEST_COMMENT - 3..=LONGEST_COMMENT).contains(&comment.len()), "{comment}");
+            assert!(comment.starts_with("größe/"), "{comment}");
+        }
         for foreign in ["", "shop", "shop/web", "shop//", "/web/1", "a/b/c/d"] {
             assert_eq!(WaitingPod::parse(foreign), None, "{foreign}");
         }

@@ -21,6 +21,9 @@ use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
+use self::form::Form;
+
+mod form;
 pub mod protobuf;
 
 /// A request that was seen: its path and its query.
@@ -68,6 +71,8 @@ struct Store {
     seen: Vec<Seen>,
     /// Answers instead of the proper ones, by path, each used once.
     instead: Vec<(String, StatusCode, String)>,
+    /// The paths that nobody may read.
+    forbidden: BTreeSet<String>,
     gone_as: GoneAs,
     has_protobuf: bool,
     initial_events: InitialEvents,
@@ -106,6 +111,7 @@ impl FakeApiServer {
             events: Vec::new(),
             seen: Vec::new(),
             instead: Vec::new(),
+            forbidden: BTreeSet::new(),
             gone_as: GoneAs::Event,
             has_protobuf: true,
             initial_events: InitialEvents::Sent,
@@ -240,6 +246,15 @@ impl FakeApiServer {
     /// Answers the next request for the path with something else.
     pub fn answer_once(&self, path: &str, status: StatusCode, body: &str) {
         self.store().instead.push((path.to_owned(), status, body.to_owned()));
+    }
+
+    /// Allows nobody to read a path any more, or everybody again.
+    pub fn forbid(&self, path: &str, is_forbidden: bool) {
+        let mut store = self.store();
+        match is_forbidden {
+            true => store.forbidden.insert(path.to_owned()),
+            false => store.forbidden.remove(path),
+        };
     }
 
     /// The queries of the requests for the path so far, lists or watches. A watch that begins with all
@@ -378,38 +393,6 @@ fn refusal(code: u16, reason: &str, message: &str) -> Value {
         "reason": reason, "message": message})
 }
 
-/// How an answer is written: in protobuf with the kind of its objects.
-#[derive(Clone, Copy)]
-enum Form {
-    Json,
-    Protobuf(&'static str),
-}
-
-impl Form {
-    fn of_watch(self) -> &'static str {
-        match self {
-            Form::Json => "application/json",
-            Form::Protobuf(_) => "application/vnd.kubernetes.protobuf;stream=watch",
-        }
-    }
-
-    fn frame(self, line: String) -> Vec<u8> {
-        match self {
-            Form::Json => (line + "\n").into_bytes(),
-            Form::Protobuf(kind) => protobuf::frame(kind, &line),
-        }
-    }
-
-    fn refuse(self, code: StatusCode, status: &Value) -> Response {
-        match self {
-            Form::Json => (code, status.to_string()).into_response(),
-            Form::Protobuf(_) => {
-                (code, [(CONTENT_TYPE, protobuf::MEDIA_TYPE)], protobuf::status(status)).into_response()
-            }
-        }
-    }
-}
-
 /// The bytes of the frames, a few each millisecond; watches that end, end in the midst of one.
 fn trickle(
     frames: impl Stream<Item = std::io::Result<Vec<u8>>>,
@@ -476,6 +459,10 @@ async fn answer(
     if let Some(place) = instead {
         let (_, status, body) = store.instead.remove(place);
         return (status, body).into_response();
+    }
+    if store.forbidden.contains(path) {
+        let status = refusal(403, "Forbidden", &format!("cannot list {path}"));
+        return form.refuse(StatusCode::FORBIDDEN, &status);
     }
     if method == Method::POST {
         return store.create(path, serde_json::from_slice(&body).unwrap());

@@ -44,6 +44,12 @@ pub(crate) fn assignments(
     found
 }
 
+/// Whether a pod of these addresses is known, and its namespace still to come: then its labels are not known yet.
+pub(crate) fn is_early(waiting: &[(IpAddr, String)], pods: &Snapshot, namespaces: &Snapshot) -> bool {
+    let found = waiting.iter().filter_map(|(_, remark)| find(&WaitingPod::parse(remark)?, pods));
+    found.into_iter().any(|pod| !namespaces.has_namespace(&pod.key.namespace))
+}
+
 /// The pod with that name and uid: an earlier one of its name has other policies perhaps.
 fn find<'a>(waiting: &WaitingPod, pods: &'a Snapshot) -> Option<&'a Pod> {
     let is_it = |pod: &&Pod| waiting.uid.is_empty() || uid(pod) == waiting.uid;
@@ -124,6 +130,9 @@ mod tests {
         assert_eq!(found("a remark of somebody's", "2"), 0);
         let snapshot = snapshot("2");
         let waiting = [(address, "shop/web/2".to_owned())];
+        let nothing = Snapshot::default();
+        assert!(is_early(&waiting, &snapshot, &nothing) && !is_early(&waiting, &snapshot, &snapshot));
+        assert!(!is_early(&waiting, &nothing, &nothing), "the pod is gone");
         assert!(
             assignments(&waiting, &snapshot, &Snapshot::default()).is_empty(),
             "labels are not known yet"

@@ -18,6 +18,7 @@ use weft_testkit::wait::eventually_ok;
 
 /// A container runtime, as far as the agent asks it.
 mod cri;
+mod cuts;
 mod pods;
 mod policies;
 mod ways;
