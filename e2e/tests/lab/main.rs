@@ -70,6 +70,14 @@ const TOGETHER: &[Scenario] = &[
         "Netpol: a pod starts with its policies: nothing denied passes, nothing allowed is refused",
         network_policies::gap::a_pod_starts_with_its_policies,
     ),
+    (
+        "Netpol: pings follow rules without ports, and no rule with ports",
+        network_policies::pings_follow_rules_without_ports,
+    ),
+    (
+        "Netpol: externalTrafficPolicy Cluster shows the pod's own node's clients, and other nodes in their place",
+        network_policies::clients_of_node_ports_by_traffic_policy,
+    ),
     ("Netpol: egress for names alone resolves them", network_policies::egress_for_names_alone),
     ("Services should serve a basic endpoint from pods", services::basic_endpoint),
     ("Services should serve multiport endpoints from pods", services::multiport_endpoints),

@@ -18,7 +18,7 @@ use self::cases::Runner;
 use self::table::Table;
 use self::world::World;
 use crate::case::{Case, Peer, Service, echo};
-use crate::lab::{Lab, Outcome, holds};
+use crate::lab::{Lab, Outcome, holds, poll};
 use crate::probe::{BOTH, Via, dropped, served};
 
 /// Asks for every generated case, instead of those where every feature comes once in each direction.
@@ -140,6 +140,54 @@ pub(crate) fn the_own_node_is_always_allowed(lab: &Lab) -> Outcome {
     shop.ingress(json!([{"from": node}]))?;
     all_served(&other, &direct)?;
     all_dropped(&shop.client.netns, &direct)
+}
+
+/// A rule without ports is about all traffic, one with ports is not about what has none.
+pub(crate) fn pings_follow_rules_without_ports(lab: &Lab) -> Outcome {
+    let shop = Shop::open(lab, "policy-pings")?;
+    let client = json!([{"podSelector": {"matchLabels": {"app": "client"}}}]);
+    let pings = |from: &Peer, expected: bool| {
+        shop.server.ips.iter().try_for_each(|&ip| {
+            let what = format!("{} of {ip} by {}", if expected { "an answer" } else { "silence" }, from.name);
+            poll(&what, || match ping(&shop, &from.name, ip)? == expected {
+                true => Ok(()),
+                false => Err("it is not so".to_owned()),
+            })
+        })
+    };
+    pings(&shop.stranger, true)?;
+    shop.ingress(json!([{"from": client}]))?;
+    pings(&shop.stranger, false)?;
+    pings(&shop.client, true)?;
+    shop.ingress(json!([{"from": client, "ports": [{"port": 8080}, {"port": 8080, "protocol": "UDP"}]}]))?;
+    pings(&shop.client, false)?;
+    all_served(&shop.client.netns, &shop.direct())
+}
+
+/// Whether a ping is answered.
+fn ping(shop: &Shop, pod: &str, ip: IpAddr) -> Result<bool, String> {
+    let line = ["exec", "-n", &shop.case.namespace, pod, "--", "ping", "-c1", "-W1", &ip.to_string()];
+    Ok(shop.case.lab.try_run(&line)?.status.success())
+}
+
+/// Where another node forwards, the client's address is gone, and the policy sees that node. The pod's own node shows it the client.
+pub(crate) fn clients_of_node_ports_by_traffic_policy(lab: &Lab) -> Outcome {
+    let shop = Shop::open(lab, "policy-traffic")?;
+    let service = shop.case.change("server", json!({"externalTrafficPolicy": "Cluster"}))?;
+    let via = |node: u8| lab.node_at(node, service.node_port(0));
+    let outside = lab.outside();
+    let served =
+        |node: u8| via(node).into_iter().try_for_each(|at| served(&outside, Via::Http, at, &["server"]));
+    let dropped = |node: u8| via(node).into_iter().try_for_each(|at| dropped(&outside, Via::Http, at));
+    [1, 2].into_iter().try_for_each(served)?;
+    shop.ingress(json!([{"from": lab.outside_ips().into_iter().map(block).collect::<Vec<_>>()}]))?;
+    dropped(2)?;
+    served(1)?;
+    shop.ingress(
+        json!([{"from": lab.node_at(2, 0).iter().map(|node| block(node.ip())).collect::<Vec<_>>()}]),
+    )?;
+    dropped(1)?;
+    served(2)
 }
 
 /// A pod that may leave for names alone resolves them, and reaches nothing.
