@@ -2,6 +2,7 @@
 //! Services, nodes and names.
 
 mod cases;
+mod conformance;
 pub(crate) mod gap;
 mod generated;
 mod objects;
@@ -31,7 +32,8 @@ pub(crate) fn over_nine_pods(lab: &Lab) -> Outcome {
     let world = World::new(lab)?;
     let (own, other) = (world.ips("x/a"), world.ips("y/b"));
     let all = std::env::var(ALL).is_ok_and(|value| value == "all");
-    let cases = [specs::cases(&other), tiers::cases(), generated::cases(&own, &other, all)];
+    let cases =
+        [specs::cases(&other), tiers::cases(), conformance::cases(), generated::cases(&own, &other, all)];
     let mut runner = Runner { world: &world, table: Table::open() };
     world.settles(&Table::open(), &Table::open())?;
     let mut failures = Vec::new();

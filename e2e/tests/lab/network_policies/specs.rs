@@ -111,6 +111,13 @@ fn selectors() -> Vec<Case> {
         ),
         (
             by(
+                "should enforce policy to allow traffic based on NamespaceSelector with MatchLabels using default ns label",
+                json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "y"}}}]),
+            ),
+            only("y/*"),
+        ),
+        (
+            by(
                 "should enforce policy based on PodSelector or NamespaceSelector",
                 json!([{"namespaceSelector": any_of("ns", &["y", "z"])}, {"podSelector": pod("b")}]),
             ),
@@ -175,6 +182,16 @@ fn ports() -> Vec<Case> {
         Case::new("should enforce a range of ports [Feature:NetworkPolicyEndPort]")
             .step([policy("x", "allow", on(json!([{"port": 81, "endPort": 90}])))], only("81/TCP"))
             .step([change("x", "allow", on(json!([{"port": 1, "endPort": 81}])))], only("TCP")),
+        Case::new(
+            "should not mistakenly treat 'protocol: SCTP' as 'protocol: TCP', even if the plugin doesn't support SCTP",
+        )
+        .step(
+            [
+                policy("x", "deny", json!({"podSelector": {}})),
+                policy("x", "allow", ingress(json!([{"ports": [{"port": 81, "protocol": "SCTP"}]}]))),
+            ],
+            open().deny("*", "x/*", ""),
+        ),
         Case::new("should not allow access by TCP when a policy specifies only UDP")
             .step([policy("x", "allow", on(json!([{"port": 80, "protocol": "UDP"}])))], only("80/UDP")),
         Case::new(
