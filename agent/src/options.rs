@@ -86,28 +86,29 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub network_policy: bool,
 
-    /// What happens to traffic that network policies deny: it is dropped, so that who sends it waits, or rejected,
-    /// so that who sends it is told.
+    /// What happens to traffic that network policies deny: it is dropped, so that who sends it waits, or
+    /// rejected, so that who sends it is told.
     #[arg(long, value_name = "HOW", default_value = "drop")]
     pub policy_deny: PolicyDeny,
 
-    /// End connections that a change of network policies denies. Without it, they last until their ends close them.
+    /// End connections that a change of network policies denies. Without it, they last until their ends close
+    /// them.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub policy_cut_connections: bool,
 
-    /// What becomes known of traffic that network policies deny: how much it is, also by which policies, or also of
-    /// each packet a line in the log. Counted by policy and told of are at most 200 packets a second for each family
-    /// and direction; the log has at most ten a second, and how many more there were.
+    /// What becomes known of traffic that network policies deny: how much it is, also by which policies, or
+    /// also of each packet a line in the log. Counted by policy and told of are at most 200 packets a second
+    /// for each family and direction; the log has at most ten a second, and how many more there were.
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_value = "off", default_missing_value = "lines")]
     pub policy_log: PolicyLog,
 
-    /// The group of nflog by which denied traffic is told of. A group has one reader: with another program that reads
-    /// this one, choose another.
+    /// The group of nflog by which denied traffic is told of. A group has one reader: with another program
+    /// that reads this one, choose another.
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     pub policy_log_group: u16,
 
-    /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all. A pod that still
-    /// waits then runs, closed. Without it, 2.
+    /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all.
+    /// A pod that still waits then runs, closed. Without it, 2.
     #[arg(long, value_name = "SECONDS")]
     pub policy_timeout: Option<u32>,
 

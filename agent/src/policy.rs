@@ -1,8 +1,8 @@
-//! Network policies: what the cluster's policies let this node's pods send and get, as nf_tables. What that is, is planned in
-//! the crate `weft-policy`; here it is kept in step with the cluster and the kernel.
+//! Network policies: what the cluster's policies let this node's pods send and get, as nf_tables. What that
+//! is, is planned in the crate `weft-policy`; here it is kept in step with the cluster and the kernel.
 //!
-//! Pods start closed where they may have policies: `waiting` finds the pods that the plugin put into the set of those that wait,
-//! and they get their rows and are let out in one transaction.
+//! Pods start closed where they may have policies: `waiting` finds the pods that the plugin put into the set
+//! of those that wait, and they get their rows and are let out in one transaction.
 
 mod cut;
 mod denials;
@@ -432,8 +432,8 @@ fn guarded(policies: &Snapshot, cluster_policies: &Snapshot) -> GuardedNamespace
     GuardedNamespaces { every, names: names.collect() }
 }
 
-/// Says what this agent may not read. What is not seen is not taken for nothing: running pods keep their rules, and no pod starts
-/// that a policy may select which was never seen.
+/// Says what this agent may not read. What is not seen is not taken for nothing: running pods keep their
+/// rules, and no pod starts that a policy may select which was never seen.
 fn tell_refusals(round: &Round<'_>, kinds: &BTreeSet<Kind>, report: &mut Report) {
     for kind in kinds {
         let Some(refusal) = round.refusal(*kind) else { continue };

@@ -49,13 +49,14 @@ pub(crate) trait Subsystem {
         BTreeSet::new()
     }
 
-    /// The names of the tables of nf_tables whose changes it wants to hear of ([`Round::kernel`]). Asked once. A change of one
-    /// calls for a round at once.
+    /// The names of the tables of nf_tables whose changes it wants to hear of ([`Round::kernel`]). Asked
+    /// once. A change of one calls for a round at once.
     fn tables(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What this node does with a connection that begins with that packet, where the subsystem has a say in it.
+    /// What this node does with a connection that begins with that packet, where the subsystem has a say in
+    /// it.
     fn explain(&mut self, _: &Packet) -> Option<Result<PolicyReport>> {
         None
     }
@@ -116,7 +117,8 @@ pub(crate) struct Round<'a> {
     pub(crate) kernel: KernelChanges,
 }
 
-/// What the kernel told of the tables that subsystems declare. Anything else is looked at in every round anyway.
+/// What the kernel told of the tables that subsystems declare. Anything else is looked at in every round
+/// anyway.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KernelChanges {
     /// The transactions, in order.

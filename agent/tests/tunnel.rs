@@ -1,4 +1,5 @@
-//! The VXLAN tunnel against the real kernel: two nodes with a router between them, each with a pod. Runs as root.
+//! The VXLAN tunnel against the real kernel: two nodes with a router between them, each with a pod. Runs as
+//! root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,5 +1,5 @@
-//! The command lines of the manifests, as the programs themselves read them: no flag of `weft install` leads to a daemon
-//! that ends at its start.
+//! The command lines of the manifests, as the programs themselves read them: no flag of `weft install` leads
+//! to a daemon that ends at its start.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,6 +1,6 @@
-//! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it prints the
-//! manifests; it checks a node's fitness and copies the plugins of a node;
-//! it asks the DNS server, and the agents about network policies.
+//! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it
+//! prints the manifests; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
+//! and the agents about network policies.
 
 mod cluster;
 pub mod dns;

@@ -1,5 +1,5 @@
-//! The manifests that put Weft on a cluster: a text for people, with the few values that differ between clusters
-//! filled in. Nothing here talks to a cluster.
+//! The manifests that put Weft on a cluster: a text for people, with the few values that differ between
+//! clusters filled in. Nothing here talks to a cluster.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,12 +35,12 @@ pub struct Values {
     /// The address of the cluster DNS Service, as the kubelets were given it (clusterDNS).
     #[arg(long, default_value = "10.96.0.10", value_name = "ADDRESS")]
     pub cluster_dns: IpAddr,
-    /// Put a DNS server on every node besides, at the address of the DNS Service: pods' questions do not leave their node,
-    /// and are not tracked.
+    /// Put a DNS server on every node besides, at the address of the DNS Service: pods' questions do not
+    /// leave their node, and are not tracked.
     #[arg(long)]
     pub node_local_dns: bool,
-    /// Put the definition of ClusterNetworkPolicy on the cluster besides, so that administrators can write such policies. It is
-    /// never taken away again, as the policies would go with it.
+    /// Put the definition of ClusterNetworkPolicy on the cluster besides, so that administrators can write
+    /// such policies. It is never taken away again, as the policies would go with it.
     #[arg(long)]
     pub cluster_network_policy: bool,
     /// What agents and plugin do about network policies.
@@ -61,11 +61,12 @@ pub struct Values {
     /// Where the nodes' container runtime finds CNI plugins: with k3s, /var/lib/rancher/k3s/data/cni.
     #[arg(long, default_value = CNI_BIN, value_name = "DIR")]
     pub cni_bin_dir: PathBuf,
-    /// Where the nodes' container runtime reads CNI configurations: with k3s, /var/lib/rancher/k3s/agent/etc/cni/net.d.
+    /// Where the nodes' container runtime reads CNI configurations: with k3s,
+    /// /var/lib/rancher/k3s/agent/etc/cni/net.d.
     #[arg(long, default_value = CNI_CONF, value_name = "DIR")]
     pub cni_conf_dir: PathBuf,
-    /// A name or address of the API server that works without Services, since Weft is what makes Services work. Without
-    /// it, `weft install` takes that of the kubeconfig.
+    /// A name or address of the API server that works without Services, since Weft is what makes Services
+    /// work. Without it, `weft install` takes that of the kubeconfig.
     #[arg(long, value_name = "HOST")]
     pub api_host: Option<String>,
     /// The API server's port.
@@ -240,7 +241,8 @@ mod tests {
         }
     }
 
-    /// What it reads and what the API server takes must be one: as unknown, a field would be dropped there without a word.
+    /// What it reads and what the API server takes must be one: as unknown, a field would be dropped there
+    /// without a word.
     #[test]
     fn the_definition_of_cluster_network_policies_has_the_limits_of_the_api() {
         assert!(!rendered(&[]).contains(CLUSTER_NETWORK_POLICIES), "only when it is asked for");
@@ -294,8 +296,8 @@ mod tests {
         }
     }
 
-    /// A capability that is only permitted does not reach a program of another user than root (capabilities(7), "Transformation
-    /// of capabilities during execve"), and CRI knows no ambient ones.
+    /// A capability that is only permitted does not reach a program of another user than root
+    /// (capabilities(7), "Transformation of capabilities during execve"), and CRI knows no ambient ones.
     #[test]
     fn the_dns_server_is_not_root_and_may_listen_on_its_port() {
         let all = documents(&rendered(&["--api-host=192.0.2.1"]));
@@ -331,7 +333,8 @@ mod tests {
         }
     }
 
-    /// A kubelet that looks for the first time a moment too early looks again ten seconds later: with every pod that is replaced.
+    /// A kubelet that looks for the first time a moment too early looks again ten seconds later: with every
+    /// pod that is replaced.
     #[test]
     fn a_server_that_has_just_started_is_looked_at_every_second() {
         let mut count = 0;
@@ -398,7 +401,8 @@ mod tests {
         assert_eq!(service["spec"]["clusterIP"], "fd00:10:96::a");
     }
 
-    /// The kubelet's own defaults, a second and three times, end servers of a machine that is merely short of time.
+    /// The kubelet's own defaults, a second and three times, end servers of a machine that is merely short of
+    /// time.
     #[test]
     fn a_busy_machine_is_no_reason_to_restart_a_server() {
         for document in documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"])) {

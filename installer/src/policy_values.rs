@@ -1,4 +1,5 @@
-//! What `weft install` has agents and plugin do about network policies: the agent's own flags, by the same names.
+//! What `weft install` has agents and plugin do about network policies: the agent's own flags, by the same
+//! names.
 
 use clap::{ArgAction, Args};
 
@@ -13,19 +14,20 @@ pub struct PolicyValues {
     /// Enforce NetworkPolicies, and ClusterNetworkPolicies where the cluster has them.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub network_policy: bool,
-    /// What happens to traffic that network policies deny: it is dropped, so that who sends it waits, or rejected, so that who
-    /// sends it is told.
+    /// What happens to traffic that network policies deny: it is dropped, so that who sends it waits, or
+    /// rejected, so that who sends it is told.
     #[arg(long, value_name = "HOW", default_value = DENY[0], value_parser = DENY)]
     pub policy_deny: String,
-    /// Count traffic that network policies deny by policy, and have a line for each packet in the agents' logs; `count` only
-    /// counts.
+    /// Count traffic that network policies deny by policy, and have a line for each packet in the agents'
+    /// logs; `count` only counts.
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = LOG[0], value_parser = LOG)]
     pub policy_log: Option<String>,
-    /// End connections that a change of network policies denies. Without it, they last until their ends close them.
+    /// End connections that a change of network policies denies. Without it, they last until their ends close
+    /// them.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub policy_cut_connections: bool,
-    /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all. A pod that still
-    /// waits then runs, closed. Without it, 2.
+    /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all.
+    /// A pod that still waits then runs, closed. Without it, 2.
     #[arg(long, value_name = "SECONDS")]
     pub policy_timeout: Option<u32>,
 }

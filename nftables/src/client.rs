@@ -29,7 +29,8 @@ const ANONYMOUS: u32 = 1;
 /// Flags of a set whose elements the kernel counts otherwise than it shows them: `NFT_SET_INTERVAL`,
 /// `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`.
 const COUNTED_OTHERWISE: u32 = 0x04 | 0x10 | 0x20;
-/// How often an observation is started anew because something was committed meanwhile, or a set was not shown whole.
+/// How often an observation is started anew because something was committed meanwhile, or a set was not shown
+/// whole.
 const OBSERVE_ATTEMPTS: u32 = 10;
 
 /// How many bytes of messages make a part of a load.
@@ -143,7 +144,8 @@ impl Client {
         }
     }
 
-    /// Whether the kernel has the rules of a table, as far as their digests tell. Cheaper than an observation.
+    /// Whether the kernel has the rules of a table, as far as their digests tell. Cheaper than an
+    /// observation.
     pub fn has_rules(&mut self, table: &Table) -> Result<bool> {
         let found = self.dump(message::GET_RULE, table.family, Some(&table.name), None, parse_rule).map_err(
             |error| error.during(format!("read the rules of table {} {}", table.family, table.name)),
@@ -166,8 +168,9 @@ impl Client {
         self.commit_parts(transaction, usize::MAX).map(drop)
     }
 
-    /// The same as [`Client::commit`]. Returns the number of the kernel's transaction by which [`super::Monitor`] announces it;
-    /// none where others committed at the same time, so that it is not certain.
+    /// The same as [`Client::commit`]. Returns the number of the kernel's transaction by which
+    /// [`super::Monitor`] announces it; none where others committed at the same time, so that it is not
+    /// certain.
     ///
     /// # Errors
     /// As of [`Client::commit`].
@@ -175,8 +178,9 @@ impl Client {
         self.number_parts(transaction, usize::MAX)
     }
 
-    /// The same as [`Client::commit_numbered`], but what only adds may be large and is committed in parts, in its order: so
-    /// neither this process nor the kernel ever holds the messages of all of it, and others come in between.
+    /// The same as [`Client::commit_numbered`], but what only adds may be large and is committed in parts, in
+    /// its order: so neither this process nor the kernel ever holds the messages of all of it, and others
+    /// come in between.
     ///
     /// # Errors
     /// As of [`Client::commit`]. Parts before the one that was refused stay.
@@ -256,8 +260,8 @@ impl Client {
         Ok(table)
     }
 
-    /// While the kernel grows a set's hash table, which it does some time after a large commit, a dump misses elements and
-    /// shows others twice, without a word. Kernels that count a set's elements let us know.
+    /// While the kernel grows a set's hash table, which it does some time after a large commit, a dump misses
+    /// elements and shows others twice, without a word. Kernels that count a set's elements let us know.
     fn elements(
         &mut self,
         family: TableFamily,
@@ -276,7 +280,8 @@ impl Client {
         }
     }
 
-    /// Every kind of object has its table's name in attribute 1, and elements that of their set in attribute 2.
+    /// Every kind of object has its table's name in attribute 1, and elements that of their set in attribute
+    /// 2.
     pub(super) fn dump<T>(
         &mut self,
         kind: u16,

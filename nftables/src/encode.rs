@@ -1,5 +1,5 @@
-//! Encoding of transactions as one batch of netlink messages (`linux/netfilter/nf_tables.h`). Elements are packed many
-//! to a message, written straight into the batch.
+//! Encoding of transactions as one batch of netlink messages (`linux/netfilter/nf_tables.h`). Elements are
+//! packed many to a message, written straight into the batch.
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
@@ -52,11 +52,12 @@ pub(super) mod message {
     pub(crate) const DEL_FLOWTABLE: u16 = 24;
 }
 
-/// Where the numbering of a batch's messages begins: above all numbers that single requests ever reach, so that a late
-/// answer to one is not taken for an answer to the other.
+/// Where the numbering of a batch's messages begins: above all numbers that single requests ever reach, so
+/// that a late answer to one is not taken for an answer to the other.
 pub(super) const FIRST_SEQUENCE: u32 = 1 << 31;
 
-/// A transaction, or a part of one, as the kernel takes it. Its messages are numbered from [`FIRST_SEQUENCE`], in order.
+/// A transaction, or a part of one, as the kernel takes it. Its messages are numbered from
+/// [`FIRST_SEQUENCE`], in order.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     /// The messages.
@@ -78,7 +79,8 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Parts of about that many bytes where the transaction may be committed in parts, and one part where not.
+    /// Parts of about that many bytes where the transaction may be committed in parts, and one part where
+    /// not.
     pub(super) fn new(transaction: &'a Transaction, limit: usize) -> Parts<'a> {
         let limit = if transaction.only_adds() { limit } else { usize::MAX };
         Parts { transaction, limit, next: 0, rest: None }
@@ -332,8 +334,9 @@ fn rule_userdata(rule: &Rule) -> Vec<u8> {
     bytes
 }
 
-/// A digest of a rule as it is encoded (64-bit FNV-1a). A rule in the kernel that carries the digest of the planned
-/// one is that rule: the kernel gives expressions back in another shape than it took them, which cannot be compared.
+/// A digest of a rule as it is encoded (64-bit FNV-1a). A rule in the kernel that carries the digest of the
+/// planned one is that rule: the kernel gives expressions back in another shape than it took them, which
+/// cannot be compared.
 pub fn digest(rule: &Rule) -> u64 {
     let mut bytes = Vec::new();
     encode_statements(rule, &mut Writer(&mut bytes));

@@ -1,5 +1,5 @@
-//! nf_tables: a typed model of tables, chains, rules, sets and maps; how they print as nft text; and the way to the
-//! kernel and back, without any program in between. Which tables there should be is not decided here.
+//! nf_tables: a typed model of tables, chains, rules, sets and maps; how they print as nft text; and the way
+//! to the kernel and back, without any program in between. Which tables there should be is not decided here.
 //!
 //! ```text
 //! plan: &[Table] ---------------------.

@@ -76,9 +76,11 @@ pub struct Place {
 /// Who committed a transaction. Prints as `nft (process 1234)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Author {
-    /// The name of the thread that did, which of a process of one thread is its program's: 15 bytes of it at most.
+    /// The name of the thread that did, which of a process of one thread is its program's: 15 bytes of it at
+    /// most.
     pub program: String,
-    /// The thread's number as the machine counts, in whatever container it is; 0 where the kernel does not tell.
+    /// The thread's number as the machine counts, in whatever container it is; 0 where the kernel does not
+    /// tell.
     pub process: u32,
 }
 
@@ -157,8 +159,9 @@ impl AsFd for Monitor {
     }
 }
 
-/// Every object's notification has its table's name in attribute 1, and that of elements their set's in attribute 2; that of a generation has its number there, and then
-/// NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME (linux/netfilter/nf_tables.h).
+/// Every object's notification has its table's name in attribute 1, and that of elements their set's in
+/// attribute 2; that of a generation has its number there, and then NFTA_GEN_PROC_PID and NFTA_GEN_PROC_NAME
+/// (linux/netfilter/nf_tables.h).
 fn notice(frame: Frame<'_>, tables: &[Name], is_ours: IsOurs) -> Notice {
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
     let kind = frame.kind & 0xff;

@@ -1,5 +1,5 @@
-//! What the kernel holds, as far as it can be compared with a plan; and what a transaction makes of it. Reading it
-//! from the kernel is in `client.rs`.
+//! What the kernel holds, as far as it can be compared with a plan; and what a transaction makes of it.
+//! Reading it from the kernel is in `client.rs`.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -105,12 +105,12 @@ impl Observed {
         Observed { tables: tables.iter().map(of).collect() }
     }
 
-    /// Does what the kernel does with a transaction: a model, for tests of those who plan them. What it does not check
-    /// is whether the chains and sets that are named in rules and verdicts exist.
+    /// Does what the kernel does with a transaction: a model, for tests of those who plan them. What it does
+    /// not check is whether the chains and sets that are named in rules and verdicts exist.
     ///
     /// # Errors
-    /// What the kernel refuses: deleting what is not there, or adding what is there and differs. Unlike the kernel,
-    /// it leaves the changes before it applied.
+    /// What the kernel refuses: deleting what is not there, or adding what is there and differs. Unlike the
+    /// kernel, it leaves the changes before it applied.
     pub fn apply(&mut self, transaction: &Transaction) -> Result<(), Refused> {
         transaction
             .changes

@@ -1,4 +1,5 @@
-//! Transactions: what is to change in the kernel, in order, all or nothing; and how they print as nft commands.
+//! Transactions: what is to change in the kernel, in order, all or nothing; and how they print as nft
+//! commands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -20,8 +21,8 @@ const MANY: usize = 1000;
 pub enum Change {
     /// Adds a table; it may exist.
     AddTable(TableKey),
-    /// Adds a table, which must not be there, for as long as the socket is open by which it is added: with that it goes, however
-    /// the process ends, and until then nobody else can change it.
+    /// Adds a table, which must not be there, for as long as the socket is open by which it is added: with
+    /// that it goes, however the process ends, and until then nobody else can change it.
     HoldTable(TableKey),
     /// Deletes a table and everything in it. It must exist.
     DeleteTable(TableKey),
@@ -41,7 +42,8 @@ pub enum Change {
     AddFlowtable(TableKey, Name, Flowtable),
     /// Deletes a flowtable. No rule may name it any more.
     DeleteFlowtable(TableKey, Name),
-    /// Adds a set without elements, which must not be there. It takes that many at most; 0 for as many as there will be.
+    /// Adds a set without elements, which must not be there. It takes that many at most; 0 for as many as
+    /// there will be.
     AddSet(Arc<Declaration>, u32),
     /// Deletes a set with its elements. No rule may name it any more.
     DeleteSet(TableKey, Name),
@@ -70,8 +72,8 @@ impl Transaction {
         self.changes.is_empty()
     }
 
-    /// Whether nothing that is there now goes by it. Then all of its beginnings are of use on their own: they take nothing
-    /// from anybody, and what comes first in it does not wait for what comes last.
+    /// Whether nothing that is there now goes by it. Then all of its beginnings are of use on their own: they
+    /// take nothing from anybody, and what comes first in it does not wait for what comes last.
     pub fn only_adds(&self) -> bool {
         use Change::{
             AddChain, AddDetailed, AddElements, AddFlowtable, AddRule, AddSet, AddTable, InsertRule,
@@ -98,7 +100,8 @@ impl Transaction {
         self.fill_table(table);
     }
 
-    /// The steps that build a whole table that lasts as long as the client that commits them ([`Change::HoldTable`]).
+    /// The steps that build a whole table that lasts as long as the client that commits them
+    /// ([`Change::HoldTable`]).
     pub fn hold_table(&mut self, table: &Table) {
         self.changes.push(Change::HoldTable(table.key()));
         self.fill_table(table);
@@ -124,9 +127,10 @@ impl Transaction {
         }
     }
 
-    /// Gives the sets that it adds, and puts many elements into, room for these and at least half as many again. For a set of
-    /// known size the kernel makes the hash table that it needs; any other it makes anew time and again while the set
-    /// grows, which doubles the time of a load. One that becomes too small is refused, and replaced by [`super::diff`].
+    /// Gives the sets that it adds, and puts many elements into, room for these and at least half as many
+    /// again. For a set of known size the kernel makes the hash table that it needs; any other it makes anew
+    /// time and again while the set grows, which doubles the time of a load. One that becomes too small is
+    /// refused, and replaced by [`super::diff`].
     pub fn make_room(&mut self) {
         let mut counts: HashMap<(TableFamily, Name, Name), usize> = HashMap::new();
         for change in &self.changes {
@@ -178,8 +182,8 @@ impl Transaction {
         }
     }
 
-    /// Adds elements with their owners, if there are any. What is asked for twice is added once: the kernel would refuse
-    /// the whole transaction.
+    /// Adds elements with their owners, if there are any. What is asked for twice is added once: the kernel
+    /// would refuse the whole transaction.
     pub fn add_owned(&mut self, set: &Arc<Declaration>, mut elements: Vec<Owned>) {
         let mut seen = BTreeSet::new();
         elements.retain(|element| seen.insert(element.clone()));

@@ -1,9 +1,9 @@
 //! Pods that wait for their policies: what the plugin and the agent have to agree on.
 //!
-//! A pod whose namespace has policies starts closed. The plugin puts its addresses into the set [`PENDING`] before its link is
-//! up, each with a comment that names the pod ([`WaitingPod`]). The agent answers by the rows of the pod's policies, and takes
-//! the addresses out in the same transaction. Which namespaces have policies, the agent keeps in a file
-//! ([`GuardedNamespaces`]), which outlives it and the machine's boot.
+//! A pod whose namespace has policies starts closed. The plugin puts its addresses into the set [`PENDING`]
+//! before its link is up, each with a comment that names the pod ([`WaitingPod`]). The agent answers by the
+//! rows of the pod's policies, and takes the addresses out in the same transaction. Which namespaces have
+//! policies, the agent keeps in a file ([`GuardedNamespaces`]), which outlives it and the machine's boot.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,7 +19,8 @@ use weft_nftables::{
 
 /// The name of the tables, one a family.
 pub const TABLE: &str = "weft-policy";
-/// The set of the addresses of pods that nothing may reach, and that may reach nothing, until they have their policies.
+/// The set of the addresses of pods that nothing may reach, and that may reach nothing, until they have their
+/// policies.
 pub const PENDING: &str = "pending";
 /// The chain that looks into it. The agent puts more rules into it.
 pub const CHAIN: &str = "leaving";
@@ -56,7 +57,8 @@ pub fn refusals(family: Family) -> [Rule; 2] {
     })
 }
 
-/// As much of a table as closes pods that wait: what the plugin adds where the agent's is not there. The agent adds the rest.
+/// As much of a table as closes pods that wait: what the plugin adds where the agent's is not there. The
+/// agent adds the rest.
 pub fn minimal_table(family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
     table.set(Set::new(declaration(family)));

@@ -1,8 +1,9 @@
 //! The plan as nf_tables: one table for each address family, fixed chains, and one element for each row.
 //!
-//! No element names a chain, so that the kernel validates nothing when one changes: a row that lets traffic through holds
-//! `accept`, which ends the base chain alone, and one that denies it holds `return`, behind which the callers deny. What leaves
-//! a pod and what enters one are base chains of their own, as both ends have a say.
+//! No element names a chain, so that the kernel validates nothing when one changes: a row that lets traffic
+//! through holds `accept`, which ends the base chain alone, and one that denies it holds `return`, behind
+//! which the callers deny. What leaves a pod and what enters one are base chains of their own, as both ends
+//! have a say.
 
 pub mod adopt;
 mod chains;
@@ -108,7 +109,8 @@ impl Ruleset {
         &self.tables
     }
 
-    /// Takes a change of the plan in. Returns what is to be changed in the kernel, if it has had all changes before.
+    /// Takes a change of the plan in. Returns what is to be changed in the kernel, if it has had all changes
+    /// before.
     pub fn apply(&mut self, delta: &Delta) -> Transaction {
         let mut edits = Edits::default();
         for (address, class) in &delta.peers {

@@ -1,4 +1,5 @@
-//! The daemon as a whole: sockets first, then the cluster, then one change after the other. The rules stay when it ends.
+//! The daemon as a whole: sockets first, then the cluster, then one change after the other. The rules stay
+//! when it ends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`. They say
-//! what is so; they change nothing.
+//! The HTTP endpoints for probes and scrapers: `/healthz`, `/livez`, `/metrics`, `/proxyMode`, `/configz`.
+//! They say what is so; they change nothing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +16,11 @@ use crate::dataplane::Programs;
 use crate::health::Health;
 use crate::metrics::{Metrics, Probe};
 
-/// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which load
-/// balancers choose nodes, is 503 also before the first rules are there, and where the node is about to be deleted; a proxy
-/// is alive all the same. Both say so in kube-proxy's JSON, with what is wrong besides: other programs' chains that stop
-/// connections to Services are named, but turn no load balancer away, since what they stop is not known for certain.
+/// `/healthz` and `/livez`: 200, or 503 while the kernel has been out of step for long. `/healthz`, by which
+/// load balancers choose nodes, is 503 also before the first rules are there, and where the node is about to
+/// be deleted; a proxy is alive all the same. Both say so in kube-proxy's JSON, with what is wrong besides:
+/// other programs' chains that stop connections to Services are named, but turn no load balancer away, since
+/// what they stop is not known for certain.
 pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
     let answer = move |probe| {
         let (last, leaving) = (health.last_in_step(), health.is_leaving());
@@ -50,8 +51,8 @@ pub fn healthz(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
         .route("/livez", get(move || livez(Probe::Livez)))
 }
 
-/// `/metrics`: OpenMetrics text, with the counters of Services where there are some. `/proxyMode`: which of kube-proxy's
-/// modes that is. `/configz`: that JSON.
+/// `/metrics`: OpenMetrics text, with the counters of Services where there are some. `/proxyMode`: which of
+/// kube-proxy's modes that is. `/configz`: that JSON.
 pub fn metrics(
     metrics: Arc<Metrics>,
     services: Option<Counters>,

@@ -1,5 +1,5 @@
-//! Keeps the data plane in step with the cluster: has changes planned and committed, and has everything read and corrected
-//! where it is no longer known what is in effect.
+//! Keeps the data plane in step with the cluster: has changes planned and committed, and has everything read
+//! and corrected where it is no longer known what is in effect.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -58,9 +58,9 @@ impl Sync {
         Sync { planner, dataplane, others: Vec::new(), phase: Phase::New }
     }
 
-    /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call, which may be for
-    /// no change at all, reads what it holds and corrects that. The first call plans everything in the snapshot, whatever
-    /// `changes` say.
+    /// Brings the kernel into step after `changes`. After an error it is out of step, and the next call,
+    /// which may be for no change at all, reads what it holds and corrects that. The first call plans
+    /// everything in the snapshot, whatever `changes` say.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -100,7 +100,8 @@ impl Sync {
         self.planner.problems()
     }
 
-    /// The Services that have the numbers of these ports of containers on this node, with what is to be said of each.
+    /// The Services that have the numbers of these ports of containers on this node, with what is to be said
+    /// of each.
     pub fn host_port_conflicts(&self, host_ports: &[HostPort]) -> Vec<(NamespacedName, Problem)> {
         let is_served = |service: &NamespacedName, frontend: &_| {
             self.dataplane.plan(service).is_some_and(|plan| plan.frontend(frontend).is_some())
@@ -145,8 +146,8 @@ impl Sync {
         }
     }
 
-    /// Begins to notice what others change, if it has not begun. `other_programs` is woken when they change what is theirs.
-    /// Returns whether the kernel is known to be in step still.
+    /// Begins to notice what others change, if it has not begun. `other_programs` is woken when they change
+    /// what is theirs. Returns whether the kernel is known to be in step still.
     ///
     /// # Errors
     /// Why changes will not be noticed.
@@ -158,8 +159,8 @@ impl Sync {
         Ok(undisturbed)
     }
 
-    /// Waits until somebody else has changed what is ours; the next [`Sync::apply`] puts it right. Waits for ever where that is
-    /// not noticed. Nothing is lost if the future is dropped.
+    /// Waits until somebody else has changed what is ours; the next [`Sync::apply`] puts it right. Waits for
+    /// ever where that is not noticed. Nothing is lost if the future is dropped.
     pub async fn foreign_change(&mut self) -> ForeignChange {
         let change = poll_fn(|context| self.dataplane.poll_foreign_change(context)).await;
         self.mark_dirty();

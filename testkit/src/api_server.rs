@@ -419,7 +419,8 @@ fn serve(store: Shared, address: SocketAddr) -> (Running, SocketAddr) {
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        // As a real one does: else an event may wait for the acknowledgement of the one before, which takes 40 ms.
+        // As a real one does: else an event may wait for the acknowledgement of the one before, which takes
+        // 40 ms.
         let listener = listener.tap_io(|connection| connection.set_nodelay(true).unwrap());
         tokio::select! {
             served = axum::serve(listener, router) => served.unwrap(),

@@ -1,4 +1,5 @@
-//! Debian's user-mode-linux: another kernel, which runs as a program. For what the running one was built without.
+//! Debian's user-mode-linux: another kernel, which runs as a program. For what the running one was built
+//! without.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -7,9 +8,10 @@ use std::process::{Command, Stdio};
 /// A kernel that hangs must not hang everything else.
 const SECONDS: &str = "300";
 
-/// Runs one test of the calling program on that kernel and returns all that was said there. The kernel's files are this
-/// machine's, read only, but for the folders of temporary files. `modules` are loaded in this order, in which each must find
-/// what it needs itself; `setup` is a shell's, and comes before the test. `devices` are words for the kernel's command line.
+/// Runs one test of the calling program on that kernel and returns all that was said there. The kernel's
+/// files are this machine's, read only, but for the folders of temporary files. `modules` are loaded in this
+/// order, in which each must find what it needs itself; `setup` is a shell's, and comes before the test.
+/// `devices` are words for the kernel's command line.
 ///
 /// A test that fails there says so: the caller looks for what it says when it passes.
 pub fn run_test(name: &str, modules: &str, setup: &str, devices: &[String]) -> String {

@@ -1,5 +1,5 @@
-//! What policies add to the start of a pod: ADD of a pod whose namespace has policies, which the agent answers, beside one of a node
-//! without policies and one of a container that is no pod.
+//! What policies add to the start of a pod: ADD of a pod whose namespace has policies, which the agent
+//! answers, beside one of a node without policies and one of a container that is no pod.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! The cluster that is measured with: 10,000 pods on 100 nodes and in 100 namespaces, ten policies in each. As the API server shows
-//! it, with the fields that nobody reads, and as values.
+//! The cluster that is measured with: 10,000 pods on 100 nodes and in 100 namespaces, ten policies in each.
+//! As the API server shows it, with the fields that nobody reads, and as values.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -107,7 +107,8 @@ pub(crate) fn new_pod(name: &str, namespace: u32, app: u32, node: u32) -> Value 
     })
 }
 
-/// The policy of a namespace that closes all pods, or that of an application, with a port that is that much higher.
+/// The policy of a namespace that closes all pods, or that of an application, with a port that is that much
+/// higher.
 pub(crate) fn policy(namespace: u32, app: Option<u32>, higher: u32) -> Value {
     let object = |name: String, spec: Value| {
         json!({
@@ -147,7 +148,8 @@ pub(crate) fn policy(namespace: u32, app: Option<u32>, higher: u32) -> Value {
     object(format!("app-{app}-ns{namespace}"), spec)
 }
 
-/// A pod of another node that becomes one of another tier, so that policies of the node hold for it that did not.
+/// A pod of another node that becomes one of another tier, so that policies of the node hold for it that did
+/// not.
 pub(crate) fn pod_elsewhere(round: u32) -> Value {
     let is_elsewhere = |pod: &u32| [0, 3, 6].contains(&app_of(*pod)) && node_of(*pod) != 0;
     let pods: Vec<u32> = (0..PODS).filter(is_elsewhere).collect();

@@ -28,8 +28,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Tells the planner of a change, and writes what comes of it. Returns the processor's time for planning and for all, and the
-    /// clock's for all.
+    /// Tells the planner of a change, and writes what comes of it. Returns the processor's time for planning
+    /// and for all, and the clock's for all.
     fn take(&mut self, event: Event) -> [Duration; 3] {
         let (start, before) = (Instant::now(), on_processor());
         event(&mut self.planner);
@@ -62,7 +62,8 @@ pub(crate) fn load(snapshot: &Snapshot) {
     load_all(snapshot);
 }
 
-/// The same. Returns how long telling, planning and writing took, and for how long the writing kept the processor.
+/// The same. Returns how long telling, planning and writing took, and for how long the writing kept the
+/// processor.
 fn load_all(snapshot: &Snapshot) -> (Loaded, [Duration; 3], Duration) {
     let mut planner = Planner::new(NODE);
     let start = Instant::now();
@@ -159,7 +160,8 @@ fn single_changes(snapshot: &Snapshot, changes: usize, table: &mut Table) -> Dur
     change
 }
 
-/// The processor time of the calling thread, the kernel's work for it included. It holds where others keep the processors busy.
+/// The processor time of the calling thread, the kernel's work for it included. It holds where others keep
+/// the processors busy.
 fn on_processor() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap().into()
 }

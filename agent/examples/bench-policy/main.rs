@@ -1,5 +1,6 @@
-//! Measures network policies at 10,000 pods, 1,000 policies and 100 pods on the node: loads, single changes, memory, packets, and
-//! the start of pods; beside the same policies in other shapes. Says which bars are met. Run as root by `make bench-policy`.
+//! Measures network policies at 10,000 pods, 1,000 policies and 100 pods on the node: loads, single changes,
+//! memory, packets, and the start of pods; beside the same policies in other shapes. Says which bars are met.
+//! Run as root by `make bench-policy`.
 //!
 //! `bench-policy FOLDER` with the folder of the release binaries; `--help` tells of its parts.
 

@@ -1,5 +1,5 @@
-//! The same policies in other shapes, for the pods of the node: a chain for each pod and each policy, in iptables with sets of ipset
-//! as kube-router has it, and in nf_tables.
+//! The same policies in other shapes, for the pods of the node: a chain for each pod and each policy, in
+//! iptables with sets of ipset as kube-router has it, and in nf_tables.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! What policies cost the packets: new connections and throughput between two pods of the node, side by side on nodes that differ in
-//! nothing but their rules.
+//! What policies cost the packets: new connections and throughput between two pods of the node, side by side
+//! on nodes that differ in nothing but their rules.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,8 @@ use weft_policy::plan::{Direction, Packet, Planner, Verdict};
 use weft_testkit::namespace::sh;
 use weft_types::{Family, Protocol};
 
-/// Rounds, each of so many connections or of so long a stream on every node: short ones, so that what disturbs a round is in few.
+/// Rounds, each of so many connections or of so long a stream on every node: short ones, so that what
+/// disturbs a round is in few.
 const ROUNDS: usize = 201;
 const CONNECTIONS: usize = 100;
 const STREAMS: usize = 61;
@@ -87,7 +88,8 @@ impl World {
         World { name: name.to_owned(), node, client, _server: server, to }
     }
 
-    /// New connections per second, one after the other. Each ends by a reset, which leaves no port in TIME_WAIT.
+    /// New connections per second, one after the other. Each ends by a reset, which leaves no port in
+    /// TIME_WAIT.
     fn connections(&self) -> f64 {
         let work = || {
             let start = Instant::now();

@@ -1,5 +1,6 @@
-//! Which addresses pods have by word of the plugin, and not yet by the API server's: kept on disk, so that an agent that ends
-//! after it has let such a pod out, and comes back before the pod's status has its addresses, still knows whose they are.
+//! Which addresses pods have by word of the plugin, and not yet by the API server's: kept on disk, so that an
+//! agent that ends after it has let such a pod out, and comes back before the pod's status has its addresses,
+//! still knows whose they are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,8 +8,8 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// The file, which lies in the plugin's data folder beside the one of the namespaces that have policies. No network's own folder
-/// can have that name.
+/// The file, which lies in the plugin's data folder beside the one of the namespaces that have policies. No
+/// network's own folder can have that name.
 const FILE: &str = ".policy-pods";
 /// Stands for the container where the plugin has no reservation of the address, as with other IPAM plugins.
 const NOBODY: &str = "-";
@@ -28,8 +29,8 @@ impl Remembered {
         Remembered { path: data_dir.join(FILE), leases: leases.to_owned(), written: None }
     }
 
-    /// The addresses, each with the plugin's remark. Those that another container has by now are left out, and so are lines that
-    /// cannot be read.
+    /// The addresses, each with the plugin's remark. Those that another container has by now are left out,
+    /// and so are lines that cannot be read.
     ///
     /// # Errors
     /// Where the file is there and cannot be read.

@@ -16,8 +16,8 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// Takes in what waits now. The families are read one after the other: of a pod that began to wait in between, the second
-    /// one's address is answered before the first one's is seen, and must stay the pod's.
+    /// Takes in what waits now. The families are read one after the other: of a pod that began to wait in
+    /// between, the second one's address is answered before the first one's is seen, and must stay the pod's.
     pub(crate) fn renew(&mut self, now: Assigned) {
         let is_named = |family: Family| now.addresses.iter().any(|address| Family::of(*address) == family);
         let is_same = self.uid == now.uid;
@@ -27,7 +27,8 @@ impl Assigned {
     }
 }
 
-/// Finds the pods of addresses that wait. Pods that are not known yet, or whose namespace is not, are left out.
+/// Finds the pods of addresses that wait. Pods that are not known yet, or whose namespace is not, are left
+/// out.
 pub(crate) fn assignments(
     waiting: &[(IpAddr, String)],
     pods: &Snapshot,
@@ -44,7 +45,8 @@ pub(crate) fn assignments(
     found
 }
 
-/// Whether a pod of these addresses is known, and its namespace still to come: then its labels are not known yet.
+/// Whether a pod of these addresses is known, and its namespace still to come: then its labels are not known
+/// yet.
 pub(crate) fn is_early(waiting: &[(IpAddr, String)], pods: &Snapshot, namespaces: &Snapshot) -> bool {
     let found = waiting.iter().filter_map(|(_, remark)| find(&WaitingPod::parse(remark)?, pods));
     found.into_iter().any(|pod| !namespaces.has_namespace(&pod.key.namespace))

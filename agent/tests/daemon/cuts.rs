@@ -1,4 +1,5 @@
-//! What changes of network policies mean for connections that are open: those that are denied now end, the others go on.
+//! What changes of network policies mean for connections that are open: those that are denied now end, the
+//! others go on.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -29,7 +30,8 @@ fn connections_that_a_policy_denies_end_at_once_and_others_go_on() {
     }
 }
 
-/// The server goes on sending: its datagrams must not open the way for the client's as if they had been first.
+/// The server goes on sending: its datagrams must not open the way for the client's as if they had been
+/// first.
 #[test]
 fn datagrams_of_a_flow_that_a_policy_denies_stop_in_both_directions() {
     let cluster = Cluster::started();

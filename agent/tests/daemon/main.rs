@@ -1,4 +1,5 @@
-//! The `weft-agent` process on a node of its own: a namespace with an API server on its loopback. Runs as root.
+//! The `weft-agent` process on a node of its own: a namespace with an API server on its loopback. Runs as
+//! root.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

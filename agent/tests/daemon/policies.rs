@@ -37,7 +37,8 @@ impl Cluster {
         world.serve(81);
         let World { node: namespace, pods, outside } = world;
         let machine = Machine::with(namespace, None);
-        // Connections are tracked, as with the rules of Services: what is not tracked before the first policy is not known.
+        // Connections are tracked, as with the rules of Services: what is not tracked before the first policy
+        // is not known.
         let rule = "type filter hook forward priority 0; ct state new accept";
         machine.sh(&format!("nft 'add table inet services {{ chain tracked {{ {rule}; }}; }}'"));
         machine.install_plugin();

@@ -1,5 +1,6 @@
-//! Pods that policies may select start closed: the agent lets through what their policies say, and takes them out of the set of
-//! those that wait, in one step. ADD puts them into that set before they can be reached, and waits for the agent for a while.
+//! Pods that policies may select start closed: the agent lets through what their policies say, and takes them
+//! out of the set of those that wait, in one step. ADD puts them into that set before they can be reached,
+//! and waits for the agent for a while.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -20,7 +21,8 @@ use crate::{Error, Result};
 /// The shortest and the longest pause between two looks at the set.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(20));
 
-/// The pod that a container is, where policies may select it. Of containers that are no pods of Kubernetes there are none.
+/// The pod that a container is, where policies may select it. Of containers that are no pods of Kubernetes
+/// there are none.
 pub(super) fn pod(invocation: &Invocation, args: &Args) -> Result<Option<WaitingPod>> {
     let Some(pod) = args.pod.clone() else { return Ok(None) };
     let path = GuardedNamespaces::path(data_dir(invocation));
@@ -58,8 +60,8 @@ pub(super) fn closed(
     Ok(result)
 }
 
-/// Waits until the agent has opened the pod. Pauses grow with the time that it takes, so that nothing is late by more than a
-/// quarter of it.
+/// Waits until the agent has opened the pod. Pauses grow with the time that it takes, so that nothing is late
+/// by more than a quarter of it.
 fn is_answered(tables: &mut Tables, pending: &Pending, timeout: Duration) -> bool {
     let begun = Instant::now();
     // What cannot be read now can be later.
@@ -79,7 +81,8 @@ fn nobody_waits(invocation: &Invocation) -> bool {
     GuardedNamespaces::are_none(&GuardedNamespaces::path(data_dir(invocation)))
 }
 
-/// DEL: nobody waits any more. The addresses must be the container's still: another pod that gets one may wait, too.
+/// DEL: nobody waits any more. The addresses must be the container's still: another pod that gets one may
+/// wait, too.
 pub(super) fn release(invocation: &Invocation, attachment: &Attachment) -> Result<()> {
     if nobody_waits(invocation) {
         return Ok(());
@@ -93,8 +96,8 @@ pub(super) fn release(invocation: &Invocation, attachment: &Attachment) -> Resul
     tables.delete_pending(&own.into_iter().collect())
 }
 
-/// GC: addresses of the network's ranges that nobody has wait for nothing. Those of a foreign IPAM plugin are not known; the next
-/// pod that gets one waits in its own name.
+/// GC: addresses of the network's ranges that nobody has wait for nothing. Those of a foreign IPAM plugin are
+/// not known; the next pod that gets one waits in its own name.
 pub(super) fn collect(invocation: &Invocation) -> Result<()> {
     if nobody_waits(invocation) {
         return Ok(());

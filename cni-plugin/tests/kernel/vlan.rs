@@ -1,5 +1,5 @@
-//! VLANs, on a kernel that tells them apart: where the running one does not, on Debian's user-mode-linux, a kernel that runs as
-//! a program. Also what the plugin says on a kernel that cannot.
+//! VLANs, on a kernel that tells them apart: where the running one does not, on Debian's user-mode-linux, a
+//! kernel that runs as a program. Also what the plugin says on a kernel that cannot.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;

@@ -29,13 +29,14 @@ impl Daemon {
         (value("VmRSS:"), value("VmHWM:"))
     }
 
-    /// The time that its threads and children have spent on processors, those of the kernel's work for them included.
+    /// The time that its threads and children have spent on processors, those of the kernel's work for them
+    /// included.
     pub fn cpu(&self) -> Duration {
         threads(self.0.id()).iter().filter_map(|thread| time_of(thread)).sum()
     }
 
-    /// How often the clock's tick met its threads and children in user mode, and in the kernel: it takes hundreds for a
-    /// true picture.
+    /// How often the clock's tick met its threads and children in user mode, and in the kernel: it takes
+    /// hundreds for a true picture.
     pub fn ticks(&self) -> (f64, f64) {
         let of = |thread: PathBuf| -> (f64, f64) {
             let stat = fs::read_to_string(thread.join("stat")).unwrap();

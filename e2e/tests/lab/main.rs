@@ -1,6 +1,6 @@
-//! One lab, made from the programs in `WEFT_BIN_DIR`, and what a user relies on in it. Scenarios are named after what
-//! they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root, and `nft`, `dig`,
-//! `getent`, `kubectl`, `musl-gcc` and a static busybox on the host.
+//! One lab, made from the programs in `WEFT_BIN_DIR`, and what a user relies on in it. Scenarios are named
+//! after what they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root,
+//! and `nft`, `dig`, `getent`, `kubectl`, `musl-gcc` and a static busybox on the host.
 
 mod affinity;
 mod api;

@@ -1,5 +1,5 @@
-//! NetworkPolicies and ClusterNetworkPolicies, as pods feel them: truth tables over nine pods, and what policies mean for
-//! Services, nodes and names.
+//! NetworkPolicies and ClusterNetworkPolicies, as pods feel them: truth tables over nine pods, and what
+//! policies mean for Services, nodes and names.
 
 mod cases;
 mod conformance;
@@ -172,7 +172,8 @@ fn ping(shop: &Shop, pod: &str, ip: IpAddr) -> Result<bool, String> {
     Ok(shop.case.lab.try_run(&line)?.status.success())
 }
 
-/// Where another node forwards, the client's address is gone, and the policy sees that node. The pod's own node shows it the client.
+/// Where another node forwards, the client's address is gone, and the policy sees that node. The pod's own
+/// node shows it the client.
 pub(crate) fn clients_of_node_ports_by_traffic_policy(lab: &Lab) -> Outcome {
     let shop = Shop::open(lab, "policy-traffic")?;
     let service = shop.case.change("server", json!({"externalTrafficPolicy": "Cluster"}))?;

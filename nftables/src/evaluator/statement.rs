@@ -146,7 +146,8 @@ impl Walk<'_> {
         Cow::Owned(Facts { state: Some(state), ..self.facts.clone() })
     }
 
-    /// What a concatenation reads. Without a connection nothing is found of it but its state, and the rule does not apply.
+    /// What a concatenation reads. Without a connection nothing is found of it but its state, and the rule
+    /// does not apply.
     fn key(&mut self, expressions: &[Expression], asked: &mut Asked<'_, '_>) -> Result<Tuple, Fits> {
         let asks_connection =
             |expression: &Expression| matches!(expression, Expression::Ct(ct) if *ct != Ct::STATE);

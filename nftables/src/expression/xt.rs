@@ -1,5 +1,5 @@
-//! `match conntrack` of iptables, where it asks for the state alone (`struct xt_conntrack_mtinfo2` and `_mtinfo3`): so much of
-//! it can be followed and written.
+//! `match conntrack` of iptables, where it asks for the state alone (`struct xt_conntrack_mtinfo2` and
+//! `_mtinfo3`): so much of it can be followed and written.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use super::Kind;
 use crate::facts::Facts;
 use crate::value::DataType;
 
-/// Where `match_flags`, `invert_flags` and `state_mask` stand, and the flag by which the state alone is asked for
-/// (`XT_CONNTRACK_STATE`).
+/// Where `match_flags`, `invert_flags` and `state_mask` stand, and the flag by which the state alone is asked
+/// for (`XT_CONNTRACK_STATE`).
 const FLAGS: usize = 146;
 const INVERTED: usize = 148;
 const STATE: usize = 150;

@@ -1,5 +1,5 @@
-//! Encoding of a rule's statements as the kernel's expressions: small programs over registers, in the shape in which
-//! nft writes them, so that nft reads them back as the statements they were.
+//! Encoding of a rule's statements as the kernel's expressions: small programs over registers, in the shape
+//! in which nft writes them, so that nft reads them back as the statements they were.
 
 use weft_netlink::attribute::Writer;
 

@@ -1,5 +1,5 @@
-//! Comparisons: an expression, an operator and a value. Whatever it compares, a match comes down to bytes that are masked and
-//! compared; what those mean is only for the text.
+//! Comparisons: an expression, an operator and a value. Whatever it compares, a match comes down to bytes
+//! that are masked and compared; what those mean is only for the text.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,8 +24,8 @@ pub struct Match {
     pub value: Operand,
 }
 
-/// How a match compares (`NFT_CMP_*`). The kernel compares bytes, so that "less" and "more" are meant for what stands in network
-/// order: ports and addresses, not marks.
+/// How a match compares (`NFT_CMP_*`). The kernel compares bytes, so that "less" and "more" are meant for
+/// what stands in network order: ports and addresses, not marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// The value, or one of the set, or any of the bits.
@@ -281,7 +281,8 @@ fn beginning(kind: DataType, bytes: &[u8]) -> Option<IpNetwork> {
     IpNetwork::new(ip(&padded)?, prefix).ok()
 }
 
-/// A name as the kernel compares it: padded where all of it counts, and without an end where only its beginning does.
+/// A name as the kernel compares it: padded where all of it counts, and without an end where only its
+/// beginning does.
 fn interface_name(constant: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(constant).ok()?;
     Some(match text.trim_end_matches('\0') {

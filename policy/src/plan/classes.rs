@@ -1,5 +1,5 @@
-//! The classes of the addresses of one family, and how they follow changes: an address that changes moves alone, and a question
-//! that splits no class renumbers nobody.
+//! The classes of the addresses of one family, and how they follow changes: an address that changes moves
+//! alone, and a question that splits no class renumbers nobody.
 
 mod answers;
 
@@ -54,7 +54,8 @@ pub(crate) struct Classes {
     by_vector: HashMap<Arc<[FeatureId]>, ClassId>,
     /// The number that no class had yet.
     next: u32,
-    /// The numbers that the kernel has, by address or first address of a network; used for classes that are made anew.
+    /// The numbers that the kernel has, by address or first address of a network; used for classes that are
+    /// made anew.
     adopted: HashMap<IpAddr, ClassId>,
     dirty: Vec<AddressId>,
     touched: Vec<AddressId>,
@@ -184,7 +185,8 @@ impl Classes {
         }
     }
 
-    /// Finds whom the changed addresses belong to. Tells of each that changed hands: the old and the new owner.
+    /// Finds whom the changed addresses belong to. Tells of each that changed hands: the old and the new
+    /// owner.
     pub(crate) fn find_owners(&mut self, world: &World, mut tell: impl FnMut(Option<PodId>, Option<PodId>)) {
         for id in self.dirty.clone() {
             let Some(state) = self.state_mut(id) else {
@@ -270,7 +272,8 @@ impl Classes {
         self.touched.push(id);
     }
 
-    /// The class that answers exactly these questions with yes; a new one gets the number that the kernel has for `hint`.
+    /// The class that answers exactly these questions with yes; a new one gets the number that the kernel has
+    /// for `hint`.
     fn intern(&mut self, vector: Vec<FeatureId>, hint: Option<IpAddr>, features: &Features) -> ClassId {
         if vector.is_empty() {
             return ClassId::NONE;

@@ -66,8 +66,8 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     table.chain("cut", None, vec![Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])]);
 }
 
-/// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what denies it, and the
-/// end of these rules, return.
+/// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what
+/// denies it, and the end of these rules, return.
 fn look_up(pod: &Expression, peer: &Expression, names: &Names) -> Vec<Rule> {
     let [exact, protocol, any] = names.rows.map(Into::into);
     let rule = |key: &[Expression], map: &weft_nftables::Name| {
@@ -137,7 +137,8 @@ fn is_known() -> Statement {
     Statement::compare(Ct::STATE.into(), Operator::Equal, Operand::Bits(Value::CtState(2 | 4)))
 }
 
-/// ICMPv6 by which neighbours find each other, types 133 to 137 (RFC 4861, section 4): without it there is no traffic to judge.
+/// ICMPv6 by which neighbours find each other, types 133 to 137 (RFC 4861, section 4): without it there is no
+/// traffic to judge.
 fn is_neighbour_discovery(end: Statement) -> [Statement; 4] {
     let kind = Expression::Payload(Payload { header: Header::Transport, offset: 0, length: 1 });
     let compare = |operator, number: u8| {

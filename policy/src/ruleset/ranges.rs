@@ -1,6 +1,6 @@
-//! Rows for ranges of ports. The kernel looks a range up in a structure that it walks for each element that goes, so that it must
-//! stay small: not a row for each pod, class and range, but a *list* of ranges for each pod and class, and the ranges of each
-//! different list once. Policies have few different ones.
+//! Rows for ranges of ports. The kernel looks a range up in a structure that it walks for each element that
+//! goes, so that it must stay small: not a row for each pod, class and range, but a *list* of ranges for each
+//! pod and class, and the ranges of each different list once. Policies have few different ones.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -66,8 +66,8 @@ impl RangeLists {
         changes
     }
 
-    /// The number of the list with these ranges, for one more who has it. It follows from the ranges, so that an agent that comes
-    /// back gives the same.
+    /// The number of the list with these ranges, for one more who has it. It follows from the ranges, so that
+    /// an agent that comes back gives the same.
     fn take(&mut self, place: Place, ranges: &Ranges, changes: &mut ListChanges) -> u32 {
         let mut number = LIST | digest(ranges);
         loop {

@@ -1,10 +1,10 @@
-//! Times the service proxy side by side with the rule sets of kube-proxy, in one run, each in a network namespace of its
-//! own, and says which bars are met. Run as root by `make bench-proxy`.
+//! Times the service proxy side by side with the rule sets of kube-proxy, in one run, each in a network
+//! namespace of its own, and says which bars are met. Run as root by `make bench-proxy`.
 //!
-//! `bench-proxy WEFT_PROXY` with the path of the release daemon; `--help` tells of sizes and of the longer runs. What is
-//! measured: full loads (`loads.rs`, `peers.rs`), single changes (`changes.rs`), the
-//! mode iptables (`iptables.rs`), the daemon against an API server
-//! (`daemon.rs`, `api.rs`), new connections (`connections.rs`), very many tracked flows (`flows.rs`). `report.rs` and `chart.rs` show it.
+//! `bench-proxy WEFT_PROXY` with the path of the release daemon; `--help` tells of sizes and of the longer
+//! runs. What is measured: full loads (`loads.rs`, `peers.rs`), single changes (`changes.rs`), the mode
+//! iptables (`iptables.rs`), the daemon against an API server (`daemon.rs`, `api.rs`), new connections
+//! (`connections.rs`), very many tracked flows (`flows.rs`). `report.rs` and `chart.rs` show it.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 

@@ -1,12 +1,14 @@
-//! Which Service has which frontend: who gets it where several ask for the same. How the others are told is in `problem.rs`.
+//! Which Service has which frontend: who gets it where several ask for the same. How the others are told is
+//! in `problem.rs`.
 //!
-//! An address that is some Service's ClusterIP is that Service's alone: an external address never takes traffic that is
-//! meant for it, at whatever port (CVE-2020-8554). Likewise at the node's own addresses a NodePort is before an external
-//! address, which anybody may ask for. Where two ask for the same otherwise, the older one has it, and of two
-//! of one age the first by name: who came later takes nothing from who was there.
+//! An address that is some Service's ClusterIP is that Service's alone: an external address never takes
+//! traffic that is meant for it, at whatever port (CVE-2020-8554). Likewise at the node's own addresses a
+//! NodePort is before an external address, which anybody may ask for. Where two ask for the same otherwise,
+//! the older one has it, and of two of one age the first by name: who came later takes nothing from who was
+//! there.
 //!
-//! At a `healthCheckNodePort` nothing is led anywhere, since the proxy itself answers there; but no NodePort can be served at it
-//! either. So it is asked for like one.
+//! At a `healthCheckNodePort` nothing is led anywhere, since the proxy itself answers there; but no NodePort
+//! can be served at it either. So it is asked for like one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -68,7 +70,8 @@ impl Ownership {
         known.unwrap_or_else(|| Arc::new(service.clone()))
     }
 
-    /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in `contested`.
+    /// Replaces what a Service asks for; one that is gone asks for nothing. What that touches is noted in
+    /// `contested`.
     pub fn replace(&mut self, name: &NamespacedName, service: Option<&Service>, contested: &mut Contested) {
         let name = self.name(name);
         let new = service.map(Requests::of).unwrap_or_default();
@@ -117,8 +120,8 @@ impl Ownership {
         }
     }
 
-    /// The Services for which something else holds now than before: of every thing that changed hands, all that ask for
-    /// it, but for those that did not before.
+    /// The Services for which something else holds now than before: of every thing that changed hands, all
+    /// that ask for it, but for those that did not before.
     pub fn affected(&self, contested: Contested) -> BTreeSet<Arc<NamespacedName>> {
         let mut concerned = BTreeSet::new();
         for (address, before) in contested.cluster_ips {
@@ -154,7 +157,8 @@ impl Ownership {
         self.node.iter().filter_map(external).flat_map(Requesters::names)
     }
 
-    /// Takes over the node's own addresses. Returns the Services that this may give a frontend or take one from.
+    /// Takes over the node's own addresses. Returns the Services that this may give a frontend or take one
+    /// from.
     pub fn readdress(&mut self, node: &[IpAddr]) -> BTreeSet<Arc<NamespacedName>> {
         if self.node == node {
             return BTreeSet::new();
@@ -248,7 +252,8 @@ mod tests {
         Service { created, health_check_port, external_policy: TrafficPolicy::Local, ..service }
     }
 
-    /// What is wrong with each of these Services, which came in this order, and whether its health checks are answered.
+    /// What is wrong with each of these Services, which came in this order, and whether its health checks are
+    /// answered.
     fn settled(services: &[&Service]) -> Vec<(Vec<&'static str>, bool)> {
         let mut ownership = Ownership::default();
         for service in services {

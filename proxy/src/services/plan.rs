@@ -1,4 +1,5 @@
-//! The plan of one Service: what each of its frontends leads to, whatever carries it out. It is made in `planner/service.rs`.
+//! The plan of one Service: what each of its frontends leads to, whatever carries it out. It is made in
+//! `planner/service.rs`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +38,8 @@ pub struct FrontendPlan {
     pub hairpins: Box<[IpAddr]>,
     /// The networks whose clients may connect; none where everybody may.
     pub sources: Box<[IpNetwork]>,
-    /// For how many seconds after its last new connection to the Service port, by whichever of its frontends, a client goes to
-    /// the same endpoint (`sessionAffinity`).
+    /// For how many seconds after its last new connection to the Service port, by whichever of its frontends,
+    /// a client goes to the same endpoint (`sessionAffinity`).
     pub affinity: Option<NonZeroU32>,
 }
 
@@ -63,12 +64,13 @@ pub enum Scope {
 /// Where new connections go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To these endpoints, evenly. None is there twice. The planner gives them in order; whoever carries the plan out may keep
-    /// them in another one.
+    /// To these endpoints, evenly. None is there twice. The planner gives them in order; whoever carries the
+    /// plan out may keep them in another one.
     Endpoints(Box<[SocketAddr]>),
     /// Nowhere, and the client is told: there are no endpoints at all.
     Reject,
-    /// Nowhere, in silence: there are endpoints, but none that this node may use. Another node may be the right one.
+    /// Nowhere, in silence: there are endpoints, but none that this node may use. Another node may be the
+    /// right one.
     Drop,
 }
 
@@ -93,7 +95,8 @@ impl ServicePlan {
         Some(&self.frontends[place])
     }
 
-    /// Whether clients are dropped, for such frontends: the Service has endpoints, but its policy wants those of this node.
+    /// Whether clients are dropped, for such frontends: the Service has endpoints, but its policy wants those
+    /// of this node.
     pub fn lacks_local_endpoints(&self, scope: Scope) -> bool {
         let drops = |plan: &FrontendPlan| match plan.scope {
             Scope::Internal => plan.target == Target::Drop,

@@ -1,5 +1,5 @@
-//! The tables as they stand in the kernel now, with what packets wrote into them, on the machine that this runs on. The one
-//! part of the tracer that does I/O.
+//! The tables as they stand in the kernel now, with what packets wrote into them, on the machine that this
+//! runs on. The one part of the tracer that does I/O.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -9,8 +9,8 @@ use super::teller::Teller;
 use super::{Block, Origin, Outcome, Packet, Step, Trace, Tracer};
 use crate::error::Error;
 
-/// The bit of a new connection in `ct state`, and that of a rewritten destination in `ct status` (`NF_CT_STATE_BIT`,
-/// `IPS_DST_NAT`).
+/// The bit of a new connection in `ct state`, and that of a rewritten destination in `ct status`
+/// (`NF_CT_STATE_BIT`, `IPS_DST_NAT`).
 const STATE_NEW: u32 = 8;
 const STATUS_DNAT: u32 = 32;
 

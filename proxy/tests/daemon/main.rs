@@ -1,4 +1,5 @@
-//! The `weft-proxy` process on a node of its own: a namespace with an API server on its loopback. Needs root and nft.
+//! The `weft-proxy` process on a node of its own: a namespace with an API server on its loopback. Needs root
+//! and nft.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

@@ -1,4 +1,5 @@
-//! Other programs' chains that keep connections to Services from their endpoints: who is named, and who is not.
+//! Other programs' chains that keep connections to Services from their endpoints: who is named, and who is
+//! not.
 
 use std::net::SocketAddr;
 

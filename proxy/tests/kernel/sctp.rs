@@ -1,5 +1,5 @@
-//! SCTP through the data plane. The running kernel need not know SCTP for that: the packets are made here, and the kernel's
-//! connection tracking, which does know it, judges and translates them.
+//! SCTP through the data plane. The running kernel need not know SCTP for that: the packets are made here,
+//! and the kernel's connection tracking, which does know it, judges and translates them.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -48,7 +48,8 @@ impl End {
         End { socket, family }
     }
 
-    /// Sends a chunk of 20 bytes, which is both of the first two of an association, with a tag for the packets of the other end.
+    /// Sends a chunk of 20 bytes, which is both of the first two of an association, with a tag for the
+    /// packets of the other end.
     fn send(&self, from_port: u16, to: SocketAddr, tag: u32, chunk: u8) {
         let mut packet = Vec::new();
         packet.extend(from_port.to_be_bytes());

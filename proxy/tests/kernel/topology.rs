@@ -18,7 +18,8 @@ fn node_in(zone: Option<&str>) -> Object {
     Object::Node(Node { name: "node1".into(), addresses, zone, ..Node::default() })
 }
 
-/// Both pods: the first is meant for the zone in the north and one node, the second for the south and another.
+/// Both pods: the first is meant for the zone in the north and one node, the second for the south and
+/// another.
 fn meant_for(nodes: [&str; 2]) -> [Object; 2] {
     Family::BOTH.map(|family| {
         let Object::EndpointSlice(mut slice) = on_nodes(family, &[(1, "node2"), (2, "node3")]) else {

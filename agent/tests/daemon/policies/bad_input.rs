@@ -1,4 +1,5 @@
-//! Policies that cannot be met as they are: each closes its own pod, an Event says which field is at fault, and other policies hold.
+//! Policies that cannot be met as they are: each closes its own pod, an Event says which field is at fault,
+//! and other policies hold.
 
 use super::*;
 

@@ -1,5 +1,6 @@
-//! network-policy-api's conformance tests of ClusterNetworkPolicy, by their short names, over the nine pods. Its four houses are
-//! namespace x (whose policies these are), namespace y, pod z/b and pod z/c. Those of SCTP need sockets that a lab's kernel has not.
+//! network-policy-api's conformance tests of ClusterNetworkPolicy, by their short names, over the nine pods.
+//! Its four houses are namespace x (whose policies these are), namespace y, pod z/b and pod z/c. Those of
+//! SCTP need sockets that a lab's kernel has not.
 
 use serde_json::{Value, json};
 
@@ -20,7 +21,8 @@ enum Direction {
 
 const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
-/// Traffic that the rules with ports are about: its name in the tests, its fields, port 80 and port 81 of it, and its protocols.
+/// Traffic that the rules with ports are about: its name in the tests, its fields, port 80 and port 81 of it,
+/// and its protocols.
 type Traffic = (&'static str, &'static [&'static str], [&'static str; 2]);
 
 const TRAFFIC: [Traffic; 2] =
@@ -115,7 +117,8 @@ fn change(name: &str, spec: Value) -> Action {
     Action::Merge(format!("{}/{name}", collection("", "clusternetworkpolicies")), json!({"spec": spec}))
 }
 
-/// CNP{Admin,Baseline}Tier{Ingress,Egress,Gress}{TCP,UDP,}: allow, deny and pass, in the order of rules and at ports.
+/// CNP{Admin,Baseline}Tier{Ingress,Egress,Gress}{TCP,UDP,}: allow, deny and pass, in the order of rules and
+/// at ports.
 fn orders(tier: &'static str, name: &str, directions: &'static [Direction], traffic: Traffic) -> Case {
     let [port, _] = traffic.2;
     let with = |swap| change("guard", spec(tier, directions, traffic, Some(swap)));

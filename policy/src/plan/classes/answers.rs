@@ -10,8 +10,8 @@ use crate::plan::features::{Feature, FeatureId, Features};
 use crate::plan::networks::{address, contains, ends};
 use crate::plan::world::{World, node_addresses};
 
-/// Which of the questions about pods of all namespaces are about those of a namespace, as far as that was asked for: it is the
-/// same for all its pods.
+/// Which of the questions about pods of all namespaces are about those of a namespace, as far as that was
+/// asked for: it is the same for all its pods.
 #[derive(Default)]
 pub(super) struct ByNamespace(HashMap<Box<str>, Vec<FeatureId>>);
 

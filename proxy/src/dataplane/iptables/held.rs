@@ -66,7 +66,8 @@ fn read_once(kernel: &mut Client) -> Result<Held, Error> {
                 continue;
             }
             let of_table = held.entry((family, table)).or_default();
-            // Chain by chain: of a whole table the kernel looks for its place among all rules, again and again.
+            // Chain by chain: of a whole table the kernel looks for its place among all rules, again and
+            // again.
             for (name, base) in chains {
                 let rules = kernel.rule_heads(&key, Some(&name))?;
                 of_table.chains.insert(name, HeldChain { base, rules });

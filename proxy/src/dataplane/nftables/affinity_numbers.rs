@@ -1,5 +1,5 @@
-//! Which number stands for which Service port in the kernel, where its clients keep their endpoints. Pure; the rules are in
-//! `ruleset/affinity.rs`.
+//! Which number stands for which Service port in the kernel, where its clients keep their endpoints. Pure;
+//! the rules are in `ruleset/affinity.rs`.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,8 @@ use crate::services::plan::{FrontendPlan, ServicePlan};
 
 /// The bit that no endpoint's number has, so that a Service port's is never taken for one.
 const SERVICE_PORT: u32 = 1 << 31;
-/// The bits that are a Service port's own. The lowest is 0: the number of all ones has a meaning of its own to nft.
+/// The bits that are a Service port's own. The lowest is 0: the number of all ones has a meaning of its own
+/// to nft.
 const OWN_BITS: u32 = SERVICE_PORT - 2;
 
 /// A port of a Service, by which clients know it: its name and protocol.
@@ -49,8 +50,9 @@ impl AffinityNumbers {
         self.services.get(service).unwrap_or(&NONE)
     }
 
-    /// Gives each port with affinity a number, and returns those that were before. A number depends on the port's name, so
-    /// that it is the same after a restart; only where two ports come to the same one does it depend on who came first.
+    /// Gives each port with affinity a number, and returns those that were before. A number depends on the
+    /// port's name, so that it is the same after a restart; only where two ports come to the same one does it
+    /// depend on who came first.
     pub(super) fn replace(&mut self, service: &Arc<NamespacedName>, plan: &ServicePlan) -> PortNumbers {
         let old = self.services.remove(service).unwrap_or_default();
         let mut new = PortNumbers::default();

@@ -1,4 +1,5 @@
-//! Session affinity: the rules by which a client's new connections go to the endpoint that its last one went to.
+//! Session affinity: the rules by which a client's new connections go to the endpoint that its last one went
+//! to.
 //!
 //! ```text
 //! affinity-frontends { daddr . l4proto . dport : the Service port's number }
@@ -7,10 +8,10 @@
 //! affinity-timeouts  { the Service port's number : goto remember-N }
 //! ```
 //!
-//! A rule can look up one thing only, if nft is to print it. So the packet's priority carries a number from one rule to
-//! the next; it is put back behind that, as only the first packet of a connection comes here. An endpoint's number is a
-//! [hash](weft_nftables::hash) of where it listens, which a rule can make too. A client with affinity to an endpoint that
-//! left finds nothing in the last map, and gets another one.
+//! A rule can look up one thing only, if nft is to print it. So the packet's priority carries a number from
+//! one rule to the next; it is put back behind that, as only the first packet of a connection comes here. An
+//! endpoint's number is a [hash](weft_nftables::hash) of where it listens, which a rule can make too. A
+//! client with affinity to an endpoint that left finds nothing in the last map, and gets another one.
 
 use weft_nftables::{
     Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
@@ -34,8 +35,9 @@ pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
         table.chain(path.use_affinity(), None, use_affinity(family, path));
     }
     let note: Vec<Rule> = forward::note_endpoint(settings, family).into_iter().collect();
-    // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want to, the
-    // first one is the last that is asked. Endpoints on this machine are reached by `input`, all others by `postrouting`.
+    // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that
+    // want to, the first one is the last that is asked. Endpoints on this machine are reached by `input`, all
+    // others by `postrouting`.
     for (name, hook, first) in
         [("remember-input", Hook::Input, vec![]), ("remember-postrouting", Hook::Postrouting, note)]
     {
@@ -50,8 +52,8 @@ fn client(family: Family) -> Vec<Expression> {
     vec![Expression::saddr(family), Expression::PRIORITY]
 }
 
-/// Leads to the endpoint that the client has affinity to, if it still serves. If not, forgets it: else it could not be replaced,
-/// since writing an element that is there only prolongs it.
+/// Leads to the endpoint that the client has affinity to, if it still serves. If not, forgets it: else it
+/// could not be replaced, since writing an element that is there only prolongs it.
 fn use_affinity(family: Family, path: Path) -> Vec<Rule> {
     let number = Statement::set_priority(path.key(family), path.affinity_numbers().name().into());
     let affinity = SetName::Affinity.name();

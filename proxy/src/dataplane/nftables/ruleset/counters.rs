@@ -1,5 +1,5 @@
-//! Counters for each Service, where they are asked for: sets of frontends at whose elements the kernel counts, and the rules
-//! that do nothing but look packets up in them.
+//! Counters for each Service, where they are asked for: sets of frontends at whose elements the kernel
+//! counts, and the rules that do nothing but look packets up in them.
 //!
 //! ```text
 //! connections  { daddr . l4proto . dport }   asked where connections begin, behind what turns them away
@@ -7,8 +7,8 @@
 //! sent         { saddr . l4proto . sport }   asked for each packet, behind the rewriting of its source
 //! ```
 //!
-//! So a connection's counters need no state but its own addresses, and elements stay while endpoints change. NodePorts have
-//! sets of their own, without an address.
+//! So a connection's counters need no state but its own addresses, and elements stay while endpoints change.
+//! NodePorts have sets of their own, without an address.
 
 use weft_nftables::{Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table};
 
@@ -65,7 +65,8 @@ pub(super) fn connections(settings: &Settings, family: Family) -> Vec<Rule> {
     }
 }
 
-/// The chains that see all packets. Each packet comes by one of those on its way in, and by one on its way out.
+/// The chains that see all packets. Each packet comes by one of those on its way in, and by one on its way
+/// out.
 pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     if !settings.config.service_counters {
         return;
