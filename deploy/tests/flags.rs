@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use serde_json::Value;
-use weft_installer::manifests::{BACKENDS, PolicyValues, Values, render};
+use weft_installer::manifests::{BACKENDS, PROXY_MODES, PolicyValues, Values, render};
 
 /// The command lines of all containers that stay.
 fn commands(values: &Values) -> Vec<Vec<String>> {
@@ -51,7 +51,8 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         ..Values::default()
     };
     let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
-    for values in [usual, dual].into_iter().chain(backends) {
+    let modes = PROXY_MODES.map(|mode| Values { proxy_mode: mode.to_owned(), ..Values::default() });
+    for values in [usual, dual].into_iter().chain(backends).chain(modes) {
         let commands = commands(&values);
         assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
         for command in commands {

@@ -23,6 +23,9 @@ pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
 /// What the agent's flag `--backend` takes, its default first.
 pub const BACKENDS: [&str; 3] = ["auto", "host-gw", "vxlan"];
 
+/// What the proxy's flag `--proxy-mode` takes, its default first.
+pub const PROXY_MODES: [&str; 3] = ["nftables", "iptables", "ipvs"];
+
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug)]
 pub struct Values {
@@ -55,6 +58,9 @@ pub struct Values {
     /// How packets get to the pods of other nodes: auto, host-gw or vxlan.
     #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
     pub backend: String,
+    /// How Services are put into the kernel: nftables, iptables or ipvs.
+    #[arg(long, default_value = PROXY_MODES[0], value_parser = PROXY_MODES, value_name = "MODE")]
+    pub proxy_mode: String,
     /// The pods' MTU, in bytes. Without it, what fits on the way to every other node.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
@@ -100,6 +106,7 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_dns_socket}}", &SocketAddr::new(values.cluster_dns, 53).to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{agent_flags}}", &agent_flags(values)),
+        ("{{proxy_flags}}", &proxy_flags(values)),
         ("{{cni_bin_dir}}", &values.cni_bin_dir.display().to_string()),
         ("{{cni_conf_dir}}", &values.cni_conf_dir.display().to_string()),
         ("{{cri_socket}}", &values.cri_socket.display().to_string()),
@@ -125,8 +132,17 @@ fn agent_flags(values: &Values) -> String {
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
     ];
-    let flags = flags.into_iter().chain(values.policy.flags());
-    flags.flatten().map(|flag| format!(r#", "{flag}""#)).collect()
+    listed(flags.into_iter().chain(values.policy.flags()).flatten())
+}
+
+/// The same for the proxy.
+fn proxy_flags(values: &Values) -> String {
+    let mode = (values.proxy_mode != PROXY_MODES[0]).then(|| format!("--proxy-mode={}", values.proxy_mode));
+    listed(mode.into_iter())
+}
+
+fn listed(flags: impl Iterator<Item = String>) -> String {
+    flags.map(|flag| format!(r#", "{flag}""#)).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +178,14 @@ mod tests {
     }
 
     /// Or the scheduler would not put the next server beside the one before.
+    #[test]
+    fn the_mode_of_the_proxy_goes_to_the_one_that_prepares_the_node_too() {
+        assert!(!rendered(&[]).contains("--proxy-mode"));
+        let text = rendered(&["--proxy-mode", "ipvs"]);
+        assert!(text.contains(r#"[/weft-proxy, --init-only, "--proxy-mode=ipvs"]"#), "{text}");
+        assert_eq!(text.matches("--proxy-mode=ipvs").count(), 2);
+    }
+
     #[test]
     fn the_dns_server_of_a_node_can_be_replaced_by_one_beside_it() {
         let all = documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"]));

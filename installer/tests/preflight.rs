@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use weft_netlink::netns::Namespace;
+use weft_nftables::{Client, Family, Observed, Rule, Statement, Table, diff};
 use weft_testkit::namespace::sh;
 
 /// Makes a namespace into a machine on which Weft can work.
@@ -215,6 +216,23 @@ fn kube_proxy_is_found_in_each_of_its_modes() {
     let kubelet =
         "nft add table ip nat; nft add chain ip nat KUBE-MARK-MASQ; nft add chain ip nat KUBE-KUBELET-CANARY";
     assert!(Machine::with(kubelet).preflight(&[]).status.success(), "a kubelet's own chains are no conflict");
+}
+
+/// What `weft-proxy` makes in its other modes.
+#[test]
+fn chains_and_an_interface_of_kube_proxy_that_are_wefts_own_are_no_conflict() {
+    for (table, chain, link) in [("nat", "KUBE-SERVICES", ""), ("weft", "prerouting", "kube-ipvs0")] {
+        let machine = match link {
+            "" => Machine::clean(),
+            link => Machine::with(&format!("ip link add {link} type bridge")),
+        };
+        let mut planned = Table::new(Family::Ip, table);
+        planned.chain(chain, None, vec![Rule::new([Statement::masquerade()])]);
+        let put = || Client::open()?.commit(&diff(&[planned], &Observed::default()));
+        machine.namespace.run(put).unwrap().unwrap();
+        let told = machine.preflight(&[]);
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+    }
 }
 
 #[test]

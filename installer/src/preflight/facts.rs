@@ -88,6 +88,8 @@ pub struct Chain {
     pub name: String,
     /// Whether it drops forwarded packets that no rule lets through.
     pub drops_forwarded: bool,
+    /// Whether it has rules of Weft: its proxy can make kube-proxy's chains.
+    pub is_ours: bool,
 }
 
 /// A network that leads somewhere.

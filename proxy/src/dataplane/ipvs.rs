@@ -75,8 +75,11 @@ impl IpvsDataplane {
         sysctl::set(&config.ipvs)?;
         kernel.set_timeouts(&config.ipvs)?;
         info!(
-            "kube-proxy is about to drop the mode ipvs; --proxy-mode=nftables serves the same Services, changes as fast, and \
-             needs no module of IPVS"
+            "kube-proxy is about to drop the mode ipvs; --proxy-mode=nftables serves the same Services, changes as fast, \
+             and needs no module of IPVS"
+        );
+        warn!(
+            "in the mode ipvs NetworkPolicies do not see connections to Services that lead to pods of the client's node"
         );
         let tables = NftablesDataplane::open(&of_tables(config))?;
         Ok(IpvsDataplane { kernel: Some(kernel), ..IpvsDataplane::with_tables(config, |_| tables) })

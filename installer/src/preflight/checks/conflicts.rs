@@ -36,6 +36,8 @@ const POLICY_CHAINS: [(&str, &str); 7] = [
 const POLICY_TABLES: &str = "network-policies";
 /// The interface on which kube-proxy's IPVS mode keeps the Services' addresses.
 const IPVS_LINK: &str = "kube-ipvs0";
+/// The end of the names of the proxy's own tables.
+const OWN_TABLE: &str = " weft";
 
 pub(super) fn checks(facts: &Facts) -> [Check; 4] {
     [other_networks(facts), kube_proxy(facts), policy_engines(facts), firewall(facts)]
@@ -84,11 +86,14 @@ fn other_networks(facts: &Facts) -> Check {
 }
 
 fn kube_proxy(facts: &Facts) -> Check {
-    let chains = facts.chains.iter().filter(|chain| is_kube_proxy(&chain.table, &chain.name));
+    let others = facts.chains.iter().filter(|chain| !chain.is_ours);
+    let chains = others.filter(|chain| is_kube_proxy(&chain.table, &chain.name));
     let mut found: Vec<String> = chains.map(|chain| format!("rules in table {}", chain.table)).collect();
-    found.extend(
-        facts.links.iter().filter(|link| *link == IPVS_LINK).map(|link| format!("the interface {link}")),
-    );
+    // In mode ipvs Weft's proxy has that interface too, beside its own tables.
+    let has_own_tables = facts.chains.iter().any(|chain| chain.is_ours && chain.table.ends_with(OWN_TABLE));
+    if !has_own_tables && facts.links.iter().any(|link| link == IPVS_LINK) {
+        found.push(format!("the interface {IPVS_LINK}"));
+    }
     found.sort();
     found.dedup();
     if !found.is_empty() {

@@ -10,8 +10,8 @@ use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 
 use crate::preflight::facts::{Advertised, Chain, Facts, Identity, OwnMac, Route};
 
-/// The tables that are looked into: iptables' own two, and kube-proxy's.
-const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
+/// The tables that are looked into: iptables' own two, kube-proxy's and the proxy's own.
+const TABLES: [&str; 4] = ["nat", "filter", "kube-proxy", OWN_TABLE];
 /// The proxy's.
 const OWN_TABLE: &str = "weft";
 /// `NF_INET_FORWARD` and `NF_DROP` (linux/netfilter.h).
@@ -106,6 +106,7 @@ fn chains() -> Result<Vec<Chain>> {
             table: format!("{} {}", table.family, table.name),
             name: name.to_string(),
             drops_forwarded: base.hook == Hook::Forward && base.policy == Policy::Drop,
+            is_ours: false,
         })
     });
     Ok(known.chain(others).collect())
@@ -116,6 +117,8 @@ fn of_table(name: &str, table: &ObservedTable) -> Vec<Chain> {
         table: name.to_owned(),
         name: chain.to_string(),
         drops_forwarded: held.base.as_ref().is_some_and(|base| (base.hook, base.policy) == (FORWARD, DROP)),
+        // Weft alone gives rules a digest.
+        is_ours: held.rules.iter().any(Option::is_some),
     };
     table.chains.iter().map(chain).collect()
 }
