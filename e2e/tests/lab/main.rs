@@ -319,6 +319,10 @@ const LAST: &[Scenario] = &[
     ("15a what is under running pods is deleted and put back", faults::what_is_under_running_pods_is_deleted),
     ("16 the API server is away while pods are made and removed", faults::the_api_server_is_away),
     (
+        "16a what network policies deny stays denied while agents are killed, pods, policies and labels change, and rules go",
+        network_policies::what_is_denied_stays_denied,
+    ),
+    (
         "17 a node is lost and back with another address, and leaks none",
         faults::a_node_is_lost_and_back_with_another_address,
     ),

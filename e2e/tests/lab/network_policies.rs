@@ -9,6 +9,7 @@ mod objects;
 mod specs;
 mod table;
 mod tiers;
+mod under_faults;
 mod world;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::cases::Runner;
 use self::table::Table;
+pub(crate) use self::under_faults::what_is_denied_stays_denied;
 use self::world::World;
 use crate::case::{Case, Peer, Service, echo};
 use crate::lab::{Lab, Outcome, holds, poll};
