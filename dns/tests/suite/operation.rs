@@ -190,6 +190,10 @@ fn metrics_have_the_names_of_coredns() {
     (0..2).for_each(|_| drop(await_status(&daemon, "www.example.com A", "NOERROR")));
     let metadata = json!({"name": "db", "namespace": "shop"});
     api.put(SERVICES, json!({"metadata": metadata, "spec": {"clusterIP": "None"}}));
+    // Services and EndpointSlices are watched apart: the Service is to be known first.
+    let metadata = json!({"name": "next", "namespace": "shop"});
+    api.put(SERVICES, json!({"metadata": metadata, "spec": {"clusterIP": "10.96.0.77"}}));
+    await_status(&daemon, "next.shop.svc.cluster.local A", "NOERROR");
     let trigger = "endpoints.kubernetes.io/last-change-trigger-time";
     let metadata = json!({"name": "db-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"},
         "annotations": {trigger: "2026-01-01T00:00:00Z"}});
