@@ -16,6 +16,7 @@ use weft_nftables::{Base, KnownTable, Name, Table, TableKey};
 use weft_types::IpNetwork;
 
 use crate::error::Error;
+use crate::services::node::NodeConfig;
 
 pub mod live;
 mod packet;
@@ -39,6 +40,17 @@ pub struct Tracer {
     routes: Vec<(IpNetwork, Name)>,
     /// The interfaces of the routes have the machine's own names.
     knows_interfaces: bool,
+}
+
+/// The way of a packet (`SOURCE -> ADDRESS:PORT[/PROTOCOL]`) through these tables alone, on a machine of which
+/// no more is known than its Node tells.
+///
+/// # Errors
+/// What of the packet cannot be understood or followed.
+pub fn explain(packet: &str, tables: Vec<Table>, node: &NodeConfig) -> Result<String, Error> {
+    let packet = Packet::parse(packet, &node.addresses)?;
+    let tracer = Tracer::new(tables, node.addresses.iter().copied()).on_node(&node.pod_cidrs);
+    tracer.explain(&packet, &Memory::default())
 }
 
 /// A chain of another program that lets a packet go no further.

@@ -33,7 +33,7 @@ use crate::error::Error;
 use crate::services::node::NodeConfig;
 use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
-use crate::trace::{Memory, Packet, Tracer, live};
+use crate::trace::{self, live};
 
 pub(super) use counters::Owners;
 use ruleset::{TABLE, table_keys};
@@ -183,12 +183,7 @@ impl Dataplane for NftablesDataplane {
     fn trace(&mut self, packet: &str, through: Through) -> Result<String, Error> {
         match through {
             Through::Kernel => live::trace(packet),
-            Through::Staged => {
-                let NodeConfig { addresses, pod_cidrs, .. } = self.desired.node().clone();
-                let packet = Packet::parse(packet, &addresses)?;
-                let tracer = Tracer::new(self.desired.tables(), addresses).on_node(&pod_cidrs);
-                tracer.explain(&packet, &Memory::default())
-            }
+            Through::Staged => trace::explain(packet, self.desired.tables(), self.desired.node()),
         }
     }
 
