@@ -3,9 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
-/// Makes a test of a function in every mode of the proxy.
-macro_rules! in_every_mode {
-    ($name:ident) => {
+/// Makes a test of a function in each mode of the proxy that spreads connections over endpoints by rules, and
+/// the further tests that are given.
+macro_rules! in_modes_of_rules {
+    ($name:ident $($further:item)*) => {
         mod $name {
             use weft_proxy::config::ProxyMode;
 
@@ -19,29 +20,20 @@ macro_rules! in_every_mode {
                 super::$name(ProxyMode::Iptables);
             }
 
-            #[test]
-            #[ignore = "runs on a kernel with IPVS, by ipvs::services_lead_as_in_the_other_modes"]
-            fn ipvs() {
-                super::$name(ProxyMode::Ipvs);
-            }
+            $($further)*
         }
     };
 }
 
-/// The same in the modes that spread connections over endpoints by rules.
-macro_rules! in_modes_of_rules {
+/// The same in every mode.
+macro_rules! in_every_mode {
     ($name:ident) => {
-        mod $name {
-            use weft_proxy::config::ProxyMode;
-
+        in_modes_of_rules! {
+            $name
             #[test]
-            fn nftables() {
-                super::$name(ProxyMode::Nftables);
-            }
-
-            #[test]
-            fn iptables() {
-                super::$name(ProxyMode::Iptables);
+            #[ignore = "runs on a kernel with IPVS, by ipvs::services_lead_as_in_the_other_modes"]
+            fn ipvs() {
+                super::$name(ProxyMode::Ipvs);
             }
         }
     };
