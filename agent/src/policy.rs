@@ -15,6 +15,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
@@ -22,7 +23,7 @@ use tracing::{debug, info};
 use weft_cluster::write::{Events, Recorder, Warning};
 use weft_netlink::nflog;
 use weft_policy::pending::{GuardedNamespaces, TABLE};
-use weft_policy::plan::{Packet, Planner, PolicyName, PolicyPlan, Problem};
+use weft_policy::plan::{Packet, Planner, PolicyName, Problem};
 use weft_policy::report::Report as PolicyReport;
 use weft_policy::ruleset::{Denied, adopt};
 use weft_types::{
@@ -289,7 +290,7 @@ impl NetworkPolicies {
         self.owed = Concerned::default();
         self.metrics.measure(&Default::default());
         if let Some(cutter) = &self.cutter {
-            cutter.judge(&PolicyPlan::default(), Concerned::default());
+            cutter.judge(&Arc::default(), Concerned::default());
         }
         if self.tables.remove()? {
             self.denials.forget_tables();

@@ -78,12 +78,12 @@ impl Cutter {
 
     /// The kernel has this plan now, and these connections are to be judged by it: soon, and without waiting
     /// for that. Those that are being judged are judged by this plan from now on.
-    pub(super) fn judge(&self, plan: &PolicyPlan, concerned: Concerned) {
+    pub(super) fn judge(&self, plan: &Arc<PolicyPlan>, concerned: Concerned) {
         let mut state = self.0.state();
         if concerned.is_empty() && !state.is_busy() {
             return;
         }
-        state.plan = Arc::new(plan.clone());
+        state.plan = plan.clone();
         state.concerned.extend(concerned);
         self.0.metrics.is_running.set(state.is_busy().into());
         self.0.told.notify_all();

@@ -33,7 +33,8 @@ pub struct Planner {
     pub(crate) locals: BTreeMap<PodId, Local>,
     /// Addresses that the plugin gave to pods of this node.
     assigned: HashMap<NamespacedName, PodAddresses>,
-    plan: PolicyPlan,
+    /// Copied only where it changes while somebody else still holds it.
+    plan: Arc<PolicyPlan>,
     dirty_locals: BTreeSet<PodId>,
     dirty_policies: BTreeSet<PolicyId>,
 }
@@ -79,7 +80,7 @@ impl Planner {
             classes: Family::BOTH.map(Classes::new),
             locals: BTreeMap::new(),
             assigned: HashMap::new(),
-            plan: PolicyPlan::default(),
+            plan: Arc::default(),
             dirty_locals: BTreeSet::new(),
             dirty_policies: BTreeSet::new(),
         }
@@ -95,7 +96,7 @@ impl Planner {
     }
 
     /// The plan as of the last commit.
-    pub fn plan(&self) -> &PolicyPlan {
+    pub fn plan(&self) -> &Arc<PolicyPlan> {
         &self.plan
     }
 
@@ -233,7 +234,8 @@ impl Planner {
             self.classes[index(Family::of(*address))].set_node(*address, name, true);
         }
         if name == self.world.node {
-            self.plan.own_addresses = node.into_iter().flat_map(node_addresses).copied().collect();
+            Arc::make_mut(&mut self.plan).own_addresses =
+                node.into_iter().flat_map(node_addresses).copied().collect();
         }
     }
 
@@ -334,7 +336,7 @@ impl Planner {
         let networks = fresh.iter().chain(&dead).any(is_network);
         let changes = FeatureChanges { fresh: &fresh, fresh_names: &fresh_names, dead: &dead, networks };
         let classes = Family::BOTH.map(|family| {
-            let plan = &mut self.plan.families[index(family)];
+            let plan = Arc::make_mut(&mut self.plan).family_mut(family);
             self.classes[index(family)].update(&self.world, features, &changes, plan, delta)
         });
         // What pods' ports added meanwhile, these pods have answered.
@@ -367,7 +369,7 @@ impl Planner {
             }
         }
         for (address, endpoint) in left.into_iter().map(|address| (address, None)).chain(planned) {
-            replace_endpoint(&mut self.plan, address, endpoint, delta);
+            replace_endpoint(Arc::make_mut(&mut self.plan), address, endpoint, delta);
         }
     }
 
@@ -387,7 +389,7 @@ impl Planner {
         if changes.fresh.is_empty() && changes.dead.is_empty() {
             return;
         }
-        let mut plan = std::mem::take(self.plan.family_mut(family));
+        let mut plan = std::mem::take(Arc::make_mut(&mut self.plan).family_mut(family));
         for (id, local) in self.locals.iter().filter(|(id, _)| !planned.contains(id)) {
             debug_assert!(self.world.pod(*id).is_some());
             for address in local.addresses.iter().filter(|address| Family::of(**address) == family) {
@@ -401,7 +403,7 @@ impl Planner {
                 }
             }
         }
-        *self.plan.family_mut(family) = plan;
+        *Arc::make_mut(&mut self.plan).family_mut(family) = plan;
     }
 
     fn follow(

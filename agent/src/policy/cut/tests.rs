@@ -105,7 +105,7 @@ impl Stage {
 }
 
 /// A plan by which nobody enters these pods of this node.
-fn denying(pods: &[u8]) -> PolicyPlan {
+fn denying(pods: &[u8]) -> Arc<PolicyPlan> {
     let mut planner = Planner::new("here");
     for last in pods {
         let key = NamespacedName::new("shop", format!("web{last}"));
@@ -187,7 +187,7 @@ fn a_connection_that_a_newer_plan_allows_goes_on() {
     stage.is_about_to("read");
     stage.go(Go::On);
     stage.is_about_to("end");
-    stage.cutter.judge(&PolicyPlan::default(), Concerned::default());
+    stage.cutter.judge(&Arc::default(), Concerned::default());
     assert_eq!(stage.go_on(), []);
 }
 
