@@ -156,19 +156,26 @@ impl GuardedNamespaces {
     /// # Errors
     /// What the operating system refused.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        if self.is_empty() {
-            return match fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        }
         let lines = self.every.then_some(EVERY).into_iter().chain(self.names.iter().map(String::as_str));
-        let text: String = lines.map(|line| format!("{line}\n")).collect();
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let unfinished = path.with_extension("new");
-        fs::write(&unfinished, text)?;
-        fs::rename(unfinished, path)
+        write_state(path, &lines.map(|line| format!("{line}\n")).collect::<String>())
     }
+}
+
+/// Writes a file of the data folder, or takes it away where there is nothing to say. Nobody finds half a file.
+///
+/// # Errors
+/// What the operating system refused.
+pub fn write_state(path: &Path, text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let unfinished = path.with_extension("new");
+    fs::write(&unfinished, text)?;
+    fs::rename(unfinished, path)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use weft_policy::pending::write_state;
+
 /// The file, which lies in the plugin's data folder beside the one of the namespaces that have policies. No
 /// network's own folder can have that name.
 const FILE: &str = ".policy-pods";
@@ -56,20 +58,10 @@ impl Remembered {
         if self.written.as_ref() == Some(&pods) {
             return Ok(());
         }
-        if pods.is_empty() {
-            match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        } else {
-            let line = |(address, remark): (&IpAddr, &String)| {
-                format!("{address} {} {remark}\n", self.container(*address))
-            };
-            self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            let unfinished = self.path.with_extension("new");
-            fs::write(&unfinished, pods.iter().map(line).collect::<String>())?;
-            fs::rename(unfinished, &self.path)?;
-        }
+        let line = |(address, remark): (&IpAddr, &String)| {
+            format!("{address} {} {remark}\n", self.container(*address))
+        };
+        write_state(&self.path, &pods.iter().map(line).collect::<String>())?;
         self.written = Some(pods);
         Ok(())
     }
