@@ -246,8 +246,8 @@ fn way(direction: Direction) -> Way {
 fn why(planner: &Planner, packet: &Packet, direction: Direction) -> Option<Step> {
     let port = Protocol::from_number(packet.protocol).zip(packet.ports).map(|(it, (_, port))| (it, port));
     let asked = plan::Packet { source: packet.source, destination: packet.destination, port };
-    let steps = planner.explain(&asked).steps.into_iter();
-    steps.into_iter().find(|step| step.direction == direction && step.verdict == Verdict::Deny)
+    let mut steps = planner.explain(&asked).steps.into_iter();
+    steps.find(|step| step.direction == direction && step.verdict == Verdict::Deny)
 }
 
 fn write(planner: &Planner, packet: &Packet, direction: Direction, step: Option<&Step>) {

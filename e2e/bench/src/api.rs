@@ -33,8 +33,6 @@ const SERVICE_CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 const NAMESPACES: &str = "/api/v1/namespaces";
 /// How the path of any namespace's ConfigMaps ends. There are none.
 const CONFIG_MAPS: &str = "/configmaps";
-/// What a watch in protobuf is.
-const STREAM_OF_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 /// How much of a long answer is written at once.
 const PIECE: usize = 16 << 10;
 /// Events that wait until a connection takes them.
@@ -217,7 +215,7 @@ impl Store {
             _ => stream::pending().right_stream(),
         };
         let body = stream::iter(missed).chain(live).map(Ok::<_, std::io::Error>);
-        let media_type = if has_protobuf { STREAM_OF_PROTOBUF } else { "application/json" };
+        let media_type = if has_protobuf { protobuf::WATCH_MEDIA_TYPE } else { "application/json" };
         ([(CONTENT_TYPE, media_type)], Body::from_stream(body)).into_response()
     }
 

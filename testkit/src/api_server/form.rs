@@ -18,7 +18,7 @@ impl Form {
     pub(super) fn of_watch(self) -> &'static str {
         match self {
             Form::Json => "application/json",
-            Form::Protobuf(_) => "application/vnd.kubernetes.protobuf;stream=watch",
+            Form::Protobuf(_) => protobuf::WATCH_MEDIA_TYPE,
         }
     }
 

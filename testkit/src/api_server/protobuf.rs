@@ -16,6 +16,8 @@ use serde_json::Value;
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
+/// That of a watch.
+pub const WATCH_MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// The kind of the objects of a path, if they are written in protobuf.
 pub fn kind_of(path: &str) -> Option<&'static str> {
