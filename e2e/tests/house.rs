@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
     ("weft-policy", &["weft-types", "weft-netlink", "weft-nftables"]),
+    ("weft-announce", &["weft-types", "weft-netlink"]),
     (
         "weft-cni",
         &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables", "weft-policy"],
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-netlink",
             "weft-nftables",
             "weft-policy",
+            "weft-announce",
             "weft-cni-spec",
         ],
     ),
@@ -59,7 +61,7 @@ const FOR_TESTS: [&str; 3] = ["weft-bench", "weft-lab", "weft-testkit"];
 const INCLUDES_OTHERS: &str = "deploy/src/main.rs";
 
 /// Names that must not stand anywhere below these crates: a plugin starts once per pod and stays small.
-const NEVER_BELOW: [(&str, &[&str]); 7] = [
+const NEVER_BELOW: [(&str, &[&str]); 8] = [
     ("weft-types", &["kube", "tokio", "nix", "netlink", "serde_json"]),
     (
         "weft-cni-spec",
@@ -68,6 +70,7 @@ const NEVER_BELOW: [(&str, &[&str]); 7] = [
     ("weft-cni", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-ipam", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-policy", &["kube", "hickory", "tokio", "k8s-openapi"]),
+    ("weft-announce", &["kube", "hickory", "k8s-openapi"]),
     ("weft-proxy", &["hickory"]),
     ("weft-agent", &["hickory"]),
 ];
