@@ -18,10 +18,17 @@ use crate::filter::WatchFilter;
 use crate::message::Message;
 
 mod address;
+mod bfd_profile;
+mod bgp_advertisement;
+mod bgp_peer;
 mod cluster_network_policy;
+mod community;
 mod config_map;
 mod endpoint_slice;
+mod ip_address_pool;
+mod l2_advertisement;
 mod metadata;
+mod metallb;
 mod namespace;
 mod network_policy;
 mod node;

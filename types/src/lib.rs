@@ -4,6 +4,7 @@
 //! Nothing here does I/O, spawns a task or knows the Kubernetes client. A value of one of these types is
 //! valid by construction: parsing happens once, at the edge (`weft-cluster`).
 
+mod address_range;
 mod family;
 mod hash;
 mod labels;
@@ -17,6 +18,7 @@ mod snapshot;
 mod store;
 pub mod well_known;
 
+pub use address_range::{AddressRange, InvalidRange};
 pub use family::Family;
 pub use hash::{fnv1a, fnv1a_32};
 pub use labels::Labels;

@@ -6,9 +6,15 @@
 //! which says how the API server has it. A daemon that wants it names it to its watch, and needs a role that
 //! lets it list and watch.
 
+mod bfd_profile;
+mod bgp_advertisement;
+mod bgp_peer;
 mod cluster_network_policy;
+mod community;
 mod config_map;
 mod endpoint_slice;
+mod ip_address_pool;
+mod l2_advertisement;
 mod namespace;
 mod network_policy;
 mod node;
@@ -16,9 +22,15 @@ mod pod;
 mod service;
 mod service_cidr;
 
+pub use bfd_profile::BfdProfile;
+pub use bgp_advertisement::BgpAdvertisement;
+pub use bgp_peer::{BgpPeer, Password, PeerAsn, PeerEndpoint, PeerPassword};
 pub use cluster_network_policy::{Action, ClusterNetworkPolicy, ClusterRule, Tier};
+pub use community::{Community, CommunityValue, InvalidCommunity};
 pub use config_map::ConfigMap;
 pub use endpoint_slice::{ByService, Endpoint, EndpointPort, EndpointSlice, Hints};
+pub use ip_address_pool::{IpAddressPool, PoolSelection, ServiceAllocation};
+pub use l2_advertisement::{L2Advertisement, PreferredNodes};
 pub use namespace::Namespace;
 pub use network_policy::NetworkPolicy;
 pub use node::Node;
@@ -51,6 +63,18 @@ macro_rules! for_each_kind {
             network_policies: NetworkPolicy,
             /// ClusterNetworkPolicies that came, went or changed.
             cluster_network_policies: ClusterNetworkPolicy,
+            /// IPAddressPools that came, went or changed.
+            ip_address_pools: IpAddressPool,
+            /// L2Advertisements that came, went or changed.
+            l2_advertisements: L2Advertisement,
+            /// BGPPeers that came, went or changed.
+            bgp_peers: BgpPeer,
+            /// BGPAdvertisements that came, went or changed.
+            bgp_advertisements: BgpAdvertisement,
+            /// Communities that came, went or changed.
+            communities: Community,
+            /// BFDProfiles that came, went or changed.
+            bfd_profiles: BfdProfile,
         }
     };
 }
