@@ -15,6 +15,9 @@ pub struct WatchFilter {
     pub labels: bool,
     /// Pods with what network policies need to know of them, which takes about 100 bytes a pod.
     pub pod_details: bool,
+    /// Only those Services that ask for a load balancer, or whose status has addresses of one, with all that
+    /// their load balancer needs to know. It is used with `labels`.
+    pub load_balancers: bool,
     /// Only the pods of this Node; those of all Nodes where none is named.
     pub node: Option<String>,
     /// Only this ConfigMap, which needs no permission to see others.
@@ -30,6 +33,11 @@ impl WatchFilter {
     /// What network policies need.
     pub fn network_policies() -> WatchFilter {
         WatchFilter { labels: true, pod_details: true, ..WatchFilter::default() }
+    }
+
+    /// What giving addresses to Services of the type LoadBalancer needs.
+    pub fn load_balancers() -> WatchFilter {
+        WatchFilter { labels: true, load_balancers: true, ..WatchFilter::default() }
     }
 
     /// The label selector of Services and EndpointSlices.

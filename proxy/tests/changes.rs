@@ -84,12 +84,12 @@ fn service() -> impl Strategy<Value = Object> {
     )
 }
 
-fn ranges() -> impl Strategy<Value = Vec<IpNetwork>> {
+fn ranges() -> impl Strategy<Value = Box<[IpNetwork]>> {
     let range = (any::<bool>(), 1u8..25, 0u8..33).prop_map(|(family, number, prefix)| {
         let address = address(family, number);
         IpNetwork::new(address, if family { prefix } else { prefix + 96 }).unwrap()
     });
-    vec(range, 0..4)
+    vec(range, 0..4).prop_map(Into::into)
 }
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {

@@ -35,7 +35,9 @@ pub use namespace::Namespace;
 pub use network_policy::NetworkPolicy;
 pub use node::Node;
 pub use pod::{ContainerPort, Pod, PodAddresses, PodDetails};
-pub use service::{Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol};
+pub use service::{
+    FamilyPolicy, LoadBalancer, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol,
+};
 pub use service_cidr::ServiceCidr;
 
 /// Calls a macro with the list of all kinds: what a change set knows of the kind, the field's name, and the

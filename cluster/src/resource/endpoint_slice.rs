@@ -4,8 +4,7 @@ use serde::Deserialize;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
 use super::address::address;
-use super::metadata::{KnownLabels, METADATA, Metadata};
-use super::service::is_proxied;
+use super::metadata::{KnownLabels, METADATA, Metadata, is_proxied};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};

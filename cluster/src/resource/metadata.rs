@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
+use weft_types::well_known::label::{HEADLESS, SERVICE_PROXY_NAME};
 use weft_types::{Labels, Name, NamespacedName};
 
 use super::values::label;
@@ -68,6 +69,56 @@ pub(crate) struct Annotations {
     /// At the bookmark that ends the initial events of a watch (KEP-3157).
     #[serde(rename = "k8s.io/initial-events-end")]
     initial_events_end: Field<String>,
+    /// What a Service asks of its load balancer, in the words of MetalLB; and in those that it had before.
+    #[serde(rename = "metallb.io/address-pool")]
+    address_pool: Field<String>,
+    #[serde(rename = "metallb.universe.tf/address-pool")]
+    former_address_pool: Field<String>,
+    #[serde(rename = "metallb.io/loadBalancerIPs")]
+    load_balancer_ips: Field<String>,
+    #[serde(rename = "metallb.universe.tf/loadBalancerIPs")]
+    former_load_balancer_ips: Field<String>,
+    #[serde(rename = "metallb.io/allow-shared-ip")]
+    sharing_key: Field<String>,
+    #[serde(rename = "metallb.universe.tf/allow-shared-ip")]
+    former_sharing_key: Field<String>,
+}
+
+impl Annotations {
+    /// The pool that a Service asks for.
+    pub(super) fn address_pool(&self) -> Field<String> {
+        present(&self.address_pool, &self.former_address_pool)
+    }
+
+    /// The addresses that a Service asks for.
+    pub(super) fn load_balancer_ips(&self) -> Field<String> {
+        present(&self.load_balancer_ips, &self.former_load_balancer_ips)
+    }
+
+    /// The key by which Services share an address.
+    pub(super) fn sharing_key(&self) -> Field<String> {
+        present(&self.sharing_key, &self.former_sharing_key)
+    }
+}
+
+fn present(one: &Field<String>, former: &Field<String>) -> Field<String> {
+    if one.is_present() { one.clone() } else { former.clone() }
+}
+
+/// The annotations of an object that mean something to Weft.
+pub(super) fn annotations<L>(metadata: &Field<Metadata<L>>) -> Annotations {
+    match metadata {
+        Field::Is(Metadata { annotations: Field::Is(annotations), .. }) => annotations.clone(),
+        _ => Annotations::default(),
+    }
+}
+
+/// The uid of an object; empty for those that never were at an API server.
+pub(super) fn uid<L>(metadata: &Field<Metadata<L>>) -> &str {
+    match metadata {
+        Field::Is(Metadata { uid: Field::Is(uid), .. }) => uid,
+        _ => "",
+    }
 }
 
 /// The labels that mean something to Weft. All others are read past and never held.
@@ -96,6 +147,10 @@ pub(crate) trait ReadLabels: Default {
 
     /// The zone of a Node.
     fn zone(&self) -> Field<&String>;
+
+    /// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see
+    /// [`crate::WatchFilter::service_selector`]).
+    fn is_proxied(&self) -> bool;
 }
 
 impl ReadLabels for KnownLabels {
@@ -105,6 +160,10 @@ impl ReadLabels for KnownLabels {
 
     fn zone(&self) -> Field<&String> {
         self.zone.by_ref()
+    }
+
+    fn is_proxied(&self) -> bool {
+        !self.service_proxy_name.is_present() && !self.headless.is_present()
     }
 }
 
@@ -120,6 +179,17 @@ impl ReadLabels for AllLabels {
     fn zone(&self) -> Field<&String> {
         self.0.get(ZONE).map_or(Field::Absent, Field::by_ref)
     }
+
+    fn is_proxied(&self) -> bool {
+        let is_present = |name: &str| self.0.get(name).is_some_and(Field::is_present);
+        !is_present(SERVICE_PROXY_NAME) && !is_present(HEADLESS)
+    }
+}
+
+/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve.
+pub(super) fn is_proxied<L: ReadLabels>(metadata: &Field<Metadata<L>>) -> bool {
+    let Field::Is(Metadata { labels: Field::Is(labels), .. }) = metadata else { return true };
+    labels.is_proxied()
 }
 
 /// The labels of an object, as far as they were asked for.

@@ -6,18 +6,25 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::address::{address, network};
-use super::metadata::{KnownLabels, METADATA, Metadata, created};
+use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, created, is_proxied};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
 use crate::message::{Message, Type};
 
+mod load_balancer;
+
+pub(crate) use load_balancer::{PodSelector, ReadSelector};
+
 /// The value of `spec.clusterIP` that makes a Service headless.
 const NONE: &str = "None";
+/// The value of `spec.type` that asks for a load balancer.
+const LOAD_BALANCER: &str = "LoadBalancer";
 /// How long a client stays with its endpoint, and how long at most, in seconds (v1 ClientIPConfig).
 const DEFAULT_AFFINITY: u32 = 10_800;
 const LONGEST_AFFINITY: u32 = 86_400;
@@ -26,27 +33,34 @@ impl ApiResource for Service {
     const API_VERSION: &'static str = "v1";
     const PLURAL: &'static str = "services";
 
-    type Wire = ServiceObject;
-    type LabelledWire = ServiceObject;
+    type Wire = ServiceObject<KnownLabels, IgnoredAny>;
+    type LabelledWire = ServiceObject<AllLabels, PodSelector>;
 
     fn label_selector(filter: &WatchFilter) -> Option<String> {
         filter.service_selector()
     }
 }
 
-/// v1 Service
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ServiceObject {
-    metadata: Field<Metadata>,
-    spec: Field<ServiceSpec>,
+/// v1 Service, with as much of its labels and of its selector as is asked for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, bound = "L: Deserialize<'de>, S: Deserialize<'de> + Default")]
+pub(crate) struct ServiceObject<L, S> {
+    metadata: Field<Metadata<L>>,
+    spec: Field<ServiceSpec<S>>,
     status: Field<ServiceStatus>,
+}
+
+impl<L, S> Default for ServiceObject<L, S> {
+    fn default() -> Self {
+        ServiceObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
+    }
 }
 
 /// `spec` of a Service.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct ServiceSpec {
+#[serde(default, rename_all = "camelCase", bound = "S: Deserialize<'de> + Default")]
+struct ServiceSpec<S> {
+    selector: Field<S>,
     #[serde(rename = "type")]
     type_: Field<String>,
     #[serde(rename = "clusterIP")]
@@ -58,6 +72,10 @@ struct ServiceSpec {
     external_ips: Field<Vec<Field<String>>>,
     internal_traffic_policy: Field<String>,
     external_traffic_policy: Field<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Field<String>,
+    load_balancer_class: Field<String>,
+    ip_family_policy: Field<String>,
     load_balancer_source_ranges: Field<Vec<Field<String>>>,
     session_affinity: Field<String>,
     session_affinity_config: Field<SessionAffinityConfig>,
@@ -120,16 +138,20 @@ const SERVICE: Message = &[
 
 const SPEC: Message = &[
     (1, "ports", Type::List(&Type::Nested(PORT))),
+    (2, "selector", Type::Map),
     (3, "clusterIP", Type::Text),
     (4, "type", Type::Text),
     (5, "externalIPs", Type::List(&Type::Text)),
     (7, "sessionAffinity", Type::Text),
+    (8, "loadBalancerIP", Type::Text),
     (9, "loadBalancerSourceRanges", Type::List(&Type::Text)),
     (10, "externalName", Type::Text),
     (11, "externalTrafficPolicy", Type::Text),
     (12, "healthCheckNodePort", Type::Number),
     (14, "sessionAffinityConfig", Type::Nested(&[(1, "clientIP", CLIENT_IP)])),
+    (17, "ipFamilyPolicy", Type::Text),
     (18, "clusterIPs", Type::List(&Type::Text)),
+    (21, "loadBalancerClass", Type::Text),
     (22, "internalTrafficPolicy", Type::Text),
 ];
 
@@ -144,12 +166,16 @@ const CLIENT_IP: Type = Type::Nested(&[(1, "timeoutSeconds", Type::Number)]);
 
 const INGRESS: Type = Type::List(&Type::Nested(&[(1, "ip", Type::Text), (3, "ipMode", Type::Text)]));
 
-impl WireObject for ServiceObject {
+impl<L, S> WireObject for ServiceObject<L, S>
+where
+    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
+    S: ReadSelector + for<'de> Deserialize<'de> + Send + 'static,
+{
     type Kind = Service;
-    type Labels = KnownLabels;
+    type Labels = L;
     const MESSAGE: Option<Message> = Some(SERVICE);
 
-    fn metadata(&self) -> &Field<Metadata> {
+    fn metadata(&self) -> &Field<Metadata<L>> {
         &self.metadata
     }
 
@@ -162,25 +188,52 @@ impl WireObject for ServiceObject {
         if filter.service_proxy && !is_proxied(&self.metadata) {
             return Ok(None);
         }
-        convert(key, self, faults).map(Some)
+        if filter.load_balancers && !self.has_load_balancer() {
+            return Ok(None);
+        }
+        convert(key, self, filter, faults).map(Some)
     }
 }
 
-/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see
-/// [`WatchFilter::service_selector`]).
-pub(super) fn is_proxied(metadata: &Field<Metadata>) -> bool {
-    let Field::Is(Metadata { labels: Field::Is(labels), .. }) = metadata else { return true };
-    !labels.service_proxy_name.is_present() && !labels.headless.is_present()
+impl<L, S> ServiceObject<L, S> {
+    /// Whether it is to have addresses of a load balancer, or had some.
+    fn has_load_balancer(&self) -> bool {
+        let Field::Is(spec) = &self.spec else { return false };
+        let is_wanted = matches!(&spec.type_, Field::Is(type_) if type_ == LOAD_BALANCER);
+        is_wanted || matches!(&self.status, Field::Is(status) if !status.ingress().is_empty())
+    }
 }
 
-fn convert(key: NamespacedName, object: ServiceObject, faults: &mut Faults) -> Result<Service, Fault> {
+impl ServiceStatus {
+    /// All of `status.loadBalancer.ingress`, as far as it is a list.
+    fn ingress(&self) -> &[Field<LoadBalancerIngress>] {
+        match &self.load_balancer {
+            Field::Is(LoadBalancerStatus { ingress: Field::Is(ingress) }) => ingress,
+            _ => &[],
+        }
+    }
+}
+
+fn convert<L: ReadLabels, S: ReadSelector>(
+    key: NamespacedName,
+    object: ServiceObject<L, S>,
+    filter: &WatchFilter,
+    faults: &mut Faults,
+) -> Result<Service, Fault> {
     let key = NamespacedName::new(key.namespace, label(key.name, "metadata.name")?);
-    let spec = object.spec.required("spec")?;
-    let type_ = spec.type_.optional("spec.type")?.filter(|type_| !type_.is_empty());
+    let mut spec = object.spec.required("spec")?;
+    let type_ = std::mem::take(&mut spec.type_).optional("spec.type")?.filter(|type_| !type_.is_empty());
     let type_ = type_.unwrap_or_else(|| "ClusterIP".to_owned());
-    let has_node_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
+    let is_load_balancer = type_ == LOAD_BALANCER;
+    // Who cannot say since when it asks for something takes it from nobody.
+    let created = faults.note(created(&object.metadata)).unwrap_or(i64::MAX);
+    let load_balancer = filter.load_balancers.then(|| {
+        let ingress = object.status.by_ref().or_nothing().map(ServiceStatus::ingress).unwrap_or_default();
+        load_balancer::read(object.metadata, &mut spec, ingress, is_load_balancer, faults).into()
+    });
+    let has_node_ports = matches!(type_.as_str(), "NodePort" | LOAD_BALANCER);
     let kind = match type_.as_str() {
-        "ClusterIP" | "NodePort" | "LoadBalancer" => {
+        "ClusterIP" | "NodePort" | LOAD_BALANCER => {
             cluster_ip_kind(spec.cluster_ip, spec.cluster_ips, faults)?
         }
         "ExternalName" => ServiceKind::ExternalName(external_name(spec.external_name)?),
@@ -189,7 +242,6 @@ fn convert(key: NamespacedName, object: ServiceObject, faults: &mut Faults) -> R
             return Err(Fault::new("spec.type", problem));
         }
     };
-    let is_load_balancer = type_ == "LoadBalancer";
     let ports =
         each(spec.ports, "spec.ports", faults, |port, faults| service_port(port, has_node_ports, faults));
     let policy =
@@ -204,13 +256,13 @@ fn convert(key: NamespacedName, object: ServiceObject, faults: &mut Faults) -> R
             true => load_balancer_ips(object.status, faults),
             false => Vec::new(),
         },
-        source_ranges: source_ranges(spec.load_balancer_source_ranges, faults),
+        source_ranges: source_ranges(spec.load_balancer_source_ranges, faults).into(),
         affinity: faults.note(affinity(spec.session_affinity, spec.session_affinity_config)).flatten(),
         health_check_port: faults.note(health_check_port).flatten().filter(|_| is_load_balancer),
-        // Who cannot say since when it asks for something takes it from nobody.
-        created: faults.note(created(&object.metadata)).unwrap_or(i64::MAX),
+        created,
         internal_policy: policy(spec.internal_traffic_policy, "spec.internalTrafficPolicy", faults),
         external_policy: policy(spec.external_traffic_policy, "spec.externalTrafficPolicy", faults),
+        load_balancer,
     })
 }
 

@@ -80,6 +80,9 @@ fn metadata() -> BoxedStrategy<Value> {
     let annotations = vec![
         ("endpoints.kubernetes.io/last-change-trigger-time", of(Just("2026-01-02T03:04:05.5Z".into()))),
         ("kubernetes.io/config.hash", of(text())),
+        ("metallb.io/address-pool", of(text())),
+        ("metallb.io/loadBalancerIPs", of(text())),
+        ("metallb.universe.tf/allow-shared-ip", of(text())),
     ];
     let time = || of(Just("2024-02-03T04:05:06Z".into()));
     some(vec![
@@ -117,6 +120,10 @@ fn service() -> BoxedStrategy<Value> {
         ("externalIPs", list(text())),
         ("internalTrafficPolicy", of(text())),
         ("externalTrafficPolicy", of(text())),
+        ("selector", some(vec![("app", of(text()))])),
+        ("loadBalancerIP", of(text())),
+        ("loadBalancerClass", of(text())),
+        ("ipFamilyPolicy", of(text())),
         ("loadBalancerSourceRanges", list(text())),
         ("sessionAffinity", of(text())),
         ("sessionAffinityConfig", affinity),
@@ -193,7 +200,12 @@ fn objects() -> impl Strategy<Value = (Kind, Value)> {
 }
 
 fn filters() -> impl Strategy<Value = WatchFilter> {
-    let filters = [WatchFilter::default(), WatchFilter::service_proxy(), WatchFilter::network_policies()];
+    let filters = [
+        WatchFilter::default(),
+        WatchFilter::service_proxy(),
+        WatchFilter::network_policies(),
+        WatchFilter::load_balancers(),
+    ];
     prop::sample::select(filters.to_vec())
 }
 

@@ -71,7 +71,7 @@ fn affinity_and_source_ranges_need_no_chain_rule_or_set_per_service() {
         let services: Vec<Service> = snapshot.services().cloned().collect();
         for (index, service) in (0u32..).zip(services) {
             let load_balancer_ips = vec![std::net::Ipv4Addr::from(0xc000_0200 + index).into()];
-            let source_ranges = vec!["198.51.100.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+            let source_ranges = Box::new(["198.51.100.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
             let affinity = Some(Duration::from_secs(600));
             let service = Service { load_balancer_ips, source_ranges, affinity, ..service };
             snapshot.apply(Object::Service(service), &mut ChangeSet::default());

@@ -75,8 +75,8 @@ fn affinity() -> impl Strategy<Value = Option<Duration>> {
     select(vec![None, Some(Duration::ZERO), Some(Duration::from_secs(10)), Some(Duration::MAX)])
 }
 
-fn ranges() -> impl Strategy<Value = Vec<IpNetwork>> {
-    vec(select(&RANGES[..]).prop_map(|range| range.parse().unwrap()), 0..3)
+fn ranges() -> impl Strategy<Value = Box<[IpNetwork]>> {
+    vec(select(&RANGES[..]).prop_map(|range| range.parse().unwrap()), 0..3).prop_map(Into::into)
 }
 
 fn hostile_service() -> impl Strategy<Value = Object> {
