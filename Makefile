@@ -15,7 +15,7 @@ TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:k
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
                nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
-               ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86
+               ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image
@@ -36,7 +36,7 @@ help:
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
 	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
-	@echo "make fuzz        feed the CNI plugin, its IPAM and the DNS server made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
+	@echo "make fuzz        feed the CNI plugin, its IPAM, the DNS server and BGP made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
 	@echo "make bench-policy network policies at 10,000 pods and 1,000 policies, beside other shapes of the same rules"
 	@echo "make bench-dns   the DNS server beside Knot, NSD, Unbound and a bare server that only looks bytes up"
@@ -112,7 +112,7 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@scripts/need $(BUILD_NEEDS)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	for target in cni-plugin:call cni-plugin:records dns:datagram; do \
+	for target in cni-plugin:call cni-plugin:records dns:datagram announce:message; do \
 	    folder=$${target%:*}/fuzz name=$${target#*:} && mkdir -p target/fuzz/$$name && \
 	    cargo fuzz run --fuzz-dir $$folder --sanitizer none $$name target/fuzz/$$name $$folder/corpus/$$name \
 	        -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \

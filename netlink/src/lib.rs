@@ -21,6 +21,7 @@ pub mod rtnl;
 pub mod sock_diag;
 mod socket;
 pub mod sysctl;
+pub mod tcp;
 
 pub use error::{Error, Refusal};
 pub use family::Family;
