@@ -1,4 +1,5 @@
-//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack, nflog, IPVS and eBPF.
+//! The kernel's door: netlink sockets, network namespaces, rtnetlink, conntrack, nflog, IPVS and eBPF; packet
+//! sockets and what of other sockets has no safe wrapper.
 //!
 //! Everything blocks: a request goes out, its answers come back, no thread and no async runtime is involved.
 //! What a daemon *wants* the kernel to hold is not decided here; this crate carries requests and answers.
@@ -7,6 +8,7 @@ pub mod attribute;
 pub mod barrier;
 pub mod bpf;
 pub mod conntrack;
+pub mod datagram;
 mod detached;
 mod error;
 pub mod ethtool;
@@ -17,6 +19,8 @@ pub mod memory;
 pub mod netns;
 pub mod nflog;
 pub mod notifications;
+pub mod packet;
+pub mod realtime;
 pub mod rtnl;
 pub mod sock_diag;
 mod socket;

@@ -10,6 +10,10 @@ pub mod port {
     /// Where the agent says how it is and has its metrics, and where the agents of other nodes try a direct
     /// path.
     pub const AGENT: u16 = 10246;
+    /// BFD between nodes on one link (RFC 5881).
+    pub const BFD: u16 = 3784;
+    /// BFD between nodes with routers in between (RFC 5883).
+    pub const BFD_MULTIHOP: u16 = 4784;
     /// VXLAN, as Linux has it by default, flannel too. (IANA's number is 4789.)
     pub const VXLAN: u16 = 8472;
     /// Where a DNS server of the cluster says that it lives, as CoreDNS does.
@@ -44,6 +48,8 @@ pub mod label {
     pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
     /// On headless Services and their EndpointSlices, which no proxy serves.
     pub const HEADLESS: &str = "service.kubernetes.io/headless";
+    /// On a Node: no load balancer outside of the cluster may send to it.
+    pub const EXCLUDE_FROM_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
     /// On what a program installed: which program.
     pub const APP_NAME: &str = "app.kubernetes.io/name";
     /// On what a program installed: which part of it.

@@ -64,6 +64,16 @@ struct Taint {
 #[serde(default)]
 struct NodeStatus {
     addresses: Field<Vec<Field<NodeAddress>>>,
+    conditions: Field<Vec<Field<NodeCondition>>>,
+}
+
+/// One of `status.conditions` of a Node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    type_: Field<String>,
+    status: Field<String>,
 }
 
 /// One of `status.addresses` of a Node.
@@ -78,13 +88,18 @@ struct NodeAddress {
 const NODE: Message = &[
     (1, "metadata", Type::Nested(METADATA)),
     (2, "spec", Type::Nested(SPEC)),
-    (3, "status", Type::Nested(&[(5, "addresses", Type::List(&Type::Nested(ADDRESS)))])),
+    (3, "status", Type::Nested(STATUS)),
 ];
 
 const SPEC: Message = &[
     (1, "podCIDR", Type::Text),
     (5, "taints", Type::List(&Type::Nested(&[(1, "key", Type::Text)]))),
     (7, "podCIDRs", Type::List(&Type::Text)),
+];
+
+const STATUS: Message = &[
+    (4, "conditions", Type::List(&Type::Nested(&[(1, "type", Type::Text), (2, "status", Type::Text)]))),
+    (5, "addresses", Type::List(&Type::Nested(ADDRESS))),
 ];
 
 const ADDRESS: Message = &[(1, "type", Type::Text), (2, "address", Type::Text)];
@@ -122,6 +137,10 @@ fn convert<L: ReadLabels>(
     let doomed = Field::Is(TO_BE_DELETED.to_owned());
     let taints = each(std::mem::take(&mut spec.taints), "spec.taints", faults, |taint, _| Ok(taint));
     let leaving = metadata.deletion_timestamp.is_present() || taints.iter().any(|taint| taint.key == doomed);
+    let is_ready = |condition: &NodeCondition| {
+        (&condition.type_, &condition.status) == (&Field::Is("Ready".into()), &Field::Is("True".into()))
+    };
+    let conditions = each(status.conditions, "status.conditions", faults, |condition, _| Ok(condition));
     let found = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
     let mut all_addresses = Vec::new();
     if filter.labels {
@@ -133,6 +152,7 @@ fn convert<L: ReadLabels>(
         addresses: addresses(&found),
         zone,
         leaving,
+        ready: filter.labels && conditions.iter().any(is_ready),
         labels: labels(Field::Is(metadata), faults),
         all_addresses,
     })
@@ -276,13 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_all_addresses_are_read_for_those_who_select_nodes() {
+    fn labels_all_addresses_and_whether_it_is_ready_are_read_for_those_who_select_nodes() {
         let object = json!({
             "metadata": {"name": "node1", "labels": {"role": "gateway", "topology.kubernetes.io/zone": "east"}},
-            "status": {"addresses": [
-                {"type": "InternalIP", "address": "172.30.0.11"},
-                {"type": "ExternalIP", "address": "192.0.2.1"},
-            ]},
+            "status": {
+                "addresses": [
+                    {"type": "InternalIP", "address": "172.30.0.11"},
+                    {"type": "ExternalIP", "address": "192.0.2.1"},
+                ],
+                "conditions": [{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": "True"}],
+            },
         });
         let node = |filter: &WatchFilter| match read_document(Kind::Node, object.clone(), filter) {
             Reading::Object(Object::Node(node)) => node,
@@ -291,6 +314,7 @@ mod tests {
         let (plain, full) = (node(&WatchFilter::default()), node(&WatchFilter::network_policies()));
         assert_eq!((plain.labels.is_empty(), plain.all_addresses.len()), (true, 0));
         assert_eq!((full.labels.get("role"), full.all_addresses.len()), (Some("gateway"), 2));
+        assert_eq!((plain.ready, full.ready), (false, true));
         assert_eq!((plain.zone, full.zone), (Some("east".to_owned()), Some("east".to_owned())));
         assert_eq!(plain.addresses, full.addresses);
     }

@@ -39,6 +39,9 @@ pub struct Link {
     /// it. A bridge has a carrier as long as a port of it is up and has one. Of one that never lost its
     /// carrier the kernel does not tell.
     pub carrier: bool,
+    /// Whether its driver says that there is a carrier (IFF_LOWER_UP), also where nobody keeps an operational
+    /// state.
+    pub lower_up: bool,
     /// The index of the bridge (or other device) that it is a port of.
     pub master: Option<u32>,
     /// A note that somebody attached to it (`ip link set ... alias`).
@@ -382,6 +385,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         promiscuous: message.header.flags.contains(LinkFlags::Promisc),
         carrier: message.attributes.contains(&LinkAttribute::OperState(State::Up)),
+        lower_up: message.header.flags.contains(LinkFlags::LowerUp),
         master: None,
         alias: None,
         group: 0,

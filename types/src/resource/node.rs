@@ -22,6 +22,9 @@ pub struct Node {
     /// It is being deleted, or the cluster autoscaler is about to delete it (taint
     /// `ToBeDeletedByClusterAutoscaler`): no new connections should come to it.
     pub leaving: bool,
+    /// Its kubelet says that it is well, and has done so of late (condition `Ready`); false unless labels were
+    /// asked for.
+    pub ready: bool,
     /// Its labels; none unless they were asked for.
     pub labels: Labels,
     /// All addresses that its status has, in the order of the object; none unless labels were asked for.
