@@ -1,4 +1,6 @@
 //! Load balancer addresses: which Service gets which address, and how the network around the cluster learns
 //! where to send what is meant for it. The agent runs it; nothing here knows the API server.
 
+pub mod bfd;
 pub mod bgp;
+mod waker;
