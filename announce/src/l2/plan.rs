@@ -1,0 +1,207 @@
+//! Which nodes may have each load balancer address, and in which order: from what the API server has, so that
+//! every node comes to the same.
+//!
+//! The order is that of rendezvous hashing (Thaler and Ravishankar, 1998): each node has a weight for each
+//! address, and the heaviest that is alive has it. So when a node goes, its addresses alone move, spread over
+//! the others; when one comes, it takes those for which it is the heaviest, and no other moves. Nobody
+//! remembers anything, so that nobody can disagree about what was before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use weft_types::{
+    Endpoint, EndpointSlice, IpNetwork, LabelSelector, NamespacedName, Node, Service, Snapshot,
+    TrafficPolicy, fnv1a, well_known,
+};
+
+/// Addresses to announce, by whom and where; as MetalLB's L2Advertisement has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertisement {
+    /// The ranges, from the first address to the last; without any list: all addresses.
+    pub ranges: Option<Vec<(IpAddr, IpAddr)>>,
+    /// The nodes, of which each is selected by one of these; none: all nodes.
+    pub nodes: Vec<LabelSelector>,
+    /// The names of the interfaces; none: those that suit an address.
+    pub interfaces: Vec<String>,
+}
+
+/// Who may have which address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The addresses that are announced by somebody.
+    pub addresses: BTreeMap<IpAddr, Candidates>,
+    /// What is in the way of others, with the remedy.
+    pub problems: BTreeSet<String>,
+}
+
+/// Who may have an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// The names of the nodes: the first that is alive has the address.
+    pub nodes: Vec<Arc<str>>,
+    /// The interfaces of this node on which it may be answered; none: those that suit.
+    pub interfaces: Option<BTreeSet<String>>,
+}
+
+/// What a plan is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// This node's name.
+    pub node: &'a str,
+    /// All Services.
+    pub services: &'a Snapshot,
+    /// All EndpointSlices; none as long as they are not needed ([`needs_endpoints`]) or not listed.
+    pub slices: Option<&'a Snapshot>,
+    /// All Nodes, with their labels.
+    pub nodes: &'a Snapshot,
+    /// What is to be announced; none: all, everywhere.
+    pub advertisements: Option<&'a [Advertisement]>,
+}
+
+/// Whether some Service's addresses depend on where its endpoints are.
+pub fn needs_endpoints(services: &Snapshot) -> bool {
+    services.services().any(|service| {
+        service.external_policy == TrafficPolicy::Local && !service.load_balancer_ips.is_empty()
+    })
+}
+
+/// Makes the plan.
+pub fn plan(input: &Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let nodes = eligible(input.nodes);
+    let all = [Advertisement::default()];
+    let advertisements = input.advertisements.unwrap_or(&all);
+    for (address, services) in by_address(input.services) {
+        let of_address: Vec<&Advertisement> =
+            advertisements.iter().filter(|advertisement| advertisement.holds(address)).collect();
+        // Somebody else's address, or one that is announced in another way.
+        if of_address.is_empty() {
+            continue;
+        }
+        let mut names: Vec<&Node> = nodes
+            .iter()
+            .filter(|node| of_address.iter().any(|advertisement| advertisement.selects(node)))
+            .copied()
+            .collect();
+        if names.is_empty() {
+            plan.problems.insert(format!(
+                "no node announces {address} of Service {}: nodeSelectors of its L2Advertisement select no node that may",
+                services[0].key
+            ));
+            continue;
+        }
+        if let Some(local) = local_nodes(input.slices, &services) {
+            names.retain(|node| local.contains(&*node.name));
+            if names.is_empty() {
+                // Nobody could serve it; it is announced again as soon as an endpoint is ready.
+                continue;
+            }
+        }
+        names.sort_by_key(|node| std::cmp::Reverse((weight(address, &node.name), &node.name)));
+        let interfaces = interfaces(&of_address, input.nodes.node(input.node));
+        let nodes = names.iter().map(|node| node.name.as_str().into()).collect();
+        plan.addresses.insert(address, Candidates { nodes, interfaces });
+    }
+    plan
+}
+
+/// The Services of each load balancer address. Several may share one.
+fn by_address(services: &Snapshot) -> BTreeMap<IpAddr, Vec<&Service>> {
+    let mut found: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
+    for service in services.services() {
+        for &address in &service.load_balancer_ips {
+            found.entry(address).or_default().push(service);
+        }
+    }
+    found
+}
+
+/// The nodes to which load balancers may send. Where every node says that it is none of them, as the only one
+/// of a kubeadm cluster does, the label means nothing.
+fn eligible(nodes: &Snapshot) -> Vec<&Node> {
+    let stays = |node: &&Node| !node.leaving;
+    let is_open = |node: &&Node| node.labels.get(well_known::label::EXCLUDE_FROM_BALANCERS).is_none();
+    let open: Vec<&Node> = nodes.nodes().filter(is_open).collect();
+    let open = if open.is_empty() { nodes.nodes().collect() } else { open };
+    let staying: Vec<&Node> = open.iter().copied().filter(stays).collect();
+    if staying.is_empty() { open } else { staying }
+}
+
+/// The nodes that have endpoints for all of these Services of which the traffic policy is Local; where no
+/// node has them for all, those that have them for one. None where no Service asks for that.
+fn local_nodes<'a>(slices: Option<&'a Snapshot>, services: &[&Service]) -> Option<BTreeSet<&'a str>> {
+    let local = services.iter().filter(|service| service.external_policy == TrafficPolicy::Local);
+    let sets: Vec<BTreeSet<&str>> = local.map(|service| with_endpoints(slices, &service.key)).collect();
+    let common = sets.iter().cloned().reduce(|all, next| &all & &next)?;
+    Some(if common.is_empty() { sets.into_iter().flatten().collect() } else { common })
+}
+
+/// The nodes with ready endpoints; where there is none at all, those with endpoints that still serve while
+/// they end, as the proxy has it (KEP-1669).
+fn with_endpoints<'a>(slices: Option<&'a Snapshot>, service: &NamespacedName) -> BTreeSet<&'a str> {
+    let nodes = |is_fit: fn(&Endpoint) -> bool| -> BTreeSet<&'a str> {
+        let slices = slices.into_iter().flat_map(|slices| slices.slices_of(service));
+        let endpoints = slices.flat_map(|slice: &EndpointSlice| &slice.endpoints);
+        endpoints
+            .filter(|endpoint| is_fit(endpoint))
+            .filter_map(|endpoint| endpoint.node.as_deref())
+            .collect()
+    };
+    let ready = nodes(|endpoint| endpoint.ready);
+    if ready.is_empty() { nodes(|endpoint| endpoint.serving && endpoint.terminating) } else { ready }
+}
+
+/// Where this node may answer; none where it may wherever it suits.
+fn interfaces(advertisements: &[&Advertisement], node: Option<&Node>) -> Option<BTreeSet<String>> {
+    let of_node =
+        advertisements.iter().filter(|advertisement| node.is_some_and(|node| advertisement.selects(node)));
+    let mut named = BTreeSet::new();
+    for advertisement in of_node {
+        if advertisement.interfaces.is_empty() {
+            return None;
+        }
+        named.extend(advertisement.interfaces.iter().cloned());
+    }
+    Some(named)
+}
+
+/// The weight of a node for an address: the same in every release, as nodes of two work side by side during
+/// an upgrade.
+fn weight(address: IpAddr, node: &str) -> u64 {
+    let address = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    // FNV-1a alone gives names that end alike neighbouring values. What follows is the end of SplitMix64.
+    let hash = fnv1a(address.into_iter().chain([0]).chain(node.bytes()));
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+impl Advertisement {
+    /// The ranges of networks.
+    pub fn of_networks(networks: &[IpNetwork]) -> Advertisement {
+        let last = |network: &IpNetwork| match network {
+            IpNetwork::V4(network) => IpAddr::V4(network.broadcast()),
+            IpNetwork::V6(network) => IpAddr::V6(network.broadcast()),
+        };
+        let ranges = networks.iter().map(|network| (network.network(), last(network))).collect();
+        Advertisement { ranges: Some(ranges), ..Advertisement::default() }
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        let is_in = |(first, last): &(IpAddr, IpAddr)| {
+            first.is_ipv4() == address.is_ipv4() && (*first..=*last).contains(&address)
+        };
+        self.ranges.as_ref().is_none_or(|ranges| ranges.iter().any(is_in))
+    }
+
+    fn selects(&self, node: &Node) -> bool {
+        self.nodes.is_empty() || self.nodes.iter().any(|selector| selector.matches(&node.labels))
+    }
+}
+
+#[cfg(test)]
+mod tests;

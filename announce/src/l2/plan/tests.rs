@@ -1,0 +1,205 @@
+//! Who may have an address.
+
+use weft_types::{ChangeSet, Labels, Object, Requirement, ServiceKind};
+
+use super::*;
+
+struct World {
+    services: Snapshot,
+    slices: Snapshot,
+    nodes: Snapshot,
+}
+
+fn put(snapshot: &mut Snapshot, object: Object) {
+    snapshot.apply(object, &mut ChangeSet::default());
+}
+
+fn node(name: &str, labels: &[(&str, &str)]) -> Node {
+    let labels: Labels = labels.iter().copied().collect();
+    Node { name: name.to_owned(), labels, ..Node::default() }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    fn new(nodes: impl IntoIterator<Item = Node>) -> World {
+        let mut world =
+            World { services: Snapshot::default(), slices: Snapshot::default(), nodes: Snapshot::default() };
+        nodes.into_iter().for_each(|node| put(&mut world.nodes, Object::Node(node)));
+        world
+    }
+
+    fn of(count: usize) -> World {
+        World::new((1..=count).map(|number| node(&format!("node{number}"), &[])))
+    }
+
+    fn service(&mut self, name: &str, policy: TrafficPolicy, addresses: &[&str]) {
+        let key = NamespacedName::new("shop", name);
+        let mut service = Service::new(key, ServiceKind::ClusterIp(vec![address("10.96.0.9")]), Vec::new());
+        service.load_balancer_ips = addresses.iter().map(|text| address(text)).collect();
+        service.external_policy = policy;
+        put(&mut self.services, Object::Service(service));
+    }
+
+    /// Endpoints of a Service: the node of each, whether it is ready, and whether it ends.
+    fn endpoints(&mut self, service: &str, endpoints: &[(&str, bool, bool)]) {
+        let endpoints = endpoints.iter().map(|(node, ready, terminating)| Endpoint {
+            node: Some((*node).to_owned()),
+            ready: *ready,
+            serving: *ready || *terminating,
+            terminating: *terminating,
+            ..Endpoint::ready(address("10.244.0.9"))
+        });
+        let (key, service) = (NamespacedName::new("shop", service), NamespacedName::new("shop", service));
+        let slice = EndpointSlice { key, service, ports: Vec::new(), endpoints: endpoints.collect() };
+        put(&mut self.slices, Object::EndpointSlice(slice));
+    }
+
+    fn plan_with(&self, advertisements: Option<&[Advertisement]>) -> Plan {
+        plan(&Input {
+            node: "node1",
+            services: &self.services,
+            slices: Some(&self.slices),
+            nodes: &self.nodes,
+            advertisements,
+        })
+    }
+
+    fn plan(&self) -> Plan {
+        self.plan_with(None)
+    }
+}
+
+fn names(plan: &Plan, of: &str) -> Vec<String> {
+    let candidates = plan.addresses.get(&address(of));
+    candidates.into_iter().flat_map(|it| &it.nodes).map(ToString::to_string).collect()
+}
+
+fn sorted(plan: &Plan, of: &str) -> Vec<String> {
+    let mut names = names(plan, of);
+    names.sort();
+    names
+}
+
+#[test]
+fn every_node_that_has_a_part_in_it_comes_to_the_same_order() {
+    let mut world = World::of(3);
+    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10", "2001:db8::10"]);
+    let one = world.plan();
+    assert_eq!(one.addresses.len(), 2, "both families");
+    assert_eq!(sorted(&one, "192.0.2.10"), ["node1", "node2", "node3"]);
+    let other = plan(&Input {
+        node: "node3",
+        services: &world.services,
+        slices: None,
+        nodes: &world.nodes,
+        advertisements: None,
+    });
+    assert_eq!(one, other);
+}
+
+/// Whoever changes the weights moves every address of every cluster during its upgrade, and back and forth.
+#[test]
+fn the_order_is_promised() {
+    let mut world = World::of(4);
+    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10", "2001:db8::10"]);
+    let plan = world.plan();
+    assert_eq!(names(&plan, "192.0.2.10").join(" "), "node3 node1 node2 node4");
+    assert_eq!(names(&plan, "2001:db8::10").join(" "), "node3 node1 node2 node4");
+}
+
+#[test]
+fn a_node_that_goes_or_comes_moves_its_own_addresses_alone_and_all_nodes_have_their_share() {
+    let addresses: Vec<String> = (0..1000).map(|it| format!("10.9.{}.{}", it / 250, it % 250)).collect();
+    let holders = |count: usize| {
+        let mut world = World::of(count);
+        world.service(
+            "web",
+            TrafficPolicy::Cluster,
+            &addresses.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+        let plan = world.plan();
+        addresses.iter().map(|address| names(&plan, address)[0].clone()).collect::<Vec<_>>()
+    };
+    let (four, five) = (holders(4), holders(5));
+    for (before, after) in four.iter().zip(&five) {
+        assert!(before == after || after == "node5", "{before} to {after}");
+    }
+    for name in ["node1", "node2", "node3", "node4", "node5"] {
+        let share = five.iter().filter(|holder| *holder == name).count();
+        assert!((150..=250).contains(&share), "{name} has {share} of 1000");
+    }
+}
+
+#[test]
+fn nodes_that_are_excluded_or_leave_get_no_address_unless_all_are_and_do() {
+    let label = [(well_known::label::EXCLUDE_FROM_BALANCERS, "")];
+    let leaving = Node { leaving: true, ..node("node3", &[]) };
+    let mut world = World::new([node("node1", &label), node("node2", &[]), leaving.clone()]);
+    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
+    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node2"]);
+    let mut single = World::new([node("node1", &label)]);
+    single.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
+    assert_eq!(names(&single.plan(), "192.0.2.10"), ["node1"], "as kubeadm labels its only node");
+    let mut last = World::new([leaving]);
+    last.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
+    assert_eq!(names(&last.plan(), "192.0.2.10"), ["node3"]);
+}
+
+#[test]
+fn with_policy_local_only_nodes_with_ready_endpoints_count_and_ending_ones_where_none_is_ready() {
+    let mut world = World::of(3);
+    world.service("web", TrafficPolicy::Local, &["192.0.2.10"]);
+    assert!(needs_endpoints(&world.services));
+    assert_eq!(world.plan(), Plan::default(), "without endpoints nobody has it, and that is no problem");
+    world.endpoints("web", &[("node1", true, false), ("node2", false, false), ("node3", false, true)]);
+    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node1"]);
+    world.endpoints("web", &[("node2", false, false), ("node3", false, true)]);
+    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node3"]);
+}
+
+#[test]
+fn services_that_share_an_address_are_served_together_where_that_can_be() {
+    let mut world = World::of(3);
+    world.service("a", TrafficPolicy::Local, &["192.0.2.10"]);
+    world.service("b", TrafficPolicy::Local, &["192.0.2.10"]);
+    world.service("c", TrafficPolicy::Cluster, &["192.0.2.10"]);
+    world.endpoints("a", &[("node1", true, false), ("node2", true, false)]);
+    world.endpoints("b", &[("node2", true, false), ("node3", true, false)]);
+    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node2"]);
+    world.endpoints("b", &[("node3", true, false)]);
+    assert_eq!(sorted(&world.plan(), "192.0.2.10"), ["node1", "node2", "node3"]);
+}
+
+#[test]
+fn advertisements_choose_addresses_nodes_and_interfaces() {
+    let rack = [("rack", "a")];
+    let mut world = World::new([node("node1", &rack), node("node2", &rack), node("node3", &[])]);
+    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10", "198.51.100.1", "2001:db8::10"]);
+    let of_rack =
+        |rack: &str| -> LabelSelector { [Requirement::equals("rack", rack).unwrap()].into_iter().collect() };
+    let rack_a = Advertisement {
+        nodes: vec![of_rack("a")],
+        interfaces: vec!["eth1".into()],
+        ..Advertisement::of_networks(&["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
+    };
+    let plan = world.plan_with(Some(std::slice::from_ref(&rack_a)));
+    assert_eq!(plan.addresses.len(), 2, "198.51.100.1 is somebody else's");
+    assert_eq!(sorted(&plan, "192.0.2.10"), ["node1", "node2"]);
+    assert_eq!(plan.addresses[&address("192.0.2.10")].interfaces, Some(["eth1".to_owned()].into()));
+    let more = Advertisement { interfaces: vec!["eth2".into()], ..Advertisement::default() };
+    let plan = world.plan_with(Some(&[rack_a.clone(), more]));
+    assert_eq!(sorted(&plan, "192.0.2.10"), ["node1", "node2", "node3"]);
+    let both = ["eth1", "eth2"].map(str::to_owned);
+    assert_eq!(plan.addresses[&address("192.0.2.10")].interfaces, Some(both.into()));
+    let nobody = Advertisement { nodes: vec![of_rack("z")], ..rack_a };
+    let plan = world.plan_with(Some(&[nobody]));
+    assert!(plan.addresses.is_empty());
+    let told = plan.problems.iter().next().unwrap();
+    assert!(
+        told.contains("192.0.2.10") && told.contains("Service shop/web") && told.contains("nodeSelectors"),
+        "{told}"
+    );
+}
