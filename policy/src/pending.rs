@@ -24,6 +24,8 @@ pub const TABLE: &str = "weft-policy";
 pub const PENDING: &str = "pending";
 /// The chain that looks into it. The agent puts more rules into it.
 pub const CHAIN: &str = "leaving";
+/// The same for what IPVS forwards, which passes the hook `output` where all else passes `forward`.
+pub const IPVS_CHAIN: &str = "ipvs-leaving";
 
 /// The longest comment of an element that nft prints, in bytes.
 const LONGEST_COMMENT: usize = 127;
@@ -49,6 +51,16 @@ pub fn base() -> Base {
     Base::filter(Hook::Forward, PRIORITY_FILTER)
 }
 
+/// Where [`IPVS_CHAIN`] is hooked in.
+pub fn ipvs_base() -> Base {
+    Base::filter(Hook::Output, PRIORITY_FILTER)
+}
+
+/// The rule that lets pass what the node itself sends: at the hook `output`, all but what IPVS forwards.
+pub fn from_the_node() -> Rule {
+    Rule::new([Statement::fib_saddr_local(), Statement::Verdict(Verdict::Accept)])
+}
+
 /// The rules that close the pods that wait.
 pub fn refusals(family: Family) -> [Rule; 2] {
     [Expression::saddr(family), Expression::daddr(family)].map(|address| {
@@ -63,6 +75,8 @@ pub fn minimal_table(family: Family) -> Table {
     let mut table = Table::new(family, TABLE);
     table.set(Set::new(declaration(family)));
     table.chain(CHAIN, Some(base()), refusals(family).into());
+    let ipvs = [from_the_node()].into_iter().chain(refusals(family)).collect();
+    table.chain(IPVS_CHAIN, Some(ipvs_base()), ipvs);
     table
 }
 
@@ -184,8 +198,10 @@ mod tests {
 
     #[test]
     fn the_minimal_table_closes_pods_that_wait() {
-        let expected = "table ip weft-policy {\n  set pending {\n    type ipv4_addr\n  }\n  chain leaving {\n    type filter hook \
-                        forward priority 0; policy accept;\n    ip saddr @pending drop\n    ip daddr @pending drop\n  }\n}\n";
+        let expected = "table ip weft-policy {\n  set pending {\n    type ipv4_addr\n  }\n  chain ipvs-leaving {\n    type \
+                        filter hook output priority 0; policy accept;\n    fib saddr type local accept\n    ip saddr @pending \
+                        drop\n    ip daddr @pending drop\n  }\n  chain leaving {\n    type filter hook forward priority 0; \
+                        policy accept;\n    ip saddr @pending drop\n    ip daddr @pending drop\n  }\n}\n";
         let squeezed =
             |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace("filter;", "0;");
         assert_eq!(squeezed(&minimal_table(Family::Ip).to_string()), squeezed(expected));

@@ -107,21 +107,22 @@ impl Report {
             Reason::Itself => &Direction::BOTH,
             _ => &[step.direction],
         };
-        let found: Vec<_> = asked.iter().map(|direction| fate(tables, *direction, packet)).collect();
+        let fate = |direction: &Direction| WAYS.map(|way| fate(tables, way, *direction, packet));
+        let found: Vec<_> = asked.iter().flat_map(fate).collect();
         let mut end = end(step);
-        if let [found] = &found[..] {
+        if let ([found, ..], [direction]) = (&found[..], asked) {
             let family = Family::of(packet.source);
-            end.place = Some(place(family, step.direction, found.as_ref().ok().copied()));
+            end.place = Some(place(family, *direction, found.as_ref().ok().copied()));
         }
         for found in found {
             match found {
                 Err(lost) => {
                     end.finding = end.finding.max(Finding::Unknown);
-                    self.notes.push(lost.to_string());
+                    self.note(lost.to_string());
                 }
                 Ok(fate) if finding(fate) != planned => {
                     end.finding = finding(fate);
-                    self.notes.push(format!(
+                    self.note(format!(
                         "the kernel's tables and the plan differ: {} by the tables, {planned} by the plan. The agent brings the \
                          tables to the plan; if it stays so, look at its log",
                         end.finding
@@ -131,6 +132,12 @@ impl Report {
             }
         }
         self.ends.push(end);
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// What the node decides.
@@ -185,13 +192,18 @@ fn place(family: Family, direction: Direction, fate: Option<Fate>) -> String {
         Some(Fate::Rejected) => "rejected in ",
         None => "",
     };
-    format!("hook forward, {what}chain {} of {}", chain(direction), table(family))
+    format!("hook forward, {what}chain {} of {}", chain(Hook::Forward, direction), table(family))
 }
 
-fn chain(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => crate::pending::CHAIN,
-        Direction::Ingress => crate::ruleset::ENTERING,
+/// The hooks that packets from one machine to another pass: all but those that IPVS forwards, and these.
+const WAYS: [Hook; 2] = [Hook::Forward, Hook::Output];
+
+fn chain(way: Hook, direction: Direction) -> &'static str {
+    match (direction, way) {
+        (Direction::Egress, Hook::Output) => crate::pending::IPVS_CHAIN,
+        (Direction::Egress, _) => crate::pending::CHAIN,
+        (Direction::Ingress, Hook::Output) => crate::ruleset::IPVS_ENTERING,
+        (Direction::Ingress, _) => crate::ruleset::ENTERING,
     }
 }
 
@@ -214,9 +226,9 @@ fn is_waiting(tables: &[KnownTable], packet: &Packet, direction: Direction) -> b
 }
 
 /// What the tables do with the first packet of a connection, at one end of it.
-fn fate(tables: &[KnownTable], direction: Direction, packet: &Packet) -> Result<Fate, Lost> {
+fn fate(tables: &[KnownTable], way: Hook, direction: Direction, packet: &Packet) -> Result<Fate, Lost> {
     let of_end = tables.iter().cloned().map(|mut table| {
-        let others = table.chains.iter_mut().filter(|(name, _)| &***name != chain(direction));
+        let others = table.chains.iter_mut().filter(|(name, _)| &***name != chain(way, direction));
         others.for_each(|(_, chain)| chain.base = None);
         table
     });
@@ -230,7 +242,8 @@ fn fate(tables: &[KnownTable], direction: Direction, packet: &Packet) -> Result<
         tcp_flags: Some(SYN),
         priority: Some(0),
         state: Some(NEW),
+        source_is_local: Some(false),
         ..Facts::default()
     };
-    Ruleset::new(of_end).follow(Family::of(packet.source), facts).hook(Hook::Forward)
+    Ruleset::new(of_end).follow(Family::of(packet.source), facts).hook(way)
 }

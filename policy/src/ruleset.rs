@@ -27,6 +27,8 @@ pub use crate::pending::{PENDING, TABLE};
 
 /// The chain that judges what comes to pods; [`CHAIN`](crate::pending::CHAIN) judges what leaves them.
 pub const ENTERING: &str = "entering";
+/// The same for what IPVS forwards.
+pub const IPVS_ENTERING: &str = "ipvs-entering";
 /// How many denied packets a second are logged at the most, for each family and direction.
 pub const LOG_RATE: u32 = 200;
 

@@ -5,29 +5,21 @@ use weft_nftables::{
     Rule, Statement, Table, Value, Verdict,
 };
 
-use super::{Denied, ENTERING, LOG_RATE, Names, denying_chain, log_prefix, refused};
+use super::{Denied, ENTERING, IPVS_ENTERING, LOG_RATE, Names, denying_chain, log_prefix, refused};
 use crate::pending;
 use crate::plan::Direction;
 
 /// `IPPROTO_ICMPV6`
 const ICMPV6: u8 = 58;
+/// The flag of a TCP segment that resets a connection.
+const RST: u8 = 4;
 
 /// Adds all chains.
 pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     let (source, destination) = (Expression::saddr(family), Expression::daddr(family));
     let (ingress, egress) = (Names::of(Direction::Ingress), Names::of(Direction::Egress));
     // What leaves a pod goes first, as it comes first on the packet's way.
-    let begin = || {
-        let mut rules = vec![
-            Rule::new([is_known(), accept()]),
-            Rule::new([within(&[&source, &destination], "self"), accept()]),
-        ];
-        // Between pods of one bridge, where the bridge shows its packets to this hook.
-        rules.extend((family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))));
-        rules
-    };
-    let mut leaving = begin();
-    leaving.extend(pending::refusals(family));
+    let mut leaving: Vec<Rule> = pending::refusals(family).into();
     leaving.push(refused::rule(family));
     leaving.extend([
         Rule::new([within(&[&source], egress.closed), goto("leave")]),
@@ -36,16 +28,22 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     // A connection that was cut must not come back by the answers of its other end.
     leaving
         .extend([ingress.closed, ingress.open].map(|set| Rule::new([within(&[&source], set), goto("late")])));
-    let mut entering = begin();
-    entering.extend([
+    let mut entering = vec![
         Rule::new([within(&[&destination], ingress.closed), goto("enter")]),
         Rule::new([within(&[&destination], ingress.open), goto("enter-open")]),
-    ]);
+    ];
     entering.extend(
         [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
     );
-    table.chain(pending::CHAIN, Some(pending::base()), leaving);
-    table.chain(ENTERING, Some(Base::filter(Hook::Forward, PRIORITY_FILTER + 1)), entering);
+    let passing = always_passing(family);
+    let ipvs = || [Rule::new([is_known(), accept()]), pending::from_the_node(), passing_resets()];
+    let forwarded = || [Rule::new([is_known(), accept()])];
+    let rules = |first: &[Rule], last: &[Rule]| [first, &passing, last].concat();
+    let after = PRIORITY_FILTER + 1;
+    table.chain(pending::CHAIN, Some(pending::base()), rules(&forwarded(), &leaving));
+    table.chain(ENTERING, Some(Base::filter(Hook::Forward, after)), rules(&forwarded(), &entering));
+    table.chain(pending::IPVS_CHAIN, Some(pending::ipvs_base()), rules(&ipvs(), &leaving));
+    table.chain(IPVS_ENTERING, Some(Base::filter(Hook::Output, after)), rules(&ipvs(), &entering));
     for (way, direction, pod, peer) in [
         ("leave", Direction::Egress, &source, &destination),
         ("enter", Direction::Ingress, &destination, &source),
@@ -64,6 +62,22 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     }
     table.chain("late", None, vec![cut_late()]);
     table.chain("cut", None, vec![Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])]);
+}
+
+/// What passes whatever policies say.
+fn always_passing(family: Family) -> Vec<Rule> {
+    let (source, destination) = (Expression::saddr(family), Expression::daddr(family));
+    let mut rules = vec![Rule::new([within(&[&source, &destination], "self"), accept()])];
+    // Between pods of one bridge, where the bridge shows its packets to this hook.
+    rules.extend((family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))));
+    rules
+}
+
+/// A reset that the kernel sends in the name of another machine, where it refuses a packet, leaves by the
+/// hook `output` with that machine's address. Without a connection there is nothing that it could begin.
+fn passing_resets() -> Rule {
+    let flags = Operand::Masked { mask: Value::TcpFlags(RST), value: Value::TcpFlags(RST) };
+    Rule::new([is_tcp(), Statement::compare(Payload::TCP_FLAGS.into(), Operator::Equal, flags), accept()])
 }
 
 /// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what

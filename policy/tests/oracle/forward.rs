@@ -1,4 +1,4 @@
-//! What the forward hook does with the first packet of a connection, by the planned tables.
+//! What the hooks of forwarded packets do with the first packet of a connection, by the planned tables.
 
 use weft_netlink::Family;
 use weft_nftables::Hook;
@@ -31,11 +31,17 @@ pub(crate) fn forward(tables: &Ruleset, packet: &Packet) -> Verdict {
         tcp_flags: Some(SYN),
         priority: Some(6),
         state: Some(NEW),
+        source_is_local: Some(false),
         ..Facts::default()
     };
-    let fate = tables.follow(Family::of(packet.source), facts).guided(Hook::Forward, &mut NothingRefused);
-    match fate.unwrap_or_else(|lost| panic!("{packet:?}: {lost}")) {
-        Fate::Accepted => Verdict::Accept,
-        Fate::Dropped | Fate::Rejected => Verdict::Deny,
-    }
+    let at = |hook| {
+        let mut walk = tables.follow(Family::of(packet.source), facts.clone());
+        match walk.guided(hook, &mut NothingRefused).unwrap_or_else(|lost| panic!("{packet:?}: {lost}")) {
+            Fate::Accepted => Verdict::Accept,
+            Fate::Dropped | Fate::Rejected => Verdict::Deny,
+        }
+    };
+    let verdict = at(Hook::Forward);
+    assert_eq!(at(Hook::Output), verdict, "what IPVS forwards is judged alike: {packet:?}");
+    verdict
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod ipvs;
+
 use std::net::IpAddr;
 
 use weft_netlink::netns::Namespace;

@@ -78,9 +78,6 @@ impl IpvsDataplane {
             "kube-proxy is about to drop the mode ipvs; --proxy-mode=nftables serves the same Services, changes as fast, \
              and needs no module of IPVS"
         );
-        warn!(
-            "in the mode ipvs NetworkPolicies do not see connections to Services that lead to pods of the client's node"
-        );
         let tables = NftablesDataplane::open(&of_tables(config))?;
         Ok(IpvsDataplane { kernel: Some(kernel), ..IpvsDataplane::with_tables(config, |_| tables) })
     }
