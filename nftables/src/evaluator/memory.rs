@@ -1,6 +1,7 @@
-//! What rules write into expiring maps, and read again at later packets.
+//! What rules write into expiring maps and into lists of iptables, and read again at later packets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::table::TableKey;
@@ -12,6 +13,8 @@ pub struct Memory {
     now: Duration,
     /// What each map holds for a key, and until when.
     elements: BTreeMap<(TableKey, Name, Tuple), (Tuple, Duration)>,
+    /// When somebody was put into a list of iptables (`-m recent`) last; none where that is not known.
+    lists: BTreeMap<(Name, IpAddr), Option<Duration>>,
 }
 
 impl Memory {
@@ -41,6 +44,24 @@ impl Memory {
         let (data, until) = self.elements.entry((table.clone(), map.clone(), key)).or_insert((data, end));
         *until = end;
         data
+    }
+
+    /// Puts an address into a list of iptables.
+    pub fn list(&mut self, list: &Name, address: IpAddr) {
+        self.lists.insert((list.clone(), address), Some(self.now));
+    }
+
+    /// The same at a time that is not known.
+    pub fn list_sometime(&mut self, list: &Name, address: IpAddr) {
+        self.lists.insert((list.clone(), address), None);
+    }
+
+    /// Whether an address was put into a list within that time; none where that is not known.
+    pub fn is_listed(&self, list: &Name, address: IpAddr, within: Duration) -> Option<bool> {
+        match self.lists.get(&(list.clone(), address)) {
+            Some(when) => when.map(|when| when + within >= self.now),
+            None => Some(false),
+        }
     }
 
     /// Deletes an element, whatever it holds. Returns whether it was there.

@@ -99,7 +99,7 @@ impl Walk<'_> {
             Statement::Verdict(verdict) => Fits::Decides(Decision::Verdict(verdict.clone())),
             Statement::Xt(xt) => match native(xt) {
                 Some(native) => self.statement(&native, asked),
-                None => self.xt(xt),
+                None => self.xt(xt, asked),
             },
             Statement::Reject(_) | Statement::Other(_, Effect::Rejects) => Fits::Decides(Decision::Reject),
             Statement::Other(how, Effect::Translates) => {
@@ -120,7 +120,7 @@ impl Walk<'_> {
     }
 
     /// What iptables alone has.
-    fn xt(&mut self, xt: &Xt) -> Fits {
+    fn xt(&mut self, xt: &Xt, asked: &Asked<'_, '_>) -> Fits {
         match (xt, self.facts.draw) {
             (Xt::Statistic(_), None) => Fits::Perhaps,
             (Xt::Statistic(_), Some(draw)) => {
@@ -130,8 +130,19 @@ impl Walk<'_> {
                 self.choices = self.choices.max(choices);
                 Fits::of(Some(draw.is_multiple_of(choices)))
             }
-            // Who connected before is not known here.
-            (Xt::Recent(..), _) => Fits::Perhaps,
+            (Xt::Recent(_, list, seconds), _) => {
+                let within = Duration::from_secs(u64::from(*seconds));
+                let is_listed = |source| self.memory.is_listed(list, source, within);
+                Fits::of(self.facts.source.and_then(is_listed))
+            }
+            (Xt::Remember(_, list), _) => {
+                match self.facts.source {
+                    Some(source) if asked.is_certain => self.memory.list(list, source),
+                    Some(source) => self.memory.list_sometime(list, source),
+                    None => {}
+                }
+                Fits::Yes
+            }
             _ => Fits::Yes,
         }
     }

@@ -16,6 +16,8 @@ use crate::dataplane::iptables::SERVICES;
 use crate::dataplane::nftables::ruleset::{SetName, TABLE, table_keys};
 use crate::error::Error;
 
+/// Where xt_recent shows its lists.
+const LISTS: &str = "/proc/thread-self/net/xt_recent";
 /// Longer than anybody looks.
 const FOR_NOW: Duration = Duration::from_secs(3600);
 
@@ -27,7 +29,8 @@ pub fn trace(packet: &str) -> Result<String, Error> {
     let addresses = addresses()?;
     let packet = Packet::parse(packet, &addresses)?;
     let mut kernel = Client::open()?;
-    let (tables, memory) = read(&mut kernel)?;
+    let (tables, mut memory) = read(&mut kernel)?;
+    read_lists(&mut memory);
     let is_empty = tables.is_empty();
     let tracer = Tracer::new(tables, addresses).with_routes(routes()?);
     let (foreign, mut unread) = match kernel.foreign(TABLE, &Hook::ALL) {
@@ -50,6 +53,17 @@ pub fn trace(packet: &str) -> Result<String, Error> {
         );
     }
     Ok(tracer.among(foreign).explain(&packet, &memory)? + &unread)
+}
+
+/// Which clients the lists of the mode iptables have. How long ago they were put there the kernel tells by a
+/// clock of its own.
+fn read_lists(memory: &mut Memory) {
+    for list in fs::read_dir(LISTS).into_iter().flatten().flatten() {
+        let (name, text) = (list.file_name(), fs::read_to_string(list.path()).unwrap_or_default());
+        let sources = text.lines().filter_map(|line| line.strip_prefix("src=")?.split(' ').next());
+        let sources = sources.filter_map(|source| source.parse().ok());
+        sources.for_each(|source| memory.list_sometime(&Name::from(&*name.to_string_lossy()), source));
+    }
 }
 
 /// The tables that the legacy iptables has for packets of that family.

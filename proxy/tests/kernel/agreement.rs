@@ -11,16 +11,20 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 use weft_netlink::netns::Namespace;
-use weft_nftables::Client;
-use weft_proxy::config::Config;
+use weft_nftables::{Client, Hook, Table};
+use weft_proxy::config::{Config, ProxyMode};
+use weft_proxy::dataplane::iptables::DesiredRules;
 use weft_proxy::dataplane::nftables::DesiredTables;
-use weft_proxy::services::planner::Planner;
+use weft_proxy::dataplane::nftables::ruleset::TABLE;
+use weft_proxy::services::planner::{Planner, Stage};
 use weft_proxy::trace::{Memory, Origin, Outcome, Packet, Tracer, live};
 use weft_testkit::world::{Connection, PATIENCE, World, pod_address, udp_within};
 use weft_types::{Endpoint, Family, Object, Protocol, Service, TrafficPolicy};
 
 use crate::{Cluster, EXTERNAL_V4, EXTERNAL_V6, NODE_PORT, PROTOCOLS, cluster_ip, external, on_nodes};
 
+/// How many Services each mode is tried with.
+const CASES: u32 = 12;
 /// How long nothing must come for a packet to count as dropped.
 const SILENCE: Duration = Duration::from_millis(300);
 /// What the node has besides the address of its Node.
@@ -147,10 +151,16 @@ fn observed(from: &Namespace, packet: &Packet, patience: Duration) -> Vec<Outcom
     }
 }
 
-/// A pod that is said to be on another node is not led back here when it reaches itself.
+/// A pod that is said to be on another node is not led back here when it reaches itself. And where rules leave
+/// a Service's address alone, there is nobody.
 fn is_possible(packet: &Packet, expected: &BTreeSet<Outcome>) -> bool {
-    let to_itself = |outcome: &Outcome| matches!(outcome, Outcome::Passed { to, masqueraded: false } if to.ip() == packet.source);
-    !expected.iter().any(to_itself)
+    let to_nobody = |outcome: &Outcome| match outcome {
+        Outcome::Passed { to, masqueraded } => {
+            *to == packet.destination || !masqueraded && to.ip() == packet.source
+        }
+        Outcome::Rejected | Outcome::Dropped => false,
+    };
+    !expected.iter().any(to_nobody)
 }
 
 /// Sends one packet from a machine to each destination, and compares. Returns how many were sent.
@@ -177,14 +187,33 @@ fn compare(
     sent
 }
 
+/// The tables that the cluster comes to.
+fn planned(cluster: &Cluster<'_>) -> Vec<Table> {
+    let start = |stage: &mut dyn Stage| {
+        Planner::new(&cluster.config.node).start(&cluster.snapshot, stage);
+    };
+    if cluster.is_iptables() {
+        let mut planned = DesiredRules::new(&cluster.config);
+        start(&mut planned);
+        return planned.tables();
+    }
+    let mut planned = DesiredTables::new(&cluster.config);
+    start(&mut planned);
+    planned.tables()
+}
+
 fn run(world: &World, case: &Case) -> usize {
     let mut cluster = Cluster::new(world, case.config.clone());
     cluster.put(objects(case));
-    let mut planned = DesiredTables::new(&cluster.config);
-    Planner::new(&cluster.config.node).start(&cluster.snapshot, &mut planned);
-    let (live, _) = world.node.run(|| live::read(&mut Client::open().unwrap())).unwrap().unwrap();
-    let tracers =
-        [planned.tables(), live].map(|tables| Tracer::new(tables, addresses(&[NODE_V4, NODE_V6].concat())));
+    let planned = planned(&cluster);
+    let read = || {
+        let mut kernel = Client::open().unwrap();
+        (live::read(&mut kernel).unwrap().0, kernel.foreign(TABLE, &Hook::ALL).unwrap())
+    };
+    let (live, foreign) = world.node.run(read).unwrap();
+    let tracer = |tables| Tracer::new(tables, addresses(&[NODE_V4, NODE_V6].concat()));
+    // In the mode iptables, the tables are shared.
+    let tracers = [tracer(planned), tracer(live).among(foreign)];
     // A client that happens on a port of an earlier one would be of its flow.
     world.node.run(|| crate::run("conntrack", &["-F"])).unwrap();
     let tracers = &tracers;
@@ -202,13 +231,14 @@ fn answer_everybody() {
     }
 }
 
-#[test]
-fn the_tracers_verdict_on_a_packet_is_the_kernels_for_random_services() {
+in_modes_of_rules! { the_tracers_verdict_on_a_packet_is_the_kernels_for_random_services }
+
+fn the_tracers_verdict_on_a_packet_is_the_kernels_for_random_services(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
     world.node.run(answer_everybody).unwrap();
     let config = ProptestConfig {
-        cases: 16,
+        cases: CASES,
         max_shrink_iters: 8,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -216,11 +246,13 @@ fn the_tracers_verdict_on_a_packet_is_the_kernels_for_random_services() {
     let sent = std::cell::Cell::new(0);
     TestRunner::new(config)
         .run(&case(), |case| {
+            let service_counters = case.config.service_counters && mode == ProxyMode::Nftables;
+            let case = Case { config: Config { mode, service_counters, ..case.config }, ..case };
             sent.set(sent.get() + run(&world, &case));
             Ok(())
         })
         .unwrap();
-    assert!(sent.get() > 16 * 12, "only {} packets were sent", sent.get());
+    assert!(sent.get() > CASES as usize * 8, "only {} packets were sent", sent.get());
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Session affinity: what rules remember of a client, and for how long.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use weft_proxy::config::ProxyMode;
 use weft_proxy::trace::{Memory, Outcome, Tracer};
 use weft_types::{Service, TrafficPolicy};
 
@@ -96,6 +98,30 @@ fn under_an_external_policy_local_a_client_from_outside_sticks_to_endpoints_of_t
         to(&cluster, &tracer, &mut memory, "172.30.0.1 -> 172.30.0.11:30080/tcp", 0),
         "10.244.1.2:8080"
     );
+}
+
+#[test]
+fn in_the_mode_iptables_a_client_sticks_to_its_endpoint_until_its_time_ends() {
+    let service = sticky(web(), Duration::from_secs(30));
+    let mut cluster = Cluster::new(with(service, two()));
+    cluster.config.mode = ProxyMode::Iptables;
+    let tracer = cluster.tracer();
+    let packet = "10.244.1.5 -> 10.96.0.80:80/tcp";
+    let mut reached = BTreeSet::new();
+    for draw in 0..2 {
+        let mut memory = Memory::default();
+        let first = to(&cluster, &tracer, &mut memory, packet, draw);
+        for _ in 0..4 {
+            memory.pass(Duration::from_secs(20));
+            assert_eq!(to(&cluster, &tracer, &mut memory, packet, 1 - draw), first);
+        }
+        // Another client, and this one after its time.
+        assert_ne!(to(&cluster, &tracer, &mut memory, "10.244.1.6 -> 10.96.0.80:80/tcp", 1 - draw), first);
+        memory.pass(Duration::from_secs(31));
+        assert_ne!(to(&cluster, &tracer, &mut memory, packet, 1 - draw), first);
+        reached.insert(first);
+    }
+    assert_eq!(reached.len(), 2);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use weft_proxy::config::{Config, NodePortAddresses};
+use weft_proxy::config::{Config, NodePortAddresses, ProxyMode};
+use weft_proxy::dataplane::iptables::DesiredRules;
 use weft_proxy::dataplane::nftables::DesiredTables;
 use weft_proxy::services::planner::Planner;
 use weft_proxy::trace::{Memory, Outcome, Packet, Tracer};
@@ -53,10 +54,18 @@ impl Cluster {
     }
 
     pub(crate) fn tracer(&self) -> Tracer {
-        let mut tables = DesiredTables::new(&self.config);
-        Planner::new(&self.config.node).start(&self.snapshot, &mut tables);
+        let mut planner = Planner::new(&self.config.node);
+        let tables = if self.config.mode == ProxyMode::Iptables {
+            let mut rules = DesiredRules::new(&self.config);
+            planner.start(&self.snapshot, &mut rules);
+            rules.tables()
+        } else {
+            let mut tables = DesiredTables::new(&self.config);
+            planner.start(&self.snapshot, &mut tables);
+            tables.tables()
+        };
         let pod_cidrs = &self.snapshot.node("node1").unwrap().pod_cidrs;
-        Tracer::new(tables.tables(), self.addresses()).on_node(pod_cidrs)
+        Tracer::new(tables, self.addresses()).on_node(pod_cidrs)
     }
 
     pub(crate) fn packet(&self, text: &str) -> Packet {
