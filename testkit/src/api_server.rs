@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, oneshot};
 use self::form::Form;
 
 mod form;
+mod objects;
 pub mod protobuf;
 
 /// A request that was seen: its path and its query.
@@ -177,14 +178,8 @@ impl FakeApiServer {
     }
 
     /// Creates or replaces an object; the watches hear of it.
-    pub fn put(&self, path: &str, mut object: Value) {
-        let mut store = self.store();
-        store.version += 1;
-        object["metadata"]["resourceVersion"] = store.version.to_string().into();
-        let key = (path.to_owned(), name(&object));
-        let type_ = if store.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
-        store.objects.insert(key, object.clone());
-        store.tell(path, json!({"type": type_, "object": object}));
+    pub fn put(&self, path: &str, object: Value) {
+        self.store().put(path, object);
     }
 
     /// The objects of a path.
@@ -283,6 +278,16 @@ impl Drop for FakeApiServer {
 }
 
 impl Store {
+    fn put(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let key = (path.to_owned(), name(&object));
+        let type_ = if self.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+        self.objects.insert(key, object.clone());
+        self.tell(path, json!({"type": type_, "object": object}));
+        object
+    }
+
     fn tell(&mut self, path: &str, event: Value) {
         self.events.push((self.version, path.to_owned(), event.clone()));
         self.send(path, event.to_string());
@@ -293,7 +298,9 @@ impl Store {
         let _ = self.watches.send(Message::Line { path: path.to_owned(), line });
     }
 
-    fn create(&mut self, path: &str, object: Value) -> Response {
+    fn create(&mut self, path: &str, mut object: Value) -> Response {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
         match self.objects.entry((path.to_owned(), name(&object))) {
             Entry::Vacant(vacant) => (StatusCode::CREATED, vacant.insert(object).to_string()).into_response(),
             Entry::Occupied(_) => {
@@ -467,6 +474,15 @@ async fn answer(
     }
     if method == Method::POST {
         return store.create(path, serde_json::from_slice(&body).unwrap());
+    }
+    let is_merge = headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/merge-patch+json");
+    let single = match method {
+        Method::GET => store.get(path),
+        Method::PATCH if is_merge => store.merge(path, &serde_json::from_slice(&body).unwrap()),
+        _ => None,
+    };
+    if let Some(response) = single {
+        return response;
     }
     match is_watch(&query) {
         true => store.watch(path, &query, form),

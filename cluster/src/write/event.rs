@@ -29,6 +29,15 @@ pub struct Warning {
     pub note: String,
 }
 
+/// Whether an event is about something wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It is news.
+    Normal,
+    /// It is about something wrong.
+    Warning,
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.about, self.note)
@@ -55,7 +64,7 @@ impl Recorder {
     ///
     /// # Errors
     /// Why the API server did not take it, in one line.
-    pub async fn record(&self, warning: &Warning) -> Result<(), String> {
+    pub async fn record(&self, severity: Severity, warning: &Warning) -> Result<(), String> {
         let (namespace, name) = warning.about.parts();
         let place = event_namespace(&warning.about);
         let event = json!({
@@ -63,7 +72,7 @@ impl Recorder {
             "kind": "Event",
             "metadata": {"name": event_name(warning), "namespace": place},
             "eventTime": format!("{:.6}", Timestamp::now()),
-            "type": "Warning",
+            "type": if severity == Severity::Normal { "Normal" } else { "Warning" },
             "reason": warning.reason,
             "action": "Program",
             "note": shortened(&warning.note, LONGEST_NOTE),

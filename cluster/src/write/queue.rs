@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::event::{Recorder, Warning};
+use super::event::{Recorder, Severity, Warning};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ const WAITING: usize = 256;
 /// Tells, and remembers what was told.
 pub struct Events {
     told: BTreeSet<Warning>,
-    queue: Sender<Warning>,
+    queue: Sender<(Severity, Warning)>,
 }
 
 impl Events {
@@ -39,15 +39,24 @@ impl Events {
 
     /// Writes an event alone, of what was told otherwise.
     pub fn write(&self, warning: Warning) {
+        self.queue(Severity::Warning, warning);
+    }
+
+    /// Writes an event alone, about what is as it should be.
+    pub fn inform(&self, news: Warning) {
+        self.queue(Severity::Normal, news);
+    }
+
+    fn queue(&self, severity: Severity, said: Warning) {
         // Where the queue is full, the log has it.
-        let _ = self.queue.try_send(warning);
+        let _ = self.queue.try_send((severity, said));
     }
 }
 
-async fn write(recorder: Recorder, mut waiting: Receiver<Warning>) {
+async fn write(recorder: Recorder, mut waiting: Receiver<(Severity, Warning)>) {
     let mut refused = false;
-    while let Some(warning) = waiting.recv().await {
-        match recorder.record(&warning).await {
+    while let Some((severity, said)) = waiting.recv().await {
+        match recorder.record(severity, &said).await {
             Ok(()) => refused = false,
             Err(problem) if !refused => {
                 info!(%problem, "cannot write events; what they would say is only in this log");

@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use weft_cluster::write::{Recorder, Warning};
+use weft_cluster::write::{Recorder, Severity, Warning};
 use weft_cluster::{Watch, WatchFilter};
 use weft_testkit::api_server::{FakeApiServer, GoneAs};
 use weft_types::{ChangeSet, ClusterNetworkPolicy, Kind, NamespacedName, ObjectKey};
 
 /// What a server of now says, and what it may do instead.
 mod streams;
+mod writes;
 
 const NODES: &str = "/api/v1/nodes";
 const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
@@ -439,7 +441,7 @@ async fn a_warning_is_one_event_however_often_it_is_recorded() {
     );
     for node in ["node1", "node2"] {
         let recorder = Recorder::new(client(&server).await, "weft-proxy", node);
-        assert_eq!(within(recorder.record(&warning)).await, Ok(()));
+        assert_eq!(within(recorder.record(Severity::Warning, &warning)).await, Ok(()));
     }
     let events = server.objects("/apis/events.k8s.io/v1/namespaces/shop/events");
     let [event] = &events[..] else { panic!("{events:?}") };
@@ -457,5 +459,5 @@ async fn a_warning_is_one_event_however_often_it_is_recorded() {
 
     server.answer_once("/apis/events.k8s.io/v1/namespaces/shop/events", StatusCode::FORBIDDEN, "no");
     let recorder = Recorder::new(client(&server).await, "weft-proxy", "node3");
-    assert!(within(recorder.record(&warning)).await.is_err());
+    assert!(within(recorder.record(Severity::Warning, &warning)).await.is_err());
 }
