@@ -18,6 +18,7 @@ use weft_policy::pending::GuardedNamespaces;
 use weft_policy::ruleset::Denied;
 use weft_types::{Kind, Snapshot};
 
+use crate::announce::allocation::{self, Allocation};
 use crate::attachments::PluginPaths;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
@@ -67,6 +68,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Routing::open(registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
+        Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
         Box::new(NodeStatus),
     ])
@@ -162,6 +164,15 @@ fn policies(options: &Options) -> Settings {
         namespaces: GuardedNamespaces::path(&options.cni_data_dir),
         data_dir: options.cni_data_dir.clone(),
         leases: plugin_paths(options).leases,
+    }
+}
+
+/// Which load balancer addresses are given, and to whom.
+fn addresses(options: &Options) -> allocation::Settings {
+    allocation::Settings {
+        pool: options.lb_pool.clone(),
+        reads_pools: options.lb_crds,
+        class: options.lb_class.clone(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, ValueEnum};
 use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
-use weft_types::IpNetwork;
 use weft_types::well_known::{device, port};
+use weft_types::{AddressRange, IpNetwork};
 
 use crate::config::Config;
 use crate::routing::vxlan::plan::Settings;
@@ -112,6 +112,21 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS")]
     pub policy_timeout: Option<u32>,
 
+    /// Give these addresses to Services of the type LoadBalancer: networks, ranges such as
+    /// 192.0.2.10-192.0.2.20, or addresses, of both families. One agent of the cluster does. The same on every
+    /// node.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',')]
+    pub lb_pool: Vec<AddressRange>,
+
+    /// Give the addresses of MetalLB's IPAddressPools to Services, too. MetalLB itself must not run. The same
+    /// on every node.
+    #[arg(long)]
+    pub lb_crds: bool,
+
+    /// The class of Services that get addresses (spec.loadBalancerClass). Without it, those that name none.
+    #[arg(long, value_name = "CLASS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub lb_class: Option<String>,
+
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]
@@ -213,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn load_balancer_addresses_are_of_every_form_and_of_both_families() {
+        let options =
+            parse(&["--lb-pool=192.0.2.0/28,192.0.2.40-192.0.2.49", "--lb-pool=2001:db8::7"]).unwrap();
+        let ranges: Vec<String> = options.lb_pool.iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["192.0.2.0-192.0.2.15", "192.0.2.40-192.0.2.49", "2001:db8::7"]);
+        assert!(parse(&[]).unwrap().lb_pool.is_empty() && !parse(&[]).unwrap().lb_crds);
+    }
+
+    #[test]
     fn denied_traffic_is_logged_where_the_flag_is_given_with_or_without_a_value() {
         for (arguments, expected) in [
             (&[][..], PolicyLog::Off),
@@ -238,6 +262,8 @@ mod tests {
             ("--log-format", "xml"),
             ("--policy-log", "loudly"),
             ("--policy-log-group", "65536"),
+            ("--lb-pool", "192.0.2.20-192.0.2.10"),
+            ("--lb-class", ""),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err();
             assert!(error.contains(flag) && error.contains(value), "{error}");

@@ -17,6 +17,7 @@ use weft_testkit::namespace::sh;
 use weft_testkit::rootless::Rootless;
 use weft_testkit::wait::eventually_ok;
 
+mod addresses;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;

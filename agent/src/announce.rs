@@ -1,0 +1,4 @@
+//! Load balancer addresses. What they are and who gets which is decided in the crate `weft-announce`; here it
+//! is fed from the cluster, and what it decides is written.
+
+pub(crate) mod allocation;
