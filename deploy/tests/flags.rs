@@ -5,7 +5,7 @@
 
 use clap::Parser;
 use serde_json::Value;
-use weft_installer::manifests::{BACKENDS, PROXY_MODES, PolicyValues, Values, render};
+use weft_installer::manifests::{BACKENDS, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render};
 
 /// The command lines of all containers that stay.
 fn commands(values: &Values) -> Vec<Vec<String>> {
@@ -44,6 +44,11 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             policy_log: Some("count".to_owned()),
             policy_cut_connections: false,
             policy_timeout: Some(5),
+        },
+        load_balancers: LoadBalancerValues {
+            lb_pool: vec!["192.0.2.10-192.0.2.20".parse().unwrap(), "2001:db8::/120".parse().unwrap()],
+            lb_crds: true,
+            lb_class: Some("example.com/lb".to_owned()),
         },
         cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),

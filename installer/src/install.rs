@@ -190,7 +190,13 @@ mod tests {
 
     #[test]
     fn every_object_is_applied_in_one_of_the_steps() {
-        let values = Values { node_local_dns: true, cluster_network_policy: true, ..Values::default() };
+        let load_balancers = manifests::LoadBalancerValues { lb_crds: true, ..Default::default() };
+        let values = Values {
+            node_local_dns: true,
+            cluster_network_policy: true,
+            load_balancers,
+            ..Values::default()
+        };
         for object in objects(&manifests::render(&values)).unwrap() {
             assert!(STEPS.iter().any(|step| step.workload == step_of(&object)), "{object}");
         }

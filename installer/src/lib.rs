@@ -6,6 +6,7 @@ mod cluster;
 pub mod dns;
 mod error;
 pub mod install;
+mod load_balancer_values;
 pub mod manifests;
 pub mod plugins;
 pub mod policy;

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+pub use crate::load_balancer_values::LoadBalancerValues;
 pub use crate::policy_values::PolicyValues;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
 const NODE_DNS: &str = include_str!("node_dns.yaml");
+const LOAD_BALANCERS: &str = include_str!("load_balancers.yaml");
 const CLUSTER_NETWORK_POLICY: &str = include_str!("cluster_network_policy.yaml");
 /// The image where none is named.
 pub const IMAGE: &str = concat!("localhost/weft:", env!("CARGO_PKG_VERSION"));
@@ -49,6 +51,9 @@ pub struct Values {
     /// What agents and plugin do about network policies.
     #[command(flatten)]
     pub policy: PolicyValues,
+    /// What agents do about load balancer addresses.
+    #[command(flatten)]
+    pub load_balancers: LoadBalancerValues,
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
     #[arg(long, default_value = "cluster.local", value_name = "ZONE")]
     pub cluster_domain: String,
@@ -118,7 +123,8 @@ pub fn render(values: &Values) -> String {
     .fold(
         TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
         |text, (placeholder, value)| text.replace(placeholder, value),
-    ) + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
+    ) + if values.load_balancers.are_wanted() { LOAD_BALANCERS } else { "" }
+        + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
 }
 
 /// The agent's flags that differ from its defaults, as the rest of a list in YAML.
@@ -132,7 +138,7 @@ fn agent_flags(values: &Values) -> String {
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
     ];
-    listed(flags.into_iter().chain(values.policy.flags()).flatten())
+    listed(flags.into_iter().chain(values.policy.flags()).chain(values.load_balancers.flags()).flatten())
 }
 
 /// The same for the proxy.
@@ -196,6 +202,21 @@ mod tests {
             assert!(container["ports"].is_null(), "{container}");
             assert!(container["command"].as_array().unwrap().contains(&"--handover".into()));
         }
+    }
+
+    #[test]
+    fn agents_may_write_addresses_only_where_they_have_some() {
+        assert!(!rendered(&[]).contains("services/status") && !rendered(&[]).contains("leases"));
+        for flags in [&["--lb-pool=192.0.2.10-192.0.2.20,2001:db8::/126"][..], &["--lb-crds"]] {
+            let text = rendered(flags);
+            assert_eq!(documents(&text).len(), 19);
+            assert!(text.contains("[services/status]") && text.contains("[weft-load-balancers]"));
+        }
+        let text =
+            rendered(&["--lb-pool=192.0.2.10", "--lb-pool=192.0.2.16/28", "--lb-crds", "--lb-class=a/b"]);
+        let flags = r#", "--lb-pool=192.0.2.10,192.0.2.16-192.0.2.31", "--lb-crds", "--lb-class=a/b""#;
+        assert!(text.contains(flags), "{text}");
+        assert!(Cli::try_parse_from(["weft", "--lb-pool=192.0.2.20-192.0.2.10"]).is_err());
     }
 
     #[test]

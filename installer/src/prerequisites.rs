@@ -31,7 +31,11 @@ pub(crate) fn unmet(
 ) -> Vec<String> {
     let sets = daemon_sets.iter().filter_map(daemon_set);
     let nodes = nodes.iter().filter_map(|one| node(one, &values.cluster_cidr));
-    sets.chain(nodes).chain(dns.and_then(|service| dns_service(service, values.cluster_dns))).collect()
+    let metallb = daemon_sets.iter().filter(|_| values.load_balancers.are_wanted()).find_map(metallb);
+    sets.chain(metallb)
+        .chain(nodes)
+        .chain(dns.and_then(|service| dns_service(service, values.cluster_dns)))
+        .collect()
 }
 
 fn daemon_set(set: &Value) -> Option<String> {
@@ -48,6 +52,19 @@ fn daemon_set(set: &Value) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Two that give addresses to the same Services get in each other's way.
+fn metallb(set: &Value) -> Option<String> {
+    let namespace = set["metadata"]["namespace"].as_str().unwrap_or_default();
+    let labels = &set["metadata"]["labels"];
+    let is_it = labels["app"] == "metallb" || labels["app.kubernetes.io/name"] == "metallb";
+    is_it.then(|| {
+        format!(
+            "{} is MetalLB's, which gives and announces load balancer addresses already: kubectl -n {namespace} delete              deployment,daemonset -l 'app in (metallb)' -l app.kubernetes.io/name=metallb; its objects may stay",
+            shown(set)
+        )
+    })
 }
 
 /// A Node needs pod CIDRs, and all within the range that masquerade and Services go by.
@@ -89,6 +106,7 @@ fn dns_service(service: &Value, wanted: IpAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifests::LoadBalancerValues;
     use serde_json::json;
 
     #[test]
@@ -107,6 +125,17 @@ mod tests {
         assert!(network.contains("calico-node is another pod network"), "{network}");
         assert!(node.starts_with("Node two has no pod CIDR"), "{node}");
         assert!(service.ends_with("give --cluster-dns 10.43.0.10"), "{service}");
+    }
+
+    #[test]
+    fn metallb_is_in_the_way_where_agents_are_to_give_addresses() {
+        let labels = json!({"app": "metallb", "component": "speaker"});
+        let metadata = json!({"name": "speaker", "namespace": "metallb-system", "labels": labels});
+        let sets = [json!({"kind": "DaemonSet", "metadata": metadata})];
+        assert!(unmet(&sets, &[], None, &Values::default()).is_empty());
+        let load_balancers = LoadBalancerValues { lb_crds: true, ..LoadBalancerValues::default() };
+        let found = unmet(&sets, &[], None, &Values { load_balancers, ..Values::default() });
+        assert!(found.len() == 1 && found[0].contains("metallb-system/speaker is MetalLB's"), "{found:?}");
     }
 
     #[test]

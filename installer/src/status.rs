@@ -12,6 +12,10 @@ use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, POD, SER
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::{Result, rollout};
 
+use self::load_balancers::LoadBalancers;
+
+mod load_balancers;
+
 /// The label that all of Weft's pods have, and the one that tells them apart.
 const OURS: &str = "app.kubernetes.io/name=weft";
 const COMPONENT: &str = weft_types::well_known::label::APP_COMPONENT;
@@ -38,6 +42,8 @@ pub struct Options {
 pub struct Status {
     rows: Vec<Row>,
     dns: String,
+    /// Who has load balancer addresses, where agents give some.
+    load_balancers: Option<String>,
     /// What does not belong together, and what is in the way of connections to Services; each with the
     /// remedy.
     warnings: Vec<String>,
@@ -74,6 +80,8 @@ struct Seen {
     health: BTreeMap<String, Value>,
     /// What the agents of nodes say of themselves.
     agents: BTreeMap<String, String>,
+    /// Load balancer addresses, where agents give some.
+    load_balancers: Option<LoadBalancers>,
 }
 
 /// Looks at the cluster.
@@ -91,6 +99,7 @@ pub async fn run(options: &Options) -> Result<Status> {
         daemon_sets: cluster.list(DAEMON_SET, Some(NAMESPACE), OURS).await?,
         health: BTreeMap::new(),
         agents: BTreeMap::new(),
+        load_balancers: load_balancers::look(&cluster).await?,
     };
     for node in &seen.nodes {
         let (port, path) = AGENT_HEALTH;
@@ -126,7 +135,10 @@ fn status(seen: &Seen) -> Status {
         .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
     let notes = seen.agents.iter().flat_map(|(node, text)| notes(node, text)).collect();
-    Status { is_well: !rows.is_empty() && rows.iter().all(are_ready) && is_whole, rows, dns, warnings, notes }
+    let agents = seen.daemon_sets.iter().find(|set| name(set) == "weft-agent");
+    let load_balancers = seen.load_balancers.as_ref().map(|seen| seen.line(agents));
+    let is_well = !rows.is_empty() && rows.iter().all(are_ready) && is_whole;
+    Status { is_well, rows, dns, load_balancers, warnings, notes }
 }
 
 /// What a node's agent says, behind the line that it runs.
@@ -273,6 +285,9 @@ impl fmt::Display for Status {
             writeln!(f, "{}", line.trim())?;
         }
         writeln!(f, "\nDNS: {}", self.dns)?;
+        if let Some(line) = &self.load_balancers {
+            writeln!(f, "Load balancers: {line}")?;
+        }
         self.warnings.iter().chain(&self.notes).try_for_each(|line| writeln!(f, "\n{line}"))
     }
 }
@@ -309,6 +324,7 @@ mod tests {
             daemon_sets: vec![workload("weft-agent", IMAGE), workload("weft-proxy", IMAGE)],
             health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
             agents: BTreeMap::new(),
+            load_balancers: None,
         }
     }
 
