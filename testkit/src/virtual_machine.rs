@@ -46,6 +46,8 @@ impl Machine<'_> {
                 "max",
                 "-m",
                 "2048",
+                "-smp",
+                "2",
             ])
             .args(["-accel", "tcg,thread=multi", "-nographic", "-no-reboot", "-nic", "none"])
             .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr"])
@@ -77,7 +79,7 @@ impl Machine<'_> {
         let init = format!(
             "#!/bin/busybox sh\nexport RUST_BACKTRACE=1 PATH=/bin:/busybox\n/bin/busybox mkdir /busybox\n\
              /bin/busybox --install -s /busybox\nmount -t proc proc /proc; mount -t sysfs sys /sys\n\
-             mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs tmp /run\n{load}\
+             mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs tmp /run\n{load}\
              ip link set lo up\n/program {arguments} 2>&1\necho \"ended with $?\"\npoweroff -f\n"
         );
         files.put("init", PROGRAM, init.as_bytes());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::unistd::gettid;
 use weft_netlink::netns::Namespace;
-use weft_proxy::config::{Config, Ebpf, EbpfScope, StaleSockets};
+use weft_proxy::config::{Config, Ebpf, EbpfScope, ProxyMode, StaleSockets};
 use weft_proxy::dataplane::ebpf::EbpfDataplane;
 use weft_proxy::services::planner::{Planner, everything};
 use weft_proxy::sync::Sync;
@@ -35,16 +35,16 @@ struct Node<'a> {
 impl<'a> Node<'a> {
     /// One with programs alone.
     fn new(world: &'a World, ebpf: Ebpf) -> Node<'a> {
-        let mut node = Node::beside(world, ebpf, open_alone);
+        let mut node = Node::beside(world, ProxyMode::Nftables, ebpf, open_alone);
         node.cluster.put([service()].into_iter().chain(slices(&[1, 2])));
         node
     }
 
-    fn beside(world: &'a World, ebpf: Ebpf, open: fn(&World, &Config) -> Sync) -> Node<'a> {
+    fn beside(world: &'a World, mode: ProxyMode, ebpf: Ebpf, open: fn(&World, &Config) -> Sync) -> Node<'a> {
         let (group, bpffs) = (ControlGroup::new(), Bpffs::mount());
         let cgroup = Some(group.path().to_owned());
         let ebpf = Ebpf { cgroup, bpffs: Some(bpffs.path().to_owned()), ..ebpf };
-        let cluster = Cluster::with(world, Config { ebpf, ..Config::default() }, open);
+        let cluster = Cluster::with(world, Config { ebpf, mode, ..Config::default() }, open);
         Node { cluster, group, bpffs }
     }
 
@@ -225,7 +225,7 @@ fn a_client_stays_at_its_endpoint_where_the_service_has_affinity() {
 fn new_connections_never_fail_while_endpoints_change_and_never_go_to_one_that_is_gone() {
     let world = World::new();
     world.serve(8080);
-    let mut node = Node::beside(&world, host(), super::open);
+    let mut node = Node::beside(&world, ProxyMode::Nftables, host(), super::open);
     node.cluster.put([service()].into_iter().chain(slices(&[1, 2])));
     let group = node.group.path().to_owned();
     while_connecting(&world, &group, Family::V4, |count| {
@@ -346,17 +346,22 @@ fn pods_are_led_where_all_are_and_left_alone_where_the_node_is_meant() {
     assert!(from_pod(&node).is_err());
 }
 
-#[test]
-fn what_programs_do_not_see_or_do_not_lead_is_led_by_packets() {
+in_every_mode!(what_programs_do_not_see_or_do_not_lead_is_led_by_packets);
+
+fn what_programs_do_not_see_or_do_not_lead_is_led_by_packets(mode: ProxyMode) {
     let world = World::new();
     world.serve(8080);
-    let mut node = Node::beside(&world, host(), super::open);
+    let mut node = Node::beside(&world, mode, host(), super::open);
     node.cluster.put([service()].into_iter().chain(slices(&[1, 2])));
     for family in Family::BOTH {
         tcp(&world.node, at(family));
         tcp(&world.outside, at(family));
         node.tcp(&world.pods[1], at(family));
+        world.node.run(|| run("conntrack", &["-F"])).unwrap();
         node.tcp(&world.node, at(family));
+        let (family_name, to) = (family.to_string().to_lowercase(), at(family).ip().to_string());
+        let list = || run("conntrack", &["-L", "-f", &family_name, "--orig-dst", &to]);
+        assert_eq!(world.node.run(list).unwrap(), "", "it is led by a program");
     }
     let node_port = SocketAddr::new("172.30.0.11".parse().unwrap(), super::NODE_PORT);
     node.tcp(&world.node, node_port);

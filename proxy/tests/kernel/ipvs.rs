@@ -1,5 +1,5 @@
-//! The mode ipvs, on a kernel that has IPVS: Debian's, in a virtual machine, with real packets. All tests
-//! that are in every mode run there, and those of this file.
+//! The mode ipvs, on a kernel that has IPVS, which `debian` boots. All tests that are in every mode run there,
+//! and those of this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,7 +10,6 @@ use weft_proxy::dataplane;
 use weft_proxy::error::Error;
 use weft_proxy::ipvs_options::{IpvsOptions, Scheduler};
 use weft_proxy::services::planner::Planner;
-use weft_testkit::virtual_machine::Machine;
 use weft_testkit::wait::eventually;
 use weft_testkit::world::{Connection, World, tcp, udp};
 use weft_types::{Family, ObjectKey, TrafficPolicy};
@@ -19,59 +18,9 @@ use super::{Cluster, NODE_PORT, cluster_ip, external, name, of, service, slices}
 use crate::affinity::with_affinity;
 use crate::run;
 
-/// What the tests need of the kernel.
-const MACHINE: Machine<'static> = Machine {
-    modules: &[
-        "ip_vs",
-        "ip_vs_rr",
-        "ip_vs_wrr",
-        "ip_vs_lc",
-        "ip_vs_wlc",
-        "ip_vs_dh",
-        "ip_vs_sh",
-        "ip_vs_sed",
-        "ip_vs_nq",
-        "ip_vs_mh",
-        "dummy",
-        "veth",
-        "nf_conntrack_netlink",
-        "nf_tables",
-        "nft_chain_nat",
-        "nft_ct",
-        "nft_fib_ipv4",
-        "nft_fib_ipv6",
-        "nft_hash",
-        "nft_masq",
-        "nft_nat",
-        "nft_numgen",
-        "nft_reject_ipv4",
-        "nft_reject_ipv6",
-        // What the chains of the mode iptables have.
-        "nft_compat",
-        "xt_addrtype",
-        "xt_comment",
-        "xt_conntrack",
-        "xt_mark",
-        "xt_MASQUERADE",
-        "xt_nat",
-        "xt_recent",
-        "xt_statistic",
-        "xt_tcpudp",
-        "ipt_REJECT",
-        "ip6t_REJECT",
-    ],
-    programs: &["sh", "ip", "nft", "ipvsadm", "conntrack"],
-};
 const V4: Family = Family::V4;
 /// Pod 1 as `ipvsadm` prints a destination that gets no new connections.
 const DRAINING: &str = "10.244.1.2:8080              Masq    0";
-
-#[test]
-fn services_lead_as_in_the_other_modes_on_a_kernel_with_ipvs() {
-    let said = MACHINE.run("--ignored --test-threads=2 ipvs");
-    let is_well = said.contains("test result: ok. ") && said.contains("ended with 0");
-    assert!(is_well && !said.contains(" 0 passed"), "{said}");
-}
 
 #[test]
 fn a_kernel_without_ipvs_is_refused_with_the_modules_to_load() {

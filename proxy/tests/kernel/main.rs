@@ -31,7 +31,7 @@ macro_rules! in_every_mode {
         in_modes_of_rules! {
             $name
             #[test]
-            #[ignore = "runs on a kernel with IPVS, by ipvs::services_lead_as_in_the_other_modes"]
+            #[ignore = "runs on a kernel with IPVS, by debian::services_lead_as_in_the_other_modes"]
             fn ipvs() {
                 super::$name(ProxyMode::Ipvs);
             }
@@ -43,6 +43,7 @@ mod affinity;
 mod agreement;
 mod conflicts;
 mod counters;
+mod debian;
 mod documentation;
 mod ebpf;
 mod firewalls;
