@@ -35,7 +35,7 @@ pub struct VirtualServer {
 pub struct Scheduling {
     /// The name of the scheduler: `rr`.
     pub scheduler: String,
-    /// The scheduler's own settings: any of [`SCHEDULER_FLAG_1`] to [`SCHEDULER_FLAG_3`].
+    /// The scheduler's own settings, any of [`SCHEDULER_FLAG_1`] to [`SCHEDULER_FLAG_3`]; and [`MARK`].
     pub flags: u32,
     /// For how many seconds after its last connection a client goes to the same destination.
     pub persistence: Option<NonZeroU32>,
@@ -48,6 +48,9 @@ pub const SCHEDULER_FLAG_1: u32 = 0x8;
 pub const SCHEDULER_FLAG_2: u32 = 0x10;
 /// `IP_VS_SVC_F_SCHED3`
 pub const SCHEDULER_FLAG_3: u32 = 0x20;
+/// A flag that no kernel knows, which it keeps with a virtual server all the same, and `ipvsadm` does not
+/// print: by it, who made a virtual server knows it again.
+pub const MARK: u32 = 0x4000_0000;
 
 /// A virtual server as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

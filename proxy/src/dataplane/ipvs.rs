@@ -299,14 +299,14 @@ impl Dataplane for IpvsDataplane {
         self.tables.poll_foreign_change(context)
     }
 
-    /// Deletes the virtual servers and their interface. The tables are those of the mode nftables, which
+    /// Deletes the virtual servers that are ours, and their interface. The tables are those of the mode nftables, which
     /// deletes them.
     fn clean_up(&mut self) -> Result<(), Error> {
         // To ask for IPVS would load its module.
         if self.kernel.is_none() && !kernel::is_there()? {
             return Ok(());
         }
-        opened(&mut self.kernel)?.clean_up(&self.config.ipvs.exclude_cidrs)
+        opened(&mut self.kernel)?.clean_up()
     }
 }
 

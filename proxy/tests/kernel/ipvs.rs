@@ -145,6 +145,33 @@ fn a_restart_changes_nothing_and_what_others_changed_is_put_back() {
 
 #[test]
 #[ignore = "runs on a kernel with IPVS"]
+fn a_clean_up_takes_away_no_virtual_servers_and_addresses_of_others() {
+    let world = World::new();
+    let mut cluster = Cluster::new(&world, of(ProxyMode::Ipvs));
+    cluster.put([service()].into_iter().chain(slices(&[1, 2])));
+    let sh = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        world.node.run(|| run(words[0], &words[1..])).unwrap()
+    };
+    // As of kube-proxy, and of somebody who has nothing to do with Services.
+    sh("ip address add 10.96.0.99/32 dev kube-ipvs0");
+    sh("ipvsadm -A -t 10.96.0.99:80 -s rr");
+    sh("ipvsadm -A -t 172.30.0.11:443 -s rr");
+    for _ in 0..2 {
+        world.node.run(super::clean_up).unwrap().unwrap();
+        let left = servers(&ipvsadm(&world.node, &["-Ln"]));
+        assert_eq!(left, ["TCP  10.96.0.99:80 rr", "TCP  172.30.0.11:443 rr"].map(str::to_owned).into());
+        let addresses = sh("ip -brief address show kube-ipvs0");
+        assert!(addresses.contains("10.96.0.99/32") && !addresses.contains("10.96.0.80/32"), "{addresses}");
+    }
+    sh("ipvsadm -D -t 10.96.0.99:80");
+    world.node.run(super::clean_up).unwrap().unwrap();
+    assert!(!sh("ip link").contains("kube-ipvs0"));
+    assert!(ipvsadm(&world.node, &["-Ln"]).contains("172.30.0.11:443"));
+}
+
+#[test]
+#[ignore = "runs on a kernel with IPVS"]
 fn an_endpoint_that_goes_keeps_its_connections_until_they_end_and_gets_no_new_ones() {
     let world = World::new();
     world.serve(8080);

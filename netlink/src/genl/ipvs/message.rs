@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use super::{
-    Change, Destination, SCHEDULER_FLAG_1, SCHEDULER_FLAG_2, SCHEDULER_FLAG_3, Scheduling, Service,
+    Change, Destination, MARK, SCHEDULER_FLAG_1, SCHEDULER_FLAG_2, SCHEDULER_FLAG_3, Scheduling, Service,
     Statistics, Timeouts, VirtualServer,
 };
 use crate::attribute::{Attributes, Writer};
@@ -69,7 +69,7 @@ const STATS_OUTBYTES: u16 = 5;
 /// `IP_VS_SVC_F_PERSISTENT`
 const PERSISTENT: u32 = 1;
 /// What of a service's flags is ours to set; the others are the kernel's own.
-const FLAGS: u32 = PERSISTENT | SCHEDULER_FLAG_1 | SCHEDULER_FLAG_2 | SCHEDULER_FLAG_3;
+const FLAGS: u32 = PERSISTENT | SCHEDULER_FLAG_1 | SCHEDULER_FLAG_2 | SCHEDULER_FLAG_3 | MARK;
 /// `IP_VS_CONN_F_FWD_MASK`, within which NAT (`IP_VS_CONN_F_MASQ`) is 0.
 const FORWARD_MASK: u32 = 7;
 const AF_INET: u16 = 2;

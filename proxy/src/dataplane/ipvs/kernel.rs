@@ -1,12 +1,14 @@
 //! The kernel's IPVS, and the interface that has the addresses of Services: what they hold, and how that is
 //! changed.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 use tracing::debug;
-use weft_netlink::genl::ipvs::{Change, IpvsClient, VirtualServer};
+use weft_netlink::Family;
+use weft_netlink::conntrack::{ConntrackClient, CtStatus, Filter, Flow};
+use weft_netlink::genl::ipvs::{Change, IpvsClient, MARK, Service, VirtualServer};
 use weft_netlink::rtnl::{Address, RtnetlinkClient};
 use weft_types::IpNetwork;
 
@@ -195,16 +197,54 @@ impl Kernel {
         Ok(serving(networks, own.map(|address| address.address.ip())))
     }
 
-    /// Deletes the virtual servers of an earlier run and their interface. Where there is no such interface,
-    /// there was none.
-    pub(super) fn clean_up(&mut self, exclude: &[IpNetwork]) -> Result<(), Error> {
-        let Some(link) = self.route.find_link(INTERFACE)? else { return Ok(()) };
-        let is_ours = |at: &VirtualServer| !exclude.iter().any(|network| network.contains(at.address.ip()));
-        let servers = self.ipvs.services()?.into_iter().map(|service| service.server).filter(is_ours);
-        let changes: Vec<Change> = servers.map(Change::DeleteService).collect();
-        self.apply(&changes)?;
-        Ok(self.route.delete_link(link.index)?)
+    /// Deletes the virtual servers of an earlier run, by their mark, and their addresses. The interface goes
+    /// unless others, as kube-proxy, have virtual servers at addresses of it.
+    pub(super) fn clean_up(&mut self) -> Result<(), Error> {
+        let services = self.ipvs.services()?.into_iter();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            services.partition(|service| service.scheduling.flags & MARK != 0);
+        let at = |services: &[Service]| -> Vec<VirtualServer> {
+            services.iter().map(|service| service.server).collect()
+        };
+        let (ours, others) = (at(&ours), at(&others));
+        self.apply(&ours.iter().copied().map(Change::DeleteService).collect::<Vec<_>>())?;
+        self.clean_up_addresses(&ours, &others)?;
+        forget_connections(&ours)
     }
+
+    fn clean_up_addresses(&mut self, ours: &[VirtualServer], others: &[VirtualServer]) -> Result<(), Error> {
+        let Some(link) = self.route.find_link(INTERFACE)? else { return Ok(()) };
+        let have = |servers: &[VirtualServer], address: &Address| {
+            servers.iter().any(|server| server.address.ip() == address.address.ip())
+        };
+        let addresses = self.route.addresses(Some(link.index))?;
+        if !addresses.iter().any(|address| have(others, address)) {
+            return Ok(self.route.delete_link(link.index)?);
+        }
+        for address in addresses.into_iter().filter(|address| have(ours, address) && !have(others, address)) {
+            self.route.delete_address(address)?;
+        }
+        Ok(())
+    }
+}
+
+/// Has the kernel forget the connections that virtual servers led: what comes of them next is led as a new
+/// connection is, by whoever leads those now. So clients are told that their connections have ended, those
+/// that are just connecting reach an endpoint with their next packet, and so do datagrams.
+fn forget_connections(servers: &[VirtualServer]) -> Result<(), Error> {
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let servers: HashSet<(u8, SocketAddr)> =
+        servers.iter().map(|server| (server.protocol, server.address)).collect();
+    let mut conntrack = ConntrackClient::open()?;
+    // IPVS rewrites packets without telling connection tracking that it does.
+    let filter = Filter { without: CtStatus::DST_NAT, ..Filter::default() };
+    for family in Family::BOTH {
+        let is_led = |flow: &Flow| servers.contains(&(flow.protocol, flow.original.destination));
+        conntrack.delete_where(family, &filter, is_led)?;
+    }
+    Ok(())
 }
 
 /// Whether the interface is there, in the network namespace of the calling thread.

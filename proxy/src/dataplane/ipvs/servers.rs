@@ -5,7 +5,7 @@ use std::mem::take;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weft_netlink::genl::ipvs::{SCHEDULER_FLAG_1, SCHEDULER_FLAG_2, Scheduling, VirtualServer};
+use weft_netlink::genl::ipvs::{MARK, SCHEDULER_FLAG_1, SCHEDULER_FLAG_2, Scheduling, VirtualServer};
 use weft_types::{Family, NamespacedName};
 
 use crate::ipvs_options::{IpvsOptions, Scheduler};
@@ -192,7 +192,7 @@ impl Servers {
     fn scheduling(&self, plan: &FrontendPlan) -> Scheduling {
         Scheduling {
             scheduler: self.scheduler.name().to_owned(),
-            flags: flags(self.scheduler),
+            flags: flags(self.scheduler) | MARK,
             persistence: plan.affinity,
         }
     }

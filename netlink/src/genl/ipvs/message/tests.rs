@@ -54,7 +54,7 @@ fn a_virtual_server_reads_back_as_it_was_told() {
     for (at, scheduling) in [
         (server("10.96.0.10:80"), scheduling("rr", 0, 0)),
         (server("[fd00:96::10]:53"), scheduling("mh", SCHEDULER_FLAG_2, 10_800)),
-        (server("10.96.0.10:80"), scheduling("sh", SCHEDULER_FLAG_1, 0)),
+        (server("10.96.0.10:80"), scheduling("sh", SCHEDULER_FLAG_1 | MARK, 0)),
     ] {
         let request = change(&FAMILY, &Change::AddService(at, scheduling.clone()));
         let read = service(&told(&request)).unwrap().unwrap();
