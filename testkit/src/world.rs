@@ -133,12 +133,20 @@ impl Connection {
 
     /// What the server answers now.
     pub fn ask(&mut self) -> String {
+        self.try_ask().unwrap()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Where it has ended, or no answer comes.
+    pub fn try_ask(&mut self) -> std::io::Result<String> {
         let mut length = [0];
-        self.0.write_all(b"?").unwrap();
-        self.0.read_exact(&mut length).unwrap();
+        self.0.write_all(b"?")?;
+        self.0.read_exact(&mut length)?;
         let mut text = vec![0; length[0].into()];
-        self.0.read_exact(&mut text).unwrap();
-        String::from_utf8(text).unwrap()
+        self.0.read_exact(&mut text)?;
+        String::from_utf8(text).map_err(std::io::Error::other)
     }
 }
 

@@ -52,6 +52,7 @@ mod invariants;
 mod iptables;
 mod ipvs;
 mod local;
+mod mode_changes;
 mod policies;
 mod refusals;
 mod restarts;
