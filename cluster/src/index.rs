@@ -10,8 +10,10 @@ use crate::resource::{Malformed, Reading};
 /// What a watch of one kind has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// These are all the objects that there are of the kind.
-    Listed(Kind, Vec<Reading>),
+    /// From here on the objects of the kind are told, all of them.
+    Listing(Kind),
+    /// All of them were told: others are gone.
+    Listed(Kind),
     /// An object came or changed.
     Applied(Reading),
     /// An EndpointSlice came or changed, because of what happened in the cluster at that moment.
@@ -30,6 +32,9 @@ pub(crate) struct Index {
     changes: ChangeSet,
     /// The kinds that have not listed yet.
     missing: BTreeSet<Kind>,
+    /// Of the kinds that are being listed, what was known before and has not been told again. Nothing of what
+    /// is listed for the first time.
+    untold: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     /// The malformed objects, each with the fault that was told.
     malformed: BTreeMap<ObjectKey, Malformed>,
 }
@@ -40,25 +45,24 @@ impl Index {
         Index { missing: kinds.iter().copied().collect(), ..Index::default() }
     }
 
-    /// Takes an event in. Returns the malformed objects among it, in whole or in part, that were not told
+    /// Takes an event in. Returns its object if that is malformed, in whole or in part, and was not told
     /// before.
-    pub(crate) fn take(&mut self, event: Event) -> Vec<Malformed> {
+    pub(crate) fn take(&mut self, event: Event) -> Option<Malformed> {
         match event {
-            Event::Listed(kind, readings) => self.list(kind, readings),
-            Event::Applied(reading) => self.apply(reading).into_iter().collect(),
+            Event::Listing(kind) => self.begin_list(kind),
+            Event::Listed(kind) => self.end_list(kind),
+            Event::Applied(reading) => return self.apply(reading),
             Event::Triggered(reading, moment) => {
                 let before = self.changes.endpoint_slices;
                 let malformed = self.apply(reading);
                 if self.changes.endpoint_slices > before {
                     self.changes.triggered.push(moment);
                 }
-                malformed.into_iter().collect()
+                return malformed;
             }
-            Event::Deleted(key) => {
-                self.delete(&key);
-                Vec::new()
-            }
+            Event::Deleted(key) => self.delete(&key),
         }
+        None
     }
 
     /// Whether every kind has listed once.
@@ -95,35 +99,34 @@ impl Index {
         self.snapshot
     }
 
-    fn list(&mut self, kind: Kind, readings: Vec<Reading>) -> Vec<Malformed> {
-        self.missing.remove(&kind);
-        let (mut objects, mut malformed) = (Vec::with_capacity(readings.len()), Vec::new());
-        for reading in readings {
-            match reading {
-                Reading::Object(object) => objects.push(object),
-                Reading::InPart(object, faulty) => {
-                    objects.push(object);
-                    malformed.push(faulty);
-                }
-                Reading::Ignored(_) => {}
-                Reading::Malformed(object) => malformed.push(object),
-            }
+    fn begin_list(&mut self, kind: Kind) {
+        let malformed = self.malformed.keys().filter(|key| key.kind() == kind).cloned();
+        let known: BTreeSet<ObjectKey> = self.snapshot.keys(kind).into_iter().chain(malformed).collect();
+        self.untold.remove(&kind);
+        if !known.is_empty() {
+            self.untold.insert(kind, known);
         }
-        let known = std::mem::take(&mut self.malformed);
-        let (same_kind, others) = known.into_iter().partition(|(_, object)| object.kind == kind);
-        self.malformed = others;
-        self.snapshot.replace(kind, objects, &mut self.changes);
-        malformed.into_iter().filter(|object| self.is_news(object, &same_kind)).collect()
     }
 
-    /// Remembers a malformed object of a list; was it told before, with the same fault?
-    fn is_news(&mut self, object: &Malformed, told: &BTreeMap<ObjectKey, Malformed>) -> bool {
-        let Some(key) = &object.key else { return true };
-        self.malformed.insert(key.clone(), object.clone());
-        told.get(key) != Some(object)
+    fn end_list(&mut self, kind: Kind) {
+        self.missing.remove(&kind);
+        self.untold.remove(&kind).iter().flatten().for_each(|gone| self.delete(gone));
+    }
+
+    /// Notes that an object was told.
+    fn tell(&mut self, key: impl Fn() -> Option<ObjectKey>) {
+        if self.untold.is_empty() {
+            return;
+        }
+        if let Some(key) = key()
+            && let Some(untold) = self.untold.get_mut(&key.kind())
+        {
+            untold.remove(&key);
+        }
     }
 
     fn apply(&mut self, reading: Reading) -> Option<Malformed> {
+        self.tell(|| reading.key());
         match reading {
             Reading::Object(object) => self.put(object),
             Reading::InPart(object, malformed) => {
@@ -195,74 +198,110 @@ mod tests {
         index.drain_changes().nodes.into_iter().collect()
     }
 
+    /// Lists these Nodes, and no others. Returns those of them that are malformed and were not told before.
+    fn list(index: &mut Index, nodes: impl IntoIterator<Item = Reading>) -> Vec<Malformed> {
+        assert_eq!(index.take(Event::Listing(Kind::Node)), None);
+        let news = nodes.into_iter().filter_map(|node| index.take(Event::Applied(node))).collect();
+        assert_eq!(index.take(Event::Listed(Kind::Node)), None);
+        news
+    }
+
     #[test]
     fn complete_once_every_kind_has_listed() {
         let mut index = Index::new(&[Kind::Node, Kind::Namespace]);
-        index.take(Event::Listed(Kind::Node, Vec::new()));
+        list(&mut index, []);
         assert!(!index.is_complete());
-        index.take(Event::Listed(Kind::Namespace, Vec::new()));
+        index.take(Event::Listing(Kind::Namespace));
+        assert!(!index.is_complete());
+        index.take(Event::Listed(Kind::Namespace));
         assert!(index.is_complete() && !index.has_changes());
     }
 
     #[test]
     fn a_second_list_replaces_the_first() {
         let mut index = Index::new(&[Kind::Node]);
-        index.take(Event::Listed(Kind::Node, vec![node("a"), node("b")]));
+        list(&mut index, ["a", "b"].map(node));
         assert_eq!(changed(&mut index), ["a", "b"]);
-        index.take(Event::Listed(Kind::Node, vec![node("b"), node("c")]));
+        list(&mut index, ["b", "c"].map(node));
         assert_eq!(names(&index), ["b", "c"]);
         assert_eq!(changed(&mut index), ["a", "c"]);
     }
 
     #[test]
+    fn a_list_that_breaks_off_takes_nothing_away_and_the_next_one_does() {
+        let mut index = Index::new(&[Kind::Node]);
+        list(&mut index, ["a", "b"].map(node));
+        index.take(Event::Listing(Kind::Node));
+        index.take(Event::Applied(node("c")));
+        assert_eq!(names(&index), ["a", "b", "c"]);
+        list(&mut index, ["b"].map(node));
+        assert_eq!(names(&index), ["b"]);
+    }
+
+    #[test]
+    fn what_goes_and_comes_again_while_all_are_told_is_as_it_was_told_last() {
+        let mut index = Index::new(&[Kind::Node]);
+        list(&mut index, ["a", "b", "c"].map(node));
+        index.take(Event::Listing(Kind::Node));
+        for node in ["a", "b", "c"].map(node) {
+            index.take(Event::Applied(node));
+        }
+        for name in ["a", "b"] {
+            index.take(Event::Deleted(ObjectKey::Node(name.to_owned())));
+        }
+        index.take(Event::Applied(node("b")));
+        index.take(Event::Listed(Kind::Node));
+        assert_eq!(names(&index), ["b", "c"]);
+    }
+
+    #[test]
     fn a_malformed_object_is_told_once_and_deleted() {
         let mut index = Index::new(&[Kind::Node]);
-        index.take(Event::Listed(Kind::Node, vec![node("a"), node("b")]));
+        list(&mut index, ["a", "b"].map(node));
         index.drain_changes();
-        assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))).len(), 1);
+        assert!(index.take(Event::Applied(malformed("a", "is bad"))).is_some());
         assert_eq!(names(&index), ["b"]);
         assert_eq!(changed(&mut index), ["a"]);
 
-        assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))), [], "told before");
-        assert_eq!(index.take(Event::Listed(Kind::Node, vec![malformed("a", "is bad")])), [], "told before");
-        assert_eq!(index.take(Event::Applied(malformed("a", "is worse"))).len(), 1, "another fault");
+        assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))), None, "told before");
+        assert_eq!(list(&mut index, [malformed("a", "is bad")]), [], "told before");
+        assert!(index.take(Event::Applied(malformed("a", "is worse"))).is_some(), "another fault");
     }
 
     #[test]
     fn an_object_that_is_usable_in_part_stays_and_is_told_once() {
         let mut index = Index::new(&[Kind::Node]);
-        assert_eq!(index.take(Event::Listed(Kind::Node, vec![in_part("a", "is bad")])).len(), 1);
+        assert_eq!(list(&mut index, [in_part("a", "is bad")]).len(), 1);
         assert_eq!(names(&index), ["a"]);
-        assert_eq!(index.take(Event::Applied(in_part("a", "is bad"))), [], "told before");
-        assert_eq!(index.take(Event::Applied(in_part("a", "is worse"))).len(), 1, "another fault");
-        assert_eq!(index.take(Event::Applied(node("a"))), []);
-        let news = index.take(Event::Applied(in_part("a", "is bad")));
-        assert_eq!((news.len(), names(&index)), (1, vec!["a"]));
+        assert_eq!(index.take(Event::Applied(in_part("a", "is bad"))), None, "told before");
+        assert!(index.take(Event::Applied(in_part("a", "is worse"))).is_some(), "another fault");
+        assert_eq!(index.take(Event::Applied(node("a"))), None);
+        let news = index.take(Event::Applied(in_part("a", "is bad"))).unwrap();
+        assert_eq!(names(&index), ["a"]);
         index.drain_changes();
-        news.into_iter().for_each(|object| index.leave_out(object));
+        index.leave_out(news);
         assert_eq!(index.drain_changes().invalid[0].fault, "left out, while the rest is used: spec: is bad");
     }
 
     #[test]
     fn a_fault_that_comes_back_is_told_again() {
         let mut index = Index::new(&[Kind::Node]);
-        for between in [
-            Event::Applied(node("a")),
-            Event::Deleted(ObjectKey::Node("a".to_owned())),
-            Event::Listed(Kind::Node, vec![]),
-        ] {
-            assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))).len(), 1);
-            assert_eq!(index.take(between), []);
+        for between in [Event::Applied(node("a")), Event::Deleted(ObjectKey::Node("a".to_owned()))] {
+            assert!(index.take(Event::Applied(malformed("a", "is bad"))).is_some());
+            assert_eq!(index.take(between), None);
         }
-        assert_eq!(index.take(Event::Listed(Kind::Node, vec![malformed("a", "is bad")])).len(), 1);
+        assert!(index.take(Event::Applied(malformed("a", "is bad"))).is_some());
+        assert_eq!(list(&mut index, []), []);
+        assert_eq!(list(&mut index, [malformed("a", "is bad")]).len(), 1);
     }
 
     #[test]
     fn a_list_of_another_kind_forgets_nothing() {
         let mut index = Index::new(&[Kind::Node, Kind::Namespace]);
         index.take(Event::Applied(malformed("a", "is bad")));
-        index.take(Event::Listed(Kind::Namespace, Vec::new()));
-        assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))), []);
+        index.take(Event::Listing(Kind::Namespace));
+        index.take(Event::Listed(Kind::Namespace));
+        assert_eq!(index.take(Event::Applied(malformed("a", "is bad"))), None);
     }
 
     #[test]

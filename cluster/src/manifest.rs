@@ -7,7 +7,7 @@ use weft_types::{Kind, Snapshot};
 
 use crate::filter::WatchFilter;
 use crate::index::{Event, Index};
-use crate::resource::{KINDS, Malformed, api, read_document};
+use crate::resource::{KINDS, api, read_document};
 use crate::{Error, Result};
 
 /// Reads manifests, in YAML (of one or more documents) or JSON, into a snapshot.
@@ -46,7 +46,9 @@ fn take(mut document: Value, filter: &WatchFilter, index: &mut Index) {
             metadata.entry("namespace").or_insert_with(|| "default".into());
         }
         let reading = read_document(kind, document, filter);
-        index.take(Event::Applied(reading)).iter().for_each(Malformed::tell);
+        if let Some(malformed) = index.take(Event::Applied(reading)) {
+            malformed.tell();
+        }
     } else if name.ends_with("List")
         && let Value::Array(items) = document["items"].take()
     {

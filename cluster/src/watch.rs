@@ -119,7 +119,7 @@ impl Watch {
     }
 
     fn take(&mut self, (came, event): Stamped) {
-        for object in self.index.take(event) {
+        if let Some(object) = self.index.take(event) {
             object.tell();
             self.index.leave_out(object);
         }

@@ -2,8 +2,8 @@
 //! starts over where that is needed.
 //!
 //! One request tells both where the server can (`sendInitialEvents`, KEP-3157): the objects come one by one,
-//! so that neither side ever holds a list of them. Where it cannot, they are listed page by page, and watched
-//! from there on.
+//! and are passed on as they come, so that neither side ever holds a list of them. Where it cannot, they are
+//! listed page by page, and watched from there on.
 //!
 //! kube-runtime's watcher does the same, but does not tell when a broken watch is up again, asks for ever
 //! from a version whose refusal comes as HTTP status 410 instead of as an event, and knows no protobuf. Here
@@ -26,13 +26,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use weft_types::Kind;
 
-use self::initial::InitialEvents;
 use crate::error::chain;
 use crate::index::{Event, Stamped};
-use crate::resource::{Api, Optional, Reading, api};
+use crate::resource::{Api, Optional, api};
 use crate::wire::{Answer, Broken, Codec, Frames, Refusal, Status, Told, ask};
-
-mod initial;
 
 /// How long one watch lasts; then the server ends it and a new one goes on from the same version.
 const WATCH_SECONDS: u32 = 120;
@@ -129,7 +126,7 @@ pub(crate) async fn run(client: Client, codec: Codec, events: Sender<Stamped>, r
                 watcher.start = Start::Pages;
             }
             Err(Stop::Missing(pause)) => {
-                if watcher.send(Event::Listed(kind, Vec::new())).await.is_err() {
+                if watcher.nothing_is_there().await.is_err() {
                     return;
                 }
                 sleep(pause).await;
@@ -162,7 +159,7 @@ impl Watcher {
             field_selector: self.codec.field_selector.clone(),
             ..Default::default()
         };
-        let mut readings = Vec::new();
+        self.send(Event::Listing(self.codec.kind)).await?;
         loop {
             let request = Request::new(&self.codec.path).list(&params);
             let request = request.map_err(|error| failed(error, None))?;
@@ -175,7 +172,9 @@ impl Watcher {
                 Err(_) => return Err(failed(format_args!("no answer within {ANSWER:?}"), None)),
             };
             let page = self.codec.list(encoding, &body).map_err(|problem| failed(problem, None))?;
-            readings.extend(page.readings);
+            for reading in page.readings {
+                self.send(Event::Applied(reading)).await?;
+            }
             params.continue_token = page.token;
             if params.continue_token.is_some() {
                 continue;
@@ -184,16 +183,22 @@ impl Watcher {
             if self.start == Start::PagesOnce {
                 self.start = Start::Stream;
             }
-            self.listed(readings).await?;
+            self.listed().await?;
             return Ok(version);
         }
     }
 
-    /// All objects are known.
-    async fn listed(&mut self, readings: Vec<Reading>) -> Result<(), Stop> {
+    /// All objects were told.
+    async fn listed(&mut self) -> Result<(), Stop> {
         self.works();
         self.has_listed = true;
-        self.send(Event::Listed(self.codec.kind, readings)).await
+        self.send(Event::Listed(self.codec.kind)).await
+    }
+
+    /// There are no objects.
+    async fn nothing_is_there(&mut self) -> Result<(), Stop> {
+        self.send(Event::Listing(self.codec.kind)).await?;
+        self.send(Event::Listed(self.codec.kind)).await
     }
 
     /// Watches from nothing on: all objects come first, then what changes. Returns the version reached.
@@ -210,7 +215,7 @@ impl Watcher {
         };
         // Whatever ends the stream before its time, the next attempt does without.
         self.start = Start::PagesOnce;
-        let mut events = InitialEvents::default();
+        self.send(Event::Listing(self.codec.kind)).await?;
         let version = loop {
             let Ok(told) = timeout(PAUSE_AMID, self.next(&mut frames, None)).await else {
                 let problem =
@@ -218,8 +223,8 @@ impl Watcher {
                 return Err(Stop::NoInitialEvents(problem));
             };
             match told? {
-                Some(Told::Applied { reading, is_new, .. }) => events.apply(reading, is_new),
-                Some(Told::Deleted { key, .. }) => events.delete(key),
+                Some(Told::Applied { reading, .. }) => self.send(Event::Applied(reading)).await?,
+                Some(Told::Deleted { key, .. }) => self.send(Event::Deleted(key)).await?,
                 Some(Told::Bookmark { version: Some(version), ends_initial_events: true }) => break version,
                 Some(Told::Bookmark { .. }) => {
                     return Err(Stop::NoInitialEvents(
@@ -231,7 +236,7 @@ impl Watcher {
             }
         };
         self.start = Start::Stream;
-        self.listed(events.into_readings()).await?;
+        self.listed().await?;
         self.follow(&mut frames, version).await
     }
 

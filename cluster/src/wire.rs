@@ -58,8 +58,8 @@ pub(crate) struct Page {
 #[derive(Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of the largest")]
 pub(crate) enum Told {
-    /// An object came, and `is_new`, or changed.
-    Applied { reading: Reading, is_new: bool, version: Option<String>, moment: Option<SystemTime> },
+    /// An object came or changed.
+    Applied { reading: Reading, version: Option<String>, moment: Option<SystemTime> },
     /// An object went.
     Deleted { key: ObjectKey, version: Option<String> },
     /// The watch is at this version. The first one after the initial events says that these are complete.
@@ -258,7 +258,7 @@ fn told<W: WireObject>(type_: &str, object: W, is_whole: bool, filter: &WatchFil
         "ADDED" | "MODIFIED" => {
             let moment = triggered(object.metadata());
             let reading = if is_whole { read(object, filter) } else { read_cut_off(&object) };
-            Ok(Told::Applied { reading, is_new: type_ == "ADDED", version, moment })
+            Ok(Told::Applied { reading, version, moment })
         }
         // A deleted object whose name is unreadable leaves only one way to know what is gone: to list.
         "DELETED" => {

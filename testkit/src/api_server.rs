@@ -22,8 +22,10 @@ use serde_json::{Value, json};
 use tokio::sync::{broadcast, oneshot};
 
 use self::form::Form;
+pub use self::initial_events::InitialEvents;
 
 mod form;
+mod initial_events;
 mod objects;
 pub mod protobuf;
 
@@ -37,21 +39,6 @@ pub enum GoneAs {
     Event,
     /// The answer to the watch.
     Status,
-}
-
-/// What the server does about `sendInitialEvents` (KEP-3157).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InitialEvents {
-    /// It sends all objects, and a bookmark that says that these are all.
-    Sent,
-    /// It finds it invalid, as servers do that lack it.
-    Refused,
-    /// It does not know it, and sends all objects, as to any watch from nowhere on.
-    Unknown,
-    /// It sends all objects, and then a bookmark that says nothing of them.
-    Unmarked,
-    /// It ends the answer after so many objects.
-    BreakOff(usize),
 }
 
 /// What goes to the open watches.
@@ -337,11 +324,11 @@ impl Store {
     fn watch(&mut self, path: &str, query: &HashMap<String, String>, form: Form) -> Response {
         let version: Option<u64> = query["resourceVersion"].parse().ok();
         if version.is_some_and(|version| version < self.oldest) {
-            let status = refusal(410, "Expired", "too old resource version");
-            let event = json!({"type": "ERROR", "object": status}).to_string();
             return match self.gone_as {
-                GoneAs::Event => ([(CONTENT_TYPE, form.of_watch())], form.frame(event)).into_response(),
-                GoneAs::Status => form.refuse(StatusCode::GONE, &status),
+                GoneAs::Event => {
+                    ([(CONTENT_TYPE, form.of_watch())], form.frame(gone_event())).into_response()
+                }
+                GoneAs::Status => form.refuse(StatusCode::GONE, &gone()),
             };
         }
         let first: Vec<String> = match version {
@@ -353,7 +340,7 @@ impl Store {
         };
         let first = first.into_iter().map(|line| Ok(form.frame(line)));
         let first = stream::iter(first.collect::<Vec<std::io::Result<Vec<u8>>>>());
-        let breaks_off = version.is_none() && matches!(self.initial_events, InitialEvents::BreakOff(_));
+        let breaks_off = version.is_none() && self.initial_events.breaks_off();
         let (is_slow, path) = (self.slow.contains(path), path.to_owned());
         let live = stream::unfold(self.watches.subscribe(), |mut watch| async {
             watch.recv().await.ok().map(|message| (message, watch))
@@ -383,6 +370,10 @@ impl Store {
         let mut metadata = json!({"resourceVersion": self.version.to_string()});
         match self.initial_events {
             InitialEvents::BreakOff(count) => events.truncate(count),
+            InitialEvents::Gone(count) => {
+                events.truncate(count);
+                events.push(gone_event());
+            }
             InitialEvents::Unknown | InitialEvents::Refused => {}
             InitialEvents::Sent | InitialEvents::Unmarked => {
                 if self.initial_events == InitialEvents::Sent {
@@ -393,6 +384,15 @@ impl Store {
         }
         events
     }
+}
+
+/// Why nothing is told of a version.
+fn gone() -> Value {
+    refusal(410, "Expired", "too old resource version")
+}
+
+fn gone_event() -> String {
+    json!({"type": "ERROR", "object": gone()}).to_string()
 }
 
 fn refusal(code: u16, reason: &str, message: &str) -> Value {

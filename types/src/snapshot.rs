@@ -1,7 +1,7 @@
 //! The cluster at one moment, and what changed since the moment before.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -130,7 +130,8 @@ macro_rules! snapshot {
                 }
             }
 
-            fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
+            /// The names of all objects of a kind, in order.
+            pub fn keys(&self, kind: Kind) -> Vec<ObjectKey> {
                 match kind {
                     $(Kind::$kind => {
                         let keys = self.$field.iter().map(|object| Resource::key(object).to_owned());
@@ -276,18 +277,6 @@ impl Snapshot {
         self.config_maps.get(key).map(|config_map| &config_map.data)
     }
 
-    /// Makes `objects` all that there is of `kind`, as after a list: those not among them are deleted.
-    pub fn replace(&mut self, kind: Kind, objects: Vec<Object>, changes: &mut ChangeSet) {
-        let known = self.keys(kind);
-        if !known.is_empty() {
-            let listed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
-            known.iter().filter(|known| !listed.contains(known)).for_each(|gone| self.delete(gone, changes));
-        }
-        for object in objects {
-            self.apply(object, changes);
-        }
-    }
-
     fn put<K: Known>(&mut self, object: K, changes: &mut ChangeSet) {
         let store = K::store_mut(self);
         match store.get(object.key()) {
@@ -311,6 +300,8 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::ServiceKind;
 
@@ -332,7 +323,7 @@ mod tests {
     }
 
     fn slices(snapshot: &Snapshot, service: &str) -> Vec<String> {
-        snapshot.slices_of(&name(service)).map(|slice| slice.key.name.clone()).collect()
+        snapshot.slices_of(&name(service)).map(|slice| slice.key.name.to_string()).collect()
     }
 
     #[test]
@@ -355,18 +346,6 @@ mod tests {
         assert_eq!(changes.services, BTreeSet::from([name("old"), name("new")]));
         assert_eq!(changes.endpoint_slices, 1);
         assert_eq!((slices(&snapshot, "old"), slices(&snapshot, "new")), (vec![], vec!["s".to_owned()]));
-    }
-
-    #[test]
-    fn a_list_deletes_what_it_does_not_hold() {
-        let mut snapshot = Snapshot::default();
-        snapshot.apply(service("stays"), &mut ChangeSet::default());
-        snapshot.apply(service("goes"), &mut ChangeSet::default());
-        snapshot.apply(slice("goes-1", "goes"), &mut ChangeSet::default());
-        let mut changes = ChangeSet::default();
-        snapshot.replace(Kind::Service, vec![service("stays"), service("comes")], &mut changes);
-        assert_eq!(changes.services, BTreeSet::from([name("goes"), name("comes")]));
-        assert_eq!(slices(&snapshot, "goes"), ["goes-1"], "another kind's objects stay");
     }
 
     #[test]

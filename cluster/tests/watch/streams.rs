@@ -2,14 +2,14 @@
 //! of them, and against those that break off.
 
 use serde_json::json;
-use weft_testkit::api_server::{FakeApiServer, InitialEvents};
+use weft_testkit::api_server::{FakeApiServer, GoneAs, InitialEvents};
 use weft_types::{Kind, ObjectKey};
 
 use crate::{NAMESPACES, NODES, changed, client, names, node, until_seen, watch_nodes, within};
 
 /// Every way to answer: with protobuf or without it, and each way to begin.
 fn of_every_kind() -> Vec<FakeApiServer> {
-    use InitialEvents::{BreakOff, Refused, Sent, Unmarked};
+    use InitialEvents::{BreakOff, Gone, Refused, Sent, Unmarked};
     let server = |has_protobuf: bool, how| {
         let server = FakeApiServer::start();
         server.initial_events(how);
@@ -18,7 +18,7 @@ fn of_every_kind() -> Vec<FakeApiServer> {
         }
         server
     };
-    let ways = [Sent, Refused, Unmarked, BreakOff(0), BreakOff(1)];
+    let ways = [Sent, Refused, Unmarked, BreakOff(0), BreakOff(1), Gone(0), Gone(1)];
     ways.into_iter().flat_map(|how| [true, false].map(|has_protobuf| server(has_protobuf, how))).collect()
 }
 
@@ -116,6 +116,29 @@ async fn a_stream_that_breaks_off_takes_away_nothing_that_is_known() {
     assert!(server.queries(NODES, true)[3].contains_key("sendInitialEvents"));
 }
 
+/// The server's history is too short for it (410 Gone), as where the objects change faster than they are sent.
+#[tokio::test]
+async fn a_version_that_is_gone_amid_the_initial_events_means_a_list_in_pages_this_once() {
+    let server = FakeApiServer::start();
+    server.initial_events(InitialEvents::Gone(1));
+    ["a", "b"].into_iter().for_each(|name| server.put(NODES, node(name)));
+    let mut watch = watch_nodes(&server).await;
+    assert_eq!(changed(&mut watch).await, ["a", "b"]);
+    let in_pages = |server: &FakeApiServer| -> Vec<bool> {
+        let queries = server.queries(NODES, false);
+        queries.iter().map(|query| !query.contains_key("sendInitialEvents")).collect()
+    };
+    assert_eq!(in_pages(&server), [false, true]);
+
+    // Once more, when there is something to lose.
+    until_seen(&server, NODES, true, 2).await;
+    server.delete_in_silence(NODES, "b", GoneAs::Event);
+    server.close_watches();
+    assert_eq!(changed(&mut watch).await, ["b"]);
+    assert_eq!(names(&watch), ["a"]);
+    assert_eq!(in_pages(&server), [false, true, false, true]);
+}
+
 #[tokio::test]
 async fn what_went_while_nobody_watched_is_taken_away_at_the_end_of_the_stream() {
     let server = FakeApiServer::start();
@@ -123,7 +146,7 @@ async fn what_went_while_nobody_watched_is_taken_away_at_the_end_of_the_stream()
     let mut watch = watch_nodes(&server).await;
     changed(&mut watch).await;
     until_seen(&server, NODES, true, 1).await;
-    server.delete_in_silence(NODES, "b", weft_testkit::api_server::GoneAs::Event);
+    server.delete_in_silence(NODES, "b", GoneAs::Event);
     server.close_watches();
     assert_eq!(changed(&mut watch).await, ["b"]);
     let lists: Vec<bool> =
