@@ -25,8 +25,9 @@ pub use served::Served;
 /// How long to wait before the table is tried again after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 /// How long to leave the table alone after it was read, where it is not urgent: the kernel walks through all
-/// of it, some milliseconds long, however little there is in it.
-const PAUSE: Duration = Duration::from_millis(250);
+/// of it, some milliseconds long, however little there is in it, and lets nothing else have that processor.
+/// Who waits for an answer tries again after a second at the earliest (RFC 6298, section 2.1).
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to the thread, which ends with it.
 #[derive(Debug)]
