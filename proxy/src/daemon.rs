@@ -2,6 +2,7 @@
 //! when it ends.
 
 use std::collections::BTreeSet;
+use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -88,6 +89,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         started: SystemTime::now(),
         triggered: Vec::new(),
         failed: false,
+        loaded: false,
         host_ports: HostPorts::open()?,
         host_port_conflicts: BTreeSet::new(),
         node_ports,
@@ -126,6 +128,8 @@ struct Proxy {
     triggered: Vec<SystemTime>,
     /// The kernel is out of step, and is to be tried again.
     failed: bool,
+    /// The kernel was brought into step as a whole, which takes far more memory than what is kept.
+    loaded: bool,
     /// The ports that lead to containers.
     host_ports: HostPorts,
     /// What is to be said of them.
@@ -161,6 +165,10 @@ impl Proxy {
                     self.firewall.look(&self.node, watch.snapshot(), &self.health);
                 }
                 change = foreign_change(&mut self.sync, self.cooldown) => self.put_right(&change, watch.snapshot()),
+            }
+            // Only now all is freed that it took, the list of changes too.
+            if take(&mut self.loaded) {
+                memory::trim();
             }
         }
     }
@@ -281,9 +289,7 @@ impl Proxy {
             Outcome::Full => info!(?took, "the kernel is in step with the cluster"),
             Outcome::Partial => debug!(services, ?took, "committed"),
         }
-        if outcome == Outcome::Full {
-            memory::trim();
-        }
+        self.loaded |= outcome == Outcome::Full;
         match self.sync.watch(&self.others) {
             // Where somebody came in between, the kernel is read again.
             Ok(undisturbed) => self.failed = !undisturbed,

@@ -43,9 +43,15 @@ pub async fn keep_updated(
     loop {
         tokio::select! {
             changes = watch.next() => {
-                replace(&zone, &watch, listed.is_cancelled().then_some(&changes), &metrics);
+                let is_first = !listed.is_cancelled();
+                replace(&zone, &watch, (!is_first).then_some(&changes), &metrics);
                 listed.cancel();
                 snapshot_file.iter_mut().for_each(SnapshotFile::note_change);
+                if is_first {
+                    // What was read to get there is far more than what is kept of it.
+                    drop(changes);
+                    memory::trim();
+                }
             }
             () = due(snapshot_file.as_ref(), &mut active) => snapshot_file.iter_mut().for_each(|snapshot_file| snapshot_file.keep(watch.snapshot())),
         }
@@ -69,8 +75,6 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
         changes.triggered.iter().map(ago).for_each(|ago| metrics.programmed(ago));
     }
     if changes.is_none() {
-        // What was read to get there is far more than what is kept of it.
-        memory::trim();
         tracing::info!(services, ?took, "the cluster is listed: ready to answer");
     }
 }
