@@ -428,7 +428,7 @@ fn everything(snapshot: &Snapshot) -> ChangeSet {
 
 /// The namespaces whose pods a policy may select.
 fn guarded(policies: &Snapshot, cluster_policies: &Snapshot) -> GuardedNamespaces {
-    let names = policies.of::<NetworkPolicy>().iter().map(|policy| policy.key.namespace.clone());
+    let names = policies.of::<NetworkPolicy>().iter().map(|policy| policy.key.namespace.to_string());
     let every = !cluster_policies.of::<ClusterNetworkPolicy>().is_empty();
     GuardedNamespaces { every, names: names.collect() }
 }

@@ -13,7 +13,7 @@ use weft_dns::pipeline::fast_lane::respond;
 use weft_dns::zone::{PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
-    ServicePort, Snapshot,
+    ServicePort, SmolStr, Snapshot,
 };
 
 /// How many queries are timed.
@@ -25,7 +25,7 @@ fn address(network: u8, number: u32) -> IpAddr {
 
 fn objects(number: u32, endpoints: u32) -> [Object; 2] {
     let key = NamespacedName::new(format!("ns-{}", number % 50), format!("service-{number}"));
-    let (name, port) = ("http".to_owned(), NonZeroU16::MIN);
+    let (name, port) = (SmolStr::new("http"), NonZeroU16::MIN);
     let ports = vec![ServicePort { name: name.clone(), protocol: Protocol::Tcp, port, node_port: None }];
     let endpoint = |place| Endpoint::ready(address(10, number * endpoints + place));
     let slice = EndpointSlice {

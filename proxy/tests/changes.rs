@@ -20,7 +20,7 @@ use weft_proxy::services::planner::{Planner, everything};
 use weft_proxy::services::problem::Problem;
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, IpNetwork, NamespacedName, Node, Object, ObjectKey,
-    Protocol, Service, ServiceKind, ServicePort, Snapshot, TrafficPolicy,
+    Protocol, Service, ServiceKind, ServicePort, SmolStr, Snapshot, TrafficPolicy,
 };
 
 /// What happens to the cluster.
@@ -45,7 +45,7 @@ fn service_port() -> impl Strategy<Value = ServicePort> {
     let number = prop_oneof![3 => 1u16..3, 1 => 30000u16..30002];
     (protocol, number, prop::option::of(30000u16..30003)).prop_map(|(protocol, port, node_port)| {
         ServicePort {
-            name: format!("{protocol}-{port}"),
+            name: format!("{protocol}-{port}").into(),
             protocol,
             port: port.try_into().unwrap(),
             node_port: node_port.map(|port| port.try_into().unwrap()),
@@ -106,7 +106,7 @@ fn slice() -> impl Strategy<Value = Object> {
     (1u8..4, 0u8..2, vec(endpoint(), 0..6)).prop_map(|(service, slice, endpoints)| {
         let ports = [Protocol::Tcp, Protocol::Udp].into_iter().flat_map(|protocol| {
             (1u16..3).map(move |port| EndpointPort {
-                name: format!("{protocol}-{port}"),
+                name: format!("{protocol}-{port}").into(),
                 protocol,
                 port: (8000 + port).try_into().unwrap(),
             })
@@ -292,7 +292,7 @@ fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
     // The kernel validates a whole table where an element comes that names a chain.
     let mut other = slice(&[1, 2, 3]);
     if let Event::Put(Object::EndpointSlice(slice)) = &mut other {
-        (slice.key.name, slice.service) = ("slice-2".to_owned(), name(2));
+        (slice.key.name, slice.service) = ("slice-2".into(), name(2));
     }
     let kind = ServiceKind::ClusterIp(vec!["10.96.0.2".parse().unwrap()]);
     let service = Object::Service(Service::new(name(2), kind, vec![port]));
@@ -319,7 +319,7 @@ fn a_changed_endpoint_changes_no_more_elements_than_it_must() {
 fn a_range_of_ten_thousand_ports_is_served_and_what_goes_beyond_is_named() {
     let ports = |count: u16| {
         let port = |number: u16| ServicePort {
-            name: format!("port-{number}"),
+            name: format!("port-{number}").into(),
             protocol: Protocol::Udp,
             port: number.try_into().unwrap(),
             node_port: None,
@@ -366,7 +366,7 @@ fn as_an_earlier_release_named_it(table: &mut ObservedTable) {
 #[test]
 fn an_upgrade_renames_chains_and_maps_in_one_transaction_and_keeps_the_affinity_of_clients() {
     let mut plans = Plans::new();
-    let (port, protocol) = ("http".to_owned(), Protocol::Tcp);
+    let (port, protocol) = (SmolStr::new("http"), Protocol::Tcp);
     let number = |number: u16| number.try_into().unwrap();
     let ports = vec![ServicePort { name: port.clone(), protocol, port: number(80), node_port: None }];
     let kind = ServiceKind::ClusterIp(vec![address(true, 1)]);

@@ -22,7 +22,7 @@ const MAX_KIB: usize = 2048;
 
 fn service() -> Object {
     let port = ServicePort {
-        name: String::new(),
+        name: "".into(),
         protocol: Protocol::Udp,
         port: 53.try_into().unwrap(),
         node_port: None,
@@ -35,7 +35,7 @@ fn service() -> Object {
 }
 
 fn slice(endpoints: &[&str]) -> Object {
-    let port = EndpointPort { name: String::new(), protocol: Protocol::Udp, port: 5353.try_into().unwrap() };
+    let port = EndpointPort { name: "".into(), protocol: Protocol::Udp, port: 5353.try_into().unwrap() };
     Object::EndpointSlice(EndpointSlice {
         key: NamespacedName::new("shop", "dns-1"),
         service: NamespacedName::new("shop", "dns"),

@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Labels, Namespace, NamespacedName, Object, Pod,
-    Protocol, Service, ServiceKind, ServicePort, Snapshot,
+    Protocol, Service, ServiceKind, ServicePort, SmolStr, Snapshot,
 };
 
 fn address(network: u8, number: u32) -> IpAddr {
@@ -20,10 +20,10 @@ fn key(kind: &str, number: u32) -> NamespacedName {
 
 fn service(number: u32, endpoints: u32) -> [Object; 2] {
     let key = key("service", number);
-    let (name, port) = ("http".to_owned(), NonZeroU16::MIN);
+    let (name, port) = (SmolStr::new("http"), NonZeroU16::MIN);
     let ports = vec![ServicePort { name: name.clone(), protocol: Protocol::Tcp, port, node_port: None }];
     let endpoint = |place| Endpoint {
-        node: Some(format!("node-{place}")),
+        node: Some(format!("node-{place}").into()),
         ..Endpoint::ready(address(10, number * endpoints + place))
     };
     let slice = EndpointSlice {

@@ -32,3 +32,5 @@ pub use store::{Changes, Index, KeyOf, Name, Resource, Store};
 
 /// An IPv4 or IPv6 network in CIDR form (re-exported so that all parts use one type).
 pub use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+/// A text that does not change: up to 23 bytes are held in place (re-exported so that all parts use one type).
+pub use smol_str::SmolStr;

@@ -78,6 +78,9 @@ impl<K: Resource> Changes<K> for BTreeSet<KeyOf<K>> {
 
 /// Finds objects of a kind by something else than their name.
 pub trait Index<K: Resource>: Clone + fmt::Debug + Default {
+    /// Lets an object that is about to be taken in share with others what many of them have.
+    fn share(&mut self, _: &mut K) {}
+
     /// Takes one in. Its name is not there.
     fn add(&mut self, object: &K::Stored);
 
@@ -153,6 +156,7 @@ impl<K: Resource> Store<K> {
     /// Puts an object in, in the place of the one of its name.
     pub(crate) fn put(&mut self, mut object: K) {
         object.shrink();
+        self.index.share(&mut object);
         if let Some(before) = self.objects.get(object.key()) {
             self.index.remove(before.0.borrow());
         }

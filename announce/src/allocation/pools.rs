@@ -150,7 +150,7 @@ fn named(names: &[&str]) -> String {
 impl From<&IpAddressPool> for Pool {
     fn from(object: &IpAddressPool) -> Pool {
         Pool {
-            name: object.key.name.clone(),
+            name: object.key.name.to_string(),
             ranges: object.ranges.clone(),
             auto_assign: object.auto_assign,
             avoid_buggy_ips: object.avoid_buggy_ips,

@@ -48,7 +48,7 @@ pub(super) fn service(name: &str, created: i64, families: &[Family]) -> Service 
 
 pub(super) fn port(number: u16) -> ServicePort {
     let port = NonZeroU16::new(number).unwrap();
-    ServicePort { name: format!("p{number}"), protocol: Protocol::Tcp, port, node_port: None }
+    ServicePort { name: format!("p{number}").into(), protocol: Protocol::Tcp, port, node_port: None }
 }
 
 fn v4(name: &str, created: i64) -> Service {

@@ -134,7 +134,7 @@ fn convert(
 ) -> Result<Option<EndpointSlice>, Fault> {
     let Some(service) = service_name(object.metadata)? else { return Ok(None) };
     let Some(family) = family(object.address_type)? else { return Ok(None) };
-    let service = NamespacedName::new(&key.namespace, service);
+    let service = NamespacedName::new(key.namespace.clone(), service);
     let ports = each(object.ports, "ports", faults, |port, _| endpoint_port(port));
     let endpoints = each(object.endpoints, "endpoints", faults, |it, faults| endpoint(it, family, faults));
     let ports = ports.into_iter().flatten().collect();
@@ -172,8 +172,12 @@ fn endpoint(field: EndpointObject, family: Family, faults: &mut Faults) -> Resul
     let hostname = hostname.filter(|name| !name.is_empty());
     Ok(Endpoint {
         address: first_address(field.addresses, family)?,
-        hostname: hostname.and_then(|name| faults.note(label(name, "hostname"))),
-        node: faults.note(field.node_name.optional("nodeName")).flatten().filter(|name| !name.is_empty()),
+        hostname: hostname.and_then(|name| faults.note(label(name, "hostname"))).map(Into::into),
+        node: faults
+            .note(field.node_name.optional("nodeName"))
+            .flatten()
+            .filter(|name| !name.is_empty())
+            .map(Into::into),
         ready,
         serving: conditions.serving.optional("conditions.serving")?.unwrap_or(true),
         terminating: conditions.terminating.or_default("conditions.terminating")?,
@@ -288,8 +292,8 @@ mod tests {
             "addresses": ["10.244.1.7", "10.244.1.8"], "hostname": "db-0", "nodeName": "node1",
         }]}));
         let endpoint = Endpoint {
-            hostname: Some("db-0".to_owned()),
-            node: Some("node1".to_owned()),
+            hostname: Some("db-0".into()),
+            node: Some("node1".into()),
             ..Endpoint::ready("10.244.1.7".parse().unwrap())
         };
         assert_eq!(slice.endpoints, [endpoint]);
@@ -334,7 +338,7 @@ mod tests {
             {"port": 80},
         ]}));
         let port = |name: &str, protocol, number| EndpointPort {
-            name: name.to_owned(),
+            name: name.into(),
             protocol,
             port: NonZeroU16::new(number).unwrap(),
         };

@@ -3,23 +3,25 @@
 
 use std::num::NonZeroU16;
 
-use weft_types::{Protocol, is_dns_label};
+use weft_types::{Protocol, SmolStr, is_dns_label};
 
 use crate::field::{Fault, Faults, Field};
 
 /// A text that becomes one label of a DNS name, and so has to be fit for it.
-pub(super) fn label(text: String, path: &str) -> Result<String, Fault> {
-    if is_dns_label(&text) {
+pub(super) fn label<T: AsRef<str>>(text: T, path: &str) -> Result<T, Fault> {
+    if is_dns_label(text.as_ref()) {
         Ok(text)
     } else {
+        let text = text.as_ref();
         Err(Fault::new(path, format!("{text:?} is no DNS label (1 to 63 of a-z, 0-9 and -)")))
     }
 }
 
 /// The name of a port, which may be empty.
-pub(super) fn port_name(field: Field<String>) -> Result<String, Fault> {
+pub(super) fn port_name(field: Field<String>) -> Result<SmolStr, Fault> {
     let name = field.or_default("name")?;
-    if name.is_empty() { Ok(name) } else { label(name, "name") }
+    let name = if name.is_empty() { name } else { label(name, "name")? };
+    Ok(name.into())
 }
 
 /// The protocol of a port: TCP where none is given.

@@ -25,7 +25,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 }
 
 pub(crate) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
-    ServicePort { name: name.to_owned(), protocol, port: NonZeroU16::new(port).unwrap(), node_port: None }
+    ServicePort { name: name.into(), protocol, port: NonZeroU16::new(port).unwrap(), node_port: None }
 }
 
 pub(crate) fn service(name: &str, kind: ServiceKind, ports: Vec<ServicePort>) -> Object {
@@ -33,7 +33,7 @@ pub(crate) fn service(name: &str, kind: ServiceKind, ports: Vec<ServicePort>) ->
 }
 
 pub(crate) fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> Endpoint {
-    let hostname = hostname.map(str::to_owned);
+    let hostname = hostname.map(Box::from);
     Endpoint { hostname, ready, serving: ready, ..Endpoint::ready(ip(address)) }
 }
 
@@ -41,9 +41,9 @@ pub(crate) fn slice(name: &str, service: &str, port: (&str, u16), endpoints: Vec
     let key: NamespacedName = service.parse().unwrap();
     let number = NonZeroU16::new(port.1).unwrap();
     Object::EndpointSlice(EndpointSlice {
-        key: NamespacedName::new(&key.namespace, name),
+        key: NamespacedName::new(key.namespace.clone(), name),
         service: key,
-        ports: vec![EndpointPort { name: port.0.to_owned(), protocol: Protocol::Tcp, port: number }],
+        ports: vec![EndpointPort { name: port.0.into(), protocol: Protocol::Tcp, port: number }],
         endpoints,
     })
 }

@@ -110,7 +110,7 @@ pub fn set_endpoints(snapshot: &mut Snapshot, service: usize, pods: &[Ipv4Addr])
 
 fn service(number: usize) -> Service {
     let port = ServicePort {
-        name: "http".to_owned(),
+        name: "http".into(),
         protocol: Protocol::Tcp,
         port: NonZeroU16::new(PORT).unwrap(),
         node_port: None,
@@ -123,11 +123,11 @@ fn slice(service: usize, name: String, pods: &[Ipv4Addr]) -> EndpointSlice {
     EndpointSlice {
         key: NamespacedName::new(namespace(service), name),
         service: key(service),
-        ports: vec![EndpointPort { name: "http".to_owned(), protocol: Protocol::Tcp, port }],
+        ports: vec![EndpointPort { name: "http".into(), protocol: Protocol::Tcp, port }],
         endpoints: pods.iter().copied().map(endpoint).collect(),
     }
 }
 
 fn endpoint(pod: Ipv4Addr) -> Endpoint {
-    Endpoint { node: Some(node_of(pod)), ..Endpoint::ready(pod.into()) }
+    Endpoint { node: Some(node_of(pod).into()), ..Endpoint::ready(pod.into()) }
 }

@@ -156,10 +156,10 @@ impl Policies {
         self.by_name.remove(&state.name);
         match &state.name {
             PolicyName::Network(key) => {
-                if let Some(list) = self.by_namespace.get_mut(&key.namespace) {
+                if let Some(list) = self.by_namespace.get_mut(&*key.namespace) {
                     list.remove(&id);
                     if list.is_empty() {
-                        self.by_namespace.remove(&key.namespace);
+                        self.by_namespace.remove(&*key.namespace);
                     }
                 }
             }
@@ -179,7 +179,7 @@ impl Policies {
 
     /// The policies that select a pod, in order of their numbers.
     pub(crate) fn selecting(&self, pod: &PodState, world: &World) -> Vec<PolicyId> {
-        let own = self.by_namespace.get(&pod.pod.key.namespace);
+        let own = self.by_namespace.get(&*pod.pod.key.namespace);
         let candidates = own.into_iter().flatten().chain(&self.cluster);
         let selects = |id: &&PolicyId| self.selects(**id, pod, world);
         let mut found: Vec<PolicyId> = candidates.filter(selects).copied().collect();

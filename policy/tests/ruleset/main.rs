@@ -170,7 +170,7 @@ fn a_restart_takes_over_what_the_kernel_has_and_writes_nothing() {
             let more = pod(&format!("x{last}-1"), last, "there");
             before.set_pod(&more.key, Some(&more));
             let mut policy = policy(&[rule(&[pods(&format!("app=x{last}"))], &[])]);
-            policy.key.name = format!("for-{last}");
+            policy.key.name = format!("for-{last}").into();
             before.set_network_policy(&policy.key, Some(&policy));
             ruleset.apply(&before.commit());
         }

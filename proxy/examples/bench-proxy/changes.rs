@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use weft_netlink::netns::Namespace;
 use weft_proxy::sync::Sync;
 use weft_types::{
-    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, ServicePort, Snapshot,
+    ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, ServicePort, SmolStr,
+    Snapshot,
 };
 
 use crate::loads::config;
@@ -63,7 +64,7 @@ pub(crate) fn measure_large(report: &mut Report) {
 pub(crate) fn measure_ports(report: &mut Report) {
     let (ports, slices) = (1000, 10);
     let mut snapshot = Size { services: 1, endpoints: 0 }.snapshot();
-    let port = |number: u16| (format!("port-{number}"), NonZeroU16::new(number).unwrap());
+    let port = |number: u16| (SmolStr::from(format!("port-{number}")), NonZeroU16::new(number).unwrap());
     let mut service = snapshot.service(&key(0)).unwrap().clone();
     let of_service = |(name, port)| ServicePort { name, protocol: Protocol::Tcp, port, node_port: None };
     service.ports = (1..=ports).map(port).map(of_service).collect();

@@ -29,8 +29,8 @@ impl Label {
             Frontend::NodePort(_, protocol, port) => (String::new(), protocol, port),
         };
         Label {
-            namespace: reading.service.namespace.clone(),
-            service: reading.service.name.clone(),
+            namespace: reading.service.namespace.to_string(),
+            service: reading.service.name.to_string(),
             address,
             port,
             protocol: protocol.lower_case(),

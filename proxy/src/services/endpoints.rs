@@ -267,7 +267,7 @@ mod tests {
         let unknown = Endpoint { node: None, ..endpoint("192.0.2.1") };
         let slices = [slice(vec![port("", 80)], vec![endpoint("10.244.0.2"), elsewhere, unknown])];
         let port = ServicePort {
-            name: String::new(),
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80.try_into().unwrap(),
             node_port: None,
@@ -281,7 +281,7 @@ mod tests {
         let elsewhere = Endpoint { node: Some("there".into()), ..endpoint("10.244.1.2") };
         let slices = [slice(vec![port("", 80)], vec![terminating("10.244.0.2"), elsewhere])];
         let port = ServicePort {
-            name: String::new(),
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80.try_into().unwrap(),
             node_port: None,
@@ -348,7 +348,7 @@ mod tests {
             vec![meant_for("10.244.0.1", &[], &["north"]), meant_for("10.244.0.2", &[], &["south"])];
         let slices = slice(vec![port("", 80)], endpoints);
         let port = ServicePort {
-            name: String::new(),
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80.try_into().unwrap(),
             node_port: None,

@@ -108,7 +108,7 @@ mod tests {
 
     fn slice(slice: &str, endpoints: &[(&str, &str, bool)]) -> Object {
         let endpoint = |(address, node, ready): &(&str, &str, bool)| Endpoint {
-            node: Some((*node).to_owned()),
+            node: Some((*node).into()),
             ready: *ready,
             ..Endpoint::ready(address.parse().unwrap())
         };

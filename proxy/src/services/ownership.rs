@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use weft_types::{Family, NamespacedName, Protocol, Service};
 
 use super::plan::{Frontend, Scope};
@@ -31,9 +32,9 @@ pub struct Ownership {
     node: Vec<IpAddr>,
 }
 
-/// Those who ask for one thing by age and name: the first one has it.
+/// Those who ask for one thing by age and name: the first one has it. Nearly always there is one only.
 #[derive(Debug, Default)]
-struct Requesters(Vec<(i64, Arc<NamespacedName>)>);
+struct Requesters(SmallVec<[(i64, Arc<NamespacedName>); 1]>);
 
 /// What was asked for anew or no longer, with who had it before.
 #[derive(Debug, Default)]
@@ -53,7 +54,6 @@ impl Requesters {
 
     fn add(&mut self, requester: (i64, Arc<NamespacedName>)) {
         if let Err(index) = self.0.binary_search(&requester) {
-            self.0.reserve_exact(1); // Nearly always there is one only.
             self.0.insert(index, requester);
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     /// A Service of that age with a NodePort, and perhaps a port at which it is asked for its health.
     fn service(name: &str, created: i64, node_port: u16, health_check: Option<u16>) -> Service {
         let port = ServicePort {
-            name: String::new(),
+            name: "".into(),
             protocol: Protocol::Tcp,
             port: 80.try_into().unwrap(),
             node_port: node_port.try_into().ok(),
@@ -305,7 +305,7 @@ mod tests {
         let mut contested = Contested::default();
         ownership.replace(&older.key, Some(&service("checked", 1, 0, None)), &mut contested);
         let concerned: Vec<_> =
-            ownership.affected(contested).into_iter().map(|name| name.name.clone()).collect();
+            ownership.affected(contested).into_iter().map(|name| name.name.to_string()).collect();
         assert_eq!(concerned, ["ports"]);
         let request = ownership.requests(&younger.key).unwrap().frontends.last().copied().unwrap();
         assert_eq!(ownership.taken(&younger.key, &request), None);

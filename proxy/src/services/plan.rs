@@ -4,9 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
-use weft_types::{Family, IpNetwork, Protocol, TrafficPolicy};
+use weft_types::{Family, IpNetwork, Protocol, SmolStr, TrafficPolicy};
 
 /// What all frontends of a Service lead to, in both families.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub struct FrontendPlan {
     /// What clients know.
     pub frontend: Frontend,
     /// The name of the Service port that it is one of; empty where the port has none.
-    pub port: Arc<str>,
+    pub port: SmolStr,
     /// Who is meant to use it.
     pub scope: Scope,
     /// It is an address of a load balancer.

@@ -13,7 +13,7 @@ use super::plan::{Frontend, Scope};
 use super::problem::Problem;
 
 /// More ports than any Service has that is meant well: each is looked for among those of its EndpointSlices.
-pub const MAX_PORTS: usize = 10_000;
+pub const MAX_PORTS: u16 = 10_000;
 /// More frontends than any has: ports times addresses.
 pub const MAX_FRONTENDS: usize = 100_000;
 
@@ -21,7 +21,7 @@ pub const MAX_FRONTENDS: usize = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Which of its ports, by index.
-    pub port: usize,
+    pub port: u16,
     /// What it asks for.
     pub frontend: Frontend,
     /// Whether that is a ClusterIP's.
@@ -36,7 +36,7 @@ pub struct Requests {
     /// In the order of its ports.
     pub frontends: Box<[Request]>,
     /// How many of its ports, from the first on, that is for.
-    pub ports: usize,
+    pub ports: u16,
     /// Where it is to be asked for its health, over TCP in both families.
     pub(super) health_check: Option<u16>,
     /// What nobody may have of it.
@@ -52,7 +52,7 @@ impl Requests {
         let addresses = ServiceAddresses::of(service);
         let (mut requests, mut seen) = (Vec::with_capacity(service.ports.len()), BTreeSet::new());
         let mut ports = 0;
-        for (index, port) in service.ports.iter().enumerate().take(MAX_PORTS) {
+        for (index, port) in (0..MAX_PORTS).zip(&service.ports) {
             if requests.len() + problems.len() + addresses.count(port) > MAX_FRONTENDS {
                 break;
             }

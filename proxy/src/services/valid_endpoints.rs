@@ -48,7 +48,7 @@ pub fn valid_endpoints<'a>(
     let served_by = ServedBy::of(slices);
     let of_ports = requests.frontends.chunk_by(|one, other| one.port == other.port);
     of_ports.flat_map(move |requests| {
-        let port = &service.ports[requests[0].port];
+        let port = &service.ports[usize::from(requests[0].port)];
         let valid = of_port(served_by.at(port));
         requests.iter().map(move |request| (request.frontend, valid.clone()))
     })

@@ -23,7 +23,7 @@ fn name(name: &str) -> NamespacedName {
 /// A Service of that age at a ClusterIP and at external addresses, port 80 of TCP, with one pod behind it.
 fn service(key: &str, created: i64, cluster_ip: &str, external: &[&str], pod: usize) -> [Object; 2] {
     let port = ServicePort {
-        name: String::new(),
+        name: "".into(),
         protocol: Protocol::Tcp,
         port: 80.try_into().unwrap(),
         node_port: Some(NODE_PORT.try_into().unwrap()),
@@ -31,8 +31,7 @@ fn service(key: &str, created: i64, cluster_ip: &str, external: &[&str], pod: us
     let kind = ServiceKind::ClusterIp(vec![cluster_ip.parse().unwrap()]);
     let external_ips = external.iter().map(|address| address.parse().unwrap()).collect();
     let service = Service { created, external_ips, ..Service::new(name(key), kind, vec![port]) };
-    let served =
-        EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
+    let served = EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
     let slice = EndpointSlice {
         key: name(&format!("{key}-1")),
         service: name(key),
@@ -130,7 +129,7 @@ fn a_service_with_absurd_numbers_is_cut_short_and_the_others_are_served(mode: Pr
         panic!()
     };
     let port = |number: u16| ServicePort {
-        name: String::new(),
+        name: "".into(),
         protocol: Protocol::Tcp,
         port: number.try_into().unwrap(),
         node_port: None,

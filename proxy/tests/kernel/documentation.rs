@@ -28,12 +28,12 @@ fn backend() -> [Object; 2] {
     let name = NamespacedName::new("shop", "backend");
     let (port, target) = (80.try_into().unwrap(), 8080.try_into().unwrap());
     let node_port = Some(30080.try_into().unwrap());
-    let port = ServicePort { name: String::new(), protocol: Protocol::Tcp, port, node_port };
+    let port = ServicePort { name: "".into(), protocol: Protocol::Tcp, port, node_port };
     let kind = ServiceKind::ClusterIp(vec!["10.96.7.1".parse().unwrap()]);
     let slice = EndpointSlice {
         key: NamespacedName::new("shop", "backend-1"),
         service: name.clone(),
-        ports: vec![EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: target }],
+        ports: vec![EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: target }],
         endpoints: ["10.244.1.5", "10.244.2.7", "10.244.3.4"]
             .map(|ip| Endpoint { node: Some("node2".into()), ..Endpoint::ready(ip.parse().unwrap()) })
             .to_vec(),

@@ -193,7 +193,7 @@ fn name() -> NamespacedName {
 /// A Service with port 80 of TCP and UDP, reached at a ClusterIP of each family and at a NodePort.
 fn service() -> Object {
     let port = |protocol: Protocol| ServicePort {
-        name: protocol.to_string(),
+        name: protocol.lower_case().into(),
         protocol,
         port: 80.try_into().unwrap(),
         node_port: Some(NODE_PORT.try_into().unwrap()),
@@ -235,7 +235,7 @@ fn is_dropped(from: &Namespace, to: SocketAddr) -> bool {
 /// The EndpointSlice of one family, with these of the pods in it.
 fn slice(family: Family, pods: &[usize]) -> Object {
     let port = |protocol: Protocol| EndpointPort {
-        name: protocol.to_string(),
+        name: protocol.lower_case().into(),
         protocol,
         port: 8080.try_into().unwrap(),
     };
@@ -426,7 +426,7 @@ fn many(count: u32) -> Snapshot {
         let key = NamespacedName::new("shop", format!("service-{index}"));
         let address = std::net::Ipv4Addr::from(0x0a60_0000 + index);
         let port = |name: &str| ServicePort {
-            name: name.to_owned(),
+            name: name.into(),
             protocol: Protocol::Tcp,
             port: 80.try_into().unwrap(),
             node_port: None,
@@ -437,7 +437,7 @@ fn many(count: u32) -> Snapshot {
         };
         let kind = ServiceKind::ClusterIp(vec![address.into()]);
         let served =
-            EndpointPort { name: String::new(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
+            EndpointPort { name: "".into(), protocol: Protocol::Tcp, port: 8080.try_into().unwrap() };
         let slice = EndpointSlice {
             key: NamespacedName::new("shop", format!("slice-{index}")),
             service: key.clone(),

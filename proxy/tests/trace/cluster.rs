@@ -154,7 +154,7 @@ pub(crate) fn name() -> NamespacedName {
 
 pub(crate) fn port(protocol: Protocol, number: u16, node_port: Option<u16>) -> ServicePort {
     ServicePort {
-        name: format!("{protocol}-{number}"),
+        name: format!("{protocol}-{number}").into(),
         protocol,
         port: number.try_into().unwrap(),
         node_port: node_port.map(|number| number.try_into().unwrap()),
@@ -205,7 +205,7 @@ pub(crate) fn slices_at(
 
 /// What an endpoint has for the port of a Service that [`port`] makes: the same number.
 pub(crate) fn serves(protocol: Protocol, number: u16) -> EndpointPort {
-    EndpointPort { name: format!("{protocol}-{number}"), protocol, port: number.try_into().unwrap() }
+    EndpointPort { name: format!("{protocol}-{number}").into(), protocol, port: number.try_into().unwrap() }
 }
 
 /// One endpoint on this node and one on another.

@@ -68,7 +68,7 @@ fn ports() -> impl Strategy<Value = Vec<ServicePort>> {
 }
 
 fn port_of(protocol: Protocol, number: u16, node_port: Option<u16>) -> ServicePort {
-    ServicePort { name: format!("{protocol}-80"), ..port(protocol, number, node_port) }
+    ServicePort { name: format!("{protocol}-80").into(), ..port(protocol, number, node_port) }
 }
 
 fn affinity() -> impl Strategy<Value = Option<Duration>> {
@@ -105,7 +105,7 @@ fn hostile_service() -> impl Strategy<Value = Object> {
 }
 
 fn hostile_endpoint() -> impl Strategy<Value = Endpoint> {
-    let node = select(vec![None, Some("node1".to_owned()), Some("\"; drop".to_owned())]);
+    let node = select(vec![None, Some("node1".into()), Some("\"; drop".into())]);
     (address(), node, any::<[bool; 4]>()).prop_map(|(address, node, [ready, serving, terminating, hint])| {
         Endpoint {
             ready,

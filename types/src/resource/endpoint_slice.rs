@@ -1,11 +1,18 @@
 //! Endpoints: what stands behind a Service.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
 use crate::ordered_set::{Keyed, OrderedSet};
 use crate::{Changes, Index, NamespacedName, Protocol, Resource};
+
+/// The names of so many nodes are not looked through for those that are gone.
+const FEW_NODES: usize = 256;
 
 /// An EndpointSlice: endpoints that share the same ports. A Service may have many (discovery.k8s.io/v1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub struct EndpointSlice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
     /// The Service port's name; empty where it has none.
-    pub name: String,
+    pub name: SmolStr,
     /// The transport protocol.
     pub protocol: Protocol,
     /// The port on the endpoint's address.
@@ -37,9 +44,9 @@ pub struct Endpoint {
     /// The pod's (or other backend's) address.
     pub address: IpAddr,
     /// The label under which DNS names this endpoint, where the pod sets one.
-    pub hostname: Option<String>,
+    pub hostname: Option<Box<str>>,
     /// The node that runs it, where known.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// May new connections be sent here? True where the object leaves it out.
     pub ready: bool,
     /// Does it still answer, ready or terminating? As `ready` where the object leaves it out.
@@ -94,11 +101,39 @@ impl Changes<EndpointSlice> for usize {
 
 /// The EndpointSlices by their Services, which are of the same namespace.
 #[derive(Clone, Debug, Default)]
-pub struct ByService(OrderedSet<OfService>);
+pub struct ByService {
+    services: OrderedSet<OfService>,
+    nodes: NodeNames,
+}
 
-/// The EndpointSlices of one Service, in the order of their names; at least one.
+/// The names of nodes, each held once for all endpoints there.
+#[derive(Clone, Debug, Default)]
+struct NodeNames {
+    names: BTreeSet<Arc<str>>,
+    /// With so many names it is time to see which of them no endpoint has any more.
+    enough: usize,
+}
+
+impl NodeNames {
+    /// Lets an endpoint have its node's name from here.
+    fn share(&mut self, node: &mut Arc<str>) {
+        if let Some(known) = self.names.get(node) {
+            *node = known.clone();
+            return;
+        }
+        if self.names.len() >= self.enough {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.enough = FEW_NODES.max(2 * self.names.len());
+        }
+        self.names.insert(node.clone());
+    }
+}
+
+/// The EndpointSlices of one Service, in the order of their names; at least one, and nearly always one only.
 #[derive(Clone, Debug)]
-struct OfService(Box<[Arc<EndpointSlice>]>);
+struct OfService(Slices);
+
+type Slices = SmallVec<[Arc<EndpointSlice>; 1]>;
 
 impl Keyed for OfService {
     type Key = NamespacedName;
@@ -112,34 +147,40 @@ impl Keyed for OfService {
 impl ByService {
     /// The EndpointSlices of a Service, in the order of their names.
     pub fn slices(&self, service: &NamespacedName) -> &[Arc<EndpointSlice>] {
-        self.0.get(service).map(|slices| &*slices.0).unwrap_or_default()
+        self.services.get(service).map(|slices| &*slices.0).unwrap_or_default()
     }
 
     /// The Services that have any, in the order of their names, each with its EndpointSlices.
     pub fn iter(&self) -> impl Iterator<Item = (&NamespacedName, &[Arc<EndpointSlice>])> {
-        self.0.iter().map(|slices| (slices.key(), &*slices.0))
+        self.services.iter().map(|slices| (slices.key(), &*slices.0))
     }
 
-    fn take(&mut self, service: &NamespacedName) -> Vec<Arc<EndpointSlice>> {
-        let mut slices = self.0.take(service).map(|slices| slices.0.into_vec()).unwrap_or_default();
-        slices.reserve_exact(1);
-        slices
+    fn take(&mut self, service: &NamespacedName) -> Slices {
+        self.services.take(service).map(|slices| slices.0).unwrap_or_default()
     }
 }
 
 impl Index<EndpointSlice> for ByService {
+    fn share(&mut self, slice: &mut EndpointSlice) {
+        slice
+            .endpoints
+            .iter_mut()
+            .filter_map(|endpoint| endpoint.node.as_mut())
+            .for_each(|node| self.nodes.share(node));
+    }
+
     fn add(&mut self, slice: &Arc<EndpointSlice>) {
         let mut slices = self.take(&slice.service);
         let place = slices.partition_point(|other| other.key < slice.key);
         slices.insert(place, slice.clone());
-        self.0.put(OfService(slices.into()));
+        self.services.put(OfService(slices));
     }
 
     fn remove(&mut self, slice: &EndpointSlice) {
         let mut slices = self.take(&slice.service);
         slices.retain(|other| other.key != slice.key);
         if !slices.is_empty() {
-            self.0.put(OfService(slices.into()));
+            self.services.put(OfService(slices));
         }
     }
 }
@@ -156,5 +197,40 @@ impl Endpoint {
             terminating: false,
             hints: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(service: usize, nodes: &[&str]) -> EndpointSlice {
+        let endpoint = |node: &&str| {
+            let ready = Endpoint::ready([10, 0, 0, 1].into());
+            Endpoint { node: Some((*node).into()), ..ready }
+        };
+        let key = NamespacedName::new("shop", format!("service-{service}"));
+        let endpoints = nodes.iter().map(endpoint).collect();
+        EndpointSlice { key: key.clone(), service: key, ports: Vec::new(), endpoints }
+    }
+
+    #[test]
+    fn the_name_of_a_node_is_held_once_and_forgotten_with_its_last_endpoint() {
+        let mut store = crate::Store::default();
+        store.put(slice(0, &["a", "b"]));
+        store.put(slice(1, &["b"]));
+        let nodes: Vec<_> = store
+            .iter()
+            .flat_map(|slice| &slice.endpoints)
+            .map(|endpoint| endpoint.node.clone().unwrap())
+            .collect();
+        assert!(Arc::ptr_eq(&nodes[1], &nodes[2]));
+        drop(nodes);
+        for number in 0..2000 {
+            store.put(slice(2, &[&format!("node-{number}")]));
+        }
+        let held = store.index().nodes.names.len();
+        assert!(held <= FEW_NODES, "{held}");
+        assert!(store.index().nodes.names.contains("a"));
     }
 }

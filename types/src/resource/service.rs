@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use smol_str::SmolStr;
 use thiserror::Error;
 
 use crate::{NamespacedName, Resource};
@@ -138,7 +139,7 @@ pub enum ServiceKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// The port's name; empty where the object has none. Matched with [`crate::EndpointPort::name`].
-    pub name: String,
+    pub name: SmolStr,
     /// The transport protocol.
     pub protocol: Protocol,
     /// The port on the Service's own addresses.

@@ -46,7 +46,7 @@ impl World {
     /// Endpoints of a Service: the node of each, whether it is ready, and whether it ends.
     fn endpoints(&mut self, service: &str, endpoints: &[(&str, bool, bool)]) {
         let endpoints = endpoints.iter().map(|(node, ready, terminating)| Endpoint {
-            node: Some((*node).to_owned()),
+            node: Some((*node).into()),
             ready: *ready,
             serving: *ready || *terminating,
             terminating: *terminating,

@@ -94,7 +94,7 @@ fn a_source_range_that_cannot_be_read_opens_nothing() {
 
 fn port(name: &str, protocol: Protocol, port: u16, node_port: u16) -> ServicePort {
     let port = NonZeroU16::new(port).unwrap();
-    ServicePort { name: name.to_owned(), protocol, port, node_port: NonZeroU16::new(node_port) }
+    ServicePort { name: name.into(), protocol, port, node_port: NonZeroU16::new(node_port) }
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn name(name: &str) -> NamespacedName {
 
 fn service(key: &str) -> Object {
     let port = |protocol: Protocol, node_port: u16| ServicePort {
-        name: protocol.to_string(),
+        name: protocol.lower_case().into(),
         protocol,
         port: 53.try_into().unwrap(),
         node_port: Some(node_port.try_into().unwrap()),
@@ -35,7 +35,7 @@ fn slice(service: &str, endpoints: &[(&str, bool)]) -> Object {
         ..Endpoint::ready(IpAddr::V4(address.parse().unwrap()))
     };
     let port = |protocol: Protocol| EndpointPort {
-        name: protocol.to_string(),
+        name: protocol.lower_case().into(),
         protocol,
         port: 5353.try_into().unwrap(),
     };

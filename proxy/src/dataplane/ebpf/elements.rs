@@ -136,7 +136,6 @@ pub(super) fn text(rows: &Rows) -> String {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::sync::Arc;
 
     use weft_types::Family;
 
@@ -145,7 +144,7 @@ mod tests {
     fn frontend(address: &str, protocol: Protocol, target: Target) -> FrontendPlan {
         FrontendPlan {
             frontend: plan::Frontend::Address(address.parse().unwrap(), protocol, 80),
-            port: Arc::from(""),
+            port: "".into(),
             scope: Scope::Internal,
             is_load_balancer: false,
             policy: weft_types::TrafficPolicy::Cluster,

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use weft_types::{NamespacedName, Protocol, fnv1a_32};
+use weft_types::{NamespacedName, Protocol, SmolStr, fnv1a_32};
 
 use crate::services::plan::{FrontendPlan, ServicePlan};
 
@@ -16,7 +16,7 @@ const SERVICE_PORT: u32 = 1 << 31;
 const OWN_BITS: u32 = SERVICE_PORT - 2;
 
 /// A port of a Service, by which clients know it: its name and protocol.
-type PortName = (Arc<str>, Protocol);
+type PortName = (SmolStr, Protocol);
 
 /// The numbers of a Service's ports.
 #[derive(Debug, Default, PartialEq, Eq)]

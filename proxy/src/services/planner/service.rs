@@ -1,10 +1,9 @@
 //! Plans one Service for this node, of what it asks for and may have.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
-use weft_types::{EndpointSlice, Family, Service, TrafficPolicy};
+use weft_types::{EndpointSlice, Family, Service, ServicePort, TrafficPolicy};
 
 use crate::services::endpoints::{Backends, ServedBy, backends, is_special};
 use crate::services::node::NodeContext;
@@ -31,14 +30,15 @@ pub(super) fn plan(
     let mut problems = requests.map(|requests| requests.problems.to_vec()).unwrap_or_default();
     problems.extend(slices.iter().filter_map(|slice| forbidden_endpoints(slice)));
     let mut frontends = Vec::new();
-    let (mut entries, mut served) = (0, requests.map_or(service.ports.len(), |requests| requests.ports));
+    let (mut entries, mut served) =
+        (0, requests.map_or(service.ports.len(), |requests| requests.ports.into()));
     problems.extend(ownership.health_check_taken(&service.key));
     let requests = requests.map(|requests| &*requests.frontends).unwrap_or_default();
     for requests in requests.chunk_by(|one, other| one.port == other.port) {
         let (granted, taken): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| ownership.other_owner(&service.key, request).is_none());
         problems.extend(taken.into_iter().filter_map(|request| ownership.taken(&service.key, request)));
-        let port = requests[0].port;
+        let port = usize::from(requests[0].port);
         let planned = plan_port(service, port, &granted, &served_by, node);
         entries += planned.iter().map(FrontendPlan::entries).sum::<usize>();
         if entries > MAX_ENTRIES {
@@ -64,13 +64,12 @@ fn plan_port(
     node: NodeContext<'_>,
 ) -> Vec<FrontendPlan> {
     let port = &service.ports[port];
-    let name: Arc<str> = Arc::from(&*port.name);
     let mut plans = Vec::with_capacity(requests.len());
     for family in Family::BOTH {
         let mut requests = requests.iter().filter(|request| request.frontend.family() == family).peekable();
         if requests.peek().is_some() {
             let backends = backends(served_by, port, family, node);
-            plans.extend(requests.map(|request| frontend(request, &name, service, &backends, node)));
+            plans.extend(requests.map(|request| frontend(request, port, service, &backends, node)));
         }
     }
     plans
@@ -79,7 +78,11 @@ fn plan_port(
 fn forbidden_endpoints(slice: &EndpointSlice) -> Option<Problem> {
     let mut forbidden = slice.endpoints.iter().map(|endpoint| endpoint.address).filter(|ip| is_special(*ip));
     let first = forbidden.next()?;
-    Some(Problem::ForbiddenEndpoints { slice: slice.key.name.clone(), first, count: 1 + forbidden.count() })
+    Some(Problem::ForbiddenEndpoints {
+        slice: slice.key.name.to_string(),
+        first,
+        count: 1 + forbidden.count(),
+    })
 }
 
 fn seconds(timeout: Duration) -> Option<NonZeroU32> {
@@ -88,7 +91,7 @@ fn seconds(timeout: Duration) -> Option<NonZeroU32> {
 
 fn frontend(
     request: &Request,
-    port: &Arc<str>,
+    port: &ServicePort,
     service: &Service,
     backends: &Backends,
     node: NodeContext<'_>,
@@ -112,7 +115,7 @@ fn frontend(
     };
     FrontendPlan {
         frontend,
-        port: port.clone(),
+        port: port.name.clone(),
         scope,
         is_load_balancer: match frontend {
             Frontend::Address(address, ..) => service.load_balancer_ips.contains(&address),
