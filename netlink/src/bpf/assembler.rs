@@ -1,5 +1,6 @@
 //! Writes programs: one method for each instruction, and labels for jumps. Pure.
 
+use super::btf::KernelFunction;
 use super::instruction::{Helper, Instruction, Register, Size, code};
 
 /// A program that is being written. Each method appends one instruction (two where 64 bits are loaded).
@@ -88,6 +89,21 @@ impl Assembler {
         self.push(code::SUBTRACT, to, from, 0, 0)
     }
 
+    /// `to -= from`, of 32 bits; the upper ones become zero.
+    pub fn subtract_32(&mut self, to: Register, from: Register) -> &mut Self {
+        self.push(code::SUBTRACT_32, to, from, 0, 0)
+    }
+
+    /// `to &= number`, its sign taken to all 64 bits.
+    pub fn and(&mut self, to: Register, number: i32) -> &mut Self {
+        self.push(code::AND_IMMEDIATE, to, Register::R0, 0, number)
+    }
+
+    /// `*(to + offset) += from`, of 64 bits, as one step for all processors.
+    pub fn add_atomically(&mut self, to: Register, offset: i16, from: Register) -> &mut Self {
+        self.push(code::ATOMIC_64, to, from, offset, 0)
+    }
+
     /// `to *= number`
     pub fn multiply(&mut self, to: Register, number: i32) -> &mut Self {
         self.push(code::MULTIPLY_IMMEDIATE, to, Register::R0, 0, number)
@@ -101,6 +117,15 @@ impl Assembler {
     /// Calls the kernel.
     pub fn call(&mut self, helper: Helper) -> &mut Self {
         self.push(code::CALL, Register::R0, Register::R0, 0, helper as i32)
+    }
+
+    /// Calls a function of the kernel that is no helper.
+    pub fn call_function(&mut self, function: KernelFunction) -> &mut Self {
+        self.push(code::CALL, Register::R0, Register::R0, function.module, function.number);
+        if let Some(last) = self.program.last_mut() {
+            last.registers |= code::FUNCTION << 4;
+        }
+        self
     }
 
     /// Ends the program with what `R0` holds.
@@ -131,6 +156,11 @@ impl Assembler {
     /// `if one > other goto label`, without a sign.
     pub fn jump_if_greater(&mut self, one: Register, other: Register, label: Label) -> &mut Self {
         self.branch(code::JUMP_GREATER, one, other, 0, label)
+    }
+
+    /// `if one > number goto label`, without a sign.
+    pub fn jump_if_above(&mut self, one: Register, number: i32, label: Label) -> &mut Self {
+        self.branch(code::JUMP_GREATER_IMMEDIATE, one, Register::R0, number, label)
     }
 
     fn branch(&mut self, code: u8, to: Register, from: Register, immediate: i32, label: Label) -> &mut Self {
@@ -176,7 +206,12 @@ mod tests {
             .store(Size::Double, Frame, -8, R0)
             .store_number(Size::Word, Frame, -12, 3)
             .modulo(R0, R1)
-            .call(Helper::MapLookup);
+            .call(Helper::MapLookup)
+            .load(Size::Byte, R0, R6, 23)
+            .subtract_32(R0, R1)
+            .and(R0, -2)
+            .add_atomically(R6, 8, R1)
+            .call_function(KernelFunction { number: 4711, module: 0 });
         assert_eq!(
             text(code),
             [
@@ -186,6 +221,11 @@ mod tests {
                 "*(u32 *)(fp-12) = 0x3",
                 "w0 %= w1",
                 "call map_lookup_elem",
+                "r0 = *(u8 *)(r6+23)",
+                "w0 -= w1",
+                "r0 &= -2",
+                "lock *(u64 *)(r6+8) += r1",
+                "call kernel function 4711",
             ]
         );
     }

@@ -31,6 +31,8 @@ pub enum Size {
     Word = 0x00,
     /// Two bytes.
     Half = 0x08,
+    /// One byte.
+    Byte = 0x10,
     /// Eight bytes.
     Double = 0x18,
 }
@@ -47,10 +49,23 @@ pub enum Helper {
     KtimeGetNs = 5,
     /// 32 random bits.
     GetPrandomU32 = 7,
+    /// Says for whom a packet is (`PACKET_*`, linux/if_packet.h): `R1` the context, `R2` the type.
+    SkbChangeType = 32,
     /// What tells a socket from all others, while the machine runs: `R1` the context.
     GetSocketCookie = 46,
+    /// The kernel's clock, in ticks (Linux 5.6).
+    Jiffies64 = 118,
     /// The same of the network namespace of a socket (Linux 5.7).
     GetNetnsCookie = 122,
+    /// Sends the packet by an interface, to a neighbour there (Linux 5.10): `R1` the interface, `R2` a `struct
+    /// bpf_redir_neigh`, `R3` its length, `R4` flags. Returns the program's result.
+    RedirectNeigh = 152,
+    /// Lets the packet arrive at the other end of a veth pair (Linux 5.10): `R1` the interface of this end, `R2`
+    /// flags. Returns the program's result.
+    RedirectPeer = 155,
+    /// Whether the packet fits through an interface (Linux 5.12): `R1` the context, `R2` the interface, `R3`
+    /// where its MTU is to be written, `R4` how much is added, `R5` flags. Returns 0 where it does.
+    CheckMtu = 163,
 }
 
 /// One instruction, as the kernel takes it (`struct bpf_insn`).
@@ -80,6 +95,12 @@ pub(super) mod code {
     pub(in crate::bpf) const ADD_IMMEDIATE: u8 = 0x07;
     /// `dst -= src`
     pub(in crate::bpf) const SUBTRACT: u8 = 0x1f;
+    /// `dst -= src`, of the lower 32 bits.
+    pub(in crate::bpf) const SUBTRACT_32: u8 = 0x1c;
+    /// `dst &= immediate`
+    pub(in crate::bpf) const AND_IMMEDIATE: u8 = 0x57;
+    /// `*(u64 *)(dst + offset) += src`, as one step for all processors.
+    pub(in crate::bpf) const ATOMIC_64: u8 = 0xdb;
     /// `dst *= immediate`
     pub(in crate::bpf) const MULTIPLY_IMMEDIATE: u8 = 0x27;
     /// `dst %= src`, of the lower 32 bits, without a sign.
@@ -92,6 +113,8 @@ pub(super) mod code {
     pub(in crate::bpf) const JUMP: u8 = 0x05;
     /// `if dst == immediate goto`
     pub(in crate::bpf) const JUMP_EQUAL_IMMEDIATE: u8 = 0x15;
+    /// `if dst > immediate goto`, without a sign.
+    pub(in crate::bpf) const JUMP_GREATER_IMMEDIATE: u8 = 0x25;
     /// `if dst > src goto`, without a sign.
     pub(in crate::bpf) const JUMP_GREATER: u8 = 0x2d;
     /// `if dst != immediate goto`
@@ -102,6 +125,8 @@ pub(super) mod code {
     pub(in crate::bpf) const EXIT: u8 = 0x95;
     /// `BPF_PSEUDO_MAP_FD`: the immediate of [`LOAD_64`] is a map's descriptor.
     pub(in crate::bpf) const MAP: u8 = 1;
+    /// `BPF_PSEUDO_KFUNC_CALL`: the immediate of [`CALL`] is the number of a function of the kernel.
+    pub(in crate::bpf) const FUNCTION: u8 = 2;
 }
 
 impl Instruction {
@@ -127,6 +152,9 @@ impl fmt::Display for Instruction {
             code::LOAD_64 => write!(f, "{dst} = {:#x} ll", immediate as u32),
             code::ADD_IMMEDIATE => write!(f, "{dst} += {immediate}"),
             code::SUBTRACT => write!(f, "{dst} -= {src}"),
+            code::SUBTRACT_32 => write!(f, "w{to} -= w{from}"),
+            code::AND_IMMEDIATE => write!(f, "{dst} &= {immediate}"),
+            code::ATOMIC_64 => write!(f, "lock *(u64 *){} += {src}", Instruction::place(to, offset)),
             code::MULTIPLY_IMMEDIATE => write!(f, "{dst} *= {immediate}"),
             code::MODULO_32 => write!(f, "w{to} %= w{from}"),
             code::MOVE_IMMEDIATE => write!(f, "{dst} = {immediate}"),
@@ -135,13 +163,16 @@ impl fmt::Display for Instruction {
             code::JUMP_EQUAL_IMMEDIATE => write!(f, "if {dst} == {immediate} {}", self.target()),
             code::JUMP_UNEQUAL_IMMEDIATE => write!(f, "if {dst} != {immediate} {}", self.target()),
             code::JUMP_GREATER => write!(f, "if {dst} > {src} {}", self.target()),
+            code::JUMP_GREATER_IMMEDIATE => write!(f, "if {dst} > {immediate} {}", self.target()),
             code::JUMP_UNEQUAL => write!(f, "if {dst} != {src} {}", self.target()),
+            code::CALL if from == code::FUNCTION => write!(f, "call kernel function {immediate}"),
             code::CALL => write!(f, "call {}", helper(immediate)),
             code::EXIT => f.write_str("exit"),
             // What is left loads or stores.
             _ => {
                 let bits = match operation & 0x18 {
                     0x08 => 16,
+                    0x10 => 8,
                     0x18 => 64,
                     _ => 32,
                 };
@@ -165,8 +196,13 @@ fn helper(number: i32) -> &'static str {
         (Helper::MapUpdate, "map_update_elem"),
         (Helper::KtimeGetNs, "ktime_get_ns"),
         (Helper::GetPrandomU32, "get_prandom_u32"),
+        (Helper::SkbChangeType, "skb_change_type"),
         (Helper::GetSocketCookie, "get_socket_cookie"),
+        (Helper::Jiffies64, "jiffies64"),
         (Helper::GetNetnsCookie, "get_netns_cookie"),
+        (Helper::RedirectNeigh, "redirect_neigh"),
+        (Helper::RedirectPeer, "redirect_peer"),
+        (Helper::CheckMtu, "check_mtu"),
     ];
     all.into_iter().find(|(helper, _)| *helper as i32 == number).map_or("?", |(_, name)| name)
 }

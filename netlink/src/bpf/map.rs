@@ -22,6 +22,9 @@ pub enum MapKind {
     Hash,
     /// Those that were used last.
     LruHash,
+    /// What the longest of the prefixes that were put in and that begin a key has. A key begins with the length
+    /// of its prefix in bits, in four bytes.
+    Trie,
 }
 
 impl MapKind {
@@ -29,13 +32,14 @@ impl MapKind {
         match self {
             MapKind::Hash => 1,
             MapKind::LruHash => 9,
+            MapKind::Trie => 11,
         }
     }
 
     /// Maps that forget take all their memory when they are made.
     fn flags(self) -> u32 {
         match self {
-            MapKind::Hash => NO_PREALLOC,
+            MapKind::Hash | MapKind::Trie => NO_PREALLOC,
             MapKind::LruHash => 0,
         }
     }

@@ -82,29 +82,55 @@ impl Program {
     /// What the kernel refused, with the end of what its verifier says of the program: EPERM without CAP_BPF
     /// and CAP_NET_ADMIN, EINVAL where it is older than what the program needs.
     pub fn load(name: &str, attach: AttachType, code: &[Instruction]) -> Result<Program> {
-        let attributes = || {
-            Attributes::new()
-                .number(0, CGROUP_SOCK_ADDR)
-                .number(4, code.len() as u32)
-                .input(8, code)
-                .input(16, LICENSE)
-                .name(48, name)
-                .number(68, attach as u32)
+        let kind = ProgramKind {
+            number: CGROUP_SOCK_ADDR,
+            attach: attach as u32,
+            what: attach.name(),
+            license: LICENSE,
+            modules: &[],
         };
-        if let Ok(object) = attributes().descriptor(Command::ProgramLoad) {
-            return Ok(Program { object, attach });
-        }
-        // Once more, to hear why.
-        let mut log = vec![0; LOG];
-        let explained = attributes().number(24, 1).number(28, LOG as u32).output(32, &mut log);
-        match explained.descriptor(Command::ProgramLoad) {
-            Ok(object) => Ok(Program { object, attach }),
-            Err(source) => {
-                let reason = last_words(&log);
-                Err(failed(format!("load BPF program {name} for {attach}{reason}"))(source))
-            }
-        }
+        Ok(Program { object: load(&kind, name, code)?, attach })
     }
+}
+
+/// What a program is for, to the kernel.
+pub(super) struct ProgramKind<'a> {
+    /// `BPF_PROG_TYPE_*`
+    pub(super) number: u32,
+    /// `enum bpf_attach_type`
+    pub(super) attach: u32,
+    /// The same in messages.
+    pub(super) what: &'a str,
+    /// As programs state it, with a zero at its end.
+    pub(super) license: &'a [u8],
+    /// The descriptors of the modules whose functions it calls, by [`super::btf::KernelFunction::module`].
+    pub(super) modules: &'a [i32],
+}
+
+/// Gives a program to the kernel.
+pub(super) fn load(kind: &ProgramKind<'_>, name: &str, code: &[Instruction]) -> Result<OwnedFd> {
+    let attributes = || {
+        let attributes = Attributes::new()
+            .number(0, kind.number)
+            .number(4, code.len() as u32)
+            .input(8, code)
+            .input(16, kind.license)
+            .name(48, name)
+            .number(68, kind.attach);
+        // Kernels before Linux 5.14 know nothing of it.
+        if kind.modules.is_empty() { attributes } else { attributes.input(120, kind.modules) }
+    };
+    if let Ok(object) = attributes().descriptor(Command::ProgramLoad) {
+        return Ok(object);
+    }
+    // Once more, to hear why.
+    let mut log = vec![0; LOG];
+    let explained = attributes().number(24, 1).number(28, LOG as u32).output(32, &mut log);
+    let object = explained.descriptor(Command::ProgramLoad);
+    object.map_err(|source| {
+        let reason = last_words(&log);
+        failed(format!("load BPF program {name} for {}{reason}", kind.what))(source)
+    })
 }
 
 /// The end of the verifier's log, in brackets, if it said anything.

@@ -15,6 +15,8 @@ pub(super) enum Command {
     Pin = 6,
     Open = 7,
     Info = 15,
+    BtfOpen = 19,
+    BtfNext = 23,
     MapLookupBatch = 24,
     LinkCreate = 28,
     LinkUpdate = 29,
@@ -23,7 +25,7 @@ pub(super) enum Command {
 
 /// `union bpf_attr`, as long as the newest command here needs it. What a kernel does not know of it is zero,
 /// which it takes.
-const LENGTH: usize = 80;
+const LENGTH: usize = 128;
 
 /// The attributes of a command. They point to what the caller lends them, so that it outlives the call.
 #[derive(Debug)]
@@ -64,6 +66,11 @@ impl<'a> Attributes<'a> {
     /// A pointer to bytes that the kernel writes.
     pub(super) fn output(self, at: usize, bytes: &'a mut [u8]) -> Self {
         self.long(at, bytes.as_mut_ptr() as u64)
+    }
+
+    /// A pointer to information that the kernel writes, and reads first: what else it is to write, and where.
+    pub(super) fn information(self, at: usize, information: &'a mut Attributes<'_>) -> Self {
+        self.output(at, &mut information.bytes)
     }
 
     /// The number at that place, where the kernel has written one.

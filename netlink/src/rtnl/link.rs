@@ -52,6 +52,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// How the bridge that it is a port of treats it, where it is a bridge's port.
     pub port: Option<BridgePort>,
+    /// The queueing discipline of what it sends: `noqueue`, `tbf`, ...
+    pub qdisc: Option<String>,
     /// Whether it has no more than one neighbour, or finds none by asking (IFF_POINTOPOINT, IFF_NOARP): a
     /// packet is taken to its neighbour whatever next hop a route names.
     pub point_to_point: bool,
@@ -391,6 +393,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         group: 0,
         peer: None,
         port: None,
+        qdisc: None,
         point_to_point: message.header.flags.intersects(LinkFlags::Pointopoint | LinkFlags::Noarp),
     };
     for attribute in message.attributes {
@@ -401,6 +404,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Link(index) => link.peer = Some(index),
+            LinkAttribute::Qdisc(name) => link.qdisc = Some(name),
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(kind);
