@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_cni_spec::NetworkList;
-use weft_netlink::rtnl::RtnetlinkClient;
+use weft_netlink::rtnl::{Link, RtnetlinkClient};
 use weft_types::IpNetwork;
 
 use crate::garbage_collection::plan::Attachment;
@@ -32,8 +32,19 @@ impl PluginPaths {
     /// Everything that is held, in the calling thread's network namespace.
     pub(crate) fn list(&self) -> Result<BTreeSet<Attachment>> {
         let links = RtnetlinkClient::open()?.links()?;
-        let noted = links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network));
-        Ok(noted.chain(leases(&self.leases)).collect())
+        let noted = links.iter().filter_map(|link| self.attachment(link));
+        let holders = leases(&self.leases).into_values();
+        Ok(noted.chain(holders).collect())
+    }
+
+    /// The addresses that are reserved, and for whom.
+    pub(crate) fn holders(&self) -> BTreeMap<IpAddr, Attachment> {
+        leases(&self.leases)
+    }
+
+    /// The attachment that an interface of the host belongs to.
+    pub(crate) fn attachment(&self, link: &Link) -> Option<Attachment> {
+        noted(link.alias.as_deref()?, &self.network)
     }
 
     /// Has the plugin delete an attachment.
@@ -70,8 +81,7 @@ impl PluginPaths {
             return Ok(former);
         }
         let links = RtnetlinkClient::open()?.links()?;
-        let running: BTreeSet<Attachment> =
-            links.iter().filter_map(|link| noted(link.alias.as_deref()?, &self.network)).collect();
+        let running: BTreeSet<Attachment> = links.iter().filter_map(|link| self.attachment(link)).collect();
         let held = self.addresses().into_iter().filter(|address| {
             let record = fs::read_to_string(self.leases.join(address.to_string()));
             record.ok().and_then(|text| lease(&text)).is_some_and(|holder| running.contains(&holder))
@@ -97,12 +107,14 @@ fn noted(alias: &str, network: &str) -> Option<Attachment> {
     Some(Attachment { container: container.to_owned(), ifname: ifname.to_owned() })
 }
 
-/// The attachments that have addresses. A record that cannot be read is nobody's to give up.
-fn leases(folder: &Path) -> impl Iterator<Item = Attachment> {
+/// The addresses that attachments have. A record that cannot be read is nobody's to give up.
+fn leases(folder: &Path) -> BTreeMap<IpAddr, Attachment> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let records =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<IpAddr>().is_ok()));
-    records.filter_map(|entry| lease(&fs::read_to_string(entry.path()).ok()?))
+    let record = |entry: fs::DirEntry| {
+        let address = entry.file_name().to_str()?.parse().ok()?;
+        Some((address, lease(&fs::read_to_string(entry.path()).ok()?)?))
+    };
+    entries.filter_map(record).collect()
 }
 
 /// A reservation's text: the container's id, and the interface's name on the next line.
@@ -143,8 +155,8 @@ mod tests {
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let found: BTreeSet<Attachment> = leases(folder.path()).collect();
+        let found: BTreeSet<Attachment> = leases(folder.path()).into_values().collect();
         assert_eq!(found, BTreeSet::from([attachment("4711", "eth0")]));
-        assert_eq!(leases(Path::new("/no/such/folder")).count(), 0);
+        assert_eq!(leases(Path::new("/no/such/folder")).len(), 0);
     }
 }

@@ -23,6 +23,7 @@ use crate::attachments::PluginPaths;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
+use crate::fast_path::FastPath;
 use crate::garbage_collection::GarbageCollection;
 use crate::health::{self, Status};
 use crate::masquerade::Masquerade;
@@ -66,6 +67,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
         Box::new(Routing::open(registry)?),
+        Box::new(FastPath::new(options.fast_path, paths.clone(), registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
         Box::new(Allocation::new(addresses(options), registry)),

@@ -63,6 +63,14 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// What the fast path goes by cannot be read.
+    #[error("cannot read {what}: {problem}")]
+    FastPath {
+        /// What it is.
+        what: &'static str,
+        /// The reason.
+        problem: io::Error,
+    },
     /// The runtime would not find the plugin that the configuration names.
     #[error(
         "the CNI plugin {path} {problem}: install it there, or name its folder with --cni-bin-dir; until then no pod \

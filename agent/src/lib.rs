@@ -16,6 +16,7 @@ pub mod cni_config;
 pub mod config;
 pub mod daemon;
 mod error;
+pub mod fast_path;
 mod garbage_collection;
 mod health;
 pub mod masquerade;

@@ -10,6 +10,7 @@ use weft_types::well_known::{device, port};
 use weft_types::{AddressRange, IpNetwork};
 
 use crate::config::Config;
+use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
 use crate::uplink::{Backend, LeaveBy};
 
@@ -81,6 +82,11 @@ pub struct Options {
     /// interface that holds the node's address, less the headers of the tunnel where one is used.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
+
+    /// How packets of established connections between pods go: as all others do, or past the network stack of
+    /// the host, by eBPF programs (Linux 6.6).
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub fast_path: fast_path::Mode,
 
     /// Enforce NetworkPolicies, and ClusterNetworkPolicies where the cluster has them.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -260,6 +266,7 @@ mod tests {
             ("--vxlan-vni", "16777216"),
             ("--service-cidr", "10.96.0.1/12"),
             ("--log-format", "xml"),
+            ("--fast-path", "xdp"),
             ("--policy-log", "loudly"),
             ("--policy-log-group", "65536"),
             ("--lb-pool", "192.0.2.20-192.0.2.10"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_netlink::netns::Namespace;
 use weft_types::Family;
 
-use crate::namespace::{cable, end, forward, machine, route_by};
+use crate::namespace::{cable, end, forward, machine, route_by, sh};
 
 /// How long an answer may take. None takes nearly as long unless the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,6 +66,20 @@ impl World {
             thread::spawn(move || serve_tcp(&tcp, index + 1));
             thread::spawn(move || serve_udp(&udp, index + 1));
         }
+    }
+}
+
+/// Puts the pods of a [`World`]'s node on a bridge `cni0`, as the plugin does: whatever goes from one to the other
+/// goes through the host.
+pub fn put_on_bridge(node: &Namespace) {
+    sh(node, "ip link add cni0 type bridge && ip link set cni0 up");
+    sh(node, "sysctl -qw net.ipv4.conf.all.send_redirects=0");
+    // Not there without br_netfilter.
+    sh(node, "for it in iptables ip6tables; do sysctl -qw net.bridge.bridge-nf-call-$it=0 || true; done");
+    for k in [1, 2] {
+        sh(node, &format!("ip addr flush dev pod{k} scope global && ip link set pod{k} master cni0"));
+        sh(node, &format!("bridge link set dev pod{k} isolated on && ip addr add 10.244.{k}.1/24 dev cni0"));
+        sh(node, &format!("ip addr add fd00:244:{k}::1/64 dev cni0 nodad"));
     }
 }
 

@@ -21,6 +21,7 @@ mod addresses;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;
+mod fast_path;
 mod pods;
 mod policies;
 mod ways;

@@ -31,7 +31,7 @@ mod denials;
 
 impl Cluster {
     /// The pod `web` has the first address, and `client` the second one.
-    fn new() -> Cluster {
+    pub(crate) fn new() -> Cluster {
         let world = World::new();
         world.serve(80);
         world.serve(81);
@@ -81,7 +81,7 @@ impl Cluster {
         self.machine.until("an answer", |machine| machine.namespace.run(answers).unwrap());
     }
 
-    fn until_ready(&self) {
+    pub(crate) fn until_ready(&self) {
         self.until_answers();
         self.machine.until("readiness", |machine| machine.ask("/readyz").0 == "200");
     }
