@@ -5,7 +5,9 @@
 
 use clap::Parser;
 use serde_json::Value;
-use weft_installer::manifests::{BACKENDS, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render};
+use weft_installer::manifests::{
+    BACKENDS, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render,
+};
 
 /// The command lines of all containers that stay.
 fn commands(values: &Values) -> Vec<Vec<String>> {
@@ -37,6 +39,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         cluster_dns: "fd00:10:96::a".parse().unwrap(),
         node_local_dns: true,
         cluster_network_policy: true,
+        fast_path: FastPathValues { fast_path: "ebpf".to_owned() },
         mtu: Some(1400),
         policy: PolicyValues {
             network_policy: false,
@@ -65,4 +68,13 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         }
     }
     assert!(parse(&["/weft-agent".to_owned(), "--backend=udp".to_owned()]).is_err());
+}
+
+#[test]
+fn the_fast_path_comes_with_the_capabilities_and_the_setting_that_it_needs() {
+    let fast = Values { fast_path: FastPathValues { fast_path: "ebpf".to_owned() }, ..Values::default() };
+    let [usual, fast] = [Values::default(), fast].map(|values| render(&values));
+    for text in ["--fast-path=ebpf", "BPF, PERFMON, SYS_ADMIN]", "--conntrack-tcp-be-liberal=true"] {
+        assert!(!usual.contains(text) && fast.contains(text), "{text}");
+    }
 }

@@ -5,6 +5,7 @@
 mod cluster;
 pub mod dns;
 mod error;
+mod fast_path_values;
 pub mod install;
 mod load_balancer_values;
 pub mod manifests;

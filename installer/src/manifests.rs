@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+pub use crate::fast_path_values::FastPathValues;
 pub use crate::load_balancer_values::LoadBalancerValues;
 pub use crate::policy_values::PolicyValues;
 
@@ -63,6 +64,9 @@ pub struct Values {
     /// How packets get to the pods of other nodes: auto, host-gw or vxlan.
     #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
     pub backend: String,
+    /// How packets of established connections between pods go.
+    #[command(flatten)]
+    pub fast_path: FastPathValues,
     /// How Services are put into the kernel: nftables, iptables or ipvs.
     #[arg(long, default_value = PROXY_MODES[0], value_parser = PROXY_MODES, value_name = "MODE")]
     pub proxy_mode: String,
@@ -111,6 +115,7 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_dns_socket}}", &SocketAddr::new(values.cluster_dns, 53).to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{agent_flags}}", &agent_flags(values)),
+        ("{{agent_capabilities}}", values.fast_path.agent_capabilities()),
         ("{{proxy_flags}}", &proxy_flags(values)),
         ("{{cni_bin_dir}}", &values.cni_bin_dir.display().to_string()),
         ("{{cni_conf_dir}}", &values.cni_conf_dir.display().to_string()),
@@ -134,6 +139,7 @@ fn agent_flags(values: &Values) -> String {
     };
     let flags = [
         (values.backend != BACKENDS[0]).then(|| format!("--backend={}", values.backend)),
+        values.fast_path.agent_flag(),
         values.mtu.map(|mtu| format!("--mtu={mtu}")),
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
@@ -144,7 +150,7 @@ fn agent_flags(values: &Values) -> String {
 /// The same for the proxy.
 fn proxy_flags(values: &Values) -> String {
     let mode = (values.proxy_mode != PROXY_MODES[0]).then(|| format!("--proxy-mode={}", values.proxy_mode));
-    listed(mode.into_iter())
+    listed(mode.into_iter().chain(values.fast_path.proxy_flag()))
 }
 
 fn listed(flags: impl Iterator<Item = String>) -> String {
