@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use weft_bench::process::Daemon;
 use weft_netlink::netns::Namespace;
 use weft_testkit::api_server::FakeApiServer;
-use weft_testkit::namespace::{cable, end, route_by, sh, sh_output};
+use weft_testkit::namespace::{bare_end, cable, end, route_by, sh, sh_output};
 use weft_testkit::wait::eventually;
 
 const NODES: &str = "/api/v1/nodes";
@@ -32,17 +32,32 @@ impl Machine {
         let [node, pod] = [(); 2].map(|()| Namespace::temporary().unwrap());
         sh(&node, "ip link set lo up");
         let (v4, v6) = (format!("10.244.{number}"), format!("fd00:10:244:{number}:"));
+        let addresses = [format!("{v4}.2"), format!("{v6}:2")];
         cable(
-            &end(&node, "pod", [format!("{v4}.1/24"), format!("{v6}:1/64")]),
-            &end(&pod, "eth0", [format!("{v4}.2/24"), format!("{v6}:2/64")]),
+            &bare_end(&node, "pod"),
+            &end(&pod, "eth0", [format!("{}/24", addresses[0]), format!("{}/64", addresses[1])]),
         );
+        // As the plugin leaves it on a host without br_netfilter.
+        sh(
+            &node,
+            "for it in iptables ip6tables; do sysctl -qw net.bridge.bridge-nf-call-$it=0 || true; done",
+        );
+        sh(&node, "ip link add cni0 type bridge && ip link set pod alias weft/pod/eth0 master cni0");
+        sh(&node, "bridge link set dev pod isolated on && ip link set cni0 up");
+        sh(&node, &format!("ip addr add {v4}.1/24 dev cni0 && ip addr add {v6}:1/64 dev cni0 nodad"));
         route_by(&pod, [format!("{v4}.1"), format!("{v6}:1")]);
         let server = node.run(FakeApiServer::start).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        // The agent looks whether there is a plugin; here nobody starts it.
+        // The agent asks the plugin whether all is well.
         fs::create_dir(folder.path().join("bin")).unwrap();
-        fs::write(folder.path().join("bin/weft-cni"), "#!/bin/sh\n").unwrap();
+        fs::write(folder.path().join("bin/weft-cni"), "#!/bin/sh\necho '{\"done\": [], \"problems\": []}'\n")
+            .unwrap();
         fs::set_permissions(folder.path().join("bin/weft-cni"), Permissions::from_mode(0o755)).unwrap();
+        let leases = folder.path().join("networks/weft");
+        fs::create_dir_all(&leases).unwrap();
+        for address in addresses {
+            fs::write(leases.join(address), "pod\r\neth0").unwrap();
+        }
         Machine { node, pod, number, server, folder, agent: agent.to_owned() }
     }
 
@@ -61,6 +76,7 @@ impl Machine {
         command.arg("--kubeconfig").arg(self.server.kubeconfig());
         command.args(["--hostname-override", &format!("node{}", self.number)]);
         command.arg("--cni-conf-dir").arg(path("net.d")).arg("--cni-bin-dir").arg(path("bin"));
+        command.arg("--cni-data-dir").arg(path("networks"));
         command.args(["--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"]).args(flags).stderr(log);
         let daemon = Daemon(self.node.run(|| command.spawn()).unwrap().unwrap());
         eventually("the agent is ready", || path("net.d/10-weft.conflist").exists());
@@ -70,7 +86,9 @@ impl Machine {
     /// Takes away all that the agent has set up, and what it knows of the cluster.
     pub(crate) fn clean_up(&self) {
         let mut command = Command::new(&self.agent);
-        command.arg("--cleanup").arg("--cni-conf-dir").arg(self.folder.path().join("net.d"));
+        let path = |name: &str| self.folder.path().join(name);
+        command.arg("--cleanup").arg("--cni-conf-dir").arg(path("net.d"));
+        command.arg("--cni-data-dir").arg(path("networks"));
         command.env("RUST_LOG", "warn");
         assert!(self.node.run(|| command.status()).unwrap().unwrap().success());
         for node in self.server.objects(NODES) {
@@ -99,7 +117,7 @@ impl Machine {
 
     /// Gives its pod that MTU.
     pub(crate) fn set_pod_mtu(&self, mtu: u64) {
-        sh(&self.node, &format!("ip link set pod mtu {mtu}"));
+        sh(&self.node, &format!("ip link set pod mtu {mtu} && ip link set cni0 mtu {mtu}"));
         sh(&self.pod, &format!("ip link set eth0 mtu {mtu}"));
     }
 

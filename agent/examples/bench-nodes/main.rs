@@ -23,14 +23,19 @@ use weft_testkit::wait::eventually;
 struct Way {
     name: &'static str,
     backend: &'static str,
+    fast_path: &'static str,
     /// The nodes have addresses of IPv6 alone.
     is_ipv6_only: bool,
 }
 
-const WAYS: [Way; 3] = [
-    Way { name: "host-gw", backend: "host-gw", is_ipv6_only: false },
-    Way { name: "VXLAN over IPv4", backend: "vxlan", is_ipv6_only: false },
-    Way { name: "VXLAN over IPv6", backend: "vxlan", is_ipv6_only: true },
+const USUAL: Way = Way { name: "host-gw", backend: "host-gw", fast_path: "none", is_ipv6_only: false };
+const TUNNEL: Way = Way { name: "VXLAN over IPv4", backend: "vxlan", ..USUAL };
+const WAYS: [Way; 5] = [
+    USUAL,
+    Way { name: "host-gw, fast path", fast_path: "ebpf", ..USUAL },
+    TUNNEL,
+    Way { name: "VXLAN over IPv4, fast path", fast_path: "ebpf", ..TUNNEL },
+    Way { name: "VXLAN over IPv6", is_ipv6_only: true, ..TUNNEL },
 ];
 /// How often a first packet is waited for.
 const FIRST: usize = 5;
@@ -71,7 +76,7 @@ fn measured(link: &Link) -> (f64, f64) {
 }
 
 fn measure_way([one, two]: &[Machine; 2], way: &Way, bare: &[(f64, f64); 2]) {
-    let flags = ["--backend", way.backend];
+    let flags = ["--backend", way.backend, "--fast-path", way.fast_path];
     let (own, other) = (node(1, way.is_ipv6_only), node(2, way.is_ipv6_only));
     let mut first = Vec::new();
     for round in 0..FIRST {

@@ -3,11 +3,15 @@
 //! answered: nothing may be.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use weft_lab::client::http;
+use weft_lab::netns;
 
 use crate::case::{Case, echo};
 use crate::connection::Connection;
@@ -18,11 +22,16 @@ use crate::probe::{Via, served};
 use crate::real_runtime::install;
 use crate::soak;
 
+/// How long a daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The programs that a lab needs, and the one that installs them.
 const PROGRAMS: [&str; 6] = ["weft-agent", "weft-proxy", "weft-dns", "weft-cni", "weft-ipam", "weft"];
 /// What the next version of each daemon does otherwise. Each is seen from outside.
-const NEXT: [(&str, &str); 3] =
-    [("weft-agent", "--mtu 1400"), ("weft-proxy", "--masquerade-all"), ("weft-dns", "--ttl 7")];
+const NEXT: [(&str, &str); 3] = [
+    ("weft-agent", "--mtu 1400 --fast-path ebpf"),
+    ("weft-proxy", "--masquerade-all"),
+    ("weft-dns", "--ttl 7"),
+];
 
 /// The programs that a lab's nodes have, which can be replaced. What runs goes on as it is.
 struct Version {
@@ -97,11 +106,23 @@ fn rolls(lab: &Lab, version: &Version) -> Outcome {
         }
         // Pods come and go meanwhile.
         let [pod] = case.run([echo(&format!("later-{node}")).app("later").on(&node)])?;
-        let server = std::net::SocketAddr::new(pod.ips[0], 8080);
+        let server = SocketAddr::new(pod.ips[0], 8080);
         served(&lab.name.node("node1"), Via::Http, server, &[&pod.name])?;
         case.delete("pods", &pod.name)?;
     }
+    poll("packets on the fast path", || takes_fast_path(lab))?;
     nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())
+}
+
+/// Whether packets take the fast path, which the next version switches on, where clients of another node reach
+/// a server: there, nothing of their connections is translated.
+fn takes_fast_path(lab: &Lab) -> Outcome {
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, 10246));
+    let ask = move || Ok(http::get(server, "agent", "/metrics", PATIENCE));
+    let metrics = netns::run(&lab.name.node("node2"), ask).map_err(|error| error.to_string())??;
+    let name = "weft_agent_fast_path_packets_total ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+    equal("whether packets took the fast path", count.is_some_and(|count| count > 0), true)
 }
 
 /// Whether a node's agent reaches all others directly. One that started before theirs begins with the tunnel,
@@ -157,7 +178,7 @@ fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
 
     let mut open = Vec::new();
     for &ip in &here.ips {
-        open.push(Connection::open(&there.netns, std::net::SocketAddr::new(ip, 8080))?);
+        open.push(Connection::open(&there.netns, SocketAddr::new(ip, 8080))?);
     }
     for node in lab.nodes()? {
         clean_up(lab, &node, &version.built)?;
@@ -167,7 +188,7 @@ fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
         equal("the server of the open connection", connection.ask()?, "here".to_owned())?;
     }
     for &ip in &here.ips {
-        served(&there.netns, Via::Http, std::net::SocketAddr::new(ip, 8080), &["here"])?;
+        served(&there.netns, Via::Http, SocketAddr::new(ip, 8080), &["here"])?;
     }
     let plugin = lab.dir.node("node1").cni_bin().join("weft-cni");
     equal("the plugin by which its pods can be deleted", plugin.is_file(), true)
