@@ -215,9 +215,36 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Field<T>, A::Error> {
-        let field = read(MapAccessDeserializer::new(&mut map));
+        let mut rest = Rest { map: &mut map, is_at_value: false };
+        let field = read(MapAccessDeserializer::new(&mut rest));
+        if rest.is_at_value {
+            map.next_value::<IgnoredAny>()?;
+        }
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(field)
+    }
+}
+
+/// A map of which is known whether a key was read and its value not yet: there a type stops to which a key
+/// comes twice.
+struct Rest<'a, A> {
+    map: &'a mut A,
+    is_at_value: bool,
+}
+
+impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for &mut Rest<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        self.is_at_value = true;
+        let key = self.map.next_key_seed(seed)?;
+        self.is_at_value = key.is_some();
+        Ok(key)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.is_at_value = false;
+        self.map.next_value_seed(seed)
     }
 }
 
@@ -275,6 +302,20 @@ mod tests {
             assert!(fault(port.port).starts_with("field: invalid "), "{wrong}");
             assert_eq!((port.name, read.after), (Field::Is("n".to_owned()), Field::Is(true)), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_spoils_only_what_it_is_a_key_of() {
+        let read = ports(
+            r#"{"ports": [{"port": 1, "port": {"a": [2]}, "name": "n"}, {"port": 80}], "after": true}"#,
+        );
+        let Field::Is(list) = read.ports else { panic!() };
+        let [twice, good] = <[_; 2]>::try_from(list).unwrap();
+        assert_eq!(fault(twice), "field: duplicate field `port`");
+        assert_eq!(
+            (good, read.after),
+            (Field::Is(Port { port: Field::Is(80), name: Field::Absent }), Field::Is(true))
+        );
     }
 
     #[test]

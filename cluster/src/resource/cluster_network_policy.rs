@@ -13,7 +13,9 @@ use weft_types::{
 
 use super::address::network;
 use super::metadata::{KnownLabels, Metadata};
-use super::policy::{SelectorObject, Unknown, last_port, port_number, selector, selector_or_all};
+use super::policy::{
+    Budget, SelectorObject, Unknown, last_port, port_name, port_number, selector, selector_or_all,
+};
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -222,9 +224,15 @@ fn pods(object: PodsObject) -> Result<PodPeer, Fault> {
 fn rules(field: Field<Vec<Field<RuleObject>>>, path: &str, faults: &mut Faults) -> Box<[ClusterRule]> {
     let deny_all = || ClusterRule { name: Box::default(), action: Action::Deny, traffic: PolicyRule::ALL };
     let Some(list) = faults.note(field.or_default(path)) else { return Box::new([deny_all()]) };
+    let mut budget = Budget::whole();
     let rule = |(place, field): (usize, Field<RuleObject>)| {
         let mut inner = Faults::default();
         let rule = inner.note(field.required("")).map(|object| rule(object, &mut inner));
+        let rule = rule.map(|rule| match inner.note(budget.take(&rule.traffic)) {
+            Some(()) => rule,
+            None if rule.action == Action::Accept => ClusterRule { traffic: PolicyRule::nothing(), ..rule },
+            None => deny_all(),
+        });
         if !inner.is_empty() {
             faults.add_within(format_args!("{path}[{place}]"), inner);
         }
@@ -312,6 +320,7 @@ fn protocol(object: ProtocolObject) -> Result<PortMatch, Fault> {
     let name = object.destination_named_port.or_default("destinationNamedPort")?;
     let mut found = Vec::new();
     if !name.is_empty() {
+        port_name(&name, "destinationNamedPort")?;
         found.push(PortMatch::Named { protocol: None, name: name.into() });
     }
     for (field, protocol) in numbered {

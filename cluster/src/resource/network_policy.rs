@@ -5,7 +5,10 @@
 //! it isolates all pods of its namespace and lets nothing through to them itself, as its rules may be meant
 //! for others.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use weft_types::{
     LabelSelector, NamespacedName, NetworkPolicy, Peers, PodPeer, PolicyPeer, PolicyRule, PortMatch,
     PortMatches,
@@ -13,7 +16,8 @@ use weft_types::{
 
 use super::metadata::{KnownLabels, Metadata};
 use super::policy::{
-    IpBlockObject, SelectorObject, Unknown, ip_block, last_port, port_number, selector, selector_or_all,
+    Budget, IpBlockObject, SelectorObject, Unknown, ip_block, last_port, port_name, port_number, selector,
+    selector_or_all,
 };
 use super::values::{each, protocol};
 use super::{ApiResource, WireObject};
@@ -29,11 +33,44 @@ impl ApiResource for NetworkPolicy {
 }
 
 /// networking.k8s.io/v1 NetworkPolicy
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct NetworkPolicyObject {
     metadata: Field<Metadata>,
     spec: Field<Spec>,
+}
+
+/// As it would be derived, but for a field that comes twice: that must spoil no more than the field, as a
+/// policy that is not read at all would isolate nobody.
+impl<'de> Deserialize<'de> for NetworkPolicyObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = NetworkPolicyObject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NetworkPolicyObject, A::Error> {
+        let mut object = NetworkPolicyObject::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "metadata" => object.metadata = map.next_value()?,
+                "spec" if object.spec.is_present() => {
+                    map.next_value::<IgnoredAny>()?;
+                    object.spec = Field::IsNot("is there twice".to_owned());
+                }
+                "spec" => object.spec = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(object)
+    }
 }
 
 /// `spec` of a NetworkPolicy.
@@ -173,9 +210,11 @@ fn rules(
     faults: &mut Faults,
 ) -> Box<[PolicyRule]> {
     let list = faults.note(field.or_default(path)).unwrap_or_default();
+    let mut budget = Budget::whole();
     let in_place = |(place, field): (usize, Field<RuleObject>)| {
         let mut inner = Faults::default();
         let rule = rule(field, way, &mut inner);
+        let rule = rule.and_then(|rule| inner.note(budget.take(&rule)).map(|()| rule));
         if !inner.is_empty() {
             faults.add_within(format_args!("{path}[{place}]"), inner);
         }
@@ -234,6 +273,9 @@ fn peer(object: PeerObject) -> Result<PolicyPeer, Fault> {
 
 fn port(object: PortObject) -> Result<PortMatch, Fault> {
     object.unknown.refuse()?;
+    if matches!(&object.protocol, Field::Is(text) if text.is_empty()) {
+        return Err(Fault::new("protocol", "is empty; leave it out for TCP"));
+    }
     let protocol = protocol(object.protocol)?;
     let last = object.end_port.optional("endPort")?;
     match (object.port.optional("port")?, last) {
@@ -245,6 +287,7 @@ fn port(object: PortObject) -> Result<PortMatch, Fault> {
             Ok(PortMatch::Numbers { protocol, first, last })
         }
         (Some(NumberOrName::Name(name)), None) => {
+            port_name(&name, "port")?;
             Ok(PortMatch::Named { protocol: Some(protocol), name: name.into() })
         }
         (Some(NumberOrName::Name(name)), Some(_)) => {

@@ -7,10 +7,38 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use weft_types::{IpBlock, LabelSelector, Requirement};
+use weft_types::{IpBlock, LabelSelector, Peers, PolicyPeer, PolicyRule, Requirement};
 
 use super::address::network;
 use crate::field::{Fault, Field};
+
+const LONGEST_PORT_NAME: usize = 15;
+
+/// How many rules and selectors a policy may have in a direction. Each is asked of many pods: with more of
+/// them, one policy would keep every node busy.
+pub(super) const MOST_QUESTIONS: usize = 4096;
+
+/// How many rules and selectors a policy may still have.
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn whole() -> Budget {
+        Budget(MOST_QUESTIONS)
+    }
+
+    /// One more rule.
+    pub(super) fn take(&mut self, rule: &PolicyRule) -> Result<(), Fault> {
+        let selectors = match &rule.peers {
+            Peers::All => 0,
+            Peers::Any(peers) => peers.iter().filter(|it| !matches!(it, PolicyPeer::Network(_))).count(),
+        };
+        let left = self.0.checked_sub(1 + selectors);
+        let problem =
+            || format!("is too much: a policy may have {MOST_QUESTIONS} rules and selectors in a direction");
+        self.0 = left.ok_or_else(|| Fault::new("", problem()))?;
+        Ok(())
+    }
+}
 
 /// Fields of an object that have no meaning here. A later version of the API may narrow with them what a rule
 /// lets through.
@@ -91,16 +119,29 @@ pub(super) fn selector_or_all(field: Field<SelectorObject>, path: &str) -> Resul
     selector(object).map_err(|fault| fault.within(path))
 }
 
-/// A network. Where an exception cannot be read, nobody knows what is left of the network.
+/// A network. Where an exception cannot be read, or is none, nobody knows what was to be left of the network.
 pub(super) fn ip_block(object: IpBlockObject) -> Result<IpBlock, Fault> {
     object.unknown.refuse()?;
     let cidr = network(&object.cidr.required("cidr")?, "cidr")?;
     let except = object.except.or_default("except")?.into_iter().enumerate();
     let except = except.map(|(place, text)| {
         let path = format!("except[{place}]");
-        network(&text.required(&path)?, &path)
+        let text = text.required(&path)?;
+        let except = network(&text, &path)?;
+        let is_within = except.prefix() >= cidr.prefix() && cidr.contains(except.network());
+        is_within.then_some(except).ok_or_else(|| Fault::new(path, format!("{text:?} is not within {cidr}")))
     });
     Ok(IpBlock { cidr, except: except.collect::<Result<_, _>>()? })
+}
+
+/// A name that a container's port can have (validation.IsValidPortName). Another one names no port, which an
+/// author who quoted a number does not know.
+pub(super) fn port_name(name: &str, path: &str) -> Result<(), Fault> {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let has_letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
+    let is_name = name.len() <= LONGEST_PORT_NAME && name.bytes().all(is_part) && has_letter;
+    let problem = || format!("{name:?} is no name of a port, and as a number it must not be quoted");
+    is_name.then_some(()).ok_or_else(|| Fault::new(path, problem()))
 }
 
 /// A port number that traffic can have.

@@ -24,6 +24,13 @@ fn of_web(name: &str, rule: Value) -> Value {
     })
 }
 
+/// So many peers, the client among them.
+fn selectors(count: usize) -> Vec<Value> {
+    let far =
+        (1..count).map(|number| json!({"podSelector": {"matchLabels": {"app": format!("no-{number}")}}}));
+    far.chain([json!({"podSelector": {"matchLabels": {"app": "client"}}})]).collect()
+}
+
 /// So many ports of which no two touch, 81 among them.
 fn scattered(count: usize) -> Vec<Value> {
     (0..count).map(|place| json!({"port": 2 * place + 1})).collect()
@@ -88,6 +95,28 @@ fn what_cannot_be_read_of_a_policy_closes_its_pod_and_no_other_and_an_event_name
             json!({"from": [{"podSelector": {}, "services": {}}]}),
             "from[0].services: is not supported",
         ),
+        ("no-protocol", with_port(json!({"protocol": "", "port": 80})), "ports[0].protocol: is empty"),
+        ("quoted", with_port(json!({"port": "80"})), "ports[0].port: \"80\" is no name of a port"),
+        ("zero", with_port(json!({"port": 0})), "ports[0].port: 0 is no port"),
+        ("too-high", with_port(json!({"port": 65536})), "ports[0].port: 65536 is no port"),
+        ("null-port", with_port(json!(null)), "ports[0]: is missing"),
+        ("null-peer", json!({"from": [null]}), "from[0]: is missing"),
+        ("null-rule", json!(null), ": is missing"),
+        (
+            "outside",
+            json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["192.0.2.0/24"]}}]}),
+            "from[0].ipBlock.except[0]: \"192.0.2.0/24\" is not within 10.0.0.0/8",
+        ),
+        (
+            "mapped",
+            json!({"from": [{"ipBlock": {"cidr": "::ffff:0.0.0.0/0"}}]}),
+            "from[0].ipBlock.cidr: \"::ffff:0.0.0.0/0\" is no network",
+        ),
+        (
+            "many",
+            json!({"from": selectors(5_000)}),
+            ": is too much: a policy may have 4096 rules and selectors",
+        ),
         (
             "bad-operator",
             json!({"from": [{"podSelector": {"matchExpressions": [{"key": "app", "operator": "Like", "values": ["c"]}]}}]}),
@@ -97,7 +126,8 @@ fn what_cannot_be_read_of_a_policy_closes_its_pod_and_no_other_and_an_event_name
         cluster.machine.server.put(POLICIES, of_web(name, rule));
         cluster.until_planned(4);
         let note = cluster.event(name, "Malformed");
-        assert!(note.contains(&format!("spec.ingress[0].{field}")), "{name}: {note}");
+        let field = if field.starts_with(':') { field.to_owned() } else { format!(".{field}") };
+        assert!(note.contains(&format!("spec.ingress[0]{field}")), "{name}: {note}");
         for web in addresses(1) {
             assert!(!tcp(&cluster.pods[1], web, 80) && !tcp(&cluster.outside, web, 80), "{name}: {web}");
         }
@@ -156,4 +186,28 @@ fn thousands_of_ports_and_a_selector_that_matches_everything_are_met_as_they_are
     let names: Vec<Value> =
         cluster.machine.server.objects(EVENTS).iter().map(|event| event["note"].clone()).collect();
     assert!(names.is_empty(), "nothing is wrong: {names:?}");
+}
+
+/// More than most clusters have, and as somebody sends them who wants to keep nodes busy.
+#[test]
+fn a_hundred_thousand_networks_and_ports_are_met_as_they_are() {
+    let cluster = Cluster::with_other_policy();
+    let network = |number: u32| {
+        let address = std::net::Ipv4Addr::from(0x1400_0000 + 2 * number);
+        json!({"ipBlock": {"cidr": format!("{address}/32")}})
+    };
+    let mut from: Vec<Value> = (0..100_000).map(network).collect();
+    from.push(json!({"podSelector": {"matchLabels": {"app": "client"}}}));
+    let ports: Vec<Value> = (0..100_000).map(|number| json!({"port": 1 + number % 80})).collect();
+    cluster.machine.server.put(POLICIES, of_web("long", json!({"from": from, "ports": ports})));
+    cluster.until_planned(4);
+    for web in addresses(1) {
+        assert!(tcp(&cluster.pods[1], web, 80), "{web}");
+        assert!(!tcp(&cluster.pods[1], web, 81) && !tcp(&cluster.outside, web, 80), "{web}");
+    }
+    cluster.assert_other_policy_holds("a hundred thousand networks");
+    cluster.machine.server.delete(POLICIES, "long");
+    cluster.until_planned(2);
+    cluster.assert_other_policy_holds("they are gone");
+    assert!(cluster.machine.server.objects(EVENTS).is_empty(), "nothing is wrong");
 }
