@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, ValueEnum};
 use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
-use weft_types::well_known::{device, port};
+use weft_types::well_known::{device, nflog, port};
 use weft_types::{AddressRange, IpNetwork};
 
 use crate::config::Config;
@@ -110,7 +110,7 @@ pub struct Options {
 
     /// The group of nflog by which denied traffic is told of. A group has one reader: with another program
     /// that reads this one, choose another.
-    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    #[arg(long, value_name = "NUMBER", default_value_t = nflog::DENIED)]
     pub policy_log_group: u16,
 
     /// For how many seconds the start of a pod waits until the agent has read its policies; 0 for not at all.

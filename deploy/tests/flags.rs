@@ -45,6 +45,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             network_policy: false,
             policy_deny: "reject".to_owned(),
             policy_log: Some("count".to_owned()),
+            policy_log_group: 9,
             policy_cut_connections: false,
             policy_timeout: Some(5),
         },

@@ -213,6 +213,25 @@ fn daemons_write_to_the_api_server_in_one_place() {
 }
 
 #[test]
+fn what_the_agent_can_be_told_about_network_policies_weft_install_tells_it_and_the_documentation_knows() {
+    let sources = all_sources();
+    let flags = |file: &str| -> BTreeSet<String> {
+        let fields =
+            sources[file].lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
+        let names = fields.map(|(name, _)| name.replace('_', "-"));
+        names.filter(|name| name.starts_with("policy-") || name == "network-policy").collect()
+    };
+    let of_agent = flags("agent/src/options.rs");
+    assert!(of_agent.len() > 5, "{of_agent:?}");
+    assert_eq!(of_agent, flags("installer/src/policy_values.rs"));
+    for page in ["docs/network-policy.md", "docs/node.md", "docs/operations.md"] {
+        let text = fs::read_to_string(workspace().join(page)).expect("a page is UTF-8");
+        let is_missing = |flag: &&String| !text.contains(&format!("`--{flag}"));
+        assert_eq!(of_agent.iter().find(is_missing), None, "{page}");
+    }
+}
+
+#[test]
 fn every_file_says_what_lives_in_it() {
     for (path, text) in all_sources() {
         let opening = text.lines().find(|line| !line.starts_with("#!"));

@@ -2,6 +2,7 @@
 //! names.
 
 use clap::{ArgAction, Args};
+use weft_types::well_known::nflog;
 
 /// What happens to denied traffic, the agent's default first.
 const DENY: [&str; 2] = ["drop", "reject"];
@@ -22,6 +23,10 @@ pub struct PolicyValues {
     /// logs; `count` only counts.
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = LOG[0], value_parser = LOG)]
     pub policy_log: Option<String>,
+    /// The group of nflog by which the nodes tell the agents of that traffic. A group has one reader: where
+    /// another program reads group 7, choose another one.
+    #[arg(long, value_name = "NUMBER", default_value_t = nflog::DENIED)]
+    pub policy_log_group: u16,
     /// End connections that a change of network policies denies. Without it, they last until their ends close
     /// them.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -34,11 +39,13 @@ pub struct PolicyValues {
 
 impl PolicyValues {
     /// The agent's flags, as far as they differ from its defaults.
-    pub(crate) fn flags(&self) -> [Option<String>; 5] {
+    pub(crate) fn flags(&self) -> [Option<String>; 6] {
         [
             (!self.network_policy).then(|| "--network-policy=false".to_owned()),
             (self.policy_deny != DENY[0]).then(|| format!("--policy-deny={}", self.policy_deny)),
             self.policy_log.as_ref().map(|how| format!("--policy-log={how}")),
+            (self.policy_log_group != nflog::DENIED)
+                .then(|| format!("--policy-log-group={}", self.policy_log_group)),
             (!self.policy_cut_connections).then(|| "--policy-cut-connections=false".to_owned()),
             self.policy_timeout.map(|seconds| format!("--policy-timeout={seconds}")),
         ]
@@ -64,11 +71,12 @@ mod tests {
 
     #[test]
     fn only_what_differs_from_the_agent_s_defaults_is_given_to_it() {
-        assert!(flags(&["--network-policy=true", "--policy-deny=drop"]).is_empty());
+        assert!(flags(&["--network-policy=true", "--policy-deny=drop", "--policy-log-group=7"]).is_empty());
         let all = [
             "--network-policy=false",
             "--policy-deny=reject",
             "--policy-log=count",
+            "--policy-log-group=9",
             "--policy-cut-connections=false",
             "--policy-timeout=5",
         ];

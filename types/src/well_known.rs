@@ -34,6 +34,12 @@ pub mod device {
     pub const DNS: &str = "weft-dns";
 }
 
+/// Groups of nflog.
+pub mod nflog {
+    /// Where the kernel tells the agent of traffic that network policies deny.
+    pub const DENIED: u16 = 7;
+}
+
 /// nf_tables tables that more than their owner looks at.
 pub mod table {
     /// The plugin's ports of the host that lead to containers.
