@@ -2,12 +2,12 @@
 //! not understood is named, never an error. Keys of sets stand as the kernel compares them, since their types
 //! are the programs' own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::family::TableFamily;
 use super::hook::Hook;
-use super::rule::Verdict;
+use super::rule::{Statement, Verdict};
 use super::set::{Data, Set, SetKind, write_tuple};
 use super::table::{Base, Chain, Table, TableKey};
 use super::value::{DataType, Name, Tuple, tuple_len, write_range};
@@ -62,7 +62,10 @@ pub struct KnownElement {
 impl From<&Table> for KnownTable {
     fn from(table: &Table) -> KnownTable {
         let Table { family, name, chains, sets, .. } = table;
-        let sets = sets.iter().map(|(name, set)| (name.clone(), set.into())).collect();
+        let statements = chains.values().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
+        let written: BTreeSet<&Name> = statements.filter_map(Statement::writes).collect();
+        let known = |(name, set): (&Name, &Set)| (name.clone(), KnownSet::of(set, written.contains(name)));
+        let sets = sets.iter().map(known).collect();
         KnownTable { family: *family, name: name.clone(), chains: chains.clone(), sets }
     }
 }
@@ -81,9 +84,9 @@ impl KnownTable {
     }
 }
 
-/// A planned set as it is once it is in the kernel. What packets write into it is not known.
-impl From<&Set> for KnownSet {
-    fn from(set: &Set) -> KnownSet {
+impl KnownSet {
+    /// A planned set as it is once it is in the kernel. What packets write into it is not known.
+    fn of(set: &Set, is_written: bool) -> KnownSet {
         let Set { declaration, elements, .. } = set;
         let has_ranges = declaration.has_ranges();
         let element = |(key, data): (&Tuple, &Data)| {
@@ -97,13 +100,12 @@ impl From<&Set> for KnownSet {
             KnownElement { key, last, ends: false, catches_all: false, verdict, data }
         };
         let is_remembered = matches!(declaration.kind, SetKind::ExpiringMap(..));
-        let is_written = is_remembered || matches!(declaration.kind, SetKind::ExpiringSet(_));
         KnownSet {
             key_len: tuple_len(&declaration.key),
             has_ranges,
             fields: if has_ranges { field_lens(&declaration.key) } else { Vec::new() },
             count: None,
-            elements: (!is_written).then(|| elements.iter().map(element).collect()),
+            elements: (!is_written && !is_remembered).then(|| elements.iter().map(element).collect()),
             is_remembered,
         }
     }
@@ -130,6 +132,11 @@ impl KnownSet {
             }
         };
         Some(found.or_else(|| elements.iter().find(|element| element.catches_all)))
+    }
+
+    /// The keys of a set without ranges, as far as its elements are known.
+    pub fn keys(&self) -> impl Iterator<Item = Tuple> {
+        self.elements.iter().flatten().map(|element| Tuple::from_kernel(&element.key))
     }
 
     /// Whether each field of a key is in the element's range.
@@ -177,7 +184,10 @@ impl fmt::Display for Printed<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{Declaration, Expression, Family, Operator, Rule};
 
     fn element(key: &[u8], ends: bool) -> KnownElement {
         KnownElement { key: key.to_vec(), last: None, ends, catches_all: false, verdict: None, data: None }
@@ -199,5 +209,27 @@ mod tests {
     #[test]
     fn what_was_not_read_is_not_known() {
         assert_eq!(KnownSet { key_len: 1, ..KnownSet::default() }.find(&[1]), None);
+    }
+
+    #[test]
+    fn a_planned_set_is_empty_unless_packets_write_into_it() {
+        let mut table = Table::new(Family::Ip, "t");
+        for name in ["told", "learnt"] {
+            let declaration = Declaration {
+                family: table.family,
+                table: table.name.clone(),
+                name: name.into(),
+                key: vec![DataType::InetProto],
+                kind: SetKind::ExpiringSet(8),
+                comment: None,
+            };
+            table.set(Set::new(Arc::new(declaration)));
+        }
+        let learn = Statement::note(vec![Expression::L4PROTO], 60, "learnt".into());
+        let look_up = Statement::lookup(vec![Expression::L4PROTO], Operator::Equal, "told".into());
+        table.chain("c", None, vec![Rule::new([learn]), Rule::new([look_up])]);
+        let known = KnownTable::from(&table);
+        let found = |name: &str| known.sets[name].find(&[6]);
+        assert_eq!((found("told"), found("learnt")), (Some(None), None));
     }
 }

@@ -108,6 +108,14 @@ impl Statement {
         Statement::Match(Match { expression, operator, value: Operand::Set(set) })
     }
 
+    /// The set whose elements packets change by it.
+    pub(super) fn writes(&self) -> Option<&Name> {
+        match self {
+            Statement::Dynamic(dynamic) => Some(&dynamic.set),
+            _ => None,
+        }
+    }
+
     /// Whether the connection's destination was rewritten: `ct status dnat`
     pub fn ct_status_dnat() -> Statement {
         let dnat = Operand::Bits(Value::CtStatus(STATUS_DNAT));

@@ -51,8 +51,8 @@ pub enum SetKind {
     /// Values of these types. Packets write its elements, which expire; so many at most. What is in it is
     /// never planned nor read.
     ExpiringMap(Vec<DataType>, u32),
-    /// Nothing. Packets write its elements, which expire; so many at most. What is in it is never planned nor
-    /// read.
+    /// Nothing. Packets write its elements, or a program as it goes; they expire, and are so many at most. What
+    /// is in it is never planned nor read.
     ExpiringSet(u32),
 }
 

@@ -2,8 +2,9 @@
 //! and why the plan has it so. An agent answers by a [`Report`], and `weft policy explain` shows those of the
 //! nodes at both ends.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weft_nftables::evaluator::{Facts, Fate, Lost, Ruleset};
@@ -11,11 +12,14 @@ use weft_nftables::{Family, Hook, KnownTable, TableFamily};
 
 use crate::pending::PENDING;
 use crate::plan::{Direction, Explanation, Packet, PolicyName, Reason, Step, Verdict};
+use crate::ruleset::refused::{self, REFUSED};
 
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`
 const NEW: u32 = 8;
 /// The flag of a TCP segment that begins a connection.
 const SYN: u8 = 2;
+/// How many ports are told of at the most.
+const MOST_PORTS: usize = 5;
 /// `IPPROTO_GRE`: stands for all traffic without ports. Of ICMPv6, some always passes.
 const WITHOUT_PORTS: u8 = 47;
 
@@ -93,6 +97,7 @@ impl Report {
         for direction in Direction::BOTH.into_iter().rev().filter(|it| is_waiting(tables, packet, *it)) {
             report.ends.push(waiting(direction, address(packet, direction)));
         }
+        report.notes.extend(refused(tables, packet));
         if report.ends.is_empty() {
             report.notes.push("neither address is one of a pod of this node".to_owned());
         }
@@ -171,6 +176,28 @@ fn waiting(direction: Direction, address: IpAddr) -> End {
         rule: None,
         place: Some(format!("hook forward, set {PENDING} of {}", table(Family::of(address)))),
     }
+}
+
+/// Connections that a change of policies ended: they are refused by the ports at both ends, whatever policies
+/// say of a new one.
+fn refused(tables: &[KnownTable], packet: &Packet) -> Option<String> {
+    let (protocol, port) = packet.port?;
+    let family = TableFamily::from(Family::of(packet.source));
+    let to = SocketAddr::new(packet.destination, port);
+    let of_table = |table| refused::ports(table, packet.source, to, protocol);
+    let ports: BTreeSet<u16> =
+        tables.iter().filter(|table| table.family == family).flat_map(of_table).collect();
+    let some: Vec<String> = ports.iter().take(MOST_PORTS).map(u16::to_string).collect();
+    let more = if ports.len() > MOST_PORTS { ", ..." } else { "" };
+    (!some.is_empty()).then(|| {
+        format!(
+            "set {REFUSED} of {}: a change of policies ended such connections, and what comes from these ports of {} is \
+             dropped for a minute: {}{more}",
+            table(Family::of(packet.source)),
+            packet.source,
+            some.join(", ")
+        )
+    })
 }
 
 /// The pod's address, where the packet goes in that direction.

@@ -4,13 +4,14 @@
 //! like the first one of a new flow, which may be allowed, and let the other end's datagrams in as its
 //! answers.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use weft_nftables::{
-    Change, Data, DataType, Declaration, Detail, Expression, Family, Operator, Rule, SetKind, Statement,
-    Transaction, Tuple, Value, Verdict,
+    Change, Data, DataType, Declaration, Detail, Expression, Family, KnownSet, KnownTable, Operator, Rule,
+    SetKind, Statement, Transaction, Tuple, Value, Verdict,
 };
 use weft_types::Protocol;
 
@@ -32,13 +33,18 @@ pub struct Connection {
     pub ends: [SocketAddr; 2],
 }
 
-pub(super) fn declaration(family: Family) -> Arc<Declaration> {
+/// What a key is made of: where a packet comes from, where it goes to, and its protocol.
+fn types(family: Family) -> Vec<DataType> {
     let address = DataType::address(family);
+    vec![address, DataType::InetService, address, DataType::InetService, DataType::InetProto]
+}
+
+pub(super) fn declaration(family: Family) -> Arc<Declaration> {
     Arc::new(Declaration {
         family: family.into(),
         table: TABLE.into(),
         name: REFUSED.into(),
-        key: vec![address, DataType::InetService, address, DataType::InetService, DataType::InetProto],
+        key: types(family),
         kind: SetKind::ExpiringSet(MOST),
         comment: None,
     })
@@ -73,6 +79,25 @@ pub fn refuse(connections: &[Connection]) -> Transaction {
         }
     }
     transaction
+}
+
+/// The ports from which a sender's packets to that end are refused, by what is known of a table.
+pub(crate) fn ports(table: &KnownTable, from: IpAddr, to: SocketAddr, protocol: Protocol) -> BTreeSet<u16> {
+    let family = if from.is_ipv4() { Family::Ip } else { Family::Ip6 };
+    let port = |key: Tuple| match key.values(&types(family))?[..] {
+        [
+            Value::Address(source),
+            Value::Port(port),
+            Value::Address(target),
+            Value::Port(end),
+            Value::Protocol(of),
+        ] => {
+            let is_it = (source, target, end, of) == (from, to.ip(), to.port(), protocol.number());
+            is_it.then_some(port)
+        }
+        _ => None,
+    };
+    table.sets.get(REFUSED).into_iter().flat_map(KnownSet::keys).filter_map(port).collect()
 }
 
 fn key(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Tuple {

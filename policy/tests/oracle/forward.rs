@@ -2,9 +2,8 @@
 
 use weft_netlink::Family;
 use weft_nftables::Hook;
-use weft_nftables::evaluator::{Doubt, Facts, Fate, Guide, Lost, Ruleset};
+use weft_nftables::evaluator::{Facts, Fate, Ruleset};
 use weft_policy::plan::{Packet, Verdict};
-use weft_policy::ruleset::refused::REFUSED;
 
 /// `IPPROTO_ICMP`
 const ICMP: u8 = 1;
@@ -12,21 +11,13 @@ const ICMP: u8 = 1;
 const NEW: u32 = 8;
 const SYN: u8 = 2;
 
-/// Knows that no connection was cut.
-struct NothingRefused;
-
-impl Guide for NothingRefused {
-    fn doubt(&mut self, doubt: &Doubt<'_>) -> Result<(), Lost> {
-        if doubt.rule.to_string().contains(&format!("@{REFUSED} ")) { Ok(()) } else { Err(doubt.lost()) }
-    }
-}
-
 pub(crate) fn forward(tables: &Ruleset, packet: &Packet) -> Verdict {
     let facts = Facts {
         source: Some(packet.source),
         destination: Some(packet.destination),
         protocol: Some(packet.port.map_or(ICMP, |(protocol, _)| protocol.number())),
         // Where there are no ports, other bytes stand there, and no row is for the protocol.
+        source_port: Some(0),
         destination_port: Some(packet.port.map_or(0, |(_, port)| port)),
         tcp_flags: Some(SYN),
         priority: Some(6),
@@ -36,7 +27,7 @@ pub(crate) fn forward(tables: &Ruleset, packet: &Packet) -> Verdict {
     };
     let at = |hook| {
         let mut walk = tables.follow(Family::of(packet.source), facts.clone());
-        match walk.guided(hook, &mut NothingRefused).unwrap_or_else(|lost| panic!("{packet:?}: {lost}")) {
+        match walk.hook(hook).unwrap_or_else(|lost| panic!("{packet:?}: {lost}")) {
             Fate::Accepted => Verdict::Accept,
             Fate::Dropped | Fate::Rejected => Verdict::Deny,
         }

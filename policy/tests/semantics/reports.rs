@@ -3,8 +3,8 @@
 use weft_nftables::{Data, KnownTable, Tuple, Value};
 use weft_policy::pending;
 use weft_policy::report::{Finding, Report};
+use weft_policy::ruleset::refused::REFUSED;
 use weft_policy::ruleset::{Denied, Ruleset};
-
 use weft_types::{Action, Tier};
 
 use super::*;
@@ -97,6 +97,53 @@ fn what_needs_no_policy_and_what_is_not_of_this_node_is_said_so() {
     assert!(node.says(SHOP_WEB, SHOP_WEB, ICMP).contains("a pod may always reach itself"));
     assert!(node.says("172.16.0.1", SHOP_WEB, ICMP).contains("a pod and its own node"));
     assert_eq!(node.says(SHOP_DB, BANK_DB, ICMP), "here: neither address is one of a pod of this node");
+}
+
+/// By the tables as they are planned: nothing is cut in them.
+#[test]
+fn what_leaves_a_pod_is_told_for_every_protocol() {
+    let mut cluster = Cluster::new();
+    let to_db = rule(Some(&[pods("app=db")]), Some(&[port(Udp, 53, 53), port(Sctp, 9000, 9999)]));
+    cluster.isolate("shop/web", "app=web", None, Some(&[to_db]));
+    let node = Node::new(cluster, Denied::default());
+    let found = |port| {
+        let report = node.report(SHOP_WEB, SHOP_DB, Some(port));
+        assert_eq!(report.notes, [""; 0], "{port:?}");
+        report.finding()
+    };
+    use Finding::{Allowed, Denied as Closed};
+    assert_eq!([(Udp, 53), (Sctp, 9000), (Sctp, 9999)].map(found), [Allowed; 3]);
+    assert_eq!([(Udp, 54), (Tcp, 53), (Sctp, 53), (Sctp, 8999), (Udp, 9000)].map(found), [Closed; 5]);
+    let six = node.report("fd00::1:1", "fd00::1:2", Some((Sctp, 9500)));
+    assert_eq!((six.finding(), six.notes), (Allowed, Vec::new()));
+}
+
+#[test]
+fn connections_that_were_cut_are_told_of_beside_what_holds_for_a_new_one() {
+    let mut cluster = Cluster::new();
+    cluster.isolate("shop/web", "app=web", Some(&[rule(None, Some(&[port(Udp, 53, 53)]))]), None);
+    let mut ruleset = Ruleset::new(Denied::default());
+    ruleset.apply(&cluster.0.commit());
+    let mut table = ruleset.tables()[0].clone();
+    let cut = [
+        Value::Address(ip(SHOP_DB)),
+        Value::Port(5000),
+        Value::Address(ip(SHOP_WEB)),
+        Value::Port(53),
+        Value::Protocol(Udp.number()),
+    ];
+    table.sets.get_mut(REFUSED).unwrap().elements.insert(Tuple::new(&cut), Data::None);
+    let node = Node { cluster, tables: vec![(&table).into()] };
+    let report = node.report(SHOP_DB, SHOP_WEB, Some((Udp, 53)));
+    assert_eq!(report.finding(), Finding::Allowed);
+    let expected = "set refused of table ip weft-policy: a change of policies ended such connections, and what comes from \
+                    these ports of 10.0.1.2 is dropped for a minute: 5000";
+    assert_eq!(report.notes, [expected]);
+    for (from, to, port) in
+        [(SHOP_DB, SHOP_WEB, (Udp, 54)), (SHOP_DB, SHOP_WEB, (Tcp, 53)), (BANK_DB, SHOP_WEB, (Udp, 53))]
+    {
+        assert_eq!(node.report(from, to, Some(port)).notes, [""; 0], "{from} {port:?}");
+    }
 }
 
 #[test]

@@ -143,6 +143,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_tcp_is_refused_by_its_ends_and_tcp_by_its_flags() {
+        let end = |text: &str| text.parse().unwrap();
+        let (client, server) = ("10.244.1.2:4000", "10.244.2.2:8080");
+        let flow = |protocol| Flow {
+            id: 1,
+            zone: 0,
+            protocol,
+            original: Tuple { source: end(client), destination: end("10.96.0.10:80") },
+            reply: Tuple { source: end(server), destination: end(client) },
+            status: CtStatus::DST_NAT,
+            tcp_state: None,
+        };
+        for protocol in [Protocol::Udp, Protocol::Sctp] {
+            let connection = Connection { protocol, ends: [end(client), end(server)] };
+            assert_eq!(refused(&flow(protocol.number())), Some(connection));
+        }
+        assert_eq!((refused(&flow(Protocol::Tcp.number())), refused(&flow(1))), (None, None));
+    }
+
+    #[test]
     fn a_peer_that_lost_the_label_by_which_it_was_let_in_is_judged_again() {
         let peers = |class| Delta { peers: vec![(ip("10.244.1.2"), class)], ..Delta::default() };
         for class in [None, Some(ClassId(1))] {
