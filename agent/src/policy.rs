@@ -83,6 +83,8 @@ pub(crate) struct NetworkPolicies {
     events: Option<Events>,
     /// The planner, while there are policies.
     planner: Option<Planning>,
+    /// What the plugin is to know; nothing before all policies are listed.
+    selectable: Option<GuardedNamespaces>,
     /// What the plugin was told last; nothing before that.
     guarded: Option<GuardedNamespaces>,
     /// What is wrong with policies as they were read.
@@ -123,6 +125,7 @@ impl NetworkPolicies {
             node: String::new(),
             events: None,
             planner: None,
+            selectable: None,
             guarded: None,
             malformed: BTreeMap::new(),
             waiting_since: BTreeMap::new(),
@@ -204,21 +207,27 @@ impl NetworkPolicies {
             return Ok(());
         };
         self.note_malformed(round);
-        let guarded = guarded(policies, cluster_policies);
+        let has_changed = POLICIES.into_iter().any(|kind| round.changes(kind).next().is_some());
+        if has_changed || self.selectable.is_none() {
+            self.selectable = Some(guarded(policies, cluster_policies));
+        }
         let count =
             policies.of::<NetworkPolicy>().len() + cluster_policies.of::<ClusterNetworkPolicy>().len();
         self.metrics.count(count, self.tables.waiting().len());
-        if guarded.is_empty() {
+        if self.selectable.as_ref().is_none_or(GuardedNamespaces::is_empty) {
             return self.open_all();
         }
-        self.guard(guarded)?;
         let planning = self.planner.get_or_insert_with(|| Planning::new(&self.node));
-        if SELECTED.iter().any(|kind| round.objects(*kind).is_none()) {
-            // Until it is known whom they select, what was so before stands.
-            return Ok(());
+        let is_complete = SELECTED.iter().all(|kind| round.objects(*kind).is_some());
+        if is_complete {
+            // Before anything can fail: a change is told once.
+            planning.feed(round);
         }
-        planning.feed(round);
-        self.enforce(round)
+        if self.guarded != self.selectable {
+            self.guard(self.selectable.clone().unwrap_or_default())?;
+        }
+        // Until it is known whom they select, what was so before stands.
+        if is_complete { self.enforce(round) } else { Ok(()) }
     }
 
     /// Plans, and writes what changed.
@@ -253,7 +262,7 @@ impl NetworkPolicies {
         if !delta.is_empty() {
             self.denials.forget_policies(&planning.planner);
             planning.problems = planning.planner.problems();
-            self.metrics.measure(planning.planner.plan());
+            self.metrics.measure(planning.planner.endpoints(), planning.planner.rows());
             self.owed.extend(Concerned::by(&delta));
         }
         let is_resync = observed.is_some();
@@ -288,7 +297,7 @@ impl NetworkPolicies {
     fn open_all(&mut self) -> Result<()> {
         self.planner = None;
         self.owed = Concerned::default();
-        self.metrics.measure(&Default::default());
+        self.metrics.measure(0, 0);
         if let Some(cutter) = &self.cutter {
             cutter.judge(&Arc::default(), Concerned::default());
         }

@@ -20,8 +20,10 @@ mod features;
 mod networks;
 mod planner;
 mod policies;
+mod problems;
 mod profile;
 mod rows;
+mod size;
 mod traffic;
 mod world;
 
@@ -35,8 +37,9 @@ use weft_types::{Family, NamespacedName, Protocol};
 pub use delta::{Delta, RowChange};
 pub use evaluate::Packet;
 pub use explain::{Explanation, Reason, Step};
-pub use planner::{Planner, Problem};
+pub use planner::Planner;
 pub use policies::PolicyName;
+pub use problems::Problem;
 pub use rows::MOST_ROWS;
 
 /// The way of traffic, seen from the pod whose policies decide.
@@ -148,6 +151,8 @@ pub struct Side {
     pub base: Decision,
     /// The rows, by the class of the peer, those of a class in the order of the traffic.
     pub rows: BTreeMap<ClassId, Box<[Row]>>,
+    /// How many rows that are.
+    pub(crate) count: usize,
 }
 
 /// An address of a local pod that some policy selects.
@@ -162,6 +167,10 @@ impl Endpoint {
     /// What holds in that direction; nothing where no policy says anything about it.
     pub fn side(&self, direction: Direction) -> Option<&Side> {
         self.sides[direction.index()].as_ref()
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.sides.iter().flatten().map(|side| side.count).sum()
     }
 }
 

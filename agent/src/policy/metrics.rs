@@ -4,8 +4,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use weft_policy::plan::{Direction, PolicyPlan};
-use weft_types::Family;
 
 /// The figures of the subsystem.
 #[derive(Clone, Debug)]
@@ -72,12 +70,10 @@ impl Metrics {
         set(&self.pending, pending);
     }
 
-    /// The size of a plan.
-    pub(crate) fn measure(&self, plan: &PolicyPlan) {
-        let endpoints = || Family::BOTH.into_iter().flat_map(|family| plan.family(family).endpoints.values());
-        let sides = endpoints().flat_map(|it| Direction::BOTH.into_iter().filter_map(|way| it.side(way)));
-        set(&self.isolated, endpoints().count());
-        set(&self.rows, sides.flat_map(|side| side.rows.values()).map(|rows| rows.len()).sum());
+    /// How many addresses policies select, and the rows for them.
+    pub(crate) fn measure(&self, isolated: usize, rows: usize) {
+        set(&self.isolated, isolated);
+        set(&self.rows, rows);
     }
 }
 

@@ -54,17 +54,13 @@ impl Delta {
         if verdict(before) != verdict(after) {
             self.sides.push((direction, address, after.map(|side| side.base)));
         }
-        let rows = |side: Option<&Side>, class: &ClassId| match side {
-            Some(side) => side.rows.get(class).cloned().unwrap_or_default(),
-            None => Box::default(),
-        };
         let classes = |side: Option<&Side>| side.map(|side| side.rows.keys().copied().collect::<Vec<_>>());
         let mut all = classes(before).unwrap_or_default();
         all.extend(classes(after).unwrap_or_default());
         all.sort_unstable();
         all.dedup();
         for class in all {
-            self.rows(direction, address, class, &rows(before, &class), &rows(after, &class));
+            self.rows(direction, address, class, rows_of(before, class), rows_of(after, class));
         }
     }
 
@@ -117,21 +113,25 @@ impl PolicyPlan {
     }
 }
 
-/// Puts an endpoint in place of another one, and notes what differs.
+fn rows_of(side: Option<&Side>, class: ClassId) -> &[Row] {
+    side.and_then(|side| side.rows.get(&class)).map(|rows| &**rows).unwrap_or_default()
+}
+
+/// Puts an endpoint in place of another one, and notes what differs. Returns the other one.
 pub(crate) fn replace_endpoint(
     plan: &mut PolicyPlan,
     address: IpAddr,
     endpoint: Option<Endpoint>,
     delta: &mut Delta,
-) {
+) -> Option<Endpoint> {
     let endpoints = &mut plan.family_mut(Family::of(address)).endpoints;
     let before = endpoints.remove(&address);
     for direction in Direction::BOTH {
-        let side =
-            |endpoint: &'_ Option<Endpoint>| endpoint.as_ref().and_then(|it| it.side(direction)).cloned();
-        delta.side(direction, address, side(&before).as_ref(), side(&endpoint).as_ref());
+        let [before, after] = [&before, &endpoint].map(|it| it.as_ref().and_then(|it| it.side(direction)));
+        delta.side(direction, address, before, after);
     }
     if let Some(endpoint) = endpoint {
         endpoints.insert(address, endpoint);
     }
+    before
 }

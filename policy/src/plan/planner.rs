@@ -5,7 +5,6 @@
 //! whose policies changed, or that ask about classes that came or went, get new rows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use super::features::Features;
 use super::policies::{Policies, Policy, PolicyName};
 use super::profile::Profile;
 use super::rows::{self, MOST_ROWS};
+use super::size::Size;
 use super::world::{PodId, PodState, World, node_addresses};
 use super::{ClassId, Delta, Direction, Endpoint, Origin, PolicyId, PolicyPlan, Side, index};
 
@@ -35,6 +35,7 @@ pub struct Planner {
     assigned: HashMap<NamespacedName, PodAddresses>,
     /// Copied only where it changes while somebody else still holds it.
     plan: Arc<PolicyPlan>,
+    pub(crate) size: Size,
     dirty_locals: BTreeSet<PodId>,
     dirty_policies: BTreeSet<PolicyId>,
 }
@@ -48,28 +49,6 @@ pub(crate) struct Local {
     pub(crate) profiles: [Option<Profile>; 2],
 }
 
-/// Policies that cannot be met as they are.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
-    /// The policy that asks for the most.
-    pub policy: PolicyName,
-    /// The pod that is closed.
-    pub pod: NamespacedName,
-    /// The direction in which it is closed.
-    pub direction: Direction,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { policy, pod, direction } = self;
-        write!(
-            f,
-            "{policy}: spec.{direction}: Pod {pod} would need more than {MOST_ROWS} rows, so that all its {direction} is \
-             denied; use ranges of ports (endPort) or fewer ports"
-        )
-    }
-}
-
 impl Planner {
     /// A planner for the node of that name, which knows no object yet.
     pub fn new(node: impl Into<String>) -> Planner {
@@ -81,6 +60,7 @@ impl Planner {
             locals: BTreeMap::new(),
             assigned: HashMap::new(),
             plan: Arc::default(),
+            size: Size::default(),
             dirty_locals: BTreeSet::new(),
             dirty_policies: BTreeSet::new(),
         }
@@ -331,7 +311,7 @@ impl Planner {
         let features = &mut self.features;
         let (mut fresh, fresh_names) = features.take_fresh();
         let dead = features.sweep();
-        fresh.retain(|id| !dead.contains(id));
+        fresh.retain(|id| dead.binary_search(id).is_err());
         let is_network = |id: &u32| features.get(*id).is_some_and(|feature| feature.is_network());
         let networks = fresh.iter().chain(&dead).any(is_network);
         let changes = FeatureChanges { fresh: &fresh, fresh_names: &fresh_names, dead: &dead, networks };
@@ -369,7 +349,10 @@ impl Planner {
             }
         }
         for (address, endpoint) in left.into_iter().map(|address| (address, None)).chain(planned) {
-            replace_endpoint(Arc::make_mut(&mut self.plan), address, endpoint, delta);
+            let plan = Arc::make_mut(&mut self.plan);
+            let before = replace_endpoint(plan, address, endpoint, delta);
+            let after = plan.family(Family::of(address)).endpoints.get(&address);
+            self.size.note(address, before.map_or(0, |endpoint| endpoint.rows()), after);
         }
     }
 
@@ -390,20 +373,26 @@ impl Planner {
             return;
         }
         let mut plan = std::mem::take(Arc::make_mut(&mut self.plan).family_mut(family));
+        let mut size = std::mem::take(&mut self.size);
         for (id, local) in self.locals.iter().filter(|(id, _)| !planned.contains(id)) {
             debug_assert!(self.world.pod(*id).is_some());
             for address in local.addresses.iter().filter(|address| Family::of(**address) == family) {
+                let Some(endpoint) = plan.endpoints.get_mut(address) else {
+                    continue;
+                };
+                let before = endpoint.rows();
                 for direction in Direction::BOTH {
-                    let endpoint = plan.endpoints.get_mut(address);
-                    let side = endpoint.and_then(|endpoint| endpoint.sides[direction.index()].as_mut());
+                    let side = endpoint.sides[direction.index()].as_mut();
                     let (Some(side), Some(profile)) = (side, &local.profiles[direction.index()]) else {
                         continue;
                     };
                     self.follow(side, profile, (family, *address, direction), changes, delta);
                 }
+                size.note(*address, before, Some(endpoint));
             }
         }
         *Arc::make_mut(&mut self.plan).family_mut(family) = plan;
+        self.size = size;
     }
 
     fn follow(
@@ -420,11 +409,9 @@ impl Planner {
             Some((*class, rows))
         };
         let new: Vec<_> = changes.fresh.iter().filter_map(rows_of).collect();
-        let count =
-            |rows: &BTreeMap<ClassId, Box<[super::Row]>>| rows.values().map(|it| it.len()).sum::<usize>();
         let more: usize = new.iter().map(|(_, rows)| rows.len()).sum();
         let is_closed = matches!(side.base.origin, Origin::TooLarge(_));
-        if is_closed || (more > 0 && count(&side.rows) + more > MOST_ROWS) {
+        if is_closed || (more > 0 && side.count + more > MOST_ROWS) {
             let after = self.side(profile, family);
             delta.side(direction, address, Some(side), Some(&after));
             *side = after;
@@ -432,29 +419,15 @@ impl Planner {
         }
         for class in &changes.dead {
             if let Some(gone) = side.rows.remove(class) {
+                side.count -= gone.len();
                 delta.rows(direction, address, *class, &gone, &[]);
             }
         }
         for (class, rows) in new {
+            side.count += rows.len();
             delta.rows(direction, address, class, &[], &rows);
             side.rows.insert(class, rows);
         }
-    }
-
-    /// Policies that cannot be met as they are, in order.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = BTreeSet::new();
-        for endpoint in self.plan.families.iter().flat_map(|family| family.endpoints.values()) {
-            for direction in Direction::BOTH {
-                let Some(Origin::TooLarge(id)) = endpoint.side(direction).map(|side| side.base.origin) else {
-                    continue;
-                };
-                if let Some(policy) = self.policy(id).cloned() {
-                    problems.insert(Problem { policy, pod: endpoint.pod.clone(), direction });
-                }
-            }
-        }
-        problems.into_iter().collect()
     }
 
     pub(crate) fn features(&self) -> &Features {

@@ -24,13 +24,12 @@ pub(crate) fn side<'a>(
     features: &Features,
 ) -> Result<Side, Option<PolicyId>> {
     let base = profile.strangers.other;
-    let mut side = Side { base, rows: BTreeMap::new() };
-    let mut count = 0;
+    let mut side = Side { base, rows: BTreeMap::new(), count: 0 };
     let strangers = rows(&profile.strangers, base.verdict, false);
     let others = classes.filter_map(|(id, vector)| Some((id, class_rows(profile, vector, features)?)));
     for (id, rows) in std::iter::once((ClassId::NONE, strangers)).chain(others) {
-        count += rows.len();
-        if count > MOST_ROWS {
+        side.count += rows.len();
+        if side.count > MOST_ROWS {
             return Err(profile.largest());
         }
         if !rows.is_empty() {
@@ -57,7 +56,7 @@ pub(crate) fn class_rows(profile: &Profile, vector: &[FeatureId], features: &Fea
 /// A side that lets nothing through, as the pod's policies are too large.
 pub(crate) fn closed(largest: Option<PolicyId>) -> Side {
     let origin = largest.map_or(Origin::Unselected, Origin::TooLarge);
-    Side { base: Decision { verdict: Verdict::Deny, origin }, rows: BTreeMap::new() }
+    Side { base: Decision { verdict: Verdict::Deny, origin }, rows: BTreeMap::new(), count: 0 }
 }
 
 /// The rows for traffic where `base` is what happens without any, in the order of the traffic. `complete`

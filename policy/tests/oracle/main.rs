@@ -85,6 +85,9 @@ fn plan_explanation_and_tables_say_what_the_specifications_say_after_any_changes
                 ruleset.apply(&delta);
                 let whole = Table::of(planner.plan());
                 prop_assert_eq!(&table, &whole, "what changes come to is not what the plan has");
+                let [.., sides, rows] = whole.sizes();
+                prop_assert_eq!(planner.rows(), rows);
+                prop_assert!(planner.endpoints() <= sides && sides <= 2 * planner.endpoints());
             }
         }
         prop_assert!(planner.commit().is_empty(), "nothing changed since");
