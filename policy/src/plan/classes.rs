@@ -214,7 +214,9 @@ impl Classes {
         if changes.networks {
             self.classes.values_mut().for_each(|class| class.pieces = 0);
         }
-        changes.dead.iter().for_each(|id| self.drop_feature(*id, features));
+        if !changes.dead.is_empty() {
+            self.drop_features(changes.dead, features);
+        }
         for id in changes.fresh {
             if let Some(feature) = features.get(*id).cloned() {
                 let matching = self.matching(&feature, world);
@@ -319,11 +321,12 @@ impl Classes {
         self.by_vector.insert(vector, id);
     }
 
-    /// A question is not asked any more.
-    fn drop_feature(&mut self, feature: FeatureId, features: &Features) {
-        let with = |(id, class): (&ClassId, &Class)| class.vector.binary_search(&feature).ok().map(|_| *id);
+    /// Questions that are not asked any more, in order.
+    fn drop_features(&mut self, dead: &[FeatureId], features: &Features) {
+        let is_dead = |id: &FeatureId| dead.binary_search(id).is_ok();
+        let with = |(id, class): (&ClassId, &Class)| class.vector.iter().any(is_dead).then_some(*id);
         for id in self.classes.iter().filter_map(with).collect::<Vec<_>>() {
-            let vector = self.vector(id).iter().copied().filter(|other| *other != feature).collect();
+            let vector = self.vector(id).iter().copied().filter(|id| !is_dead(id)).collect();
             self.rename(id, vector, features);
         }
     }
@@ -376,13 +379,13 @@ impl Classes {
 
     /// Cuts the networks that are asked for into pieces, each of a class.
     fn cut_networks(&mut self, features: &Features, plan: &mut FamilyPlan, delta: &mut Delta) {
-        let blocks = features.networks().iter().filter_map(|id| match &**features.get(*id)? {
-            Feature::Network(block) => Some((*id, block)),
+        let asked = features.networks().iter().filter_map(|id| match &**features.get(*id)? {
+            Feature::Networks(networks) => Some((*id, networks)),
             _ => None,
         });
         let mut networks = BTreeMap::new();
-        for piece in pieces(self.family, blocks) {
-            let id = self.intern(piece.blocks, Some(piece.first), features);
+        for piece in pieces(self.family, asked) {
+            let id = self.intern(piece.networks, Some(piece.first), features);
             if let Some(class) = self.classes.get_mut(&id) {
                 class.pieces += 1;
             }

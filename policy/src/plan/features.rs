@@ -1,9 +1,12 @@
 //! What policies ask of peers: each question once, however many rules ask it.
 
+use std::mem::Discriminant;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use weft_types::{IpBlock, LabelSelector, Protocol};
+use hashbrown::{HashMap, HashSet};
+use weft_types::{LabelSelector, Protocol};
+
+use super::networks::Networks;
 
 /// The number of a question.
 pub(crate) type FeatureId = u32;
@@ -18,8 +21,8 @@ pub(crate) enum Feature {
     Own { namespace: Box<str>, pods: LabelSelector },
     /// A pod with such labels, of a namespace with such labels.
     Everywhere { namespaces: LabelSelector, pods: LabelSelector },
-    /// Part of a network.
-    Network(IpBlock),
+    /// Part of any of some networks: those of a rule are told apart by nobody.
+    Networks(Networks),
     /// An address of a Node with such labels.
     Nodes(LabelSelector),
     /// A pod that has exactly these ports of that name.
@@ -27,9 +30,18 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
+    /// What tells the list of questions that it belongs to.
+    fn place(&self) -> (Discriminant<Feature>, &str) {
+        let namespace = match self {
+            Feature::Own { namespace, .. } => namespace,
+            _ => "",
+        };
+        (std::mem::discriminant(self), namespace)
+    }
+
     /// Whether it says something of addresses that nobody is known to have.
     pub(crate) fn is_network(&self) -> bool {
-        matches!(self, Feature::Network(_))
+        matches!(self, Feature::Networks(_))
     }
 }
 
@@ -97,7 +109,7 @@ impl Features {
         match feature {
             Feature::Own { namespace, .. } => Some(self.own.entry(namespace.clone()).or_default()),
             Feature::Everywhere { .. } => Some(&mut self.everywhere),
-            Feature::Network(_) => Some(&mut self.networks),
+            Feature::Networks(_) => Some(&mut self.networks),
             Feature::Nodes(_) => Some(&mut self.nodes),
             Feature::Ports { .. } => None,
         }
@@ -163,21 +175,19 @@ impl Features {
         dead.sort_unstable();
         dead.dedup();
         dead.retain(|id| self.slots[*id as usize].as_ref().is_some_and(|slot| slot.users == 0));
-        for id in &dead {
-            let Some(slot) = &self.slots[*id as usize] else {
-                continue;
-            };
-            let feature = slot.feature.clone();
-            self.by_feature.remove(&feature);
-            if let Some(list) = self.list(&feature) {
-                list.retain(|other| other != id);
-            }
-            if let Feature::Own { namespace, .. } = &*feature
-                && self.own.get(namespace).is_some_and(Vec::is_empty)
+        let gone = dead.iter().filter_map(|id| self.slots[*id as usize].as_ref());
+        let gone: Vec<Arc<Feature>> = gone.map(|slot| slot.feature.clone()).collect();
+        // Each list once, however many of it are gone.
+        let mut tidied = HashSet::new();
+        for feature in &gone {
+            self.by_feature.remove(feature);
+            if tidied.insert(feature.place())
+                && let Some(list) = self.list(feature)
             {
-                self.own.remove(namespace);
+                list.retain(|id| dead.binary_search(id).is_err());
             }
         }
+        self.own.retain(|_, list| !list.is_empty());
         dead
     }
 

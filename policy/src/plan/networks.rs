@@ -7,26 +7,63 @@ use ipnetwork::IpNetwork;
 use weft_types::{Family, IpBlock};
 
 use super::features::FeatureId;
+use super::index;
 
-/// A piece of the address space of a family, and the blocks that it is part of, in order.
+/// Addresses of both families, as intervals with both ends included. They are in order, and neither overlap
+/// nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Networks([Box<[(u128, u128)]>; 2]);
+
+impl Networks {
+    /// All addresses of some blocks.
+    pub(crate) fn of<'a>(blocks: impl Iterator<Item = &'a IpBlock> + Clone) -> Networks {
+        Networks(Family::BOTH.map(|family| {
+            let of_family = blocks.clone().filter(|block| Family::of_network(&block.cidr) == family);
+            let mut all: Vec<(u128, u128)> = of_family.flat_map(intervals).collect();
+            all.sort_unstable();
+            all.dedup_by(|next, before| {
+                let joins = before.1.checked_add(1).is_none_or(|after| next.0 <= after);
+                if joins {
+                    before.1 = before.1.max(next.1);
+                }
+                joins
+            });
+            all.into()
+        }))
+    }
+
+    /// Those of a family.
+    pub(crate) fn intervals(&self, family: Family) -> &[(u128, u128)] {
+        &self.0[index(family)]
+    }
+
+    /// Whether an address is one of them.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let (intervals, number) = (self.intervals(Family::of(address)), number(address));
+        let before = intervals.partition_point(|(first, _)| *first <= number);
+        before.checked_sub(1).is_some_and(|place| number <= intervals[place].1)
+    }
+}
+
+/// A piece of the address space of a family, and the networks that it is part of, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) first: IpAddr,
     pub(crate) last: IpAddr,
-    pub(crate) blocks: Vec<FeatureId>,
+    pub(crate) networks: Vec<FeatureId>,
 }
 
-/// The pieces that the blocks cut the address space into, in order, without those that are part of none.
+/// The pieces that networks cut the address space into, in order, without those that are part of none.
 pub(crate) fn pieces<'a>(
     family: Family,
-    blocks: impl Iterator<Item = (FeatureId, &'a IpBlock)>,
+    networks: impl Iterator<Item = (FeatureId, &'a Networks)>,
 ) -> Vec<Piece> {
-    // Where blocks begin, and where they are over.
+    // Where they begin, and where they are over.
     let mut borders: Vec<(u128, bool, FeatureId)> = Vec::new();
-    for (block, it) in blocks.filter(|(_, block)| Family::of_network(&block.cidr) == family) {
-        for (first, last) in intervals(it) {
-            borders.push((first, true, block));
-            borders.extend(last.checked_add(1).map(|after| (after, false, block)));
+    for (id, networks) in networks {
+        for (first, last) in networks.intervals(family) {
+            borders.push((*first, true, id));
+            borders.extend(last.checked_add(1).map(|after| (after, false, id)));
         }
     }
     borders.sort_unstable();
@@ -34,29 +71,28 @@ pub(crate) fn pieces<'a>(
     let mut rest = borders.as_slice();
     while let Some(&(at, ..)) = rest.first() {
         let here = rest.iter().take_while(|border| border.0 == at).count();
-        for (_, begins, block) in &rest[..here] {
+        for (_, begins, id) in &rest[..here] {
             match begins {
-                true => inside.insert(*block),
-                false => inside.remove(block),
+                true => inside.insert(*id),
+                false => inside.remove(id),
             };
         }
         rest = &rest[here..];
         let last = rest.first().map_or(most(family), |next| next.0 - 1);
         if !inside.is_empty() && at <= last {
-            let blocks: Vec<FeatureId> = inside.iter().copied().collect();
+            let networks: Vec<FeatureId> = inside.iter().copied().collect();
             match pieces.last_mut() {
-                Some(before) if before.blocks == blocks && number(before.last) + 1 == at => {
+                Some(before) if before.networks == networks && number(before.last) + 1 == at => {
                     before.last = address(family, last);
                 }
-                _ => pieces.push(Piece { first: address(family, at), last: address(family, last), blocks }),
+                _ => pieces.push(Piece { first: address(family, at), last: address(family, last), networks }),
             }
         }
     }
     pieces
 }
 
-/// What is left of a network without its exceptions, in order. Intervals of one block neither overlap nor
-/// touch, as a border at which it ends and begins would make it end.
+/// What is left of a network without its exceptions.
 fn intervals(block: &IpBlock) -> Vec<(u128, u128)> {
     let family = Family::of_network(&block.cidr);
     let (first, last) = ends(&block.cidr);
@@ -82,13 +118,8 @@ fn intervals(block: &IpBlock) -> Vec<(u128, u128)> {
     left
 }
 
-/// Whether an address is part of a block.
-pub(crate) fn contains(block: &IpBlock, address: IpAddr) -> bool {
-    block.cidr.contains(address) && !block.except.iter().any(|except| except.contains(address))
-}
-
 /// The first and the last address of a network.
-pub(crate) fn ends(network: &IpNetwork) -> (u128, u128) {
+fn ends(network: &IpNetwork) -> (u128, u128) {
     let family = Family::of_network(network);
     let first = number(network.network());
     let host_bits = family.bits() - network.prefix();
@@ -128,9 +159,10 @@ mod tests {
     }
 
     fn cut(family: Family, blocks: &[IpBlock]) -> Vec<String> {
-        let blocks = blocks.iter().enumerate().map(|(place, block)| (place as FeatureId, block));
-        let pieces = pieces(family, blocks);
-        pieces.iter().map(|it| format!("{}-{} {:?}", it.first, it.last, it.blocks)).collect()
+        let networks: Vec<Networks> = blocks.iter().map(|block| Networks::of([block].into_iter())).collect();
+        let numbered = networks.iter().enumerate().map(|(place, networks)| (place as FeatureId, networks));
+        let pieces = pieces(family, numbered);
+        pieces.iter().map(|it| format!("{}-{} {:?}", it.first, it.last, it.networks)).collect()
     }
 
     #[test]
@@ -160,6 +192,42 @@ mod tests {
         assert_eq!(cut(Family::V6, &blocks), expected);
         assert_eq!(cut(Family::V4, &blocks), [""; 0]);
         assert_eq!(cut(Family::V4, &[block("0.0.0.0/0", &["0.0.0.0/0"])]), [""; 0]);
+    }
+
+    #[test]
+    fn networks_that_overlap_and_touch_are_one() {
+        let blocks = [
+            block("10.0.1.0/24", &[]),
+            block("10.0.0.0/24", &["10.0.0.0/25"]),
+            block("10.0.0.192/26", &[]),
+            block("255.255.255.255/32", &[]),
+            block("255.255.255.0/24", &["255.255.255.0/25"]),
+            block("fd00::/64", &[]),
+        ];
+        let networks = Networks::of(blocks.iter());
+        let found: Vec<_> = networks
+            .intervals(Family::V4)
+            .iter()
+            .map(|(first, last)| {
+                let at = |number| address(Family::V4, number);
+                format!("{}-{}", at(*first), at(*last))
+            })
+            .collect();
+        assert_eq!(found, ["10.0.0.128-10.0.1.255", "255.255.255.128-255.255.255.255"]);
+        for (text, expected) in [
+            ("10.0.0.127", false),
+            ("10.0.0.128", true),
+            ("10.0.1.255", true),
+            ("10.0.2.0", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", true),
+            ("255.255.255.127", false),
+            ("fd00::ffff", true),
+            ("fd00:0:0:1::", false),
+        ] {
+            assert_eq!(networks.contains(text.parse().unwrap()), expected, "{text}");
+        }
+        assert_eq!(Networks::of(blocks.iter().rev()), networks);
     }
 
     #[test]

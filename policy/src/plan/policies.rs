@@ -11,6 +11,7 @@ use weft_types::{
 };
 
 use super::features::{Feature, FeatureId, Features};
+use super::networks::Networks;
 use super::world::{PodState, World};
 use super::{Direction, PolicyId};
 
@@ -219,8 +220,7 @@ impl Compiled {
             let peers = |(_, rule): (Action, &PolicyRule)| match &rule.peers {
                 Peers::All => None,
                 Peers::Any(peers) => {
-                    let ids = peers.iter().map(|peer| features.acquire(question(name, peer)));
-                    Some(ids.collect())
+                    Some(questions(name, peers).map(|question| features.acquire(question)).collect())
                 }
             };
             if direction == Direction::Egress {
@@ -250,9 +250,20 @@ fn port_names(rule: &PolicyRule) -> impl Iterator<Item = &str> {
     })
 }
 
-fn question(name: &PolicyName, peer: &PolicyPeer) -> Feature {
-    match peer {
-        PolicyPeer::Network(block) => Feature::Network(block.clone()),
+/// What a rule asks of its peers, of which any must be so.
+fn questions(name: &PolicyName, peers: &[PolicyPeer]) -> impl Iterator<Item = Feature> {
+    let blocks = peers.iter().filter_map(|peer| match peer {
+        PolicyPeer::Network(block) => Some(block),
+        PolicyPeer::Pods(_) | PolicyPeer::Nodes(_) => None,
+    });
+    let networks = blocks.clone().next().map(|_| Feature::Networks(Networks::of(blocks)));
+    networks.into_iter().chain(peers.iter().filter_map(|peer| question(name, peer)))
+}
+
+/// Networks are asked for together.
+fn question(name: &PolicyName, peer: &PolicyPeer) -> Option<Feature> {
+    Some(match peer {
+        PolicyPeer::Network(_) => return None,
         PolicyPeer::Nodes(selector) => Feature::Nodes(selector.clone()),
         PolicyPeer::Pods(peer) => match (&peer.namespaces, name) {
             (None, PolicyName::Network(key)) => {
@@ -265,5 +276,5 @@ fn question(name: &PolicyName, peer: &PolicyPeer) -> Feature {
                 pods: peer.pods.clone(),
             },
         },
-    }
+    })
 }

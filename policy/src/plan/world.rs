@@ -186,7 +186,7 @@ impl World {
                 pods.matches(&pod.pod.labels) && self.namespace_matches(namespaces, &key.namespace)
             }
             Feature::Ports { name, ports } => pod.ports(name, None) == *ports,
-            Feature::Network(_) | Feature::Nodes(_) => false,
+            Feature::Networks(_) | Feature::Nodes(_) => false,
         }
     }
 
@@ -203,7 +203,7 @@ impl World {
                 of_these.filter(has_labels).collect()
             }
             Feature::Ports { .. } => self.pods().map(|(id, _)| id).filter(answers).collect(),
-            Feature::Network(_) | Feature::Nodes(_) => Vec::new(),
+            Feature::Networks(_) | Feature::Nodes(_) => Vec::new(),
         }
     }
 

@@ -141,10 +141,12 @@ fn a_pod_opens_again_when_fewer_peers_make_its_policies_fit() {
         cluster.0.commit();
     }
     assert!(!cluster.0.problems().is_empty(), "19,999 rows are still too many");
+    assert_eq!((cluster.0.endpoints(), cluster.0.rows()), (2, 0), "a closed pod has no rows");
     let ports: Vec<PortMatch> = (1..5_000).map(|number| port(Tcp, 2 * number, 2 * number)).collect();
     let rules = [rule(Some(&[pods_in("", "one=0")]), Some(&ports))];
     cluster.isolate("shop/huge", "app=web", Some(&rules), None);
     assert!(cluster.passes("10.9.0.0", SHOP_WEB, (Tcp, 2)) && cluster.0.problems().is_empty());
+    assert_eq!(cluster.0.rows(), 4_999);
 }
 
 #[test]
@@ -160,4 +162,71 @@ fn thousands_of_ports_for_all_peers_are_rows_once() {
     let side = family.endpoints[&ip(SHOP_WEB)].side(Direction::Ingress).unwrap();
     let rows: usize = side.rows.values().map(|rows| rows.len()).sum();
     assert!(rows < 6_000, "{rows}");
+}
+
+/// As somebody sends them who wants to keep the nodes busy, or has many networks.
+#[test]
+fn a_hundred_thousand_networks_in_a_rule_are_one_class_and_go_as_they_came() {
+    const COUNT: u32 = 100_000;
+    let mut cluster = busy();
+    let (before, size) = (classes(&cluster.0), cluster.0.rows());
+    let blocks: Vec<_> = (0..COUNT)
+        .map(|number| {
+            let address = std::net::Ipv4Addr::from(0x1400_0000 + 2 * number);
+            network(&format!("{address}/32"), &[])
+        })
+        .collect();
+    cluster.isolate("shop/many", "app=web", Some(&[rule(Some(&blocks), None)]), None);
+    let delta = cluster.0.commit();
+    assert_eq!((delta.networks.len(), delta.rows.len()), (COUNT as usize, 1));
+    for (from, passes) in
+        [("20.0.0.0", true), ("20.0.0.1", false), ("20.3.13.62", true), ("20.3.13.64", false)]
+    {
+        assert_eq!(cluster.passes(from, SHOP_WEB, (Tcp, 80)), passes, "{from}");
+    }
+    cluster.0.set_network_policy(&key("shop/many"), None);
+    cluster.0.commit();
+    assert_eq!((classes(&cluster.0), cluster.0.rows()), (before, size));
+}
+
+#[test]
+fn thousands_of_selectors_come_and_go_together() {
+    let mut cluster = busy();
+    let before = classes(&cluster.0);
+    for number in 0..2_000 {
+        let address = format!("10.8.{}.{}", number / 200, number % 200);
+        cluster.add(&pod(&format!("bank/p{number}"), "there", &[&address], &format!("one={number}")));
+    }
+    let selectors: Vec<_> = (0..4_000).map(|number| pods_in("", &format!("one={number}"))).collect();
+    cluster.isolate("shop/many", "app=web", Some(&[rule(Some(&selectors), None)]), None);
+    assert!(cluster.passes("10.8.0.7", SHOP_WEB, (Tcp, 80)) && cluster.0.problems().is_empty());
+    assert!(!cluster.passes(BANK_DB, SHOP_WEB, (Tcp, 80)));
+    cluster.0.set_network_policy(&key("shop/many"), None);
+    cluster.0.commit();
+    assert_eq!(classes(&cluster.0), before);
+}
+
+#[test]
+fn a_policy_that_goes_before_it_was_planned_leaves_nothing_and_one_of_its_name_is_another_one() {
+    let mut cluster = busy();
+    let before = classes(&cluster.0);
+    let open = [rule(None, None)];
+    let none = [rule(Some(&[pods("app=none")]), None)];
+    cluster.isolate("shop/short", "app=web", Some(&open), None);
+    cluster.0.set_network_policy(&key("shop/short"), None);
+    assert!(cluster.0.commit().is_empty(), "it was never there");
+    cluster.isolate("shop/short", "app=web", Some(&open), None);
+    assert!(cluster.passes(BANK_DB, SHOP_WEB, (Tcp, 80)));
+    // Gone and back in one step, with other rules.
+    cluster.0.set_network_policy(&key("shop/short"), None);
+    cluster.isolate("shop/short", "app=web", Some(&none), None);
+    assert!(!cluster.passes(BANK_DB, SHOP_WEB, (Tcp, 80)));
+    // With the pod that it selects.
+    cluster.0.set_pod(&key("shop/web"), None);
+    cluster.0.set_network_policy(&key("shop/short"), None);
+    cluster.0.commit();
+    cluster.add(&pod("shop/web", "here", &[SHOP_WEB], "app=web"));
+    cluster.0.commit();
+    assert!(cluster.passes(SHOP_DB, SHOP_WEB, (Tcp, 80)) && !cluster.passes(BANK_DB, SHOP_WEB, (Tcp, 80)));
+    assert_eq!(classes(&cluster.0).len(), before.len());
 }

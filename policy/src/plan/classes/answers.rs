@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
-use weft_types::{Family, IpBlock, LabelSelector};
+use weft_types::LabelSelector;
 
 use super::{AddressId, Classes};
 use crate::plan::features::{Feature, FeatureId, Features};
-use crate::plan::networks::{address, contains, ends};
+use crate::plan::networks::{Networks, address};
 use crate::plan::world::{World, node_addresses};
 
 /// Which of the questions about pods of all namespaces are about those of a namespace, as far as that was
@@ -33,7 +33,7 @@ impl ByNamespace {
 fn labels_of(feature: &Feature) -> Option<&LabelSelector> {
     match feature {
         Feature::Own { pods, .. } | Feature::Everywhere { pods, .. } => Some(pods),
-        Feature::Network(_) | Feature::Nodes(_) | Feature::Ports { .. } => None,
+        Feature::Networks(_) | Feature::Nodes(_) | Feature::Ports { .. } => None,
     }
 }
 
@@ -42,7 +42,7 @@ impl Classes {
     pub(super) fn matching(&self, feature: &Feature, world: &World) -> Vec<AddressId> {
         let of = |address: &IpAddr| self.by_address.get(address).copied();
         match feature {
-            Feature::Network(block) => self.inside(block),
+            Feature::Networks(networks) => self.inside(networks),
             Feature::Nodes(selector) => {
                 let nodes = world.nodes().filter(|node| selector.matches(&node.labels));
                 let mut found: Vec<AddressId> = nodes.flat_map(node_addresses).filter_map(of).collect();
@@ -64,13 +64,11 @@ impl Classes {
         }
     }
 
-    fn inside(&self, block: &IpBlock) -> Vec<AddressId> {
-        if Family::of_network(&block.cidr) != self.family {
-            return Vec::new();
-        }
-        let (first, last) = ends(&block.cidr);
-        let all = self.by_address.range(address(self.family, first)..=address(self.family, last));
-        all.filter(|(address, _)| contains(block, **address)).map(|(_, id)| *id).collect()
+    fn inside(&self, networks: &Networks) -> Vec<AddressId> {
+        let at = |number| address(self.family, number);
+        let intervals = networks.intervals(self.family).iter();
+        let found = intervals.flat_map(|(first, last)| self.by_address.range(at(*first)..=at(*last)));
+        found.map(|(_, id)| *id).collect()
     }
 
     /// The questions that an address answers with yes, in order.
@@ -99,8 +97,8 @@ impl Classes {
             vector.extend(named.into_iter().filter_map(|(name, ports)| features.ports(&name, ports)));
         }
         for id in features.networks() {
-            if let Some(Feature::Network(block)) = features.get(*id).map(|feature| &**feature)
-                && contains(block, state.address)
+            if let Some(Feature::Networks(networks)) = features.get(*id).map(|feature| &**feature)
+                && networks.contains(state.address)
             {
                 vector.push(*id);
             }
