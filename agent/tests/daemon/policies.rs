@@ -28,6 +28,7 @@ pub(crate) struct Cluster {
 
 mod bad_input;
 mod denials;
+mod ended;
 
 impl Cluster {
     /// The pod `web` has the first address, and `client` the second one.
@@ -386,8 +387,8 @@ fn a_pod_that_waits_though_there_is_no_policy_is_let_out() {
 fn a_connection_is_explained_as_the_kernel_treats_it_with_the_policy_that_decides() {
     let cluster = Cluster::with_policy();
     let Cluster { machine, pods: [_, client], outside } = &cluster;
-    let explain = |from: IpAddr, to: IpAddr, port: u16| {
-        let path = format!("/policy/explain?source={from}&destination={to}&protocol=tcp&port={port}");
+    let explain = |from: IpAddr, to: IpAddr, protocol: &str, port: u16| {
+        let path = format!("/policy/explain?source={from}&destination={to}&protocol={protocol}&port={port}");
         let (code, text) = machine.ask(&path);
         assert_eq!(code, "200", "{text}");
         serde_json::from_str::<Value>(&text).unwrap()
@@ -396,7 +397,7 @@ fn a_connection_is_explained_as_the_kernel_treats_it_with_the_policy_that_decide
     for (family, to) in addresses(1).into_iter().enumerate() {
         for (namespace, from) in [(client, addresses(2)[family]), (outside, outsiders[family])] {
             for port in [80, 81] {
-                let report = explain(from, to, port);
+                let report = explain(from, to, "tcp", port);
                 let end = report["ends"].as_array().unwrap().last().unwrap();
                 let finding = if tcp(namespace, to, port) { "allowed" } else { "denied" };
                 assert_eq!((&end["finding"], &end["pod"]), (&json!(finding), &json!("shop/web")), "{report}");
@@ -405,8 +406,26 @@ fn a_connection_is_explained_as_the_kernel_treats_it_with_the_policy_that_decide
             }
         }
     }
+    // As of datagrams, which an answer of before would let through.
+    let mut of_datagrams = policy();
+    of_datagrams["spec"]["ingress"][0]["ports"] =
+        json!([{"protocol": "UDP", "port": 81}, {"protocol": "SCTP", "port": 82}]);
+    machine.server.put(POLICIES, of_datagrams);
+    let (web, from) = (addresses(1)[0], addresses(2)[0]);
+    machine.until("the other policy", |_| !tcp(client, web, 80));
+    for (protocol, port, finding) in [
+        ("udp", 81, "allowed"),
+        ("udp", 80, "denied"),
+        ("sctp", 82, "allowed"),
+        ("sctp", 81, "denied"),
+        ("tcp", 81, "denied"),
+    ] {
+        let report = explain(from, web, protocol, port);
+        assert_eq!(report["ends"].as_array().unwrap().last().unwrap()["finding"], finding, "{report}");
+        assert!(protocol != "udp" || udp(client, web, port) == (finding == "allowed"), "{report}");
+    }
     machine.server.delete(POLICIES, "web");
     machine.until("the end of the tables", |_| !cluster.tables().contains("weft-policy"));
-    let report = explain(addresses(2)[0], addresses(1)[0], 81);
+    let report = explain(addresses(2)[0], addresses(1)[0], "tcp", 81);
     assert_eq!(report["notes"], json!(["there is no network policy, as far as this node knows"]));
 }

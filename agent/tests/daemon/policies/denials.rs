@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use weft_netlink::nflog::Monitor;
+use weft_testkit::world::{PATIENCE, is_refused};
 
 use super::*;
 
@@ -112,4 +113,25 @@ fn without_the_flag_all_is_counted_and_a_group_with_another_reader_is_a_problem_
     cluster.machine.until("the end of it", |machine| !machine.ask("/healthz").1.contains(problem));
     send(&cluster.pods[1], web, 1);
     cluster.machine.until("it counted by policy", |machine| figure(machine, BY_WEB) == 1);
+}
+
+/// By default nothing comes back.
+#[test]
+fn who_is_denied_is_told_at_once_where_that_is_wanted() {
+    let cluster = Cluster::with_policy_and_flags(&["--policy-deny=reject"]);
+    let [_, client] = &cluster.pods;
+    for to in addresses(1) {
+        let at = |port| SocketAddr::new(to, port);
+        for (from, port) in [(client, 81), (&cluster.outside, 80)] {
+            let refused = Connection::open_within(from, at(port), PATIENCE);
+            assert!(is_refused(refused), "TCP to {to} port {port}");
+        }
+        assert!(is_refused(udp_within(client, at(80), PATIENCE)), "UDP to {to}");
+        assert!(tcp(client, to, 80), "{to}");
+    }
+    let cluster = Cluster::with_policy();
+    for to in addresses(1) {
+        let dropped = Connection::open_within(&cluster.pods[1], SocketAddr::new(to, 81), SILENCE);
+        assert_eq!(dropped.map(drop).unwrap_err().kind(), std::io::ErrorKind::TimedOut, "{to}");
+    }
 }
