@@ -15,7 +15,8 @@ TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:k
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
                nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
-               ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2
+               ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2 \
+               vtysh:frr gobgpd:gobgpd
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image

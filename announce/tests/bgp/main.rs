@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
 mod bird;
+mod frr;
+mod gobgp;
 mod world;
 
 #[path = "../../fuzz/entry/message.rs"]
