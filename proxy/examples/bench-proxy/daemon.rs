@@ -34,7 +34,7 @@ pub(crate) fn measure(program: &Path, services: usize, changes: usize, seconds: 
     let machine = Machine::new(program, size);
     let (mut daemon, _) = machine.start();
     machine.namespace.run(|| assert_in_step(&size.snapshot())).unwrap();
-    memory(&what, &daemon, Some(30.0), report);
+    memory(&what, &daemon, Some(28.0), report);
     let mut restarts = Vec::new();
     for _ in 0..STARTS {
         daemon.stop();
@@ -54,12 +54,15 @@ pub(crate) fn measure(program: &Path, services: usize, changes: usize, seconds: 
 
     let size = Size { services, endpoints: 10 };
     let what = format!("{} x 10", thousands(services));
-    let (daemon, took) = Machine::new(program, size).start();
+    let machine = Machine::new(program, size);
+    let (daemon, took) = machine.start();
     report.note(
         format!("{what}: start to all rules in, list included"),
         format!("{:.2} s", took.as_secs_f64()),
     );
-    memory(&what, &daemon, Some(60.0), report);
+    // Some tenths of a second, in which it gives back what the start took.
+    machine.namespace.run(|| assert_in_step(&size.snapshot())).unwrap();
+    memory(&what, &daemon, Some(45.0), report);
 }
 
 /// 5,000 endpoints in one Service, and 250,000 in all.
@@ -121,7 +124,7 @@ fn changes_one_by_one(
         let (p50, p99) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
         let what = format!("{what}: an endpoint {change}: event sent to committed");
         report.note(format!("{what}, p50"), format!("{:.2} ms", ms(p50)));
-        report.at_most(format!("{what}, p99"), ms(p99), 2.0, "ms");
+        report.at_most(format!("{what}, p99"), ms(p99), 1.2, "ms");
     }
     report.note(format!("{what}: processor time of 1,000 such changes, one by one"), format!("{cpu:.2} s"));
     machine.namespace.run(|| assert_in_step(&snapshot)).unwrap();
