@@ -263,6 +263,8 @@ fn a_pod_that_takes_over_the_address_of_one_that_went_is_reached() {
     let before = node.packets();
     // The interface is another one, and so is all behind it.
     sh(&node.world.pods[0], "ip link del eth0");
+    // By a plan of before.
+    node.apply();
     node.plan.pods.retain(|address, _| *address != to && *address != pod_address(Family::V6, 1));
     node.apply();
     assert!(node.packets() >= before, "what has been counted stays");

@@ -137,18 +137,25 @@ impl Programs {
         let wanted: BTreeMap<u32, &IngressProgram> =
             wanted.chain(plan.uplinks.iter().map(|index| (*index, from_nodes))).collect();
         self.links.retain(|index, _| wanted.contains_key(index));
+        let mut problem = None;
         for (index, program) in wanted {
             if self.links.get(&index).map(IngressLink::is_attached).transpose()? == Some(true) {
                 continue;
             }
-            let link = program.attach(index)?;
-            if self.links.insert(index, link).is_some() {
-                info!("put back the program of the fast path at link #{index}");
-            } else {
-                debug!("attached the program of the fast path to link #{index}");
+            let was_there = self.links.remove(&index).is_some();
+            match program.attach(index) {
+                Ok(link) => {
+                    self.links.insert(index, link);
+                    if was_there {
+                        info!("put back the program of the fast path at link #{index}");
+                    }
+                }
+                // It has just gone: the next plan is without it.
+                Err(error) if error.is_missing() => {}
+                Err(error) => problem = problem.or(Some(error)),
             }
         }
-        Ok(())
+        problem.map_or(Ok(()), |problem| Err(problem.into()))
     }
 }
 
