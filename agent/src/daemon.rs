@@ -36,7 +36,7 @@ use crate::policy::explain::{self, Question};
 use crate::policy::{NetworkPolicies, Settings};
 use crate::problems::Problems;
 use crate::routing::Routing;
-use crate::subsystem::{Environment, KernelChanges, Report, Round, Subsystem, Wake};
+use crate::subsystem::{Cause, Environment, KernelChanges, Report, Round, Subsystem, Wake};
 use crate::sysctls::Sysctls;
 use crate::upkeep::Upkeep;
 use crate::uplink::Uplink;
@@ -117,10 +117,10 @@ pub async fn run(options: Options) -> Result<()> {
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         cluster.want(&agent.kinds());
-        tokio::select! {
-            () = cluster.changed() => {}
-            () = monitor.changed() => {}
-            () = wake.woken() => {}
+        let cause = tokio::select! {
+            () = cluster.changed() => Cause::Asked,
+            cause = monitor.changed() => cause,
+            () = wake.woken() => Cause::Anything,
             Some(question) = questions.recv() => {
                 agent.answer(question);
                 continue;
@@ -129,17 +129,17 @@ pub async fn run(options: Options) -> Result<()> {
                 agent.subsystems.iter_mut().for_each(|subsystem| subsystem.denied(&packets));
                 continue;
             }
-            () = until(agent.due()) => {}
-            _ = recheck.tick() => {}
+            () = until(agent.due()) => Cause::Anything,
+            _ = recheck.tick() => Cause::Anything,
             _ = signals.next() => {
                 agent.stop();
                 return Ok(());
             }
-        }
+        };
         agent.kernel.merge(monitor.kernel_changes());
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
         if cluster.snapshot(Kind::Node).is_some() {
-            status.send_replace(agent.round(&cluster));
+            status.send_replace(agent.round(&cluster, cause));
             cluster.forget_changes();
         }
     }
@@ -193,6 +193,10 @@ struct Agent {
     node: String,
     config: Config,
     subsystems: Vec<Box<dyn Subsystem>>,
+    /// The last report of each subsystem.
+    reports: Vec<Report>,
+    /// The plan as of the last round about everything, or why there is none.
+    plan: Option<Result<NodePlan, String>>,
     uplink: UplinkObserver,
     kernel: KernelChanges,
     problems: Problems,
@@ -204,11 +208,14 @@ impl Agent {
         let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
         let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
+        let subsystems = subsystems(options, registry)?;
         Ok(Agent {
             node,
             config,
             metrics: Metrics::new(registry),
-            subsystems: subsystems(options, registry)?,
+            reports: subsystems.iter().map(|_| Report::default()).collect(),
+            subsystems,
+            plan: None,
             uplink: UplinkObserver::open()?,
             kernel: KernelChanges::default(),
             problems: Problems::default(),
@@ -250,9 +257,9 @@ impl Agent {
     }
 
     /// Brings the machine to what the cluster says, as far as it can be, and says what is in the way.
-    fn round(&mut self, cluster: &Watches) -> Status {
+    fn round(&mut self, cluster: &Watches, cause: Cause) -> Status {
         let start = Instant::now();
-        let status = self.reconcile(cluster).into_status();
+        let status = self.reconcile(cluster, cause).into_status();
         self.metrics.seconds.observe(start.elapsed().as_secs_f64());
         self.metrics.ready.set(status.is_ready.into());
         self.metrics.problems.set(i64::try_from(status.problems.len()).unwrap_or(i64::MAX));
@@ -260,19 +267,30 @@ impl Agent {
         status
     }
 
-    fn reconcile(&mut self, cluster: &Watches) -> Report {
+    fn reconcile(&mut self, cluster: &Watches, cause: Cause) -> Report {
+        let is_known = cause == Cause::Asked && !self.kernel.is_unknown;
+        let is_whole = !is_known || self.plan.is_none() || cluster.changes(Kind::Node).next().is_some();
+        if is_whole {
+            self.plan = Some(self.plan(cluster.snapshot(Kind::Node)));
+        }
         let mut report = Report::default();
-        let plan = match self.plan(cluster.snapshot(Kind::Node)) {
-            Ok(plan) => Some(plan),
-            Err(problem) => {
+        let plan = match &self.plan {
+            Some(Ok(plan)) => Some(plan),
+            Some(Err(problem)) => {
                 report.blocking(problem);
                 None
             }
+            None => None,
         };
         report.problems(plan.iter().flat_map(|plan| &plan.notices));
-        let kernel = std::mem::take(&mut self.kernel);
-        let round = Round { plan: plan.as_ref(), cluster, kernel };
-        self.subsystems.iter_mut().for_each(|subsystem| subsystem.reconcile(&round, &mut report));
+        let round = Round { plan, cluster, kernel: std::mem::take(&mut self.kernel) };
+        for (subsystem, own) in self.subsystems.iter_mut().zip(&mut self.reports) {
+            if is_whole || round.concerns(&**subsystem) || own.depends_on(&report) {
+                *own = Report::after(&report);
+                subsystem.reconcile(&round, own);
+            }
+            report.add(own);
+        }
         report
     }
 

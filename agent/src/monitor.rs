@@ -12,7 +12,7 @@ use weft_netlink::rtnl::{self, Group, Object};
 use weft_nftables as nft;
 
 use crate::Result;
-use crate::subsystem::KernelChanges;
+use crate::subsystem::{Cause, KernelChanges};
 
 /// Links too: an IPv4 route that goes with its link is not announced.
 const GROUPS: [Group; 6] = [
@@ -52,12 +52,17 @@ impl Monitor {
 
     /// Waits until something changed since the last call. Nothing is lost if the future is dropped. Tables
     /// are told of at once, as pods may wait for the answer.
-    pub(crate) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) -> Cause {
         loop {
-            // What exactly happened does not matter; so it does not either if there was too much to tell of
-            // it.
+            // What exactly happened to links does not matter; so it does not either if there was too much to
+            // tell of it.
             let changed = select! {
-                notified = next(&mut self.tables) => self.kernel.take(notified),
+                notified = next(&mut self.tables) => {
+                    if self.kernel.take(notified) {
+                        return Cause::Asked;
+                    }
+                    false
+                }
                 notified = next_after(self.not_before, &mut self.links) => {
                     let changed = match notified {
                         Notified::Events(events) => events.iter().any(matters),
@@ -70,7 +75,7 @@ impl Monitor {
                 }
             };
             if changed {
-                return;
+                return Cause::Anything;
             }
         }
     }

@@ -15,7 +15,6 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
@@ -299,7 +298,7 @@ impl NetworkPolicies {
         self.owed = Concerned::default();
         self.metrics.measure(0, 0);
         if let Some(cutter) = &self.cutter {
-            cutter.judge(&Arc::default(), Concerned::default());
+            cutter.forget();
         }
         if self.tables.remove()? {
             self.denials.forget_tables();

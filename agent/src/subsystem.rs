@@ -1,9 +1,10 @@
 //! What the daemon knows of each of its parts, and what each is told.
 //!
 //! A subsystem is one concern of the node: it says what it watches, decides by a pure planner (a `plan`
-//! file), brings the kernel or a file to that plan, and reports. The daemon calls all of them in one order,
-//! round by round, whenever one of their causes comes up; none calls another. What several rely on is planned
-//! once for all ([`NodePlan`]).
+//! file), brings the kernel or a file to that plan, and reports. The daemon calls them in one order, round by
+//! round, whenever one of their causes comes up: those that asked for what changed where that is known
+//! ([`Cause::Asked`]), all of them otherwise. None calls another. What several rely on is planned once for
+//! all ([`NodePlan`]).
 //!
 //! It is a trait, as the daemon holds them in one list: a new subsystem is its own folder and one line there.
 //! Every method but two has a default that does nothing, so that a subsystem writes down only what it has.
@@ -103,6 +104,15 @@ pub(crate) struct Environment {
     pub(crate) denied: mpsc::Sender<Vec<nflog::Packet>>,
 }
 
+/// Why there is a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Objects or tables changed that subsystems asked for: it is about those subsystems.
+    Asked,
+    /// Anything may have changed.
+    Anything,
+}
+
 /// Asks the daemon for a round, from any task or thread. Asking again before it came counts as once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wake(Arc<Notify>);
@@ -133,6 +143,8 @@ pub(crate) struct Report {
     problems: BTreeSet<String>,
     pending_pods: BTreeSet<String>,
     is_blocked: bool,
+    /// Those before had found that no pod can start.
+    began_blocked: bool,
 }
 
 impl Wake {
@@ -182,6 +194,12 @@ impl KernelChanges {
 }
 
 impl Round<'_> {
+    /// Whether something happened that the subsystem asked for.
+    pub(crate) fn concerns(&self, subsystem: &dyn Subsystem) -> bool {
+        subsystem.kinds().into_iter().any(|kind| self.changes(kind).next().is_some())
+            || subsystem.tables().iter().any(|table| self.kernel.touched(table))
+    }
+
     /// The objects of a kind, once all of them are listed.
     pub(crate) fn objects(&self, kind: Kind) -> Option<&Snapshot> {
         self.cluster.snapshot(kind)
@@ -199,6 +217,23 @@ impl Round<'_> {
 }
 
 impl Report {
+    /// The report of a subsystem whose predecessors came to `before`.
+    pub(crate) fn after(before: &Report) -> Report {
+        Report { began_blocked: before.is_blocked(), ..Report::default() }
+    }
+
+    /// Whether a report after `before` may come to something else than this one.
+    pub(crate) fn depends_on(&self, before: &Report) -> bool {
+        self.began_blocked != before.is_blocked()
+    }
+
+    /// Takes in what another part came to.
+    pub(crate) fn add(&mut self, part: &Report) {
+        self.problems.extend(part.problems.iter().cloned());
+        self.pending_pods.extend(part.pending_pods.iter().cloned());
+        self.is_blocked |= part.is_blocked;
+    }
+
     /// Something is wrong. Pods can start all the same.
     pub(crate) fn problem(&mut self, problem: impl Display) {
         self.problems.insert(problem.to_string());
@@ -227,19 +262,52 @@ impl Report {
 
     /// Whether no pod can start, as far as it is known by now.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.is_blocked
+        self.is_blocked || self.began_blocked
     }
 
     /// The state of the node.
     pub(crate) fn into_status(self) -> Status {
-        let Report { problems, pending_pods, is_blocked } = self;
-        Status { is_ready: !is_blocked, problems, pending_pods }
+        Status { is_ready: !self.is_blocked(), problems: self.problems, pending_pods: self.pending_pods }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use tokio::time::{Duration, timeout};
+    use weft_testkit::api_server::FakeApiServer;
+
     use super::*;
+
+    /// Wants Pods, and to hear of a table.
+    struct OfPods;
+
+    impl Subsystem for OfPods {
+        fn name(&self) -> &'static str {
+            "pods"
+        }
+
+        fn kinds(&self) -> BTreeSet<Kind> {
+            [Kind::Pod].into()
+        }
+
+        fn tables(&self) -> &'static [&'static str] {
+            &["weft-policy"]
+        }
+
+        fn reconcile(&mut self, _: &Round<'_>, _: &mut Report) {}
+    }
+
+    /// Wants nothing but Nodes.
+    struct OfNodes;
+
+    impl Subsystem for OfNodes {
+        fn name(&self) -> &'static str {
+            "nodes"
+        }
+
+        fn reconcile(&mut self, _: &Round<'_>, _: &mut Report) {}
+    }
 
     #[test]
     fn a_node_is_ready_unless_something_blocks_it() {
@@ -249,5 +317,49 @@ mod tests {
         report.blocking("the plugin is missing");
         let status = report.into_status();
         assert_eq!((status.is_ready, status.problems.len()), (false, 2));
+    }
+
+    #[test]
+    fn what_a_part_said_stands_until_it_says_something_else() {
+        let mut first = Report::default();
+        first.blocking("there is no bridge");
+        let mut second = Report::after(&first);
+        assert!(second.is_blocked(), "who installs the CNI configuration must know it");
+        second.problem("no plugin");
+        let mut all = Report::default();
+        all.add(&first);
+        all.add(&second);
+        assert!(!second.depends_on(&first) && second.depends_on(&Report::default()));
+        assert_eq!(all.into_status().problems.len(), 2);
+        let mut mended = Report::default();
+        mended.add(&second);
+        assert!(mended.into_status().is_ready, "only the first had found that no pod can start");
+    }
+
+    #[tokio::test]
+    async fn a_round_about_pods_or_a_table_is_for_those_who_asked_for_them() {
+        let server = FakeApiServer::start();
+        server.put("/api/v1/nodes", json!({"metadata": {"name": "node1"}}));
+        server.put("/api/v1/pods", json!({"metadata": {"name": "web", "namespace": "shop"}}));
+        let mut cluster = Watches::new(weft_cluster::client(Some(server.kubeconfig())).await.unwrap());
+        cluster.want(&[Kind::Node, Kind::Pod].into());
+        let listed = async {
+            while [Kind::Node, Kind::Pod].iter().any(|kind| cluster.snapshot(*kind).is_none()) {
+                cluster.changed().await;
+            }
+        };
+        timeout(Duration::from_secs(30), listed).await.unwrap();
+        let concerned = |cluster: &Watches, kernel: KernelChanges| {
+            let round = Round { plan: None, cluster, kernel };
+            [round.concerns(&OfPods), round.concerns(&OfNodes)]
+        };
+        assert_eq!(concerned(&cluster, KernelChanges::default()), [true, false], "Pods were listed");
+        cluster.forget_changes();
+        assert_eq!(concerned(&cluster, KernelChanges::default()), [false, false]);
+        assert_eq!(
+            concerned(&cluster, KernelChanges::unknown()),
+            [true, false],
+            "the table may have changed"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::future::pending;
 
 use futures::future::select_all;
 use weft_cluster::{Watch, WatchFilter};
+use weft_netlink::memory;
 use weft_types::{ChangeSet, Kind, Snapshot};
 
 /// The watches, and what they said since the last round.
@@ -18,6 +19,8 @@ struct Watched {
     watch: Watch,
     /// Before all are listed, there seem to be none: nothing must be concluded from that.
     is_listed: bool,
+    /// All were listed since the last round.
+    is_new: bool,
     changes: Vec<ChangeSet>,
 }
 
@@ -34,6 +37,7 @@ impl Watches {
             self.watched.entry(kind).or_insert_with(|| Watched {
                 watch: Watch::start(self.client.clone(), &WatchFilter::network_policies(), &[kind]),
                 is_listed: false,
+                is_new: false,
                 changes: Vec::new(),
             });
         }
@@ -47,7 +51,7 @@ impl Watches {
         let next = self.watched.values_mut().map(|watched| {
             Box::pin(async move {
                 let changes = watched.watch.next().await;
-                watched.is_listed = true;
+                watched.is_new |= !std::mem::replace(&mut watched.is_listed, true);
                 watched.changes.push(changes);
             })
         });
@@ -71,7 +75,12 @@ impl Watches {
 
     /// A round is over: what changed was acted upon.
     pub(crate) fn forget_changes(&mut self) {
-        self.watched.values_mut().for_each(|watched| watched.changes.clear());
+        // A list is decoded beside what it becomes, and planned from the beginning: for a moment that takes
+        // much more than what stays.
+        if self.watched.values_mut().any(|watched| std::mem::take(&mut watched.is_new)) {
+            memory::trim();
+        }
+        self.watched.values_mut().for_each(|watched| watched.changes = Vec::new());
     }
 }
 

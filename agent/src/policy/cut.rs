@@ -5,7 +5,8 @@
 pub(super) mod judge;
 mod kernel;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::cell::Cell;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,9 @@ use crate::{Error, Result};
 
 /// How long to wait before the table is read again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// The table is left alone for as long as reading it took, but no longer than this.
+/// The table is left alone for so many times as long as reading it took, but no longer than this: a walk
+/// through it keeps a processor busy, and pods that start meanwhile need that more.
+const REST: u32 = 8;
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The kernel's table of connections.
@@ -51,8 +54,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// What the kernel has now, as long as there is something to judge.
-    plan: Arc<PolicyPlan>,
+    /// What the kernel has now; none where there is no policy. It is the planner's own, who changes it in
+    /// place: gone while that is at it.
+    plan: Option<Weak<PolicyPlan>>,
     /// Whose connections are still to be judged.
     concerned: Concerned,
     /// Some are being judged.
@@ -83,10 +87,16 @@ impl Cutter {
         if concerned.is_empty() && !state.is_busy() {
             return;
         }
-        state.plan = plan.clone();
+        state.plan = Some(Arc::downgrade(plan));
         state.concerned.extend(concerned);
         self.0.metrics.is_running.set(state.is_busy().into());
         self.0.told.notify_all();
+    }
+
+    /// There is no policy any more: nothing is denied.
+    pub(super) fn forget(&self) {
+        let mut state = self.0.state();
+        (state.plan, state.concerned) = (None, Concerned::default());
     }
 
     /// What is in the way of it at the moment.
@@ -120,7 +130,7 @@ impl Shared {
             let begun = Instant::now();
             let ended = self.cut(connections, &concerned);
             let pause = match &ended {
-                Ok(_) => begun.elapsed().min(LONGEST_PAUSE),
+                Ok(_) => (begun.elapsed() * REST).min(LONGEST_PAUSE),
                 Err(_) => RETRY,
             };
             not_before = Instant::now() + pause;
@@ -150,13 +160,21 @@ impl Shared {
 
     fn cut(&self, connections: &mut impl Connections, concerned: &Concerned) -> weft_netlink::Result<usize> {
         connections.settle();
+        let is_unknown = Cell::new(false);
         let is_denied = |flow: &Flow| {
-            let plan = self.state().plan.clone();
-            concerned.is_denied(flow, &plan)
+            let Some(plan) = self.state().plan.clone() else { return false };
+            // Held for no longer than a verdict takes: its owner would have to copy it to change it.
+            let plan = plan.upgrade();
+            is_unknown.set(is_unknown.get() || plan.is_none());
+            plan.is_some_and(|plan| concerned.is_denied(flow, &plan))
         };
         let mut ended = 0;
         for (family, filter) in concerned.readings() {
             ended += connections.end(family, &filter, &is_denied)?;
+        }
+        if is_unknown.get() {
+            // Whoever changes the plan tells of it. By then those that were not judged must be known.
+            self.state().concerned.extend(concerned.clone());
         }
         Ok(ended)
     }
@@ -175,9 +193,6 @@ impl Shared {
                 }
             }
             Err(_) => state.concerned.extend(concerned),
-        }
-        if !state.is_busy() {
-            state.plan = Arc::default();
         }
         self.metrics.is_running.set(state.is_busy().into());
     }

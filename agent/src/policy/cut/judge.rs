@@ -9,9 +9,9 @@ use weft_policy::plan::{Decision, Delta, Packet, PolicyPlan, Verdict};
 use weft_policy::ruleset::refused::Connection;
 use weft_types::Protocol;
 
-/// Up to so many addresses of a family are read for one by one: the kernel walks through its whole table for
-/// each, which costs it less than to tell of all that is in it.
-const FEW: usize = 4;
+/// Up to so many addresses of a family are read for one by one: the kernel walks through its whole table
+/// twice for each, which costs it less than to tell of all that is in it.
+const FEW: usize = 1;
 
 /// Whose connections a change may deny.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The thread with a table of connections that is played, and that goes on only when the test lets it.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -58,6 +59,8 @@ impl Connections for Played {
 /// A cutter, and the strings that its table hangs on.
 struct Stage {
     cutter: Cutter,
+    /// The planner's.
+    plan: RefCell<Arc<PolicyPlan>>,
     looks: Receiver<&'static str>,
     go: Sender<Go>,
     ended: Receiver<SocketAddr>,
@@ -68,7 +71,13 @@ impl Stage {
         let ((looking, looks), (go, going), (ending, ended)) = (channel(), channel(), channel());
         let played = Played { flows, looks: looking, go: going, ended: ending };
         let metrics = Metrics::new(&mut Registry::default());
-        Stage { cutter: Cutter::start(played, metrics.cuts).unwrap(), looks, go, ended }
+        let cutter = Cutter::start(played, metrics.cuts).unwrap();
+        Stage { cutter, plan: RefCell::default(), looks, go, ended }
+    }
+
+    fn judge(&self, plan: Arc<PolicyPlan>, concerned: Concerned) {
+        self.cutter.judge(&plan, concerned);
+        self.plan.replace(plan);
     }
 
     fn is_about_to(&self, what: &str) {
@@ -154,9 +163,9 @@ fn flow(last: u8) -> Flow {
 #[test]
 fn what_a_change_denies_is_ended_and_the_rest_goes_on() {
     let stage = Stage::new([1, 2].map(flow).to_vec());
-    stage.cutter.judge(&denying(&[1]), about(&[1, 2]));
+    stage.judge(denying(&[1]), about(&[1, 2]));
     assert_eq!(stage.rest(), [client(1)]);
-    stage.cutter.judge(&denying(&[1, 2]), Concerned::All);
+    stage.judge(denying(&[1, 2]), Concerned::All);
     assert_eq!(stage.rest(), [client(2)]);
 }
 
@@ -164,48 +173,76 @@ fn what_a_change_denies_is_ended_and_the_rest_goes_on() {
 #[test]
 fn changes_do_not_wait_while_connections_are_judged_and_are_then_judged_together() {
     let stage = Stage::new([1, 2, 3].map(flow).to_vec());
-    stage.cutter.judge(&denying(&[1]), about(&[1]));
+    stage.judge(denying(&[1]), about(&[1]));
     stage.is_about_to("read");
-    stage.cutter.judge(&denying(&[1, 2]), about(&[2]));
-    stage.cutter.judge(&denying(&[1, 2, 3]), about(&[3]));
+    stage.judge(denying(&[1, 2]), about(&[2]));
+    stage.judge(denying(&[1, 2, 3]), about(&[3]));
     stage.go(Go::On);
     stage.is_about_to("end");
     stage.go(Go::On);
     // The first change is about one address, which is read for as the one who asks and as the one who
     // answers.
     stage.pass();
-    // The others are read for at once: two addresses, twice each.
-    (0..4).for_each(|_| stage.pass());
+    // The others are read for at once: the table as a whole.
+    stage.pass();
     assert_eq!(stage.rest(), [1, 2, 3].map(client));
     assert!(stage.looks.try_recv().is_err(), "all is judged");
 }
 
 #[test]
+fn a_plan_that_is_being_changed_is_waited_for_and_nothing_is_copied() {
+    let stage = Stage::new(vec![flow(1)]);
+    stage.judge(denying(&[1]), Concerned::All);
+    stage.is_about_to("read");
+    let mut plan = stage.plan.take();
+    assert!(Arc::get_mut(&mut plan).is_none() && Arc::strong_count(&plan) == 1, "it is only known, not held");
+    // As where it is changed in place: it moves.
+    let plan = Arc::new(Arc::unwrap_or_clone(plan));
+    stage.go(Go::On);
+    (0..3).for_each(|_| {
+        stage.looks.recv_timeout(SOON).unwrap();
+        stage.go(Go::On);
+    });
+    stage.judge(plan, Concerned::default());
+    assert_eq!(stage.rest(), [client(1)]);
+}
+
+#[test]
+fn nothing_is_denied_once_there_is_no_policy() {
+    let stage = Stage::new(vec![flow(1)]);
+    stage.judge(denying(&[1]), Concerned::All);
+    stage.is_about_to("read");
+    stage.cutter.forget();
+    stage.plan.take();
+    assert_eq!(stage.go_on(), []);
+}
+
+#[test]
 fn a_connection_that_a_newer_plan_allows_goes_on() {
     let stage = Stage::new(vec![flow(1)]);
-    stage.cutter.judge(&denying(&[1]), Concerned::All);
+    stage.judge(denying(&[1]), Concerned::All);
     stage.is_about_to("read");
     stage.go(Go::On);
     stage.is_about_to("end");
-    stage.cutter.judge(&Arc::default(), Concerned::default());
+    stage.judge(Arc::default(), Concerned::default());
     assert_eq!(stage.go_on(), []);
 }
 
 #[test]
 fn a_connection_that_a_newer_plan_denies_is_ended_though_it_was_judged_before() {
     let stage = Stage::new([1, 2].map(flow).to_vec());
-    stage.cutter.judge(&denying(&[1]), Concerned::All);
+    stage.judge(denying(&[1]), Concerned::All);
     stage.is_about_to("read");
     stage.go(Go::On);
     stage.is_about_to("end");
-    stage.cutter.judge(&denying(&[1, 2]), about(&[2]));
+    stage.judge(denying(&[1, 2]), about(&[2]));
     assert_eq!(stage.go_on(), [1, 2].map(client));
 }
 
 #[test]
 fn a_table_that_cannot_be_read_is_told_of_and_read_again() {
     let stage = Stage::new(vec![flow(1)]);
-    stage.cutter.judge(&denying(&[1]), Concerned::All);
+    stage.judge(denying(&[1]), Concerned::All);
     stage.is_about_to("read");
     stage.go(Go::Fail);
     stage.is_about_to("read");
