@@ -6,7 +6,7 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render,
+    BACKENDS, EBPF_SCOPES, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render,
 };
 
 /// The command lines of all containers that stay.
@@ -61,7 +61,8 @@ fn every_daemon_takes_what_the_manifests_give_it() {
     };
     let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
     let modes = PROXY_MODES.map(|mode| Values { proxy_mode: mode.to_owned(), ..Values::default() });
-    for values in [usual, dual].into_iter().chain(backends).chain(modes) {
+    let ebpf = EBPF_SCOPES.map(|scope| Values { proxy_ebpf: Some(scope.to_owned()), ..Values::default() });
+    for values in [usual, dual].into_iter().chain(backends).chain(modes).chain(ebpf) {
         let commands = commands(&values);
         assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
         for command in commands {
@@ -78,4 +79,41 @@ fn the_fast_path_comes_with_the_capabilities_and_the_setting_that_it_needs() {
     for text in ["--fast-path=ebpf", "BPF, PERFMON, SYS_ADMIN]", "--conntrack-tcp-be-liberal=true"] {
         assert!(!usual.contains(text) && fast.contains(text), "{text}");
     }
+}
+
+#[test]
+fn the_proxy_gets_what_ebpf_takes_and_nothing_of_it_without() {
+    let proxy = |scope: Option<&str>| {
+        let proxy_ebpf = scope.map(str::to_owned);
+        let text = render(&Values { proxy_ebpf, ..Values::default() });
+        let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let is_proxy = |it: &&Value| it["kind"] == "DaemonSet" && it["metadata"]["name"] == "weft-proxy";
+        all.iter().find(is_proxy).unwrap()["spec"]["template"]["spec"].clone()
+    };
+    let added = |pod: &Value| pod["containers"][0]["securityContext"]["capabilities"]["add"].clone();
+    let names = |list: &Value| -> Vec<String> {
+        let name = |one: &Value| one["name"].as_str().unwrap().to_owned();
+        list.as_array().into_iter().flatten().map(name).collect()
+    };
+    for (scope, capabilities, mounts) in [
+        (None, &["NET_ADMIN"][..], &[][..]),
+        (Some("host"), &["NET_ADMIN", "BPF"], &["bpf", "cgroup"]),
+        (Some("all"), &["NET_ADMIN", "BPF", "SYS_ADMIN"], &["bpf", "cgroup", "netns"]),
+    ] {
+        let pod = proxy(scope);
+        assert_eq!(added(&pod), serde_json::json!(capabilities));
+        assert_eq!(names(&pod["containers"][0]["volumeMounts"]), mounts);
+        // Programs of an earlier installation are taken away by the one that prepares the node.
+        assert_eq!(names(&pod["initContainers"][0]["volumeMounts"]), ["bpf"]);
+        let volumes = if mounts.is_empty() { &["bpf"] } else { mounts };
+        assert_eq!(names(&pod["volumes"]), volumes);
+    }
+}
+
+#[test]
+fn the_mode_of_the_proxy_goes_to_the_one_that_prepares_the_node_too() {
+    assert!(!render(&Values::default()).contains("--proxy-mode"));
+    let text = render(&Values { proxy_mode: "ipvs".to_owned(), ..Values::default() });
+    assert!(text.contains(r#"[/weft-proxy, --init-only, "--proxy-mode=ipvs"]"#), "{text}");
+    assert_eq!(text.matches("--proxy-mode=ipvs").count(), 2);
 }

@@ -4,6 +4,7 @@
 
 mod cluster;
 pub mod dns;
+mod ebpf_parts;
 mod error;
 mod fast_path_values;
 pub mod install;

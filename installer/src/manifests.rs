@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
 pub use crate::load_balancer_values::LoadBalancerValues;
 pub use crate::policy_values::PolicyValues;
@@ -25,7 +26,6 @@ pub(crate) const CNI_BIN: &str = "/opt/cni/bin";
 pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
 /// What the agent's flag `--backend` takes, its default first.
 pub const BACKENDS: [&str; 3] = ["auto", "host-gw", "vxlan"];
-
 /// What the proxy's flag `--proxy-mode` takes, its default first.
 pub const PROXY_MODES: [&str; 3] = ["nftables", "iptables", "ipvs"];
 
@@ -70,6 +70,10 @@ pub struct Values {
     /// How Services are put into the kernel: nftables, iptables or ipvs.
     #[arg(long, default_value = PROXY_MODES[0], value_parser = PROXY_MODES, value_name = "MODE")]
     pub proxy_mode: String,
+    /// Have eBPF programs lead connections to ClusterIPs at the socket besides: those of the nodes
+    /// themselves, or with "all" those of pods too.
+    #[arg(long, num_args = 0..=1, default_missing_value = EBPF_SCOPES[0], value_parser = EBPF_SCOPES, value_name = "SCOPE")]
+    pub proxy_ebpf: Option<String>,
     /// The pods' MTU, in bytes. Without it, what fits on the way to every other node.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
     pub mtu: Option<u32>,
@@ -108,6 +112,7 @@ impl Default for Values {
 /// The manifests, as one YAML text of several documents.
 pub fn render(values: &Values) -> String {
     let cluster_cidr = values.cluster_cidr.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let ebpf = EbpfParts::of(values.proxy_ebpf.as_deref());
     [
         ("{{image}}", values.image.as_str()),
         ("{{cluster_cidr}}", &cluster_cidr),
@@ -117,6 +122,9 @@ pub fn render(values: &Values) -> String {
         ("{{agent_flags}}", &agent_flags(values)),
         ("{{agent_capabilities}}", values.fast_path.agent_capabilities()),
         ("{{proxy_flags}}", &proxy_flags(values)),
+        ("{{proxy_capabilities}}", ebpf.capabilities),
+        ("{{proxy_mounts}}", &ebpf.mounts),
+        ("{{proxy_volumes}}", &ebpf.volumes),
         ("{{cni_bin_dir}}", &values.cni_bin_dir.display().to_string()),
         ("{{cni_conf_dir}}", &values.cni_conf_dir.display().to_string()),
         ("{{cri_socket}}", &values.cri_socket.display().to_string()),
@@ -150,7 +158,8 @@ fn agent_flags(values: &Values) -> String {
 /// The same for the proxy.
 fn proxy_flags(values: &Values) -> String {
     let mode = (values.proxy_mode != PROXY_MODES[0]).then(|| format!("--proxy-mode={}", values.proxy_mode));
-    listed(mode.into_iter().chain(values.fast_path.proxy_flag()))
+    let ebpf = EbpfParts::of(values.proxy_ebpf.as_deref()).flags;
+    listed(mode.into_iter().chain(values.fast_path.proxy_flag()).chain(ebpf))
 }
 
 fn listed(flags: impl Iterator<Item = String>) -> String {
@@ -190,14 +199,6 @@ mod tests {
     }
 
     /// Or the scheduler would not put the next server beside the one before.
-    #[test]
-    fn the_mode_of_the_proxy_goes_to_the_one_that_prepares_the_node_too() {
-        assert!(!rendered(&[]).contains("--proxy-mode"));
-        let text = rendered(&["--proxy-mode", "ipvs"]);
-        assert!(text.contains(r#"[/weft-proxy, --init-only, "--proxy-mode=ipvs"]"#), "{text}");
-        assert_eq!(text.matches("--proxy-mode=ipvs").count(), 2);
-    }
-
     #[test]
     fn the_dns_server_of_a_node_can_be_replaced_by_one_beside_it() {
         let all = documents(&rendered(&["--api-host=192.0.2.1", "--node-local-dns"]));

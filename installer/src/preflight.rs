@@ -91,6 +91,9 @@ pub struct Expectations {
     /// ports.
     #[arg(long)]
     pub node_local_dns: bool,
+    /// eBPF is to lead sockets (`weft manifests --proxy-ebpf`), which takes more of a machine.
+    #[arg(long)]
+    pub proxy_ebpf: bool,
     /// Where the container runtime reads CNI configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
@@ -139,7 +142,9 @@ impl Expectations {
             format!("--vxlan-port={}", self.vxlan_port),
             format!("--cni-conf-dir={}", self.cni_conf_dir.display()),
         ];
-        valued.into_iter().chain(self.node_local_dns.then(|| "--node-local-dns".to_owned())).collect()
+        let asked = [(self.node_local_dns, "--node-local-dns"), (self.proxy_ebpf, "--proxy-ebpf")];
+        let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, flag)| flag.to_owned());
+        valued.into_iter().chain(asked).collect()
     }
 
     /// Whether pods or Services get IPv6 addresses.

@@ -236,6 +236,31 @@ fn chains_and_an_interface_of_kube_proxy_that_are_wefts_own_are_no_conflict() {
 }
 
 #[test]
+fn what_ebpf_lacks_is_warned_of_where_it_is_asked_for() {
+    let machine = Machine::clean();
+    let said = |mounts: &str| {
+        let script =
+            format!("{mounts}; exec \"$0\" preflight --proxy-ebpf --output=json --cni-conf-dir=/nowhere");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_weft")]);
+        let output = machine.namespace.run(|| command.output()).unwrap().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let of_ebpf =
+            checks.filter_map(|check| Some((check["name"].as_str()?.strip_prefix("eBPF: ")?, check)));
+        of_ebpf
+            .map(|(name, check)| format!("{name} {}", check["verdict"].as_str().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let without = said("umount -l /sys/fs/bpf 2>/dev/null; umount -lR /sys/fs/cgroup");
+    assert_eq!(without, ["kernel pass", "cgroups warn", "pins warn"]);
+    let with = said("mount -t bpf bpf /sys/fs/bpf && mount -t cgroup2 cgroup /sys/fs/cgroup");
+    assert_eq!(with, ["kernel pass", "cgroups pass", "pins pass"]);
+    let names = machine.report(&[])["checks"].to_string();
+    assert!(!names.contains("eBPF"), "nobody asked: {names}");
+}
+
+#[test]
 fn another_engine_of_network_policies_is_found() {
     let kube_router =
         "nft 'add table ip filter; add chain ip filter KUBE-POD-FW-X; add chain ip filter KUBE-NWPLCY-Y'";

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use tracing::warn;
+use tracing::{info, warn};
 use weft_proxy::config::{Config, ProxyMode};
-use weft_proxy::dataplane::{self, Through, ipvs};
+use weft_proxy::dataplane::{self, Through, ebpf, ipvs};
 use weft_proxy::options::Options;
 use weft_proxy::{daemon, dry_run, sysctl};
 
@@ -28,6 +28,10 @@ fn run() -> Result<()> {
         let asked: Vec<_> = asked.iter().map(|refused| refused.error.to_string()).collect();
         if options.proxy_mode == ProxyMode::Ipvs {
             ipvs::prepare(&options.ipvs)?;
+        }
+        // Without a proxy that keeps them in step they would lead to endpoints that are gone.
+        if ebpf::withdraw(&options.ebpf.config())? {
+            info!("detached the eBPF programs of an earlier run");
         }
         ensure!(asked.is_empty(), "{}", asked.join("\nweft-proxy: "));
         return Ok(());

@@ -100,8 +100,8 @@ pub struct Options {
     #[command(flatten)]
     pub ipvs: IpvsOptions,
 
-    /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, and
-    /// exit.
+    /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, detach
+    /// eBPF programs of an earlier run unless --ebpf is set, and exit.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
     pub init_only: bool,
 

@@ -34,6 +34,7 @@ const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 pub fn check(facts: &Facts, expected: &Expectations, others: &[Identity]) -> Report {
     let mut checks = vec![privileges(facts)];
     checks.extend(facts.features.iter().map(feature));
+    checks.extend(facts.ebpf.iter().filter(|_| expected.proxy_ebpf).map(ebpf));
     checks.extend(advertised(facts, expected));
     checks.extend(forwarding(facts, expected));
     checks.extend(ports(facts, expected));
@@ -71,6 +72,19 @@ fn feature(feature: &Feature) -> Check {
             name,
             problem,
             format!("Load the module, or use a kernel that has it: {}", feature.needs),
+        ),
+    }
+}
+
+/// Without it Services are served all the same.
+fn ebpf(feature: &Feature) -> Check {
+    let name = format!("eBPF: {}", feature.name);
+    match &feature.problem {
+        None => Check::pass(name, "there"),
+        Some(problem) => Check::warn(
+            name,
+            format!("{problem}; sockets are not led by eBPF, and Services are served by packets alone"),
+            feature.needs,
         ),
     }
 }

@@ -12,6 +12,8 @@ pub struct Facts {
     pub is_root: bool,
     /// What the kernel can do.
     pub features: Vec<Feature>,
+    /// What eBPF programs that lead sockets need.
+    pub ebpf: Vec<Feature>,
     /// `net.ipv4.ip_forward`; none where the kernel has no such setting.
     pub ipv4_forwarding: Option<bool>,
     /// `net.ipv6.conf.all.forwarding`; none where the kernel has no IPv6.

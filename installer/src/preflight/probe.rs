@@ -7,9 +7,9 @@ mod network;
 use std::fs;
 use std::path::Path;
 
-use weft_netlink::sysctl;
+use weft_netlink::{netns, sysctl};
 
-use super::facts::Facts;
+use super::facts::{Facts, Feature};
 
 /// Where container runtimes have their sockets.
 const RUNTIMES: [&str; 3] =
@@ -20,6 +20,7 @@ pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error>
     let mut facts = network::look()?;
     facts.is_root = nix::unistd::geteuid().is_root();
     facts.features = kernel::features();
+    facts.ebpf = ebpf();
     facts.ipv4_forwarding = setting("net.ipv4.ip_forward");
     facts.ipv6_forwarding = setting("net.ipv6.conf.all.forwarding");
     facts.listeners = listeners::all();
@@ -30,6 +31,29 @@ pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error>
     facts.runtimes =
         RUNTIMES.iter().filter(|path| Path::new(path).exists()).map(ToString::to_string).collect();
     Ok(facts)
+}
+
+/// What programs that lead sockets are told apart by, attached to and pinned in.
+fn ebpf() -> Vec<Feature> {
+    let mounts = text("/proc/self/mounts");
+    let is_mounted = |folder: &str, kind: &str| {
+        let is_it = |line: &str| line.split(' ').skip(1).take(2).eq([folder, kind]);
+        (!mounts.lines().any(is_it)).then(|| format!("no file system of type {kind} is mounted at {folder}"))
+    };
+    let cookie = netns::cookie().err().map(|error| error.to_string());
+    vec![
+        Feature { name: "kernel", needs: "Use Linux 5.14 or later", problem: cookie },
+        Feature {
+            name: "cgroups",
+            needs: "Boot with cgroups of version 2 alone (systemd.unified_cgroup_hierarchy=1)",
+            problem: is_mounted("/sys/fs/cgroup", "cgroup2"),
+        },
+        Feature {
+            name: "pins",
+            needs: "mount -t bpf bpf /sys/fs/bpf, and in /etc/fstab to keep it; systemd does it by itself",
+            problem: is_mounted("/sys/fs/bpf", "bpf"),
+        },
+    ]
 }
 
 fn text(path: &str) -> String {

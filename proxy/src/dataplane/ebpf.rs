@@ -145,6 +145,18 @@ impl EbpfDataplane {
     }
 }
 
+/// Has the programs go that an earlier run left in the network namespace of the calling thread, unless some
+/// are wanted still. Returns whether there were any.
+///
+/// # Errors
+/// What cannot be deleted.
+pub fn withdraw(config: &Ebpf) -> Result<bool, Error> {
+    match (&config.bpffs, config.scope, netns::cookie()) {
+        (Some(bpffs), None, Ok(cookie)) => Ok(clean_up(bpffs, cookie)?),
+        _ => Ok(false),
+    }
+}
+
 impl Attachment {
     fn bring_into_step(&mut self, bpffs: &Path, home: &Home, desired: &Rows) -> Result<Objects, Error> {
         let objects = Objects::open(bpffs, home.cookie)?;
