@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use weft_types::{Family, IpBlock};
 
-use super::features::FeatureId;
 use super::index;
 
 /// Addresses of both families, as intervals with both ends included. They are in order, and neither overlap
@@ -45,21 +44,21 @@ impl Networks {
     }
 }
 
-/// A piece of the address space of a family, and the networks that it is part of, in order.
+/// A piece of the address space of a family, and the networks that it is part of, by their numbers in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct Piece<I> {
     pub(crate) first: IpAddr,
     pub(crate) last: IpAddr,
-    pub(crate) networks: Vec<FeatureId>,
+    pub(crate) networks: Vec<I>,
 }
 
 /// The pieces that networks cut the address space into, in order, without those that are part of none.
-pub(crate) fn pieces<'a>(
+pub(crate) fn pieces<'a, I: Copy + Ord>(
     family: Family,
-    networks: impl Iterator<Item = (FeatureId, &'a Networks)>,
-) -> Vec<Piece> {
+    networks: impl Iterator<Item = (I, &'a Networks)>,
+) -> Vec<Piece<I>> {
     // Where they begin, and where they are over.
-    let mut borders: Vec<(u128, bool, FeatureId)> = Vec::new();
+    let mut borders: Vec<(u128, bool, I)> = Vec::new();
     for (id, networks) in networks {
         for (first, last) in networks.intervals(family) {
             borders.push((*first, true, id));
@@ -67,7 +66,7 @@ pub(crate) fn pieces<'a>(
         }
     }
     borders.sort_unstable();
-    let (mut pieces, mut inside) = (Vec::<Piece>::new(), BTreeSet::new());
+    let (mut pieces, mut inside) = (Vec::<Piece<I>>::new(), BTreeSet::new());
     let mut rest = borders.as_slice();
     while let Some(&(at, ..)) = rest.first() {
         let here = rest.iter().take_while(|border| border.0 == at).count();
@@ -80,7 +79,7 @@ pub(crate) fn pieces<'a>(
         rest = &rest[here..];
         let last = rest.first().map_or(most(family), |next| next.0 - 1);
         if !inside.is_empty() && at <= last {
-            let networks: Vec<FeatureId> = inside.iter().copied().collect();
+            let networks: Vec<I> = inside.iter().copied().collect();
             match pieces.last_mut() {
                 Some(before) if before.networks == networks && number(before.last) + 1 == at => {
                     before.last = address(family, last);
@@ -160,8 +159,7 @@ mod tests {
 
     fn cut(family: Family, blocks: &[IpBlock]) -> Vec<String> {
         let networks: Vec<Networks> = blocks.iter().map(|block| Networks::of([block].into_iter())).collect();
-        let numbered = networks.iter().enumerate().map(|(place, networks)| (place as FeatureId, networks));
-        let pieces = pieces(family, numbered);
+        let pieces = pieces(family, networks.iter().enumerate());
         pieces.iter().map(|it| format!("{}-{} {:?}", it.first, it.last, it.networks)).collect()
     }
 
