@@ -78,6 +78,19 @@ const TOGETHER: &[Scenario] = &[
         "Netpol: externalTrafficPolicy Cluster shows the pod's own node's clients, and other nodes in their place",
         network_policies::clients_of_node_ports_by_traffic_policy,
     ),
+    (
+        "Netpol: clients of a load balancer's address, by externalTrafficPolicy Local and Cluster",
+        network_policies::clients_of_a_load_balancer_by_traffic_policy,
+    ),
+    (
+        "Netpol: pods that ended have no say, whatever addresses they had",
+        network_policies::pods_that_ended_have_no_say,
+    ),
+    (
+        "Netpol: what may not leave reaches its own node, and another one by its address alone",
+        network_policies::egress_to_the_own_node_and_to_others,
+    ),
+    ("CNPAdminTierEgressNodePeers, CNPBaselineTierEgressNodePeers", network_policies::egress_to_nodes),
     ("Netpol: egress for names alone resolves them", network_policies::egress_for_names_alone),
     ("Services should serve a basic endpoint from pods", services::basic_endpoint),
     ("Services should serve multiport endpoints from pods", services::multiport_endpoints),
@@ -321,6 +334,14 @@ const LAST: &[Scenario] = &[
     (
         "16a what network policies deny stays denied while agents are killed, pods, policies and labels change, and rules go",
         network_policies::what_is_denied_stays_denied,
+    ),
+    (
+        "16b an address that is used again has the policies of the pod that has it now",
+        network_policies::an_address_that_is_used_again,
+    ),
+    (
+        "16c policies hold between pods of one bridge, with and without br_netfilter",
+        network_policies::pods_of_one_bridge,
     ),
     (
         "17 a node is lost and back with another address, and leaks none",

@@ -1,10 +1,13 @@
 //! NetworkPolicies and ClusterNetworkPolicies, as pods feel them: truth tables over nine pods, and what
 //! policies mean for Services, nodes and names.
 
+mod addresses;
+mod bridge;
 mod cases;
 mod conformance;
 pub(crate) mod gap;
 mod generated;
+mod node_peers;
 mod objects;
 mod specs;
 mod table;
@@ -16,12 +19,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
+pub(crate) use self::addresses::{an_address_that_is_used_again, pods_that_ended_have_no_say};
+pub(crate) use self::bridge::pods_of_one_bridge;
 use self::cases::Runner;
+pub(crate) use self::node_peers::{egress_to_nodes, egress_to_the_own_node_and_to_others};
 use self::table::Table;
 pub(crate) use self::under_faults::what_is_denied_stays_denied;
 use self::world::World;
 use crate::case::{Case, Peer, Service, echo};
 use crate::lab::{Lab, Outcome, holds, poll};
+use crate::load_balancers::{ingress, routed};
 use crate::probe::{BOTH, Via, dropped, served};
 
 /// Asks for every generated case, instead of those where every feature comes once in each direction.
@@ -193,6 +200,43 @@ pub(crate) fn clients_of_node_ports_by_traffic_policy(lab: &Lab) -> Outcome {
     )?;
     dropped(1)?;
     served(2)
+}
+
+/// Clients of a load balancer's address, which is routed to the server's node and to another one.
+pub(crate) fn clients_of_a_load_balancer_by_traffic_policy(lab: &Lab) -> Outcome {
+    let shop = Shop::open(lab, "policy-balanced")?;
+    shop.case.change("server", json!({"type": "LoadBalancer"}))?;
+    let (near, far) = (routed(lab, 70, 1, 80)?, routed(lab, 71, 2, 80)?);
+    shop.case.balance("server", ingress(&[near.clone(), far.clone()].concat()))?;
+    let outside = json!([{"from": lab.outside_ips().into_iter().map(block).collect::<Vec<_>>()}]);
+    let node = json!([{"from": lab.node_at(2, 0).iter().map(|node| block(node.ip())).collect::<Vec<_>>()}]);
+    let client = json!([{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]);
+    let (beyond, pod, stranger) = (&lab.outside(), &shop.client.netns, &shop.stranger.netns);
+    all_served(beyond, &near)?;
+
+    // Local: everybody is who they are.
+    shop.ingress(client.clone())?;
+    all_dropped(beyond, &near)?;
+    for servers in [&near, &far] {
+        all_served(pod, servers)?;
+        all_dropped(stranger, servers)?;
+    }
+    shop.ingress(outside.clone())?;
+    all_served(beyond, &near)?;
+    all_dropped(pod, &near)?;
+
+    // Cluster: who comes by another node than the server's is that node.
+    shop.case.change("server", json!({"externalTrafficPolicy": "Cluster"}))?;
+    all_served(beyond, &near)?;
+    all_dropped(beyond, &far)?;
+    shop.ingress(client)?;
+    all_dropped(pod, &near)?;
+    all_served(pod, &shop.direct())?;
+    shop.ingress(node)?;
+    all_dropped(beyond, &near)?;
+    all_served(beyond, &far)?;
+    all_served(pod, &near)?;
+    all_dropped(pod, &shop.direct())
 }
 
 /// A pod that may leave for names alone resolves them, and reaches nothing.
