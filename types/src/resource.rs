@@ -24,7 +24,7 @@ mod service_cidr;
 
 pub use bfd_profile::BfdProfile;
 pub use bgp_advertisement::BgpAdvertisement;
-pub use bgp_peer::{BgpPeer, Password, PeerAsn, PeerEndpoint, PeerPassword};
+pub use bgp_peer::{BgpPeer, Password, PeerAsn, PeerEndpoint, PeerPassword, PeerSettings};
 pub use cluster_network_policy::{Action, ClusterNetworkPolicy, ClusterRule, Tier};
 pub use community::{Community, CommunityValue, InvalidCommunity};
 pub use config_map::ConfigMap;

@@ -326,6 +326,12 @@ mod tests {
         snapshot.slices_of(&name(service)).map(|slice| slice.key.name.to_string()).collect()
     }
 
+    /// Lists on their way are of objects of any kind, and there are thousands of Services.
+    #[test]
+    fn no_object_takes_more_room_than_a_service() {
+        assert!(size_of::<Object>() <= size_of::<Service>() + size_of::<usize>(), "{}", size_of::<Object>());
+    }
+
     #[test]
     fn an_equal_object_is_no_change() {
         let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());

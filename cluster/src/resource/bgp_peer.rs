@@ -6,7 +6,7 @@
 use std::num::NonZeroU16;
 
 use serde::Deserialize;
-use weft_types::{BgpPeer, NamespacedName, Password, PeerAsn, PeerEndpoint, PeerPassword};
+use weft_types::{BgpPeer, NamespacedName, Password, PeerAsn, PeerEndpoint, PeerPassword, PeerSettings};
 
 use super::address::address;
 use super::metadata::{KnownLabels, Metadata};
@@ -92,8 +92,7 @@ impl WireObject for BgpPeerObject {
         });
         let source_address = text(spec.source_address, "spec.sourceAddress")?;
         let source_address = source_address.map(|text| address(&text, "spec.sourceAddress"));
-        Ok(Some(BgpPeer {
-            key,
+        let settings = PeerSettings {
             my_asn: my_asn.ok_or_else(|| Fault::new("spec.myASN", "is missing or 0"))?,
             local_asn: number(spec.local_asn, "spec.localASN")?,
             peer_asn: peer_asn(number(spec.peer_asn, "spec.peerASN")?, spec.dynamic_asn)?,
@@ -111,7 +110,8 @@ impl WireObject for BgpPeerObject {
             ebgp_multi_hop: spec.ebgp_multi_hop.or_default("spec.ebgpMultiHop")?,
             vrf: text(spec.vrf, "spec.vrf")?,
             dual_stack: spec.dual_stack_address_family.or_default("spec.dualStackAddressFamily")?,
-        }))
+        };
+        Ok(Some(BgpPeer { key, settings: Box::new(settings) }))
     }
 }
 
@@ -182,7 +182,7 @@ mod tests {
         let it = read(json!({})).unwrap();
         assert_eq!((it.my_asn, it.peer_asn, it.port.get()), (64512, PeerAsn::Number(64513), 179));
         assert_eq!(it.endpoint, PeerEndpoint::Address("192.0.2.1".parse().unwrap()));
-        assert_eq!((it.hold_time, it.password), (None, PeerPassword::None));
+        assert_eq!((it.hold_time, &it.password), (None, &PeerPassword::None));
         assert!(!it.graceful_restart && !it.ebgp_multi_hop && !it.dual_stack);
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::{LabelSelector, NamespacedName, Resource};
@@ -13,6 +14,13 @@ use crate::{LabelSelector, NamespacedName, Resource};
 pub struct BgpPeer {
     /// Namespace and name. Advertisements go by the name alone.
     pub key: NamespacedName,
+    /// All else. In a box, as where objects of any kind are held, each takes the room of the largest.
+    pub settings: Box<PeerSettings>,
+}
+
+/// How a node and a peer speak with each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSettings {
     /// The nodes' own AS number.
     pub my_asn: u32,
     /// The AS number that is shown to this peer instead of the nodes' own.
@@ -47,6 +55,14 @@ pub struct BgpPeer {
     pub vrf: Option<Box<str>>,
     /// The session carries the addresses of both families, not only of its own.
     pub dual_stack: bool,
+}
+
+impl Deref for BgpPeer {
+    type Target = PeerSettings;
+
+    fn deref(&self) -> &PeerSettings {
+        &self.settings
+    }
 }
 
 /// The AS number of a peer.
