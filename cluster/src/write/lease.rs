@@ -89,7 +89,7 @@ impl Candidate {
 
     /// Renews the Lease that it has held since `renewed`, until it is lost. Returns why it is.
     pub async fn keep(&mut self, mut renewed: Instant) -> String {
-        let mut problem = "the API server did not answer in time".to_owned();
+        let mut problem = "it was not renewed in time".to_owned();
         loop {
             let deadline = renewed + DEADLINE;
             let renewal = async {

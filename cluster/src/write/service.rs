@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use kube::Client;
 use kube::api::{Patch, PatchParams};
 use kube::core::Request;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use weft_types::{Kind, NamespacedName};
 
@@ -35,7 +36,8 @@ pub async fn set_addresses(
     let request = Request::new(api(Kind::Service).path(Some(&service.namespace)))
         .patch_subresource("status", &service.name, &PatchParams::default(), &patch)
         .map_err(|error| NotWritten::Problem(chain(&error)))?;
-    match client.request::<Value>(request).await {
+    // The whole Service comes back, and the watch brings it anyway.
+    match client.request::<IgnoredAny>(request).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(NotWritten::Stale),
         Err(error) => Err(NotWritten::Problem(chain(&error))),

@@ -20,7 +20,7 @@ use super::metrics::Metrics;
 use super::{Problem, Settings};
 
 /// How many statuses are on their way to the API server at a time.
-const WRITES: usize = 16;
+const WRITES: usize = 8;
 /// How long to wait before what could not be written is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
 
