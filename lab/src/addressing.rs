@@ -39,6 +39,15 @@ impl IpFamily {
         }
     }
 
+    /// The addresses for LoadBalancer Services, on the nodes' own network, as the agent's flag has them.
+    pub fn load_balancer_pool(self) -> String {
+        let ranges = self.families().iter().map(|family| match family {
+            Family::V4 => "172.30.0.220-172.30.0.239",
+            Family::V6 => "fd00:30::220-fd00:30::239",
+        });
+        ranges.collect::<Vec<_>>().join(",")
+    }
+
     /// Does the lab have IPv6?
     pub fn has_ipv6(self) -> bool {
         self.families().contains(&Family::V6)

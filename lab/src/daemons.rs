@@ -16,6 +16,9 @@ use crate::requirements::{DAEMONS, Programs};
 use crate::sandbox::Sandbox;
 use crate::state::{DaemonRecord, NodeDir};
 
+/// The class of LoadBalancer Services that the agents give addresses to.
+pub const LOAD_BALANCER_CLASS: &str = "weft.test/lab";
+
 /// What the supervisor of one node needs.
 pub struct Supervisor {
     /// The node's name.
@@ -122,6 +125,9 @@ fn arguments(
                 false => Ipv6Addr::UNSPECIFIED.into(),
             };
             flag("--healthz-bind-address", SocketAddr::new(any, 10246).to_string());
+            flag("--lb-pool", families.load_balancer_pool());
+            // Services that name no class are left to whoever tries something out.
+            flag("--lb-class", LOAD_BALANCER_CLASS.to_owned());
         }
         "weft-proxy" => {
             flag("--hostname-override", node.to_owned());

@@ -19,6 +19,7 @@ mod host_ports;
 mod invalid;
 mod lab;
 mod load;
+mod load_balancer_addresses;
 mod load_balancers;
 mod manifests;
 mod network_policies;
@@ -321,6 +322,10 @@ const LAST: &[Scenario] = &[
     ("09 a hostNetwork pod has its node's address", cluster::a_host_network_pod),
     ("10 a pod gets the kubelet's files and environment", cluster::files_and_environment),
     ("11 weft-agent is killed and nobody notices", daemons::agent_is_killed),
+    (
+        "LoadBalancers get addresses of a pool, which stay when the agent that gives them is killed, or stands still",
+        load_balancer_addresses::of_a_pool,
+    ),
     ("12 weft-proxy is killed and nobody notices", daemons::proxy_is_killed),
     ("13 weft-dns is killed and comes back", daemons::dns_is_killed),
     (
