@@ -2,3 +2,5 @@
 //! is fed from the cluster, and what it decides is written.
 
 pub(crate) mod allocation;
+pub(crate) mod l2;
+mod l2_metrics;

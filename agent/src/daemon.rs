@@ -19,6 +19,7 @@ use weft_policy::ruleset::Denied;
 use weft_types::{Kind, Snapshot};
 
 use crate::announce::allocation::{self, Allocation};
+use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
@@ -72,6 +73,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
         Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
+        Box::new(L2Announcement::new(load_balancers(options), registry)),
         Box::new(NodeStatus),
     ])
 }
@@ -176,6 +178,14 @@ fn addresses(options: &Options) -> allocation::Settings {
         reads_pools: options.lb_crds,
         class: options.lb_class.clone(),
     }
+}
+
+/// What is to be done about load balancer addresses on links.
+fn load_balancers(options: &Options) -> l2::Settings {
+    let interfaces = options.lb_interfaces.iter().map(ToString::to_string).collect();
+    let (pool, reads_pools) = (options.lb_pool.clone(), options.lb_crds);
+    let is_enabled = options.lb_l2.unwrap_or(!pool.is_empty() || reads_pools);
+    l2::Settings { is_enabled, interfaces, pool, reads_pools }
 }
 
 /// Where everything of the pods' network is on this machine.

@@ -25,6 +25,8 @@ pub(crate) struct Status {
     pub(crate) problems: BTreeSet<String>,
     /// The pods that are closed as they wait for their policies.
     pub(crate) pending_pods: BTreeSet<String>,
+    /// The load balancer addresses that this node answers for.
+    pub(crate) announced: BTreeSet<String>,
 }
 
 /// Serves this and other endpoints in the background, for as long as the runtime lasts.
@@ -50,7 +52,8 @@ pub(crate) async fn serve(
 /// It answers, so it runs: there is one thread for this and for all that it does.
 async fn health(State(status): State<watch::Receiver<Status>>) -> String {
     let status = status.borrow();
-    format!("ok\n{}{}", status.lines(), status.pending())
+    let (pods, addresses) = (&status.pending_pods, &status.announced);
+    format!("ok\n{}{}{}", status.lines(), listed("pendingPods", pods), listed("announced", addresses))
 }
 
 async fn readiness(State(status): State<watch::Receiver<Status>>) -> (StatusCode, String) {
@@ -67,10 +70,10 @@ impl Status {
     fn lines(&self) -> String {
         self.problems.iter().map(|problem| format!("{problem}\n")).collect()
     }
+}
 
-    /// The line with the pods that wait, where some do.
-    fn pending(&self) -> String {
-        let pods: Vec<&str> = self.pending_pods.iter().map(String::as_str).collect();
-        if pods.is_empty() { String::new() } else { format!("pendingPods: {}\n", pods.join(", ")) }
-    }
+/// A line with all of these, where there are some.
+fn listed(what: &str, names: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if names.is_empty() { String::new() } else { format!("{what}: {}\n", names.join(", ")) }
 }

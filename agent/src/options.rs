@@ -133,6 +133,17 @@ pub struct Options {
     #[arg(long, value_name = "CLASS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub lb_class: Option<String>,
 
+    /// Answer ARP and Neighbor Discovery for the load balancer addresses of Services, on one node for each
+    /// address. Without it, it is done where addresses are given (--lb-pool, --lb-crds). With it and without
+    /// these, it is done for all addresses, whoever gives them. The same on every node.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
+    pub lb_l2: Option<bool>,
+
+    /// The interfaces on which load balancer addresses are answered. Without it, those whose network holds the
+    /// address, and for an address of none of them that of the Node's own address.
+    #[arg(long = "lb-interface", value_name = "NAME", value_delimiter = ',')]
+    pub lb_interfaces: Vec<InterfaceName>,
+
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]

@@ -142,6 +142,7 @@ pub(crate) struct KernelChanges {
 pub(crate) struct Report {
     problems: BTreeSet<String>,
     pending_pods: BTreeSet<String>,
+    announced: BTreeSet<String>,
     is_blocked: bool,
     /// Those before had found that no pod can start.
     began_blocked: bool,
@@ -231,6 +232,7 @@ impl Report {
     pub(crate) fn add(&mut self, part: &Report) {
         self.problems.extend(part.problems.iter().cloned());
         self.pending_pods.extend(part.pending_pods.iter().cloned());
+        self.announced.extend(part.announced.iter().cloned());
         self.is_blocked |= part.is_blocked;
     }
 
@@ -247,6 +249,11 @@ impl Report {
     /// A pod waits for its policies. That is no problem yet.
     pub(crate) fn pending_pod(&mut self, pod: impl Display) {
         self.pending_pods.insert(pod.to_string());
+    }
+
+    /// This node answers for a load balancer address.
+    pub(crate) fn announces(&mut self, address: impl Display) {
+        self.announced.insert(address.to_string());
     }
 
     /// Something is wrong, and no pod can start until it is mended.
@@ -267,7 +274,9 @@ impl Report {
 
     /// The state of the node.
     pub(crate) fn into_status(self) -> Status {
-        Status { is_ready: !self.is_blocked(), problems: self.problems, pending_pods: self.pending_pods }
+        let is_ready = !self.is_blocked();
+        let Report { problems, pending_pods, announced, .. } = self;
+        Status { is_ready, problems, pending_pods, announced }
     }
 }
 

@@ -24,6 +24,12 @@ struct Watched {
     changes: Vec<ChangeSet>,
 }
 
+/// What subsystems need of objects: labels and details of pods for policies; for load balancer addresses the
+/// Services that have some, and the nodes of endpoints.
+fn filter() -> WatchFilter {
+    WatchFilter { service_proxy: true, load_balancers: true, ..WatchFilter::network_policies() }
+}
+
 impl Watches {
     /// Watches nothing yet.
     pub(crate) fn new(client: kube::Client) -> Watches {
@@ -35,7 +41,7 @@ impl Watches {
         self.watched.retain(|kind, _| kinds.contains(kind));
         for &kind in kinds {
             self.watched.entry(kind).or_insert_with(|| Watched {
-                watch: Watch::start(self.client.clone(), &WatchFilter::network_policies(), &[kind]),
+                watch: Watch::start(self.client.clone(), &filter(), &[kind]),
                 is_listed: false,
                 is_new: false,
                 changes: Vec::new(),
@@ -99,7 +105,7 @@ mod tests {
     }
 
     fn service() -> Value {
-        let spec = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": [{"port": 80}]});
+        let spec = json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "ports": [{"port": 80}], "type": "LoadBalancer"});
         json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
     }
 

@@ -53,6 +53,8 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             lb_pool: vec!["192.0.2.10-192.0.2.20".parse().unwrap(), "2001:db8::/120".parse().unwrap()],
             lb_crds: true,
             lb_class: Some("example.com/lb".to_owned()),
+            lb_l2: Some(true),
+            lb_interface: vec!["eth1".to_owned(), "eth2".to_owned()],
         },
         cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),

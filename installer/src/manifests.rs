@@ -120,7 +120,7 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_dns_socket}}", &SocketAddr::new(values.cluster_dns, 53).to_string()),
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{agent_flags}}", &agent_flags(values)),
-        ("{{agent_capabilities}}", values.fast_path.agent_capabilities()),
+        ("{{agent_capabilities}}", &agent_capabilities(values)),
         ("{{proxy_flags}}", &proxy_flags(values)),
         ("{{proxy_capabilities}}", ebpf.capabilities),
         ("{{proxy_mounts}}", &ebpf.mounts),
@@ -138,6 +138,11 @@ pub fn render(values: &Values) -> String {
         |text, (placeholder, value)| text.replace(placeholder, value),
     ) + if values.load_balancers.are_wanted() { LOAD_BALANCERS } else { "" }
         + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
+}
+
+/// What agents may do besides, as the rest of a list in YAML.
+fn agent_capabilities(values: &Values) -> String {
+    values.fast_path.agent_capabilities().to_owned() + values.load_balancers.agent_capabilities()
 }
 
 /// The agent's flags that differ from its defaults, as the rest of a list in YAML.
@@ -209,21 +214,6 @@ mod tests {
             assert!(container["ports"].is_null(), "{container}");
             assert!(container["command"].as_array().unwrap().contains(&"--handover".into()));
         }
-    }
-
-    #[test]
-    fn agents_may_write_addresses_only_where_they_have_some() {
-        assert!(!rendered(&[]).contains("services/status") && !rendered(&[]).contains("leases"));
-        for flags in [&["--lb-pool=192.0.2.10-192.0.2.20,2001:db8::/126"][..], &["--lb-crds"]] {
-            let text = rendered(flags);
-            assert_eq!(documents(&text).len(), 19);
-            assert!(text.contains("[services/status]") && text.contains("[weft-load-balancers]"));
-        }
-        let text =
-            rendered(&["--lb-pool=192.0.2.10", "--lb-pool=192.0.2.16/28", "--lb-crds", "--lb-class=a/b"]);
-        let flags = r#", "--lb-pool=192.0.2.10,192.0.2.16-192.0.2.31", "--lb-crds", "--lb-class=a/b""#;
-        assert!(text.contains(flags), "{text}");
-        assert!(Cli::try_parse_from(["weft", "--lb-pool=192.0.2.20-192.0.2.10"]).is_err());
     }
 
     #[test]

@@ -28,6 +28,8 @@ const PROXY_HEALTH: (u16, &str) = (weft_types::well_known::port::PROXY_HEALTH, "
 const AGENT_HEALTH: (u16, &str) = (weft_types::well_known::port::AGENT, "/healthz");
 /// How the line with those pods begins.
 const PENDING_PODS: &str = "pendingPods: ";
+/// How the line with the load balancer addresses begins that the node answers for.
+const ANNOUNCED: &str = "announced: ";
 
 /// Which cluster.
 #[derive(Args, Clone, Debug)]
@@ -144,11 +146,14 @@ fn status(seen: &Seen) -> Status {
 /// What a node's agent says, behind the line that it runs.
 fn notes<'a>(node: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a {
     let lines = text.lines().skip(1).filter(|line| !line.is_empty());
-    lines.map(move |line| match line.strip_prefix(PENDING_PODS) {
-        Some(pods) => format!(
+    lines.map(move |line| match (line.strip_prefix(PENDING_PODS), line.strip_prefix(ANNOUNCED)) {
+        (Some(pods), _) => format!(
             "Node {node}: pods that wait for their network policies, and are closed until then: {pods}"
         ),
-        None => format!("Node {node}: {line}"),
+        (_, Some(addresses)) => {
+            format!("Node {node} answers ARP and NDP for the load balancer addresses {addresses}")
+        }
+        _ => format!("Node {node}: {line}"),
     })
 }
 

@@ -31,7 +31,7 @@ fn held_by(holder: &str, seconds: u64) -> Value {
 }
 
 impl Machine {
-    fn with_flags(flags: &'static [&'static str]) -> Machine {
+    pub(crate) fn with_flags(flags: &'static [&'static str]) -> Machine {
         let mut machine = Machine::new();
         machine.flags = flags;
         machine.server.put(NODES, node(1));
@@ -126,7 +126,8 @@ fn pools_of_the_cluster_are_used_once_there_are_some() {
 
 #[test]
 fn one_agent_gives_addresses_and_another_takes_over_when_it_is_gone() {
-    let mut machine = Machine::with_flags(&["--lb-pool", "192.0.2.10", "--lb-class", "example.com/lb"]);
+    let flags = &["--lb-pool", "192.0.2.10", "--lb-class", "example.com/lb", "--lb-l2=false"];
+    let mut machine = Machine::with_flags(flags);
     let mut web = service("web", 1);
     web["spec"]["loadBalancerClass"] = "example.com/lb".into();
     machine.server.put(SERVICES, web);

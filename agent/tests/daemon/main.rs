@@ -18,6 +18,7 @@ use weft_testkit::rootless::Rootless;
 use weft_testkit::wait::eventually_ok;
 
 mod addresses;
+mod announcements;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;

@@ -6,22 +6,27 @@
 //! the others; when one comes, it takes those for which it is the heaviest, and no other moves. Nobody
 //! remembers anything, so that nobody can disagree about what was before.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_types::{
-    Endpoint, EndpointSlice, IpNetwork, LabelSelector, NamespacedName, Node, Service, Snapshot,
-    TrafficPolicy, fnv1a, well_known,
+    AddressRange, Endpoint, EndpointSlice, IpAddressPool, L2Advertisement, LabelSelector, NamespacedName,
+    Node, Service, Snapshot, TrafficPolicy, fnv1a, well_known,
 };
 
 /// Addresses to announce, by whom and where; as MetalLB's L2Advertisement has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advertisement {
-    /// The ranges, from the first address to the last; without any list: all addresses.
-    pub ranges: Option<Vec<(IpAddr, IpAddr)>>,
+    /// The ranges of addresses; without any list: all addresses.
+    pub ranges: Option<Vec<AddressRange>>,
+    /// The Services, of which each is selected by one of these; none: all Services.
+    pub services: Vec<LabelSelector>,
     /// The nodes, of which each is selected by one of these; none: all nodes.
     pub nodes: Vec<LabelSelector>,
+    /// The nodes that come before others, by how much.
+    pub preferred: Vec<(u8, LabelSelector)>,
     /// The names of the interfaces; none: those that suit an address.
     pub interfaces: Vec<String>,
 }
@@ -74,7 +79,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let advertisements = input.advertisements.unwrap_or(&all);
     for (address, services) in by_address(input.services) {
         let of_address: Vec<&Advertisement> =
-            advertisements.iter().filter(|advertisement| advertisement.holds(address)).collect();
+            advertisements.iter().filter(|it| it.holds(address) && it.is_for(&services)).collect();
         // Somebody else's address, or one that is announced in another way.
         if of_address.is_empty() {
             continue;
@@ -98,7 +103,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
                 continue;
             }
         }
-        names.sort_by_key(|node| std::cmp::Reverse((weight(address, &node.name), &node.name)));
+        let preference = |node: &Node| -> u32 {
+            of_address.iter().map(|advertisement| advertisement.preference(node)).sum()
+        };
+        names.sort_by_key(|node| Reverse((preference(node), weight(address, &node.name), &node.name)));
         let interfaces = interfaces(&of_address, input.nodes.node(input.node));
         let nodes = names.iter().map(|node| node.name.as_str().into()).collect();
         plan.addresses.insert(address, Candidates { nodes, interfaces });
@@ -180,26 +188,49 @@ fn weight(address: IpAddr, node: &str) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// What MetalLB's objects say: all L2Advertisements, over the pools that each selects.
+pub fn advertisements(l2: &Snapshot, pools: &Snapshot) -> Vec<Advertisement> {
+    l2.of::<L2Advertisement>()
+        .iter()
+        .map(|it: &L2Advertisement| {
+            let pools = pools.of::<IpAddressPool>().iter();
+            let selected = pools.filter(|pool| it.pools.selects(&pool.key.name, &pool.labels));
+            Advertisement {
+                ranges: Some(selected.flat_map(|pool| pool.ranges.iter().copied()).collect()),
+                services: it.service_selectors.to_vec(),
+                nodes: it.node_selectors.to_vec(),
+                preferred: it.preferred_nodes.iter().map(|one| (one.weight, one.selector.clone())).collect(),
+                interfaces: it.interfaces.iter().map(ToString::to_string).collect(),
+            }
+        })
+        .collect()
+}
+
 impl Advertisement {
-    /// The ranges of networks.
-    pub fn of_networks(networks: &[IpNetwork]) -> Advertisement {
-        let last = |network: &IpNetwork| match network {
-            IpNetwork::V4(network) => IpAddr::V4(network.broadcast()),
-            IpNetwork::V6(network) => IpAddr::V6(network.broadcast()),
-        };
-        let ranges = networks.iter().map(|network| (network.network(), last(network))).collect();
-        Advertisement { ranges: Some(ranges), ..Advertisement::default() }
+    /// These addresses, by all nodes.
+    pub fn of_ranges(ranges: &[AddressRange]) -> Advertisement {
+        Advertisement { ranges: Some(ranges.to_vec()), ..Advertisement::default() }
     }
 
     fn holds(&self, address: IpAddr) -> bool {
-        let is_in = |(first, last): &(IpAddr, IpAddr)| {
-            first.is_ipv4() == address.is_ipv4() && (*first..=*last).contains(&address)
+        self.ranges.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(address)))
+    }
+
+    fn is_for(&self, services: &[&Service]) -> bool {
+        let is_selected = |service: &&Service| {
+            let labels = service.load_balancer.as_ref().map(|it| &it.labels);
+            labels.is_some_and(|labels| self.services.iter().any(|selector| selector.matches(labels)))
         };
-        self.ranges.as_ref().is_none_or(|ranges| ranges.iter().any(is_in))
+        self.services.is_empty() || services.iter().any(is_selected)
     }
 
     fn selects(&self, node: &Node) -> bool {
         self.nodes.is_empty() || self.nodes.iter().any(|selector| selector.matches(&node.labels))
+    }
+
+    fn preference(&self, node: &Node) -> u32 {
+        let matching = self.preferred.iter().filter(|(_, selector)| selector.matches(&node.labels));
+        matching.map(|(weight, _)| u32::from(*weight)).sum()
     }
 }
 

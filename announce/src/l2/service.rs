@@ -279,14 +279,17 @@ impl Worker {
     fn decide(&mut self, now: Instant) {
         self.decided = now;
         let places = self.places();
-        self.want_sessions(places.values().any(|places| !places.is_empty()));
+        let sessions = self.want_sessions(places.values().any(|places| !places.is_empty()));
         let health = self.bfd.health();
-        let known: BTreeMap<&Arc<str>, Liveness> = self
-            .wanted
-            .peers
-            .iter()
-            .map(|(name, peer)| (name, self.known(peer, &health).liveness(now)))
-            .collect();
+        let liveness = |peer: &PeerNode| match self.path(peer) {
+            // The session is about to begin.
+            Some((path, _)) if sessions.contains(&path) && !health.contains_key(&path) => {
+                Liveness::Unsure(now + GATHER)
+            }
+            _ => self.known(peer, &health).liveness(now),
+        };
+        let known: BTreeMap<&Arc<str>, Liveness> =
+            self.wanted.peers.iter().map(|(name, peer)| (name, liveness(peer))).collect();
         let alive: BTreeSet<Arc<str>> = known
             .iter()
             .filter(|(_, liveness)| **liveness == Liveness::Alive)
@@ -327,7 +330,7 @@ impl Worker {
 
     /// Keeps sessions with all that may have an address that this node may have, too. A node whose interfaces
     /// are down keeps none, by which the others know.
-    fn want_sessions(&self, has_places: bool) {
+    fn want_sessions(&self, has_places: bool) -> BTreeSet<Peer> {
         let Wanted { plan, node, peers, .. } = &self.wanted;
         let shared = plan.addresses.values().filter(|it| it.nodes.iter().any(|name| **name == **node));
         let names: BTreeSet<&Arc<str>> = shared.flat_map(|it| &it.nodes).filter(|_| has_places).collect();
@@ -340,7 +343,9 @@ impl Worker {
             let is_multihop = !self.links.is_on_link(peer.address);
             (peer, WantedSession { local: Some(local), is_multihop, timing })
         };
+        let peers = addresses.iter().map(|(peer, _)| *peer).collect();
         self.bfd.want(USER, addresses.into_iter().map(session).collect());
+        peers
     }
 
     /// The addresses between which a session with a peer is kept: of IPv4 where both have one, so that both
@@ -407,8 +412,8 @@ impl Worker {
 
     fn report(&self, problems: BTreeSet<String>) {
         let name = |index: &u32| Some(self.links.ports().get(index)?.name.clone());
-        let ours =
-            self.speaker.held().map(|(address, places)| (address, places.iter().filter_map(name).collect()));
+        let placed = self.speaker.held().filter(|(_, places)| !places.is_empty());
+        let ours = placed.map(|(address, places)| (address, places.iter().filter_map(name).collect()));
         let holders = self.choices.iter().map(|(address, choice)| (*address, choice.holder.clone()));
         let problems = problems.into_iter().chain(self.wanted.plan.problems.iter().cloned()).collect();
         *locked(&self.shared.report) = Report { holders: holders.collect(), ours: ours.collect(), problems };

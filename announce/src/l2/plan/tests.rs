@@ -1,6 +1,6 @@
 //! Who may have an address.
 
-use weft_types::{ChangeSet, Labels, Object, Requirement, ServiceKind};
+use weft_types::{ChangeSet, Labels, Object, PoolSelection, PreferredNodes, Requirement, ServiceKind};
 
 use super::*;
 
@@ -183,7 +183,7 @@ fn advertisements_choose_addresses_nodes_and_interfaces() {
     let rack_a = Advertisement {
         nodes: vec![of_rack("a")],
         interfaces: vec!["eth1".into()],
-        ..Advertisement::of_networks(&["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
+        ..Advertisement::of_ranges(&["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
     };
     let plan = world.plan_with(Some(std::slice::from_ref(&rack_a)));
     assert_eq!(plan.addresses.len(), 2, "198.51.100.1 is somebody else's");
@@ -201,5 +201,56 @@ fn advertisements_choose_addresses_nodes_and_interfaces() {
     assert!(
         told.contains("192.0.2.10") && told.contains("Service shop/web") && told.contains("nodeSelectors"),
         "{told}"
+    );
+}
+
+#[test]
+fn metallb_s_objects_are_read_as_they_are() {
+    let rack = [("rack", "a")];
+    let mut world = World::new([node("node1", &rack), node("node2", &[]), node("node3", &rack)]);
+    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10", "198.51.100.1", "203.0.113.1"]);
+    let selector =
+        |key, value| -> LabelSelector { [Requirement::equals(key, value).unwrap()].into_iter().collect() };
+    let pool = |name: &str, range: &str| IpAddressPool {
+        key: NamespacedName::new("metallb-system", name),
+        labels: Labels::default(),
+        ranges: [range.parse().unwrap()].into(),
+        auto_assign: true,
+        avoid_buggy_ips: false,
+        allocation: None,
+    };
+    let (mut pools, mut l2) = (Snapshot::default(), Snapshot::default());
+    for one in [pool("lan", "192.0.2.0/24"), pool("dmz", "198.51.100.0/24"), pool("bgp", "203.0.113.0/24")] {
+        put(&mut pools, Object::IpAddressPool(one));
+    }
+    let advertisement = |name: &str, pool: &str| L2Advertisement {
+        key: NamespacedName::new("metallb-system", name),
+        pools: PoolSelection { names: [pool.into()].into(), ..PoolSelection::default() },
+        node_selectors: [].into(),
+        interfaces: [].into(),
+        service_selectors: [].into(),
+        preferred_nodes: [].into(),
+    };
+    put(
+        &mut l2,
+        Object::L2Advertisement(L2Advertisement {
+            preferred_nodes: [PreferredNodes { weight: 1, selector: selector("rack", "a") }].into(),
+            ..advertisement("a", "lan")
+        }),
+    );
+    put(
+        &mut l2,
+        Object::L2Advertisement(L2Advertisement {
+            service_selectors: [selector("expose", "yes")].into(),
+            ..advertisement("b", "dmz")
+        }),
+    );
+    put(&mut l2, Object::L2Advertisement(advertisement("c", "none")));
+    let plan = world.plan_with(Some(&advertisements(&l2, &pools)));
+    assert_eq!(plan.addresses.len(), 1, "neither of Services that are not selected nor of pools of others");
+    assert_eq!(
+        names(&plan, "192.0.2.10").last().map(String::as_str),
+        Some("node2"),
+        "the others are preferred"
     );
 }
