@@ -27,6 +27,8 @@ pub struct Supervisor {
     pub addresses: Vec<IpAddr>,
     /// The families of the lab.
     pub families: IpFamily,
+    /// What the service proxy is told besides.
+    pub proxy_flags: Vec<String>,
     /// Its folders.
     pub dir: NodeDir,
     /// Where its processes run.
@@ -69,6 +71,7 @@ impl Supervisor {
         let place = self.place.clone().dying_with_me();
         let mut command = place.command(&self.lab_program, self.programs.path(name));
         command.args(arguments(name, &self.node, &self.addresses, self.families, &self.dir));
+        command.args(self.proxy_flags.iter().filter(|_| name == "weft-proxy"));
         command.env_clear().env("PATH", PATH).env("NODE_NAME", &self.node);
         command.envs(std::env::vars().filter(|(name, _)| name == "RUST_LOG" || name == "RUST_BACKTRACE"));
         command.stdin(Stdio::null()).stdout(log).stderr(copy);

@@ -4,7 +4,8 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use nix::mount::{MsFlags, mount};
 
 use crate::addressing::{API_PORT, IpFamily, MOST_NODES};
 use crate::apiserver::{ApiServer, Config};
@@ -13,7 +14,7 @@ use crate::names::{LabName, node_name};
 use crate::nodes::{Nodes, Site};
 use crate::process::ProcessId;
 use crate::requirements::Programs;
-use crate::state::{LabDir, LabRecord, write_file};
+use crate::state::{LabDir, LabRecord, make_dir, write_file};
 use crate::{cluster_dns, control, kubeconfig, netns, outside, underlay};
 
 /// What a lab is made of.
@@ -25,6 +26,34 @@ pub struct Shape {
     /// The families of addresses of nodes, pods and Services
     #[arg(long, value_enum, default_value = "dual")]
     pub ip_family: IpFamily,
+    /// How Services lead to their endpoints
+    #[arg(long, value_enum, default_value = "nftables")]
+    pub proxy_mode: ProxyMode,
+    /// Have eBPF programs lead the sockets of nodes and pods
+    #[arg(long)]
+    pub ebpf: bool,
+}
+
+/// The service proxy's modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProxyMode {
+    /// Maps of nf_tables
+    Nftables,
+    /// The chains of kube-proxy
+    Iptables,
+    /// Virtual servers
+    Ipvs,
+}
+
+impl ProxyMode {
+    /// As the proxy's flag has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyMode::Nftables => "nftables",
+            ProxyMode::Iptables => "iptables",
+            ProxyMode::Ipvs => "ipvs",
+        }
+    }
 }
 
 /// A lab to be held.
@@ -46,6 +75,13 @@ impl Lab {
     pub fn hold(self) -> Result<()> {
         nix::unistd::setsid().map_err(Error::system("leave", "the terminal's session"))?;
         self.note(None)?;
+        if self.shape.ebpf {
+            for (kind, folder) in [("bpf", self.dir.bpffs()), ("cgroup2", self.dir.cgroups())] {
+                make_dir(&folder)?;
+                mount(Some(kind), &folder, Some(kind), MsFlags::empty(), None::<&str>)
+                    .map_err(Error::system("mount", folder.display()))?;
+            }
+        }
         underlay::create(&self.name, self.shape.ip_family)?;
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -100,7 +136,7 @@ impl Lab {
         Site {
             name: self.name.clone(),
             dir: self.dir.clone(),
-            families: self.shape.ip_family,
+            shape: self.shape,
             lab_program: self.lab_program.clone(),
             programs: self.programs.clone(),
             api_port,

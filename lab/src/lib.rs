@@ -6,6 +6,7 @@
 pub mod addressing;
 pub mod apiserver;
 pub mod backoff;
+pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod cluster_dns;

@@ -10,15 +10,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::addressing::IpFamily;
 use crate::daemons::Supervisor;
 use crate::error::{Error, Result};
 use crate::kubelet::{Kubelet, KubeletConfig};
+use crate::lab::Shape;
 use crate::names::{LabName, node_name};
 use crate::requirements::{PLUGINS, Programs};
 use crate::sandbox::{Bind, Sandbox};
 use crate::state::{LabDir, NodeDir, write_file};
-use crate::{kubeconfig, netns, process, underlay};
+use crate::{cgroup, kubeconfig, netns, process, underlay};
 
 /// How long a killed process may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,8 +32,8 @@ pub struct Site {
     pub name: LabName,
     /// Its folder.
     pub dir: LabDir,
-    /// The families of its addresses.
-    pub families: IpFamily,
+    /// What it is made of.
+    pub shape: Shape,
     /// The lab's own program.
     pub lab_program: PathBuf,
     /// Weft's programs.
@@ -61,8 +61,8 @@ impl Nodes {
         if self.on.contains_key(node) {
             return Err(invalid(node, "is switched on"));
         }
-        let addresses = self.site.families.node(number);
-        underlay::add_node(&self.site.name, node, &addresses, self.site.families)?;
+        let addresses = self.site.shape.ip_family.node(number);
+        underlay::add_node(&self.site.name, node, &addresses, self.site.shape.ip_family)?;
         let failed = |source| Error::Spawn { program: format!("the threads of {node}"), source };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(failed)?;
         {
@@ -102,6 +102,7 @@ impl Site {
         let place = Sandbox {
             netns: Some(netns::path(&self.name.node(node))),
             binds: vec![Bind { source: dir.boot_id(), target: BOOT_ID.into() }],
+            cgroup: cgroup::create(&self.name.node(node)),
             ..Sandbox::default()
         };
         Kubelet::new(KubeletConfig {
@@ -109,7 +110,7 @@ impl Site {
             dir: self.dir.clone(),
             node: node.to_owned(),
             addresses: addresses.clone(),
-            families: self.families,
+            families: self.shape.ip_family,
             client: kubeconfig::client(self.api_port)?,
             lab_program: self.lab_program.clone(),
             place: place.clone(),
@@ -117,10 +118,28 @@ impl Site {
         })
         .start();
         let place = Sandbox { hostname: Some(node.to_owned()), ..place };
+        let proxy_flags = self.proxy_flags(&place)?;
         let (lab_program, programs) = (self.lab_program.clone(), self.programs.clone());
-        let (node, families) = (node.to_owned(), self.families);
-        Supervisor { node, addresses, families, dir, place, lab_program, programs }.start();
+        let (node, families) = (node.to_owned(), self.shape.ip_family);
+        Supervisor { node, addresses, families, proxy_flags, dir, place, lab_program, programs }.start();
         Ok(())
+    }
+
+    /// The flags of a node's service proxy by which the lab's shape comes about.
+    fn proxy_flags(&self, place: &Sandbox) -> Result<Vec<String>> {
+        let mut flags = vec![format!("--proxy-mode={}", self.shape.proxy_mode.name())];
+        if self.shape.ebpf {
+            let cgroup = place.cgroup.as_ref().ok_or_else(|| Error::MissingKernelFeature {
+                feature: "a cgroup for a node",
+                module: "cgroups of version 2, or make a lab without --ebpf",
+                reason: "none are mounted, or they cannot be written to".to_owned(),
+            })?;
+            flags.extend(["--ebpf", "--ebpf-scope=all"].map(str::to_owned));
+            let cgroup = self.dir.cgroups().join(cgroup.file_name().unwrap_or_default());
+            flags.push(format!("--ebpf-cgroup={}", cgroup.display()));
+            flags.push(format!("--ebpf-bpffs={}", self.dir.bpffs().display()));
+        }
+        Ok(flags)
     }
 
     /// Puts on a node's disk what an installation puts there, and the mark of a new boot.
@@ -136,7 +155,7 @@ impl Site {
             }
         }
         write_file(&dir.boot_id(), &format!("{}\n", uuid::Uuid::new_v4()))?;
-        write_file(&dir.kubeconfig(), &kubeconfig::text(&self.families.api_server().to_string()))
+        write_file(&dir.kubeconfig(), &kubeconfig::text(&self.shape.ip_family.api_server().to_string()))
     }
 
     /// The namespaces of a node's pods, from the runtime's cache.

@@ -1,5 +1,5 @@
-//! How the lab starts a process somewhere else: in another network namespace, with its own host name and its
-//! own view of a few files. The lab starts itself again with `sandbox-exec`, moves that process where it
+//! How the lab starts a process somewhere else: in another network namespace and cgroup, with its own host name
+//! and its own view of a few files. The lab starts itself again with `sandbox-exec`, moves that process where it
 //! belongs and replaces it by the program: so nothing has to be done between fork and exec.
 
 use std::ffi::{OsStr, OsString};
@@ -16,7 +16,7 @@ use nix::unistd::{getppid, sethostname};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::netns;
+use crate::{cgroup, netns};
 
 /// Where a process is to run. The default is: here.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Sandbox {
     /// The host name
     #[arg(long)]
     pub hostname: Option<String>,
+    /// The cgroup, as a folder
+    #[arg(long)]
+    pub cgroup: Option<PathBuf>,
     /// A file shown in the place of another, SOURCE:TARGET
     #[arg(long = "bind", value_parser = parse_bind)]
     pub binds: Vec<Bind>,
@@ -69,6 +72,9 @@ impl Sandbox {
         if let Some(hostname) = &self.hostname {
             arguments.extend(["--hostname".into(), hostname.into()]);
         }
+        if let Some(cgroup) = &self.cgroup {
+            arguments.extend(["--cgroup".into(), cgroup.into()]);
+        }
         for Bind { source, target } in &self.binds {
             let mut bind = source.clone().into_os_string();
             bind.push(":");
@@ -100,6 +106,9 @@ impl Sandbox {
     fn enter(&self) -> Result<()> {
         if let Some(parent) = self.die_with {
             die_with(parent)?;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup::enter(cgroup)?;
         }
         if let Some(netns) = &self.netns {
             netns::enter(netns)?;
@@ -154,6 +163,7 @@ mod tests {
         let sandbox = Sandbox {
             netns: Some("/run/netns/weft-node1".into()),
             hostname: Some("node1".to_owned()),
+            cgroup: Some("/sys/fs/cgroup/weft-lab.weft-node1".into()),
             binds: vec![Bind { source: "/a:b/c".into(), target: "/etc/hosts".into() }],
             die_with: Some(7),
         };

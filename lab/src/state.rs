@@ -69,6 +69,16 @@ impl LabDir {
         self.root.join("control.sock")
     }
 
+    /// Where the cgroups of this machine are seen by processes that have a /sys of their own.
+    pub fn cgroups(&self) -> PathBuf {
+        self.root.join("cgroups")
+    }
+
+    /// Where what belongs to eBPF is pinned, of all nodes.
+    pub fn bpffs(&self) -> PathBuf {
+        self.root.join("bpf")
+    }
+
     /// kubectl's cache, which would otherwise be in the user's home.
     pub fn kubectl_cache(&self) -> PathBuf {
         self.root.join("kubectl-cache")
@@ -209,7 +219,7 @@ impl PodDir {
             netns: Some(netns::path(namespace)),
             hostname: Some(hostname.to_owned()),
             binds: vec![bind(self.resolv_conf(), "/etc/resolv.conf"), bind(self.hosts(), "/etc/hosts")],
-            die_with: None,
+            ..Sandbox::default()
         }
     }
 

@@ -6,11 +6,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
 use crate::error::{Error, Result};
 use crate::names::LabName;
-use crate::netns;
-use crate::process;
 use crate::state::LabDir;
+use crate::{cgroup, netns, process};
 
 /// How long a killed process may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -66,7 +68,10 @@ pub fn remove(name: &LabName, dir: &LabDir) -> Result<Removed> {
             Err(error) => errors.push(error.to_string()),
         }
     }
-    match fs::remove_dir_all(dir.root()) {
+    if let Err(error) = cgroup::remove(name) {
+        errors.push(error.to_string());
+    }
+    match unmount(dir).and_then(|()| fs::remove_dir_all(dir.root())) {
         Ok(()) => removed.folder = Some(dir.root().to_path_buf()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => errors.push(Error::io("remove", dir.root())(error).to_string()),
@@ -74,6 +79,18 @@ pub fn remove(name: &LabName, dir: &LabDir) -> Result<Removed> {
     // The folder of all labs, when this was the last one; it is an error when it was not.
     let _ = dir.root().parent().map(fs::remove_dir);
     if errors.is_empty() { Ok(removed) } else { Err(Error::Teardown(errors.join("\n"))) }
+}
+
+/// Takes away what is mounted in the lab's folder, so that its contents are not taken for files of it.
+fn unmount(dir: &LabDir) -> std::io::Result<()> {
+    for folder in [dir.bpffs(), dir.cgroups()] {
+        match umount2(&folder, MntFlags::MNT_DETACH) {
+            // Most labs have nothing there.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Ends all processes of the namespaces, those too that were started meanwhile.

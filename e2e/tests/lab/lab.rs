@@ -32,9 +32,9 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Starts a lab from the programs in `WEFT_BIN_DIR`.
-    pub(crate) fn up(name: &str, nodes: u8) -> Result<Lab, String> {
+    pub(crate) fn up(name: &str, nodes: u8, flags: &[&str]) -> Result<Lab, String> {
         let lab = Lab::new(name)?;
-        lab.run(&["up", "--nodes", &nodes.to_string()])?;
+        lab.run(&[&["up", "--nodes", &nodes.to_string()], flags].concat())?;
         Ok(lab)
     }
 

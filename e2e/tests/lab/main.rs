@@ -22,6 +22,7 @@ mod load;
 mod load_balancer_addresses;
 mod load_balancers;
 mod manifests;
+mod modes;
 mod network_policies;
 mod node_local;
 mod operations;
@@ -383,17 +384,18 @@ const SOAK: &[Scenario] = &[
 const AT_A_TIME: usize = 8;
 
 fn main() -> ExitCode {
-    if let Some(code) = network_policies::gap::starter::from_arguments() {
+    if let Some(code) = network_policies::gap::starter::from_arguments().or_else(modes::from_arguments) {
         return code;
     }
     let arguments = Arguments::from_args();
     if arguments.list {
-        let all = [FIRST, TOGETHER, LAST].concat();
-        let trials = all.into_iter().map(|(name, _)| Trial::test(name, || Ok(()))).collect();
+        let all = [FIRST, TOGETHER, LAST].concat().into_iter().map(|(name, _)| name.to_owned());
+        let in_modes = in_modes().map(|(lab, name, _)| in_lab(lab, name));
+        let trials = all.chain(in_modes).map(|name| Trial::test(name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     let name = if soak::seconds().is_some() { "soak" } else { "e2e" };
-    let lab = match Lab::up(name, 3) {
+    let lab = match Lab::up(name, 3, &[]) {
         Ok(lab) => Arc::new(lab),
         Err(error) => {
             eprintln!("lab tests: {error}");
@@ -412,7 +414,49 @@ fn main() -> ExitCode {
             failed = true;
         }
     }
+    if soak::seconds().is_none() {
+        failed |= run_in_modes(&arguments);
+    }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// All scenarios of the other modes, with the labs in which they run.
+fn in_modes() -> impl Iterator<Item = (&'static str, &'static str, fn(&Lab) -> Outcome)> {
+    let in_lab = |&(lab, _): &'static (&'static str, _)| {
+        modes::SCENARIOS.iter().map(move |&(name, scenario)| (lab, name, scenario))
+    };
+    modes::LABS.iter().flat_map(in_lab)
+}
+
+/// What a scenario is called that runs in several labs.
+fn in_lab(lab: &str, scenario: &str) -> String {
+    format!("{lab}: {scenario}")
+}
+
+/// Runs the scenarios of the other modes, and tells whether any failed. A lab that is asked for nothing is not
+/// made.
+fn run_in_modes(arguments: &Arguments) -> bool {
+    let filter = arguments.filter.clone().unwrap_or_default();
+    let is_wanted = |lab: &str, name: &str| in_lab(lab, name).contains(&filter);
+    let wanted: Vec<_> = in_modes().filter(|(lab, name, _)| is_wanted(lab, name)).collect();
+    let labs = modes::LABS.iter().filter(|(lab, _)| wanted.iter().any(|(of, ..)| of == lab));
+    let started: Vec<_> = std::thread::scope(|scope| {
+        let starting: Vec<_> =
+            labs.map(|(name, flags)| (*name, scope.spawn(|| Lab::up(name, 3, flags)))).collect();
+        let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err("the lab's start panicked".to_owned()))
+        };
+        starting.into_iter().map(|(name, thread)| (name, joined(thread).map(Arc::new))).collect()
+    });
+    let trials = wanted.into_iter().map(|(of, name, scenario)| {
+        let lab = started.iter().find(|(lab, _)| *lab == of).map(|(_, lab)| lab.clone());
+        Trial::test(in_lab(of, name), move || {
+            let lab = lab.unwrap_or_else(|| Err("there is no such lab".to_owned()));
+            lab.and_then(|lab| scenario(&lab)).map_err(Into::into)
+        })
+    });
+    let arguments = Arguments { test_threads: Some(AT_A_TIME), ..arguments.clone() };
+    libtest_mimic::run(&arguments, trials.collect()).has_failed()
 }
 
 /// Runs scenarios, so many at a time, and tells whether any failed.

@@ -6,9 +6,11 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use weft_lab::netns;
 
 use crate::lab::{Outcome, poll};
+use crate::modes;
 
 /// How long a request may take that is to be answered.
 const TIMEOUT: Duration = Duration::from_millis(1000);
@@ -19,7 +21,7 @@ const REFUSAL: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// What came of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Seen {
     /// An answer.
     Answer(String),
@@ -32,7 +34,7 @@ pub(crate) enum Seen {
 }
 
 /// How a request is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Via {
     /// HTTP GET, on a new connection.
     Http,
@@ -49,6 +51,9 @@ pub(crate) fn ask(namespace: &str, via: Via, server: SocketAddr, question: &str)
 }
 
 fn ask_within(namespace: &str, via: Via, server: SocketAddr, question: &str, timeout: Duration) -> Seen {
+    if let Some(seen) = modes::ask(namespace, via, server, question, timeout) {
+        return seen;
+    }
     let question = question.to_owned();
     let request = move || Ok(request(via, server, &question, timeout));
     netns::run(namespace, request).unwrap_or_else(|error| Seen::Other(error.to_string()))

@@ -46,7 +46,7 @@ fn empty(lab: &Lab, node: &str) -> Outcome {
 }
 
 pub(crate) fn nothing_is_left(lab: &Lab) -> Outcome {
-    let other = Lab::up("e2e-other", 1)?;
+    let other = Lab::up("e2e-other", 1, &[])?;
     let (mine, others) = (namespaces_of(lab), namespaces_of(&other));
     equal("namespaces of the other lab", others.len(), 2)?;
     // One is removed while it runs, the other after its process was killed.

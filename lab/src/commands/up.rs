@@ -119,6 +119,8 @@ fn spawn(context: &CommandContext, shape: Shape) -> Result<Holder> {
     command.arg("--name").arg(context.name.to_string()).arg("--state-dir").arg(&context.state_dir);
     command.arg("--bin-dir").arg(&context.bin_dir).arg("hold");
     command.args(["--nodes", &shape.nodes.to_string(), "--ip-family", shape.ip_family.name()]);
+    command.args(["--proxy-mode", shape.proxy_mode.name()]);
+    command.args(shape.ebpf.then_some("--ebpf"));
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     let program = "the lab process".to_owned();
     let child = command.spawn().map_err(|source| Error::Spawn { program, source })?;

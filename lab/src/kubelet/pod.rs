@@ -174,7 +174,8 @@ impl Worker {
         write_file(&dir.hosts(), &hosts)?;
         let families = self.kubelet.config.families;
         write_file(&dir.resolv_conf(), &files::resolv_conf(&self.id.namespace, &self.spec, families))?;
-        let place = dir.place(&network.namespace, &hostname);
+        let cgroup = self.kubelet.config.place.cgroup.clone();
+        let place = Sandbox { cgroup, ..dir.place(&network.namespace, &hostname) };
         dir.write_place(&place)?;
         Ok(place)
     }
