@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::client::ClientCommand;
 use crate::echo::EchoArgs;
-use crate::lab::{Shape, check_nodes};
 use crate::names::LabName;
 use crate::sandbox::Sandbox;
+use crate::shape::{Shape, check_nodes};
 
 /// The lab that a command is about when none is named.
 pub const DEFAULT_NAME: &str = "weft";

@@ -4,57 +4,18 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
 use nix::mount::{MsFlags, mount};
 
-use crate::addressing::{API_PORT, IpFamily, MOST_NODES};
+use crate::addressing::API_PORT;
 use crate::apiserver::{ApiServer, Config};
 use crate::error::{Error, Result};
 use crate::names::{LabName, node_name};
 use crate::nodes::{Nodes, Site};
 use crate::process::ProcessId;
 use crate::requirements::Programs;
+use crate::shape::Shape;
 use crate::state::{LabDir, LabRecord, make_dir, write_file};
 use crate::{cluster_dns, control, kubeconfig, netns, outside, underlay};
-
-/// What a lab is made of.
-#[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// How many nodes
-    #[arg(long, default_value = "3", value_parser = check_nodes)]
-    pub nodes: u8,
-    /// The families of addresses of nodes, pods and Services
-    #[arg(long, value_enum, default_value = "dual")]
-    pub ip_family: IpFamily,
-    /// How Services lead to their endpoints
-    #[arg(long, value_enum, default_value = "nftables")]
-    pub proxy_mode: ProxyMode,
-    /// Have eBPF programs lead the sockets of nodes and pods
-    #[arg(long)]
-    pub ebpf: bool,
-}
-
-/// The service proxy's modes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProxyMode {
-    /// Maps of nf_tables
-    Nftables,
-    /// The chains of kube-proxy
-    Iptables,
-    /// Virtual servers
-    Ipvs,
-}
-
-impl ProxyMode {
-    /// As the proxy's flag has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ProxyMode::Nftables => "nftables",
-            ProxyMode::Iptables => "iptables",
-            ProxyMode::Ipvs => "ipvs",
-        }
-    }
-}
 
 /// A lab to be held.
 pub struct Lab {
@@ -148,13 +109,5 @@ impl Lab {
         let process = ProcessId::of(pid).ok_or(Error::Interrupted)?;
         let nodes = (1..=self.shape.nodes).map(node_name).collect();
         self.dir.write_record(&LabRecord { process, nodes, api_port })
-    }
-}
-
-/// Checks a number of nodes.
-pub fn check_nodes(text: &str) -> std::result::Result<u8, String> {
-    match text.parse() {
-        Ok(number) if (1..=MOST_NODES).contains(&number) => Ok(number),
-        _ => Err(format!("must be a number from 1 to {MOST_NODES}")),
     }
 }

@@ -27,6 +27,7 @@ pub mod outside;
 pub mod process;
 pub mod requirements;
 pub mod sandbox;
+pub mod shape;
 pub mod state;
 pub mod teardown;
 pub mod underlay;

@@ -13,10 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 use crate::daemons::Supervisor;
 use crate::error::{Error, Result};
 use crate::kubelet::{Kubelet, KubeletConfig};
-use crate::lab::Shape;
 use crate::names::{LabName, node_name};
 use crate::requirements::{PLUGINS, Programs};
 use crate::sandbox::{Bind, Sandbox};
+use crate::shape::Shape;
 use crate::state::{LabDir, NodeDir, write_file};
 use crate::{cgroup, kubeconfig, netns, process, underlay};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{CommandContext, up};
 use crate::demo::{self, Check, ProbeOrigin, verdict};
 use crate::error::{Error, Result};
-use crate::lab::Shape;
+use crate::shape::Shape;
 use crate::teardown;
 
 /// Runs the demo. Without `keep`, and after a failure or Ctrl-C, nothing of it stays.

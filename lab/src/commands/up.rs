@@ -12,9 +12,9 @@ use kube::{Api, Client, ResourceExt};
 
 use super::CommandContext;
 use crate::error::{Error, Result};
-use crate::lab::Shape;
 use crate::names::node_name;
 use crate::requirements::DAEMONS;
+use crate::shape::Shape;
 use crate::{cluster_dns, kubeconfig, requirements, teardown};
 
 /// How long a cluster may take to get ready.
