@@ -31,6 +31,8 @@ pub struct Config {
     pub vxlan: Settings,
     /// By which of its addresses this node reaches the others.
     pub leave_by: LeaveBy,
+    /// The ranges within which routes are taken from BGP peers, besides those to pods.
+    pub bgp_imports: Vec<IpNetwork>,
     /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap
     /// them.
     pub service_cidrs: Vec<IpNetwork>,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -21,6 +22,7 @@ use weft_types::{Kind, Snapshot};
 use crate::announce::allocation::{self, Allocation};
 use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
+use crate::bgp::Bgp;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
@@ -67,6 +69,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Sysctls),
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
+        Box::new(Bgp::new(options.bgp.settings(options.backend)?, registry)),
         Box::new(Routing::open(registry)?),
         Box::new(FastPath::new(options.fast_path, paths.clone(), registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
@@ -104,8 +107,9 @@ pub async fn run(options: Options) -> Result<()> {
     let mut agent = Agent::new(&options, &mut registry)?;
     let (status, told) = watch::channel(Status::default());
     let (explaining, mut questions) = explain::endpoint();
+    let endpoints = agent.endpoints(explaining);
     if let Some(address) = options.healthz_bind_address {
-        health::serve(address, told.clone(), Arc::new(registry), explaining).await?;
+        health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
     }
     let mut monitor = Monitor::open(&agent.tables())?;
     let mut signals = Signals::new();
@@ -255,6 +259,11 @@ impl Agent {
     fn kinds(&self) -> BTreeSet<Kind> {
         let wanted = self.subsystems.iter().flat_map(|subsystem| subsystem.kinds());
         wanted.chain([Kind::Node]).collect()
+    }
+
+    /// What the subsystems and `others` say over HTTP.
+    fn endpoints(&self, others: Router) -> Router {
+        self.subsystems.iter().map(|subsystem| subsystem.endpoints()).fold(others, Router::merge)
     }
 
     /// The tables that somebody wants to hear of.

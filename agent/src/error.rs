@@ -16,7 +16,7 @@ pub enum Error {
     Kernel(#[from] weft_netlink::Error),
     /// A route to another node's pods cannot be set.
     #[error(
-        "{problem}; with --backend host-gw every node must be reachable on its InternalIP (or, without one, its ExternalIP) without a router in between"
+        "{problem}; with --backend host-gw or bgp every node must be reachable on its InternalIP (or, without one, its ExternalIP) without a router in between"
     )]
     Route {
         /// What the kernel said, with the route.
@@ -140,6 +140,14 @@ pub enum Error {
     Cri {
         /// Its socket.
         socket: String,
+        /// The reason.
+        problem: String,
+    },
+    /// The password of BGP sessions cannot be read.
+    #[error("there is no password in {path} (--bgp-password-file): {problem}", path = path.display())]
+    BgpPassword {
+        /// The file.
+        path: PathBuf,
         /// The reason.
         problem: String,
     },

@@ -11,6 +11,7 @@
 
 mod announce;
 mod attachments;
+mod bgp;
 mod cidr_allocations;
 pub mod cni_config;
 pub mod config;

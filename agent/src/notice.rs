@@ -36,6 +36,17 @@ pub enum Notice {
         /// The family of the range.
         family: Family,
     },
+    /// Another node's pods cannot be reached, as nobody told the way.
+    #[error(
+        "no BGP peer tells of the pod CIDR {cidr} of Node {node}: its pods are not reachable from here; see `weft bgp status`, \
+         and that TCP port 179 is open between the nodes"
+    )]
+    NotLearned {
+        /// The other node.
+        node: String,
+        /// Its range.
+        cidr: IpNetwork,
+    },
     /// Another node's pods are behind the tunnel, and there is none.
     #[error(
         "the pod CIDR {cidr} of Node {node} needs a VXLAN tunnel, but this node has neither an InternalIP nor an \

@@ -9,6 +9,7 @@ use weft_daemon::LogFormat;
 use weft_types::well_known::{device, nflog, port};
 use weft_types::{AddressRange, IpNetwork};
 
+use crate::bgp::options::BgpOptions;
 use crate::config::Config;
 use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
@@ -153,6 +154,10 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = clap::value_parser!(u64).range(1..))]
     pub collect_after: u64,
 
+    /// BGP.
+    #[command(flatten)]
+    pub bgp: BgpOptions,
+
     /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that
     /// no pod starts, then masquerade, routes and tunnel. Running pods and their addresses stay.
     #[arg(long)]
@@ -211,6 +216,7 @@ impl Options {
                 (None, []) => LeaveBy::Node,
                 (None, addresses) => LeaveBy::Addresses(addresses.to_vec()),
             },
+            bgp_imports: self.bgp.bgp_import.clone(),
             service_cidrs: self.service_cidrs.clone(),
         }
     }

@@ -7,7 +7,9 @@ pub mod probe;
 pub mod routes;
 pub mod vxlan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -25,12 +27,19 @@ use crate::sysctls::proc::loosen;
 use crate::uplink::Uplink;
 use crate::{Error, Result};
 
+/// For how long ways that were learned before a start are kept, until all peers have told theirs: as long as
+/// peers keep those to this node, where nobody says otherwise.
+const KEPT: Duration = Duration::from_secs(60);
+
 /// Keeps routes and tunnel as planned. A route that fails concerns that node's pods alone, and keeps none
 /// from starting.
 pub(crate) struct Routing {
     routes: Routes,
     offload: OffloadTest,
     prober: Option<Prober>,
+    /// What an agent before this one learned by BGP, and until when it is kept.
+    kept: BTreeMap<IpNetwork, IpAddr>,
+    kept_until: Option<Instant>,
     direct: Gauge,
     tunnelled: Gauge,
 }
@@ -43,12 +52,23 @@ impl Subsystem for Routing {
     fn start(&mut self, environment: &Environment) -> Result<()> {
         let (direct, held) = (self.routes.direct_paths()?, self.routes.destinations()?);
         self.prober = Some(Prober::start(direct, held, environment.wake.clone()));
+        self.kept = self.routes.learned()?;
+        self.kept_until = (!self.kept.is_empty()).then(|| Instant::now() + KEPT);
         Ok(())
     }
 
     fn observe(&mut self, _node: Option<&Node>, uplink: &mut Uplink) -> Result<()> {
+        if uplink.is_settled || self.kept_until.is_some_and(|until| until <= Instant::now()) {
+            self.kept.clear();
+            self.kept_until = None;
+        }
+        uplink.kept.clone_from(&self.kept);
         uplink.path_states = self.prober.as_ref().map(Prober::path_states).unwrap_or_default();
         Ok(())
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.kept_until
     }
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
@@ -82,6 +102,8 @@ impl Routing {
             routes: Routes::open()?,
             offload: OffloadTest::default(),
             prober: None,
+            kept: BTreeMap::new(),
+            kept_until: None,
             direct,
             tunnelled,
         })

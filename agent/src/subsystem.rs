@@ -17,6 +17,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
 use tokio::sync::{Notify, mpsc, watch};
 use weft_netlink::nflog;
 use weft_netlink::notifications::Notified;
@@ -64,6 +65,11 @@ pub(crate) trait Subsystem {
 
     /// Rules of the kernel denied these packets, and were to tell of them ([`Environment::denied`]).
     fn denied(&mut self, _: &[nflog::Packet]) {}
+
+    /// What it has to say over HTTP, beside its part of `/healthz`. Asked once.
+    fn endpoints(&self) -> Router {
+        Router::new()
+    }
 
     /// When it needs a round at the latest, if nothing else calls for one.
     fn due(&self) -> Option<Instant> {

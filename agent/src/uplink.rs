@@ -6,6 +6,7 @@ pub(crate) mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use weft_cni_spec::InterfaceName;
@@ -24,6 +25,8 @@ pub enum Backend {
     HostGw,
     /// Through a VXLAN tunnel to every node.
     Vxlan,
+    /// By the routes that the other nodes, or route reflectors, tell of by BGP.
+    Bgp,
 }
 
 /// This node's side of the network between the nodes.
@@ -48,6 +51,13 @@ pub struct Uplink {
     pub former: BTreeMap<IpNetwork, usize>,
     /// What is known of the direct paths.
     pub path_states: PathStates,
+    /// The ways that were learned by BGP: the next hop to each range.
+    pub learned: Arc<BTreeMap<IpNetwork, IpAddr>>,
+    /// All that is to be learned at first was.
+    pub is_settled: bool,
+    /// The ways that the kernel has from what an agent before this one learned. They are kept for as long as
+    /// its peers keep those to this node.
+    pub kept: BTreeMap<IpNetwork, IpAddr>,
 }
 
 /// By which of its addresses this node reaches the others.

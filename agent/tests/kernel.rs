@@ -116,6 +116,7 @@ fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> 
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
         leave_by: LeaveBy::Node,
+        bgp_imports: Vec::new(),
         service_cidrs: Vec::new(),
     };
     plan(&snapshot, "node1", &config, uplink).unwrap()

@@ -139,6 +139,7 @@ impl World {
             backend: Backend::Auto,
             vxlan: self.settings,
             leave_by: LeaveBy::Node,
+            bgp_imports: Vec::new(),
             service_cidrs: Vec::new(),
         };
         let site = &mut self.sites[site];

@@ -42,7 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-cni-spec",
         ],
     ),
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy", "weft-announce"]),
     (
         "weft-image",
         &["weft", "weft-agent", "weft-cluster", "weft-daemon", "weft-dns", "weft-proxy", "weft-types"],

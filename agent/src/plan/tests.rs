@@ -1,5 +1,7 @@
 //! What is planned for a node, from values alone.
 
+use std::sync::Arc;
+
 use weft_cni_spec::Ipam;
 use weft_types::{ChangeSet, Object};
 
@@ -22,6 +24,7 @@ fn config(cluster_cidrs: &[&str]) -> Config {
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
         leave_by: LeaveBy::Node,
+        bgp_imports: Vec::new(),
         service_cidrs: Vec::new(),
     }
 }
@@ -236,4 +239,29 @@ fn nothing_leads_to_a_new_node_until_its_first_try_is_over_and_pods_keep_their_a
     assert_eq!(routes, ["10.244.2.1/32 via 172.30.0.12 proto 119"], "by which it is tried");
     assert!(plan.masquerade.inside.contains(&"10.244.2.0/24".parse().unwrap()), "{:?}", plan.masquerade);
     assert_eq!((plan.routing.probes.len(), plan.routing.mtu), (1, None));
+}
+
+#[test]
+fn with_bgp_the_ways_are_those_that_peers_tell_of_within_the_pods_ranges() {
+    let config = Config { backend: Backend::Bgp, ..config(&["10.244.0.0/16"]) };
+    let network = |text: &str| -> IpNetwork { text.parse().unwrap() };
+    let by_node2 = |text: &str| (network(text), IpAddr::from([172, 30, 0, 12]));
+    let told = ["10.244.2.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.244.1.128/25"].map(by_node2);
+    let planned = |uplink: Uplink| {
+        let plan = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &uplink).unwrap();
+        let routes: Vec<String> = plan.routing.routes.iter().map(ToString::to_string).collect();
+        (routes, plan.notices.iter().map(ToString::to_string).collect::<String>())
+    };
+    let to_node2 = || vec!["10.244.2.0/24 via 172.30.0.12 proto 186".to_owned()];
+    let learned = Arc::new(told.into_iter().collect());
+    let settled = Uplink { is_settled: true, ..uplink(1500, &[]) };
+    assert_eq!(planned(Uplink { learned, ..settled.clone() }), (to_node2(), String::new()));
+    // What the kernel has from before a start serves until peers have told theirs.
+    let kept = [by_node2("10.244.2.0/24")].into();
+    assert_eq!(planned(Uplink { kept, ..uplink(1500, &[]) }), (to_node2(), String::new()));
+    let (routes, notices) = planned(settled);
+    assert!(
+        routes.is_empty() && notices.contains("no BGP peer tells of the pod CIDR 10.244.2.0/24"),
+        "{notices}"
+    );
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use weft_types::{Family, IpNetwork, Node, Snapshot};
+use weft_types::{Family, IpNetwork, Node, Snapshot, is_subnet_of, overlap};
 
 use crate::cidr_allocations::{CidrAllocations, Owner};
 use crate::config::Config;
@@ -16,6 +16,10 @@ use crate::uplink::{Backend, Uplink};
 /// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos
 /// has it.
 pub const PROTOCOL: u8 = 119;
+
+/// The number of routes that were learned by BGP (`RTPROT_BGP`). Other routing programs on the node may have
+/// it too, but give their routes a metric.
+pub const BGP_PROTOCOL: u8 = 186;
 
 /// What leads to the pods of the other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct NodeRoute {
 pub enum NextHop {
     /// That node's own address, on a link of this node.
     Direct(IpAddr),
+    /// Whoever was told of by BGP, on a link of this node.
+    Learned(IpAddr),
     /// The far end of the VXLAN tunnel.
     Tunnel,
 }
@@ -59,9 +65,16 @@ impl NodeRoute {
     /// The address of the next hop.
     pub fn gateway(&self) -> IpAddr {
         match self.next_hop {
-            NextHop::Direct(address) => address,
+            NextHop::Direct(address) | NextHop::Learned(address) => address,
             NextHop::Tunnel => vxlan::gateway(&self.destination),
         }
+    }
+}
+
+impl NodeRoute {
+    /// The number by which it is known whose route it is.
+    pub fn protocol(&self) -> u8 {
+        if matches!(self.next_hop, NextHop::Learned(_)) { BGP_PROTOCOL } else { PROTOCOL }
     }
 }
 
@@ -71,7 +84,7 @@ impl fmt::Display for NodeRoute {
         if self.next_hop == NextHop::Tunnel {
             write!(f, " dev {DEVICE} onlink")?;
         }
-        write!(f, " proto {PROTOCOL}")
+        write!(f, " proto {}", self.protocol())
     }
 }
 
@@ -86,7 +99,7 @@ impl RoutingPlan {
         allocations: &mut CidrAllocations,
     ) -> (RoutingPlan, Vec<Notice>) {
         let overlay = match config.backend {
-            Backend::HostGw => None,
+            Backend::HostGw | Backend::Bgp => None,
             Backend::Vxlan => Overlay::new(own, config.vxlan, uplink),
             Backend::Auto => {
                 Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_probe_addresses(own))
@@ -103,6 +116,7 @@ impl RoutingPlan {
                 }
             }
         }
+        planner.learned(config, snapshot);
         planner.plan.routes.sort();
         if planner.is_tunnelled {
             planner.plan.mtu = planner.plan.overlay.as_ref().map(|overlay| overlay.device.mtu);
@@ -123,10 +137,42 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Plans the ways that were learned: those to pods of other nodes, and to ranges that were asked for.
+    fn learned(&mut self, config: &Config, snapshot: &Snapshot) {
+        let others = snapshot.nodes().filter(|node| node.name != self.own.name);
+        let of_pods = others.flat_map(|node| &node.pod_cidrs).chain(&config.cluster_cidrs);
+        let ranges: Vec<&IpNetwork> = match self.backend {
+            Backend::Bgp => of_pods.chain(&config.bgp_imports).collect(),
+            _ => config.bgp_imports.iter().collect(),
+        };
+        let is_wanted = |range: &IpNetwork| {
+            ranges.iter().any(|wanted| is_subnet_of(range, wanted))
+                && !self.own.pod_cidrs.iter().any(|own| overlap(own, range))
+        };
+        let kept = self.uplink.kept.iter();
+        let known = self
+            .uplink
+            .learned
+            .iter()
+            .chain(kept.filter(|(range, _)| !self.uplink.learned.contains_key(range)));
+        let known: Vec<_> = known.filter(|(range, _)| is_wanted(range)).collect();
+        for (&destination, &next_hop) in known {
+            self.route(destination, NextHop::Learned(next_hop), None);
+        }
+    }
+
     /// Plans the way to the pods of one range.
     fn add(&mut self, node: &Node, cidr: IpNetwork) -> Result<(), Notice> {
         let family = Family::of_network(&cidr);
         let address = node.address(family);
+        if self.backend == Backend::Bgp {
+            // Whether there is a way or not, pods keep their addresses on it.
+            self.plan.destinations.push(cidr);
+            let is_told = |range: &IpNetwork| is_subnet_of(&cidr, range) || is_subnet_of(range, &cidr);
+            let is_known = self.uplink.learned.keys().any(is_told) || !self.uplink.is_settled;
+            let node = node.name.clone();
+            return if is_known { Ok(()) } else { Err(Notice::NotLearned { node, cidr }) };
+        }
         if self.backend == Backend::HostGw {
             let name = node.name.clone();
             let address = address.ok_or(Notice::NoAddress { node: name, cidr, family })?;

@@ -9,7 +9,7 @@ use tracing::info;
 use weft_netlink::rtnl::{Route, RouteFilter, RtnetlinkClient};
 use weft_types::{Family, IpNetwork};
 
-use crate::routing::plan::{NextHop, NodeRoute, PROTOCOL, RoutingPlan};
+use crate::routing::plan::{BGP_PROTOCOL, NextHop, NodeRoute, PROTOCOL, RoutingPlan};
 use crate::routing::probe::plan::DirectPath;
 use crate::routing::vxlan::device;
 use crate::routing::vxlan::plan::DEVICE;
@@ -63,8 +63,18 @@ impl Routes {
         Ok(self.route.find_link(DEVICE)?.map(|link| link.index))
     }
 
+    /// The ways that an agent before this one learned by BGP.
+    pub(crate) fn learned(&mut self) -> Result<BTreeMap<IpNetwork, IpAddr>> {
+        let learned = self.own()?.into_iter().filter(|path| path.protocol == BGP_PROTOCOL);
+        Ok(learned.filter_map(|path| Some((path.destination, path.gateway?))).collect())
+    }
+
     fn own(&mut self) -> Result<Vec<Route>> {
-        Ok(self.route.routes(RouteFilter { protocol: Some(PROTOCOL), ..RouteFilter::default() })?)
+        let of = |protocol| RouteFilter { protocol: Some(protocol), ..RouteFilter::default() };
+        let mut own = self.route.routes(of(PROTOCOL))?;
+        // Other programs have this number too, and give their routes a metric.
+        own.extend(self.route.routes(of(BGP_PROTOCOL))?.into_iter().filter(has_default_metric));
+        Ok(own)
     }
 
     fn change(&mut self, change: &RouteChange) -> Result<()> {
@@ -98,10 +108,10 @@ fn refused(path: &Route, problem: weft_netlink::Error) -> Error {
 /// A route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into
 /// it leads directly to a node on the same link, and there is none to another.
 fn as_asked(route: &NodeRoute, tunnel: Option<u32>) -> Option<Route> {
-    let path = Route { protocol: PROTOCOL, ..Route::to(route.destination) };
+    let path = Route { protocol: route.protocol(), ..Route::to(route.destination) };
     let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
     match (route.next_hop, tunnel) {
-        (NextHop::Direct(address), _) => Some(via(address)),
+        (NextHop::Direct(address) | NextHop::Learned(address), _) => Some(via(address)),
         (NextHop::Tunnel, Some(tunnel)) => {
             Some(Route { link: Some(tunnel), onlink: true, ..via(route.gateway()) })
         }
@@ -124,7 +134,11 @@ pub enum RouteChange {
 pub fn diff(planned: &[Route], observed: &[Route]) -> Vec<RouteChange> {
     let mut held: BTreeMap<IpNetwork, &Route> = BTreeMap::new();
     let mut changes = Vec::new();
-    for path in observed.iter().filter(|path| path.protocol == PROTOCOL) {
+    let is_own = |path: &&Route| match path.protocol {
+        BGP_PROTOCOL => has_default_metric(path),
+        protocol => protocol == PROTOCOL,
+    };
+    for path in observed.iter().filter(is_own) {
         // Weft never sets a metric: one that has it was made by somebody else, who took Weft's number.
         match has_default_metric(path) {
             true => drop(held.insert(path.destination, path)),
@@ -192,6 +206,7 @@ impl RouteChange {
 /// The kernel finds the link of a route that names none.
 fn is_as_planned(held: &Route, planned: &Route) -> bool {
     held.gateway == planned.gateway
+        && held.protocol == planned.protocol
         && held.onlink == planned.onlink
         && (planned.link.is_none() || held.link == planned.link)
 }

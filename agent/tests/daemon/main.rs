@@ -19,6 +19,7 @@ use weft_testkit::wait::eventually_ok;
 
 mod addresses;
 mod announcements;
+mod bgp;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;

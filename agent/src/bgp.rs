@@ -1,0 +1,199 @@
+//! BGP: routers learn from this node which addresses lead to it, and with `--backend bgp` nodes learn the ways
+//! to each other's pods. `plan` decides whom to tell what; the speaker is `weft-announce`'s. What other nodes
+//! tell goes into the route plan ([`Uplink::learned`]), so that there is one owner of routes.
+
+pub(crate) mod options;
+pub(crate) mod plan;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use weft_announce::bgp::speaker::{Asker, Speaker, View, Wanted};
+use weft_types::{Kind, Node, Snapshot};
+
+use crate::Result;
+use crate::bgp::plan::objects::{self, Objects};
+use crate::bgp::plan::{Settings, Told};
+use crate::subsystem::{Environment, Report, Round, Subsystem};
+use crate::uplink::Uplink;
+
+/// MetalLB's kinds that are about BGP.
+const OBJECTS: [Kind; 4] = [Kind::BgpPeer, Kind::BgpAdvertisement, Kind::Community, Kind::IpAddressPool];
+
+/// Keeps sessions and announcements as planned.
+pub(crate) struct Bgp {
+    settings: Settings,
+    node: String,
+    speaker: Option<Speaker>,
+    asker: Arc<OnceLock<Asker>>,
+    /// The last look at the node's own side of the network.
+    uplink: Uplink,
+    /// What routers were told last: it stays while it is not known what to tell.
+    routers: Vec<Told>,
+    /// Some Service is served by nodes with endpoints alone.
+    needs_slices: bool,
+    figures: Figures,
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    peers: Gauge,
+    established: Gauge,
+    announced: Gauge,
+    learned: Gauge,
+}
+
+impl Bgp {
+    /// With these settings. Speaks with nobody where they name nobody.
+    pub(crate) fn new(settings: Settings, registry: &mut Registry) -> Bgp {
+        let figures = Figures::default();
+        for (name, help, gauge) in [
+            ("bgp_peers", "BGP peers that there are to be", &figures.peers),
+            ("bgp_sessions_established", "BGP sessions that are up", &figures.established),
+            (
+                "bgp_announced_prefixes",
+                "Prefixes that BGP peers were told of, of all peers",
+                &figures.announced,
+            ),
+            ("bgp_learned_prefixes", "Prefixes that were learned by BGP", &figures.learned),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        Bgp {
+            settings,
+            node: String::new(),
+            speaker: None,
+            asker: Arc::default(),
+            uplink: Uplink::default(),
+            routers: Vec::new(),
+            needs_slices: false,
+            figures,
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.settings.is_backend || self.settings.reads_objects || !self.settings.routers.is_empty()
+    }
+
+    /// What routers are to be told; none while that is not known.
+    fn tell_routers(&mut self, own: &Node, round: &Round<'_>, report: &mut Report) -> Option<Vec<Told>> {
+        let nothing = Snapshot::default();
+        for kind in self.kinds() {
+            if let Some(refusal) = round.refusal(kind) {
+                report.problem(format!("BGP peers are not told of all load balancers: {refusal}"));
+            }
+        }
+        let services = match self.settings.needs_services() {
+            true => round.objects(Kind::Service)?,
+            false => &nothing,
+        };
+        self.needs_slices = services.services().any(plan::is_local);
+        let slices = if self.needs_slices { round.objects(Kind::EndpointSlice)? } else { &nothing };
+        let mut told = plan::routers(own, services, slices, &self.uplink, &self.settings);
+        if self.settings.reads_objects {
+            let [peers, advertisements, communities, pools] = listed(round)?;
+            let objects = Objects { peers, advertisements, communities, pools, services, slices };
+            let (more, problems) = objects::peers(own, objects, &self.uplink);
+            report.problems(problems);
+            told.extend(more);
+        }
+        Some(told)
+    }
+
+    fn count(&self, view: &View, peers: usize) {
+        let set = |gauge: &Gauge, count: usize| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        set(&self.figures.peers, peers);
+        set(&self.figures.established, view.established);
+        set(&self.figures.announced, view.announced);
+        set(&self.figures.learned, view.routes.len());
+    }
+}
+
+impl Subsystem for Bgp {
+    fn name(&self) -> &'static str {
+        "bgp"
+    }
+
+    fn start(&mut self, environment: &Environment) -> Result<()> {
+        if self.is_wanted() {
+            let wake = environment.wake.clone();
+            let speaker = Speaker::start(move || wake.wake());
+            // It is set once, as this is called once.
+            let _ = self.asker.set(speaker.asker());
+            self.speaker = Some(speaker);
+        }
+        self.node.clone_from(&environment.node);
+        Ok(())
+    }
+
+    fn kinds(&self) -> BTreeSet<Kind> {
+        let services = self.settings.needs_services().then_some(Kind::Service);
+        let slices = self.needs_slices.then_some(Kind::EndpointSlice);
+        let objects = if self.settings.reads_objects { &OBJECTS[..] } else { &[] };
+        objects.iter().copied().chain(services).chain(slices).collect()
+    }
+
+    fn endpoints(&self) -> Router {
+        let asker = self.asker.clone();
+        Router::new().route("/bgp", get(move || status(asker.clone())))
+    }
+
+    fn observe(&mut self, _node: Option<&Node>, uplink: &mut Uplink) -> Result<()> {
+        if let Some(speaker) =
+            self.speaker.as_ref().filter(|_| self.settings.is_backend || !self.settings.imports.is_empty())
+        {
+            let view = speaker.view();
+            uplink.learned = view.routes;
+            uplink.is_settled = view.is_settled;
+        }
+        self.uplink = uplink.clone();
+        Ok(())
+    }
+
+    fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
+        let cluster = round.objects(Kind::Node);
+        let own = cluster.and_then(|cluster| Some((cluster, cluster.node(&self.node)?)));
+        let Some((cluster, own)) = own.filter(|_| self.speaker.is_some()) else { return };
+        if let Some(routers) = self.tell_routers(own, round, report) {
+            self.routers = routers;
+        }
+        let mut peers = plan::mesh(own, cluster, &self.uplink, &self.settings);
+        peers.extend(self.routers.iter().cloned());
+        let count = peers.len();
+        let Some(speaker) = &self.speaker else { return };
+        speaker.set(Wanted { peers, listen: self.settings.port });
+        let view = speaker.view();
+        report.problems(&view.problems);
+        self.count(&view, count);
+    }
+}
+
+/// The objects that name peers and what they are told, once all of them are listed.
+fn listed<'a>(round: &'a Round<'_>) -> Option<[&'a Snapshot; 4]> {
+    let [peers, advertisements, communities, pools] = OBJECTS;
+    Some([
+        round.objects(peers)?,
+        round.objects(advertisements)?,
+        round.objects(communities)?,
+        round.objects(pools)?,
+    ])
+}
+
+/// How sessions and routes are, in JSON.
+async fn status(asker: Arc<OnceLock<Asker>>) -> Response {
+    let Some(asker) = asker.get() else {
+        let why = "this agent speaks no BGP: it has neither --bgp-peer nor --backend bgp\n";
+        return (StatusCode::NOT_FOUND, why).into_response();
+    };
+    match asker.status().await.map(|status| serde_json::to_string(&status)) {
+        Some(Ok(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        // It is about to end.
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the agent stops\n").into_response(),
+    }
+}

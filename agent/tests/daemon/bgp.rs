@@ -1,0 +1,174 @@
+//! Routes by BGP: what routers are told of load balancers, and the ways to other nodes' pods. The other end is
+//! Debian's BIRD.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use weft_netlink::netns::Namespace;
+use weft_testkit::namespace::{machine, sh, sh_output};
+use weft_testkit::wait::eventually_ok;
+
+use crate::{Machine, NODES, node};
+
+/// The other end of the node's wire, with a BIRD.
+struct Router {
+    namespace: Namespace,
+    folder: tempfile::TempDir,
+    daemon: Child,
+}
+
+impl Router {
+    /// Beside the node, of that AS. `exports` are what it has of its own.
+    fn new(node: &Machine, asn: u32, remote: u32, exports: &[&str]) -> Router {
+        let namespace = machine();
+        node.hand_over("wire", &namespace);
+        sh(&namespace, "ip link set wire up && ip addr add 172.30.0.12/24 dev wire");
+        let folder = tempfile::tempdir().unwrap();
+        let exports: String = exports.iter().map(|prefix| format!("route {prefix} blackhole; ")).collect();
+        let config = format!(
+            "log stderr all; router id 172.30.0.12;
+             protocol device {{}}
+             protocol static {{ ipv4; {exports} }}
+             protocol bgp node {{ local 172.30.0.12 as {asn}; neighbor 172.30.0.11 as {remote}; connect retry time 1;
+                 graceful restart on; ipv4 {{ import all; export all; next hop self; }}; }}"
+        );
+        let file = folder.path().join("bird.conf");
+        fs::write(&file, config).unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new("/usr/sbin/bird");
+        command.arg("-f").arg("-c").arg(&file).arg("-s").arg(folder.path().join("ctl"));
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let daemon = namespace.run(|| command.spawn()).unwrap().unwrap();
+        Router { namespace, folder, daemon }
+    }
+
+    /// Waits until it holds all of these routes of the node and none of those.
+    #[track_caller]
+    fn holds(&self, machine: &Machine, all: &[&str], none: &[&str]) {
+        let line =
+            format!("/usr/sbin/birdc -s {}/ctl show route protocol node", self.folder.path().display());
+        eventually_ok(format!("{all:?} but not {none:?}"), || {
+            let text = String::from_utf8(sh_output(&self.namespace, &line).stdout).unwrap();
+            let holds = |prefix: &&&str| text.contains(**prefix);
+            let is_so = all.iter().all(|it| holds(&it)) && !none.iter().any(|it| holds(&it));
+            if is_so { Ok(()) } else { Err(format!("{text}\n{}", machine.log())) }
+        });
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
+fn service(name: &str, address: &str, policy: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
+                 "externalTrafficPolicy": policy, "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+    })
+}
+
+fn slice(service: &str, node: &str) -> Value {
+    json!({
+        "metadata": {"name": service, "namespace": "shop", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"port": 80}],
+        "endpoints": [{"addresses": ["10.244.1.7"], "nodeName": node, "conditions": {"ready": true}}],
+    })
+}
+
+fn machine_with(backend: &'static str, flags: &'static [&'static str]) -> Machine {
+    let mut machine = Machine::new();
+    machine.backend = backend;
+    machine.flags = flags;
+    machine.install_plugin();
+    machine.server.put(NODES, node(1));
+    machine
+}
+
+fn answers(machine: &Machine) -> bool {
+    machine.namespace.run(|| TcpStream::connect("127.0.0.1:10251").is_ok()).unwrap()
+}
+
+#[test]
+fn routers_are_told_of_load_balancers_that_this_node_serves() {
+    let flags = &["--bgp-peer=172.30.0.12:65000", "--bgp-community=65000:100"];
+    let mut machine = machine_with("host-gw", flags);
+    machine.server.put(SERVICES, service("web", "192.0.2.10", "Cluster"));
+    machine.server.put(SERVICES, service("here", "192.0.2.11", "Local"));
+    machine.server.put(SERVICES, service("there", "192.0.2.12", "Local"));
+    machine.server.put(SLICES, slice("here", "node1"));
+    machine.server.put(SLICES, slice("there", "node2"));
+    let router = Router::new(&machine, 65000, 64512, &["198.51.100.0/24"]);
+    machine.start();
+    router.holds(&machine, &["192.0.2.10/32", "192.0.2.11/32"], &["192.0.2.12/32", "10.244.1.0/24"]);
+    let told: Value = serde_json::from_str(&machine.ask("/bgp").1).unwrap();
+    let peer = &told["peers"][0];
+    assert_eq!((&peer["state"], &peer["remote"]), (&"Established".into(), &"AS 65000".into()));
+    assert_eq!(peer["announced"][0]["communities"], json!(["65000:100"]));
+    assert!(machine.sh("ip route").lines().all(|line| !line.contains("198.51.100.0")), "nothing is taken");
+    let told_of_two =
+        |machine: &Machine| machine.ask("/metrics").1.contains("weft_agent_bgp_announced_prefixes 2");
+    machine.until("the figures", told_of_two);
+    // The endpoint moves, a Service goes.
+    machine.server.put(SLICES, slice("here", "node2"));
+    machine.server.put(SLICES, slice("there", "node1"));
+    machine.server.delete(SERVICES, "web");
+    router.holds(&machine, &["192.0.2.12/32"], &["192.0.2.10/32", "192.0.2.11/32"]);
+    // A restart is graceful, whatever changed meanwhile.
+    machine.kill();
+    router.holds(&machine, &["192.0.2.12/32"], &[]);
+    machine.server.put(SERVICES, service("new", "192.0.2.13", "Cluster"));
+    machine.start();
+    router.holds(&machine, &["192.0.2.12/32", "192.0.2.13/32"], &[]);
+}
+
+#[test]
+fn a_session_that_does_not_come_up_is_a_problem_that_names_the_peer_and_keeps_no_pod_from_starting() {
+    let mut machine = machine_with("host-gw", &["--bgp-peer=172.30.0.12:65000"]);
+    let _router = Router::new(&machine, 65009, 64512, &[]);
+    machine.start();
+    machine.until("it answers", answers);
+    let why = "no BGP session with peer 172.30.0.12: it is of AS 65009, not of AS 65000";
+    machine.until("the problem", |machine| machine.ask("/healthz").1.contains(why));
+    machine.until("ready all the same", |machine| machine.ask("/readyz").0 == "200");
+}
+
+#[test]
+fn ways_to_other_nodes_pods_are_learned_and_kept_over_a_restart() {
+    let mut machine = machine_with("bgp", &["--bgp-restart-time=60"]);
+    machine.server.put(NODES, node(2));
+    // As node2, and as one that tells of too much.
+    let told = ["10.244.2.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.244.1.0/25"];
+    let router = Router::new(&machine, 64512, 64512, &told);
+    machine.start();
+    let routes = |machine: &Machine| machine.sh("ip -4 route show proto bgp");
+    machine.until("the way to node2's pods", |machine| {
+        routes(machine).trim() == "10.244.2.0/24 via 172.30.0.12 dev uplink"
+    });
+    router.holds(&machine, &["10.244.1.0/24"], &[]);
+    machine.kill();
+    assert!(routes(&machine).contains("10.244.2.0/24"));
+    // While node2 cannot tell anything, its pods are reached as before.
+    sh(&router.namespace, "ip link set wire down");
+    machine.start();
+    machine.until("it answers", answers);
+    machine.until("no session", |machine| {
+        machine.ask("/healthz").1.contains("no BGP session with peer node node2")
+    });
+    assert!(routes(&machine).contains("10.244.2.0/24"), "{}", machine.log());
+    sh(&router.namespace, "ip link set wire up");
+    machine.until("a session", |machine| machine.ask("/metrics").1.contains("bgp_sessions_established 1"));
+    // A node that is gone is forgotten.
+    machine.server.delete(NODES, "node2");
+    machine.until("no way any more", |machine| routes(machine).is_empty());
+}
