@@ -6,7 +6,8 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, EBPF_SCOPES, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values, render,
+    BACKENDS, BgpValues, EBPF_SCOPES, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values,
+    render,
 };
 
 /// The command lines of all containers that stay.
@@ -55,6 +56,17 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             lb_class: Some("example.com/lb".to_owned()),
             lb_l2: Some(true),
             lb_interface: vec!["eth1".to_owned(), "eth2".to_owned()],
+            bgp: BgpValues {
+                bgp_asn: Some(4_200_000_001),
+                bgp_peers: vec!["192.0.2.1:65000".to_owned(), "[2001:db8::1]:65000".to_owned()],
+                bgp_announce: vec!["load-balancers".to_owned(), "pod-cidrs".to_owned()],
+                bgp_crds: true,
+                bgp_community: vec!["65000:100".to_owned(), "no-export".to_owned()],
+                bgp_import: vec!["10.0.0.0/8".parse().unwrap()],
+                bgp_multihop: Some(2),
+                bgp_restart_time: Some(0),
+                bgp_mesh: Some(false),
+            },
         },
         cni_bin_dir: "/var/lib/rancher/k3s/data/cni".into(),
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),

@@ -1,7 +1,9 @@
 //! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it
 //! prints the manifests; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
-//! and the agents about network policies.
+//! and the agents about network policies and BGP.
 
+pub mod bgp;
+mod bgp_values;
 mod cluster;
 pub mod dns;
 mod ebpf_parts;

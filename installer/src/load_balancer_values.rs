@@ -4,6 +4,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args};
 use weft_types::AddressRange;
 
+pub use crate::bgp_values::BgpValues;
+
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LoadBalancerValues {
@@ -25,6 +27,9 @@ pub struct LoadBalancerValues {
     /// address.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub lb_interface: Vec<String>,
+    /// How routers learn of them, and nodes of each other's pods.
+    #[command(flatten)]
+    pub bgp: BgpValues,
 }
 
 impl LoadBalancerValues {
@@ -39,16 +44,17 @@ impl LoadBalancerValues {
     }
 
     /// The agent's flags.
-    pub(crate) fn flags(&self) -> [Option<String>; 5] {
+    pub(crate) fn flags(&self) -> impl Iterator<Item = Option<String>> {
         let ranges: Vec<String> = self.lb_pool.iter().map(ToString::to_string).collect();
-        [
+        let own = [
             (!ranges.is_empty()).then(|| format!("--lb-pool={}", ranges.join(","))),
             self.lb_crds.then(|| "--lb-crds".to_owned()),
             self.lb_class.as_ref().map(|class| format!("--lb-class={class}")),
             self.lb_l2.map(|is_on| format!("--lb-l2={is_on}")),
             (!self.lb_interface.is_empty())
                 .then(|| format!("--lb-interface={}", self.lb_interface.join(","))),
-        ]
+        ];
+        own.into_iter().chain(self.bgp.flags())
     }
 }
 

@@ -10,7 +10,9 @@ use clap::{Parser, Subcommand};
 use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
-use weft_installer::{dns, install, manifests, plugins, policy, preflight, self_test, status, uninstall};
+use weft_installer::{
+    bgp, dns, install, manifests, plugins, policy, preflight, self_test, status, uninstall,
+};
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
 #[derive(Parser)]
@@ -44,6 +46,11 @@ enum Command {
     Policy {
         #[command(subcommand)]
         command: policy::Command,
+    },
+    /// Ask the agents how their BGP sessions are.
+    Bgp {
+        #[command(subcommand)]
+        command: bgp::Command,
     },
     /// Take Weft from the cluster and from all of its nodes. Running pods stay, without Services and other
     /// nodes' pods.
@@ -116,6 +123,14 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Policy { command: policy::Command::Explain(question) } => {
             return Ok(explain_policy(&question));
+        }
+        Command::Bgp { command: bgp::Command::Status(options) } => {
+            let report = wait_for(bgp::status(&options))??;
+            match options.output {
+                Output::Table => print!("{report}"),
+                Output::Json => println!("{}", report.json()),
+            }
+            return Ok(if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::InstallPlugins { from, to } => {
             for path in plugins::install(&from, &to)? {

@@ -9,7 +9,7 @@ use weft_types::IpNetwork;
 
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
-pub use crate::load_balancer_values::LoadBalancerValues;
+pub use crate::load_balancer_values::{BgpValues, LoadBalancerValues};
 pub use crate::policy_values::PolicyValues;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
@@ -25,7 +25,7 @@ pub(crate) const CLUSTER_NETWORK_POLICIES: &str = "clusternetworkpolicies.policy
 pub(crate) const CNI_BIN: &str = "/opt/cni/bin";
 pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
 /// What the agent's flag `--backend` takes, its default first.
-pub const BACKENDS: [&str; 3] = ["auto", "host-gw", "vxlan"];
+pub const BACKENDS: [&str; 4] = ["auto", "host-gw", "vxlan", "bgp"];
 /// What the proxy's flag `--proxy-mode` takes, its default first.
 pub const PROXY_MODES: [&str; 3] = ["nftables", "iptables", "ipvs"];
 
@@ -52,7 +52,7 @@ pub struct Values {
     /// What agents and plugin do about network policies.
     #[command(flatten)]
     pub policy: PolicyValues,
-    /// What agents do about load balancer addresses.
+    /// What agents do about load balancer addresses, and by BGP.
     #[command(flatten)]
     pub load_balancers: LoadBalancerValues,
     /// The DNS zone of the cluster, as the kubelets were given it (clusterDomain).
@@ -61,7 +61,7 @@ pub struct Values {
     /// The socket of the container runtime: with CRI-O, /run/crio/crio.sock.
     #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
     pub cri_socket: PathBuf,
-    /// How packets get to the pods of other nodes: auto, host-gw or vxlan.
+    /// How packets get to the pods of other nodes: auto, host-gw, vxlan or bgp.
     #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
     pub backend: String,
     /// How packets of established connections between pods go.
@@ -121,6 +121,7 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{agent_flags}}", &agent_flags(values)),
         ("{{agent_capabilities}}", &agent_capabilities(values)),
+        ("{{bgp_capability}}", values.load_balancers.bgp.agent_capability(&values.backend)),
         ("{{proxy_flags}}", &proxy_flags(values)),
         ("{{proxy_capabilities}}", ebpf.capabilities),
         ("{{proxy_mounts}}", &ebpf.mounts),
