@@ -26,6 +26,7 @@ mod community;
 mod config_map;
 mod endpoint_slice;
 mod ip_address_pool;
+mod ipam_block;
 mod l2_advertisement;
 mod metadata;
 mod metallb;

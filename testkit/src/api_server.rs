@@ -2,7 +2,6 @@
 //! 410, in JSON or in protobuf as it is asked, and misbehaves on demand. It knows nothing of what the objects
 //! mean.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,6 +27,7 @@ mod form;
 mod initial_events;
 mod objects;
 pub mod protobuf;
+mod write;
 
 /// A request that was seen: its path and its query.
 pub type Seen = (String, HashMap<String, String>);
@@ -285,18 +285,6 @@ impl Store {
         let _ = self.watches.send(Message::Line { path: path.to_owned(), line });
     }
 
-    fn create(&mut self, path: &str, mut object: Value) -> Response {
-        self.version += 1;
-        object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        match self.objects.entry((path.to_owned(), name(&object))) {
-            Entry::Vacant(vacant) => (StatusCode::CREATED, vacant.insert(object).to_string()).into_response(),
-            Entry::Occupied(_) => {
-                let status = refusal(409, "AlreadyExists", "there is one");
-                (StatusCode::CONFLICT, status.to_string()).into_response()
-            }
-        }
-    }
-
     fn list(&self, path: &str, query: &HashMap<String, String>, form: Form) -> Response {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
         let (start, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
@@ -480,6 +468,10 @@ async fn answer(
         Method::GET => store.get(path),
         Method::PATCH if is_merge => store.merge(path, &serde_json::from_slice(&body).unwrap()),
         _ => None,
+    };
+    let single = match is_watch(&query) {
+        true => None,
+        false => single.or_else(|| store.single(&method, path, &body)),
     };
     if let Some(response) = single {
         return response;

@@ -14,6 +14,7 @@ mod community;
 mod config_map;
 mod endpoint_slice;
 mod ip_address_pool;
+mod ipam_block;
 mod l2_advertisement;
 mod namespace;
 mod network_policy;
@@ -30,6 +31,7 @@ pub use community::{Community, CommunityValue, InvalidCommunity};
 pub use config_map::ConfigMap;
 pub use endpoint_slice::{ByService, Endpoint, EndpointPort, EndpointSlice, Hints};
 pub use ip_address_pool::{IpAddressPool, PoolSelection, ServiceAllocation};
+pub use ipam_block::IpamBlock;
 pub use l2_advertisement::{L2Advertisement, PreferredNodes};
 pub use namespace::Namespace;
 pub use network_policy::NetworkPolicy;
@@ -77,6 +79,8 @@ macro_rules! for_each_kind {
             communities: Community,
             /// BFDProfiles that came, went or changed.
             bfd_profiles: BfdProfile,
+            /// IPAMBlocks that came, went or changed.
+            ipam_blocks: IpamBlock,
         }
     };
 }

@@ -252,6 +252,11 @@ impl Snapshot {
         self.nodes.get(name)
     }
 
+    /// All IPAMBlocks, in the order of their names.
+    pub fn ipam_blocks(&self) -> impl Iterator<Item = &IpamBlock> {
+        self.ipam_blocks.iter()
+    }
+
     /// Whether a Namespace exists.
     pub fn has_namespace(&self, name: &str) -> bool {
         self.namespaces.get(name).is_some()

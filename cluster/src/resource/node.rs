@@ -142,8 +142,13 @@ fn convert<L: ReadLabels>(
     };
     let conditions = each(status.conditions, "status.conditions", faults, |condition, _| Ok(condition));
     let found = each(status.addresses, "status.addresses", faults, |field, _| address_of(field));
-    let mut all_addresses = Vec::new();
+    let (mut all_addresses, mut uid) = (Vec::new(), String::new());
     if filter.labels {
+        uid = faults
+            .note(metadata.uid.by_ref().optional("metadata.uid"))
+            .flatten()
+            .cloned()
+            .unwrap_or_default();
         found.iter().flatten().for_each(|(_, address)| put_once(&mut all_addresses, *address));
     }
     Ok(Node {
@@ -153,6 +158,7 @@ fn convert<L: ReadLabels>(
         zone,
         leaving,
         ready: filter.labels && conditions.iter().any(is_ready),
+        uid,
         labels: labels(Field::Is(metadata), faults),
         all_addresses,
     })

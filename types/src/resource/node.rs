@@ -25,6 +25,8 @@ pub struct Node {
     /// Its kubelet says that it is well, and has done so of late (condition `Ready`); false unless labels were
     /// asked for.
     pub ready: bool,
+    /// Its uid; empty unless labels were asked for.
+    pub uid: String,
     /// Its labels; none unless they were asked for.
     pub labels: Labels,
     /// All addresses that its status has, in the order of the object; none unless labels were asked for.
