@@ -148,6 +148,9 @@ pub struct Ipam {
     /// Sets of ranges: a container gets one address out of each set.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Vec<Range>>,
+    /// A file that names the node's blocks of addresses, which count as further sets: one for each family.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<PathBuf>,
     /// The one range of old configurations, which goes before `ranges`: its subnet. As in [`Range`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnet: Option<IpNetwork>,

@@ -9,11 +9,12 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// All keys that are read somewhere, as they are written there.
-const KEYS: [&str; 80] = [
+const KEYS: [&str; 81] = [
     "address",
     "advmss",
     "args",
     "bandwidth",
+    "blocks",
     "boot",
     "bridge",
     "cni",

@@ -141,8 +141,7 @@ impl Request<'_> {
                 return Ok((range, record));
             }
         }
-        let (network, folder) = (pool.network.to_string(), pool.folder());
-        Err(Error::Exhausted { network, set: set.to_string(), folder })
+        Err(pool.exhausted(set))
     }
 }
 

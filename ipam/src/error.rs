@@ -32,6 +32,24 @@ pub enum Error {
         /// The folder that holds the reservations.
         folder: PathBuf,
     },
+    /// The node has claimed no block of addresses yet.
+    #[error("network {network} has no block of addresses on this node")]
+    NoBlock {
+        /// The network's name.
+        network: String,
+        /// Why, for people.
+        missing: String,
+    },
+    /// Every address of the node's blocks is taken, and no other block came in time.
+    #[error("no IP addresses available in the blocks {set} of network {network}")]
+    BlocksFull {
+        /// The network's name.
+        network: String,
+        /// The blocks' ranges.
+        set: String,
+        /// Why there is no other block, for people.
+        missing: String,
+    },
     /// An address was asked for that is the gateway's.
     #[error("requested IP address {address} is the gateway of range set {set}")]
     Gateway {
@@ -97,6 +115,9 @@ impl Error {
                 "add a range to ipam.ranges, or delete the files in {} whose containers are gone",
                 folder.display()
             )),
+            // The agent is about to claim another one; the runtime tries again anyway.
+            Error::NoBlock { missing, .. } => Failure::new(Code::TryAgain, msg).with_details(missing),
+            Error::BlocksFull { missing, .. } => Failure::new(Code::NoAddress, msg).with_details(missing),
             Error::Gateway { .. } | Error::Taken { .. } | Error::LeftOver(_) => {
                 Failure::new(Code::NoAddress, msg).with_details("ask for another address, or for none")
             }

@@ -6,6 +6,7 @@
 //! Nothing here touches the network.
 
 mod allocator;
+mod blocks;
 mod content;
 mod disk;
 mod error;
@@ -19,6 +20,7 @@ mod resolver;
 mod store;
 
 pub use allocator::{Lease, allocate, collect, release};
+pub use blocks::{Blocks, range_sets, usable};
 pub use disk::DiskStore;
 pub use error::Error;
 pub use mark::Key;

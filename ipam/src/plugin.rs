@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::Map;
 use weft_cni_spec::{self as cni, Args, Attachment, Code, Failure, Handler, Invocation, Success};
@@ -15,6 +17,10 @@ use crate::{
     DiskStore, Error, Holder, Key, Lease, Listing, Owner, Pool, RangeSet, Record, Result, allocate, collect,
     pool, release, resolver,
 };
+
+/// How long ADD waits for the node's next block, and how long between two looks for it.
+const NEXT_BLOCK: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The IPAM plugin. It has no state but what is on disk.
 #[derive(Clone, Copy, Debug)]
@@ -95,9 +101,10 @@ impl Handler for Ipam {
     /// Code 50 where a range set has no address left, and where no reservation could be written.
     fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
         status(invocation).map_err(|error| match &error {
-            Error::Exhausted { .. } | Error::Store { .. } => {
-                Failure { code: Code::Unavailable, ..error.failure() }
-            }
+            Error::Exhausted { .. }
+            | Error::NoBlock { .. }
+            | Error::BlocksFull { .. }
+            | Error::Store { .. } => Failure { code: Code::Unavailable, ..error.failure() },
             _ => error.failure(),
         })
     }
@@ -107,11 +114,27 @@ fn add(invocation: &Invocation, attachment: &Attachment, args: &Args) -> Result<
     let pool = Ipam::pool(invocation)?;
     let requested = pool::requested(&invocation.network, &invocation.config, args)?;
     let dns = name_resolution(&pool)?;
-    let (mut store, owner) = (DiskStore::lock(pool.folder())?, Owner::from(attachment));
-    let mut listing = report(store.listing(Some(&owner))?);
-    store.tidy(&mut listing);
-    let Lease { ips } = allocate(&mut store, &listing, &pool, &owner, &requested)?;
+    let owner = Owner::from(attachment);
+    let deadline = Instant::now() + NEXT_BLOCK;
+    let Lease { ips } = loop {
+        match reserve(invocation, &pool, &owner, &requested) {
+            Err(Error::NoBlock { .. } | Error::BlocksFull { .. }) if Instant::now() < deadline => {
+                sleep(PAUSE)
+            }
+            outcome => break outcome?,
+        }
+    };
     Ok(Success { interfaces: Vec::new(), ips, routes: pool.routes, dns })
+}
+
+fn reserve(invocation: &Invocation, pool: &Pool, owner: &Owner, requested: &[IpAddr]) -> Result<Lease> {
+    let mut store = DiskStore::lock(pool.folder())?;
+    // The agent takes a block away under the lock: what was read before may be another node's by now.
+    let pool = if pool.blocks.is_some() { &Ipam::pool(invocation)? } else { pool };
+    pool.check_complete()?;
+    let mut listing = report(store.listing(Some(owner))?);
+    store.tidy(&mut listing);
+    allocate(&mut store, &listing, pool, owner, requested)
 }
 
 fn name_resolution(pool: &Pool) -> Result<cni::Dns> {
@@ -169,6 +192,7 @@ fn report(listing: Listing) -> Listing {
 
 fn status(invocation: &Invocation) -> Result<()> {
     let pool = Ipam::pool(invocation)?;
+    pool.check_complete()?;
     let folder = pool.folder();
     disk::see_that_writable(&folder)?;
     name_resolution(&pool)?;
@@ -184,9 +208,7 @@ fn status(invocation: &Invocation) -> Result<()> {
     let taken: Vec<IpAddr> = held.map(|record| record.address).collect();
     match full_set(&pool, &taken) {
         None => Ok(()),
-        Some(set) => {
-            Err(Error::Exhausted { network: pool.network.to_string(), set: set.to_string(), folder })
-        }
+        Some(set) => Err(pool.exhausted(set)),
     }
 }
 

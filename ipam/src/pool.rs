@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{self as cni, Args, Network, NetworkName, Route, Version};
 
+use crate::blocks::{Blocks, range_sets};
 use crate::{Error, RangeSet, Result};
 
 /// Where reservations are kept when the configuration does not say.
@@ -26,16 +27,19 @@ pub struct Pool {
     pub routes: Vec<Route>,
     /// A file to take name resolution from.
     pub resolv_conf: Option<PathBuf>,
+    /// The node's blocks, where the sets are those of blocks.
+    pub blocks: Option<Blocks>,
 }
 
 impl Pool {
     /// A pool of these sets at the default place.
     pub fn of(network: NetworkName, sets: Vec<RangeSet>) -> Pool {
-        Pool { network, sets, data_dir: DEFAULT_DATA_DIR.into(), routes: Vec::new(), resolv_conf: None }
+        let data_dir = DEFAULT_DATA_DIR.into();
+        Pool { network, sets, data_dir, routes: Vec::new(), resolv_conf: None, blocks: None }
     }
 
     /// The pool that a configuration describes. The sets of capability `ipRanges` go first, then the one
-    /// range of an old configuration, then `ranges`.
+    /// range of an old configuration, then `ranges`, then the node's blocks, which are read now.
     ///
     /// # Errors
     /// [`Error::Config`], naming the network and the field.
@@ -54,6 +58,9 @@ impl Pool {
         let mut configured = named("runtimeConfig.ipRanges", run_time);
         configured.extend(ipam.old_range().map(|range| ("ipam".to_owned(), vec![range])));
         configured.extend(named("ipam.ranges", &ipam.ranges));
+        let blocks = ipam.blocks.as_deref().map(Blocks::read).transpose()?;
+        let claimed = blocks.as_ref().map(|blocks| range_sets(&blocks.blocks)).unwrap_or_default();
+        configured.extend(named("ipam.blocks", &claimed));
 
         let mut sets: Vec<RangeSet> = Vec::new();
         for (field, ranges) in &configured {
@@ -67,19 +74,50 @@ impl Pool {
             }
             sets.push(set);
         }
-        check_number(&sets, version).map_err(|reason| invalid("ipam.ranges".to_owned(), reason))?;
+        if blocks.is_none() || !sets.is_empty() {
+            check_number(&sets, version).map_err(|reason| invalid("ipam.ranges".to_owned(), reason))?;
+        }
         Ok(Pool {
             network: network.clone(),
             sets,
             data_dir: ipam.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             routes: ipam.routes.clone(),
             resolv_conf: ipam.resolv_conf.clone(),
+            blocks,
         })
     }
 
     /// The folder that holds this network's reservations.
     pub fn folder(&self) -> PathBuf {
         self.data_dir.join(self.network.as_str())
+    }
+
+    /// Whether a container can get an address of each family.
+    ///
+    /// # Errors
+    /// [`Error::NoBlock`]
+    pub(crate) fn check_complete(&self) -> Result<()> {
+        match &self.blocks {
+            Some(Blocks { is_incomplete: true, missing, .. }) => Err(Error::NoBlock {
+                network: self.network.to_string(),
+                missing: missing.clone().unwrap_or_default(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// That a set has no address left.
+    pub(crate) fn exhausted(&self, set: &RangeSet) -> Error {
+        let (network, set) = (self.network.to_string(), set.to_string());
+        match &self.blocks {
+            None => Error::Exhausted { network, set, folder: self.folder() },
+            Some(blocks) => {
+                let next =
+                    "weft-agent claims another block as soon as it can: see its log and weft ipam status";
+                let missing = blocks.missing.clone().unwrap_or_else(|| next.to_owned());
+                Error::BlocksFull { network, set, missing }
+            }
+        }
     }
 
     /// Whether any set may give this address.

@@ -26,9 +26,10 @@ pub(crate) fn add(
     let options = Options::read(invocation, args)?;
     let previous = invocation.previous()?.unwrap_or_default();
     let ipam = Source::of(invocation)?;
-    let gateways = options.gateways(ipam.gateways(invocation)?);
     let mut host = RtnetlinkClient::open()?;
-    let state = HostState::read(&mut host, &options, gateways)?;
+    let mut state = HostState::read(&mut host, &options, Vec::new())?;
+    // Only now: another call may just have given the bridge the gateway of a range that was not there before.
+    state.gateways = options.gateways(ipam.gateways(invocation)?);
     let pod = Pod {
         network: invocation.network.clone(),
         attachment: attachment.clone(),

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod blocks;
 mod capacity;
 mod crash;
 mod damage;
