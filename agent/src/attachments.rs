@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use weft_cni_spec::NetworkList;
+use weft_ipam::Blocks;
 use weft_netlink::rtnl::{Link, RtnetlinkClient};
 use weft_types::IpNetwork;
 
@@ -75,8 +76,12 @@ impl PluginPaths {
         let list = fs::read(&self.conflist).ok();
         let list =
             list.and_then(|text| serde_json::from_slice::<NetworkList>(&text).ok()).unwrap_or_default();
-        let mut former: BTreeMap<IpNetwork, usize> =
-            ranges(&list).filter(|range| !current.contains(range)).map(|range| (range, 0)).collect();
+        let mut former: BTreeMap<IpNetwork, usize> = self
+            .ranges(&list)
+            .into_iter()
+            .filter(|range| !current.contains(range))
+            .map(|range| (range, 0))
+            .collect();
         if former.is_empty() {
             return Ok(former);
         }
@@ -92,6 +97,16 @@ impl PluginPaths {
         }
         former.retain(|_, pods| *pods > 0);
         Ok(former)
+    }
+
+    /// The ranges that pods get addresses of by this configuration, and those that some have addresses of from
+    /// before.
+    pub(crate) fn ranges(&self, list: &NetworkList) -> Vec<IpNetwork> {
+        let ipam = list.plugins.first().and_then(|plugin| plugin.ipam.as_ref());
+        let file = ipam.and_then(|ipam| ipam.blocks.as_deref());
+        // What cannot be read is reported by the one who keeps it.
+        let blocks = file.and_then(|file| Blocks::read(file).ok()).unwrap_or_default();
+        ranges(list).chain(blocks.blocks).collect()
     }
 
     /// Whether the plugin keeps for some container what its runtime asked for.

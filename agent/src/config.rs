@@ -15,6 +15,8 @@ pub struct Config {
     pub cluster_cidrs: Vec<IpNetwork>,
     /// The CNI network's name.
     pub network_name: NetworkName,
+    /// The file by which the plugin knows the node's blocks of addresses, where pods get theirs of blocks.
+    pub blocks: Option<PathBuf>,
     /// The bridge that the node's pods are on.
     pub bridge: InterfaceName,
     /// Where the reservations of addresses are kept.

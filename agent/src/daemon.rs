@@ -23,6 +23,7 @@ use crate::announce::allocation::{self, Allocation};
 use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
 use crate::bgp::Bgp;
+use crate::blocks::BlockIpam;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
@@ -65,7 +66,11 @@ const SOME: usize = 8;
 fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn Subsystem>>> {
     let paths = plugin_paths(options);
     let patience = Duration::from_secs(options.collect_after);
-    Ok(vec![
+    let blocks = options.block_settings()?.map(|settings| {
+        let (bridge, file) = (options.bridge.to_string(), options.config().blocks.unwrap_or_default());
+        Box::new(BlockIpam::new(settings, paths.clone(), bridge, file, registry)) as Box<dyn Subsystem>
+    });
+    let mut subsystems: Vec<Box<dyn Subsystem>> = vec![
         Box::new(Sysctls),
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
@@ -73,12 +78,17 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Routing::open(registry)?),
         Box::new(FastPath::new(options.fast_path, paths.clone(), registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
+    ];
+    subsystems.extend(blocks);
+    let after: Vec<Box<dyn Subsystem>> = vec![
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
         Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
         Box::new(L2Announcement::new(load_balancers(options), registry)),
         Box::new(NodeStatus),
-    ])
+    ];
+    subsystems.extend(after);
+    Ok(subsystems)
 }
 
 /// The plan for this node, going by manifests instead of a cluster, as text.
@@ -144,9 +154,15 @@ pub async fn run(options: Options) -> Result<()> {
         };
         agent.kernel.merge(monitor.kernel_changes());
         // Before the Nodes are listed, there seem to be none: nothing must be concluded from that.
-        if cluster.snapshot(Kind::Node).is_some() {
-            status.send_replace(agent.round(&cluster, cause));
-            cluster.forget_changes();
+        match agent.unlisted(&cluster) {
+            None => {
+                status.send_replace(agent.round(&cluster, cause));
+                cluster.forget_changes();
+            }
+            Some(kind) => {
+                let refusal = cluster.refusal(kind).map(|problem| format!("cannot list {kind}s: {problem}"));
+                status.send_replace(Status { problems: refusal.into_iter().collect(), ..Status::default() });
+            }
         }
     }
 }
@@ -266,6 +282,17 @@ impl Agent {
         self.subsystems.iter().map(|subsystem| subsystem.endpoints()).fold(others, Router::merge)
     }
 
+    /// A kind without which there can be no round, and that is not listed yet.
+    fn unlisted(&self, cluster: &Watches) -> Option<Kind> {
+        self.essential().find(|kind| cluster.snapshot(*kind).is_none())
+    }
+
+    /// The kinds that the plan is made from.
+    fn essential(&self) -> impl Iterator<Item = Kind> {
+        let essential = self.subsystems.iter().filter_map(|subsystem| subsystem.essential());
+        essential.chain([Kind::Node])
+    }
+
     /// The tables that somebody wants to hear of.
     fn tables(&self) -> Vec<&'static str> {
         self.subsystems.iter().flat_map(|subsystem| subsystem.tables()).copied().collect()
@@ -288,9 +315,10 @@ impl Agent {
 
     fn reconcile(&mut self, cluster: &Watches, cause: Cause) -> Report {
         let is_known = cause == Cause::Asked && !self.kernel.is_unknown;
-        let is_whole = !is_known || self.plan.is_none() || cluster.changes(Kind::Node).next().is_some();
+        let are_planned_by = self.essential().any(|kind| cluster.changes(kind).next().is_some());
+        let is_whole = !is_known || self.plan.is_none() || are_planned_by;
         if is_whole {
-            self.plan = Some(self.plan(cluster.snapshot(Kind::Node)));
+            self.plan = Some(self.plan(cluster));
         }
         let mut report = Report::default();
         let plan = match &self.plan {
@@ -313,9 +341,12 @@ impl Agent {
         report
     }
 
-    fn plan(&mut self, snapshot: Option<&Snapshot>) -> Result<NodePlan, String> {
+    fn plan(&mut self, cluster: &Watches) -> Result<NodePlan, String> {
+        let allocated = self.subsystems.iter_mut().map(|subsystem| subsystem.allocate(cluster));
+        let allocated = allocated.filter_map(Result::transpose).next().transpose();
+        let allocated = allocated.map_err(|error| error.to_string())?;
         let nothing = Snapshot::default();
-        let snapshot = snapshot.unwrap_or(&nothing);
+        let snapshot = allocated.as_ref().or(cluster.snapshot(Kind::Node)).unwrap_or(&nothing);
         let node = snapshot.node(&self.node);
         let addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
         let others = snapshot.nodes().filter(|node| node.name != self.node).flat_map(|node| &node.addresses);

@@ -121,6 +121,21 @@ pub enum Error {
         /// The reason.
         problem: io::Error,
     },
+    /// The blocks of addresses are written down nowhere.
+    #[error(
+        "cannot use {path}, by which the CNI plugin knows this node's blocks of addresses: {problem}; no block is \
+         claimed or given up until then",
+        path = path.display()
+    )]
+    Blocks {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
+    },
+    /// Blocks of addresses cannot be as flags say.
+    #[error("{0}")]
+    BlockFlags(String),
     /// What is to be known of pods after the next start cannot be kept, or read.
     #[error(
         "cannot use {path}, by which an agent that comes back knows the addresses of pods that have just started: {problem}; no \

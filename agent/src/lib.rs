@@ -12,6 +12,7 @@
 mod announce;
 mod attachments;
 mod bgp;
+mod blocks;
 mod cidr_allocations;
 pub mod cni_config;
 pub mod config;

@@ -2,14 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_daemon::LogFormat;
+use weft_ipam::Blocks;
 use weft_types::well_known::{device, nflog, port};
 use weft_types::{AddressRange, IpNetwork};
 
+use crate::Error;
 use crate::bgp::options::BgpOptions;
+use crate::blocks::plan as blocks;
 use crate::config::Config;
 use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
@@ -31,6 +35,23 @@ pub struct Options {
     /// Ranges within which pods see each other's real addresses. Without it, the pod CIDRs of all Nodes.
     #[arg(long = "cluster-cidr", value_name = "CIDR", value_delimiter = ',', value_parser = network)]
     pub cluster_cidrs: Vec<IpNetwork>,
+
+    /// Where pods' addresses come from: the pod CIDR of their Node, or blocks of the cluster CIDR that nodes
+    /// claim as they need them. The same on every node.
+    #[arg(long, value_name = "HOW", default_value = "node-cidr")]
+    pub ipam: IpamMode,
+
+    /// With --ipam blocks: the length of the prefix of an IPv4 block.
+    #[arg(long, value_name = "LENGTH", default_value = "26", value_parser = clap::value_parser!(u8).range(8..=30))]
+    pub block_mask_size_ipv4: u8,
+
+    /// With --ipam blocks: the length of the prefix of an IPv6 block.
+    #[arg(long, value_name = "LENGTH", default_value = "122", value_parser = clap::value_parser!(u8).range(64..=126))]
+    pub block_mask_size_ipv6: u8,
+
+    /// With --ipam blocks: for how many seconds a block must be empty, or its Node gone, before it is given up.
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(1..))]
+    pub block_grace: u64,
 
     /// Where the container runtime reads CNI configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
@@ -178,6 +199,15 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
+/// Where pods' addresses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IpamMode {
+    /// The pod CIDRs of the Node.
+    NodeCidr,
+    /// Blocks of the cluster CIDR, claimed by nodes.
+    Blocks,
+}
+
 /// What happens to denied traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PolicyDeny {
@@ -199,11 +229,29 @@ pub enum PolicyLog {
 }
 
 impl Options {
+    /// What blocks of addresses are like, where pods get theirs of blocks.
+    ///
+    /// # Errors
+    /// Where there can be no such blocks.
+    pub(crate) fn block_settings(&self) -> Result<Option<blocks::Settings>, Error> {
+        if self.ipam != IpamMode::Blocks {
+            return Ok(None);
+        }
+        let settings = blocks::Settings {
+            cluster_cidrs: self.cluster_cidrs.clone(),
+            prefixes: (self.block_mask_size_ipv4, self.block_mask_size_ipv6),
+            grace: Duration::from_secs(self.block_grace),
+        };
+        settings.check().map_err(Error::BlockFlags).map(|()| Some(settings))
+    }
+
     /// The settings that plans depend on.
     pub fn config(&self) -> Config {
         Config {
             cluster_cidrs: self.cluster_cidrs.clone(),
             network_name: self.network_name.clone(),
+            blocks: (self.ipam == IpamMode::Blocks)
+                .then(|| Blocks::path(&self.cni_data_dir, self.network_name.as_str())),
             bridge: self.bridge.clone(),
             data_dir: self.cni_data_dir.clone(),
             boot: None,

@@ -59,7 +59,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, config: &Config, uplink: &Uplink) -
 /// The node with those of its pod CIDRs that no Service is in, and what is wrong with the others.
 fn allocate_own(node: &Node, config: &Config, allocations: &mut CidrAllocations) -> (Node, Vec<Notice>) {
     let mut notices = Vec::new();
-    if node.pod_cidrs.is_empty() {
+    if node.pod_cidrs.is_empty() && config.blocks.is_none() {
         notices.push(Notice::NoPodCidr(node.name.clone()));
     }
     for &range in &config.service_cidrs {

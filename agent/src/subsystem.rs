@@ -51,6 +51,20 @@ pub(crate) trait Subsystem {
         BTreeSet::new()
     }
 
+    /// A kind without which nothing may be concluded: no round begins before all of it is listed.
+    fn essential(&self) -> Option<Kind> {
+        None
+    }
+
+    /// The Nodes with the ranges that their pods get addresses of, where these are not those that the objects
+    /// say. Asked first in each round.
+    ///
+    /// # Errors
+    /// Where that cannot be found out: then there is no plan in this round.
+    fn allocate(&mut self, _cluster: &Watches) -> Result<Option<Snapshot>> {
+        Ok(None)
+    }
+
     /// The names of the tables of nf_tables whose changes it wants to hear of ([`Round::kernel`]). Asked
     /// once. A change of one calls for a round at once.
     fn tables(&self) -> &'static [&'static str] {

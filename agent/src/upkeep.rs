@@ -107,7 +107,8 @@ impl Upkeep {
         let list = text.as_ref().and_then(|text| serde_json::from_slice::<NetworkList>(text).ok());
         let (Some(text), Some(list)) = (text, list) else { return Ok(Finding::default()) };
         let port = port(bridge_netfilter());
-        let Some(expected) = Expected::by(&list, &self.paths.addresses(), port) else {
+        let Some(expected) = Expected::by(&list, &self.paths.ranges(&list), &self.paths.addresses(), port)
+        else {
             return Ok(Finding::default());
         };
         let defects = expected.defects(&self.bridge.observe(&expected.bridge)?);

@@ -110,6 +110,7 @@ fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> 
         network_name: "weft".parse().unwrap(),
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),
+        blocks: None,
         boot: None,
         mtu: None,
         policy_timeout: None,
@@ -338,9 +339,10 @@ fn what_is_missed_is_what_the_kernel_lacks() {
     }
     let list = plan_among(&[]).cni_config.unwrap();
     let held: Vec<IpAddr> = ["10.244.1.2", "fd00:10:244:1::2"].map(|text| text.parse().unwrap()).into();
+    let ranges = ["10.244.1.0/24", "fd00:10:244:1::/64"].map(|text| text.parse().unwrap());
     let mut bridge = world.node.run(BridgeObserver::open).unwrap().unwrap();
     let mut missing = |bridge_netfilter| -> Vec<String> {
-        let expected = Expected::by(&list, &held, port(bridge_netfilter)).unwrap();
+        let expected = Expected::by(&list, &ranges, &held, port(bridge_netfilter)).unwrap();
         let found = bridge.observe("cni0").unwrap();
         expected.defects(&found).iter().map(|defect| defect.text().to_owned()).collect()
     };

@@ -133,6 +133,7 @@ impl World {
             network_name: "weft".parse().unwrap(),
             bridge: "cni0".parse().unwrap(),
             data_dir: "/var/lib/cni/networks".into(),
+            blocks: None,
             boot: None,
             mtu: None,
             policy_timeout: None,

@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-policy",
             "weft-announce",
             "weft-cni-spec",
+            "weft-ipam",
         ],
     ),
     ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy", "weft-announce"]),

@@ -1,7 +1,8 @@
 //! The CNI configuration that a node needs.
 
-use weft_cni_spec::{BridgeOptions, Ipam, NetworkList, Plugin, Range};
-use weft_types::{Family, IpNetwork, Node};
+use weft_cni_spec::{BridgeOptions, Ipam, NetworkList, Plugin};
+use weft_ipam::range_sets;
+use weft_types::{IpNetwork, Node};
 
 use crate::config::Config;
 
@@ -38,7 +39,9 @@ pub(crate) fn plan(
     };
     let ipam = Ipam {
         kind: "weft-ipam".to_owned(),
-        ranges: range_sets(&node.pod_cidrs),
+        // Blocks come and go while the configuration stays.
+        ranges: if config.blocks.is_none() { range_sets(&node.pod_cidrs) } else { Vec::new() },
+        blocks: config.blocks.clone(),
         data_dir: Some(config.data_dir.clone()),
         ..Ipam::default()
     };
@@ -61,15 +64,4 @@ pub(crate) fn plan(
 pub(crate) fn text(list: &NetworkList) -> String {
     // Plain structs of texts and numbers: there is nothing in them that JSON has no words for.
     serde_json::to_string_pretty(list).unwrap_or_default() + "\n"
-}
-
-/// A set for each family, that of the first pod CIDR first: a pod gets one address of each set, from
-/// whichever of its ranges has one.
-fn range_sets(pod_cidrs: &[IpNetwork]) -> Vec<Vec<Range>> {
-    let mut families: Vec<Family> = pod_cidrs.iter().map(Family::of_network).collect();
-    let first = families.first().copied();
-    families.sort_by_key(|&family| Some(family) != first);
-    families.dedup();
-    let of = |family| pod_cidrs.iter().filter(move |cidr| Family::of_network(cidr) == family);
-    families.into_iter().map(|family| of(family).copied().map(Range::of).collect()).collect()
 }

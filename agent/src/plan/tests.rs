@@ -15,6 +15,7 @@ use crate::uplink::{Backend, LeaveBy};
 fn config(cluster_cidrs: &[&str]) -> Config {
     Config {
         cluster_cidrs: cluster_cidrs.iter().map(|text| text.parse().unwrap()).collect(),
+        blocks: None,
         network_name: "weft".parse().unwrap(),
         bridge: "cni0".parse().unwrap(),
         data_dir: "/var/lib/cni/networks".into(),

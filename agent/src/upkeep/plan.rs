@@ -79,7 +79,8 @@ pub fn port(bridge_netfilter: bool) -> PortSettings {
     PortSettings { hairpin: bridge_netfilter, isolated: !bridge_netfilter }
 }
 
-/// The ranges that pods get addresses of, and those that some have addresses of from before.
+/// The ranges of a configuration that pods get addresses of, and those that some have addresses of from
+/// before.
 pub fn ranges(list: &NetworkList) -> impl Iterator<Item = IpNetwork> {
     let plugins = list.plugins.iter().take(1);
     plugins.flat_map(|plugin| {
@@ -89,10 +90,15 @@ pub fn ranges(list: &NetworkList) -> impl Iterator<Item = IpNetwork> {
 }
 
 impl Expected {
-    /// By a configuration, where `held` are the addresses that are reserved.
-    pub fn by(list: &NetworkList, held: &[IpAddr], port: PortSettings) -> Option<Expected> {
+    /// By a configuration, where pods may have addresses of `ranges`, and `held` are those that are reserved.
+    pub fn by(
+        list: &NetworkList,
+        ranges: &[IpNetwork],
+        held: &[IpAddr],
+        port: PortSettings,
+    ) -> Option<Expected> {
         let plugin = list.plugins.first()?;
-        let used = ranges(list).filter(|range| held.iter().any(|address| range.contains(*address)));
+        let used = ranges.iter().copied().filter(|range| held.iter().any(|address| range.contains(*address)));
         let gateway = |range: IpNetwork| IpNetwork::new(range.iter().nth(1)?, range.prefix()).ok();
         Some(Expected {
             bridge: plugin.bridge.bridge.clone()?,

@@ -20,6 +20,7 @@ use weft_testkit::wait::eventually_ok;
 mod addresses;
 mod announcements;
 mod bgp;
+mod blocks;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;
