@@ -6,8 +6,8 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, BgpValues, EBPF_SCOPES, FastPathValues, LoadBalancerValues, PROXY_MODES, PolicyValues, Values,
-    render,
+    BACKENDS, BgpValues, EBPF_SCOPES, FastPathValues, IpamMode, LoadBalancerValues, PROXY_MODES,
+    PolicyValues, Values, render,
 };
 
 /// The command lines of all containers that stay.
@@ -76,7 +76,8 @@ fn every_daemon_takes_what_the_manifests_give_it() {
     let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
     let modes = PROXY_MODES.map(|mode| Values { proxy_mode: mode.to_owned(), ..Values::default() });
     let ebpf = EBPF_SCOPES.map(|scope| Values { proxy_ebpf: Some(scope.to_owned()), ..Values::default() });
-    for values in [usual, dual].into_iter().chain(backends).chain(modes).chain(ebpf) {
+    let ipam = [Values { ipam: IpamMode::Blocks, ..Values::default() }];
+    for values in [usual, dual].into_iter().chain(backends).chain(modes).chain(ebpf).chain(ipam) {
         let commands = commands(&values);
         assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
         for command in commands {

@@ -1,6 +1,6 @@
 //! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it
 //! prints the manifests; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
-//! and the agents about network policies and BGP.
+//! and the agents about network policies, BGP and blocks of addresses.
 
 pub mod bgp;
 mod bgp_values;
@@ -10,6 +10,8 @@ mod ebpf_parts;
 mod error;
 mod fast_path_values;
 pub mod install;
+pub mod ipam;
+mod ipam_values;
 mod load_balancer_values;
 pub mod manifests;
 pub mod plugins;

@@ -11,7 +11,7 @@ use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, dns, install, manifests, plugins, policy, preflight, self_test, status, uninstall,
+    bgp, dns, install, ipam, manifests, plugins, policy, preflight, self_test, status, uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -37,6 +37,11 @@ enum Command {
     Status(status::Options),
     /// Check that pods of every node reach a Service by its name, with pods that are deleted afterwards.
     SelfTest(self_test::Options),
+    /// Ask which node has which addresses for its pods.
+    Ipam {
+        #[command(subcommand)]
+        command: ipam::Command,
+    },
     /// Ask the DNS server why a name resolves, or why not.
     Dns {
         #[command(subcommand)]
@@ -113,6 +118,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Install(options) => wait_for(install::run(&options))??,
         Command::Status(options) => {
             let status = wait_for(status::run(&options))??;
+            print!("{status}");
+            return Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Ipam { command: ipam::Command::Status(options) } => {
+            let status = wait_for(ipam::status(&options))??;
             print!("{status}");
             return Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

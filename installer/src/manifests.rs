@@ -9,6 +9,7 @@ use weft_types::IpNetwork;
 
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
+pub use crate::ipam_values::IpamMode;
 pub use crate::load_balancer_values::{BgpValues, LoadBalancerValues};
 pub use crate::policy_values::PolicyValues;
 
@@ -38,6 +39,9 @@ pub struct Values {
     /// The pods' address ranges, as the control plane was given them (`--cluster-cidr`, kubeadm's podSubnet).
     #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: Vec<IpNetwork>,
+    /// Where pods' addresses come from.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub ipam: IpamMode,
     /// The address of the cluster DNS Service, as the kubelets were given it (clusterDNS).
     #[arg(long, default_value = "10.96.0.10", value_name = "ADDRESS")]
     pub cluster_dns: IpAddr,
@@ -138,6 +142,7 @@ pub fn render(values: &Values) -> String {
         TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
         |text, (placeholder, value)| text.replace(placeholder, value),
     ) + if values.load_balancers.are_wanted() { LOAD_BALANCERS } else { "" }
+        + values.ipam.manifests()
         + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
 }
 
@@ -152,6 +157,7 @@ fn agent_flags(values: &Values) -> String {
         (folder != Path::new(default)).then(|| format!("--{flag}={}", folder.display()))
     };
     let flags = [
+        values.ipam.flag(),
         (values.backend != BACKENDS[0]).then(|| format!("--backend={}", values.backend)),
         values.fast_path.agent_flag(),
         values.mtu.map(|mtu| format!("--mtu={mtu}")),
@@ -173,6 +179,9 @@ fn listed(flags: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
+mod definitions;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::Value;
@@ -183,12 +192,12 @@ mod tests {
         values: Values,
     }
 
-    fn rendered(flags: &[&str]) -> String {
+    pub(super) fn rendered(flags: &[&str]) -> String {
         let cli = Cli::parse_from([&"weft"].into_iter().chain(flags));
         render(&cli.values)
     }
 
-    fn documents(yaml: &str) -> Vec<Value> {
+    pub(super) fn documents(yaml: &str) -> Vec<Value> {
         serde_saphyr::from_multiple(yaml).expect("the manifests are YAML")
     }
 
@@ -281,38 +290,6 @@ mod tests {
                 let reads = rule["verbs"] == serde_json::json!(["get", "list", "watch"]);
                 assert!(reads || may_write, "{role}");
             }
-        }
-    }
-
-    /// What it reads and what the API server takes must be one: as unknown, a field would be dropped there
-    /// without a word.
-    #[test]
-    fn the_definition_of_cluster_network_policies_has_the_limits_of_the_api() {
-        assert!(!rendered(&[]).contains(CLUSTER_NETWORK_POLICIES), "only when it is asked for");
-        let all = documents(&rendered(&["--cluster-network-policy"]));
-        let definition = all.iter().find(|object| object["kind"] == "CustomResourceDefinition").unwrap();
-        assert_eq!(definition["metadata"]["name"], CLUSTER_NETWORK_POLICIES);
-        let version = &definition["spec"]["versions"][0];
-        assert_eq!((&version["name"], &version["storage"]), (&"v1alpha2".into(), &true.into()));
-        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
-        assert_eq!((&spec["priority"]["minimum"], &spec["priority"]["maximum"]), (&0.into(), &1000.into()));
-        assert_eq!(spec["tier"]["enum"], serde_json::json!(["Admin", "Baseline"]));
-        for (direction, peers, kinds) in [
-            ("ingress", "from", &["namespaces", "pods"][..]),
-            ("egress", "to", &["namespaces", "networks", "nodes", "pods"]),
-        ] {
-            let rules = &spec[direction];
-            let rule = &rules["items"]["properties"];
-            assert_eq!((&rules["maxItems"], &rule[peers]["maxItems"]), (&25.into(), &25.into()));
-            assert_eq!(rule["action"]["enum"], serde_json::json!(["Accept", "Deny", "Pass"]));
-            let keys = |object: &Value| {
-                let mut keys: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
-                keys.sort();
-                keys
-            };
-            assert_eq!(keys(&rule[peers]["items"]["properties"]), kinds);
-            let protocols = keys(&rule["protocols"]["items"]["properties"]);
-            assert_eq!(protocols, ["destinationNamedPort", "sctp", "tcp", "udp"]);
         }
     }
 

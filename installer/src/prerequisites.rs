@@ -7,7 +7,7 @@ use serde_json::Value;
 use weft_types::{IpNetwork, is_subnet_of};
 
 use crate::cluster::{name, shown};
-use crate::manifests::Values;
+use crate::manifests::{IpamMode, Values};
 
 /// The DaemonSets of other pod networks.
 const OTHER_NETWORKS: [&str; 9] = [
@@ -30,7 +30,9 @@ pub(crate) fn unmet(
     values: &Values,
 ) -> Vec<String> {
     let sets = daemon_sets.iter().filter_map(daemon_set);
-    let nodes = nodes.iter().filter_map(|one| node(one, &values.cluster_cidr));
+    // Where nodes claim blocks, nobody looks at pod CIDRs.
+    let nodes = nodes.iter().filter(|_| values.ipam == IpamMode::NodeCidr);
+    let nodes = nodes.filter_map(|one| node(one, &values.cluster_cidr));
     let metallb = daemon_sets.iter().filter(|_| values.load_balancers.are_wanted()).find_map(metallb);
     sets.chain(metallb)
         .chain(nodes)

@@ -8,7 +8,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, NODE, POD, SERVICE, name};
+use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, IPAM_BLOCK, NODE, POD, SERVICE, name};
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::{Result, rollout};
 
@@ -76,6 +76,8 @@ struct Seen {
     service: Option<Value>,
     /// What has a DNS server run on every node.
     node_dns: Option<Value>,
+    /// The blocks of addresses that nodes have, where pods get theirs of blocks.
+    blocks: Vec<Value>,
     /// The DaemonSets of agent and proxy.
     daemon_sets: Vec<Value>,
     /// What the proxies of nodes say of themselves.
@@ -98,6 +100,8 @@ pub async fn run(options: &Options) -> Result<Status> {
         deployment: cluster.get(DEPLOYMENT, NAMESPACE, "weft-dns").await?,
         service: cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?,
         node_dns: cluster.get(DAEMON_SET, NAMESPACE, "weft-dns-node").await?,
+        // Most clusters have no such kind.
+        blocks: cluster.list(IPAM_BLOCK, None, "").await.unwrap_or_default(),
         daemon_sets: cluster.list(DAEMON_SET, Some(NAMESPACE), OURS).await?,
         health: BTreeMap::new(),
         agents: BTreeMap::new(),
@@ -198,7 +202,12 @@ fn row(seen: &Seen, node: &Value) -> Row {
         seen.pods.iter().filter(is_it).max_by_key(rank)
     };
     let agent = of("agent");
-    let cidrs = node["spec"]["podCIDRs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let blocks = seen.blocks.iter().map(|block| &block["spec"]).filter(|spec| spec["node"] == name(node));
+    let cidrs: Vec<&Value> = match seen.blocks.is_empty() {
+        true => node["spec"]["podCIDRs"].as_array().into_iter().flatten().collect(),
+        false => blocks.map(|spec| &spec["cidr"]).collect(),
+    };
+    let cidrs = cidrs.into_iter().filter_map(Value::as_str);
     let last_sync = seen.health.get(name(node)).and_then(|health| health["lastUpdated"].as_str());
     Row {
         node: name(node).to_owned(),
@@ -326,11 +335,19 @@ mod tests {
                                     "status": {"updatedReplicas": 1, "availableReplicas": 1}})),
             service: Some(json!({"spec": {"clusterIP": "10.96.0.10"}})),
             node_dns: None,
+            blocks: Vec::new(),
             daemon_sets: vec![workload("weft-agent", IMAGE), workload("weft-proxy", IMAGE)],
             health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
             agents: BTreeMap::new(),
             load_balancers: None,
         }
+    }
+
+    #[test]
+    fn blocks_stand_in_the_place_of_pod_cidrs() {
+        let block = json!({"spec": {"cidr": "10.244.3.64/26", "node": "node1"}});
+        let status = status(&Seen { blocks: vec![block], ..seen() });
+        assert_eq!(status.rows[0].pod_cidrs, "10.244.3.64/26");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Connection, DAEMON_SET, DEFINITION, POD, SERVICE, is_own, objects, shown};
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::manifests::{
-    self, CLUSTER_NETWORK_POLICIES, CNI_BIN, CNI_CONF, IMAGE, LoadBalancerValues, Values,
+    self, CLUSTER_NETWORK_POLICIES, CNI_BIN, CNI_CONF, IMAGE, IpamMode, LoadBalancerValues, Values,
 };
 use crate::rollout::{self, Progress};
 use crate::{Result, wait};
@@ -58,7 +58,8 @@ pub async fn run(options: &Options) -> Result<()> {
     let installed = cluster.get(DAEMON_SET, NAMESPACE, "weft-agent").await?;
     let cleanup = cleanup(options, installed.as_ref())?;
     let load_balancers = LoadBalancerValues { lb_crds: true, ..LoadBalancerValues::default() };
-    let everything = Values { node_local_dns: true, load_balancers, ..Values::default() };
+    let everything =
+        Values { node_local_dns: true, load_balancers, ipam: IpamMode::Blocks, ..Values::default() };
     let all = objects(&manifests::render(&everything))?;
     let (workloads, others): (Vec<Value>, Vec<Value>) = all
         .into_iter()
