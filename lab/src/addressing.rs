@@ -29,6 +29,26 @@ pub enum IpFamily {
     Ipv6,
 }
 
+/// Where pods get their addresses from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Ipam {
+    /// From the pod CIDR that their Node is given
+    #[default]
+    NodeCidr,
+    /// From small blocks that nodes claim: /29 and /125, given up after 3 seconds
+    Blocks,
+}
+
+impl Ipam {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ipam::NodeCidr => "node-cidr",
+            Ipam::Blocks => "blocks",
+        }
+    }
+}
+
 impl IpFamily {
     /// The families, the primary one first.
     pub fn families(self) -> &'static [Family] {

@@ -17,6 +17,7 @@ mod field_selector;
 mod history;
 mod http;
 mod initial;
+mod ipam_block;
 mod object;
 mod openapi;
 mod patch;

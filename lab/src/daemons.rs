@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::addressing::IpFamily;
+use crate::addressing::{IpFamily, Ipam};
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::kubelet::PATH;
@@ -29,6 +29,8 @@ pub struct Supervisor {
     pub families: IpFamily,
     /// What the service proxy is told besides.
     pub proxy_flags: Vec<String>,
+    /// Where pods get their addresses from.
+    pub ipam: Ipam,
     /// Its folders.
     pub dir: NodeDir,
     /// Where its processes run.
@@ -72,6 +74,17 @@ impl Supervisor {
         let mut command = place.command(&self.lab_program, self.programs.path(name));
         command.args(arguments(name, &self.node, &self.addresses, self.families, &self.dir));
         command.args(self.proxy_flags.iter().filter(|_| name == "weft-proxy"));
+        if name == "weft-agent" && self.ipam == Ipam::Blocks {
+            command.args([
+                "--ipam",
+                "blocks",
+                "--block-mask-size-ipv4",
+                "29",
+                "--block-mask-size-ipv6",
+                "125",
+            ]);
+            command.args(["--block-grace", "3"]);
+        }
         command.env_clear().env("PATH", PATH).env("NODE_NAME", &self.node);
         command.envs(std::env::vars().filter(|(name, _)| name == "RUST_LOG" || name == "RUST_BACKTRACE"));
         command.stdin(Stdio::null()).stdout(log).stderr(copy);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::addressing::API_PORT;
+use crate::addressing::{API_PORT, Ipam};
 use crate::apiserver::{ApiServer, Config};
 use crate::error::{Error, Result};
 use crate::names::{LabName, node_name};
@@ -57,7 +57,11 @@ impl Lab {
         let (listeners, port) = self.listeners()?;
         let config = Config {
             service_cidrs: families.service_cidrs(),
-            cluster_cidrs: families.cluster_cidrs(),
+            // Where nodes claim blocks, nobody gives them a part.
+            cluster_cidrs: match self.shape.ipam {
+                Ipam::NodeCidr => families.cluster_cidrs(),
+                Ipam::Blocks => Vec::new(),
+            },
             advertise: Some(families.api_server()),
             lab: Some(self.name.clone()),
             pods: Some(self.dir.clone()),

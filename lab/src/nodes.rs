@@ -120,8 +120,9 @@ impl Site {
         let place = Sandbox { hostname: Some(node.to_owned()), ..place };
         let proxy_flags = self.proxy_flags(&place)?;
         let (lab_program, programs) = (self.lab_program.clone(), self.programs.clone());
-        let (node, families) = (node.to_owned(), self.shape.ip_family);
-        Supervisor { node, addresses, families, proxy_flags, dir, place, lab_program, programs }.start();
+        let (node, families, ipam) = (node.to_owned(), self.shape.ip_family, self.shape.ipam);
+        Supervisor { node, addresses, families, ipam, proxy_flags, dir, place, lab_program, programs }
+            .start();
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::addressing::{IpFamily, MOST_NODES};
+use crate::addressing::{IpFamily, Ipam, MOST_NODES};
 
 /// What a lab is made of.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,9 @@ pub struct Shape {
     /// The families of addresses of nodes, pods and Services
     #[arg(long, value_enum, default_value = "dual")]
     pub ip_family: IpFamily,
+    /// Where pods get their addresses from
+    #[arg(long, value_enum, default_value = "node-cidr")]
+    pub ipam: Ipam,
     /// How Services lead to their endpoints
     #[arg(long, value_enum, default_value = "nftables")]
     pub proxy_mode: ProxyMode,

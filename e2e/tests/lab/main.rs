@@ -5,6 +5,7 @@
 mod affinity;
 mod api;
 mod application;
+mod blocks;
 mod case;
 mod cluster;
 mod connection;
@@ -364,6 +365,10 @@ const LAST: &[Scenario] = &[
     (
         "a cluster of IPv6 alone runs by the manifests' own arguments, and a dead DNS server of a node costs no answer",
         manifests::a_cluster_of_ipv6_alone,
+    ),
+    (
+        "a node claims a block more when it fills, and what a lost node had is given up (--ipam blocks)",
+        blocks::pods_beyond_the_first_block,
     ),
     ("20 deleting everything leaves no element, route or reservation", removal::deleting_everything),
     ("21 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::cluster_network_policy::ClusterNetworkPolicy;
+use super::ipam_block::IpamBlock;
 
 /// One kind of object that the server stores.
 #[derive(Debug)]
@@ -138,6 +139,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     namespaced::<Lease>("lease"),
     namespaced::<NetworkPolicy>("networkpolicy").short(&["netpol"]),
     cluster::<ClusterNetworkPolicy>("clusternetworkpolicy").short(&["cnp"]).status(Status::Separate),
+    cluster::<IpamBlock>("ipamblock").short(&["ipb"]),
     cluster::<ServiceCIDR>("servicecidr").status(Status::Separate),
     namespaced::<Role>("role"),
     namespaced::<RoleBinding>("rolebinding"),

@@ -70,6 +70,7 @@ fn printer(resource: &Resource) -> &'static Printer {
         "nodes" => &cluster::NODE,
         "namespaces" => &cluster::NAMESPACE,
         "events" => &cluster::EVENT,
+        "ipamblocks" => &cluster::IPAM_BLOCK,
         "configmaps" => &cluster::CONFIG_MAP,
         "secrets" => &cluster::SECRET,
         "leases" => &cluster::LEASE,

@@ -121,6 +121,7 @@ fn spawn(context: &CommandContext, shape: Shape) -> Result<Holder> {
     command.args(["--nodes", &shape.nodes.to_string(), "--ip-family", shape.ip_family.name()]);
     command.args(["--proxy-mode", shape.proxy_mode.name()]);
     command.args(shape.ebpf.then_some("--ebpf"));
+    command.args(["--ipam", shape.ipam.name()]);
     command.stdin(Stdio::null()).stdout(log).stderr(copy);
     let program = "the lab process".to_owned();
     let child = command.spawn().map_err(|source| Error::Spawn { program, source })?;

@@ -94,6 +94,15 @@ pub(super) const EVENT: Printer = Printer {
     },
 };
 
+/// How IPAMBlocks are printed.
+pub(super) const IPAM_BLOCK: Printer = Printer {
+    columns: &[column("Name"), column("CIDR"), column("Node"), column("Age")],
+    cells: |block, now| {
+        let spec = &block["spec"];
+        vec![json!(object::name(block)), spec["cidr"].clone(), spec["node"].clone(), age(block, now)]
+    },
+};
+
 /// How ConfigMaps are printed.
 pub(super) const CONFIG_MAP: Printer = Printer {
     columns: &[column("Name"), column("Data"), column("Age")],
