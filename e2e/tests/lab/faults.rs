@@ -15,13 +15,13 @@ use crate::probe::{Seen, Via, ask, dropped, served};
 const HOST_PORT: u16 = 24331;
 
 /// The cable of a node, pulled until this is dropped.
-struct Cut<'a> {
+pub(crate) struct Cut<'a> {
     lab: &'a Lab,
     node: &'a str,
 }
 
 impl<'a> Cut<'a> {
-    fn new(lab: &'a Lab, node: &'a str) -> Result<Cut<'a>, String> {
+    pub(crate) fn new(lab: &'a Lab, node: &'a str) -> Result<Cut<'a>, String> {
         lab.run_outside(&["ip", "link", "set", node, "down"])?;
         Ok(Cut { lab, node })
     }

@@ -3,6 +3,7 @@
 //! and `nft`, `dig`, `getent`, `kubectl`, `musl-gcc` and a static busybox on the host.
 
 mod affinity;
+mod announcements;
 mod api;
 mod application;
 mod blocks;
@@ -209,6 +210,10 @@ const TOGETHER: &[Scenario] = &[
         dual_stack::api_server_s_endpoints,
     ),
     (
+        "LoadBalancers ExternalTrafficPolicy Local: the node of the pod answers ARP, and tells when the pod moves",
+        announcements::the_node_of_the_pod_answers,
+    ),
+    (
         "LoadBalancers should be able to change the type and ports of a TCP and UDP service",
         load_balancers::type_and_ports_change,
     ),
@@ -336,6 +341,10 @@ const LAST: &[Scenario] = &[
     ),
     ("14 a Node's routes go and come with it", cluster::a_nodes_routes_go_and_come),
     ("15 the underlay is cut and healed", faults::the_underlay_is_cut_and_healed),
+    (
+        "LoadBalancers: another node answers ARP and NDP for an address when one falls silent, and gives it back",
+        announcements::another_node_answers,
+    ),
     ("15a what is under running pods is deleted and put back", faults::what_is_under_running_pods_is_deleted),
     ("16 the API server is away while pods are made and removed", faults::the_api_server_is_away),
     (

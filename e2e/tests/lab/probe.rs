@@ -50,7 +50,13 @@ pub(crate) fn ask(namespace: &str, via: Via, server: SocketAddr, question: &str)
     ask_within(namespace, via, server, question, TIMEOUT)
 }
 
-fn ask_within(namespace: &str, via: Via, server: SocketAddr, question: &str, timeout: Duration) -> Seen {
+pub(crate) fn ask_within(
+    namespace: &str,
+    via: Via,
+    server: SocketAddr,
+    question: &str,
+    timeout: Duration,
+) -> Seen {
     if let Some(seen) = modes::ask(namespace, via, server, question, timeout) {
         return seen;
     }
