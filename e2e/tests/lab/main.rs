@@ -6,6 +6,7 @@ mod affinity;
 mod announcements;
 mod api;
 mod application;
+mod bgp;
 mod blocks;
 mod case;
 mod cluster;
@@ -370,6 +371,10 @@ const LAST: &[Scenario] = &[
     (
         "19 upgrades roll without dropped connections, and without Weft pods go on",
         upgrade::an_upgrade_drops_nothing,
+    ),
+    (
+        "pods of all nodes, and load balancers from outside, are reached by BGP, also while an agent is dead",
+        bgp::pods_and_load_balancers_are_routed,
     ),
     (
         "a cluster of IPv6 alone runs by the manifests' own arguments, and a dead DNS server of a node costs no answer",
