@@ -23,11 +23,11 @@ use weft_testkit::wait::eventually;
 use crate::cluster::{self, NAMESPACES, NODE, PODS};
 
 pub(crate) const PODS_PATH: &str = "/api/v1/pods";
-const NAMESPACES_PATH: &str = "/api/v1/namespaces";
-const POLICIES_PATH: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+pub(crate) const NAMESPACES_PATH: &str = "/api/v1/namespaces";
+pub(crate) const POLICIES_PATH: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 const NODES_PATH: &str = "/api/v1/nodes";
 /// How long anything may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two changes: longer than the agent waits for more of them.
 const PAUSE: Duration = Duration::from_millis(30);
 /// How often all peers change their classes.
@@ -49,19 +49,26 @@ impl Machine {
         let links = "ip link set lo up && ip link add uplink type veth peer name wire && ip link set wire up && \
                      ip link set uplink up && ip addr add 172.30.0.11/16 dev uplink";
         sh(&node, links);
-        let server = node.run(FakeApiServer::start).unwrap();
-        server.put(NODES_PATH, cluster::node(0));
+        let machine = Machine { has_policies, ..Machine::at(agent, node) };
+        let server = &machine.server;
         (0..NAMESPACES).for_each(|number| server.put(NAMESPACES_PATH, cluster::namespace(number, 10)));
         (0..PODS).for_each(|number| server.put(PODS_PATH, cluster::pod(number, 0)));
         if has_policies {
             cluster::policies().for_each(|policy| server.put(POLICIES_PATH, policy));
         }
+        machine
+    }
+
+    /// A cluster of that node alone.
+    pub(crate) fn at(agent: &Path, node: Namespace) -> Machine {
+        let server = node.run(FakeApiServer::start).unwrap();
+        server.put(NODES_PATH, cluster::node(0));
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("bin")).unwrap();
         // The agent looks whether there is a plugin; here nobody starts it by that name.
         fs::write(folder.path().join("bin/weft-cni"), "#!/bin/sh\n").unwrap();
         fs::set_permissions(folder.path().join("bin/weft-cni"), Permissions::from_mode(0o755)).unwrap();
-        Machine { node, server, has_policies, folder, agent: agent.to_owned() }
+        Machine { node, server, has_policies: false, folder, agent: agent.to_owned() }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -89,17 +96,22 @@ impl Machine {
         agent
     }
 
-    fn commits(&self) -> Commits {
+    pub(crate) fn commits(&self) -> Commits {
         Commits(self.node.run(|| Monitor::open([TABLE])).unwrap().unwrap())
     }
 }
 
 /// Hears of commits to the tables of policies.
-struct Commits(Monitor);
+pub(crate) struct Commits(Monitor);
 
 impl Commits {
+    /// Forgets those that came.
+    pub(crate) fn drain(&mut self) {
+        while self.0.read().is_ok_and(|all| !all.is_empty()) {}
+    }
+
     /// Waits for the next one.
-    fn next(&mut self) {
+    pub(crate) fn next(&mut self) {
         let start = Instant::now();
         while self.0.read().is_ok_and(|all| all.iter().all(|it| it.tables.is_empty())) {
             assert!(start.elapsed() < PATIENCE, "nothing was committed");

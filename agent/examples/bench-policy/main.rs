@@ -9,6 +9,7 @@
 mod add;
 mod chart;
 mod cluster;
+mod cut;
 mod daemon;
 mod kernel;
 mod shapes;
@@ -48,6 +49,8 @@ enum Part {
     Kernel,
     /// The agent's memory and changes.
     Daemon,
+    /// Connections that a change denies.
+    Cut,
     /// Connections and throughput.
     Traffic,
     /// The start of pods.
@@ -69,6 +72,9 @@ fn main() {
     if wanted(Part::Daemon) {
         daemon::measure_without(&agent, &mut table);
         daemon::measure(&agent, options.changes, &mut table);
+    }
+    if wanted(Part::Cut) {
+        cut::measure(&agent, &mut table);
     }
     if wanted(Part::Traffic) {
         traffic(&mut table);
