@@ -61,7 +61,7 @@ fn command(objects: &[Value], workload: &str) -> Result<Vec<String>, String> {
 }
 
 /// A program that is started as the manifests have it. Its pod's addresses are the node's, as the lab gives
-/// them; the flags of the lab that it needs are put behind.
+/// them; the flags of the lab that it needs are put behind. A flag and its value are two words or one.
 fn script(program: &Path, arguments: &[String], state: &Path) -> String {
     let quoted = |argument: &String| {
         let argument = argument.replace("$(POD_IPS)", "$POD_IPS");
@@ -74,6 +74,7 @@ fn script(program: &Path, arguments: &[String], state: &Path) -> String {
          mkdir -p {state}/$NODE_NAME\n\
          while [ $# -gt 0 ]; do\n\
            case $1 in\n\
+             *=*) shift; continue ;;\n\
              {OF_THE_LAB}) kept=\"$kept $1 $2\" ;;\n\
              --listen) POD_IPS=$(echo \"$2\" | sed 's/^\\[\\(.*\\)\\]:53$/\\1/') ;;\n\
            esac\n\
