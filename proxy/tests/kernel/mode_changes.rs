@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use weft_netlink::netns::Namespace;
 use weft_proxy::config::ProxyMode;
-use weft_testkit::wait::eventually;
+use weft_testkit::wait::{eventually, eventually_ok};
 use weft_testkit::world::{Connection, World, udp};
 use weft_types::Family;
 
@@ -78,17 +78,16 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Does something while clients of all kinds connect again and again, which never fails, but for connections
-/// that IPVS has led and ends: no client loses two of them in a row. It is told how often they have connected.
+/// Does something while clients of all kinds connect again and again, which never fails, but for the moment in
+/// which IPVS is left: then a client that tries again is served. It is told how often they have connected.
 fn under_load(world: &World, leaves_ipvs: bool, change: impl FnOnce(&AtomicUsize)) {
     let (ends, count) = (&AtomicBool::new(false), &AtomicUsize::new(0));
     let again_and_again = |to: SocketAddr, ask: &dyn Fn() -> io::Result<String>| {
         while !ends.load(Ordering::Relaxed) {
-            let answer = match ask() {
-                Err(_) if leaves_ipvs => ask(),
-                answer => answer,
+            let answer = match leaves_ipvs {
+                true => eventually_ok(format!("an answer from {to}"), ask),
+                false => ask().unwrap_or_else(|error| panic!("{to}: {error}")),
             };
-            let answer = answer.unwrap_or_else(|error| panic!("{to}: {error}"));
             assert!(answer.starts_with(['1', '2']), "{answer}");
             count.fetch_add(1, Ordering::Relaxed);
         }
