@@ -150,7 +150,7 @@ pub(crate) fn preflight_looks_at_every_node_through_a_pod(lab: &Lab) -> Outcome 
 pub(crate) fn the_self_test_passes_and_names_what_fails(lab: &Lab) -> Outcome {
     let passed = lab.self_test(&[])?;
     holds("the self-test", &passed, "self-test passed")?;
-    match lab.self_test(&["--cluster-domain", "elsewhere.example", "--timeout", "3"]) {
+    match lab.self_test(&["--cluster-domain", "elsewhere.example", "--timeout", "10"]) {
         Ok(text) => Err(format!("a zone that is not served passed: {text}")),
         Err(text) => {
             lab.nodes()?.iter().try_for_each(|node| holds("the failure", &text, &format!("{node} (service)")))
