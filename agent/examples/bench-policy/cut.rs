@@ -31,7 +31,7 @@ pub(crate) fn measure(agent: &Path, table: &mut Table) {
     // So that all flows are tracked.
     sh(
         &node,
-        "nft 'add table inet services { chain all { type filter hook forward priority 0; ct state new accept; }; }'",
+        "nft 'add table inet services { chain tracked { type filter hook forward priority 0; ct state new accept; }; }'",
     );
     let machine = Machine::at(agent, node);
     machine.server.put(NAMESPACES_PATH, json!({"metadata": {"name": "shop"}}));
