@@ -8,6 +8,7 @@ use weft_types::{BfdProfile, NamespacedName};
 
 use super::metadata::{KnownLabels, Metadata};
 use super::metallb::V1BETA1;
+use super::values::within;
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -82,11 +83,8 @@ fn interval(field: Field<i64>, default: u64, path: &str) -> Result<Duration, Fau
 }
 
 fn small(field: Field<i64>, default: u8, lowest: u8, path: &str) -> Result<u8, Fault> {
-    let Some(number) = field.optional(path)? else { return Ok(default) };
-    match u8::try_from(number) {
-        Ok(number) if number >= lowest => Ok(number),
-        _ => Err(Fault::new(path, format!("{number} is none of {lowest} to 255"))),
-    }
+    let number = field.optional(path)?.map(|number| within(number, lowest..=u8::MAX, path));
+    Ok(number.transpose()?.unwrap_or(default))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use weft_types::{BgpAdvertisement, Family, NamespacedName};
 use super::metadata::{KnownLabels, Metadata};
 use super::metallb::{V1BETA1, names, pools, selectors};
 use super::policy::SelectorObject;
+use super::values::within;
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -81,11 +82,8 @@ impl WireObject for BgpAdvertisementObject {
 /// The length of a prefix; that of a whole address where none is given.
 fn length(field: Field<i64>, family: Family, path: &str) -> Result<u8, Fault> {
     let bits = family.bits();
-    let Some(number) = field.optional(path)? else { return Ok(bits) };
-    match u8::try_from(number) {
-        Ok(length) if (1..=bits).contains(&length) => Ok(length),
-        _ => Err(Fault::new(path, format!("{number} is none of 1 to {bits}"))),
-    }
+    let length = field.optional(path)?.map(|number| within(number, 1..=bits, path));
+    Ok(length.transpose()?.unwrap_or(bits))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::metadata::{KnownLabels, Metadata};
 use super::policy::{
     Budget, SelectorObject, Unknown, last_port, port_name, port_number, selector, selector_or_all,
 };
+use super::values::within;
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -194,9 +195,7 @@ fn head(
         other => return Err(Fault::new("spec.tier", format!("{other:?} is none of Admin, Baseline"))),
     };
     let number = priority.required("spec.priority")?;
-    let priority = u16::try_from(number).ok().filter(|number| *number <= LAST_PRIORITY);
-    let problem = || Fault::new("spec.priority", format!("{number} is none of 0 to {LAST_PRIORITY}"));
-    let priority = priority.ok_or_else(problem)?;
+    let priority = within(number, 0..=LAST_PRIORITY, "spec.priority")?;
     let subject = pods(subject.required("spec.subject")?).map_err(|fault| fault.within("spec.subject"))?;
     Ok((tier, priority, subject))
 }

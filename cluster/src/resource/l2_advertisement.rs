@@ -6,7 +6,7 @@ use weft_types::{L2Advertisement, NamespacedName, PreferredNodes};
 use super::metadata::{KnownLabels, Metadata};
 use super::metallb::{V1BETA1, names, pools, selectors};
 use super::policy::{SelectorObject, selector};
-use super::values::each;
+use super::values::{each, within};
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -86,10 +86,7 @@ impl WireObject for L2AdvertisementObject {
 fn preferred(object: PreferredObject) -> Result<PreferredNodes, Fault> {
     let weight = object.weight.required("weight")?;
     let selector = object.preference.required("preference").and_then(selector)?;
-    match u8::try_from(weight) {
-        Ok(weight @ 1..=100) => Ok(PreferredNodes { weight, selector }),
-        _ => Err(Fault::new("weight", format!("{weight} is none of 1 to 100"))),
-    }
+    Ok(PreferredNodes { weight: within(weight, 1..=100, "weight")?, selector })
 }
 
 #[cfg(test)]

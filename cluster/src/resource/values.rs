@@ -1,7 +1,9 @@
 //! What fields of several kinds have in common: port numbers, protocols, names, lists of which a part may be
 //! unusable.
 
+use std::fmt::Display;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 
 use weft_types::{Protocol, SmolStr, is_dns_label};
 
@@ -35,6 +37,16 @@ pub(super) fn protocol(field: Field<String>) -> Result<Protocol, Fault> {
 /// A port number, where 0 means none.
 pub(super) fn port(field: Field<u16>, path: &str) -> Result<Option<NonZeroU16>, Fault> {
     Ok(field.optional(path)?.and_then(NonZeroU16::new))
+}
+
+/// A number that has to lie within a range.
+pub(super) fn within<T>(number: i64, range: RangeInclusive<T>, path: &str) -> Result<T, Fault>
+where
+    T: TryFrom<i64> + PartialOrd + Display,
+{
+    let found = T::try_from(number).ok().filter(|number| range.contains(number));
+    let problem = || Fault::new(path, format!("{number} is none of {} to {}", range.start(), range.end()));
+    found.ok_or_else(problem)
 }
 
 /// Converts every element of a list. What cannot be used of it is left out, and each fault is told with its
