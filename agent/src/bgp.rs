@@ -15,7 +15,7 @@ use axum::routing::get;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use weft_announce::bgp::speaker::{Asker, Speaker, View, Wanted};
-use weft_types::{Kind, Node, Snapshot};
+use weft_types::{Kind, Node, Service, Snapshot};
 
 use crate::Result;
 use crate::bgp::plan::objects::{self, Objects};
@@ -93,7 +93,7 @@ impl Bgp {
             true => round.objects(Kind::Service)?,
             false => &nothing,
         };
-        self.needs_slices = services.services().any(plan::is_local);
+        self.needs_slices = services.services().any(Service::balances_locally);
         let slices = if self.needs_slices { round.objects(Kind::EndpointSlice)? } else { &nothing };
         let mut told = plan::routers(own, services, slices, &self.uplink, &self.settings);
         if self.settings.reads_objects {

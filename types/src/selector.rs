@@ -123,6 +123,11 @@ impl LabelSelector {
         self.0.iter().all(|requirement| requirement.matches(labels))
     }
 
+    /// Whether one of these selectors matches. Where there are none, everything is selected.
+    pub fn any_matches(selectors: &[LabelSelector], labels: &Labels) -> bool {
+        selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
+    }
+
     /// Whether there is no requirement, so that it matches everything.
     pub fn is_everything(&self) -> bool {
         self.0.is_empty()

@@ -11,7 +11,7 @@ use weft_announce::bgp::peer::{Distance, Password, Peer, RemoteAs};
 use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::wire::{Attributes, Community};
 use weft_types::well_known::label::EXCLUDE_FROM_BALANCERS;
-use weft_types::{Family, IpNetwork, Node, Service, Snapshot, TrafficPolicy, fnv1a_32};
+use weft_types::{Family, IpNetwork, Node, Service, Snapshot, fnv1a_32};
 
 use crate::uplink::Uplink;
 
@@ -184,12 +184,7 @@ fn is_excluded(own: &Node) -> bool {
 
 /// Whether a Service's load balancer leads to this node.
 fn serves(own: &Node, service: &Service, slices: &Snapshot) -> bool {
-    !is_local(service) || has_endpoint(own, service, slices)
-}
-
-/// Whether only nodes with endpoints serve it.
-pub(crate) fn is_local(service: &Service) -> bool {
-    !service.load_balancer_ips.is_empty() && service.external_policy == TrafficPolicy::Local
+    !service.balances_locally() || has_endpoint(own, service, slices)
 }
 
 fn has_endpoint(own: &Node, service: &Service, slices: &Snapshot) -> bool {

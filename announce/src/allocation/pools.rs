@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use weft_types::{AddressRange, Family, IpAddressPool, Labels, LoadBalancer, Service, ServiceAllocation};
+use weft_types::{
+    AddressRange, Family, IpAddressPool, LabelSelector, Labels, LoadBalancer, Service, ServiceAllocation,
+};
 
 /// The name of the pool that the agent's flag `--lb-pool` makes.
 pub const FLAG_POOL: &str = "default";
@@ -195,9 +197,7 @@ impl Pool {
         };
         let has_namespace =
             (names.is_empty() && namespace_selectors.is_empty()) || is_named() || is_selected();
-        let is_one =
-            service_selectors.is_empty() || service_selectors.iter().any(|selector| selector.matches(labels));
-        has_namespace && is_one
+        has_namespace && LabelSelector::any_matches(service_selectors, labels)
     }
 
     /// How many addresses may be used. Ranges that overlap count twice.

@@ -66,9 +66,7 @@ pub struct Input<'a> {
 
 /// Whether some Service's addresses depend on where its endpoints are.
 pub fn needs_endpoints(services: &Snapshot) -> bool {
-    services.services().any(|service| {
-        service.external_policy == TrafficPolicy::Local && !service.load_balancer_ips.is_empty()
-    })
+    services.services().any(Service::balances_locally)
 }
 
 /// Makes the plan.
@@ -225,7 +223,7 @@ impl Advertisement {
     }
 
     fn selects(&self, node: &Node) -> bool {
-        self.nodes.is_empty() || self.nodes.iter().any(|selector| selector.matches(&node.labels))
+        LabelSelector::any_matches(&self.nodes, &node.labels)
     }
 
     fn preference(&self, node: &Node) -> u32 {

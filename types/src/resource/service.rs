@@ -149,6 +149,11 @@ pub struct ServicePort {
 }
 
 impl Service {
+    /// Whether the addresses of its load balancer lead to nodes with endpoints alone.
+    pub fn balances_locally(&self) -> bool {
+        self.external_policy == TrafficPolicy::Local && !self.load_balancer_ips.is_empty()
+    }
+
     /// A Service without external addresses, all of whose endpoints serve everybody.
     pub fn new(key: NamespacedName, kind: ServiceKind, ports: Vec<ServicePort>) -> Service {
         Service {

@@ -41,7 +41,7 @@ pub(crate) fn peers(own: &Node, objects: Objects<'_>, uplink: &Uplink) -> (Vec<T
     let routes = routes(own, objects, &mut problems);
     let mut told = Vec::new();
     for object in objects.peers.of::<BgpPeer>().iter() {
-        if !is_selected(&object.node_selectors, &own.labels) {
+        if !LabelSelector::any_matches(&object.node_selectors, &own.labels) {
             continue;
         }
         match peer(own, object, uplink) {
@@ -54,11 +54,6 @@ pub(crate) fn peers(own: &Node, objects: Objects<'_>, uplink: &Uplink) -> (Vec<T
         }
     }
     (told, problems)
-}
-
-/// Where there are none, all are selected.
-fn is_selected(selectors: &[LabelSelector], labels: &Labels) -> bool {
-    selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 
 fn peer(own: &Node, object: &BgpPeer, uplink: &Uplink) -> Result<Peer, String> {
@@ -113,7 +108,7 @@ fn routes<'a>(own: &Node, objects: Objects<'a>, problems: &mut BTreeSet<String>)
     let names = aliases(objects.communities);
     let mut routes = Vec::new();
     for advertisement in objects.advertisements.of::<BgpAdvertisement>().iter() {
-        if !is_selected(&advertisement.node_selectors, &own.labels) {
+        if !LabelSelector::any_matches(&advertisement.node_selectors, &own.labels) {
             continue;
         }
         let attributes = attributes(advertisement, &names, problems);
@@ -136,7 +131,7 @@ fn routes<'a>(own: &Node, objects: Objects<'a>, problems: &mut BTreeSet<String>)
 
 fn is_of(advertisement: &BgpAdvertisement, service: &Service) -> bool {
     let labels = service.load_balancer.as_ref().map(|it| &it.labels);
-    is_selected(&advertisement.service_selectors, labels.unwrap_or(&Labels::default()))
+    LabelSelector::any_matches(&advertisement.service_selectors, labels.unwrap_or(&Labels::default()))
 }
 
 fn is_advertised(advertisement: &BgpAdvertisement, address: IpAddr, pools: &Snapshot) -> bool {

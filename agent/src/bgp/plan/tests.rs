@@ -1,6 +1,6 @@
 //! Whom nodes speak with, and what they tell.
 
-use weft_types::{ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, ServiceKind};
+use weft_types::{ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, ServiceKind, TrafficPolicy};
 
 use super::*;
 
