@@ -8,7 +8,6 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use weft_announce::bgp::status::{PeerStatus, RouteStatus, Status};
-use weft_types::well_known::port::AGENT;
 
 use crate::Result;
 use crate::cluster::{Cluster, Connection, NODE, name};
@@ -61,18 +60,12 @@ pub async fn status(options: &Options) -> Result<Report> {
     };
     let mut report = Report { nodes: Vec::new(), silent: Vec::new(), with_routes: options.routes };
     for node in nodes {
-        match ask(&cluster, &node).await {
+        match cluster.ask_agent::<Status>(&node, "/bgp").await {
             Ok(status) => report.nodes.push(Status { node, ..status }),
             Err(problem) => report.silent.push(format!("the agent of Node {node} says nothing: {problem}")),
         }
     }
     Ok(report)
-}
-
-async fn ask(cluster: &Cluster, node: &str) -> Result<Status, String> {
-    let text = cluster.text(&format!("/api/v1/nodes/{node}:{AGENT}/proxy/bgp")).await;
-    let text = text.map_err(|error| error.to_string())?;
-    serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
 }
 
 impl Report {

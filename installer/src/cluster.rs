@@ -9,7 +9,9 @@ use kube::api::{
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use weft_types::well_known::port::AGENT;
 
 use crate::{Error, Result};
 
@@ -129,6 +131,16 @@ impl Cluster {
         let refuse = |problem: String| Error::Api { operation: "get", object: path.to_owned(), problem };
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| refuse(error.to_string()))?;
         self.once.request_text(request).await.map_err(failed("get", path))
+    }
+
+    /// What the agent of a node answers, of the shape that this release knows.
+    ///
+    /// # Errors
+    /// Why it does not, in words.
+    pub(crate) async fn ask_agent<T: DeserializeOwned>(&self, node: &str, path: &str) -> Result<T, String> {
+        let text = self.text(&format!("/api/v1/nodes/{node}:{AGENT}/proxy{path}")).await;
+        let text = text.map_err(|error| error.to_string())?;
+        serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
     }
 
     fn api(&self, (version, kind): Kind, namespace: Option<&str>) -> Api<DynamicObject> {

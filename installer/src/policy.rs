@@ -9,8 +9,6 @@ mod question;
 use clap::{Args, Subcommand};
 use thiserror::Error;
 pub use weft_policy::report::Finding;
-use weft_policy::report::Report;
-use weft_types::well_known::port::AGENT;
 
 pub use self::answer::Answer;
 use self::answer::{Path, traffic};
@@ -102,7 +100,8 @@ async fn path(
     (source, destination): (std::net::IpAddr, std::net::IpAddr),
 ) -> Path {
     let port = question.port.map(|(protocol, port)| format!("&protocol={protocol}&port={port}"));
-    let query = format!("source={source}&destination={destination}{}", port.unwrap_or_default());
+    let asked =
+        format!("/policy/explain?source={source}&destination={destination}{}", port.unwrap_or_default());
     let mut nodes: Vec<&String> = from.node.iter().chain(&to.node).collect();
     nodes.dedup();
     let mut path = Path {
@@ -115,7 +114,7 @@ async fn path(
         silent: Vec::new(),
     };
     for node in nodes {
-        match ask(cluster, node, &query).await {
+        match cluster.ask_agent(node, &asked).await {
             Ok(report) => path.nodes.push(report),
             Err(problem) => path.silent.push(format!("the agent of Node {node} does not answer: {problem}")),
         }
@@ -123,17 +122,11 @@ async fn path(
     path
 }
 
-async fn ask(cluster: &Cluster, node: &str, query: &str) -> Result<Report, String> {
-    let text = cluster.text(&format!("/api/v1/nodes/{node}:{AGENT}/proxy/policy/explain?{query}")).await;
-    let text = text.map_err(|error| error.to_string())?;
-    serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
     use serde_json::{Value, json};
-    use weft_policy::report::End;
+    use weft_policy::report::{End, Report};
 
     use super::*;
     use crate::scripted::cluster;
