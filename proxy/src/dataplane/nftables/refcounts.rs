@@ -19,7 +19,7 @@ pub(super) struct Refcounts {
     declarations: BTreeMap<Place, Arc<Declaration>>,
     /// How many want each element of the sets that are shared.
     shared: HashMap<(Place, Tuple), usize>,
-    /// How many elements lead to each chain that is not fixed.
+    /// How many elements need each chain that is not fixed.
     uses: BTreeMap<(Family, OnDemand), usize>,
 }
 
@@ -108,7 +108,7 @@ impl Refcounts {
     ) {
         for (family, chain) in chains {
             let (table, name) = (((*family).into(), TABLE.into()), chain.name());
-            transaction.changes.push(Change::AddChain(table.clone(), name.clone(), None));
+            transaction.changes.push(Change::AddChain(table.clone(), name.clone(), chain.base()));
             transaction.add_rules(&table, &name, &chain.rules(*family));
             let element = chain.element().into_iter().collect();
             transaction.add_elements(&self.declarations[&(*family, SetName::Dispatch)], element);
@@ -133,17 +133,17 @@ impl Refcounts {
     }
 
     fn use_chain(&mut self, (family, set): Place, data: &Data) {
-        if let Some(chain) = OnDemand::of(set, data) {
+        for chain in OnDemand::of(set, data) {
             *self.uses.entry((family, chain)).or_default() += 1;
         }
     }
 
     fn leave_chain(&mut self, (family, set): Place, data: &Data) {
-        let Some(chain) = OnDemand::of(set, data) else { return };
-        let key = (family, chain);
-        match self.uses.get_mut(&key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(self.uses.remove(&key)),
+        for key in OnDemand::of(set, data).map(|chain| (family, chain)) {
+            match self.uses.get_mut(&key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.uses.remove(&key)),
+            }
         }
     }
 }

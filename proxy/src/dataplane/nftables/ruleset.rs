@@ -50,6 +50,8 @@ pub const TABLE: &str = "weft";
 const PRIORITY: i32 = PRIORITY_DSTNAT - 1;
 /// The chain that answers for Services without endpoints.
 pub(crate) const NO_ENDPOINTS: &str = "no-endpoints";
+/// The chain that answers for ports of ClusterIPs that no Service has.
+const NO_SUCH_PORT: &str = "no-such-port";
 /// The chain in which packets are left to IPVS.
 const TO_IPVS: &str = "ipvs";
 const SERVICES: &str = "services";
@@ -95,7 +97,7 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     let enter = Rule::new([jump(SERVICES)]);
     let mut from_outside = from_outside(settings, family);
     from_outside.push(jump(OUTSIDE));
-    let begin = [vec![guard(family)], counters::connections(settings, family)].concat();
+    let begin = counters::connections(settings, family);
     let arrive = [&begin[..], &[Rule::new(from_outside), enter.clone()]].concat();
     table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY)), arrive);
     table.chain("output", Some(Base::nat(Hook::Output, PRIORITY)), [begin, vec![enter]].concat());
@@ -105,6 +107,7 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
         table.chain(UNALLOCATED, None, unallocated());
     }
     table.chain(NO_ENDPOINTS, None, refuse(family, &[], "no endpoints").to_vec());
+    table.chain(NO_SUCH_PORT, None, no_such_port(family));
     // What IPVS translates has no such status. Only the first packet of a connection comes here.
     let translated = (!is_ipvs).then(Statement::ct_status_dnat);
     let leave = vec![Rule::new(translated.into_iter().chain([jump("masquerading")]).collect::<Vec<_>>())];
@@ -121,8 +124,8 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     table
 }
 
-/// Keeps those away whom a load balancer's address is not for. It stands here, and not in a chain of its own
-/// of type filter, because only the first packet of a connection comes here: no other packet is asked.
+/// Keeps those away whom a load balancer's address is not for. Its chains are of type nat, where only the
+/// first packet of a connection comes by: no other packet is asked.
 fn guard(family: Family) -> Rule {
     let source = [frontend_key(family), vec![Expression::saddr(family)]].concat();
     Rule::new([
@@ -161,8 +164,8 @@ fn services(settings: &Settings, family: Family) -> Vec<Rule> {
     // In the mode ipvs a client that is refused may have the address of the Service itself, and is to be
     // told.
     let begins = settings.is_ipvs().then(Statement::ct_state_new);
-    let cluster_ip: Vec<Statement> = begins.iter().cloned().chain([cluster_ip]).collect();
-    rules.extend(refuse(family, &cluster_ip, "no Service has this port"));
+    let refused = begins.iter().cloned().chain([cluster_ip, jump(NO_SUCH_PORT)]);
+    rules.push(Rule::new(refused.collect::<Vec<_>>()));
     rules.extend(nodeports(settings, family, SetName::NodePorts));
     if settings.is_ipvs() {
         let external: Vec<Statement> = begins.into_iter().chain(external(settings, family)).collect();
@@ -184,6 +187,14 @@ fn external(settings: &Settings, family: Family) -> Vec<Statement> {
     let external = SetName::ExternalIps.name().into();
     let external = Statement::lookup(vec![Expression::daddr(family)], Operator::Equal, external);
     own.map(other).chain([external]).collect()
+}
+
+/// Refuses who asks for a port that no Service has. Each look-up sees the maps as they are at that moment, and
+/// a change may have come between two of one packet; so this looks once more.
+fn no_such_port(family: Family) -> Vec<Rule> {
+    let mut rules = vec![Rule::new(dispatch::look_up(frontend_key(family), SetName::Frontends))];
+    rules.extend(refuse(family, &[], "no Service has this port"));
+    rules
 }
 
 /// Where connections go to addresses that Services could have and none has: nowhere, so that they do not

@@ -168,7 +168,7 @@ impl DesiredTables {
     fn table(&self, family: Family, elements: &mut BTreeMap<Place, Vec<Element>>) -> Table {
         let mut table = ruleset::table(&self.settings, family);
         for chain in chains(family, elements) {
-            table.chain(chain.name(), None, chain.rules(family));
+            table.chain(chain.name(), chain.base(), chain.rules(family));
             elements.entry((family, SetName::Dispatch)).or_default().extend(chain.element());
         }
         for set in SetName::ALL {
@@ -180,10 +180,10 @@ impl DesiredTables {
     }
 }
 
-/// The chains of one family that elements lead to, besides the fixed ones.
+/// The chains of one family that elements need, besides the fixed ones.
 fn chains(family: Family, elements: &BTreeMap<Place, Vec<Element>>) -> BTreeSet<OnDemand> {
     let of_family = elements.iter().filter(|((of, _), _)| *of == family);
     of_family
-        .flat_map(|((_, set), elements)| elements.iter().filter_map(|(_, data)| OnDemand::of(*set, data)))
+        .flat_map(|((_, set), elements)| elements.iter().flat_map(|(_, data)| OnDemand::of(*set, data)))
         .collect()
 }

@@ -14,10 +14,10 @@
 //! client with affinity to an endpoint that left finds nothing in the last map, and gets another one.
 
 use weft_nftables::{
-    Base, Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
+    Expression, Family, Hook, Operator, PRIORITY_SRCNAT, Rule, Statement, Table, Value, Verdict,
 };
 
-use super::{PROTOCOLS, Path, SetName, forward, nodeport_destinations};
+use super::{PROTOCOLS, Path, SetName, nodeport_destinations};
 use crate::dataplane::settings::Settings;
 
 /// What the names of chains begin with that write a client's affinity; behind it for how many seconds.
@@ -34,17 +34,20 @@ pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     for path in Path::ALL {
         table.chain(path.use_affinity(), None, use_affinity(family, path));
     }
-    let note: Vec<Rule> = forward::note_endpoint(settings, family).into_iter().collect();
-    // Before anybody else rewrites the source, so that the client still stands there: of the nat chains that
-    // want to, the first one is the last that is asked. Endpoints on this machine are reached by `input`, all
-    // others by `postrouting`.
-    for (name, hook, first) in
-        [("remember-input", Hook::Input, vec![]), ("remember-postrouting", Hook::Postrouting, note)]
-    {
-        let enter = Rule::new([Statement::ct_status_dnat(), Statement::Verdict(Verdict::Jump(ENTRY.into()))]);
-        table.chain(name, Some(Base::nat(hook, PRIORITY_SRCNAT - 1)), [first, vec![enter]].concat());
-    }
     table.chain(ENTRY, None, remember(settings, family));
+}
+
+/// Where clients' endpoints are remembered: those on this machine are reached by `input`, all others by
+/// `postrouting`.
+pub(super) const HOOKS: [Hook; 2] = [Hook::Input, Hook::Postrouting];
+
+/// Before anybody else rewrites the source, so that the client still stands there: of the nat chains that want
+/// to, the first one is the last that is asked.
+pub(super) const BEFORE_SOURCES: i32 = PRIORITY_SRCNAT - 1;
+
+/// The rule of a hook.
+pub(super) fn enter() -> Rule {
+    Rule::new([Statement::ct_status_dnat(), Statement::Verdict(Verdict::Jump(ENTRY.into()))])
 }
 
 /// A client and the Service port whose number is the packet's priority.

@@ -11,11 +11,11 @@
 //! The packet's priority carries the number from the one map to the other, as in `ruleset/affinity.rs`.
 
 use weft_nftables::{
-    Data, DataType, Element, Expression, Family, Name, Rule, Statement, Tuple, Value, Verdict,
+    Base, Data, DataType, Element, Expression, Family, Hook, Name, Rule, Statement, Tuple, Value, Verdict,
 };
 
 use super::affinity::{self, REMEMBER};
-use super::{NO_ENDPOINTS, Path, SetName, TO_IPVS};
+use super::{NO_ENDPOINTS, PRIORITY, Path, SetName, TO_IPVS, guard};
 
 /// What the names of chains begin with that first ask whether a client has affinity to an endpoint.
 const WITH_AFFINITY: &str = "affinity-";
@@ -97,6 +97,12 @@ impl LoadBalancer {
         (self.path as u32) << PATH | if self.affinity { AFFINITY_BIT } else { 0 } | digits
     }
 
+    /// The one that an element leads to.
+    fn read(data: &Tuple) -> Option<LoadBalancer> {
+        let [Value::ClassId(number)] = data.values(&[DataType::ClassId])?[..] else { return None };
+        LoadBalancer::of(number)
+    }
+
     /// The one of that number.
     fn of(number: u32) -> Option<LoadBalancer> {
         let path = *Path::ALL.get((number >> PATH & 3) as usize)?;
@@ -114,36 +120,50 @@ impl LoadBalancer {
         let LoadBalancer { path, count, affinity } = self;
         let use_affinity = Statement::Verdict(Verdict::Jump(path.use_affinity().into()));
         let mut rules: Vec<Rule> = affinity.then(|| Rule::new([use_affinity])).into_iter().collect();
-        let key = [path.key(family), vec![Expression::random(count)]].concat();
-        let spread = Statement::dnat(family, key, path.endpoints().name().into());
-        rules.push(Rule::new([Statement::reset_priority(), spread]));
+        let to_one_of = |count| {
+            let key = [path.key(family), vec![Expression::random(count)]].concat();
+            Statement::dnat(family, key, path.endpoints().name().into())
+        };
+        rules.push(Rule::new([Statement::reset_priority(), to_one_of(count)]));
+        // The endpoint of the last slot may have gone since the packet got here; the first slot is the last
+        // to go.
+        rules.extend((count > 1).then(|| Rule::new([to_one_of(1)])));
         rules
     }
 }
 
-/// A chain that exists only while elements lead to it.
+/// A chain that exists only while elements need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OnDemand {
     /// Spreads connections over endpoints.
     Balance(LoadBalancer),
     /// Remembers the client's endpoint for so many seconds.
     Remember(u32),
+    /// Asks at a hook whether a client's endpoint is to be remembered.
+    RememberAt(Hook),
+    /// Asks at a hook whether a client may connect to a load balancer.
+    GuardAt(Hook),
 }
 
 impl OnDemand {
-    /// The chain that an element leads to, unless it is a fixed one.
-    pub(crate) fn of(set: SetName, data: &Data) -> Option<OnDemand> {
-        match data {
-            Data::Verdict(verdict) => {
-                verdict.chain()?.strip_prefix(REMEMBER)?.parse().ok().map(OnDemand::Remember)
+    /// The chains that an element needs, besides the fixed ones.
+    pub(crate) fn of(set: SetName, data: &Data) -> impl Iterator<Item = OnDemand> {
+        let chains = match (set, data) {
+            (SetName::AffinityTimeouts, Data::Verdict(verdict)) => {
+                let timeout = verdict.chain().and_then(|chain| chain.strip_prefix(REMEMBER)?.parse().ok());
+                let [first, second] = affinity::HOOKS.map(OnDemand::RememberAt);
+                [timeout.map(OnDemand::Remember), Some(first), Some(second)]
             }
-            Data::Tuple(tuple) if Path::ALL.iter().any(|path| path.frontends() == set) => {
-                let number = tuple.values(&[DataType::ClassId])?;
-                let [Value::ClassId(number)] = number[..] else { return None };
-                LoadBalancer::of(number).map(OnDemand::Balance)
+            (SetName::Restricted, _) => {
+                let [first, second] = [Hook::Prerouting, Hook::Output].map(OnDemand::GuardAt);
+                [Some(first), Some(second), None]
             }
-            _ => None,
-        }
+            (_, Data::Tuple(number)) if Path::ALL.iter().any(|path| path.frontends() == set) => {
+                [LoadBalancer::read(number).map(OnDemand::Balance), None, None]
+            }
+            _ => [None; 3],
+        };
+        chains.into_iter().flatten()
     }
 
     /// Its name.
@@ -151,6 +171,17 @@ impl OnDemand {
         match self {
             OnDemand::Balance(balancer) => balancer.chain(),
             OnDemand::Remember(timeout) => affinity::remember_chain(timeout).into(),
+            OnDemand::RememberAt(hook) => format!("{REMEMBER}{}", hook.name()).into(),
+            OnDemand::GuardAt(hook) => format!("guard-{}", hook.name()).into(),
+        }
+    }
+
+    /// Where packets enter it, if not from another chain.
+    pub(crate) fn base(self) -> Option<Base> {
+        match self {
+            OnDemand::Balance(_) | OnDemand::Remember(_) => None,
+            OnDemand::RememberAt(hook) => Some(Base::nat(hook, affinity::BEFORE_SOURCES)),
+            OnDemand::GuardAt(hook) => Some(Base::nat(hook, PRIORITY - 1)),
         }
     }
 
@@ -159,17 +190,15 @@ impl OnDemand {
         match self {
             OnDemand::Balance(balancer) => balancer.rules(family),
             OnDemand::Remember(timeout) => affinity::remember_for(family, timeout),
+            OnDemand::RememberAt(_) => vec![affinity::enter()],
+            OnDemand::GuardAt(_) => vec![guard(family)],
         }
     }
 
     /// The element of `dispatch` that leads to it, if one does.
     pub(crate) fn element(self) -> Option<Element> {
-        match self {
-            OnDemand::Balance(balancer) => {
-                Some((number(balancer.number()), Data::Verdict(Verdict::Goto(balancer.chain()))))
-            }
-            OnDemand::Remember(_) => None,
-        }
+        let OnDemand::Balance(balancer) = self else { return None };
+        Some((number(balancer.number()), Data::Verdict(Verdict::Goto(balancer.chain()))))
     }
 }
 

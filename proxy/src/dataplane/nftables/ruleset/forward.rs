@@ -8,6 +8,7 @@ use weft_nftables::{
 };
 use weft_types::Protocol;
 
+use super::affinity::BEFORE_SOURCES;
 use super::{SetName, address_family, jump, refuse};
 use crate::config::DetectLocal;
 use crate::dataplane::settings::Settings;
@@ -21,6 +22,8 @@ const REMEMBERED: u32 = 86_400;
 pub(super) fn chains(table: &mut Table, family: Family, settings: &Settings) {
     if !settings.config.conntrack_be_liberal {
         table.chain("forward", Some(Base::filter(Hook::Forward, PRIORITY_FILTER)), vec![invalid(family)]);
+        let base = Base::nat(Hook::Postrouting, BEFORE_SOURCES);
+        table.chain("note-endpoint", Some(base), vec![note_endpoint(family)]);
     }
     // Behind the rewriting of destinations, and before the routes are asked: a router that sends a packet
     // back where it came from tells the sender of the shorter way, and for a second of nothing else
@@ -45,12 +48,12 @@ fn invalid(family: Family) -> Rule {
 }
 
 /// Notes the endpoint that a connection was led to; behind the rewriting of its destination.
-pub(super) fn note_endpoint(settings: &Settings, family: Family) -> Option<Rule> {
+fn note_endpoint(family: Family) -> Rule {
     let endpoint = vec![Expression::daddr(family), Expression::DPORT];
     let is_tcp =
         Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(Protocol::Tcp.number()));
     let note = Statement::note(endpoint, REMEMBERED, SetName::Translated.name().into());
-    (!settings.config.conntrack_be_liberal).then(|| Rule::new([Statement::ct_status_dnat(), is_tcp, note]))
+    Rule::new([Statement::ct_status_dnat(), is_tcp, note])
 }
 
 /// What came for a Service's external address, is for none of its ports, and would leave by the interface

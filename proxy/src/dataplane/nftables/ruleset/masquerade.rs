@@ -1,6 +1,6 @@
 //! The rules by which a connection gets this node's address as its source.
 
-use weft_nftables::{Expression, Family, Operator, Rule, Statement, Value};
+use weft_nftables::{Expression, Family, Operator, Rule, Statement, Value, Verdict};
 use weft_types::Protocol;
 
 use super::{PROTOCOLS, SetName, from_outside, nodeport_destinations};
@@ -17,12 +17,19 @@ pub(super) fn masquerading(settings: &Settings, family: Family) -> Vec<Rule> {
         ])
         .comment("an endpoint that reached itself"),
     ];
+    rules.extend(settings.is_ipvs().then(|| from_cluster_ip(family)));
+    rules.extend(cluster_ip_masquerading(settings, family));
+    // Most connections are to ClusterIPs, and end here: they are not asked for in all the sets behind this.
+    rules.push(Rule::new([to_cluster_ip(family), Statement::Verdict(Verdict::Return)]));
     for protocol in PROTOCOLS {
         rules.extend(external_masquerading(settings, family, protocol));
     }
-    rules.extend(cluster_ip_masquerading(settings, family));
-    rules.extend(settings.is_ipvs().then(|| from_cluster_ip(family)));
     rules
+}
+
+fn to_cluster_ip(family: Family) -> Statement {
+    let destination = vec![Expression::original_daddr(family)];
+    Statement::lookup(destination, Operator::Equal, SetName::ClusterIps.name().into())
 }
 
 /// The rules for NodePorts and external addresses. nft can print a port only where the protocol is fixed.
@@ -72,8 +79,6 @@ fn cluster_ip_masquerading(settings: &Settings, family: Family) -> Option<Rule> 
     if statements.is_empty() && !settings.config.masquerade_all {
         return None;
     }
-    let cluster_ip = vec![Expression::original_daddr(family)];
-    statements.push(Statement::lookup(cluster_ip, Operator::Equal, SetName::ClusterIps.name().into()));
-    statements.push(Statement::masquerade());
+    statements.extend([to_cluster_ip(family), Statement::masquerade()]);
     Some(Rule::new(statements).comment(comment))
 }
