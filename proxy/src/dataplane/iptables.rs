@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::Notify;
 use tracing::{debug, warn};
+use weft_netlink::barrier;
 use weft_nftables::{Change, Name, Transaction};
 use weft_types::NamespacedName;
 
@@ -37,7 +38,7 @@ use crate::services::plan::ServicePlan;
 use crate::services::planner::Stage;
 use crate::trace::{self, live};
 
-use correction::{clean_up, correct};
+use correction::{clean_up, correct, ways_in};
 pub use desired::DesiredRules;
 use desired::{Changes, SharedChain};
 use held::{Handles, handles};
@@ -194,6 +195,11 @@ impl Dataplane for IptablesDataplane {
     }
 
     fn clean_up(&mut self) -> Result<(), Error> {
+        let ways_in = ways_in(&held::read(self.kernel.reader()?)?);
+        if !ways_in.changes.is_empty() {
+            self.kernel.commit(&ways_in)?;
+            barrier::wait_for_packets();
+        }
         let held = held::read(self.kernel.reader()?)?;
         Ok(self.kernel.commit(&clean_up(&held))?)
     }

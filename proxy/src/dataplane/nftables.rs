@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use nix::errno::Errno;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
+use weft_netlink::barrier;
 use weft_nftables::{Observed, Transaction, diff};
 use weft_types::NamespacedName;
 
@@ -201,6 +202,11 @@ impl Dataplane for NftablesDataplane {
     }
 
     fn clean_up(&mut self) -> Result<(), Error> {
+        let ways_in = ruleset::ways_in(&self.observe()?);
+        if !ways_in.changes.is_empty() {
+            self.kernel.commit(&ways_in)?;
+            barrier::wait_for_packets();
+        }
         let observed = self.observe()?;
         Ok(self.kernel.load(&diff(&[], &observed))?)
     }

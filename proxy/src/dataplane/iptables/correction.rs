@@ -212,12 +212,31 @@ fn delete_chain(key: &TableKey, table: Table, name: &Name, held: &HeldTable, res
     }
 }
 
+/// What takes away the rules that lead new connections to ours, and leaves the others. They go first: who has
+/// come in still needs the rules about its source.
+pub(super) fn ways_in(held: &Held) -> Transaction {
+    let of_nat = held.iter().filter(|((_, table), held)| *table == Table::Nat && held.is_ours(*table));
+    let portals = of_nat.flat_map(|((family, table), held)| {
+        let chains = held.chains.iter().filter(|(name, _)| ["PREROUTING", "OUTPUT"].contains(&&***name));
+        chains.flat_map(move |(name, chain)| {
+            let ours = chain.rules.iter().filter(|rule| is_portal(*table, rule));
+            ours.map(move |rule| Change::DeleteRule(table.key(*family), name.clone(), rule.handle))
+        })
+    });
+    Transaction { changes: portals.collect() }
+}
+
+/// Whether a rule leads to a chain of ours.
+fn is_portal(table: Table, rule: &RuleHead) -> bool {
+    rule.leads_to.as_ref().is_some_and(|to| table.owns(to))
+}
+
 /// What takes all of ours away. Tables in which nothing else is left go too.
 pub(super) fn clean_up(held: &Held) -> Transaction {
     let mut all = Vec::new();
     for ((family, table), held) in held.iter().filter(|((_, table), held)| held.is_ours(*table)) {
         let key = table.key(*family);
-        let is_ours = |rule: &RuleHead| rule.leads_to.as_ref().is_some_and(|to| table.owns(to));
+        let is_ours = |rule: &RuleHead| is_portal(*table, rule);
         let is_left = |(name, chain): (&Name, &HeldChain)| match &chain.base {
             Some(base) => base.policy == 0 || !chain.rules.iter().all(is_ours),
             None => !table.owns(name),

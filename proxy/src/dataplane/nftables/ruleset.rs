@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use weft_nftables::{
-    Base, Expression, Family, Hook, Operator, PRIORITY_DSTNAT, PRIORITY_SRCNAT, Rule, Set, Statement, Table,
-    TableKey, Value, Verdict,
+    Base, Change, Expression, Family, Hook, Observed, ObservedTable, Operator, PRIORITY_DSTNAT,
+    PRIORITY_SRCNAT, Rule, Set, Statement, Table, TableKey, Transaction, Value, Verdict,
 };
 use weft_types::{Family as AddressFamily, IpNetwork, Ipv4Network, Protocol};
 
@@ -56,6 +56,10 @@ const NO_SUCH_PORT: &str = "no-such-port";
 const TO_IPVS: &str = "ipvs";
 const SERVICES: &str = "services";
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+const PREROUTING: &str = "prerouting";
+const OUTPUT: &str = "output";
+/// The chains by which new connections come in.
+const WAYS_IN: [&str; 2] = [PREROUTING, OUTPUT];
 const OUTSIDE: &str = "outside";
 const UNALLOCATED: &str = "unallocated";
 const LOOPBACK_V4: IpNetwork = match Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8) {
@@ -99,8 +103,8 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     from_outside.push(jump(OUTSIDE));
     let begin = counters::connections(settings, family);
     let arrive = [&begin[..], &[Rule::new(from_outside), enter.clone()]].concat();
-    table.chain("prerouting", Some(Base::nat(Hook::Prerouting, PRIORITY)), arrive);
-    table.chain("output", Some(Base::nat(Hook::Output, PRIORITY)), [begin, vec![enter]].concat());
+    table.chain(PREROUTING, Some(Base::nat(Hook::Prerouting, PRIORITY)), arrive);
+    table.chain(OUTPUT, Some(Base::nat(Hook::Output, PRIORITY)), [begin, vec![enter]].concat());
     table.chain(OUTSIDE, None, outside(settings, family));
     table.chain(SERVICES, None, services(settings, family));
     if settings.service_cidrs(address_family(family)).next().is_some() {
@@ -122,6 +126,17 @@ pub(super) fn table(settings: &Settings, family: Family) -> Table {
     }
     counters::chains(&mut table, family, settings);
     table
+}
+
+/// What takes away the chains by which new connections come in, and leaves the others. They go first: while a
+/// table goes, its maps are empty already and its sets are not, so that a client who still came in would be
+/// refused; and one who has come in still needs the rules about its source.
+pub(super) fn ways_in(observed: &Observed) -> Transaction {
+    let of_table = |(key, table): (&TableKey, &ObservedTable)| -> Vec<Change> {
+        let held = WAYS_IN.into_iter().filter(|name| table.chains.contains_key(*name));
+        held.map(|name| Change::DeleteChain(key.clone(), name.into())).collect()
+    };
+    Transaction { changes: observed.tables.iter().flat_map(of_table).collect() }
 }
 
 /// Keeps those away whom a load balancer's address is not for. Its chains are of type nat, where only the
