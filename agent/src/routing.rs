@@ -76,7 +76,7 @@ impl Subsystem for Routing {
         report.problems(self.routes.apply(plan));
         report.problems(accept_both_ways(plan));
         if let Some(prober) = &self.prober {
-            prober.watch(&plan.probes);
+            prober.watch(&plan.probes, plan.held());
         }
         self.count(plan);
         match self.routes.tunnel() {

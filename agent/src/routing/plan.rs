@@ -1,6 +1,7 @@
 //! The way to the pods of the other nodes: which routes there must be, and what the tunnel that some of them
 //! lead into must know.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -122,6 +123,14 @@ impl RoutingPlan {
             planner.plan.mtu = planner.plan.overlay.as_ref().map(|overlay| overlay.device.mtu);
         }
         (planner.plan, planner.notices)
+    }
+
+    /// The pod CIDRs to which a tunnel leads without a direct path being tried. Where their node comes to this
+    /// one's link, the tunnel leads there until the direct path is proved.
+    pub(crate) fn held(&self) -> BTreeSet<IpNetwork> {
+        let tried: BTreeSet<IpNetwork> = self.probes.iter().map(|probe| probe.path.cidr).collect();
+        let tunnelled = self.routes.iter().filter(|route| route.next_hop == NextHop::Tunnel);
+        tunnelled.map(|route| route.destination).filter(|cidr| !tried.contains(cidr)).collect()
     }
 }
 

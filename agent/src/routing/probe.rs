@@ -27,10 +27,13 @@ const BREATH: Duration = Duration::from_millis(20);
 /// When there is nothing to try.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The paths that are to be tried, and the ranges to which some way leads without.
+type Asked = (Vec<Probe>, BTreeSet<IpNetwork>);
+
 /// The paths that are to be tried, and what is known of them.
 #[derive(Debug)]
 pub(crate) struct Prober {
-    wanted: watch::Sender<Vec<Probe>>,
+    wanted: watch::Sender<Asked>,
     path_states: watch::Receiver<PathStates>,
 }
 
@@ -39,18 +42,18 @@ impl Prober {
     /// the `held` ranges some way leads. Asks for a round when something else is known.
     pub(crate) fn start(assumed: BTreeSet<DirectPath>, held: BTreeSet<IpNetwork>, wake: Wake) -> Prober {
         let schedule = ProbeSchedule::new(assumed, held);
-        let (wanted, asked) = watch::channel(Vec::new());
+        let (wanted, asked) = watch::channel(Asked::default());
         let (told, path_states) = watch::channel(schedule.path_states());
         tokio::spawn(run(schedule, asked, told, wake));
         Prober { wanted, path_states }
     }
 
-    /// Has these paths tried, and no others.
-    pub(crate) fn watch(&self, probes: &[Probe]) {
+    /// Has these paths tried, and no others. To the `held` ranges some way leads without.
+    pub(crate) fn watch(&self, probes: &[Probe], held: BTreeSet<IpNetwork>) {
         self.wanted.send_if_modified(|wanted| {
-            let is_new = wanted != probes;
+            let is_new = wanted.0 != probes || wanted.1 != held;
             if is_new {
-                *wanted = probes.to_vec();
+                *wanted = (probes.to_vec(), held);
             }
             is_new
         });
@@ -64,7 +67,7 @@ impl Prober {
 
 async fn run(
     mut schedule: ProbeSchedule,
-    mut asked: watch::Receiver<Vec<Probe>>,
+    mut asked: watch::Receiver<Asked>,
     told: watch::Sender<PathStates>,
     wake: Wake,
 ) {
@@ -73,7 +76,10 @@ async fn run(
         let next = schedule.next().unwrap_or_else(|| Instant::now() + IDLE);
         tokio::select! {
             changed = asked.changed() => match changed {
-                Ok(()) => schedule.watch(&asked.borrow_and_update(), Instant::now()),
+                Ok(()) => {
+                    let (probes, held) = asked.borrow_and_update().clone();
+                    schedule.watch(&probes, held, Instant::now());
+                }
                 Err(_) => return,
             },
             () = sleep_until(next.into()) => {}
@@ -87,11 +93,10 @@ async fn run(
             });
         }
         let known = schedule.path_states();
-        if told.send_if_modified(|before| {
-            let is_news = *before != known;
-            *before = known;
-            is_news
-        }) {
+        // Where a way leads without a probe is known from the plan, so that no round need follow.
+        let is_news = told.borrow().differs(&known);
+        told.send_replace(known);
+        if is_news {
             wake.wake();
         }
     }

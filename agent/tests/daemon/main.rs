@@ -27,6 +27,7 @@ mod cuts;
 mod fast_path;
 mod pods;
 mod policies;
+mod segments;
 mod ways;
 
 const NODES: &str = "/api/v1/nodes";

@@ -103,6 +103,11 @@ impl PathStates {
             None => self.others,
         }
     }
+
+    /// Whether something else is known of some path.
+    pub(crate) fn differs(&self, other: &PathStates) -> bool {
+        (&self.known, self.others) != (&other.known, other.others)
+    }
 }
 
 /// A path that is tried again and again.
@@ -120,7 +125,8 @@ pub struct ProbeSchedule {
     trials: BTreeMap<DirectPath, Trial>,
     /// Paths that are in use already: from before the agent started.
     assumed: BTreeSet<DirectPath>,
-    /// Ranges to which some way leads already, from before the agent started.
+    /// Ranges to which some way leads already that is not tried: at first those from before the agent started,
+    /// then those of nodes on other links, which may come to this one.
     held: BTreeSet<IpNetwork>,
 }
 
@@ -143,8 +149,8 @@ impl ProbeSchedule {
         ProbeSchedule { trials: BTreeMap::new(), assumed, held }
     }
 
-    /// These paths are to be tried from now on, and no others.
-    pub fn watch(&mut self, probes: &[Probe], now: Instant) {
+    /// These paths are to be tried from now on, and no others. To the `held` ranges some way leads without.
+    pub fn watch(&mut self, probes: &[Probe], held: BTreeSet<IpNetwork>, now: Instant) {
         let before = self.path_states();
         let mut old = std::mem::take(&mut self.trials);
         for &probe in probes {
@@ -153,7 +159,7 @@ impl ProbeSchedule {
             let trial = old.remove(&probe.path).map_or(new, |trial| Trial { probe, ..trial });
             self.trials.insert(probe.path, trial);
         }
-        self.held.retain(|cidr| !probes.iter().any(|probe| probe.path.cidr == *cidr));
+        self.held = held;
     }
 
     /// The paths that are to be tried now. Each is not due again until its outcome is noted.
@@ -217,7 +223,9 @@ fn pause(trial: &Trial, outcome: Outcome) -> Duration {
         (Outcome::Answered, _) => LATER,
         (Outcome::NotTried, _) => SOON,
         _ if trial.failures < FAILURES => SOON,
-        (_, PathState::Works | PathState::Fails) => LATER,
+        (_, PathState::Works) => LATER,
+        // Neighbours of a node that moved may look for it at its former place at first.
+        (_, PathState::Fails) => LATER.min(AT_LEAST * 2u32.saturating_pow(trial.failures - FAILURES)),
         (_, PathState::Unknown | PathState::FirstContact | PathState::Unreachable) => AT_LEAST,
     }
 }
@@ -238,7 +246,7 @@ mod tests {
         let mut now = Instant::now();
         let mut known = vec![schedule.path_states().get(probe().path)];
         for &outcome in outcomes {
-            schedule.watch(&[probe()], now);
+            schedule.watch(&[probe()], BTreeSet::new(), now);
             now = now.max(schedule.next().unwrap());
             let is_first_contact = known.last() == Some(&PathState::FirstContact);
             assert_eq!(schedule.due(now), [Due { probe: probe(), is_first_contact }]);
@@ -285,12 +293,14 @@ mod tests {
             "it moved while the agent was down"
         );
         let mut schedule = direct();
-        schedule.watch(&[probe()], now);
+        schedule.watch(&[probe()], BTreeSet::new(), now);
         assert_eq!(schedule.path_states().get(other), PathState::Unknown, "it moves now");
-        schedule.watch(&[Probe { path: other, ..probe() }], now);
+        schedule.watch(&[Probe { path: other, ..probe() }], BTreeSet::new(), now);
         assert_eq!(schedule.path_states().get(other), PathState::Unknown);
-        schedule.watch(&[], now);
+        schedule.watch(&[], BTreeSet::new(), now);
         assert_eq!(schedule.path_states().get(other), PathState::FirstContact, "it went, and comes back");
+        schedule.watch(&[], [probe().path.cidr].into(), now);
+        assert_eq!(schedule.path_states().get(other), PathState::Unknown, "it comes from another link");
     }
 
     #[test]
@@ -321,12 +331,26 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_fails_is_tried_again_soon_at_first_and_then_once_a_minute() {
+        let (mut schedule, mut now) = (tunnelled(), Instant::now());
+        schedule.watch(&[probe()], BTreeSet::new(), now);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            schedule.note(probe().path, Outcome::TunnelOnly, now);
+            let next = schedule.next().unwrap();
+            pauses.push((next - now).as_secs());
+            now = next;
+        }
+        assert_eq!(pauses, [1, 1, 5, 10, 20, 40, 60, 60, 60, 60]);
+    }
+
+    #[test]
     fn a_path_that_nobody_asks_for_any_more_is_forgotten() {
         let now = Instant::now();
         let mut schedule = new();
-        schedule.watch(&[probe()], now);
+        schedule.watch(&[probe()], BTreeSet::new(), now);
         schedule.note(probe().path, Outcome::Answered, now);
-        schedule.watch(&[], now);
+        schedule.watch(&[], BTreeSet::new(), now);
         assert_eq!((schedule.path_states(), schedule.next()), (new().path_states(), None));
         schedule.note(probe().path, Outcome::Answered, now);
         assert_eq!(schedule.path_states(), new().path_states(), "an answer that comes late");
