@@ -8,7 +8,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, IntoDeserializer, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, Visitor};
+use serde::forward_to_deserialize_any;
 
 /// A field of the type `T`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,9 +155,41 @@ fn read<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Fiel
     }
 }
 
+/// A value that is no list and no map. One type for all of them: what reads a `T` from it is compiled once.
+enum Scalar<'a, E> {
+    Flag(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(&'a str),
+    OwnText(String),
+    Bytes(&'a [u8], PhantomData<E>),
+}
+
+impl<'de, E: de::Error> Deserializer<'de> for Scalar<'_, E> {
+    type Error = E;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+        match self {
+            Scalar::Flag(value) => visitor.visit_bool(value),
+            Scalar::Signed(value) => visitor.visit_i64(value),
+            Scalar::Unsigned(value) => visitor.visit_u64(value),
+            Scalar::Float(value) => visitor.visit_f64(value),
+            Scalar::Text(value) => visitor.visit_str(value),
+            Scalar::OwnText(value) => visitor.visit_string(value),
+            Scalar::Bytes(value, _) => visitor.visit_bytes(value),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
 /// Reads a scalar. The error type has to be spelled out, as nothing else fixes it.
-fn read_scalar<'de, T: Deserialize<'de>, E: de::Error>(value: impl IntoDeserializer<'de, E>) -> Field<T> {
-    read(value.into_deserializer())
+fn read_scalar<'de, T: Deserialize<'de>, E: de::Error>(value: Scalar<'_, E>) -> Result<Field<T>, E> {
+    Ok(read(value))
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldVisitor<T> {
@@ -179,31 +212,31 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FieldVisitor<T> {
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Flag(value))
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Signed(value))
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Unsigned(value))
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Float(value))
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Text(value))
     }
 
     fn visit_string<E: de::Error>(self, value: String) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::OwnText(value))
     }
 
     fn visit_bytes<E: de::Error>(self, value: &[u8]) -> Result<Field<T>, E> {
-        Ok(read_scalar::<T, E>(value))
+        read_scalar(Scalar::Bytes(value, PhantomData))
     }
 
     // Where `T` wanted no list or map, or stopped inside it, the rest is read past.

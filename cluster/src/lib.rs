@@ -19,6 +19,7 @@ mod index;
 pub mod manifest;
 mod message;
 mod resource;
+mod source;
 mod watch;
 mod watcher;
 mod wire;

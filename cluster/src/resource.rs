@@ -6,7 +6,9 @@
 //! annotations) is read past and never held. Nothing here is I/O, and nothing is remembered from one object
 //! to the next.
 
+use std::cell::Cell;
 use std::fmt;
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +18,7 @@ use weft_types::{KeyOf, Kind, Known, Object, ObjectKey};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
 use crate::message::Message;
+use crate::source::{Json, Source};
 
 mod address;
 mod bfd_profile;
@@ -39,7 +42,8 @@ mod service;
 mod service_cidr;
 mod values;
 
-pub(crate) use metadata::{METADATA, Metadata, ReadName, ends_initial_events, resource_version, triggered};
+use metadata::triggered;
+pub(crate) use metadata::{METADATA, Metadata, ReadName, ends_initial_events, resource_version};
 
 /// A kind of object, as the API server has it.
 pub(crate) trait ApiResource: Known<Key: ReadName> {
@@ -54,8 +58,6 @@ pub(crate) trait ApiResource: Known<Key: ReadName> {
 
     /// The object as it travels.
     type Wire: WireObject<Kind = Self>;
-    /// The same, with all its labels; the same type where nobody asks for them.
-    type LabelledWire: WireObject<Kind = Self>;
 
     /// The one namespace that a filter looks at.
     fn namespace(_filter: &WatchFilter) -> Option<&str> {
@@ -89,14 +91,12 @@ pub(crate) enum Optional {
 pub(crate) trait WireObject: DeserializeOwned + Send + 'static {
     /// The kind.
     type Kind: ApiResource;
-    /// As much of the labels as is read.
-    type Labels;
     /// The object in protobuf, which then is what the API server is asked for first. For the kinds that there
     /// are many of.
     const MESSAGE: Option<Message> = None;
 
     /// The object's metadata.
-    fn metadata(&self) -> &Field<Metadata<Self::Labels>>;
+    fn metadata(&self) -> &Field<Metadata>;
 
     /// What the object says; nothing if it is of no concern. Elements that cannot be used are left out, and
     /// go to `faults`.
@@ -149,9 +149,10 @@ macro_rules! kinds {
 
         /// Reads an object of that kind.
         pub(crate) fn read_document(kind: Kind, document: Value, filter: &WatchFilter) -> Reading {
-            match kind {
-                $(Kind::$kind => read_value::<weft_types::$kind>(document, filter),)*
-            }
+            let reader = match kind {
+                $(Kind::$kind => read_source::<<weft_types::$kind as ApiResource>::Wire>,)*
+            };
+            read_item(kind, reader, Source::Json(document.into()), filter)
         }
     };
 }
@@ -219,8 +220,46 @@ impl fmt::Display for Malformed {
     }
 }
 
+/// One object as it came: what it comes to, and what its metadata says besides.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) reading: Reading,
+    /// The version of the cluster's state that it is of.
+    pub(crate) version: Option<String>,
+    /// When that happened which made the control plane write it.
+    pub(crate) triggered: Option<SystemTime>,
+}
+
+/// Reads one object of a kind, which fails where there is no object at all.
+pub(crate) type Reader = fn(Source<'_>, &WatchFilter) -> Result<Read, String>;
+
+/// The reader of a kind.
+pub(crate) fn read_source<W: WireObject>(source: Source<'_>, filter: &WatchFilter) -> Result<Read, String> {
+    let is_whole = source.is_whole();
+    let object: W = source.read()?;
+    let version = resource_version(object.metadata()).map(str::to_owned);
+    let triggered = triggered(object.metadata());
+    let reading = match is_whole.is_none_or(Cell::get) {
+        true => read(object, filter),
+        false => read_cut_off(&object),
+    };
+    Ok(Read { reading, version, triggered })
+}
+
+/// Reads one object of a list, where even the object may be no object.
+pub(crate) fn read_item(kind: Kind, reader: Reader, item: Source<'_>, filter: &WatchFilter) -> Reading {
+    let problem = match item {
+        Source::Json(Json::Null) => "is missing".to_owned(),
+        item => match reader(item, filter) {
+            Ok(read) => return read.reading,
+            Err(problem) => problem,
+        },
+    };
+    Reading::Malformed(Malformed::new(kind, None, Faults::default(), Fault::new("items", problem)))
+}
+
 /// Reads one object.
-pub(crate) fn read<W: WireObject>(object: W, filter: &WatchFilter) -> Reading {
+fn read<W: WireObject>(object: W, filter: &WatchFilter) -> Reading {
     let kind = W::Kind::KIND;
     let name = match name(&object) {
         Ok(name) => name,
@@ -239,35 +278,14 @@ pub(crate) fn read<W: WireObject>(object: W, filter: &WatchFilter) -> Reading {
 }
 
 /// An object whose bytes end within it, or are none of any object: nothing of it counts but its name.
-pub(crate) fn read_cut_off<W: WireObject>(object: &W) -> Reading {
+fn read_cut_off<W: WireObject>(object: &W) -> Reading {
     let key = name(object).ok().map(W::Kind::object_key);
     let fault = Fault::new("its protobuf", "is not well-formed");
     Reading::Malformed(Malformed::new(W::Kind::KIND, key, Faults::default(), fault))
 }
 
-/// Reads one object of a list, where even the object may be no object.
-pub(crate) fn read_item<W: WireObject>(item: Field<W>, filter: &WatchFilter) -> Reading {
-    match item.required("items") {
-        Ok(object) => read(object, filter),
-        Err(fault) => Reading::Malformed(Malformed::new(W::Kind::KIND, None, Faults::default(), fault)),
-    }
-}
-
-/// Reads one object that stands alone.
-fn read_value<K: ApiResource>(document: Value, filter: &WatchFilter) -> Reading {
-    match filter.labels {
-        true => read_item(field::<K::LabelledWire>(document), filter),
-        false => read_item(field::<K::Wire>(document), filter),
-    }
-}
-
-fn field<W: WireObject>(document: Value) -> Field<W> {
-    // Reading a field never fails: what is wrong with it is part of the reading.
-    serde_json::from_value(document).unwrap_or_else(|error| Field::IsNot(error.to_string()))
-}
-
 /// The name of an object, whatever else is wrong with it.
-pub(crate) fn name<W: WireObject>(object: &W) -> Result<KeyOf<W::Kind>, Fault> {
+fn name<W: WireObject>(object: &W) -> Result<KeyOf<W::Kind>, Fault> {
     <<W::Kind as weft_types::Resource>::Key as ReadName>::read(object.metadata())
 }
 

@@ -154,9 +154,5 @@ fn spawn_of<K: ApiResource>(
     filter: WatchFilter,
     (events, refusals): (Sender<Stamped>, Refusals),
 ) {
-    let codec = match filter.labels {
-        true => Codec::new::<K::LabelledWire>(filter),
-        false => Codec::new::<K::Wire>(filter),
-    };
-    watchers.spawn(watcher::run(client, codec, events, refusals));
+    watchers.spawn(watcher::run(client, Codec::new::<K>(filter), events, refusals));
 }

@@ -4,24 +4,25 @@
 //!
 //! A [`Codec`] has all that differs from kind to kind, so that the watcher is written, and compiled, once.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use weft_types::{Kind, Known, ObjectKey};
+use weft_types::{Kind, ObjectKey};
 
 use crate::field::Field;
 use crate::filter::WatchFilter;
 use crate::message::{Fields, Message, Raw, Type, bytes_of};
 use crate::resource::{
-    ApiResource, METADATA, Metadata, Optional, Reading, WireObject, api, ends_initial_events, name, read,
-    read_cut_off, read_item, resource_version, triggered,
+    ApiResource, METADATA, Malformed, Metadata, Optional, Read, Reader, Reading, WireObject, api,
+    ends_initial_events, read_item, read_source, resource_version,
 };
+use crate::source::{Json, Source};
 
 mod answer;
 mod frames;
-mod protobuf;
 
 pub(crate) use answer::{Answer, Refusal, ask};
 pub(crate) use frames::{Broken, Frames};
@@ -92,8 +93,8 @@ impl Status {
     /// Reads the body of an answer that refuses; whatever else it may be is no fault.
     fn read(encoding: Encoding, body: &[u8]) -> Status {
         let read = match encoding {
-            Encoding::Json => serde_json::from_slice(body).ok(),
-            Encoding::Protobuf => message_of("Status", STATUS, body).ok().map(|(status, _)| status),
+            Encoding::Json => Json::parse(body).and_then(|json| Source::Json(json).read()),
+            Encoding::Protobuf => read_message("Status", STATUS, body),
         };
         read.unwrap_or_default()
     }
@@ -110,31 +111,30 @@ pub(crate) struct Codec {
     /// Objects per page of a list.
     pub(crate) page: u32,
     filter: WatchFilter,
-    has_protobuf: bool,
-    list: fn(Encoding, &[u8], &WatchFilter) -> Result<Page, String>,
-    event: fn(Encoding, &[u8], &WatchFilter) -> Result<Told, String>,
+    /// The object in protobuf, where it has it.
+    message: Option<Message>,
+    reader: Reader,
 }
 
 impl Codec {
     /// For the objects that a filter lets through.
-    pub(crate) fn new<W: WireObject>(filter: WatchFilter) -> Codec {
+    pub(crate) fn new<K: ApiResource>(filter: WatchFilter) -> Codec {
         Codec {
-            kind: W::Kind::KIND,
-            optional: W::Kind::OPTIONAL,
-            path: api(W::Kind::KIND).path(W::Kind::namespace(&filter)),
-            label_selector: W::Kind::label_selector(&filter),
-            field_selector: W::Kind::field_selector(&filter),
-            page: W::Kind::PAGE,
+            kind: K::KIND,
+            optional: K::OPTIONAL,
+            path: api(K::KIND).path(K::namespace(&filter)),
+            label_selector: K::label_selector(&filter),
+            field_selector: K::field_selector(&filter),
+            page: K::PAGE,
             filter,
-            has_protobuf: W::MESSAGE.is_some(),
-            list: list::<W>,
-            event: event::<W>,
+            message: K::Wire::MESSAGE,
+            reader: read_source::<K::Wire>,
         }
     }
 
     /// What an answer may be encoded as, as HTTP's `Accept` has it, the best first.
     pub(crate) fn accept(&self) -> &'static str {
-        match self.has_protobuf {
+        match self.message.is_some() {
             true => "application/vnd.kubernetes.protobuf, application/json",
             false => "application/json",
         }
@@ -142,26 +142,97 @@ impl Codec {
 
     /// Reads a list.
     pub(crate) fn list(&self, encoding: Encoding, body: &[u8]) -> Result<Page, String> {
-        (self.list)(encoding, body, &self.filter)
+        let (metadata, readings) = match encoding {
+            Encoding::Json => self.json_list(body)?,
+            Encoding::Protobuf => self.protobuf_list(body)?,
+        };
+        let given = |field: Field<String>| field.or_nothing().filter(|text| !text.is_empty());
+        Ok(Page { readings, token: given(metadata.continue_), version: given(metadata.resource_version) })
+    }
+
+    fn json_list(&self, body: &[u8]) -> Result<(ListMetadata, Vec<Reading>), String> {
+        let mut list = Json::parse(body)?;
+        let metadata: Field<ListMetadata> = Source::Json(list.take("metadata")).read()?;
+        let items = match list.take("items") {
+            Json::List(items) => items,
+            Json::Null => Vec::new(),
+            _ => return Err("items: is no list".to_owned()),
+        };
+        let readings = items.into_iter().map(|item| self.item(Source::Json(item))).collect();
+        Ok((metadata.or_nothing().unwrap_or_default(), readings))
+    }
+
+    /// Each object is read by itself, without a list of them between.
+    fn protobuf_list(&self, body: &[u8]) -> Result<(ListMetadata, Vec<Reading>), String> {
+        let message = self.message()?;
+        let list = unwrap(&format!("{}List", self.kind.name()), body)?;
+        let (mut metadata, mut readings) = (ListMetadata::default(), Vec::new());
+        let mut fields = Fields(list);
+        while let Some(field) = fields.next().map_err(in_words)? {
+            let is_whole = Cell::new(true);
+            match field {
+                (1, Raw::Bytes(bytes)) => {
+                    metadata = Source::message(LIST_METADATA, bytes, &is_whole).read()?;
+                }
+                (2, Raw::Bytes(bytes)) => {
+                    readings.push(self.item(Source::message(message, bytes, &is_whole)));
+                }
+                _ => {}
+            }
+        }
+        Ok((metadata, readings))
+    }
+
+    fn item(&self, item: Source<'_>) -> Reading {
+        read_item(self.kind, self.reader, item, &self.filter)
     }
 
     /// Reads one frame of a watch.
     pub(crate) fn event(&self, encoding: Encoding, frame: &[u8]) -> Result<Told, String> {
-        (self.event)(encoding, frame, &self.filter)
+        match encoding {
+            Encoding::Json => {
+                let mut event = Json::parse(frame)?;
+                let type_: String = Source::Json(event.take("type")).read()?;
+                let object = Source::Json(event.take("object"));
+                match type_.as_str() {
+                    "BOOKMARK" => Ok(bookmark(&object.read()?)),
+                    "ERROR" => Ok(Told::Error(object.read()?)),
+                    type_ => self.told(type_, object),
+                }
+            }
+            Encoding::Protobuf => {
+                let type_ = String::from_utf8_lossy(bytes_of(frame, 1).map_err(in_words)?);
+                let object = bytes_of(frame, 2).and_then(|object| bytes_of(object, 1)).map_err(in_words)?;
+                let name = self.kind.name();
+                match &*type_ {
+                    "BOOKMARK" => Ok(bookmark(&read_message(name, BOOKMARK, object)?)),
+                    "ERROR" => Ok(Told::Error(read_message("Status", STATUS, object)?)),
+                    type_ => {
+                        let (message, is_whole) = (self.message()?, Cell::new(true));
+                        self.told(type_, Source::message(message, unwrap(name, object)?, &is_whole))
+                    }
+                }
+            }
+        }
     }
-}
 
-/// A list as JSON has it.
-#[derive(Debug, Deserialize)]
-#[serde(default, bound = "W: Deserialize<'de>")]
-struct List<W> {
-    metadata: ListMetadata,
-    items: Field<Vec<Field<W>>>,
-}
+    /// What an event of one object tells.
+    fn told(&self, type_: &str, object: Source<'_>) -> Result<Told, String> {
+        let Read { reading, version, triggered } = (self.reader)(object, &self.filter)?;
+        match (type_, reading) {
+            ("ADDED" | "MODIFIED", reading) => Ok(Told::Applied { reading, version, moment: triggered }),
+            // A deleted object whose name is unreadable leaves only one way to know what is gone: to list.
+            ("DELETED", Reading::Malformed(Malformed { key: None, faults, .. })) => Err(faults.to_string()),
+            ("DELETED", reading) => {
+                let key = reading.key().ok_or("an object without a name")?;
+                Ok(Told::Deleted { key, version })
+            }
+            (other, _) => Err(format!("an event of the type {other:?}, which is none")),
+        }
+    }
 
-impl<W> Default for List<W> {
-    fn default() -> Self {
-        List { metadata: ListMetadata::default(), items: Field::Absent }
+    fn message(&self) -> Result<Message, String> {
+        self.message.ok_or_else(|| "protobuf, which was not asked for".to_owned())
     }
 }
 
@@ -176,14 +247,6 @@ struct ListMetadata {
 
 const LIST_METADATA: Message = &[(2, "resourceVersion", Type::Text), (3, "continue", Type::Text)];
 
-/// An event of a watch as JSON has it.
-#[derive(Debug, Deserialize)]
-struct Event<T> {
-    #[serde(rename = "type")]
-    type_: String,
-    object: T,
-}
-
 /// The object of a bookmark: it has nothing but metadata.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -192,87 +255,6 @@ struct Bookmark {
 }
 
 const BOOKMARK: Message = &[(1, "metadata", Type::Nested(METADATA))];
-
-fn list<W: WireObject>(encoding: Encoding, body: &[u8], filter: &WatchFilter) -> Result<Page, String> {
-    let (metadata, readings) = match encoding {
-        Encoding::Json => {
-            let list: List<W> = serde_json::from_slice(body).map_err(in_words)?;
-            let items = list.items.or_default("items").map_err(in_words)?;
-            (list.metadata, items.into_iter().map(|item| read_item(item, filter)).collect())
-        }
-        Encoding::Protobuf => items::<W>(body, filter)?,
-    };
-    let given = |field: Field<String>| field.or_nothing().filter(|text| !text.is_empty());
-    Ok(Page { readings, token: given(metadata.continue_), version: given(metadata.resource_version) })
-}
-
-/// The metadata and the objects of a list in protobuf. Each object is read by itself, without a list of them
-/// between.
-fn items<W: WireObject>(body: &[u8], filter: &WatchFilter) -> Result<(ListMetadata, Vec<Reading>), String> {
-    let list = unwrap(&format!("{}List", W::Kind::KIND.name()), body)?;
-    let (mut metadata, mut readings) = (ListMetadata::default(), Vec::new());
-    let mut fields = Fields(list);
-    while let Some(field) = fields.next().map_err(in_words)? {
-        match field {
-            (1, Raw::Bytes(bytes)) => metadata = protobuf::read(LIST_METADATA, bytes)?.0,
-            (2, Raw::Bytes(bytes)) => readings.push(match protobuf::read::<W>(described::<W>()?, bytes)? {
-                (object, true) => read(object, filter),
-                (object, false) => read_cut_off(&object),
-            }),
-            _ => {}
-        }
-    }
-    Ok((metadata, readings))
-}
-
-fn event<W: WireObject>(encoding: Encoding, frame: &[u8], filter: &WatchFilter) -> Result<Told, String> {
-    match encoding {
-        Encoding::Json => {
-            let event: Event<W> = serde_json::from_slice(frame).map_err(in_words)?;
-            match event.type_.as_str() {
-                "BOOKMARK" => Ok(bookmark(&again(frame)?)),
-                "ERROR" => Ok(Told::Error(again(frame)?)),
-                type_ => told(type_, event.object, true, filter),
-            }
-        }
-        Encoding::Protobuf => {
-            let type_ = String::from_utf8_lossy(bytes_of(frame, 1).map_err(in_words)?);
-            let object = bytes_of(frame, 2).and_then(|object| bytes_of(object, 1)).map_err(in_words)?;
-            let name = W::Kind::KIND.name();
-            match &*type_ {
-                "BOOKMARK" => Ok(bookmark(&message_of(name, BOOKMARK, object)?.0)),
-                "ERROR" => Ok(Told::Error(message_of("Status", STATUS, object)?.0)),
-                type_ => {
-                    let (object, is_whole) = message_of::<W>(name, described::<W>()?, object)?;
-                    told(type_, object, is_whole, filter)
-                }
-            }
-        }
-    }
-}
-
-/// What an event of one object tells.
-fn told<W: WireObject>(type_: &str, object: W, is_whole: bool, filter: &WatchFilter) -> Result<Told, String> {
-    let version = resource_version(object.metadata()).map(str::to_owned);
-    match type_ {
-        "ADDED" | "MODIFIED" => {
-            let moment = triggered(object.metadata());
-            let reading = if is_whole { read(object, filter) } else { read_cut_off(&object) };
-            Ok(Told::Applied { reading, version, moment })
-        }
-        // A deleted object whose name is unreadable leaves only one way to know what is gone: to list.
-        "DELETED" => {
-            let key = W::Kind::object_key(name(&object).map_err(in_words)?);
-            Ok(Told::Deleted { key, version })
-        }
-        other => Err(format!("an event of the type {other:?}, which is none")),
-    }
-}
-
-/// The object of an event in JSON, as something else than an object of the kind.
-fn again<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(frame).map(|event: Event<T>| event.object).map_err(in_words)
-}
 
 fn bookmark(bookmark: &Bookmark) -> Told {
     let version = resource_version(&bookmark.metadata).map(str::to_owned);
@@ -297,13 +279,9 @@ fn unwrap<'a>(kind: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
     }
 }
 
-/// Reads the message of an envelope; and whether all bytes that were read are well-formed.
-fn message_of<T: DeserializeOwned>(kind: &str, message: Message, bytes: &[u8]) -> Result<(T, bool), String> {
-    protobuf::read(message, unwrap(kind, bytes)?)
-}
-
-fn described<W: WireObject>() -> Result<Message, String> {
-    W::MESSAGE.ok_or_else(|| "protobuf, which was not asked for".to_owned())
+/// Reads the message of an envelope, as far as it is well-formed.
+fn read_message<T: DeserializeOwned>(kind: &str, message: Message, bytes: &[u8]) -> Result<T, String> {
+    Source::message(message, unwrap(kind, bytes)?, &Cell::new(true)).read()
 }
 
 fn in_words(problem: impl fmt::Display) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use weft_types::{BfdProfile, NamespacedName};
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::metallb::V1BETA1;
 use super::values::within;
 use super::{ApiResource, Optional, WireObject};
@@ -22,7 +22,6 @@ impl ApiResource for BfdProfile {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = BfdProfileObject;
-    type LabelledWire = BfdProfileObject;
 }
 
 /// metallb.io/v1beta1 BFDProfile
@@ -48,7 +47,6 @@ struct Spec {
 
 impl WireObject for BfdProfileObject {
     type Kind = BfdProfile;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

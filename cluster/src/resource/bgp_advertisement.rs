@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use weft_types::{BgpAdvertisement, Family, NamespacedName};
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::metallb::{V1BETA1, names, pools, selectors};
 use super::policy::SelectorObject;
 use super::values::within;
@@ -17,7 +17,6 @@ impl ApiResource for BgpAdvertisement {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = BgpAdvertisementObject;
-    type LabelledWire = BgpAdvertisementObject;
 }
 
 /// metallb.io/v1beta1 BGPAdvertisement
@@ -47,7 +46,6 @@ struct Spec {
 
 impl WireObject for BgpAdvertisementObject {
     type Kind = BgpAdvertisement;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use weft_types::{BgpPeer, NamespacedName, Password, PeerAsn, PeerEndpoint, PeerPassword, PeerSettings};
 
 use super::address::address;
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::metallb::{V1BETA2, duration, selectors, text};
 use super::policy::SelectorObject;
 use super::values::port;
@@ -26,7 +26,6 @@ impl ApiResource for BgpPeer {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = BgpPeerObject;
-    type LabelledWire = BgpPeerObject;
 }
 
 /// metallb.io/v1beta2 BGPPeer
@@ -77,7 +76,6 @@ struct SecretObject {
 
 impl WireObject for BgpPeerObject {
     type Kind = BgpPeer;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -12,7 +12,7 @@ use weft_types::{
 };
 
 use super::address::network;
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::policy::{
     Budget, SelectorObject, Unknown, last_port, port_name, port_number, selector, selector_or_all,
 };
@@ -31,7 +31,6 @@ impl ApiResource for ClusterNetworkPolicy {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = ClusterNetworkPolicyObject;
-    type LabelledWire = ClusterNetworkPolicyObject;
 }
 
 /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy
@@ -141,7 +140,6 @@ struct RangeObject {
 
 impl WireObject for ClusterNetworkPolicyObject {
     type Kind = ClusterNetworkPolicy;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

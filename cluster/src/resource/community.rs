@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use weft_types::{Community, CommunityValue, NamespacedName};
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::metallb::V1BETA1;
 use super::values::each;
 use super::{ApiResource, Optional, WireObject};
@@ -16,7 +16,6 @@ impl ApiResource for Community {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = CommunityObject;
-    type LabelledWire = CommunityObject;
 }
 
 /// metallb.io/v1beta1 Community
@@ -44,7 +43,6 @@ struct AliasObject {
 
 impl WireObject for CommunityObject {
     type Kind = Community;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

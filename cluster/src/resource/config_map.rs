@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use weft_types::{ConfigMap, NamespacedName};
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -15,7 +15,6 @@ impl ApiResource for ConfigMap {
     const PLURAL: &'static str = "configmaps";
 
     type Wire = ConfigMapObject;
-    type LabelledWire = ConfigMapObject;
 
     fn namespace(filter: &WatchFilter) -> Option<&str> {
         filter.config_map.as_ref().map(|key| &*key.namespace)
@@ -36,7 +35,6 @@ pub(crate) struct ConfigMapObject {
 
 impl WireObject for ConfigMapObject {
     type Kind = ConfigMap;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -1,10 +1,11 @@
 //! discovery.k8s.io/v1 EndpointSlice: what stands behind a Service.
 
 use serde::Deserialize;
+use weft_types::well_known::label::SERVICE_NAME;
 use weft_types::{Endpoint, EndpointPort, EndpointSlice, Family, Hints, NamespacedName};
 
 use super::address::address;
-use super::metadata::{KnownLabels, METADATA, Metadata, is_proxied};
+use super::metadata::{METADATA, Metadata, is_proxied};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -16,7 +17,6 @@ impl ApiResource for EndpointSlice {
     const PLURAL: &'static str = "endpointslices";
 
     type Wire = EndpointSliceObject;
-    type LabelledWire = EndpointSliceObject;
 
     fn label_selector(filter: &WatchFilter) -> Option<String> {
         filter.service_selector()
@@ -101,7 +101,6 @@ const PORT: Message = &[(1, "name", Type::Text), (2, "protocol", Type::Text), (3
 
 impl WireObject for EndpointSliceObject {
     type Kind = EndpointSlice;
-    type Labels = KnownLabels;
     const MESSAGE: Option<Message> = Some(ENDPOINT_SLICE);
 
     fn metadata(&self) -> &Field<Metadata> {
@@ -144,8 +143,8 @@ fn convert(
 fn service_name(metadata: Field<Metadata>) -> Result<Option<String>, Fault> {
     let labels = metadata.or_default("metadata")?.labels.or_default("metadata.labels")?;
     let path = "metadata.labels[kubernetes.io/service-name]";
-    let name = labels.service_name.optional(path)?.filter(|name| !name.is_empty());
-    name.map(|name| label(name, path)).transpose()
+    let name = labels.get(SERVICE_NAME).optional(path)?.filter(|name| !name.is_empty());
+    name.map(|name| label(name.clone(), path)).transpose()
 }
 
 /// The family of the addresses; none for host names, which neither the proxy nor DNS serves.

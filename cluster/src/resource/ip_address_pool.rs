@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use weft_types::{AddressRange, IpAddressPool, NamespacedName, ServiceAllocation};
 
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, labels};
+use super::metadata::{Metadata, labels};
 use super::metallb::{V1BETA1, names, selectors};
 use super::policy::SelectorObject;
 use super::values::each;
@@ -19,22 +19,15 @@ impl ApiResource for IpAddressPool {
     const PLURAL: &'static str = "ipaddresspools";
     const OPTIONAL: Optional = Optional::Definition;
 
-    type Wire = IpAddressPoolObject<KnownLabels>;
-    type LabelledWire = IpAddressPoolObject<AllLabels>;
+    type Wire = IpAddressPoolObject;
 }
 
 /// metallb.io/v1beta1 IPAddressPool
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "L: Deserialize<'de>")]
-pub(crate) struct IpAddressPoolObject<L> {
-    metadata: Field<Metadata<L>>,
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct IpAddressPoolObject {
+    metadata: Field<Metadata>,
     spec: Field<Spec>,
-}
-
-impl<L> Default for IpAddressPoolObject<L> {
-    fn default() -> Self {
-        IpAddressPoolObject { metadata: Field::Absent, spec: Field::Absent }
-    }
 }
 
 /// `spec` of an IPAddressPool.
@@ -58,21 +51,17 @@ struct AllocationObject {
     service_selectors: Field<Vec<Field<SelectorObject>>>,
 }
 
-impl<L> WireObject for IpAddressPoolObject<L>
-where
-    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
-{
+impl WireObject for IpAddressPoolObject {
     type Kind = IpAddressPool;
-    type Labels = L;
 
-    fn metadata(&self) -> &Field<Metadata<L>> {
+    fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
     }
 
     fn convert(
         self,
         key: NamespacedName,
-        _: &WatchFilter,
+        filter: &WatchFilter,
         faults: &mut Faults,
     ) -> Result<Option<IpAddressPool>, Fault> {
         let spec = self.spec.required("spec")?;
@@ -86,7 +75,7 @@ where
         });
         Ok(Some(IpAddressPool {
             key,
-            labels: labels(self.metadata, faults),
+            labels: labels(self.metadata, filter, faults),
             ranges: ranges.into(),
             auto_assign,
             avoid_buggy_ips,

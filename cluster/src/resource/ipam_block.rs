@@ -4,7 +4,7 @@ use serde::Deserialize;
 use weft_types::IpamBlock;
 
 use super::address::network;
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
@@ -14,7 +14,6 @@ impl ApiResource for IpamBlock {
     const PLURAL: &'static str = "ipamblocks";
 
     type Wire = IpamBlockObject;
-    type LabelledWire = IpamBlockObject;
 }
 
 /// weft.internal/v1 IPAMBlock
@@ -38,7 +37,6 @@ struct Spec {
 
 impl WireObject for IpamBlockObject {
     type Kind = IpamBlock;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use weft_types::{L2Advertisement, NamespacedName, PreferredNodes};
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::metallb::{V1BETA1, names, pools, selectors};
 use super::policy::{SelectorObject, selector};
 use super::values::{each, within};
@@ -17,7 +17,6 @@ impl ApiResource for L2Advertisement {
     const OPTIONAL: Optional = Optional::Definition;
 
     type Wire = L2AdvertisementObject;
-    type LabelledWire = L2AdvertisementObject;
 }
 
 /// metallb.io/v1beta1 L2Advertisement
@@ -52,7 +51,6 @@ struct PreferredObject {
 
 impl WireObject for L2AdvertisementObject {
     type Kind = L2Advertisement;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

@@ -1,16 +1,17 @@
 //! `metadata` of any object: its name, its version, and what else is read of it.
 
+use std::collections::{BTreeMap, btree_map};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use std::collections::BTreeMap;
 use weft_types::well_known::label::{HEADLESS, SERVICE_PROXY_NAME};
 use weft_types::{Labels, Name, NamespacedName};
 
 use super::values::label;
 use crate::field::{Fault, Faults, Field};
+use crate::filter::WatchFilter;
 use crate::message::{Message, Type};
 
 /// `ObjectMeta` of `meta/v1`.
@@ -25,36 +26,18 @@ pub(crate) const METADATA: Message = &[
     (12, "annotations", Type::Map),
 ];
 
-/// The label of a Node's zone.
-const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// `metadata`, with as much of the labels as `L` reads.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, rename_all = "camelCase", bound = "L: Deserialize<'de>")]
-pub(crate) struct Metadata<L = KnownLabels> {
+/// `metadata` of an object.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Metadata {
     pub(super) namespace: Field<String>,
     pub(super) name: Field<String>,
     pub(super) uid: Field<String>,
     pub(super) resource_version: Field<String>,
     pub(super) creation_timestamp: Field<String>,
     pub(super) deletion_timestamp: Field<IgnoredAny>,
-    pub(super) labels: Field<L>,
+    pub(super) labels: Field<Texts>,
     pub(super) annotations: Field<Annotations>,
-}
-
-impl<L> Default for Metadata<L> {
-    fn default() -> Self {
-        Metadata {
-            namespace: Field::Absent,
-            name: Field::Absent,
-            uid: Field::Absent,
-            resource_version: Field::Absent,
-            creation_timestamp: Field::Absent,
-            deletion_timestamp: Field::Absent,
-            labels: Field::Absent,
-            annotations: Field::Absent,
-        }
-    }
 }
 
 /// The annotations that Weft reads.
@@ -106,7 +89,7 @@ fn present(one: &Field<String>, former: &Field<String>) -> Field<String> {
 }
 
 /// The annotations of an object that mean something to Weft.
-pub(super) fn annotations<L>(metadata: &Field<Metadata<L>>) -> Annotations {
+pub(super) fn annotations(metadata: &Field<Metadata>) -> Annotations {
     match metadata {
         Field::Is(Metadata { annotations: Field::Is(annotations), .. }) => annotations.clone(),
         _ => Annotations::default(),
@@ -114,93 +97,55 @@ pub(super) fn annotations<L>(metadata: &Field<Metadata<L>>) -> Annotations {
 }
 
 /// The uid of an object; empty for those that never were at an API server.
-pub(super) fn uid<L>(metadata: &Field<Metadata<L>>) -> &str {
+pub(super) fn uid(metadata: &Field<Metadata>) -> &str {
     match metadata {
         Field::Is(Metadata { uid: Field::Is(uid), .. }) => uid,
         _ => "",
     }
 }
 
-/// The labels that mean something to Weft. All others are read past and never held.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct KnownLabels {
-    #[serde(rename = "kubernetes.io/service-name")]
-    pub(super) service_name: Field<String>,
-    #[serde(rename = "service.kubernetes.io/service-proxy-name")]
-    pub(super) service_proxy_name: Field<IgnoredAny>,
-    #[serde(rename = "service.kubernetes.io/headless")]
-    pub(super) headless: Field<IgnoredAny>,
-    #[serde(rename = "topology.kubernetes.io/zone")]
-    pub(super) zone: Field<String>,
-}
-
-/// All labels, for those who select by them.
+/// Labels by their keys; what is not a text costs only itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct AllLabels(BTreeMap<String, Field<String>>);
+pub(crate) struct Texts(BTreeMap<String, Field<String>>);
 
-/// As much of the labels of an object as is asked for.
-pub(crate) trait ReadLabels: Default {
-    /// The labels, for the store.
-    fn labels(self, faults: &mut Faults) -> Labels;
-
-    /// The zone of a Node.
-    fn zone(&self) -> Field<&String>;
-
-    /// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see
-    /// [`crate::WatchFilter::service_selector`]).
-    fn is_proxied(&self) -> bool;
-}
-
-impl ReadLabels for KnownLabels {
-    fn labels(self, _: &mut Faults) -> Labels {
-        Labels::default()
-    }
-
-    fn zone(&self) -> Field<&String> {
-        self.zone.by_ref()
-    }
-
-    fn is_proxied(&self) -> bool {
-        !self.service_proxy_name.is_present() && !self.headless.is_present()
+impl Texts {
+    /// The value of one label.
+    pub(super) fn get(&self, key: &str) -> Field<&String> {
+        self.0.get(key).map_or(Field::Absent, Field::by_ref)
     }
 }
 
-impl ReadLabels for AllLabels {
-    fn labels(self, faults: &mut Faults) -> Labels {
-        let label = |(key, value): (String, Field<String>)| {
-            let value = faults.note(value.required(&format!("metadata.labels[{key}]")))?;
-            Some((key, value))
-        };
-        self.0.into_iter().filter_map(label).collect()
-    }
+impl IntoIterator for Texts {
+    type Item = (String, Field<String>);
+    type IntoIter = btree_map::IntoIter<String, Field<String>>;
 
-    fn zone(&self) -> Field<&String> {
-        self.0.get(ZONE).map_or(Field::Absent, Field::by_ref)
-    }
-
-    fn is_proxied(&self) -> bool {
-        let is_present = |name: &str| self.0.get(name).is_some_and(Field::is_present);
-        !is_present(SERVICE_PROXY_NAME) && !is_present(HEADLESS)
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 
-/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve.
-pub(super) fn is_proxied<L: ReadLabels>(metadata: &Field<Metadata<L>>) -> bool {
+/// Whether a Service, or an EndpointSlice, is for Weft's service proxy to serve (see
+/// [`crate::WatchFilter::service_selector`]).
+pub(super) fn is_proxied(metadata: &Field<Metadata>) -> bool {
     let Field::Is(Metadata { labels: Field::Is(labels), .. }) = metadata else { return true };
-    labels.is_proxied()
+    ![SERVICE_PROXY_NAME, HEADLESS].into_iter().any(|key| labels.get(key).is_present())
 }
 
-/// The labels of an object, as far as they were asked for.
-pub(super) fn labels<L: ReadLabels>(metadata: Field<Metadata<L>>, faults: &mut Faults) -> Labels {
+/// The labels of an object, for the store; none where nobody asks for them.
+pub(super) fn labels(metadata: Field<Metadata>, filter: &WatchFilter, faults: &mut Faults) -> Labels {
     let labels =
         metadata.or_default("metadata").and_then(|metadata| metadata.labels.or_default("metadata.labels"));
-    faults.note(labels).unwrap_or_default().labels(faults)
+    let labels = faults.note(labels).filter(|_| filter.labels).unwrap_or_default();
+    let label = |(key, value): (String, Field<String>)| {
+        let value = faults.note(value.required(&format!("metadata.labels[{key}]")))?;
+        Some((key, value))
+    };
+    labels.into_iter().filter_map(label).collect()
 }
 
 /// When the object came to be, in seconds since 1970. Objects that never were at an API server do not say.
-pub(super) fn created<L>(metadata: &Field<Metadata<L>>) -> Result<i64, Fault> {
+pub(super) fn created(metadata: &Field<Metadata>) -> Result<i64, Fault> {
     let path = "metadata.creationTimestamp";
     let Some(metadata) = metadata.by_ref().optional("metadata")? else { return Ok(0) };
     let Some(text) = metadata.creation_timestamp.by_ref().optional(path)? else { return Ok(0) };
@@ -209,7 +154,7 @@ pub(super) fn created<L>(metadata: &Field<Metadata<L>>) -> Result<i64, Fault> {
 }
 
 /// The uid by which its node knows a pod; empty for objects that never were at an API server.
-pub(super) fn uid_on_node<L>(metadata: &Field<Metadata<L>>) -> &str {
+pub(super) fn uid_on_node(metadata: &Field<Metadata>) -> &str {
     let Field::Is(metadata) = metadata else { return "" };
     match (&metadata.annotations, &metadata.uid) {
         (Field::Is(Annotations { config_hash: Field::Is(hash), .. }), _) if !hash.is_empty() => hash,
@@ -221,17 +166,17 @@ pub(super) fn uid_on_node<L>(metadata: &Field<Metadata<L>>) -> &str {
 /// A kind's names, as its objects' metadata tells them.
 pub(crate) trait ReadName: Name {
     /// The name of an object, whatever else is wrong with it.
-    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<Self::Owned, Fault>;
+    fn read(metadata: &Field<Metadata>) -> Result<Self::Owned, Fault>;
 }
 
 impl ReadName for str {
-    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<String, Fault> {
+    fn read(metadata: &Field<Metadata>) -> Result<String, Fault> {
         non_empty(&metadata.by_ref().required("metadata")?.name, "metadata.name")
     }
 }
 
 impl ReadName for NamespacedName {
-    fn read<L>(metadata: &Field<Metadata<L>>) -> Result<NamespacedName, Fault> {
+    fn read(metadata: &Field<Metadata>) -> Result<NamespacedName, Fault> {
         let name = str::read(metadata)?;
         let namespace = non_empty(&metadata.by_ref().required("metadata")?.namespace, "metadata.namespace")?;
         Ok(NamespacedName::new(label(namespace, "metadata.namespace")?, name))
@@ -244,7 +189,7 @@ fn non_empty(field: &Field<String>, path: &str) -> Result<String, Fault> {
 }
 
 /// The version of the cluster's state that an object is of, to go on watching from.
-pub(crate) fn resource_version<L>(metadata: &Field<Metadata<L>>) -> Option<&str> {
+pub(crate) fn resource_version(metadata: &Field<Metadata>) -> Option<&str> {
     match metadata {
         Field::Is(Metadata { resource_version: Field::Is(version), .. }) if !version.is_empty() => {
             Some(version)
@@ -254,13 +199,13 @@ pub(crate) fn resource_version<L>(metadata: &Field<Metadata<L>>) -> Option<&str>
 }
 
 /// Whether the metadata is of a bookmark that says that the initial events are complete.
-pub(crate) fn ends_initial_events<L>(metadata: &Field<Metadata<L>>) -> bool {
+pub(crate) fn ends_initial_events(metadata: &Field<Metadata>) -> bool {
     let Field::Is(Metadata { annotations: Field::Is(annotations), .. }) = metadata else { return false };
     matches!(&annotations.initial_events_end, Field::Is(value) if value == "true")
 }
 
 /// When that happened which made the control plane write an EndpointSlice, where it says so.
-pub(crate) fn triggered<L>(metadata: &Field<Metadata<L>>) -> Option<SystemTime> {
+pub(crate) fn triggered(metadata: &Field<Metadata>) -> Option<SystemTime> {
     let Field::Is(Metadata { annotations: Field::Is(annotations), .. }) = metadata else { return None };
     let Field::Is(text) = &annotations.last_change_trigger_time else { return None };
     text.parse::<Timestamp>().ok().map(SystemTime::from)

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use weft_types::Namespace;
 
-use super::metadata::{AllLabels, KnownLabels, Metadata, ReadLabels, labels};
+use super::metadata::{Metadata, labels};
 use super::values::label;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -13,37 +13,31 @@ impl ApiResource for Namespace {
     const API_VERSION: &'static str = "v1";
     const PLURAL: &'static str = "namespaces";
 
-    type Wire = NamespaceObject<KnownLabels>;
-    type LabelledWire = NamespaceObject<AllLabels>;
+    type Wire = NamespaceObject;
 }
 
 /// v1 Namespace
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "L: Deserialize<'de>")]
-pub(crate) struct NamespaceObject<L> {
-    metadata: Field<Metadata<L>>,
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NamespaceObject {
+    metadata: Field<Metadata>,
 }
 
-impl<L> Default for NamespaceObject<L> {
-    fn default() -> Self {
-        NamespaceObject { metadata: Field::Absent }
-    }
-}
-
-impl<L> WireObject for NamespaceObject<L>
-where
-    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
-{
+impl WireObject for NamespaceObject {
     type Kind = Namespace;
-    type Labels = L;
 
-    fn metadata(&self) -> &Field<Metadata<L>> {
+    fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
     }
 
-    fn convert(self, name: String, _: &WatchFilter, faults: &mut Faults) -> Result<Option<Namespace>, Fault> {
+    fn convert(
+        self,
+        name: String,
+        filter: &WatchFilter,
+        faults: &mut Faults,
+    ) -> Result<Option<Namespace>, Fault> {
         let name = label(name, "metadata.name")?.into();
-        Ok(Some(Namespace { name, labels: labels(self.metadata, faults) }))
+        Ok(Some(Namespace { name, labels: labels(self.metadata, filter, faults) }))
     }
 }
 

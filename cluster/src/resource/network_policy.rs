@@ -14,7 +14,7 @@ use weft_types::{
     PortMatches,
 };
 
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::policy::{
     Budget, IpBlockObject, SelectorObject, Unknown, ip_block, last_port, port_name, port_number, selector,
     selector_or_all,
@@ -29,7 +29,6 @@ impl ApiResource for NetworkPolicy {
     const PLURAL: &'static str = "networkpolicies";
 
     type Wire = NetworkPolicyObject;
-    type LabelledWire = NetworkPolicyObject;
 }
 
 /// networking.k8s.io/v1 NetworkPolicy
@@ -133,7 +132,6 @@ enum Way {
 
 impl WireObject for NetworkPolicyObject {
     type Kind = NetworkPolicy;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

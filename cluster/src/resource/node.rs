@@ -6,13 +6,15 @@ use serde::Deserialize;
 use weft_types::{Family, IpNetwork, Node};
 
 use super::address::{address, network};
-use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, labels};
+use super::metadata::{METADATA, Metadata, labels};
 use super::values::each;
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
 use crate::filter::WatchFilter;
 use crate::message::{Message, Type};
 
+/// The label of a Node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// The taint of a Node that the cluster autoscaler is about to delete.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -22,23 +24,16 @@ impl ApiResource for Node {
     // A Node tells all the images that it has: 10 KB and more, of which nothing is read.
     const PAGE: u32 = 50;
 
-    type Wire = NodeObject<KnownLabels>;
-    type LabelledWire = NodeObject<AllLabels>;
+    type Wire = NodeObject;
 }
 
 /// v1 Node
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "L: Deserialize<'de>")]
-pub(crate) struct NodeObject<L> {
-    metadata: Field<Metadata<L>>,
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeObject {
+    metadata: Field<Metadata>,
     spec: Field<NodeSpec>,
     status: Field<NodeStatus>,
-}
-
-impl<L> Default for NodeObject<L> {
-    fn default() -> Self {
-        NodeObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
-    }
 }
 
 /// `spec` of a Node.
@@ -104,15 +99,11 @@ const STATUS: Message = &[
 
 const ADDRESS: Message = &[(1, "type", Type::Text), (2, "address", Type::Text)];
 
-impl<L> WireObject for NodeObject<L>
-where
-    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
-{
+impl WireObject for NodeObject {
     type Kind = Node;
-    type Labels = L;
     const MESSAGE: Option<Message> = Some(NODE);
 
-    fn metadata(&self) -> &Field<Metadata<L>> {
+    fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
     }
 
@@ -121,18 +112,22 @@ where
     }
 }
 
-fn convert<L: ReadLabels>(
+fn convert(
     name: String,
-    object: NodeObject<L>,
+    object: NodeObject,
     filter: &WatchFilter,
     faults: &mut Faults,
 ) -> Result<Node, Fault> {
     let mut spec = object.spec.or_default("spec")?;
     let status = object.status.or_default("status")?;
     let metadata = object.metadata.required("metadata")?;
-    let zone =
-        metadata.labels.by_ref().optional("metadata.labels")?.map(ReadLabels::zone).unwrap_or_default();
-    let zone = faults.note(zone.optional("metadata.labels[topology.kubernetes.io/zone]")).flatten();
+    let zone = metadata
+        .labels
+        .by_ref()
+        .optional("metadata.labels")?
+        .map(|labels| labels.get(ZONE))
+        .unwrap_or_default();
+    let zone = faults.note(zone.optional(&format!("metadata.labels[{ZONE}]"))).flatten();
     let zone = zone.filter(|zone| !zone.is_empty()).cloned();
     let doomed = Field::Is(TO_BE_DELETED.to_owned());
     let taints = each(std::mem::take(&mut spec.taints), "spec.taints", faults, |taint, _| Ok(taint));
@@ -159,7 +154,7 @@ fn convert<L: ReadLabels>(
         leaving,
         ready: filter.labels && conditions.iter().any(is_ready),
         uid,
-        labels: labels(Field::Is(metadata), faults),
+        labels: labels(Field::Is(metadata), filter, faults),
         all_addresses,
     })
 }
@@ -221,7 +216,7 @@ mod tests {
     use crate::resource::{Reading, read, read_document};
 
     fn reading(object: Value) -> Reading {
-        read(serde_json::from_value::<NodeObject<KnownLabels>>(object).unwrap(), &WatchFilter::default())
+        read(serde_json::from_value::<NodeObject>(object).unwrap(), &WatchFilter::default())
     }
 
     fn node(spec: Value, addresses: Value) -> Reading {

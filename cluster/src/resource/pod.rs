@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use weft_types::{ContainerPort, NamespacedName, Pod, PodAddresses, PodDetails};
 
 use super::address::address;
-use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, created, labels, uid_on_node};
+use super::metadata::{METADATA, Metadata, created, labels, uid_on_node};
 use super::policy::port_number;
 use super::values::{each, protocol};
 use super::{ApiResource, WireObject};
@@ -19,8 +19,7 @@ impl ApiResource for Pod {
     const API_VERSION: &'static str = "v1";
     const PLURAL: &'static str = "pods";
 
-    type Wire = PodObject<KnownLabels>;
-    type LabelledWire = PodObject<AllLabels>;
+    type Wire = PodObject;
 
     fn field_selector(filter: &WatchFilter) -> Option<String> {
         let running = "status.phase!=Succeeded,status.phase!=Failed";
@@ -30,10 +29,10 @@ impl ApiResource for Pod {
 }
 
 /// v1 Pod
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "L: Deserialize<'de>")]
-pub(crate) struct PodObject<L> {
-    metadata: Field<Metadata<L>>,
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PodObject {
+    metadata: Field<Metadata>,
     spec: Field<PodSpec>,
     status: Field<PodStatus>,
 }
@@ -119,21 +118,11 @@ const STATUS: Message = &[
     (12, "podIPs", Type::List(&Type::Nested(&[(1, "ip", Type::Text)]))),
 ];
 
-impl<L> Default for PodObject<L> {
-    fn default() -> Self {
-        PodObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
-    }
-}
-
-impl<L> WireObject for PodObject<L>
-where
-    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
-{
+impl WireObject for PodObject {
     type Kind = Pod;
-    type Labels = L;
     const MESSAGE: Option<Message> = Some(POD);
 
-    fn metadata(&self) -> &Field<Metadata<L>> {
+    fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
     }
 
@@ -148,9 +137,9 @@ where
 }
 
 /// Nothing for a pod that ended: its addresses may be another's by now.
-fn convert<L: ReadLabels>(
+fn convert(
     key: NamespacedName,
-    object: PodObject<L>,
+    object: PodObject,
     filter: &WatchFilter,
     faults: &mut Faults,
 ) -> Result<Option<Pod>, Fault> {
@@ -192,7 +181,7 @@ fn convert<L: ReadLabels>(
             ports: ports.into(),
         })
     });
-    let labels = labels(object.metadata, faults);
+    let labels = labels(object.metadata, filter, faults);
     Ok(Some(Pod { key, addresses: addresses.into_iter().collect(), searches, labels, details }))
 }
 

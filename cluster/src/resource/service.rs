@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use weft_types::{Family, NamespacedName, Service, ServiceKind, ServicePort, TrafficPolicy};
 
 use super::address::{address, network};
-use super::metadata::{AllLabels, KnownLabels, METADATA, Metadata, ReadLabels, created, is_proxied};
+use super::metadata::{METADATA, Metadata, Texts, created, is_proxied};
 use super::values::{each, label, port, port_name, protocol};
 use super::{ApiResource, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -18,8 +17,6 @@ use crate::filter::WatchFilter;
 use crate::message::{Message, Type};
 
 mod load_balancer;
-
-pub(crate) use load_balancer::{PodSelector, ReadSelector};
 
 /// The value of `spec.clusterIP` that makes a Service headless.
 const NONE: &str = "None";
@@ -33,34 +30,27 @@ impl ApiResource for Service {
     const API_VERSION: &'static str = "v1";
     const PLURAL: &'static str = "services";
 
-    type Wire = ServiceObject<KnownLabels, IgnoredAny>;
-    type LabelledWire = ServiceObject<AllLabels, PodSelector>;
+    type Wire = ServiceObject;
 
     fn label_selector(filter: &WatchFilter) -> Option<String> {
         filter.service_selector()
     }
 }
 
-/// v1 Service, with as much of its labels and of its selector as is asked for.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, bound = "L: Deserialize<'de>, S: Deserialize<'de> + Default")]
-pub(crate) struct ServiceObject<L, S> {
-    metadata: Field<Metadata<L>>,
-    spec: Field<ServiceSpec<S>>,
+/// v1 Service
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceObject {
+    metadata: Field<Metadata>,
+    spec: Field<ServiceSpec>,
     status: Field<ServiceStatus>,
-}
-
-impl<L, S> Default for ServiceObject<L, S> {
-    fn default() -> Self {
-        ServiceObject { metadata: Field::Absent, spec: Field::Absent, status: Field::Absent }
-    }
 }
 
 /// `spec` of a Service.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase", bound = "S: Deserialize<'de> + Default")]
-struct ServiceSpec<S> {
-    selector: Field<S>,
+#[serde(default, rename_all = "camelCase")]
+struct ServiceSpec {
+    selector: Field<Texts>,
     #[serde(rename = "type")]
     type_: Field<String>,
     #[serde(rename = "clusterIP")]
@@ -166,16 +156,11 @@ const CLIENT_IP: Type = Type::Nested(&[(1, "timeoutSeconds", Type::Number)]);
 
 const INGRESS: Type = Type::List(&Type::Nested(&[(1, "ip", Type::Text), (3, "ipMode", Type::Text)]));
 
-impl<L, S> WireObject for ServiceObject<L, S>
-where
-    L: ReadLabels + for<'de> Deserialize<'de> + Send + 'static,
-    S: ReadSelector + for<'de> Deserialize<'de> + Send + 'static,
-{
+impl WireObject for ServiceObject {
     type Kind = Service;
-    type Labels = L;
     const MESSAGE: Option<Message> = Some(SERVICE);
 
-    fn metadata(&self) -> &Field<Metadata<L>> {
+    fn metadata(&self) -> &Field<Metadata> {
         &self.metadata
     }
 
@@ -195,7 +180,7 @@ where
     }
 }
 
-impl<L, S> ServiceObject<L, S> {
+impl ServiceObject {
     /// Whether it is to have addresses of a load balancer, or had some.
     fn has_load_balancer(&self) -> bool {
         let Field::Is(spec) = &self.spec else { return false };
@@ -214,9 +199,9 @@ impl ServiceStatus {
     }
 }
 
-fn convert<L: ReadLabels, S: ReadSelector>(
+fn convert(
     key: NamespacedName,
-    object: ServiceObject<L, S>,
+    object: ServiceObject,
     filter: &WatchFilter,
     faults: &mut Faults,
 ) -> Result<Service, Fault> {
@@ -229,7 +214,7 @@ fn convert<L: ReadLabels, S: ReadSelector>(
     let created = faults.note(created(&object.metadata)).unwrap_or(i64::MAX);
     let load_balancer = filter.load_balancers.then(|| {
         let ingress = object.status.by_ref().or_nothing().map(ServiceStatus::ingress).unwrap_or_default();
-        load_balancer::read(object.metadata, &mut spec, ingress, is_load_balancer, faults).into()
+        load_balancer::read(object.metadata, &mut spec, ingress, (is_load_balancer, filter), faults).into()
     });
     let has_node_ports = matches!(type_.as_str(), "NodePort" | LOAD_BALANCER);
     let kind = match type_.as_str() {

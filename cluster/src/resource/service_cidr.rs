@@ -4,7 +4,7 @@ use serde::Deserialize;
 use weft_types::ServiceCidr;
 
 use super::address::network;
-use super::metadata::{KnownLabels, Metadata};
+use super::metadata::Metadata;
 use super::values::each;
 use super::{ApiResource, Optional, WireObject};
 use crate::field::{Fault, Faults, Field};
@@ -17,7 +17,6 @@ impl ApiResource for ServiceCidr {
     const OPTIONAL: Optional = Optional::Version;
 
     type Wire = ServiceCidrObject;
-    type LabelledWire = ServiceCidrObject;
 }
 
 /// networking.k8s.io/v1 ServiceCIDR
@@ -37,7 +36,6 @@ struct ServiceCidrSpec {
 
 impl WireObject for ServiceCidrObject {
     type Kind = ServiceCidr;
-    type Labels = KnownLabels;
 
     fn metadata(&self) -> &Field<Metadata> {
         &self.metadata

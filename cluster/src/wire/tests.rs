@@ -11,10 +11,7 @@ use super::*;
 /// A codec of every kind that travels as protobuf.
 fn codecs(filter: &WatchFilter) -> Vec<Codec> {
     fn of<K: ApiResource>(filter: &WatchFilter) -> Codec {
-        match filter.labels {
-            true => Codec::new::<K::LabelledWire>(filter.clone()),
-            false => Codec::new::<K::Wire>(filter.clone()),
-        }
+        Codec::new::<K>(filter.clone())
     }
     vec![of::<Service>(filter), of::<EndpointSlice>(filter), of::<Node>(filter), of::<Pod>(filter)]
 }
@@ -365,8 +362,7 @@ fn what_is_no_event_or_of_another_kind_is_refused() {
     }
     let frame =
         [bytes_field(1, b"ADDED"), bytes_field(2, &bytes_field(1, &enveloped("Namespace", b"")))].concat();
-    let error = Codec::new::<<weft_types::Namespace as ApiResource>::Wire>(WatchFilter::default())
-        .event(Encoding::Protobuf, &frame);
+    let error = Codec::new::<weft_types::Namespace>(WatchFilter::default()).event(Encoding::Protobuf, &frame);
     assert_eq!(error.unwrap_err(), "protobuf, which was not asked for");
 }
 

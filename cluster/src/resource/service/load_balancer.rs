@@ -1,43 +1,14 @@
 //! What a Service asks of its load balancer: MetalLB's annotations, and the fields of the API that say the
 //! same.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use weft_types::{FamilyPolicy, LoadBalancer};
 
 use super::{LoadBalancerIngress, ServiceSpec, address};
 use crate::field::{Fault, Faults, Field};
-use crate::resource::metadata::{Metadata, ReadLabels, annotations, labels, resource_version, uid};
-
-/// `spec.selector` of a Service, for those who compare it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct PodSelector(BTreeMap<String, Field<String>>);
-
-/// As much of the selector as is asked for.
-pub(crate) trait ReadSelector: Default {
-    /// The selector in one text.
-    fn text(self) -> Box<str>;
-}
-
-impl ReadSelector for IgnoredAny {
-    fn text(self) -> Box<str> {
-        Box::default()
-    }
-}
-
-impl ReadSelector for PodSelector {
-    fn text(self) -> Box<str> {
-        let labels = self.0.into_iter().map(|(key, value)| match value.or_nothing() {
-            Some(value) => format!("{key}={value}"),
-            None => key,
-        });
-        labels.collect::<Vec<_>>().join(",").into()
-    }
-}
+use crate::filter::WatchFilter;
+use crate::resource::metadata::{Metadata, Texts, annotations, labels, resource_version, uid};
 
 /// Where a Service says what it asks for.
 const IPS: &str = "the annotation metallb.io/loadBalancerIPs";
@@ -45,11 +16,11 @@ const IP: &str = "spec.loadBalancerIP";
 
 /// What a Service asks for. What cannot be read of it is kept with it: who asks for something particular must
 /// not get something else.
-pub(super) fn read<L: ReadLabels, S: ReadSelector>(
-    metadata: Field<Metadata<L>>,
-    spec: &mut ServiceSpec<S>,
+pub(super) fn read(
+    metadata: Field<Metadata>,
+    spec: &mut ServiceSpec,
     ingress: &[Field<LoadBalancerIngress>],
-    is_wanted: bool,
+    (is_wanted, filter): (bool, &WatchFilter),
     faults: &mut Faults,
 ) -> LoadBalancer {
     let take = |field: &mut Field<String>| std::mem::take(field);
@@ -69,12 +40,12 @@ pub(super) fn read<L: ReadLabels, S: ReadSelector>(
         problem: None,
         sharing_key: text(annotations.sharing_key()).map(Into::into),
         families: told.note(family_policy(policy)).unwrap_or_default(),
-        selector: std::mem::take(&mut spec.selector).or_nothing().unwrap_or_default().text(),
+        selector: in_one_text(std::mem::take(&mut spec.selector).or_nothing().unwrap_or_default()),
         uid: uid(&metadata).into(),
         version: resource_version(&metadata).unwrap_or_default().into(),
         has_other_ingress: false,
         left_behind: Box::default(),
-        labels: labels(metadata, faults),
+        labels: labels(metadata, filter, faults),
     };
     balancer.problem = (!told.is_empty()).then(|| told.to_string().into());
     match is_wanted {
@@ -82,6 +53,15 @@ pub(super) fn read<L: ReadLabels, S: ReadSelector>(
         false => balancer.left_behind = ingress.iter().filter_map(ip_of).collect(),
     }
     balancer
+}
+
+/// A selector, for those who compare it.
+fn in_one_text(selector: Texts) -> Box<str> {
+    let labels = selector.into_iter().map(|(key, value)| match value.or_nothing() {
+        Some(value) => format!("{key}={value}"),
+        None => key,
+    });
+    labels.collect::<Vec<_>>().join(",").into()
 }
 
 fn requested_ips(annotation: Option<String>, field: Option<String>) -> Result<Vec<IpAddr>, Fault> {

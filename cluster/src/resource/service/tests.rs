@@ -8,10 +8,7 @@ use crate::resource::{Reading, read};
 
 fn reading(spec: Value) -> Reading {
     let object = json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec});
-    read(
-        serde_json::from_value::<ServiceObject<KnownLabels, IgnoredAny>>(object).unwrap(),
-        &WatchFilter::default(),
-    )
+    read(serde_json::from_value::<ServiceObject>(object).unwrap(), &WatchFilter::default())
 }
 
 fn service(spec: Value) -> Service {
@@ -68,10 +65,7 @@ fn what_cannot_be_used_is_left_out_and_the_rest_serves() {
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1"},
         "status": {"loadBalancer": {"ingress": ingress}},
     });
-    let reading = read(
-        serde_json::from_value::<ServiceObject<KnownLabels, IgnoredAny>>(object).unwrap(),
-        &WatchFilter::default(),
-    );
+    let reading = read(serde_json::from_value::<ServiceObject>(object).unwrap(), &WatchFilter::default());
     let Reading::InPart(Object::Service(service), malformed) = reading else { panic!("{reading:?}") };
     assert_eq!(service.load_balancer_ips, ips(&["192.0.2.2"]));
     let told = malformed.to_string();
@@ -108,10 +102,7 @@ fn external_addresses_and_policies() {
             {"hostname": "balancer.example.com"}]}},
     });
     let convert = |object: Value| {
-        read(
-            serde_json::from_value::<ServiceObject<KnownLabels, IgnoredAny>>(object).unwrap(),
-            &WatchFilter::default(),
-        )
+        read(serde_json::from_value::<ServiceObject>(object).unwrap(), &WatchFilter::default())
     };
     let Reading::Object(Object::Service(service)) = convert(object.clone()) else { panic!() };
     assert_eq!(service.external_ips, ips(&["192.0.2.1"]));
@@ -162,10 +153,7 @@ fn client_ip_affinity_lasts_three_hours_unless_told_otherwise() {
 fn the_age_of_an_object_is_read_from_its_metadata() {
     let created = |metadata: Value| {
         let object = json!({"metadata": metadata, "spec": {"clusterIP": "10.96.0.1"}});
-        match read(
-            serde_json::from_value::<ServiceObject<KnownLabels, IgnoredAny>>(object).unwrap(),
-            &WatchFilter::default(),
-        ) {
+        match read(serde_json::from_value::<ServiceObject>(object).unwrap(), &WatchFilter::default()) {
             Reading::Object(Object::Service(service)) => Some(service.created),
             Reading::InPart(Object::Service(service), _) => Some(service.created),
             _ => None,
