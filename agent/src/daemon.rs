@@ -46,7 +46,7 @@ use crate::upkeep::Upkeep;
 use crate::uplink::Uplink;
 use crate::uplink::observe::UplinkObserver;
 use crate::watches::Watches;
-use crate::{Error, Result};
+use crate::{Error, Result, trace};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word,
 /// such as sysctls, files and the rules of others' firewalls.
@@ -117,7 +117,8 @@ pub async fn run(options: Options) -> Result<()> {
     let mut agent = Agent::new(&options, &mut registry)?;
     let (status, told) = watch::channel(Status::default());
     let (explaining, mut questions) = explain::endpoint();
-    let endpoints = agent.endpoints(explaining);
+    let tracing = trace::endpoint(agent.node.clone(), plugin_paths(&options));
+    let endpoints = agent.endpoints(explaining.merge(tracing));
     if let Some(address) = options.healthz_bind_address {
         health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
     }

@@ -35,6 +35,7 @@ mod problems;
 pub mod routing;
 mod subsystem;
 pub mod sysctls;
+mod trace;
 pub mod upkeep;
 pub mod uplink;
 mod watches;

@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weft-cluster", &["weft-types"]),
     ("weft-daemon", &[]),
     ("weft-policy", &["weft-types", "weft-netlink", "weft-nftables"]),
+    ("weft-trace", &["weft-types", "weft-nftables"]),
     ("weft-announce", &["weft-types", "weft-netlink"]),
     ("weft-dhcp", &["weft-types", "weft-cni-spec", "weft-netlink"]),
     (
@@ -39,12 +40,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-netlink",
             "weft-nftables",
             "weft-policy",
+            "weft-trace",
             "weft-announce",
             "weft-cni-spec",
             "weft-ipam",
         ],
     ),
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy", "weft-announce"]),
+    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy", "weft-trace", "weft-announce"]),
     (
         "weft-image",
         &["weft", "weft-agent", "weft-cluster", "weft-daemon", "weft-dns", "weft-proxy", "weft-types"],
@@ -63,7 +65,7 @@ const FOR_TESTS: [&str; 3] = ["weft-bench", "weft-lab", "weft-testkit"];
 const INCLUDES_OTHERS: &str = "deploy/src/main.rs";
 
 /// Names that must not stand anywhere below these crates: a plugin starts once per pod and stays small.
-const NEVER_BELOW: [(&str, &[&str]); 9] = [
+const NEVER_BELOW: [(&str, &[&str]); 10] = [
     ("weft-types", &["kube", "tokio", "nix", "netlink", "serde_json"]),
     (
         "weft-cni-spec",
@@ -72,6 +74,7 @@ const NEVER_BELOW: [(&str, &[&str]); 9] = [
     ("weft-cni", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-ipam", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-policy", &["kube", "hickory", "tokio", "k8s-openapi"]),
+    ("weft-trace", &["kube", "hickory", "tokio", "k8s-openapi"]),
     ("weft-announce", &["kube", "hickory", "k8s-openapi"]),
     ("weft-dhcp", &["kube", "hickory", "k8s-openapi"]),
     ("weft-proxy", &["hickory"]),

@@ -28,23 +28,33 @@ impl Client {
             (table.family == TableFamily::Inet || &*table.name != own)
                 && hooks.iter().any(|hook| table.at(*hook).next().is_some())
         };
-        self.read_tables(&[TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6], is_wanted, MOST_ELEMENTS)
+        self.read_tables(&[TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6], is_wanted, |_| {
+            MOST_ELEMENTS
+        })
+    }
+
+    /// All tables that packets enter at a hook of the IP layer. Large sets are read where `is_own` says so of
+    /// the table's name.
+    pub fn all(&mut self, is_own: impl Fn(&str) -> bool) -> Result<Vec<KnownTable>> {
+        let is_wanted = |table: &KnownTable| Hook::ALL.iter().any(|hook| table.at(*hook).next().is_some());
+        let most = |table: &KnownTable| if is_own(&table.name) { u32::MAX } else { MOST_ELEMENTS };
+        self.read_tables(&[TableFamily::Inet, TableFamily::Ip, TableFamily::Ip6], is_wanted, most)
     }
 
     /// The tables of that name in `ip` and `ip6`, whole, however large their sets are.
     pub fn whole(&mut self, name: &str) -> Result<Vec<KnownTable>> {
-        self.read_tables(&[TableFamily::Ip, TableFamily::Ip6], |table| &*table.name == name, u32::MAX)
+        self.read_tables(&[TableFamily::Ip, TableFamily::Ip6], |table| &*table.name == name, |_| u32::MAX)
     }
 
     fn read_tables(
         &mut self,
         families: &[TableFamily],
         is_wanted: impl Fn(&KnownTable) -> bool,
-        most_elements: u32,
+        most_elements: impl Fn(&KnownTable) -> u32,
     ) -> Result<Vec<KnownTable>> {
         let mut tables = Vec::new();
         for family in families {
-            let found = self.tables_of(*family, &is_wanted, most_elements);
+            let found = self.tables_of(*family, &is_wanted, &most_elements);
             tables
                 .extend(found.map_err(|error| error.during(format!("read the tables of family {family}")))?);
         }
@@ -55,7 +65,7 @@ impl Client {
         &mut self,
         family: TableFamily,
         is_wanted: impl Fn(&KnownTable) -> bool,
-        most_elements: u32,
+        most_elements: impl Fn(&KnownTable) -> u32,
     ) -> Result<Vec<KnownTable>> {
         let mut tables: BTreeMap<Name, KnownTable> = BTreeMap::new();
         for (table, chain, base) in self.dump(message::GET_CHAIN, family, None, None, parse_chain)? {
@@ -75,7 +85,8 @@ impl Client {
             }
         }
         for table in tables.values_mut() {
-            self.fill(table, most_elements)?;
+            let most = most_elements(table);
+            self.fill(table, most)?;
         }
         Ok(tables.into_values().collect())
     }

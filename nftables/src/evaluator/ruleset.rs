@@ -83,4 +83,10 @@ impl Ruleset {
             changed: BTreeSet::new(),
         }
     }
+
+    /// The same for a packet of a connection that is tracked already: what is to be rewritten in it is
+    /// settled, and no nat chain is asked.
+    pub fn follow_tracked(&self, family: Family, facts: Facts) -> Walk<'_> {
+        Walk { settled: [true; 2], ..self.follow(family, facts) }
+    }
 }
