@@ -15,7 +15,8 @@ use axum::routing::get;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use weft_announce::bgp::speaker::{Asker, Speaker, View, Wanted};
-use weft_types::{Kind, Node, Service, Snapshot};
+use weft_announce::hosts::{Hosts, needs_endpoints};
+use weft_types::{Kind, Node, Snapshot};
 
 use crate::Result;
 use crate::bgp::plan::objects::{self, Objects};
@@ -82,7 +83,13 @@ impl Bgp {
     }
 
     /// What routers are to be told; none while that is not known.
-    fn tell_routers(&mut self, own: &Node, round: &Round<'_>, report: &mut Report) -> Option<Vec<Told>> {
+    fn tell_routers(
+        &mut self,
+        own: &Node,
+        cluster: &Snapshot,
+        round: &Round<'_>,
+        report: &mut Report,
+    ) -> Option<Vec<Told>> {
         let nothing = Snapshot::default();
         for kind in self.kinds() {
             if let Some(refusal) = round.refusal(kind) {
@@ -93,12 +100,13 @@ impl Bgp {
             true => round.objects(Kind::Service)?,
             false => &nothing,
         };
-        self.needs_slices = services.services().any(Service::balances_locally);
-        let slices = if self.needs_slices { round.objects(Kind::EndpointSlice)? } else { &nothing };
-        let mut told = plan::routers(own, services, slices, &self.uplink, &self.settings);
+        self.needs_slices = needs_endpoints(services);
+        let slices = if self.needs_slices { Some(round.objects(Kind::EndpointSlice)?) } else { None };
+        let here = &Hosts::new(cluster, slices).addresses(&own.name, services);
+        let mut told = plan::routers(own, here, &self.uplink, &self.settings);
         if self.settings.reads_objects {
             let [peers, advertisements, communities, pools] = listed(round)?;
-            let objects = Objects { peers, advertisements, communities, pools, services, slices };
+            let objects = Objects { peers, advertisements, communities, pools, services, here };
             let (more, problems) = objects::peers(own, objects, &self.uplink);
             report.problems(problems);
             told.extend(more);
@@ -160,7 +168,7 @@ impl Subsystem for Bgp {
         let cluster = round.objects(Kind::Node);
         let own = cluster.and_then(|cluster| Some((cluster, cluster.node(&self.node)?)));
         let Some((cluster, own)) = own.filter(|_| self.speaker.is_some()) else { return };
-        if let Some(routers) = self.tell_routers(own, round, report) {
+        if let Some(routers) = self.tell_routers(own, cluster, round, report) {
             self.routers = routers;
         }
         let mut peers = plan::mesh(own, cluster, &self.uplink, &self.settings);

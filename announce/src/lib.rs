@@ -4,5 +4,6 @@
 pub mod allocation;
 pub mod bfd;
 pub mod bgp;
+pub mod hosts;
 pub mod l2;
 mod waker;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use weft_announce::bfd::service::Bfd;
-use weft_announce::l2::plan::{Advertisement, Input, advertisements, needs_endpoints, plan};
+use weft_announce::hosts::needs_endpoints;
+use weft_announce::l2::plan::{Advertisement, Input, advertisements, plan};
 use weft_announce::l2::service::{L2, PeerNode, Wanted};
 use weft_types::{AddressRange, Kind, L2Advertisement, Node, Snapshot};
 

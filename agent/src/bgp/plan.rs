@@ -10,8 +10,7 @@ use std::time::Duration;
 use weft_announce::bgp::peer::{Distance, Password, Peer, RemoteAs};
 use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::wire::{Attributes, Community};
-use weft_types::well_known::label::EXCLUDE_FROM_BALANCERS;
-use weft_types::{Family, IpNetwork, Node, Service, Snapshot, fnv1a_32};
+use weft_types::{Family, IpNetwork, Node, Snapshot, fnv1a_32};
 
 use crate::uplink::Uplink;
 
@@ -91,11 +90,10 @@ pub(crate) fn mesh(own: &Node, cluster: &Snapshot, uplink: &Uplink, settings: &S
     peers.collect()
 }
 
-/// The routers that flags name, as peers.
+/// The routers that flags name, as peers. They are told of these load balancer addresses.
 pub(crate) fn routers(
     own: &Node,
-    services: &Snapshot,
-    slices: &Snapshot,
+    addresses: &BTreeSet<IpAddr>,
     uplink: &Uplink,
     settings: &Settings,
 ) -> Vec<Told> {
@@ -104,7 +102,8 @@ pub(crate) fn routers(
         told.extend(pod_cidrs(own, &settings.communities));
     }
     if settings.announce.contains(&Kind::LoadBalancers) {
-        told.extend(load_balancers(own, services, slices, &settings.communities));
+        let attributes = attributes(&settings.communities);
+        told.extend(addresses.iter().map(|address| (IpNetwork::from(*address), attributes.clone())));
     }
     let told = Arc::new(told);
     let peers = settings.routers.iter().map(|&(address, asn)| {
@@ -158,39 +157,6 @@ fn attributes(communities: &[Community]) -> Arc<Attributes> {
 fn pod_cidrs(own: &Node, communities: &[Community]) -> Announcements {
     let attributes = attributes(communities);
     own.pod_cidrs.iter().map(|cidr| (*cidr, attributes.clone())).collect()
-}
-
-/// The addresses of load balancers that lead to this node: those of Services with the external traffic policy
-/// `Local` only where an endpoint is here. None where the Node is not to have such traffic.
-fn load_balancers(
-    own: &Node,
-    services: &Snapshot,
-    slices: &Snapshot,
-    communities: &[Community],
-) -> Announcements {
-    if is_excluded(own) {
-        return Announcements::new();
-    }
-    let attributes = attributes(communities);
-    let services = services.services().filter(|service| serves(own, service, slices));
-    let addresses = services.flat_map(|service| &service.load_balancer_ips);
-    addresses.map(|address| (IpNetwork::from(*address), attributes.clone())).collect()
-}
-
-/// Whether no traffic of load balancers is to come to the Node.
-fn is_excluded(own: &Node) -> bool {
-    own.leaving || own.labels.get(EXCLUDE_FROM_BALANCERS).is_some()
-}
-
-/// Whether a Service's load balancer leads to this node.
-fn serves(own: &Node, service: &Service, slices: &Snapshot) -> bool {
-    !service.balances_locally() || has_endpoint(own, service, slices)
-}
-
-fn has_endpoint(own: &Node, service: &Service, slices: &Snapshot) -> bool {
-    let of_service = slices.slices_of(&service.key).flat_map(|slice| &slice.endpoints);
-    let mut here = of_service.filter(|endpoint| endpoint.node.as_deref() == Some(&*own.name));
-    here.any(|endpoint| endpoint.ready && !endpoint.terminating)
 }
 
 #[cfg(test)]

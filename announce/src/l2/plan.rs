@@ -12,9 +12,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_types::{
-    AddressRange, Endpoint, EndpointSlice, IpAddressPool, L2Advertisement, LabelSelector, NamespacedName,
-    Node, Service, Snapshot, TrafficPolicy, fnv1a, well_known,
+    AddressRange, IpAddressPool, L2Advertisement, LabelSelector, Node, Service, Snapshot, fnv1a,
 };
+
+use crate::hosts::{Hosts, by_address};
 
 /// Addresses to announce, by whom and where; as MetalLB's L2Advertisement has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Input<'a> {
     pub node: &'a str,
     /// All Services.
     pub services: &'a Snapshot,
-    /// All EndpointSlices; none as long as they are not needed ([`needs_endpoints`]) or not listed.
+    /// All EndpointSlices; none as long as they are not needed ([`crate::hosts::needs_endpoints`]) or not listed.
     pub slices: Option<&'a Snapshot>,
     /// All Nodes, with their labels.
     pub nodes: &'a Snapshot,
@@ -64,15 +65,10 @@ pub struct Input<'a> {
     pub advertisements: Option<&'a [Advertisement]>,
 }
 
-/// Whether some Service's addresses depend on where its endpoints are.
-pub fn needs_endpoints(services: &Snapshot) -> bool {
-    services.services().any(Service::balances_locally)
-}
-
 /// Makes the plan.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
-    let nodes = eligible(input.nodes);
+    let hosts = Hosts::new(input.nodes, input.slices);
     let all = [Advertisement::default()];
     let advertisements = input.advertisements.unwrap_or(&all);
     for (address, services) in by_address(input.services) {
@@ -82,24 +78,19 @@ pub fn plan(input: &Input<'_>) -> Plan {
         if of_address.is_empty() {
             continue;
         }
-        let mut names: Vec<&Node> = nodes
-            .iter()
-            .filter(|node| of_address.iter().any(|advertisement| advertisement.selects(node)))
-            .copied()
-            .collect();
+        let mut names = hosts.of(&services);
+        if names.is_empty() {
+            // Nobody could serve it; it is announced again as soon as an endpoint is ready.
+            continue;
+        }
+        names.retain(|node| of_address.iter().any(|advertisement| advertisement.selects(node)));
         if names.is_empty() {
             plan.problems.insert(format!(
-                "no node announces {address} of Service {}: nodeSelectors of its L2Advertisement select no node that may",
+                "no node announces {address} of Service {}: nodeSelectors of its L2Advertisement select no node that may, \
+                 which with externalTrafficPolicy: Local is one with a ready endpoint",
                 services[0].key
             ));
             continue;
-        }
-        if let Some(local) = local_nodes(input.slices, &services) {
-            names.retain(|node| local.contains(&*node.name));
-            if names.is_empty() {
-                // Nobody could serve it; it is announced again as soon as an endpoint is ready.
-                continue;
-            }
         }
         let preference = |node: &Node| -> u32 {
             of_address.iter().map(|advertisement| advertisement.preference(node)).sum()
@@ -110,52 +101,6 @@ pub fn plan(input: &Input<'_>) -> Plan {
         plan.addresses.insert(address, Candidates { nodes, interfaces });
     }
     plan
-}
-
-/// The Services of each load balancer address. Several may share one.
-fn by_address(services: &Snapshot) -> BTreeMap<IpAddr, Vec<&Service>> {
-    let mut found: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
-    for service in services.services() {
-        for &address in &service.load_balancer_ips {
-            found.entry(address).or_default().push(service);
-        }
-    }
-    found
-}
-
-/// The nodes to which load balancers may send. Where every node says that it is none of them, as the only one
-/// of a kubeadm cluster does, the label means nothing.
-fn eligible(nodes: &Snapshot) -> Vec<&Node> {
-    let stays = |node: &&Node| !node.leaving;
-    let is_open = |node: &&Node| node.labels.get(well_known::label::EXCLUDE_FROM_BALANCERS).is_none();
-    let open: Vec<&Node> = nodes.nodes().filter(is_open).collect();
-    let open = if open.is_empty() { nodes.nodes().collect() } else { open };
-    let staying: Vec<&Node> = open.iter().copied().filter(stays).collect();
-    if staying.is_empty() { open } else { staying }
-}
-
-/// The nodes that have endpoints for all of these Services of which the traffic policy is Local; where no
-/// node has them for all, those that have them for one. None where no Service asks for that.
-fn local_nodes<'a>(slices: Option<&'a Snapshot>, services: &[&Service]) -> Option<BTreeSet<&'a str>> {
-    let local = services.iter().filter(|service| service.external_policy == TrafficPolicy::Local);
-    let sets: Vec<BTreeSet<&str>> = local.map(|service| with_endpoints(slices, &service.key)).collect();
-    let common = sets.iter().cloned().reduce(|all, next| &all & &next)?;
-    Some(if common.is_empty() { sets.into_iter().flatten().collect() } else { common })
-}
-
-/// The nodes with ready endpoints; where there is none at all, those with endpoints that still serve while
-/// they end, as the proxy has it (KEP-1669).
-fn with_endpoints<'a>(slices: Option<&'a Snapshot>, service: &NamespacedName) -> BTreeSet<&'a str> {
-    let nodes = |is_fit: fn(&Endpoint) -> bool| -> BTreeSet<&'a str> {
-        let slices = slices.into_iter().flat_map(|slices| slices.slices_of(service));
-        let endpoints = slices.flat_map(|slice: &EndpointSlice| &slice.endpoints);
-        endpoints
-            .filter(|endpoint| is_fit(endpoint))
-            .filter_map(|endpoint| endpoint.node.as_deref())
-            .collect()
-    };
-    let ready = nodes(|endpoint| endpoint.ready);
-    if ready.is_empty() { nodes(|endpoint| endpoint.serving && endpoint.terminating) } else { ready }
 }
 
 /// Where this node may answer; none where it may wherever it suits.

@@ -12,7 +12,7 @@ use weft_types::{
     PeerAsn, PeerEndpoint, PeerPassword, Service, Snapshot,
 };
 
-use super::{Told, is_excluded, router_id, serves, uplink_address};
+use super::{Told, router_id, uplink_address};
 use crate::uplink::Uplink;
 
 /// The farthest that a peer may be away.
@@ -31,8 +31,8 @@ pub(crate) struct Objects<'a> {
     pub(crate) pools: &'a Snapshot,
     /// Services.
     pub(crate) services: &'a Snapshot,
-    /// EndpointSlices.
-    pub(crate) slices: &'a Snapshot,
+    /// The load balancer addresses that may be on this node.
+    pub(crate) here: &'a BTreeSet<IpAddr>,
 }
 
 /// The peers that this node has by objects, with what each is told, and what is wrong with the objects.
@@ -102,9 +102,6 @@ type Route<'a> = (IpNetwork, Attributes, &'a [Box<str>]);
 
 /// What advertisements make of the addresses that this node serves.
 fn routes<'a>(own: &Node, objects: Objects<'a>, problems: &mut BTreeSet<String>) -> Vec<Route<'a>> {
-    if is_excluded(own) {
-        return Vec::new();
-    }
     let names = aliases(objects.communities);
     let mut routes = Vec::new();
     for advertisement in objects.advertisements.of::<BgpAdvertisement>().iter() {
@@ -112,15 +109,9 @@ fn routes<'a>(own: &Node, objects: Objects<'a>, problems: &mut BTreeSet<String>)
             continue;
         }
         let attributes = attributes(advertisement, &names, problems);
-        for service in objects.services.services().filter(|it| serves(own, it, objects.slices)) {
-            if !is_of(advertisement, service) {
-                continue;
-            }
-            for &address in service
-                .load_balancer_ips
-                .iter()
-                .filter(|it| is_advertised(advertisement, **it, objects.pools))
-            {
+        for service in objects.services.services().filter(|it| is_of(advertisement, it)) {
+            let here = service.load_balancer_ips.iter().filter(|it| objects.here.contains(it));
+            for &address in here.filter(|it| is_advertised(advertisement, **it, objects.pools)) {
                 let prefix = aggregated(advertisement, address);
                 routes.extend(prefix.map(|prefix| (prefix, attributes.clone(), &*advertisement.peers)));
             }

@@ -1,6 +1,6 @@
 //! Whom nodes speak with, and what they tell.
 
-use weft_types::{ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, ServiceKind, TrafficPolicy};
+use weft_types::{ChangeSet, Object};
 
 use super::*;
 
@@ -31,30 +31,6 @@ fn node(number: u8) -> Node {
     }
 }
 
-fn service(name: &str, address: &str, policy: TrafficPolicy) -> Object {
-    let kind = ServiceKind::ClusterIp(vec!["10.96.0.7".parse().unwrap()]);
-    let mut service = Service::new(NamespacedName::new("shop", name), kind, Vec::new());
-    service.load_balancer_ips = vec![address.parse().unwrap()];
-    service.external_policy = policy;
-    Object::Service(service)
-}
-
-/// Of a Service, with an endpoint on a node.
-fn slice(service: &str, node: &str, ready: bool) -> Object {
-    let endpoint = Endpoint {
-        address: IpAddr::from([10, 244, 1, 2]),
-        hostname: None,
-        node: Some(node.into()),
-        ready,
-        serving: true,
-        terminating: false,
-        hints: None,
-    };
-    let key = NamespacedName::new("shop", service);
-    let (service, ports, endpoints) = (key.clone(), Vec::new(), vec![endpoint]);
-    Object::EndpointSlice(EndpointSlice { key, service, ports, endpoints })
-}
-
 fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for object in objects {
@@ -63,33 +39,19 @@ fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
     snapshot
 }
 
-fn told(own: &Node, services: &Snapshot, slices: &Snapshot, settings: &Settings) -> Vec<String> {
-    let told = routers(own, services, slices, &Uplink::default(), settings);
+fn told(settings: &Settings) -> Vec<String> {
+    let here = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).into();
+    let told = routers(&node(1), &here, &Uplink::default(), settings);
     told[0].1.keys().map(ToString::to_string).collect()
 }
 
 #[test]
-fn routers_are_told_of_addresses_that_this_node_serves() {
-    let services = snapshot([
-        service("all", "192.0.2.1", TrafficPolicy::Cluster),
-        service("here", "192.0.2.2", TrafficPolicy::Local),
-        service("there", "192.0.2.3", TrafficPolicy::Local),
-        service("starting", "192.0.2.4", TrafficPolicy::Local),
-        service("six", "2001:db8::1", TrafficPolicy::Cluster),
-    ]);
-    let slices = snapshot([
-        slice("here", "node1", true),
-        slice("there", "node2", true),
-        slice("starting", "node1", false),
-    ]);
-    let told = |own: &Node, settings: &Settings| told(own, &services, &slices, settings);
-    assert_eq!(told(&node(1), &settings()), ["192.0.2.1/32", "192.0.2.2/32", "2001:db8::1/128"]);
-    let both = Settings { announce: [Kind::LoadBalancers, Kind::PodCidrs].into(), ..settings() };
-    assert!(told(&node(1), &both).contains(&"10.244.1.0/24".to_owned()));
-    let labels = [(EXCLUDE_FROM_BALANCERS, "")].into_iter().collect();
-    let excluded = Node { labels, ..node(1) };
-    assert_eq!(told(&excluded, &both), ["10.244.1.0/24"], "its pods stay reachable");
-    assert_eq!(told(&Node { leaving: true, ..node(1) }, &settings()), Vec::<String>::new());
+fn routers_are_told_of_the_kinds_of_addresses_that_were_asked_for() {
+    let lb = ["192.0.2.1/32", "2001:db8::1/128"];
+    assert_eq!(told(&settings()), lb);
+    let of = |kinds: &[Kind]| told(&Settings { announce: kinds.iter().copied().collect(), ..settings() });
+    assert_eq!(of(&[Kind::PodCidrs]), ["10.244.1.0/24"]);
+    assert_eq!(of(&[Kind::LoadBalancers, Kind::PodCidrs]), ["10.244.1.0/24", lb[0], lb[1]]);
 }
 
 #[test]
@@ -111,8 +73,7 @@ fn a_route_reflector_tells_of_all_pods_and_another_router_of_nothing() {
     let reflector = (IpAddr::from([172, 30, 0, 9]), 64512);
     let mut settings = Settings { is_backend: true, ..settings() };
     settings.routers.push(reflector);
-    let nothing = Snapshot::default();
-    let peers = routers(&node(1), &nothing, &nothing, &Uplink::default(), &settings);
+    let peers = routers(&node(1), &BTreeSet::new(), &Uplink::default(), &settings);
     let imports: Vec<usize> = peers.iter().map(|(peer, _)| peer.imports.len()).collect();
     assert_eq!(imports, [0, 2]);
     assert!(peers[1].1.contains_key(&"10.244.1.0/24".parse().unwrap()));

@@ -1,6 +1,9 @@
 //! Who may have an address.
 
-use weft_types::{ChangeSet, Labels, Object, PoolSelection, PreferredNodes, Requirement, ServiceKind};
+use weft_types::{
+    ChangeSet, Endpoint, EndpointSlice, Labels, NamespacedName, Object, PoolSelection, PreferredNodes,
+    Requirement, ServiceKind, TrafficPolicy,
+};
 
 use super::*;
 
@@ -43,18 +46,12 @@ impl World {
         put(&mut self.services, Object::Service(service));
     }
 
-    /// Endpoints of a Service: the node of each, whether it is ready, and whether it ends.
-    fn endpoints(&mut self, service: &str, endpoints: &[(&str, bool, bool)]) {
-        let endpoints = endpoints.iter().map(|(node, ready, terminating)| Endpoint {
-            node: Some((*node).into()),
-            ready: *ready,
-            serving: *ready || *terminating,
-            terminating: *terminating,
-            ..Endpoint::ready(address("10.244.0.9"))
-        });
-        let (key, service) = (NamespacedName::new("shop", service), NamespacedName::new("shop", service));
-        let slice = EndpointSlice { key, service, ports: Vec::new(), endpoints: endpoints.collect() };
-        put(&mut self.slices, Object::EndpointSlice(slice));
+    /// A Service's one endpoint, on that node.
+    fn endpoint(&mut self, service: &str, node: &str) {
+        let endpoint = Endpoint { node: Some(node.into()), ..Endpoint::ready(address("10.244.0.9")) };
+        let key = NamespacedName::new("shop", service);
+        let (service, ports, endpoints) = (key.clone(), Vec::new(), vec![endpoint]);
+        put(&mut self.slices, Object::EndpointSlice(EndpointSlice { key, service, ports, endpoints }));
     }
 
     fn plan_with(&self, advertisements: Option<&[Advertisement]>) -> Plan {
@@ -134,46 +131,6 @@ fn a_node_that_goes_or_comes_moves_its_own_addresses_alone_and_all_nodes_have_th
 }
 
 #[test]
-fn nodes_that_are_excluded_or_leave_get_no_address_unless_all_are_and_do() {
-    let label = [(well_known::label::EXCLUDE_FROM_BALANCERS, "")];
-    let leaving = Node { leaving: true, ..node("node3", &[]) };
-    let mut world = World::new([node("node1", &label), node("node2", &[]), leaving.clone()]);
-    world.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
-    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node2"]);
-    let mut single = World::new([node("node1", &label)]);
-    single.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
-    assert_eq!(names(&single.plan(), "192.0.2.10"), ["node1"], "as kubeadm labels its only node");
-    let mut last = World::new([leaving]);
-    last.service("web", TrafficPolicy::Cluster, &["192.0.2.10"]);
-    assert_eq!(names(&last.plan(), "192.0.2.10"), ["node3"]);
-}
-
-#[test]
-fn with_policy_local_only_nodes_with_ready_endpoints_count_and_ending_ones_where_none_is_ready() {
-    let mut world = World::of(3);
-    world.service("web", TrafficPolicy::Local, &["192.0.2.10"]);
-    assert!(needs_endpoints(&world.services));
-    assert_eq!(world.plan(), Plan::default(), "without endpoints nobody has it, and that is no problem");
-    world.endpoints("web", &[("node1", true, false), ("node2", false, false), ("node3", false, true)]);
-    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node1"]);
-    world.endpoints("web", &[("node2", false, false), ("node3", false, true)]);
-    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node3"]);
-}
-
-#[test]
-fn services_that_share_an_address_are_served_together_where_that_can_be() {
-    let mut world = World::of(3);
-    world.service("a", TrafficPolicy::Local, &["192.0.2.10"]);
-    world.service("b", TrafficPolicy::Local, &["192.0.2.10"]);
-    world.service("c", TrafficPolicy::Cluster, &["192.0.2.10"]);
-    world.endpoints("a", &[("node1", true, false), ("node2", true, false)]);
-    world.endpoints("b", &[("node2", true, false), ("node3", true, false)]);
-    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node2"]);
-    world.endpoints("b", &[("node3", true, false)]);
-    assert_eq!(sorted(&world.plan(), "192.0.2.10"), ["node1", "node2", "node3"]);
-}
-
-#[test]
 fn advertisements_choose_addresses_nodes_and_interfaces() {
     let rack = [("rack", "a")];
     let mut world = World::new([node("node1", &rack), node("node2", &rack), node("node3", &[])]);
@@ -202,6 +159,20 @@ fn advertisements_choose_addresses_nodes_and_interfaces() {
         told.contains("192.0.2.10") && told.contains("Service shop/web") && told.contains("nodeSelectors"),
         "{told}"
     );
+}
+
+#[test]
+fn a_service_with_policy_local_is_announced_where_it_has_endpoints_and_told_of_where_no_such_node_is_selected()
+ {
+    let mut world = World::new([node("node1", &[("rack", "a")]), node("node2", &[])]);
+    world.service("web", TrafficPolicy::Local, &["192.0.2.10"]);
+    assert_eq!(world.plan(), Plan::default(), "without endpoints nobody has it, and that is no problem");
+    world.endpoint("web", "node2");
+    assert_eq!(names(&world.plan(), "192.0.2.10"), ["node2"]);
+    let selector = [Requirement::equals("rack", "a").unwrap()].into_iter().collect();
+    let of_rack = Advertisement { nodes: vec![selector], ..Advertisement::default() };
+    let plan = world.plan_with(Some(&[of_rack]));
+    assert!(plan.addresses.is_empty() && plan.problems.iter().next().unwrap().contains("a ready endpoint"));
 }
 
 #[test]

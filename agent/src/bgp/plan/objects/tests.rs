@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weft_announce::hosts::Hosts;
 use weft_types::{
     ChangeSet, LoadBalancer, NamespacedName, Object, PeerSettings, PoolSelection, Requirement, ServiceKind,
     TrafficPolicy,
@@ -102,13 +103,16 @@ fn planned(own: &Node, objects: impl IntoIterator<Item = Object>) -> (Vec<Told>,
         service("cloud", "203.0.113.9", "web"),
     ];
     let all = snapshot(usual.into_iter().chain(objects));
+    let hosts =
+        snapshot([Object::Node(own.clone()), Object::Node(Node { name: "node2".to_owned(), ..node() })]);
+    let here = Hosts::new(&hosts, None).addresses(&own.name, &all);
     let objects = Objects {
         peers: &all,
         advertisements: &all,
         communities: &all,
         pools: &all,
         services: &all,
-        slices: &all,
+        here: &here,
     };
     peers(own, objects, &Uplink::default())
 }
