@@ -37,7 +37,12 @@ impl Tables {
     pub(crate) fn open() -> Result<Option<Tables>> {
         match Client::open() {
             Err(error) if error.errno().is_some_and(is_absent) => Ok(None),
-            outcome => Ok(Some(Tables { client: outcome? })),
+            outcome => {
+                let mut client = outcome?;
+                // The agent deletes elements as pods start.
+                client.let_kernel_close();
+                Ok(Some(Tables { client }))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub mod ethtool;
 mod family;
 mod frame;
 pub mod genl;
+mod in_flight;
 pub mod memory;
 pub mod netns;
 pub mod nflog;

@@ -14,7 +14,7 @@ use nix::sys::socket::{MsgFlags, SetSockOpt, getsockopt, send, setsockopt};
 
 use crate::detached::Sender;
 use crate::frame::Answer;
-use crate::{Error, Frame, Frames, Request, Result};
+use crate::{Error, Frame, Frames, Request, Result, in_flight};
 
 /// The kernel fills at most 32 KiB of a dump at a time; a larger single message is reported, not cut.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -42,6 +42,7 @@ pub struct Socket {
     sequence: u32,
     buffer: Vec<u8>,
     send_capacity: usize,
+    is_closed_by_kernel: bool,
 }
 
 impl fmt::Debug for Socket {
@@ -81,7 +82,15 @@ impl Socket {
         // Memory that no answer has filled yet is never touched: each page of it would cost as much as a
         // request.
         let buffer = Vec::with_capacity(RECEIVE_BUFFER);
-        Ok(Socket { inner, sequence: 0, buffer, send_capacity: DEFAULT_SEND_BUFFER })
+        let send_capacity = DEFAULT_SEND_BUFFER;
+        Ok(Socket { inner, sequence: 0, buffer, send_capacity, is_closed_by_kernel: false })
+    }
+
+    /// Whoever drops this socket does not wait for its end. For programs that end soon: to close one of
+    /// [`Protocol::Netfilter`], the kernel waits until what others deleted from nf_tables just before is out
+    /// of use (a grace period of RCU, some milliseconds).
+    pub fn let_kernel_close(&mut self) {
+        self.is_closed_by_kernel = true;
     }
 
     /// Sends one request and waits for its acknowledgement.
@@ -362,6 +371,15 @@ fn collect<T>(
 
 fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Socket { operation, source }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.is_closed_by_kernel {
+            // Otherwise it is closed here, which takes longer and does the same.
+            let _ = in_flight::put(self.inner.as_fd());
+        }
+    }
 }
 
 impl AsFd for Socket {

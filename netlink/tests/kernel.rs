@@ -13,6 +13,8 @@ use weft_netlink::rtnl::{
     Address, Bridge, BridgePort, LinkChange, Mac, Neighbour, Route, RouteFilter, RtnetlinkClient, Veth,
     VethEnd,
 };
+use weft_netlink::{Protocol, Socket};
+use weft_testkit::wait::eventually;
 
 fn client(namespace: &Namespace) -> RtnetlinkClient {
     namespace.run(RtnetlinkClient::open).unwrap().unwrap()
@@ -243,4 +245,18 @@ fn the_kernels_own_words_are_in_the_error() {
         error,
         "cannot add route 10.1.0.0/16 via 192.0.2.1: Network is unreachable (Nexthop has invalid gateway)"
     );
+}
+
+#[test]
+fn a_socket_whose_end_nobody_waits_for_is_closed_all_the_same() {
+    let work = || {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+        let before = read().lines().count();
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        socket.let_kernel_close();
+        assert_eq!(read().lines().count(), before + 1);
+        drop(socket);
+        eventually("the kernel closes it", || read().lines().count() == before);
+    };
+    Namespace::temporary().unwrap().run(work).unwrap();
 }

@@ -48,6 +48,11 @@ impl Client {
         Ok(Client { socket: Socket::open(Protocol::Netfilter)? })
     }
 
+    /// Whoever drops this does not wait for its end; see [`Socket::let_kernel_close`].
+    pub fn let_kernel_close(&mut self) {
+        self.socket.let_kernel_close();
+    }
+
     /// Whether transactions of any size can be committed at once; see [`Socket::may_exceed_limits`].
     pub fn may_exceed_limits(&self) -> Result<bool> {
         self.socket.may_exceed_limits()

@@ -13,9 +13,8 @@ use weft_policy::pending::GuardedNamespaces;
 use crate::cluster;
 use crate::daemon::{Machine, PODS_PATH};
 
+/// Each is of another pod, as each pod starts once.
 const ROUNDS: usize = 150;
-/// So many pods of the cluster take turns.
-const NEW_PODS: usize = 10;
 
 /// Where pods are added to.
 struct Node<'a> {
@@ -78,7 +77,7 @@ fn input(text: &str) -> std::io::PipeReader {
 }
 
 fn new_pod(round: usize) -> String {
-    format!("new-{}", round % NEW_PODS)
+    format!("new-{round}")
 }
 
 fn uid(pod: &str) -> String {
@@ -88,7 +87,7 @@ fn uid(pod: &str) -> String {
 pub(crate) fn measure(agent: &Path, plugin: &Path, table: &mut Table) {
     let machines = [false, true].map(|has_policies| Machine::new(agent, has_policies));
     for machine in &machines {
-        let new = (0..NEW_PODS).map(|number| cluster::new_pod(&new_pod(number), 0, 1, 0));
+        let new = (0..ROUNDS).map(|number| cluster::new_pod(&new_pod(number), 0, 1, 0));
         new.for_each(|pod| machine.server.put(PODS_PATH, pod));
     }
     let _agents = machines.each_ref().map(Machine::start);
