@@ -35,7 +35,8 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     entering.extend(
         [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
     );
-    let passing = always_passing(family);
+    let passing: Vec<Rule> =
+        (family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))).into_iter().collect();
     let ipvs = || [Rule::new([is_known(), accept()]), pending::from_the_node(), passing_resets()];
     let forwarded = || [Rule::new([is_known(), accept()])];
     let rules = |first: &[Rule], last: &[Rule]| [first, &passing, last].concat();
@@ -51,26 +52,24 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
         let (names, denied_chain) = (Names::of(direction), denying_chain(direction));
         let judge = |rows: &str| vec![cut_late(), Rule::new([jump(rows)]), Rule::new([goto(denied_chain)])];
         table.chain(denied_chain, None, deny(family, denied, direction));
-        let rows = format!("{way}-rows");
-        table.chain(way, None, judge(&rows));
-        table.chain(rows, None, look_up(pod, peer, &names));
-        let (open, rows) = (format!("{way}-open"), format!("{way}-open-rows"));
-        table.chain(open, None, judge(&rows));
-        let mut all = look_up(pod, peer, &names);
-        all.push(Rule::new([accept()]));
-        table.chain(rows, None, all);
+        // Where a pod is open, all passes without a row.
+        for (chain, end) in [(way.to_owned(), None), (format!("{way}-open"), Some(Rule::new([accept()])))] {
+            let [rows, rows_for_all] = ["rows", "rows-for-all"].map(|end| format!("{chain}-{end}"));
+            table.chain(chain, None, judge(&rows));
+            table.chain(rows, None, look_up(pod, peer, &names, &rows_for_all));
+            table.chain(rows_for_all, None, for_all(pod, &names).into_iter().chain(end).collect());
+        }
     }
     table.chain("late", None, vec![cut_late()]);
-    table.chain("cut", None, vec![Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])]);
+    let cut = vec![passing_itself(family), Rule::new([is_tcp(), Statement::reset()]), Rule::new([drop()])];
+    table.chain("cut", None, cut);
 }
 
-/// What passes whatever policies say.
-fn always_passing(family: Family) -> Vec<Rule> {
-    let (source, destination) = (Expression::saddr(family), Expression::daddr(family));
-    let mut rules = vec![Rule::new([within(&[&source, &destination], "self"), accept()])];
-    // Between pods of one bridge, where the bridge shows its packets to this hook.
-    rules.extend((family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))));
-    rules
+/// A pod reaches itself, whatever policies say. That is asked where something is to be denied, and not of all
+/// traffic.
+fn passing_itself(family: Family) -> Rule {
+    let ends = [Expression::saddr(family), Expression::daddr(family)];
+    Rule::new([within(&ends.each_ref(), "self"), accept()])
 }
 
 /// A reset that the kernel sends in the name of another machine, where it refuses a packet, leaves by the
@@ -80,48 +79,67 @@ fn passing_resets() -> Rule {
     Rule::new([is_tcp(), Statement::compare(Payload::TCP_FLAGS.into(), Operator::Equal, flags), accept()])
 }
 
-/// The rows of the peer's class, and then those for all. What lets traffic through ends the base chain; what
-/// denies it, and the end of these rules, return.
-fn look_up(pod: &Expression, peer: &Expression, names: &Names) -> Vec<Rule> {
-    let [exact, protocol, any] = names.rows.map(Into::into);
-    let rule = |key: &[Expression], map: &weft_nftables::Name| {
-        let key = std::iter::once(pod).chain(key).cloned().collect();
-        Rule::new([Statement::Vmap(key, map.clone())])
-    };
-    let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
-    let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
-    let set = |key: &[&Expression], map: &str| {
-        let key = key.iter().map(|it| (*it).clone()).collect();
-        Rule::new([Statement::set_priority(key, map.into())])
-    };
-    // Forwarding sets a priority of its own, by the type of service.
-    let none = || Rule::new([Statement::reset_priority()]);
-    let of_peer = || [none(), set(&[peer], "networks"), set(&[peer], "peers")];
-    let ranges =
-        Rule::new([Statement::Vmap(vec![in_order, proto.clone(), port.clone()], names.ranges.into())]);
-    // The list of ranges takes the class's place for a moment.
-    let first = || {
+/// The rows of the peer's class, and then those for all; these alone where the peer is of no class. What lets
+/// traffic through ends the base chain; what denies it, and the end of these rules, return.
+fn look_up(pod: &Expression, peer: &Expression, names: &Names, for_all: &str) -> Vec<Rule> {
+    // Networks are asked for the few that are no pods and no nodes: to look into ranges takes longer.
+    let of_peer = || {
         [
-            rule(&[class.clone(), proto.clone(), port.clone()], &exact),
-            set(&[pod, &class], names.lists),
-            ranges.clone(),
+            no_class(),
+            Rule::new([set_class(&[peer], "peers")]),
+            Rule::new([is_of_no_class(), set_class(&[peer], "networks")]),
         ]
     };
-    let last =
-        || [rule(&[class.clone(), proto.clone()], &protocol), rule(std::slice::from_ref(&class), &any)];
     let mut rules: Vec<Rule> = of_peer().into();
-    rules.extend(first());
+    rules.push(Rule::new([is_of_no_class(), goto(for_all)]));
+    rules.extend(rows_of_ports(pod, names));
     rules.extend(of_peer());
-    rules.extend(last());
-    for half in [first().to_vec(), last().to_vec()] {
-        rules.push(none());
-        rules.extend(half);
-    }
+    rules.extend(rows_without_ports(pod, names));
+    rules.push(Rule::new([goto(for_all)]));
     rules
 }
 
+/// The rows that hold for all peers.
+fn for_all(pod: &Expression, names: &Names) -> Vec<Rule> {
+    let ports = [no_class()].into_iter().chain(rows_of_ports(pod, names));
+    ports.chain([no_class()]).chain(rows_without_ports(pod, names)).collect()
+}
+
+/// The rows of the packet's class with that port. The list of ranges takes the class's place.
+fn rows_of_ports(pod: &Expression, names: &Names) -> [Rule; 3] {
+    let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
+    let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
+    [
+        rows(&[pod, &class, &proto, &port], names.rows[0]),
+        Rule::new([set_class(&[pod, &class], names.lists)]),
+        rows(&[&in_order, &proto, &port], names.ranges),
+    ]
+}
+
+fn rows_without_ports(pod: &Expression, names: &Names) -> [Rule; 2] {
+    let (class, proto) = (Expression::PRIORITY, Expression::L4PROTO);
+    [rows(&[pod, &class, &proto], names.rows[1]), rows(&[pod, &class], names.rows[2])]
+}
+
+fn rows(key: &[&Expression], map: &str) -> Rule {
+    Rule::new([Statement::Vmap(key.iter().map(|it| (*it).clone()).collect(), map.into())])
+}
+
+fn set_class(key: &[&Expression], map: &str) -> Statement {
+    Statement::set_priority(key.iter().map(|it| (*it).clone()).collect(), map.into())
+}
+
+/// Forwarding sets a priority of its own, by the type of service.
+fn no_class() -> Rule {
+    Rule::new([Statement::reset_priority()])
+}
+
+fn is_of_no_class() -> Statement {
+    Statement::compare(Expression::PRIORITY, Operator::Equal, Value::ClassId(0))
+}
+
 fn deny(family: Family, denied: Denied, direction: Direction) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules = vec![passing_itself(family)];
     if let Some(group) = denied.log_group {
         let prefix = Some(log_prefix(direction).as_str().into());
         let log = Log { prefix, group: Some(group), ..Log::default() };

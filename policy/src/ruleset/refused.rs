@@ -50,7 +50,7 @@ pub(super) fn declaration(family: Family) -> Arc<Declaration> {
     })
 }
 
-/// The rule that refuses them.
+/// The rule that refuses them. TCP, which is most of what comes, is not looked for.
 pub(super) fn rule(family: Family) -> Rule {
     let key = vec![
         Expression::saddr(family),
@@ -59,8 +59,10 @@ pub(super) fn rule(family: Family) -> Rule {
         Expression::DPORT,
         Expression::L4PROTO,
     ];
+    let tcp = Value::Protocol(Protocol::Tcp.number());
+    let is_other = Statement::compare(Expression::L4PROTO, Operator::NotEqual, tcp);
     let is_refused = Statement::lookup(key, Operator::Equal, REFUSED.into());
-    Rule::new([is_refused, Statement::Verdict(Verdict::Drop)])
+    Rule::new([is_other, is_refused, Statement::Verdict(Verdict::Drop)])
 }
 
 /// The change that refuses connections from now on.
