@@ -46,6 +46,17 @@ impl ConntrackClient {
         Ok(ConntrackClient { reader, deleter: Deleter(deleter) })
     }
 
+    /// How many flows there are in the network namespace, of all families and protocols. This costs nothing,
+    /// where to read them the kernel looks into each bucket of a table that all namespaces share.
+    ///
+    /// # Errors
+    /// As of [`ConntrackClient::flows`].
+    pub fn count(&mut self) -> Result<usize> {
+        let counts = self.reader.query(message::count(), message::read_count);
+        let counts = counts.map_err(|error| error.during("count tracked connections"))?;
+        Ok(counts.into_iter().sum())
+    }
+
     /// The flows of one family that pass the filter. Flows of protocols without ports are left out. The
     /// kernel does the sorting (since Linux 5.8), so that little is copied where little is wanted.
     ///

@@ -101,6 +101,15 @@ fn find<'a>(flow: &Flow, lines: &'a [String]) -> &'a str {
 }
 
 #[test]
+fn flows_of_both_families_are_counted_and_those_of_other_namespaces_are_not() {
+    let (machine, other) = (Machine::new(), Machine::new());
+    let count = |machine: &Machine| machine.0.run(ConntrackClient::open).unwrap().unwrap().count().unwrap();
+    assert_eq!(count(&machine), 0);
+    let sockets = Family::BOTH.map(|family| machine.sent(own(family), (virtual_ip(family), 53).into()));
+    assert_eq!([count(&machine), count(&other)], [sockets.len(), 0]);
+}
+
+#[test]
 fn flows_are_read_as_conntrack_lists_them() {
     let machine = Machine::new();
     for family in Family::BOTH {

@@ -25,12 +25,15 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The table is left alone for so many times as long as reading it took, but no longer than this: a walk
 /// through it keeps a processor busy, and pods that start meanwhile need that more.
 const REST: u32 = 8;
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 
 /// The kernel's table of connections.
 pub(super) trait Connections: Send + 'static {
     /// Waits until what was let through by the rules of before is in the table.
     fn settle(&mut self) {}
+
+    /// How many there are, of both families.
+    fn count(&mut self) -> weft_netlink::Result<usize>;
 
     /// Ends the connections of one family that pass the filter and are denied. That is asked when one is
     /// read, and once more right before it is ended: the answer may have changed. Returns how many there
@@ -169,7 +172,7 @@ impl Shared {
             plan.is_some_and(|plan| concerned.is_denied(flow, &plan))
         };
         let mut ended = 0;
-        for (family, filter) in concerned.readings() {
+        for (family, filter) in concerned.readings(connections.count()?) {
             ended += connections.end(family, &filter, &is_denied)?;
         }
         if is_unknown.get() {

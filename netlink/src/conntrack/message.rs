@@ -13,6 +13,8 @@ const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
 /// `IPCTNL_MSG_CT_DELETE`
 const DELETE: u16 = 2;
+/// `IPCTNL_MSG_CT_GET_STATS`
+const GET_STATS: u16 = 5;
 /// The length of `struct nfgenmsg`.
 const GENERIC_HEADER: usize = 4;
 
@@ -24,6 +26,8 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_STATUS_MASK: u16 = 26;
+
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -65,6 +69,20 @@ pub(super) fn dump(family: Family, filter: &Filter) -> Request {
         writer.u32(CTA_STATUS_MASK, looked_at.0);
     }
     Request { kind: SUBSYSTEM << 8 | GET, flags: 0, payload }
+}
+
+/// The request for how many flows there are, of all families.
+pub(super) fn count() -> Request {
+    // The family is not looked at.
+    Request { kind: SUBSYSTEM << 8 | GET_STATS, flags: 0, payload: header(Family::Ip) }
+}
+
+/// The answer to [`count`].
+pub(super) fn read_count(frame: Frame<'_>) -> Result<usize> {
+    let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).unwrap_or_default());
+    let count = attributes.get(CTA_STATS_GLOBAL_ENTRIES).and_then(|count| count.try_into().ok());
+    let malformed = || Error::Malformed("the count of tracked connections".to_owned());
+    Ok(u32::from_be_bytes(count.ok_or_else(malformed)?) as usize)
 }
 
 /// Writes what is compared of first packets. Returns which parts these are.

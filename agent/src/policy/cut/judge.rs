@@ -10,8 +10,10 @@ use weft_policy::ruleset::refused::Connection;
 use weft_types::Protocol;
 
 /// Up to so many addresses of a family are read for one by one: the kernel walks through its whole table
-/// twice for each, which costs it less than to tell of all that is in it.
+/// twice for each, which costs it less than to tell of all that is in it, if that is much.
 const FEW: usize = 1;
+/// Up to so many connections are told of sooner than the table is walked through once more.
+const LITTLE: usize = 4096;
 
 /// Whose connections a change may deny.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +58,11 @@ impl Concerned {
         }
     }
 
-    /// What has to be read of the kernel's table to see all these connections.
-    pub(crate) fn readings(&self) -> Vec<(Family, Filter)> {
+    /// What has to be read of the kernel's table, in which so many connections are, to see all these.
+    pub(crate) fn readings(&self, count: usize) -> Vec<(Family, Filter)> {
+        if count == 0 {
+            return Vec::new();
+        }
         let Concerned::Addresses(addresses) = self else {
             return Family::BOTH.map(|family| (family, Filter::default())).to_vec();
         };
@@ -67,10 +72,13 @@ impl Concerned {
             match of_family().count() {
                 0 => {}
                 // The kernel does not compare addresses of IPv6.
-                1..=FEW if family == Family::Ip => readings.extend(of_family().flat_map(|&address| {
-                    let source = Filter { source: Some(address), ..Filter::default() };
-                    [source, Filter { answerer: Some(address), ..Filter::default() }].map(|it| (family, it))
-                })),
+                1..=FEW if family == Family::Ip && count > LITTLE => {
+                    readings.extend(of_family().flat_map(|&address| {
+                        let source = Filter { source: Some(address), ..Filter::default() };
+                        [source, Filter { answerer: Some(address), ..Filter::default() }]
+                            .map(|it| (family, it))
+                    }))
+                }
                 _ => readings.push((family, Filter::default())),
             }
         }
@@ -190,12 +198,14 @@ mod tests {
             Filter { source: address, ..Filter::default() },
             Filter { answerer: address, ..Filter::default() },
         );
-        assert_eq!(few.readings(), [(Family::Ip, source), (Family::Ip, answerer)]);
+        assert_eq!(few.readings(LITTLE + 1), [(Family::Ip, source), (Family::Ip, answerer)]);
         let whole = |family| (family, Filter::default());
-        assert_eq!(addresses(["fd00::2"]).readings(), [whole(Family::Ip6)]);
+        assert_eq!(few.readings(LITTLE), [whole(Family::Ip)], "the whole is little, too");
+        assert_eq!(few.readings(0), []);
+        assert_eq!(addresses(["fd00::2"]).readings(LITTLE + 1), [whole(Family::Ip6)]);
         let many = (1..=9).map(|last| IpAddr::from([10, 244, 1, last])).collect();
-        assert_eq!(Concerned::Addresses(many).readings(), [whole(Family::Ip)]);
-        assert_eq!(Concerned::All.readings(), Family::BOTH.map(whole));
-        assert_eq!(Concerned::default().readings(), []);
+        assert_eq!(Concerned::Addresses(many).readings(LITTLE + 1), [whole(Family::Ip)]);
+        assert_eq!(Concerned::All.readings(1), Family::BOTH.map(whole));
+        assert_eq!(Concerned::default().readings(1), []);
     }
 }

@@ -28,16 +28,26 @@ impl Connections for Kernel {
         barrier::wait_for_packets();
     }
 
+    fn count(&mut self) -> Result<usize> {
+        self.conntrack.count()
+    }
+
     fn end(&mut self, family: Family, filter: &Filter, is_denied: &dyn Fn(&Flow) -> bool) -> Result<usize> {
         let Kernel { conntrack, tables } = self;
+        let mut is_full = false;
         // What is sent next must be refused before the connection is forgotten.
         let prepare = |flows: &mut Vec<Flow>| {
             flows.retain(is_denied);
+            if is_full {
+                return Ok(());
+            }
             let refused: Vec<_> = flows.iter().filter_map(refused).collect();
             match tables.lock().commit(&refuse(&refused)) {
                 // Without the tables nothing is denied.
                 Err(error) if error.is_missing() => Ok(()),
                 Err(error) if error.errno() == Some(Errno::ENFILE) => {
+                    // For each further try the kernel waits for a grace period of RCU.
+                    is_full = true;
                     warn!(
                         "more connections are to be refused than the set takes; their ends may begin them anew"
                     );
