@@ -6,6 +6,7 @@
 //! and knows no family that is spoken here.
 
 pub mod ipvs;
+pub mod wireguard;
 
 use netlink_packet_core::NLM_F_ACK;
 

@@ -32,7 +32,7 @@ pub enum Protocol {
     Netfilter,
     /// Sockets (NETLINK_SOCK_DIAG).
     SockDiag,
-    /// IPVS (NETLINK_GENERIC).
+    /// IPVS and WireGuard (NETLINK_GENERIC).
     Generic,
 }
 

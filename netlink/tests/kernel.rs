@@ -221,6 +221,32 @@ fn a_direct_route_and_other_tables() {
 }
 
 #[test]
+fn a_route_that_refuses_is_listed_where_asked_for_and_takes_the_place_of_another() {
+    let mut pair = Pair::new();
+    for destination in ["10.9.0.0/16", "fd09::/64"] {
+        let to = Route { protocol: 201, ..Route::to(destination.parse().unwrap()) };
+        let (direct, refusing) =
+            (Route { link: Some(pair.near_index), ..to.clone() }, Route { unreachable: true, ..to });
+        let all = RouteFilter { protocol: Some(201), unreachable: true, ..RouteFilter::default() };
+        pair.near.add_route(&refusing).unwrap();
+        assert_eq!(pair.near.routes(RouteFilter { unreachable: false, ..all }).unwrap(), []);
+        let listed = pair.near.routes(all).unwrap();
+        assert_eq!(
+            listed.iter().map(|route| (route.unreachable, route.link)).collect::<Vec<_>>(),
+            [(true, None)]
+        );
+        for (path, is_refusing) in [(&direct, false), (&refusing, true)] {
+            pair.near.replace_route(path).unwrap();
+            let listed = pair.near.routes(all).unwrap();
+            assert_eq!(listed.iter().map(|route| route.unreachable).collect::<Vec<_>>(), [is_refusing]);
+        }
+        let held = pair.near.routes(all).unwrap().remove(0);
+        pair.near.delete_route(&held).unwrap();
+        assert_eq!(pair.near.routes(all).unwrap(), []);
+    }
+}
+
+#[test]
 fn neighbours_come_and_go() {
     let mut pair = Pair::new();
     for (address, permanent) in [("10.244.0.9", true), ("fd00::9", false)] {

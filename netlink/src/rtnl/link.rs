@@ -200,6 +200,19 @@ impl RtnetlinkClient {
             .map_err(|error| error.during(format!("create dummy interface {name}")))
     }
 
+    /// Makes a WireGuard device. It is down at first, and has neither key nor peers
+    /// ([`crate::genl::wireguard`]).
+    ///
+    /// # Errors
+    /// EEXIST where an interface of that name exists, EOPNOTSUPP where the kernel has no WireGuard.
+    pub fn add_wireguard(&mut self, name: &str, mtu: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = named(name, None, Some(mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+        self.ask(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|error| error.during(format!("create WireGuard device {name}")))
+    }
+
     /// Makes a veth pair whose peer is born in the namespace `peer_namespace`: it never shows in this one.
     /// Returns the host end, as it is before it becomes a port of the bridge.
     ///

@@ -15,7 +15,7 @@ use netlink_packet_route::route::{
 use super::{RtnetlinkClient, family};
 use crate::Result;
 
-/// A unicast route.
+/// A unicast route, or one that refuses what it would lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
     /// Where it leads; `0.0.0.0/0` or `::/0` is the default route.
@@ -44,6 +44,9 @@ pub struct Route {
     pub scope: Option<u8>,
     /// The segment size to announce to TCP peers, in bytes.
     pub advmss: Option<u32>,
+    /// It leads nowhere: who sends there is told that the destination is unreachable (`unreachable` in `ip
+    /// route`).
+    pub unreachable: bool,
 }
 
 /// Which routes to list. The kernel does the filtering.
@@ -55,11 +58,13 @@ pub struct RouteFilter {
     pub protocol: Option<u8>,
     /// Only those through this interface.
     pub link: Option<u32>,
+    /// Also those that refuse what they would lead to.
+    pub unreachable: bool,
 }
 
 impl Default for RouteFilter {
     fn default() -> Self {
-        RouteFilter { table: Route::MAIN_TABLE, protocol: None, link: None }
+        RouteFilter { table: Route::MAIN_TABLE, protocol: None, link: None, unreachable: false }
     }
 }
 
@@ -85,6 +90,7 @@ impl Route {
             mtu: None,
             scope: None,
             advmss: None,
+            unreachable: false,
         }
     }
 
@@ -102,6 +108,9 @@ impl Route {
 /// As `ip route` has it, the interface by its index.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unreachable {
+            f.write_str("unreachable ")?;
+        }
         match self.destination.prefix() {
             0 => f.write_str("default")?,
             _ => write!(f, "{}", self.destination)?,
@@ -120,7 +129,7 @@ impl fmt::Display for Route {
 }
 
 impl RtnetlinkClient {
-    /// The unicast routes of one table, both families. Those with several next hops show none of them.
+    /// The routes of one table, both families. Those with several next hops show none of them.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -167,6 +176,7 @@ impl RtnetlinkClient {
 impl RouteFilter {
     fn matches(&self, route: &Route) -> bool {
         self.table == route.table
+            && (self.unreachable || !route.unreachable)
             && self.protocol.is_none_or(|protocol| protocol == route.protocol)
             && self.link.is_none_or(|link| Some(link) == route.link)
     }
@@ -175,7 +185,7 @@ impl RouteFilter {
 fn filter_message(filter: RouteFilter, family: AddressFamily) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family;
-    message.header.kind = RouteType::Unicast;
+    message.header.kind = if filter.unreachable { RouteType::Unspec } else { RouteType::Unicast };
     message.header.protocol = filter.protocol.unwrap_or_default().into();
     message.attributes.push(RouteAttribute::Table(filter.table));
     message.attributes.extend(filter.link.map(RouteAttribute::Oif));
@@ -187,10 +197,10 @@ fn encode(route: &Route) -> RouteMessage {
     let header = &mut message.header;
     header.address_family = family(route.destination.ip());
     header.destination_prefix_length = route.destination.prefix();
-    header.kind = RouteType::Unicast;
+    header.kind = if route.unreachable { RouteType::Unreachable } else { RouteType::Unicast };
     header.protocol = RouteProtocol::from(route.protocol);
     // An IPv4 route without a gateway leads to the link itself (ip-route(8): scope link).
-    let direct = route.gateway.is_none() && route.destination.is_ipv4();
+    let direct = route.gateway.is_none() && route.destination.is_ipv4() && !route.unreachable;
     let scope = if direct { RouteScope::Link } else { RouteScope::Universe };
     header.scope = route.scope.map_or(scope, RouteScope::from);
     header.flags.set(RouteFlags::Onlink, route.onlink);
@@ -221,6 +231,11 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
         _ => return None,
     };
     let mut route = Route::to(IpNetwork::new(any, header.destination_prefix_length).ok()?);
+    route.unreachable = match header.kind {
+        RouteType::Unicast => false,
+        RouteType::Unreachable => true,
+        _ => return None,
+    };
     route.protocol = header.protocol.into();
     route.table = header.table.into();
     route.onlink = header.flags.contains(RouteFlags::Onlink);
@@ -239,6 +254,8 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
             _ => {}
         }
     }
+    // The kernel names the loopback interface for one of IPv6 that leads nowhere.
+    route.link = route.link.filter(|_| !route.unreachable);
     Some(route)
 }
 
