@@ -13,6 +13,6 @@ mod service;
 pub use event::{Recorder, Severity, Warning};
 pub use ipam_block::{Written, claim_block, delete_block, delete_block_of_lost_node, renew_block};
 pub use lease::Candidate;
-pub use node::{FalseCondition, set_condition};
+pub use node::{FalseCondition, annotate, set_condition};
 pub use queue::Events;
 pub use service::{NotWritten, set_addresses};

@@ -35,7 +35,7 @@ pub use ipam_block::IpamBlock;
 pub use l2_advertisement::{L2Advertisement, PreferredNodes};
 pub use namespace::Namespace;
 pub use network_policy::NetworkPolicy;
-pub use node::Node;
+pub use node::{Node, WireGuardEnd};
 pub use pod::{ContainerPort, Pod, PodAddresses, PodDetails};
 pub use service::{
     FamilyPolicy, LoadBalancer, Protocol, Service, ServiceKind, ServicePort, TrafficPolicy, UnknownProtocol,

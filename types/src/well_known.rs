@@ -16,6 +16,8 @@ pub mod port {
     pub const BFD_MULTIHOP: u16 = 4784;
     /// VXLAN, as Linux has it by default, flannel too. (IANA's number is 4789.)
     pub const VXLAN: u16 = 8472;
+    /// WireGuard, as its own documentation has it.
+    pub const WIREGUARD: u16 = 51820;
     /// Where a DNS server of the cluster says that it lives, as CoreDNS does.
     pub const DNS_HEALTH: u16 = 8080;
     /// Where a DNS server of the cluster says whether it is ready, as CoreDNS does.
@@ -30,6 +32,8 @@ pub mod device {
     pub const BRIDGE: &str = "cni0";
     /// The tunnel to the other nodes.
     pub const VXLAN: &str = "weft-vxlan";
+    /// The encrypted tunnel to the other nodes.
+    pub const WIREGUARD: &str = "weft-wg";
     /// What holds the addresses of a node's DNS server.
     pub const DNS: &str = "weft-dns";
 }
@@ -44,6 +48,16 @@ pub mod nflog {
 pub mod table {
     /// The plugin's ports of the host that lead to containers.
     pub const HOST_PORTS: &str = "weft-cni-hostports";
+}
+
+/// Annotations of Nodes.
+pub mod annotation {
+    /// The public key of the node's end of the encrypted tunnel, as wg(8) writes it.
+    pub const WIREGUARD_KEY: &str = "weft.internal/wireguard-public-key";
+    /// Where packets of the encrypted tunnel get to the node: addresses with ports, with commas in between.
+    pub const WIREGUARD_ENDPOINT: &str = "weft.internal/wireguard-endpoint";
+    /// A public key that the node must not have any more: where it has, it makes another one.
+    pub const WIREGUARD_RETIRED_KEY: &str = "weft.internal/wireguard-retired-key";
 }
 
 /// Labels of Kubernetes objects (kubernetes.io/docs/reference/labels-annotations-taints).

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use weft_types::well_known::label::{HEADLESS, SERVICE_PROXY_NAME};
-use weft_types::{Labels, Name, NamespacedName};
+use weft_types::{Labels, Name, NamespacedName, WireGuardEnd};
 
 use super::values::label;
 use crate::field::{Fault, Faults, Field};
@@ -65,6 +65,13 @@ pub(crate) struct Annotations {
     sharing_key: Field<String>,
     #[serde(rename = "metallb.universe.tf/allow-shared-ip")]
     former_sharing_key: Field<String>,
+    /// What a node says of its end of the encrypted tunnel.
+    #[serde(rename = "weft.internal/wireguard-public-key")]
+    wireguard_key: Field<String>,
+    #[serde(rename = "weft.internal/wireguard-endpoint")]
+    wireguard_endpoint: Field<String>,
+    #[serde(rename = "weft.internal/wireguard-retired-key")]
+    wireguard_retired_key: Field<String>,
 }
 
 impl Annotations {
@@ -81,6 +88,18 @@ impl Annotations {
     /// The key by which Services share an address.
     pub(super) fn sharing_key(&self) -> Field<String> {
         present(&self.sharing_key, &self.former_sharing_key)
+    }
+
+    /// A node's end of the encrypted tunnel.
+    pub(super) fn wireguard(&self) -> Option<Box<WireGuardEnd>> {
+        let text =
+            |field: &Field<String>| if let Field::Is(text) = field { text.clone() } else { String::new() };
+        let end = WireGuardEnd {
+            key: text(&self.wireguard_key),
+            endpoint: text(&self.wireguard_endpoint),
+            retired_key: text(&self.wireguard_retired_key),
+        };
+        (end != WireGuardEnd::default()).then(|| Box::new(end))
     }
 }
 

@@ -146,6 +146,10 @@ fn convert(
             .unwrap_or_default();
         found.iter().flatten().for_each(|(_, address)| put_once(&mut all_addresses, *address));
     }
+    let wireguard = match &metadata.annotations {
+        Field::Is(annotations) => annotations.wireguard(),
+        _ => None,
+    };
     Ok(Node {
         name,
         pod_cidrs: pod_cidrs(spec, faults),
@@ -154,6 +158,7 @@ fn convert(
         leaving,
         ready: filter.labels && conditions.iter().any(is_ready),
         uid,
+        wireguard,
         labels: labels(Field::Is(metadata), filter, faults),
         all_addresses,
     })
@@ -210,7 +215,7 @@ fn address_of(field: NodeAddress) -> Result<Option<(Reach, IpAddr)>, Fault> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use weft_types::{Kind, Object};
+    use weft_types::{Kind, Object, WireGuardEnd};
 
     use super::*;
     use crate::resource::{Reading, read, read_document};
@@ -318,6 +323,29 @@ mod tests {
         assert_eq!((plain.ready, full.ready), (false, true));
         assert_eq!((plain.zone, full.zone), (Some("east".to_owned()), Some("east".to_owned())));
         assert_eq!(plain.addresses, full.addresses);
+    }
+
+    #[test]
+    fn the_end_of_the_encrypted_tunnel_is_read_as_it_stands_and_spoils_no_node() {
+        let read = |annotations: Value| match reading(
+            json!({"metadata": {"name": "node1", "annotations": annotations}}),
+        ) {
+            Reading::Object(Object::Node(node)) => node.wireguard,
+            other => panic!("{other:?}"),
+        };
+        let end = read(json!({
+            "weft.internal/wireguard-public-key": "a key",
+            "weft.internal/wireguard-endpoint": "somewhere",
+            "weft.internal/wireguard-retired-key": "an old one",
+            "other": "x",
+        }));
+        let text = str::to_owned;
+        let expected =
+            WireGuardEnd { key: text("a key"), endpoint: text("somewhere"), retired_key: text("an old one") };
+        assert_eq!(end.as_deref(), Some(&expected));
+        assert_eq!(read(json!({"other": "x"})), None);
+        assert_eq!(read(json!({"weft.internal/wireguard-public-key": 5})), None);
+        assert_eq!(read(json!("none")), None);
     }
 
     #[test]

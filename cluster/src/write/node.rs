@@ -1,4 +1,6 @@
-//! Conditions of Nodes. When one is set, and to what, is decided by who sets it.
+//! Conditions and annotations of Nodes. When one is set, and to what, is decided by who sets it.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use kube::Client;
@@ -27,6 +29,20 @@ pub struct FalseCondition {
 /// Why the API server did not take it, in one line.
 pub async fn set_condition(client: &Client, node: &str, condition: &FalseCondition) -> Result<(), String> {
     let patch = Patch::Strategic(status(condition, Timestamp::now()));
+    let request = Request::new(api(Kind::Node).path(None))
+        .patch_subresource("status", node, &PatchParams::default(), &patch)
+        .map_err(|error| chain(&error))?;
+    client.request::<Value>(request).await.map(drop).map_err(|error| chain(&error))
+}
+
+/// Sets annotations of a Node, and leaves the others as they are. It goes by the Node's status, which daemons
+/// may write anyway: there the API server takes annotations too.
+///
+/// # Errors
+/// Why the API server did not take it, in one line.
+pub async fn annotate(client: &Client, node: &str, annotations: &[(&str, &str)]) -> Result<(), String> {
+    let annotations: BTreeMap<&str, &str> = annotations.iter().copied().collect();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
     let request = Request::new(api(Kind::Node).path(None))
         .patch_subresource("status", node, &PatchParams::default(), &patch)
         .map_err(|error| chain(&error))?;

@@ -1,6 +1,6 @@
-//! What is written besides events: Leases and the status of Services.
+//! What is written besides events: Leases, the status of Services and annotations of Nodes.
 
-use weft_cluster::write::{Candidate, NotWritten, set_addresses};
+use weft_cluster::write::{Candidate, NotWritten, annotate, set_addresses};
 
 use super::*;
 
@@ -105,4 +105,17 @@ async fn the_addresses_of_a_service_are_written_for_the_version_that_was_seen() 
     assert!(matches!(refused, Err(NotWritten::Problem(_))), "{refused:?}");
     assert_eq!(within(set_addresses(&client, &name, version, &[])).await, Ok(()));
     assert_eq!(server.objects(SERVICES)[0]["status"]["loadBalancer"], json!({}));
+}
+
+#[tokio::test]
+async fn annotations_of_a_node_are_written_by_its_status_and_others_stay() {
+    let server = FakeApiServer::start();
+    server.put(NODES, json!({"metadata": {"name": "node1", "annotations": {"other": "x"}}, "status": {}}));
+    let client = client(&server).await;
+    let path = "/api/v1/nodes/node1/status";
+    server.answer_once(path, StatusCode::FORBIDDEN, "no");
+    assert!(within(annotate(&client, "node1", &[("key", "a")])).await.is_err());
+    assert_eq!(within(annotate(&client, "node1", &[("key", "a"), ("place", "b")])).await, Ok(()));
+    let written = server.objects(NODES)[0]["metadata"]["annotations"].clone();
+    assert_eq!(written, json!({"other": "x", "key": "a", "place": "b"}));
 }

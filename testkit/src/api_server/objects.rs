@@ -15,9 +15,9 @@ struct Place {
     name: String,
 }
 
-/// The object of a namespace, or the subresource of one, that a path leads to.
+/// The object of a namespace or of the core group without one, or the subresource of one, that a path leads to.
 fn place(path: &str) -> Option<Place> {
-    let (root, rest) = path.split_once("/namespaces/")?;
+    let Some((root, rest)) = path.split_once("/namespaces/") else { return place_of_all(path) };
     match rest.split('/').collect::<Vec<_>>()[..] {
         [namespace, plural, name] | [namespace, plural, name, _] => Some(Place {
             collection: format!("{root}/namespaces/{namespace}/{plural}"),
@@ -27,6 +27,15 @@ fn place(path: &str) -> Option<Place> {
         }),
         _ => None,
     }
+}
+
+/// The same for an object that is in no namespace.
+fn place_of_all(path: &str) -> Option<Place> {
+    let rest = path.strip_prefix("/api/v1/")?;
+    let [plural, name] = *rest.split('/').take(2).collect::<Vec<_>>() else { return None };
+    let collection = format!("/api/v1/{plural}");
+    let (everywhere, namespace, name) = (collection.clone(), String::new(), name.to_owned());
+    Some(Place { collection, everywhere, namespace, name })
 }
 
 fn not_found(name: &str) -> Response {
@@ -46,7 +55,7 @@ impl Store {
         [of(&place.collection), of(&place.everywhere)].into_iter().find(is_it)
     }
 
-    /// One object; nothing where the path leads to no object of a namespace.
+    /// One object; nothing where the path leads to no object.
     pub(super) fn get(&self, path: &str) -> Option<Response> {
         let place = place(path)?;
         let found = self.find(&place);
@@ -56,7 +65,7 @@ impl Store {
         )
     }
 
-    /// Merges a patch into an object; nothing where the path leads to no object of a namespace.
+    /// Merges a patch into an object; nothing where the path leads to no object.
     pub(super) fn merge(&mut self, path: &str, patch: &Value) -> Option<Response> {
         let place = place(path)?;
         let Some((collection, name)) = self.find(&place) else { return Some(not_found(&place.name)) };

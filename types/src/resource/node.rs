@@ -31,6 +31,20 @@ pub struct Node {
     pub labels: Labels,
     /// All addresses that its status has, in the order of the object; none unless labels were asked for.
     pub all_addresses: Vec<IpAddr>,
+    /// What its annotations say of its end of the encrypted tunnel; none where they say nothing.
+    pub wireguard: Option<Box<WireGuardEnd>>,
+}
+
+/// A node's end of the encrypted tunnel, as its annotations have it: whether that can be used is for the one who
+/// uses it to say. Where there is no such annotation, the text is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WireGuardEnd {
+    /// The public key.
+    pub key: String,
+    /// Where packets get to it.
+    pub endpoint: String,
+    /// The key that it must not have any more.
+    pub retired_key: String,
 }
 
 impl Node {
