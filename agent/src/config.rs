@@ -6,6 +6,7 @@ use weft_cni_spec::{InterfaceName, NetworkName};
 use weft_types::IpNetwork;
 
 use crate::routing::vxlan::plan::Settings;
+use crate::routing::wireguard;
 use crate::uplink::{Backend, LeaveBy};
 
 /// The agent's settings, as far as plans depend on them.
@@ -31,6 +32,8 @@ pub struct Config {
     pub backend: Backend,
     /// The tunnel's settings.
     pub vxlan: Settings,
+    /// The encrypted tunnel's.
+    pub wireguard: wireguard::plan::Settings,
     /// By which of its addresses this node reaches the others.
     pub leave_by: LeaveBy,
     /// The ranges within which routes are taken from BGP peers, besides those to pods.

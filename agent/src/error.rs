@@ -39,10 +39,12 @@ pub enum Error {
         wish: String,
     },
     /// Another program's interface has the name of the tunnel's.
-    #[error("there is a device {name} that is no VXLAN device and not Weft's: delete or rename it")]
+    #[error("there is a device {name} that is no {kind} device and not Weft's: delete or rename it")]
     ForeignDevice {
         /// The interface's name.
         name: String,
+        /// What it should be.
+        kind: &'static str,
     },
     /// Another program's tunnel has the tunnel's VNI and port.
     #[error(
@@ -52,6 +54,37 @@ pub enum Error {
     ForeignTunnel {
         /// What the kernel said, with the device.
         problem: weft_netlink::Error,
+    },
+    /// The kernel has no WireGuard.
+    #[error(
+        "{problem}: this kernel has no WireGuard (CONFIG_WIREGUARD, modprobe wireguard), so that this node's pods and those of \
+         other nodes do not reach each other; see weft preflight --backend wireguard"
+    )]
+    NoWireGuard {
+        /// What the kernel said, with the device.
+        problem: weft_netlink::Error,
+    },
+    /// Somebody else listens at the port of the encrypted tunnel.
+    #[error(
+        "{problem}: another program or WireGuard device has UDP port {port} (ss -lnup sport = {port}, wg show); end it, or give \
+         this node another --wireguard-port"
+    )]
+    WireGuardPort {
+        /// The port.
+        port: u16,
+        /// What the kernel said, with the device.
+        problem: weft_netlink::Error,
+    },
+    /// There is no key for the encrypted tunnel.
+    #[error(
+        "cannot use the WireGuard key {path}: {problem}; to have another one made, delete the file",
+        path = path.display()
+    )]
+    WireGuardKey {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        problem: String,
     },
     /// A kernel setting cannot be read or written.
     #[error("cannot set {name} to {value}: {problem}; set it on the host, or make /proc/sys/net writable")]

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use thiserror::Error;
+use weft_types::well_known::annotation;
 use weft_types::{Family, IpNetwork};
 
 use crate::cidr_allocations::{Conflict, Owner};
 use crate::routing::probe::plan::PORT as PROBE_PORT;
+use crate::routing::wireguard::key::NotAKey;
 
 /// Something about the cluster that somebody should know of and mend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -89,6 +91,66 @@ pub enum Notice {
         /// Its range.
         cidr: IpNetwork,
     },
+    /// Another node has told of no key yet.
+    #[error(
+        "Node {node} has no WireGuard key ({key}): {}; see that weft-agent runs there with --backend wireguard, and that it may patch \
+         nodes/status",
+        meanwhile(*is_held), key = annotation::WIREGUARD_KEY
+    )]
+    NoWireGuardKey {
+        /// The other node.
+        node: String,
+        /// Whether packets are held meanwhile.
+        is_held: bool,
+    },
+    /// What another node told of is no key.
+    #[error(
+        "the WireGuard key of Node {node} ({key}) cannot be used, as {problem}: {}; its agent writes the right one when \
+         the annotation is deleted",
+        meanwhile(*is_held), key = annotation::WIREGUARD_KEY
+    )]
+    NotAWireGuardKey {
+        /// The other node.
+        node: String,
+        /// What is wrong.
+        problem: NotAKey,
+        /// Whether packets are held meanwhile.
+        is_held: bool,
+    },
+    /// Two nodes have one key.
+    #[error(
+        "Node {node} has the WireGuard key of Node {other}: {}; where a machine was copied with its key, \
+         delete the key's file on Node {node} (.wireguard-key), and its agent makes another one",
+        meanwhile(*is_held)
+    )]
+    SharedWireGuardKey {
+        /// The other node.
+        node: String,
+        /// Who has it already.
+        other: String,
+        /// Whether packets are held meanwhile.
+        is_held: bool,
+    },
+    /// Nobody knows where another node is to be reached.
+    #[error(
+        "Node {node} has no WireGuard endpoint that can be used here ({}): its pods are reached once it has sent something itself",
+        annotation::WIREGUARD_ENDPOINT
+    )]
+    NoWireGuardEndpoint {
+        /// The other node.
+        node: String,
+    },
+    /// What is not known of the cluster's ranges is not held.
+    #[error(
+        "the cluster CIDR {range} holds {owner}: packets to addresses in it that no Node's pods have leave this node unencrypted, \
+         where a route leads there; choose ranges that do not overlap"
+    )]
+    NotHeld {
+        /// The cluster CIDR.
+        range: IpNetwork,
+        /// What else is in it.
+        owner: Owner,
+    },
     /// This node is known under an address that it does not have.
     #[error(
         "Node {node} has the address {address}, which is on no interface of this machine: packets to other nodes \
@@ -131,6 +193,13 @@ pub enum Notice {
         /// Whose it is.
         other: Owner,
     },
+}
+
+fn meanwhile(is_held: bool) -> &'static str {
+    match is_held {
+        true => "packets to its pods are held (--encryption strict)",
+        false => "packets to its pods leave unencrypted (--encryption prefer)",
+    }
 }
 
 fn remedy(owner: &Owner, other: &Owner) -> &'static str {

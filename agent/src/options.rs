@@ -17,6 +17,7 @@ use crate::blocks::plan as blocks;
 use crate::config::Config;
 use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
+use crate::routing::wireguard::options::WireGuardOptions;
 use crate::uplink::{Backend, LeaveBy};
 
 /// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the
@@ -99,6 +100,10 @@ pub struct Options {
     /// The UDP port of the VXLAN tunnel. The same on every node.
     #[arg(long, value_name = "PORT", default_value_t = port::VXLAN, value_parser = clap::value_parser!(u16).range(1..))]
     pub vxlan_port: u16,
+
+    /// The encrypted tunnel.
+    #[command(flatten)]
+    pub wireguard: WireGuardOptions,
 
     /// The pods' MTU, in bytes. Without it, what fits on the way to every other node: the MTU of the
     /// interface that holds the node's address, less the headers of the tunnel where one is used.
@@ -259,6 +264,7 @@ impl Options {
             policy_timeout: self.policy_timeout,
             backend: self.backend,
             vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },
+            wireguard: self.wireguard.settings(&self.cni_data_dir),
             leave_by: match (&self.iface, self.node_ips.as_slice()) {
                 (Some(iface), _) => LeaveBy::Interface(iface.clone()),
                 (None, []) => LeaveBy::Node,

@@ -18,6 +18,9 @@ impl fmt::Display for NodePlan {
         if let Some(overlay) = &self.routing.overlay {
             write!(f, "{overlay}")?;
         }
+        if let Some(wireguard) = &self.routing.wireguard {
+            write!(f, "{wireguard}")?;
+        }
         for route in &self.routing.routes {
             writeln!(f, "ip route add {route}")?;
         }

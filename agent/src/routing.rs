@@ -1,11 +1,13 @@
 //! The way to the pods of other nodes. `plan` decides from what is known: directly by their nodes' addresses,
-//! or through the tunnel. `probe` tries the direct paths; `routes` brings the kernel's routes to the plan,
-//! `vxlan` the tunnel.
+//! or through a tunnel. `probe` tries the direct paths; `routes` brings the kernel's routes to the plan,
+//! `vxlan` and `wireguard` the tunnels.
 
+pub(crate) mod addresses;
 pub mod plan;
 pub mod probe;
 pub mod routes;
 pub mod vxlan;
+pub mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +24,8 @@ use crate::routing::probe::Prober;
 use crate::routing::routes::Routes;
 use crate::routing::vxlan::checksum_test::OffloadTest;
 use crate::routing::vxlan::plan::DEVICE;
-use crate::subsystem::{Environment, Report, Round, Subsystem};
+use crate::routing::wireguard::announcer::Announcer;
+use crate::subsystem::{Environment, Report, Round, Subsystem, Wake};
 use crate::sysctls::proc::loosen;
 use crate::uplink::Uplink;
 use crate::{Error, Result};
@@ -37,6 +40,8 @@ pub(crate) struct Routing {
     routes: Routes,
     offload: OffloadTest,
     prober: Option<Prober>,
+    announcer: Announcer,
+    wake: Wake,
     /// What an agent before this one learned by BGP, and until when it is kept.
     kept: BTreeMap<IpNetwork, IpAddr>,
     kept_until: Option<Instant>,
@@ -51,6 +56,8 @@ impl Subsystem for Routing {
 
     fn start(&mut self, environment: &Environment) -> Result<()> {
         let (direct, held) = (self.routes.direct_paths()?, self.routes.destinations()?);
+        self.announcer.start(environment);
+        self.wake = environment.wake.clone();
         self.prober = Some(Prober::start(direct, held, environment.wake.clone()));
         self.kept = self.routes.learned()?;
         self.kept_until = (!self.kept.is_empty()).then(|| Instant::now() + KEPT);
@@ -63,6 +70,7 @@ impl Subsystem for Routing {
             self.kept_until = None;
         }
         uplink.kept.clone_from(&self.kept);
+        uplink.wireguard = self.routes.wireguard_key()?;
         uplink.path_states = self.prober.as_ref().map(Prober::path_states).unwrap_or_default();
         Ok(())
     }
@@ -75,6 +83,7 @@ impl Subsystem for Routing {
         let Some(plan) = round.plan.map(|plan| &plan.routing) else { return };
         report.problems(self.routes.apply(plan));
         report.problems(accept_both_ways(plan));
+        report.problems(self.tell(plan));
         if let Some(prober) = &self.prober {
             prober.watch(&plan.probes, plan.held());
         }
@@ -96,12 +105,14 @@ impl Routing {
         let (direct, tunnelled) = (Gauge::default(), Gauge::default());
         let help = "Other nodes' pod CIDRs that are reached directly";
         registry.register("direct_ranges", help, direct.clone());
-        let help = "Other nodes' pod CIDRs that are reached through the tunnel";
+        let help = "Other nodes' pod CIDRs that are reached through a tunnel";
         registry.register("tunnelled_ranges", help, tunnelled.clone());
         Ok(Routing {
             routes: Routes::open()?,
             offload: OffloadTest::default(),
             prober: None,
+            announcer: Announcer::default(),
+            wake: Wake::default(),
             kept: BTreeMap::new(),
             kept_until: None,
             direct,
@@ -109,11 +120,24 @@ impl Routing {
         })
     }
 
+    /// Tells the other nodes of this one's key. Returns what is in the way.
+    fn tell(&mut self, plan: &RoutingPlan) -> Option<String> {
+        let wireguard = plan.wireguard.as_ref()?;
+        // The device has just been made, or has another key: the plan must know it.
+        if self.routes.wireguard_key().is_ok_and(|key| key.is_some() && key != wireguard.own) {
+            self.wake.wake();
+        }
+        self.announcer.tell(wireguard.announcement.as_ref())
+    }
+
     fn count(&self, plan: &RoutingPlan) {
         let tried: BTreeSet<IpNetwork> = plan.probes.iter().map(|probe| probe.direct.1.into()).collect();
-        let routes = plan.routes.iter().filter(|route| !tried.contains(&route.destination));
+        let leads = |route: &&NodeRoute| {
+            route.next_hop != NextHop::Unreachable && !tried.contains(&route.destination)
+        };
+        let routes = plan.routes.iter().filter(leads);
         let (tunnelled, direct): (Vec<&NodeRoute>, Vec<&NodeRoute>) =
-            routes.partition(|route| route.next_hop == NextHop::Tunnel);
+            routes.partition(|route| matches!(route.next_hop, NextHop::Tunnel | NextHop::WireGuard));
         for (gauge, routes) in [(&self.direct, direct), (&self.tunnelled, tunnelled)] {
             gauge.set(i64::try_from(routes.len()).unwrap_or(i64::MAX));
         }
@@ -124,8 +148,13 @@ impl Routing {
 /// meanwhile must be taken.
 fn accept_both_ways(plan: &RoutingPlan) -> Option<Error> {
     let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
+    // Two nodes begin to use the encrypted tunnel one after the other, too.
+    let tunnels =
+        [plan.overlay.as_ref().map(|_| DEVICE), plan.wireguard.as_ref().map(|_| wireguard::plan::DEVICE)];
+    let is_one_of_two = tunnels.iter().flatten().count() > 1;
+    let tunnels = tunnels.into_iter().flatten().filter(|_| is_one_of_two || !links.is_empty());
     let mut problem = None;
-    for link in links.iter().map(String::as_str).chain((!links.is_empty()).then_some(DEVICE)) {
+    for link in links.iter().map(String::as_str).chain(tunnels) {
         match loosen(link) {
             Ok(true) => info!("set net.ipv4.conf.{link}.rp_filter to 2, as the way between nodes may change"),
             Ok(false) => {}

@@ -13,6 +13,7 @@ use weft_cni_spec::InterfaceName;
 use weft_types::{Family, IpNetwork};
 
 use crate::routing::probe::plan::{PathState, PathStates};
+use crate::routing::wireguard::key::PublicKey;
 
 /// How packets get to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -27,6 +28,9 @@ pub enum Backend {
     Vxlan,
     /// By the routes that the other nodes, or route reflectors, tell of by BGP.
     Bgp,
+    /// Through an encrypted WireGuard tunnel to every node.
+    #[value(name = "wireguard")]
+    WireGuard,
 }
 
 /// This node's side of the network between the nodes.
@@ -49,6 +53,8 @@ pub struct Uplink {
     /// Ranges that running pods have addresses of from before the Node got its present ones, and how many
     /// pods that is.
     pub former: BTreeMap<IpNetwork, usize>,
+    /// The public key of the WireGuard device, where there is one that has a key.
+    pub wireguard: Option<PublicKey>,
     /// What is known of the direct paths.
     pub path_states: PathStates,
     /// The ways that were learned by BGP: the next hop to each range.

@@ -10,6 +10,7 @@ use weft_agent::masquerade::rules::{self, MasqueradeRules};
 use weft_agent::plan::{NodePlan, plan};
 use weft_agent::routing::routes::Routes;
 use weft_agent::routing::vxlan::plan::Settings;
+use weft_agent::routing::wireguard::plan as wireguard;
 use weft_agent::sysctls::proc;
 use weft_agent::upkeep::observe::BridgeObserver;
 use weft_agent::upkeep::plan::{Expected, port};
@@ -75,6 +76,12 @@ impl World {
     }
 }
 
+/// As without flags.
+fn wireguard() -> wireguard::Settings {
+    let key_file = "/var/lib/cni/networks/.wireguard-key".into();
+    wireguard::Settings { port: 51820, keepalive: None, encryption: wireguard::Encryption::Strict, key_file }
+}
+
 fn node(name: &str, pod_cidrs: &[&str], addresses: &[&str]) -> Node {
     Node {
         name: name.to_owned(),
@@ -116,6 +123,7 @@ fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> 
         policy_timeout: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
+        wireguard: wireguard(),
         leave_by: LeaveBy::Node,
         bgp_imports: Vec::new(),
         service_cidrs: Vec::new(),

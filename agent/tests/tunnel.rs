@@ -14,6 +14,7 @@ use weft_agent::routing::routes::Routes;
 use weft_agent::routing::vxlan::checksum::Finding;
 use weft_agent::routing::vxlan::checksum_test::test_tunnel;
 use weft_agent::routing::vxlan::plan::Settings;
+use weft_agent::routing::wireguard::plan as wireguard;
 use weft_agent::sysctls::proc;
 use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Uplink};
@@ -98,6 +99,12 @@ impl Site {
     }
 }
 
+/// As without flags.
+fn wireguard() -> wireguard::Settings {
+    let key_file = "/var/lib/cni/networks/.wireguard-key".into();
+    wireguard::Settings { port: 51820, keepalive: None, encryption: wireguard::Encryption::Strict, key_file }
+}
+
 impl World {
     /// The outer packets are of IPv4 where there is any.
     fn new(is_ipv4: bool) -> World {
@@ -139,6 +146,7 @@ impl World {
             policy_timeout: None,
             backend: Backend::Auto,
             vxlan: self.settings,
+            wireguard: wireguard(),
             leave_by: LeaveBy::Node,
             bgp_imports: Vec::new(),
             service_cidrs: Vec::new(),

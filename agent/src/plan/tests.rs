@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::routing::plan::NextHop;
 use crate::routing::probe::plan::{PathState, PathStates};
 use crate::routing::vxlan::plan::Settings;
+use crate::routing::wireguard::plan as wireguard;
 use crate::uplink::{Backend, LeaveBy};
 
 fn config(cluster_cidrs: &[&str]) -> Config {
@@ -24,10 +25,17 @@ fn config(cluster_cidrs: &[&str]) -> Config {
         policy_timeout: None,
         backend: Backend::HostGw,
         vxlan: Settings { vni: 1, port: 8472 },
+        wireguard: wireguard(),
         leave_by: LeaveBy::Node,
         bgp_imports: Vec::new(),
         service_cidrs: Vec::new(),
     }
+}
+
+/// As without flags.
+fn wireguard() -> wireguard::Settings {
+    let key_file = "/var/lib/cni/networks/.wireguard-key".into();
+    wireguard::Settings { port: 51820, keepalive: None, encryption: wireguard::Encryption::Strict, key_file }
 }
 
 fn uplink(mtu: u32, networks: &[&str]) -> Uplink {

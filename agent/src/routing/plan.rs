@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::notice::Notice;
 use crate::routing::probe::plan::{DirectPath, PathState, Probe};
 use crate::routing::vxlan::plan::{self as vxlan, DEVICE, Overlay};
+use crate::routing::wireguard::plan::{self as wireguard, Encryption, WireGuard};
 use crate::uplink::{Backend, Uplink};
 
 /// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos
@@ -27,6 +28,8 @@ pub const BGP_PROTOCOL: u8 = 186;
 pub struct RoutingPlan {
     /// The tunnel to nodes that are not reached directly.
     pub overlay: Option<Overlay>,
+    /// The encrypted tunnel.
+    pub wireguard: Option<WireGuard>,
     /// The routes, in the order of their destinations.
     pub routes: Vec<NodeRoute>,
     /// The direct paths that are to be tried.
@@ -60,14 +63,19 @@ pub enum NextHop {
     Learned(IpAddr),
     /// The far end of the VXLAN tunnel.
     Tunnel,
+    /// The encrypted tunnel. As long as it cannot be made, packets are refused.
+    WireGuard,
+    /// Nobody: packets are refused.
+    Unreachable,
 }
 
 impl NodeRoute {
-    /// The address of the next hop.
-    pub fn gateway(&self) -> IpAddr {
+    /// The address of the next hop, where it has one.
+    pub fn gateway(&self) -> Option<IpAddr> {
         match self.next_hop {
-            NextHop::Direct(address) | NextHop::Learned(address) => address,
-            NextHop::Tunnel => vxlan::gateway(&self.destination),
+            NextHop::Direct(address) | NextHop::Learned(address) => Some(address),
+            NextHop::Tunnel => Some(vxlan::gateway(&self.destination)),
+            NextHop::WireGuard | NextHop::Unreachable => None,
         }
     }
 }
@@ -81,9 +89,17 @@ impl NodeRoute {
 
 impl fmt::Display for NodeRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} via {}", self.destination, self.gateway())?;
-        if self.next_hop == NextHop::Tunnel {
-            write!(f, " dev {DEVICE} onlink")?;
+        if self.next_hop == NextHop::Unreachable {
+            f.write_str("unreachable ")?;
+        }
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway() {
+            write!(f, " via {gateway}")?;
+        }
+        match self.next_hop {
+            NextHop::Tunnel => write!(f, " dev {DEVICE} onlink")?,
+            NextHop::WireGuard => write!(f, " dev {}", wireguard::DEVICE)?,
+            NextHop::Direct(_) | NextHop::Learned(_) | NextHop::Unreachable => {}
         }
         write!(f, " proto {}", self.protocol())
     }
@@ -99,16 +115,21 @@ impl RoutingPlan {
         uplink: &Uplink,
         allocations: &mut CidrAllocations,
     ) -> (RoutingPlan, Vec<Notice>) {
+        let wireguard =
+            (config.backend == Backend::WireGuard).then(|| WireGuard::new(snapshot, own, config, uplink));
+        let (wireguard, notices) =
+            wireguard.map_or((None, Vec::new()), |(plan, notices)| (Some(plan), notices));
         let overlay = match config.backend {
             Backend::HostGw | Backend::Bgp => None,
-            Backend::Vxlan => Overlay::new(own, config.vxlan, uplink),
+            Backend::WireGuard if config.wireguard.encryption == Encryption::Strict => None,
+            Backend::Vxlan | Backend::WireGuard => Overlay::new(own, config.vxlan, uplink),
             Backend::Auto => {
                 Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_probe_addresses(own))
             }
         };
-        let plan = RoutingPlan { overlay, links: uplink.links.clone(), ..RoutingPlan::default() };
+        let plan = RoutingPlan { overlay, wireguard, links: uplink.links.clone(), ..RoutingPlan::default() };
         let backend = config.backend;
-        let mut planner = Planner { own, backend, uplink, plan, notices: Vec::new(), is_tunnelled: false };
+        let mut planner = Planner { own, backend, uplink, plan, notices, is_tunnelled: false };
         for node in snapshot.nodes().filter(|node| node.name != own.name) {
             for &cidr in &node.pod_cidrs {
                 let allocated = allocations.allocate(cidr, Owner::Node(node.name.clone()));
@@ -118,8 +139,12 @@ impl RoutingPlan {
             }
         }
         planner.learned(config, snapshot);
+        planner.hold(config, snapshot);
         planner.plan.routes.sort();
-        if planner.is_tunnelled {
+        if let Some(wireguard) = &mut planner.plan.wireguard {
+            wireguard.peers.retain(|_, peer| !peer.allowed.is_empty());
+            planner.plan.mtu = Some(wireguard.mtu);
+        } else if planner.is_tunnelled {
             planner.plan.mtu = planner.plan.overlay.as_ref().map(|overlay| overlay.device.mtu);
         }
         (planner.plan, planner.notices)
@@ -170,10 +195,41 @@ impl Planner<'_> {
         }
     }
 
+    /// What is no Node's of the cluster's ranges might be a pod's all the same, of a Node that is not known yet
+    /// or any more: it must not leave unencrypted.
+    fn hold(&mut self, config: &Config, snapshot: &Snapshot) {
+        if !self.plan.wireguard.as_ref().is_some_and(WireGuard::is_strict) {
+            return;
+        }
+        for &range in &config.cluster_cidrs {
+            let routes = self.plan.routes.iter().map(|route| route.destination);
+            if routes.chain(self.own.pod_cidrs.iter().copied()).any(|taken| is_subnet_of(&range, &taken)) {
+                continue;
+            }
+            let mut nodes = snapshot.nodes();
+            let inside = nodes.find(|node| node.addresses.iter().any(|address| range.contains(*address)));
+            let services = config.service_cidrs.iter().any(|services| overlap(services, &range));
+            let owner = inside.map(|node| Owner::Address(node.name.clone()));
+            match owner.or(services.then_some(Owner::Services)) {
+                Some(owner) => self.notices.push(Notice::NotHeld { range, owner }),
+                None => {
+                    let (destination, next_hop) = (range, NextHop::Unreachable);
+                    self.plan.routes.push(NodeRoute { destination, next_hop, fallback: None });
+                }
+            }
+        }
+    }
+
     /// Plans the way to the pods of one range.
     fn add(&mut self, node: &Node, cidr: IpNetwork) -> Result<(), Notice> {
         let family = Family::of_network(&cidr);
         let address = node.address(family);
+        if let Some(wireguard) = &mut self.plan.wireguard
+            && (wireguard.add(&node.name, cidr) || wireguard.is_strict())
+        {
+            self.route(cidr, NextHop::WireGuard, None);
+            return Ok(());
+        }
         if self.backend == Backend::Bgp {
             // Whether there is a way or not, pods keep their addresses on it.
             self.plan.destinations.push(cidr);

@@ -13,18 +13,21 @@ use crate::routing::plan::{BGP_PROTOCOL, NextHop, NodeRoute, PROTOCOL, RoutingPl
 use crate::routing::probe::plan::DirectPath;
 use crate::routing::vxlan::device;
 use crate::routing::vxlan::plan::DEVICE;
+use crate::routing::wireguard::device::WireGuardDevice;
+use crate::routing::wireguard::key::PublicKey;
 use crate::{Error, Result};
 
 /// The kernel's routes and the tunnel's device, in the network namespace in which they were opened.
 #[derive(Debug)]
 pub struct Routes {
     route: RtnetlinkClient,
+    wireguard: WireGuardDevice,
 }
 
 impl Routes {
     /// Opens them in the calling thread's network namespace.
     pub fn open() -> Result<Routes> {
-        Ok(Routes { route: RtnetlinkClient::open()? })
+        Ok(Routes { route: RtnetlinkClient::open()?, wireguard: WireGuardDevice::new()? })
     }
 
     /// The direct paths to other nodes' pods that there are.
@@ -42,25 +45,33 @@ impl Routes {
 
     /// Brings the tunnel and Weft's own routes to the plan. A route that fails keeps no other from being set.
     pub fn apply(&mut self, plan: &RoutingPlan) -> Vec<Error> {
-        let (tunnel, problem) = match device::make(&mut self.route, plan.overlay.as_ref()) {
-            Ok(tunnel) => (tunnel, None),
-            Err(problem) => (None, Some(problem)),
-        };
+        let mut problems = Vec::new();
+        let mut made =
+            |device: Result<Option<u32>>| device.map_err(|problem| problems.push(problem)).ok().flatten();
+        let tunnel = made(device::make(&mut self.route, plan.overlay.as_ref()));
+        let wireguard = made(self.wireguard.make(&mut self.route, plan.wireguard.as_ref()));
         let observed = match self.own() {
             Ok(observed) => observed,
-            Err(error) => return problem.into_iter().chain([error]).collect(),
+            Err(error) => return problems.into_iter().chain([error]).collect(),
         };
-        let planned: Vec<Route> = plan.routes.iter().filter_map(|route| as_asked(route, tunnel)).collect();
+        let devices = Devices { tunnel, wireguard };
+        let planned: Vec<Route> = plan.routes.iter().filter_map(|route| as_asked(route, devices)).collect();
         let changes = diff(&planned, &observed);
-        let failed: Vec<Error> = changes.iter().filter_map(|change| self.change(change).err()).collect();
+        problems.extend(changes.iter().filter_map(|change| self.change(change).err()));
         // Only now nothing leads there any more.
-        let pruned = device::prune(&mut self.route, plan.overlay.as_ref()).err();
-        problem.into_iter().chain(failed).chain(pruned).collect()
+        problems.extend(device::prune(&mut self.route, plan.overlay.as_ref()).err());
+        problems.extend(self.wireguard.prune(&mut self.route, plan.wireguard.as_ref()).err());
+        problems
     }
 
     /// The index of the tunnel's device.
     pub(crate) fn tunnel(&mut self) -> Result<Option<u32>> {
         Ok(self.route.find_link(DEVICE)?.map(|link| link.index))
+    }
+
+    /// The public key of the encrypted tunnel's device, where it is there and has one.
+    pub fn wireguard_key(&mut self) -> Result<Option<PublicKey>> {
+        self.wireguard.key(&mut self.route)
     }
 
     /// The ways that an agent before this one learned by BGP.
@@ -70,7 +81,8 @@ impl Routes {
     }
 
     fn own(&mut self) -> Result<Vec<Route>> {
-        let of = |protocol| RouteFilter { protocol: Some(protocol), ..RouteFilter::default() };
+        let of =
+            |protocol| RouteFilter { protocol: Some(protocol), unreachable: true, ..RouteFilter::default() };
         let mut own = self.route.routes(of(PROTOCOL))?;
         // Other programs have this number too, and give their routes a metric.
         own.extend(self.route.routes(of(BGP_PROTOCOL))?.into_iter().filter(has_default_metric));
@@ -105,17 +117,29 @@ fn refused(path: &Route, problem: weft_netlink::Error) -> Error {
     }
 }
 
-/// A route as the kernel is asked for it. Where there is no `tunnel`, the index of the VXLAN device, one into
-/// it leads directly to a node on the same link, and there is none to another.
-fn as_asked(route: &NodeRoute, tunnel: Option<u32>) -> Option<Route> {
+/// The indices of the devices that lead to other nodes, as far as they are there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Devices {
+    tunnel: Option<u32>,
+    wireguard: Option<u32>,
+}
+
+/// A route as the kernel is asked for it. Where there is no tunnel, one into it leads directly to a node on the
+/// same link, and there is none to another. Where there is no encrypted one, nothing leaves unencrypted.
+fn as_asked(route: &NodeRoute, devices: Devices) -> Option<Route> {
     let path = Route { protocol: route.protocol(), ..Route::to(route.destination) };
     let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
-    match (route.next_hop, tunnel) {
+    let refusal = || Route { unreachable: true, ..path.clone() };
+    match (route.next_hop, devices.tunnel) {
         (NextHop::Direct(address) | NextHop::Learned(address), _) => Some(via(address)),
-        (NextHop::Tunnel, Some(tunnel)) => {
-            Some(Route { link: Some(tunnel), onlink: true, ..via(route.gateway()) })
+        (NextHop::Tunnel, Some(_)) => {
+            Some(Route { link: devices.tunnel, onlink: true, gateway: route.gateway(), ..path })
         }
         (NextHop::Tunnel, None) => route.fallback.map(via),
+        (NextHop::WireGuard, _) => {
+            Some(devices.wireguard.map_or_else(refusal, |link| Route { link: Some(link), ..path.clone() }))
+        }
+        (NextHop::Unreachable, _) => Some(refusal()),
     }
 }
 
@@ -206,6 +230,7 @@ impl RouteChange {
 /// The kernel finds the link of a route that names none.
 fn is_as_planned(held: &Route, planned: &Route) -> bool {
     held.gateway == planned.gateway
+        && held.unreachable == planned.unreachable
         && held.protocol == planned.protocol
         && held.onlink == planned.onlink
         && (planned.link.is_none() || held.link == planned.link)
@@ -235,20 +260,24 @@ mod tests {
             .prop_map(|(third, prefix)| IpNetwork::new(IpAddr::from([10, 244, third, 0]), prefix).unwrap())
     }
 
-    /// A route as planned: to a node, or, with the host 0, into the tunnel, which is link 9.
+    /// A route as planned: to a node, or, with the host 0 or 1, into the tunnel, which is link 9, or the encrypted
+    /// one, which is link 8, or nowhere.
     fn route() -> impl Strategy<Value = Route> {
-        (network(), 0u8..4).prop_map(|(destination, host)| {
+        (network(), 0u8..6).prop_map(|(destination, host)| {
             let next_hop = match host {
                 0 => NextHop::Tunnel,
+                1 => NextHop::WireGuard,
+                2 => NextHop::Unreachable,
                 _ => NextHop::Direct(IpAddr::from([172, 30, 0, host])),
             };
-            as_asked(&NodeRoute { destination, next_hop, fallback: None }, Some(9)).unwrap()
+            let devices = Devices { tunnel: Some(9), wireguard: Some(8) };
+            as_asked(&NodeRoute { destination, next_hop, fallback: None }, devices).unwrap()
         })
     }
 
     /// A route as the kernel shows it.
     fn linked(path: Route) -> Route {
-        Route { link: path.link.or(Some(2)), ..path }
+        Route { link: path.link.or(Some(2)).filter(|_| !path.unreachable), ..path }
     }
 
     fn path() -> impl Strategy<Value = Route> {

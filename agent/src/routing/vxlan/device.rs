@@ -10,6 +10,7 @@ use weft_netlink::rtnl::{
 };
 use weft_types::IpNetwork;
 
+use crate::routing::addresses;
 use crate::routing::vxlan::plan::{DEVICE, Device, EthernetAddress, Overlay};
 use crate::{Error, Result};
 
@@ -21,7 +22,7 @@ pub(crate) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Re
     let Some(overlay) = planned else { return Ok(None) };
     let held = route.find_link(DEVICE)?;
     if let Some(link) = held.as_ref().filter(|link| !is_ours(link)) {
-        return Err(Error::ForeignDevice { name: link.name.clone() });
+        return Err(Error::ForeignDevice { name: link.name.clone(), kind: "VXLAN" });
     }
     let link = device(route, overlay, held)?;
     apply_settings(route, overlay, &link)?;
@@ -40,7 +41,8 @@ pub(crate) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> R
         info!("deleted the device {DEVICE}");
         return Ok(());
     };
-    delete_addresses(route, overlay, link.index)?;
+    let planned = [&*overlay.addresses, &overlay.probe_addresses].concat();
+    addresses::delete_others(route, link.index, &planned)?;
     let stale = route
         .fdb(link.index)?
         .into_iter()
@@ -93,24 +95,13 @@ fn apply_settings(route: &mut RtnetlinkClient, overlay: &Overlay, link: &Link) -
 }
 
 fn add_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
+    addresses::add(route, link, &overlay.addresses)?;
     let held = route.addresses(Some(link))?;
     let is_missing = |planned: &&IpNetwork| !held.iter().any(|held| held.address == **planned);
-    for &address in overlay.addresses.iter().filter(is_missing) {
-        route.add_address(Address { link, address })?;
-    }
     for &address in overlay.probe_addresses.iter().filter(is_missing) {
         route.add_deprecated_address(Address { link, address })?;
     }
     Ok(())
-}
-
-fn delete_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
-    let planned =
-        |held: &IpNetwork| overlay.addresses.contains(held) || overlay.probe_addresses.contains(held);
-    // The kernel gives every device a link-local address of its own.
-    let is_stale = |held: &Address| !is_link_local(&held.address) && !planned(&held.address);
-    let held = route.addresses(Some(link))?;
-    Ok(held.into_iter().filter(is_stale).try_for_each(|stale| route.delete_address(stale))?)
 }
 
 fn add_remotes(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
@@ -148,12 +139,5 @@ fn unless_gone(deleted: weft_netlink::Result<()>) -> Result<()> {
     match deleted {
         Err(error) if !error.is_missing() => Err(error.into()),
         _ => Ok(()),
-    }
-}
-
-fn is_link_local(address: &IpNetwork) -> bool {
-    match address {
-        IpNetwork::V4(address) => address.ip().is_link_local(),
-        IpNetwork::V6(address) => address.ip().is_unicast_link_local(),
     }
 }

@@ -1,0 +1,20 @@
+//! The encrypted tunnel on a kernel that has WireGuard: Debian's, in a virtual machine. Nodes are namespaces with
+//! a router between them, each with a pod, and what passes the router is looked at.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
+
+mod tunnel;
+mod world;
+
+use weft_testkit::virtual_machine::Machine;
+
+/// What the tests need of the kernel.
+const MACHINE: Machine<'static> =
+    Machine { modules: &["wireguard", "veth", "vxlan", "bridge", "dummy"], programs: &["sh", "ip", "ping"] };
+
+#[test]
+fn pods_talk_over_the_encrypted_tunnel_of_debians_kernel() {
+    let said = MACHINE.run("--ignored --test-threads=3 tunnel::");
+    let is_well = said.contains("test result: ok. ") && said.contains("ended with 0");
+    assert!(is_well && !said.contains(" 0 passed"), "{said}");
+}
