@@ -1,6 +1,7 @@
 //! What can go wrong on a node, in words that name the object and the remedy.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -74,6 +75,18 @@ pub enum Error {
         port: u16,
         /// What the kernel said, with the device.
         problem: weft_netlink::Error,
+    },
+    /// Another node does not answer through the encrypted tunnel.
+    #[error(
+        "Node {node} does not answer at its WireGuard endpoint ({}): packets to its pods are lost; see that this UDP port is open \
+         between the nodes, and that weft-agent runs there",
+        endpoint.map_or_else(|| "none that can be used".to_owned(), |endpoint| endpoint.to_string())
+    )]
+    WireGuardSilence {
+        /// The other node.
+        node: String,
+        /// Where it should be.
+        endpoint: Option<SocketAddr>,
     },
     /// There is no key for the encrypted tunnel.
     #[error(

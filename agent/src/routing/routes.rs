@@ -60,6 +60,10 @@ impl Routes {
         problems.extend(changes.iter().filter_map(|change| self.change(change).err()));
         // Only now nothing leads there any more.
         problems.extend(device::prune(&mut self.route, plan.overlay.as_ref()).err());
+        if wireguard.is_some() {
+            let silent = self.wireguard.silent(plan.wireguard.as_ref());
+            problems.extend(silent.unwrap_or_else(|error| vec![error]));
+        }
         problems.extend(self.wireguard.prune(&mut self.route, plan.wireguard.as_ref()).err());
         problems
     }

@@ -15,7 +15,7 @@ use crate::routing::wireguard::key::PublicKey;
 use crate::routing::wireguard::plan::{Peer, WireGuard};
 
 /// After so long without a handshake a session is over (`REJECT_AFTER_TIME`).
-const SESSION: Duration = Duration::from_secs(180);
+pub(crate) const SESSION: Duration = Duration::from_secs(180);
 
 /// The endpoints that were set, by peers.
 pub type Endpoints = BTreeMap<PublicKey, Option<SocketAddr>>;

@@ -1,6 +1,6 @@
 //! The WireGuard device in the kernel: made, told of the other nodes, and taken away, each as planned in `plan`.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use nix::errno::Errno;
 use tracing::info;
@@ -12,6 +12,7 @@ use crate::routing::wireguard::changes::{Endpoints, changes};
 use crate::routing::wireguard::key::PublicKey;
 use crate::routing::wireguard::key_file;
 use crate::routing::wireguard::plan::{DEVICE, WireGuard};
+use crate::routing::wireguard::silence::Silences;
 use crate::{Error, Result};
 
 /// The kind of the device, as the kernel names it.
@@ -22,12 +23,14 @@ const KIND: &str = "wireguard";
 pub(crate) struct WireGuardDevice {
     client: WireGuardClient,
     endpoints: Endpoints,
+    silences: Silences,
 }
 
 impl WireGuardDevice {
     /// In the calling thread's network namespace.
     pub(crate) fn new() -> Result<WireGuardDevice> {
-        Ok(WireGuardDevice { client: WireGuardClient::open()?, endpoints: Endpoints::new() })
+        let (endpoints, silences) = (Endpoints::new(), Silences::default());
+        Ok(WireGuardDevice { client: WireGuardClient::open()?, endpoints, silences })
     }
 
     /// The device's public key, where it is there and has one.
@@ -80,6 +83,16 @@ impl WireGuardDevice {
                 Ok(())
             }
         }
+    }
+
+    /// The nodes to which packets go and that do not answer.
+    pub(crate) fn silent(&mut self, planned: Option<&WireGuard>) -> Result<Vec<Error>> {
+        let Some(plan) = planned else { return Ok(Vec::new()) };
+        let silent = self.silences.look(&self.client.device(DEVICE)?, Instant::now(), SystemTime::now());
+        let peers = plan.peers.iter().filter(|(_, peer)| silent.contains(&peer.key.0));
+        Ok(peers
+            .map(|(node, peer)| Error::WireGuardSilence { node: node.clone(), endpoint: peer.endpoint })
+            .collect())
     }
 
     /// Gives the device its key, its port and its peers.
