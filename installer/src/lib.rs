@@ -27,6 +27,7 @@ pub mod self_test;
 pub mod status;
 pub mod uninstall;
 mod wait;
+mod wireguard_values;
 
 pub use cluster::Connection;
 pub use error::{Error, Result};

@@ -12,6 +12,7 @@ pub use crate::fast_path_values::FastPathValues;
 pub use crate::ipam_values::IpamMode;
 pub use crate::load_balancer_values::{BgpValues, LoadBalancerValues};
 pub use crate::policy_values::PolicyValues;
+pub use crate::wireguard_values::WireGuardValues;
 
 const TEMPLATE: &str = include_str!("weft.yaml");
 const NODE_DNS: &str = include_str!("node_dns.yaml");
@@ -26,7 +27,7 @@ pub(crate) const CLUSTER_NETWORK_POLICIES: &str = "clusternetworkpolicies.policy
 pub(crate) const CNI_BIN: &str = "/opt/cni/bin";
 pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
 /// What the agent's flag `--backend` takes, its default first.
-pub const BACKENDS: [&str; 4] = ["auto", "host-gw", "vxlan", "bgp"];
+pub const BACKENDS: [&str; 5] = ["auto", "host-gw", "vxlan", "bgp", "wireguard"];
 /// What the proxy's flag `--proxy-mode` takes, its default first.
 pub const PROXY_MODES: [&str; 3] = ["nftables", "iptables", "ipvs"];
 
@@ -65,9 +66,12 @@ pub struct Values {
     /// The socket of the container runtime: with CRI-O, /run/crio/crio.sock.
     #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "PATH")]
     pub cri_socket: PathBuf,
-    /// How packets get to the pods of other nodes: auto, host-gw, vxlan or bgp.
+    /// How packets get to the pods of other nodes: auto, host-gw, vxlan, bgp or wireguard.
     #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
     pub backend: String,
+    /// How agents encrypt.
+    #[command(flatten)]
+    pub wireguard: WireGuardValues,
     /// How packets of established connections between pods go.
     #[command(flatten)]
     pub fast_path: FastPathValues,
@@ -164,7 +168,8 @@ fn agent_flags(values: &Values) -> String {
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
     ];
-    listed(flags.into_iter().chain(values.policy.flags()).chain(values.load_balancers.flags()).flatten())
+    let flags = flags.into_iter().chain(values.wireguard.flags());
+    listed(flags.chain(values.policy.flags()).chain(values.load_balancers.flags()).flatten())
 }
 
 /// The same for the proxy.

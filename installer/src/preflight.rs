@@ -21,7 +21,7 @@ use thiserror::Error;
 use weft_types::IpNetwork;
 
 use crate::cluster::Connection;
-use crate::manifests::IMAGE;
+use crate::manifests::{BACKENDS, IMAGE};
 
 pub use checks::check;
 pub use facts::{Advertised, Chain, Facts, Feature, Identity, Listener, OwnMac, Route, Transport};
@@ -87,6 +87,12 @@ pub struct Expectations {
     /// The UDP port of the VXLAN tunnel between nodes.
     #[arg(long, value_name = "PORT", default_value_t = weft_types::well_known::port::VXLAN)]
     pub vxlan_port: u16,
+    /// How packets will get to the pods of other nodes.
+    #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
+    pub backend: String,
+    /// The UDP port of the WireGuard tunnel between nodes.
+    #[arg(long, value_name = "PORT", default_value_t = weft_types::well_known::port::WIREGUARD)]
+    pub wireguard_port: u16,
     /// Each node gets a DNS server of its own (`weft manifests --node-local-dns`), which needs some more
     /// ports.
     #[arg(long)]
@@ -140,11 +146,18 @@ impl Expectations {
             format!("--cluster-cidr={}", list(&self.cluster_cidrs)),
             format!("--service-cidr={}", list(&self.service_cidrs)),
             format!("--vxlan-port={}", self.vxlan_port),
+            format!("--backend={}", self.backend),
+            format!("--wireguard-port={}", self.wireguard_port),
             format!("--cni-conf-dir={}", self.cni_conf_dir.display()),
         ];
         let asked = [(self.node_local_dns, "--node-local-dns"), (self.proxy_ebpf, "--proxy-ebpf")];
         let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, flag)| flag.to_owned());
         valued.into_iter().chain(asked).collect()
+    }
+
+    /// Whether nodes are to encrypt what they send each other.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.backend == "wireguard"
     }
 
     /// Whether pods or Services get IPv6 addresses.

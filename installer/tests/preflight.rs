@@ -176,6 +176,30 @@ fn the_tunnel_port_is_busy_for_another_network_and_not_for_weft() {
 }
 
 #[test]
+fn what_encryption_needs_is_looked_for_where_it_is_asked_for() {
+    let machine = Machine::clean();
+    let held = machine.namespace.run(|| UdpSocket::bind("0.0.0.0:51820")).unwrap().unwrap();
+    assert!(machine.preflight(&[]).status.success(), "nobody asked for it");
+    let check = |name: &str| {
+        let report = machine.report(&["--backend=wireguard"]);
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        checks.find(|check| check["name"] == name).cloned()
+    };
+    let port = check("port udp/51820").unwrap();
+    let process = format!("(process {})", std::process::id());
+    assert!(port["verdict"] == "fail" && port["fix"].as_str().unwrap().contains(&process), "{port}");
+    drop(held);
+    assert_eq!(check("port udp/51820").unwrap()["verdict"], "pass");
+    assert_eq!(check("port udp/8472"), None, "the other tunnel's");
+    // The kernel may have it or not.
+    let kernel = check("kernel: WireGuard devices").unwrap();
+    assert!(
+        kernel["verdict"] == "pass" || kernel["fix"].as_str().unwrap().contains("modprobe wireguard"),
+        "{kernel}"
+    );
+}
+
+#[test]
 fn ranges_that_overlap_are_found_by_name() {
     let machine = Machine::clean();
     let overlap = "the pods' range 10.96.0.0/16 overlaps the Services' range 10.96.0.0/12";

@@ -12,7 +12,7 @@ use super::facts::{Facts, Feature, Identity, Listener, Transport};
 use super::report::{Check, Report};
 
 /// The devices that are Weft's own: what is on them is no conflict.
-const OWN_LINKS: [&str; 3] = [device::BRIDGE, device::VXLAN, device::DNS];
+const OWN_LINKS: [&str; 4] = [device::BRIDGE, device::VXLAN, device::DNS, device::WIREGUARD];
 /// The number by which Weft marks its routes (`rtm_protocol`).
 const OWN_PROTOCOL: u8 = 119;
 /// The TCP ports that Weft's daemons listen on in the host's network.
@@ -34,6 +34,7 @@ const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 pub fn check(facts: &Facts, expected: &Expectations, others: &[Identity]) -> Report {
     let mut checks = vec![privileges(facts)];
     checks.extend(facts.features.iter().map(feature));
+    checks.extend(facts.wireguard.iter().filter(|_| expected.is_encrypted()).map(feature));
     checks.extend(facts.ebpf.iter().filter(|_| expected.proxy_ebpf).map(ebpf));
     checks.extend(advertised(facts, expected));
     checks.extend(forwarding(facts, expected));
@@ -131,7 +132,10 @@ fn forwarding(facts: &Facts, expected: &Expectations) -> Vec<Check> {
 }
 
 fn ports(facts: &Facts, expected: &Expectations) -> Vec<Check> {
-    let tunnel = (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)");
+    let tunnel = match expected.is_encrypted() {
+        true => (Transport::Udp, expected.wireguard_port, "the encrypted tunnel between nodes (WireGuard)"),
+        false => (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)"),
+    };
     let node_dns = NODE_DNS_PORTS.into_iter().filter(|_| expected.node_local_dns);
     let own = OWN_PORTS.into_iter().chain(node_dns).map(|(port, what)| (Transport::Tcp, port, what));
     own.chain([tunnel]).map(|wanted| port(facts, wanted)).collect()
@@ -141,7 +145,9 @@ fn port(facts: &Facts, (transport, port, what): (Transport, u16, &str)) -> Check
     let name = format!("port {}/{port}", protocol(transport));
     let mut holders = facts.listeners.iter().filter(|held| (held.transport, held.port) == (transport, port));
     // The tunnel's port is held by the kernel itself.
-    let has_tunnel = transport == Transport::Udp && facts.links.iter().any(|link| link == OWN_LINKS[1]);
+    let tunnels = [device::VXLAN, device::WIREGUARD];
+    let has_tunnel =
+        transport == Transport::Udp && facts.links.iter().any(|link| tunnels.contains(&link.as_str()));
     match holders.find(|holder| !(is_weft(holder) || has_tunnel && holder.program.is_none())) {
         None => Check::pass(name, format!("free for {what}, or held by Weft")),
         Some(holder) => Check::fail(
@@ -152,7 +158,7 @@ fn port(facts: &Facts, (transport, port, what): (Transport, u16, &str)) -> Check
                     format!("Stop {program} (process {process}) or give it another port")
                 }
                 None => format!(
-                    "Find who holds it with ss -lnp sport = {port}; a VXLAN device: ip -d link show type vxlan"
+                    "Find who holds it with ss -lnp sport = {port}; a device of the kernel: ip -d link show type vxlan, ip link show type wireguard"
                 ),
             },
         ),

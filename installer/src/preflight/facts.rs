@@ -12,6 +12,8 @@ pub struct Facts {
     pub is_root: bool,
     /// What the kernel can do.
     pub features: Vec<Feature>,
+    /// Whether the kernel can encrypt what nodes send each other.
+    pub wireguard: Vec<Feature>,
     /// What eBPF programs that lead sockets need.
     pub ebpf: Vec<Feature>,
     /// `net.ipv4.ip_forward`; none where the kernel has no such setting.

@@ -20,6 +20,7 @@ pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error>
     let mut facts = network::look()?;
     facts.is_root = nix::unistd::geteuid().is_root();
     facts.features = kernel::features();
+    facts.wireguard = kernel::wireguard();
     facts.ebpf = ebpf();
     facts.ipv4_forwarding = setting("net.ipv4.ip_forward");
     facts.ipv6_forwarding = setting("net.ipv6.conf.all.forwarding");

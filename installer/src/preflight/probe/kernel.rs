@@ -43,11 +43,18 @@ const TABLE: &str = "weft-preflight";
 
 /// Tries all, each in a namespace of its own.
 pub(super) fn features() -> Vec<Feature> {
-    let feature = |(name, needs, attempt): Attempt| {
-        let tried = Namespace::temporary().and_then(|namespace| namespace.run(attempt)).flatten();
-        Feature { name, needs, problem: tried.err().map(|error| error.to_string()) }
-    };
     ATTEMPTS.map(feature).into()
+}
+
+/// The same for what only some clusters need.
+pub(super) fn wireguard() -> Vec<Feature> {
+    let device = || RtnetlinkClient::open()?.add_wireguard("wireguard", 1420);
+    vec![feature(("WireGuard devices", "CONFIG_WIREGUARD, Linux 5.6 (modprobe wireguard)", device))]
+}
+
+fn feature((name, needs, attempt): Attempt) -> Feature {
+    let tried = Namespace::temporary().and_then(|namespace| namespace.run(attempt)).flatten();
+    Feature { name, needs, problem: tried.err().map(|error| error.to_string()) }
 }
 
 /// Makes a veth pair into another namespace, perhaps on a bridge.
