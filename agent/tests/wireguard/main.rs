@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod figures;
 mod tunnel;
 mod world;
 
@@ -11,6 +12,9 @@ use weft_testkit::virtual_machine::Machine;
 /// What the tests need of the kernel.
 const MACHINE: Machine<'static> =
     Machine { modules: &["wireguard", "veth", "vxlan", "bridge", "dummy"], programs: &["sh", "ip", "ping"] };
+
+/// What the figures need.
+const FIGURES: Machine<'static> = Machine { programs: &["sh", "ip", "iperf3"], ..MACHINE };
 
 #[test]
 fn pods_talk_over_the_encrypted_tunnel_of_debians_kernel() {

@@ -130,7 +130,12 @@ impl World {
         forward(&router);
         let site = |number| Site::new(number, &router, is_ipv4, keys.path().join(format!("key{number}")));
         let sites = (1..=count).map(site).collect();
-        World { sites, router, flags: vec!["--cluster-cidr=10.244.0.0/16,fd00:10::/32"], _keys: keys }
+        World {
+            sites,
+            router,
+            flags: vec!["--backend=wireguard", "--cluster-cidr=10.244.0.0/16,fd00:10::/32"],
+            _keys: keys,
+        }
     }
 
     pub(crate) fn plan(&mut self, site: usize) -> NodePlan {
@@ -140,13 +145,21 @@ impl World {
         }
         let site = &mut self.sites[site];
         let key_file = format!("--wireguard-key-file={}", site.key_file.display());
-        let own = ["weft-agent", "--backend=wireguard", &key_file];
+        let own = ["weft-agent", &key_file];
         let config = Options::parse_from(own.into_iter().chain(self.flags.iter().copied())).config();
         let object = site.object();
         let uplink =
             site.node.run(|| site.uplink.observe(&object.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
         let uplink = Uplink { wireguard: site.routes.wireguard_key().unwrap(), ..uplink };
         plan(&snapshot, &object.name, &config, &uplink).unwrap()
+    }
+
+    /// A round of each agent.
+    pub(crate) fn apply_once(&mut self) {
+        for site in 0..self.sites.len() {
+            let plan = self.plan(site);
+            assert_eq!(self.sites[site].apply(&plan), Vec::<String>::new());
+        }
     }
 
     /// A round of each agent, and what they say put into the Nodes, until nobody says anything new.
