@@ -85,9 +85,8 @@ impl Routes {
     }
 
     fn own(&mut self) -> Result<Vec<Route>> {
-        let of =
-            |protocol| RouteFilter { protocol: Some(protocol), unreachable: true, ..RouteFilter::default() };
-        let mut own = self.route.routes(of(PROTOCOL))?;
+        let of = |protocol| RouteFilter { protocol: Some(protocol), ..RouteFilter::default() };
+        let mut own = self.route.routes(RouteFilter { unreachable: true, ..of(PROTOCOL) })?;
         // Other programs have this number too, and give their routes a metric.
         own.extend(self.route.routes(of(BGP_PROTOCOL))?.into_iter().filter(has_default_metric));
         Ok(own)

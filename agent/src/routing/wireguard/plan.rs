@@ -110,7 +110,7 @@ impl WireGuard {
                 .into_iter()
                 .filter(|family| own.address(*family).is_some() || uplink.local(*family).is_some())
                 .collect(),
-            ranges: config.cluster_cidrs.iter().chain(&own.pod_cidrs).collect(),
+            own: &own.pod_cidrs,
             holders: key.iter().map(|key| (*key, own.name.as_str())).collect(),
             found: BTreeMap::new(),
             notices: Vec::new(),
@@ -152,8 +152,8 @@ struct Peers<'a> {
     is_held: bool,
     /// The families of this node's addresses.
     families: Vec<Family>,
-    /// Ranges of pods, in which no endpoint can be.
-    ranges: Vec<&'a IpNetwork>,
+    /// This node's pod CIDRs, in which no endpoint can be.
+    own: &'a [IpNetwork],
     /// Who has which key.
     holders: BTreeMap<PublicKey, &'a str>,
     found: BTreeMap<String, Peer>,
@@ -182,7 +182,7 @@ impl<'a> Peers<'a> {
     /// Where packets get to a node from this one: by IPv4 where both have it.
     fn endpoint(&self, node: &Node, end: &WireGuardEnd) -> Option<SocketAddr> {
         let is_of_pods =
-            |address| self.ranges.iter().copied().chain(&node.pod_cidrs).any(|range| range.contains(address));
+            |address| self.own.iter().chain(&node.pod_cidrs).any(|range| range.contains(address));
         let read = end.endpoint.split(',').filter_map(|text| text.trim().parse().ok());
         let usable: Vec<SocketAddr> =
             read.filter(|endpoint| is_somewhere(endpoint) && !is_of_pods(endpoint.ip())).collect();
