@@ -18,8 +18,10 @@ use std::process::ExitCode;
 /// A program: its name, and its `main`.
 type Program = (&'static str, fn() -> ExitCode);
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     ("weft", installer::main),
+    // As a plugin of kubectl.
+    ("kubectl-weft", installer::main),
     ("weft-agent", agent::main),
     ("weft-proxy", proxy::main),
     ("weft-dns", dns::main),

@@ -52,6 +52,8 @@ pub(crate) const SERVICE: Kind = ("v1", "Service");
 pub(crate) const ENDPOINT_SLICE: Kind = ("discovery.k8s.io/v1", "EndpointSlice");
 pub(crate) const DAEMON_SET: Kind = ("apps/v1", "DaemonSet");
 pub(crate) const DEPLOYMENT: Kind = ("apps/v1", "Deployment");
+pub(crate) const STATEFUL_SET: Kind = ("apps/v1", "StatefulSet");
+pub(crate) const NETWORK_POLICY: Kind = ("networking.k8s.io/v1", "NetworkPolicy");
 pub(crate) const IPAM_BLOCK: Kind = ("weft.internal/v1", "IPAMBlock");
 pub(crate) const DEFINITION: Kind = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 

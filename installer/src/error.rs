@@ -41,6 +41,9 @@ pub enum Error {
         /// The host of the server's URL.
         host: String,
     },
+    /// There is no such node.
+    #[error("there is no Node {0}: see kubectl get nodes")]
+    NoNode(String),
     /// Something takes too long.
     #[error("{what} within {} s: {seen}; look at weft status and kubectl -n kube-system get pods -o wide", waited.as_secs())]
     Timeout {

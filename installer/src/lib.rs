@@ -1,14 +1,16 @@
 //! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it
-//! prints the manifests; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
+//! prints the manifests; it finds faults; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
 //! and the agents about network policies, BGP and blocks of addresses.
 
 pub mod bgp;
 mod bgp_values;
 mod cluster;
 pub mod dns;
+pub mod doctor;
 mod ebpf_parts;
 mod error;
 mod fast_path_values;
+pub mod finding;
 pub mod install;
 pub mod ipam;
 mod ipam_values;

@@ -1,17 +1,17 @@
 //! `weft`: the command that people type.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, dns, install, ipam, manifests, plugins, policy, preflight, self_test, status, uninstall,
+    bgp, dns, doctor, install, ipam, manifests, plugins, policy, preflight, self_test, status, uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -35,6 +35,10 @@ enum Command {
     Install(install::Options),
     /// Show what of Weft runs on which node. Exits with 1 where something is not ready.
     Status(status::Options),
+    /// Find what is wrong in a cluster's network, where, and what mends it, the worst first; one line where
+    /// nothing is found. Exits with 0 then, with 1 where something is found, and with 2 where the cluster
+    /// cannot be looked at.
+    Doctor(doctor::Options),
     /// Check that pods of every node reach a Service by its name, with pods that are deleted afterwards.
     SelfTest(self_test::Options),
     /// Ask which node has which addresses for its pods.
@@ -101,7 +105,7 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(parse().command) {
         Ok(code) => code,
         Err(error) => {
             // Each error already tells its cause.
@@ -109,6 +113,16 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As a plugin of kubectl it is called `kubectl weft` (kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins).
+fn parse() -> Cli {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let is_plugin = Path::new(&called).file_name().is_some_and(|name| name == "kubectl-weft");
+    let command = Cli::command();
+    let command = if is_plugin { command.bin_name("kubectl weft") } else { command };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.unwrap_or_else(|error| error.exit())
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -121,6 +135,7 @@ fn run(command: Command) -> Result<ExitCode> {
             print!("{status}");
             return Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Doctor(options) => return Ok(find(&options)),
         Command::Ipam { command: ipam::Command::Status(options) } => {
             let status = wait_for(ipam::status(&options))??;
             print!("{status}");
@@ -165,6 +180,20 @@ fn run(command: Command) -> Result<ExitCode> {
 fn wait_for<T>(work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?.block_on(work))
+}
+
+/// A cluster that cannot be looked at is neither well nor not.
+fn find(options: &doctor::Options) -> ExitCode {
+    let report = match wait_for(doctor::run(options)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => return cannot_tell(&error),
+        Err(error) => return cannot_tell(&error),
+    };
+    match options.output {
+        Output::Table => print!("{report}"),
+        Output::Json => println!("{}", report.json()),
+    }
+    if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What cannot be told is neither allowed nor denied.

@@ -24,6 +24,7 @@ use crate::cluster::Connection;
 use crate::manifests::{BACKENDS, IMAGE};
 
 pub use checks::check;
+pub(crate) use checks::conflicts;
 pub use facts::{Advertised, Chain, Facts, Feature, Identity, Listener, OwnMac, Route, Transport};
 pub use report::{Check, Report, Verdict};
 

@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, NAMESPACES, POD, name, objects};
+use crate::finding::{Finding, Id};
 use crate::rollout::{self, Progress};
 use crate::{Result, wait};
 
@@ -121,7 +122,7 @@ async fn progress(cluster: &Cluster) -> Result<Progress> {
 fn progress_of(set: &Value, pods: &[Value]) -> Progress {
     let Progress { is_done, text } = rollout::daemon_set(set);
     let waiting = pods.iter().filter(|pod| !rollout::is_ready(pod));
-    let mut waiting: Vec<String> = waiting.map(unanswered).collect();
+    let mut waiting: Vec<String> = waiting.map(unanswered).map(|finding| place(&finding)).collect();
     waiting.sort_unstable();
     match waiting.is_empty() {
         true => Progress { is_done, text },
@@ -131,16 +132,18 @@ fn progress_of(set: &Value, pods: &[Value]) -> Progress {
     }
 }
 
-/// `node2 (udp, every-pod)`: where a pod runs, and its checks that have no answer, as far as its kubelet
-/// tells.
-fn unanswered(pod: &Value) -> String {
+/// Where a pod runs, and its checks that have no answer, as far as its kubelet tells.
+fn unanswered(pod: &Value) -> Finding {
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_else(|| name(pod));
     let statuses = pod["status"]["containerStatuses"].as_array();
     let waiting = statuses.into_iter().flatten().filter(|status| status["ready"] != true);
-    match waiting.filter_map(|status| status["name"].as_str()).collect::<Vec<_>>() {
-        checks if checks.is_empty() => node.to_owned(),
-        checks => format!("{node} ({})", checks.join(", ")),
-    }
+    let checks: Vec<&str> = waiting.filter_map(|status| status["name"].as_str()).collect();
+    Finding::error(Id::SelfTestFailed, node, checks.join(", ")).fix("weft doctor")
+}
+
+/// `node2 (udp, every-pod)`
+fn place(Finding { subject, what, .. }: &Finding) -> String {
+    if what.is_empty() { subject.clone() } else { format!("{subject} ({what})") }
 }
 
 /// The objects of the test, with a container for each check.

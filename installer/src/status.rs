@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, IPAM_BLOCK, NODE, POD, SERVICE, name};
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
+use crate::finding::{Finding, Id};
 use crate::{Result, rollout};
 
 use self::load_balancers::LoadBalancers;
@@ -18,7 +19,7 @@ mod load_balancers;
 
 /// The label that all of Weft's pods have, and the one that tells them apart.
 const OURS: &str = "app.kubernetes.io/name=weft";
-const COMPONENT: &str = weft_types::well_known::label::APP_COMPONENT;
+pub(crate) const COMPONENT: &str = weft_types::well_known::label::APP_COMPONENT;
 /// The DaemonSets of an installation.
 const PARTS: [&str; 3] = ["weft-agent", "weft-proxy", "weft-dns-node"];
 /// Where the proxy says when it was last in step with the cluster.
@@ -48,7 +49,7 @@ pub struct Status {
     load_balancers: Option<String>,
     /// What does not belong together, and what is in the way of connections to Services; each with the
     /// remedy.
-    warnings: Vec<String>,
+    warnings: Vec<Finding>,
     /// What the agents say, which may pass by itself or be meant so.
     notes: Vec<String>,
     is_well: bool,
@@ -134,9 +135,9 @@ fn status(seen: &Seen) -> Status {
         row.ready == "yes" && pods.all(|pod| pod.starts_with("ready"))
     };
     let has_dns = seen.deployment.as_ref().is_some_and(|held| rollout::deployment(held).is_done);
-    let warnings: Vec<String> = different_images(seen)
+    let warnings: Vec<Finding> = different_images(&seen.daemon_sets, seen.deployment.as_ref())
         .into_iter()
-        .chain(not_uninstalled(seen))
+        .chain(not_uninstalled(&seen.daemon_sets))
         .chain(seen.nodes.iter().flat_map(|node| blocking_chains(seen, node)))
         .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
@@ -163,26 +164,28 @@ fn notes<'a>(node: &'a str, text: &'a str) -> impl Iterator<Item = String> + 'a 
 
 /// One release is tested as a whole; a part of another one is what an installation with other values left
 /// behind.
-fn different_images(seen: &Seen) -> Option<String> {
-    let parts: Vec<&Value> = seen.daemon_sets.iter().chain(&seen.deployment).collect();
+pub(crate) fn different_images<'a>(
+    daemon_sets: &'a [Value],
+    deployment: Option<&'a Value>,
+) -> Option<Finding> {
+    let parts: Vec<&Value> = daemon_sets.iter().chain(deployment).collect();
     let images: BTreeSet<&str> = parts.iter().copied().filter_map(image).collect();
     let each = parts.iter().map(|part| format!("{} runs {}", name(part), image(part).unwrap_or("no image")));
     (images.len() > 1).then(|| {
-        format!(
-            "versions differ: {}. Run weft install again with the flags that this cluster is to have",
-            each.collect::<Vec<_>>().join(", ")
-        )
+        Finding::warning(Id::VersionsDiffer, "versions differ", each.collect::<Vec<_>>().join(", "))
+            .fix("Run weft install again with the flags that this cluster is to have")
     })
 }
 
 /// What an uninstallation that did not come to its end left.
-fn not_uninstalled(seen: &Seen) -> Option<String> {
-    let left: Vec<&str> = seen.daemon_sets.iter().map(name).filter(|name| !PARTS.contains(name)).collect();
+pub(crate) fn not_uninstalled(daemon_sets: &[Value]) -> Option<Finding> {
+    let left: Vec<&str> = daemon_sets.iter().map(name).filter(|name| !PARTS.contains(name)).collect();
     (!left.is_empty()).then(|| {
-        format!(
-            "left over: DaemonSet {}. Run weft uninstall again, or delete it (kubectl -n {NAMESPACE} delete daemonset {})",
-            left.join(", "),
-            left.join(" ")
+        Finding::warning(Id::InstallationLeft, "left over", format!("DaemonSet {}", left.join(", "))).fix(
+            format!(
+                "Run weft uninstall again, or delete it (kubectl -n {NAMESPACE} delete daemonset {})",
+                left.join(" ")
+            ),
         )
     })
 }
@@ -222,12 +225,20 @@ fn row(seen: &Seen, node: &Value) -> Row {
 }
 
 /// The chains of other programs that a node's proxy finds in the way.
-fn blocking_chains(seen: &Seen, node: &Value) -> Vec<String> {
+fn blocking_chains(seen: &Seen, node: &Value) -> Vec<Finding> {
+    seen.health.get(name(node)).map(|health| dropped(name(node), health)).unwrap_or_default()
+}
+
+/// The same, of what that proxy says on `/healthz`: each with the remedy behind the first semicolon.
+pub(crate) fn dropped(node: &str, health: &Value) -> Vec<Finding> {
     // Proxies of earlier releases call them obstacles.
-    let told = |health: &Value| health.get("conflicts").or_else(|| health.get("obstacles")).cloned();
-    let told = seen.health.get(name(node)).and_then(told);
-    let told = told.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    told.map(|chain| format!("Node {}: {chain}", name(node))).collect()
+    let told = health.get("conflicts").or_else(|| health.get("obstacles"));
+    let told = told.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let finding = |text: &str| {
+        let (what, fix) = text.split_once("; ").unwrap_or((text, ""));
+        Finding::error(Id::ForwardDropped, format!("Node {node}"), what).fix(fix)
+    };
+    told.map(finding).collect()
 }
 
 /// How a pod is: ready, or why not; and how often it was started again.
@@ -302,7 +313,11 @@ impl fmt::Display for Status {
         if let Some(line) = &self.load_balancers {
             writeln!(f, "Load balancers: {line}")?;
         }
-        self.warnings.iter().chain(&self.notes).try_for_each(|line| writeln!(f, "\n{line}"))
+        for finding in &self.warnings {
+            let fix = if finding.fix.is_empty() { String::new() } else { format!(". {}", finding.fix) };
+            writeln!(f, "\n{finding}{fix}")?;
+        }
+        self.notes.iter().try_for_each(|line| writeln!(f, "\n{line}"))
     }
 }
 

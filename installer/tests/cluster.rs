@@ -412,3 +412,19 @@ fn without_a_cluster_the_error_says_what_to_give() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("/no/such/kubeconfig") && text.contains("KUBECONFIG"), "{text}");
 }
+
+#[test]
+fn as_a_plugin_of_kubectl_it_goes_by_that_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("kubectl-weft");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_weft"), &link).unwrap();
+    let told = |program: &std::path::Path| {
+        let output = Command::new(program).args(["doctor", "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(told(&link).contains("Usage: kubectl weft doctor"), "{}", told(&link));
+    assert!(told(env!("CARGO_BIN_EXE_weft").as_ref()).contains("Usage: weft doctor"));
+    // Without a cluster nothing can be said, good or bad.
+    let output = Command::new(&link).args(["doctor", "--kubeconfig", "/nowhere"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

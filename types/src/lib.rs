@@ -10,6 +10,7 @@ mod hash;
 mod labels;
 mod name;
 mod network;
+pub mod node_facts;
 mod ordered_set;
 mod policy;
 mod resource;

@@ -1,7 +1,7 @@
 //! What is good and what is not about a machine, and what to do about it: from facts to a report, without
 //! looking at anything.
 
-mod conflicts;
+pub(crate) mod conflicts;
 mod identity;
 
 use weft_types::overlap;
@@ -10,6 +10,7 @@ use weft_types::well_known::{device, port};
 use super::Expectations;
 use super::facts::{Facts, Feature, Identity, Listener, Transport};
 use super::report::{Check, Report};
+use crate::finding::Id;
 
 /// The devices that are Weft's own: what is on them is no conflict.
 const OWN_LINKS: [&str; 4] = [device::BRIDGE, device::VXLAN, device::DNS, device::WIREGUARD];
@@ -61,7 +62,12 @@ pub(super) fn compare(report: &mut Report, others: &[Identity]) {
 fn privileges(facts: &Facts) -> Check {
     match facts.is_root {
         true => Check::pass("privileges", "root"),
-        false => Check::fail("privileges", "not root", "Run weft preflight as root: sudo weft preflight"),
+        false => Check::fail(
+            Id::NotRoot,
+            "privileges",
+            "not root",
+            "Run weft preflight as root: sudo weft preflight",
+        ),
     }
 }
 
@@ -70,6 +76,7 @@ fn feature(feature: &Feature) -> Check {
     match &feature.problem {
         None => Check::pass(name, "works"),
         Some(problem) => Check::fail(
+            Id::KernelFeature,
             name,
             problem,
             format!("Load the module, or use a kernel that has it: {}", feature.needs),
@@ -83,6 +90,7 @@ fn ebpf(feature: &Feature) -> Check {
     match &feature.problem {
         None => Check::pass(name, "there"),
         Some(problem) => Check::warn(
+            Id::ProxyEbpf,
             name,
             format!("{problem}; sockets are not led by eBPF, and Services are served by packets alone"),
             feature.needs,
@@ -110,18 +118,20 @@ fn advertised(facts: &Facts, expected: &Expectations) -> Option<Check> {
     );
     let fix =
         format!("Before that: {}, and the same in /etc/sysctl.d/weft.conf to keep it", fixes.join("; "));
-    Some(Check::warn(name, found, fix))
+    Some(Check::warn(Id::RouterAdvertisements, name, found, fix))
 }
 
 fn forwarding(facts: &Facts, expected: &Expectations) -> Vec<Check> {
     let one = |name: &str, value: Option<bool>| match value {
         Some(true) => Check::pass(name, "1"),
         Some(false) => Check::fail(
+            Id::ForwardingOff,
             name,
             "0: packets for pods and from pods are dropped",
             format!("sysctl -w {name}=1, and the same line in /etc/sysctl.d/weft.conf to keep it"),
         ),
         None => Check::fail(
+            Id::ForwardingOff,
             name,
             "the kernel has no such setting",
             "Boot without ipv6.disable=1, or give no IPv6 ranges",
@@ -151,6 +161,7 @@ fn port(facts: &Facts, (transport, port, what): (Transport, u16, &str)) -> Check
     match holders.find(|holder| !(is_weft(holder) || has_tunnel && holder.program.is_none())) {
         None => Check::pass(name, format!("free for {what}, or held by Weft")),
         Some(holder) => Check::fail(
+            Id::PortTaken,
             name,
             format!("{} listens on it; it is for {what}", program(holder)),
             match &holder.program {
@@ -175,6 +186,7 @@ fn node_ports(facts: &Facts) -> Check {
     match taken.is_empty() {
         true => Check::pass("node ports", "nobody listens between 30000 and 32767"),
         false => Check::warn(
+            Id::NodePortTaken,
             "node ports",
             taken.join(", "),
             "A Service that is given such a port takes it over; move the program to a port below 30000",
@@ -206,6 +218,7 @@ fn ranges(facts: &Facts, expected: &Expectations) -> Check {
     match found.is_empty() {
         true => Check::pass("ranges", "pods, Services and this machine's networks are apart"),
         false => Check::fail(
+            Id::RangesOverlap,
             "ranges",
             found.join("; "),
             "Give the cluster other ranges (--cluster-cidr, --service-cidr here and in the control plane), or remove the route",
@@ -216,6 +229,7 @@ fn ranges(facts: &Facts, expected: &Expectations) -> Check {
 fn runtime(facts: &Facts) -> Check {
     match facts.runtimes.as_slice() {
         [] => Check::warn(
+            Id::RuntimeMissing,
             "container runtime",
             "no CRI socket found",
             "Start containerd or CRI-O; addresses of pods that went without a word are freed against its list",

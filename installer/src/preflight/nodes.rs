@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::checks::compare;
 use super::{Expectations, Options, Report, Verdict, check, probe};
 use crate::cluster::{Cluster, DAEMON_SET, NAMESPACES, POD, name, objects};
+use crate::finding::Severity;
 use crate::rollout::Progress;
 use crate::{Result, wait};
 
@@ -156,9 +157,10 @@ impl fmt::Display for Reports {
         for (node, report) in &self.0 {
             let passed = report.checks.iter().filter(|check| check.verdict == Verdict::Pass).count();
             writeln!(f, "{node}: {passed} of {} checks pass", report.checks.len())?;
-            for check in report.checks.iter().filter(|check| check.verdict != Verdict::Pass) {
-                writeln!(f, "  {}  {}: {}", check.verdict, check.name, check.found)?;
-                writeln!(f, "        {}", check.fix.as_deref().unwrap_or_default())?;
+            for finding in report.checks.iter().filter_map(|check| check.finding(node)) {
+                let word = if finding.severity == Severity::Error { Verdict::Fail } else { Verdict::Warn };
+                writeln!(f, "  {word}  {}", finding.what)?;
+                writeln!(f, "        {}", finding.fix)?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@ use comfy_table::presets::NOTHING;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Identity;
+use crate::finding::{self, Finding, Id};
 
 /// What became of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Check {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// Which fault that is, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "finding::known")]
+    pub id: Option<Id>,
 }
 
 /// All checks of one machine.
@@ -45,15 +49,37 @@ pub struct Report {
 
 impl Check {
     pub(super) fn pass(name: impl Into<String>, found: impl Into<String>) -> Check {
-        Check { name: name.into(), verdict: Verdict::Pass, found: found.into(), fix: None }
+        Check { name: name.into(), verdict: Verdict::Pass, found: found.into(), fix: None, id: None }
     }
 
-    pub(super) fn warn(name: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Check {
-        Check { verdict: Verdict::Warn, fix: Some(fix.into()), ..Check::pass(name, found) }
+    pub(super) fn warn(
+        id: Id,
+        name: impl Into<String>,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Check {
+        Check { verdict: Verdict::Warn, fix: Some(fix.into()), id: Some(id), ..Check::pass(name, found) }
     }
 
-    pub(super) fn fail(name: impl Into<String>, found: impl Into<String>, fix: impl Into<String>) -> Check {
-        Check { verdict: Verdict::Fail, fix: Some(fix.into()), ..Check::pass(name, found) }
+    pub(super) fn fail(
+        id: Id,
+        name: impl Into<String>,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Check {
+        Check { verdict: Verdict::Fail, ..Check::warn(id, name, found, fix) }
+    }
+
+    /// The fault of that node, where it is one.
+    pub(super) fn finding(&self, node: &str) -> Option<Finding> {
+        let (subject, what) = (format!("Node {node}"), format!("{}: {}", self.name, self.found));
+        let id = self.id.unwrap_or(Id::Unknown);
+        let finding = match self.verdict {
+            Verdict::Pass => return None,
+            Verdict::Warn => Finding::warning(id, subject, what),
+            Verdict::Fail => Finding::error(id, subject, what),
+        };
+        Some(finding.fix(self.fix.clone().unwrap_or_default()))
     }
 }
 

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use crate::finding::Id;
 use crate::preflight::facts::{Chain, Facts};
 use crate::preflight::report::Check;
 
 /// The configuration that the agent writes.
 const OWN_CONFIG: &str = "10-weft.conflist";
 /// What other pod networks call their interfaces: the beginning of a name, and whose it is.
-const OTHER_LINKS: [(&str, &str); 10] = [
+pub(crate) const OTHER_LINKS: [(&str, &str); 10] = [
     ("flannel", "Flannel"),
     ("cali", "Calico"),
     ("tunl0", "Calico"),
@@ -44,26 +45,29 @@ pub(super) fn checks(facts: &Facts) -> [Check; 4] {
 }
 
 fn policy_engines(facts: &Facts) -> Check {
-    let engine = |chain: &Chain| match chain.table.ends_with(POLICY_TABLES) {
-        true => Some("kube-network-policies or kindnet"),
-        false => {
-            let known = POLICY_CHAINS.iter().find(|(prefix, _)| chain.name.starts_with(prefix));
-            known.map(|(_, whose)| *whose)
-        }
-    };
-    let found = facts.chains.iter().filter_map(|chain| Some((engine(chain)?, chain.table.as_str())));
+    let whose = |chain: &Chain| engine(&chain.table, &chain.name);
+    let found = facts.chains.iter().filter_map(|chain| Some((whose(chain)?, chain.table.as_str())));
     let found: BTreeSet<_> = found.collect();
     let found: Vec<String> =
         found.into_iter().map(|(whose, table)| format!("rules of {whose} in table {table}")).collect();
     match found.is_empty() {
         true => Check::pass("network policies", "no rules of another engine"),
         false => Check::warn(
+            Id::PoliciesOther,
             "network policies",
             format!("{}: a connection has to be allowed by both", found.join(", ")),
             "Remove the other engine (its DaemonSet; kube-router also has --run-firewall=false), then its rules, or reboot; or \
              keep it, and give the agent --network-policy=false",
         ),
     }
+}
+
+/// The engine of network policies that a chain is of.
+pub(crate) fn engine(table: &str, chain: &str) -> Option<&'static str> {
+    if table.ends_with(POLICY_TABLES) {
+        return Some("kube-network-policies or kindnet");
+    }
+    POLICY_CHAINS.iter().find(|(prefix, _)| chain.starts_with(prefix)).map(|(_, whose)| *whose)
 }
 
 fn other_networks(facts: &Facts) -> Check {
@@ -77,6 +81,7 @@ fn other_networks(facts: &Facts) -> Check {
     match found.is_empty() {
         true => Check::pass("other pod networks", "none"),
         false => Check::fail(
+            Id::OtherNetwork,
             "other pod networks",
             found.join(", "),
             "Uninstall the other network (its DaemonSet first), then delete its files in the CNI folder and its \
@@ -98,6 +103,7 @@ fn kube_proxy(facts: &Facts) -> Check {
     found.dedup();
     if !found.is_empty() {
         return Check::fail(
+            Id::StaleProxyRules,
             "kube-proxy",
             found.join(", "),
             "kubectl -n kube-system delete daemonset kube-proxy, then on each node kube-proxy --cleanup, or reboot",
@@ -106,6 +112,7 @@ fn kube_proxy(facts: &Facts) -> Check {
     match facts.legacy_tables.is_empty() {
         true => Check::pass("kube-proxy", "no rules of it"),
         false => Check::warn(
+            Id::StaleProxyRules,
             "kube-proxy",
             format!("rules of the legacy iptables cannot be seen here ({})", facts.legacy_tables.join(", ")),
             "iptables-legacy-save | grep KUBE-SVC must print nothing; otherwise kube-proxy --cleanup, or reboot",
@@ -114,7 +121,7 @@ fn kube_proxy(facts: &Facts) -> Check {
 }
 
 /// A kubelet alone makes KUBE-KUBELET-CANARY, KUBE-FIREWALL and KUBE-MARK-*: these are harmless.
-fn is_kube_proxy(table: &str, chain: &str) -> bool {
+pub(crate) fn is_kube_proxy(table: &str, chain: &str) -> bool {
     table.ends_with(" kube-proxy")
         || ["KUBE-SERVICES", "KUBE-SVC-", "KUBE-SEP-"].iter().any(|prefix| chain.starts_with(prefix))
 }
@@ -125,6 +132,7 @@ fn firewall(facts: &Facts) -> Check {
     match found.is_empty() {
         true => Check::pass("firewall", "forwarded packets are not dropped by default"),
         false => Check::fail(
+            Id::ForwardDropped,
             "firewall",
             format!("drops forwarded packets by default: {}", found.join(", ")),
             "Let the pods' ranges through, or accept by default: iptables -P FORWARD ACCEPT (Docker sets DROP at its \

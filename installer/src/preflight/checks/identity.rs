@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::finding::Id;
 use crate::preflight::facts::Identity;
 use crate::preflight::report::Check;
 
@@ -16,10 +17,17 @@ fn hostname(own: &Identity, others: &[Identity]) -> Check {
     let name = own.hostname.to_ascii_lowercase();
     let fix = "hostnamectl set-hostname NAME, another one on each node, before the kubelet registers";
     if !is_node_name(&name) || name == "localhost" {
-        return Check::fail("hostname", format!("{name:?} cannot be a Node's name"), fix);
+        return Check::fail(
+            Id::HostnameDuplicate,
+            "hostname",
+            format!("{name:?} cannot be a Node's name"),
+            fix,
+        );
     }
     match others.iter().any(|other| other.hostname.eq_ignore_ascii_case(&name)) {
-        true => Check::fail("hostname", format!("another node is called {name} too"), fix),
+        true => {
+            Check::fail(Id::HostnameDuplicate, "hostname", format!("another node is called {name} too"), fix)
+        }
         false => Check::pass("hostname", name),
     }
 }
@@ -37,6 +45,7 @@ fn machine_id(own: &Identity, others: &[Identity]) -> Check {
     let twin = others.iter().find(|other| !own.machine_id.is_empty() && other.machine_id == own.machine_id);
     match twin {
         Some(twin) => Check::warn(
+            Id::MachineIdDuplicate,
             "machine id",
             format!("{} has the same /etc/machine-id", twin.hostname),
             "rm /etc/machine-id && systemd-machine-id-setup, then reboot: the machine is a copy of the other",
@@ -55,6 +64,7 @@ fn macs(identity: &Identity, neighbours: &[(IpAddr, String)], others: &[Identity
             twin.map(|other| other.hostname.clone()).or(neighbour.map(|(address, _)| address.to_string()));
         if let Some(who) = who {
             return Check::fail(
+                Id::MacDuplicate,
                 "Ethernet addresses",
                 format!("{who} has that of {} too: {}", own.link, own.mac),
                 fix,
