@@ -27,6 +27,7 @@ use crate::blocks::BlockIpam;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
+use crate::facts;
 use crate::fast_path::FastPath;
 use crate::garbage_collection::GarbageCollection;
 use crate::health::{self, Status};
@@ -118,7 +119,8 @@ pub async fn run(options: Options) -> Result<()> {
     let (status, told) = watch::channel(Status::default());
     let (explaining, mut questions) = explain::endpoint();
     let tracing = trace::endpoint(agent.node.clone(), plugin_paths(&options));
-    let endpoints = agent.endpoints(explaining.merge(tracing));
+    let facts = facts::endpoint(facts_settings(&options), told.clone());
+    let endpoints = agent.endpoints(explaining.merge(tracing).merge(facts));
     if let Some(address) = options.healthz_bind_address {
         health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
     }
@@ -207,6 +209,15 @@ fn load_balancers(options: &Options) -> l2::Settings {
     let (pool, reads_pools) = (options.lb_pool.clone(), options.lb_crds);
     let is_enabled = options.lb_l2.unwrap_or(!pool.is_empty() || reads_pools);
     l2::Settings { is_enabled, interfaces, pool, reads_pools }
+}
+
+/// What `/facts` tells of besides the kernel.
+fn facts_settings(options: &Options) -> facts::Settings {
+    facts::Settings {
+        conf_dir: options.cni_conf_dir.clone(),
+        paths: plugin_paths(options),
+        enforces_policies: options.network_policy,
+    }
 }
 
 /// Where everything of the pods' network is on this machine.

@@ -18,6 +18,7 @@ pub mod cni_config;
 pub mod config;
 pub mod daemon;
 mod error;
+mod facts;
 pub mod fast_path;
 mod garbage_collection;
 mod health;

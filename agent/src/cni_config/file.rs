@@ -56,15 +56,22 @@ pub fn withdraw(conf_dir: &Path) -> Result<()> {
     install(conf_dir, &text(&list)).map(drop)
 }
 
+/// The configurations that the runtime finds, in its order.
+pub(crate) fn names(conf_dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(conf_dir).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_read = |name: &String| EXTENSIONS.iter().any(|extension| name.ends_with(extension));
+    let mut names: Vec<String> = names.filter(is_read).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Whether the runtime takes ours of the configurations that it finds.
 ///
 /// # Errors
 /// Names the one that it takes instead.
 pub fn first(conf_dir: &Path) -> Result<()> {
-    let names = fs::read_dir(conf_dir).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let is_read = |name: &String| EXTENSIONS.iter().any(|extension| name.ends_with(extension));
-    match names.filter(is_read).min().filter(|name| name.as_str() < FILE) {
+    match names(conf_dir).into_iter().next().filter(|name| name.as_str() < FILE) {
         None => Ok(()),
         Some(name) => Err(Error::ForeignConflist { path: conf_dir.join(name) }),
     }
