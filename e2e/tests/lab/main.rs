@@ -8,6 +8,7 @@ mod api;
 mod application;
 mod bgp;
 mod blocks;
+mod broken;
 mod case;
 mod cluster;
 mod connection;
@@ -408,7 +409,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     if arguments.list {
-        let all = [FIRST, TOGETHER, LAST].concat().into_iter().map(|(name, _)| name.to_owned());
+        let all =
+            [FIRST, TOGETHER, broken::FAULTS, LAST].concat().into_iter().map(|(name, _)| name.to_owned());
         let in_modes = in_modes().map(|(lab, name, _)| in_lab(lab, name));
         let trials = all.chain(in_modes).map(|name| Trial::test(name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
@@ -424,7 +426,7 @@ fn main() -> ExitCode {
     let mut failed = false;
     let suite = match soak::seconds() {
         Some(_) => vec![(SOAK, 1)],
-        None => vec![(FIRST, 1), (TOGETHER, AT_A_TIME), (LAST, 1)],
+        None => vec![(FIRST, 1), (TOGETHER, AT_A_TIME), (broken::FAULTS, 1), (LAST, 1)],
     };
     for (scenarios, at_a_time) in suite {
         failed |= run(&arguments, &lab, scenarios, at_a_time);
