@@ -22,7 +22,7 @@ const PROGRAM: u32 = 0o100_755;
 pub struct Machine<'a> {
     /// The kernel's modules, besides those that these need.
     pub modules: &'a [&'a str],
-    /// Programs of this machine.
+    /// Programs of this machine, by their names, and those that were built, by their paths, which they keep.
     pub programs: &'a [&'a str],
 }
 
@@ -68,13 +68,12 @@ impl Machine<'_> {
             files.put(name, FOLDER, &[]);
         }
         let load = load(self.modules, &mut files);
-        let program = folder.join("program");
-        let this = std::env::current_exe().unwrap();
-        let stripped = Command::new("strip").arg("-o").args([&program, &this]).status();
-        assert!(stripped.is_ok_and(|status| status.success()), "strip (Debian: apt-get install binutils)");
-        files.program("program", &program);
+        files.program("program", &stripped(folder, &std::env::current_exe().unwrap()));
         for name in self.programs.iter().chain(&["busybox"]) {
-            files.program(&format!("bin/{name}"), &found(name));
+            match name.strip_prefix('/') {
+                Some(path) => files.program(path, &stripped(folder, Path::new(name))),
+                None => files.program(&format!("bin/{name}"), &found(name)),
+            }
         }
         let init = format!(
             "#!/bin/busybox sh\nexport RUST_BACKTRACE=1 PATH=/bin:/busybox\n/bin/busybox mkdir /busybox\n\
@@ -134,6 +133,14 @@ fn visit(name: &str, there: &BTreeMap<String, PathBuf>, order: &mut Vec<String>)
         String::from_utf8_lossy(needed).split(',').for_each(|needed| visit(needed, there, order));
     }
     order.push(name);
+}
+
+/// A program without what only debuggers read of it.
+fn stripped(folder: &Path, program: &Path) -> PathBuf {
+    let stripped = folder.join("program");
+    let status = Command::new("strip").arg("-o").args([&stripped, program]).status();
+    assert!(status.is_ok_and(|status| status.success()), "strip (Debian: apt-get install binutils)");
+    stripped
 }
 
 fn found(name: &str) -> PathBuf {
