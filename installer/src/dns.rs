@@ -2,7 +2,7 @@
 //! pod and the server are found through the API server, and the server is asked through it too, so that it
 //! works from anywhere.
 
-mod backends;
+pub(crate) mod backends;
 mod client;
 
 use std::io::{self, Read, Write};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use thiserror::Error;
+use weft_types::NamespacedName;
 
 use crate::cluster::{Cluster, Connection, ENDPOINT_SLICE, NAMESPACES, POD, SERVICE};
 use client::Client;
@@ -56,6 +57,13 @@ pub struct Explain {
 pub struct From {
     namespace: String,
     pod: Option<String>,
+}
+
+impl From {
+    /// That pod.
+    pub(crate) fn of_pod(pod: &NamespacedName) -> From {
+        From { namespace: pod.namespace.to_string(), pod: Some(pod.name.to_string()) }
+    }
 }
 
 /// Why there is no explanation.

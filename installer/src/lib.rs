@@ -27,6 +27,7 @@ mod rollout;
 mod scripted;
 pub mod self_test;
 pub mod status;
+pub mod trace;
 pub mod uninstall;
 mod wait;
 mod wireguard_values;

@@ -11,7 +11,8 @@ use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, dns, doctor, install, ipam, manifests, plugins, policy, preflight, self_test, status, uninstall,
+    bgp, dns, doctor, install, ipam, manifests, plugins, policy, preflight, self_test, status, trace,
+    uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -56,6 +57,10 @@ enum Command {
         #[command(subcommand)]
         command: policy::Command,
     },
+    /// Follow a packet from one end of a connection to the other, and its answer back: where it ends, why, and
+    /// what mends it. Nothing is sent. Exits with 0 where it arrives, with 1 where it does not, and with 2
+    /// where that cannot be told.
+    Trace(trace::Options),
     /// Ask the agents how their BGP sessions are.
     Bgp {
         #[command(subcommand)]
@@ -149,6 +154,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Policy { command: policy::Command::Explain(question) } => {
             return Ok(explain_policy(&question));
         }
+        Command::Trace(options) => return Ok(follow(&options)),
         Command::Bgp { command: bgp::Command::Status(options) } => {
             let report = wait_for(bgp::status(&options))??;
             match options.output {
@@ -211,6 +217,23 @@ fn explain_policy(question: &policy::Explain) -> ExitCode {
         Finding::Allowed => ExitCode::SUCCESS,
         Finding::Denied => ExitCode::FAILURE,
         Finding::Unknown => ExitCode::from(2),
+    }
+}
+
+fn follow(options: &trace::Options) -> ExitCode {
+    let report = match wait_for(trace::run(options)) {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => return cannot_tell(&error),
+        Err(error) => return cannot_tell(&error),
+    };
+    match options.output {
+        Output::Table => print!("{report}"),
+        Output::Json => println!("{}", report.json()),
+    }
+    match report.outcome() {
+        trace::Outcome::Arrives => ExitCode::SUCCESS,
+        trace::Outcome::DoesNotArrive => ExitCode::FAILURE,
+        trace::Outcome::Unknown => ExitCode::from(2),
     }
 }
 

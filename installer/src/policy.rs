@@ -3,7 +3,7 @@
 //! the API server, and the agents are asked through it too, so that it works from anywhere.
 
 mod answer;
-mod places;
+pub(crate) mod places;
 mod question;
 
 use clap::{Args, Subcommand};

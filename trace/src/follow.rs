@@ -22,6 +22,12 @@ const MOST_DRAWS: u32 = 1 << 12;
 
 /// Follows a packet through a node.
 pub fn follow(question: &Question, node: &str, ruleset: &Ruleset, machine: &mut dyn Machine) -> NodeTrace {
+    let mut question = question.clone();
+    if question.source.is_unspecified() {
+        // Whoever names no source gets the one by which the machine reaches the destination.
+        question.source = machine.own_address_to(question.destination).unwrap_or(question.source);
+    }
+    let question = &question;
     let packet = question.packet();
     let mut trace = NodeTrace {
         node: node.to_owned(),

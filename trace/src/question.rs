@@ -21,7 +21,7 @@ pub enum Entry {
 pub struct Question {
     /// How it comes.
     pub entry: Entry,
-    /// Its source.
+    /// Its source. The unspecified address stands for the one that a machine gives to what it makes.
     pub source: IpAddr,
     /// Its destination.
     pub destination: IpAddr,

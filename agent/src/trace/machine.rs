@@ -172,7 +172,8 @@ impl Machine for Host {
                         None => Cause::NoRoute { place: "on the node".to_owned(), to: destination }.into(),
                     }
                 }
-                (Some(Errno::EXDEV | Errno::EINVAL), Some(device)) => match reverse_path(device) {
+                (Some(Errno::EXDEV | Errno::EINVAL), Some(device)) => match self.reverse_path(source, device)
+                {
                     Some(mode) => Cause::ReversePath { device: device.to_owned(), mode }.into(),
                     None => End::Unknown {
                         reason: format!("the kernel takes no packet from {source} by {device}: {error}"),
@@ -250,6 +251,23 @@ impl Machine for Host {
 }
 
 impl Host {
+    /// The mode of rp_filter of an interface, where it does not take what comes from an address: the larger of
+    /// two settings (Documentation/networking/ip-sysctl.rst). Strict, the way back must lead there; loose, there
+    /// must be one.
+    fn reverse_path(&mut self, source: IpAddr, device: &str) -> Option<u8> {
+        let read = |of: &str| sysctl::read(&format!("net/ipv4/conf/{of}/rp_filter")).ok()?.parse::<u8>().ok();
+        let mode = read("all").max(read(device))?;
+        let query = RouteQuery { destination: source, source: None, input: None, mark: 0 };
+        let back = self.client.look_up(&query).ok().filter(|answer| answer.kind == RouteKind::Unicast);
+        let is_there = back.is_some_and(|answer| answer.link == self.named(device).map(|link| link.index));
+        match mode {
+            1 => !is_there,
+            2 => back.is_none(),
+            _ => false,
+        }
+        .then_some(mode)
+    }
+
     /// Whether a bridge is that of the pods.
     fn is_of_pods(&self, bridge: u32) -> bool {
         let mut ports = self.links.iter().filter(|link| link.master == Some(bridge));
@@ -266,13 +284,6 @@ fn forbids_forwarding(destination: IpAddr, input: Option<&str>) -> Option<String
         false => vec!["net/ipv6/conf/all/forwarding".to_owned()],
     };
     settings.into_iter().find(|setting| sysctl::read(setting).is_ok_and(|value| value == "0"))
-}
-
-/// The mode of rp_filter of an interface, where it filters: the larger of two settings
-/// (Documentation/networking/ip-sysctl.rst).
-fn reverse_path(device: &str) -> Option<u8> {
-    let read = |of: &str| sysctl::read(&format!("net/ipv4/conf/{of}/rp_filter")).ok()?.parse::<u8>().ok();
-    read("all").max(read(device)).filter(|mode| *mode > 0)
 }
 
 /// Whether IPVS has a virtual server there.

@@ -36,6 +36,7 @@ mod removal;
 mod resolvers;
 mod services;
 mod soak;
+mod trace;
 mod traffic_distribution;
 mod upgrade;
 
@@ -319,6 +320,10 @@ const TOGETHER: &[Scenario] = &[
     (
         "weft dns explain names every missing piece, asked through the API server",
         explain::every_missing_piece_is_named,
+    ),
+    (
+        "weft trace tells where connections end and why, there and back, in both families",
+        trace::where_a_connection_ends_and_why,
     ),
     ("weft dns explain names an upstream that is silent", explain::an_upstream_that_is_silent_is_named),
 ];

@@ -32,14 +32,14 @@ fn of_name(name: &str) -> Option<(String, String)> {
 }
 
 /// A Service's selector as the API takes it; empty where it has none.
-pub(super) fn selector(service: &Value) -> String {
+pub(crate) fn selector(service: &Value) -> String {
     let labels = service["spec"]["selector"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
     labels.collect::<Vec<_>>().join(",")
 }
 
 /// What is to be said of a Service whose selector matches these pods.
-pub(super) fn verdict(service: &str, selector: &str, pods: &[Value]) -> String {
+pub(crate) fn verdict(service: &str, selector: &str, pods: &[Value]) -> String {
     if selector.is_empty() {
         return format!("{service} has no selector: whoever made it must write its EndpointSlices");
     }

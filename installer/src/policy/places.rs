@@ -10,12 +10,12 @@ use crate::cluster::name;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// `Pod shop/web`, or nothing where the address is no pod's.
-    pub(super) name: Option<String>,
-    pub(super) addresses: Vec<IpAddr>,
+    pub(crate) name: Option<String>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// The node whose agent knows about it; nothing where no policy is about it.
-    pub(super) node: Option<String>,
+    pub(crate) node: Option<String>,
 }
 
 impl Place {
@@ -23,7 +23,7 @@ impl Place {
     ///
     /// # Errors
     /// Where it has no address yet, or any more.
-    pub(super) fn of_pod(pod: &Value) -> Result<Place, String> {
+    pub(crate) fn of_pod(pod: &Value) -> Result<Place, String> {
         let (status, spec) = (&pod["status"], &pod["spec"]);
         let named = named(pod);
         if is_ended(pod) {
@@ -39,7 +39,7 @@ impl Place {
     }
 
     /// An address: a pod's, or another.
-    pub(super) fn of_address(address: IpAddr, pods: &[Value]) -> Place {
+    pub(crate) fn of_address(address: IpAddr, pods: &[Value]) -> Place {
         let has_it = |pod: &&Value| {
             pod["spec"]["hostNetwork"] != true
                 && !is_ended(pod)
