@@ -33,14 +33,19 @@ pub struct LoadBalancerValues {
 }
 
 impl LoadBalancerValues {
-    /// Whether there are addresses to give, or to announce.
+    /// Whether there are addresses to give, or to announce on links.
     pub(crate) fn are_wanted(&self) -> bool {
-        !self.lb_pool.is_empty() || self.lb_crds || self.lb_l2 == Some(true)
+        self.are_given() || self.lb_l2 == Some(true)
+    }
+
+    /// Whether there are addresses to give. Announcing those that others give takes no more than reading.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.lb_pool.is_empty() || self.lb_crds
     }
 
     /// What the agent may do besides: what answers within a time runs before ordinary threads.
     pub(crate) fn agent_capabilities(&self) -> &'static str {
-        if self.are_wanted() { ", SYS_NICE" } else { "" }
+        if self.are_wanted() || self.bgp.bgp_crds { ", SYS_NICE" } else { "" }
     }
 
     /// The agent's flags.
@@ -95,5 +100,19 @@ mod tests {
         assert!(Cli::try_parse_from(["weft", "--lb-pool=192.0.2.20-192.0.2.10"]).is_err());
         let text = rendered(&["--lb-l2=true", "--lb-interface=eth1,eth2"]);
         assert!(text.contains(r#", "--lb-l2=true", "--lb-interface=eth1,eth2""#), "{text}");
+    }
+
+    #[test]
+    fn agents_that_announce_what_others_give_only_read() {
+        for flags in [["--lb-l2=true"], ["--bgp-crds"]] {
+            let text = rendered(&flags);
+            assert!(!text.contains("services/status") && !text.contains("leases"), "{text}");
+            assert!(text.contains("SYS_NICE"), "what answers within a time runs before ordinary threads");
+        }
+        let text = rendered(&["--bgp-crds"]);
+        for kind in ["services]", "endpointslices]", "bgppeers, bgpadvertisements, bfdprofiles, communities"]
+        {
+            assert!(text.contains(kind), "{kind}");
+        }
     }
 }
