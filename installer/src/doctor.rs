@@ -139,6 +139,9 @@ mod tests {
     fn what_passes_by_itself_is_not_told() {
         let [a, b, c] = ["a", "b", "c"].map(|subject| Finding::error(Id::PodsNotReady, subject, "1 of 2"));
         let later = Finding::error(Id::PodsNotReady, "b", "2 of 2");
-        assert_eq!(lasting(&[a, b], vec![later.clone(), c]), [later]);
+        let found = lasting(&[a, b], vec![later.clone(), c]);
+        assert_eq!((found.len(), found.first()), (1, Some(&later)));
+        let younger = later.clone().since(Some("2026-01-01T00:00:09Z"));
+        assert_eq!(lasting(&[later.since(Some("2026-01-01T00:00:00Z"))], vec![younger]), []);
     }
 }

@@ -203,8 +203,9 @@ impl Finding {
     }
 
     /// What tells it from others, and stays from one look to the next: not what may be counted differently.
-    pub(crate) fn key(&self) -> (Id, &str) {
-        (self.id, &self.subject)
+    /// What began meanwhile is another one: pods that start in the place of others.
+    pub(crate) fn key(&self) -> (Id, &str, Option<&str>) {
+        (self.id, &self.subject, self.since.as_deref())
     }
 }
 

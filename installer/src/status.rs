@@ -226,19 +226,21 @@ fn row(seen: &Seen, node: &Value) -> Row {
 
 /// The chains of other programs that a node's proxy finds in the way.
 fn blocking_chains(seen: &Seen, node: &Value) -> Vec<Finding> {
-    seen.health.get(name(node)).map(|health| dropped(name(node), health)).unwrap_or_default()
+    // Proxies of earlier releases call them obstacles.
+    let told = |health: &Value| health.get("conflicts").or_else(|| health.get("obstacles")).cloned();
+    let told = seen.health.get(name(node)).and_then(told);
+    let told = told.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    told.filter_map(|text| dropped(name(node), text)).collect()
 }
 
-/// The same, of what that proxy says on `/healthz`: each with the remedy behind the first semicolon.
-pub(crate) fn dropped(node: &str, health: &Value) -> Vec<Finding> {
-    // Proxies of earlier releases call them obstacles.
-    let told = health.get("conflicts").or_else(|| health.get("obstacles"));
-    let told = told.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let finding = |text: &str| {
-        let (what, fix) = text.split_once("; ").unwrap_or((text, ""));
-        Finding::error(Id::ForwardDropped, format!("Node {node}"), what).fix(fix)
-    };
-    told.map(finding).collect()
+/// A chain that the proxy of a node finds in the way, with the remedy behind the first semicolon. What network
+/// policies deny is meant so.
+pub(crate) fn dropped(node: &str, text: &str) -> Option<Finding> {
+    if ["ip", "ip6"].iter().any(|family| text.contains(&format!(" of table {family} weft-policy "))) {
+        return None;
+    }
+    let (what, fix) = text.split_once("; ").unwrap_or((text, ""));
+    Some(Finding::error(Id::ForwardDropped, format!("Node {node}"), what).fix(fix))
 }
 
 /// How a pod is: ready, or why not; and how often it was started again.
@@ -453,6 +455,8 @@ mod tests {
         let status = status(&seen);
         assert!(!status.is_well());
         assert!(status.to_string().ends_with(&format!("\nNode node1: {obstacle}\n")), "{status}");
+        let meant = "the chain entering of table ip weft-policy stops what is passed on to endpoints";
+        assert_eq!(dropped("node1", meant), None);
     }
 
     #[test]

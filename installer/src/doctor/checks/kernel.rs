@@ -11,6 +11,7 @@ use crate::cluster::name;
 use crate::doctor::facts::Facts;
 use crate::finding::{Finding, Id};
 use crate::preflight::conflicts::{OTHER_LINKS, engine, is_kube_proxy};
+use crate::status;
 
 /// From which share on a table is nearly full, and as good as full, in percent.
 const NEARLY: u64 = 80;
@@ -24,12 +25,13 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         findings.extend(strict(node, machine));
         findings.extend(machine.conntrack.as_ref().and_then(connections));
         findings.extend(machine.neighbours.iter().filter_map(neighbours));
-        findings.extend(dropped(machine));
+        findings.extend(dropped(node, machine));
         findings.extend(stale_rules(machine));
         findings.extend(stale_links(machine));
         findings.extend(engines(machine));
-        for finding in findings.iter_mut().filter(|finding| finding.subject.is_empty()) {
-            finding.subject = format!("Node {}", name(node));
+        let subject = format!("Node {}", name(node));
+        for finding in findings.iter_mut().filter(|one| one.subject.is_empty() || one.subject == subject) {
+            finding.subject.clone_from(&subject);
             finding.reach = facts.pods_on(name(node)).max(1);
         }
     }
@@ -123,13 +125,9 @@ fn neighbours(fill: &Fill) -> Option<Finding> {
 }
 
 /// The proxy sends packets through the rules of others, as the kernel would.
-fn dropped(machine: &NodeFacts) -> Vec<Finding> {
+fn dropped(node: &Value, machine: &NodeFacts) -> Vec<Finding> {
     let told = machine.proxy.iter().flat_map(|proxy| &proxy.conflicts);
-    told.map(|text| {
-        let (what, fix) = text.split_once("; ").unwrap_or((text, ""));
-        error(Id::ForwardDropped, what.to_owned()).fix(fix)
-    })
-    .collect()
+    told.filter_map(|text| status::dropped(name(node), text)).collect()
 }
 
 fn tables<'a>(chains: impl Iterator<Item = &'a ChainFacts>) -> String {
