@@ -128,11 +128,17 @@ impl Firewall {
 /// # Errors
 /// What cannot be read of the kernel.
 pub fn look(kernel: &mut Client, node: &str, snapshot: &Snapshot) -> Result<Vec<Conflict>, Error> {
-    let foreign = kernel.foreign(TABLE, &[Hook::Forward])?;
+    let mut foreign = kernel.foreign(TABLE, &[Hook::Forward])?;
+    foreign.retain(|table| !is_weft(&table.name));
     if foreign.is_empty() {
         return Ok(Vec::new());
     }
     Ok(conflicts(foreign, addresses()?, routes()?, node, snapshot))
+}
+
+/// Other parts of Weft are in nobody's way: what network policies deny is meant so.
+fn is_weft(table: &str) -> bool {
+    table.strip_prefix(TABLE).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn conflicts(
@@ -188,5 +194,16 @@ fn pod_of(network: &IpNetwork) -> IpAddr {
     match network {
         IpNetwork::V4(network) => network.nth(9).unwrap_or(network.network()).into(),
         IpNetwork::V6(network) => network.iter().nth(9).unwrap_or(network.network()).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_policies_are_no_firewall_in_the_way() {
+        assert!(["weft", "weft-policy", "weft-cni-hostports"].iter().all(|table| is_weft(table)));
+        assert!(["filter", "weftless", "policy", ""].iter().all(|table| !is_weft(table)));
     }
 }
