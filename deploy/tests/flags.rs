@@ -7,7 +7,7 @@ use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
     BACKENDS, BgpValues, EBPF_SCOPES, FastPathValues, IpamMode, LoadBalancerValues, PROXY_MODES,
-    PolicyValues, Values, render,
+    PolicyValues, Values, WireGuardValues, render,
 };
 
 /// The command lines of all containers that stay.
@@ -41,6 +41,11 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         node_local_dns: true,
         cluster_network_policy: true,
         fast_path: FastPathValues { fast_path: "ebpf".to_owned() },
+        wireguard: WireGuardValues {
+            encryption: "prefer".to_owned(),
+            wireguard_port: Some(51821),
+            wireguard_keepalive: Some(25),
+        },
         mtu: Some(1400),
         policy: PolicyValues {
             network_policy: false,
