@@ -16,7 +16,7 @@ TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:k
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
                nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
                ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2 \
-               vtysh:frr gobgpd:gobgpd
+               vtysh:frr gobgpd:gobgpd /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/udhcpd:udhcpd
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image

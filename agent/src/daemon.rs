@@ -27,6 +27,7 @@ use crate::blocks::BlockIpam;
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
+use crate::dhcp::Dhcp;
 use crate::facts;
 use crate::fast_path::FastPath;
 use crate::garbage_collection::GarbageCollection;
@@ -86,6 +87,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
         Box::new(L2Announcement::new(load_balancers(options), registry)),
+        Box::new(Dhcp::new(options.dhcp.settings(&options.cni_data_dir), registry)),
         Box::new(NodeStatus),
     ];
     subsystems.extend(after);

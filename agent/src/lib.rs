@@ -17,6 +17,7 @@ mod cidr_allocations;
 pub mod cni_config;
 pub mod config;
 pub mod daemon;
+mod dhcp;
 mod error;
 mod facts;
 pub mod fast_path;

@@ -15,6 +15,7 @@ use crate::Error;
 use crate::bgp::options::BgpOptions;
 use crate::blocks::plan as blocks;
 use crate::config::Config;
+use crate::dhcp::options::DhcpOptions;
 use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
 use crate::routing::wireguard::options::WireGuardOptions;
@@ -183,6 +184,10 @@ pub struct Options {
     /// BGP.
     #[command(flatten)]
     pub bgp: BgpOptions,
+
+    /// DHCP.
+    #[command(flatten)]
+    pub dhcp: DhcpOptions,
 
     /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that
     /// no pod starts, then masquerade, routes and tunnel. Running pods and their addresses stay.

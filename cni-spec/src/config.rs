@@ -174,6 +174,40 @@ pub struct Ipam {
     pub resolv_conf: Option<PathBuf>,
 }
 
+/// The section `ipam` of the plugin `dhcp`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DhcpIpam {
+    /// Options that servers are told.
+    pub provide: Vec<ProvidedOption>,
+    /// Options that they are asked for.
+    pub request: Vec<RequestedOption>,
+    /// The metric of routes; 0 is the kernel's choice.
+    pub priority: u32,
+}
+
+/// An option of DHCP that a server is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProvidedOption {
+    /// Its number or name.
+    pub option: String,
+    /// What it says.
+    pub value: String,
+    /// The key of `CNI_ARGS` that says it instead.
+    pub from_arg: String,
+}
+
+/// An option of DHCP that a server is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RequestedOption {
+    /// Its number or name.
+    pub option: String,
+    /// Whether nothing is asked for but what is listed.
+    pub skip_default: bool,
+}
+
 /// A range of addresses within a subnet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

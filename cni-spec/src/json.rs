@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Number, Value};
 
 /// All keys that are read somewhere, as they are written there.
-const KEYS: [&str; 81] = [
+const KEYS: [&str; 87] = [
     "address",
     "advmss",
     "args",
@@ -33,6 +33,7 @@ const KEYS: [&str; 81] = [
     "egressRate",
     "enabledad",
     "forceAddress",
+    "fromArg",
     "gateway",
     "gw",
     "hairpinMode",
@@ -62,6 +63,7 @@ const KEYS: [&str; 81] = [
     "mtu",
     "name",
     "nameservers",
+    "option",
     "options",
     "pciID",
     "policyTimeout",
@@ -72,9 +74,11 @@ const KEYS: [&str; 81] = [
     "priority",
     "promiscMode",
     "protocol",
+    "provide",
     "rangeEnd",
     "rangeStart",
     "ranges",
+    "request",
     "resolvConf",
     "retired",
     "routes",
@@ -83,12 +87,14 @@ const KEYS: [&str; 81] = [
     "scope",
     "search",
     "shapedSubnets",
+    "skipDefault",
     "socketPath",
     "subnet",
     "table",
     "type",
     "unavailable",
     "unshapedSubnets",
+    "value",
     "vlan",
     "vlanTrunk",
 ];
@@ -263,6 +269,9 @@ mod tests {
             fields::<BridgeOptions>(),
             fields::<VlanTrunk>(),
             fields::<Ipam>(),
+            fields::<crate::DhcpIpam>(),
+            fields::<crate::ProvidedOption>(),
+            fields::<crate::RequestedOption>(),
             fields::<Range>(),
             fields::<RuntimeConfig>(),
             fields::<Bandwidth>(),

@@ -22,8 +22,8 @@ pub use args::{Args, InvalidArgs, KubernetesPod};
 pub use boot::Boot;
 pub use call::{Attachment, Call, InvalidEnvironment};
 pub use config::{
-    Bandwidth, BridgeOptions, CniArgs, DelegateArgs, Ipam, Network, NetworkList, Plugin, PortMapping, Range,
-    RuntimeConfig, ValidAttachment, VlanTrunk,
+    Bandwidth, BridgeOptions, CniArgs, DelegateArgs, DhcpIpam, Ipam, Network, NetworkList, Plugin,
+    PortMapping, ProvidedOption, Range, RequestedOption, RuntimeConfig, ValidAttachment, VlanTrunk,
 };
 pub use delegate::Delegate;
 pub use dispatch::{Handler, Invocation, Outcome, decode, dispatch, read_config};

@@ -6,7 +6,7 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, BgpValues, EBPF_SCOPES, FastPathValues, IpamMode, LoadBalancerValues, PROXY_MODES,
+    BACKENDS, BgpValues, DhcpValues, EBPF_SCOPES, FastPathValues, IpamMode, LoadBalancerValues, PROXY_MODES,
     PolicyValues, Values, WireGuardValues, render,
 };
 
@@ -46,6 +46,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             wireguard_port: Some(51821),
             wireguard_keepalive: Some(25),
         },
+        dhcp: DhcpValues { dhcp: true },
         mtu: Some(1400),
         policy: PolicyValues {
             network_policy: false,

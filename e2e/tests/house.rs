@@ -42,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-policy",
             "weft-trace",
             "weft-announce",
+            "weft-dhcp",
             "weft-cni-spec",
             "weft-ipam",
         ],

@@ -5,6 +5,7 @@
 pub mod bgp;
 mod bgp_values;
 mod cluster;
+mod dhcp_values;
 pub mod dns;
 pub mod doctor;
 mod ebpf_parts;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+pub use crate::dhcp_values::DhcpValues;
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
 pub use crate::ipam_values::IpamMode;
@@ -72,6 +73,9 @@ pub struct Values {
     /// How agents encrypt.
     #[command(flatten)]
     pub wireguard: WireGuardValues,
+    /// What agents do about DHCP.
+    #[command(flatten)]
+    pub dhcp: DhcpValues,
     /// How packets of established connections between pods go.
     #[command(flatten)]
     pub fast_path: FastPathValues,
@@ -129,6 +133,8 @@ pub fn render(values: &Values) -> String {
         ("{{cluster_domain}}", &values.cluster_domain),
         ("{{agent_flags}}", &agent_flags(values)),
         ("{{agent_capabilities}}", &agent_capabilities(values)),
+        ("{{agent_mounts}}", values.dhcp.mounts()),
+        ("{{agent_volumes}}", values.dhcp.volumes()),
         ("{{bgp_capability}}", values.load_balancers.bgp.agent_capability(&values.backend)),
         ("{{proxy_flags}}", &proxy_flags(values)),
         ("{{proxy_capabilities}}", ebpf.capabilities),
@@ -152,7 +158,10 @@ pub fn render(values: &Values) -> String {
 
 /// What agents may do besides, as the rest of a list in YAML.
 fn agent_capabilities(values: &Values) -> String {
-    values.fast_path.agent_capabilities().to_owned() + values.load_balancers.agent_capabilities()
+    let fast_path = values.fast_path.agent_capabilities();
+    // Which may have it already.
+    let dhcp = if fast_path.is_empty() { values.dhcp.agent_capabilities() } else { "" };
+    [fast_path, dhcp, values.load_balancers.agent_capabilities()].concat()
 }
 
 /// The agent's flags that differ from its defaults, as the rest of a list in YAML.
@@ -164,6 +173,7 @@ fn agent_flags(values: &Values) -> String {
         values.ipam.flag(),
         (values.backend != BACKENDS[0]).then(|| format!("--backend={}", values.backend)),
         values.fast_path.agent_flag(),
+        values.dhcp.agent_flag(),
         values.mtu.map(|mtu| format!("--mtu={mtu}")),
         folder("cni-bin-dir", &values.cni_bin_dir, CNI_BIN),
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),

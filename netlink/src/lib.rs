@@ -21,6 +21,8 @@ pub mod netns;
 pub mod nflog;
 pub mod notifications;
 pub mod packet;
+#[cfg(feature = "tokio")]
+mod readiness;
 pub mod realtime;
 pub mod rtnl;
 pub mod sock_diag;

@@ -129,6 +129,13 @@ impl Namespace {
         Ok((this.dev(), this.ino()) == (own.dev(), own.ino()))
     }
 
+    /// Whether it is the same as another, by whatever files they were opened.
+    pub fn is_same(&self, other: &Namespace) -> Result<bool> {
+        let [this, other] = [self, other].map(|it| it.file.metadata().map_err(failed("examine", &it.path)));
+        let (this, other) = (this?, other?);
+        Ok((this.dev(), this.ino()) == (other.dev(), other.ino()))
+    }
+
     /// Runs `work` inside the namespace, on the calling thread, which is back in its own afterwards. Sockets
     /// that it opens stay in the namespace, and so do threads and processes that it starts; `/proc/sys/net`
     /// is the namespace's own while it runs. (A thread for it alone would cost as much as all that ADD asks

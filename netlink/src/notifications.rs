@@ -61,10 +61,10 @@ mod waiting {
     use std::io;
     use std::os::fd::OwnedFd;
 
-    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
     use super::{Notified, Source};
+    use crate::readiness::register;
     use crate::{Error, Result};
 
     /// A subscription whose notifications are awaited. Ends when it is dropped.
@@ -103,14 +103,6 @@ mod waiting {
                 }
             }
         }
-    }
-
-    #[allow(unsafe_code, reason = "tokio leaves it to the caller that the descriptor stays open")]
-    fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: an OwnedFd is open, and stays what it is, until it is dropped; the AsyncFd owns it and
-        // gives it to nobody.
-        unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }
-            .map_err(|error| error.into_parts().1)
     }
 
     fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -13,6 +13,9 @@ pub const ARP: u16 = 0x0806;
 /// IPv6's number (`ETH_P_IPV6`).
 pub const IPV6: u16 = 0x86dd;
 
+#[cfg(feature = "tokio")]
+pub use waiting::AwaitedFrames;
+
 /// The longest filter that the kernel takes (`BPF_MAXINSNS`).
 pub const LONGEST_FILTER: usize = 4096;
 
@@ -197,5 +200,61 @@ fn new_socket() -> io::Result<OwnedFd> {
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(feature = "tokio")]
+mod waiting {
+    use std::io;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use tokio::io::unix::AsyncFd;
+
+    use super::{PacketSocket, Received};
+    use crate::readiness::register;
+    use crate::rtnl::Mac;
+    use crate::{Error, Result};
+
+    /// A packet socket whose frames are awaited.
+    #[derive(Debug)]
+    pub struct AwaitedFrames {
+        /// A descriptor of its own for the socket.
+        ready: AsyncFd<OwnedFd>,
+        socket: PacketSocket,
+    }
+
+    impl AwaitedFrames {
+        /// Registers a socket with the runtime of the calling task.
+        ///
+        /// # Errors
+        /// What the operating system refused.
+        pub fn new(socket: PacketSocket) -> Result<AwaitedFrames> {
+            let descriptor = socket.as_fd().try_clone_to_owned();
+            let registered = descriptor.and_then(register);
+            let failed = |source| Error::Socket { operation: "wait for", source };
+            registered.map(|ready| AwaitedFrames { ready, socket }).map_err(failed)
+        }
+
+        /// Waits for the next frame. Nothing is lost if the future is dropped.
+        ///
+        /// # Errors
+        /// Where the link went down or is gone: told once.
+        pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+            loop {
+                let mut ready = self.ready.readable().await?;
+                match self.socket.receive(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                    outcome => return outcome,
+                }
+            }
+        }
+
+        /// Sends a frame to an Ethernet address.
+        ///
+        /// # Errors
+        /// Where the link is down or gone.
+        pub fn send(&self, to: Mac, frame: &[u8]) -> io::Result<()> {
+            self.socket.send(to, frame)
+        }
     }
 }

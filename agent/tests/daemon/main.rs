@@ -24,6 +24,7 @@ mod blocks;
 /// A container runtime, as far as the agent asks it.
 mod cri;
 mod cuts;
+mod dhcp;
 mod facts;
 mod fast_path;
 mod pods;
