@@ -7,6 +7,6 @@ mod lock;
 mod observe;
 mod sysctl;
 
-pub(crate) use apply::{apply, ensure_bridge, settle_port};
+pub(crate) use apply::{apply, complete, ensure_bridge, settle_port};
 pub(crate) use lock::Lock;
 pub(crate) use observe::ContainerInterface;

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Output};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_netlink::netns::Namespace;
+pub use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{RtnetlinkClient, Veth, VethEnd};
 
 use crate::program::{printed, run};

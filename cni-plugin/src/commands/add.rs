@@ -12,7 +12,7 @@ use super::del::release_masquerade;
 use super::ipam::Source;
 use super::pending;
 use super::record::Records;
-use crate::kernel::{Lock, apply, conntrack};
+use crate::kernel::{Lock, apply, complete, conntrack};
 use crate::nft::Tables;
 use crate::{Error, HostState, Options, Pod, PodPlan, Result, plan};
 
@@ -36,6 +36,10 @@ pub(crate) fn add(
         netns: namespace.path().to_owned(),
         waits: pending::pod(invocation, args)?,
     };
+    if ipam.needs_interface() {
+        let asking = Asking { ipam: &ipam, invocation, attachment, args };
+        return asking.add(&mut host, namespace, &pod, &options, &state).map(|result| result.after(previous));
+    }
     let lease = ipam.add(invocation, attachment, namespace.path(), args)?;
     let outcome = plan(&pod, &options, lease, &state).and_then(|plan| {
         pending::closed(plan.pending.as_ref(), options.policy_timeout, || {
@@ -51,6 +55,69 @@ pub(crate) fn add(
             Error::Failure(first.with_details(details.trim_start()))
         }
     })
+}
+
+/// A source that asks by the container's interface: the container is connected first, and gets its addresses
+/// then.
+struct Asking<'a> {
+    ipam: &'a Source,
+    invocation: &'a Invocation,
+    attachment: &'a Attachment,
+    args: &'a Args,
+}
+
+impl Asking<'_> {
+    fn add(
+        &self,
+        host: &mut RtnetlinkClient,
+        namespace: &Namespace,
+        pod: &Pod,
+        options: &Options,
+        state: &HostState,
+    ) -> Result<Success> {
+        refuse_gateway(pod, options)?;
+        let bare = plan(pod, options, Success::default(), state)?;
+        let bridge = state.bridge.as_ref().map(|bridge| bridge.link.clone());
+        let connected = connect(host, namespace, &bare, bridge, self.invocation)?;
+        let leased = self.ipam.add(self.invocation, self.attachment, namespace.path(), self.args);
+        let outcome = leased.map_err(Error::from).and_then(|lease| {
+            let plan = plan(pod, options, lease, state)?;
+            pending::closed(plan.pending.as_ref(), options.policy_timeout, || {
+                let result = complete(host, namespace, &plan)?;
+                Ok(Success { interfaces: connected.interfaces, ..result })
+            })
+        });
+        outcome.inspect_err(|_| {
+            // The first error is the one to report. The lease is given back while the interface is there.
+            let _ = self.ipam.del(self.invocation, self.attachment);
+            Records::of(self.invocation).forget(&bare.veth.link.host.name);
+            let _ = host.delete_link_named(&bare.veth.link.host.name);
+        })
+    }
+}
+
+/// The host is no router of a network that has addresses, and a router, of its own.
+///
+/// # Errors
+/// Where the options have it be one.
+fn refuse_gateway(pod: &Pod, options: &Options) -> Result<()> {
+    for (option, is_set) in [
+        ("isGateway", options.gateway),
+        ("ipMasq", options.masquerade),
+        ("portMappings", !options.ports.is_empty()),
+        ("disableContainerInterface", !options.up),
+    ] {
+        if is_set {
+            return Err(Error::Invalid {
+                network: pod.network.to_string(),
+                option: option.into(),
+                reason:
+                    "the DHCP server's network has a gateway of its own; leave it out with ipam.type dhcp"
+                        .into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn connect(

@@ -29,6 +29,10 @@ pub(crate) fn del(
     let had_record = Records::of(invocation).forget(&name);
     let unmapped = unmap_ports(&name, had_record);
     let mut host = RtnetlinkClient::open()?;
+    let source = Source::of(invocation);
+    // By the container's interface, which so must be there.
+    let is_early = source.as_ref().is_ok_and(Source::needs_interface);
+    let early = source.as_ref().ok().filter(|_| is_early).map(|ipam| ipam.del(invocation, attachment));
     match (delete(&mut host, &name), namespace) {
         (Ok(()), _) => {}
         // Made by another plugin, with another name on the host: found from the inside.
@@ -45,7 +49,7 @@ pub(crate) fn del(
     // While the address is the container's still.
     let opened = pending::release(invocation, attachment);
     // Each is tried, whatever became of the others; the first error is reported.
-    let freed = Source::of(invocation).and_then(|ipam| ipam.del(invocation, attachment));
+    let freed = early.unwrap_or_else(|| source.and_then(|ipam| ipam.del(invocation, attachment)));
     unmapped.and(released).and(opened).and(freed.map_err(Into::into))
 }
 

@@ -11,6 +11,9 @@ use weft_ipam::Ipam;
 
 use crate::Result;
 
+/// The plugin that asks a server by the container's own interface, which must be there before.
+const DHCP: &str = "dhcp";
+
 /// The IPAM plugin that a network's configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -18,6 +21,8 @@ pub(crate) enum Source {
     BuiltIn,
     /// Any other.
     Foreign(Delegate),
+    /// `dhcp`, which needs the container's interface.
+    Dhcp(Delegate),
     /// None: containers get no address.
     None,
 }
@@ -32,6 +37,7 @@ impl Source {
         match section.and_then(|section| section.get("type")) {
             None => Ok(Source::None),
             Some(Value::String(kind)) if Ipam::NAMES.contains(&kind.as_str()) => Ok(Source::BuiltIn),
+            Some(Value::String(kind)) if kind == DHCP => Delegate::find(kind, invocation).map(Source::Dhcp),
             Some(Value::String(kind)) => Delegate::find(kind, invocation).map(Source::Foreign),
             Some(other) => {
                 let msg =
@@ -39,6 +45,11 @@ impl Source {
                 Err(Failure::new(Code::Decode, msg))
             }
         }
+    }
+
+    /// Whether it asks by the container's interface.
+    pub(crate) fn needs_interface(&self) -> bool {
+        matches!(self, Source::Dhcp(_))
     }
 
     /// Leases addresses for an attachment.
@@ -51,11 +62,13 @@ impl Source {
     ) -> Result<Success, Failure> {
         match self {
             Source::BuiltIn => Ipam.add(invocation, attachment, netns, args),
-            Source::Foreign(delegate) => delegate.add(invocation).inspect_err(|_| {
-                // What a plugin did before it failed is undone by its own DEL (SPEC section 4); the first
-                // error is the one to report.
-                let _ = delegate.run("DEL", invocation);
-            }),
+            Source::Foreign(delegate) | Source::Dhcp(delegate) => {
+                delegate.add(invocation).inspect_err(|_| {
+                    // What a plugin did before it failed is undone by its own DEL (SPEC section 4); the first
+                    // error is the one to report.
+                    let _ = delegate.run("DEL", invocation);
+                })
+            }
             Source::None => Ok(Success::default()),
         }
     }
@@ -64,7 +77,7 @@ impl Source {
     pub(crate) fn del(&self, invocation: &Invocation, attachment: &Attachment) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.del(invocation, attachment, None),
-            Source::Foreign(delegate) => delegate.run("DEL", invocation),
+            Source::Foreign(delegate) | Source::Dhcp(delegate) => delegate.run("DEL", invocation),
             Source::None => Ok(()),
         }
     }
@@ -79,7 +92,7 @@ impl Source {
     ) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.check(invocation, attachment, netns, previous),
-            Source::Foreign(delegate) => delegate.run("CHECK", invocation),
+            Source::Foreign(delegate) | Source::Dhcp(delegate) => delegate.run("CHECK", invocation),
             Source::None => Ok(()),
         }
     }
@@ -93,7 +106,7 @@ impl Source {
     ) -> Result<Vec<IpAddr>, Failure> {
         match self {
             Source::BuiltIn => Ipam::reserved(invocation, Some(attachment)).map_err(|error| error.failure()),
-            Source::Foreign(_) | Source::None => {
+            Source::Foreign(_) | Source::Dhcp(_) | Source::None => {
                 // DEL takes no other notice of it: whatever is wrong with it keeps nothing from being freed.
                 let config = parse(&invocation.stdin).unwrap_or_default();
                 let result = config.get("prevResult").and_then(|it| Success::from_json(it).ok());
@@ -106,7 +119,7 @@ impl Source {
     pub(crate) fn gc(&self, invocation: &Invocation) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.gc(invocation),
-            Source::Foreign(delegate) => delegate.run("GC", invocation),
+            Source::Foreign(delegate) | Source::Dhcp(delegate) => delegate.run("GC", invocation),
             Source::None => Ok(()),
         }
     }
@@ -115,7 +128,7 @@ impl Source {
     pub(crate) fn status(&self, invocation: &Invocation) -> Result<(), Failure> {
         match self {
             Source::BuiltIn => Ipam.status(invocation),
-            Source::Foreign(delegate) => delegate.run("STATUS", invocation),
+            Source::Foreign(delegate) | Source::Dhcp(delegate) => delegate.run("STATUS", invocation),
             Source::None => Ok(()),
         }
     }
@@ -128,7 +141,7 @@ impl Source {
                 let ranges = pool.sets.iter().flat_map(|set| set.ranges());
                 Ok(ranges.map(|range| range.with_prefix(range.gateway)).collect())
             }
-            Source::Foreign(_) | Source::None => Ok(Vec::new()),
+            Source::Foreign(_) | Source::Dhcp(_) | Source::None => Ok(Vec::new()),
         }
     }
 }

@@ -117,7 +117,7 @@ impl<'a> Repair<'a> {
     fn lease(&self, state: &HostState) -> Result<Success> {
         let folder = match Source::of(self.invocation)? {
             Source::BuiltIn => Ipam::pool(self.invocation).map_err(|error| error.failure())?.folder(),
-            Source::Foreign(_) | Source::None => PathBuf::new(),
+            Source::Foreign(_) | Source::Dhcp(_) | Source::None => PathBuf::new(),
         };
         let names = fs::read_dir(folder).into_iter().flatten().flatten();
         let held: Vec<IpAddr> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

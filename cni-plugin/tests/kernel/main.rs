@@ -9,6 +9,7 @@ mod bandwidth;
 mod chains;
 mod check;
 mod conformance;
+mod dhcp;
 mod documentation;
 mod failures;
 mod first_packet;
