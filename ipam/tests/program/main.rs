@@ -5,6 +5,7 @@
 
 mod blocks;
 mod capacity;
+mod chained;
 mod crash;
 mod damage;
 mod network;
