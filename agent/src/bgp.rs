@@ -5,8 +5,9 @@
 pub(crate) mod options;
 pub(crate) mod plan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -14,18 +15,28 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use weft_announce::bfd::packet::State;
+use weft_announce::bfd::service::Bfd;
+use weft_announce::bfd::sessions::{Peer as Watched, Wanted as Watch};
 use weft_announce::bgp::speaker::{Asker, Speaker, View, Wanted};
 use weft_announce::hosts::{Hosts, needs_endpoints};
+use weft_types::well_known::port;
 use weft_types::{Kind, Node, Snapshot};
 
 use crate::Result;
-use crate::bgp::plan::objects::{self, Objects};
+use crate::bfd::SharedBfd;
+use crate::bgp::plan::objects::{self, Objects, Peers, needs_profiles};
 use crate::bgp::plan::{Settings, Told};
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::uplink::Uplink;
 
 /// MetalLB's kinds that are about BGP.
 const OBJECTS: [Kind; 4] = [Kind::BgpPeer, Kind::BgpAdvertisement, Kind::Community, Kind::IpAddressPool];
+
+/// By this name BFD knows who has peers watched.
+const USER: &str = "bgp";
+/// How long a peer may take to answer BFD before somebody should know.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 /// Keeps sessions and announcements as planned.
 pub(crate) struct Bgp {
@@ -39,6 +50,12 @@ pub(crate) struct Bgp {
     routers: Vec<Told>,
     /// Some Service is served by nodes with endpoints alone.
     needs_slices: bool,
+    /// Some peer is watched by BFD.
+    needs_profiles: bool,
+    watched: BTreeMap<Watched, Watch>,
+    shared_bfd: SharedBfd,
+    /// Once there is somebody to watch.
+    bfd: Option<Arc<Bfd>>,
     figures: Figures,
 }
 
@@ -52,7 +69,7 @@ struct Figures {
 
 impl Bgp {
     /// With these settings. Speaks with nobody where they name nobody.
-    pub(crate) fn new(settings: Settings, registry: &mut Registry) -> Bgp {
+    pub(crate) fn new(settings: Settings, shared_bfd: SharedBfd, registry: &mut Registry) -> Bgp {
         let figures = Figures::default();
         for (name, help, gauge) in [
             ("bgp_peers", "BGP peers that there are to be", &figures.peers),
@@ -74,6 +91,10 @@ impl Bgp {
             uplink: Uplink::default(),
             routers: Vec::new(),
             needs_slices: false,
+            needs_profiles: false,
+            watched: BTreeMap::new(),
+            shared_bfd,
+            bfd: None,
             figures,
         }
     }
@@ -106,12 +127,45 @@ impl Bgp {
         let mut told = plan::routers(own, here, &self.uplink, &self.settings);
         if self.settings.reads_objects {
             let [peers, advertisements, communities, pools] = listed(round)?;
-            let objects = Objects { peers, advertisements, communities, pools, services, here };
-            let (more, problems) = objects::peers(own, objects, &self.uplink);
+            self.needs_profiles = needs_profiles(peers);
+            let profiles = match self.needs_profiles {
+                true => round.objects(Kind::BfdProfile),
+                false => None,
+            };
+            let objects = Objects { peers, advertisements, communities, pools, profiles, services, here };
+            let Peers { told: more, watched, problems } = objects::peers(own, objects, &self.uplink);
             report.problems(problems);
             told.extend(more);
+            self.watched = watched;
         }
         Some(told)
+    }
+
+    /// Has BFD watch the peers that are to be watched.
+    fn watch(&mut self, report: &mut Report) {
+        let Some(speaker) = &self.speaker else { return };
+        if self.bfd.is_none() && !self.watched.is_empty() {
+            match self.shared_bfd.get() {
+                Ok(bfd) => {
+                    bfd.listen(speaker.watcher());
+                    self.bfd = Some(bfd);
+                }
+                Err(error) => report.problem(error),
+            }
+        }
+        let Some(bfd) = &self.bfd else { return };
+        bfd.want(USER, self.watched.clone());
+        report.problems(bfd.problem());
+        for (peer, health) in bfd.health().iter().filter(|(peer, _)| self.watched.contains_key(peer)) {
+            if health.state != State::Up && health.since.elapsed() > UNHEARD {
+                let port = if self.watched[peer].is_multihop { port::BFD_MULTIHOP } else { port::BFD };
+                report.problem(format_args!(
+                    "BFD does not hear BGP peer {}: see that it speaks BFD with this node, and allow UDP port {port}; until \
+                     then its death is known after the hold time",
+                    peer.address
+                ));
+            }
+        }
     }
 
     fn count(&self, view: &View, peers: usize) {
@@ -144,7 +198,8 @@ impl Subsystem for Bgp {
         let services = self.settings.needs_services().then_some(Kind::Service);
         let slices = self.needs_slices.then_some(Kind::EndpointSlice);
         let objects = if self.settings.reads_objects { &OBJECTS[..] } else { &[] };
-        objects.iter().copied().chain(services).chain(slices).collect()
+        let profiles = self.needs_profiles.then_some(Kind::BfdProfile);
+        objects.iter().copied().chain(services).chain(slices).chain(profiles).collect()
     }
 
     fn endpoints(&self) -> Router {
@@ -174,11 +229,17 @@ impl Subsystem for Bgp {
         let mut peers = plan::mesh(own, cluster, &self.uplink, &self.settings);
         peers.extend(self.routers.iter().cloned());
         let count = peers.len();
+        self.watch(report);
         let Some(speaker) = &self.speaker else { return };
         speaker.set(Wanted { peers, listen: self.settings.port });
         let view = speaker.view();
         report.problems(&view.problems);
         self.count(&view, count);
+    }
+
+    /// Peers that BFD watches hear that this is on purpose; BGP says nothing, so that they keep the routes.
+    fn stop(&mut self) {
+        self.bfd = None;
     }
 }
 

@@ -22,6 +22,7 @@ use weft_types::{Kind, Snapshot};
 use crate::announce::allocation::{self, Allocation};
 use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
+use crate::bfd::SharedBfd;
 use crate::bgp::Bgp;
 use crate::blocks::BlockIpam;
 use crate::cni_config::CniConfig;
@@ -66,7 +67,7 @@ const SOME: usize = 8;
 /// The subsystems, in the order in which they act. Each may rely on those before it; the CNI configuration,
 /// which lets pods start, comes after all that pods need. They are cleaned up in the opposite order.
 fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn Subsystem>>> {
-    let paths = plugin_paths(options);
+    let (paths, bfd) = (plugin_paths(options), SharedBfd::default());
     let patience = Duration::from_secs(options.collect_after);
     let blocks = options.block_settings()?.map(|settings| {
         let (bridge, file) = (options.bridge.to_string(), options.config().blocks.unwrap_or_default());
@@ -76,7 +77,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Sysctls),
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
-        Box::new(Bgp::new(options.bgp.settings(options.backend)?, registry)),
+        Box::new(Bgp::new(options.bgp.settings(options.backend)?, bfd.clone(), registry)),
         Box::new(Routing::open(registry)?),
         Box::new(FastPath::new(options.fast_path, paths.clone(), registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
@@ -86,7 +87,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(CniConfig::new(options.cni_conf_dir.clone(), options.cni_bin_dir.clone())),
         Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
-        Box::new(L2Announcement::new(load_balancers(options), registry)),
+        Box::new(L2Announcement::new(load_balancers(options), bfd, registry)),
         Box::new(Dhcp::new(options.dhcp.settings(&options.cni_data_dir), registry)),
         Box::new(NodeStatus),
     ];

@@ -11,6 +11,7 @@
 
 mod announce;
 mod attachments;
+mod bfd;
 mod bgp;
 mod blocks;
 mod cidr_allocations;

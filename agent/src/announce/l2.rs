@@ -13,6 +13,7 @@ use weft_announce::l2::service::{L2, PeerNode, Wanted};
 use weft_types::{AddressRange, Kind, L2Advertisement, Node, Snapshot};
 
 use super::l2_metrics::Metrics;
+use crate::bfd::SharedBfd;
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::{Error, Result};
 
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
 /// Answers for load balancer addresses on this node's links.
 pub(crate) struct L2Announcement {
     settings: Settings,
+    bfd: SharedBfd,
     node: String,
     metrics: Metrics,
     threads: Option<Threads>,
@@ -52,9 +54,10 @@ struct Threads {
 
 impl L2Announcement {
     /// Nothing runs before [`Subsystem::start`].
-    pub(crate) fn new(settings: Settings, registry: &mut Registry) -> L2Announcement {
+    pub(crate) fn new(settings: Settings, bfd: SharedBfd, registry: &mut Registry) -> L2Announcement {
         L2Announcement {
             settings,
+            bfd,
             node: String::new(),
             metrics: Metrics::new(registry),
             threads: None,
@@ -127,7 +130,7 @@ impl Subsystem for L2Announcement {
         if self.settings.is_enabled {
             let failed =
                 |problem| Error::Runtime { operation: "answer for load balancer addresses", problem };
-            let bfd = Arc::new(Bfd::start().map_err(failed)?);
+            let bfd = self.bfd.get()?;
             let l2 = L2::start(bfd.clone()).map_err(failed)?;
             self.threads = Some(Threads { l2, bfd });
         }

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_testkit::namespace::{machine, sh, sh_output};
@@ -30,9 +32,10 @@ impl Router {
         let config = format!(
             "log stderr all; router id 172.30.0.12;
              protocol device {{}}
+             protocol bfd {{ interface \"*\" {{ interval 100 ms; multiplier 3; }}; }}
              protocol static {{ ipv4; {exports} }}
              protocol bgp node {{ local 172.30.0.12 as {asn}; neighbor 172.30.0.11 as {remote}; connect retry time 1;
-                 graceful restart on; ipv4 {{ import all; export all; next hop self; }}; }}"
+                 error wait time 1, 2; bfd on; graceful restart on; ipv4 {{ import all; export all; next hop self; }}; }}"
         );
         let file = folder.path().join("bird.conf");
         fs::write(&file, config).unwrap();
@@ -141,6 +144,41 @@ fn a_session_that_does_not_come_up_is_a_problem_that_names_the_peer_and_keeps_no
     let why = "no BGP session with peer 172.30.0.12: it is of AS 65009, not of AS 65000";
     machine.until("the problem", |machine| machine.ask("/healthz").1.contains(why));
     machine.until("ready all the same", |machine| machine.ask("/readyz").0 == "200");
+}
+
+#[test]
+fn a_router_with_a_bfd_profile_is_left_at_once_when_it_is_silent() {
+    let mut machine = machine_with("host-gw", &["--bgp-crds"]);
+    let metadata = |name: &str| json!({"name": name, "namespace": "metallb-system"});
+    let spec = json!({"myASN": 64512, "peerASN": 65000, "peerAddress": "172.30.0.12", "bfdProfile": "fast",
+                      "holdTime": "240s"});
+    machine
+        .server
+        .put("/apis/metallb.io/v1beta2/bgppeers", json!({"metadata": metadata("tor"), "spec": spec}));
+    let router = Router::new(&machine, 65000, 64512, &[]);
+    machine.start();
+    let nothing = "BGPPeer metallb-system/tor: spec.bfdProfile fast: there is none of that name";
+    machine.until("it answers", answers);
+    machine.until("a word about the profile", |machine| machine.ask("/healthz").1.contains(nothing));
+    let spec = json!({"receiveInterval": 100, "transmitInterval": 100});
+    machine
+        .server
+        .put("/apis/metallb.io/v1beta1/bfdprofiles", json!({"metadata": metadata("fast"), "spec": spec}));
+    machine.until("BFD", |machine| machine.log().contains("BFD: the peer is up"));
+    machine.until("a session", |machine| machine.ask("/metrics").1.contains("bgp_sessions_established 1"));
+    let process = Pid::from_raw(router.daemon.id().cast_signed());
+    kill(process, Signal::SIGSTOP).unwrap();
+    machine.until("the session's end", |machine| {
+        machine
+            .ask("/healthz")
+            .1
+            .contains("no BGP session with peer tor (172.30.0.12): it was told: cease: BFD down")
+    });
+    kill(process, Signal::SIGCONT).unwrap();
+    machine.until("a session again", |machine| {
+        machine.ask("/metrics").1.contains("bgp_sessions_established 1")
+            && machine.ask("/healthz").1 == "ok\n"
+    });
 }
 
 #[test]

@@ -120,6 +120,11 @@ impl Session {
         }
     }
 
+    /// What the other end last said of its own state.
+    pub fn remote_state(&self) -> State {
+        self.remote_state
+    }
+
     /// Does what the time asks for. Packets that have come must have been told before: so a process that was
     /// kept waiting takes nobody for dead whom it could have heard.
     pub fn advance(&mut self, now: Instant) -> Output {

@@ -42,6 +42,8 @@ pub struct Health {
     pub state: State,
     /// Why it is not up any more.
     pub diagnostic: Diagnostic,
+    /// What the other end last said of its own state.
+    pub remote: State,
     /// It was up since it is watched.
     pub was_up: bool,
     /// Since when it is watched.
@@ -232,6 +234,7 @@ impl Watched {
         Health {
             state: self.session.state(),
             diagnostic: self.session.diagnostic(),
+            remote: self.session.remote_state(),
             was_up: self.session.was_up(),
             since: self.since,
             detection_time: self.session.detection_time(),

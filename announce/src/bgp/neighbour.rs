@@ -150,6 +150,13 @@ impl Neighbour {
         }
     }
 
+    /// BFD says that it is gone: no need to wait for the hold time.
+    pub(super) fn gone(&mut self, now: Instant) {
+        if let Some(id) = self.up.filter(|_| self.peer.is_watched) {
+            self.handle(Event::Malformed(id, Notification::BFD_DOWN), now);
+        }
+    }
+
     /// Time passed.
     pub(super) fn tick(&mut self, now: Instant) {
         self.has_changed |= self.taken.tick(now);

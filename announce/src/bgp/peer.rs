@@ -55,6 +55,8 @@ pub struct Peer {
     pub next_hops: BTreeMap<Family, IpAddr>,
     /// The ranges within which routes are taken from it.
     pub imports: Vec<IpNetwork>,
+    /// The session ends as soon as BFD says that the peer is gone. Whoever makes the peer has it watched.
+    pub is_watched: bool,
 }
 
 /// The AS number of a peer.
@@ -109,13 +111,19 @@ impl Peer {
             restart_time: Some(RESTART_TIME),
             next_hops: BTreeMap::new(),
             imports: Vec::new(),
+            is_watched: false,
         }
     }
 
     /// Whether a session with that other peer's settings can go on under these.
     pub fn is_same_session(&self, other: &Peer) -> bool {
-        let Peer { name, connect_retry, next_hops, imports, .. } = self.clone();
-        *self == Peer { name, connect_retry, next_hops, imports, ..other.clone() }
+        let Peer { name, connect_retry, next_hops, imports, is_watched, .. } = self.clone();
+        *self == Peer { name, connect_retry, next_hops, imports, is_watched, ..other.clone() }
+    }
+
+    /// Whether there may be routers on the way to it: peers of our own system may be anywhere.
+    pub fn is_multihop(&self) -> bool {
+        self.distance != Distance::Usual || !self.is_external()
     }
 
     /// Whether somebody with that AS number may be this peer.

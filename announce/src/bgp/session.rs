@@ -48,7 +48,7 @@ pub enum Event {
     Lost(Id, String),
     /// The peer sent a message.
     Received(Id, Message),
-    /// The peer sent something that is no message, and is to be told so.
+    /// The peer sent something that is no message, or is to go for another reason, and is to be told so.
     Malformed(Id, Notification),
     /// The session is to end: with these words, or without any, so that a peer with graceful restart keeps
     /// the routes.

@@ -1,11 +1,11 @@
 //! The speaker: one task that has all sessions, listens for peers, and holds what they told. The states are
 //! `fsm`'s, the routes `rib`'s, the bytes `transport`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -14,12 +14,16 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info};
 use weft_types::{Family, IpNetwork};
 
+use crate::bfd::packet::State;
+use crate::bfd::service::Listener;
+use crate::bfd::sessions::{Health, Peer as Watched};
 use crate::bgp::neighbour::Neighbour;
 use crate::bgp::peer::{Password, Peer};
 use crate::bgp::rib::{self, Announcements};
 use crate::bgp::session::Side;
 use crate::bgp::status::Status;
 use crate::bgp::transport::{self, Told, What};
+use crate::waker::locked;
 
 /// How many words of connections may wait.
 const WAITING: usize = 64;
@@ -58,6 +62,7 @@ pub struct Speaker {
     wanted: watch::Sender<Wanted>,
     view: watch::Receiver<View>,
     ask: mpsc::Sender<oneshot::Sender<Status>>,
+    gone: mpsc::UnboundedSender<IpAddr>,
 }
 
 /// To ask a speaker how its sessions are, from anywhere.
@@ -71,6 +76,7 @@ impl Speaker {
         let (wanted, asked) = watch::channel(Wanted::default());
         let (shown, view) = watch::channel(View::default());
         let (ask, questions) = mpsc::channel(WAITING);
+        let (gone, missed) = mpsc::unbounded_channel();
         let (told, heard) = mpsc::channel(WAITING);
         let running = Running {
             started: Instant::now(),
@@ -84,8 +90,8 @@ impl Speaker {
             on_news: Box::new(on_news),
             has_changed: false,
         };
-        tokio::spawn(running.run(asked, heard, questions));
-        Speaker { wanted, view, ask }
+        tokio::spawn(running.run(asked, heard, missed, questions));
+        Speaker { wanted, view, ask, gone }
     }
 
     /// From now on, these peers.
@@ -102,9 +108,38 @@ impl Speaker {
         self.view.borrow().clone()
     }
 
+    /// What BFD is to tell of peers: sessions with those that are watched end as soon as one that was up is
+    /// down. One that its other end stopped on purpose says nothing of the way there (RFC 5882 section 4.2).
+    pub fn watcher(&self) -> Listener {
+        let (gone, heard) = (self.gone.clone(), Mutex::new(Heard::default()));
+        Box::new(move |peer, health| {
+            if locked(&heard).is_gone(peer, &health) {
+                // A speaker that ended has no sessions.
+                let _ = gone.send(peer.address);
+            }
+        })
+    }
+
     /// To ask for the state of sessions.
     pub fn asker(&self) -> Asker {
         Asker(self.ask.clone())
+    }
+}
+
+/// The peers that BFD hears.
+#[derive(Debug, Default)]
+struct Heard(HashSet<Watched>);
+
+impl Heard {
+    /// Takes in how a peer is by now. Whether it was there, and is not any more.
+    fn is_gone(&mut self, peer: Watched, health: &Health) -> bool {
+        match health.state {
+            State::Up => {
+                self.0.insert(peer);
+                false
+            }
+            _ => self.0.remove(&peer) && health.remote != State::AdminDown,
+        }
     }
 }
 
@@ -139,6 +174,7 @@ impl Running {
         mut self,
         mut asked: watch::Receiver<Wanted>,
         mut heard: mpsc::Receiver<Told>,
+        mut missed: mpsc::UnboundedReceiver<IpAddr>,
         mut questions: mpsc::Receiver<oneshot::Sender<Status>>,
     ) {
         loop {
@@ -151,6 +187,11 @@ impl Running {
                     Err(_) => return,
                 },
                 Some(Told { peer, what }) = heard.recv() => self.hear(peer, what),
+                Some(peer) = missed.recv() => {
+                    if let Some(neighbour) = self.neighbours.get_mut(&peer) {
+                        neighbour.gone(Instant::now());
+                    }
+                }
                 (taken, from) = take(&self.listeners) => match taken {
                     Ok(stream) => self.take(stream, from),
                     Err(error) => {
@@ -338,5 +379,33 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bfd::packet::Diagnostic;
+
+    #[test]
+    fn a_peer_is_gone_when_bfd_lost_it_and_not_when_its_bfd_ended_on_purpose_or_never_began() {
+        let peer = Watched { address: IpAddr::from([192, 0, 2, 1]), interface: None };
+        let health = |state, remote| Health {
+            state,
+            diagnostic: Diagnostic::None,
+            remote,
+            was_up: true,
+            since: Instant::now(),
+            detection_time: None,
+            refused: None,
+        };
+        let after = |changes: &[(State, State)]| -> Vec<bool> {
+            let mut heard = Heard::default();
+            changes.iter().map(|&(state, remote)| heard.is_gone(peer, &health(state, remote))).collect()
+        };
+        use State::{AdminDown, Down, Init, Up};
+        assert_eq!(after(&[(Init, Down), (Up, Up), (Down, Up), (Init, Down)]), [false, false, true, false]);
+        assert_eq!(after(&[(Up, Up), (Down, AdminDown)]), [false, false]);
+        assert_eq!(after(&[(Down, Down)]), [false]);
     }
 }

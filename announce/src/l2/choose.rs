@@ -97,7 +97,15 @@ mod tests {
     use crate::l2::plan::Candidates;
 
     fn health(state: State, was_up: bool, since: Instant) -> Health {
-        Health { state, diagnostic: Diagnostic::None, was_up, since, detection_time: None, refused: None }
+        Health {
+            state,
+            diagnostic: Diagnostic::None,
+            remote: state,
+            was_up,
+            since,
+            detection_time: None,
+            refused: None,
+        }
     }
 
     fn chosen(liveness: impl Fn(&str) -> Liveness) -> Choice {

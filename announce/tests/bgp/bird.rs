@@ -3,8 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use weft_announce::bfd;
+use weft_announce::bfd::packet::State;
+use weft_announce::bfd::service::Bfd;
+use weft_announce::bfd::session::Timing;
 use weft_announce::bgp::peer::{Distance, Password, Peer};
 use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::wire::Attributes;
@@ -25,6 +29,7 @@ fn bird(world: &World, session: &str) -> Daemon {
          protocol device {{ scan time 1; }}
          protocol kernel {{ persist; ipv4 {{ export all; }}; }}
          protocol kernel {{ persist; ipv6 {{ export all; }}; }}
+         protocol bfd watch {{ interface \"*\" {{ interval 100 ms; multiplier 3; }}; }}
          protocol static {{ ipv4; route 10.244.7.0/24 blackhole; route 198.51.100.0/24 blackhole; }}
          protocol static {{ ipv6; route fd00:244:7::/64 blackhole; }}
          protocol bgp node {{ {session} }}"
@@ -151,6 +156,31 @@ fn a_silent_peer_is_left_after_the_hold_time() {
     bird.signal("-CONT");
     speaker.wait_until_up(&world);
     assert_eq!(speaker.problems(), "");
+}
+
+#[test]
+fn a_peer_that_bfd_watches_is_left_at_once_when_it_is_silent() {
+    let world = World::new();
+    let bird = bird(&world, &usual("hold time 240; bfd on; error wait time 1, 2;"));
+    let speaker = world.speak();
+    let watched = Peer { hold_time: 240, is_watched: true, ..router(ROUTER) };
+    speaker.set(watched, plain(&["192.0.2.10/32"]));
+    speaker.wait_until_up(&world);
+    let bfd = world.node.run(Bfd::start).unwrap().unwrap();
+    bfd.listen(speaker.watcher());
+    let time = Duration::from_millis(100);
+    let timing = Timing { transmit: time, receive: time, multiplier: 3, is_passive: false };
+    let address = bfd::sessions::Peer { address: ROUTER.parse().unwrap(), interface: None };
+    let how = bfd::sessions::Wanted { local: None, is_multihop: false, timing };
+    bfd.want("test", [(address, how)].into());
+    let state = || bfd.health().get(&address).map(|health| health.state);
+    eventually("BFD is up", || state() == Some(State::Up));
+
+    bird.signal("-STOP");
+    speaker.wait_for_problem("cease: BFD down (6/10)");
+    bird.signal("-CONT");
+    eventually("BFD is up again", || state() == Some(State::Up));
+    speaker.wait_until_up(&world);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use weft_announce::bfd::service::Listener;
 use weft_announce::bgp::peer::{Peer, RemoteAs};
 use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::speaker::{Speaker, Wanted};
@@ -128,6 +129,11 @@ impl Running {
     pub(crate) fn set(&self, peer: Peer, announcements: Announcements) {
         let wanted = Wanted { peers: vec![(peer, Arc::new(announcements))], listen: Some(179) };
         self.speaker.set(wanted);
+    }
+
+    /// What BFD is to tell of its peers.
+    pub(crate) fn watcher(&self) -> Listener {
+        self.speaker.watcher()
     }
 
     pub(crate) fn clear(&self) {

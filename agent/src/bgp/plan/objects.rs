@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weft_announce::bfd::session::Timing;
+use weft_announce::bfd::sessions::{Peer as Watched, Wanted as Watch};
 use weft_announce::bgp::peer::{Distance, Password, Peer, RESTART_TIME, RemoteAs};
 use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::wire::{Attributes, Community, LargeCommunity};
 use weft_types::{
-    BgpAdvertisement, BgpPeer, CommunityValue, Family, IpAddressPool, IpNetwork, LabelSelector, Labels, Node,
-    PeerAsn, PeerEndpoint, PeerPassword, Service, Snapshot,
+    BfdProfile, BgpAdvertisement, BgpPeer, CommunityValue, Family, IpAddressPool, IpNetwork, LabelSelector,
+    Labels, Node, PeerAsn, PeerEndpoint, PeerPassword, Service, Snapshot,
 };
 
 use super::{Told, router_id, uplink_address};
@@ -29,31 +31,77 @@ pub(crate) struct Objects<'a> {
     pub(crate) communities: &'a Snapshot,
     /// IPAddressPools.
     pub(crate) pools: &'a Snapshot,
+    /// BFDProfiles; none as long as no peer has one, or they are not listed.
+    pub(crate) profiles: Option<&'a Snapshot>,
     /// Services.
     pub(crate) services: &'a Snapshot,
     /// The load balancer addresses that may be on this node.
     pub(crate) here: &'a BTreeSet<IpAddr>,
 }
 
-/// The peers that this node has by objects, with what each is told, and what is wrong with the objects.
-pub(crate) fn peers(own: &Node, objects: Objects<'_>, uplink: &Uplink) -> (Vec<Told>, BTreeSet<String>) {
-    let mut problems = BTreeSet::new();
-    let routes = routes(own, objects, &mut problems);
-    let mut told = Vec::new();
+/// The peers that this node has by objects.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    /// What each is told.
+    pub(crate) told: Vec<Told>,
+    /// Those that BFD is to watch, and how.
+    pub(crate) watched: BTreeMap<Watched, Watch>,
+    /// What is wrong with the objects.
+    pub(crate) problems: BTreeSet<String>,
+}
+
+/// Whether some peer is to be watched by BFD.
+pub(crate) fn needs_profiles(peers: &Snapshot) -> bool {
+    peers.of::<BgpPeer>().iter().any(|peer| peer.bfd_profile.is_some())
+}
+
+/// The peers that this node has by objects.
+pub(crate) fn peers(own: &Node, objects: Objects<'_>, uplink: &Uplink) -> Peers {
+    let mut peers = Peers::default();
+    let routes = routes(own, objects, &mut peers.problems);
     for object in objects.peers.of::<BgpPeer>().iter() {
         if !LabelSelector::any_matches(&object.node_selectors, &own.labels) {
             continue;
         }
-        match peer(own, object, uplink) {
-            Ok(peer) => told.push((peer, Arc::new(announcements(object, &routes)))),
-            Err(problem) => drop(problems.insert(format!("BGPPeer {}: {problem}", object.key))),
+        let mut peer = match peer(own, object, uplink) {
+            Ok(peer) => peer,
+            Err(problem) => {
+                peers.problems.insert(format!("BGPPeer {}: {problem}", object.key));
+                continue;
+            }
+        };
+        if let Some(name) = &object.bfd_profile {
+            let profiles = objects.profiles.map(|profiles| profiles.of::<BfdProfile>());
+            match profiles.and_then(|all| all.iter().find(|profile| *profile.key.name == **name)) {
+                Some(profile) => {
+                    peer.is_watched = true;
+                    peers
+                        .watched
+                        .insert(Watched { address: peer.address, interface: None }, watch(&peer, profile));
+                }
+                None => {
+                    let problem =
+                        "there is none of that name, so that a dead peer is left after the hold time";
+                    peers
+                        .problems
+                        .insert(format!("BGPPeer {}: spec.bfdProfile {name}: {problem}", object.key));
+                }
+            }
         }
-        if let Some(profile) = &object.bfd_profile {
-            let problem = "BFD is not spoken with BGP peers, so that a dead one is left after the hold time";
-            problems.insert(format!("BGPPeer {}: spec.bfdProfile {profile}: {problem}", object.key));
-        }
+        peers.told.push((peer, Arc::new(announcements(object, &routes))));
     }
-    (told, problems)
+    peers
+}
+
+/// How BFD is to watch a peer.
+fn watch(peer: &Peer, profile: &BfdProfile) -> Watch {
+    let timing = Timing {
+        transmit: profile.transmit_interval,
+        receive: profile.receive_interval,
+        multiplier: profile.detect_multiplier,
+        is_passive: profile.passive,
+    };
+    Watch { local: peer.source, is_multihop: peer.is_multihop(), timing }
 }
 
 fn peer(own: &Node, object: &BgpPeer, uplink: &Uplink) -> Result<Peer, String> {

@@ -65,6 +65,8 @@ impl Notification {
     pub const OTHER_CONFIGURATION: Notification = Notification::new(CEASE, 6);
     /// Another connection of the two stays (RFC 4486).
     pub const COLLISION: Notification = Notification::new(CEASE, 7);
+    /// BFD says that the other end is not reached any more (RFC 9384).
+    pub const BFD_DOWN: Notification = Notification::new(CEASE, 10);
 
     /// A message of the wrong length.
     pub fn bad_length(length: u16) -> Notification {

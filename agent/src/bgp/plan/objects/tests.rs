@@ -94,6 +94,11 @@ fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
 }
 
 fn planned(own: &Node, objects: impl IntoIterator<Item = Object>) -> (Vec<Told>, BTreeSet<String>) {
+    let Peers { told, problems, .. } = peers_of(own, objects);
+    (told, problems)
+}
+
+fn peers_of(own: &Node, objects: impl IntoIterator<Item = Object>) -> Peers {
     let usual = [
         pool("lan", "192.0.2.0/24"),
         pool("other", "198.51.100.0/24"),
@@ -111,6 +116,7 @@ fn planned(own: &Node, objects: impl IntoIterator<Item = Object>) -> (Vec<Told>,
         advertisements: &all,
         communities: &all,
         pools: &all,
+        profiles: Some(&all),
         services: &all,
         here: &here,
     };
@@ -169,6 +175,41 @@ fn a_peer_is_one_of_the_nodes_that_are_selected() {
     assert!(planned(&node(), [Object::BgpPeer(elsewhere)]).0.is_empty());
     let here = on_rack("a");
     assert_eq!(planned(&node(), [Object::BgpPeer(here)]).0.len(), 1);
+}
+
+#[test]
+fn a_peer_with_a_profile_is_watched_by_bfd_with_its_times() {
+    let profile = BfdProfile {
+        key: key("fast"),
+        receive_interval: Duration::from_millis(200),
+        transmit_interval: Duration::from_millis(300),
+        detect_multiplier: 5,
+        echo_interval: Duration::from_millis(50),
+        echo_mode: false,
+        passive: true,
+        minimum_ttl: 254,
+    };
+    let peer = |name, address, multihop| {
+        let mut peer = bgp_peer(name, address);
+        peer.settings.bfd_profile = Some("fast".into());
+        peer.settings.ebgp_multi_hop = multihop;
+        Object::BgpPeer(peer)
+    };
+    let objects = [
+        peer("near", "172.30.0.1", false),
+        peer("far", "172.31.0.1", true),
+        Object::BgpPeer(bgp_peer("unwatched", "172.30.0.3")),
+        Object::BfdProfile(profile),
+    ];
+    let Peers { told, watched, problems } = peers_of(&node(), objects);
+    assert!(problems.is_empty(), "{problems:?}");
+    let of = |name: &str| told.iter().find(|(peer, _)| peer.name == name).unwrap().0.is_watched;
+    assert_eq!([of("near"), of("far"), of("unwatched")], [true, true, false]);
+    let times =
+        |watch: &Watch| (watch.timing.transmit.as_millis(), watch.timing.multiplier, watch.is_multihop);
+    assert_eq!(watched.values().map(times).collect::<Vec<_>>(), [(300, 5, false), (300, 5, true)]);
+    let Peers { told, problems, .. } = peers_of(&node(), [peer("near", "172.30.0.1", false)]);
+    assert!(!told[0].0.is_watched && problems.iter().next().unwrap().contains("spec.bfdProfile fast"));
 }
 
 #[test]
