@@ -7,7 +7,7 @@ use weft_types::IpNetwork;
 
 use crate::routing::vxlan::plan::Settings;
 use crate::routing::wireguard;
-use crate::uplink::{Backend, LeaveBy};
+use crate::uplink::{Backend, LeaveBy, Tunnel};
 
 /// The agent's settings, as far as plans depend on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub policy_timeout: Option<u32>,
     /// How packets get to the pods of other nodes.
     pub backend: Backend,
+    /// What leads to nodes that are not reached directly, with the backend `auto`.
+    pub tunnel: Tunnel,
     /// The tunnel's settings.
     pub vxlan: Settings,
     /// The encrypted tunnel's.
@@ -41,4 +43,15 @@ pub struct Config {
     /// The ranges that Services take their addresses from, as far as they are known: no pod CIDR may overlap
     /// them.
     pub service_cidrs: Vec<IpNetwork>,
+}
+
+impl Config {
+    /// Whether packets to some nodes are encrypted, or to all.
+    pub(crate) fn has_wireguard(&self) -> bool {
+        match self.backend {
+            Backend::WireGuard => true,
+            Backend::Auto => self.tunnel == Tunnel::WireGuard,
+            Backend::HostGw | Backend::Vxlan | Backend::Bgp => false,
+        }
+    }
 }

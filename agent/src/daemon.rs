@@ -97,6 +97,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
 
 /// The plan for this node, going by manifests instead of a cluster, as text.
 pub fn dry_run(options: &Options) -> Result<String> {
+    options.check_tunnel()?;
     let snapshot = manifest::load(&WatchFilter::default(), &options.dry_run)?;
     let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
     Ok(match plan(&snapshot, &node, &options.config(), &Uplink::shared()) {
@@ -117,6 +118,7 @@ pub fn clean_up(options: &Options) -> Result<()> {
 
 /// Runs until SIGTERM or SIGINT. Everything that was set up stays: pods go on without an agent.
 pub async fn run(options: Options) -> Result<()> {
+    options.check_tunnel()?;
     let mut registry = metrics::registry();
     let mut agent = Agent::new(&options, &mut registry)?;
     let (status, told) = watch::channel(Status::default());

@@ -179,6 +179,17 @@ pub enum Error {
         /// The reason.
         problem: String,
     },
+    /// The backend leads into no such tunnel.
+    #[error(
+        "--tunnel {tunnel} has no effect with --backend {backend}: it says what --backend auto leads through; leave one of \
+         them out"
+    )]
+    TunnelFlag {
+        /// The tunnel that was asked for.
+        tunnel: String,
+        /// The backend that was.
+        backend: String,
+    },
     /// Blocks of addresses cannot be as flags say.
     #[error("{0}")]
     BlockFlags(String),

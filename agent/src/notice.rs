@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use thiserror::Error;
-use weft_types::well_known::annotation;
+use weft_types::well_known::{annotation, port};
 use weft_types::{Family, IpNetwork};
 
 use crate::cidr_allocations::{Conflict, Owner};
 use crate::routing::probe::plan::PORT as PROBE_PORT;
 use crate::routing::wireguard::key::NotAKey;
+use crate::uplink::Tunnel;
 
 /// Something about the cluster that somebody should know of and mend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -64,8 +65,8 @@ pub enum Notice {
     #[error(
         "Node {node} shares a link with this one ({address}), but packets sent directly to its pods ({cidr}) do not \
          arrive: they are reached through the tunnel; if the network between nodes drops pod addresses on purpose, set \
-         --backend vxlan on all nodes, and if not, allow TCP port {port} between nodes from pod addresses",
-        port = PROBE_PORT
+         --backend {} on all nodes, and if not, allow TCP port {port} between nodes from pod addresses",
+        of_tunnel(*tunnel).0, port = PROBE_PORT
     )]
     NotDirect {
         /// The other node.
@@ -74,14 +75,15 @@ pub enum Notice {
         address: IpAddr,
         /// Its range.
         cidr: IpNetwork,
+        /// What leads there.
+        tunnel: Tunnel,
     },
     /// Another node's pods are reached neither directly nor through the tunnel.
     #[error(
         "Node {node} answers under its address {address}, but its pods ({cidr}) are reached neither directly nor \
-         through the tunnel: see that weft-agent runs there, and allow UDP port {vxlan} (--vxlan-port) and TCP port \
+         through the tunnel: see that weft-agent runs there, and allow UDP port {} (--{}-port) and TCP port \
          {port} between the nodes",
-        vxlan = weft_types::well_known::port::VXLAN,
-        port = PROBE_PORT
+        of_tunnel(*tunnel).1, of_tunnel(*tunnel).0, port = PROBE_PORT
     )]
     Unreachable {
         /// The other node.
@@ -90,10 +92,12 @@ pub enum Notice {
         address: IpAddr,
         /// Its range.
         cidr: IpNetwork,
+        /// What should lead there.
+        tunnel: Tunnel,
     },
     /// Another node has told of no key yet.
     #[error(
-        "Node {node} has no WireGuard key ({key}): {}; see that weft-agent runs there with --backend wireguard, and that it may patch \
+        "Node {node} has no WireGuard key ({key}): {}; see that weft-agent runs there with the same --backend and --tunnel, and that it may patch \
          nodes/status",
         meanwhile(*is_held), key = annotation::WIREGUARD_KEY
     )]
@@ -193,6 +197,14 @@ pub enum Notice {
         /// Whose it is.
         other: Owner,
     },
+}
+
+/// What a tunnel is called in flags, and its usual UDP port.
+fn of_tunnel(tunnel: Tunnel) -> (&'static str, u16) {
+    match tunnel {
+        Tunnel::Vxlan => ("vxlan", port::VXLAN),
+        Tunnel::WireGuard => ("wireguard", port::WIREGUARD),
+    }
 }
 
 fn meanwhile(is_held: bool) -> &'static str {

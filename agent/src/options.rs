@@ -19,7 +19,7 @@ use crate::dhcp::options::DhcpOptions;
 use crate::fast_path;
 use crate::routing::vxlan::plan::Settings;
 use crate::routing::wireguard::options::WireGuardOptions;
-use crate::uplink::{Backend, LeaveBy};
+use crate::uplink::{Backend, LeaveBy, Tunnel};
 
 /// Makes this machine a node of the pod network: CNI configuration, forwarding, routes to the pods of the
 /// other nodes, masquerade of what leaves the cluster.
@@ -82,6 +82,11 @@ pub struct Options {
     /// How packets get to the pods of other nodes. The same on every node.
     #[arg(long, value_name = "BACKEND", default_value = "auto")]
     pub backend: Backend,
+
+    /// With --backend auto: what leads to nodes that are not reached directly. An encrypted tunnel leaves what
+    /// is reached directly as it is. The same on every node. Without it, vxlan.
+    #[arg(long, value_name = "TUNNEL")]
+    pub tunnel: Option<Tunnel>,
 
     /// By which address of this machine, at most one of each family, the other nodes are reached. Without it,
     /// the Node's own where an interface has it, and otherwise the one that the routes to the other nodes
@@ -255,6 +260,21 @@ impl Options {
         settings.check().map_err(Error::BlockFlags).map(|()| Some(settings))
     }
 
+    /// Whether the flags of the way between nodes fit together.
+    ///
+    /// # Errors
+    /// Where a tunnel is asked for that the backend does not lead into: nobody is to think that packets are
+    /// encrypted.
+    pub(crate) fn check_tunnel(&self) -> Result<(), Error> {
+        match (self.backend, self.tunnel) {
+            (Backend::Auto, _)
+            | (_, None)
+            | (Backend::Vxlan, Some(Tunnel::Vxlan))
+            | (Backend::WireGuard, Some(Tunnel::WireGuard)) => Ok(()),
+            (_, Some(tunnel)) => Err(Error::TunnelFlag { tunnel: name(tunnel), backend: name(self.backend) }),
+        }
+    }
+
     /// The settings that plans depend on.
     pub fn config(&self) -> Config {
         Config {
@@ -268,6 +288,7 @@ impl Options {
             mtu: self.mtu,
             policy_timeout: self.policy_timeout,
             backend: self.backend,
+            tunnel: self.tunnel.unwrap_or_default(),
             vxlan: Settings { vni: self.vxlan_vni, port: self.vxlan_port },
             wireguard: self.wireguard.settings(&self.cni_data_dir),
             leave_by: match (&self.iface, self.node_ips.as_slice()) {
@@ -279,6 +300,11 @@ impl Options {
             service_cidrs: self.service_cidrs.clone(),
         }
     }
+}
+
+/// A value of a flag as it is written.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn network(text: &str) -> Result<IpNetwork, String> {
@@ -318,6 +344,27 @@ mod tests {
         assert!(parse(&[]).unwrap().lb_pool.is_empty() && !parse(&[]).unwrap().lb_crds);
     }
 
+    /// Nobody is to think that packets are encrypted.
+    #[test]
+    fn a_tunnel_that_the_backend_does_not_lead_into_is_refused() {
+        let check = |flags: &[&str]| parse(flags).unwrap().check_tunnel().map_err(|error| error.to_string());
+        for flags in [
+            &[][..],
+            &["--tunnel=wireguard"],
+            &["--tunnel=vxlan", "--backend=vxlan"],
+            &["--tunnel=wireguard", "--backend=wireguard"],
+        ] {
+            assert_eq!(check(flags), Ok(()), "{flags:?}");
+        }
+        for backend in ["host-gw", "vxlan", "bgp"] {
+            let error = check(&["--tunnel=wireguard", &format!("--backend={backend}")]).unwrap_err();
+            assert!(
+                error.contains(&format!("--tunnel wireguard has no effect with --backend {backend}")),
+                "{error}"
+            );
+        }
+    }
+
     #[test]
     fn denied_traffic_is_logged_where_the_flag_is_given_with_or_without_a_value() {
         for (arguments, expected) in [
@@ -339,6 +386,7 @@ mod tests {
             ("--network-name", "a b"),
             ("--mtu", "68"),
             ("--backend", "udp"),
+            ("--tunnel", "WireGuard"),
             ("--vxlan-vni", "16777216"),
             ("--service-cidr", "10.96.0.1/12"),
             ("--log-format", "xml"),

@@ -18,8 +18,8 @@ use crate::routing::wireguard::key::PublicKey;
 /// How packets get to the pods of other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// Straight to nodes that share a link with this one, once that is proved to work; through a VXLAN tunnel
-    /// to the others.
+    /// Straight to nodes that share a link with this one, once that is proved to work; through a tunnel to the
+    /// others.
     #[default]
     Auto,
     /// Straight to the other nodes, all of which must share a link with this one.
@@ -29,6 +29,17 @@ pub enum Backend {
     /// By the routes that the other nodes, or route reflectors, tell of by BGP.
     Bgp,
     /// Through an encrypted WireGuard tunnel to every node.
+    #[value(name = "wireguard")]
+    WireGuard,
+}
+
+/// What leads to nodes that are not reached directly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Tunnel {
+    /// A VXLAN tunnel.
+    #[default]
+    Vxlan,
+    /// An encrypted WireGuard tunnel.
     #[value(name = "wireguard")]
     WireGuard,
 }

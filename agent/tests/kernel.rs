@@ -15,7 +15,7 @@ use weft_agent::sysctls::proc;
 use weft_agent::upkeep::observe::BridgeObserver;
 use weft_agent::upkeep::plan::{Expected, port};
 use weft_agent::uplink::observe::UplinkObserver;
-use weft_agent::uplink::{Backend, LeaveBy, Uplink};
+use weft_agent::uplink::{Backend, LeaveBy, Tunnel, Uplink};
 use weft_netlink::netns::Namespace;
 use weft_testkit::namespace::{advertise_router, cable, end, route_by, sh};
 use weft_testkit::wait::eventually;
@@ -122,6 +122,7 @@ fn plan_all(cluster_cidrs: Vec<IpNetwork>, others: &[Node], uplink: &Uplink) -> 
         mtu: None,
         policy_timeout: None,
         backend: Backend::HostGw,
+        tunnel: Tunnel::Vxlan,
         vxlan: Settings { vni: 1, port: 8472 },
         wireguard: wireguard(),
         leave_by: LeaveBy::Node,

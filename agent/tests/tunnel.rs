@@ -17,7 +17,7 @@ use weft_agent::routing::vxlan::plan::Settings;
 use weft_agent::routing::wireguard::plan as wireguard;
 use weft_agent::sysctls::proc;
 use weft_agent::uplink::observe::UplinkObserver;
-use weft_agent::uplink::{Backend, LeaveBy, Uplink};
+use weft_agent::uplink::{Backend, LeaveBy, Tunnel, Uplink};
 use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
 use weft_testkit::namespace::{cable, end, forward, route_by, sh};
@@ -145,6 +145,7 @@ impl World {
             mtu: None,
             policy_timeout: None,
             backend: Backend::Auto,
+            tunnel: Tunnel::Vxlan,
             vxlan: self.settings,
             wireguard: wireguard(),
             leave_by: LeaveBy::Node,

@@ -42,6 +42,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         cluster_network_policy: true,
         fast_path: FastPathValues { fast_path: "ebpf".to_owned() },
         wireguard: WireGuardValues {
+            tunnel: "wireguard".to_owned(),
             encryption: "prefer".to_owned(),
             wireguard_port: Some(51821),
             wireguard_keepalive: Some(25),
@@ -86,6 +87,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
     for values in [usual, dual].into_iter().chain(backends).chain(modes).chain(ebpf).chain(ipam) {
         let commands = commands(&values);
         assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
+        values.check().unwrap();
         for command in commands {
             parse(&command).unwrap_or_else(|problem| panic!("{command:?}: {problem}"));
         }

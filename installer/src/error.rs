@@ -29,6 +29,9 @@ pub enum Error {
         /// The reason.
         problem: String,
     },
+    /// Flags do not fit together.
+    #[error("{0}")]
+    Flags(String),
     /// The cluster would not work with Weft on it as it is.
     #[error("nothing was changed, as this is in the way:\n  {}\nWith --force it is done all the same", .0.join("\n  "))]
     PrerequisitesUnmet(Vec<String>),

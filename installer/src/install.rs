@@ -71,6 +71,7 @@ fn step_of(object: &Value) -> &str {
 /// # Errors
 /// What is in the way, what the API server refuses, or what does not come to work in time.
 pub async fn run(options: &Options) -> Result<()> {
+    options.values.check()?;
     let cluster = Cluster::connect(&options.connection).await?;
     let values = with_api_host(&options.values, cluster.server())?;
     let objects = objects(&manifests::render(&values))?;

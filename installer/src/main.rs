@@ -133,7 +133,10 @@ fn parse() -> Cli {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Preflight(options) => return check(&options),
-        Command::Manifests(values) => print!("{}", manifests::render(&values)),
+        Command::Manifests(values) => {
+            values.check()?;
+            print!("{}", manifests::render(&values));
+        }
         Command::Install(options) => wait_for(install::run(&options))??,
         Command::Status(options) => {
             let status = wait_for(status::run(&options))??;

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
+use crate::Result;
 pub use crate::dhcp_values::DhcpValues;
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
 pub use crate::ipam_values::IpamMode;
 pub use crate::load_balancer_values::{BgpValues, LoadBalancerValues};
 pub use crate::policy_values::PolicyValues;
-pub use crate::wireguard_values::WireGuardValues;
+pub use crate::wireguard_values::{TUNNELS, WireGuardValues};
 
 const TEMPLATE: &str = include_str!("weft.yaml");
 const NODE_DNS: &str = include_str!("node_dns.yaml");
@@ -118,6 +119,16 @@ impl Default for Values {
             values: Values,
         }
         Flags::parse_from(["weft"]).values
+    }
+}
+
+impl Values {
+    /// Whether the daemons take what the manifests give them.
+    ///
+    /// # Errors
+    /// Which flags do not fit together.
+    pub fn check(&self) -> Result<()> {
+        self.wireguard.check(&self.backend)
     }
 }
 

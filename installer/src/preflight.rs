@@ -21,7 +21,7 @@ use thiserror::Error;
 use weft_types::IpNetwork;
 
 use crate::cluster::Connection;
-use crate::manifests::{BACKENDS, IMAGE};
+use crate::manifests::{BACKENDS, IMAGE, TUNNELS};
 
 pub use checks::check;
 pub(crate) use checks::conflicts;
@@ -91,6 +91,9 @@ pub struct Expectations {
     /// How packets will get to the pods of other nodes.
     #[arg(long, default_value = BACKENDS[0], value_parser = BACKENDS, value_name = "BACKEND")]
     pub backend: String,
+    /// What will lead to nodes that are not reached directly, with the backend auto.
+    #[arg(long, default_value = TUNNELS[0], value_parser = TUNNELS, value_name = "TUNNEL")]
+    pub tunnel: String,
     /// The UDP port of the WireGuard tunnel between nodes.
     #[arg(long, value_name = "PORT", default_value_t = weft_types::well_known::port::WIREGUARD)]
     pub wireguard_port: u16,
@@ -148,6 +151,7 @@ impl Expectations {
             format!("--service-cidr={}", list(&self.service_cidrs)),
             format!("--vxlan-port={}", self.vxlan_port),
             format!("--backend={}", self.backend),
+            format!("--tunnel={}", self.tunnel),
             format!("--wireguard-port={}", self.wireguard_port),
             format!("--cni-conf-dir={}", self.cni_conf_dir.display()),
         ];
@@ -156,9 +160,9 @@ impl Expectations {
         valued.into_iter().chain(asked).collect()
     }
 
-    /// Whether nodes are to encrypt what they send each other.
+    /// Whether nodes are to encrypt what they send each other, or what goes through the tunnel.
     pub(crate) fn is_encrypted(&self) -> bool {
-        self.backend == "wireguard"
+        self.backend == "wireguard" || self.backend == BACKENDS[0] && self.tunnel == "wireguard"
     }
 
     /// Whether pods or Services get IPv6 addresses.

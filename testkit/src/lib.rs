@@ -17,6 +17,8 @@ pub mod namespace;
 pub mod policy_oracle;
 pub mod program;
 pub mod rootless;
+#[cfg(feature = "dataplane")]
+pub mod services;
 pub mod user_mode_linux;
 pub mod virtual_machine;
 pub mod wait;

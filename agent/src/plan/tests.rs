@@ -11,7 +11,7 @@ use crate::routing::plan::NextHop;
 use crate::routing::probe::plan::{PathState, PathStates};
 use crate::routing::vxlan::plan::Settings;
 use crate::routing::wireguard::plan as wireguard;
-use crate::uplink::{Backend, LeaveBy};
+use crate::uplink::{Backend, LeaveBy, Tunnel};
 
 fn config(cluster_cidrs: &[&str]) -> Config {
     Config {
@@ -24,6 +24,7 @@ fn config(cluster_cidrs: &[&str]) -> Config {
         mtu: None,
         policy_timeout: None,
         backend: Backend::HostGw,
+        tunnel: Tunnel::Vxlan,
         vxlan: Settings { vni: 1, port: 8472 },
         wireguard: wireguard(),
         leave_by: LeaveBy::Node,

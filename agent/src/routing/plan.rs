@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::notice::Notice;
 use crate::routing::probe::plan::{DirectPath, PathState, Probe};
 use crate::routing::vxlan::plan::{self as vxlan, DEVICE, Overlay};
-use crate::routing::wireguard::plan::{self as wireguard, Encryption, WireGuard};
-use crate::uplink::{Backend, Uplink};
+use crate::routing::wireguard::plan::{self as wireguard, WireGuard};
+use crate::uplink::{Backend, Tunnel, Uplink};
 
 /// The number by which Weft knows its own routes (`proto` in `ip route`). No entry of iproute2's rt_protos
 /// has it.
@@ -44,7 +44,7 @@ pub struct RoutingPlan {
 }
 
 /// A route to another node's pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeRoute {
     /// The other node's pod CIDR.
     pub destination: IpNetwork,
@@ -115,21 +115,20 @@ impl RoutingPlan {
         uplink: &Uplink,
         allocations: &mut CidrAllocations,
     ) -> (RoutingPlan, Vec<Notice>) {
-        let wireguard =
-            (config.backend == Backend::WireGuard).then(|| WireGuard::new(snapshot, own, config, uplink));
+        let wireguard = config.has_wireguard().then(|| WireGuard::new(snapshot, own, config, uplink));
         let (wireguard, notices) =
             wireguard.map_or((None, Vec::new()), |(plan, notices)| (Some(plan), notices));
         let overlay = match config.backend {
             Backend::HostGw | Backend::Bgp => None,
-            Backend::WireGuard if config.wireguard.encryption == Encryption::Strict => None,
+            _ if wireguard.as_ref().is_some_and(WireGuard::is_strict) => None,
             Backend::Vxlan | Backend::WireGuard => Overlay::new(own, config.vxlan, uplink),
             Backend::Auto => {
                 Overlay::new(own, config.vxlan, uplink).map(|overlay| overlay.with_probe_addresses(own))
             }
         };
         let plan = RoutingPlan { overlay, wireguard, links: uplink.links.clone(), ..RoutingPlan::default() };
-        let backend = config.backend;
-        let mut planner = Planner { own, backend, uplink, plan, notices, is_tunnelled: false };
+        let (backend, tunnel) = (config.backend, config.tunnel);
+        let mut planner = Planner { own, backend, tunnel, uplink, plan, notices, is_tunnelled: false };
         for node in snapshot.nodes().filter(|node| node.name != own.name) {
             for &cidr in &node.pod_cidrs {
                 let allocated = allocations.allocate(cidr, Owner::Node(node.name.clone()));
@@ -143,7 +142,9 @@ impl RoutingPlan {
         planner.plan.routes.sort();
         if let Some(wireguard) = &mut planner.plan.wireguard {
             wireguard.peers.retain(|_, peer| !peer.allowed.is_empty());
-            planner.plan.mtu = Some(wireguard.mtu);
+            // Of the two tunnels, it takes off more.
+            let is_used = config.backend == Backend::WireGuard || planner.is_tunnelled;
+            planner.plan.mtu = is_used.then_some(wireguard.mtu);
         } else if planner.is_tunnelled {
             planner.plan.mtu = planner.plan.overlay.as_ref().map(|overlay| overlay.device.mtu);
         }
@@ -154,7 +155,8 @@ impl RoutingPlan {
     /// one's link, the tunnel leads there until the direct path is proved.
     pub(crate) fn held(&self) -> BTreeSet<IpNetwork> {
         let tried: BTreeSet<IpNetwork> = self.probes.iter().map(|probe| probe.path.cidr).collect();
-        let tunnelled = self.routes.iter().filter(|route| route.next_hop == NextHop::Tunnel);
+        let is_tunnel = |route: &&NodeRoute| matches!(route.next_hop, NextHop::Tunnel | NextHop::WireGuard);
+        let tunnelled = self.routes.iter().filter(is_tunnel);
         tunnelled.map(|route| route.destination).filter(|cidr| !tried.contains(cidr)).collect()
     }
 }
@@ -163,6 +165,7 @@ impl RoutingPlan {
 struct Planner<'a> {
     own: &'a Node,
     backend: Backend,
+    tunnel: Tunnel,
     uplink: &'a Uplink,
     plan: RoutingPlan,
     notices: Vec<Notice>,
@@ -224,9 +227,11 @@ impl Planner<'_> {
     fn add(&mut self, node: &Node, cidr: IpNetwork) -> Result<(), Notice> {
         let family = Family::of_network(&cidr);
         let address = node.address(family);
-        if let Some(wireguard) = &mut self.plan.wireguard
-            && (wireguard.add(&node.name, cidr) || wireguard.is_strict())
-        {
+        // Where the direct path is used, too: the other node may still send through the tunnel.
+        let wireguard = self.plan.wireguard.as_mut();
+        let is_encrypted =
+            wireguard.is_some_and(|wireguard| wireguard.add(&node.name, cidr) || wireguard.is_strict());
+        if is_encrypted && self.backend == Backend::WireGuard {
             self.route(cidr, NextHop::WireGuard, None);
             return Ok(());
         }
@@ -253,6 +258,10 @@ impl Planner<'_> {
             self.route(cidr, NextHop::Direct(path.node), None);
             return Ok(());
         }
+        if is_encrypted {
+            self.encrypted(cidr, state);
+            return Ok(());
+        }
         let overlay = self.plan.overlay.as_mut();
         let overlay = overlay.ok_or_else(|| Notice::NoTunnel { node: node.name.clone(), cidr })?;
         if !overlay.add(node, &cidr) {
@@ -265,6 +274,17 @@ impl Planner<'_> {
             _ => self.route(cidr, NextHop::Tunnel, neighbour),
         }
         Ok(())
+    }
+
+    /// Plans the way through the encrypted tunnel, where the direct path is not used. Unencrypted packets take
+    /// none but that.
+    fn encrypted(&mut self, cidr: IpNetwork, state: Option<PathState>) {
+        let is_strict = self.plan.wireguard.as_ref().is_some_and(WireGuard::is_strict);
+        match state {
+            Some(PathState::FirstContact) if is_strict => self.route(cidr, NextHop::Unreachable, None),
+            Some(PathState::FirstContact) => self.plan.destinations.push(cidr),
+            _ => self.route(cidr, NextHop::WireGuard, None),
+        }
     }
 
     fn route(&mut self, destination: IpNetwork, next_hop: NextHop, fallback: Option<IpAddr>) {
@@ -281,10 +301,10 @@ impl Planner<'_> {
             PathState::FirstContact if probe.is_none() => PathState::Unknown,
             state => state,
         };
-        let (node, DirectPath { cidr, node: address }) = (node.name.clone(), path);
+        let (node, DirectPath { cidr, node: address }, tunnel) = (node.name.clone(), path, self.tunnel);
         match state {
-            PathState::Fails => self.notices.push(Notice::NotDirect { node, address, cidr }),
-            PathState::Unreachable => self.notices.push(Notice::Unreachable { node, address, cidr }),
+            PathState::Fails => self.notices.push(Notice::NotDirect { node, address, cidr, tunnel }),
+            PathState::Unreachable => self.notices.push(Notice::Unreachable { node, address, cidr, tunnel }),
             PathState::Unknown | PathState::FirstContact | PathState::Works => {}
         }
         if let Some(probe) = probe.filter(|_| state != PathState::Works) {

@@ -60,7 +60,7 @@ impl Routes {
         problems.extend(changes.iter().filter_map(|change| self.change(change).err()));
         // Only now nothing leads there any more.
         problems.extend(device::prune(&mut self.route, plan.overlay.as_ref()).err());
-        if wireguard.is_some() {
+        if wireguard.is_some() || plan.wireguard.is_none() {
             let silent = self.wireguard.silent(plan.wireguard.as_ref());
             problems.extend(silent.unwrap_or_else(|error| vec![error]));
         }

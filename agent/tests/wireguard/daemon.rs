@@ -16,9 +16,9 @@ use weft_testkit::wait::eventually_ok;
 
 use crate::AGENT;
 
-const NODES: &str = "/api/v1/nodes";
+pub(crate) const NODES: &str = "/api/v1/nodes";
 const STATUS: &str = "/api/v1/nodes/node1/status";
-const KEY: &str = "weft.internal/wireguard-public-key";
+pub(crate) const KEY: &str = "weft.internal/wireguard-public-key";
 const ENDPOINT: &str = "weft.internal/wireguard-endpoint";
 const RETIRED: &str = "weft.internal/wireguard-retired-key";
 const KEY2: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
@@ -37,35 +37,47 @@ XzrQaFm/7t/9AQIgT9/G2Cv/xPQ7Gn3YpfaaFNvuIXQS/aMFrpGrG7Q3PVI=
 -----END CERTIFICATE-----
 ";
 
-struct Node {
-    namespace: Namespace,
-    server: FakeApiServer,
+pub(crate) struct Node {
+    pub(crate) number: u8,
+    pub(crate) namespace: Namespace,
+    pub(crate) server: FakeApiServer,
+    pub(crate) flags: Vec<&'static str>,
     folder: TempDir,
     daemon: Option<Child>,
 }
 
 impl Node {
-    fn new() -> Node {
+    /// On a machine that has its uplink.
+    pub(crate) fn new(number: u8, namespace: Namespace) -> Node {
+        let server = namespace.run(FakeApiServer::start).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Node { number, namespace, server, flags: vec!["--backend=wireguard"], folder, daemon: None }
+    }
+
+    fn alone() -> Node {
         let namespace = machine();
         let uplink =
             "ip link add uplink type dummy; ip link set uplink up; ip addr add 172.30.0.11/24 dev uplink";
-        sh(&namespace, &format!("ip link set lo up; {uplink}"));
-        let server = namespace.run(FakeApiServer::start).unwrap();
-        Node { namespace, server, folder: tempfile::tempdir().unwrap(), daemon: None }
+        sh(&namespace, uplink);
+        Node::new(1, namespace)
     }
 
-    fn start(&mut self) {
+    fn name(&self) -> String {
+        format!("node{}", self.number)
+    }
+
+    pub(crate) fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         fs::write(self.path("authority"), AUTHORITY).unwrap();
         let mut command = Command::new(AGENT);
         command.env("SSL_CERT_FILE", self.path("authority"));
-        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", "node1"]);
+        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", &self.name()]);
         command
             .arg("--cni-conf-dir")
             .arg(self.path("net.d"))
             .arg("--cni-data-dir")
             .arg(self.path("networks"));
-        command.args(["--backend=wireguard", "--cluster-cidr=10.244.0.0/16"]).stderr(log);
+        command.arg("--cluster-cidr=10.244.0.0/16").args(&self.flags).stderr(log);
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
 
@@ -85,7 +97,7 @@ impl Node {
         fs::read_to_string(self.path("log")).unwrap()
     }
 
-    fn device(&self) -> Device {
+    pub(crate) fn device(&self) -> Device {
         let mut client = self.namespace.run(WireGuardClient::open).unwrap().unwrap();
         client.device("weft-wg").unwrap_or_default()
     }
@@ -96,17 +108,17 @@ impl Node {
     }
 
     /// Its own Node.
-    fn object(&self) -> Value {
+    pub(crate) fn object(&self) -> Value {
         let nodes = self.server.objects(NODES);
-        nodes.into_iter().find(|node| node["metadata"]["name"] == "node1").unwrap()
+        nodes.into_iter().find(|node| node["metadata"]["name"] == *self.name()).unwrap()
     }
 
-    fn said(&self, annotation: &str) -> Option<String> {
+    pub(crate) fn said(&self, annotation: &str) -> Option<String> {
         self.object()["metadata"]["annotations"][annotation].as_str().map(str::to_owned)
     }
 
     /// Waits, but not for ever.
-    fn until(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn(&Node) -> bool) {
         eventually_ok(what, || if is_so(self) { Ok(()) } else { Err(self.log()) });
     }
 }
@@ -117,7 +129,7 @@ impl Drop for Node {
     }
 }
 
-fn node(number: u8, key: Option<&str>) -> Value {
+pub(crate) fn node(number: u8, key: Option<&str>) -> Value {
     let address = format!("172.30.0.1{number}");
     let annotations = key.map(|key| json!({KEY: key, ENDPOINT: format!("{address}:51820")}));
     json!({
@@ -130,7 +142,7 @@ fn node(number: u8, key: Option<&str>) -> Value {
 #[test]
 #[ignore = "runs in the virtual machine"]
 fn an_agent_tells_of_its_key_follows_those_of_others_and_leaves_all_when_it_ends() {
-    let mut here = Node::new();
+    let mut here = Node::alone();
     for object in [node(1, None), node(2, Some(KEY2)), node(3, None)] {
         here.server.put(NODES, object);
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+mod auto;
 mod daemon;
 mod figures;
 mod tunnel;
@@ -24,17 +25,24 @@ const MACHINE: Machine<'static> = Machine {
         "nf_tables",
         "nft_chain_nat",
         "nft_ct",
+        "nft_fib_ipv4",
+        "nft_fib_ipv6",
+        "nft_hash",
         "nft_masq",
+        "nft_nat",
+        "nft_numgen",
+        "nft_reject_ipv4",
+        "nft_reject_ipv6",
     ],
     programs: &["sh", "ip", "ping", AGENT],
 };
 
 /// What the figures need.
-const FIGURES: Machine<'static> = Machine { programs: &["sh", "ip", "iperf3"], ..MACHINE };
+const FIGURES: Machine<'static> = Machine { programs: &["sh", "ip", "iperf3", AGENT], ..MACHINE };
 
 #[test]
 fn pods_talk_over_the_encrypted_tunnel_of_debians_kernel() {
-    let said = MACHINE.run("--ignored --test-threads=3 tunnel:: daemon::");
+    let said = MACHINE.run("--ignored --test-threads=3 tunnel:: daemon:: auto::");
     let is_well = said.contains("test result: ok. ") && said.contains("ended with 0");
     assert!(is_well && !said.contains(" 0 passed"), "{said}");
 }

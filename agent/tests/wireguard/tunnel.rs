@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use weft_agent::plan::NodePlan;
+use weft_agent::routing::probe::plan::{PathState, PathStates};
 use weft_testkit::namespace::{sh, sh_output};
 
 use crate::world::{Site, World};
@@ -242,4 +243,47 @@ fn a_port_that_somebody_has_is_told() {
     assert!(errors[0].contains("UDP port 51820") && errors[0].contains("--wireguard-port"), "{errors:?}");
     drop(taken);
     world.settle();
+}
+
+#[test]
+#[ignore = "runs in the virtual machine"]
+fn nodes_of_one_link_reach_each_other_directly_and_the_others_through_the_encrypted_tunnel() {
+    let mut world = World::on_links(&[1, 1, 2], true);
+    (world.flags[0], world.path_states) = ("--tunnel=wireguard", PathStates::assuming(PathState::Works));
+    world.settle();
+    let wire = world.watch(0);
+    world.assert_reached(0, 1);
+    world.assert_reached(1, 0);
+    let pods = [0, 1].map(|site: usize| world.sites[site].pod_addresses()).concat();
+    wire.passed().assert_direct(&pods);
+    let wire = world.watch(0);
+    world.assert_reached(0, 2);
+    world.assert_reached(2, 0);
+    wire.passed().assert_encrypted();
+
+    // The one changes to the tunnel before the other does, and back.
+    for (state, device) in [(PathState::Fails, "weft-wg"), (PathState::Works, "uplink")] {
+        world.path_states = PathStates::assuming(state);
+        for site in 0..2 {
+            let plan = world.plan(site);
+            assert_eq!(world.sites[site].apply(&plan), Vec::<String>::new());
+            let way = sh(&world.sites[site].node, "ip route get 10.244.2.2; ip route get 10.244.1.2");
+            assert!(way.contains(&format!("dev {device} ")), "{way}");
+            world.assert_reached(0, 1);
+            world.assert_reached(1, 0);
+        }
+    }
+    // The other's pods are not reached by any other way while it has no key.
+    world.path_states = PathStates::assuming(PathState::Fails);
+    world.sites[1].end = Default::default();
+    let plan = world.plan(0);
+    assert_eq!(world.sites[0].apply(&plan), Vec::<String>::new());
+    let wire = world.watch(0);
+    for held in ["10.244.2.2", "fd00:10:2::2"] {
+        let said = ping(&world.sites[0], held);
+        assert!(said.contains("nreachable"), "{held}: {said}");
+    }
+    // The other one may still send something of its own through the tunnel.
+    let passed = wire.passed();
+    assert!(passed.pods.is_empty() && !passed.is_readable, "{passed:?}");
 }

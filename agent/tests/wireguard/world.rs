@@ -9,6 +9,7 @@ use clap::Parser;
 use tempfile::TempDir;
 use weft_agent::options::Options;
 use weft_agent::plan::{NodePlan, plan};
+use weft_agent::routing::probe::plan::PathStates;
 use weft_agent::routing::routes::Routes;
 use weft_agent::routing::wireguard::plan::DEVICE;
 use weft_agent::sysctls::proc;
@@ -18,12 +19,14 @@ use weft_netlink::genl::wireguard::{Device, WireGuardClient};
 use weft_netlink::netns::Namespace;
 use weft_netlink::packet::{Instruction, PacketSocket};
 use weft_netlink::rtnl::RtnetlinkClient;
-use weft_testkit::namespace::{cable, end, forward, machine, route_by, sh};
+use weft_testkit::namespace::{bare_end, cable, end, forward, machine, route_by, sh};
 use weft_types::{ChangeSet, Node, Object, Snapshot, WireGuardEnd};
 
 /// A node with a pod. Its number is part of all its addresses.
 pub(crate) struct Site {
     pub(crate) number: u8,
+    /// The number of the link that it is on.
+    link: u8,
     pub(crate) node: Namespace,
     pub(crate) pod: Namespace,
     /// What its Node says.
@@ -41,38 +44,52 @@ pub(crate) struct World {
     pub(crate) sites: Vec<Site>,
     pub(crate) router: Namespace,
     pub(crate) flags: Vec<&'static str>,
+    /// What is known of the direct paths.
+    pub(crate) path_states: PathStates,
     _keys: TempDir,
 }
 
+/// The router's end of a link, which is a switch.
+fn switch(router: &Namespace, link: u8, is_ipv4: bool) {
+    sh(router, &format!("ip link add link{link} type bridge && ip link set link{link} up"));
+    if is_ipv4 {
+        sh(router, &format!("ip addr add 172.30.{link}.1/24 dev link{link}"));
+    }
+    sh(router, &format!("ip addr add fd00:30:{link}::1/64 dev link{link} nodad"));
+}
+
 impl Site {
-    fn new(number: u8, router: &Namespace, is_ipv4: bool, key_file: PathBuf) -> Site {
+    fn new(number: u8, link: u8, router: &Namespace, is_ipv4: bool, key_file: PathBuf) -> Site {
         let [node, pod] = [(); 2].map(|()| machine());
         let families = |v4: &str, v6: &str| {
-            let mut both = vec![v4.replace('N', &number.to_string()), v6.replace('N', &number.to_string())];
+            let numbered =
+                |text: &str| text.replace('N', &number.to_string()).replace('L', &link.to_string());
+            let mut both = vec![numbered(v4), numbered(v6)];
             both.drain(..usize::from(!is_ipv4 && v4.starts_with("172.")));
             both
         };
         cable(
-            &end(&node, "uplink", families("172.30.N.10/24", "fd00:30:N::10/64")),
-            &end(router, &format!("site{number}"), families("172.30.N.1/24", "fd00:30:N::1/64")),
+            &end(&node, "uplink", families("172.30.L.1N/24", "fd00:30:L::1N/64")),
+            &bare_end(router, &format!("site{number}")),
         );
+        sh(router, &format!("ip link set site{number} master link{link}"));
         cable(
             &end(&node, "bridge", families("10.244.N.1/24", "fd00:10:N::1/64")),
             &end(&pod, "eth0", families("10.244.N.2/24", "fd00:10:N::2/64")),
         );
-        route_by(&node, families("172.30.N.1", "fd00:30:N::1"));
+        route_by(&node, families("172.30.L.1", "fd00:30:L::1"));
         route_by(&pod, families("10.244.N.1", "fd00:10:N::1"));
         sh(&pod, "ip link set eth0 mtu 1420");
         let uplink = node.run(UplinkObserver::open).unwrap().unwrap();
         let routes = node.run(Routes::open).unwrap().unwrap();
         let end = WireGuardEnd::default();
-        Site { number, node, pod, end, is_there: true, key_file, is_ipv4, uplink, routes }
+        Site { number, link, node, pod, end, is_there: true, key_file, is_ipv4, uplink, routes }
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        let number = self.number;
-        let v6 = Ipv6Addr::new(0xfd00, 0x30, number.into(), 0, 0, 0, 0, 0x10);
-        let both = [IpAddr::from([172, 30, number, 10]), v6.into()];
+        let (number, link) = (self.number, self.link);
+        let v6 = Ipv6Addr::new(0xfd00, 0x30, link.into(), 0, 0, 0, 0, 0x10 + u16::from(number));
+        let both = [IpAddr::from([172, 30, link, 10 + number]), v6.into()];
         both.into_iter().skip(usize::from(!self.is_ipv4)).collect()
     }
 
@@ -124,16 +141,25 @@ impl Site {
 }
 
 impl World {
-    /// So many nodes; the outer packets are of IPv4 where there is any.
+    /// So many nodes, each on a link of its own; the outer packets are of IPv4 where there is any.
     pub(crate) fn new(count: u8, is_ipv4: bool) -> World {
+        World::on_links(&(1..=count).collect::<Vec<_>>(), is_ipv4)
+    }
+
+    /// A node on each of these links, of which several may be the same one.
+    pub(crate) fn on_links(links: &[u8], is_ipv4: bool) -> World {
         let (router, keys) = (machine(), tempfile::tempdir().unwrap());
         forward(&router);
-        let site = |number| Site::new(number, &router, is_ipv4, keys.path().join(format!("key{number}")));
-        let sites = (1..=count).map(site).collect();
+        links.iter().collect::<BTreeSet<_>>().into_iter().for_each(|link| switch(&router, *link, is_ipv4));
+        let site = |(number, link): (u8, &u8)| {
+            Site::new(number, *link, &router, is_ipv4, keys.path().join(format!("key{number}")))
+        };
+        let sites = (1..).zip(links).map(site).collect();
         World {
             sites,
             router,
             flags: vec!["--backend=wireguard", "--cluster-cidr=10.244.0.0/16,fd00:10::/32"],
+            path_states: PathStates::default(),
             _keys: keys,
         }
     }
@@ -150,7 +176,8 @@ impl World {
         let object = site.object();
         let uplink =
             site.node.run(|| site.uplink.observe(&object.addresses, &[], &LeaveBy::Node)).unwrap().unwrap();
-        let uplink = Uplink { wireguard: site.routes.wireguard_key().unwrap(), ..uplink };
+        let (wireguard, path_states) = (site.routes.wireguard_key().unwrap(), self.path_states.clone());
+        let uplink = Uplink { wireguard, path_states, ..uplink };
         plan(&snapshot, &object.name, &config, &uplink).unwrap()
     }
 
@@ -242,10 +269,10 @@ impl Wire<'_> {
     /// All that passed so far: up to what the node says now.
     pub(crate) fn passed(self) -> Passed {
         let site = &self.world.sites[self.site];
-        let number = site.number;
+        let link = site.link;
         let router = match site.addresses()[0] {
-            IpAddr::V4(_) => IpAddr::from([172, 30, number, 1]),
-            IpAddr::V6(_) => Ipv6Addr::new(0xfd00, 0x30, number.into(), 0, 0, 0, 0, 1).into(),
+            IpAddr::V4(_) => IpAddr::from([172, 30, link, 1]),
+            IpAddr::V6(_) => Ipv6Addr::new(0xfd00, 0x30, link.into(), 0, 0, 0, 0, 1).into(),
         };
         let any = SocketAddr::new(
             if router.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() },
@@ -293,6 +320,12 @@ impl Passed {
     pub(crate) fn assert_encrypted(&self) {
         assert_eq!(self.ports, [51820].into(), "{self:?}");
         assert!(self.pods.is_empty() && !self.is_readable, "{self:?}");
+    }
+
+    /// Whether it was pods' own packets alone.
+    pub(crate) fn assert_direct(&self, pods: &[IpAddr]) {
+        assert_eq!(self.ports, [7].into(), "{self:?}");
+        assert!(self.is_readable && self.pods == pods.iter().copied().collect(), "{self:?}");
     }
 
     /// Whether nothing of pods left.

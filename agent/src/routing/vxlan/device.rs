@@ -5,10 +5,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
-use weft_netlink::rtnl::{
-    Address, FdbEntry, Link, LinkChange, Mac, Neighbour, RtnetlinkClient, Tunnel, Vxlan,
-};
-use weft_types::IpNetwork;
+use weft_netlink::rtnl::{FdbEntry, Link, LinkChange, Mac, Neighbour, RtnetlinkClient, Tunnel, Vxlan};
 
 use crate::routing::addresses;
 use crate::routing::vxlan::plan::{DEVICE, Device, EthernetAddress, Overlay};
@@ -26,7 +23,7 @@ pub(crate) fn make(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> Re
     }
     let link = device(route, overlay, held)?;
     apply_settings(route, overlay, &link)?;
-    add_addresses(route, overlay, link.index)?;
+    addresses::add(route, link.index, &overlay.addresses, &overlay.probe_addresses)?;
     add_remotes(route, overlay, link.index)?;
     add_neighbours(route, overlay, link.index)?;
     Ok(Some(link.index))
@@ -41,8 +38,7 @@ pub(crate) fn prune(route: &mut RtnetlinkClient, planned: Option<&Overlay>) -> R
         info!("deleted the device {DEVICE}");
         return Ok(());
     };
-    let planned = [&*overlay.addresses, &overlay.probe_addresses].concat();
-    addresses::delete_others(route, link.index, &planned)?;
+    addresses::delete_others(route, link.index, &overlay.addresses, &overlay.probe_addresses)?;
     let stale = route
         .fdb(link.index)?
         .into_iter()
@@ -90,16 +86,6 @@ fn apply_settings(route: &mut RtnetlinkClient, overlay: &Overlay, link: &Link) -
     };
     if change != LinkChange::default() {
         route.change_link(link.index, &change)?;
-    }
-    Ok(())
-}
-
-fn add_addresses(route: &mut RtnetlinkClient, overlay: &Overlay, link: u32) -> Result<()> {
-    addresses::add(route, link, &overlay.addresses)?;
-    let held = route.addresses(Some(link))?;
-    let is_missing = |planned: &&IpNetwork| !held.iter().any(|held| held.address == **planned);
-    for &address in overlay.probe_addresses.iter().filter(is_missing) {
-        route.add_deprecated_address(Address { link, address })?;
     }
     Ok(())
 }

@@ -74,8 +74,7 @@ impl Overlay {
 
     /// The same with addresses from which direct paths are tried.
     pub(crate) fn with_probe_addresses(self, node: &Node) -> Overlay {
-        let probe_addresses = node.pod_cidrs.iter().filter_map(probe_address).map(IpNetwork::from).collect();
-        Overlay { probe_addresses, ..self }
+        Overlay { probe_addresses: probe_addresses(node), ..self }
     }
 
     /// Notes that the pods of `cidr` are behind that node. Returns whether it has an address that a tunnel
@@ -103,6 +102,11 @@ pub(crate) fn gateway(cidr: &IpNetwork) -> IpAddr {
 /// as that is there.
 pub(crate) fn probe_address(cidr: &IpNetwork) -> Option<IpAddr> {
     cidr.iter().nth(1)
+}
+
+/// Those of all of a node's pod CIDRs.
+pub(crate) fn probe_addresses(node: &Node) -> Vec<IpNetwork> {
+    node.pod_cidrs.iter().filter_map(probe_address).map(IpNetwork::from).collect()
 }
 
 /// The largest packet that fits into the tunnel of a link with that MTU: Ethernet, VXLAN and UDP headers and
@@ -139,6 +143,18 @@ impl fmt::Display for EthernetAddress {
     }
 }
 
+/// As commands that add them to a device, so that no packet has them by itself.
+pub(crate) fn write_probe_addresses(
+    f: &mut fmt::Formatter<'_>,
+    addresses: &[IpNetwork],
+    device: &str,
+) -> fmt::Result {
+    addresses.iter().try_for_each(|address| {
+        let kept = if address.is_ipv4() { "scope link" } else { "preferred_lft 0" };
+        writeln!(f, "ip address add {address} dev {device} {kept}")
+    })
+}
+
 /// As commands that would bring it about.
 impl fmt::Display for Overlay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,10 +166,7 @@ impl fmt::Display for Overlay {
         for address in &self.addresses {
             writeln!(f, "ip address add {address} dev {DEVICE}")?;
         }
-        for address in &self.probe_addresses {
-            let kept = if address.is_ipv4() { "scope link" } else { "preferred_lft 0" };
-            writeln!(f, "ip address add {address} dev {DEVICE} {kept}")?;
-        }
+        write_probe_addresses(f, &self.probe_addresses, DEVICE)?;
         writeln!(f, "ip link set {DEVICE} up")?;
         for (mac, remote) in &self.remotes {
             writeln!(f, "bridge fdb replace {mac} dev {DEVICE} dst {remote} self permanent")?;

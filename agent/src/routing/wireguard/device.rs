@@ -66,7 +66,7 @@ impl WireGuardDevice {
         if change != LinkChange::default() {
             route.change_link(link.index, &change).map_err(|problem| self::port(plan, problem))?;
         }
-        addresses::add(route, link.index, &plan.addresses)?;
+        addresses::add(route, link.index, &plan.addresses, &plan.probe_addresses)?;
         Ok(Some(link.index))
     }
 
@@ -75,7 +75,7 @@ impl WireGuardDevice {
         // Somebody else's by that name stays.
         let Some(link) = route.find_link(DEVICE)?.filter(is_ours) else { return Ok(()) };
         match planned {
-            Some(plan) => addresses::delete_others(route, link.index, &plan.addresses),
+            Some(plan) => addresses::delete_others(route, link.index, &plan.addresses, &plan.probe_addresses),
             None => {
                 route.delete_link(link.index)?;
                 self.endpoints.clear();

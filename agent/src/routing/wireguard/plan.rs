@@ -20,9 +20,9 @@ use weft_types::{Family, IpNetwork, Node, Snapshot, WireGuardEnd};
 
 use crate::config::Config;
 use crate::notice::Notice;
-use crate::routing::vxlan::plan::gateway;
+use crate::routing::vxlan::plan::{gateway, probe_addresses, write_probe_addresses};
 use crate::routing::wireguard::key::PublicKey;
-use crate::uplink::{LeaveBy, Uplink};
+use crate::uplink::{Backend, LeaveBy, Uplink};
 
 /// The device's name.
 pub const DEVICE: &str = device::WIREGUARD;
@@ -65,6 +65,8 @@ pub struct WireGuard {
     pub settings: Settings,
     /// The device's addresses: the first of each of this node's pod CIDRs.
     pub addresses: Vec<IpNetwork>,
+    /// Further ones, which no packet has by itself: between those of two nodes direct paths are tried.
+    pub probe_addresses: Vec<IpNetwork>,
     /// The other nodes that have a key, by their names.
     pub peers: BTreeMap<String, Peer>,
     /// The device's public key, as far as it is known.
@@ -126,6 +128,7 @@ impl WireGuard {
             announcement: key.and_then(|key| announcement(key, settings.port, own, config, uplink)),
             settings,
             addresses: own.pod_cidrs.iter().map(|cidr| gateway(cidr).into()).collect(),
+            probe_addresses: if config.backend == Backend::Auto { probe_addresses(own) } else { Vec::new() },
             peers: peers.found,
             own: key,
             retired: own.wireguard.as_deref().and_then(|end| end.retired_key.parse().ok()),
@@ -247,6 +250,7 @@ impl fmt::Display for WireGuard {
         for address in &self.addresses {
             writeln!(f, "ip address add {address} dev {DEVICE}")?;
         }
+        write_probe_addresses(f, &self.probe_addresses, DEVICE)?;
         writeln!(f, "ip link set {DEVICE} up")?;
         if let Some(announcement) = &self.announcement {
             let (key, endpoint) = (WIREGUARD_KEY, WIREGUARD_ENDPOINT);

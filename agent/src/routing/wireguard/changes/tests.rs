@@ -17,6 +17,7 @@ fn plan(peers: &[(&str, Peer)], keepalive: Option<u16>) -> WireGuard {
         node: "node1".to_owned(),
         mtu: 1420,
         settings,
+        probe_addresses: Vec::new(),
         addresses: Vec::new(),
         peers: peers.iter().map(|(name, peer)| ((*name).to_owned(), peer.clone())).collect(),
         own: None,

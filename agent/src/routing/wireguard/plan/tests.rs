@@ -6,6 +6,7 @@ use super::*;
 use crate::options::Options;
 use crate::plan::{NodePlan, plan};
 use crate::routing::plan::{NextHop, NodeRoute};
+use crate::routing::probe::plan::{PathState, PathStates};
 use clap::Parser;
 
 const KEY1: &str = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=";
@@ -220,4 +221,97 @@ fn a_key_that_the_node_must_not_have_is_known_by_its_text() {
         wireguard(&planned(&snapshot, &[])).retired
     };
     assert_eq!((retired(KEY1), retired("all of them")), (KEY1.parse().ok(), None));
+}
+
+/// The plan of `node1`, which leads through the encrypted tunnel where it does not reach nodes directly, and which
+/// knows that of the direct paths. It shares a link with the others of 172.30.0.0/24.
+fn automatic(snapshot: &Snapshot, state: PathState, flags: &[&str]) -> NodePlan {
+    let usual = ["weft-agent", "--tunnel=wireguard", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48"];
+    let config = Options::parse_from([&usual, flags].concat()).config();
+    let uplink = Uplink {
+        mtu: Some(1500),
+        wireguard: KEY1.parse().ok(),
+        locals: vec![[172, 30, 0, 11].into()],
+        networks: vec!["172.30.0.11/24".parse().unwrap()],
+        path_states: PathStates::assuming(state),
+        ..Uplink::default()
+    };
+    plan(snapshot, "node1", &config, &uplink).unwrap()
+}
+
+/// Of nodes on the same link, node 2 has a key and node 3 has none; node 4, on another link, has one.
+fn on_two_links() -> Snapshot {
+    let mut nodes = nodes(&[Some(END1), Some(END2), None]);
+    let far = Node {
+        name: "node4".to_owned(),
+        pod_cidrs: vec!["10.244.4.0/24".parse().unwrap()],
+        addresses: vec![[172, 30, 9, 14].into()],
+        wireguard: Some(Box::new(WireGuardEnd {
+            key: KEY3.to_owned(),
+            endpoint: "172.30.9.14:51820".to_owned(),
+            retired_key: String::new(),
+        })),
+        ..Node::default()
+    };
+    nodes.apply(Object::Node(far), &mut ChangeSet::default());
+    nodes
+}
+
+/// To the pods of the others of IPv4.
+fn leads(plan: &NodePlan) -> Vec<(String, NextHop)> {
+    let of_pods = |route: &&NodeRoute| route.destination.is_ipv4() && route.destination.prefix() == 24;
+    let routes = plan.routing.routes.iter().filter(of_pods);
+    routes.map(|route| (route.destination.to_string(), route.next_hop)).collect()
+}
+
+#[test]
+fn only_nodes_that_are_not_reached_directly_are_behind_the_encrypted_tunnel() {
+    let planned = automatic(&on_two_links(), PathState::Works, &[]);
+    let direct = |last: u8| NextHop::Direct([172, 30, 0, last].into());
+    let expected = [("2", direct(12)), ("3", direct(13)), ("4", NextHop::WireGuard)];
+    let expected = expected.map(|(node, hop)| (format!("10.244.{node}.0/24"), hop));
+    assert_eq!(leads(&planned), expected);
+    assert!(planned.routing.overlay.is_none(), "nothing leaves through a tunnel that does not encrypt");
+    assert_eq!(planned.bridge_mtu(), Some(1420));
+    // Who changes to the direct path second still sends through the tunnel.
+    let allowed = &wireguard(&planned).peers["node2"].allowed;
+    assert!(allowed.contains(&"10.244.2.0/24".parse().unwrap()), "{allowed:?}");
+    let probes: Vec<String> = planned.routing.probes.iter().map(|probe| probe.direct.1.to_string()).collect();
+    assert_eq!(probes, ["10.244.2.1", "10.244.3.1"]);
+    let text = wireguard(&planned).to_string();
+    assert!(text.contains("ip address add 10.244.1.1/32 dev weft-wg scope link"), "{text}");
+
+    assert!(planned.routing.held().contains(&"10.244.4.0/24".parse().unwrap()));
+
+    let mut near = Snapshot::default();
+    for node in nodes(&[Some(END1), Some(END2)]).nodes() {
+        // By IPv6, of which the nodes have no addresses here, they would be behind the tunnel.
+        let pod_cidrs = node.pod_cidrs.iter().copied().filter(IpNetwork::is_ipv4).collect();
+        near.apply(Object::Node(Node { pod_cidrs, ..node.clone() }), &mut ChangeSet::default());
+    }
+    let near = automatic(&near, PathState::Works, &[]);
+    assert_eq!(near.bridge_mtu(), Some(1500), "nothing is taken off where nothing is tunnelled");
+    assert!(near.routing.held().is_empty());
+}
+
+#[test]
+fn what_is_not_proved_to_be_reached_directly_is_held_while_it_cannot_be_encrypted() {
+    let nodes = on_two_links();
+    let hops =
+        |state, flags: &[&str]| leads(&automatic(&nodes, state, flags)).into_iter().map(|(_, hop)| hop);
+    for state in [PathState::Unknown, PathState::Fails, PathState::Unreachable] {
+        assert!(hops(state, &[]).eq([NextHop::WireGuard; 3]), "{state:?}");
+        let preferred = [NextHop::WireGuard, NextHop::Tunnel, NextHop::WireGuard];
+        assert!(hops(state, &["--encryption=prefer"]).eq(preferred), "{state:?}");
+    }
+    // For the moment of the first try.
+    let (open, refused) = (PathState::FirstContact, NextHop::Unreachable);
+    assert!(hops(open, &[]).eq([refused, refused, NextHop::WireGuard]));
+    assert!(hops(open, &["--encryption=prefer"]).eq([NextHop::WireGuard]));
+    let unknown = automatic(&nodes, PathState::Works, &[]);
+    assert!(unknown.to_string().contains("ip route add unreachable 10.244.0.0/16"), "{unknown}");
+    let fails = told(&automatic(&nodes, PathState::Fails, &[]));
+    assert!(fails.contains("set --backend wireguard on all nodes"), "{fails}");
+    let unreachable = told(&automatic(&nodes, PathState::Unreachable, &[]));
+    assert!(unreachable.contains("allow UDP port 51820 (--wireguard-port)"), "{unreachable}");
 }
