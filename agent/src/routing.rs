@@ -47,6 +47,7 @@ pub(crate) struct Routing {
     kept_until: Option<Instant>,
     direct: Gauge,
     tunnelled: Gauge,
+    handshakes: wireguard::metrics::Metrics,
 }
 
 impl Subsystem for Routing {
@@ -88,6 +89,7 @@ impl Subsystem for Routing {
             prober.watch(&plan.probes, plan.held());
         }
         self.count(plan);
+        self.handshakes.set(self.routes.handshakes());
         match self.routes.tunnel() {
             Ok(tunnel) => self.offload.look(tunnel, plan.overlay.as_ref()),
             Err(error) => report.problem(error),
@@ -117,6 +119,7 @@ impl Routing {
             kept_until: None,
             direct,
             tunnelled,
+            handshakes: wireguard::metrics::Metrics::new(registry),
         })
     }
 

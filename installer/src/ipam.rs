@@ -36,6 +36,15 @@ pub struct Options {
 pub struct IpamStatus {
     rows: Vec<Row>,
     problems: Vec<String>,
+    count: Count,
+}
+
+/// Of all blocks whose node's agent answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    usable: u64,
+    used: u64,
+    leaked: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -54,20 +63,45 @@ pub async fn status(options: &Options) -> Result<IpamStatus> {
     let cluster = Cluster::connect(&options.connection).await?;
     let blocks = cluster.list(IPAM_BLOCK, None, "").await?;
     let nodes = cluster.list(NODE, None, "").await?;
+    look(&cluster, &blocks, &nodes).await
+}
+
+/// The same of these blocks and Nodes.
+///
+/// # Errors
+/// Where the cluster is not to be reached.
+pub(crate) async fn look(cluster: &Cluster, blocks: &[Value], nodes: &[Value]) -> Result<IpamStatus> {
     let pods = cluster.list(POD, None, "").await?;
     let mut agents = BTreeMap::new();
-    for node in &nodes {
+    for node in nodes {
         if let Some(answer) = cluster.ask_node(name(node), AGENT, "/ipam").await {
             agents.insert(name(node).to_owned(), answer);
         }
     }
-    Ok(summary(&blocks, &nodes, &pods, &agents))
+    Ok(summary(blocks, nodes, &pods, &agents))
 }
 
 impl IpamStatus {
     /// Whether every block is some Node's whose agent answers, and nothing is kept for nobody.
     pub fn is_well(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// What is wrong, in words.
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// All blocks in one line.
+    pub(crate) fn line(&self) -> String {
+        let nodes: BTreeSet<&str> = self.rows.iter().map(|row| row.node.as_str()).collect();
+        let Count { usable, used, leaked } = self.count;
+        let free = usable.saturating_sub(used);
+        format!(
+            "{} of {} nodes; {used} of {usable} addresses in use, {free} free, {leaked} kept for no pod",
+            self.rows.len(),
+            nodes.len()
+        )
     }
 }
 
@@ -92,7 +126,7 @@ fn summary(
     let mut status = IpamStatus::default();
     for (node, block) in &blocks {
         let agent = agents.get(node);
-        status.rows.push(row(node, block, agent, &alive));
+        status.rows.push(row(node, block, agent, &alive, &mut status.count));
         if !nodes.contains(node.as_str()) {
             status.problems.push(format!(
                 "the block {block} is of Node {node}, which is gone: an agent gives it up after --block-grace seconds"
@@ -130,7 +164,13 @@ fn held(agent: &Value) -> impl Iterator<Item = IpAddr> {
     held.filter_map(|address| address.as_str()?.parse().ok())
 }
 
-fn row(node: &str, block: &IpNetwork, agent: Option<&Value>, alive: &BTreeSet<IpAddr>) -> Row {
+fn row(
+    node: &str,
+    block: &IpNetwork,
+    agent: Option<&Value>,
+    alive: &BTreeSet<IpAddr>,
+    count: &mut Count,
+) -> Row {
     let known = agent.and_then(|agent| {
         let mut blocks = agent["blocks"].as_array()?.iter();
         blocks.find(|known| known["cidr"] == block.to_string().as_str())
@@ -142,6 +182,9 @@ fn row(node: &str, block: &IpNetwork, agent: Option<&Value>, alive: &BTreeSet<Ip
             let usable = known.and_then(|known| known["usable"].as_u64());
             let of = usable.map_or_else(|| " (not given out)".to_owned(), |usable| format!("/{usable}"));
             let leaked = held.iter().filter(|address| !alive.contains(address)).count();
+            count.usable += usable.unwrap_or_default();
+            count.used += held.len() as u64;
+            count.leaked += leaked as u64;
             (format!("{}{of}", held.len()), leaked.to_string())
         }
     };
@@ -184,6 +227,8 @@ mod tests {
         let agents = BTreeMap::from([("node1".to_owned(), agent)]);
         let status = summary(&blocks, &nodes, &pods, &agents);
         assert!(!status.is_well());
+        let line = "3 of 3 nodes; 2 of 61 addresses in use, 59 free, 1 kept for no pod";
+        assert_eq!(status.line(), line);
         insta::assert_snapshot!(status, @r"
         NODE   BLOCK          USED  LEAKED
         node1  10.0.0.0/26    2/61  1

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use comfy_table::Table;
@@ -11,10 +12,13 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Connection, DAEMON_SET, DEPLOYMENT, IPAM_BLOCK, NODE, POD, SERVICE, name};
 use crate::cluster::{DNS_SERVICE, NAMESPACE};
 use crate::finding::{Finding, Id};
+use crate::ipam::{self, IpamStatus};
 use crate::{Result, rollout};
 
+use self::between::Figures;
 use self::load_balancers::LoadBalancers;
 
+mod between;
 mod load_balancers;
 
 /// The label that all of Weft's pods have, and the one that tells them apart.
@@ -27,6 +31,8 @@ const PROXY_HEALTH: (u16, &str) = (weft_types::well_known::port::PROXY_HEALTH, "
 
 /// Where the agent says what is wrong, and which pods wait for their policies: lines for people.
 const AGENT_HEALTH: (u16, &str) = (weft_types::well_known::port::AGENT, "/healthz");
+/// Where it says what it counts.
+const METRICS: &str = "/metrics";
 /// How the line with those pods begins.
 const PENDING_PODS: &str = "pendingPods: ";
 /// How the line with the load balancer addresses begins that the node answers for.
@@ -47,6 +53,10 @@ pub struct Status {
     dns: String,
     /// Who has load balancer addresses, where agents give some.
     load_balancers: Option<String>,
+    /// How the blocks of addresses are used, where pods get theirs of blocks.
+    blocks: Option<String>,
+    /// What leads beyond the nodes.
+    between: Vec<String>,
     /// What does not belong together, and what is in the way of connections to Services; each with the
     /// remedy.
     warnings: Vec<Finding>,
@@ -85,6 +95,12 @@ struct Seen {
     health: BTreeMap<String, Value>,
     /// What the agents of nodes say of themselves.
     agents: BTreeMap<String, String>,
+    /// What they count.
+    figures: BTreeMap<String, Figures>,
+    /// How the blocks are used.
+    ipam: Option<IpamStatus>,
+    /// When all this was seen, in seconds since 1970.
+    now: u64,
     /// Load balancer addresses, where agents give some.
     load_balancers: Option<LoadBalancers>,
 }
@@ -106,12 +122,20 @@ pub async fn run(options: &Options) -> Result<Status> {
         daemon_sets: cluster.list(DAEMON_SET, Some(NAMESPACE), OURS).await?,
         health: BTreeMap::new(),
         agents: BTreeMap::new(),
+        figures: BTreeMap::new(),
+        ipam: None,
+        now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         load_balancers: load_balancers::look(&cluster).await?,
     };
+    if !seen.blocks.is_empty() {
+        seen.ipam = Some(ipam::look(&cluster, &seen.blocks, &seen.nodes).await?);
+    }
     for node in &seen.nodes {
         let (port, path) = AGENT_HEALTH;
         if let Ok(text) = cluster.text(&format!("/api/v1/nodes/{}:{port}/proxy{path}", name(node))).await {
             seen.agents.insert(name(node).to_owned(), text);
+            let figures = cluster.text(&format!("/api/v1/nodes/{}:{port}/proxy{METRICS}", name(node))).await;
+            seen.figures.insert(name(node).to_owned(), Figures::parse(&figures.unwrap_or_default()));
         }
         if let Some(health) = cluster.ask_node(name(node), PROXY_HEALTH.0, PROXY_HEALTH.1).await {
             seen.health.insert(name(node).to_owned(), health);
@@ -141,11 +165,14 @@ fn status(seen: &Seen) -> Status {
         .chain(seen.nodes.iter().flat_map(|node| blocking_chains(seen, node)))
         .collect();
     let is_whole = has_dns && seen.service.is_some() && warnings.is_empty();
-    let notes = seen.agents.iter().flat_map(|(node, text)| notes(node, text)).collect();
+    let notes = seen.agents.iter().flat_map(|(node, text)| notes(node, text));
+    let notes = notes.chain(seen.ipam.iter().flat_map(|ipam| ipam.problems().iter().cloned())).collect();
     let agents = seen.daemon_sets.iter().find(|set| name(set) == "weft-agent");
     let load_balancers = seen.load_balancers.as_ref().map(|seen| seen.line(agents));
     let is_well = !rows.is_empty() && rows.iter().all(are_ready) && is_whole;
-    Status { is_well, rows, dns, load_balancers, warnings, notes }
+    let blocks = seen.ipam.as_ref().map(IpamStatus::line);
+    let between = between::lines(&seen.figures, seen.now);
+    Status { is_well, rows, dns, load_balancers, blocks, between, warnings, notes }
 }
 
 /// What a node's agent says, behind the line that it runs.
@@ -315,6 +342,10 @@ impl fmt::Display for Status {
         if let Some(line) = &self.load_balancers {
             writeln!(f, "Load balancers: {line}")?;
         }
+        if let Some(line) = &self.blocks {
+            writeln!(f, "Blocks: {line}")?;
+        }
+        self.between.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         for finding in &self.warnings {
             let fix = if finding.fix.is_empty() { String::new() } else { format!(". {}", finding.fix) };
             writeln!(f, "\n{finding}{fix}")?;
@@ -324,165 +355,4 @@ impl fmt::Display for Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const IMAGE: &str = "registry.example:5000/weft:0.1.0";
-
-    fn workload(name: &str, image: &str) -> Value {
-        json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}}})
-    }
-
-    fn seen() -> Seen {
-        let ready = json!([{"type": "Ready", "status": "True"}]);
-        let pod = |component: &str, status: Value| {
-            json!({"metadata": {"labels": {COMPONENT: component}}, "status": status,
-                   "spec": {"nodeName": "node1", "containers": [{"image": "registry.example:5000/weft:0.1.0"}]}})
-        };
-        Seen {
-            nodes: vec![json!({"metadata": {"name": "node1"}, "spec": {"podCIDRs": ["10.244.0.0/24"]},
-                               "status": {"conditions": ready}})],
-            pods: vec![
-                pod("agent", json!({"conditions": ready, "containerStatuses": [{"restartCount": 2}]})),
-                pod("proxy", json!({"conditions": ready})),
-                pod("dns", json!({"conditions": ready})),
-            ],
-            deployment: Some(json!({"metadata": {"name": "weft-dns"}, "spec": {"replicas": 1},
-                                    "status": {"updatedReplicas": 1, "availableReplicas": 1}})),
-            service: Some(json!({"spec": {"clusterIP": "10.96.0.10"}})),
-            node_dns: None,
-            blocks: Vec::new(),
-            daemon_sets: vec![workload("weft-agent", IMAGE), workload("weft-proxy", IMAGE)],
-            health: BTreeMap::from([("node1".to_owned(), json!({"lastUpdated": "2026-08-01T12:00:00Z"}))]),
-            agents: BTreeMap::new(),
-            load_balancers: None,
-        }
-    }
-
-    #[test]
-    fn blocks_stand_in_the_place_of_pod_cidrs() {
-        let block = json!({"spec": {"cidr": "10.244.3.64/26", "node": "node1"}});
-        let status = status(&Seen { blocks: vec![block], ..seen() });
-        assert_eq!(status.rows[0].pod_cidrs, "10.244.3.64/26");
-    }
-
-    #[test]
-    fn a_cluster_in_order() {
-        let status = status(&seen());
-        assert!(status.is_well());
-        let text = status.to_string();
-        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(
-            row,
-            [
-                "node1",
-                "yes",
-                "10.244.0.0/24",
-                "ready",
-                "(2",
-                "restarts)",
-                "ready",
-                "0.1.0",
-                "2026-08-01T12:00:00Z"
-            ]
-        );
-        assert!(text.contains("DNS: weft-dns 1/1 ready (node1) at 10.96.0.10"), "{text}");
-    }
-
-    #[test]
-    fn a_node_s_own_dns_server_is_told_where_there_is_to_be_one() {
-        let mut seen = seen();
-        assert!(!status(&seen).to_string().contains("NODE DNS"));
-        seen.node_dns = Some(json!({}));
-        assert!(!status(&seen).is_well());
-        assert!(status(&seen).to_string().contains("missing"));
-        let of_node = json!({"metadata": {"labels": {COMPONENT: "node-dns"}}, "spec": {"nodeName": "node1"}});
-        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
-        seen.pods.extend([of_node.clone(), of_node]);
-        assert_eq!(status(&seen).rows[0].node_dns.as_deref(), Some("not ready"));
-        // The one before it answers, while the next one starts.
-        seen.pods[3]["status"] = ready;
-        assert_eq!(status(&seen).rows[0].node_dns.as_deref(), Some("ready"));
-        assert!(status(&seen).is_well() && status(&seen).to_string().contains("NODE DNS"));
-    }
-
-    #[test]
-    fn restarts_of_init_containers_are_none_of_the_daemon() {
-        let mut seen = seen();
-        seen.pods[1]["status"]["initContainerStatuses"] = json!([{"restartCount": 3}]);
-        assert_eq!(status(&seen).rows[0].proxy, "ready");
-    }
-
-    #[test]
-    fn a_pod_that_ends_is_not_counted_as_one_that_serves() {
-        let mut seen = seen();
-        let mut ending = seen.pods[2].clone();
-        ending["metadata"]["deletionTimestamp"] = json!("2026-08-01T12:00:00Z");
-        ending["spec"]["nodeName"] = json!("node2");
-        seen.pods.push(ending);
-        assert_eq!(status(&seen).dns, "weft-dns 1/1 ready (node1) at 10.96.0.10");
-        seen.pods[1]["metadata"]["deletionTimestamp"] = json!("2026-08-01T12:00:00Z");
-        assert_eq!(status(&seen).rows[0].proxy, "terminating");
-        assert!(!status(&seen).is_well());
-    }
-
-    /// As after an installation with `--node-local-dns` and an upgrade without it.
-    #[test]
-    fn parts_of_another_version_are_named() {
-        let mut seen = seen();
-        seen.daemon_sets.push(workload("weft-dns-node", "registry.example:5000/weft:0.0.9"));
-        let status = status(&seen);
-        assert!(!status.is_well());
-        let text = status.to_string();
-        assert!(text.contains("weft-dns-node runs registry.example:5000/weft:0.0.9"), "{text}");
-    }
-
-    #[test]
-    fn what_an_uninstallation_left_is_named_with_the_remedy() {
-        let mut seen = seen();
-        seen.daemon_sets.push(workload("weft-cleanup", IMAGE));
-        let status = status(&seen);
-        assert!(!status.is_well());
-        assert!(status.to_string().contains("delete daemonset weft-cleanup"), "{status}");
-    }
-
-    #[test]
-    fn a_firewall_that_stops_connections_to_services_is_named_with_its_node() {
-        let mut seen = seen();
-        let obstacle = "the chain FORWARD of table ip filter stops what is passed on";
-        seen.health.insert("node1".to_owned(), json!({"conflicts": [obstacle]}));
-        let status = status(&seen);
-        assert!(!status.is_well());
-        assert!(status.to_string().ends_with(&format!("\nNode node1: {obstacle}\n")), "{status}");
-        let meant = "the chain entering of table ip weft-policy stops what is passed on to endpoints";
-        assert_eq!(dropped("node1", meant), None);
-    }
-
-    #[test]
-    fn pods_that_wait_for_their_policies_are_named_with_their_node() {
-        let mut seen = seen();
-        let text = "ok\nNetworkPolicy shop/db: spec.ingress[0] cannot be read\npendingPods: shop/a, shop/b\n";
-        seen.agents.insert("node1".to_owned(), text.to_owned());
-        let status = status(&seen);
-        let told = "\nNode node1: NetworkPolicy shop/db: spec.ingress[0] cannot be read\n\nNode node1: pods that wait for \
-                    their network policies, and are closed until then: shop/a, shop/b\n";
-        assert!(status.to_string().ends_with(told), "{status}");
-        assert!(status.is_well(), "it passes, or is what a policy says");
-    }
-
-    #[test]
-    fn what_is_missing_or_waits_is_told() {
-        let mut seen = seen();
-        seen.pods.retain(|pod| pod["metadata"]["labels"][COMPONENT] != "proxy");
-        seen.pods[0]["status"] =
-            json!({"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff"}}}]});
-        seen.pods.retain(|pod| pod["metadata"]["labels"][COMPONENT] != "dns");
-        seen.health.clear();
-        let status = status(&seen);
-        assert!(!status.is_well());
-        let Row { agent, proxy, last_sync, .. } = &status.rows[0];
-        assert_eq!([agent, proxy, last_sync], ["ImagePullBackOff", "missing", "-"]);
-        assert_eq!(status.dns, "weft-dns 1/1 ready at 10.96.0.10");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ use crate::routing::vxlan::device;
 use crate::routing::vxlan::plan::DEVICE;
 use crate::routing::wireguard::device::WireGuardDevice;
 use crate::routing::wireguard::key::PublicKey;
+use crate::routing::wireguard::metrics::Handshakes;
 use crate::{Error, Result};
 
 /// The kernel's routes and the tunnel's device, in the network namespace in which they were opened.
@@ -76,6 +77,11 @@ impl Routes {
     /// The public key of the encrypted tunnel's device, where it is there and has one.
     pub fn wireguard_key(&mut self) -> Result<Option<PublicKey>> {
         self.wireguard.key(&mut self.route)
+    }
+
+    /// When each node behind the encrypted tunnel was heard last.
+    pub(crate) fn handshakes(&self) -> &Handshakes {
+        self.wireguard.handshakes()
     }
 
     /// The ways that an agent before this one learned by BGP.

@@ -11,6 +11,7 @@ use crate::routing::addresses;
 use crate::routing::wireguard::changes::{Endpoints, changes};
 use crate::routing::wireguard::key::PublicKey;
 use crate::routing::wireguard::key_file;
+use crate::routing::wireguard::metrics::Handshakes;
 use crate::routing::wireguard::plan::{DEVICE, WireGuard};
 use crate::routing::wireguard::silence::Silences;
 use crate::{Error, Result};
@@ -24,13 +25,15 @@ pub(crate) struct WireGuardDevice {
     client: WireGuardClient,
     endpoints: Endpoints,
     silences: Silences,
+    handshakes: Handshakes,
 }
 
 impl WireGuardDevice {
     /// In the calling thread's network namespace.
     pub(crate) fn new() -> Result<WireGuardDevice> {
         let (endpoints, silences) = (Endpoints::new(), Silences::default());
-        Ok(WireGuardDevice { client: WireGuardClient::open()?, endpoints, silences })
+        let handshakes = Handshakes::new();
+        Ok(WireGuardDevice { client: WireGuardClient::open()?, endpoints, silences, handshakes })
     }
 
     /// The device's public key, where it is there and has one.
@@ -85,10 +88,19 @@ impl WireGuardDevice {
         }
     }
 
+    /// When each node was heard last, by the last look ([`WireGuardDevice::silent`]).
+    pub(crate) fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
+    }
+
     /// The nodes to which packets go and that do not answer.
     pub(crate) fn silent(&mut self, planned: Option<&WireGuard>) -> Result<Vec<Error>> {
+        self.handshakes.clear();
         let Some(plan) = planned else { return Ok(Vec::new()) };
-        let silent = self.silences.look(&self.client.device(DEVICE)?, Instant::now(), SystemTime::now());
+        let device = self.client.device(DEVICE)?;
+        let last = |key| device.peers.iter().find(|held| held.public_key == key)?.last_handshake;
+        self.handshakes = plan.peers.iter().map(|(node, peer)| (node.clone(), last(peer.key.0))).collect();
+        let silent = self.silences.look(&device, Instant::now(), SystemTime::now());
         let peers = plan.peers.iter().filter(|(_, peer)| silent.contains(&peer.key.0));
         Ok(peers
             .map(|(node, peer)| Error::WireGuardSilence { node: node.clone(), endpoint: peer.endpoint })
