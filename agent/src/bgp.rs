@@ -4,6 +4,7 @@
 
 pub(crate) mod options;
 pub(crate) mod plan;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -20,13 +21,16 @@ use weft_announce::bfd::service::Bfd;
 use weft_announce::bfd::sessions::{Peer as Watched, Wanted as Watch};
 use weft_announce::bgp::speaker::{Asker, Speaker, View, Wanted};
 use weft_announce::hosts::{Hosts, needs_endpoints};
+use weft_cluster::write::{Events, Recorder, Warning};
 use weft_types::well_known::port;
-use weft_types::{Kind, Node, Snapshot};
+use weft_types::{Kind, NamespacedName, Node, ObjectKey, Snapshot};
 
 use crate::Result;
 use crate::bfd::SharedBfd;
 use crate::bgp::plan::objects::{self, Objects, Peers, needs_profiles};
+use crate::bgp::plan::passwords::wanted;
 use crate::bgp::plan::{Settings, Told};
+use crate::bgp::secrets::Secrets;
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::uplink::Uplink;
 
@@ -43,6 +47,9 @@ pub(crate) struct Bgp {
     settings: Settings,
     node: String,
     speaker: Option<Speaker>,
+    /// Passwords, and words about them, where objects name peers.
+    secrets: Option<Secrets>,
+    events: Option<Events>,
     asker: Arc<OnceLock<Asker>>,
     /// The last look at the node's own side of the network.
     uplink: Uplink,
@@ -87,6 +94,8 @@ impl Bgp {
             settings,
             node: String::new(),
             speaker: None,
+            secrets: None,
+            events: None,
             asker: Arc::default(),
             uplink: Uplink::default(),
             routers: Vec::new(),
@@ -132,13 +141,33 @@ impl Bgp {
                 true => round.objects(Kind::BfdProfile),
                 false => None,
             };
-            let objects = Objects { peers, advertisements, communities, pools, profiles, services, here };
-            let Peers { told: more, watched, problems } = objects::peers(own, objects, &self.uplink);
+            let passwords = self.secrets.as_ref().map(|secrets| {
+                secrets.want(wanted(own, peers));
+                secrets.known()
+            });
+            let passwords = &passwords.unwrap_or_default();
+            let objects =
+                Objects { peers, advertisements, communities, pools, profiles, passwords, services, here };
+            let Peers { told: more, watched, problems, without_password } =
+                objects::peers(own, objects, &self.uplink);
             report.problems(problems);
+            self.tell_of_passwords(without_password);
             told.extend(more);
             self.watched = watched;
         }
         Some(told)
+    }
+
+    /// Events about BGPPeers whose password is not known.
+    fn tell_of_passwords(&mut self, without: BTreeMap<NamespacedName, String>) {
+        let warnings = without.into_iter().map(|(peer, problem)| Warning {
+            about: ObjectKey::BgpPeer(peer),
+            reason: "PasswordUnknown",
+            note: format!("spec.passwordSecret: {problem}"),
+        });
+        if let Some(events) = &mut self.events {
+            events.tell(warnings.collect());
+        }
     }
 
     /// Has BFD watch the peers that are to be watched.
@@ -189,6 +218,11 @@ impl Subsystem for Bgp {
             // It is set once, as this is called once.
             let _ = self.asker.set(speaker.asker());
             self.speaker = Some(speaker);
+        }
+        if self.settings.reads_objects {
+            let Environment { client, node, wake, .. } = environment;
+            self.secrets = Some(Secrets::start(client.clone(), wake.clone()));
+            self.events = Some(Events::start(Recorder::new(client.clone(), "weft-agent", node)));
         }
         self.node.clone_from(&environment.node);
         Ok(())

@@ -68,6 +68,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
                 bgp_peers: vec!["192.0.2.1:65000".to_owned(), "[2001:db8::1]:65000".to_owned()],
                 bgp_announce: vec!["load-balancers".to_owned(), "pod-cidrs".to_owned()],
                 bgp_crds: true,
+                bgp_secrets_namespace: vec!["metallb-system".to_owned()],
                 bgp_community: vec!["65000:100".to_owned(), "no-export".to_owned()],
                 bgp_import: vec!["10.0.0.0/8".parse().unwrap()],
                 bgp_multihop: Some(2),

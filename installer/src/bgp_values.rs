@@ -6,6 +6,8 @@ use weft_types::IpNetwork;
 /// What routers are told of, the agent's default first.
 const ANNOUNCE: [&str; 2] = ["load-balancers", "pod-cidrs"];
 
+const SECRETS: &str = include_str!("bgp_secrets.yaml");
+
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug, Default)]
 pub struct BgpValues {
@@ -23,6 +25,10 @@ pub struct BgpValues {
     /// must not run.
     #[arg(long)]
     pub bgp_crds: bool,
+    /// The namespaces of BGPPeers that take passwords from Secrets (spec.passwordSecret): agents may read the
+    /// Secrets of these by name, and no others.
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',', requires = "bgp_crds", value_parser = namespace)]
+    pub bgp_secrets_namespace: Vec<String>,
     /// Communities that the routes bear which those routers are told of.
     #[arg(long, value_name = "COMMUNITY", value_delimiter = ',')]
     pub bgp_community: Vec<String>,
@@ -49,6 +55,14 @@ impl BgpValues {
         if speaks_bgp { ", NET_BIND_SERVICE" } else { "" }
     }
 
+    /// What lets agents read Secrets.
+    pub(crate) fn manifests(&self) -> String {
+        self.bgp_secrets_namespace
+            .iter()
+            .map(|namespace| SECRETS.replace("{{namespace}}", namespace))
+            .collect()
+    }
+
     /// The agent's flags, as far as they differ from its defaults.
     pub(crate) fn flags(&self) -> [Option<String>; 9] {
         let list = |flag: &str, values: &[String]| {
@@ -66,6 +80,15 @@ impl BgpValues {
             self.bgp_restart_time.map(|seconds| format!("--bgp-restart-time={seconds}")),
             (self.bgp_mesh == Some(false)).then(|| "--bgp-mesh=false".to_owned()),
         ]
+    }
+}
+
+/// It becomes a part of manifests.
+fn namespace(text: &str) -> Result<String, String> {
+    let is_inside = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    match !text.is_empty() && text.len() <= 63 && text.chars().all(is_inside) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a namespace".to_owned()),
     }
 }
 
@@ -95,6 +118,25 @@ mod tests {
         for flag in ["--bgp-crds", "--bgp-peer=192.0.2.1:65000"] {
             assert_eq!(added(&[flag], "auto"), ", NET_BIND_SERVICE");
         }
+    }
+
+    #[test]
+    fn agents_may_read_secrets_by_name_in_the_namespaces_that_are_named_alone() {
+        let of = |line: &[&str]| {
+            Cli::try_parse_from(["weft"].iter().chain(line)).map(|cli| cli.values.manifests())
+        };
+        assert_eq!(of(&["--bgp-crds"]).unwrap(), "");
+        let text = of(&["--bgp-crds", "--bgp-secrets-namespace=metallb-system,routers"]).unwrap();
+        let all: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let kinds: Vec<&str> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["Role", "RoleBinding", "Role", "RoleBinding"]);
+        assert_eq!(all[3]["metadata"]["namespace"], "routers");
+        let rule = serde_json::json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+        assert_eq!(all[0]["rules"], rule);
+        for wrong in ["--bgp-secrets-namespace=a/b", "--bgp-secrets-namespace="] {
+            assert!(of(&["--bgp-crds", wrong]).is_err(), "{wrong}");
+        }
+        assert!(of(&["--bgp-secrets-namespace=metallb-system"]).is_err(), "nothing names a Secret then");
     }
 
     #[test]

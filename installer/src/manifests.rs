@@ -162,7 +162,8 @@ pub fn render(values: &Values) -> String {
     .fold(
         TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
         |text, (placeholder, value)| text.replace(placeholder, value),
-    ) + if values.load_balancers.are_given() { LOAD_BALANCERS } else { "" }
+    ) + &values.load_balancers.bgp.manifests()
+        + if values.load_balancers.are_given() { LOAD_BALANCERS } else { "" }
         + values.ipam.manifests()
         + if values.cluster_network_policy { CLUSTER_NETWORK_POLICY } else { "" }
 }

@@ -16,7 +16,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Connection, DAEMON_SET, DEFINITION, POD, SERVICE, is_own, objects, shown};
-use crate::cluster::{DNS_SERVICE, NAMESPACE};
+use crate::cluster::{DNS_SERVICE, Kind, NAMESPACE, name};
 use crate::manifests::{
     self, CLUSTER_NETWORK_POLICIES, CNI_BIN, CNI_CONF, IMAGE, IpamMode, LoadBalancerValues, Values,
 };
@@ -26,6 +26,11 @@ use crate::{Result, wait};
 const CLEANUP: &str = include_str!("cleanup.yaml");
 /// The label by which the Service kube-dns is known as Weft's own.
 const DNS_MARK: (&str, &str) = ("kubernetes.io/name", "WeftDNS");
+
+/// The roles that let agents read Secrets.
+const BGP_SECRETS: &str = "weft-agent-bgp-secrets";
+const ROLE: Kind = ("rbac.authorization.k8s.io/v1", "Role");
+const ROLE_BINDING: Kind = ("rbac.authorization.k8s.io/v1", "RoleBinding");
 
 /// What to uninstall from where.
 #[derive(Args, Clone, Debug)]
@@ -76,7 +81,26 @@ pub async fn run(options: &Options) -> Result<()> {
     for object in others.iter().filter(|object| is_ours || object["kind"] != "Service").rev() {
         delete(&cluster, object).await?;
     }
+    for object in secret_roles(&cluster).await? {
+        delete(&cluster, &object).await?;
+    }
     leave_definition(&cluster).await
+}
+
+/// What lets agents read Secrets, in whichever namespaces.
+async fn secret_roles(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for kind in [ROLE_BINDING, ROLE] {
+        let all = cluster.list(kind, None, "app.kubernetes.io/name=weft").await?.into_iter();
+        found.extend(all.map(|object| with_kind(object, kind)).filter(|object| name(object) == BGP_SECRETS));
+    }
+    Ok(found)
+}
+
+/// Lists leave out what their items are.
+fn with_kind(mut object: Value, (version, kind): Kind) -> Value {
+    (object["apiVersion"], object["kind"]) = (version.into(), kind.into());
+    object
 }
 
 /// Says what stays, and how it goes.

@@ -1,6 +1,7 @@
 //! Whom a node speaks BGP with, and what it tells each: from values alone.
 
 pub(crate) mod objects;
+pub(crate) mod passwords;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -24,6 +24,11 @@ struct Router {
 impl Router {
     /// Beside the node, of that AS. `exports` are what it has of its own.
     fn new(node: &Machine, asn: u32, remote: u32, exports: &[&str]) -> Router {
+        Router::with(node, asn, remote, exports, "")
+    }
+
+    /// One whose session has these settings besides.
+    fn with(node: &Machine, asn: u32, remote: u32, exports: &[&str], settings: &str) -> Router {
         let namespace = machine();
         node.hand_over("wire", &namespace);
         sh(&namespace, "ip link set wire up && ip addr add 172.30.0.12/24 dev wire");
@@ -35,7 +40,7 @@ impl Router {
              protocol bfd {{ interface \"*\" {{ interval 100 ms; multiplier 3; }}; }}
              protocol static {{ ipv4; {exports} }}
              protocol bgp node {{ local 172.30.0.12 as {asn}; neighbor 172.30.0.11 as {remote}; connect retry time 1;
-                 error wait time 1, 2; bfd on; graceful restart on; ipv4 {{ import all; export all; next hop self; }}; }}"
+                 error wait time 1, 2; bfd on; {settings} graceful restart on; ipv4 {{ import all; export all; next hop self; }}; }}"
         );
         let file = folder.path().join("bird.conf");
         fs::write(&file, config).unwrap();
@@ -209,4 +214,34 @@ fn ways_to_other_nodes_pods_are_learned_and_kept_over_a_restart() {
     // A node that is gone is forgotten.
     machine.server.delete(NODES, "node2");
     machine.until("no way any more", |machine| routes(machine).is_empty());
+}
+
+#[test]
+fn the_password_of_a_session_may_stand_in_a_secret() {
+    const SECRETS: &str = "/api/v1/namespaces/metallb-system/secrets";
+    let mut machine = machine_with("host-gw", &["--bgp-crds"]);
+    let metadata = |name: &str| json!({"name": name, "namespace": "metallb-system"});
+    let secret =
+        |kind: &str| json!({"metadata": metadata("tor"), "type": kind, "data": {"password": "c3dvcmRmaXNo"}});
+    let spec = json!({"myASN": 64512, "peerASN": 65000, "peerAddress": "172.30.0.12",
+                      "passwordSecret": {"name": "tor"}});
+    let peer = json!({"metadata": metadata("tor"), "spec": spec});
+    machine.server.put("/apis/metallb.io/v1beta2/bgppeers", peer);
+    let _router = Router::with(&machine, 65000, 64512, &[], "password \"swordfish\";");
+    machine.start();
+    machine.until("it answers", answers);
+    let says = |words: &'static str| move |machine: &Machine| machine.ask("/healthz").1.contains(words);
+    machine.until("a word about the Secret", says("there is no Secret metallb-system/tor"));
+    let events = "/apis/events.k8s.io/v1/namespaces/metallb-system/events";
+    machine.until("an event", |machine| !machine.server.queries(events, false).is_empty());
+    machine.server.put(SECRETS, secret("Opaque"));
+    machine
+        .until("a word about its type", says("it is of type \"Opaque\", and not kubernetes.io/basic-auth"));
+    machine.server.put(SECRETS, secret("kubernetes.io/basic-auth"));
+    machine.until("a session", |machine| machine.ask("/metrics").1.contains("bgp_sessions_established 1"));
+    // Without the Secret the session goes on, and somebody hears of it.
+    machine.server.delete(SECRETS, "tor");
+    machine.until("a word about the Secret", says("there is no Secret metallb-system/tor"));
+    assert!(machine.ask("/metrics").1.contains("bgp_sessions_established 1"));
+    assert!(!machine.log().contains("swordfish"));
 }

@@ -148,11 +148,22 @@ fn password(here: Field<String>, secret: Field<SecretObject>) -> Result<PeerPass
     match (text(here, "spec.password")?, text(secret, "spec.passwordSecret.name")?) {
         (None, None) => Ok(PeerPassword::None),
         (Some(password), None) => Ok(PeerPassword::Here(Password(password))),
-        (None, Some(name)) => Ok(PeerPassword::Secret(name)),
+        // It becomes a part of a path.
+        (None, Some(name)) if is_name(&name) => Ok(PeerPassword::Secret(name)),
+        (None, Some(name)) => {
+            Err(Fault::new("spec.passwordSecret.name", format!("{name:?} is no name of a Secret")))
+        }
         (Some(_), Some(_)) => {
             Err(Fault::new("spec", "has both a password and a passwordSecret; it needs one of them"))
         }
     }
+}
+
+/// Whether an object may have that name (RFC 1123 subdomain).
+fn is_name(text: &str) -> bool {
+    let is_inside = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(is_inside);
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -213,6 +224,10 @@ mod tests {
                 "spec: has both a peerAddress and an interface; it needs one of them",
             ),
             (json!({"holdTime": "soon"}), "spec.holdTime: \"soon\" is no duration such as 90s"),
+            (
+                json!({"passwordSecret": {"name": "../../kube-system/secrets/ca"}}),
+                "spec.passwordSecret.name: \"../../kube-system/secrets/ca\" is no name of a Secret",
+            ),
             (json!({"routerID": "::1"}), "spec.routerID: \"::1\" is no IPv4 address"),
         ] {
             let told = read(change).unwrap_err();

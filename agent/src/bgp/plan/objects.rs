@@ -11,9 +11,10 @@ use weft_announce::bgp::rib::Announcements;
 use weft_announce::bgp::wire::{Attributes, Community, LargeCommunity};
 use weft_types::{
     BfdProfile, BgpAdvertisement, BgpPeer, CommunityValue, Family, IpAddressPool, IpNetwork, LabelSelector,
-    Labels, Node, PeerAsn, PeerEndpoint, PeerPassword, Service, Snapshot,
+    Labels, NamespacedName, Node, PeerAsn, PeerEndpoint, PeerPassword, Service, Snapshot,
 };
 
+use super::passwords::{Passwords, secret_of};
 use super::{Told, router_id, uplink_address};
 use crate::uplink::Uplink;
 
@@ -33,6 +34,8 @@ pub(crate) struct Objects<'a> {
     pub(crate) pools: &'a Snapshot,
     /// BFDProfiles; none as long as no peer has one, or they are not listed.
     pub(crate) profiles: Option<&'a Snapshot>,
+    /// What is known of the Secrets that peers take passwords from.
+    pub(crate) passwords: &'a Passwords,
     /// Services.
     pub(crate) services: &'a Snapshot,
     /// The load balancer addresses that may be on this node.
@@ -48,6 +51,8 @@ pub(crate) struct Peers {
     pub(crate) watched: BTreeMap<Watched, Watch>,
     /// What is wrong with the objects.
     pub(crate) problems: BTreeSet<String>,
+    /// The BGPPeers whose password is not known, or not any more, and why.
+    pub(crate) without_password: BTreeMap<NamespacedName, String>,
 }
 
 /// Whether some peer is to be watched by BFD.
@@ -63,7 +68,16 @@ pub(crate) fn peers(own: &Node, objects: Objects<'_>, uplink: &Uplink) -> Peers 
         if !LabelSelector::any_matches(&object.node_selectors, &own.labels) {
             continue;
         }
-        let mut peer = match peer(own, object, uplink) {
+        let secret = secret_of(object).and_then(|secret| objects.passwords.get(&secret));
+        if let Some(problem) = secret.and_then(|known| known.problem.as_ref()) {
+            peers.without_password.insert(object.key.clone(), problem.clone());
+            peers.problems.insert(format!("BGPPeer {}: spec.passwordSecret: {problem}", object.key));
+        }
+        let password = secret.and_then(|known| known.password.clone());
+        if password.is_none() && secret_of(object).is_some() {
+            continue;
+        }
+        let mut peer = match peer(own, object, password, uplink) {
             Ok(peer) => peer,
             Err(problem) => {
                 peers.problems.insert(format!("BGPPeer {}: {problem}", object.key));
@@ -104,7 +118,8 @@ fn watch(peer: &Peer, profile: &BfdProfile) -> Watch {
     Watch { local: peer.source, is_multihop: peer.is_multihop(), timing }
 }
 
-fn peer(own: &Node, object: &BgpPeer, uplink: &Uplink) -> Result<Peer, String> {
+/// `secret` is the password that its Secret says.
+fn peer(own: &Node, object: &BgpPeer, secret: Option<Password>, uplink: &Uplink) -> Result<Peer, String> {
     let PeerEndpoint::Address(address) = object.endpoint else {
         return Err(
             "spec.interface: sessions without addresses are not spoken; give spec.peerAddress".to_owned()
@@ -114,11 +129,8 @@ fn peer(own: &Node, object: &BgpPeer, uplink: &Uplink) -> Result<Peer, String> {
         return Err("spec.vrf: there is no session in a VRF".to_owned());
     }
     let password = match &object.password {
-        PeerPassword::None => None,
+        PeerPassword::None | PeerPassword::Secret(_) => secret,
         PeerPassword::Here(password) => Some(Password(password.0.to_string())),
-        PeerPassword::Secret(name) => {
-            return Err(format!("spec.passwordSecret {name}: agents read no Secrets; give spec.password"));
-        }
     };
     let asn = object.local_asn.unwrap_or(object.my_asn);
     let remote = match object.peer_asn {

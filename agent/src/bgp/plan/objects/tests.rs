@@ -9,6 +9,7 @@ use weft_types::{
 };
 
 use super::*;
+use crate::bgp::plan::passwords::{Known, wanted};
 
 fn key(name: &str) -> NamespacedName {
     NamespacedName::new("metallb-system", name)
@@ -99,6 +100,11 @@ fn planned(own: &Node, objects: impl IntoIterator<Item = Object>) -> (Vec<Told>,
 }
 
 fn peers_of(own: &Node, objects: impl IntoIterator<Item = Object>) -> Peers {
+    planned_with(own, objects, &Passwords::new())
+}
+
+/// Where that is known of Secrets.
+fn planned_with(own: &Node, objects: impl IntoIterator<Item = Object>, passwords: &Passwords) -> Peers {
     let usual = [
         pool("lan", "192.0.2.0/24"),
         pool("other", "198.51.100.0/24"),
@@ -117,6 +123,7 @@ fn peers_of(own: &Node, objects: impl IntoIterator<Item = Object>) -> Peers {
         communities: &all,
         pools: &all,
         profiles: Some(&all),
+        passwords,
         services: &all,
         here: &here,
     };
@@ -201,7 +208,7 @@ fn a_peer_with_a_profile_is_watched_by_bfd_with_its_times() {
         Object::BgpPeer(bgp_peer("unwatched", "172.30.0.3")),
         Object::BfdProfile(profile),
     ];
-    let Peers { told, watched, problems } = peers_of(&node(), objects);
+    let Peers { told, watched, problems, .. } = peers_of(&node(), objects);
     assert!(problems.is_empty(), "{problems:?}");
     let of = |name: &str| told.iter().find(|(peer, _)| peer.name == name).unwrap().0.is_watched;
     assert_eq!([of("near"), of("far"), of("unwatched")], [true, true, false]);
@@ -246,7 +253,6 @@ fn what_a_peer_asks_for_and_does_not_get_is_told() {
     for (change, words, sessions) in [
         (&(|it: &mut PeerSettings| it.vrf = Some("red".into())) as &dyn Fn(&mut PeerSettings), "spec.vrf", 0),
         (&|it| it.endpoint = PeerEndpoint::Interface("eth0".into()), "spec.interface", 0),
-        (&|it| it.password = PeerPassword::Secret("key".into()), "spec.passwordSecret key", 0),
         (&|it| it.bfd_profile = Some("fast".into()), "spec.bfdProfile fast", 1),
     ] {
         let mut one = bgp_peer("tor", "172.30.0.1");
@@ -259,4 +265,29 @@ fn what_a_peer_asks_for_and_does_not_get_is_told() {
             "{problems:?}"
         );
     }
+}
+
+#[test]
+fn a_peer_whose_password_is_in_a_secret_has_a_session_once_that_is_known() {
+    let mut one = bgp_peer("tor", "172.30.0.1");
+    one.settings.password = PeerPassword::Secret("key".into());
+    let plan = |known: Option<Known>| {
+        let passwords: Passwords = known.into_iter().map(|known| (key("key"), known)).collect();
+        planned_with(&node(), [Object::BgpPeer(one.clone())], &passwords)
+    };
+    let password = Password("swordfish".to_owned());
+    let (told, problem) = (|peers: &Peers| peers.told.len(), "there is no Secret".to_owned());
+    let unread = plan(None);
+    assert_eq!((told(&unread), unread.problems.len()), (0, 0), "it is being read");
+    let missing = plan(Some(Known { password: None, problem: Some(problem.clone()) }));
+    let text = "BGPPeer metallb-system/tor: spec.passwordSecret: there is no Secret".to_owned();
+    assert_eq!((told(&missing), &missing.problems), (0, &[text].into()));
+    assert_eq!(missing.without_password, [(key("tor"), problem.clone())].into());
+    let read = plan(Some(Known { password: Some(password.clone()), problem: None }));
+    assert_eq!((&read.told[0].0.password, read.problems.len()), (&Some(password.clone()), 0));
+    let lost = plan(Some(Known { password: Some(password), problem: Some(problem) }));
+    assert_eq!((told(&lost), lost.problems.len()), (1, 1), "its session goes on, and somebody should know");
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(Object::BgpPeer(one), &mut ChangeSet::default());
+    assert_eq!(wanted(&node(), &snapshot), [key("key")].into());
 }
