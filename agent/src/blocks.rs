@@ -2,7 +2,9 @@
 //! the cluster. Here the file is kept by which the plugin gives addresses, and requests are made, beside the
 //! daemon's rounds. A Node's pod CIDRs then are its blocks.
 
+pub(crate) mod dry_run;
 mod free;
+mod nodes;
 pub(crate) mod plan;
 mod report;
 
@@ -20,8 +22,9 @@ use weft_cluster::write::{
 };
 use weft_ipam::Blocks;
 use weft_netlink::rtnl::RtnetlinkClient;
-use weft_types::{ChangeSet, IpNetwork, IpamBlock, Kind, ObjectKey, Snapshot};
+use weft_types::{IpNetwork, IpamBlock, Kind, ObjectKey, Snapshot};
 
+use self::nodes::with_blocks;
 use self::plan::{BlockPlan, BlockPlanner, Known, Outcome, Request, Settings};
 use self::report::{Figures, Latest};
 use crate::attachments::PluginPaths;
@@ -279,21 +282,4 @@ fn tell(request: &Request, outcome: Outcome) {
         }
         _ => {}
     }
-}
-
-/// The Nodes, with their blocks as their pod CIDRs: of this one, those that pods get addresses of.
-fn with_blocks(nodes: &Snapshot, blocks: &Snapshot, own: &str, served: &[IpNetwork]) -> Snapshot {
-    let mut by_node: BTreeMap<&str, Vec<IpNetwork>> = BTreeMap::new();
-    for block in blocks.ipam_blocks() {
-        by_node.entry(&block.node).or_default().push(block.cidr);
-    }
-    let (mut snapshot, mut changes) = (Snapshot::default(), ChangeSet::default());
-    for node in nodes.nodes() {
-        let pod_cidrs = match node.name == own {
-            true => served.to_vec(),
-            false => by_node.remove(node.name.as_str()).unwrap_or_default(),
-        };
-        snapshot.apply(weft_types::Node { pod_cidrs, ..node.clone() }, &mut changes);
-    }
-    snapshot
 }

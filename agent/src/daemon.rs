@@ -24,7 +24,7 @@ use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
 use crate::bfd::SharedBfd;
 use crate::bgp::Bgp;
-use crate::blocks::BlockIpam;
+use crate::blocks::{BlockIpam, dry_run::claims};
 use crate::cni_config::CniConfig;
 use crate::cni_config::plan::FILE;
 use crate::config::Config;
@@ -100,9 +100,13 @@ pub fn dry_run(options: &Options) -> Result<String> {
     options.check_tunnel()?;
     let snapshot = manifest::load(&WatchFilter::default(), &options.dry_run)?;
     let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
+    let (snapshot, asked) = match options.block_settings()? {
+        Some(settings) => claims(settings, &node, &snapshot),
+        None => (snapshot, String::new()),
+    };
     Ok(match plan(&snapshot, &node, &options.config(), &Uplink::shared()) {
-        Ok(plan) => plan.to_string(),
-        Err(notice) => format!("# {notice}\n"),
+        Ok(plan) => format!("{asked}{plan}"),
+        Err(notice) => format!("{asked}# {notice}\n"),
     })
 }
 

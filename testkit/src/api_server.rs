@@ -92,6 +92,11 @@ pub struct FakeApiServer {
 impl FakeApiServer {
     /// Serves on the loopback of the calling thread's namespace.
     pub fn start() -> Self {
+        FakeApiServer::start_at([127, 0, 0, 1])
+    }
+
+    /// Serves at an address of the calling thread's namespace, so that other machines reach it.
+    pub fn start_at(address: [u8; 4]) -> Self {
         let store = Arc::new(Mutex::new(Store {
             version: 1,
             oldest: 0,
@@ -107,7 +112,7 @@ impl FakeApiServer {
             slow: BTreeSet::new(),
             watches: broadcast::channel(1024).0,
         }));
-        let (running, address) = serve(store.clone(), ([127, 0, 0, 1], 0).into());
+        let (running, address) = serve(store.clone(), (address, 0).into());
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{Machine, NODES, node};
 
+mod race;
+
 const BLOCKS: &str = "/apis/weft.internal/v1/ipamblocks";
 const FLAGS: &[&str] = &["--ipam", "blocks", "--block-mask-size-ipv4", "29", "--block-grace", "1"];
 

@@ -55,6 +55,9 @@ struct Machine {
     daemon: Option<Child>,
     backend: &'static str,
     name: &'static str,
+    cluster_cidr: &'static str,
+    /// Where another machine's API server is, where it has none of its own.
+    kubeconfig: Option<PathBuf>,
     /// Flags besides the usual ones.
     flags: &'static [&'static str],
     /// Where the daemon runs, if not as root of the whole machine.
@@ -85,6 +88,8 @@ impl Machine {
             daemon: None,
             backend: "host-gw",
             name: "node1",
+            cluster_cidr: "10.244.0.0/16",
+            kubeconfig: None,
             flags: &[],
             rootless,
         }
@@ -95,9 +100,10 @@ impl Machine {
         let program = env!("CARGO_BIN_EXE_weft-agent");
         let rootless = self.rootless.as_ref().map(|rootless| rootless.command(program));
         let mut command = rootless.unwrap_or_else(|| Command::new(program));
-        command.arg("--kubeconfig").arg(self.server.kubeconfig()).args(["--hostname-override", self.name]);
+        let kubeconfig = self.kubeconfig.as_deref().unwrap_or(self.server.kubeconfig());
+        command.arg("--kubeconfig").arg(kubeconfig).args(["--hostname-override", self.name]);
         command.arg("--cni-conf-dir").arg(self.path("net.d")).arg("--cni-bin-dir").arg(self.path("bin"));
-        command.args(["--cluster-cidr", "10.244.0.0/16"]).env_remove("RUST_LOG").stderr(log);
+        command.args(["--cluster-cidr", self.cluster_cidr]).env_remove("RUST_LOG").stderr(log);
         command.args(["--healthz-bind-address", "127.0.0.1:10251", "--backend", self.backend]);
         command.arg("--cri-socket").arg(self.path("cri.sock")).args(["--collect-after", "1"]);
         command.arg("--cni-data-dir").arg(self.path("networks")).args(self.flags);
@@ -178,6 +184,17 @@ impl Drop for Machine {
             self.kill();
         }
     }
+}
+
+/// Two nodes on one link.
+fn joined() -> [Machine; 2] {
+    let mut machines = [Machine::new(), Machine::new()];
+    machines[1].sh("ip link del uplink");
+    machines[0].hand_over("wire", &machines[1].namespace);
+    machines[1]
+        .sh("ip link set wire name uplink && ip link set uplink up && ip addr add 172.30.0.12/24 dev uplink");
+    machines[1].name = "node2";
+    machines
 }
 
 fn node(number: u8) -> Value {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Machine, NODES, TO_NODE2, node};
+use crate::{Machine, NODES, TO_NODE2, joined, node};
 
 /// The tunnel's device, what it is told, and the ways through it, without what comes and goes by itself.
 const TUNNEL: &str = "ip -br link show dev weft-vxlan; bridge fdb show dev weft-vxlan; ip neigh show dev weft-vxlan nud permanent; \
@@ -31,12 +31,7 @@ fn among_near_and_far() -> Machine {
 
 /// This node and the next, on one link.
 fn neighbours() -> [Machine; 2] {
-    let mut machines = [Machine::new(), Machine::new()];
-    machines[1].sh("ip link del uplink");
-    machines[0].hand_over("wire", &machines[1].namespace);
-    machines[1]
-        .sh("ip link set wire name uplink && ip link set uplink up && ip addr add 172.30.0.12/24 dev uplink");
-    machines[1].name = "node2";
+    let mut machines = joined();
     for machine in &mut machines {
         machine.backend = "auto";
         machine.install_plugin();
