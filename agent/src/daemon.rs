@@ -88,7 +88,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Allocation::new(addresses(options), registry)),
         Box::new(GarbageCollection::new(paths, options.cri_socket.clone(), patience, registry)),
         Box::new(L2Announcement::new(load_balancers(options), bfd, registry)),
-        Box::new(Dhcp::new(options.dhcp.settings(&options.cni_data_dir), registry)),
+        Box::new(Dhcp::new(options.dhcp.dhcp, options.dhcp.settings(&options.cni_data_dir), registry)),
         Box::new(NodeStatus),
     ];
     subsystems.extend(after);

@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use weft_dhcp::daemon::{Daemon, Settings};
+use tracing::info;
+use weft_dhcp::daemon::{Daemon, Error as DaemonError, Settings};
 
-use crate::Result;
 use crate::subsystem::{Environment, Report, Round, Subsystem, Wake};
+use crate::{Error, Result};
 
 /// How soon it is tried again to listen, while another daemon has the socket.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Keeps the daemon, where there is to be one.
 pub(crate) struct Dhcp {
-    settings: Option<Settings>,
+    is_on: bool,
+    settings: Settings,
     wake: Wake,
     daemon: Option<Daemon>,
     tried: Option<Instant>,
@@ -26,22 +28,22 @@ pub(crate) struct Dhcp {
 }
 
 impl Dhcp {
-    /// With these settings; without any, nothing is done.
-    pub(crate) fn new(settings: Option<Settings>, registry: &mut Registry) -> Dhcp {
+    /// With these settings. Where it is not on, nothing is done but to clean up.
+    pub(crate) fn new(is_on: bool, settings: Settings, registry: &mut Registry) -> Dhcp {
         let leases = Gauge::default();
         registry.register("dhcp_leases", "DHCP leases that containers have", leases.clone());
-        Dhcp { settings, wake: Wake::default(), daemon: None, tried: None, problem: None, leases }
+        Dhcp { is_on, settings, wake: Wake::default(), daemon: None, tried: None, problem: None, leases }
     }
 
     /// Another daemon may have ended, or a folder have come.
     fn listen(&mut self) {
         let is_early = self.tried.is_some_and(|tried| tried.elapsed() < AGAIN);
-        let Some(settings) = self.settings.clone().filter(|_| self.daemon.is_none() && !is_early) else {
+        if !self.is_on || self.daemon.is_some() || is_early {
             return;
-        };
+        }
         self.tried = Some(Instant::now());
         let wake = self.wake.clone();
-        match Daemon::start(settings, move || wake.wake()) {
+        match Daemon::start(self.settings.clone(), move || wake.wake()) {
             Ok(daemon) => (self.daemon, self.problem) = (Some(daemon), None),
             Err(error) => {
                 self.problem = Some(format!("no container gets an address of a DHCP server: {error}"))
@@ -68,6 +70,19 @@ impl Subsystem for Dhcp {
         if let Some(daemon) = &self.daemon {
             report.problems(daemon.problems());
             self.leases.set(i64::try_from(daemon.leases()).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn clean_up(&mut self) -> Vec<Error> {
+        match Daemon::clean_up(&self.settings) {
+            Ok(0) => Vec::new(),
+            Ok(kept) => {
+                info!(kept, "left DHCP leases that containers use; clean up again once these are gone");
+                Vec::new()
+            }
+            // The reference daemon's is none of ours.
+            Err(DaemonError::Taken(_)) => Vec::new(),
+            Err(problem) => vec![Error::Dhcp { problem }],
         }
     }
 }

@@ -193,6 +193,12 @@ pub enum Error {
     /// Blocks of addresses cannot be as flags say.
     #[error("{0}")]
     BlockFlags(String),
+    /// What serving the CNI plugin dhcp left cannot be taken away.
+    #[error("cannot clean up DHCP: {problem}")]
+    Dhcp {
+        /// The reason.
+        problem: weft_dhcp::daemon::Error,
+    },
     /// What is to be known of pods after the next start cannot be kept, or read.
     #[error(
         "cannot use {path}, by which an agent that comes back knows the addresses of pods that have just started: {problem}; no \

@@ -16,9 +16,9 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::gob;
-use crate::keeper::{Keeper, Shared, State};
+use crate::keeper::{Keeper, Shared, State, give_back};
 use crate::lease::Lease;
-use crate::record::{Owner, Records};
+use crate::record::{Owner, Record, Records};
 use crate::rpc::{Answers, Call, Calls, GREETING, Method, REFUSAL, WELCOME};
 use crate::wishes::Wishes;
 
@@ -91,6 +91,28 @@ impl Daemon {
         // It ends with the runtime.
         tokio::spawn(daemon.clone().accept(listener));
         Ok(daemon)
+    }
+
+    /// Takes away what daemons before left, where none runs any more: their socket, and the leases of containers
+    /// that are gone, which servers get back. The others stay on disk for a daemon to come: containers use them.
+    /// Returns how many these are.
+    ///
+    /// # Errors
+    /// Where another daemon answers at the socket, or it stays.
+    pub fn clean_up(settings: &Settings) -> Result<usize, Error> {
+        let Settings { socket, folder, patience } = settings;
+        unused(socket)?;
+        let shared = Shared { records: Records::of(folder), patience: *patience, changed: Box::new(|| {}) };
+        let (records, problems) = shared.records.all();
+        let (kept, gone): (Vec<Record>, Vec<Record>) = records.into_iter().partition(Record::may_be_used);
+        for record in gone {
+            if let Ok(owner) = record.owner() {
+                give_back(&owner, &record, &shared);
+            }
+        }
+        // It stays as long as there is something in it.
+        let _ = fs::remove_dir(folder);
+        Ok(kept.len() + problems.len())
     }
 
     /// What is wrong, with the remedy.
@@ -219,22 +241,29 @@ async fn outcome(mut state: watch::Receiver<State>) -> Result<Lease, String> {
 
 /// For root alone: who calls may have interfaces set up and down.
 fn listen(path: &Path) -> Result<UnixListener, Error> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(Error::Taken(path.to_owned()));
-    }
+    unused(path)?;
     let listen = || {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         Ok(listener)
     };
     listen().map_err(|source| Error::Listen { path: path.to_owned(), source })
+}
+
+/// Takes a socket away at which nobody answers.
+fn unused(path: &Path) -> Result<(), Error> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(Error::Taken(path.to_owned()));
+    }
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Listen { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads up to an empty line.

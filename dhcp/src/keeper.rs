@@ -271,7 +271,7 @@ async fn until(due: Option<Instant>) {
 }
 
 /// A container went while no agent ran.
-fn give_back(owner: &Owner, record: &Record, shared: &Shared) {
+pub(crate) fn give_back(owner: &Owner, record: &Record, shared: &Shared) {
     let identity = Identity { mac: record.mac, ..wished(owner, &record.wishes) };
     let mut client = Client::resume(identity, chance(), record.lease.clone(), record.age(), Instant::now());
     if let Some(release) = client.release() {

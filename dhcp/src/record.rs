@@ -50,6 +50,13 @@ pub(crate) struct Record {
     pub since: u64,
 }
 
+impl Record {
+    /// Whether its container may be there still. Where there is no folder of namespaces, nobody can tell.
+    pub(crate) fn may_be_used(&self) -> bool {
+        self.netns.exists() || !self.netns.parent().is_some_and(Path::exists)
+    }
+}
+
 /// A folder of leases.
 #[derive(Clone, Debug)]
 pub(crate) struct Records(PathBuf);

@@ -28,11 +28,11 @@ pub struct DhcpOptions {
 
 impl DhcpOptions {
     /// What the daemon is to do, where there is to be one.
-    pub(crate) fn settings(&self, data_dir: &Path) -> Option<Settings> {
-        self.dhcp.then(|| Settings {
+    pub(crate) fn settings(&self, data_dir: &Path) -> Settings {
+        Settings {
             socket: self.dhcp_socket.clone(),
             folder: data_dir.join(FOLDER),
             patience: Duration::from_secs(self.dhcp_timeout),
-        })
+        }
     }
 }

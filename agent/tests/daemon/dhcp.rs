@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_testkit::namespace::{bare_end, cable, end, machine};
+use weft_testkit::namespace::{cable, end, machine};
 use weft_testkit::wait::eventually;
 
 use crate::{Machine, NODES, node};
@@ -35,13 +35,26 @@ fn serve(server: &Namespace, leases: &Path) -> Server {
     Server(server.run(|| command.spawn()).unwrap().unwrap())
 }
 
+/// As `weft uninstall` does on each node.
+fn clean_up(machine: &Machine) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-agent"));
+    command.arg("--cleanup").arg("--cni-conf-dir").arg(machine.path("net.d"));
+    command.arg("--cni-data-dir").arg(machine.path("networks"));
+    command.arg(format!("--dhcp-socket={}", machine.path("dhcp.sock").display()));
+    assert!(machine.namespace.run(|| command.status()).unwrap().unwrap().success());
+}
+
 fn call(machine: &Machine, command: &str, netns: &Path) -> Result<Value, Value> {
+    call_of(machine, command, "c1", netns)
+}
+
+fn call_of(machine: &Machine, command: &str, container: &str, netns: &Path) -> Result<Value, Value> {
     let config = json!({
         "cniVersion": "1.0.0", "name": "lan", "type": "macvlan", "master": "lan0",
         "ipam": {"type": "dhcp", "daemonSocketPath": machine.path("dhcp.sock")},
     });
     let mut process = Command::new("/usr/lib/cni/macvlan");
-    process.env("CNI_COMMAND", command).env("CNI_CONTAINERID", "c1").env("CNI_IFNAME", "eth0");
+    process.env("CNI_COMMAND", command).env("CNI_CONTAINERID", container).env("CNI_IFNAME", "eth0");
     process
         .env("CNI_NETNS", netns)
         .env("CNI_PATH", "/usr/lib/cni")
@@ -62,7 +75,8 @@ fn containers_of_another_network_have_leases_that_outlive_the_agent() {
     node1.server.put(NODES, node(1));
     node1.install_plugin();
     let network = machine();
-    cable(&bare_end(&node1.namespace, "lan0"), &end(&network, "lan0", ["10.7.0.1/24"]));
+    // By its own address the machine gives back leases of containers that are gone.
+    cable(&end(&node1.namespace, "lan0", ["10.7.0.2/24"]), &end(&network, "lan0", ["10.7.0.1/24"]));
     let leases = node1.path("leases");
     let _server = serve(&network, &leases);
     let held = || fs::read_to_string(&leases).unwrap_or_default().lines().count();
@@ -79,8 +93,25 @@ fn containers_of_another_network_have_leases_that_outlive_the_agent() {
     node1.start();
     node1.until("the lease of before", |machine| machine.log().contains("resuming a DHCP lease"));
     node1.until("readiness", |machine| machine.ask("/readyz").0 == "200");
+    // Cleaning up leaves what a container uses, and gives back what none does.
+    let other = node1.path("other");
+    let _gone = Namespace::create(&other).unwrap();
+    let ended = |name: &str| call_of(&node1, "ADD", name, &other).unwrap_or_else(|error| panic!("{error}"));
+    ended("c2");
+    assert_eq!(held(), 2);
+    node1.kill();
+    Namespace::remove(&other).unwrap();
+    clean_up(&node1);
+    assert!(!node1.path("dhcp.sock").exists());
+    assert!(node1.path("networks/.dhcp/lan:c1:eth0").exists());
+    assert!(!node1.path("networks/.dhcp/lan:c2:eth0").exists());
+    node1.start();
+    node1.until("the lease once more", |machine| machine.path("dhcp.sock").exists());
     assert_eq!(call(&node1, "DEL", &netns), Ok(Value::Null));
     eventually("the server has the address back", || held() == 0);
     assert!(!node1.path("networks/.dhcp/lan:c1:eth0").exists());
+    node1.kill();
+    clean_up(&node1);
+    assert!(!node1.path("networks/.dhcp").exists() && !node1.path("dhcp.sock").exists());
     Namespace::remove(&netns).unwrap();
 }
