@@ -126,6 +126,8 @@ pub enum Id {
     RouterAdvertisements,
     /// Somebody else has a port.
     PortTaken,
+    /// Nodes do not hear each other at a port.
+    PortClosed,
     /// Somebody else has a port for Services.
     NodePortTaken,
     /// No container runtime.

@@ -90,14 +90,7 @@ enum Command {
     },
     /// What a pod of `weft preflight --all-nodes` runs.
     #[command(hide = true)]
-    PreflightPod {
-        /// Where the node's files are.
-        #[arg(long, value_name = "DIR")]
-        host_root: PathBuf,
-        /// What is expected of the node.
-        #[command(flatten)]
-        expectations: preflight::Expectations,
-    },
+    PreflightPod(preflight::nodes::Pod),
     /// What a pod of the self-test runs.
     #[command(hide = true)]
     SelfTestPod {
@@ -175,9 +168,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Removal::Done(paths) => paths.iter().for_each(|path| println!("removed {}", path.display())),
             Removal::Needed(pods) => println!("kept the plugins: {pods} addresses are still pods'"),
         },
-        Command::PreflightPod { host_root, expectations } => {
-            preflight::nodes::run_in_pod(&host_root, &expectations)?;
-        }
+        Command::PreflightPod(pod) => preflight::nodes::run_in_pod(&pod)?,
         Command::SelfTestPod { part } => self_test::pod::run(&part)?,
         Command::Pause => loop {
             thread::park();

@@ -7,6 +7,7 @@
 //! The probes look and try, in a throw-away network namespace where trying leaves something behind; they
 //! decide nothing. What is good and what is not is decided in [`check()`], from values alone.
 
+mod between;
 mod checks;
 mod facts;
 pub mod nodes;
@@ -25,7 +26,10 @@ use crate::manifests::{BACKENDS, IMAGE, TUNNELS};
 
 pub use checks::check;
 pub(crate) use checks::conflicts;
-pub use facts::{Advertised, Chain, Facts, Feature, Identity, Listener, OwnMac, Route, Transport};
+pub use facts::{
+    Advertised, Attempt, Between, Chain, Facts, Feature, Identity, Listener, Outcome, OwnMac, Route,
+    Transport,
+};
 pub use report::{Check, Report, Verdict};
 
 /// What the cluster will be like, which this machine must fit, and how to say it.
@@ -101,6 +105,9 @@ pub struct Expectations {
     /// ports.
     #[arg(long)]
     pub node_local_dns: bool,
+    /// Nodes answer for load balancer addresses (`weft install --lb-pool`), and watch each other by BFD.
+    #[arg(long)]
+    pub load_balancers: bool,
     /// eBPF is to lead sockets (`weft manifests --proxy-ebpf`), which takes more of a machine.
     #[arg(long)]
     pub proxy_ebpf: bool,
@@ -155,7 +162,11 @@ impl Expectations {
             format!("--wireguard-port={}", self.wireguard_port),
             format!("--cni-conf-dir={}", self.cni_conf_dir.display()),
         ];
-        let asked = [(self.node_local_dns, "--node-local-dns"), (self.proxy_ebpf, "--proxy-ebpf")];
+        let asked = [
+            (self.node_local_dns, "--node-local-dns"),
+            (self.load_balancers, "--load-balancers"),
+            (self.proxy_ebpf, "--proxy-ebpf"),
+        ];
         let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, flag)| flag.to_owned());
         valued.into_iter().chain(asked).collect()
     }

@@ -6,12 +6,12 @@
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use weft_netlink::netns::Namespace;
 use weft_nftables::{Client, Family, Observed, Rule, Statement, Table, diff};
-use weft_testkit::namespace::sh;
+use weft_testkit::namespace::{cable, end, sh};
 
 /// Makes a namespace into a machine on which Weft can work.
 const CLEAN: &str = "ip link set lo up
@@ -23,6 +23,26 @@ const CLEAN: &str = "ip link set lo up
 struct Machine {
     namespace: Namespace,
     cni: tempfile::TempDir,
+}
+
+/// It ends with this.
+struct Pod(Child);
+
+impl Pod {
+    fn report(&mut self) -> Value {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(self.0.try_wait().unwrap(), None, "it stays, or it would be started again");
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Machine {
@@ -49,21 +69,17 @@ impl Machine {
         self.namespace.run(|| command.output()).unwrap().unwrap()
     }
 
-    /// What a pod with hostNetwork on this machine prints.
-    fn pod_report(&self) -> Value {
+    /// A pod with hostNetwork on this machine.
+    fn pod(&self, flags: &[&str]) -> Pod {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
-        command
-            .args(["preflight-pod", "--host-root=/"])
-            .arg("--cni-conf-dir")
-            .arg(self.cni.path())
-            .stdout(Stdio::piped());
-        let mut pod = self.namespace.run(|| command.spawn()).unwrap().unwrap();
-        let mut line = String::new();
-        BufReader::new(pod.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(pod.try_wait().unwrap(), None, "it stays, or it would be started again");
-        pod.kill().unwrap();
-        pod.wait().unwrap();
-        serde_json::from_str(&line).unwrap()
+        command.args(["preflight-pod", "--host-root=/"]).arg("--cni-conf-dir").arg(self.cni.path());
+        command.args(flags).stdout(Stdio::piped());
+        Pod(self.namespace.run(|| command.spawn()).unwrap().unwrap())
+    }
+
+    /// What it prints.
+    fn pod_report(&self) -> Value {
+        self.pod(&[]).report()
     }
 
     fn report(&self, flags: &[&str]) -> Value {
@@ -363,4 +379,34 @@ fn a_report_that_cannot_be_read_is_named() {
 fn a_pod_on_the_node_sees_what_the_command_on_the_node_sees() {
     let machine = Machine::with("sysctl -qw net.ipv4.ip_forward=0");
     assert_eq!(machine.pod_report(), machine.report(&[]));
+}
+
+/// Two machines on one link, of which the second drops what comes to the tunnel, and has the port of BFD already.
+#[test]
+fn nodes_ask_each_other_at_the_ports_that_they_need() {
+    let machines = [Machine::clean(), Machine::clean()];
+    machines.iter().for_each(|machine| machine.sh("ip link del eth0"));
+    cable(
+        &end(&machines[0].namespace, "eth0", ["192.0.2.1/24"]),
+        &end(&machines[1].namespace, "eth0", ["192.0.2.2/24"]),
+    );
+    machines[1]
+        .sh("nft add table ip closed; nft 'add chain ip closed in { type filter hook input priority 0; }'
+        nft add rule ip closed in udp dport 51820 drop");
+    let _held = machines[1].namespace.run(|| UdpSocket::bind("0.0.0.0:3784")).unwrap().unwrap();
+    let flags = ["--tunnel=wireguard", "--load-balancers", "--peers=a=192.0.2.1,b=192.0.2.2", "--patience=6"];
+    let mut pods: Vec<Pod> = machines.iter().map(|machine| machine.pod(&flags)).collect();
+    let [one, two] = [0, 1].map(|pod| pods[pod].report());
+    let heard = |report: &Value| -> Vec<String> {
+        let attempts = report["between"]["attempts"].as_array().unwrap();
+        let words = |it: &Value| {
+            let text = |field: &str| it[field].as_str().unwrap().to_owned();
+            format!("{} {}/{} {}", text("node"), text("transport"), it["port"], text("outcome"))
+        };
+        attempts.iter().map(words).collect()
+    };
+    assert_eq!(heard(&one), ["b udp/51820 silent", "b tcp/10246 answered", "b udp/3784 silent"]);
+    assert_eq!(heard(&two), ["a udp/51820 answered", "a tcp/10246 answered", "a udp/3784 answered"]);
+    assert_eq!(two["between"]["held"], serde_json::json!([["udp", 3784]]));
+    assert_eq!(one["between"].get("held"), None);
 }

@@ -10,6 +10,8 @@ pub mod port {
     /// Where the agent says how it is and has its metrics, and where the agents of other nodes try a direct
     /// path.
     pub const AGENT: u16 = 10246;
+    /// BGP (RFC 4271).
+    pub const BGP: u16 = 179;
     /// BFD between nodes on one link (RFC 5881).
     pub const BFD: u16 = 3784;
     /// BFD between nodes with routers in between (RFC 5883).

@@ -1,16 +1,19 @@
 //! What is good and what is not about a machine, and what to do about it: from facts to a report, without
 //! looking at anything.
 
+pub(super) mod between;
 pub(crate) mod conflicts;
 mod identity;
 
 use weft_types::overlap;
 use weft_types::well_known::{device, port};
 
+use self::between::Port;
 use super::Expectations;
-use super::facts::{Facts, Feature, Identity, Listener, Transport};
+use super::facts::{Between, Facts, Feature, Identity, Listener, Transport};
 use super::report::{Check, Report};
 use crate::finding::Id;
+use crate::manifests::BACKENDS;
 
 /// The devices that are Weft's own: what is on them is no conflict.
 const OWN_LINKS: [&str; 4] = [device::BRIDGE, device::VXLAN, device::DNS, device::WIREGUARD];
@@ -28,6 +31,9 @@ const NODE_DNS_PORTS: [(u16, &str); 3] = [
     (10242, "the node's DNS server's readiness"),
     (port::DNS_METRICS, "the node's DNS server's metrics"),
 ];
+/// What these ports are for.
+const BGP: &str = "BGP between nodes";
+const BFD: &str = "BFD, by which nodes see that another one is dead";
 /// The ports that Services of type NodePort get, where the control plane does not say otherwise.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
@@ -45,7 +51,7 @@ pub fn check(facts: &Facts, expected: &Expectations, others: &[Identity]) -> Rep
     checks.extend(conflicts::checks(facts));
     checks.extend(identity::checks(&facts.identity, &facts.neighbours, others));
     checks.push(runtime(facts));
-    Report { identity: facts.identity.clone(), checks }
+    Report { identity: facts.identity.clone(), checks, between: Between::default() }
 }
 
 /// Puts what only other machines show into the report on one.
@@ -141,18 +147,37 @@ fn forwarding(facts: &Facts, expected: &Expectations) -> Vec<Check> {
     [one("net.ipv4.ip_forward", facts.ipv4_forwarding)].into_iter().chain(ipv6).collect()
 }
 
-fn ports(facts: &Facts, expected: &Expectations) -> Vec<Check> {
-    let tunnel = match expected.is_encrypted() {
+fn tunnel(expected: &Expectations) -> Port {
+    match expected.is_encrypted() {
         true => (Transport::Udp, expected.wireguard_port, "the encrypted tunnel between nodes (WireGuard)"),
         false => (Transport::Udp, expected.vxlan_port, "the tunnel between nodes (VXLAN)"),
+    }
+}
+
+/// The ports at which nodes must hear each other.
+pub(super) fn between_nodes(expected: &Expectations) -> Vec<Port> {
+    let is_automatic = expected.backend == BACKENDS[0];
+    let probes = (Transport::Tcp, port::AGENT, "the agents' probes of direct paths to pods");
+    let own = match expected.backend.as_str() {
+        "host-gw" => None,
+        "bgp" => Some((Transport::Tcp, port::BGP, BGP)),
+        _ => Some(tunnel(expected)),
     };
+    let bfd = expected.load_balancers.then_some((Transport::Udp, port::BFD, BFD));
+    own.into_iter().chain(is_automatic.then_some(probes)).chain(bfd).collect()
+}
+
+fn ports(facts: &Facts, expected: &Expectations) -> Vec<Check> {
+    let tunnel = tunnel(expected);
     let node_dns = NODE_DNS_PORTS.into_iter().filter(|_| expected.node_local_dns);
     let own = OWN_PORTS.into_iter().chain(node_dns).map(|(port, what)| (Transport::Tcp, port, what));
-    own.chain([tunnel]).map(|wanted| port(facts, wanted)).collect()
+    let bgp = (expected.backend == "bgp").then_some((Transport::Tcp, port::BGP, BGP));
+    let bfd = expected.load_balancers.then_some((Transport::Udp, port::BFD, BFD));
+    own.chain([tunnel]).chain(bgp).chain(bfd).map(|wanted| port(facts, wanted)).collect()
 }
 
 fn port(facts: &Facts, (transport, port, what): (Transport, u16, &str)) -> Check {
-    let name = format!("port {}/{port}", protocol(transport));
+    let name = format!("port {}/{port}", transport.word());
     let mut holders = facts.listeners.iter().filter(|held| (held.transport, held.port) == (transport, port));
     // The tunnel's port is held by the kernel itself.
     let tunnels = [device::VXLAN, device::WIREGUARD];
@@ -181,7 +206,7 @@ fn node_ports(facts: &Facts) -> Check {
         .listeners
         .iter()
         .filter(|held| NODE_PORTS.contains(&held.port) && !is_weft(held))
-        .map(|held| format!("{}/{} ({})", protocol(held.transport), held.port, program(held)))
+        .map(|held| format!("{}/{} ({})", held.transport.word(), held.port, program(held)))
         .collect();
     match taken.is_empty() {
         true => Check::pass("node ports", "nobody listens between 30000 and 32767"),
@@ -235,13 +260,6 @@ fn runtime(facts: &Facts) -> Check {
             "Start containerd or CRI-O; addresses of pods that went without a word are freed against its list",
         ),
         sockets => Check::pass("container runtime", sockets.join(", ")),
-    }
-}
-
-fn protocol(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
     }
 }
 

@@ -63,13 +63,61 @@ pub struct Advertised {
     pub always: bool,
 }
 
+/// What nodes' pods heard of each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Between {
+    /// What was tried from here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// The ports at which nobody was answered here, as somebody has them: Weft itself, where it runs already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<(Transport, u16)>,
+}
+
+/// A port of another node that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The other Node.
+    pub node: String,
+    /// The protocol.
+    pub transport: Transport,
+    /// The port.
+    pub port: u16,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of asking at a port of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Somebody answered.
+    Answered,
+    /// Somebody said that nobody listens.
+    Refused,
+    /// Nothing came back.
+    Silent,
+}
+
 /// A transport protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP
     Tcp,
     /// UDP
     Udp,
+}
+
+impl Transport {
+    /// As people write it before a port.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
 }
 
 /// A port that somebody listens on.

@@ -5,17 +5,20 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use clap::Args;
 use nix::unistd::chroot;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::checks::compare;
-use super::{Expectations, Options, Report, Verdict, check, probe};
-use crate::cluster::{Cluster, DAEMON_SET, NAMESPACES, POD, name, objects};
+use super::checks::between::Port;
+use super::checks::{self, between_nodes, compare};
+use super::{Between, Expectations, Options, Report, Verdict, between, check, probe};
+use crate::cluster::{Cluster, DAEMON_SET, NAMESPACES, NODE, POD, name, objects};
 use crate::finding::Severity;
 use crate::rollout::Progress;
 use crate::{Result, wait};
@@ -25,6 +28,28 @@ const TEMPLATE: &str = include_str!("nodes.yaml");
 const NAMESPACE: &str = "weft-preflight";
 /// How long its removal may take.
 const REMOVAL: Duration = Duration::from_secs(60);
+
+/// What a pod is told.
+#[derive(Args, Clone, Debug)]
+pub struct Pod {
+    /// Where the node's files are.
+    #[arg(long, value_name = "DIR")]
+    host_root: PathBuf,
+    /// What is expected of the node.
+    #[command(flatten)]
+    expectations: Expectations,
+    /// All nodes with their addresses: node1=172.30.0.11. They are asked whether they hear this one.
+    #[arg(long, value_name = "NODE=ADDRESS", value_delimiter = ',', value_parser = peer)]
+    peers: Vec<(String, IpAddr)>,
+    /// For how many seconds they are asked.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    patience: u64,
+}
+
+fn peer(text: &str) -> Result<(String, IpAddr), String> {
+    let (node, address) = text.split_once('=').ok_or("expected NODE=ADDRESS")?;
+    Ok((node.to_owned(), address.parse().map_err(|_| format!("{address:?} is no address"))?))
+}
 
 /// The reports on all nodes, by the names of their Nodes.
 #[derive(Debug, Serialize)]
@@ -37,7 +62,8 @@ pub struct Reports(BTreeMap<String, Report>);
 /// [`crate::Error::Timeout`] with the nodes that no report came from.
 pub async fn run(options: &Options) -> Result<Reports> {
     let cluster = Cluster::connect(&options.nodes.connection).await?;
-    let objects = rendered(options)?;
+    let peers = addresses(&cluster.list(NODE, None, "").await?);
+    let objects = rendered(options, &peers)?;
     let gathered = gather(&cluster, &objects, Duration::from_secs(options.nodes.timeout)).await;
     if let Some(namespace) = objects.first() {
         cluster.delete(namespace).await?;
@@ -49,8 +75,18 @@ pub async fn run(options: &Options) -> Result<Reports> {
     let removed = wait::until("the namespace of the checks did not go", REMOVAL, gone).await;
     let mut reports = gathered?;
     removed?;
-    compare_all(&mut reports);
+    compare_all(&mut reports, &between_nodes(&options.expectations));
     Ok(Reports(reports))
+}
+
+/// The first address of each Node, as the pods are told: `node1=172.30.0.11`.
+fn addresses(nodes: &[Value]) -> Vec<String> {
+    let address = |node: &Value| {
+        let mut all = node["status"]["addresses"].as_array()?.iter();
+        let internal = all.find(|address| address["type"] == "InternalIP")?;
+        Some(format!("{}={}", name(node), internal["address"].as_str()?))
+    };
+    nodes.iter().filter_map(address).collect()
 }
 
 /// What runs in a pod on a node: looks at it and at the files below `host_root`, prints the report as one
@@ -58,17 +94,21 @@ pub async fn run(options: &Options) -> Result<Reports> {
 ///
 /// # Errors
 /// Where the node cannot be looked at.
-pub fn run_in_pod(host_root: &Path, expectations: &Expectations) -> Result<(), super::Error> {
+pub fn run_in_pod(pod: &Pod) -> Result<(), super::Error> {
+    let Pod { host_root, expectations, peers, patience } = pod;
     chroot(host_root).map_err(|errno| super::Error::Host(errno.into()))?;
     let facts = probe::machine(&expectations.cni_conf_dir)?;
-    let report = serde_json::to_string(&check(&facts, expectations, &[])).unwrap_or_default();
+    let ports: Vec<_> = between_nodes(expectations).into_iter().map(|(it, port, _)| (it, port)).collect();
+    let between = between::probe(&ports, peers, Duration::from_secs(*patience));
+    let report = Report { between, ..check(&facts, expectations, &[]) };
+    let report = serde_json::to_string(&report).unwrap_or_default();
     writeln!(io::stdout(), "{report}").map_err(super::Error::Host)?;
     loop {
         thread::park();
     }
 }
 
-fn rendered(options: &Options) -> Result<Vec<Value>> {
+fn rendered(options: &Options, peers: &[String]) -> Result<Vec<Value>> {
     let text = TEMPLATE
         .replace("{{image}}", &options.nodes.image)
         .replace("{{program}}", &options.nodes.program)
@@ -79,6 +119,8 @@ fn rendered(options: &Options) -> Result<Vec<Value>> {
             && let Some(command) = command.as_array_mut()
         {
             command.extend(options.expectations.flags().into_iter().map(Value::from));
+            command
+                .extend((!peers.is_empty()).then(|| format!("--peers={}", peers.join(","))).map(Value::from));
         }
     }
     Ok(objects)
@@ -131,12 +173,16 @@ fn progress(set: &Value, pods: &[Value], seen: &BTreeMap<String, Report>) -> Pro
 }
 
 /// Finds machines that are copies of another, which no machine sees alone.
-fn compare_all(reports: &mut BTreeMap<String, Report>) {
+/// And what they heard of each other at these ports.
+fn compare_all(reports: &mut BTreeMap<String, Report>, ports: &[Port]) {
+    let heard: BTreeMap<String, Between> =
+        reports.iter().map(|(node, report)| (node.clone(), report.between.clone())).collect();
     let identities: Vec<_> =
         reports.iter().map(|(node, report)| (node.clone(), report.identity.clone())).collect();
     for (node, report) in reports {
         let others = identities.iter().filter(|(other, _)| other != node);
         compare(report, &others.map(|(_, identity)| identity.clone()).collect::<Vec<_>>());
+        report.checks.extend(checks::between::checks(&report.between, &heard, ports));
     }
 }
 
@@ -182,6 +228,7 @@ mod tests {
         Report {
             identity,
             checks: vec![Check::pass("privileges", "root"), Check::pass("hostname", hostname)],
+            between: Between::default(),
         }
     }
 
@@ -192,7 +239,7 @@ mod tests {
             ("node2".to_owned(), report("same", "2")),
             ("node3".to_owned(), report("node3", "3")),
         ]);
-        compare_all(&mut reports);
+        compare_all(&mut reports, &[]);
         let reports = Reports(reports);
         assert!(!reports.passes());
         let text = reports.to_string();
@@ -234,11 +281,13 @@ mod tests {
             "--vxlan-port=4789",
         ];
         let options = <Cli as clap::Parser>::parse_from(flags).options;
-        let objects = rendered(&options).unwrap();
+        let objects = rendered(&options, &["node1=172.30.0.11".to_owned()]).unwrap();
         assert!(objects[1..].iter().all(|object| object["metadata"]["namespace"] == NAMESPACE));
         let command = &objects[1]["spec"]["template"]["spec"]["containers"][0]["command"];
         let words: Vec<&str> =
             command.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let (peers, words) = words.split_last().unwrap();
+        assert_eq!(*peers, "--peers=node1=172.30.0.11");
         let again = <Cli as clap::Parser>::parse_from([&["weft"], &words[3..]].concat()).options.expectations;
         assert_eq!(again.flags(), options.expectations.flags());
         assert!(words.contains(&"--node-local-dns") && words.contains(&"--vxlan-port=4789"), "{words:?}");

@@ -6,7 +6,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde::{Deserialize, Serialize};
 
-use super::facts::Identity;
+use super::facts::{Between, Identity};
 use crate::finding::{self, Finding, Id};
 
 /// What became of one check.
@@ -45,6 +45,13 @@ pub struct Report {
     pub identity: Identity,
     /// The checks, in order.
     pub checks: Vec<Check>,
+    /// What was heard of other nodes, where they were asked.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub between: Between,
+}
+
+fn is_nothing(between: &Between) -> bool {
+    *between == Between::default()
 }
 
 impl Check {
