@@ -9,13 +9,13 @@ pub mod routes;
 pub mod vxlan;
 pub mod wireguard;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing::info;
+use weft_announce::bgp::rib::Routes as Learned;
 use weft_types::{IpNetwork, Node};
 
 use crate::plan::NodePlan;
@@ -43,7 +43,7 @@ pub(crate) struct Routing {
     announcer: Announcer,
     wake: Wake,
     /// What an agent before this one learned by BGP, and until when it is kept.
-    kept: BTreeMap<IpNetwork, IpAddr>,
+    kept: Learned,
     kept_until: Option<Instant>,
     direct: Gauge,
     tunnelled: Gauge,
@@ -115,7 +115,7 @@ impl Routing {
             prober: None,
             announcer: Announcer::default(),
             wake: Wake::default(),
-            kept: BTreeMap::new(),
+            kept: Learned::new(),
             kept_until: None,
             direct,
             tunnelled,

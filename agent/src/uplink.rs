@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use weft_announce::bgp::rib::Routes;
 use weft_cni_spec::InterfaceName;
 use weft_types::{Family, IpNetwork};
 
@@ -68,13 +69,13 @@ pub struct Uplink {
     pub wireguard: Option<PublicKey>,
     /// What is known of the direct paths.
     pub path_states: PathStates,
-    /// The ways that were learned by BGP: the next hop to each range.
-    pub learned: Arc<BTreeMap<IpNetwork, IpAddr>>,
+    /// The ways that were learned by BGP: the next hops to each range.
+    pub learned: Arc<Routes>,
     /// All that is to be learned at first was.
     pub is_settled: bool,
     /// The ways that the kernel has from what an agent before this one learned. They are kept for as long as
     /// its peers keep those to this node.
-    pub kept: BTreeMap<IpNetwork, IpAddr>,
+    pub kept: Routes,
 }
 
 /// By which of its addresses this node reaches the others.

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use weft_agent::config::Config;
 use weft_agent::masquerade::rules::{self, MasqueradeRules};
 use weft_agent::plan::{NodePlan, plan};
+use weft_agent::routing::plan::{NextHop, NodeRoute, RoutingPlan};
 use weft_agent::routing::routes::Routes;
 use weft_agent::routing::vxlan::plan::Settings;
 use weft_agent::routing::wireguard::plan as wireguard;
@@ -368,4 +370,30 @@ fn what_is_missed_is_what_the_kernel_lacks() {
         "pod is no port of the bridge cni0",
     ];
     assert_eq!(missing(false), expected);
+}
+
+#[test]
+fn a_way_that_was_learned_by_several_next_hops_leads_by_all_of_them_and_is_found_again() {
+    let mut world = World::new();
+    let both =
+        |last: &[u8]| last.iter().map(|last| IpAddr::from([172, 30, 0, *last])).collect::<BTreeSet<_>>();
+    let planned = |hops: BTreeSet<IpAddr>| RoutingPlan {
+        routes: vec![NodeRoute {
+            destination: "10.244.2.0/24".parse().unwrap(),
+            next_hop: NextHop::Learned(*hops.first().unwrap()),
+            further: hops.iter().skip(1).copied().collect(),
+            fallback: None,
+        }],
+        ..RoutingPlan::default()
+    };
+    for hops in [both(&[12, 13]), both(&[13]), both(&[12, 13, 14])] {
+        let problems = world.routes.apply(&planned(hops.clone()));
+        assert!(problems.is_empty(), "{problems:?}");
+        let text = sh(&world.node, "ip route show proto bgp");
+        assert_eq!(text.matches("via ").count(), hops.len(), "{text}");
+        assert!(hops.iter().all(|hop| text.contains(&format!("via {hop} "))), "{text}");
+    }
+    let text = sh(&world.node, "ip route show proto bgp");
+    let problems = world.routes.apply(&planned(both(&[12, 13, 14])));
+    assert!(problems.is_empty() && sh(&world.node, "ip route show proto bgp") == text);
 }

@@ -221,6 +221,42 @@ fn a_direct_route_and_other_tables() {
 }
 
 #[test]
+fn a_route_with_several_next_hops_is_listed_with_them_and_becomes_one_with_one() {
+    let mut pair = Pair::new();
+    let link = Some(pair.near_index);
+    let mut near = |change: &dyn Fn(&mut RtnetlinkClient)| change(&mut pair.near);
+    for (network, destination, hops) in [
+        ("192.0.2.0/24", "10.9.0.0/16", ["192.0.2.8", "192.0.2.9"]),
+        ("2001:db8::/64", "fd09::/64", ["2001:db8::8", "2001:db8::9"]),
+    ] {
+        let hops = hops.map(|hop| hop.parse::<IpAddr>().unwrap());
+        let path = |hops: &[IpAddr]| Route {
+            gateway: Some(hops[0]),
+            further: hops[1..].to_vec(),
+            protocol: 201,
+            ..Route::to(destination.parse().unwrap())
+        };
+        let on_link = Route { link, protocol: 202, ..Route::to(network.parse().unwrap()) };
+        let held = |client: &mut RtnetlinkClient| {
+            let filter = RouteFilter { protocol: Some(201), ..RouteFilter::default() };
+            let routes = client.routes(filter).unwrap();
+            routes.iter().map(|route| (route.gateways(), route.link)).collect::<Vec<_>>()
+        };
+        near(&|client| {
+            client.add_route(&on_link).unwrap();
+            client.add_route(&path(&hops)).unwrap();
+            assert_eq!(held(client), [(hops.into(), link)], "{destination}");
+            client.replace_route(&path(&hops[1..])).unwrap();
+            assert_eq!(held(client), [([hops[1]].into(), link)], "{destination}");
+            client.replace_route(&path(&hops)).unwrap();
+            assert_eq!(held(client), [(hops.into(), link)], "{destination}");
+            client.delete_route(&path(&hops)).unwrap();
+            assert_eq!(held(client), [], "{destination}");
+        });
+    }
+}
+
+#[test]
 fn a_route_that_refuses_is_listed_where_asked_for_and_takes_the_place_of_another() {
     let mut pair = Pair::new();
     for destination in ["10.9.0.0/16", "fd09::/64"] {

@@ -1,5 +1,6 @@
 //! What is planned for a node, from values alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_cni_spec::Ipam;
@@ -255,7 +256,8 @@ fn nothing_leads_to_a_new_node_until_its_first_try_is_over_and_pods_keep_their_a
 fn with_bgp_the_ways_are_those_that_peers_tell_of_within_the_pods_ranges() {
     let config = Config { backend: Backend::Bgp, ..config(&["10.244.0.0/16"]) };
     let network = |text: &str| -> IpNetwork { text.parse().unwrap() };
-    let by_node2 = |text: &str| (network(text), IpAddr::from([172, 30, 0, 12]));
+    let node2 = IpAddr::from([172, 30, 0, 12]);
+    let by_node2 = |text: &str| (network(text), BTreeSet::from([node2]));
     let told = ["10.244.2.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.244.1.128/25"].map(by_node2);
     let planned = |uplink: Uplink| {
         let plan = plan(&snapshot(&[NODE1, NODE2]), "node1", &config, &uplink).unwrap();
@@ -269,6 +271,11 @@ fn with_bgp_the_ways_are_those_that_peers_tell_of_within_the_pods_ranges() {
     // What the kernel has from before a start serves until peers have told theirs.
     let kept = [by_node2("10.244.2.0/24")].into();
     assert_eq!(planned(Uplink { kept, ..uplink(1500, &[]) }), (to_node2(), String::new()));
+    // Two routers are as good, and one tells of a next hop that the kernel does not take.
+    let hops = [node2, IpAddr::from([172, 30, 0, 14]), "fd00:30::14".parse().unwrap()];
+    let learned = Arc::new([(network("10.244.2.0/24"), hops.into())].into());
+    let several = "10.244.2.0/24 via 172.30.0.12 nexthop via 172.30.0.14 proto 186".to_owned();
+    assert_eq!(planned(Uplink { learned, ..settled.clone() }).0, [several]);
     let (routes, notices) = planned(settled);
     assert!(
         routes.is_empty() && notices.contains("no BGP peer tells of the pod CIDR 10.244.2.0/24"),

@@ -50,6 +50,8 @@ pub struct NodeRoute {
     pub destination: IpNetwork,
     /// How to get there.
     pub next_hop: NextHop,
+    /// Others that were learned and are as good.
+    pub further: Vec<IpAddr>,
     /// Where that is the tunnel: the next hop for as long as the tunnel cannot be made.
     pub fallback: Option<IpAddr>,
 }
@@ -95,6 +97,9 @@ impl fmt::Display for NodeRoute {
         write!(f, "{}", self.destination)?;
         if let Some(gateway) = self.gateway() {
             write!(f, " via {gateway}")?;
+        }
+        for gateway in &self.further {
+            write!(f, " nexthop via {gateway}")?;
         }
         match self.next_hop {
             NextHop::Tunnel => write!(f, " dev {DEVICE} onlink")?,
@@ -193,8 +198,13 @@ impl Planner<'_> {
             .iter()
             .chain(kept.filter(|(range, _)| !self.uplink.learned.contains_key(range)));
         let known: Vec<_> = known.filter(|(range, _)| is_wanted(range)).collect();
-        for (&destination, &next_hop) in known {
-            self.route(destination, NextHop::Learned(next_hop), None);
+        for (&destination, next_hops) in known {
+            // The kernel has next hops of one family.
+            let mut next_hops = next_hops.iter().copied().filter(|it| it.is_ipv4() == destination.is_ipv4());
+            let Some(next_hop) = next_hops.next() else { continue };
+            let (next_hop, further) = (NextHop::Learned(next_hop), next_hops.collect());
+            self.plan.destinations.push(destination);
+            self.plan.routes.push(NodeRoute { destination, next_hop, further, fallback: None });
         }
     }
 
@@ -217,7 +227,12 @@ impl Planner<'_> {
                 Some(owner) => self.notices.push(Notice::NotHeld { range, owner }),
                 None => {
                     let (destination, next_hop) = (range, NextHop::Unreachable);
-                    self.plan.routes.push(NodeRoute { destination, next_hop, fallback: None });
+                    self.plan.routes.push(NodeRoute {
+                        destination,
+                        next_hop,
+                        further: Vec::new(),
+                        fallback: None,
+                    });
                 }
             }
         }
@@ -289,7 +304,7 @@ impl Planner<'_> {
 
     fn route(&mut self, destination: IpNetwork, next_hop: NextHop, fallback: Option<IpAddr>) {
         self.plan.destinations.push(destination);
-        self.plan.routes.push(NodeRoute { destination, next_hop, fallback });
+        self.plan.routes.push(NodeRoute { destination, next_hop, further: Vec::new(), fallback });
     }
 
     /// What is known of a path. Has it tried, for which one address must be reached directly in any case.
@@ -309,7 +324,7 @@ impl Planner<'_> {
         }
         if let Some(probe) = probe.filter(|_| state != PathState::Works) {
             let (destination, next_hop) = (probe.direct.1.into(), NextHop::Direct(address));
-            self.plan.routes.push(NodeRoute { destination, next_hop, fallback: None });
+            self.plan.routes.push(NodeRoute { destination, next_hop, further: Vec::new(), fallback: None });
         }
         state
     }

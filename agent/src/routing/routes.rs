@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 use tracing::info;
+use weft_announce::bgp::rib::Routes as Learned;
 use weft_netlink::rtnl::{Route, RouteFilter, RtnetlinkClient};
 use weft_types::{Family, IpNetwork};
 
@@ -85,9 +86,10 @@ impl Routes {
     }
 
     /// The ways that an agent before this one learned by BGP.
-    pub(crate) fn learned(&mut self) -> Result<BTreeMap<IpNetwork, IpAddr>> {
+    pub(crate) fn learned(&mut self) -> Result<Learned> {
         let learned = self.own()?.into_iter().filter(|path| path.protocol == BGP_PROTOCOL);
-        Ok(learned.filter_map(|path| Some((path.destination, path.gateway?))).collect())
+        let learned = learned.map(|path| (path.destination, path.gateways()));
+        Ok(learned.filter(|(_, gateways)| !gateways.is_empty()).collect())
     }
 
     fn own(&mut self) -> Result<Vec<Route>> {
@@ -140,7 +142,8 @@ fn as_asked(route: &NodeRoute, devices: Devices) -> Option<Route> {
     let via = |gateway| Route { gateway: Some(gateway), ..path.clone() };
     let refusal = || Route { unreachable: true, ..path.clone() };
     match (route.next_hop, devices.tunnel) {
-        (NextHop::Direct(address) | NextHop::Learned(address), _) => Some(via(address)),
+        (NextHop::Direct(address), _) => Some(via(address)),
+        (NextHop::Learned(address), _) => Some(Route { further: route.further.clone(), ..via(address) }),
         (NextHop::Tunnel, Some(_)) => {
             Some(Route { link: devices.tunnel, onlink: true, gateway: route.gateway(), ..path })
         }
@@ -238,7 +241,7 @@ impl RouteChange {
 
 /// The kernel finds the link of a route that names none.
 fn is_as_planned(held: &Route, planned: &Route) -> bool {
-    held.gateway == planned.gateway
+    held.gateways() == planned.gateways()
         && held.unreachable == planned.unreachable
         && held.protocol == planned.protocol
         && held.onlink == planned.onlink
@@ -280,7 +283,8 @@ mod tests {
                 _ => NextHop::Direct(IpAddr::from([172, 30, 0, host])),
             };
             let devices = Devices { tunnel: Some(9), wireguard: Some(8) };
-            as_asked(&NodeRoute { destination, next_hop, fallback: None }, devices).unwrap()
+            as_asked(&NodeRoute { destination, next_hop, further: Vec::new(), fallback: None }, devices)
+                .unwrap()
         })
     }
 

@@ -21,6 +21,8 @@ pub type Announcements = BTreeMap<IpNetwork, Arc<Attributes>>;
 pub const LOCAL_PREF: u32 = 100;
 /// For how long stale routes are kept once their peer is back, until it has told all.
 const STALE_TIME: Duration = Duration::from_secs(120);
+/// The most next hops that one prefix has.
+pub const MOST_WAYS: usize = 16;
 /// The most routes that are taken from one peer.
 const MOST_ROUTES: usize = 100_000;
 
@@ -275,26 +277,35 @@ fn is_taken(prefix: IpNetwork, next_hop: IpAddr, attributes: &Attributes, peer: 
 /// A peer, its routes, and whether it is of another system.
 pub type Source<'a> = (&'a Peer, &'a AdjIn, bool);
 
-/// The best way to each prefix (RFC 4271 section 9.1.2.2).
-pub fn best<'a>(sources: impl IntoIterator<Item = Source<'a>>) -> BTreeMap<IpNetwork, IpAddr> {
-    let mut best: BTreeMap<IpNetwork, (Rank, IpAddr)> = BTreeMap::new();
-    for (peer, routes, is_external) in sources {
+/// The next hops to each prefix.
+pub type Routes = BTreeMap<IpNetwork, BTreeSet<IpAddr>>;
+
+/// The best ways to each prefix (RFC 4271 section 9.1.2.2): of those that are equally good the next hops of all, but
+/// of no more than [`MOST_WAYS`].
+pub fn best<'a>(sources: impl IntoIterator<Item = Source<'a>>) -> Routes {
+    let mut best: BTreeMap<IpNetwork, (Rank, BTreeSet<IpAddr>)> = BTreeMap::new();
+    for (_, routes, is_external) in sources {
         for (&prefix, path) in routes.paths() {
-            let rank = rank(path, peer, is_external);
-            let is_better = best.get(&prefix).is_none_or(|(known, _)| rank < *known);
-            if is_better {
-                best.insert(prefix, (rank, path.next_hop));
+            let rank = rank(path, is_external);
+            let (known, next_hops) = best.entry(prefix).or_insert_with(|| (rank, BTreeSet::new()));
+            if rank < *known {
+                (*known, *next_hops) = (rank, BTreeSet::new());
+            }
+            if rank == *known {
+                next_hops.insert(path.next_hop);
             }
         }
     }
-    best.into_iter().map(|(prefix, (_, next_hop))| (prefix, next_hop)).collect()
+    // Whatever the order of arrival: the lowest addresses.
+    let some = |next_hops: BTreeSet<IpAddr>| next_hops.into_iter().take(MOST_WAYS).collect();
+    best.into_iter().map(|(prefix, (_, next_hops))| (prefix, some(next_hops))).collect()
 }
 
 /// The lowest is the best. MED goes before the kind of the peer, and is compared between all systems, so that
-/// the order of arrival does not matter (RFC 4451).
-type Rank = (bool, std::cmp::Reverse<u32>, usize, wire::Origin, u32, bool, IpAddr);
+/// the order of arrival does not matter (RFC 4451). Of paths through other systems the length alone counts.
+type Rank = (bool, std::cmp::Reverse<u32>, usize, wire::Origin, u32, bool);
 
-fn rank(path: &Path, peer: &Peer, is_external: bool) -> Rank {
+fn rank(path: &Path, is_external: bool) -> Rank {
     let all = &path.attributes;
     (
         // One that is known to stand goes before all else.
@@ -304,7 +315,6 @@ fn rank(path: &Path, peer: &Peer, is_external: bool) -> Rank {
         all.origin,
         all.med.unwrap_or_default(),
         !is_external,
-        peer.address,
     )
 }
 

@@ -12,14 +12,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info};
-use weft_types::{Family, IpNetwork};
+use weft_types::Family;
 
 use crate::bfd::packet::State;
 use crate::bfd::service::Listener;
 use crate::bfd::sessions::{Health, Peer as Watched};
 use crate::bgp::neighbour::Neighbour;
 use crate::bgp::peer::{Password, Peer};
-use crate::bgp::rib::{self, Announcements};
+use crate::bgp::rib::{self, Announcements, Routes};
 use crate::bgp::session::Side;
 use crate::bgp::status::Status;
 use crate::bgp::transport::{self, Told, What};
@@ -44,8 +44,8 @@ pub struct Wanted {
 /// What the speaker knows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
-    /// The best way to each prefix that was taken.
-    pub routes: Arc<BTreeMap<IpNetwork, IpAddr>>,
+    /// The best ways to each prefix that was taken.
+    pub routes: Arc<Routes>,
     /// All peers that routes are taken from have told all that they had at first.
     pub is_settled: bool,
     /// What is wrong.

@@ -1,6 +1,6 @@
 //! A node with a speaker, a router beside it, and a client behind the router.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -155,7 +155,10 @@ impl Running {
 
     pub(crate) fn routes(&self) -> BTreeMap<String, String> {
         let view = self.speaker.view();
-        view.routes.iter().map(|(prefix, next_hop)| (prefix.to_string(), next_hop.to_string())).collect()
+        let words = |next_hops: &BTreeSet<IpAddr>| {
+            next_hops.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        view.routes.iter().map(|(prefix, next_hops)| (prefix.to_string(), words(next_hops))).collect()
     }
 
     #[track_caller]

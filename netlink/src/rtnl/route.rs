@@ -1,5 +1,6 @@
 //! Entries of the routing tables (ip-route(8)).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,8 +9,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteProtocol, RouteScope, RouteType,
 };
 
 use super::{RtnetlinkClient, family};
@@ -22,6 +23,9 @@ pub struct Route {
     pub destination: IpNetwork,
     /// The next hop; none where the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// Further next hops: connections are spread over all of them. Of each the kernel finds the interface, or it
+    /// is `link` too.
+    pub further: Vec<IpAddr>,
     /// The index of the interface. May be left out of a request where a gateway tells it.
     pub link: Option<u32>,
     /// Believe that the gateway is on the link even though no address of the link says so.
@@ -69,6 +73,11 @@ impl Default for RouteFilter {
 }
 
 impl Route {
+    /// All next hops.
+    pub fn gateways(&self) -> BTreeSet<IpAddr> {
+        self.gateway.into_iter().chain(self.further.iter().copied()).collect()
+    }
+
     /// The number of the main routing table.
     pub const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
     /// The scope of destinations on the link.
@@ -81,6 +90,7 @@ impl Route {
         Route {
             destination,
             gateway: None,
+            further: Vec::new(),
             link: None,
             onlink: false,
             source: None,
@@ -118,6 +128,9 @@ impl fmt::Display for Route {
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
+        for gateway in &self.further {
+            write!(f, " or {gateway}")?;
+        }
         if let Some(link) = self.link {
             write!(f, " dev #{link}")?;
         }
@@ -129,7 +142,8 @@ impl fmt::Display for Route {
 }
 
 impl RtnetlinkClient {
-    /// The routes of one table, both families. Those with several next hops show none of them.
+    /// The routes of one table, both families. Those whose next hops are objects of their own (ip-nexthop(8)) show
+    /// none of them.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -208,7 +222,10 @@ fn encode(route: &Route) -> RouteMessage {
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Destination(route.destination.network().into()));
     attributes.push(RouteAttribute::Table(route.table));
-    attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    match route.further.is_empty() {
+        true => attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into()))),
+        false => attributes.push(RouteAttribute::MultiPath(next_hops(route))),
+    }
     attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     attributes.extend(route.link.map(RouteAttribute::Oif));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
@@ -220,6 +237,32 @@ fn encode(route: &Route) -> RouteMessage {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
     message
+}
+
+/// The next hops of a route that has several.
+fn next_hops(route: &Route) -> Vec<RouteNextHop> {
+    let all = route.gateway.iter().chain(&route.further);
+    let next_hop = |gateway: &IpAddr| {
+        let mut next_hop = RouteNextHop::default();
+        next_hop.interface_index = route.link.unwrap_or_default();
+        next_hop.attributes.push(RouteAttribute::Gateway((*gateway).into()));
+        next_hop
+    };
+    all.map(next_hop).collect()
+}
+
+/// Takes in several next hops: the first one is the gateway.
+fn apply_next_hops(route: &mut Route, next_hops: &[RouteNextHop]) {
+    let gateway = |next_hop: &RouteNextHop| {
+        next_hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(gateway) => address(gateway),
+            _ => None,
+        })
+    };
+    let mut gateways = next_hops.iter().filter_map(gateway);
+    route.gateway = gateways.next();
+    route.further = gateways.collect();
+    route.link = next_hops.first().map(|next_hop| next_hop.interface_index);
 }
 
 fn route(message: &RouteNetlinkMessage) -> Option<Route> {
@@ -246,6 +289,7 @@ fn route(message: &RouteNetlinkMessage) -> Option<Route> {
                     IpNetwork::new(address(destination)?, header.destination_prefix_length).ok()?;
             }
             RouteAttribute::Gateway(gateway) => route.gateway = address(gateway),
+            RouteAttribute::MultiPath(next_hops) => apply_next_hops(&mut route, next_hops),
             RouteAttribute::PrefSource(source) => route.source = address(source),
             RouteAttribute::Oif(link) => route.link = Some(*link),
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),

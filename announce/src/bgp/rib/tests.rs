@@ -196,7 +196,7 @@ fn routes_of_a_peer_that_does_not_come_back_go() {
 }
 
 #[test]
-fn the_best_way_is_the_preferred_one_then_the_shortest() {
+fn the_best_way_is_the_preferred_one_then_the_shortest_and_those_that_are_as_good() {
     let (one, mut two) = (peer(65000), peer(65000));
     two.address = IpAddr::from([10, 0, 0, 9]);
     let way = |next_hop: &str, change: &dyn Fn(&mut Attributes)| {
@@ -207,15 +207,21 @@ fn the_best_way_is_the_preferred_one_then_the_shortest() {
         taken
     };
     let plain = way("10.0.0.2", &|_| {});
-    let chosen = |other: &AdjIn| {
+    let found = |other: &AdjIn| {
         let found = best([(&one, &plain, false), (&two, other, false)]);
-        found[&network("10.244.1.0/24")] == IpAddr::from([10, 0, 0, 9])
+        found[&network("10.244.1.0/24")].iter().map(ToString::to_string).collect::<Vec<_>>()
     };
+    let chosen = |other: &AdjIn| found(other) == ["10.0.0.9"];
     assert!(chosen(&way("10.0.0.9", &|all| all.local_pref = Some(200))));
     assert!(!chosen(&way("10.0.0.9", &|all| all.as_path = vec![Segment::Sequence(vec![1])])));
     assert!(!chosen(&way("10.0.0.9", &|all| all.med = Some(1))));
-    assert!(!chosen(&way("10.0.0.9", &|_| {})), "of equal ones, that of the lower address");
+    assert_eq!(found(&way("10.0.0.9", &|_| {})), ["10.0.0.2", "10.0.0.9"], "of equal ones, all");
+    assert_eq!(found(&way("10.0.0.2", &|_| {})), ["10.0.0.2"], "by one next hop, whoever tells of it");
     let mut stale = way("10.0.0.9", &|all| all.local_pref = Some(200));
     stale.down(Some(&restart(true)), Instant::now());
     assert!(!chosen(&stale));
+    let ways: Vec<AdjIn> = (1..=20).map(|last| way(&format!("10.0.1.{last}"), &|_| {})).collect();
+    let all = best(ways.iter().rev().map(|way| (&one, way, false)));
+    let hops: Vec<IpAddr> = all[&network("10.244.1.0/24")].iter().copied().collect();
+    assert_eq!((hops.len(), hops[0]), (MOST_WAYS, IpAddr::from([10, 0, 1, 1])));
 }
