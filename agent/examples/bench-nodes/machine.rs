@@ -2,7 +2,7 @@
 //! shows it the cluster's Nodes. What is measured between two of them is in `measure`.
 
 use std::fs::{self, File, Permissions};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -128,6 +128,31 @@ impl Machine {
             let name = format!("service-{number}");
             self.server.put(SERVICES, json!({"metadata": {"name": name, "namespace": "a"}, "spec": spec}));
         }
+    }
+
+    /// Puts a Service of the type LoadBalancer into the cluster, with that address or as one that waits.
+    pub(crate) fn add_load_balancer(&self, number: usize, address: Option<Ipv4Addr>) {
+        let (high, low) = (number / 250, number % 250 + 1);
+        let cluster_ip = format!("10.96.{high}.{low}");
+        let spec = json!({
+            "type": "LoadBalancer", "clusterIP": cluster_ip, "clusterIPs": [cluster_ip],
+            "ipFamilies": ["IPv4"], "ports": [{"port": 80}],
+        });
+        let ingress: Vec<Value> = address.iter().map(|address| json!({"ip": address})).collect();
+        let name = format!("balanced-{number}");
+        self.server.put(
+            SERVICES,
+            json!({
+                "metadata": {"name": name, "namespace": "a", "uid": name}, "spec": spec,
+                "status": {"loadBalancer": {"ingress": ingress}},
+            }),
+        );
+    }
+
+    /// How many of these have an address.
+    pub(crate) fn load_balancers_served(&self) -> usize {
+        let all = self.server.objects(SERVICES).into_iter();
+        all.filter(|service| !service["status"]["loadBalancer"]["ingress"][0].is_null()).count()
     }
 
     /// How often the agent has asked for Services.

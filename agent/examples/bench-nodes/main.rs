@@ -1,10 +1,11 @@
 //! What the way between two nodes' pods costs: throughput and latency through Weft's own routes and through
 //! its tunnel, beside the bare link between the nodes; the time from a new Node to the first packet to its
-//! pods; and the agent's memory. Two nodes and two pods are network namespaces; the agents are the real ones.
-//! Needs root and iperf3; is given the path of `weft-agent` (`make bench-nodes`).
+//! pods; the agent's memory; and how soon something is known beyond a node. Two nodes and two pods are network namespaces; the agents are the real ones.
+//! Needs root and iperf3; is given the path of `weft-agent` (`make bench-nodes`), and `beyond` for the last part alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 
+mod beyond;
 mod machine;
 mod measure;
 
@@ -48,6 +49,9 @@ fn main() {
     let [one, two] = &machines;
     let addresses = |number: u8| [format!("172.30.0.1{number}/16"), format!("fd00:30::1{number}/64")];
     cable(&end(&one.node, "uplink", addresses(1)), &end(&two.node, "uplink", addresses(2)));
+    if env::args().nth(2).is_some_and(|part| part == "beyond") {
+        return beyond::measure(&machines, &agent);
+    }
     println!("| | MTU | Gbit/s | of bare | round trip | of bare | first packet after the Node |");
     println!("|---|---|---|---|---|---|---|");
     let bare = [false, true].map(|is_ipv6| {
@@ -64,6 +68,8 @@ fn main() {
     WAYS.iter().for_each(|way| measure_way(&machines, way, &bare));
     println!();
     memory(&agent);
+    println!();
+    beyond::measure(&machines, &agent);
 }
 
 fn family(is_ipv6: bool) -> &'static str {
