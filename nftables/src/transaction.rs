@@ -16,6 +16,11 @@ use super::value::{Name, Tuple};
 /// How many elements are worth a hash table of their own size.
 const MANY: usize = 1000;
 
+/// Room for so many elements and at least half as many again.
+fn with_half_more(count: usize) -> u32 {
+    (count + count / 2).next_power_of_two().try_into().unwrap_or_default()
+}
+
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -132,22 +137,32 @@ impl Transaction {
     /// time and again while the set grows, which doubles the time of a load. One that becomes too small is
     /// refused, and replaced by [`super::diff`].
     pub fn make_room(&mut self) {
+        self.give_room(|_, count| if count >= MANY { with_half_more(count) } else { 0 });
+    }
+
+    /// The same for every set that it adds, with that much room at the least: in a hash table of fixed size
+    /// the kernel finds a key sooner.
+    pub fn make_room_of(&mut self, least: impl Fn(&Declaration) -> u32) {
+        self.give_room(|set, count| with_half_more(count).max(least(set)));
+    }
+
+    /// Gives sets room by how many elements they get.
+    fn give_room(&mut self, room_for: impl Fn(&Declaration, usize) -> u32) {
         let mut counts: HashMap<(TableFamily, Name, Name), usize> = HashMap::new();
         for change in &self.changes {
-            if let Change::AddElements(set, elements) = change {
-                *counts.entry((set.family, set.table.clone(), set.name.clone())).or_default() +=
-                    elements.len();
-            }
+            let (set, count) = match change {
+                Change::AddElements(set, elements) => (set, elements.len()),
+                Change::AddDetailed(set, elements) => (set, elements.len()),
+                _ => continue,
+            };
+            *counts.entry((set.family, set.table.clone(), set.name.clone())).or_default() += count;
         }
         for change in &mut self.changes {
-            if let Change::AddSet(set, room) = change {
-                let count = counts
-                    .get(&(set.family, set.table.clone(), set.name.clone()))
-                    .copied()
-                    .unwrap_or_default();
-                if count >= MANY && set.can_be_sized() {
-                    *room = (count + count / 2).next_power_of_two().try_into().unwrap_or_default();
-                }
+            if let Change::AddSet(set, room) = change
+                && set.can_be_sized()
+            {
+                let count = counts.get(&(set.family, set.table.clone(), set.name.clone()));
+                *room = room_for(set, count.copied().unwrap_or_default());
             }
         }
     }

@@ -84,7 +84,7 @@ fn sets(family: Family, table: &mut Table) {
     let whole = [address, ClassId, InetProto, InetService];
     let some = [may(1, 6, 80), may(0xf00, 6, 80), may(1, 17, 53)];
     sets.add("may-enter", &whole, SetKind::VerdictMap, some);
-    let any = (Tuple::new(&[pod(family, 3), Value::ClassId(3)]), returns());
+    let any = (Tuple::new(&[pod(family, 3), Value::ClassId(3)]), Data::Verdict(Verdict::Continue));
     sets.add("may-enter-any", &whole[..2], SetKind::VerdictMap, [any]);
     let ports = Field::Range(Value::Port(8000), Value::Port(8010));
     let one = [pod(family, 3), Value::ClassId(1), Value::Protocol(6)].map(Field::One);
@@ -125,7 +125,7 @@ fn checks(pod: &Expression, peer: &Expression, maps: [&str; 3]) -> Vec<Rule> {
         Rule::new([Statement::set_priority(vec![peer.clone()], "networks".into())]),
         Rule::new([Statement::set_priority(vec![peer.clone()], "peers".into())]),
         Rule::new([Statement::Vmap(ports(Expression::PRIORITY), exact)]),
-        Rule::new([Statement::Vmap(vec![pod.clone(), Expression::PRIORITY], any)]),
+        Rule::new([Statement::Vmap(vec![pod.clone(), Expression::PRIORITY], any), goto("denied")]),
         Rule::new([Statement::Vmap(ports(in_order), range)]),
         Rule::new([goto("denied")]),
     ]

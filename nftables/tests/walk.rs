@@ -31,7 +31,7 @@ enum Outcome {
 
 /// Rules of a table with the chains `output` and `input`, and what becomes of packets to 127.0.0.1:5001 and
 /// 127.0.0.2:5002.
-const CASES: [(&str, [Outcome; 2]); 24] = {
+const CASES: [(&str, [Outcome; 2]); 25] = {
     use Outcome::{Dropped, Reaches, Rejected};
     let (one, two) = (Reaches(5001), Reaches(5002));
     [
@@ -51,6 +51,7 @@ const CASES: [(&str, [Outcome; 2]); 24] = {
             "add rule inet t input udp dport vmap { 5001 : drop, 5002 : accept }; add rule inet t input reject",
             [Dropped, two],
         ),
+        ("add rule inet t input udp dport vmap { 5001 : continue, 5002 : return } drop", [Dropped, two]),
         ("add rule inet t input ip daddr vmap { 127.0.0.2-127.0.0.8 : drop }", [one, Dropped]),
         ("add rule inet t input ip daddr . udp dport { 127.0.0.1 . 5001 } drop", [Dropped, two]),
         (

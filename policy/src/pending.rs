@@ -23,9 +23,9 @@ pub const TABLE: &str = "weft-policy";
 /// policies.
 pub const PENDING: &str = "pending";
 /// The chain that looks into it. The agent puts more rules into it.
-pub const CHAIN: &str = "leaving";
+pub const CHAIN: &str = "forward";
 /// The same for what IPVS forwards, which passes the hook `output` where all else passes `forward`.
-pub const IPVS_CHAIN: &str = "ipvs-leaving";
+pub const IPVS_CHAIN: &str = "ipvs-forward";
 
 /// The longest comment of an element that nft prints, in bytes.
 const LONGEST_COMMENT: usize = 127;
@@ -198,10 +198,10 @@ mod tests {
 
     #[test]
     fn the_minimal_table_closes_pods_that_wait() {
-        let expected = "table ip weft-policy {\n  set pending {\n    type ipv4_addr\n  }\n  chain ipvs-leaving {\n    type \
-                        filter hook output priority 0; policy accept;\n    fib saddr type local accept\n    ip saddr @pending \
-                        drop\n    ip daddr @pending drop\n  }\n  chain leaving {\n    type filter hook forward priority 0; \
-                        policy accept;\n    ip saddr @pending drop\n    ip daddr @pending drop\n  }\n}\n";
+        let expected = "table ip weft-policy {\n  set pending {\n    type ipv4_addr\n  }\n  chain forward {\n    type filter \
+                        hook forward priority 0; policy accept;\n    ip saddr @pending drop\n    ip daddr @pending drop\n  \
+                        }\n  chain ipvs-forward {\n    type filter hook output priority 0; policy accept;\n    fib saddr \
+                        type local accept\n    ip saddr @pending drop\n    ip daddr @pending drop\n  }\n}\n";
         let squeezed =
             |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").replace("filter;", "0;");
         assert_eq!(squeezed(&minimal_table(Family::Ip).to_string()), squeezed(expected));

@@ -8,11 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weft_nftables::evaluator::{Facts, Fate, Lost, Ruleset};
-use weft_nftables::{Family, Hook, KnownTable, TableFamily};
+use weft_nftables::{Family, Hook, KnownTable, Rule, Statement, TableFamily, Verdict};
 
-use crate::pending::PENDING;
-use crate::plan::{Direction, Explanation, Packet, PolicyName, Reason, Step, Verdict};
+use crate::pending::{PENDING, minimal_table};
+use crate::plan::{self, Direction, Explanation, Packet, PolicyName, Reason, Step};
 use crate::ruleset::refused::{self, REFUSED};
+use crate::ruleset::{ENTERING, LEAVING};
 
 /// `NF_CT_STATE_BIT(IP_CT_NEW)`
 const NEW: u32 = 8;
@@ -76,11 +77,11 @@ impl fmt::Display for Finding {
     }
 }
 
-impl From<Verdict> for Finding {
-    fn from(verdict: Verdict) -> Finding {
+impl From<plan::Verdict> for Finding {
+    fn from(verdict: plan::Verdict) -> Finding {
         match verdict {
-            Verdict::Accept => Finding::Allowed,
-            Verdict::Deny => Finding::Denied,
+            plan::Verdict::Accept => Finding::Allowed,
+            plan::Verdict::Deny => Finding::Denied,
         }
     }
 }
@@ -219,18 +220,16 @@ fn place(family: Family, direction: Direction, fate: Option<Fate>) -> String {
         Some(Fate::Rejected) => "rejected in ",
         None => "",
     };
-    format!("hook forward, {what}chain {} of {}", chain(Hook::Forward, direction), table(family))
+    format!("hook forward, {what}chain {} of {}", chain(direction), table(family))
 }
 
 /// The hooks that packets from one machine to another pass: all but those that IPVS forwards, and these.
 const WAYS: [Hook; 2] = [Hook::Forward, Hook::Output];
 
-fn chain(way: Hook, direction: Direction) -> &'static str {
-    match (direction, way) {
-        (Direction::Egress, Hook::Output) => crate::pending::IPVS_CHAIN,
-        (Direction::Egress, _) => crate::pending::CHAIN,
-        (Direction::Ingress, Hook::Output) => crate::ruleset::IPVS_ENTERING,
-        (Direction::Ingress, _) => crate::ruleset::ENTERING,
+fn chain(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => LEAVING,
+        Direction::Ingress => ENTERING,
     }
 }
 
@@ -254,11 +253,8 @@ fn is_waiting(tables: &[KnownTable], packet: &Packet, direction: Direction) -> b
 
 /// What the tables do with the first packet of a connection, at one end of it.
 fn fate(tables: &[KnownTable], way: Hook, direction: Direction, packet: &Packet) -> Result<Fate, Lost> {
-    let of_end = tables.iter().cloned().map(|mut table| {
-        let others = table.chains.iter_mut().filter(|(name, _)| &***name != chain(way, direction));
-        others.for_each(|(_, chain)| chain.base = None);
-        table
-    });
+    let family = Family::of(packet.source);
+    let own = tables.iter().filter(|table| table.family == TableFamily::from(family));
     let facts = Facts {
         source: Some(packet.source),
         destination: Some(packet.destination),
@@ -272,5 +268,21 @@ fn fate(tables: &[KnownTable], way: Hook, direction: Direction, packet: &Packet)
         source_is_local: Some(false),
         ..Facts::default()
     };
-    Ruleset::new(of_end).follow(Family::of(packet.source), facts).hook(way)
+    Ruleset::new(own.map(|table| of_end(table, family, direction))).follow(family, facts).hook(way)
+}
+
+/// A table without what judges the other end, and without those who wait: who does is told apart.
+fn of_end(table: &KnownTable, family: Family, direction: Direction) -> KnownTable {
+    let mut table = table.clone();
+    table.sets.extend(KnownTable::from(&minimal_table(family)).sets);
+    let (other, instead) = match direction {
+        Direction::Egress => (ENTERING, None),
+        Direction::Ingress => {
+            (LEAVING, Some(Rule::new([Statement::Verdict(Verdict::Goto(ENTERING.into()))])))
+        }
+    };
+    if let Some(chain) = table.chains.get_mut(other) {
+        chain.rules = instead.into_iter().collect();
+    }
+    table
 }

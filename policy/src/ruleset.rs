@@ -1,9 +1,8 @@
 //! The plan as nf_tables: one table for each address family, fixed chains, and one element for each row.
 //!
 //! No element names a chain, so that the kernel validates nothing when one changes: a row that lets traffic
-//! through holds `accept`, which ends the base chain alone, and one that denies it holds `return`, behind
-//! which the callers deny. What leaves a pod and what enters one are base chains of their own, as both ends
-//! have a say.
+//! through holds `return`, and one that denies it `continue`, with which its rule goes on, to the chain that
+//! denies. What leaves a pod is judged first, and then what enters one, as both ends have a say.
 
 pub mod adopt;
 mod chains;
@@ -15,8 +14,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_nftables::{
-    Change, Data, DataType, Declaration, Element, Family, Field, Set, SetKind, Table, Transaction, Tuple,
-    Value, Verdict,
+    Change, Data, DataType, Declaration, Element, Family, Field, Observed, Set, SetKind, Table, Transaction,
+    Tuple, Value, Verdict, diff,
 };
 
 use self::ranges::RangeLists;
@@ -25,12 +24,17 @@ use crate::plan::{self, ClassId, Delta, Direction, RowChange, RowPorts};
 
 pub use crate::pending::{PENDING, TABLE};
 
-/// The chain that judges what comes to pods; [`CHAIN`](crate::pending::CHAIN) judges what leaves them.
+/// The chain that judges what leaves pods; [`ENTERING`] comes after it.
+pub const LEAVING: &str = "leaving";
+/// The chain that judges what comes to pods.
 pub const ENTERING: &str = "entering";
-/// The same for what IPVS forwards.
-pub const IPVS_ENTERING: &str = "ipvs-entering";
 /// How many denied packets a second are logged at the most, for each family and direction.
 pub const LOG_RATE: u32 = 200;
+
+/// How much room a set has at the least: in a hash table of fixed size the kernel finds an address sooner.
+const ROOM: u32 = 256;
+/// The same for the addresses that wait: more than pods start on a node while its agent is away.
+const ROOM_TO_WAIT: u32 = 4096;
 
 /// What happens to denied traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +113,14 @@ impl Ruleset {
     /// The tables as they are to be.
     pub fn tables(&self) -> &[Table; 2] {
         &self.tables
+    }
+
+    /// What brings the kernel to these tables, where it holds `observed`. Sets that have become too small for
+    /// what is planned are made anew.
+    pub fn bring(&self, observed: &Observed) -> Transaction {
+        let mut transaction = diff(&self.tables, observed);
+        transaction.make_room_of(|set| if &*set.name == PENDING { ROOM_TO_WAIT } else { ROOM });
+        transaction
     }
 
     /// Takes a change of the plan in. Returns what is to be changed in the kernel, if it has had all changes
@@ -266,8 +278,8 @@ fn row_key(row: &RowChange) -> Result<(&'static str, Tuple), (weft_types::Protoc
 
 fn verdict_data(verdict: plan::Verdict) -> Data {
     Data::Verdict(match verdict {
-        plan::Verdict::Accept => Verdict::Accept,
-        plan::Verdict::Deny => Verdict::Return,
+        plan::Verdict::Accept => Verdict::Return,
+        plan::Verdict::Deny => Verdict::Continue,
     })
 }
 

@@ -73,7 +73,7 @@ fn load_all(snapshot: &Snapshot) -> (Loaded, [Duration; 3], Duration) {
     let planned = start.elapsed() - told;
     let mut ruleset = Ruleset::new(Denied::default());
     ruleset.apply(&delta);
-    let transaction = diff(ruleset.tables(), &Observed::default());
+    let transaction = ruleset.bring(&Observed::default());
     let mut client = Client::open().unwrap();
     let (start, before) = (Instant::now(), on_processor());
     client.commit(&transaction).unwrap();

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use weft_nftables::{
     self as nft, Change, Data, DataType, Family, KnownTable, Observed, TableKey, Transaction, Tuple, Value,
 };
@@ -152,21 +153,33 @@ impl PolicyTables {
         match observed {
             Some(observed) => {
                 self.ruleset.set_pending(&self.waiting);
-                transaction = nft::diff(self.ruleset.tables(), &observed);
+                transaction = self.ruleset.bring(&observed);
             }
             None => release(answered, &mut transaction),
         }
-        let committed = self.write(&transaction);
+        let committed = match self.write(&transaction) {
+            Err(error) if error.errno() == Some(Errno::ENFILE) => self.make_room(answered),
+            other => other,
+        };
         if committed.is_err() {
             self.state = State::Unknown;
             self.waiting = before;
         } else {
             self.state = State::InStep;
         }
-        committed.map(|()| !transaction.is_empty())
+        Ok(committed.map(|()| !transaction.is_empty())?)
     }
 
-    fn write(&mut self, transaction: &Transaction) -> Result<()> {
+    /// A set is full: with more room, it is made anew under the rules, in one transaction.
+    fn make_room(&mut self, answered: &[IpAddr]) -> weft_netlink::Result<()> {
+        let observed = self.nft.lock().observe(&keys())?;
+        self.waiting = adopt::pending(&observed);
+        self.waiting.retain(|(address, _)| !answered.contains(address));
+        self.ruleset.set_pending(&self.waiting);
+        self.write(&self.ruleset.bring(&observed))
+    }
+
+    fn write(&mut self, transaction: &Transaction) -> weft_netlink::Result<()> {
         if transaction.is_empty() {
             return Ok(());
         }

@@ -186,6 +186,26 @@ fn a_policy_lets_through_what_it_allows_and_nothing_else() {
     }
 }
 
+/// The kernel refuses what a set has no room for.
+#[test]
+fn more_peers_than_the_sets_had_room_for_are_let_in_like_those_before() {
+    let cluster = Cluster::with_policy();
+    let [_, client] = &cluster.pods;
+    let count = || cluster.machine.sh("nft list map ip weft-policy peers").matches(" : 0:").count();
+    assert_eq!(count(), 1);
+    for number in 0..600_u16 {
+        let [high, low] = number.to_be_bytes();
+        let address = IpAddr::from([10, 99, high, low]);
+        cluster.machine.server.put(PODS, pod(&format!("client-{number}"), "client", &[address]));
+    }
+    cluster.machine.until("all peers", |_| count() == 601);
+    cluster.machine.until("no problem", |machine| !machine.ask("/healthz").1.contains("not up to date"));
+    for to in addresses(1) {
+        assert!(tcp(client, to, 80) && !tcp(client, to, 81), "{to}");
+        assert!(!tcp(&cluster.outside, to, 80), "{to}");
+    }
+}
+
 #[test]
 fn a_range_of_ports_lets_through_what_is_within_it() {
     let cluster = Cluster::started();
@@ -204,7 +224,7 @@ fn a_range_of_ports_lets_through_what_is_within_it() {
         cluster.machine.until("the other range", |_| !tcp(client, to, 80) && tcp(client, to, 81));
     }
     let rules = cluster.machine.sh("nft list ruleset");
-    assert_eq!(rules.matches(". tcp . 81-99 : accept").count(), 2, "once a family: {rules}");
+    assert_eq!(rules.matches(". tcp . 81-99 : return").count(), 2, "once a family: {rules}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
 use weft_nftables::{Client, Data, Detail, Family, TableKey, Tuple, Value as Key, diff};
-use weft_policy::pending::{GuardedNamespaces, PENDING, TABLE, minimal_table};
+use weft_policy::pending::{CHAIN, GuardedNamespaces, PENDING, TABLE, minimal_table};
 use weft_policy::ruleset::{Denied, Ruleset, adopt};
 use weft_testkit::rootless::Rootless;
 
@@ -288,10 +288,10 @@ fn the_table_that_the_plugin_makes_is_the_one_that_the_agent_declares() {
         .unwrap();
     assert_eq!(pending(&node), held);
     // The next pod finds the whole table.
-    let rules = node.run("nft", &["-s", "list", "chain", "ip", TABLE, "leaving"]);
+    let rules = node.run("nft", &["-s", "list", "chain", "ip", TABLE, CHAIN]);
     add(&node, &node.pod("c2"), &config);
     assert_eq!(pending(&node).len(), 4);
-    assert_eq!(node.run("nft", &["-s", "list", "chain", "ip", TABLE, "leaving"]), rules);
+    assert_eq!(node.run("nft", &["-s", "list", "chain", "ip", TABLE, CHAIN]), rules);
 }
 
 #[test]

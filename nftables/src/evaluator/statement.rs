@@ -79,6 +79,7 @@ impl Walk<'_> {
         match statement {
             Statement::Match(comparison) => self.compare(comparison, asked).unwrap_or_else(|fits| fits),
             Statement::Vmap(key, map) => match self.look_up(map, key, &[], asked) {
+                Ok(Some(Held { verdict: Some(Verdict::Continue), .. })) => Fits::Yes,
                 Ok(Some(Held { verdict: Some(verdict), .. })) => Fits::Decides(Decision::Verdict(verdict)),
                 Ok(Some(_)) | Err(Fits::Perhaps) => Fits::Decides(Decision::Unknown),
                 Ok(None) => Fits::No,
@@ -96,6 +97,7 @@ impl Walk<'_> {
                 }
                 Fits::Yes
             }
+            Statement::Verdict(Verdict::Continue) => Fits::Yes,
             Statement::Verdict(verdict) => Fits::Decides(Decision::Verdict(verdict.clone())),
             Statement::Xt(xt) => match native(xt) {
                 Some(native) => self.statement(&native, asked),

@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
                 Decision::Verdict(Verdict::Drop) => return Ok(Some(Fate::Dropped)),
                 Decision::Reject => return Ok(Some(Fate::Rejected)),
                 Decision::Verdict(Verdict::Return) => return Ok(None),
-                Decision::Unknown => continue,
+                Decision::Verdict(Verdict::Continue) | Decision::Unknown => continue,
                 Decision::Verdict(Verdict::Jump(target)) => (target, true),
                 Decision::Verdict(Verdict::Goto(target)) => (target, false),
             };

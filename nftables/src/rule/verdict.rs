@@ -10,9 +10,10 @@ use crate::value::Name;
 /// `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`
 const CODE: u16 = 1;
 const CHAIN: u16 = 2;
-/// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_CONTINUE`, `NFT_JUMP`, `NFT_GOTO`, `NFT_RETURN`
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
+const CONTINUE: i32 = -1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
@@ -24,6 +25,8 @@ pub enum Verdict {
     Accept,
     /// Nowhere: `drop`
     Drop,
+    /// To what the rule says next: `continue`. Of use as an element of a map.
+    Continue,
     /// Back to the calling chain: `return`
     Return,
     /// To a chain, and back: `jump`
@@ -37,7 +40,7 @@ impl Verdict {
     pub fn chain(&self) -> Option<&Name> {
         match self {
             Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
-            Verdict::Accept | Verdict::Drop | Verdict::Return => None,
+            Verdict::Accept | Verdict::Drop | Verdict::Continue | Verdict::Return => None,
         }
     }
 
@@ -46,6 +49,7 @@ impl Verdict {
         let code = match self {
             Verdict::Accept => ACCEPT,
             Verdict::Drop => DROP,
+            Verdict::Continue => CONTINUE,
             Verdict::Return => RETURN,
             Verdict::Jump(_) => JUMP,
             Verdict::Goto(_) => GOTO,
@@ -64,10 +68,11 @@ impl Verdict {
         Some(match verdict.u32(CODE)? as i32 {
             ACCEPT => Verdict::Accept,
             DROP => Verdict::Drop,
+            CONTINUE => Verdict::Continue,
             RETURN => Verdict::Return,
             JUMP => Verdict::Jump(verdict.string(CHAIN)?.into()),
             GOTO => Verdict::Goto(verdict.string(CHAIN)?.into()),
-            // `continue`, `break` and `queue` can stand here only if somebody else put them there.
+            // `break` and `queue` can stand here only if somebody else put them there.
             _ => return None,
         })
     }
@@ -78,6 +83,7 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Accept => f.write_str("accept"),
             Verdict::Drop => f.write_str("drop"),
+            Verdict::Continue => f.write_str("continue"),
             Verdict::Return => f.write_str("return"),
             Verdict::Jump(chain) => write!(f, "jump {chain}"),
             Verdict::Goto(chain) => write!(f, "goto {chain}"),

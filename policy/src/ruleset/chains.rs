@@ -1,11 +1,11 @@
 //! The chains, which are the same for all plans.
 
 use weft_nftables::{
-    Base, Ct, Expression, Family, Header, Hook, Limit, Log, Operand, Operator, PRIORITY_FILTER, Payload,
-    Rule, Statement, Table, Value, Verdict,
+    Ct, Expression, Family, Header, Limit, Log, Operand, Operator, Payload, Rule, Statement, Table, Value,
+    Verdict,
 };
 
-use super::{Denied, ENTERING, IPVS_ENTERING, LOG_RATE, Names, denying_chain, log_prefix, refused};
+use super::{Denied, ENTERING, LEAVING, LOG_RATE, Names, denying_chain, log_prefix, refused};
 use crate::pending;
 use crate::plan::Direction;
 
@@ -14,12 +14,21 @@ const ICMPV6: u8 = 58;
 /// The flag of a TCP segment that resets a connection.
 const RST: u8 = 4;
 
-/// Adds all chains.
+/// Adds all chains. One base chain is all that a packet passes: of most packets, one rule of it.
 pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     let (source, destination) = (Expression::saddr(family), Expression::daddr(family));
     let (ingress, egress) = (Names::of(Direction::Ingress), Names::of(Direction::Egress));
+    let judged = || pending::refusals(family).into_iter().chain([Rule::new([goto(LEAVING)])]);
+    let is_known = || Rule::new([is_known(), accept()]);
+    let forwarded = [is_known()].into_iter().chain(judged()).collect();
+    let by_ipvs = [is_known(), pending::from_the_node(), passing_resets()].into_iter().chain(judged());
+    table.chain(pending::CHAIN, Some(pending::base()), forwarded);
+    table.chain(pending::IPVS_CHAIN, Some(pending::ipvs_base()), by_ipvs.collect());
     // What leaves a pod goes first, as it comes first on the packet's way.
-    let mut leaving: Vec<Rule> = pending::refusals(family).into();
+    let mut leaving: Vec<Rule> = Vec::new();
+    if family == Family::Ip6 {
+        leaving.push(Rule::new(is_neighbour_discovery(accept())));
+    }
     leaving.push(refused::rule(family));
     leaving.extend([
         Rule::new([within(&[&source], egress.closed), goto("leave")]),
@@ -27,7 +36,9 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     ]);
     // A connection that was cut must not come back by the answers of its other end.
     leaving
-        .extend([ingress.closed, ingress.open].map(|set| Rule::new([within(&[&source], set), goto("late")])));
+        .extend([ingress.closed, ingress.open].map(|set| Rule::new([within(&[&source], set), jump("late")])));
+    leaving.push(Rule::new([goto(ENTERING)]));
+    table.chain(LEAVING, None, leaving);
     let mut entering = vec![
         Rule::new([within(&[&destination], ingress.closed), goto("enter")]),
         Rule::new([within(&[&destination], ingress.open), goto("enter-open")]),
@@ -35,29 +46,25 @@ pub(super) fn add(family: Family, denied: Denied, table: &mut Table) {
     entering.extend(
         [egress.closed, egress.open].map(|set| Rule::new([within(&[&destination], set), goto("late")])),
     );
-    let passing: Vec<Rule> =
-        (family == Family::Ip6).then(|| Rule::new(is_neighbour_discovery(accept()))).into_iter().collect();
-    let ipvs = || [Rule::new([is_known(), accept()]), pending::from_the_node(), passing_resets()];
-    let forwarded = || [Rule::new([is_known(), accept()])];
-    let rules = |first: &[Rule], last: &[Rule]| [first, &passing, last].concat();
-    let after = PRIORITY_FILTER + 1;
-    table.chain(pending::CHAIN, Some(pending::base()), rules(&forwarded(), &leaving));
-    table.chain(ENTERING, Some(Base::filter(Hook::Forward, after)), rules(&forwarded(), &entering));
-    table.chain(pending::IPVS_CHAIN, Some(pending::ipvs_base()), rules(&ipvs(), &leaving));
-    table.chain(IPVS_ENTERING, Some(Base::filter(Hook::Output, after)), rules(&ipvs(), &entering));
+    table.chain(ENTERING, None, entering);
     for (way, direction, pod, peer) in [
         ("leave", Direction::Egress, &source, &destination),
         ("enter", Direction::Ingress, &destination, &source),
     ] {
-        let (names, denied_chain) = (Names::of(direction), denying_chain(direction));
-        let judge = |rows: &str| vec![cut_late(), Rule::new([jump(rows)]), Rule::new([goto(denied_chain)])];
+        let denied_chain = denying_chain(direction);
         table.chain(denied_chain, None, deny(family, denied, direction));
+        let names = Names::of(direction);
+        let asked = Asked { pod, names: &names, denied: denied_chain };
         // Where a pod is open, all passes without a row.
-        for (chain, end) in [(way.to_owned(), None), (format!("{way}-open"), Some(Rule::new([accept()])))] {
+        for (chain, end) in [(way.to_owned(), Some(denied_chain)), (format!("{way}-open"), None)] {
             let [rows, rows_for_all] = ["rows", "rows-for-all"].map(|end| format!("{chain}-{end}"));
-            table.chain(chain, None, judge(&rows));
-            table.chain(rows, None, look_up(pod, peer, &names, &rows_for_all));
-            table.chain(rows_for_all, None, for_all(pod, &names).into_iter().chain(end).collect());
+            let judge = match direction {
+                Direction::Egress => vec![Rule::new([jump(&rows)]), Rule::new([goto(ENTERING)])],
+                Direction::Ingress => vec![Rule::new([goto(&rows)])],
+            };
+            table.chain(chain, None, [vec![cut_late()], judge].concat());
+            table.chain(rows, None, asked.look_up(peer, &rows_for_all));
+            table.chain(rows_for_all, None, asked.for_all(end));
         }
     }
     table.chain("late", None, vec![cut_late()]);
@@ -79,50 +86,64 @@ fn passing_resets() -> Rule {
     Rule::new([is_tcp(), Statement::compare(Payload::TCP_FLAGS.into(), Operator::Equal, flags), accept()])
 }
 
-/// The rows of the peer's class, and then those for all; these alone where the peer is of no class. What lets
-/// traffic through ends the base chain; what denies it, and the end of these rules, return.
-fn look_up(pod: &Expression, peer: &Expression, names: &Names, for_all: &str) -> Vec<Rule> {
-    // Networks are asked for the few that are no pods and no nodes: to look into ranges takes longer.
-    let of_peer = || {
+/// Whose rows are asked, and where what a row denies goes to.
+struct Asked<'a> {
+    pod: &'a Expression,
+    names: &'a Names,
+    denied: &'a str,
+}
+
+impl Asked<'_> {
+    /// The rows of the peer's class, and then those for all; these alone where the peer is of no class. What
+    /// lets traffic through returns.
+    fn look_up(&self, peer: &Expression, for_all: &str) -> Vec<Rule> {
+        // Networks are asked for the few that are no pods and no nodes: to look into ranges takes longer.
+        let of_peer = || {
+            [
+                no_class(),
+                Rule::new([set_class(&[peer], "peers")]),
+                Rule::new([is_of_no_class(), set_class(&[peer], "networks")]),
+            ]
+        };
+        let mut rules: Vec<Rule> = of_peer().into();
+        rules.push(Rule::new([is_of_no_class(), goto(for_all)]));
+        rules.extend(self.rows_of_ports());
+        rules.extend(of_peer());
+        rules.extend(self.rows_without_ports());
+        rules.push(Rule::new([goto(for_all)]));
+        rules
+    }
+
+    /// The rows that hold for all peers, and where to go without one of them; nowhere where all passes then.
+    fn for_all(&self, end: Option<&str>) -> Vec<Rule> {
+        let ports = [no_class()].into_iter().chain(self.rows_of_ports());
+        let rows = ports.chain([no_class()]).chain(self.rows_without_ports());
+        rows.chain(end.map(|end| Rule::new([goto(end)]))).collect()
+    }
+
+    /// The rows of the packet's class with that port. The list of ranges takes the class's place.
+    fn rows_of_ports(&self) -> [Rule; 3] {
+        let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
+        let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
         [
-            no_class(),
-            Rule::new([set_class(&[peer], "peers")]),
-            Rule::new([is_of_no_class(), set_class(&[peer], "networks")]),
+            self.rows(&[self.pod, &class, &proto, &port], self.names.rows[0]),
+            Rule::new([set_class(&[self.pod, &class], self.names.lists)]),
+            self.rows(&[&in_order, &proto, &port], self.names.ranges),
         ]
-    };
-    let mut rules: Vec<Rule> = of_peer().into();
-    rules.push(Rule::new([is_of_no_class(), goto(for_all)]));
-    rules.extend(rows_of_ports(pod, names));
-    rules.extend(of_peer());
-    rules.extend(rows_without_ports(pod, names));
-    rules.push(Rule::new([goto(for_all)]));
-    rules
-}
+    }
 
-/// The rows that hold for all peers.
-fn for_all(pod: &Expression, names: &Names) -> Vec<Rule> {
-    let ports = [no_class()].into_iter().chain(rows_of_ports(pod, names));
-    ports.chain([no_class()]).chain(rows_without_ports(pod, names)).collect()
-}
+    fn rows_without_ports(&self) -> [Rule; 2] {
+        let (class, proto) = (Expression::PRIORITY, Expression::L4PROTO);
+        [
+            self.rows(&[self.pod, &class, &proto], self.names.rows[1]),
+            self.rows(&[self.pod, &class], self.names.rows[2]),
+        ]
+    }
 
-/// The rows of the packet's class with that port. The list of ranges takes the class's place.
-fn rows_of_ports(pod: &Expression, names: &Names) -> [Rule; 3] {
-    let (class, in_order) = (Expression::PRIORITY, Expression::PRIORITY.in_network_order());
-    let (proto, port) = (Expression::L4PROTO, Expression::DPORT);
-    [
-        rows(&[pod, &class, &proto, &port], names.rows[0]),
-        Rule::new([set_class(&[pod, &class], names.lists)]),
-        rows(&[&in_order, &proto, &port], names.ranges),
-    ]
-}
-
-fn rows_without_ports(pod: &Expression, names: &Names) -> [Rule; 2] {
-    let (class, proto) = (Expression::PRIORITY, Expression::L4PROTO);
-    [rows(&[pod, &class, &proto], names.rows[1]), rows(&[pod, &class], names.rows[2])]
-}
-
-fn rows(key: &[&Expression], map: &str) -> Rule {
-    Rule::new([Statement::Vmap(key.iter().map(|it| (*it).clone()).collect(), map.into())])
+    fn rows(&self, key: &[&Expression], map: &str) -> Rule {
+        let found = Statement::Vmap(key.iter().map(|it| (*it).clone()).collect(), map.into());
+        Rule::new([found, goto(self.denied)])
+    }
 }
 
 fn set_class(key: &[&Expression], map: &str) -> Statement {

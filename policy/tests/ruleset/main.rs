@@ -162,6 +162,36 @@ fn the_kernel_takes_each_change_and_holds_what_is_planned() {
 }
 
 #[test]
+fn a_set_that_is_full_is_made_anew_with_more_room() {
+    let work = || {
+        let mut client = Client::open().unwrap();
+        let (mut planner, mut ruleset) = (planner(), Ruleset::new(Denied::default()));
+        client.commit(&ruleset.bring(&Observed::default())).unwrap();
+        for number in 0..400_u16 {
+            let [high, low] = number.to_be_bytes();
+            let addresses = [IpAddr::from([10, 99, high, low])].into_iter().collect();
+            let pod = Pod { addresses, ..pod(&format!("db-{number}"), 0, "there") };
+            planner.set_pod(&pod.key, Some(&pod));
+        }
+        let refused = client.commit(&ruleset.apply(&planner.commit())).unwrap_err();
+        // ENFILE
+        assert_eq!(refused.errno().map(|errno| errno as i32), Some(23), "{refused}");
+        let mut bring = |ruleset: &Ruleset| {
+            let held = client.observe(&keys(ruleset.tables())).unwrap();
+            client.commit(&ruleset.bring(&held)).unwrap();
+            client.observe(&keys(ruleset.tables())).unwrap()
+        };
+        let held = bring(&ruleset);
+        assert!(ruleset.bring(&held).is_empty(), "all is in");
+        // There is room by now.
+        let more = pod("db-more", 251, "there");
+        planner.set_pod(&more.key, Some(&more));
+        client.commit(&ruleset.apply(&planner.commit())).unwrap();
+    };
+    Namespace::temporary().unwrap().run(work).unwrap();
+}
+
+#[test]
 fn a_restart_takes_over_what_the_kernel_has_and_writes_nothing() {
     let work = || {
         let mut client = Client::open().unwrap();
