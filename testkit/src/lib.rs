@@ -17,6 +17,7 @@ pub mod namespace;
 pub mod policy_oracle;
 pub mod program;
 pub mod rootless;
+pub mod sctp;
 #[cfg(feature = "dataplane")]
 pub mod services;
 pub mod user_mode_linux;

@@ -29,6 +29,7 @@ pub(crate) struct Cluster {
 mod bad_input;
 mod denials;
 mod ended;
+mod sctp;
 
 impl Cluster {
     /// The pod `web` has the first address, and `client` the second one.

@@ -12,7 +12,9 @@ use weft_types::{
     Peers, PodPeer, PolicyPeer, PolicyRule, PortMatch, PortMatches, Protocol, Tier,
 };
 
-use crate::{PASSED, PATIENCE, SILENCE, addresses, ask, is_there, namespace, pod, run_there, select, serve};
+use weft_testkit::sctp::{PASSED, PATIENCE, SILENCE, addresses, ask, is_there, namespace, serve};
+
+use crate::{pod, run_there, select};
 
 const THIS: &str =
     "conformance::cluster_network_policies_judge_sctp_as_network_policy_api_s_conformance_tests_have_it";

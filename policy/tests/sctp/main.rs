@@ -6,34 +6,20 @@
 
 mod conformance;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::thread;
-use std::time::Duration;
 
-use socket2::{Domain, Protocol as Number, SockAddr, Socket, Type};
-use weft_netlink::netns::Namespace;
-use weft_nftables::{Client, KnownTable, Observed, diff};
+use weft_nftables::{Client, KnownTable, Observed};
 use weft_policy::plan::{Packet, Planner};
 use weft_policy::report::{Finding, Report};
 use weft_policy::ruleset::{Denied, Ruleset};
-use weft_testkit::namespace::{bare_end, cable, end, forward, machine, sh};
-use weft_testkit::user_mode_linux;
+use weft_testkit::namespace::{forward, machine};
+use weft_testkit::sctp::{PASSED, PATIENCE, SILENCE, addresses, ask, is_there, namespace, serve};
 use weft_types::{
     LabelSelector, Labels, Namespace as PodNamespace, NamespacedName, NetworkPolicy, Peers, Pod, PodDetails,
     PodPeer, PolicyPeer, PolicyRule, PortMatch, PortMatches, Protocol, Requirement,
 };
-
-/// What the other kernel says when all went well.
-const PASSED: &str = "associations are made as the policies have it";
-/// The modules that it needs, in an order in which each finds what it needs itself.
-const MODULES: &str = "crc-ccitt ipv6 hmac udp_tunnel ip6_udp_tunnel sctp";
-/// What tells a test that it is there.
-const PODS: &str = "WEFT_SCTP_PODS";
-/// How long an association may take, and how long silence must last to count as such.
-const PATIENCE: Duration = Duration::from_secs(30);
-const SILENCE: Duration = Duration::from_secs(2);
 
 /// The pods, by their numbers; each has an interface of its own.
 const NAMES: [&str; 3] = ["server", "client", "stranger"];
@@ -46,64 +32,13 @@ const OTHER: u16 = 9998;
 /// The last number of a pod's addresses, where it is the only one of its interface.
 const ONLY: u8 = 2;
 
-/// The addresses behind an interface. The first of its networks is the node's.
-fn addresses(interface: usize, last: u8) -> [IpAddr; 2] {
-    [format!("10.9.{interface}.{last}"), format!("fd09:{interface}::{last}")]
-        .map(|text| text.parse().unwrap())
-}
-
-/// Whether this is the other kernel.
-fn is_there() -> bool {
-    std::env::var_os(PODS).is_some()
-}
-
-/// Runs a test once more in the other kernel, whose interfaces have these pods, by the last numbers of their
-/// addresses, and are connected to a node with that ruleset.
+/// Runs a test once more in the other kernel, whose pods are connected to a node with that ruleset.
 fn run_there(test: &str, interfaces: &[Range<u8>], ruleset: &Ruleset) {
-    // The host's end of the cables has no address, so that its kernel answers nobody.
-    let (node, pods) = (machine(), machine());
+    let node = machine();
     forward(&node);
-    for interface in 0..interfaces.len() {
-        let [v4, v6] = addresses(interface, 1);
-        cable(
-            &end(&node, &format!("n{interface}"), [format!("{v4}/24"), format!("{v6}/64")]),
-            &bare_end(&pods, &format!("p{interface}")),
-        );
-        sh(&pods, &format!("sysctl -qw net.ipv6.conf.p{interface}.disable_ipv6=1"));
-    }
-    let commit = || Client::open()?.commit(&diff(ruleset.tables(), &Observed::default()));
+    let commit = || Client::open()?.commit(&ruleset.bring(&Observed::default()));
     node.run(commit).unwrap().unwrap();
-    let device = |interface| format!("vec{interface}:transport=raw,ifname=p{interface},depth=64");
-    let devices: Vec<String> = (0..interfaces.len()).map(device).collect();
-    let setup = setup(interfaces);
-    let said = pods.run(|| user_mode_linux::run_test(test, MODULES, &setup, &devices)).unwrap();
-    assert!(said.contains(PASSED), "user-mode-linux: {said}");
-}
-
-/// Makes a namespace of each interface, as a shell does it there.
-fn setup(interfaces: &[Range<u8>]) -> String {
-    let pods = |(interface, pods): (usize, &Range<u8>)| {
-        let [gateway4, gateway6] = addresses(interface, 1);
-        let mut lines = format!(
-            "ip netns add p{interface}; ip link set vec{interface} netns p{interface}; \
-             ip -n p{interface} link set lo up; ip -n p{interface} link set vec{interface} up\n"
-        );
-        for [v4, v6] in pods.clone().map(|last| addresses(interface, last)) {
-            lines += &format!(
-                "ip -n p{interface} address add {v4}/24 dev vec{interface}; \
-                 ip -n p{interface} address add {v6}/64 dev vec{interface} nodad\n"
-            );
-        }
-        lines
-            + &format!(
-                "ip -n p{interface} route add default via {gateway4}; ip -n p{interface} route add default via {gateway6}\n"
-            )
-    };
-    interfaces.iter().enumerate().map(pods).collect::<String>() + &format!("export {PODS}=yes")
-}
-
-fn namespace(interface: usize) -> Namespace {
-    Namespace::open(format!("/run/netns/p{interface}")).unwrap()
+    weft_testkit::sctp::run_there(test, &node, interfaces);
 }
 
 /// A pod of the node that judges, or of another one.
@@ -194,42 +129,4 @@ fn in_the_pods() {
         }
     }
     println!("{PASSED}");
-}
-
-/// A socket of one address alone: an association would have all of those that its end has.
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    /// `IPPROTO_SCTP`
-    const SCTP: i32 = 132;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Number::from(SCTP)))?;
-    socket.bind(&SockAddr::from(address))?;
-    Ok(socket)
-}
-
-/// Tells everybody the pod's name.
-fn serve(namespace: &Namespace, address: SocketAddr, name: &'static str) {
-    let open = || {
-        let socket = socket(address)?;
-        socket.listen(64)?;
-        io::Result::Ok(socket)
-    };
-    let listener = namespace.run(open).unwrap().unwrap();
-    thread::spawn(move || {
-        while let Ok((mut association, _)) = listener.accept() {
-            // Who is asked for the name is read by who asked.
-            let _ = association.write_all(name.as_bytes());
-        }
-    });
-}
-
-fn ask(namespace: &Namespace, from: SocketAddr, to: SocketAddr, patience: Duration) -> io::Result<String> {
-    namespace
-        .run(|| {
-            let mut association = socket(from)?;
-            association.connect_timeout(&SockAddr::from(to), patience)?;
-            association.set_read_timeout(Some(patience))?;
-            let mut name = String::new();
-            association.read_to_string(&mut name)?;
-            Ok(name)
-        })
-        .unwrap()
 }
