@@ -55,6 +55,7 @@ struct Pods {
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NamespacedPod {
+    #[serde(default)]
     namespace_selector: LabelSelector,
     pod_selector: LabelSelector,
 }

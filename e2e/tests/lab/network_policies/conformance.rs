@@ -34,6 +34,10 @@ impl Direction {
         if self == Direction::Ingress { "ingress" } else { "egress" }
     }
 
+    fn name(self) -> &'static str {
+        if self == Direction::Ingress { "Ingress" } else { "Egress" }
+    }
+
     fn rule(self, action: &str, house: &str, protocols: Value) -> Value {
         let (namespace, pod) = house.split_once('/').unwrap_or((house, "*"));
         let namespaces = json!({"matchLabels": {"ns": namespace}});
@@ -142,6 +146,10 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(orders(tier, "Gress", &BOTH, ALL));
         cases.extend(named_ports(tier));
         cases.push(networks(tier));
+        cases.push(same_priority(tier));
+        cases.extend(one_direction(tier));
+        cases.push(pod_selectors(tier));
+        cases.push(ranges_of_ports(tier));
     }
     cases.push(priority());
     cases.push(integration());
@@ -157,8 +165,7 @@ fn named_ports(tier: &str) -> Vec<Case> {
             rule["protocols"] = json!([{"destinationNamedPort": "serve-80-tcp"}]);
         }
         let table = direction.deny(denied(open(), &[direction], SLYTHERIN, "80/TCP"), HUFFLEPUFF, "");
-        let name = format!("CNP{tier}TierNamedPorts, {}", direction.field());
-        Case::new(name)
+        Case::new(format!("CNP{tier}Tier{}NamedPort", direction.name()))
             .step([cluster_policy("guard", 6, &["x"], spec)], direction.allow(table, HUFFLEPUFF, "80/TCP"))
     };
     BOTH.map(case).into()
@@ -173,6 +180,83 @@ fn networks(tier: &str) -> Case {
         [cluster_policy("guard", 85, &["x"], spec)],
         open().deny("x/*", "*", "").allow("x/*", SLYTHERIN, ""),
     )
+}
+
+/// A rule each way that denies TCP with that house at a port.
+fn denies(tier: &str, house: &str, port: u16) -> Value {
+    let ports = json!([{"tcp": {"destinationPort": {"number": port}}}]);
+    let rule = |direction: Direction| json!([direction.rule("Deny", house, ports.clone())]);
+    json!({"tier": tier, "ingress": rule(Direction::Ingress), "egress": rule(Direction::Egress)})
+}
+
+/// Policies of one priority all hold: of the same subject about other peers, and of other subjects about the
+/// same peer.
+fn same_priority(tier: &str) -> Case {
+    let mut of_hufflepuff = denies(tier, SLYTHERIN, 81);
+    of_hufflepuff["subject"] = subject("z", "c");
+    let expected =
+        [(SLYTHERIN, "x/*", "80/TCP"), (HUFFLEPUFF, "x/*", "80/TCP"), (SLYTHERIN, HUFFLEPUFF, "81/TCP")];
+    let policies = [
+        cluster_policy("gryffindor-slytherin", 5, &["x"], denies(tier, SLYTHERIN, 80)),
+        cluster_policy("gryffindor-hufflepuff", 5, &["x"], denies(tier, HUFFLEPUFF, 80)),
+        cluster_policy("hufflepuff-slytherin", 5, &["z"], of_hufflepuff),
+    ];
+    let table = expected
+        .into_iter()
+        .fold(open(), |table, (one, other, way)| table.deny(one, other, way).deny(other, one, way));
+    Case::new(format!("CNP{tier}TierSamePriority")).step(policies, table)
+}
+
+/// Rules for one direction say nothing about the other one.
+fn one_direction(tier: &'static str) -> [Case; 2] {
+    BOTH.map(|direction| {
+        let other = BOTH.into_iter().find(|other| *other != direction).map_or("", Direction::name);
+        let name = format!("CNP{tier}Tier{}Rules{other}Unaffected", direction.name());
+        let spec = json!({"tier": tier, direction.field(): [direction.rule("Deny", SLYTHERIN, Value::Null)]});
+        let table = denied(open(), &[direction], SLYTHERIN, "");
+        Case::new(name).step([cluster_policy("guard", 5, &["x"], spec)], table)
+    })
+}
+
+/// A subject, or a peer, by the labels of pods; the namespace's may be left out.
+fn subject(namespace: &str, pod: &str) -> Value {
+    let mut pods = json!({"podSelector": {"matchLabels": {"pod": pod}}});
+    if !namespace.is_empty() {
+        pods["namespaceSelector"] = json!({"matchLabels": {"ns": namespace}});
+    }
+    json!({"pods": pods})
+}
+
+fn pod_selectors(tier: &str) -> Case {
+    let deny = |peers: &str, peer: Value| json!({"action": "Deny", peers: [peer]});
+    let by_label = json!({"tier": tier, "subject": subject("", "a"),
+        "egress": [deny("to", subject("", "b")), deny("to", subject("z", "c"))],
+        "ingress": [deny("from", subject("", "b")), deny("from", subject("z", "c"))]});
+    let of_one =
+        json!({"tier": tier, "subject": subject("y", "c"), "egress": [deny("to", subject("z", "b"))]});
+    let table = ["*/b", HUFFLEPUFF]
+        .into_iter()
+        .fold(open(), |table, peer| table.deny("*/a", peer, "").deny(peer, "*/a", ""));
+    Case::new(format!("CNP{tier}TierPodSelector")).step(
+        [cluster_policy("by-label", 5, &[], by_label), cluster_policy("of-one", 5, &[], of_one)],
+        table.deny("y/c", SLYTHERIN, ""),
+    )
+}
+
+fn ranges_of_ports(tier: &str) -> Case {
+    let range = |protocol: &str, start: u16, end: u16| json!([{(protocol): {"destinationPort": {"range": {"start": start, "end": end}}}}]);
+    let mut spec = json!({"tier": tier});
+    let mut table = open().deny("x/*", "*", "").deny("*", "x/*", "");
+    for direction in BOTH {
+        let peers = if direction == Direction::Ingress { "from" } else { "to" };
+        spec[direction.field()] = json!([
+            direction.rule("Accept", RAVENCLAW, range("tcp", 80, 8080)),
+            direction.rule("Accept", HUFFLEPUFF, range("udp", 81, 5353)),
+            {"action": "Deny", peers: [{"namespaces": {}}]},
+        ]);
+        table = direction.allow(direction.allow(table, RAVENCLAW, "TCP"), HUFFLEPUFF, "81/UDP");
+    }
+    Case::new(format!("CNP{tier}TierPortRange")).step([cluster_policy("guard", 5, &["x"], spec)], table)
 }
 
 /// One rule each way about that house.
