@@ -401,6 +401,11 @@ const SOAK: &[Scenario] = &[
         "Netpol: a thousand pods start with their policies",
         network_policies::gap::a_pod_starts_with_its_policies,
     ),
+    (
+        "Netpol: what policies deny stays denied while agents are killed at random under churn",
+        network_policies::what_is_denied_stays_denied,
+    ),
+    ("Netpol: truth tables of every generated policy over nine pods", network_policies::over_nine_pods),
     ("the API server is away under load", soak::the_api_server_is_away),
     ("the clocks jump under load", soak::the_clocks_jump),
 ];

@@ -30,8 +30,10 @@ use crate::case::{Case, Peer, Service, echo};
 use crate::lab::{Lab, Outcome, holds, poll};
 use crate::load_balancers::{ingress, routed};
 use crate::probe::{BOTH, Via, dropped, served};
+use crate::soak;
 
-/// Asks for every generated case, instead of those where every feature comes once in each direction.
+/// Asks for every generated case, instead of those where every feature comes once in each direction. `make
+/// soak` runs them all.
 const ALL: &str = "WEFT_POLICY_CASES";
 /// After so many cases that fail, the rest would tell nothing more.
 const MOST_FAILURES: usize = 3;
@@ -40,7 +42,7 @@ const MOST_FAILURES: usize = 3;
 pub(crate) fn over_nine_pods(lab: &Lab) -> Outcome {
     let world = World::new(lab)?;
     let (own, other) = (world.ips("x/a"), world.ips("y/b"));
-    let all = std::env::var(ALL).is_ok_and(|value| value == "all");
+    let all = soak::seconds().is_some() || std::env::var(ALL).is_ok_and(|value| value == "all");
     let cases =
         [specs::cases(&other), tiers::cases(), conformance::cases(), generated::cases(&own, &other, all)];
     let mut runner = Runner { world: &world, table: Table::open() };

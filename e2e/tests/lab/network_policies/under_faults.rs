@@ -16,9 +16,11 @@ use crate::daemons;
 use crate::faults::Away;
 use crate::lab::{Lab, Outcome};
 use crate::probe::{BOTH, Seen, Via, ask, served};
+use crate::soak;
 
-/// How often the agent is killed, each time at another moment of what goes on.
-const KILLS: usize = 3;
+/// How often the agent is killed, each time at another moment of what goes on: in `make test`, and in
+/// `make soak`.
+const KILLS: [usize; 2] = [3, 60];
 /// The longest time after which that is, in milliseconds.
 const LATEST: usize = 400;
 /// A daemon that ends too often is started again later and later.
@@ -69,12 +71,17 @@ pub(crate) fn what_is_denied_stays_denied(lab: &Lab) -> Outcome {
 
 /// While pods that the policy selects come and go, and other policies too.
 fn agents_are_killed(lab: &Lab, shop: &Shop<'_>) -> Outcome {
-    let mut dice = Dice::new(15);
+    let is_soak = soak::seconds().is_some();
+    let seed = if is_soak { u64::from(std::process::id()) } else { 15 };
+    let (mut dice, kills) = (Dice::new(seed), KILLS[usize::from(is_soak)]);
+    if is_soak {
+        println!("\n{kills} kills, seed {seed}");
+    }
     let other = |name: &str| {
         let spec = json!({"podSelector": {"matchLabels": {"app": "other"}}});
         json!({"metadata": {"name": name}, "spec": spec})
     };
-    for round in 0..KILLS {
+    for round in 0..kills {
         let (name, policy) = (format!("fresh-{round}"), format!("other-{round}"));
         shop.case.start(echo(&name).on("node1"))?;
         shop.case.create("networkpolicies", &other(&policy))?;
