@@ -14,6 +14,7 @@ use weft_nftables::{
     self as nft, Base, DataType, Declaration, Expression, Hook, Observed, Operator, PRIORITY_DSTNAT,
     PRIORITY_FILTER, PRIORITY_SRCNAT, Rule, Set, SetKind, Statement, Table, Value,
 };
+use weft_policy::ruleset::{Denied, Ruleset};
 use weft_types::Protocol;
 
 use crate::preflight::facts::Feature;
@@ -21,7 +22,7 @@ use crate::preflight::facts::Feature;
 /// What is tried: its name, what it needs, and how.
 type Attempt = (&'static str, &'static str, fn() -> Result<()>);
 
-const ATTEMPTS: [Attempt; 6] = [
+const ATTEMPTS: [Attempt; 7] = [
     ("veth pairs", "CONFIG_VETH (modprobe veth)", veth),
     ("bridges with isolated ports", "CONFIG_BRIDGE (modprobe bridge), Linux 4.18", bridge),
     ("VXLAN devices", "CONFIG_VXLAN (modprobe vxlan)", vxlan),
@@ -37,6 +38,12 @@ const ATTEMPTS: [Attempt; 6] = [
         nat_ipv6,
     ),
     ("nf_tables sets of ranges", "CONFIG_NF_TABLES, Linux 5.6", ranges),
+    (
+        "nf_tables rules of network policies",
+        "CONFIG_NF_TABLES, NFT_CT, NFT_REJECT_IPV6, Linux 5.6 (modprobe -a nf_tables nft_ct nft_reject_ipv6), or install with \
+         --network-policy=false",
+        policies,
+    ),
 ];
 /// The name of the table in which nf_tables is tried.
 const TABLE: &str = "weft-preflight";
@@ -137,6 +144,12 @@ fn ranges() -> Result<()> {
     let mut table = Table::new(family, TABLE);
     table.set(set(family, "ranges", vec![DataType::Ipv4Addr, DataType::InetService], SetKind::RangeSet));
     commit(table)
+}
+
+/// The tables of network policies themselves.
+fn policies() -> Result<()> {
+    let tables = Ruleset::new(Denied { rejects: true, log_group: None });
+    nft::Client::open()?.commit(&tables.bring(&Observed::default()))
 }
 
 fn set(family: nft::Family, name: &str, key: Vec<DataType>, kind: SetKind) -> Set {
