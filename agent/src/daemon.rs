@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use weft_cluster::{WatchFilter, manifest};
 use weft_cni_spec::Boot;
 use weft_daemon::Signals;
+use weft_netlink::sysctl::Originals;
 use weft_policy::pending::GuardedNamespaces;
 use weft_policy::ruleset::Denied;
 use weft_types::{Kind, Snapshot};
@@ -49,7 +50,7 @@ use crate::upkeep::Upkeep;
 use crate::uplink::Uplink;
 use crate::uplink::observe::UplinkObserver;
 use crate::watches::Watches;
-use crate::{Error, Result, trace};
+use crate::{Error, Result, leftovers, trace};
 
 /// How often everything is looked at without cause: for what failed, and for what changes without a word,
 /// such as sysctls, files and the rules of others' firewalls.
@@ -68,18 +69,19 @@ const SOME: usize = 8;
 /// which lets pods start, comes after all that pods need. They are cleaned up in the opposite order.
 fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn Subsystem>>> {
     let (paths, bfd) = (plugin_paths(options), SharedBfd::default());
+    let originals = Originals::below(&options.cni_data_dir);
     let patience = Duration::from_secs(options.collect_after);
     let blocks = options.block_settings()?.map(|settings| {
         let (bridge, file) = (options.bridge.to_string(), options.config().blocks.unwrap_or_default());
         Box::new(BlockIpam::new(settings, paths.clone(), bridge, file, registry)) as Box<dyn Subsystem>
     });
     let mut subsystems: Vec<Box<dyn Subsystem>> = vec![
-        Box::new(Sysctls),
+        Box::new(Sysctls(originals.clone())),
         Box::new(Masquerade::open()?),
         Box::new(Upkeep::new(paths.clone(), registry)?),
         Box::new(Bgp::new(options.bgp.settings(options.backend)?, bfd.clone(), registry)),
-        Box::new(Routing::open(registry)?),
-        Box::new(FastPath::new(options.fast_path, paths.clone(), registry)?),
+        Box::new(Routing::open(originals.clone(), registry)?),
+        Box::new(FastPath::new(options.fast_path, paths.clone(), originals, registry)?),
         Box::new(NetworkPolicies::open(policies(options), registry)?),
     ];
     subsystems.extend(blocks);
@@ -117,7 +119,7 @@ pub fn dry_run(options: &Options) -> Result<String> {
 pub fn clean_up(options: &Options) -> Result<()> {
     let mut subsystems = subsystems(options, &mut metrics::registry())?;
     let errors: Vec<Error> = subsystems.iter_mut().rev().flat_map(|subsystem| subsystem.clean_up()).collect();
-    errors.into_iter().next().map_or(Ok(()), Err)
+    errors.into_iter().chain(leftovers::remove(options)).next().map_or(Ok(()), Err)
 }
 
 /// Runs until SIGTERM or SIGINT. Everything that was set up stays: pods go on without an agent.

@@ -23,6 +23,14 @@ pub enum Error {
         /// What the kernel said, with the route.
         problem: weft_netlink::Error,
     },
+    /// A file that an agent left cannot be removed.
+    #[error("cannot remove {}: {problem}; remove it by hand", path.display())]
+    Leftover {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        problem: io::Error,
+    },
     /// Another program's route stands where one to another node's pods belongs.
     #[error("{problem}: the route there is not Weft's and stays; delete it (ip route show {destination})")]
     ForeignRoute {

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing::info;
 use weft_netlink::rtnl::{Link, RouteFilter, RtnetlinkClient};
+use weft_netlink::sysctl::Originals;
 
 use crate::Result;
 use crate::attachments::PluginPaths;
@@ -41,6 +42,7 @@ pub enum Mode {
 pub(crate) struct FastPath {
     mode: Mode,
     paths: PluginPaths,
+    originals: Originals,
     route: RtnetlinkClient,
     programs: Option<Programs>,
     pods: Gauge,
@@ -66,7 +68,12 @@ impl Subsystem for FastPath {
 
 impl FastPath {
     /// In the calling thread's network namespace.
-    pub(crate) fn new(mode: Mode, paths: PluginPaths, registry: &mut Registry) -> Result<FastPath> {
+    pub(crate) fn new(
+        mode: Mode,
+        paths: PluginPaths,
+        originals: Originals,
+        registry: &mut Registry,
+    ) -> Result<FastPath> {
         let (pods, packets) = (Gauge::default(), Counter::default());
         if mode == Mode::Ebpf {
             let help = "Addresses of pods whose packets take the fast path";
@@ -74,7 +81,15 @@ impl FastPath {
             let help = "Packets that took the fast path, as large as the kernel has them";
             registry.register("fast_path_packets", help, packets.clone());
         }
-        Ok(FastPath { mode, paths, route: RtnetlinkClient::open()?, programs: None, pods, packets })
+        Ok(FastPath {
+            mode,
+            paths,
+            originals,
+            route: RtnetlinkClient::open()?,
+            programs: None,
+            pods,
+            packets,
+        })
     }
 
     fn apply(&mut self, plan: &NodePlan) -> Result<()> {
@@ -82,7 +97,7 @@ impl FastPath {
         let programs = match &mut self.programs {
             Some(programs) => programs,
             programs => {
-                let opened = programs.insert(Programs::open()?);
+                let opened = programs.insert(Programs::open(self.originals.clone())?);
                 info!("connections between pods take the fast path");
                 opened
             }

@@ -24,6 +24,7 @@ mod facts;
 pub mod fast_path;
 mod garbage_collection;
 mod health;
+mod leftovers;
 pub mod masquerade;
 mod metrics;
 mod monitor;

@@ -8,7 +8,7 @@ mod cut;
 mod denials;
 pub(crate) mod explain;
 mod metrics;
-mod remembered;
+pub(crate) mod remembered;
 mod tables;
 mod waiting;
 

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing::info;
 use weft_announce::bgp::rib::Routes as Learned;
+use weft_netlink::sysctl::Originals;
 use weft_types::{IpNetwork, Node};
 
 use crate::plan::NodePlan;
@@ -38,6 +39,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// from starting.
 pub(crate) struct Routing {
     routes: Routes,
+    originals: Originals,
     offload: OffloadTest,
     prober: Option<Prober>,
     announcer: Announcer,
@@ -83,7 +85,7 @@ impl Subsystem for Routing {
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
         let Some(plan) = round.plan.map(|plan| &plan.routing) else { return };
         report.problems(self.routes.apply(plan));
-        report.problems(accept_both_ways(plan));
+        report.problems(accept_both_ways(plan, &self.originals));
         report.problems(self.tell(plan));
         if let Some(prober) = &self.prober {
             prober.watch(&plan.probes, plan.held());
@@ -103,7 +105,7 @@ impl Subsystem for Routing {
 
 impl Routing {
     /// In the calling thread's network namespace.
-    pub(crate) fn open(registry: &mut Registry) -> Result<Routing> {
+    pub(crate) fn open(originals: Originals, registry: &mut Registry) -> Result<Routing> {
         let (direct, tunnelled) = (Gauge::default(), Gauge::default());
         let help = "Other nodes' pod CIDRs that are reached directly";
         registry.register("direct_ranges", help, direct.clone());
@@ -111,6 +113,7 @@ impl Routing {
         registry.register("tunnelled_ranges", help, tunnelled.clone());
         Ok(Routing {
             routes: Routes::open()?,
+            originals,
             offload: OffloadTest::default(),
             prober: None,
             announcer: Announcer::default(),
@@ -149,7 +152,7 @@ impl Routing {
 
 /// Two nodes change between the tunnel and the direct path one after the other: what comes the other way
 /// meanwhile must be taken.
-fn accept_both_ways(plan: &RoutingPlan) -> Option<Error> {
+fn accept_both_ways(plan: &RoutingPlan, originals: &Originals) -> Option<Error> {
     let links = if plan.probes.is_empty() { &[] } else { plan.links.as_slice() };
     // Two nodes begin to use the encrypted tunnel one after the other, too.
     let tunnels =
@@ -158,7 +161,7 @@ fn accept_both_ways(plan: &RoutingPlan) -> Option<Error> {
     let tunnels = tunnels.into_iter().flatten().filter(|_| is_one_of_two || !links.is_empty());
     let mut problem = None;
     for link in links.iter().map(String::as_str).chain(tunnels) {
-        match loosen(link) {
+        match loosen(link, originals) {
             Ok(true) => info!("set net.ipv4.conf.{link}.rp_filter to 2, as the way between nodes may change"),
             Ok(false) => {}
             Err(error) => problem = Some(error),

@@ -4,11 +4,13 @@ pub mod plan;
 pub mod proc;
 
 use tracing::info;
+use weft_netlink::sysctl::Originals;
 
 use crate::subsystem::{Report, Round, Subsystem};
 
-/// Keeps the settings as planned. They stay when the agent goes: others may rely on them by then.
-pub(crate) struct Sysctls;
+/// Keeps the settings as planned. They stay when the agent goes: pods rely on them. What they were is put back
+/// by `weft remove-plugins`, once there is no pod.
+pub(crate) struct Sysctls(pub(crate) Originals);
 
 impl Subsystem for Sysctls {
     fn name(&self) -> &'static str {
@@ -20,7 +22,7 @@ impl Subsystem for Sysctls {
         // Each may rely on the one before: forwarding is not switched on where that would cost the host its
         // own routes.
         for setting in settings {
-            match proc::set(setting) {
+            match proc::set(setting, &self.0) {
                 Ok(true) => info!("set {} to {}", setting.name, setting.value),
                 Ok(false) => {}
                 Err(error) => return report.blocking(error),

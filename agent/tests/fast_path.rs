@@ -11,6 +11,7 @@ use weft_agent::fast_path::plan::{FastPathPlan, Way};
 use weft_netlink::conntrack::{ConntrackClient, CtStatus, Filter, Flow, TcpState};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::RtnetlinkClient;
+use weft_netlink::sysctl::Originals;
 use weft_testkit::namespace::sh;
 use weft_testkit::wait::eventually;
 use weft_testkit::world::{Connection, PATIENCE, World, pod_address, put_on_bridge};
@@ -55,7 +56,7 @@ impl Node {
     }
 
     fn start(&mut self) {
-        self.programs = Some(self.world.node.run(Programs::open).unwrap().unwrap());
+        self.programs = Some(self.world.node.run(|| Programs::open(Originals::default())).unwrap().unwrap());
         self.apply();
     }
 

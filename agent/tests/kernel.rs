@@ -19,6 +19,7 @@ use weft_agent::upkeep::plan::{Expected, port};
 use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Tunnel, Uplink};
 use weft_netlink::netns::Namespace;
+use weft_netlink::sysctl::Originals;
 use weft_testkit::namespace::{advertise_router, cable, end, route_by, sh};
 use weft_testkit::wait::eventually;
 use weft_types::{ChangeSet, IpNetwork, Node, Object, Snapshot};
@@ -54,7 +55,7 @@ impl World {
     /// Applies a plan. Returns what went wrong.
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| proc::set(setting)).unwrap().unwrap();
+            self.node.run(|| proc::set(setting, &Originals::default())).unwrap().unwrap();
         }
         let mut errors = self.routes.apply(&plan.routing);
         errors.extend(self.masquerade.apply(&plan.masquerade).err());

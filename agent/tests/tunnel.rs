@@ -20,6 +20,7 @@ use weft_agent::uplink::observe::UplinkObserver;
 use weft_agent::uplink::{Backend, LeaveBy, Tunnel, Uplink};
 use weft_netlink::ethtool::tx_checksum;
 use weft_netlink::netns::Namespace;
+use weft_netlink::sysctl::Originals;
 use weft_testkit::namespace::{cable, end, forward, route_by, sh};
 use weft_types::{ChangeSet, Node, Object, Snapshot};
 
@@ -85,7 +86,7 @@ impl Site {
 
     fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| proc::set(setting)).unwrap().unwrap();
+            self.node.run(|| proc::set(setting, &Originals::default())).unwrap().unwrap();
         }
         self.routes.apply(&plan.routing).iter().map(ToString::to_string).collect()
     }

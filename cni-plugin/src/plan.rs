@@ -71,6 +71,8 @@ pub struct PodPlan {
 /// The bridge as it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgePlan {
+    /// The network's name, noted on a bridge that is made for it: by it an uninstall knows whose it is.
+    pub alias: String,
     /// How to make it where it does not exist.
     pub link: Bridge,
     /// Whether it receives all frames.
@@ -161,7 +163,7 @@ pub fn plan(pod: &Pod, options: &Options, mut lease: Success, state: &HostState)
     }
     Ok(PodPlan {
         pending: pod.waits.clone().and_then(|pod| Pending::of(pod, &lease)),
-        bridge: bridge(options, &lease, state, host_ports.as_ref())?,
+        bridge: bridge(&pod.network, options, &lease, state, host_ports.as_ref())?,
         veth: veth(pod, options, &lease, state),
         pod: pod_side(pod, options, &lease),
         masquerade: masquerade(options, &lease, &state.gateways),
@@ -244,6 +246,7 @@ fn host_ports(attachment: &Attachment, options: &Options, lease: &Success) -> Op
 }
 
 fn bridge(
+    network: &NetworkName,
     options: &Options,
     lease: &Success,
     state: &HostState,
@@ -264,6 +267,7 @@ fn bridge(
     let vlan_gateway =
         vlan.map(|(vlans, vlan)| VlanGateway::new(&name, vlan, vlans.keep_default, mac, options.mtu));
     Ok(BridgePlan {
+        alias: names::bridge_alias(network),
         promiscuous: options.promiscuous,
         sysctls,
         vlans: options.vlans.clone(),
@@ -325,10 +329,10 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
     }
     let has = |ipv4: bool| lease.ips.iter().any(|ip| ip.address.is_ipv4() == ipv4);
     if has(true) {
-        sysctls.push(Sysctl::new("net/ipv4/ip_forward", "1"));
+        sysctls.push(Sysctl::of_machine("net/ipv4/ip_forward", "1"));
     }
     if has(false) {
-        sysctls.push(Sysctl::new("net/ipv6/conf/all/forwarding", "1"));
+        sysctls.push(Sysctl::of_machine("net/ipv6/conf/all/forwarding", "1"));
         // While a new bridge makes sure that nobody else has its link-local address, the host cannot ask for
         // its containers' Ethernet addresses: what is for the first of them would be lost for seconds.
         sysctls.push(Sysctl::optional(format!("net/ipv6/conf/{name}/accept_dad"), "0"));
@@ -336,9 +340,8 @@ fn bridge_sysctls(bridge: &str, options: &Options, lease: &Success) -> Vec<Sysct
     if routed(options) && has(true) {
         // A packet that leaves by the bridge that it came in by is the rule here, and no reason to tell the
         // container of a shorter way. The setting is the logical or of `all` and the interface's own.
-        for key in ["all", name] {
-            sysctls.push(Sysctl::new(format!("net/ipv4/conf/{key}/send_redirects"), "0"));
-        }
+        sysctls.push(Sysctl::of_machine("net/ipv4/conf/all/send_redirects", "0"));
+        sysctls.push(Sysctl::new(format!("net/ipv4/conf/{name}/send_redirects"), "0"));
     }
     sysctls
 }

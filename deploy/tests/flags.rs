@@ -128,9 +128,10 @@ fn the_proxy_gets_what_ebpf_takes_and_nothing_of_it_without() {
         assert_eq!(added(&pod), serde_json::json!(capabilities));
         assert_eq!(names(&pod["containers"][0]["volumeMounts"]), mounts);
         // Programs of an earlier installation are taken away by the one that prepares the node.
-        assert_eq!(names(&pod["initContainers"][0]["volumeMounts"]), ["bpf"]);
-        let volumes = if mounts.is_empty() { &["bpf"] } else { mounts };
-        assert_eq!(names(&pod["volumes"]), volumes);
+        assert_eq!(names(&pod["initContainers"][0]["volumeMounts"]), ["bpf", "cni-data"]);
+        let volumes = names(&pod["volumes"]);
+        assert!(mounts.iter().all(|mount| volumes.iter().any(|volume| volume == mount)), "{volumes:?}");
+        assert_eq!(volumes.len(), 2 + mounts.len().saturating_sub(1), "{volumes:?}");
     }
 }
 
@@ -138,6 +139,6 @@ fn the_proxy_gets_what_ebpf_takes_and_nothing_of_it_without() {
 fn the_mode_of_the_proxy_goes_to_the_one_that_prepares_the_node_too() {
     assert!(!render(&Values::default()).contains("--proxy-mode"));
     let text = render(&Values { proxy_mode: "ipvs".to_owned(), ..Values::default() });
-    assert!(text.contains(r#"[/weft-proxy, --init-only, "--proxy-mode=ipvs"]"#), "{text}");
+    assert!(text.contains(r#"/.settings, "--proxy-mode=ipvs"]"#), "{text}");
     assert_eq!(text.matches("--proxy-mode=ipvs").count(), 2);
 }

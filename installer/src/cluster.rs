@@ -55,6 +55,9 @@ pub(crate) const DEPLOYMENT: Kind = ("apps/v1", "Deployment");
 pub(crate) const STATEFUL_SET: Kind = ("apps/v1", "StatefulSet");
 pub(crate) const NETWORK_POLICY: Kind = ("networking.k8s.io/v1", "NetworkPolicy");
 pub(crate) const IPAM_BLOCK: Kind = ("weft.internal/v1", "IPAMBlock");
+/// By which agents agree on who gives load balancer addresses.
+pub(crate) const LOAD_BALANCER_LEASE: (Kind, &str) =
+    (("coordination.k8s.io/v1", "Lease"), "weft-load-balancers");
 pub(crate) const DEFINITION: Kind = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 
 impl Cluster {
@@ -92,6 +95,13 @@ impl Cluster {
         let how = PatchParams::apply(MANAGER).force();
         let applied = self.api_of(object)?.patch(name(object), &how, &Patch::Apply(object)).await;
         applied.map(drop).map_err(failed("apply", &shown(object)))
+    }
+
+    /// Changes an object that is there by a JSON merge patch (RFC 7396).
+    pub(crate) async fn patch(&self, object: &Value, patch: &Value) -> Result<()> {
+        let patched =
+            self.api_of(object)?.patch(name(object), &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(drop).map_err(failed("patch", &shown(object)))
     }
 
     /// Deletes an object after all that it owns. Whether it was there.

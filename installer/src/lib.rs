@@ -15,6 +15,7 @@ pub mod finding;
 pub mod install;
 pub mod ipam;
 mod ipam_values;
+pub mod leftovers;
 mod load_balancer_values;
 pub mod manifests;
 pub mod plugins;

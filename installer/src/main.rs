@@ -11,8 +11,8 @@ use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, dns, doctor, install, ipam, manifests, plugins, policy, preflight, self_test, status, trace,
-    uninstall,
+    bgp, dns, doctor, install, ipam, leftovers, manifests, plugins, policy, preflight, self_test, status,
+    trace, uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -79,7 +79,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
         to: PathBuf,
     },
-    /// Remove the CNI plugins again, unless pods still need them. Runs on each node, after the agent.
+    /// Remove the CNI plugins again, the pods' bridge, and what the plugins kept, and put kernel settings back,
+    /// unless pods still need them. Runs on each node, after the agent.
     RemovePlugins {
         /// The runtime's plugin folder.
         #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
@@ -165,7 +166,10 @@ fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::RemovePlugins { from, leases } => match plugins::remove(&from, &leases)? {
-            Removal::Done(paths) => paths.iter().for_each(|path| println!("removed {}", path.display())),
+            Removal::Done(paths) => {
+                paths.iter().for_each(|path| println!("removed {}", path.display()));
+                leftovers::remove(&leases)?.iter().for_each(|line| println!("{line}"));
+            }
             Removal::Needed(pods) => println!("kept the plugins: {pods} addresses are still pods'"),
         },
         Command::PreflightPod(pod) => preflight::nodes::run_in_pod(&pod)?,

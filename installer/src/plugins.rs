@@ -88,10 +88,6 @@ pub fn remove(from: &Path, leases: &Path) -> Result<Removal, Error> {
             Err(source) => return Err(Error::Remove { target, source }),
         }
     }
-    // What the plugin noted of pods that are gone, beside their reservations.
-    if let (Some(folder), Some(network)) = (leases.parent(), leases.file_name()) {
-        let _ = fs::remove_dir_all(folder.join(".asked").join(network));
-    }
     Ok(Removal::Done(removed))
 }
 

@@ -5,18 +5,21 @@
 //!    notice nothing.
 //! 2. DNS goes, while its pods can still be torn down by the plugin.
 //! 3. On each node a cleanup pod has agent and proxy remove their own (see `--cleanup` there), and then the
-//!    plugins, unless pods still have addresses of theirs.
-//! 4. Roles and accounts go. The definition of ClusterNetworkPolicy stays: all such policies would go with
-//!    it.
+//!    plugins with the pods' bridge, unless pods still have addresses of theirs.
+//! 4. Roles, accounts and what agents wrote go. The definition of ClusterNetworkPolicy stays: all such policies
+//!    would go with it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
+use weft_types::well_known::annotation;
 
-use crate::cluster::{Cluster, Connection, DAEMON_SET, DEFINITION, POD, SERVICE, is_own, objects, shown};
-use crate::cluster::{DNS_SERVICE, Kind, NAMESPACE, name};
+use crate::cluster::{
+    Cluster, Connection, DAEMON_SET, DEFINITION, POD, SERVICE, is_own, name, objects, shown,
+};
+use crate::cluster::{DNS_SERVICE, Kind, LOAD_BALANCER_LEASE, NAMESPACE, NODE};
 use crate::manifests::{
     self, CLUSTER_NETWORK_POLICIES, CNI_BIN, CNI_CONF, IMAGE, IpamMode, LoadBalancerValues, Values,
 };
@@ -84,6 +87,7 @@ pub async fn run(options: &Options) -> Result<()> {
     for object in secret_roles(&cluster).await? {
         delete(&cluster, &object).await?;
     }
+    forget(&cluster).await?;
     leave_definition(&cluster).await
 }
 
@@ -101,6 +105,25 @@ async fn secret_roles(cluster: &Cluster) -> Result<Vec<Value>> {
 fn with_kind(mut object: Value, (version, kind): Kind) -> Value {
     (object["apiVersion"], object["kind"]) = (version.into(), kind.into());
     object
+}
+
+/// Takes away what agents wrote into the cluster: who gives addresses, and the nodes' keys.
+async fn forget(cluster: &Cluster) -> Result<()> {
+    let ((version, kind), lease) = LOAD_BALANCER_LEASE;
+    let metadata = json!({"name": lease, "namespace": NAMESPACE});
+    delete(cluster, &json!({"apiVersion": version, "kind": kind, "metadata": metadata})).await?;
+    for node in cluster.list(NODE, None, "").await? {
+        let held = node["metadata"]["annotations"].as_object().into_iter().flatten();
+        let own: Vec<&str> =
+            held.map(|(key, _)| key.as_str()).filter(|key| key.starts_with(annotation::PREFIX)).collect();
+        if !own.is_empty() {
+            let annotations: Value = own.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
+            let node = with_kind(json!({"metadata": {"name": name(&node)}}), NODE);
+            cluster.patch(&node, &json!({"metadata": {"annotations": annotations}})).await?;
+            eprintln!("took the annotations {} from {}", own.join(", "), shown(&node));
+        }
+    }
+    Ok(())
 }
 
 /// Says what stays, and how it goes.

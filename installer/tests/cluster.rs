@@ -225,6 +225,13 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
     assert!(!changed.is_empty() && changed.iter().all(|object| is_told(&object)), "{changed:?}");
 
     world.kubelet.seen.lock().unwrap().clear();
+    // What agents wrote, and what somebody else did.
+    let lease = json!({"metadata": {"name": "weft-load-balancers"}, "spec": {}});
+    world.create("coordination.k8s.io", "Lease", Some("kube-system"), lease);
+    let written = json!({"weft.internal/wireguard-public-key": "x", "example.com/theirs": "y"});
+    let patch = Patch::Merge(json!({"metadata": {"annotations": written}}));
+    let nodes = api(&world.client, "", "Node", None);
+    world.runtime.block_on(nodes.patch("node1", &PatchParams::default(), &patch)).unwrap();
     let text = world.succeeds(&["uninstall", "--timeout=20"]);
     let position = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what} in {text}"));
     let order = [
@@ -233,8 +240,13 @@ fn a_cluster_gets_weft_twice_and_loses_it_twice() {
         "deleted Deployment kube-system/weft-dns",
         "weft-cleanup 2/2",
         "deleted ClusterRole weft-agent",
+        "deleted Lease kube-system/weft-load-balancers",
+        "took the annotations weft.internal/wireguard-public-key from Node node1",
     ];
     assert!(order.map(position).is_sorted(), "{text}");
+    let node = world.runtime.block_on(nodes.get("node1")).unwrap();
+    let left: Vec<String> = node.metadata.annotations.unwrap_or_default().into_keys().collect();
+    assert_eq!(left, ["example.com/theirs"]);
     assert!(world.kubelet.seen.lock().unwrap().contains(&"weft-cleanup".to_owned()));
     for (group, kind) in [("apps", "DaemonSet"), ("apps", "Deployment"), ("", "Pod"), ("", "Service")] {
         assert_eq!(world.names(group, kind, Some("kube-system")), Vec::<String>::new(), "{kind}");

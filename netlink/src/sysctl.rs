@@ -1,8 +1,12 @@
 //! Kernel settings by way of /proc/sys. Those below `net` are the calling thread's network namespace's.
 
+mod originals;
+
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::PathBuf;
+
+pub use originals::{Original, Originals, Restored};
 
 /// A setting's value, without the end of its line.
 ///

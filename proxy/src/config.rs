@@ -31,6 +31,8 @@ pub struct Config {
     pub ebpf: Ebpf,
     /// What is for the mode ipvs.
     pub ipvs: IpvsOptions,
+    /// Where is kept what settings of the kernel held before; nowhere without it.
+    pub settings_dir: Option<PathBuf>,
 }
 
 /// Programs that lead sockets to endpoints.

@@ -62,7 +62,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     serve("--metrics-bind-address", options.metrics_bind_address, figures).await?;
     let config = options.config()?;
     info!(node = config.node, "starting");
-    for refused in sysctl::apply(&options.limits) {
+    for refused in sysctl::apply(&options.limits, options.settings_dir.clone()) {
         match refused.asked {
             true => warn!("{}", refused.error),
             false => info!("{}", refused.error),

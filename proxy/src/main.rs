@@ -23,11 +23,13 @@ fn run() -> Result<()> {
     if options.init_only {
         // A default that cannot be had keeps no node from its Services.
         let (asked, defaults): (Vec<_>, Vec<_>) =
-            sysctl::apply(&options.limits).into_iter().partition(|refused| refused.asked);
+            sysctl::apply(&options.limits, options.settings_dir.clone())
+                .into_iter()
+                .partition(|refused| refused.asked);
         defaults.iter().for_each(|refused| warn!("{}", refused.error));
         let asked: Vec<_> = asked.iter().map(|refused| refused.error.to_string()).collect();
         if options.proxy_mode == ProxyMode::Ipvs {
-            ipvs::prepare(&options.ipvs)?;
+            ipvs::prepare(&options.ipvs, options.settings_dir.clone())?;
         }
         // Without a proxy that keeps them in step they would lead to endpoints that are gone.
         if ebpf::withdraw(&options.ebpf.config())? {

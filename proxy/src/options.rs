@@ -100,6 +100,11 @@ pub struct Options {
     #[command(flatten)]
     pub ipvs: IpvsOptions,
 
+    /// Keep what settings of the kernel held before in this folder, by which `weft remove-plugins` puts them
+    /// back. Without it, they stay.
+    #[arg(long, value_name = "DIR")]
+    pub settings_dir: Option<PathBuf>,
+
     /// Set the limits and timeouts of connection tracking, which needs more privileges than NET_ADMIN, detach
     /// eBPF programs of an earlier run unless --ebpf is set, and exit.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, conflicts_with_all = ["cleanup", "dry_run"])]
@@ -186,6 +191,7 @@ impl Options {
             conntrack_be_liberal: self.limits.be_liberal == Some(true),
             ebpf: self.ebpf.config(),
             ipvs: self.ipvs.clone(),
+            settings_dir: self.settings_dir.clone(),
         })
     }
 

@@ -1,10 +1,10 @@
 //! Puts settings of connection tracking into effect. Which ones is said by `limits.rs`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::info;
-use weft_netlink::sysctl;
+use weft_netlink::sysctl::{self, Originals};
 
 use crate::error::Error;
 use crate::limits::{Limits, Setting};
@@ -21,25 +21,27 @@ pub struct Refused {
     pub error: Error,
 }
 
-/// Puts all of them into effect, as far as that is possible, and returns what is not.
-pub fn apply(limits: &Limits) -> Vec<Refused> {
+/// Puts all of them into effect, as far as that is possible, and returns what is not. What they were is kept in
+/// that folder, where there is one.
+pub fn apply(limits: &Limits, settings_dir: Option<PathBuf>) -> Vec<Refused> {
+    let originals = Originals::at(settings_dir);
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let refused = |setting: Setting| {
         let path = Path::new(FOLDER).join(setting.name);
-        let source = set(setting).err()?;
+        let source = set(setting, &originals).err()?;
         Some(Refused { asked: setting.asked, error: Error::Sysctl { path, value: setting.value, source } })
     };
     limits.settings(processors).into_iter().filter_map(refused).collect()
 }
 
-fn set(setting: Setting) -> io::Result<()> {
+fn set(setting: Setting, originals: &Originals) -> io::Result<()> {
     let name = format!("net/netfilter/{}", setting.name);
     let text = sysctl::read(&name)?;
     let held: u64 = text.parse().map_err(|_| io::Error::other(format!("holds {text:?}")))?;
     if held == setting.value || (setting.at_least && held > setting.value) {
         return Ok(());
     }
-    sysctl::write(&name, &setting.value.to_string())?;
+    originals.ensure(&name, &setting.value.to_string())?;
     info!(name = setting.name, from = held, to = setting.value, "set");
     Ok(())
 }

@@ -54,6 +54,8 @@ pub mod table {
 
 /// Annotations of Nodes.
 pub mod annotation {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "weft.internal/";
     /// The public key of the node's end of the encrypted tunnel, as wg(8) writes it.
     pub const WIREGUARD_KEY: &str = "weft.internal/wireguard-public-key";
     /// Where packets of the encrypted tunnel get to the node: addresses with ports, with commas in between.

@@ -80,6 +80,8 @@ pub fn first(conf_dir: &Path) -> Result<()> {
 /// Takes the configuration away, so that the runtime starts no more pods. Returns whether it was there.
 pub fn remove(conf_dir: &Path) -> Result<bool> {
     let path = conf_dir.join(FILE);
+    // Half of one, that a crash left.
+    let _ = fs::remove_file(conf_dir.join(UNFINISHED));
     match fs::remove_file(&path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_getres};
 use tracing::{debug, info};
 use weft_netlink::bpf::{IngressLink, IngressProgram, KernelTypes, Map, MapKind, MapSpec};
-use weft_netlink::sysctl;
+use weft_netlink::sysctl::{self, Originals};
 use weft_types::IpNetwork;
 
 use crate::Result;
@@ -42,6 +42,7 @@ const FAMILIES: [u32; 2] = [2, 10];
 /// The fast path in the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Programs {
+    originals: Originals,
     pods: Map,
     ways: Map,
     lifetimes: [u64; 2],
@@ -59,13 +60,13 @@ impl Programs {
     ///
     /// # Errors
     /// Where the kernel cannot do it, or this process may not ask it to.
-    pub fn open() -> Result<Programs> {
-        settle()?;
+    pub fn open(originals: Originals) -> Result<Programs> {
+        settle(&originals)?;
         let (pods, ways) = (Map::create(PODS)?, Map::create(WAYS)?);
         let lifetimes = lifetimes()?;
         let programs = load(&pods, &ways, lifetimes)?;
         let (held, links) = (FastPathPlan::default(), BTreeMap::new());
-        Ok(Programs { pods, ways, lifetimes, programs, held, links, counted: 0 })
+        Ok(Programs { originals, pods, ways, lifetimes, programs, held, links, counted: 0 })
     }
 
     /// Brings maps and programs to the plan, and puts back what somebody else took away. What is no pod's any
@@ -74,7 +75,7 @@ impl Programs {
     /// # Errors
     /// What the kernel refused. What was done until then stays.
     pub fn apply(&mut self, plan: &FastPathPlan) -> Result<()> {
-        settle()?;
+        settle(&self.originals)?;
         let lifetimes = lifetimes()?;
         if lifetimes != self.lifetimes {
             self.programs = load(&self.pods, &self.ways, lifetimes)?;
@@ -160,9 +161,9 @@ impl Programs {
 }
 
 /// Makes the settings that the fast path relies on.
-fn settle() -> Result<()> {
+fn settle(originals: &Originals) -> Result<()> {
     let set = |name: &str| {
-        let is_new = proc::set(&Sysctl { name: name.to_owned(), value: "1" })?;
+        let is_new = proc::set(&Sysctl { name: name.to_owned(), value: "1" }, originals)?;
         if is_new {
             info!("set {name} to 1");
         }

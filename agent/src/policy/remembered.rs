@@ -12,7 +12,7 @@ use weft_policy::pending::write_state;
 
 /// The file, which lies in the plugin's data folder beside the one of the namespaces that have policies. No
 /// network's own folder can have that name.
-const FILE: &str = ".policy-pods";
+pub(crate) const FILE: &str = ".policy-pods";
 /// Stands for the container where the plugin has no reservation of the address, as with other IPAM plugins.
 const NOBODY: &str = "-";
 

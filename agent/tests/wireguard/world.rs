@@ -19,6 +19,7 @@ use weft_netlink::genl::wireguard::{Device, WireGuardClient};
 use weft_netlink::netns::Namespace;
 use weft_netlink::packet::{Instruction, PacketSocket};
 use weft_netlink::rtnl::RtnetlinkClient;
+use weft_netlink::sysctl::Originals;
 use weft_testkit::namespace::{bare_end, cable, end, forward, machine, route_by, sh};
 use weft_types::{ChangeSet, Node, Object, Snapshot, WireGuardEnd};
 
@@ -134,7 +135,7 @@ impl Site {
 
     pub(crate) fn apply(&mut self, plan: &NodePlan) -> Vec<String> {
         for setting in &plan.sysctls {
-            self.node.run(|| proc::set(setting)).unwrap().unwrap();
+            self.node.run(|| proc::set(setting, &Originals::default())).unwrap().unwrap();
         }
         self.routes.apply(&plan.routing).iter().map(ToString::to_string).collect()
     }

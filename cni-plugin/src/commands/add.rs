@@ -7,11 +7,12 @@ use ipnetwork::IpNetwork;
 use weft_cni_spec::{Args, Attachment, Invocation, Success};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{Link, RtnetlinkClient};
+use weft_netlink::sysctl::Originals;
 
 use super::del::release_masquerade;
 use super::ipam::Source;
 use super::pending;
-use super::record::Records;
+use super::record::{Records, originals};
 use crate::kernel::{Lock, apply, complete, conntrack};
 use crate::nft::Tables;
 use crate::{Error, HostState, Options, Pod, PodPlan, Result, plan};
@@ -128,7 +129,8 @@ fn connect(
     invocation: &Invocation,
 ) -> Result<Success> {
     let records = Records::of(invocation);
-    let outcome = masquerade_and_apply(host, namespace, plan, bridge);
+    let originals = originals(invocation);
+    let outcome = masquerade_and_apply(host, namespace, plan, bridge, &originals);
     let outcome = outcome.and_then(|result| {
         records.keep(invocation, plan);
         let mapped = map_ports(host, plan).map(|()| result);
@@ -155,14 +157,15 @@ fn masquerade_and_apply(
     namespace: &Namespace,
     plan: &PodPlan,
     bridge: Option<Link>,
+    originals: &Originals,
 ) -> Result<Success> {
     let Some(masquerade) = &plan.masquerade else {
         unmasquerade(host, plan)?;
-        return apply(host, namespace, plan, bridge);
+        return apply(host, namespace, plan, bridge, originals);
     };
     let lock = Lock::shared()?;
     Tables::open_for(|| "ipMasq true".into())?.masquerade(host, masquerade, &lock)?;
-    apply(host, namespace, plan, bridge)
+    apply(host, namespace, plan, bridge, originals)
 }
 
 /// Where ipMasq was switched off, its elements must not outlive that.

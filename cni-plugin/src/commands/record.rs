@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use weft_cni_spec::{Args, Invocation, IpConfig, Success, decode};
 use weft_ipam::DEFAULT_DATA_DIR;
+use weft_netlink::sysctl::Originals;
 
 use crate::{Options, PodPlan, Result};
 
@@ -85,6 +86,11 @@ impl Records {
         let finished = names.filter(|name| !name.starts_with('.'));
         finished.filter_map(|owner| parse(&owner, &fs::read(self.folder.join(&owner)).ok()?)).collect()
     }
+}
+
+/// Where is kept what settings of the machine were before the plugin changed them.
+pub(super) fn originals(invocation: &Invocation) -> Originals {
+    Originals::below(data_dir(invocation))
 }
 
 /// The folder of all networks' reservations.

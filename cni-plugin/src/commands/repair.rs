@@ -18,7 +18,7 @@ use weft_netlink::rtnl::{Address, Link, LinkChange, Mac, RtnetlinkClient};
 
 use super::check;
 use super::ipam::Source;
-use super::record::{Record, Records};
+use super::record::{Record, Records, originals};
 use crate::kernel::{Lock, conntrack, ensure_bridge, settle_port};
 use crate::nft::Tables;
 use crate::{
@@ -148,7 +148,7 @@ impl<'a> Repair<'a> {
         let wrong = differences(plan, state);
         if !wrong.is_empty() || self.options.vlans.is_some() {
             let found = state.bridge.as_ref().map(|bridge| bridge.link.clone());
-            let outcome = ensure_bridge(&mut self.host, plan, found).map(drop);
+            let outcome = ensure_bridge(&mut self.host, plan, found, &originals(self.invocation)).map(drop);
             match (wrong.join(", "), outcome) {
                 (wrong, Ok(())) if wrong.is_empty() => {}
                 (wrong, outcome) => report.note(format!("bridge {name} {wrong}"), outcome),

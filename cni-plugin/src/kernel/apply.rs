@@ -12,6 +12,7 @@ use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{
     Address, DadState, Link, LinkChange, Mac, Route, RouteFilter, RtnetlinkClient, TokenBucket, Veth,
 };
+use weft_netlink::sysctl::Originals;
 
 use crate::plan::DEFAULT_VLAN;
 use crate::{BridgePlan, Error, PodPlan, PodSide, Result, Sysctl, VethPlan, VlanGateway, Vlans};
@@ -36,8 +37,9 @@ pub(crate) fn apply(
     netns: &Namespace,
     plan: &PodPlan,
     bridge: Option<Link>,
+    originals: &Originals,
 ) -> Result<Success> {
-    let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge)?;
+    let (bridge, vlan_gateway) = ensure_bridge(host, &plan.bridge, bridge, originals)?;
     let host_end = add_veth(host, netns, &plan.veth, &bridge)?;
     let name = &plan.veth.link.host.name;
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
@@ -71,23 +73,24 @@ pub(crate) fn ensure_bridge(
     host: &mut RtnetlinkClient,
     plan: &BridgePlan,
     found: Option<Link>,
+    originals: &Originals,
 ) -> Result<(Link, Option<Link>)> {
-    let link = match found {
-        Some(link) => link,
+    let (link, alias) = match found {
+        Some(link) => (link, None),
         None => {
-            match host.add_bridge(&plan.link) {
-                Ok(()) => {}
+            let alias = match host.add_bridge(&plan.link) {
+                Ok(()) => Some(plan.alias.clone()),
                 // Another call was faster.
-                Err(error) if Link::exists(&error) => {}
+                Err(error) if Link::exists(&error) => None,
                 Err(error) => return Err(error.into()),
-            }
-            host.link(&plan.link.name)?
+            };
+            (host.link(&plan.link.name)?, alias)
         }
     };
     let mac = pinned_mac(host, plan, &link)?;
-    if !link.up || plan.promiscuous || mac.is_some() {
+    if !link.up || plan.promiscuous || mac.is_some() || alias.is_some() {
         let promiscuous = plan.promiscuous.then_some(true);
-        let change = LinkChange { up: Some(true), promiscuous, mac, ..LinkChange::default() };
+        let change = LinkChange { up: Some(true), promiscuous, mac, alias, ..LinkChange::default() };
         host.change_link(link.index, &change)?;
     }
     plan.vlans.as_ref().map_or(Ok(()), |vlans| filter_vlans(host, link.index, vlans))?;
@@ -103,9 +106,9 @@ pub(crate) fn ensure_bridge(
     }
     for sysctl in &plan.sysctls {
         if sysctl.key == FORWARDING && !sysctl.is_set() {
-            keep_advertised(host)?;
+            keep_advertised(host, originals)?;
         }
-        sysctl.apply()?;
+        sysctl.apply_to_host(originals)?;
     }
     Ok((link, gateway))
 }
@@ -113,12 +116,12 @@ pub(crate) fn ensure_bridge(
 /// As soon as it forwards IPv6, the kernel forgets a default route from a router's advertisement and takes no
 /// other (RFC 4861 section 6.2.8), unless the interface is told before to take them all the same (ip-sysctl,
 /// accept_ra).
-fn keep_advertised(host: &mut RtnetlinkClient) -> Result<()> {
+fn keep_advertised(host: &mut RtnetlinkClient, originals: &Originals) -> Result<()> {
     let filter = RouteFilter { protocol: Some(ADVERTISED), ..RouteFilter::default() };
     for path in host.routes(filter)?.into_iter().filter(|path| path.destination.prefix() == 0) {
         let Some(link) = path.link else { continue };
         let name = host.link_by_index(link)?.name;
-        Sysctl::new(format!("net/ipv6/conf/{name}/accept_ra"), "2").apply()?;
+        Sysctl::of_machine(format!("net/ipv6/conf/{name}/accept_ra"), "2").apply_to_host(originals)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use weft_netlink::sysctl;
+use weft_netlink::sysctl::{self, Originals};
 
 use crate::{Error, Result, Sysctl};
 
@@ -15,6 +15,15 @@ impl Sysctl {
             // Where /proc/sys is read-only, what is as it should be needs no writing.
             Err(_) if self.is_set() => Ok(()),
             Err(source) => Err(Error::Sysctl { key: self.key.clone(), value: self.value, source }),
+        }
+    }
+
+    /// The same for the host's side: what a setting of the machine was is kept, to be put back by an uninstall.
+    pub(crate) fn apply_to_host(&self, originals: &Originals) -> Result<()> {
+        match self.of_machine {
+            // Where it cannot be kept, the container matters more.
+            true => originals.ensure(&self.key, self.value).map(drop).or_else(|_| self.apply()),
+            false => self.apply(),
         }
     }
 

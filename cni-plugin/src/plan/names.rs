@@ -20,6 +20,11 @@ pub(crate) fn alias(network: &NetworkName, attachment: &Attachment) -> String {
     shortened(format!("{network}/{}/{}", attachment.container, attachment.ifname))
 }
 
+/// The note on a bridge that was made for a network: its name, as much of it as fits.
+pub(crate) fn bridge_alias(network: &NetworkName) -> String {
+    shortened(network.to_string())
+}
+
 /// What the notes of a network's pairs begin with.
 pub(crate) fn alias_prefix(network: &NetworkName) -> String {
     shortened(format!("{network}/"))

@@ -11,12 +11,19 @@ pub struct Sysctl {
     pub value: &'static str,
     /// Whether it may be missing, as all of IPv6 is on hosts that are booted without it.
     pub optional: bool,
+    /// Whether it is the machine's, and so outlives the plugin's interfaces.
+    pub of_machine: bool,
 }
 
 impl Sysctl {
     /// A setting that must exist.
     pub(crate) fn new(key: impl Into<String>, value: &'static str) -> Sysctl {
-        Sysctl { key: key.into(), value, optional: false }
+        Sysctl { key: key.into(), value, optional: false, of_machine: false }
+    }
+
+    /// A setting of the machine, which must exist.
+    pub(crate) fn of_machine(key: impl Into<String>, value: &'static str) -> Sysctl {
+        Sysctl { of_machine: true, ..Sysctl::new(key, value) }
     }
 
     /// A setting that may be missing.

@@ -59,7 +59,7 @@ fn the_default_in_both_families() {
         plan(&pod(), &options(), lease(&["10.244.1.5/24", "fd00:1::5/64"]), &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 address 0a:58:0a:f4:01:01 mtu 1450 type bridge
-    ip link set cni0 up
+    ip link set cni0 alias weft up
     ip address add 10.244.1.1/24 dev cni0
     ip address add fd00:1::1/64 dev cni0
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
@@ -124,7 +124,7 @@ fn a_plain_bridge_as_the_reference_makes_it() {
     let plan = plan(&pod(), &options, lease, &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 address 0a:58:0a:f4:01:fe type bridge
-    ip link set cni0 up
+    ip link set cni0 alias weft up
     ip address add 10.244.1.254/24 dev cni0
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
     sysctl -w net/ipv4/ip_forward=1
@@ -182,7 +182,7 @@ fn the_gateway_of_a_vlan_is_tied_to_the_bridge_by_a_port_of_that_vlan() {
     let plan = super::plan(&pod(), &options, lease(&["10.244.1.5/24"]), &with_bridge(&["10.9.0.1/24"]));
     insta::assert_snapshot!(plan.unwrap().bridge, @r"
     ip link add cni0 type bridge
-    ip link set cni0 up
+    ip link set cni0 alias weft up
     ip link set cni0 type bridge vlan_filtering 1
     ip link add name vlan1841cdafcb1 group 2003134068 up master cni0 type veth peer name cni0.5 address 0a:58:0a:f4:01:01
     bridge vlan add dev vlan1841cdafcb1 vid 5 pvid untagged
@@ -202,7 +202,7 @@ fn a_network_without_addresses() {
     let plan = plan(&pod(), &options, Success::default(), &HostState::default()).unwrap();
     insta::assert_snapshot!(plan, @r"
     ip link add cni0 mtu 1450 type bridge
-    ip link set cni0 up
+    ip link set cni0 alias weft up
     sysctl -w net/ipv6/conf/cni0/accept_ra=0
     ip link add name veth9e27a0abdbb address fe:9e:27:a0:ab:db mtu 1450 group 516262267 up master cni0 type veth peer name eth0 mtu 1450 netns /run/netns/blue
     bridge link set dev veth9e27a0abdbb isolated off hairpin off

@@ -28,7 +28,7 @@ impl fmt::Display for BridgePlan {
         mtu(self.link.mtu, f)?;
         writeln!(f, " type bridge")?;
         let promiscuous = if self.promiscuous { " promisc on" } else { "" };
-        writeln!(f, "ip link set {name} up{promiscuous}")?;
+        writeln!(f, "ip link set {name} alias {} up{promiscuous}", self.alias)?;
         if self.vlans.is_some() {
             writeln!(f, "ip link set {name} type bridge vlan_filtering 1")?;
         }

@@ -6,6 +6,7 @@ mod affinity;
 mod announcements;
 mod api;
 mod application;
+mod as_found;
 mod bgp;
 mod blocks;
 mod broken;
@@ -390,6 +391,7 @@ const LAST: &[Scenario] = &[
         "a node claims a block more when it fills, and what a lost node had is given up (--ipam blocks)",
         blocks::pods_beyond_the_first_block,
     ),
+    ("uninstalled, a node is as it was found beside others", as_found::a_node_is_as_it_was_found),
     ("20 deleting everything leaves no element, route or reservation", removal::deleting_everything),
     ("21 two labs side by side, killed and removed, leave nothing", removal::nothing_is_left),
 ];

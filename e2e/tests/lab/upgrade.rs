@@ -34,19 +34,24 @@ const NEXT: [(&str, &str); 3] = [
 ];
 
 /// The programs that a lab's nodes have, which can be replaced. What runs goes on as it is.
-struct Version {
-    folder: PathBuf,
+pub(crate) struct Version {
+    pub(crate) folder: PathBuf,
     /// Those to be tested.
-    built: PathBuf,
+    pub(crate) built: PathBuf,
 }
 
 impl Version {
     /// Those of `WEFT_UPGRADE_FROM`, an earlier build, where it is set; else the same as are tested.
     fn before(lab: &Lab) -> Result<Version, String> {
+        Version::of(lab, std::env::var_os("WEFT_UPGRADE_FROM").map(PathBuf::from))
+    }
+
+    /// Those of a folder, else the ones that are tested.
+    pub(crate) fn of(lab: &Lab, from: Option<PathBuf>) -> Result<Version, String> {
         let built = lab.program.parent().map(PathBuf::from).unwrap_or_default();
         let version = Version { folder: lab.state.path().join("version"), built };
         fs::create_dir(&version.folder).map_err(|error| error.to_string())?;
-        let from = std::env::var_os("WEFT_UPGRADE_FROM").map_or(version.built.clone(), PathBuf::from);
+        let from = from.unwrap_or_else(|| version.built.clone());
         for name in PROGRAMS {
             let found = symlink(from.join(name), version.folder.join(name));
             found.map_err(|error| format!("{name}: {error}"))?;
@@ -55,7 +60,7 @@ impl Version {
     }
 
     /// Another program by that name.
-    fn replace(&self, name: &str, script: &str) -> Outcome {
+    pub(crate) fn replace(&self, name: &str, script: &str) -> Outcome {
         let (next, place) = (self.folder.join("next"), self.folder.join(name));
         let written = fs::write(&next, format!("#!/bin/sh\n{script}\n"))
             .and_then(|()| fs::set_permissions(&next, fs::Permissions::from_mode(0o755)))
@@ -71,7 +76,7 @@ impl Version {
     }
 
     /// No version: a daemon that is gone and has left what it set up.
-    fn withdraw(&self, names: &[&str]) -> Outcome {
+    pub(crate) fn withdraw(&self, names: &[&str]) -> Outcome {
         names.iter().try_for_each(|name| self.replace(name, "exec sleep 1000000"))
     }
 }
@@ -195,7 +200,7 @@ fn leaves_pods_alone(lab: &Lab, version: &Version) -> Outcome {
 }
 
 /// The commands of the cleanup pod's init containers, on a node.
-fn clean_up(lab: &Lab, node: &str, built: &Path) -> Outcome {
+pub(crate) fn clean_up(lab: &Lab, node: &str, built: &Path) -> Outcome {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../installer/src/cleanup.yaml");
     let text = fs::read_to_string(manifest).map_err(|error| format!("{manifest}: {error}"))?;
     let values = ["{{image}}", "{{cni_bin_dir}}", "{{cni_conf_dir}}"];
@@ -221,10 +226,25 @@ fn clean_up(lab: &Lab, node: &str, built: &Path) -> Outcome {
             .collect();
         if container["name"] == "agent" {
             line.extend(["--cni-conf-dir".to_owned(), path(&conf)]);
+            line.extend(["--cni-data-dir".to_owned(), path(&dir.cni_data())]);
+            let socket = lab.state.path().join("run").join(node).join("cni/dhcp.sock");
+            line.extend(["--dhcp-socket".to_owned(), path(&socket)]);
         }
-        lab.on_node(node, &line.iter().map(String::as_str).collect::<Vec<_>>())?;
+        if container["name"] == "proxy" {
+            line.push(format!("--ebpf-bpffs={}", path(&lab.dir.bpffs())));
+        }
+        in_its_boot(lab, node, &line)?;
     }
     Ok(())
+}
+
+/// Runs a program on a node, which must succeed, in the boot that the node's own programs see.
+pub(crate) fn in_its_boot(lab: &Lab, node: &str, line: &[String]) -> Outcome {
+    let boot = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    let file = lab.dir.node(node).boot_id().display().to_string();
+    let place = ["unshare", "--mount", "sh", "-c", boot, &file];
+    let line = line.iter().map(String::as_str);
+    lab.on_node(node, &place.into_iter().chain(line).collect::<Vec<_>>()).map(drop)
 }
 
 fn nothing_of_ours(lab: &Lab, node: &str) -> Outcome {

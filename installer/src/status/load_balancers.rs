@@ -3,10 +3,8 @@
 use serde_json::Value;
 
 use crate::Result;
-use crate::cluster::{Cluster, Kind, NAMESPACE, SERVICE, name};
+use crate::cluster::{Cluster, LOAD_BALANCER_LEASE, NAMESPACE, SERVICE, name};
 
-/// The Lease that the agent holds which gives addresses.
-const LEASE: (Kind, &str) = (("coordination.k8s.io/v1", "Lease"), "weft-load-balancers");
 /// How many Services are named that wait.
 const NAMED: usize = 5;
 
@@ -22,7 +20,7 @@ pub(super) struct LoadBalancers {
 /// # Errors
 /// Where the cluster is not to be reached.
 pub(super) async fn look(cluster: &Cluster) -> Result<Option<LoadBalancers>> {
-    let (kind, lease) = LEASE;
+    let (kind, lease) = LOAD_BALANCER_LEASE;
     let Ok(Some(lease)) = cluster.get(kind, NAMESPACE, lease).await else { return Ok(None) };
     Ok(Some(LoadBalancers { lease, services: cluster.list(SERVICE, None, "").await? }))
 }

@@ -18,6 +18,7 @@ mod text;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use weft_netlink::genl::ipvs::{IpvsClient, Statistics, VirtualServer};
+use weft_netlink::sysctl::Originals;
 use weft_types::NamespacedName;
 
 use super::nftables::{NftablesDataplane, Owners};
@@ -72,7 +74,7 @@ impl IpvsDataplane {
     /// Where they cannot be used.
     pub fn open(config: &Config) -> Result<IpvsDataplane, Error> {
         let mut kernel = Kernel::open()?;
-        sysctl::set(&config.ipvs)?;
+        sysctl::set(&config.ipvs, &Originals::at(config.settings_dir.clone()))?;
         kernel.set_timeouts(&config.ipvs)?;
         info!(
             "kube-proxy is about to drop the mode ipvs; --proxy-mode=nftables serves the same Services, changes as fast, \
@@ -165,13 +167,14 @@ impl IpvsDataplane {
     }
 }
 
-/// Puts the settings of the kernel into effect that IPVS needs, which takes more privileges than NET_ADMIN.
+/// Puts the settings of the kernel into effect that IPVS needs, which takes more privileges than NET_ADMIN. What
+/// they were is kept in that folder, where there is one.
 ///
 /// # Errors
 /// Where the kernel has no IPVS, and what cannot be set.
-pub fn prepare(options: &IpvsOptions) -> Result<(), Error> {
+pub fn prepare(options: &IpvsOptions, settings_dir: Option<PathBuf>) -> Result<(), Error> {
     Kernel::open()?;
-    sysctl::set(options)
+    sysctl::set(options, &Originals::at(settings_dir))
 }
 
 /// What the tables are configured with: virtual servers count by themselves.

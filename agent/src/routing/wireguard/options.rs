@@ -8,7 +8,7 @@ use weft_types::well_known::port;
 use super::plan::{Encryption, Settings};
 
 /// The name of the key's file, where no other is given.
-const KEY_FILE: &str = ".wireguard-key";
+pub(crate) const KEY_FILE: &str = ".wireguard-key";
 
 /// The flags of the encrypted tunnel.
 #[derive(Args, Clone, Debug)]

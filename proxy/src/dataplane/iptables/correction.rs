@@ -231,7 +231,7 @@ fn is_portal(table: Table, rule: &RuleHead) -> bool {
     rule.leads_to.as_ref().is_some_and(|to| table.owns(to))
 }
 
-/// What takes all of ours away. Tables in which nothing else is left go too.
+/// What takes all of ours away. Tables and entrances in which nothing else is left go too.
 pub(super) fn clean_up(held: &Held) -> Transaction {
     let mut all = Vec::new();
     for ((family, table), held) in held.iter().filter(|((_, table), held)| held.is_ours(*table)) {
@@ -250,6 +250,11 @@ pub(super) fn clean_up(held: &Held) -> Transaction {
             let portals = chain.rules.iter().filter(|rule| is_ours(rule));
             let delete = portals.map(|rule| Change::DeleteRule(key.clone(), name.clone(), rule.handle));
             rest.changes.extend(delete);
+            // Such a chain does nothing any more: iptables has it or not, and -X takes it away.
+            let is_entry = table.entries().iter().any(|(entry, _)| *entry == &**name);
+            if is_entry && !is_left((name, chain)) {
+                rest.deleted.push(Change::DeleteChain(key.clone(), name.clone()));
+            }
         }
         for name in held.chains.keys().filter(|name| table.owns(name)) {
             delete_chain(&key, *table, name, held, &mut rest);

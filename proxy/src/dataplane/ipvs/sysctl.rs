@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tracing::info;
-use weft_netlink::sysctl;
+use weft_netlink::sysctl::Originals;
 
 use crate::error::Error;
 use crate::ipvs_options::IpvsOptions;
@@ -27,12 +27,12 @@ const STRICT_ARP: [(&str, u64); 2] =
 ///
 /// # Errors
 /// What cannot be set, and has another value.
-pub(super) fn set(config: &IpvsOptions) -> Result<(), Error> {
+pub(super) fn set(config: &IpvsOptions, originals: &Originals) -> Result<(), Error> {
     let strict_arp = STRICT_ARP.iter().filter(|_| config.strict_arp);
     for (name, value) in SETTINGS.iter().chain(strict_arp) {
         let refused =
             |source| Error::Sysctl { path: PathBuf::from("/proc/sys").join(name), value: *value, source };
-        if sysctl::ensure(name, &value.to_string()).map_err(refused)? {
+        if originals.ensure(name, &value.to_string()).map_err(refused)? {
             info!(name, to = value, "set");
         }
     }
