@@ -1,15 +1,19 @@
 //! `weft install`: the manifests into a cluster, and waiting until it works.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use serde_json::Value;
+use weft_types::well_known::label;
 
 use crate::cluster::{
-    Cluster, Connection, DAEMON_SET, DEFINITION, DEPLOYMENT, DNS_SERVICE, NAMESPACE, NODE, SERVICE, is_own,
-    name, objects, shown,
+    Cluster, Connection, DAEMON_SET, DEFINITION, DEPLOYMENT, DNS_SERVICE, ENDPOINT_SLICE, NAMESPACE, NODE,
+    SERVICE, is_own, name, objects, shown,
 };
+use crate::distribution::{Facts, Found};
 use crate::manifests::{self, Values};
 use crate::rollout::{self, Progress};
 use crate::self_test::{self, SelfTest};
@@ -33,6 +37,19 @@ pub struct Options {
     /// Do not check, by pods on every node, that pods reach Services by name.
     #[arg(long)]
     pub skip_self_test: bool,
+    /// The values that a person gave, by the names of their fields: the others follow from the cluster.
+    #[arg(skip)]
+    pub given: BTreeSet<String>,
+}
+
+/// The arguments that were given on the command line, by their names.
+pub fn given(matches: &ArgMatches) -> BTreeSet<String> {
+    let ids = matches.ids().map(|id| id.as_str());
+    let is_given = |id: &&str| {
+        // Groups have no source.
+        matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine)
+    };
+    ids.filter(is_given).map(str::to_owned).collect()
 }
 
 /// A part of the roll-out.
@@ -73,7 +90,10 @@ fn step_of(object: &Value) -> &str {
 pub async fn run(options: &Options) -> Result<()> {
     options.values.check()?;
     let cluster = Cluster::connect(&options.connection).await?;
-    let values = with_api_host(&options.values, cluster.server())?;
+    let facts = look(&cluster).await?;
+    let mut values = options.values.clone();
+    eprintln!("{}", Found::adapt(&facts, &mut values, &|name| options.given.contains(name)));
+    let values = with_api_host(&values, cluster.server(), facts.api_server())?;
     let objects = objects(&manifests::render(&values))?;
     if !options.force {
         check(&cluster, &values).await?;
@@ -125,17 +145,40 @@ async fn roll_out(cluster: &Cluster, objects: &[Value], patience: Duration) -> R
     wait::until_since(start, "Weft did not get ready", patience, || progress(cluster, objects)).await
 }
 
-/// The values with the API server's address, from the kubeconfig where none is given.
-fn with_api_host(values: &Values, (host, port): (&str, u16)) -> Result<Values> {
+/// What tells which distribution a cluster is. What the API server does not say is left out.
+async fn look(cluster: &Cluster) -> Result<Facts> {
+    let nodes = cluster.list(NODE, None, "").await?;
+    let kubelet = match nodes.iter().find(|node| !rollout::is_silent(node)).map(name) {
+        Some(node) => cluster.text(&format!("/api/v1/nodes/{node}/proxy/configz")).await.unwrap_or_default(),
+        None => String::new(),
+    };
+    let of_api_server = format!("{}=kubernetes", label::SERVICE_NAME);
+    Ok(Facts {
+        nodes,
+        kubelet: serde_json::from_str(&kubelet).unwrap_or_default(),
+        service: cluster.get(SERVICE, "default", "kubernetes").await?,
+        slices: cluster.list(ENDPOINT_SLICE, Some("default"), &of_api_server).await?,
+    })
+}
+
+/// The values with the API server's address, from the kubeconfig where none is given; where that is this
+/// machine's own loopback, the one that the cluster knows.
+fn with_api_host(values: &Values, (host, port): (&str, u16), known: Option<(String, u16)>) -> Result<Values> {
     if values.api_host.is_some() {
         return Ok(values.clone());
     }
     let bare = host.trim_matches(['[', ']']);
     let is_loopback = bare == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    match is_loopback {
-        true => Err(Error::ApiHost { host: host.to_owned() }),
-        false => Ok(Values { api_host: Some(bare.to_owned()), api_port: port, ..values.clone() }),
+    let (host, api_port) = match is_loopback {
+        true => known.ok_or_else(|| Error::ApiHost { host: host.to_owned() })?,
+        false => (bare.to_owned(), port),
+    };
+    if is_loopback {
+        eprintln!(
+            "nodes reach the API server at {host} port {api_port}, its endpoint; --api-host says otherwise"
+        );
     }
+    Ok(Values { api_host: Some(host), api_port, ..values.clone() })
 }
 
 async fn check(cluster: &Cluster, values: &Values) -> Result<()> {
@@ -206,17 +249,20 @@ mod tests {
     #[test]
     fn the_api_server_s_address_is_that_of_the_kubeconfig_unless_nodes_cannot_reach_it() {
         let values = Values::default();
-        let found = with_api_host(&values, ("192.0.2.10", 443)).unwrap();
+        let found = with_api_host(&values, ("192.0.2.10", 443), None).unwrap();
         assert_eq!((found.api_host.as_deref(), found.api_port), (Some("192.0.2.10"), 443));
-        let found = with_api_host(&values, ("[2001:db8::1]", 6443)).unwrap();
+        let found = with_api_host(&values, ("[2001:db8::1]", 6443), None).unwrap();
         assert_eq!(found.api_host.as_deref(), Some("2001:db8::1"));
         for loopback in ["127.0.0.1", "localhost", "[::1]"] {
             assert!(
-                matches!(with_api_host(&values, (loopback, 6443)), Err(Error::ApiHost { .. })),
+                matches!(with_api_host(&values, (loopback, 6443), None), Err(Error::ApiHost { .. })),
                 "{loopback}"
             );
+            let known = Some(("192.0.2.10".to_owned(), 16443));
+            let found = with_api_host(&values, (loopback, 1), known).unwrap();
+            assert_eq!((found.api_host.as_deref(), found.api_port), (Some("192.0.2.10"), 16443));
         }
         let given = Values { api_host: Some("kind-control-plane".to_owned()), ..Values::default() };
-        assert_eq!(with_api_host(&given, ("127.0.0.1", 1)).unwrap().api_port, 6443);
+        assert_eq!(with_api_host(&given, ("127.0.0.1", 1), None).unwrap().api_port, 6443);
     }
 }

@@ -6,6 +6,7 @@ pub mod bgp;
 mod bgp_values;
 mod cluster;
 mod dhcp_values;
+mod distribution;
 pub mod dns;
 pub mod doctor;
 mod ebpf_parts;

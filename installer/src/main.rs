@@ -120,7 +120,13 @@ fn parse() -> Cli {
     let is_plugin = Path::new(&called).file_name().is_some_and(|name| name == "kubectl-weft");
     let command = Cli::command();
     let command = if is_plugin { command.bin_name("kubectl weft") } else { command };
-    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command.try_get_matches().and_then(|matches| {
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        if let (Command::Install(options), Some((_, own))) = (&mut cli.command, matches.subcommand()) {
+            options.given = install::given(own);
+        }
+        Ok(cli)
+    });
     parsed.unwrap_or_else(|error| error.exit())
 }
 
