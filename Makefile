@@ -16,17 +16,23 @@ TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:k
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
                nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
                ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2 \
-               vtysh:frr gobgpd:gobgpd /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/udhcpd:udhcpd
+               pip:python3-pip python3:python3 vtysh:frr gobgpd:gobgpd /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/udhcpd:udhcpd
+
+# What packages say of themselves, and the moment that stands in them: the commit's, so that they can be made again.
+export VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+export ARCH := $(patsubst riscv64gc,riscv64,$(patsubst aarch64,arm64,$(patsubst x86_64,amd64,$(firstword $(subst -, ,$(HOST))))))
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DIST := target/dist
 
 # The image's programs have a profile of their own: small.
 IMAGE_BIN   := target/$(HOST)/image
 IMAGE_FILES := target/image-files
-IMAGE       ?= localhost/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE       ?= localhost/weft:$(VERSION)
 # The most that the image may be, in bytes.
 IMAGE_MOST  := 20000000
 
 .PHONY: help demo picture test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
-.PHONY: image image-files bench-nodes bench-policy
+.PHONY: image image-files bench-nodes bench-policy manifests packaged deb kubectl krew bundle
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
@@ -34,6 +40,10 @@ help:
 	@echo "make check       the part of the tests that needs no root"
 	@echo "make build       static release binaries, in $(BIN)"
 	@echo "make image       the OCI image $(IMAGE), in buildah's store and as target/weft.tar"
+	@echo "make deb         the Debian package of the weft command and the plugins, in $(DIST)"
+	@echo "make kubectl     the archive of the plugin of kubectl, in $(DIST); make krew prints krew's manifest for it"
+	@echo "make bundle      image, manifests, chart and script for a cluster without a registry, in $(DIST)"
+	@echo "make manifests   what is made of the flags of weft install: deploy/weft.yaml, deploy/chart/weft"
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
 	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
@@ -71,6 +81,7 @@ check:
 test:
 	@scripts/need $(TEST_NEEDS)
 	@scripts/kernel target/kernel
+	@scripts/helm target/helm
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	WEFT_BIN_DIR=$(CURDIR)/$(DEV) cargo test --workspace --locked --no-fail-fast
@@ -89,6 +100,31 @@ image: image-files
 	rm -f target/weft.tar
 	buildah push --quiet --storage-driver vfs $(IMAGE) docker-archive:target/weft.tar:$(IMAGE)
 	@size=$$(stat -c %s target/weft.tar); echo "$(IMAGE): $$size bytes, target/weft.tar"; test $$size -le $(IMAGE_MOST)
+
+# One source: the manifests of the weft command.
+manifests:
+	cargo run --quiet --locked -p weft -- manifests >deploy/weft.yaml
+	cargo run --quiet --locked -p weft -- chart deploy/chart/weft
+
+# The weft command and the plugins alone: what packages hold.
+packaged:
+	@scripts/need $(BUILD_NEEDS)
+	$(STATIC) cargo build --release --locked --target $(HOST) -p weft -p weft-cni -p weft-ipam --bins
+
+deb: packaged
+	@scripts/need dpkg-deb:dpkg xz:xz-utils
+	deploy/deb.sh $(BIN) $(DIST)
+
+kubectl: packaged
+	deploy/kubectl.sh $(BIN) $(DIST)
+
+# Where the archives are to be found by those who install them.
+RELEASES ?= https://github.com/OWNER/weft/releases/download/v$(VERSION)
+krew:
+	@deploy/krew.sh $(RELEASES) $(DIST)/kubectl-weft-$(VERSION)-linux-*.tar.gz
+
+bundle: image packaged
+	deploy/bundle.sh $(BIN) target/weft.tar $(IMAGE) $(IMAGE_FILES)/sbom.spdx.json $(DIST)
 
 bench-nodes:
 	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// kind's `Cluster`, v1alpha4, as far as the file uses it: a field that is not here is a mistake.
 #[derive(Deserialize)]
@@ -48,7 +49,13 @@ fn text(path: &str) -> String {
 #[test]
 fn shell_scripts_have_no_known_faults() {
     let scripts = [
+        "deploy/bundle.sh",
+        "deploy/deb.sh",
         "deploy/image.sh",
+        "deploy/install.sh",
+        "deploy/krew.sh",
+        "deploy/kubectl.sh",
+        "scripts/helm",
         "scripts/need",
         "scripts/other-machines",
         "e2e/kind/run.sh",
@@ -58,6 +65,40 @@ fn shell_scripts_have_no_known_faults() {
     let output = Command::new("shellcheck").args(scripts.map(workspace)).output();
     let output = output.expect("shellcheck runs (Debian: apt-get install shellcheck)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// As far as that can be told without the machines of the workflows.
+#[test]
+fn workflows_make_what_there_is_by_jobs_that_there_are() {
+    let makefile = text("Makefile");
+    for path in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let workflow: Value =
+            serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let jobs = workflow["jobs"].as_object().unwrap();
+        for (name, job) in jobs {
+            assert!(job["runs-on"].is_string() && job["timeout-minutes"].is_u64(), "{path}: {name}");
+            let needs = job["needs"].as_array().cloned().unwrap_or_else(|| vec![job["needs"].clone()]);
+            let needs: Vec<&str> = needs.iter().filter_map(Value::as_str).collect();
+            assert!(needs.iter().all(|other| jobs.contains_key(*other)), "{path}: {name} needs {needs:?}");
+            for step in job["steps"].as_array().unwrap() {
+                let run = step["run"].as_str().unwrap_or_default();
+                let made =
+                    run.split_once("make ").map_or("", |(_, rest)| rest.lines().next().unwrap_or_default());
+                let targets =
+                    made.split_whitespace().take_while(|word| *word != "&&" && !word.starts_with('>'));
+                for target in targets.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())) {
+                    assert!(makefile.contains(&format!("\n{target}:")), "{path}: make {target}");
+                }
+                let uses = step["uses"].as_str().unwrap_or("a@v1");
+                assert!(
+                    uses.split_once("@v").is_some_and(|(_, version)| !version.is_empty()),
+                    "{path}: {uses}"
+                );
+            }
+        }
+        // What a job may do is said where it is more than reading.
+        assert_eq!(workflow["permissions"], serde_json::json!({"contents": "read"}), "{path}");
+    }
 }
 
 #[test]

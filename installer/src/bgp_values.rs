@@ -6,7 +6,7 @@ use weft_types::IpNetwork;
 /// What routers are told of, the agent's default first.
 const ANNOUNCE: [&str; 2] = ["load-balancers", "pod-cidrs"];
 
-const SECRETS: &str = include_str!("bgp_secrets.yaml");
+pub(crate) const SECRETS: &str = include_str!("bgp_secrets.yaml");
 
 /// What differs from one cluster to the next.
 #[derive(Args, Clone, Debug, Default)]

@@ -4,6 +4,7 @@
 
 pub mod bgp;
 mod bgp_values;
+pub mod chart;
 mod cluster;
 mod dhcp_values;
 mod distribution;

@@ -1,5 +1,6 @@
 //! `weft`: the command that people type.
 
+use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,8 +12,8 @@ use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, dns, doctor, install, ipam, leftovers, manifests, plugins, policy, preflight, self_test, status,
-    trace, uninstall,
+    bgp, chart, dns, doctor, install, ipam, leftovers, manifests, plugins, policy, preflight, self_test,
+    status, trace, uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -31,6 +32,12 @@ enum Command {
     Preflight(preflight::Options),
     /// Print the manifests that put Weft on a cluster, as YAML: `weft manifests … | kubectl apply -f -`.
     Manifests(manifests::Values),
+    /// Write the Helm chart, whose values are the flags of `weft manifests`, into a folder.
+    Chart {
+        /// The folder, which is made where it is not there.
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Put Weft on the cluster of the kubeconfig, or bring it to another version or other values, and wait
     /// until every node is ready and pods of every node reach a Service by its name.
     Install(install::Options),
@@ -137,6 +144,7 @@ fn run(command: Command) -> Result<ExitCode> {
             values.check()?;
             print!("{}", manifests::render(&values));
         }
+        Command::Chart { to } => write_chart(&to)?,
         Command::Install(options) => wait_for(install::run(&options))??,
         Command::Status(options) => {
             let status = wait_for(status::run(&options))??;
@@ -185,6 +193,15 @@ fn run(command: Command) -> Result<ExitCode> {
         },
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_chart(folder: &Path) -> Result<()> {
+    for (path, text) in chart::files() {
+        let path = folder.join(path);
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> Result<T> {

@@ -239,8 +239,7 @@ fn lasting(line: &str) -> String {
     without.map_or(line, |(_, rest)| rest).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Every file and folder, with what it holds. Of the mount that a lab has for all of its nodes, node2's part is no
-/// part of this one.
+/// Every file and folder, with what it holds.
 fn walk(folder: &Path, files: &mut Vec<String>) -> std::io::Result<()> {
     if !folder.exists() {
         return Ok(());
