@@ -170,6 +170,10 @@ impl Pool {
         &self.ranges
     }
 
+    pub(super) fn avoids_buggy_ips(&self) -> bool {
+        self.avoid_buggy_ips
+    }
+
     /// Those that are for some Services come before those for all, by priority, and then by name.
     fn order(&self) -> (bool, bool, i64, &str) {
         let priority = self.allocation.as_ref().map_or(0, |allocation| allocation.priority);

@@ -13,9 +13,10 @@ pub(super) struct Table<'a> {
     pools: &'a Pools,
     reserved: &'a BTreeMap<IpAddr, String>,
     users: BTreeMap<IpAddr, Vec<User<'a>>>,
-    /// For each range, the place before which nothing is free. Addresses are only taken while those are
-    /// served who need one, save for a few that are changed for others.
-    cursors: BTreeMap<AddressRange, u128>,
+    /// For each range, with and without the addresses that some pools avoid, the place before which nothing is
+    /// free. Addresses are only taken while those are served who need one, save for a few that are changed for
+    /// others.
+    cursors: BTreeMap<(AddressRange, bool), u128>,
 }
 
 /// What was found for a Service.
@@ -110,7 +111,7 @@ impl<'a> Table<'a> {
             }
         }
         ranges().find_map(|range| {
-            let cursor = self.cursors.entry(*range).or_default();
+            let cursor = self.cursors.entry((*range, pool.avoids_buggy_ips())).or_default();
             loop {
                 let address = range.nth(*cursor)?;
                 let is_free = !self.users.contains_key(&address) && !self.reserved.contains_key(&address);

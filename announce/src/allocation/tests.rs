@@ -137,6 +137,14 @@ fn services_get_addresses_in_the_order_in_which_they_were_created() {
 }
 
 #[test]
+fn a_pool_that_avoids_addresses_hides_them_from_no_other_pool_of_the_same_range() {
+    let careful = IpAddressPool { avoid_buggy_ips: true, ..pool("a", &["192.0.2.0-192.0.2.1"]) };
+    let mut world = World::new(&[careful, pool("b", &["192.0.2.0-192.0.2.1"])]);
+    assert!(world.serve([v4("one", 1), v4("two", 2)]).problems.is_empty());
+    assert_eq!(["one", "two"].map(|name| world.addresses(name)), ["192.0.2.1", "192.0.2.0"]);
+}
+
+#[test]
 fn at_a_start_all_that_is_held_comes_before_all_who_wait() {
     let mut world = World::new(&[pool("lan", &["192.0.2.10"])]);
     let mut late = v4("late", 9);
