@@ -75,10 +75,11 @@ impl Machine<'_> {
                 None => files.program(&format!("bin/{name}"), &found(name)),
             }
         }
+        // Nothing is mounted on /tmp: what was built may be there.
         let init = format!(
             "#!/bin/busybox sh\nexport RUST_BACKTRACE=1 PATH=/bin:/busybox\n/bin/busybox mkdir /busybox\n\
              /bin/busybox --install -s /busybox\nmount -t proc proc /proc; mount -t sysfs sys /sys\n\
-             mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp; mount -t tmpfs tmp /run\n{load}\
+             mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /run\n{load}\
              ip link set lo up\n/program {arguments} 2>&1\necho \"ended with $?\"\npoweroff -f\n"
         );
         files.put("init", PROGRAM, init.as_bytes());

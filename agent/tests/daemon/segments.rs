@@ -7,7 +7,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_testkit::namespace::{bare_end, cable, end, forward, machine, route_by, sh};
+use weft_testkit::namespace::{bare_end, cable, end, forward, machine, route_by, sh, sh_output};
+use weft_testkit::wait::eventually;
 
 use crate::{Machine, NODES};
 
@@ -42,6 +43,11 @@ fn node(segment: u8, number: u8) -> Value {
     })
 }
 
+/// Where the default route of a link's nodes leads, which knows nothing of pods.
+fn routers(segment: u8) -> [String; 2] {
+    [format!("172.30.{segment}.1"), format!("fd00:30:{segment}::1")]
+}
+
 fn pods(number: u8) -> [String; 2] {
     [format!("10.244.{number}.2"), format!("fd00:10:{number}::2")]
 }
@@ -52,11 +58,11 @@ impl World {
         let router = machine();
         forward(&router);
         for segment in [1, 2] {
-            let [v4, v6] = [format!("172.30.{segment}.1/24"), format!("fd00:30:{segment}::1/64")];
+            let [v4, v6] = routers(segment);
             sh(
                 &router,
                 &format!(
-                    "ip link add link{segment} type bridge && ip link set link{segment} up && ip addr add {v4} dev link{segment} && ip addr add {v6} dev link{segment} nodad"
+                    "ip link add link{segment} type bridge && ip link set link{segment} up && ip addr add {v4}/24 dev link{segment} && ip addr add {v6}/64 dev link{segment} nodad"
                 ),
             );
         }
@@ -79,7 +85,7 @@ impl World {
         // A machine takes its network card with it.
         machine.sh(&format!("ip link set uplink address 02:00:00:00:00:0{number}"));
         sh(&self.router, &format!("ip link set port{number} master link{segment}"));
-        route_by(&machine.namespace, [format!("172.30.{segment}.1"), format!("fd00:30:{segment}::1")]);
+        route_by(&machine.namespace, routers(segment));
     }
 
     /// Everybody hears where a node is.
@@ -87,12 +93,15 @@ impl World {
         self.sites.iter().for_each(|site| site.machine.server.put(NODES, node(segment, number)));
     }
 
-    /// Waits until a node reaches another's pods of both families by that device.
+    /// Waits until a node has routes by that device to another's pods of both families.
     fn until_by(&self, from: u8, to: u8, device: &str) {
         let site = &self.sites[usize::from(from) - 1];
         for pod in pods(to) {
             site.machine.until(&format!("{pod} by {device}"), |machine| {
-                machine.sh(&format!("ip route get {pod}")).contains(&format!("dev {device} "))
+                let route = machine.sh(&format!("ip route get {pod}"));
+                let is_default =
+                    [1, 2].map(routers).concat().iter().any(|it| route.contains(&format!("via {it} ")));
+                route.contains(&format!("dev {device} ")) && !is_default
             });
         }
     }
@@ -106,9 +115,12 @@ impl World {
         })
     }
 
-    fn assert_reached(&self, from: u8, to: u8) {
+    /// Waits until a node's pod has answers of another's, in both families.
+    fn until_reached(&self, from: u8, to: u8) {
         for pod in pods(to) {
-            sh(&self.sites[usize::from(from) - 1].pod, &format!("ping -q -c 1 -W 5 {pod}"));
+            let ping =
+                || sh_output(&self.sites[usize::from(from) - 1].pod, &format!("ping -q -c 1 -W 1 {pod}"));
+            eventually(format!("an answer of {pod}"), || ping().status.success());
         }
     }
 }
@@ -165,7 +177,7 @@ fn a_node_reaches_those_on_its_link_directly_and_the_others_through_the_tunnel()
         world.until_by(from, to, "weft-vxlan");
     }
     for (from, to) in [(1, 2), (1, 3), (2, 3)] {
-        world.assert_reached(from, to);
+        world.until_reached(from, to);
     }
     let metrics = world.sites[0].machine.ask("/metrics").1;
     for expected in ["weft_agent_direct_ranges 2\n", "weft_agent_tunnelled_ranges 2\n"] {
@@ -190,7 +202,7 @@ fn a_node_that_moves_to_another_link_and_back_is_followed_and_no_way_to_it_is_ev
     {
         world.until_by(from, to, device);
     }
-    [1, 3].into_iter().for_each(|from| world.assert_reached(from, 2));
+    [1, 3].into_iter().for_each(|from| world.until_reached(from, 2));
 
     world.plug(1, 1);
     world.tell(1, 2);
@@ -198,7 +210,7 @@ fn a_node_that_moves_to_another_link_and_back_is_followed_and_no_way_to_it_is_ev
     {
         world.until_by(from, to, device);
     }
-    [1, 3].into_iter().for_each(|from| world.assert_reached(from, 2));
+    [1, 3].into_iter().for_each(|from| world.until_reached(from, 2));
 
     for ping in pinging.into_iter().flatten() {
         let (sent, received) = ping.counted();
