@@ -12,7 +12,7 @@ use crate::error::chain;
 /// The longest frame. An API server takes no object beyond 3 MiB; written as JSON it may be longer.
 const LONGEST: usize = 16 << 20;
 /// How much room stays with a watch that is silent.
-const KEPT: usize = 64 << 10;
+const KEPT: usize = 8 << 10;
 
 /// The frames of an answer, as they come.
 pub(crate) struct Frames<B = Body> {
