@@ -2,8 +2,8 @@
 //! sets out.
 //!
 //! ```text
-//! API server -> watcher (all, changes, backoff) -> wire (JSON, protobuf) -> resource (trimmed, by its kind) -> index -> Watch
-//! files      -> manifest -----------------------------------------------------^
+//! API server -> watcher (all, changes, backoff) -> wire -> source (JSON, protobuf) -> resource (trimmed, by its kind) -> index -> Watch
+//! files      -> manifest ------------------------------------^
 //! ```
 //!
 //! [`Watch`] and [`manifest::load`] end in the same [`weft_types::Snapshot`], so that a plan made from files
