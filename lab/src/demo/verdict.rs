@@ -117,11 +117,14 @@ pub fn seen_from(what: &str, answers: &[Answer], expected: IpAddr) -> Check {
     Check::new(what, expected.to_string(), distinct.into_iter().collect::<Vec<_>>().join(", "), passed)
 }
 
-/// All answers must be good ones from those pods, and `weft policy explain` must find so, too.
-pub fn let_in(what: &str, answers: &[Answer], pods: &BTreeSet<&str>, finding: &str, reason: &str) -> Check {
-    let answered = answered_by(what, answers, pods);
-    let seen = if answered.passed { reason.to_owned() } else { answered.seen };
-    let passed = answered.passed && finding == "allowed";
+/// All answers must be good ones from pods of that workload, whichever it has by now, and `weft policy explain`
+/// must find so, too.
+pub fn let_in(what: &str, answers: &[Answer], workload: &str, finding: &str, reason: &str) -> Check {
+    let (counts, failures) = count(answers);
+    let is_of_it = |name: &&str| name.strip_prefix(workload).is_some_and(|rest| rest.starts_with('-'));
+    let answered = failures.is_empty() && !counts.is_empty() && counts.keys().all(is_of_it);
+    let seen = if answered { reason.to_owned() } else { summary(&counts, &failures) };
+    let passed = answered && finding == "allowed";
     Check::new(what, "an answer, and the reason", seen, passed)
 }
 
@@ -220,12 +223,12 @@ mod tests {
 
     #[test]
     fn a_policy_needs_what_was_seen_and_the_reason_to_agree() {
-        let pods = BTreeSet::from(["a"]);
         let by = "allowed by NetworkPolicy shop/backend, spec.ingress[0]";
-        let check = let_in("", &answers(&[("a", 1)]), &pods, "allowed", by);
+        let check = let_in("", &answers(&[("a-1", 1), ("a-new", 1)]), "a", "allowed", by);
         assert!(check.passed && check.seen == by, "{}", check.seen);
-        assert!(!let_in("", &answers(&[("a", 1)]), &pods, "denied", "denied: isolated").passed);
-        assert!(!let_in("", &[answer(0, Err("timed out"))], &pods, "allowed", by).passed);
+        assert!(!let_in("", &answers(&[("b-1", 1)]), "a", "allowed", by).passed);
+        assert!(!let_in("", &answers(&[("a-1", 1)]), "a", "denied", "denied: isolated").passed);
+        assert!(!let_in("", &[answer(0, Err("timed out"))], "a", "allowed", by).passed);
 
         let check = kept_out("", &[answer(0, Err("timed out"))], "denied: isolated");
         assert!(check.passed && check.seen == "denied: isolated", "{}", check.seen);
