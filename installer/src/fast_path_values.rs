@@ -16,19 +16,24 @@ pub struct FastPathValues {
 }
 
 impl FastPathValues {
+    /// Whether packets are to go another way than all others.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.fast_path != FAST_PATHS[0]
+    }
+
     /// The agent's flag, where it differs from its default.
     pub(crate) fn agent_flag(&self) -> Option<String> {
-        (self.fast_path != FAST_PATHS[0]).then(|| format!("--fast-path={}", self.fast_path))
+        self.is_asked_for().then(|| format!("--fast-path={}", self.fast_path))
     }
 
     /// What the agent needs to have programs ask connection tracking, as the rest of a list in YAML. That may be
     /// a module, whose types are shown to SYS_ADMIN alone.
     pub(crate) fn agent_capabilities(&self) -> &'static str {
-        if self.agent_flag().is_some() { ", BPF, PERFMON, SYS_ADMIN" } else { "" }
+        if self.is_asked_for() { ", BPF, PERFMON, SYS_ADMIN" } else { "" }
     }
 
     /// A setting that the agent relies on, and that only the proxy's init container has the privilege to make.
     pub(crate) fn proxy_flag(&self) -> Option<String> {
-        self.agent_flag().map(|_| "--conntrack-tcp-be-liberal=true".to_owned())
+        self.is_asked_for().then(|| "--conntrack-tcp-be-liberal=true".to_owned())
     }
 }

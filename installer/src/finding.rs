@@ -42,6 +42,8 @@ pub enum Id {
     ProxyModes,
     /// Sockets are not led by eBPF, though they are to be.
     ProxyEbpf,
+    /// Packets between pods do not take the fast path, though they are to.
+    FastPath,
     /// Another network's configuration comes before Weft's.
     CniShadowed,
     /// Weft's configuration is missing.

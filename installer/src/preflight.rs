@@ -22,7 +22,7 @@ use thiserror::Error;
 use weft_types::IpNetwork;
 
 use crate::cluster::Connection;
-use crate::manifests::{BACKENDS, IMAGE, TUNNELS};
+use crate::manifests::{BACKENDS, FastPathValues, IMAGE, TUNNELS};
 
 pub use checks::check;
 pub(crate) use checks::conflicts;
@@ -111,6 +111,9 @@ pub struct Expectations {
     /// eBPF is to lead sockets (`weft manifests --proxy-ebpf`), which takes more of a machine.
     #[arg(long)]
     pub proxy_ebpf: bool,
+    /// How packets of established connections between pods will go.
+    #[command(flatten)]
+    pub fast_path: FastPathValues,
     /// Where the container runtime reads CNI configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
@@ -168,7 +171,7 @@ impl Expectations {
             (self.proxy_ebpf, "--proxy-ebpf"),
         ];
         let asked = asked.into_iter().filter(|(asked, _)| *asked).map(|(_, flag)| flag.to_owned());
-        valued.into_iter().chain(asked).collect()
+        valued.into_iter().chain(asked).chain(self.fast_path.agent_flag()).collect()
     }
 
     /// Whether nodes are to encrypt what they send each other, or what goes through the tunnel.

@@ -301,6 +301,28 @@ fn what_ebpf_lacks_is_warned_of_where_it_is_asked_for() {
 }
 
 #[test]
+fn what_the_fast_path_lacks_is_warned_of_where_it_is_asked_for() {
+    let machine = Machine::clean();
+    let said = |mounts: &str| {
+        let script =
+            format!("{mounts}; exec \"$0\" preflight --fast-path=ebpf --output=json --cni-conf-dir=/nowhere");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_weft")]);
+        let output = machine.namespace.run(|| command.output()).unwrap().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let mut found = checks.filter(|it| it["name"].as_str().unwrap().starts_with("fast path: "));
+        found.next().unwrap().to_string()
+    };
+    let with = said("true");
+    assert!(with.contains(r#""pass""#), "{with}");
+    let without = said("mount -t tmpfs types /sys/kernel/btf");
+    assert!(without.contains(r#""warn""#) && without.contains("Linux 6.6"), "{without}");
+    let names = machine.report(&[])["checks"].to_string();
+    assert!(!names.contains("fast path"), "nobody asked: {names}");
+}
+
+#[test]
 fn another_engine_of_network_policies_is_found() {
     let kube_router =
         "nft 'add table ip filter; add chain ip filter KUBE-POD-FW-X; add chain ip filter KUBE-NWPLCY-Y'";

@@ -43,6 +43,7 @@ pub fn check(facts: &Facts, expected: &Expectations, others: &[Identity]) -> Rep
     checks.extend(facts.features.iter().map(feature));
     checks.extend(facts.wireguard.iter().filter(|_| expected.is_encrypted()).map(feature));
     checks.extend(facts.ebpf.iter().filter(|_| expected.proxy_ebpf).map(ebpf));
+    checks.extend(facts.fast_path.iter().filter(|_| expected.fast_path.is_asked_for()).map(fast_path));
     checks.extend(advertised(facts, expected));
     checks.extend(forwarding(facts, expected));
     checks.extend(ports(facts, expected));
@@ -100,6 +101,20 @@ fn ebpf(feature: &Feature) -> Check {
             name,
             format!("{problem}; sockets are not led by eBPF, and Services are served by packets alone"),
             feature.needs,
+        ),
+    }
+}
+
+/// Without it packets between pods take the usual way.
+fn fast_path(feature: &Feature) -> Check {
+    let name = format!("fast path: {}", feature.name);
+    match &feature.problem {
+        None => Check::pass(name, "works"),
+        Some(problem) => Check::warn(
+            Id::FastPath,
+            name,
+            format!("{problem}; packets between pods take the usual way"),
+            format!("Use a kernel that has it: {}", feature.needs),
         ),
     }
 }

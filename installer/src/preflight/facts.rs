@@ -16,6 +16,8 @@ pub struct Facts {
     pub wireguard: Vec<Feature>,
     /// What eBPF programs that lead sockets need.
     pub ebpf: Vec<Feature>,
+    /// What the fast path between pods needs.
+    pub fast_path: Vec<Feature>,
     /// `net.ipv4.ip_forward`; none where the kernel has no such setting.
     pub ipv4_forwarding: Option<bool>,
     /// `net.ipv6.conf.all.forwarding`; none where the kernel has no IPv6.

@@ -22,6 +22,7 @@ pub(super) fn machine(cni_conf_dir: &Path) -> Result<Facts, weft_netlink::Error>
     facts.features = kernel::features();
     facts.wireguard = kernel::wireguard();
     facts.ebpf = ebpf();
+    facts.fast_path = kernel::fast_path();
     facts.ipv4_forwarding = setting("net.ipv4.ip_forward");
     facts.ipv6_forwarding = setting("net.ipv6.conf.all.forwarding");
     facts.listeners = listeners::all();

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use weft_netlink::bpf::{Assembler, IngressProgram, KernelTypes, Register};
 use weft_netlink::netns::Namespace;
 use weft_netlink::rtnl::{
     Bridge, BridgePort, LinkChange, Mac, RtnetlinkClient, Tunnel, Veth, VethEnd, Vxlan,
@@ -45,6 +46,8 @@ const ATTEMPTS: [Attempt; 7] = [
         policies,
     ),
 ];
+/// The number of a network namespace's first interface.
+const LOOPBACK: u32 = 1;
 /// The name of the table in which nf_tables is tried.
 const TABLE: &str = "weft-preflight";
 
@@ -57,6 +60,22 @@ pub(super) fn features() -> Vec<Feature> {
 pub(super) fn wireguard() -> Vec<Feature> {
     let device = || RtnetlinkClient::open()?.add_wireguard("wireguard", 1420);
     vec![feature(("WireGuard devices", "CONFIG_WIREGUARD, Linux 5.6 (modprobe wireguard)", device))]
+}
+
+/// The same for the fast path between pods: a program that leaves all packets alone, at the loopback interface,
+/// and the functions that the agent's programs call.
+pub(super) fn fast_path() -> Vec<Feature> {
+    let programs = || {
+        let types = KernelTypes::read("nf_conntrack")?;
+        for function in ["bpf_skb_ct_lookup", "bpf_ct_release", "bpf_ct_change_timeout"] {
+            types.function(function)?;
+        }
+        let mut code = Assembler::default();
+        code.set(Register::R0, IngressProgram::NEXT).exit();
+        IngressProgram::load("weft_preflight", &code.finish(), &types)?.attach(LOOPBACK).map(drop)
+    };
+    let needs = "Linux 6.6 with CONFIG_DEBUG_INFO_BTF, CONFIG_NF_CONNTRACK_BPF (modprobe nf_conntrack)";
+    vec![feature(("programs that ask connection tracking", needs, programs))]
 }
 
 fn feature((name, needs, attempt): Attempt) -> Feature {
