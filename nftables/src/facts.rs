@@ -15,6 +15,8 @@ pub struct Facts {
     pub source_port: Option<u16>,
     /// Its transport destination port, as it is by now.
     pub destination_port: Option<u16>,
+    /// The type in its ICMP or ICMPv6 header.
+    pub icmp_type: Option<u8>,
     /// The flags of its TCP header.
     pub tcp_flags: Option<u8>,
     /// Where it was sent to before a rule rewrote that.

@@ -17,6 +17,9 @@ const NEW: u32 = 8;
 /// The flags of TCP segments that begin a connection, and answer that.
 const SYN: u8 = 2;
 const SYN_ACK: u8 = 18;
+/// `IPPROTO_ICMP`, `IPPROTO_ICMPV6`
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 /// No Service has more endpoints that are told of.
 const MOST_DRAWS: u32 = 1 << 12;
 
@@ -130,6 +133,7 @@ fn facts(question: &Question, machine: &dyn Machine, input: Option<&str>, draw: 
         protocol: Some(question.protocol),
         source_port: question.source_port.or((!has_ports).then_some(0)),
         destination_port: question.port.or((!has_ports).then_some(0)),
+        icmp_type: echo(question),
         tcp_flags: Some(if question.answers.is_some() { SYN_ACK } else { SYN }),
         original_destination: None,
         input: Some(input.unwrap_or_default().to_owned()),
@@ -148,6 +152,17 @@ fn facts(question: &Question, machine: &dyn Machine, input: Option<&str>, draw: 
         destination_is_local: Some(machine.is_local(question.destination)),
         routed_back: None,
         draw: Some(draw),
+    }
+}
+
+/// The type of a ping, or of its answer (RFC 792, RFC 4443).
+fn echo(question: &Question) -> Option<u8> {
+    match (question.protocol, question.answers) {
+        (ICMP, None) => Some(8),
+        (ICMP, Some(_)) => Some(0),
+        (ICMPV6, None) => Some(128),
+        (ICMPV6, Some(_)) => Some(129),
+        _ => None,
     }
 }
 

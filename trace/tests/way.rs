@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use weft_nftables::evaluator::Ruleset;
 use weft_nftables::{
-    Base, Expression, Family, Hook, Nat, Numgen, Operator, Rule, Statement, Table, Translation, Value,
-    Verdict,
+    Base, Expression, Family, Header, Hook, Nat, Numgen, Operand, Operator, Payload, Rule, Statement, Table,
+    Translation, Value, Verdict,
 };
 use weft_trace::{
     Cause, End, Entered, Entry, Machine, NodeTrace, Packet, Question, Routed, Socket, Step,
@@ -133,6 +133,33 @@ fn a_pod_s_packet_to_a_service_is_followed_to_each_endpoint_by_what_decides() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&far).unwrap());
     let gone = traced(&[service()], &chosen("10.244.9.9"));
     assert!(matches!(gone.end, End::Unknown { .. }), "{:?}", gone.end);
+}
+
+#[test]
+fn a_ping_is_told_from_what_neighbours_find_each_other_by() {
+    let kind = Payload { header: Header::Transport, offset: 0, length: 1 };
+    let is_of = |kinds: std::ops::RangeInclusive<u8>, end: Verdict| {
+        let compare = |operator, number: &u8| {
+            let bytes = Operand::Bytes { mask: None, bytes: [*number].into() };
+            Statement::compare(Expression::Payload(kind), operator, bytes)
+        };
+        let icmpv6 = Statement::compare(Expression::L4PROTO, Operator::Equal, Value::Protocol(58));
+        let [first, last] = [(Operator::AtLeast, kinds.start()), (Operator::AtMost, kinds.end())];
+        Rule::new([icmpv6, compare(first.0, first.1), compare(last.0, last.1), Statement::Verdict(end)])
+    };
+    let end = |rules: [Rule; 2], answers| {
+        let mut table = Table::new(Family::Ip6, "filter");
+        table.chain("raw", Some(Base::filter(Hook::Prerouting, -300)), rules.into());
+        let packet =
+            Tuple { source: ip("fd00::1"), source_port: None, destination: ip("fd00::2"), port: None };
+        let question = Question { answers, ..Question::new(Entry::Pod, packet, 58) };
+        traced(&[table], &question).end
+    };
+    let is_dropped = |end: End| matches!(end, End::Stops { cause: Cause::Dropped(_) });
+    let rules = |kind| [is_of(133..=137, Verdict::Accept), is_of(kind..=kind, Verdict::Drop)];
+    assert!(is_dropped(end(rules(128), None)), "a ping");
+    assert!(is_dropped(end(rules(129), Some(true))), "its answer");
+    assert!(!is_dropped(end(rules(129), None)), "{:?}", end(rules(129), None));
 }
 
 #[test]

@@ -13,13 +13,10 @@ use weft_lab::addressing::IpFamily;
 use weft_lab::demo::ProbeOrigin;
 use weft_lab::names::LabName;
 use weft_lab::state::LabDir;
-use weft_testkit::wait::attempt_for;
+use weft_testkit::wait::{PATIENCE, attempt_for};
 
 /// What a scenario comes to: nothing, or what went wrong.
 pub(crate) type Outcome = Result<(), String>;
-
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running lab, removed when it is dropped.
 pub(crate) struct Lab {

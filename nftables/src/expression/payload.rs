@@ -38,7 +38,7 @@ pub struct Payload {
 }
 
 /// The fields that are known, each with what it finds. A field begins there, and has at most this length.
-const FIELDS: [Row<Payload>; 8] = {
+const FIELDS: [Row<Payload>; 9] = {
     use Header::{Network, Transport};
     const fn at(header: Header, offset: u32, length: u32) -> Payload {
         Payload { header, offset, length }
@@ -53,6 +53,8 @@ const FIELDS: [Row<Payload>; 8] = {
         (at(Network, 24, 16), "ip6 daddr", DataType::Ipv6Addr, |facts| v6(facts.destination)),
         (at(Transport, 0, 2), "th sport", DataType::InetService, |facts| port(facts.source_port)),
         (at(Transport, 2, 2), "th dport", DataType::InetService, |facts| port(facts.destination_port)),
+        // What its words are in nft depends on the protocol that the rule matched before.
+        (at(Transport, 0, 1), "@th,0,8", DataType::Bytes, |facts| facts.icmp_type.map(|kind| vec![kind])),
         (at(Transport, 13, 1), "tcp flags", DataType::TcpFlags, |facts| {
             facts.tcp_flags.filter(|_| facts.protocol == Some(TCP)).map(|flags| vec![flags])
         }),
