@@ -42,6 +42,20 @@ pub struct LabArgs {
     pub bin_dir: Option<PathBuf>,
 }
 
+/// How the tour is gone.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TourArgs {
+    /// Wait for Enter before each step
+    #[arg(long)]
+    pub pause: bool,
+    /// Leave the lab running, with the tour's pods
+    #[arg(long)]
+    pub keep: bool,
+    /// Print it as Markdown
+    #[arg(long, conflicts_with = "pause")]
+    pub markdown: bool,
+}
+
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
@@ -61,6 +75,16 @@ pub enum Command {
         /// Leave the lab running
         #[arg(long)]
         keep: bool,
+    },
+    /// Walk through a cluster's network, from pod to pod to policies: each step with its command, what the
+    /// kernel says, and what that means. In the lab of that name if it runs, else in one made for it
+    Tour {
+        /// What is to be made, where no such lab runs
+        #[command(flatten)]
+        shape: Shape,
+        /// How it is gone
+        #[command(flatten)]
+        how: TourArgs,
     },
     /// Switch a node off, as by a power cut: its processes and pods end, what is on its disk stays
     Stop {

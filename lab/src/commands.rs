@@ -8,6 +8,7 @@ mod kubectl;
 mod logs;
 mod power;
 mod status;
+mod tour;
 mod up;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Up { shape } => block_on(up::run(&context, shape)),
         Command::Down => down::run(&context),
         Command::Demo { shape, keep } => block_on(demo::run(&context, shape, keep)),
+        Command::Tour { shape, how } => block_on(tour::run(&context, shape, how)),
         Command::Stop { node } => power::stop(&context, node),
         Command::Start { node, number } => power::start(&context, node, number),
         Command::Exec { pod, namespace, command } => {
@@ -88,7 +90,16 @@ impl CommandContext {
 
     /// How to call this program again for the same lab, for people to copy.
     fn invocation(&self) -> String {
-        let mut words = vec![std::env::args().next().unwrap_or_else(|| "weft-lab".to_owned())];
+        self.invocation_of(std::env::args().next().unwrap_or_else(|| "weft-lab".to_owned()))
+    }
+
+    /// The same, where the folder of the programs is in the `PATH`.
+    fn short_invocation(&self) -> String {
+        self.invocation_of("weft-lab".to_owned())
+    }
+
+    fn invocation_of(&self, program: String) -> String {
+        let mut words = vec![program];
         if self.name.to_string() != DEFAULT_NAME {
             words.push(format!("--name {}", self.name));
         }

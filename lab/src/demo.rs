@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+pub(crate) use self::manifests::apply_files;
 pub use self::manifests::{NAMESPACE, apply};
 pub use self::probe_origin::{Application, ProbeOrigin};
 pub use self::verdict::Check;

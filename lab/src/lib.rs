@@ -30,4 +30,5 @@ pub mod sandbox;
 pub mod shape;
 pub mod state;
 pub mod teardown;
+pub mod tour;
 pub mod underlay;

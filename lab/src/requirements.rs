@@ -32,6 +32,11 @@ impl Programs {
         Ok(Programs { folder })
     }
 
+    /// The folder that they are in.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
     /// The path of one program.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

@@ -18,9 +18,9 @@ use crate::shape::Shape;
 use crate::{cluster_dns, kubeconfig, requirements, teardown};
 
 /// How long a cluster may take to get ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked at.
-const PERIOD: Duration = Duration::from_millis(50);
+pub(super) const PERIOD: Duration = Duration::from_millis(50);
 
 /// Starts a lab and says how to use it. Ctrl-C and errors remove what was made.
 pub(super) async fn run(context: &CommandContext, shape: Shape) -> Result<()> {

@@ -32,7 +32,8 @@ pub(super) async fn apply_policy(client: &Client) -> Result<()> {
     apply_files(client, &[POLICY]).await
 }
 
-async fn apply_files(client: &Client, files: &[(&str, &str)]) -> Result<()> {
+/// Applies manifests: their names and texts.
+pub(crate) async fn apply_files(client: &Client, files: &[(&str, &str)]) -> Result<()> {
     for (file, text) in files {
         for object in parse(file, text)? {
             apply_one(client, object).await?;
