@@ -12,14 +12,17 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info};
-use weft_cluster::{WatchFilter, manifest};
+use weft_cluster::write::review_token;
+use weft_cluster::{Client, WatchFilter, manifest};
 use weft_cni_spec::Boot;
 use weft_daemon::Signals;
 use weft_netlink::sysctl::Originals;
 use weft_policy::pending::GuardedNamespaces;
 use weft_policy::ruleset::Denied;
+use weft_types::well_known::access::AUDIENCE;
 use weft_types::{Kind, Snapshot};
 
+use crate::access;
 use crate::announce::allocation::{self, Allocation};
 use crate::announce::l2::{self, L2Announcement};
 use crate::attachments::PluginPaths;
@@ -129,15 +132,16 @@ pub async fn run(options: Options) -> Result<()> {
     let mut agent = Agent::new(&options, &mut registry)?;
     let (status, told) = watch::channel(Status::default());
     let (explaining, mut questions) = explain::endpoint();
-    let tracing = trace::endpoint(agent.node.clone(), plugin_paths(&options));
+    let place = trace::Place { paths: plugin_paths(&options), proc: options.host_proc.clone() };
+    let tracing = trace::endpoint(agent.node.clone(), place);
     let facts = facts::endpoint(facts_settings(&options), told.clone());
-    let endpoints = agent.endpoints(explaining.merge(tracing).merge(facts));
+    let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
+    let endpoints = agent.endpoints(explaining.merge(tracing).merge(facts), &client);
     if let Some(address) = options.healthz_bind_address {
         health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
     }
     let mut monitor = Monitor::open(&agent.tables())?;
     let mut signals = Signals::new();
-    let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
     let mut cluster = Watches::new(client.clone());
     let wake = Wake::default();
     let (denied, mut denials) = mpsc::channel(BATCHES);
@@ -300,9 +304,14 @@ impl Agent {
         wanted.chain([Kind::Node]).collect()
     }
 
-    /// What the subsystems and `others` say over HTTP.
-    fn endpoints(&self, others: Router) -> Router {
-        self.subsystems.iter().map(|subsystem| subsystem.endpoints()).fold(others, Router::merge)
+    /// What the subsystems and `others` say over HTTP, to those who may ask.
+    fn endpoints(&self, others: Router, client: &Client) -> Router {
+        let all = self.subsystems.iter().map(|subsystem| subsystem.endpoints()).fold(others, Router::merge);
+        let client = client.clone();
+        access::guarded(all, move |token: String| {
+            let client = client.clone();
+            async move { review_token(&client, &token, AUDIENCE).await }
+        })
     }
 
     /// A kind without which there can be no round, and that is not listed yet.

@@ -9,6 +9,7 @@
 //! subsystem is one folder, and one line in [`daemon`]: `subsystem` says what it may declare. The agent sets
 //! up no pods (that is `weft-cni`) and touches no route, table or file but its own.
 
+mod access;
 mod announce;
 mod attachments;
 mod bfd;

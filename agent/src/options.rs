@@ -177,6 +177,11 @@ pub struct Options {
     #[arg(long = "lb-interface", value_name = "NAME", value_delimiter = ',')]
     pub lb_interfaces: Vec<InterfaceName>,
 
+    /// Where the proc file system of the machine is, by which `weft trace` sees whether something listens in a
+    /// pod. It is only read.
+    #[arg(long, value_name = "DIR", default_value = "/proc")]
+    pub host_proc: PathBuf,
+
     /// The socket of the container runtime (CRI). With it, what is kept for containers that the runtime no
     /// longer has is freed: addresses, links and ports of the host.
     #[arg(long, value_name = "PATH")]

@@ -1,10 +1,12 @@
 //! `/trace`: a packet's way through this node, by what its kernel holds. Nothing is written, no packet is
 //! sent, and none is looked into. Each question is answered by a thread of its own, beside the rounds.
 
+mod listeners;
 mod machine;
 mod pods;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,24 +19,33 @@ use weft_nftables as nft;
 use weft_nftables::evaluator::Ruleset;
 use weft_trace::{NodeTrace, Question, follow};
 
+use self::machine::Host;
 use crate::Result;
 use crate::attachments::PluginPaths;
-use crate::trace::machine::Host;
 
 /// How many questions are answered at a time: each reads all tables of the node.
 const AT_A_TIME: usize = 2;
 /// The names of Weft's own tables begin so, and all of their elements are read.
 const OWN: &str = "weft";
 
+/// Where the pods of this machine are looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// What the plugin made.
+    pub(crate) paths: PluginPaths,
+    /// The proc(5) of the machine's first PID namespace.
+    pub(crate) proc: PathBuf,
+}
+
 /// The endpoint, on the node of that name.
-pub(crate) fn endpoint(node: String, paths: PluginPaths) -> Router {
+pub(crate) fn endpoint(node: String, place: Place) -> Router {
     let turns = Arc::new(Semaphore::new(AT_A_TIME));
     let serve =
-        move |Query(question): Query<Question>| serve(turns.clone(), node.clone(), paths.clone(), question);
+        move |Query(question): Query<Question>| serve(turns.clone(), node.clone(), place.clone(), question);
     Router::new().route("/trace", get(serve))
 }
 
-async fn serve(turns: Arc<Semaphore>, node: String, paths: PluginPaths, question: Question) -> Response {
+async fn serve(turns: Arc<Semaphore>, node: String, place: Place, question: Question) -> Response {
     if let Some(problem) = problem(&question) {
         return (StatusCode::BAD_REQUEST, problem).into_response();
     }
@@ -43,7 +54,7 @@ async fn serve(turns: Arc<Semaphore>, node: String, paths: PluginPaths, question
     };
     let refused =
         |problem: String| (StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")).into_response();
-    match tokio::task::spawn_blocking(move || trace(&node, paths, &question)).await {
+    match tokio::task::spawn_blocking(move || trace(&node, place, &question)).await {
         Ok(Ok(trace)) => match serde_json::to_string(&trace) {
             Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
             Err(error) => refused(error.to_string()),
@@ -64,9 +75,9 @@ fn problem(question: &Question) -> Option<String> {
     (differs && question.tunnel.is_none()).then(|| "the addresses are not of one family\n".to_owned())
 }
 
-fn trace(node: &str, paths: PluginPaths, question: &Question) -> Result<NodeTrace> {
+fn trace(node: &str, place: Place, question: &Question) -> Result<NodeTrace> {
     let tables = nft::Client::open()?.all(|table| table.starts_with(OWN))?;
-    let mut host = Host::open(paths)?;
+    let mut host = Host::open(place)?;
     Ok(follow(question, node, &Ruleset::new(tables), &mut host))
 }
 

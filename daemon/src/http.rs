@@ -53,7 +53,8 @@ fn of_both_families(port: u16) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Binds `address`, which `flag` named, and serves `router` there until that task is aborted.
+/// Binds `address`, which `flag` named, and serves `router` there until that task is aborted. Handlers find
+/// the client's address as axum's `ConnectInfo<SocketAddr>`.
 ///
 /// # Errors
 /// Which address cannot be had, and what to do.
@@ -67,5 +68,6 @@ pub async fn serve(
     let bound = listener.local_addr().map_err(failed)?;
     info!(address = %bound, flag, "serving HTTP");
     // It ends only with an error of the listener, after which nobody could be told.
-    Ok(tokio::spawn(async move { axum::serve(listener, router).await }))
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    Ok(tokio::spawn(async move { axum::serve(listener, service).await }))
 }

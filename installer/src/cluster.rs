@@ -1,6 +1,9 @@
 //! A cluster by its API: connecting, applying, listing and deleting objects of any kind, as JSON. What to
 //! apply or delete, and what a listing means, is decided elsewhere.
 
+mod agents;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,9 +12,8 @@ use kube::api::{
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use weft_types::well_known::port::AGENT;
+use tokio::sync::OnceCell;
 
 use crate::{Error, Result};
 
@@ -36,6 +38,10 @@ pub(crate) struct Cluster {
     /// available, which here says that a pod or node is not.
     once: Client,
     server: http::Uri,
+    /// A token that agents take, or why there is none.
+    token: OnceCell<Result<String, String>>,
+    /// The agents' pods, by their nodes.
+    agents: OnceCell<BTreeMap<String, String>>,
 }
 
 /// Where everything of Weft lives.
@@ -81,7 +87,8 @@ impl Cluster {
         let mut impatient = config.clone();
         impatient.default_retry = false;
         let once = client(impatient)?;
-        Ok(Cluster { client: client(config)?, once, server })
+        let (token, agents) = (OnceCell::new(), OnceCell::new());
+        Ok(Cluster { client: client(config)?, once, server, token, agents })
     }
 
     /// The host and port by which the kubeconfig knows the API server.
@@ -143,16 +150,6 @@ impl Cluster {
         let refuse = |problem: String| Error::Api { operation: "get", object: path.to_owned(), problem };
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| refuse(error.to_string()))?;
         self.once.request_text(request).await.map_err(failed("get", path))
-    }
-
-    /// What the agent of a node answers, of the shape that this release knows.
-    ///
-    /// # Errors
-    /// Why it does not, in words.
-    pub(crate) async fn ask_agent<T: DeserializeOwned>(&self, node: &str, path: &str) -> Result<T, String> {
-        let text = self.text(&format!("/api/v1/nodes/{node}:{AGENT}/proxy{path}")).await;
-        let text = text.map_err(|error| error.to_string())?;
-        serde_json::from_str(&text).map_err(|error| format!("{error}: it may be of another version"))
     }
 
     fn api(&self, (version, kind): Kind, namespace: Option<&str>) -> Api<DynamicObject> {

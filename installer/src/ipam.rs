@@ -10,7 +10,6 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::Value;
 use weft_types::IpNetwork;
-use weft_types::well_known::port::AGENT;
 
 use crate::Result;
 use crate::cluster::{Cluster, Connection, IPAM_BLOCK, NODE, POD, name};
@@ -74,7 +73,7 @@ pub(crate) async fn look(cluster: &Cluster, blocks: &[Value], nodes: &[Value]) -
     let pods = cluster.list(POD, None, "").await?;
     let mut agents = BTreeMap::new();
     for node in nodes {
-        if let Some(answer) = cluster.ask_node(name(node), AGENT, "/ipam").await {
+        if let Ok(answer) = cluster.ask_agent(name(node), "/ipam").await {
             agents.insert(name(node).to_owned(), answer);
         }
     }

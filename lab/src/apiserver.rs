@@ -27,6 +27,7 @@ mod scale;
 mod selector;
 mod store;
 mod table;
+mod tokens;
 mod validation;
 mod watch;
 
@@ -128,7 +129,7 @@ impl ApiServer {
         let controllers = controllers::all(&config);
         server.tasks.spawn(controllers::run(Arc::clone(&cluster), controllers, shutdown.clone()));
         let Config { bookmark_interval, lab, pods, .. } = config;
-        let door = Door { cluster, shutdown, bookmark_interval, lab, pods };
+        let door = Door { cluster, shutdown, bookmark_interval, lab, pods, tokens: Arc::default() };
         for listener in listeners {
             server.serve(listener, &door)?;
         }

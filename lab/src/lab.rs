@@ -15,7 +15,7 @@ use crate::process::ProcessId;
 use crate::requirements::Programs;
 use crate::shape::Shape;
 use crate::state::{LabDir, LabRecord, make_dir, write_file};
-use crate::{cluster_dns, control, kubeconfig, netns, outside, underlay};
+use crate::{access, cluster_dns, control, kubeconfig, netns, outside, underlay};
 
 /// A lab to be held.
 pub struct Lab {
@@ -72,6 +72,7 @@ impl Lab {
         let _server = ApiServer::start(config, listeners).map_err(failed)?;
         let client = kubeconfig::client(port)?;
         outside::start(&self.name, &families.gateways())?;
+        access::create(&client).await?;
         cluster_dns::start(client, self.name.clone(), families).await?;
         let (control, nodes) = (control::listen(&self.dir.control())?, self.shape.nodes);
         let site = self.site(port);

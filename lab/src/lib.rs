@@ -3,6 +3,7 @@
 //!
 //! The lab only drives programs that were built elsewhere; nothing here knows how Weft works inside.
 
+mod access;
 pub mod addressing;
 pub mod apiserver;
 pub mod backoff;

@@ -465,6 +465,9 @@ async fn answer(
         let status = refusal(403, "Forbidden", &format!("cannot list {path}"));
         return form.refuse(StatusCode::FORBIDDEN, &status);
     }
+    if method == Method::POST && path == write::TOKEN_REVIEWS {
+        return write::review(&serde_json::from_slice(&body).unwrap());
+    }
     if method == Method::POST {
         return store.create(path, serde_json::from_slice(&body).unwrap());
     }

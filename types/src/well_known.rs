@@ -28,6 +28,19 @@ pub mod port {
     pub const DNS_METRICS: u16 = 9153;
 }
 
+/// How somebody shows an agent that they may ask it about its node.
+pub mod access {
+    /// The namespace of that ServiceAccount.
+    pub const NAMESPACE: &str = "kube-system";
+    /// The ServiceAccount whose tokens agents take. It may do nothing else: whoever may make tokens of it may
+    /// ask.
+    pub const ACCOUNT: &str = "weft-reader";
+    /// Whom such a token is for: agents, and not the API server.
+    pub const AUDIENCE: &str = "agent.weft.internal";
+    /// The header that carries it. The API server's proxy takes `Authorization` for itself.
+    pub const HEADER: &str = "weft-token";
+}
+
 /// Interfaces on a node.
 pub mod device {
     /// The pods' bridge, where no other is asked for.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use weft_netlink::genl::ipvs::IpvsClient;
@@ -13,7 +14,7 @@ use weft_trace::{Cause, End, Entered, Entry, Machine, Packet, Question, Routed, 
 use crate::Result;
 use crate::attachments::PluginPaths;
 use crate::garbage_collection::plan::Attachment;
-use crate::trace::pods;
+use crate::trace::{Place, pods};
 
 /// The node, in the network namespace of the thread that opened it.
 pub(super) struct Host {
@@ -23,13 +24,15 @@ pub(super) struct Host {
     /// The host's ends of the pods' links, by the addresses of the pods.
     pods: BTreeMap<IpAddr, Attachment>,
     paths: PluginPaths,
+    /// Where the machine's processes are.
+    proc: PathBuf,
 }
 
 impl Host {
-    pub(super) fn open(paths: PluginPaths) -> Result<Host> {
+    pub(super) fn open(Place { paths, proc }: Place) -> Result<Host> {
         let mut client = RtnetlinkClient::open()?;
         let (links, addresses) = (client.links()?, client.addresses(None)?);
-        Ok(Host { client, links, addresses, pods: paths.holders(), paths })
+        Ok(Host { client, links, addresses, pods: paths.holders(), paths, proc })
     }
 
     fn named(&self, name: &str) -> Option<&Link> {
@@ -175,11 +178,16 @@ impl Machine for Host {
                 (Some(Errno::EXDEV | Errno::EINVAL), Some(device)) => match self.reverse_path(source, device)
                 {
                     Some(mode) => Cause::ReversePath { device: device.to_owned(), mode }.into(),
+                    None if self.is_blackhole(destination, mark) => {
+                        Cause::RefusedByRoute { to: destination }.into()
+                    }
                     None => End::Unknown {
                         reason: format!("the kernel takes no packet from {source} by {device}: {error}"),
                     },
                 },
-                (Some(Errno::EACCES), _) => Cause::RefusedByRoute { to: destination }.into(),
+                (Some(Errno::EINVAL), None) | (Some(Errno::EACCES), _) => {
+                    Cause::RefusedByRoute { to: destination }.into()
+                }
                 _ => End::Unknown { reason: error.to_string() },
             }),
         }
@@ -222,7 +230,18 @@ impl Machine for Host {
             let wait = || pods::socket(packet.destination, question, packet.port);
             let namespace = pods::namespace(&mut self.client, &pod);
             let socket = namespace.and_then(|namespace| namespace.run(wait).ok());
-            return End::Pod { device: pod.name, socket: socket.unwrap_or(weft_trace::Socket::Unseen) };
+            let container =
+                self.pods.get(&packet.destination).map(|attachment| attachment.container.as_str());
+            let unentered = || {
+                pods::socket_of(
+                    &self.proc,
+                    container.unwrap_or_default(),
+                    packet.destination,
+                    question,
+                    packet.port,
+                )
+            };
+            return End::Pod { device: pod.name, socket: socket.unwrap_or_else(unentered) };
         }
         match kind.as_deref() {
             Some("vxlan") => match self.remote(link.index, next_hop) {
@@ -266,6 +285,13 @@ impl Host {
             _ => false,
         }
         .then_some(mode)
+    }
+
+    /// Whether a route takes what goes there, and gives it to nobody. What comes in and what the machine makes
+    /// itself is both answered with EINVAL then; of what comes in that says other things, too.
+    fn is_blackhole(&mut self, destination: IpAddr, mark: u32) -> bool {
+        let query = RouteQuery { destination, source: None, input: None, mark };
+        self.client.look_up(&query).is_err_and(|error| error.errno() == Some(Errno::EINVAL))
     }
 
     /// Whether a bridge is that of the pods.

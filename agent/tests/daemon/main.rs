@@ -16,7 +16,9 @@ use weft_testkit::api_server::FakeApiServer;
 use weft_testkit::namespace::sh;
 use weft_testkit::rootless::Rootless;
 use weft_testkit::wait::eventually_ok;
+use weft_types::well_known::access::HEADER;
 
+mod access;
 mod addresses;
 mod announcements;
 mod bgp;
@@ -34,6 +36,8 @@ mod ways;
 
 const NODES: &str = "/api/v1/nodes";
 const STATUS: &str = "/api/v1/nodes/node1/status";
+/// A token of those who may ask, as the fake API server knows tokens.
+const READER: &str = "system:serviceaccount:kube-system:weft-reader@agent.weft.internal";
 /// A plugin that notes how it was called, and frees the one address.
 const PLUGIN: &str = r#"#!/bin/sh
 [ "$1" != repair ] || exec "$(dirname "$0")/repair"
@@ -110,16 +114,25 @@ impl Machine {
         self.daemon = Some(self.namespace.run(|| command.spawn()).unwrap().unwrap());
     }
 
-    /// What the agent says of itself at a path: the status and the body.
+    /// What the agent says at a path to those who may ask: the status and the body.
     fn ask(&self, path: &str) -> (String, String) {
+        // Whoever asks too much is told to ask later.
+        let answered = || Some(self.ask_as(Some(READER), path)).filter(|(head, _)| !head.contains(" 429 "));
+        let (head, body) = eventually_ok(path, || answered().ok_or("it answers others"));
+        (head.split(' ').nth(1).unwrap().to_owned(), body)
+    }
+
+    /// What it says to whoever shows that token: the head of the answer, and the body.
+    fn ask_as(&self, token: Option<&str>, path: &str) -> (String, String) {
+        let shown = token.map(|token| format!("{HEADER}: {token}\r\n")).unwrap_or_default();
         let answer = self.namespace.run(|| -> io::Result<String> {
             let mut stream = TcpStream::connect("127.0.0.1:10251")?;
-            stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+            stream.write_all(format!("GET {path} HTTP/1.0\r\n{shown}\r\n").as_bytes())?;
             io::read_to_string(stream)
         });
         let answer = answer.unwrap().unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 
     /// Ends the daemon without any warning.

@@ -96,7 +96,7 @@ async fn objects(cluster: &Cluster) -> Result<Facts> {
 async fn ask(cluster: &Cluster, node: String) -> (String, Result<NodeFacts, String>, Option<i64>) {
     let start = now();
     let answer = match timeout(PATIENCE, cluster.ask_agent::<NodeFacts>(&node, "/facts")).await {
-        Ok(answer) => answer.map_err(|problem| in_words(&problem).to_owned()),
+        Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     };
     let between = start + (now() - start) / 2;
@@ -104,26 +104,8 @@ async fn ask(cluster: &Cluster, node: String) -> (String, Result<NodeFacts, Stri
     (node, answer, clock)
 }
 
-/// The client puts the server's whole answer behind its words.
-fn in_words(problem: &str) -> &str {
-    problem.split(" (Status {").next().unwrap_or(problem)
-}
-
 /// This machine's clock, in milliseconds since 1970.
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_server_says_is_told_in_its_words() {
-        let problem =
-            "cannot get x: ApiError: not found: NotFound (Status { status: Some(Failure), code: 404 })";
-        assert_eq!(in_words(problem), "cannot get x: ApiError: not found: NotFound");
-        assert_eq!(in_words("EOF while parsing"), "EOF while parsing");
-    }
 }

@@ -83,6 +83,9 @@ fn entries(row: &Resource) -> Vec<Value> {
     if row.scale {
         all.push(sub("scale", "autoscaling", "v1", "Scale", &["get", "patch", "update"]));
     }
+    if row.plural == "serviceaccounts" {
+        all.push(sub("token", "authentication.k8s.io", "v1", "TokenRequest", &["create"]));
+    }
     if row.plural == "pods" {
         all.push(sub("eviction", "policy", "v1", "Eviction", &["create"]));
     }

@@ -8,12 +8,13 @@ mod parameters;
 mod path;
 mod protobuf;
 mod proxy;
+mod tokens;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,7 @@ use super::cluster::Cluster;
 use super::discovery;
 use super::error::{ApiError, Result};
 use super::openapi;
+use super::tokens::Tokens;
 use crate::names::LabName;
 use crate::state::LabDir;
 
@@ -43,6 +45,8 @@ pub(crate) struct Door {
     pub(crate) lab: Option<LabName>,
     /// Where pods' logs lie.
     pub(crate) pods: Option<LabDir>,
+    /// The tokens that were made of ServiceAccounts.
+    pub(crate) tokens: Arc<Mutex<Tokens>>,
 }
 
 /// The service for every path.
@@ -75,12 +79,16 @@ async fn answer(door: &Door, request: Request) -> Result<Response> {
         Route::OpenApiV3(document) => Ok(json(StatusCode::OK, &openapi::v3(document.as_deref())?)),
         Route::Objects(place) if place.subresource == "proxy" => proxy::serve(door, &parts, place).await,
         Route::Objects(place) if place.subresource == "log" => logs::serve(door, &parts, &place),
-        Route::Objects(place) => {
-            let bytes = axum::body::to_bytes(body, BODY_LIMIT).await;
-            let bytes = bytes.map_err(|_| ApiError::TooLarge(BODY_LIMIT))?;
-            objects::serve(door, &parts, place, &bytes)
+        Route::TokenReviews => tokens::review(door, &parts, &whole(body).await?),
+        Route::Objects(place) if place.is_token() => {
+            tokens::request(door, &parts, &place, &whole(body).await?)
         }
+        Route::Objects(place) => objects::serve(door, &parts, place, &whole(body).await?),
     }
+}
+
+async fn whole(body: Body) -> Result<Bytes> {
+    axum::body::to_bytes(body, BODY_LIMIT).await.map_err(|_| ApiError::TooLarge(BODY_LIMIT))
 }
 
 fn refusal(error: &ApiError) -> Response {

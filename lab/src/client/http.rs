@@ -68,22 +68,24 @@ pub fn get(
     path: &str,
     timeout: Duration,
 ) -> std::result::Result<String, String> {
-    let (status, body) = fetch(address, host, path, timeout)?;
+    let (status, body) = fetch(address, host, path, &[], timeout)?;
     if status / 100 == 2 { Ok(body) } else { Err(format!("HTTP status {status}")) }
 }
 
-/// As [`get`], with the body of every answer, and its status.
+/// As [`get`] with further headers, and the body of every answer with its status.
 pub fn fetch(
     address: SocketAddr,
     host: &str,
     path: &str,
+    headers: &[(String, String)],
     timeout: Duration,
 ) -> std::result::Result<(u16, String), String> {
     let exchange = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_read_timeout(Some(timeout))?;
         // In one piece: the stream sends each write as a packet.
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let further: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{further}\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

@@ -67,8 +67,8 @@ async fn place(context: &CommandContext, client: &kube::Client, files: String) -
         ("files", files),
         ("outside", context.name.underlay()),
     ]);
-    for (node, name) in [("node1", "node1"), ("node2", "node2"), ("node3", "node3")] {
-        names.insert(node, context.name.node(name));
+    for node in ["node1", "node2", "node3"] {
+        names.insert(node, context.name.node(node));
     }
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     for pod in ["client", "near", "far"] {

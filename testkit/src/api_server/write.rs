@@ -1,11 +1,25 @@
 //! Objects of the fake API server by version, as clients write that compete for them: created, and where they
-//! are of no namespace read, replaced and deleted.
+//! are of no namespace read, replaced and deleted; and TokenReviews, which are not kept.
 
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{Store, name, refusal};
+
+/// Where TokenReviews go.
+pub(super) const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// Says whose a token is: `USER@AUDIENCE` is that user's, for that audience.
+pub(super) fn review(review: &Value) -> Response {
+    let user = review["spec"]["token"].as_str().and_then(|token| token.rsplit_once('@'));
+    let audiences = || review["spec"]["audiences"].as_array().into_iter().flatten();
+    let status = match user.filter(|(_, of)| audiences().any(|audience| audience == of)) {
+        Some((user, of)) => json!({"authenticated": true, "user": {"username": user}, "audiences": [of]}),
+        None => json!({"error": "invalid bearer token"}),
+    };
+    (StatusCode::CREATED, json!({"spec": review["spec"], "status": status}).to_string()).into_response()
+}
 
 impl Store {
     /// Answers a request for a single object of no namespace, if the path is one's.

@@ -57,9 +57,10 @@ fn silent(facts: &Facts, node: &Value) -> Option<Finding> {
         return None;
     }
     // That is about whoever asks.
-    if problem.contains("forbidden") {
+    if problem.contains("forbidden") || problem.contains("token") {
         let what = format!("its agent cannot be asked: {problem}");
-        let fix = "You need the right to get nodes/proxy: kubectl auth can-i get nodes --subresource=proxy";
+        let fix = "You need the Role and the ClusterRole weft-reader: kubectl -n kube-system auth can-i create \
+                   serviceaccounts/weft-reader --subresource=token, and get pods --subresource=proxy";
         return Some(Finding {
             severity: Severity::Warning,
             ..about(facts, name(node), Id::AgentSilent, what).fix(fix)

@@ -22,6 +22,8 @@ pub(super) enum Route {
     OpenApiV2,
     /// `/openapi/v3`, or one of the documents below it.
     OpenApiV3(Option<String>),
+    /// `/apis/authentication.k8s.io/v1/tokenreviews`
+    TokenReviews,
     Objects(Place),
 }
 
@@ -33,6 +35,13 @@ pub(super) struct Place {
     pub(super) subresource: String,
     /// The path behind the subresource `proxy`, with its slash; empty for all else.
     pub(super) beyond: String,
+}
+
+impl Place {
+    /// Whether tokens of a ServiceAccount are made there.
+    pub(super) fn is_token(&self) -> bool {
+        self.target.resource.plural == "serviceaccounts" && self.subresource == "token"
+    }
 }
 
 /// Reads a path; `None` when there is nothing there.
@@ -47,6 +56,7 @@ pub(super) fn route(path: &str) -> Option<Route> {
         ["api"] => Route::CoreVersions,
         ["apis"] => Route::Groups,
         ["apis", group] => Route::Group((*group).to_owned()),
+        ["apis", "authentication.k8s.io", "v1", "tokenreviews"] => Route::TokenReviews,
         ["api", version] => Route::Resources { group: String::new(), version: (*version).to_owned() },
         ["apis", group, version] => {
             Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() }
@@ -109,6 +119,7 @@ mod tests {
             ("/api/v1/namespaces/a/pods/x/status", "pods", "a", "x", "status"),
             ("/apis/apps/v1/namespaces/a/deployments/x/scale", "deployments", "a", "x", "scale"),
             ("/api/v1/nodes/n1", "nodes", "", "n1", ""),
+            ("/api/v1/namespaces/a/serviceaccounts/x/token", "serviceaccounts", "a", "x", "token"),
         ] {
             let want = (plural, namespace.to_owned(), name.to_owned(), subresource.to_owned());
             assert_eq!(objects(path), Some(want), "{path}");

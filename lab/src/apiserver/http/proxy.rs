@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -34,10 +34,28 @@ pub(super) async fn serve(door: &Door, parts: &Parts, place: Place) -> Result<Re
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let (namespace, host, path) = (lab.node(node), target.name, beyond + &query);
     let server = SocketAddr::new(address, port);
-    let ask = move || netns::run(&namespace, move || Ok(fetch(server, &host, &path, PATIENCE)));
+    let headers = passed_on(&parts.headers);
+    let ask = move || netns::run(&namespace, move || Ok(fetch(server, &host, &path, &headers, PATIENCE)));
     let asked = tokio::task::spawn_blocking(ask).await.map_err(|error| unreachable(error.to_string()))?;
     let (status, body) = asked.map_err(|error| unreachable(error.to_string()))?.map_err(unreachable)?;
     Ok((StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), body).into_response())
+}
+
+/// The headers that go on to the server behind: not those that are about this connection (RFC 9110 section
+/// 7.6.1), nor the client's credentials, which a real API server keeps to itself, too.
+fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
+    let own = [
+        header::HOST,
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::TE,
+        header::UPGRADE,
+        header::AUTHORIZATION,
+        header::ACCEPT_ENCODING,
+    ];
+    let others = headers.iter().filter(|(name, _)| !own.contains(name));
+    others.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }
 
 /// The node that it is on, and its address.
