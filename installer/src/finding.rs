@@ -68,6 +68,8 @@ pub enum Id {
     ConntrackFull,
     /// There are too many neighbours.
     NeighboursFull,
+    /// A kernel sends what is for another node to the wrong machine.
+    NeighbourWrong,
     /// There is no DNS Service.
     DnsMissing,
     /// No DNS server is ready.

@@ -76,6 +76,8 @@ pub struct LinkFacts {
     pub is_up: bool,
     /// Its addresses.
     pub addresses: Vec<IpNetwork>,
+    /// The Ethernet addresses of the machines that the kernel knows there, as far as they are told of.
+    pub neighbours: BTreeMap<IpAddr, String>,
 }
 
 /// A chain of nf_tables.

@@ -1,8 +1,9 @@
 //! What the kernel of this machine has: settings, tables that fill, interfaces, chains of others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use weft_netlink::rtnl::{Link, RtnetlinkClient};
+use weft_netlink::rtnl::{Link, Neighbour, RtnetlinkClient};
 use weft_netlink::sysctl;
 use weft_nftables::{self as nft, Hook, ObservedTable, Policy};
 use weft_types::node_facts::{ChainFacts, Fill, LinkFacts, NodeFacts};
@@ -24,6 +25,8 @@ const SETTINGS: [&str; 8] = [
 ];
 /// The tables that kube-proxy and engines of network policies put chains into.
 const TABLES: [&str; 3] = ["nat", "filter", "kube-proxy"];
+/// So many neighbours of an interface are told of.
+const MOST_NEIGHBOURS: usize = 256;
 /// The proxy's own table.
 const OWN: &str = "weft";
 
@@ -35,7 +38,7 @@ pub(super) fn look(paths: &PluginPaths) -> Result<NodeFacts> {
     let of = |ipv6: bool| known.iter().filter(|one| one.address.is_ipv6() == ipv6).count();
     let noted: BTreeSet<_> = links.iter().filter_map(|link| paths.attachment(link)).collect();
     let unused = paths.holders().into_iter().filter(|(_, holder)| !noted.contains(holder));
-    let shown = shown(&mut client, &links, paths)?;
+    let shown = shown(&mut client, &links, &known, paths)?;
     Ok(NodeFacts {
         sysctls: sysctls(&shown),
         conntrack: number("net.netfilter.nf_conntrack_count")
@@ -61,8 +64,20 @@ fn fill(name: &str, used: u64, most: Option<u64>) -> Fill {
 }
 
 /// All interfaces but those of pods.
-fn shown(client: &mut RtnetlinkClient, links: &[Link], paths: &PluginPaths) -> Result<Vec<LinkFacts>> {
+fn shown(
+    client: &mut RtnetlinkClient,
+    links: &[Link],
+    known: &[Neighbour],
+    paths: &PluginPaths,
+) -> Result<Vec<LinkFacts>> {
     let addresses = client.addresses(None)?;
+    // Those of a bridge are pods, and those of a tunnel are the agent's own.
+    let neighbours = |link: &Link| -> BTreeMap<IpAddr, String> {
+        let has_machines = !matches!(link.kind.as_deref(), Some("bridge" | "vxlan" | "wireguard"));
+        let there = known.iter().filter(|one| one.link == link.index && has_machines);
+        let known = there.filter_map(|one| Some((one.address, one.mac?.to_string())));
+        known.take(MOST_NEIGHBOURS).collect()
+    };
     let facts = links.iter().filter(|link| paths.attachment(link).is_none()).map(|link| LinkFacts {
         name: link.name.clone(),
         kind: link.kind.clone(),
@@ -70,6 +85,7 @@ fn shown(client: &mut RtnetlinkClient, links: &[Link], paths: &PluginPaths) -> R
         mac: link.mac.map(|mac| mac.to_string()),
         is_up: link.up,
         addresses: addresses.iter().filter(|one| one.link == link.index).map(|one| one.address).collect(),
+        neighbours: neighbours(link),
     });
     Ok(facts.collect())
 }

@@ -1,41 +1,146 @@
-//! Broken on purpose: each scenario makes one fault, waits until `weft doctor` names it first, mends it, and
-//! waits until doctor has nothing to say. What is made on nodes is in `nodes`, what in the cluster in `objects`.
+//! Broken on purpose: faults are made in the lab one after the other; `weft doctor` or `weft trace` must name
+//! each first, and its right cause; then it is mended, and there must be nothing to say any more.
+//! docs/troubleshooting.md lists what is here. What is broken on nodes is in `nodes`, in the cluster in
+//! `objects`, on the way of packets in `ways`.
+//!
+//! `BROKEN=WORDS` tries those faults alone that are named so.
 
+mod churn;
 mod nodes;
 mod objects;
+mod page;
+mod ways;
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Scenario;
-use crate::lab::{Lab, Outcome, equal, poll};
+use crate::case::{Case, Peer, Service, echo};
+use crate::lab::{Lab, Outcome, equal, holds, poll};
 
-/// Every fault, by what people would say.
-pub(crate) const FAULTS: &[Scenario] = &[
+/// The scenarios, which disturb all others.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    ("broken: docs/troubleshooting.md lists every fault", page::lists_every_fault),
     ("broken: nothing is, and doctor has one line to say", nothing),
-    ("broken: a Service's selector matches no pod", objects::selector_matches_nothing),
-    ("broken: a Service's selector misses by one label", objects::selector_misses),
-    ("broken: a readiness probe fails", objects::readiness_fails),
-    ("broken: a pod that no node has room for", objects::not_scheduled),
-    ("broken: a Service names a port that no container has", objects::port_name_missing),
-    ("broken: a Service leads to a port that no container declares", objects::port_mismatch),
-    ("broken: a policy keeps pods from DNS", objects::dns_denied),
-    ("broken: a pod asks every search domain for nearly each name", objects::ndots),
-    ("broken: another pod network is installed", objects::other_network),
-    ("broken: a Node's range is that of Services", objects::ranges_overlap),
-    ("broken: two Nodes have one address", objects::node_address_duplicate),
-    ("broken: an agent stands still", nodes::agent_stands_still),
-    ("broken: a proxy stands still", nodes::proxy_stands_still),
-    ("broken: a firewall drops what is passed on", nodes::forward_dropped),
-    ("broken: another CNI configuration comes first", nodes::cni_shadowed),
-    ("broken: an address is reserved for nobody", nodes::address_leaked),
-    ("broken: no address is left", nodes::addresses_exhausted),
-    ("broken: an interface between nodes has another MTU", nodes::mtu_differs),
-    ("broken: kube-proxy left rules", nodes::stale_proxy_rules),
-    ("broken: Flannel left an interface", nodes::stale_network_links),
-    ("broken: Calico left rules", nodes::policies_other),
+    ("broken: nothing is, while pods come and go", churn::a_few_runs),
+    ("broken: objects of the cluster", |lab| all(lab, objects::FAULTS)),
+    ("broken: nodes", |lab| all(lab, nodes::FAULTS)),
+    ("broken: the way of packets", |lab| all(lab, ways::FAULTS)),
 ];
+pub(crate) use churn::many_runs;
+
+/// A fault.
+struct Fault {
+    /// What is broken, as people would say it.
+    what: &'static str,
+    named: Named,
+    breaks: Breaks,
+}
+
+/// Who names it first, and how. Names in braces stand for addresses ([`Stage::filled`]).
+enum Named {
+    /// `weft doctor`: the id, and the object or node.
+    Doctor(&'static str, &'static str),
+    /// `weft trace QUESTION`: the beginning of the cause.
+    Trace(&'static str, &'static str),
+}
+
+/// Makes a fault, and says how it is mended.
+type Breaks = for<'a> fn(&'a Stage<'a>) -> Result<Mend<'a>, String>;
+/// Mends a fault. It is called once, whatever came of it.
+type Mend<'a> = Box<dyn FnOnce() -> Outcome + 'a>;
+
+/// Where faults are made: a client on node1, a server on node2, its Service.
+struct Stage<'a> {
+    lab: &'a Lab,
+    case: Case<'a>,
+    client: Peer,
+    server: Peer,
+    service: Service,
+}
+
+/// The namespace of the stage.
+const NAMESPACE: &str = "broken";
+/// What must arrive while nothing is broken.
+const WHOLE: &str = "broken/client svc/broken/web:80";
+
+impl<'a> Stage<'a> {
+    fn new(lab: &'a Lab) -> Result<Stage<'a>, String> {
+        // The one before may not be gone yet.
+        let case = poll("the stage", || Case::new(lab, NAMESPACE))?;
+        let service = case.service("web", json!({"type": "NodePort", "externalTrafficPolicy": "Local"}))?;
+        let [client, server] =
+            case.run([echo("client").app("client").on("node1"), echo("one").on("node2")])?;
+        Ok(Stage { lab, case, client, server, service })
+    }
+
+    /// A text with the addresses in the place of their names in braces.
+    fn filled(&self, text: &str) -> String {
+        let port = self.service.node_port(0).to_string();
+        let client = self.client.ips[0].to_string();
+        // An address of node2 that no pod has: they are given from the other end of the range.
+        let server = self.server.ips[0].to_string();
+        let nobody = server.rsplit_once('.').map(|(network, _)| format!("{network}.250")).unwrap_or_default();
+        let names = [("{client}", &client), ("{server}", &server), ("{nobody}", &nobody), ("{port}", &port)];
+        names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+
+    fn check(&self, fault: &Fault) -> Outcome {
+        let mend = (fault.breaks)(self)?;
+        let named = match fault.named {
+            Named::Doctor(id, subject) => first(self.lab, id, subject),
+            Named::Trace(question, cause) => self.traced(question, cause),
+        };
+        mend()?;
+        named?;
+        match fault.named {
+            Named::Doctor(..) => silent(self.lab),
+            Named::Trace(..) => self.arrives(),
+        }
+    }
+
+    /// Waits until the first cause that a trace names is that one.
+    fn traced(&self, question: &str, cause: &str) -> Outcome {
+        let (question, cause) = (self.filled(question), self.filled(cause));
+        let words: Vec<&str> = question.split(' ').collect();
+        poll(&format!("{question:?}: {cause}"), || {
+            let (code, text) = self.lab.trace(&words)?;
+            let first = text.lines().find_map(|line| line.strip_prefix("  cause")).unwrap_or_default().trim();
+            equal("arrives", code == 0, false)?;
+            match first.starts_with(&cause) {
+                true => holds("the remedy", &text, "  fix "),
+                false => Err(text),
+            }
+        })
+    }
+
+    fn arrives(&self) -> Outcome {
+        let words: Vec<&str> = WHOLE.split(' ').collect();
+        poll(WHOLE, || match self.lab.trace(&words)? {
+            (0, _) => Ok(()),
+            (_, text) => Err(text),
+        })
+    }
+}
+
+/// Checks all faults, and says which are not named as they should be.
+fn all(lab: &Lab, faults: &[Fault]) -> Outcome {
+    let stage = Stage::new(lab)?;
+    stage.arrives()?;
+    silent(lab)?;
+    let wanted = std::env::var("BROKEN").unwrap_or_default();
+    let failed = faults.iter().filter(|fault| fault.what.contains(&wanted)).filter_map(|fault| {
+        let error = stage.check(fault).err()?;
+        Some(format!("{}: {error}", fault.what))
+    });
+    let failed: Vec<String> = failed.collect();
+    let after = silent(lab);
+    match failed.is_empty() {
+        true => after,
+        false => Err(failed.join("\n\n")),
+    }
+}
 
 fn nothing(lab: &Lab) -> Outcome {
     silent(lab)?;
@@ -83,28 +188,19 @@ fn first(lab: &Lab, id: &str, subject: &str) -> Outcome {
     })
 }
 
-/// A fault that was made, and is mended when this is dropped.
-struct Fault<F: FnMut() -> Outcome>(F);
-
-impl<F: FnMut() -> Outcome> Drop for Fault<F> {
-    fn drop(&mut self) {
-        if let Err(error) = (self.0)() {
-            eprintln!("lab tests: {error}");
-        }
+/// Breaks by a command on a node, and mends by another.
+fn by_command<'a>(
+    stage: &'a Stage<'a>,
+    node: &'static str,
+    make: &str,
+    mend: &str,
+) -> Result<Mend<'a>, String> {
+    let (make, mend) = (stage.filled(make), stage.filled(mend));
+    let run = move |line: &str| stage.lab.on_node(node, &["sh", "-ec", line]).map(drop);
+    if let Err(error) = run(&make) {
+        // As far as it came.
+        let _ = run(&mend);
+        return Err(error);
     }
-}
-
-/// Makes a fault, waits until doctor names it first, mends it whatever came of that, and waits until doctor is
-/// silent.
-fn named(
-    lab: &Lab,
-    (id, subject): (&str, &str),
-    make: impl FnOnce() -> Outcome,
-    mend: impl FnMut() -> Outcome,
-) -> Outcome {
-    let fault = Fault(mend);
-    make()?;
-    first(lab, id, subject)?;
-    drop(fault);
-    silent(lab)
+    Ok(Box::new(move || run(&mend)))
 }

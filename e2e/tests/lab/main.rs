@@ -2,6 +2,7 @@
 //! after what they show; those that mirror Kubernetes' own sig-network tests carry their names. Needs root,
 //! and `nft`, `dig`, `getent`, `kubectl`, `musl-gcc` and a static busybox on the host.
 
+mod access;
 mod affinity;
 mod announcements;
 mod api;
@@ -37,6 +38,7 @@ mod removal;
 mod resolvers;
 mod services;
 mod soak;
+mod tour;
 mod trace;
 mod traffic_distribution;
 mod upgrade;
@@ -327,6 +329,8 @@ const TOGETHER: &[Scenario] = &[
         trace::where_a_connection_ends_and_why,
     ),
     ("weft dns explain names an upstream that is silent", explain::an_upstream_that_is_silent_is_named),
+    ("agents answer those alone who show a token made for them", access::only_with_a_token_made_for_agents),
+    ("weft-lab tour shows at each step what it says", tour::every_step_shows_what_it_says),
 ];
 
 /// Those that disturb the others, and the clean-up. One after the other.
@@ -408,6 +412,7 @@ const SOAK: &[Scenario] = &[
         network_policies::what_is_denied_stays_denied,
     ),
     ("Netpol: truth tables of every generated policy over nine pods", network_policies::over_nine_pods),
+    ("doctor finds nothing a hundred times while pods come and go", broken::many_runs),
     ("the API server is away under load", soak::the_api_server_is_away),
     ("the clocks jump under load", soak::the_clocks_jump),
 ];
@@ -422,9 +427,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     if arguments.list {
         let all =
-            [FIRST, TOGETHER, broken::FAULTS, LAST].concat().into_iter().map(|(name, _)| name.to_owned());
-        let in_modes = in_modes().map(|(lab, name, _)| in_lab(lab, name));
-        let trials = all.chain(in_modes).map(|name| Trial::test(name, || Ok(()))).collect();
+            [FIRST, TOGETHER, broken::SCENARIOS, LAST].concat().into_iter().map(|(name, _)| name.to_owned());
+        let trials = all.chain(modes::names()).map(|name| Trial::test(name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     let name = if soak::seconds().is_some() { "soak" } else { "e2e" };
@@ -438,7 +442,7 @@ fn main() -> ExitCode {
     let mut failed = false;
     let suite = match soak::seconds() {
         Some(_) => vec![(SOAK, 1)],
-        None => vec![(FIRST, 1), (TOGETHER, AT_A_TIME), (broken::FAULTS, 1), (LAST, 1)],
+        None => vec![(FIRST, 1), (TOGETHER, AT_A_TIME), (broken::SCENARIOS, 1), (LAST, 1)],
     };
     for (scenarios, at_a_time) in suite {
         failed |= run(&arguments, &lab, scenarios, at_a_time);
@@ -448,48 +452,9 @@ fn main() -> ExitCode {
         }
     }
     if soak::seconds().is_none() {
-        failed |= run_in_modes(&arguments);
+        failed |= modes::run(&arguments, AT_A_TIME);
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// All scenarios of the other modes, with the labs in which they run.
-fn in_modes() -> impl Iterator<Item = (&'static str, &'static str, fn(&Lab) -> Outcome)> {
-    let in_lab = |&(lab, _): &'static (&'static str, _)| {
-        modes::SCENARIOS.iter().map(move |&(name, scenario)| (lab, name, scenario))
-    };
-    modes::LABS.iter().flat_map(in_lab)
-}
-
-/// What a scenario is called that runs in several labs.
-fn in_lab(lab: &str, scenario: &str) -> String {
-    format!("{lab}: {scenario}")
-}
-
-/// Runs the scenarios of the other modes, and tells whether any failed. A lab that is asked for nothing is not
-/// made.
-fn run_in_modes(arguments: &Arguments) -> bool {
-    let filter = arguments.filter.clone().unwrap_or_default();
-    let is_wanted = |lab: &str, name: &str| in_lab(lab, name).contains(&filter);
-    let wanted: Vec<_> = in_modes().filter(|(lab, name, _)| is_wanted(lab, name)).collect();
-    let labs = modes::LABS.iter().filter(|(lab, _)| wanted.iter().any(|(of, ..)| of == lab));
-    let started: Vec<_> = std::thread::scope(|scope| {
-        let starting: Vec<_> =
-            labs.map(|(name, flags)| (*name, scope.spawn(|| Lab::up(name, 3, flags)))).collect();
-        let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|_| Err("the lab's start panicked".to_owned()))
-        };
-        starting.into_iter().map(|(name, thread)| (name, joined(thread).map(Arc::new))).collect()
-    });
-    let trials = wanted.into_iter().map(|(of, name, scenario)| {
-        let lab = started.iter().find(|(lab, _)| *lab == of).map(|(_, lab)| lab.clone());
-        Trial::test(in_lab(of, name), move || {
-            let lab = lab.unwrap_or_else(|| Err("there is no such lab".to_owned()));
-            lab.and_then(|lab| scenario(&lab)).map_err(Into::into)
-        })
-    });
-    let arguments = Arguments { test_threads: Some(AT_A_TIME), ..arguments.clone() };
-    libtest_mimic::run(&arguments, trials.collect()).has_failed()
 }
 
 /// Runs scenarios, so many at a time, and tells whether any failed.

@@ -5,8 +5,10 @@
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::Duration;
 
+use libtest_mimic::{Arguments, Trial};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use weft_lab::{cgroup, netns, process};
@@ -23,11 +25,10 @@ const ARGUMENT: &str = "--ask";
 const LED: &str = "e2e-ebpf";
 
 /// The labs: their names, and how they are started.
-pub(crate) const LABS: [(&str, &[&str]); 2] =
-    [("e2e-iptables", &["--proxy-mode=iptables"]), (LED, &["--ebpf"])];
+const LABS: [(&str, &[&str]); 2] = [("e2e-iptables", &["--proxy-mode=iptables"]), (LED, &["--ebpf"])];
 
 /// What is looked at in each.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+const SCENARIOS: &[Scenario] = &[
     ("Services are led as the mode has it", are_led_as_the_mode_has_it),
     ("Services should serve a basic endpoint from pods", services::basic_endpoint),
     ("Services should be able to create a functioning NodePort service", services::functioning_node_port),
@@ -53,6 +54,50 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         network_policies::services_are_judged_by_the_real_peer,
     ),
 ];
+
+/// All scenarios of the other modes, with the labs in which they run.
+fn in_modes() -> impl Iterator<Item = (&'static str, &'static str, fn(&Lab) -> Outcome)> {
+    let in_lab = |&(lab, _): &'static (&'static str, _)| {
+        SCENARIOS.iter().map(move |&(name, scenario)| (lab, name, scenario))
+    };
+    LABS.iter().flat_map(in_lab)
+}
+
+/// What all of them are called.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    in_modes().map(|(lab, name, _)| in_lab(lab, name))
+}
+
+/// What a scenario is called that runs in several labs.
+fn in_lab(lab: &str, scenario: &str) -> String {
+    format!("{lab}: {scenario}")
+}
+
+/// Runs the scenarios of the other modes, and tells whether any failed. A lab that is asked for nothing is not
+/// made.
+pub(crate) fn run(arguments: &Arguments, at_a_time: usize) -> bool {
+    let filter = arguments.filter.clone().unwrap_or_default();
+    let is_wanted = |lab: &str, name: &str| in_lab(lab, name).contains(&filter);
+    let wanted: Vec<_> = in_modes().filter(|(lab, name, _)| is_wanted(lab, name)).collect();
+    let labs = LABS.iter().filter(|(lab, _)| wanted.iter().any(|(of, ..)| of == lab));
+    let started: Vec<_> = std::thread::scope(|scope| {
+        let starting: Vec<_> =
+            labs.map(|(name, flags)| (*name, scope.spawn(|| Lab::up(name, 3, flags)))).collect();
+        let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err("the lab's start panicked".to_owned()))
+        };
+        starting.into_iter().map(|(name, thread)| (name, joined(thread).map(Arc::new))).collect()
+    });
+    let trials = wanted.into_iter().map(|(of, name, scenario)| {
+        let lab = started.iter().find(|(lab, _)| *lab == of).map(|(_, lab)| lab.clone());
+        Trial::test(in_lab(of, name), move || {
+            let lab = lab.unwrap_or_else(|| Err("there is no such lab".to_owned()));
+            lab.and_then(|lab| scenario(&lab)).map_err(Into::into)
+        })
+    });
+    let arguments = Arguments { test_threads: Some(at_a_time), ..arguments.clone() };
+    libtest_mimic::run(&arguments, trials.collect()).has_failed()
+}
 
 /// A question, and from where.
 #[derive(Debug, Serialize, Deserialize)]

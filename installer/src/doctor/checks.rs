@@ -4,6 +4,7 @@ mod cni;
 mod dns;
 mod kernel;
 mod lookup;
+mod neighbours;
 mod nodes;
 mod policies;
 mod proxy;
@@ -15,8 +16,16 @@ use crate::finding::Finding;
 
 /// Everything that is wrong, in no order.
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
-    let themes =
-        [cni::check, dns::check, kernel::check, nodes::check, policies::check, proxy::check, ranges::check];
+    let themes = [
+        cni::check,
+        dns::check,
+        kernel::check,
+        neighbours::check,
+        nodes::check,
+        policies::check,
+        proxy::check,
+        ranges::check,
+    ];
     let mut findings: Vec<Finding> = themes.iter().flat_map(|check| check(facts)).collect();
     findings.extend(services::check(facts));
     findings

@@ -1,5 +1,7 @@
 //! Why a packet does not arrive, in words, and what mends it. Pure.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 use weft_policy::pending::TABLE;
 use weft_trace::{Cause, Chain, NodeTrace};
@@ -96,6 +98,19 @@ fn by_rule(chain: &Chain, node: &str, verdict: &str, how: &str) -> Finding {
             format!("{see}; change or delete that rule"),
         ),
     }
+}
+
+/// It leaves the cluster as a pod's, which answers come back to only where others know the way to pods.
+pub(super) fn not_masqueraded(leaves: &str, source: IpAddr, node: &str) -> Finding {
+    Finding::new(
+        format!(
+            "{leaves} with the pod's own address {source}: only a network that has routes to pods can answer"
+        ),
+        format!(
+            "on {node}: nft list ruleset, for what keeps or changes the source (hook postrouting): the agent masquerades in \
+             its table weft-agent"
+        ),
+    )
 }
 
 /// Nobody takes it where it arrives.

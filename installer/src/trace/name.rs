@@ -39,7 +39,10 @@ pub(super) async fn resolve(
             if walk.contains("The pod gets no answer.") { Outcome::DoesNotArrive } else { Outcome::Unknown };
         let fix = format!("weft dns explain {pod} {name}");
         return Ok(Err(Box::new(Path {
-            finding: Some(Finding::new(format!("the name {name} does not resolve in Pod {pod}"), fix)),
+            finding: Some(Finding::new(
+                format!("the name {name} does not resolve in Pod {pod}{}", reason(&walk)),
+                fix,
+            )),
             notes: walk.lines().map(str::to_owned).collect(),
             ..Path::new(outcome, from.to_string(), name.to_owned(), "by its name".to_owned())
         })));
@@ -47,6 +50,15 @@ pub(super) async fn resolve(
     let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let resolved = format!("{name} is {tried}: {}", shown.join(", "));
     Ok(Ok((Site { name: name.to_owned(), addresses, ..Site::default() }, resolved)))
+}
+
+/// Why there is no answer, where the server says so below a name: of one that it failed for, else of the first.
+fn reason(walk: &str) -> String {
+    let lines: Vec<&str> = walk.lines().collect();
+    let reasons = lines.windows(2).filter(|pair| pair[1].starts_with("     "));
+    let (failed, others): (Vec<_>, Vec<_>) = reasons.partition(|pair| pair[0].ends_with("SERVFAIL"));
+    let told = failed.first().or(others.first());
+    told.map(|pair| format!(": {}", pair[1].trim())).unwrap_or_default()
 }
 
 /// The name that was answered for, and the addresses, by the DNS server's explanation.
@@ -66,4 +78,19 @@ fn answers(walk: &str) -> (Option<String>, Vec<IpAddr>) {
         }
     }
     (name, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_that_of_a_failure_else_of_the_first_name() {
+        let missing = "1. a.shop.svc.cluster.local. NXDOMAIN\n     no such service in the namespace\n\
+                       2. a.svc.cluster.local. NXDOMAIN\n     no such namespace\n";
+        assert_eq!(reason(missing), ": no such service in the namespace");
+        let failed = format!("{missing}3. a. SERVFAIL\n     upstream 192.0.2.1:53 did not answer in time\n");
+        assert_eq!(reason(&failed), ": upstream 192.0.2.1:53 did not answer in time");
+        assert_eq!(reason("1. a. NXDOMAIN\n"), "");
+    }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use weft_policy::report::{Finding as Allowed, Report as PolicyReport};
 use weft_trace::{Cause, End, Entry, NodeTrace, Question as NodeQuestion, Socket, Step, Tuple};
 
-use super::cause::{Finding, finding, is_policy, nothing_listens};
+use super::cause::{Finding, finding, is_policy, not_masqueraded, nothing_listens};
 use super::error::Error;
 use super::question::Question;
 use super::report::{Outcome, Path};
@@ -196,7 +196,7 @@ impl Tracer<'_> {
                 (Outcome::DoesNotArrive, Some(finding))
             }
             Some(Goal::Arrives { socket: Socket::Unseen, .. }) => {
-                let fix = "look in the pod: kubectl exec POD -- ss -lnt; the agent needs SYS_ADMIN and /run/netns to see it";
+                let fix = "look in the pod: kubectl exec POD -- ss -lnt; the agent sees it by the machine's /proc (--host-proc)";
                 (Outcome::Unknown, Some(Finding::new("whether something listens there is not known", fix)))
             }
             Some(Goal::Outside { node, device }) => match self.world.service_at(came.destination) {
@@ -218,9 +218,17 @@ impl Tracer<'_> {
                     )
                 }
                 _ => {
-                    let cause =
-                        format!("it leaves the cluster on {node} by {device}: what is beyond is not known");
-                    (Outcome::Unknown, Some(Finding::new(cause, "look on from there, as with tracepath")))
+                    let source = last.map(|last| last.left.source);
+                    let of_pod = source.filter(|source| self.world.node_of_pods(*source).is_some());
+                    let cause = format!("it leaves the cluster on {node} by {device}");
+                    let finding = match of_pod {
+                        Some(source) => not_masqueraded(&cause, source, node),
+                        None => Finding::new(
+                            format!("{cause}: what is beyond is not known"),
+                            "look on from there, as with tracepath",
+                        ),
+                    };
+                    (Outcome::Unknown, Some(finding))
                 }
             },
             Some(Goal::Stops { node }) => {
@@ -245,7 +253,7 @@ impl Tracer<'_> {
             .world
             .service_at(came.destination)
             .or_else(|| self.world.service_of_node_port(of_port()?))?;
-        let problem = self.world.without_endpoints(service, node)?;
+        let problem = self.world.without_endpoints(service, came.destination, node)?;
         let (namespace, name) = (key(service).namespace.to_string(), key(service).name.to_string());
         let fix = format!(
             "kubectl -n {namespace} describe service {name}; kubectl -n {namespace} get pods --show-labels: correct the \

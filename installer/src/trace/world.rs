@@ -150,8 +150,9 @@ impl World {
         Place::of_address(address, &self.pods).name
     }
 
-    /// What is wrong with a Service's endpoints for that port, where no ready one is behind it.
-    pub(super) fn without_endpoints(&self, service: &Value, node: &str) -> Option<String> {
+    /// What is wrong with a Service's endpoints for what comes to one of its addresses, where no ready one is
+    /// behind it.
+    pub(super) fn without_endpoints(&self, service: &Value, to: IpAddr, node: &str) -> Option<String> {
         let (namespace, name) = (text(&service["metadata"]["namespace"]), name(service));
         let label = weft_types::well_known::label::SERVICE_NAME;
         let own = self.slices.iter().filter(|slice| {
@@ -173,9 +174,10 @@ impl World {
             let pods: Vec<Value> = self.pods.iter().filter(matches).cloned().collect();
             return Some(backends::verdict(&format!("Service {namespace}/{name}"), &selector, &pods));
         }
-        let is_local = ["internalTrafficPolicy", "externalTrafficPolicy"]
-            .into_iter()
-            .find(|policy| service["spec"][*policy] == "Local")?;
+        let mut own = service["spec"]["clusterIPs"].as_array().into_iter().flatten();
+        let is_internal = own.any(|text| text.as_str().and_then(|text| text.parse().ok()) == Some(to));
+        let policy = if is_internal { "internalTrafficPolicy" } else { "externalTrafficPolicy" };
+        let is_local = Some(policy).filter(|policy| service["spec"][*policy] == "Local")?;
         let is_here = ready.iter().any(|one| text(&one["nodeName"]) == node);
         (!is_here).then(|| {
             format!("Service {namespace}/{name} has {is_local} Local, and none of its ready endpoints is on {node}")
