@@ -199,38 +199,7 @@ impl Tracer<'_> {
                 let fix = "look in the pod: kubectl exec POD -- ss -lnt; the agent sees it by the machine's /proc (--host-proc)";
                 (Outcome::Unknown, Some(Finding::new("whether something listens there is not known", fix)))
             }
-            Some(Goal::Outside { node, device }) => match self.world.service_at(came.destination) {
-                Some(service) if last.is_some_and(|last| last.left.destination == came.destination) => {
-                    let first = &way.nodes[0].node;
-                    let cause = format!(
-                        "nothing on {first} leads {} to the endpoints of Service {}",
-                        came,
-                        key(service)
-                    );
-                    (
-                        Outcome::DoesNotArrive,
-                        Some(self.service(came, first).unwrap_or_else(|| {
-                            Finding::new(
-                                cause,
-                                format!("see weft status, and the log of weft-proxy on {first}"),
-                            )
-                        })),
-                    )
-                }
-                _ => {
-                    let source = last.map(|last| last.left.source);
-                    let of_pod = source.filter(|source| self.world.node_of_pods(*source).is_some());
-                    let cause = format!("it leaves the cluster on {node} by {device}");
-                    let finding = match of_pod {
-                        Some(source) => not_masqueraded(&cause, source, node),
-                        None => Finding::new(
-                            format!("{cause}: what is beyond is not known"),
-                            "look on from there, as with tracepath",
-                        ),
-                    };
-                    (Outcome::Unknown, Some(finding))
-                }
-            },
+            Some(Goal::Outside { node, device }) => self.outside(way, came, (node, device)),
             Some(Goal::Stops { node }) => {
                 let by_policy =
                     last.is_some_and(|last| matches!(&last.end, End::Stops { cause } if is_policy(cause)));
@@ -244,6 +213,34 @@ impl Tracer<'_> {
             Some(Goal::Unknown { reason }) => (Outcome::Unknown, Some(unknown(reason))),
             None => (Outcome::Unknown, None),
         }
+    }
+
+    /// What comes of a packet that leaves the cluster on a node, by an interface.
+    fn outside(&self, way: &Way, came: &Tuple, (node, device): (&str, &str)) -> (Outcome, Option<Finding>) {
+        let last = way.nodes.last();
+        let service = self.world.service_at(came.destination);
+        let service = service.filter(|_| last.is_some_and(|last| last.left.destination == came.destination));
+        if let Some(service) = service {
+            let first = &way.nodes[0].node;
+            let not_led = || {
+                let cause =
+                    format!("nothing on {first} leads {came} to the endpoints of Service {}", key(service));
+                Finding::new(cause, format!("see weft status, and the log of weft-proxy on {first}"))
+            };
+            let finding = self.service(came, first).unwrap_or_else(not_led);
+            return (Outcome::DoesNotArrive, Some(finding));
+        }
+        let source = last.map(|last| last.left.source);
+        let of_pod = source.filter(|source| self.world.node_of_pods(*source).is_some());
+        let cause = format!("it leaves the cluster on {node} by {device}");
+        let finding = match of_pod {
+            Some(source) => not_masqueraded(&cause, source, node),
+            None => Finding::new(
+                format!("{cause}: what is beyond is not known"),
+                "look on from there, as with tracepath",
+            ),
+        };
+        (Outcome::Unknown, Some(finding))
     }
 
     /// What is wrong with the Service that the packet was sent to.
