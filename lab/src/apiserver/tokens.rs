@@ -131,7 +131,12 @@ mod tests {
     }
 
     /// Whose a token is at a time, and why nobody's.
-    fn whose(tokens: &Tokens, token: &Value, audience: &str, seconds: i64) -> Result<String, String> {
+    fn whose(
+        tokens: &Tokens,
+        token: &Value,
+        audience: &str,
+        seconds: i64,
+    ) -> std::result::Result<String, String> {
         let review = json!({"spec": {"token": token, "audiences": [audience]}});
         let uid = |namespace: &str, name: &str| {
             (namespace == "kube-system" && name == "reader").then(|| "1".to_owned())
