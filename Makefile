@@ -44,7 +44,7 @@ help:
 	@echo "make kubectl     the archive of the plugin of kubectl, in $(DIST); make krew prints krew's manifest for it"
 	@echo "make bundle      image, manifests, chart and script for a cluster without a registry, in $(DIST)"
 	@echo "make manifests   what is made of the flags of weft install: deploy/weft.yaml, deploy/chart/weft"
-	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes"
+	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes, and looking at flows"
 	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin, its IPAM, the DNS server and BGP made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
@@ -127,7 +127,7 @@ bundle: image packaged
 	deploy/bundle.sh $(BIN) target/weft.tar $(IMAGE) $(IMAGE_FILES)/sbom.spdx.json $(DIST)
 
 bench-nodes:
-	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3
+	@scripts/need $(BUILD_NEEDS) ip:iproute2 iperf3:iperf3 nft:nftables
 	$(STATIC) cargo build --release --locked --target $(HOST) -p weft-agent --bin weft-agent --example bench-nodes
 	$(BIN)/examples/bench-nodes $(BIN)/weft-agent
 

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::dhcp::Dhcp;
 use crate::facts;
 use crate::fast_path::FastPath;
+use crate::flows::{self, SharedFlows};
 use crate::garbage_collection::GarbageCollection;
 use crate::health::{self, Status};
 use crate::masquerade::Masquerade;
@@ -70,7 +71,11 @@ const SOME: usize = 8;
 
 /// The subsystems, in the order in which they act. Each may rely on those before it; the CNI configuration,
 /// which lets pods start, comes after all that pods need. They are cleaned up in the opposite order.
-fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn Subsystem>>> {
+fn subsystems(
+    options: &Options,
+    flows: &SharedFlows,
+    registry: &mut Registry,
+) -> Result<Vec<Box<dyn Subsystem>>> {
     let (paths, bfd) = (plugin_paths(options), SharedBfd::default());
     let originals = Originals::below(&options.cni_data_dir);
     let patience = Duration::from_secs(options.collect_after);
@@ -85,7 +90,7 @@ fn subsystems(options: &Options, registry: &mut Registry) -> Result<Vec<Box<dyn 
         Box::new(Bgp::new(options.bgp.settings(options.backend)?, bfd.clone(), registry)),
         Box::new(Routing::open(originals.clone(), registry)?),
         Box::new(FastPath::new(options.fast_path, paths.clone(), originals, registry)?),
-        Box::new(NetworkPolicies::open(policies(options), registry)?),
+        Box::new(NetworkPolicies::open(policies(options), flows.clone(), registry)?),
     ];
     subsystems.extend(blocks);
     let after: Vec<Box<dyn Subsystem>> = vec![
@@ -120,7 +125,9 @@ pub fn dry_run(options: &Options) -> Result<String> {
 /// # Errors
 /// The first one.
 pub fn clean_up(options: &Options) -> Result<()> {
-    let mut subsystems = subsystems(options, &mut metrics::registry())?;
+    let mut registry = metrics::registry();
+    let flows = flows::open(flows_settings(options), Wake::default(), &mut registry);
+    let mut subsystems = subsystems(options, &flows, &mut registry)?;
     let errors: Vec<Error> = subsystems.iter_mut().rev().flat_map(|subsystem| subsystem.clean_up()).collect();
     errors.into_iter().chain(leftovers::remove(options)).next().map_or(Ok(()), Err)
 }
@@ -129,23 +136,18 @@ pub fn clean_up(options: &Options) -> Result<()> {
 pub async fn run(options: Options) -> Result<()> {
     options.check_tunnel()?;
     let mut registry = metrics::registry();
-    let mut agent = Agent::new(&options, &mut registry)?;
+    let wake = Wake::default();
+    let flows = flows::open(flows_settings(&options), wake.clone(), &mut registry);
+    let mut agent = Agent::new(&options, &flows, &mut registry)?;
     let (status, told) = watch::channel(Status::default());
-    let (explaining, mut questions) = explain::endpoint();
-    let place = trace::Place { paths: plugin_paths(&options), proc: options.host_proc.clone() };
-    let tracing = trace::endpoint(agent.node.clone(), place);
-    let facts = facts::endpoint(facts_settings(&options), told.clone());
     let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
-    let endpoints = agent.endpoints(explaining.merge(tracing).merge(facts), &client);
-    if let Some(address) = options.healthz_bind_address {
-        health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
-    }
+    let mut questions = serve(&options, &agent, &flows, &told, &client, registry).await?;
     let mut monitor = Monitor::open(&agent.tables())?;
     let mut signals = Signals::new();
     let mut cluster = Watches::new(client.clone());
-    let wake = Wake::default();
     let (denied, mut denials) = mpsc::channel(BATCHES);
     let node = agent.node.clone();
+    flows.start();
     agent.start(&Environment { client, node, status: told, wake: wake.clone(), denied })?;
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -185,6 +187,28 @@ pub async fn run(options: Options) -> Result<()> {
     }
 }
 
+/// Serves what the agent and its parts say to those who may ask, where an address is given. Returns the
+/// questions that only the loop can answer.
+async fn serve(
+    options: &Options,
+    agent: &Agent,
+    flows: &SharedFlows,
+    told: &watch::Receiver<Status>,
+    client: &Client,
+    registry: Registry,
+) -> Result<mpsc::Receiver<Question>> {
+    let (explaining, questions) = explain::endpoint();
+    let place = trace::Place { paths: plugin_paths(options), proc: options.host_proc.clone() };
+    let tracing = trace::endpoint(agent.node.clone(), place);
+    let facts = facts::endpoint(facts_settings(options), told.clone());
+    let telling = flows::endpoint::endpoint(flows.clone());
+    let endpoints = agent.endpoints(explaining.merge(tracing).merge(facts).merge(telling), client);
+    if let Some(address) = options.healthz_bind_address {
+        health::serve(address, told.clone(), Arc::new(registry), endpoints).await?;
+    }
+    Ok(questions)
+}
+
 async fn until(due: Option<Instant>) {
     match due {
         // Whoever is late every time must not keep the daemon from everything else.
@@ -201,11 +225,21 @@ fn policies(options: &Options) -> Settings {
             rejects: options.policy_deny == PolicyDeny::Reject,
             log_group: (options.policy_log != PolicyLog::Off).then_some(options.policy_log_group),
         },
+        log_group: options.policy_log_group,
         writes_lines: options.policy_log == PolicyLog::Lines,
         cuts: options.policy_cut_connections,
         namespaces: GuardedNamespaces::path(&options.cni_data_dir),
         data_dir: options.cni_data_dir.clone(),
         leases: plugin_paths(options).leases,
+    }
+}
+
+/// When flows are looked at.
+fn flows_settings(options: &Options) -> flows::Settings {
+    flows::Settings {
+        mode: options.flows.flows,
+        keep: options.flows.keep(),
+        own_port: options.healthz_bind_address.map(|address| address.port()),
     }
 }
 
@@ -261,11 +295,11 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(options: &Options, registry: &mut Registry) -> Result<Agent> {
+    fn new(options: &Options, flows: &SharedFlows, registry: &mut Registry) -> Result<Agent> {
         let node = weft_daemon::node_name(options.hostname_override.as_deref())?;
         let config = Config { boot: Some(Boot::current().to_string()), ..options.config() };
         info!(%node, "starting");
-        let subsystems = subsystems(options, registry)?;
+        let subsystems = subsystems(options, flows, registry)?;
         Ok(Agent {
             node,
             config,

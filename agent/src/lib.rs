@@ -23,6 +23,7 @@ mod dhcp;
 mod error;
 mod facts;
 pub mod fast_path;
+mod flows;
 mod garbage_collection;
 mod health;
 mod leftovers;

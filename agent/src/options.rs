@@ -17,6 +17,7 @@ use crate::blocks::plan as blocks;
 use crate::config::Config;
 use crate::dhcp::options::DhcpOptions;
 use crate::fast_path;
+use crate::flows::options::FlowsOptions;
 use crate::routing::vxlan::plan::Settings;
 use crate::routing::wireguard::options::WireGuardOptions;
 use crate::uplink::{Backend, LeaveBy, Tunnel};
@@ -198,6 +199,10 @@ pub struct Options {
     /// DHCP.
     #[command(flatten)]
     pub dhcp: DhcpOptions,
+
+    /// Flows.
+    #[command(flatten)]
+    pub flows: FlowsOptions,
 
     /// Remove everything that the agent set up on this node, and exit: the CNI configuration first, so that
     /// no pod starts, then masquerade, routes and tunnel. Running pods and their addresses stay.

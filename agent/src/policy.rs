@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 use tracing::{debug, info};
 use weft_cluster::write::{Events, Recorder, Warning};
 use weft_netlink::nflog;
@@ -37,6 +38,7 @@ use self::metrics::Metrics;
 use self::remembered::Remembered;
 use self::tables::{PolicyTables, SharedClient};
 use self::waiting::Assigned;
+use crate::flows::SharedFlows;
 use crate::subsystem::{Environment, Report, Round, Subsystem};
 use crate::{Error, Result};
 
@@ -54,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) is_enabled: bool,
     /// What happens to denied traffic.
     pub(crate) denied: Denied,
+    /// The group of nflog that denied traffic is logged to while somebody asks for flows.
+    pub(crate) log_group: u16,
     /// Each denied packet has a line in the log, where they are told of at all.
     pub(crate) writes_lines: bool,
     /// Connections that a change of policies denies are ended.
@@ -77,6 +81,9 @@ pub(crate) struct NetworkPolicies {
     remembered: Remembered,
     metrics: Metrics,
     denials: Denials,
+    flows: SharedFlows,
+    /// Where packets go that are read of a group of nflog, once the agent has started.
+    to: Option<mpsc::Sender<Vec<nflog::Packet>>>,
     /// The name of this node, once it is known.
     node: String,
     events: Option<Events>,
@@ -107,7 +114,11 @@ struct Planning {
 
 impl NetworkPolicies {
     /// In the calling thread's network namespace.
-    pub(crate) fn open(settings: Settings, registry: &mut Registry) -> Result<NetworkPolicies> {
+    pub(crate) fn open(
+        settings: Settings,
+        flows: SharedFlows,
+        registry: &mut Registry,
+    ) -> Result<NetworkPolicies> {
         let (metrics, nft) = (Metrics::new(registry), SharedClient::open()?);
         let cutter = match settings.is_enabled && settings.cuts {
             true => Some(Cutter::start(Kernel::open(nft.clone())?, metrics.cuts.clone())?),
@@ -119,6 +130,8 @@ impl NetworkPolicies {
             owed: Concerned::default(),
             remembered: Remembered::new(&settings.data_dir, &settings.leases),
             denials: Denials::new(settings.writes_lines, registry),
+            flows,
+            to: None,
             settings,
             metrics,
             node: String::new(),
@@ -142,9 +155,8 @@ impl Subsystem for NetworkPolicies {
         self.node.clone_from(&environment.node);
         let recorder = Recorder::new(environment.client.clone(), "weft-agent", &environment.node);
         self.events = Some(Events::start(recorder));
-        if let Some(group) = self.settings.denied.log_group.filter(|_| self.settings.is_enabled) {
-            self.denials.listen(group, environment.denied.clone());
-        }
+        self.to = Some(environment.denied.clone());
+        self.hear_of_denials();
         Ok(())
     }
 
@@ -163,12 +175,13 @@ impl Subsystem for NetworkPolicies {
 
     fn denied(&mut self, packets: &[nflog::Packet]) {
         if let Some(planning) = &self.planner {
-            self.denials.tell(&planning.planner, packets);
+            self.denials.tell(&planning.planner, packets, &self.flows);
         }
     }
 
     fn reconcile(&mut self, round: &Round<'_>, report: &mut Report) {
         self.tables.note(&round.kernel);
+        self.hear_of_denials();
         if let Err(error) = self.bring(round) {
             report.problem(format!("network policies are not up to date: {error}"));
         }
@@ -197,6 +210,17 @@ impl Subsystem for NetworkPolicies {
 }
 
 impl NetworkPolicies {
+    /// Has denied packets logged and read where flags say so, and while somebody asks for flows.
+    fn hear_of_denials(&mut self) {
+        let by_flag = self.settings.denied.log_group.filter(|_| self.settings.is_enabled);
+        let asked = (self.settings.is_enabled && self.flows.is_on()).then_some(self.settings.log_group);
+        let group = by_flag.or(asked);
+        self.tables.log_to(group);
+        if let Some(to) = &self.to {
+            self.denials.listen(group, to);
+        }
+    }
+
     /// Brings the plugin's file and the kernel to what the cluster says.
     fn bring(&mut self, round: &Round<'_>) -> Result<()> {
         if !self.settings.is_enabled {

@@ -6,8 +6,8 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, BgpValues, DhcpValues, EBPF_SCOPES, FastPathValues, IpamMode, LoadBalancerValues, PROXY_MODES,
-    PolicyValues, Values, WireGuardValues, render,
+    BACKENDS, BgpValues, DhcpValues, EBPF_SCOPES, FastPathValues, FlowsValues, IpamMode, LoadBalancerValues,
+    PROXY_MODES, PolicyValues, Values, WireGuardValues, render,
 };
 
 /// The command lines of all containers that stay.
@@ -57,6 +57,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
             policy_cut_connections: false,
             policy_timeout: Some(5),
         },
+        flows: FlowsValues { flows: "always".to_owned(), flows_keep: 5 },
         load_balancers: LoadBalancerValues {
             lb_pool: vec!["192.0.2.10-192.0.2.20".parse().unwrap(), "2001:db8::/120".parse().unwrap()],
             lb_crds: true,

@@ -83,11 +83,16 @@ const NEVER_BELOW: [(&str, &[&str]); 10] = [
 ];
 
 /// Pure code besides the folders that are called `plan`: what takes values and returns values.
-const PURE: [&str; 6] = [
+const PURE: [&str; 11] = [
+    "agent/src/flows/dns",
+    "agent/src/flows/interest",
+    "agent/src/flows/memory",
     "announce/src/allocation",
     "dhcp/src/client",
     "dhcp/src/lease",
     "installer/src/doctor/checks",
+    "installer/src/flows/names",
+    "installer/src/flows/view",
     "dhcp/src/message",
     "proxy/src/services/",
 ];

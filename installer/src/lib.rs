@@ -1,6 +1,6 @@
 //! What the `weft` command does: it puts Weft on a cluster, looks at it there and takes it away again; it
 //! prints the manifests; it finds faults; it checks a node's fitness and copies the plugins of a node; it asks the DNS server,
-//! and the agents about network policies, BGP and blocks of addresses.
+//! and the agents about network policies, flows, BGP and blocks of addresses.
 
 pub mod bgp;
 mod bgp_values;
@@ -14,6 +14,8 @@ mod ebpf_parts;
 mod error;
 mod fast_path_values;
 pub mod finding;
+pub mod flows;
+mod flows_values;
 pub mod install;
 pub mod ipam;
 mod ipam_values;

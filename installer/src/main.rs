@@ -12,8 +12,8 @@ use weft_installer::plugins::Removal;
 use weft_installer::policy::Finding;
 use weft_installer::preflight::Output;
 use weft_installer::{
-    bgp, chart, dns, doctor, install, ipam, leftovers, manifests, plugins, policy, preflight, self_test,
-    status, trace, uninstall,
+    bgp, chart, dns, doctor, flows, install, ipam, leftovers, manifests, plugins, policy, preflight,
+    self_test, status, trace, uninstall,
 };
 
 /// Weft: pod network, Services and DNS for a Kubernetes cluster.
@@ -68,6 +68,9 @@ enum Command {
     /// what mends it. Nothing is sent. Exits with 0 where it arrives, with 1 where it does not, and with 2
     /// where that cannot be told.
     Trace(trace::Options),
+    /// Show who talks with whom: connections, what network policies deny, DNS questions, with the names of pods
+    /// and Services, as the agents see them.
+    Flows(flows::Options),
     /// Ask the agents how their BGP sessions are.
     Bgp {
         #[command(subcommand)]
@@ -166,6 +169,7 @@ fn run(command: Command) -> Result<ExitCode> {
             return Ok(explain_policy(&question));
         }
         Command::Trace(options) => return Ok(follow(&options)),
+        Command::Flows(options) => wait_for(flows::run(&options))??,
         Command::Bgp { command: bgp::Command::Status(options) } => {
             let report = wait_for(bgp::status(&options))??;
             match options.output {

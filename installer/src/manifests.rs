@@ -11,6 +11,7 @@ use crate::Result;
 pub use crate::dhcp_values::DhcpValues;
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
+pub use crate::flows_values::FlowsValues;
 pub use crate::ipam_values::IpamMode;
 pub use crate::load_balancer_values::{BgpValues, LoadBalancerValues};
 pub use crate::policy_values::PolicyValues;
@@ -59,6 +60,9 @@ pub struct Values {
     /// What agents and plugin do about network policies.
     #[command(flatten)]
     pub policy: PolicyValues,
+    /// When agents look at flows.
+    #[command(flatten)]
+    pub flows: FlowsValues,
     /// What agents do about load balancer addresses, and by BGP.
     #[command(flatten)]
     pub load_balancers: LoadBalancerValues,
@@ -191,7 +195,13 @@ fn agent_flags(values: &Values) -> String {
         folder("cni-conf-dir", &values.cni_conf_dir, CNI_CONF),
     ];
     let flags = flags.into_iter().chain(values.wireguard.flags());
-    listed(flags.chain(values.policy.flags()).chain(values.load_balancers.flags()).flatten())
+    listed(
+        flags
+            .chain(values.policy.flags())
+            .chain(values.flows.flags())
+            .chain(values.load_balancers.flags())
+            .flatten(),
+    )
 }
 
 /// The same for the proxy.

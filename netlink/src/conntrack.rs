@@ -18,7 +18,7 @@ use crate::Family;
 use crate::socket::Batch;
 use crate::{Error, Protocol, Refusal, Request, Result, Socket};
 
-pub use flow::{CtStatus, Event, Filter, Flow, TcpState, Tuple};
+pub use flow::{CtStatus, Event, Filter, Flow, TcpState, Traffic, Tuple};
 pub use monitor::{Group, Monitor};
 
 /// Room for the answers to [`CHUNK`] requests that are all refused.

@@ -31,9 +31,13 @@ const COPY_PACKET: u8 = 2;
 const HEADERS: u32 = 64;
 /// After how many hundredths of a second the kernel sends what it gathered.
 const GATHER: u32 = 10;
+/// The same where what a packet carries is told too, and its place among other events matters.
+const GATHER_BRIEFLY: u32 = 1;
 
 /// The protocols whose headers begin with two ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
 const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+/// `IPPROTO_UDP`
+const UDP: u8 = 17;
 /// `IPPROTO_FRAGMENT`
 const FRAGMENT: u8 = 44;
 /// IPv6 headers that stand before that of the protocol and tell their own length in eight bytes: hop-by-hop
@@ -53,11 +57,16 @@ pub struct Packet {
     pub protocol: u8,
     /// The ports of both, where the protocol has ports and this is not a later fragment.
     pub ports: Option<(u16, u16)>,
+    /// What a datagram of UDP carries, as far as that was copied; empty by [`Monitor::open`].
+    pub payload: Vec<u8>,
 }
 
 /// The reader of a group. A group has one in a network namespace, and is free again when that is dropped.
 #[derive(Debug)]
-pub struct Monitor(Socket);
+pub struct Monitor {
+    socket: Socket,
+    keeps_payload: bool,
+}
 
 impl Monitor {
     /// Becomes the reader of that group in the calling thread's network namespace.
@@ -65,15 +74,47 @@ impl Monitor {
     /// # Errors
     /// [`Error::Refused`](crate::Error::Refused) with EPERM where it has one.
     pub fn open(group: u16) -> Result<Monitor> {
+        Monitor::copying(group, HEADERS, false)
+    }
+
+    /// The same; of datagrams of UDP, that many bytes of what they carry are told too.
+    ///
+    /// # Errors
+    /// As of [`Monitor::open`].
+    pub fn with_payload(group: u16, bytes: u32) -> Result<Monitor> {
+        Monitor::copying(group, HEADERS + bytes, true)
+    }
+
+    fn copying(group: u16, bytes: u32, keeps_payload: bool) -> Result<Monitor> {
         let mut socket = Socket::open(Protocol::Netfilter)?;
         socket.request(config(group, |data| data.u8(NFULA_CFG_CMD, BIND)))?;
-        let mut mode = HEADERS.to_be_bytes().to_vec();
+        let mut mode = bytes.to_be_bytes().to_vec();
         mode.extend([COPY_PACKET, 0]);
         socket.request(config(group, |data| {
             data.bytes(NFULA_CFG_MODE, &mode);
-            data.u32(NFULA_CFG_TIMEOUT, GATHER);
+            data.u32(NFULA_CFG_TIMEOUT, if keeps_payload { GATHER_BRIEFLY } else { GATHER });
         }))?;
-        Ok(Monitor(socket))
+        Ok(Monitor { socket, keeps_payload })
+    }
+
+    /// Makes room for that many bytes of notifications that are not read yet.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<()> {
+        self.socket.set_receive_buffer(bytes)
+    }
+
+    /// Shows all packets that have come, one by one, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Overrun`](crate::Error::Overrun) where some were lost; the next call reads on.
+    pub fn for_each(&mut self, mut show: impl FnMut(Packet)) -> Result<()> {
+        let keeps_payload = self.keeps_payload;
+        self.socket.for_each_notification(|frame| {
+            packet(frame, keeps_payload).into_iter().for_each(&mut show);
+            Ok(())
+        })
     }
 }
 
@@ -81,13 +122,15 @@ impl Source for Monitor {
     type Event = Packet;
 
     fn read(&mut self) -> Result<Vec<Packet>> {
-        Ok(self.0.notifications(|frame| Ok(packet(frame)))?.into_iter().flatten().collect())
+        let mut packets = Vec::new();
+        self.for_each(|packet| packets.push(packet))?;
+        Ok(packets)
     }
 }
 
 impl AsFd for Monitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -100,16 +143,21 @@ fn config(group: u16, fill: impl FnOnce(&mut Writer<'_>)) -> Request {
 }
 
 /// Nothing where it is no IP packet, or not whole as far as its addresses.
-fn packet(frame: Frame<'_>) -> Option<Packet> {
+fn packet(frame: Frame<'_>, keeps_payload: bool) -> Option<Packet> {
     if frame.kind != SUBSYSTEM << 8 | PACKET {
         return None;
     }
     let attributes = Attributes(frame.payload.get(GENERIC_HEADER..)?);
     let prefix = attributes.string(NFULA_PREFIX).unwrap_or_default().to_owned();
-    headers(attributes.get(NFULA_PAYLOAD)?, prefix)
+    headers(attributes.get(NFULA_PAYLOAD)?, prefix, keeps_payload)
 }
 
-fn headers(bytes: &[u8], prefix: String) -> Option<Packet> {
+fn headers(bytes: &[u8], prefix: String, keeps_payload: bool) -> Option<Packet> {
+    // What stands behind the ports of UDP: length and checksum, then what it carries.
+    let payload = |protocol: u8, rest: Option<&[u8]>| match rest.and_then(|rest| rest.get(8..)) {
+        Some(payload) if keeps_payload && protocol == UDP => payload.to_vec(),
+        _ => Vec::new(),
+    };
     match bytes.first()? >> 4 {
         4 => {
             let header = bytes.first_chunk::<20>()?;
@@ -119,17 +167,17 @@ fn headers(bytes: &[u8], prefix: String) -> Option<Packet> {
             let is_first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
             let rest = bytes.get(usize::from(header[0] & 0x0f) * 4..).filter(|_| is_first);
             let protocol = header[9];
-            let ports = rest.and_then(|rest| ports(protocol, rest));
-            Some(Packet { prefix, source: address(12), destination: address(16), protocol, ports })
+            let (ports, payload) = (rest.and_then(|rest| ports(protocol, rest)), payload(protocol, rest));
+            Some(Packet { prefix, source: address(12), destination: address(16), protocol, ports, payload })
         }
         6 => {
             let header = bytes.first_chunk::<40>()?;
             let (source, destination) = (header[8..].first_chunk::<16>()?, header[24..].first_chunk::<16>()?);
             let (protocol, rest) = behind_extensions(header[6], &bytes[40..]);
-            let ports = rest.and_then(|rest| ports(protocol, rest));
+            let (ports, payload) = (rest.and_then(|rest| ports(protocol, rest)), payload(protocol, rest));
             let address = |bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into();
             let (source, destination) = (address(source), address(destination));
-            Some(Packet { prefix, source, destination, protocol, ports })
+            Some(Packet { prefix, source, destination, protocol, ports, payload })
         }
         _ => None,
     }
@@ -181,7 +229,7 @@ mod tests {
     }
 
     fn seen(bytes: &[u8]) -> Option<(u8, Option<(u16, u16)>)> {
-        headers(bytes, String::new()).map(|packet| (packet.protocol, packet.ports))
+        headers(bytes, String::new(), true).map(|packet| (packet.protocol, packet.ports))
     }
 
     #[test]
@@ -192,7 +240,7 @@ mod tests {
         assert_eq!(seen(&v6(TCP, &ports)), Some((TCP, Some((4096, 80)))));
         let hop_by_hop = [&[FRAGMENT, 0, 0, 0, 0, 0, 0, 0][..], &[TCP, 0, 0, 1, 0, 0, 0, 0], &ports].concat();
         assert_eq!(seen(&v6(0, &hop_by_hop)), Some((TCP, Some((4096, 80)))));
-        let packet = headers(&v6(TCP, &ports), "x".into()).unwrap();
+        let packet = headers(&v6(TCP, &ports), "x".into(), true).unwrap();
         assert_eq!(
             (packet.source.to_string(), packet.destination.to_string()),
             ("fd00::1".into(), "fd00::2".into())

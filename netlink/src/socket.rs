@@ -220,15 +220,27 @@ impl Socket {
     /// [`Error::Overrun`] where some were lost; the next call reads on.
     pub fn notifications<T>(&mut self, mut parse: impl FnMut(Frame<'_>) -> Result<T>) -> Result<Vec<T>> {
         let mut seen = Vec::new();
+        self.for_each_notification(|frame| {
+            seen.push(parse(frame)?);
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    /// The same, one by one: what was shown before an error is not lost with it.
+    ///
+    /// # Errors
+    /// As of [`Socket::notifications`], and the first one of `show`.
+    pub fn for_each_notification(&mut self, mut show: impl FnMut(Frame<'_>) -> Result<()>) -> Result<()> {
         while self.receive(MsgFlags::MSG_DONTWAIT)? {
             for frame in Frames::new(&self.buffer) {
                 let frame = frame?;
                 if frame.answer()? == Answer::Data {
-                    seen.push(parse(frame)?);
+                    show(frame)?;
                 }
             }
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// The most bytes that one datagram may have, up to `wanted`; fewer where the kernel keeps this process

@@ -6,12 +6,12 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use weft_netlink::Family;
 use weft_netlink::conntrack::{
-    ConntrackClient, CtStatus, Event, Filter, Flow, Group, Monitor, TcpState, Tuple,
+    ConntrackClient, CtStatus, Event, Filter, Flow, Group, Monitor, TcpState, Traffic, Tuple,
 };
 use weft_netlink::netns::Namespace;
 use weft_netlink::notifications::Source;
+use weft_netlink::{Error, Family};
 use weft_testkit::namespace::run_in;
 
 const TCP: u8 = 6;
@@ -265,6 +265,46 @@ fn a_flow_that_begins_and_ends_is_told() {
     assert!(flow.status.contains(CtStatus::DST_NAT), "{flow:?}");
     assert_eq!(machine.client().delete(std::slice::from_ref(flow)).unwrap(), 1);
     let ended = monitor.read().unwrap();
-    let [Event::Destroyed(gone)] = &ended[..] else { panic!("{ended:?}") };
+    let [Event::Destroyed { flow: gone, .. }] = &ended[..] else { panic!("{ended:?}") };
     assert_eq!((gone.id, gone.original), (flow.id, flow.original));
+}
+
+#[test]
+fn what_went_each_way_is_told_at_the_end_where_the_kernel_counts() {
+    let machine = Machine::new();
+    let mut monitor = machine.0.run(|| Monitor::open(&[Group::Destroy])).unwrap().unwrap();
+    for counts in [false, true] {
+        machine.run("sysctl", &["-qw", &format!("net.netfilter.nf_conntrack_acct={}", u8::from(counts))]);
+        let asking = machine.sent(own(Family::Ip), (own(Family::Ip), 53).into());
+        asking.send(b"?").unwrap_err();
+        machine.client().delete_where(Family::Ip, &Filter::default(), |_| true).unwrap();
+        let ended = monitor.read().unwrap();
+        let [Event::Destroyed { traffic, .. }] = &ended[..] else { panic!("{ended:?}") };
+        // A datagram of one byte; whose answer, from ICMP, is of another flow.
+        let expected = [Traffic { packets: 1, bytes: 29 }, Traffic::default()];
+        assert_eq!(*traffic, counts.then_some(expected));
+    }
+}
+
+#[test]
+fn flows_without_ports_are_told_of_and_what_is_lost_is_said() {
+    let machine = Machine::new();
+    let mut monitor = machine.0.run(|| Monitor::open(&[Group::New])).unwrap().unwrap();
+    machine.run("ping", &["-c", "1", "10.244.1.2"]);
+    let mut begun = Vec::new();
+    monitor.for_each(|event| begun.push(event)).unwrap();
+    let [Event::New(flow)] = &begun[..] else { panic!("{begun:?}") };
+    assert_eq!((flow.protocol, flow.original.source.port()), (1, 0));
+    // More than any buffer of that size holds.
+    monitor.set_receive_buffer(4096).unwrap();
+    let socket = machine.sent(own(Family::Ip), (virtual_ip(Family::Ip), 20000).into());
+    for port in 20001..20500 {
+        socket.send_to(b"?", (virtual_ip(Family::Ip), port)).unwrap();
+    }
+    let (mut told, mut overruns) = (0, 0);
+    while let Err(error) = monitor.for_each(|_| told += 1) {
+        assert!(matches!(error, Error::Overrun), "{error}");
+        overruns += 1;
+    }
+    assert!(overruns == 1 && told > 0 && told < 500, "{overruns} overruns, {told} events");
 }

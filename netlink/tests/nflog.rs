@@ -28,7 +28,8 @@ fn the_headers_of_logged_packets_are_told_to_the_one_reader_of_a_group() {
         socket.send_to(&[7; 1000], (address, 5000)).unwrap();
         let ports = Some((socket.local_addr().unwrap().port(), 5000));
         let prefix = "said ".to_owned();
-        expected.push(Packet { prefix, source: address, destination: address, protocol: 17, ports });
+        let (source, destination, payload) = (address, address, Vec::new());
+        expected.push(Packet { prefix, source, destination, protocol: 17, ports, payload });
     }
     let mut seen = Vec::new();
     eventually_ok("both packets", || {

@@ -110,6 +110,13 @@ impl Ruleset {
         Ruleset { tables: Family::BOTH.map(table), lists: RangeLists::default() }
     }
 
+    /// Does something else about denied traffic. The rows stay.
+    pub fn set_denied(&mut self, denied: Denied) {
+        for (family, table) in Family::BOTH.into_iter().zip(&mut self.tables) {
+            chains::add(family, denied, table);
+        }
+    }
+
     /// The tables as they are to be.
     pub fn tables(&self) -> &[Table; 2] {
         &self.tables

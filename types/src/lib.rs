@@ -6,6 +6,7 @@
 
 mod address_range;
 mod family;
+pub mod flow;
 mod hash;
 mod labels;
 mod name;

@@ -57,6 +57,8 @@ pub mod device {
 pub mod nflog {
     /// Where the kernel tells the agent of traffic that network policies deny.
     pub const DENIED: u16 = 7;
+    /// Where the kernel tells the agent of answers of DNS servers, while somebody asks who talks with whom.
+    pub const DNS_ANSWERS: u16 = 8;
 }
 
 /// nf_tables tables that more than their owner looks at.

@@ -1,11 +1,13 @@
 //! What the way between two nodes' pods costs: throughput and latency through Weft's own routes and through
 //! its tunnel, beside the bare link between the nodes; the time from a new Node to the first packet to its
-//! pods; the agent's memory; and how soon something is known beyond a node. Two nodes and two pods are network namespaces; the agents are the real ones.
-//! Needs root and iperf3; is given the path of `weft-agent` (`make bench-nodes`), and `beyond` for the last part alone.
+//! pods; the agent's memory; how soon something is known beyond a node; and what looking at flows costs. Two
+//! nodes and two pods are network namespaces; the agents are the real ones. Needs root, iperf3 and nft; is given
+//! the path of `weft-agent` (`make bench-nodes`), and `beyond` or `flows` for that part alone.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at the first thing that goes wrong")]
 
 mod beyond;
+mod flows;
 mod machine;
 mod measure;
 
@@ -44,7 +46,10 @@ const FIRST: usize = 5;
 const SETTLED: Duration = Duration::from_secs(2);
 
 fn main() {
-    let agent = PathBuf::from(env::args().nth(1).expect("usage: bench-nodes PATH-OF-weft-agent"));
+    let agent = PathBuf::from(env::args().nth(1).expect("usage: bench-nodes PATH-OF-weft-agent [flows]"));
+    if env::args().nth(2).as_deref() == Some("flows") {
+        return flows::measure(&agent);
+    }
     let machines = [1, 2].map(|number| Machine::new(number, &agent));
     let [one, two] = &machines;
     let addresses = |number: u8| [format!("172.30.0.1{number}/16"), format!("fd00:30::1{number}/64")];
@@ -70,6 +75,8 @@ fn main() {
     memory(&agent);
     println!();
     beyond::measure(&machines, &agent);
+    println!();
+    flows::measure(&agent);
 }
 
 fn family(is_ipv6: bool) -> &'static str {

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::info;
 use weft_netlink::nflog::{Monitor, Packet};
@@ -20,9 +21,11 @@ use weft_netlink::notifications::{Notifications, Notified};
 use weft_policy::plan::{self, Direction, Planner, PolicyName, Step, Verdict};
 use weft_policy::ruleset::log_prefix;
 use weft_types::Protocol;
+use weft_types::flow::{FlowEnd, FlowEvent, Happening};
 
 use super::tables::PolicyTables;
 use crate::Result;
+use crate::flows::{self, SharedFlows};
 
 /// How many lines the log has in a second at the most.
 const LINES: u32 = 10;
@@ -63,6 +66,8 @@ pub(crate) struct Denials {
     lines: Option<Lines>,
     /// Why packets are not told of.
     problem: Arc<Mutex<Option<String>>>,
+    /// The group that is read, and what reads it.
+    reader: Option<(u16, JoinHandle<()>)>,
 }
 
 impl Denials {
@@ -81,11 +86,23 @@ impl Denials {
             looked: None,
             lines: writes_lines.then(Lines::default),
             problem: Arc::default(),
+            reader: None,
         }
     }
 
-    /// Reads a group of nflog from now on, within the runtime.
-    pub(crate) fn listen(&self, group: u16, to: mpsc::Sender<Vec<Packet>>) {
+    /// Reads that group of nflog from now on, or none, within the runtime.
+    pub(crate) fn listen(&mut self, group: Option<u16>, to: &mpsc::Sender<Vec<Packet>>) {
+        if self.reader.as_ref().map(|(read, _)| *read) == group {
+            return;
+        }
+        if let Some((_, reader)) = self.reader.take() {
+            reader.abort();
+            *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        self.reader = group.map(|group| (group, self.read(group, to.clone())));
+    }
+
+    fn read(&self, group: u16, to: mpsc::Sender<Vec<Packet>>) -> JoinHandle<()> {
         let problem = self.problem.clone();
         let tell = move |text| *problem.lock().unwrap_or_else(PoisonError::into_inner) = text;
         tokio::spawn(async move {
@@ -107,7 +124,7 @@ impl Denials {
                 tell(Some(format!("packets that network policies deny are not told of: {why}")));
                 sleep(RETRY).await;
             }
-        });
+        })
     }
 
     /// Why packets are not told of.
@@ -152,13 +169,17 @@ impl Denials {
         });
     }
 
-    /// Counts packets by policies, and writes lines about them.
-    pub(crate) fn tell(&mut self, planner: &Planner, packets: &[Packet]) {
+    /// Counts packets by policies, writes lines about them, and tells whoever asks for flows.
+    pub(crate) fn tell(&mut self, planner: &Planner, packets: &[Packet], flows: &SharedFlows) {
+        let is_asked = flows.is_on();
         for packet in packets {
             let is_its = |direction: &Direction| packet.prefix == log_prefix(*direction);
             let Some(direction) = Direction::BOTH.into_iter().find(is_its) else { continue };
             let step = why(planner, packet, direction);
             self.count_by_policy(step.as_ref(), direction);
+            if is_asked {
+                flows.denied(flow(packet, direction, step.as_ref()));
+            }
             if self.lines.as_mut().is_some_and(|lines| lines.take(Instant::now())) {
                 write(planner, packet, direction, step.as_ref());
             }
@@ -250,6 +271,28 @@ fn why(planner: &Planner, packet: &Packet, direction: Direction) -> Option<Step>
     steps.find(|step| step.direction == direction && step.verdict == Verdict::Deny)
 }
 
+/// The names of the policies that deny, and why they do.
+fn cause(step: Option<&Step>) -> (Vec<String>, String) {
+    let names = step.map(|step| step.reason.policies()).unwrap_or_default();
+    let decision =
+        step.map_or_else(|| "denied: by policies that have changed since".to_owned(), Step::decision);
+    (names.iter().map(PolicyName::to_string).collect(), decision)
+}
+
+/// A denied packet, for those who ask who talks with whom.
+fn flow(packet: &Packet, direction: Direction, step: Option<&Step>) -> FlowEvent {
+    let (policies, reason) = cause(step);
+    let [from, to] = packet.ports.map_or([None; 2], |(from, to)| [Some(from), Some(to)]);
+    FlowEvent {
+        time: flows::now(),
+        protocol: packet.protocol,
+        source: FlowEnd { address: packet.source, port: from },
+        destination: FlowEnd { address: packet.destination, port: to },
+        endpoint: None,
+        event: Happening::Denied { direction: direction.to_string(), policies, reason },
+    }
+}
+
 fn write(planner: &Planner, packet: &Packet, direction: Direction, step: Option<&Step>) {
     let pod = |address: IpAddr| planner.pod_at(address).map(ToString::to_string);
     let (source_pod, destination_pod) = (pod(packet.source), pod(packet.destination));
@@ -257,10 +300,7 @@ fn write(planner: &Planner, packet: &Packet, direction: Direction, step: Option<
         Some(protocol) => protocol.to_string(),
         None => packet.protocol.to_string(),
     };
-    let names = step.map(|step| step.reason.policies()).unwrap_or_default();
-    let policies: Vec<String> = names.iter().map(PolicyName::to_string).collect();
-    let decision =
-        step.map_or_else(|| "denied: by policies that have changed since".to_owned(), Step::decision);
+    let (policies, decision) = cause(step);
     info!(
         %direction,
         source = %packet.source,

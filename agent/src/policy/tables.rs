@@ -73,6 +73,18 @@ impl PolicyTables {
         }
     }
 
+    /// Logs denied packets to that group of nflog from the next commit on, or none.
+    pub(crate) fn log_to(&mut self, group: Option<u16>) {
+        if self.denied.log_group == group {
+            return;
+        }
+        self.denied.log_group = group;
+        self.ruleset.set_denied(self.denied);
+        if self.state == State::InStep {
+            self.state = State::Unknown;
+        }
+    }
+
     /// Takes in what the kernel told.
     pub(crate) fn note(&mut self, changes: &KernelChanges) {
         if changes.is_unknown {

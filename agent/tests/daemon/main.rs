@@ -29,6 +29,7 @@ mod cuts;
 mod dhcp;
 mod facts;
 mod fast_path;
+mod flows;
 mod pods;
 mod policies;
 mod segments;

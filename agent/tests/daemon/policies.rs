@@ -68,7 +68,7 @@ impl Cluster {
         Cluster::with_policy_and_flags(&[])
     }
 
-    fn with_policy_and_flags(flags: &'static [&'static str]) -> Cluster {
+    pub(crate) fn with_policy_and_flags(flags: &'static [&'static str]) -> Cluster {
         let mut cluster = Cluster::new();
         cluster.machine.flags = flags;
         cluster.machine.start();

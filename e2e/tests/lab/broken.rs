@@ -105,7 +105,7 @@ impl<'a> Stage<'a> {
         let (question, cause) = (self.filled(question), self.filled(cause));
         let words: Vec<&str> = question.split(' ').collect();
         poll(&format!("{question:?}: {cause}"), || {
-            let (code, text) = self.lab.trace(&words)?;
+            let (code, text) = self.lab.weft("trace", &words)?;
             let first = text.lines().find_map(|line| line.strip_prefix("  cause")).unwrap_or_default().trim();
             equal("arrives", code == 0, false)?;
             match first.starts_with(&cause) {
@@ -117,7 +117,7 @@ impl<'a> Stage<'a> {
 
     fn arrives(&self) -> Outcome {
         let words: Vec<&str> = WHOLE.split(' ').collect();
-        poll(WHOLE, || match self.lab.trace(&words)? {
+        poll(WHOLE, || match self.lab.weft("trace", &words)? {
             (0, _) => Ok(()),
             (_, text) => Err(text),
         })

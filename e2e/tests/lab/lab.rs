@@ -84,10 +84,10 @@ impl Lab {
         succeed(command)
     }
 
-    /// `weft trace ARGUMENTS…` against the lab. Gives its exit code, and what it printed or complained of.
-    pub(crate) fn trace(&self, arguments: &[&str]) -> Result<(i32, String), String> {
+    /// `weft COMMAND ARGUMENTS…` against the lab. Gives its exit code, and what it printed or complained of.
+    pub(crate) fn weft(&self, name: &str, arguments: &[&str]) -> Result<(i32, String), String> {
         let mut command = Command::new(self.program.with_file_name("weft"));
-        command.args(["trace", "--kubeconfig"]).arg(self.dir.kubeconfig()).args(arguments);
+        command.args([name, "--kubeconfig"]).arg(self.dir.kubeconfig()).args(arguments);
         let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))

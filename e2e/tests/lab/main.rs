@@ -20,6 +20,7 @@ mod dns;
 mod dual_stack;
 mod explain;
 mod faults;
+mod flows;
 mod granular_checks;
 mod host_ports;
 mod invalid;
@@ -327,6 +328,10 @@ const TOGETHER: &[Scenario] = &[
     (
         "weft trace tells where connections end and why, there and back, in both families",
         trace::where_a_connection_ends_and_why,
+    ),
+    (
+        "weft flows tells who talks with whom, what is denied and what is asked, with names",
+        flows::who_talks_with_whom,
     ),
     ("weft dns explain names an upstream that is silent", explain::an_upstream_that_is_silent_is_named),
     ("agents answer those alone who show a token made for them", access::only_with_a_token_made_for_agents),

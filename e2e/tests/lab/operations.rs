@@ -10,13 +10,14 @@ use crate::lab::{Lab, Outcome, equal, succeed};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
 /// How commands begin that a lab has no answer for, and why.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("weft status", "a lab's daemons are no pods"),
     ("kubectl -n kube-system", "the same"),
     ("kubectl -n shop exec", "a lab has `weft-lab exec`"),
     ("kubectl describe pod", "the lab's API server keeps no events"),
     ("tcpdump", "it ends only when somebody ends it"),
     ("weft trace", "it has tests of its own, with names of pods"),
+    ("weft flows --follow", "it ends only when somebody ends it"),
     ("weft policy explain", "it has tests of its own, with policies"),
     ("nft list table ip weft-policy", "there is no such table without policies"),
     ("nft list table ip6 weft-policy", "the same"),

@@ -31,7 +31,7 @@ impl Shop<'_> {
     /// Waits until the trace has that outcome, and says all these parts.
     fn tells(&self, question: &[&str], told: Told, parts: &[&str]) -> Outcome {
         poll(&format!("trace {question:?}"), || {
-            let (code, text) = self.case.lab.trace(question)?;
+            let (code, text) = self.case.lab.weft("trace", question)?;
             if code != told as i32 {
                 return Err(format!("it exits with {code}:\n{text}"));
             }

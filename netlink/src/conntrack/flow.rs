@@ -156,13 +156,28 @@ impl fmt::Display for Flow {
     }
 }
 
-/// A notification about a flow with ports.
+/// What went one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+/// A notification about a flow. Of protocols without ports both ports are 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It is new, or changed.
     New(Flow),
     /// It has ended.
-    Destroyed(Flow),
+    Destroyed {
+        /// As it was at its end.
+        flow: Flow,
+        /// What was sent, and what was answered; nothing where the kernel does not count
+        /// (`net.netfilter.nf_conntrack_acct` was 0 when the flow began).
+        traffic: Option<[Traffic; 2]>,
+    },
 }
 
 #[cfg(test)]

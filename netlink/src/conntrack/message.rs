@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::flow::{CtStatus, Event, Filter, Flow, TcpState, Tuple};
+use super::flow::{CtStatus, Event, Filter, Flow, TcpState, Traffic, Tuple};
 use crate::Family;
 use crate::attribute::{Attributes, Writer};
 use crate::{Error, Frame, Request, Result};
@@ -22,6 +22,8 @@ const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
@@ -38,6 +40,9 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+
+const CTA_COUNTERS_PACKETS: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
 
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
@@ -193,15 +198,24 @@ pub(super) fn reader<T>(
     }
 }
 
-/// What a notification tells; `None` of a flow without ports.
-pub(super) fn event(frame: Frame<'_>) -> Result<Option<Event>> {
-    let mut flow = None;
-    reader(&Filter::default(), |read| {
-        flow = Some(read);
-        Ok(())
-    })(frame)?;
-    let is_end = frame.kind & 0xff == DELETE;
-    Ok(flow.map(|flow| if is_end { Event::Destroyed(flow) } else { Event::New(flow) }))
+/// What a notification tells.
+pub(super) fn event(frame: Frame<'_>) -> Result<Event> {
+    let malformed = || Error::Malformed(format!("a conntrack message of type {:#x}", frame.kind));
+    let attributes = Attributes(frame.payload.get(GENERIC_HEADER..).ok_or_else(malformed)?);
+    let flow = read(&attributes).ok_or_else(malformed)?;
+    Ok(match frame.kind & 0xff {
+        DELETE => Event::Destroyed { flow, traffic: read_traffic(&attributes) },
+        _ => Event::New(flow),
+    })
+}
+
+fn read_traffic(flow: &Attributes<'_>) -> Option<[Traffic; 2]> {
+    let one = |kind| {
+        let counters = flow.nested(kind);
+        let number = |kind| counters.get(kind)?.try_into().ok().map(u64::from_be_bytes);
+        Some(Traffic { packets: number(CTA_COUNTERS_PACKETS)?, bytes: number(CTA_COUNTERS_BYTES)? })
+    };
+    Some([one(CTA_COUNTERS_ORIG)?, one(CTA_COUNTERS_REPLY)?])
 }
 
 /// ICMP, for instance, has a type and a number in place of ports.
@@ -229,7 +243,9 @@ fn read(flow: &Attributes<'_>) -> Option<Flow> {
 
 fn read_tuple(tuple: &Attributes<'_>) -> Option<(u8, Tuple)> {
     let (ip, proto) = (tuple.nested(CTA_TUPLE_IP), tuple.nested(CTA_TUPLE_PROTO));
-    let end = |v4, v6, port| Some(SocketAddr::new(address(&ip, v4, v6)?, number(proto.get(port)?)?));
+    // ICMP, for instance, has none.
+    let port = |kind| proto.get(kind).map_or(Some(0), number);
+    let end = |v4, v6, kind| Some(SocketAddr::new(address(&ip, v4, v6)?, port(kind)?));
     let source = end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?;
     let destination = end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?;
     let &protocol = proto.get(CTA_PROTO_NUM)?.first()?;
@@ -306,6 +322,25 @@ mod tests {
         assert!(result.is_ok() && flows.is_empty());
     }
 
+    #[test]
+    fn the_end_of_a_flow_has_what_the_kernel_counted() {
+        let mut payload = told(&flow());
+        let ended = |payload: &[u8]| {
+            event(Frame { kind: SUBSYSTEM << 8 | DELETE, flags: 0, sequence: 0, payload }).unwrap()
+        };
+        assert_eq!(ended(&payload), Event::Destroyed { flow: flow(), traffic: None });
+        let mut writer = Writer(&mut payload);
+        for (kind, packets, bytes) in [(CTA_COUNTERS_ORIG, 3_u64, 180_u64), (CTA_COUNTERS_REPLY, 2, u64::MAX)]
+        {
+            writer.nest(kind, |counters| {
+                counters.bytes(CTA_COUNTERS_PACKETS, &packets.to_be_bytes());
+                counters.bytes(CTA_COUNTERS_BYTES, &bytes.to_be_bytes());
+            });
+        }
+        let traffic = [(3, 180), (2, u64::MAX)].map(|(packets, bytes)| Traffic { packets, bytes });
+        assert_eq!(ended(&payload), Event::Destroyed { flow: flow(), traffic: Some(traffic) });
+    }
+
     proptest! {
         #[test]
         fn garbage_is_an_error_and_never_a_panic(cut in 0usize..200, at in 0usize..200, byte: u8) {
@@ -314,6 +349,7 @@ mod tests {
             payload[at % length] = byte;
             payload.truncate(cut.max(1));
             let _ = read_all(&payload);
+            let _ = event(Frame { kind: SUBSYSTEM << 8 | DELETE, flags: 0, sequence: 0, payload: &payload });
         }
     }
 }

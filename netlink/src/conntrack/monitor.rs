@@ -30,13 +30,32 @@ impl Monitor {
         groups.iter().try_for_each(|group| socket.join(*group as u32))?;
         Ok(Monitor(socket))
     }
+
+    /// Makes room for that many bytes of notifications that are not read yet.
+    ///
+    /// # Errors
+    /// What the operating system refused.
+    pub fn set_receive_buffer(&mut self, bytes: usize) -> Result<()> {
+        self.0.set_receive_buffer(bytes)
+    }
+
+    /// Shows all that has come, one by one, without waiting.
+    ///
+    /// # Errors
+    /// [`Error::Overrun`](crate::Error::Overrun) where notifications were lost; the next call reads on.
+    pub fn for_each(&mut self, mut show: impl FnMut(Event)) -> Result<()> {
+        self.0.for_each_notification(|frame| {
+            show(message::event(frame)?);
+            Ok(())
+        })
+    }
 }
 
 impl Source for Monitor {
     type Event = Event;
 
     fn read(&mut self) -> Result<Vec<Event>> {
-        Ok(self.0.notifications(message::event)?.into_iter().flatten().collect())
+        self.0.notifications(message::event)
     }
 }
 
