@@ -30,7 +30,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["weft-types", "weft-cni-spec", "weft-ipam", "weft-netlink", "weft-nftables", "weft-policy"],
     ),
     ("weft-proxy", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
-    ("weft-dns", &["weft-types", "weft-cluster", "weft-daemon", "weft-netlink", "weft-nftables"]),
+    ("weft-corefile", &[]),
+    (
+        "weft-dns",
+        &["weft-types", "weft-cluster", "weft-corefile", "weft-daemon", "weft-netlink", "weft-nftables"],
+    ),
     (
         "weft-agent",
         &[
@@ -47,7 +51,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "weft-ipam",
         ],
     ),
-    ("weft", &["weft-types", "weft-netlink", "weft-nftables", "weft-policy", "weft-trace", "weft-announce"]),
+    (
+        "weft",
+        &[
+            "weft-types",
+            "weft-corefile",
+            "weft-netlink",
+            "weft-nftables",
+            "weft-policy",
+            "weft-trace",
+            "weft-announce",
+        ],
+    ),
     (
         "weft-image",
         &["weft", "weft-agent", "weft-cluster", "weft-daemon", "weft-dns", "weft-proxy", "weft-types"],
