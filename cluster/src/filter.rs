@@ -20,6 +20,12 @@ pub struct WatchFilter {
     pub load_balancers: bool,
     /// Only the pods of this Node; those of all Nodes where none is named.
     pub node: Option<String>,
+    /// Only Services, EndpointSlices and pods that this label selector matches.
+    pub objects: Option<String>,
+    /// Only Namespaces that this label selector matches.
+    pub namespaces: Option<String>,
+    /// Endpoints without a hostname of their own have the name of their pod.
+    pub endpoint_pod_names: bool,
     /// Only this ConfigMap, which needs no permission to see others.
     pub config_map: Option<NamespacedName>,
 }
@@ -42,6 +48,8 @@ impl WatchFilter {
 
     /// The label selector of Services and EndpointSlices.
     pub(crate) fn service_selector(&self) -> Option<String> {
-        self.service_proxy.then(|| format!("!{SERVICE_PROXY_NAME},!{HEADLESS}"))
+        let proxied = self.service_proxy.then(|| format!("!{SERVICE_PROXY_NAME},!{HEADLESS}"));
+        let both = [proxied, self.objects.clone()].into_iter().flatten().collect::<Vec<_>>();
+        (!both.is_empty()).then(|| both.join(","))
     }
 }

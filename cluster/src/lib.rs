@@ -25,7 +25,7 @@ mod watcher;
 mod wire;
 pub mod write;
 
-pub use client::client;
+pub use client::{Access, client, client_by};
 pub use error::Error;
 pub use filter::WatchFilter;
 pub use kube::Client;

@@ -42,6 +42,15 @@ struct EndpointObject {
     hostname: Field<String>,
     node_name: Field<String>,
     hints: Field<EndpointHints>,
+    target_ref: Field<TargetRef>,
+}
+
+/// `targetRef` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct TargetRef {
+    kind: Field<String>,
+    name: Field<String>,
 }
 
 /// `hints` of an endpoint.
@@ -88,6 +97,7 @@ const ENDPOINT: Message = &[
     (1, "addresses", Type::List(&Type::Text)),
     (2, "conditions", Type::Nested(CONDITIONS)),
     (3, "hostname", Type::Text),
+    (4, "targetRef", Type::Nested(&[(1, "kind", Type::Text), (3, "name", Type::Text)])),
     (6, "nodeName", Type::Text),
     (8, "hints", Type::Nested(&[(1, "forZones", NAMED), (2, "forNodes", NAMED)])),
 ];
@@ -116,7 +126,7 @@ impl WireObject for EndpointSliceObject {
         if filter.service_proxy && !is_proxied(&self.metadata) {
             return Ok(None);
         }
-        let mut slice = convert(key, self, faults)?;
+        let mut slice = convert(key, self, filter.endpoint_pod_names, faults)?;
         if let (false, Some(slice)) = (filter.service_proxy, &mut slice) {
             // Of no use to others; there are many, and they stay for long.
             slice.endpoints.iter_mut().for_each(|endpoint| (endpoint.node, endpoint.hints) = (None, None));
@@ -129,13 +139,15 @@ impl WireObject for EndpointSliceObject {
 fn convert(
     key: NamespacedName,
     object: EndpointSliceObject,
+    pod_names: bool,
     faults: &mut Faults,
 ) -> Result<Option<EndpointSlice>, Fault> {
     let Some(service) = service_name(object.metadata)? else { return Ok(None) };
     let Some(family) = family(object.address_type)? else { return Ok(None) };
     let service = NamespacedName::new(key.namespace.clone(), service);
     let ports = each(object.ports, "ports", faults, |port, _| endpoint_port(port));
-    let endpoints = each(object.endpoints, "endpoints", faults, |it, faults| endpoint(it, family, faults));
+    let endpoints =
+        each(object.endpoints, "endpoints", faults, |it, faults| endpoint(it, family, pod_names, faults));
     let ports = ports.into_iter().flatten().collect();
     Ok(Some(EndpointSlice { key, service, ports, endpoints }))
 }
@@ -163,12 +175,19 @@ fn endpoint_port(field: EndpointPortObject) -> Result<Option<EndpointPort>, Faul
     Ok(Some(EndpointPort { name: port_name(field.name)?, protocol: protocol(field.protocol)?, port }))
 }
 
-fn endpoint(field: EndpointObject, family: Family, faults: &mut Faults) -> Result<Endpoint, Fault> {
+fn endpoint(
+    field: EndpointObject,
+    family: Family,
+    pod_names: bool,
+    faults: &mut Faults,
+) -> Result<Endpoint, Fault> {
     let conditions = field.conditions.or_default("conditions")?;
     // Defaults as kube-proxy takes them.
     let ready = conditions.ready.optional("conditions.ready")?.unwrap_or(true);
     let hostname = faults.note(field.hostname.optional("hostname")).flatten();
     let hostname = hostname.filter(|name| !name.is_empty());
+    let pod = if pod_names && hostname.is_none() { pod_name(field.target_ref) } else { None };
+    let hostname = hostname.or(pod);
     Ok(Endpoint {
         address: first_address(field.addresses, family)?,
         hostname: hostname.and_then(|name| faults.note(label(name, "hostname"))).map(Into::into),
@@ -182,6 +201,14 @@ fn endpoint(field: EndpointObject, family: Family, faults: &mut Faults) -> Resul
         terminating: conditions.terminating.or_default("conditions.terminating")?,
         hints: hints(field.hints, faults),
     })
+}
+
+/// The name of the pod that an endpoint leads to, where it can be a label.
+fn pod_name(target: Field<TargetRef>) -> Option<String> {
+    let target = target.optional("targetRef").ok().flatten()?;
+    let kind = target.kind.optional("targetRef.kind").ok().flatten()?;
+    let name = target.name.optional("targetRef.name").ok().flatten()?;
+    (kind == "Pod" && weft_types::is_dns_label(&name)).then_some(name)
 }
 
 /// Nothing where there are neither nodes nor zones.

@@ -14,6 +14,10 @@ impl ApiResource for Namespace {
     const PLURAL: &'static str = "namespaces";
 
     type Wire = NamespaceObject;
+
+    fn label_selector(filter: &WatchFilter) -> Option<String> {
+        filter.namespaces.clone()
+    }
 }
 
 /// v1 Namespace

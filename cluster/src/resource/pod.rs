@@ -21,6 +21,10 @@ impl ApiResource for Pod {
 
     type Wire = PodObject;
 
+    fn label_selector(filter: &WatchFilter) -> Option<String> {
+        filter.objects.clone()
+    }
+
     fn field_selector(filter: &WatchFilter) -> Option<String> {
         let running = "status.phase!=Succeeded,status.phase!=Failed";
         let of_node = |node| format!("{running},spec.nodeName={node}");
