@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_dns::pipeline::fast_lane::respond;
-use weft_dns::zone::{PodNames, Zone, ZoneConfig};
+use weft_dns::zone::{Exposure, PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, NamespacedName, Object, Protocol, Service, ServiceKind,
     ServicePort, SmolStr, Snapshot,
@@ -78,6 +78,7 @@ fn main() {
         complete_search: false,
         listen: Vec::new(),
         stub_domains: Arc::default(),
+        exposure: Exposure::default(),
     };
     let started = Instant::now();
     let whole = Zone::compile(&snapshot, Arc::new(zone), 1);

@@ -1,11 +1,13 @@
 //! The daemon as a whole: sockets first, then the cluster; an orderly end. Everything it starts is described
 //! elsewhere.
 
+pub mod corefile_source;
 pub mod explain;
 pub mod http;
 pub mod node_local;
 pub mod open_files;
 pub mod snapshot_file;
+mod sources;
 mod takeover;
 pub mod upstream_sources;
 pub mod zone_updates;
@@ -22,14 +24,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_cluster::{Watch, WatchFilter};
+use weft_cluster::{Client, Watch, WatchFilter};
 use weft_daemon::Signals;
-use weft_types::Kind;
+use weft_types::{Kind, Snapshot};
 
+use crate::corefile::Given;
+use crate::daemon::corefile_source::{CorefileSource, Led};
 use crate::daemon::http::Readiness;
 use crate::daemon::snapshot_file::SnapshotFile;
+use crate::daemon::sources::Sources;
 use crate::daemon::takeover::{Successor, Takeover};
-use crate::daemon::upstream_sources::UpstreamSources;
 use crate::daemon::zone_updates::{initial_zone, keep_updated};
 use crate::error::Error;
 use crate::forward::{ForwardOptions, Forwarder};
@@ -42,7 +46,7 @@ use crate::server::handover::{self, Inherited, Predecessor};
 use crate::server::{Listen, Listener, Secure, SecureListener, Stop};
 #[cfg(feature = "quic")]
 use crate::server::{Quic, QuicListener};
-use crate::zone::{PodNames, ZoneConfig};
+use crate::zone::{PodNames, Zone, ZoneConfig};
 
 /// How far apart two servers start that are started together.
 const SAME_TIME: Duration = Duration::from_secs(5);
@@ -53,38 +57,40 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What cannot be had at the start, and what to do. Later nothing is an error: what fails is tried again.
-pub async fn run(options: Options) -> Result<(), Error> {
+pub async fn run(options: Options, given: Given) -> Result<(), Error> {
     if options.cleanup {
         return node_local::kernel::remove().map_err(Error::NodeLocal);
     }
+    let (corefile, options) = with_corefile(options, given)?;
+    serve(options, corefile).await
+}
+
+async fn serve(options: Options, corefile: Option<CorefileSource>) -> Result<(), Error> {
+    let others: Vec<(u16, Vec<SocketAddr>)> = corefile.iter().flat_map(CorefileSource::other_sites).collect();
     // First of all, so that no signal ends the process where it stands.
     let signals = Signals::new();
     let switches = signal(SignalKind::user_defined1()).map_err(Error::Signal)?;
     let plan = options.node_local.then(|| addresses_of_its_own(&options)).transpose()?;
-    let (predecessor, mut inherited, listeners) = listen(&options).await?;
+    let more: Vec<SocketAddr> = others.iter().flat_map(|(_, listen)| listen.clone()).collect();
+    let (predecessor, mut inherited, listeners) = listen(&options, &more).await?;
     let certificate = certificate(&options)?;
     let encrypted = encrypted_listeners(&options, certificate.as_ref(), &mut inherited)?;
     let own = own_addresses(&listeners);
     let port = own.first().map_or(53, SocketAddr::port);
     let metrics = Arc::new(Metrics::new(port, &options.zone.to_string()));
-    plugins(&options).for_each(|name| metrics.enabled(name));
     let forwarder = Arc::new(Forwarder::new(forward_options(&options), metrics.clone()));
-    let (flags, file) = (options.upstreams.clone(), options.resolv_conf.clone());
     let config = zone_config(&options, &own);
-    let sources = UpstreamSources::read(flags, file, own, config.clone(), forwarder.clone())?;
-    let client = weft_cluster::client(options.kubeconfig.as_deref()).await?;
 
     let snapshot_file = options.snapshot.clone().map(SnapshotFile::new);
-    let zone = initial_zone(config, snapshot_file.as_ref());
-    let zone = Arc::new(ArcSwap::from_pointee(zone));
+    let zone = first_zone(!options.cluster.is_away, config.clone(), snapshot_file.as_ref());
     let readiness = Readiness::new(zone.clone());
-    let most_waiting = options.max_concurrent as usize;
     let log = Arc::new(QueryLog::start(metrics.unlogged())?);
-    let handler = Handler::new(zone.clone(), forwarder, most_waiting, metrics.clone()).logged(log.clone());
-    let handler = Arc::new(match NonZeroU32::new(options.client_rate) {
-        Some(rate) => handler.limited(rate),
-        None => handler,
-    });
+    let ports = [port].into_iter().chain(others.iter().map(|(port, _)| *port));
+    let handlers = handlers(&options, ports, &zone, (&forwarder, &metrics, &log));
+    let (settings, changed_settings) = watch::channel(config.clone());
+    let led = Led { handlers: &handlers, own, log: log.clone(), zone: settings, metrics: metrics.clone() };
+    let sources = Sources::new(corefile, led, &options, (config, forwarder))?;
+    let client = client(&options).await?;
     let listed = CancellationToken::new();
     let (tasks, stop) = (TaskTracker::new(), Stop::default());
     let takeover = Takeover {
@@ -93,16 +99,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
         rules: RefCell::default(),
         active: watch::Sender::new(false),
         successor: watch::Sender::new(Successor::None),
-        handler,
+        handlers: &handlers,
         readiness,
         metrics: metrics.clone(),
         tasks: &tasks,
         stop: &stop,
     };
-    let watch = Watch::start(client.clone(), &filter(&options), kinds(&options));
+    let updates = async {
+        let Some(client) = client.clone() else { return nothing_to_list(&listed).await };
+        let watch = Watch::start(client, &filter(&options), kinds(&options));
+        let (zone, active) = (zone.clone(), takeover.active.subscribe());
+        let settings = (changed_settings, active);
+        keep_updated(watch, zone, snapshot_file, metrics.clone(), listed.clone(), settings).await;
+    };
     tokio::select! {
-        () = keep_updated(watch, zone, snapshot_file, metrics.clone(), listed.clone(), takeover.active.subscribe()) => {}
-        () = sources.follow(client) => {}
+        () = updates => {}
+        () = sources.follow(client.clone()) => {}
         () = follow(certificate.as_deref()) => {}
         () = switch(log, switches) => {}
         failure = takeover.serve(transports(listeners, encrypted), predecessor, &listed) => return failure,
@@ -114,6 +126,62 @@ pub async fn run(options: Options) -> Result<(), Error> {
         node_local::kernel::remove().map_err(Error::NodeLocal)?;
     }
     Ok(())
+}
+
+/// Without a cluster all of it is known.
+async fn nothing_to_list(listed: &CancellationToken) {
+    listed.cancel();
+    std::future::pending().await
+}
+
+/// The flags with what a Corefile says, where there is one.
+fn with_corefile(options: Options, given: Given) -> Result<(Option<CorefileSource>, Options), Error> {
+    let Some(path) = options.corefile.clone() else { return Ok((None, options)) };
+    let corefile = CorefileSource::read(path, options, given)?;
+    let options = corefile.options().clone();
+    Ok((Some(corefile), options))
+}
+
+/// The zone to begin with: nothing is missing where there is no cluster.
+fn first_zone(
+    is_cluster: bool,
+    config: Arc<ZoneConfig>,
+    snapshot_file: Option<&SnapshotFile>,
+) -> Arc<ArcSwap<Zone>> {
+    Arc::new(ArcSwap::from_pointee(match is_cluster {
+        true => initial_zone(config, snapshot_file),
+        false => Zone::compile(&Snapshot::default(), config, 1),
+    }))
+}
+
+/// A handler for each port, all over the same zone.
+fn handlers(
+    options: &Options,
+    ports: impl Iterator<Item = u16>,
+    zone: &Arc<ArcSwap<Zone>>,
+    (forwarder, metrics, log): (&Arc<Forwarder>, &Arc<Metrics>, &Arc<QueryLog>),
+) -> Vec<(u16, Arc<Handler>)> {
+    let most_waiting = options.max_concurrent as usize;
+    let handler = |port| {
+        let handler = Handler::new(zone.clone(), forwarder.clone(), most_waiting, metrics.clone());
+        let handler = handler.logged(log.clone());
+        let handler = match NonZeroU32::new(options.client_rate) {
+            Some(rate) => handler.limited(rate),
+            None => handler,
+        };
+        (port, Arc::new(handler))
+    };
+    ports.map(handler).collect()
+}
+
+/// The way to the API server, where there is a cluster.
+async fn client(options: &Options) -> Result<Option<Client>, Error> {
+    let view = &options.cluster;
+    Ok(match (&view.access, &options.kubeconfig) {
+        _ if view.is_away => None,
+        (Some(access), _) => Some(weft_cluster::client_by(access).await?),
+        (None, file) => Some(weft_cluster::client(file.as_deref()).await?),
+    })
 }
 
 /// Gives a node-local server its addresses. What leads queries there is still to be done.
@@ -195,11 +263,15 @@ async fn follow(certificate: Option<&Certificate>) {
 }
 
 /// The sockets, and the server that has them now where there is one and it is to be asked for them.
-async fn listen(options: &Options) -> Result<(Option<Predecessor>, Inherited, Vec<Listener>), Error> {
+async fn listen(
+    options: &Options,
+    more: &[SocketAddr],
+) -> Result<(Option<Predecessor>, Inherited, Vec<Listener>), Error> {
     let deadline = Instant::now() + SAME_TIME;
     loop {
         let (predecessor, mut inherited) = claim(options)?;
-        let listeners = options.listen.iter().map(|&address| Listener::bind(address, &mut inherited));
+        let listeners =
+            options.listen.iter().chain(more).map(|&address| Listener::bind(address, &mut inherited));
         match listeners.collect::<Result<Vec<_>, _>>() {
             // A server that started at the same time has them, and is about to say so.
             Err(error)
@@ -249,16 +321,27 @@ fn own_addresses(listeners: &[Listener]) -> Vec<SocketAddr> {
 /// What the names are made of. There are many pods, and they change often: they are watched only where that
 /// counts.
 fn kinds(options: &Options) -> &'static [Kind] {
-    let all = &[Kind::Service, Kind::EndpointSlice, Kind::Namespace, Kind::Pod];
     let pods = options.pods == PodNames::Verified || options.complete_search;
-    if pods { all } else { &all[..3] }
+    match (pods, options.cluster.without_endpoints) {
+        (true, false) => &[Kind::Service, Kind::Namespace, Kind::EndpointSlice, Kind::Pod],
+        (false, false) => &[Kind::Service, Kind::Namespace, Kind::EndpointSlice],
+        (true, true) => &[Kind::Service, Kind::Namespace, Kind::Pod],
+        (false, true) => &[Kind::Service, Kind::Namespace],
+    }
 }
 
 /// Of which pods: verified names are those of all, but who asks is on this Node where there is a server on
 /// each.
 fn filter(options: &Options) -> WatchFilter {
     let all = options.pods == PodNames::Verified;
-    WatchFilter { node: options.hostname_override.clone().filter(|_| !all), ..WatchFilter::default() }
+    let view = &options.cluster;
+    WatchFilter {
+        node: options.hostname_override.clone().filter(|_| !all),
+        objects: view.objects.clone(),
+        namespaces: view.namespaces.clone(),
+        endpoint_pod_names: view.endpoint_pod_names,
+        ..WatchFilter::default()
+    }
 }
 
 fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
@@ -271,15 +354,8 @@ fn zone_config(options: &Options, own: &[SocketAddr]) -> Arc<ZoneConfig> {
         complete_search: options.complete_search,
         listen,
         stub_domains: Arc::default(),
+        exposure: options.cluster.exposure.clone(),
     })
-}
-
-/// What CoreDNS calls that which this server does.
-fn plugins(options: &Options) -> impl Iterator<Item = &'static str> {
-    let always = ["errors", "forward", "health", "kubernetes", "loadbalance", "loop", "prometheus", "ready"];
-    let cache = (options.cache_size > 0).then_some("cache");
-    let autopath = options.complete_search.then_some("autopath");
-    always.into_iter().chain(cache).chain(autopath)
 }
 
 fn forward_options(options: &Options) -> ForwardOptions {

@@ -84,6 +84,17 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The Corefile cannot be read.
+    #[error("cannot read the Corefile {}: {source}; see --corefile", path.display())]
+    ReadCorefile {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What the Corefile says cannot be done, or not without a restart.
+    #[error("{0}; `weft dns check-corefile` tells what is supported")]
+    Corefile(String),
     /// An upstream did not answer in time.
     #[error("upstream {0} did not answer in time")]
     Timeout(SocketAddr),

@@ -10,6 +10,7 @@ mod capabilities;
 mod encoded_answer;
 mod hedging;
 mod in_flight;
+mod keeping;
 mod loop_detection;
 mod partition;
 mod pool;
@@ -37,15 +38,17 @@ use hedging::HedgedQuery;
 use in_flight::{InFlight, Waiter};
 use loop_detection::LoopDetection;
 use partition::Failure;
+use pool::Pool;
 use query::UpstreamQuery;
 use routes::Routes;
 use transport::{Response, is_failure};
+use upstream::Upstream;
 
 pub use cache::is_negative;
 pub use encoded_answer::EncodedAnswer;
-pub use pool::Policy;
+pub use keeping::{Keeping, Limits};
 pub use query::UpstreamQueryRef;
-pub use settings::{Case, Overrides, Settings};
+pub use settings::{Case, Manner, Overrides, Policy, Route, Settings};
 pub use special_use::SpecialUsePolicy;
 pub use upstreams::{foreign, parse_upstream, resolv_conf, search_list, unusable};
 
@@ -87,6 +90,8 @@ pub struct Forwarder {
     in_flight: InFlight,
     loops: Arc<LoopDetection>,
     refreshes: Semaphore,
+    /// What is done with answers where nobody says otherwise.
+    keeping: Keeping,
     metrics: Arc<Metrics>,
 }
 
@@ -122,8 +127,16 @@ impl Forwarder {
             in_flight: InFlight::default(),
             loops: Arc::default(),
             refreshes: Semaphore::new(MOST_REFRESHES),
+            keeping: Keeping::default(),
             metrics,
         }
+    }
+
+    /// Another one of the same server, for other names: each knows the queries by which the other looks for
+    /// loops.
+    pub fn beside(&self, options: ForwardOptions) -> Forwarder {
+        let loops = self.loops.clone();
+        Forwarder { loops, ..Forwarder::new(options, self.metrics.clone()) }
     }
 
     /// Asks by these settings from now on, and looks whether they loop. Equal settings change nothing. What
@@ -136,8 +149,8 @@ impl Forwarder {
         }
         let same = before.settings().asks_like(&settings);
         let routes = Routes::new(settings, self.options.case, Some(&before));
-        let known = |address| before.upstreams().any(|upstream| upstream.address() == address);
-        for upstream in routes.upstreams().filter(|upstream| !known(upstream.address())) {
+        let known = |new: &Arc<Upstream>| before.upstreams().any(|old| Arc::ptr_eq(old, new));
+        for upstream in routes.upstreams().filter(|upstream| !known(upstream)) {
             tokio::spawn(self.loops.clone().probe(upstream.clone()));
         }
         self.routes.store(Arc::new(routes));
@@ -308,15 +321,26 @@ impl Forwarder {
     }
 
     async fn resolve(&self, ask: &UpstreamQuery) -> Result<Response, Error> {
-        let result = self.query_upstreams(ask).await;
+        let pool =
+            QueryName::from_wire(&ask.name).ok().and_then(|name| self.routes.load().of(&name).cloned());
+        let mut result = self.query_upstreams(ask, pool.as_ref()).await;
+        let keeping = pool.as_ref().map_or(&self.keeping, |pool| pool.keeping());
+        if let Ok(response) = &mut result
+            && !is_failure(&response.message)
+        {
+            keeping.limit(&mut response.message, &mut response.bytes);
+        }
         // Without recursion an upstream says what it happens to know: that is no answer for others.
         if ask.recursion {
             let (mut cache, now) = (self.cache(), Instant::now());
             match &result {
                 Ok(response) if is_failure(&response.message) => {
-                    cache.fail(ask.clone(), Failure::of(&response.message), now, now + cache::FAILURE_TTL);
+                    cache.fail(ask.clone(), Failure::of(&response.message), now, now + keeping.failure);
                 }
-                Ok(response) => cache.put(ask.clone(), &response.message, &response.bytes, now),
+                Ok(response) if keeping.of(&response.message).kept => {
+                    cache.put(ask.clone(), &response.message, &response.bytes, now);
+                }
+                Ok(_) => {}
                 // Nothing is wrong with the name.
                 Err(Error::NoSocket(_)) => {}
                 Err(_) => {
@@ -328,9 +352,12 @@ impl Forwarder {
         result
     }
 
-    async fn query_upstreams(&self, ask: &UpstreamQuery) -> Result<Response, Error> {
-        let name = QueryName::from_wire(&ask.name).map_err(|_| Error::NoUpstream)?;
-        let pool = self.routes.load().of(&name).cloned().ok_or(Error::NoUpstream)?;
+    async fn query_upstreams(
+        &self,
+        ask: &UpstreamQuery,
+        pool: Option<&Arc<Pool>>,
+    ) -> Result<Response, Error> {
+        let pool = pool.ok_or(Error::NoUpstream)?;
         if pool.is_down() {
             self.metrics.forwarding().all_down();
         }

@@ -66,6 +66,8 @@ pub struct Metrics {
     freshness: Histogram,
     services: Gauge,
     plugins: Family<Plugin, Gauge>,
+    reload_failures: Counter,
+    refused: Gauge,
 }
 
 impl Metrics {
@@ -87,6 +89,8 @@ impl Metrics {
             freshness: Histogram::new(exponential_buckets(0.0001, 2.0, 14)),
             services: Gauge::default(),
             plugins: Family::default(),
+            reload_failures: Counter::default(),
+            refused: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -114,6 +118,10 @@ impl Metrics {
         registry.register("coredns_panics", "Panics that the server outlived", Counter::<u64>::default());
         let plugins = "What of CoreDNS's plugins has its like here";
         registry.register("coredns_plugin_enabled", plugins, self.plugins.clone());
+        let failures = "Changes of the Corefile that were refused: what was there before goes on";
+        registry.register("coredns_reload_failed", failures, self.reload_failures.clone());
+        let refused = "Whether the Corefile as it stands is refused, and an older one is in force";
+        registry.register("weft_dns_corefile_refused", refused, self.refused.clone());
         let completed = "Queries answered with the result of the whole search list";
         registry.register("coredns_autopath_success", completed, self.completed.clone());
         let compiled = "How long the zone of a change took to compile";
@@ -141,6 +149,14 @@ impl Metrics {
     /// The server does what CoreDNS's plugin of that name does.
     pub fn enabled(&self, name: &'static str) {
         self.plugins.get_or_create(&Plugin { zone: ".", name }).set(1);
+    }
+
+    /// A changed Corefile was refused; or it was taken.
+    pub fn reloaded(&self, taken: bool) {
+        self.refused.set(i64::from(!taken));
+        if !taken {
+            self.reload_failures.inc();
+        }
     }
 
     /// A query was refused, because too many wait.

@@ -5,19 +5,48 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use weft_cluster::Access;
 use weft_daemon::{LogFormat, address};
 use weft_types::well_known::port;
 
 use crate::forward::{Case, ForwardOptions, Policy, SpecialUsePolicy, parse_upstream};
-use crate::zone::{PodNames, ZoneName};
+use crate::zone::{Exposure, PodNames, ZoneName};
+
+/// What of the cluster is seen, and how, where it is not all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    /// There is none: names are only forwarded.
+    pub is_away: bool,
+    /// How the API server is reached, where --kubeconfig does not say.
+    pub access: Option<Access>,
+    /// The label selector of Services, EndpointSlices and pods.
+    pub objects: Option<String>,
+    /// The label selector of Namespaces.
+    pub namespaces: Option<String>,
+    /// Endpoints have the names of their pods.
+    pub endpoint_pod_names: bool,
+    /// Endpoints are not watched.
+    pub without_endpoints: bool,
+    /// What has names.
+    pub exposure: Exposure,
+}
 
 /// Answers the names of a Kubernetes cluster, and forwards all others.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Debug, PartialEq, Parser)]
 #[command(name = "weft-dns", version)]
 pub struct Options {
     /// The kubeconfig of the cluster. Without it, the pod's own service account is used.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+
+    /// A Corefile, as CoreDNS reads it, that says what is not said by flags: zones, upstreams, cache, hosts,
+    /// rewrites and so on. Followed where it has `reload`. See docs/dns-corefile.md.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["upstreams", "upstream_policy"])]
+    pub corefile: Option<PathBuf>,
+
+    /// What of the cluster is seen, and how. No flags: a Corefile sets it.
+    #[arg(skip)]
+    pub cluster: ClusterView,
 
     /// The domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]

@@ -2,6 +2,7 @@
 //! full lane ([`handler`]) goes through all of them; the fast lane ([`fast_lane`]) through the same but for
 //! upstreams, with borrowed data. No socket is touched here.
 
+pub mod blocks;
 pub mod classify;
 pub mod cname_chain;
 pub mod encode;
@@ -12,6 +13,7 @@ pub mod parse;
 pub mod query_log;
 pub mod rate_limit;
 mod resolve;
+pub mod rules;
 pub mod search_list;
 mod search_walk;
 mod upstream_answer;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use weft_types::{ChangeSet, NamespacedName, Service, Snapshot};
 
 pub use absence::Absence;
-pub use config::{PodNames, ZoneConfig};
+pub use config::{Exposure, PodNames, ZoneConfig};
 pub(crate) use dashed::pod_address;
 pub use domain::{InvalidZone, ZoneName};
 pub use pods::PodTable;
@@ -77,7 +77,7 @@ impl Zone {
             zone.name_server.note(snapshot, &service.key, &zone.config);
         }
         zone.reverse = ReverseTable::new(zone.services.iter());
-        zone.namespaces = Arc::new(namespaces(snapshot));
+        zone.namespaces = Arc::new(namespaces(snapshot, &zone.config.exposure));
         zone.pods = Arc::new(PodTable::new(snapshot));
         zone.finish(serial)
     }
@@ -87,10 +87,17 @@ impl Zone {
         Zone::compile(snapshot, self.config.clone(), serial)
     }
 
+    /// The zone of nothing yet, with other settings. What it holds is to be compiled anew.
+    pub fn with_config(&self, config: Arc<ZoneConfig>) -> Zone {
+        Zone { config, ..self.clone() }
+    }
+
     /// The zone after `changes`, which lead to `snapshot`. Equal to compiling it whole, in the time that the
     /// changes take.
     pub fn recompile(&self, snapshot: &Snapshot, changes: &ChangeSet, serial: u32) -> Zone {
-        if !self.synced {
+        // Labels of a namespace may show or hide all that is in it.
+        let hides = self.config.exposure.only_watched_namespaces && !changes.namespaces.is_empty();
+        if !self.synced || hides {
             return self.renewed(snapshot, serial);
         }
         let mut zone = self.clone();
@@ -101,7 +108,7 @@ impl Zone {
         if !changes.namespaces.is_empty()
             || !changes.services.iter().all(|name| zone.has_right(snapshot, name))
         {
-            zone.namespaces = Arc::new(namespaces(snapshot));
+            zone.namespaces = Arc::new(namespaces(snapshot, &zone.config.exposure));
         }
         if !changes.pods.is_empty() {
             zone.pods = Arc::new(PodTable::new(snapshot));
@@ -132,7 +139,12 @@ impl Zone {
 
     fn put(&mut self, snapshot: &Snapshot, service: &Service) -> Option<ServiceNames> {
         let key = service_key(&service.key)?;
-        match ServiceNames::compile(&key, service, || snapshot.slices_of(&service.key)) {
+        let exposure = &self.config.exposure;
+        if !exposes(snapshot, &service.key.namespace, exposure) {
+            return None;
+        }
+        let slices = || snapshot.slices_of(&service.key);
+        match ServiceNames::compile(&key, service, exposure.only_ready_services, slices) {
             Ok(branch) => {
                 self.services.put(branch.clone());
                 Some(branch)
@@ -242,12 +254,19 @@ fn service_key(name: &NamespacedName) -> Option<Box<[u8]>> {
     Some([service, namespace].concat().into())
 }
 
+/// Whether what is in a namespace has names.
+fn exposes(snapshot: &Snapshot, namespace: &str, exposure: &Exposure) -> bool {
+    let named = exposure.namespaces.is_empty() || exposure.namespaces.contains(namespace);
+    named && (!exposure.only_watched_namespaces || snapshot.has_namespace(namespace))
+}
+
 /// The labels of all namespaces. A name must not exist below one that does not (RFC 8020): where a Service is
 /// seen before its namespace, the namespace exists too.
-fn namespaces(snapshot: &Snapshot) -> HashSet<Box<[u8]>> {
+fn namespaces(snapshot: &Snapshot, exposure: &Exposure) -> HashSet<Box<[u8]>> {
     // Services come in the order of their namespaces.
     let mut names: Vec<&str> = snapshot.services().map(|service| service.key.namespace.as_str()).collect();
     names.dedup();
     names.extend(snapshot.namespaces());
+    names.retain(|name| exposes(snapshot, name, exposure));
     names.into_iter().filter_map(|name| wire_label(name).ok()).collect()
 }

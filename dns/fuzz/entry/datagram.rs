@@ -14,7 +14,7 @@ use weft_dns::pipeline::fast_lane;
 use weft_dns::pipeline::handler::{Handler, Step};
 use weft_dns::wire::decoder::decode;
 use weft_dns::wire::format::Transport;
-use weft_dns::zone::{PodNames, Zone, ZoneConfig};
+use weft_dns::zone::{Exposure, PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointSlice, NamespacedName, Object, Service, ServiceKind, Snapshot,
 };
@@ -29,7 +29,15 @@ const LARGEST: usize = 1232;
 static SERVER: LazyLock<(Arc<Zone>, Arc<Handler>)> = LazyLock::new(|| {
     let zone = "cluster.local".parse().expect("a zone");
     let (listen, pods, stub_domains) = (Vec::new(), PodNames::Insecure, Arc::default());
-    let config = ZoneConfig { zone, ttl: 30, listen, pods, complete_search: false, stub_domains };
+    let config = ZoneConfig {
+        zone,
+        ttl: 30,
+        listen,
+        pods,
+        complete_search: false,
+        stub_domains,
+        exposure: Exposure::default(),
+    };
     let zone = Arc::new(Zone::compile(&cluster(), Arc::new(config), 1));
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let forwarder = Arc::new(Forwarder::new(ForwardOptions::default(), metrics.clone()));

@@ -54,7 +54,8 @@ pub(crate) struct Takeover<'a> {
     pub(crate) active: watch::Sender<bool>,
     /// Whether there is a next server.
     pub(crate) successor: watch::Sender<Successor>,
-    pub(crate) handler: Arc<Handler>,
+    /// The handler of each port; the first is that of all others too.
+    pub(crate) handlers: &'a [(u16, Arc<Handler>)],
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tasks: &'a TaskTracker,
@@ -128,6 +129,11 @@ impl Takeover<'_> {
         None
     }
 
+    fn handler_of(&self, port: u16) -> &Arc<Handler> {
+        let own = self.handlers.iter().find(|(own, _)| *own == port);
+        &own.unwrap_or(&self.handlers[0]).1
+    }
+
     fn answer(&self, listeners: Vec<Box<dyn Listen>>) -> Result<(), Error> {
         self.active.send_replace(true);
         if let Some(plan) = &self.plan {
@@ -136,7 +142,8 @@ impl Takeover<'_> {
         }
         for listener in listeners {
             tracing::info!(address = %listener.address(), transport = listener.transport(), "listening");
-            listener.serve(self.handler.clone(), self.tasks, self.stop.clone())?;
+            let handler = self.handler_of(listener.address().port()).clone();
+            listener.serve(handler, self.tasks, self.stop.clone())?;
         }
         Ok(())
     }
@@ -202,7 +209,7 @@ impl Takeover<'_> {
 
     async fn serve_http(&self) -> Result<HttpTasks, Error> {
         let Options { health_bind_address, ready_bind_address, metrics_bind_address, .. } = *self.options;
-        let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handler.clone()));
+        let ready = http::ready(self.readiness.clone()).merge(http::explain(self.handlers[0].1.clone()));
         Ok([
             self.serve_http_at("--health-bind-address", health_bind_address, http::health()).await?,
             self.serve_http_at("--ready-bind-address", ready_bind_address, ready).await?,

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::forward::ForwardOptions;
     use crate::metrics::Metrics;
-    use crate::zone::PodNames;
+    use crate::zone::{Exposure, PodNames};
 
     fn zone() -> Arc<ZoneConfig> {
         Arc::new(ZoneConfig {
@@ -188,6 +188,7 @@ mod tests {
             complete_search: false,
             listen: Vec::new(),
             stub_domains: Arc::default(),
+            exposure: Exposure::default(),
         })
     }
 

@@ -30,7 +30,7 @@ pub fn initial_zone(config: Arc<ZoneConfig>, snapshot_file: Option<&SnapshotFile
 }
 
 /// Puts a new zone in place after each change of the cluster, for as long as it is polled. Cancels `listed`
-/// as soon as the cluster is listed. The snapshot file is written while the server is `active`: of two that
+/// as soon as the cluster is listed. `settings` are those of the zone. The snapshot file is written while the server is `active`: of two that
 /// share a file one writes it.
 pub async fn keep_updated(
     mut watch: Watch,
@@ -38,7 +38,7 @@ pub async fn keep_updated(
     mut snapshot_file: Option<SnapshotFile>,
     metrics: Arc<Metrics>,
     listed: CancellationToken,
-    mut active: watch::Receiver<bool>,
+    (mut settings, mut active): (watch::Receiver<Arc<ZoneConfig>>, watch::Receiver<bool>),
 ) {
     loop {
         tokio::select! {
@@ -52,6 +52,16 @@ pub async fn keep_updated(
                     drop(changes);
                     memory::trim();
                 }
+            }
+            () = changed(&mut settings) => {
+                let config = settings.borrow_and_update().clone();
+                let old = zone.load_full();
+                let new = if listed.is_cancelled() {
+                    Zone::compile(watch.snapshot(), config, serial(SystemTime::now()))
+                } else {
+                    old.with_config(config)
+                };
+                zone.store(Arc::new(new));
             }
             () = due(snapshot_file.as_ref(), &mut active) => snapshot_file.iter_mut().for_each(|snapshot_file| snapshot_file.keep(watch.snapshot())),
         }
@@ -84,6 +94,12 @@ fn replace(zone: &ArcSwap<Zone>, watch: &Watch, changes: Option<&ChangeSet>, met
 fn all_headless(snapshot: &Snapshot, changes: &ChangeSet) -> bool {
     let headless = |name| snapshot.service(name).is_some_and(|service| service.kind == ServiceKind::Headless);
     changes.services.iter().all(headless)
+}
+
+async fn changed(settings: &mut watch::Receiver<Arc<ZoneConfig>>) {
+    if settings.changed().await.is_err() {
+        std::future::pending().await
+    }
 }
 
 async fn due(snapshot_file: Option<&SnapshotFile>, active: &mut watch::Receiver<bool>) {

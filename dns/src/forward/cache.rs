@@ -148,7 +148,7 @@ impl Cache {
 }
 
 /// How long a message holds (RFC 2308 section 5 for denials); none where it must not be kept.
-fn lifetime(message: &Message) -> Option<Duration> {
+pub(super) fn lifetime(message: &Message) -> Option<Duration> {
     let code = message.metadata.response_code;
     if message.metadata.truncation || !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return None;

@@ -4,40 +4,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::ValueEnum;
-
+use super::keeping::Keeping;
+use super::settings::{Manner, Policy};
 use super::upstream::Upstream;
-
-/// Which upstream is asked first, as CoreDNS names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Policy {
-    /// Any.
-    #[default]
-    Random,
-    /// One after the other.
-    RoundRobin,
-    /// Always the first of the list that answers.
-    Sequential,
-}
 
 /// Upstreams of one domain, or of all.
 #[derive(Debug)]
 pub(super) struct Pool {
     upstreams: Vec<Arc<Upstream>>,
+    manner: Manner,
     turn: AtomicUsize,
 }
 
 impl Pool {
     /// A pool of these. Who is named twice is one.
-    pub(super) fn new(named: impl Iterator<Item = Arc<Upstream>>) -> Pool {
+    pub(super) fn new(named: impl Iterator<Item = Arc<Upstream>>, manner: Manner) -> Pool {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for upstream in named {
             if !upstreams.iter().any(|known| Arc::ptr_eq(known, &upstream)) {
                 upstreams.push(upstream);
             }
         }
-        Pool { upstreams, turn: AtomicUsize::new(0) }
+        Pool { upstreams, manner, turn: AtomicUsize::new(0) }
     }
 
     /// All of them.
@@ -51,13 +39,18 @@ impl Pool {
         !self.upstreams.iter().any(|upstream| upstream.is_healthy())
     }
 
-    /// Whom to try, in this order: all that answer by the policy, then those that did not, for they may
+    /// What is done with their answers.
+    pub(super) fn keeping(&self) -> &Keeping {
+        &self.manner.keeping
+    }
+
+    /// Whom to try, in this order: all that answer by the pool's own policy or else by this one, then those that did not, for they may
     /// again. Those whose queries come back to us are left out; so there may be none. `random` is any number.
     pub(super) fn order(&self, policy: Policy, random: usize) -> Vec<Arc<Upstream>> {
         let mut order: Vec<_> =
             self.upstreams.iter().filter(|upstream| !upstream.is_looping()).cloned().collect();
         let count = order.len();
-        match policy {
+        match self.manner.policy.unwrap_or(policy) {
             _ if count == 0 => {}
             Policy::Sequential => {}
             Policy::RoundRobin => order.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % count),
@@ -83,7 +76,7 @@ mod tests {
 
     fn pool(count: u8) -> Pool {
         let upstream = |last| Arc::new(Upstream::new(([192, 0, 2, last], 53).into(), Case::Random));
-        Pool::new((1..=count).map(upstream))
+        Pool::new((1..=count).map(upstream), Manner::default())
     }
 
     fn order(pool: &Pool, policy: Policy, random: usize) -> Vec<u8> {
@@ -128,7 +121,7 @@ mod tests {
         assert_eq!(order(&pool(9), Policy::Sequential, 0), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         let pool = pool(2);
         let twice = pool.upstreams().iter().chain(pool.upstreams()).cloned();
-        assert_eq!(order(&Pool::new(twice), Policy::Sequential, 0), [1, 2]);
+        assert_eq!(order(&Pool::new(twice, Manner::default()), Policy::Sequential, 0), [1, 2]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pool::Pool;
-use super::settings::{Case, Settings};
+use super::settings::{Case, Manner, Settings};
 use super::upstream::Upstream;
 use crate::wire::name::QueryName;
 
@@ -14,10 +14,12 @@ use crate::wire::name::QueryName;
 #[derive(Debug)]
 pub(super) struct Routes {
     settings: Settings,
-    stub_domains: HashMap<Box<[u8]>, Arc<Pool>>,
+    /// None where nobody is asked for a domain.
+    stub_domains: HashMap<Box<[u8]>, Option<Arc<Pool>>>,
     /// For all other names; none where there is no upstream.
     all: Option<Arc<Pool>>,
-    upstreams: BTreeMap<SocketAddr, Arc<Upstream>>,
+    /// By address, and whether over TCP alone.
+    upstreams: BTreeMap<(SocketAddr, bool), Arc<Upstream>>,
 }
 
 impl Routes {
@@ -25,17 +27,20 @@ impl Routes {
     /// stays known.
     pub(super) fn new(settings: Settings, case: Case, before: Option<&Routes>) -> Routes {
         let mut upstreams = BTreeMap::new();
-        let mut pool = |addresses: &[SocketAddr]| {
+        let mut pool = |addresses: &[SocketAddr], manner: &Manner| {
             let known = |address: &SocketAddr| {
-                let old = before.and_then(|before| before.upstreams.get(address)).cloned();
-                let fresh = || old.unwrap_or_else(|| Arc::new(Upstream::new(*address, case)));
-                upstreams.entry(*address).or_insert_with(fresh).clone()
+                let key = (*address, manner.tcp);
+                let old = before.and_then(|before| before.upstreams.get(&key)).cloned();
+                let fresh =
+                    || old.unwrap_or_else(|| Arc::new(Upstream::new(*address, case).over_tcp(manner.tcp)));
+                upstreams.entry(key).or_insert_with(fresh).clone()
             };
-            Arc::new(Pool::new(addresses.iter().map(known)))
+            (!addresses.is_empty()).then(|| Arc::new(Pool::new(addresses.iter().map(known), manner.clone())))
         };
-        let all = (!settings.upstreams.is_empty()).then(|| pool(&settings.upstreams));
+        let all = pool(&settings.upstreams, &settings.manner);
         let stubs = settings.stub_domains.iter();
-        let stub_domains = stubs.map(|(domain, addresses)| (domain.clone(), pool(addresses))).collect();
+        let stub_domains =
+            stubs.map(|(domain, route)| (domain.clone(), pool(&route.upstreams, &route.manner))).collect();
         Routes { settings, stub_domains, all, upstreams }
     }
 
@@ -54,27 +59,31 @@ impl Routes {
         !self.upstreams.is_empty()
     }
 
-    /// The pool of the stub domain that covers a name.
-    pub(super) fn stub_domain(&self, name: &QueryName) -> Option<&Arc<Pool>> {
+    /// The pool of the stub domain that covers a name; it may have nobody to ask.
+    pub(super) fn stub_domain(&self, name: &QueryName) -> Option<Option<&Arc<Pool>>> {
         if self.stub_domains.is_empty() {
             return None;
         }
-        (0..name.len()).find_map(|start| self.stub_domains.get(name.wire(start, name.len())))
+        (0..name.len())
+            .find_map(|start| self.stub_domains.get(name.wire(start, name.len())).map(Option::as_ref))
     }
 
     /// Who knows a name.
     pub(super) fn of(&self, name: &QueryName) -> Option<&Arc<Pool>> {
-        self.stub_domain(name).or(self.all.as_ref())
+        self.stub_domain(name).unwrap_or(self.all.as_ref())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::Route;
     use super::*;
     use crate::wire::name::wire_name;
 
     fn settings() -> Settings {
-        let stub = |domain: &str, address: &str| (wire_name(domain).unwrap(), vec![address.parse().unwrap()]);
+        let stub = |domain: &str, address: &str| {
+            (wire_name(domain).unwrap(), Route::from(vec![address.parse::<SocketAddr>().unwrap()]))
+        };
         Settings {
             upstreams: vec!["192.0.2.1:53".parse().unwrap()],
             stub_domains: [stub("example.com", "192.0.2.2:53"), stub("corp.example.com", "192.0.2.3:53")]

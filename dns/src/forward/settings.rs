@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use hickory_proto::rr::Name;
 use serde_json::Value;
 
+use super::keeping::Keeping;
 use super::upstreams::{is_same, parse_upstream};
 use crate::wire::name::wire_name;
 
@@ -25,6 +26,45 @@ pub enum Case {
     Plain,
 }
 
+/// Which upstream is asked first, as CoreDNS names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Policy {
+    /// Any.
+    #[default]
+    Random,
+    /// One after the other.
+    RoundRobin,
+    /// Always the first of the list that answers.
+    Sequential,
+}
+
+/// Who is asked for the names of a domain, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Who; nobody where there is none, and the names are refused.
+    pub upstreams: Vec<SocketAddr>,
+    /// How.
+    pub manner: Manner,
+}
+
+/// How upstreams are asked, where it is not as usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Which upstream is asked first; as for all others where it is not said.
+    pub policy: Option<Policy>,
+    /// Whether they are asked over TCP alone.
+    pub tcp: bool,
+    /// For how long their answers are kept.
+    pub keeping: Keeping,
+}
+
+impl From<Vec<SocketAddr>> for Route {
+    fn from(upstreams: Vec<SocketAddr>) -> Route {
+        Route { upstreams, manner: Manner::default() }
+    }
+}
+
 /// Who is asked for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -32,8 +72,10 @@ pub struct Settings {
     pub upstreams: Vec<SocketAddr>,
     /// Whether a person named them: they are not merely those that the node happens to have.
     pub chosen: bool,
+    /// How those are asked.
+    pub manner: Manner,
     /// Domain, in wire form -> who is asked for it and for all below it.
-    pub stub_domains: BTreeMap<Box<[u8]>, Vec<SocketAddr>>,
+    pub stub_domains: BTreeMap<Box<[u8]>, Route>,
     /// The node's own search list, which pods have too, after the cluster's domains.
     pub search: Vec<Name>,
 }
@@ -43,9 +85,13 @@ impl Settings {
     pub(super) fn asks_like(&self, other: &Settings) -> bool {
         let sorted = |addresses: &[SocketAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
         let stubs = |settings: &Settings| -> Vec<_> {
-            settings.stub_domains.iter().map(|(domain, servers)| (domain.clone(), sorted(servers))).collect()
+            let stubs = settings.stub_domains.iter();
+            stubs
+                .map(|(domain, route)| (domain.clone(), sorted(&route.upstreams), route.manner.clone()))
+                .collect()
         };
-        sorted(&self.upstreams) == sorted(&other.upstreams) && stubs(self) == stubs(other)
+        let all = |settings: &Settings| (sorted(&settings.upstreams), settings.manner.clone());
+        all(self) == all(other) && stubs(self) == stubs(other)
     }
 }
 
@@ -92,7 +138,12 @@ impl Overrides {
         Settings {
             upstreams: self.upstreams.clone().unwrap_or_else(|| node.upstreams.clone()),
             chosen: self.upstreams.is_some() || node.chosen,
-            stub_domains: self.stub_domains.clone(),
+            manner: node.manner.clone(),
+            stub_domains: self
+                .stub_domains
+                .iter()
+                .map(|(domain, servers)| (domain.clone(), servers.clone().into()))
+                .collect(),
             search: node.search.clone(),
         }
     }

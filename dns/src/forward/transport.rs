@@ -211,15 +211,19 @@ fn may_refuse_edns(message: &Message) -> bool {
 async fn transmit(upstream: &Upstream, query: &UpstreamQuery, form: Form) -> Result<Response, Error> {
     let address = upstream.address();
     let failed = |source| failure(address, source);
-    let response = over_udp(address, query, form).await.map_err(failed)?;
     let loses = |response: &Response| form.spelling != 0 && !response.repeats;
-    if response.message.metadata.truncation {
+    let first = if upstream.takes_tcp_alone() {
+        None
+    } else {
+        Some(over_udp(address, query, form).await.map_err(failed)?)
+    };
+    let Some(response) = first.filter(|response| !response.message.metadata.truncation) else {
         let whole = over_tcp(address, query, form).await.map_err(failed)?;
         if loses(&whole) {
             upstream.note_case_lost();
         }
         return Ok(whole);
-    }
+    };
     if !loses(&response) {
         return Ok(response);
     }

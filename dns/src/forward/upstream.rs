@@ -12,6 +12,8 @@ use super::settings::Case;
 #[derive(Debug)]
 pub(super) struct Upstream {
     address: SocketAddr,
+    /// Whether it is asked over TCP alone.
+    tcp: bool,
     failed: AtomicBool,
     looping: AtomicBool,
     case: Case,
@@ -24,12 +26,23 @@ impl Upstream {
     pub(super) fn new(address: SocketAddr, case: Case) -> Upstream {
         Upstream {
             address,
+            tcp: false,
             failed: AtomicBool::new(false),
             looping: AtomicBool::new(false),
             case,
             cases: CaseSupport::default(),
             edns: Capability::default(),
         }
+    }
+
+    /// The same, to be asked over TCP alone where `tcp` is set.
+    pub(super) fn over_tcp(self, tcp: bool) -> Upstream {
+        Upstream { tcp, ..self }
+    }
+
+    /// Whether it is asked over TCP alone.
+    pub(super) fn takes_tcp_alone(&self) -> bool {
+        self.tcp
     }
 
     /// Where it listens.

@@ -66,6 +66,14 @@ pub enum Records<'z> {
 
 /// Answers one query of class IN from the zone.
 pub fn classify<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
+    match of_cluster(zone, name, record_type) {
+        Answer::NxDomain if zone.config().exposure.falls_through(name) => Answer::NotInZone,
+        answer => answer,
+    }
+}
+
+/// What the cluster has.
+fn of_cluster<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
     let suffix = &zone.config().zone;
     let Some(inner) = name.len().checked_sub(suffix.label_count()) else {
         return outside(zone, name, record_type);
@@ -91,9 +99,19 @@ pub fn classify<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -
 
 /// Names that are not in the zone: those of the cluster's addresses, and everybody else's.
 fn outside<'z>(zone: &'z Zone, name: &QueryName, record_type: RecordType) -> Answer<'z> {
-    let Some(address) = reverse_address(name) else { return Answer::NotInZone };
+    let exposure = &zone.config().exposure;
+    let own_zones = exposure.reverse.is_some();
+    if own_zones && !exposure.has_address_zone(name) {
+        return Answer::NotInZone;
+    }
+    let Some(address) = reverse_address(name) else {
+        // Above addresses there is nothing of the cluster.
+        return if own_zones { Answer::NxDomain } else { Answer::NotInZone };
+    };
     let pointers = zone.pointers(address);
     match record_type {
+        _ if pointers.is_empty() && own_zones && !zone.is_synced() => Answer::NotReady,
+        _ if pointers.is_empty() && own_zones => Answer::NxDomain,
         _ if pointers.is_empty() && !zone.is_synced() && is_private(address) => Answer::NotReady,
         _ if pointers.is_empty() => Answer::NotInZone,
         RecordType::PTR => Answer::Found(Records::Ptr(pointers)),

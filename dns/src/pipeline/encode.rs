@@ -102,8 +102,21 @@ impl ZoneReply<'_> {
         match self.end {
             Answer::Found(records) => self.found(encoder, owner, records, head.id()),
             Answer::NoData(authority) => self.soa(encoder, authority, head),
-            Answer::NxDomain => self.soa(encoder, Authority::Zone, head),
+            Answer::NxDomain => self.soa(encoder, self.denier(), head),
             Answer::Alias(_) | Answer::NotReady | Answer::NotInZone => {}
+        }
+    }
+
+    /// Whose zone it is that does not have the name.
+    fn denier(&self) -> Authority {
+        let of_addresses = self.zone.config().exposure.reverse.is_some();
+        let Some(start) = self.name.len().checked_sub(2).filter(|_| of_addresses) else {
+            return Authority::Zone;
+        };
+        match self.name.wire(start, self.name.len()) {
+            b"\x07in-addr\x04arpa" => Authority::InAddrArpa,
+            b"\x03ip6\x04arpa" => Authority::Ip6Arpa,
+            _ => Authority::Zone,
         }
     }
 

@@ -9,8 +9,9 @@ use std::time::Instant;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
-use crate::forward::{EncodedAnswer, Forwarder, UpstreamQueryRef};
+use crate::forward::{EncodedAnswer, UpstreamQueryRef};
 use crate::metrics::Source;
+use crate::pipeline::blocks::Blocks;
 use crate::pipeline::classify::{Answer, Authority, Records, classify};
 use crate::pipeline::encode::ZoneReply;
 use crate::pipeline::parse::PlainQuestion;
@@ -46,37 +47,40 @@ pub fn respond(
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<Answered> {
-    respond_or(zone, recursion_available, client, datagram, reply, |_, _| None)
+    respond_by(zone, None, recursion_available, client, datagram, reply)
 }
 
-/// The same; what is not the cluster's is answered with what is cached of it at `now`.
+/// The same by the block of the name; what is not the cluster's is answered with what is cached of it at `now`.
+/// What a rule of the block may be about is left to the full lane.
 pub fn respond_or_cached(
     zone: &Zone,
-    (forwarder, now): (&Forwarder, Instant),
+    by: (&Blocks, Instant),
     recursion_available: bool,
     client: IpAddr,
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
 ) -> Option<Answered> {
-    respond_or(zone, recursion_available, client, datagram, reply, |question, reply| {
-        let query = upstream_query(question)?;
-        forwarder.answer_encoded(query, now, |answer, age| {
-            cached(question, recursion_available, answer, age, reply)
-        })
-    })
+    respond_by(zone, Some(by), recursion_available, client, datagram, reply)
 }
 
-fn respond_or(
+fn respond_by(
     zone: &Zone,
+    by: Option<(&Blocks, Instant)>,
     recursion_available: bool,
     client: IpAddr,
     datagram: &[u8],
     reply: &mut [u8; LARGEST_UDP as usize],
-    foreign: impl FnOnce(&PlainQuestion<'_>, &mut [u8; LARGEST_UDP as usize]) -> Option<Answered>,
 ) -> Option<Answered> {
     let mut name = QueryName::root();
     let question = PlainQuestion::parse(datagram, &mut name)?;
-    let answer = classify(zone, question.name, question.record_type);
+    let block = by.map(|(blocks, _)| blocks.of(question.name));
+    if block.is_some_and(|block| block.touches(question.name, question.record_type)) {
+        return None;
+    }
+    let answer = match block {
+        Some(block) if !block.serves_cluster => Answer::NotInZone,
+        _ => classify(zone, question.name, question.record_type),
+    };
     match answer {
         Answer::NxDomain
             if search_list::own_labels(zone, client, question.name, question.record_type).is_some() =>
@@ -86,7 +90,13 @@ fn respond_or(
         Answer::NxDomain
         | Answer::NoData(Authority::Zone)
         | Answer::Found(Records::A(_) | Records::Aaaa(_) | Records::Pod(_)) => {}
-        Answer::NotInZone => return foreign(&question, reply),
+        Answer::NotInZone => {
+            let ((_, now), block) = by.zip(block)?;
+            let query = upstream_query(&question)?;
+            return block.forwarder.answer_encoded(query, now, |answer, age| {
+                cached(&question, recursion_available, answer, age, reply)
+            });
+        }
         _ => return None,
     }
     let response = ZoneReply { zone, name: question.name, aliases: &[], end: answer };

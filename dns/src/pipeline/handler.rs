@@ -15,14 +15,21 @@ use hickory_proto::op::ResponseCode;
 
 use crate::forward::Forwarder;
 use crate::metrics::{Metrics, Source, Tally};
-use crate::pipeline::cname_chain::follow_cnames;
+use crate::pipeline::blocks::Blocks;
+use crate::pipeline::classify::Answer;
+use crate::pipeline::cname_chain::{CnameChain, follow_cnames};
 use crate::pipeline::encode::encode_zone;
 use crate::pipeline::fair_share::FairSemaphore;
 use crate::pipeline::parse::{Parsed, Question, parse};
 use crate::pipeline::query_log::{Lane, QueryLog};
 use crate::pipeline::rate_limit::ClientLimit;
 use crate::pipeline::resolve::{Pending, Resolver, Response};
+use crate::pipeline::rules::rewrite::{Back, lead_back};
+use crate::pipeline::rules::{self, failure};
+use crate::wire::decoder::decode;
+use crate::wire::extended_error::ExtendedError;
 use crate::wire::format::Transport;
+use crate::wire::reply::Reply;
 use crate::zone::Zone;
 
 /// All that a server needs to answer, shared by its sockets.
@@ -48,9 +55,25 @@ pub enum Step {
 /// A query for which upstreams must be asked.
 pub struct PendingReply {
     handler: Arc<Handler>,
-    question: Box<Question>,
+    asked: Box<Asked>,
     pending: Box<Pending>,
     arrival: Arrival,
+}
+
+/// A query, and what it became where a rule rewrites it.
+struct Asked {
+    question: Box<Question>,
+    rewritten: Option<(Box<Question>, Vec<Back>)>,
+}
+
+impl Asked {
+    /// The question to which an answer is looked for.
+    fn effective(&self) -> &Question {
+        match &self.rewritten {
+            Some((question, _)) => question,
+            None => &self.question,
+        }
+    }
 }
 
 /// Who sent a query, and when.
@@ -70,7 +93,8 @@ impl Handler {
         metrics: Arc<Metrics>,
     ) -> Handler {
         let tally = Mutex::new(metrics.tally());
-        let resolver = Resolver { forwarder, permits: Arc::new(FairSemaphore::new(most_waiting)), metrics };
+        let blocks = ArcSwap::from_pointee(Blocks::one(forwarder));
+        let resolver = Resolver { blocks, permits: Arc::new(FairSemaphore::new(most_waiting)), metrics };
         Handler { zone, resolver, tally, limit: None, log: None }
     }
 
@@ -99,14 +123,19 @@ impl Handler {
         self.zone.load()
     }
 
-    /// What is known of names outside of the cluster.
-    pub fn forwarder(&self) -> &Forwarder {
-        &self.resolver.forwarder
+    /// What is done with which names.
+    pub fn blocks(&self) -> Guard<Arc<Blocks>> {
+        self.resolver.blocks.load()
+    }
+
+    /// Handles queries by other blocks from now on.
+    pub fn set_blocks(&self, blocks: Blocks) {
+        self.resolver.blocks.store(Arc::new(blocks));
     }
 
     /// Whether names outside of the cluster are answered too.
     pub fn recurses(&self) -> bool {
-        self.resolver.forwarder.has_upstreams()
+        self.blocks().recurses()
     }
 
     /// Where queries and answers are counted.
@@ -127,30 +156,63 @@ impl Handler {
         };
         let record_type = question.query.query_type;
         self.tally().request(transport, client, record_type, bytes.len());
+        let block = self.blocks().of(&question.name).clone();
+        let asked = match block.rules.as_ref().and_then(|rules| rules.rewrite(&question.name, record_type)) {
+            None => Asked { question, rewritten: None },
+            Some(rewritten) => {
+                let new = rewritten.name.and_then(|name| question.for_another(name, rewritten.record_type));
+                let Some(new) = new else {
+                    let asked = Asked { question, rewritten: None };
+                    let reply = failure("a rewrite of this name gives no name");
+                    return Step::Reply(self.respond(&asked, &Response::Reply(reply, Source::Zone), arrival));
+                };
+                Asked { question, rewritten: Some((Box::new(new), rewritten.back)) }
+            }
+        };
+        let respond = |response: Response<'_>| self.respond(&asked, &response, arrival);
+        let effective = asked.effective();
+        let by_rules = block.rules.as_ref().and_then(|rules| {
+            rules.answer(rules::Asked {
+                name: &effective.name,
+                spelled: &effective.query.name,
+                record_type: effective.query.query_type,
+                client,
+            })
+        });
+        if let Some(reply) = by_rules {
+            return Step::Reply(respond(Response::Reply(reply, Source::Zone)));
+        }
         let zone = self.zone.load();
-        let chain = follow_cnames(&zone, &question.name, record_type);
-        let respond = |response: Response<'_>| self.respond(&question, &response, arrival);
-        match self.resolver.resolve(&zone, &question, &chain, client, &respond) {
+        let chain = match block.serves_cluster {
+            true => follow_cnames(&zone, &effective.name, effective.query.query_type),
+            false => CnameChain { aliases: Vec::new(), end: Answer::NotInZone },
+        };
+        match self.resolver.resolve(&block, &zone, effective, &chain, client, &respond) {
             Ok(reply) => Step::Reply(reply),
             Err(pending) => {
-                let handler = self.clone();
-                Step::Pending(Box::new(PendingReply { handler, question, pending, arrival }))
+                let (handler, asked) = (self.clone(), Box::new(asked));
+                Step::Pending(Box::new(PendingReply { handler, asked, pending, arrival }))
             }
         }
     }
 
     /// The last stage: encodes a response, counts it and notes it in the log.
-    fn respond(&self, question: &Question, response: &Response<'_>, arrival: Arrival) -> Vec<u8> {
-        let recurses = self.recurses();
-        let (source, bytes) = match response {
-            Response::Zone(zone, chain) => (Source::Zone, encode_zone(zone, question, chain, recurses)),
-            Response::Reply(reply, source) => (*source, reply.encode(&question.head(), recurses)),
+    fn respond(&self, asked: &Asked, response: &Response<'_>, arrival: Arrival) -> Vec<u8> {
+        let (recurses, question, effective) = (self.recurses(), &asked.question, asked.effective());
+        let (source, mut bytes) = match response {
+            Response::Zone(zone, chain) => (Source::Zone, encode_zone(zone, effective, chain, recurses)),
+            Response::Reply(reply, source) => (*source, reply.encode(&effective.head(), recurses)),
         };
-        let code = match response {
+        let mut code = match response {
             Response::Reply(reply, _) => reply.code,
             // The zone says nothing that takes more than the header's four bits.
             Response::Zone(..) => ResponseCode::from(0, bytes[3] & 0x0f),
         };
+        if let Some((_, back)) = &asked.rewritten {
+            let mut reply = reply_of(&bytes);
+            lead_back(&mut reply, back);
+            (code, bytes) = (reply.code, reply.encode(&question.head(), recurses));
+        }
         let mut tally = self.tally();
         tally.response(question.transport(), source, code, bytes.len());
         if question.dnssec_ok() {
@@ -177,8 +239,24 @@ impl Handler {
 impl PendingReply {
     /// Asks upstreams, and makes the reply.
     pub async fn finish(self) -> Vec<u8> {
-        let PendingReply { handler, question, pending, arrival } = self;
-        let respond = |response: Response<'_>| handler.respond(&question, &response, arrival);
-        pending.finish(&handler.resolver, &question, &respond).await
+        let PendingReply { handler, asked, pending, arrival } = self;
+        let respond = |response: Response<'_>| handler.respond(&asked, &response, arrival);
+        pending.finish(&handler.resolver, asked.effective(), &respond).await
+    }
+}
+
+/// A message of our own, taken apart again: a rule leads it back to the question that the client asked.
+fn reply_of(bytes: &[u8]) -> Reply {
+    let Ok(message) = decode(bytes) else {
+        return failure("a rewritten query has an answer that cannot be read");
+    };
+    Reply {
+        code: message.metadata.response_code,
+        extended: ExtendedError::of(&message),
+        authoritative: message.metadata.authoritative,
+        authentic: message.metadata.authentic_data,
+        answers: message.answers,
+        authorities: message.authorities,
+        additionals: message.additionals,
     }
 }

@@ -3,7 +3,7 @@
 
 use hickory_proto::op::{Message, Metadata, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsCode;
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 
 use crate::wire::decoder::decode;
 use crate::wire::encoder::{ClientEdns, Head};
@@ -95,6 +95,21 @@ impl Question {
     /// Whether the client wants DNSSEC's records.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The same question for another name and type, whose reply may be as long as it likes: it is not what the
+    /// client gets.
+    pub(crate) fn for_another(&self, name: Name, record_type: RecordType) -> Option<Question> {
+        let query = Query::query(name, record_type);
+        Some(Question {
+            name: QueryName::from_name(&query.name).ok()?,
+            section: section(&query),
+            query,
+            metadata: self.metadata,
+            header: self.header,
+            edns: self.edns,
+            transport: Transport::Tcp,
+        })
     }
 
     /// How it came.

@@ -5,12 +5,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use crate::forward::{Forwarded, Forwarder};
 use crate::metrics::{Metrics, Source};
+use crate::pipeline::blocks::{Block, Blocks};
 use crate::pipeline::classify::Answer;
 use crate::pipeline::cname_chain::{CnameChain, follow_cnames};
 use crate::pipeline::fair_share::{FairSemaphore, Permit};
@@ -33,7 +35,7 @@ pub(super) enum Response<'z> {
 
 /// Everything that queries are resolved with, besides the zone.
 pub(super) struct Resolver {
-    pub(super) forwarder: Arc<Forwarder>,
+    pub(super) blocks: ArcSwap<Blocks>,
     /// For queries that wait for upstreams.
     pub(super) permits: Arc<FairSemaphore>,
     pub(super) metrics: Arc<Metrics>,
@@ -50,16 +52,22 @@ pub(super) struct Pending {
 enum Work {
     /// The query, or what it leads to: `reply` is what the zone says so far, the aliases that lead to the
     /// name of `query`.
-    Ask { reply: Reply, query: Query },
+    Ask { reply: Reply, query: Query, forwarder: Arc<Forwarder> },
     /// The names of a search list, from the first one outside of the cluster.
     Walk(Walk, Name),
 }
 
 impl Resolver {
-    /// Resolves a query of `client` that led through the zone by `chain`. Has `respond` make the reply, now
-    /// or by [`Pending::finish`].
+    /// Who is asked for a name that a query leads to.
+    pub(super) fn forwarder_of(&self, name: &Name) -> Arc<Forwarder> {
+        self.blocks.load().forwarder_of(name)
+    }
+
+    /// Resolves a query of `client`, whose name is of `block`, and that led through the zone by `chain`. Has
+    /// `respond` make the reply, now or by [`Pending::finish`].
     pub(super) fn resolve<T>(
         &self,
+        block: &Block,
         zone: &Arc<Zone>,
         question: &Question,
         chain: &CnameChain<'_>,
@@ -69,13 +77,15 @@ impl Resolver {
         let nothing = matches!(chain.end, Answer::NxDomain) && chain.aliases.is_empty();
         let own = nothing.then(|| own_labels(zone, client, &question.name, question.query.query_type));
         let Some(own) = own.flatten() else {
-            return self.follow(zone, question, chain, client, None, respond);
+            // A name that was rewritten is still of the block that it came to.
+            let own = chain.aliases.is_empty().then_some(&block.forwarder);
+            return self.follow(zone, question, chain, client, (None, own), respond);
         };
-        let names = names_after(zone, &question.query.name, own, &self.forwarder.search());
+        let names = names_after(zone, &question.query.name, own, &block.forwarder.search());
         let mut walk = Walk::new(zone.clone(), names);
         match walk.step() {
             Step::InZone(name) => self.completed(zone, question, &name, client, None, respond),
-            Step::Foreign(name) => match self.permit(client) {
+            Step::Foreign(name) => match self.permit(client, &block.forwarder) {
                 Some(permit) => Err(Box::new(Pending { work: Work::Walk(walk, name), permit, client })),
                 None => Ok(respond(Response::Zone(zone, chain))),
             },
@@ -96,7 +106,7 @@ impl Resolver {
         self.metrics.completed();
         let mut chain = follow_cnames(zone, name, question.query.query_type);
         chain.aliases.insert(0, name.wire(0, name.len()));
-        self.follow(zone, question, &chain, client, permit, respond)
+        self.follow(zone, question, &chain, client, (permit, None), respond)
     }
 
     /// What there is at the end of a chain: the zone's own, or what upstreams know.
@@ -106,7 +116,7 @@ impl Resolver {
         question: &Question,
         chain: &CnameChain<'_>,
         client: IpAddr,
-        permit: Option<Permit>,
+        (permit, forwarder): (Option<Permit>, Option<&Arc<Forwarder>>),
         respond: &impl Fn(Response<'_>) -> T,
     ) -> Result<T, Box<Pending>> {
         if !matches!(chain.end, Answer::NotInZone) {
@@ -121,16 +131,17 @@ impl Resolver {
             return from_upstreams(reply);
         }
         let query = Query::query(target, question.query.query_type);
-        if let Some(known) = self.forwarder.answer_now(&query, &question.metadata, question.dnssec_ok()) {
+        let forwarder = forwarder.cloned().unwrap_or_else(|| self.forwarder_of(&query.name));
+        if let Some(known) = forwarder.answer_now(&query, &question.metadata, question.dnssec_ok()) {
             extend(&mut reply, &query.name, known, question);
             return from_upstreams(reply);
         }
-        match (self.forwarder.has_upstream_for(&query.name), permit.or_else(|| self.permit(client))) {
+        match (forwarder.has_upstream_for(&query.name), permit.or_else(|| self.permit(client, &forwarder))) {
             // Whoever gets an alias alone from a server without recursion follows it elsewhere.
             (false, _) if !reply.answers.is_empty() => from_upstreams(reply),
             (false, _) => from_upstreams(refused("not a name of the cluster, and no upstream is configured")),
             (true, Some(permit)) => {
-                Err(Box::new(Pending { work: Work::Ask { reply, query }, permit, client }))
+                Err(Box::new(Pending { work: Work::Ask { reply, query, forwarder }, permit, client }))
             }
             (true, None) => {
                 self.metrics.shed();
@@ -140,8 +151,8 @@ impl Resolver {
     }
 
     /// A place among those that wait for upstreams, if there is one for that client.
-    fn permit(&self, client: IpAddr) -> Option<Permit> {
-        self.permits.take(client).filter(|_| self.forwarder.has_upstreams())
+    fn permit(&self, client: IpAddr, forwarder: &Forwarder) -> Option<Permit> {
+        self.permits.take(client).filter(|_| forwarder.has_upstreams())
     }
 }
 
@@ -157,12 +168,12 @@ impl Pending {
             let Pending { work, permit, client } = self;
             let (mut walk, first) = match work {
                 Work::Walk(walk, first) => (walk, first),
-                Work::Ask { reply, query } => {
-                    let reply = ask(resolver, question, reply, &query).await;
+                Work::Ask { reply, query, forwarder } => {
+                    let reply = ask(&forwarder, question, reply, &query).await;
                     return respond(Response::Reply(reply, Source::Upstream));
                 }
             };
-            match walk.finish(first, &resolver.forwarder, question).await {
+            match walk.finish(first, &resolver.blocks, question).await {
                 Found::InZone(name) => {
                     let zone = walk.zone();
                     match resolver.completed(zone, question, &name, client, Some(permit), respond) {
@@ -185,8 +196,8 @@ impl Pending {
     }
 }
 
-async fn ask(resolver: &Resolver, question: &Question, mut reply: Reply, query: &Query) -> Reply {
-    match resolver.forwarder.ask(query, &question.metadata, question.dnssec_ok()).await {
+async fn ask(forwarder: &Arc<Forwarder>, question: &Question, mut reply: Reply, query: &Query) -> Reply {
+    match forwarder.ask(query, &question.metadata, question.dnssec_ok()).await {
         Ok(forwarded) => extend(&mut reply, &query.name, forwarded, question),
         Err(error) => {
             tracing::warn!(name = %query.name, %error, "cannot resolve");

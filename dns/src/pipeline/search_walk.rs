@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-use crate::forward::{Forwarded, Forwarder};
+use crate::forward::Forwarded;
+use crate::pipeline::blocks::Blocks;
 use crate::pipeline::parse::Question;
 use crate::pipeline::search_list::{Lookup, lookup};
 use crate::wire::name::QueryName;
@@ -71,7 +73,7 @@ impl Walk {
     pub(super) async fn finish(
         &mut self,
         first: Name,
-        forwarder: &Arc<Forwarder>,
+        blocks: &ArcSwap<Blocks>,
         question: &Question,
     ) -> Found {
         let mut step = Step::Foreign(first);
@@ -79,7 +81,7 @@ impl Walk {
             step = match step {
                 Step::InZone(name) => return Found::InZone(name),
                 Step::Nothing => return Found::Nothing,
-                Step::Foreign(name) => match addresses(forwarder, question, &name).await {
+                Step::Foreign(name) => match addresses(blocks, question, &name).await {
                     Ok(Some(found)) => return Found::Upstream(name, Box::new(found)),
                     Ok(None) => self.step(),
                     Err(Unknown) => return Found::Nothing,
@@ -92,28 +94,29 @@ impl Walk {
 /// The answer to a query for addresses of a foreign name, or none where it has none of any family. The next
 /// name may only be tried where that is certain.
 async fn addresses(
-    forwarder: &Arc<Forwarder>,
+    blocks: &ArcSwap<Blocks>,
     question: &Question,
     name: &Name,
 ) -> Result<Option<Forwarded>, Unknown> {
     let family = question.query.query_type;
-    let forwarded = ask(forwarder, question, name, family).await?;
+    let forwarded = ask(blocks, question, name, family).await?;
     if forwarded.message.metadata.response_code == ResponseCode::NXDomain {
         return Ok(None);
     }
     let other = if family == RecordType::A { RecordType::AAAA } else { RecordType::A };
     let has =
-        has_address(&forwarded.message) || has_address(&ask(forwarder, question, name, other).await?.message);
+        has_address(&forwarded.message) || has_address(&ask(blocks, question, name, other).await?.message);
     Ok(has.then_some(forwarded))
 }
 
 async fn ask(
-    forwarder: &Arc<Forwarder>,
+    blocks: &ArcSwap<Blocks>,
     question: &Question,
     name: &Name,
     family: RecordType,
 ) -> Result<Forwarded, Unknown> {
     let (query, asked) = (Query::query(name.clone(), family), &question.metadata);
+    let forwarder = blocks.load().forwarder_of(name);
     let forwarded = match forwarder.answer_now(&query, asked, question.dnssec_ok()) {
         Some(known) => known,
         None => forwarder.ask(&query, asked, question.dnssec_ok()).await.map_err(|_| Unknown)?,

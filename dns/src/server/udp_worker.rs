@@ -68,8 +68,7 @@ impl UdpWorker {
     /// are cached.
     fn answer(&mut self, slots: &mut [Slot], started: Instant) -> [u64; 2] {
         let handler = self.handler.clone();
-        let (zone, recurses, remembered) =
-            (handler.zone(), handler.recurses(), (handler.forwarder(), started));
+        let (zone, recurses, blocks) = (handler.zone(), handler.recurses(), handler.blocks());
         let mut answers = [0; 2];
         for slot in slots {
             let Some(client) = slot.peer().address() else { continue };
@@ -78,7 +77,8 @@ impl UdpWorker {
                 continue;
             }
             let (datagram, reply) = slot.exchange();
-            let answered = fast_lane::respond_or_cached(&zone, remembered, recurses, client, datagram, reply);
+            let answered =
+                fast_lane::respond_or_cached(&zone, (&**blocks, started), recurses, client, datagram, reply);
             let Some(answered) = answered else {
                 self.hand_over(slot, client);
                 continue;
@@ -134,7 +134,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::pipeline::query_log::QueryLog;
     use crate::server::queue::{Queue, queue};
-    use crate::zone::{PodNames, Zone, ZoneConfig};
+    use crate::zone::{Exposure, PodNames, Zone, ZoneConfig};
 
     /// A lane over the zone of an empty cluster, with a limit for clients and a log that is off; a client of
     /// its socket, and what it hands over.
@@ -146,6 +146,7 @@ mod tests {
             complete_search: false,
             listen: Vec::new(),
             stub_domains: Arc::default(),
+            exposure: Exposure::default(),
         };
         let zone = Zone::compile(&Snapshot::default(), Arc::new(config), 1);
         let metrics = Arc::new(Metrics::new(53, "cluster.local."));

@@ -13,6 +13,8 @@ pub enum Absence {
     NoEndpoints,
     /// A headless Service is there, but nothing behind it is ready.
     NotReady,
+    /// A Service is there, but nothing behind it is ready, and such have no names.
+    Empty,
     /// The Service's external name is no domain name.
     BadTarget,
     /// The Service is there, but has no such endpoint, hostname or port.
@@ -35,6 +37,9 @@ impl Absence {
             Absence::NoService => "no such service in the namespace",
             Absence::NoEndpoints => "the headless service has no endpoints: its selector matches no pod",
             Absence::NotReady => "the headless service has no ready endpoint",
+            Absence::Empty => {
+                "the service has no ready endpoint: such have no name here (ignore empty_service)"
+            }
             Absence::BadTarget => "the service's external name is not a domain name",
             Absence::NotUnderService => "the service has no such endpoint, hostname or port",
             Absence::NoAddress => "the pod's name is not an address",

@@ -144,8 +144,9 @@ async fn beside(
     let metrics = Arc::new(Metrics::new(53, "cluster.local."));
     let watch = Watch::start(client, &WatchFilter::default(), &KINDS);
     let (_in_charge, in_charge) = tokio::sync::watch::channel(true);
+    let (_settings, settings) = tokio::sync::watch::channel(config());
     tokio::select! {
-        () = keep_updated(watch, zone.clone(), snapshot_file, metrics, CancellationToken::new(), in_charge) => {}
+        () = keep_updated(watch, zone.clone(), snapshot_file, metrics, CancellationToken::new(), (settings, in_charge)) => {}
         () = work => {}
     }
 }

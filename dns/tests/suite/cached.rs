@@ -24,7 +24,6 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// All that answers, without sockets for clients.
 struct Lanes {
     zone: Arc<Zone>,
-    forwarder: Arc<Forwarder>,
     handler: Arc<Handler>,
     runtime: Runtime,
 }
@@ -37,8 +36,8 @@ impl Lanes {
         let settings = Settings { upstreams: vec![upstream.address], ..Settings::default() };
         runtime.block_on(async { forwarder.configure(settings) });
         let swap = Arc::new(ArcSwap::new(zone.clone()));
-        let handler = Arc::new(Handler::new(swap, forwarder.clone(), MOST_WAITING, metrics));
-        Lanes { zone, forwarder, handler, runtime }
+        let handler = Arc::new(Handler::new(swap, forwarder, MOST_WAITING, metrics));
+        Lanes { zone, handler, runtime }
     }
 
     fn full(&self, bytes: &[u8]) -> Vec<u8> {
@@ -55,8 +54,9 @@ impl Lanes {
     }
 
     fn fast_at(&self, now: Instant, bytes: &[u8]) -> Option<Vec<u8>> {
-        let (mut reply, memory) = ([0; 1232], (&*self.forwarder, now));
-        let answered = fast_lane::respond_or_cached(&self.zone, memory, true, CLIENT, bytes, &mut reply)?;
+        let (mut reply, blocks) = ([0; 1232], self.handler.blocks());
+        let answered =
+            fast_lane::respond_or_cached(&self.zone, (&**blocks, now), true, CLIENT, bytes, &mut reply)?;
         Some(reply[..answered.length].to_vec())
     }
 
@@ -175,9 +175,10 @@ fn what_is_remembered_is_said_without_allocating() {
     let bytes = question("rich.example.com.", RecordType::A, [1, 0], Some((1232, false)));
     lanes.full(&bytes);
     lanes.fast(&bytes).expect("it is remembered");
-    let (mut reply, memory) = ([0; 1232], (&*lanes.forwarder, Instant::now()));
+    let (mut reply, blocks) = ([0; 1232], lanes.handler.blocks());
+    let by = (&**blocks, Instant::now());
     let used = allocation_counter::measure(|| {
-        fast_lane::respond_or_cached(&lanes.zone, memory, true, CLIENT, &bytes, &mut reply).unwrap();
+        fast_lane::respond_or_cached(&lanes.zone, by, true, CLIENT, &bytes, &mut reply).unwrap();
     });
     assert_eq!(used.count_total, 0);
     let message = Message::from_vec(&lanes.fast(&bytes).unwrap()).unwrap();

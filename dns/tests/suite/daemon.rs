@@ -95,7 +95,8 @@ impl Daemon {
     }
 
     fn spawn_by(mut command: Command, listen: &str, server: &str, flags: &[&str]) -> Daemon {
-        let upstream: &[&str] = if flags.contains(&"--upstream") { &[] } else { &["--upstream", NOBODY] };
+        let named = ["--upstream", "--corefile"].iter().any(|flag| flags.contains(flag));
+        let upstream: &[&str] = if named { &[] } else { &["--upstream", NOBODY] };
         let (directory, kubeconfig) = kubeconfig(server);
         let http = HTTP.iter().filter(|flag| !flags.contains(flag));
         let mut child = command

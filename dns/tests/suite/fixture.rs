@@ -11,7 +11,7 @@ use weft_dns::pipeline::cname_chain::follow_cnames;
 use weft_dns::pipeline::encode::encode_zone;
 use weft_dns::pipeline::parse::{Parsed, parse};
 use weft_dns::wire::format::Transport;
-use weft_dns::zone::{PodNames, Zone, ZoneConfig};
+use weft_dns::zone::{Exposure, PodNames, Zone, ZoneConfig};
 use weft_types::{
     ChangeSet, Endpoint, EndpointPort, EndpointSlice, Labels, NamespacedName, Object, Pod, Protocol, Service,
     ServiceKind, ServicePort, Snapshot,
@@ -84,6 +84,7 @@ pub(crate) fn settings(pods: PodNames) -> ZoneConfig {
         complete_search: false,
         listen: vec![ip("10.244.0.2")],
         stub_domains: Arc::default(),
+        exposure: Exposure::default(),
     }
 }
 

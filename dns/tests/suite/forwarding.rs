@@ -6,7 +6,7 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
-use weft_dns::forward::{ForwardOptions, Settings, SpecialUsePolicy};
+use weft_dns::forward::{ForwardOptions, Route, Settings, SpecialUsePolicy};
 use weft_dns::wire::name::wire_name;
 use weft_testkit::wait::eventually;
 
@@ -256,7 +256,7 @@ fn of_upstreams_that_a_person_named_is_asked_what_a_network_may_know() {
 #[test]
 fn a_stub_domain_is_asked_of_its_own_servers() {
     let (everyone, corporate) = (Upstream::start(), Upstream::start());
-    let stub = |domain: &str| (wire_name(domain).unwrap(), vec![corporate.address]);
+    let stub = |domain: &str| (wire_name(domain).unwrap(), Route::from(vec![corporate.address]));
     let settings = Settings {
         upstreams: vec![everyone.address],
         stub_domains: [stub("corp.local"), stub("10.in-addr.arpa")].into(),

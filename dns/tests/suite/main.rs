@@ -10,6 +10,8 @@ mod capabilities;
 mod changes;
 mod clauses;
 mod connections;
+mod corefile;
+mod corefile_options;
 mod daemon;
 mod encrypted;
 mod extended_errors;

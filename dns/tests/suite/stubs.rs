@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hickory_proto::op::ResponseCode;
 use tokio::runtime::Builder;
-use weft_dns::forward::{ForwardOptions, Forwarder, Settings, resolv_conf};
+use weft_dns::forward::{ForwardOptions, Forwarder, Route, Settings, resolv_conf};
 use weft_dns::metrics::Metrics;
 use weft_dns::wire::name::wire_name;
 
@@ -14,8 +14,8 @@ use crate::fixture::*;
 use crate::peers::*;
 use crate::scripted_upstream::ScriptedUpstream;
 
-fn stub(domain: &str, upstream: &Upstream) -> (Box<[u8]>, Vec<std::net::SocketAddr>) {
-    (wire_name(domain).unwrap(), vec![upstream.address])
+fn stub(domain: &str, upstream: &Upstream) -> (Box<[u8]>, Route) {
+    (wire_name(domain).unwrap(), vec![upstream.address].into())
 }
 
 #[test]

@@ -48,7 +48,8 @@ impl PackedNode {
 }
 
 impl ServiceNames {
-    /// Compiles one Service, whose labels in wire form are `key`; `slices` gives its EndpointSlices.
+    /// Compiles one Service, whose labels in wire form are `key`; `slices` gives its EndpointSlices. With
+    /// `only_ready` one without a ready endpoint has no name, whatever its kind.
     ///
     /// # Errors
     /// Why its name does not exist: it is a headless Service without a ready endpoint (S2.4.1), or has an
@@ -56,6 +57,7 @@ impl ServiceNames {
     pub(in crate::zone) fn compile<'s, S>(
         key: &[u8],
         service: &Service,
+        only_ready: bool,
         slices: impl Fn() -> S,
     ) -> Result<ServiceNames, Absence>
     where
@@ -65,6 +67,12 @@ impl ServiceNames {
         match &service.kind {
             ServiceKind::ExternalName(target) => {
                 names.apex.alias = external_name(target).ok_or(Absence::BadTarget)?;
+            }
+            ServiceKind::ClusterIp(_)
+                if only_ready
+                    && !slices().flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.ready) =>
+            {
+                return Err(Absence::Empty);
             }
             ServiceKind::ClusterIp(addresses) => {
                 names.cluster_ips(service, addresses);
