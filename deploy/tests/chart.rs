@@ -77,6 +77,7 @@ const SETS: [(&[&str], &[&str]); 10] = [
         &["fastPath=ebpf", "dhcp=true", "proxyMode=iptables"],
     ),
     (&["--proxy-ebpf", "--cluster-network-policy"], &["proxyEbpf=host", "clusterNetworkPolicy=true"]),
+    (&["--corefile=coredns", "--node-local-dns"], &["corefile=coredns", "nodeLocalDns=true"]),
     (
         &["--proxy-ebpf=all", "--lb-l2=true", "--lb-interface=eth1,eth2"],
         &["proxyEbpf=all", "lbL2=true", "lbInterface={eth1,eth2}"],

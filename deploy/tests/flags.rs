@@ -6,8 +6,8 @@
 use clap::Parser;
 use serde_json::Value;
 use weft_installer::manifests::{
-    BACKENDS, BgpValues, DhcpValues, EBPF_SCOPES, FastPathValues, FlowsValues, IpamMode, LoadBalancerValues,
-    PROXY_MODES, PolicyValues, Values, WireGuardValues, render,
+    BACKENDS, BgpValues, CorefileValues, DhcpValues, EBPF_SCOPES, FastPathValues, FlowsValues, IpamMode,
+    LoadBalancerValues, PROXY_MODES, PolicyValues, Values, WireGuardValues, render,
 };
 
 /// The command lines of all containers that stay.
@@ -39,6 +39,7 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         cluster_cidr: vec!["10.0.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()],
         cluster_dns: "fd00:10:96::a".parse().unwrap(),
         node_local_dns: true,
+        corefile: CorefileValues { corefile: Some("coredns".to_owned()) },
         cluster_network_policy: true,
         fast_path: FastPathValues { fast_path: "ebpf".to_owned() },
         wireguard: WireGuardValues {

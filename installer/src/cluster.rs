@@ -53,6 +53,7 @@ pub(crate) const DNS_SERVICE: &str = "kube-dns";
 pub(crate) type Kind = (&'static str, &'static str);
 pub(crate) const NAMESPACES: Kind = ("v1", "Namespace");
 pub(crate) const NODE: Kind = ("v1", "Node");
+pub(crate) const CONFIG_MAP: Kind = ("v1", "ConfigMap");
 pub(crate) const POD: Kind = ("v1", "Pod");
 pub(crate) const SERVICE: Kind = ("v1", "Service");
 pub(crate) const ENDPOINT_SLICE: Kind = ("discovery.k8s.io/v1", "EndpointSlice");

@@ -4,6 +4,7 @@
 
 pub(crate) mod backends;
 mod client;
+mod corefile;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,6 +17,8 @@ use weft_types::NamespacedName;
 
 use crate::cluster::{Cluster, Connection, ENDPOINT_SLICE, NAMESPACES, POD, SERVICE};
 use client::Client;
+pub(crate) use corefile::{CUSTOM as CUSTOM_CONFIG_MAP, check_config_map};
+pub use corefile::{CheckCorefile, Unreadable, Verdict, check as check_corefile};
 
 /// How long the server may take: it may wait for upstreams itself.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +33,10 @@ pub enum Command {
     /// Tell what a pod gets for a name: each name that its resolver tries, what that leads to, and what is
     /// missing.
     Explain(Explain),
+    /// Tell whether DNS servers can do what a Corefile of CoreDNS says: what they do not do, and what has no
+    /// effect, with its line. Exits with 0 where they do all of it, with 1 where not, and with 2 where that
+    /// cannot be told.
+    CheckCorefile(CheckCorefile),
 }
 
 /// A question to be explained.
@@ -235,7 +242,10 @@ mod tests {
             request[0].clone()
         });
         let Command::Explain(question) =
-            Cli::parse_from([&["weft", "explain", "--server", &server], arguments].concat()).command;
+            Cli::parse_from([&["weft", "explain", "--server", &server], arguments].concat()).command
+        else {
+            panic!("it is explain")
+        };
         (run(&question), asked.join().unwrap())
     }
 
@@ -247,7 +257,10 @@ mod tests {
     fn through(kubeconfig: &tempfile::NamedTempFile, arguments: &[&str]) -> Result<String, Error> {
         let path = kubeconfig.path().to_str().unwrap();
         let Command::Explain(question) =
-            Cli::parse_from([&["weft", "explain", "--kubeconfig", path], arguments].concat()).command;
+            Cli::parse_from([&["weft", "explain", "--kubeconfig", path], arguments].concat()).command
+        else {
+            panic!("it is explain")
+        };
         run(&question)
     }
 
@@ -334,7 +347,10 @@ mod tests {
     fn a_server_that_is_not_there_is_named_with_what_to_do() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let Command::Explain(question) =
-            Cli::parse_from(["weft", "explain", "--server", &server, "shop", "a"]).command;
+            Cli::parse_from(["weft", "explain", "--server", &server, "shop", "a"]).command
+        else {
+            panic!("it is explain")
+        };
         let error = run(&question).unwrap_err().to_string();
         assert!(error.contains(&server) && error.contains("--server"), "{error}");
         assert!(Cli::try_parse_from(["weft", "explain", "No_Namespace", "a"]).is_err());

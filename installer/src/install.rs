@@ -14,6 +14,7 @@ use crate::cluster::{
     SERVICE, is_own, name, objects, shown,
 };
 use crate::distribution::{Facts, Found};
+use crate::dns::check_config_map;
 use crate::manifests::{self, Values};
 use crate::rollout::{self, Progress};
 use crate::self_test::{self, SelfTest};
@@ -185,7 +186,14 @@ async fn check(cluster: &Cluster, values: &Values) -> Result<()> {
     let sets = cluster.list(DAEMON_SET, None, "").await?;
     let nodes = cluster.list(NODE, None, "").await?;
     let dns = cluster.get(SERVICE, NAMESPACE, DNS_SERVICE).await?;
-    let found = prerequisites::unmet(&sets, &nodes, dns.as_ref(), values);
+    let mut found = prerequisites::unmet(&sets, &nodes, dns.as_ref(), values);
+    if let Some(name) = &values.corefile.corefile {
+        match check_config_map(cluster, name).await {
+            Ok(verdict) if verdict.is_supported() => {}
+            Ok(verdict) => found.extend(verdict.to_string().lines().map(str::to_owned)),
+            Err(error) => found.push(error.to_string()),
+        }
+    }
     if found.is_empty() { Ok(()) } else { Err(Error::PrerequisitesUnmet(found)) }
 }
 

@@ -6,6 +6,7 @@ pub mod bgp;
 mod bgp_values;
 pub mod chart;
 mod cluster;
+mod corefile_values;
 mod dhcp_values;
 mod distribution;
 pub mod dns;

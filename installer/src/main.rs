@@ -165,6 +165,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dns { command: dns::Command::Explain(question) } => {
             print!("{}", wait_for(dns::explain(&question))??);
         }
+        Command::Dns { command: dns::Command::CheckCorefile(question) } => {
+            return check_corefile(&question);
+        }
         Command::Policy { command: policy::Command::Explain(question) } => {
             return Ok(explain_policy(&question));
         }
@@ -243,6 +246,16 @@ fn explain_policy(question: &policy::Explain) -> ExitCode {
         Finding::Denied => ExitCode::FAILURE,
         Finding::Unknown => ExitCode::from(2),
     }
+}
+
+fn check_corefile(question: &dns::CheckCorefile) -> Result<ExitCode> {
+    Ok(match wait_for(dns::check_corefile(question))? {
+        Ok(verdict) => {
+            print!("{verdict}");
+            if verdict.is_supported() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => cannot_tell(&error),
+    })
 }
 
 fn follow(options: &trace::Options) -> ExitCode {

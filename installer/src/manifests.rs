@@ -8,6 +8,7 @@ use clap::{Args, Parser};
 use weft_types::IpNetwork;
 
 use crate::Result;
+pub use crate::corefile_values::CorefileValues;
 pub use crate::dhcp_values::DhcpValues;
 pub use crate::ebpf_parts::{EBPF_SCOPES, EbpfParts};
 pub use crate::fast_path_values::FastPathValues;
@@ -53,6 +54,9 @@ pub struct Values {
     /// leave their node, and are not tracked.
     #[arg(long)]
     pub node_local_dns: bool,
+    /// What DNS servers do besides.
+    #[command(flatten)]
+    pub corefile: CorefileValues,
     /// Put the definition of ClusterNetworkPolicy on the cluster besides, so that administrators can write
     /// such policies. It is never taken away again, as the policies would go with it.
     #[arg(long)]
@@ -164,7 +168,7 @@ pub fn render(values: &Values) -> String {
     ]
     .into_iter()
     .fold(
-        TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" },
+        values.corefile.fill(TEMPLATE.to_owned() + if values.node_local_dns { NODE_DNS } else { "" }),
         |text, (placeholder, value)| text.replace(placeholder, value),
     ) + &values.load_balancers.bgp.manifests()
         + if values.load_balancers.are_given() { LOAD_BALANCERS } else { "" }
@@ -450,19 +454,6 @@ mod tests {
     }
 
     /// Kubernetes gives a pod its addresses without brackets.
-    #[test]
-    fn dns_servers_listen_at_the_pods_addresses_of_every_family() {
-        let all = documents(&rendered(&["--api-host=fd00:30::1", "--cluster-dns=fd00:10:96::a"]));
-        let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
-        for container in deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
-            assert!(container["command"].as_array().unwrap().contains(&"--listen=$(POD_IPS)".into()));
-            let field = &container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"];
-            assert_eq!((&container["env"][0]["name"], field), (&"POD_IPS".into(), &"status.podIPs".into()));
-        }
-        let service = all.iter().find(|document| document["kind"] == "Service").unwrap();
-        assert_eq!(service["spec"]["clusterIP"], "fd00:10:96::a");
-    }
-
     /// The kubelet's own defaults, a second and three times, end servers of a machine that is merely short of
     /// time.
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{Kind, Value};
 use crate::bgp_values::SECRETS;
 use crate::manifests::{
-    BgpValues, CLUSTER_NETWORK_POLICY, DhcpValues, EBPF_SCOPES, EbpfParts, FastPathValues, IpamMode,
-    LOAD_BALANCERS, LoadBalancerValues, NODE_DNS, TEMPLATE,
+    BgpValues, CLUSTER_NETWORK_POLICY, CorefileValues, DhcpValues, EBPF_SCOPES, EbpfParts, FastPathValues,
+    IpamMode, LOAD_BALANCERS, LoadBalancerValues, NODE_DNS, TEMPLATE,
 };
 
 /// The agent's flags, in the order of the manifests.
@@ -89,6 +89,9 @@ fn filled_in(text: &str) -> String {
             "{{{{ if eq .Values.proxyEbpf {first:?} }}}}{host}{{{{ else if .Values.proxyEbpf }}}}{all}{{{{ end }}}}"
         )
     };
+    let corefile = CorefileValues { corefile: Some("{{ .Values.corefile }}".to_owned()) };
+    let with_corefile = |text: &str| format!("{{{{ if .Values.corefile }}}}{text}{{{{ end }}}}");
+    let corefile = corefile.parts().map(|(place, part)| (place, with_corefile(&part)));
     [
         ("image", "{{ .Values.image }}".to_owned()),
         ("cluster_cidr", "{{ join \",\" .Values.clusterCidr }}".to_owned()),
@@ -115,6 +118,7 @@ fn filled_in(text: &str) -> String {
         ("api_port", "{{ int64 .Values.apiPort }}".to_owned()),
     ]
     .into_iter()
+    .chain(corefile)
     .fold(text.to_owned(), |text, (placeholder, helm)| text.replace(&format!("{{{{{placeholder}}}}}"), &helm))
 }
 

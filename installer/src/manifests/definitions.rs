@@ -54,3 +54,16 @@ fn blocks_come_with_their_definition_and_the_agent_s_role() {
     assert_eq!(*verbs, serde_json::json!(["get", "list", "watch", "create", "update", "delete"]));
     assert!(rendered(&["--ipam=blocks"]).contains(r#""--ipam=blocks""#));
 }
+
+#[test]
+fn dns_servers_listen_at_the_pods_addresses_of_every_family() {
+    let all = documents(&rendered(&["--api-host=fd00:30::1", "--cluster-dns=fd00:10:96::a"]));
+    let deployment = all.iter().find(|document| document["kind"] == "Deployment").unwrap();
+    for container in deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+        assert!(container["command"].as_array().unwrap().contains(&"--listen=$(POD_IPS)".into()));
+        let field = &container["env"][0]["valueFrom"]["fieldRef"]["fieldPath"];
+        assert_eq!((&container["env"][0]["name"], field), (&"POD_IPS".into(), &"status.podIPs".into()));
+    }
+    let service = all.iter().find(|document| document["kind"] == "Service").unwrap();
+    assert_eq!(service["spec"]["clusterIP"], "fd00:10:96::a");
+}
