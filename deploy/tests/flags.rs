@@ -32,10 +32,9 @@ fn parse(command: &[String]) -> Result<(), String> {
     .map_err(|error| error.to_string())
 }
 
-#[test]
-fn every_daemon_takes_what_the_manifests_give_it() {
-    let usual = Values::default();
-    let dual = Values {
+/// All flags at once, as far as they go together.
+fn everything() -> Values {
+    Values {
         cluster_cidr: vec!["10.0.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()],
         cluster_dns: "fd00:10:96::a".parse().unwrap(),
         node_local_dns: true,
@@ -82,12 +81,17 @@ fn every_daemon_takes_what_the_manifests_give_it() {
         cni_conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d".into(),
         cri_socket: "/run/k3s/containerd/containerd.sock".into(),
         ..Values::default()
-    };
+    }
+}
+
+#[test]
+fn every_daemon_takes_what_the_manifests_give_it() {
+    let (usual, all) = (Values::default(), everything());
     let backends = BACKENDS.map(|backend| Values { backend: backend.to_owned(), ..Values::default() });
     let modes = PROXY_MODES.map(|mode| Values { proxy_mode: mode.to_owned(), ..Values::default() });
     let ebpf = EBPF_SCOPES.map(|scope| Values { proxy_ebpf: Some(scope.to_owned()), ..Values::default() });
     let ipam = [Values { ipam: IpamMode::Blocks, ..Values::default() }];
-    for values in [usual, dual].into_iter().chain(backends).chain(modes).chain(ebpf).chain(ipam) {
+    for values in [usual, all].into_iter().chain(backends).chain(modes).chain(ebpf).chain(ipam) {
         let commands = commands(&values);
         assert_eq!(commands.len(), 4 + usize::from(values.node_local_dns));
         values.check().unwrap();

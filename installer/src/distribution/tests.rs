@@ -1,3 +1,5 @@
+//! What is recognised of a cluster's distribution, by example.
+
 use std::path::Path;
 
 use clap::Parser;
