@@ -18,7 +18,7 @@ struct Cli {
 }
 
 /// Flags of `weft install` and the chart's values that say the same. Together they are all flags that there are.
-const SETS: [(&[&str], &[&str]); 10] = [
+const SETS: [(&[&str], &[&str]); 11] = [
     (&[], &[]),
     (
         &[
