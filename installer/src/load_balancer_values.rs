@@ -89,7 +89,7 @@ mod tests {
         assert!(!rendered(&[]).contains("services/status") && !rendered(&[]).contains("leases"));
         for flags in [&["--lb-pool=192.0.2.10-192.0.2.20,2001:db8::/126"][..], &["--lb-crds"]] {
             let text = rendered(flags);
-            assert_eq!(documents(&text).len(), 19);
+            assert_eq!(documents(&text).len(), 22);
             assert!(text.contains("[services/status]") && text.contains("[weft-load-balancers]"));
             assert!(text.contains("NET_RAW, DAC_OVERRIDE, SYS_NICE]") && !rendered(&[]).contains("SYS_NICE"));
         }

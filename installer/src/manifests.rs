@@ -246,12 +246,12 @@ mod tests {
     fn every_placeholder_is_filled_in() {
         let text = rendered(&["--api-host=192.0.2.1"]);
         assert!(!text.contains("{{"), "{text}");
-        assert_eq!(documents(&text).len(), 15);
+        assert_eq!(documents(&text).len(), 18);
         let text = rendered(&["--api-host=192.0.2.1", "--node-local-dns", "--cluster-dns=fd00:10:96::a"]);
         assert!(!text.contains("{{"), "{text}");
-        assert_eq!(documents(&text).len(), 16);
+        assert_eq!(documents(&text).len(), 19);
         assert!(text.contains(r#""--listen=[fd00:10:96::a]:53""#), "{text}");
-        assert_eq!(documents(&rendered(&["--cluster-network-policy"])).len(), 16);
+        assert_eq!(documents(&rendered(&["--cluster-network-policy"])).len(), 19);
     }
 
     /// Or the scheduler would not put the next server beside the one before.

@@ -39,7 +39,12 @@ fn the_definition_of_cluster_network_policies_has_the_limits_of_the_api() {
 
 #[test]
 fn blocks_come_with_their_definition_and_the_agent_s_role() {
-    assert!(!rendered(&[]).contains("ipamblocks"), "only when they are asked for");
+    let usual = rendered(&[]);
+    let is_there = |part| usual.contains(part);
+    assert!(
+        !is_there("ipamblocks.weft.internal") && !is_there("weft-agent-ipam"),
+        "only when they are asked for"
+    );
     let all = documents(&rendered(&["--ipam=blocks"]));
     assert_eq!(all.len(), documents(&rendered(&[])).len() + 3);
     let definition = all.iter().find(|object| object["kind"] == "CustomResourceDefinition").unwrap();
