@@ -126,12 +126,13 @@ impl Machine {
     /// What it says to whoever shows that token: the head of the answer, and the body.
     fn ask_as(&self, token: Option<&str>, path: &str) -> (String, String) {
         let shown = token.map(|token| format!("{HEADER}: {token}\r\n")).unwrap_or_default();
-        let answer = self.namespace.run(|| -> io::Result<String> {
+        let ask = || -> io::Result<String> {
             let mut stream = TcpStream::connect("127.0.0.1:10251")?;
             stream.write_all(format!("GET {path} HTTP/1.0\r\n{shown}\r\n").as_bytes())?;
             io::read_to_string(stream)
-        });
-        let answer = answer.unwrap().unwrap();
+        };
+        // One that was started a moment ago does not listen yet.
+        let answer = eventually_ok(path, || self.namespace.run(ask).unwrap());
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), body.to_owned())
     }
