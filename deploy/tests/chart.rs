@@ -90,6 +90,8 @@ const SETS: [(&[&str], &[&str]); 11] = [
             "--policy-log-group=9",
             "--policy-cut-connections=false",
             "--policy-timeout=0",
+            "--flows=always",
+            "--flows-keep=5",
         ],
         &[
             "networkPolicy=false",
@@ -98,6 +100,8 @@ const SETS: [(&[&str], &[&str]); 11] = [
             "policyLogGroup=9",
             "policyCutConnections=false",
             "policyTimeout=0",
+            "flows=always",
+            "flowsKeep=5",
         ],
     ),
     (

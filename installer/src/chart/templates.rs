@@ -10,7 +10,7 @@ use crate::manifests::{
 };
 
 /// The agent's flags, in the order of the manifests.
-const AGENT_FLAGS: [&str; 31] = [
+const AGENT_FLAGS: [&str; 33] = [
     "ipam",
     "backend",
     "fast_path",
@@ -28,6 +28,8 @@ const AGENT_FLAGS: [&str; 31] = [
     "policy_log_group",
     "policy_cut_connections",
     "policy_timeout",
+    "flows",
+    "flows_keep",
     "lb_pool",
     "lb_crds",
     "lb_class",

@@ -18,6 +18,8 @@
 {{- if ne (int64 .Values.policyLogGroup) (int64 7) }}, "--policy-log-group={{ int64 .Values.policyLogGroup }}"{{ end -}}
 {{- if not .Values.policyCutConnections }}, "--policy-cut-connections=false"{{ end -}}
 {{- if not (kindIs "invalid" .Values.policyTimeout) }}, "--policy-timeout={{ int64 .Values.policyTimeout }}"{{ end -}}
+{{- if ne .Values.flows "asked" }}, "--flows={{ .Values.flows }}"{{ end -}}
+{{- if ne (int64 .Values.flowsKeep) (int64 60) }}, "--flows-keep={{ int64 .Values.flowsKeep }}"{{ end -}}
 {{- if .Values.lbPool }}, "--lb-pool={{ join "," .Values.lbPool }}"{{ end -}}
 {{- if .Values.lbCrds }}, "--lb-crds"{{ end -}}
 {{- if .Values.lbClass }}, "--lb-class={{ .Values.lbClass }}"{{ end -}}
