@@ -234,7 +234,7 @@ pub const STEPS: &[Step] = &[
                 "With a rule for the client there is a row: to that pod, from a class of peers, by TCP to port 8080.",
                 "{lab} kubectl apply -f {files}/30-open.yaml && ip netns exec {node2} nft list map ip weft-policy \
                  may-enter | grep {far}",
-                &["{far}", "8080 : accept"],
+                &["{far}", "8080 : return"],
             ),
             look(
                 "And it is served again.",
