@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_testkit::namespace::{cable, end, machine, route_by, sh};
+use weft_testkit::namespace::{cable, end, machine, route_by, sh, sh_output};
 use weft_testkit::services;
 use weft_testkit::wait::eventually;
 use weft_testkit::world::Connection;
@@ -60,7 +60,9 @@ impl Pair {
     fn until_by(&self, device: &str) {
         for (node, pod) in self.nodes.iter().zip(["10.244.2.2", "10.244.1.2"]) {
             node.until(&format!("the way to {pod} by {device}"), |node| {
-                sh(&node.namespace, &format!("ip route get {pod}")).contains(&format!("dev {device} "))
+                // Until there is one, the kernel refuses to tell.
+                let route = sh_output(&node.namespace, &format!("ip route get {pod}")).stdout;
+                String::from_utf8_lossy(&route).contains(&format!("dev {device} "))
             });
         }
     }
