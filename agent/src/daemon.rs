@@ -286,6 +286,8 @@ struct Agent {
     subsystems: Vec<Box<dyn Subsystem>>,
     /// The last report of each subsystem.
     reports: Vec<Report>,
+    /// The Nodes as a subsystem gave them ranges, where one does, or why that could not be found out.
+    allocated: Result<Option<Snapshot>, String>,
     /// The plan as of the last round about everything, or why there is none.
     plan: Option<Result<NodePlan, String>>,
     uplink: UplinkObserver,
@@ -306,6 +308,7 @@ impl Agent {
             metrics: Metrics::new(registry),
             reports: subsystems.iter().map(|_| Report::default()).collect(),
             subsystems,
+            allocated: Ok(None),
             plan: None,
             uplink: UplinkObserver::open()?,
             kernel: KernelChanges::default(),
@@ -396,7 +399,8 @@ impl Agent {
             None => None,
         };
         report.problems(plan.iter().flat_map(|plan| &plan.notices));
-        let round = Round { plan, cluster, kernel: std::mem::take(&mut self.kernel) };
+        let nodes = nodes(&self.allocated, cluster);
+        let round = Round { plan, cluster, nodes, kernel: std::mem::take(&mut self.kernel) };
         for (subsystem, own) in self.subsystems.iter_mut().zip(&mut self.reports) {
             if is_whole || round.concerns(&**subsystem) || own.depends_on(&report) {
                 *own = Report::after(&report);
@@ -410,9 +414,12 @@ impl Agent {
     fn plan(&mut self, cluster: &Watches) -> Result<NodePlan, String> {
         let allocated = self.subsystems.iter_mut().map(|subsystem| subsystem.allocate(cluster));
         let allocated = allocated.filter_map(Result::transpose).next().transpose();
-        let allocated = allocated.map_err(|error| error.to_string())?;
+        self.allocated = allocated.map_err(|error| error.to_string());
+        if let Err(problem) = &self.allocated {
+            return Err(problem.clone());
+        }
         let nothing = Snapshot::default();
-        let snapshot = allocated.as_ref().or(cluster.snapshot(Kind::Node)).unwrap_or(&nothing);
+        let snapshot = nodes(&self.allocated, cluster).unwrap_or(&nothing);
         let node = snapshot.node(&self.node);
         let addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
         let others = snapshot.nodes().filter(|node| node.name != self.node).flat_map(|node| &node.addresses);
@@ -426,4 +433,10 @@ impl Agent {
         }
         plan(snapshot, &self.node, &self.config, &uplink).map_err(|notice| notice.to_string())
     }
+}
+
+/// The Nodes that plans are made from: with the ranges that their pods get addresses of. None while these are not
+/// known.
+fn nodes<'a>(allocated: &'a Result<Option<Snapshot>, String>, cluster: &'a Watches) -> Option<&'a Snapshot> {
+    allocated.as_ref().ok()?.as_ref().or(cluster.snapshot(Kind::Node))
 }

@@ -143,6 +143,8 @@ pub(crate) struct Round<'a> {
     pub(crate) plan: Option<&'a NodePlan>,
     /// The cluster, as far as it is watched.
     pub(crate) cluster: &'a Watches,
+    /// The Nodes, with the ranges that their pods get addresses of ([`Subsystem::allocate`]).
+    pub(crate) nodes: Option<&'a Snapshot>,
     /// What the kernel said since the last round.
     pub(crate) kernel: KernelChanges,
 }
@@ -221,9 +223,10 @@ impl Round<'_> {
             || subsystem.tables().iter().any(|table| self.kernel.touched(table))
     }
 
-    /// The objects of a kind, once all of them are listed.
+    /// The objects of a kind, once all of them are listed. Nodes have the ranges that their pods get addresses
+    /// of, whoever gave them, and are not known while these are not.
     pub(crate) fn objects(&self, kind: Kind) -> Option<&Snapshot> {
-        self.cluster.snapshot(kind)
+        if kind == Kind::Node { self.nodes } else { self.cluster.snapshot(kind) }
     }
 
     /// Why the API server does not let this agent read a kind.
@@ -379,7 +382,7 @@ mod tests {
         };
         timeout(Duration::from_secs(30), listed).await.unwrap();
         let concerned = |cluster: &Watches, kernel: KernelChanges| {
-            let round = Round { plan: None, cluster, kernel };
+            let round = Round { plan: None, cluster, nodes: None, kernel };
             [round.concerns(&OfPods), round.concerns(&OfNodes)]
         };
         assert_eq!(concerned(&cluster, KernelChanges::default()), [true, false], "Pods were listed");

@@ -217,6 +217,28 @@ fn ways_to_other_nodes_pods_are_learned_and_kept_over_a_restart() {
 }
 
 #[test]
+fn with_blocks_nodes_tell_each_other_the_ways_to_these() {
+    let mut machine = machine_with("bgp", &["--ipam=blocks", "--block-mask-size-ipv4=29"]);
+    for number in [1, 2] {
+        let mut bare = node(number);
+        bare["spec"] = json!({});
+        bare["metadata"]["uid"] = format!("uid-of-node{number}").into();
+        machine.server.put(NODES, bare);
+    }
+    let spec = json!({"cidr": "10.244.9.0/29", "node": "node2", "nodeUID": "uid-of-node2", "claim": "x"});
+    let block = json!({"metadata": {"name": "theirs", "uid": "theirs"}, "spec": spec});
+    machine.server.put("/apis/weft.internal/v1/ipamblocks", block);
+    let router = Router::new(&machine, 64512, 64512, &["10.244.9.0/29", "10.244.8.0/24"]);
+    machine.start();
+    machine.until("the way to node2's block", |machine| {
+        machine.sh("ip -4 route show proto bgp").contains("10.244.9.0/29 via 172.30.0.12 dev uplink")
+    });
+    machine.until("a block", |machine| machine.ask("/ipam").1.contains("\"usable\":5"));
+    let known: Value = serde_json::from_str(&machine.ask("/ipam").1).unwrap();
+    router.holds(&machine, &[known["blocks"][0]["cidr"].as_str().unwrap()], &[]);
+}
+
+#[test]
 fn the_password_of_a_session_may_stand_in_a_secret() {
     const SECRETS: &str = "/api/v1/namespaces/metallb-system/secrets";
     let mut machine = machine_with("host-gw", &["--bgp-crds"]);

@@ -22,10 +22,7 @@ fn pods_reach_each_other_and_nobody_in_between_sees_who_they_are() {
     for is_ipv4 in [true, false] {
         let mut world = World::new(2, is_ipv4);
         world.settle();
-        let wire = world.watch(0);
-        world.assert_reached(0, 1);
-        world.assert_reached(1, 0);
-        wire.passed().assert_encrypted();
+        world.assert_encrypted(&[(0, 1), (1, 0)]);
         let before = world.sites[0].state();
         assert!(before.contains("mtu 1420"), "{before}");
         world.settle();
@@ -61,9 +58,7 @@ fn packets_are_held_until_the_other_node_has_a_key_and_pods_are_told() {
     }
     wire.passed().assert_nothing();
     world.settle();
-    let wire = world.watch(0);
-    world.assert_reached(0, 1);
-    wire.passed().assert_encrypted();
+    world.assert_encrypted(&[(0, 1)]);
 }
 
 #[test]
@@ -134,10 +129,7 @@ fn a_key_is_replaced_on_request_and_the_others_follow() {
     world.settle();
     let new = world.sites[1].end.key.clone();
     assert_ne!(new, old);
-    let wire = world.watch(0);
-    world.assert_reached(0, 1);
-    world.assert_reached(1, 0);
-    wire.passed().assert_encrypted();
+    world.assert_encrypted(&[(0, 1), (1, 0)]);
     assert_eq!(world.sites[0].device().peers.len(), 1, "the old key is nobody's");
     world.settle();
     assert_eq!(world.sites[1].end.key, new, "once");
@@ -228,9 +220,7 @@ fn nodes_without_a_key_are_reached_by_the_other_tunnel_where_that_is_preferred()
     let passed = wire.passed();
     assert!(passed.ports == [8472].into() && passed.is_readable, "{passed:?}");
     world.settle();
-    let wire = world.watch(0);
-    world.assert_reached(0, 1);
-    wire.passed().assert_encrypted();
+    world.assert_encrypted(&[(0, 1)]);
 }
 
 #[test]
@@ -256,10 +246,7 @@ fn nodes_of_one_link_reach_each_other_directly_and_the_others_through_the_encryp
     world.assert_reached(1, 0);
     let pods = [0, 1].map(|site: usize| world.sites[site].pod_addresses()).concat();
     wire.passed().assert_direct(&pods);
-    let wire = world.watch(0);
-    world.assert_reached(0, 2);
-    world.assert_reached(2, 0);
-    wire.passed().assert_encrypted();
+    world.assert_encrypted(&[(0, 2), (2, 0)]);
 
     // The one changes to the tunnel before the other does, and back.
     for (state, device) in [(PathState::Fails, "weft-wg"), (PathState::Works, "uplink")] {

@@ -227,6 +227,13 @@ impl World {
         }
     }
 
+    /// Whether pods reach each other on these ways, and nobody between the nodes sees who they are.
+    pub(crate) fn assert_encrypted(&self, ways: &[(usize, usize)]) {
+        let wire = self.watch(0);
+        ways.iter().for_each(|&(from, to)| self.assert_reached(from, to));
+        wire.passed().assert_encrypted();
+    }
+
     /// Looks at all that passes the router by the link of that site.
     pub(crate) fn watch(&self, site: usize) -> Wire<'_> {
         let name = format!("site{}", self.sites[site].number);

@@ -28,9 +28,10 @@ struct Site {
     agent: &'static str,
 }
 
-const SITES: [Site; 2] = [
+const SITES: [Site; 3] = [
     Site { name: "e2e-found", flags: &[], agent: "--backend vxlan --dhcp true --fast-path ebpf" },
     Site { name: "e2e-found-ipt", flags: &["--proxy-mode=iptables"], agent: "--lb-l2 true --policy-log" },
+    Site { name: "e2e-found-ebpf", flags: &["--ebpf", "--ipam=blocks"], agent: "--backend bgp" },
 ];
 
 /// What others have on the node: tables, chains of iptables, links, routes, rules and settings.
