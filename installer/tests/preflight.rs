@@ -91,6 +91,20 @@ impl Machine {
         report
     }
 
+    /// What is checked under names that begin so, by the rest of the name, with these file systems.
+    fn checks_with(&self, mounts: &str, flag: &str, part: &str) -> Vec<(String, Value)> {
+        let script = format!("{mounts}; exec \"$0\" preflight {flag} --output=json --cni-conf-dir=/nowhere");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_weft")]);
+        let output = self.namespace.run(|| command.output()).unwrap().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        let of_part = checks.filter_map(|check| {
+            Some((check["name"].as_str()?.strip_prefix(part)?.to_owned(), check.clone()))
+        });
+        of_part.collect()
+    }
+
     /// The one check that does not pass, `NAME: FOUND`, and its fix.
     fn fault(&self, flags: &[&str]) -> (String, String) {
         let report = self.report(flags);
@@ -278,19 +292,11 @@ fn chains_and_an_interface_of_kube_proxy_that_are_wefts_own_are_no_conflict() {
 #[test]
 fn what_ebpf_lacks_is_warned_of_where_it_is_asked_for() {
     let machine = Machine::clean();
-    let said = |mounts: &str| {
-        let script =
-            format!("{mounts}; exec \"$0\" preflight --proxy-ebpf --output=json --cni-conf-dir=/nowhere");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_weft")]);
-        let output = machine.namespace.run(|| command.output()).unwrap().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let checks = report["checks"].as_array().unwrap().iter();
-        let of_ebpf =
-            checks.filter_map(|check| Some((check["name"].as_str()?.strip_prefix("eBPF: ")?, check)));
-        of_ebpf
-            .map(|(name, check)| format!("{name} {}", check["verdict"].as_str().unwrap()))
-            .collect::<Vec<_>>()
+    let said = |mounts: &str| -> Vec<String> {
+        let checks = machine.checks_with(mounts, "--proxy-ebpf", "eBPF: ");
+        let verdicts =
+            checks.iter().map(|(name, check)| format!("{name} {}", check["verdict"].as_str().unwrap()));
+        verdicts.collect()
     };
     let without = said("umount -l /sys/fs/bpf 2>/dev/null; umount -lR /sys/fs/cgroup");
     assert_eq!(without, ["kernel pass", "cgroups warn", "pins warn"]);
@@ -303,17 +309,8 @@ fn what_ebpf_lacks_is_warned_of_where_it_is_asked_for() {
 #[test]
 fn what_the_fast_path_lacks_is_warned_of_where_it_is_asked_for() {
     let machine = Machine::clean();
-    let said = |mounts: &str| {
-        let script =
-            format!("{mounts}; exec \"$0\" preflight --fast-path=ebpf --output=json --cni-conf-dir=/nowhere");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_weft")]);
-        let output = machine.namespace.run(|| command.output()).unwrap().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let checks = report["checks"].as_array().unwrap().iter();
-        let mut found = checks.filter(|it| it["name"].as_str().unwrap().starts_with("fast path: "));
-        found.next().unwrap().to_string()
-    };
+    let said =
+        |mounts: &str| machine.checks_with(mounts, "--fast-path=ebpf", "fast path: ").remove(0).1.to_string();
     let with = said("true");
     assert!(with.contains(r#""pass""#), "{with}");
     let without = said("mount -t tmpfs types /sys/kernel/btf");

@@ -93,29 +93,22 @@ fn feature(feature: &Feature) -> Check {
 
 /// Without it Services are served all the same.
 fn ebpf(feature: &Feature) -> Check {
-    let name = format!("eBPF: {}", feature.name);
-    match &feature.problem {
-        None => Check::pass(name, "there"),
-        Some(problem) => Check::warn(
-            Id::ProxyEbpf,
-            name,
-            format!("{problem}; sockets are not led by eBPF, and Services are served by packets alone"),
-            feature.needs,
-        ),
-    }
+    let without = "sockets are not led by eBPF, and Services are served by packets alone";
+    optional(feature, Id::ProxyEbpf, ["eBPF", "there", without, feature.needs])
 }
 
 /// Without it packets between pods take the usual way.
 fn fast_path(feature: &Feature) -> Check {
-    let name = format!("fast path: {}", feature.name);
+    let fix = format!("Use a kernel that has it: {}", feature.needs);
+    optional(feature, Id::FastPath, ["fast path", "works", "packets between pods take the usual way", &fix])
+}
+
+/// What it is a part of, how it is said to be there, what is so without it, and what mends that.
+fn optional(feature: &Feature, id: Id, [part, there, without, fix]: [&str; 4]) -> Check {
+    let name = format!("{part}: {}", feature.name);
     match &feature.problem {
-        None => Check::pass(name, "works"),
-        Some(problem) => Check::warn(
-            Id::FastPath,
-            name,
-            format!("{problem}; packets between pods take the usual way"),
-            format!("Use a kernel that has it: {}", feature.needs),
-        ),
+        None => Check::pass(name, there),
+        Some(problem) => Check::warn(id, name, format!("{problem}; {without}"), fix),
     }
 }
 
