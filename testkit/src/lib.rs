@@ -20,7 +20,6 @@ pub mod rootless;
 pub mod sctp;
 #[cfg(feature = "dataplane")]
 pub mod services;
-pub mod user_mode_linux;
 pub mod virtual_machine;
 pub mod wait;
 pub mod world;

@@ -1,5 +1,5 @@
-//! Sockets of SCTP, which the running kernel need not have: pods that are namespaces of a user-mode-linux,
-//! whose interfaces are cables to a node of the running kernel.
+//! Sockets of SCTP, which the running kernel need not have: pods that are namespaces of a virtual machine, whose
+//! network cards are links of a node of the running kernel.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +10,8 @@ use std::time::Duration;
 pub use socket2::Socket;
 use socket2::{Domain, Protocol, SockAddr, Type};
 
-use crate::namespace::{Namespace, bare_end, cable, end, machine, sh};
-use crate::user_mode_linux;
+use crate::namespace::{Namespace, sh};
+use crate::virtual_machine::Machine;
 
 /// What a test says in the other kernel when all went well.
 pub const PASSED: &str = "associations are made as the policies have it";
@@ -20,8 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// See [`PATIENCE`].
 pub const SILENCE: Duration = Duration::from_secs(2);
 
-/// The modules that it needs, in an order in which each finds what it needs itself.
-const MODULES: &str = "crc-ccitt ipv6 hmac udp_tunnel ip6_udp_tunnel sctp";
+/// Where the other machine has it: its shell takes `ip` for a part of itself.
+const IP: &str = "/bin/ip";
 /// What tells a test that it is there.
 const PODS: &str = "WEFT_SCTP_PODS";
 
@@ -39,21 +39,22 @@ pub fn is_there() -> bool {
 /// Runs a test once more in the other kernel, whose interfaces have these pods, by the last numbers of their
 /// addresses, and are connected to that node.
 pub fn run_there(test: &str, node: &Namespace, interfaces: &[Range<u8>]) {
-    // The host's end of the cables has no address, so that its kernel answers nobody.
-    let pods = machine();
-    for interface in 0..interfaces.len() {
+    let links: Vec<String> = (0..interfaces.len()).map(|interface| format!("n{interface}")).collect();
+    for (interface, link) in links.iter().enumerate() {
         let [v4, v6] = addresses(interface, 1);
-        cable(
-            &end(node, &format!("n{interface}"), [format!("{v4}/24"), format!("{v6}/64")]),
-            &bare_end(&pods, &format!("p{interface}")),
+        sh(
+            node,
+            &format!(
+                "set -e; ip tuntap add {link} mode tap; ip addr add {v4}/24 dev {link}; \
+                 ip addr add {v6}/64 dev {link} nodad; ip link set {link} up"
+            ),
         );
-        sh(&pods, &format!("sysctl -qw net.ipv6.conf.p{interface}.disable_ipv6=1"));
     }
-    let device = |interface| format!("vec{interface}:transport=raw,ifname=p{interface},depth=64");
-    let devices: Vec<String> = (0..interfaces.len()).map(device).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
     let setup = setup(interfaces);
-    let said = pods.run(|| user_mode_linux::run_test(test, MODULES, &setup, &devices)).unwrap();
-    assert!(said.contains(PASSED), "user-mode-linux: {said}");
+    let other = Machine { modules: &["sctp"], programs: &["ip"], links: &links, setup: &setup };
+    let said = node.run(|| other.run(&format!("--exact {test} --nocapture"))).unwrap();
+    assert!(said.contains(PASSED), "{said}");
 }
 
 /// Makes a namespace of each interface, as a shell does it there.
@@ -61,18 +62,18 @@ fn setup(interfaces: &[Range<u8>]) -> String {
     let pods = |(interface, pods): (usize, &Range<u8>)| {
         let [gateway4, gateway6] = addresses(interface, 1);
         let mut lines = format!(
-            "ip netns add p{interface}; ip link set vec{interface} netns p{interface}; \
-             ip -n p{interface} link set lo up; ip -n p{interface} link set vec{interface} up\n"
+            "{IP} netns add p{interface}; {IP} link set n{interface} netns p{interface}; \
+             {IP} -n p{interface} link set lo up; {IP} -n p{interface} link set n{interface} up\n"
         );
         for [v4, v6] in pods.clone().map(|last| addresses(interface, last)) {
             lines += &format!(
-                "ip -n p{interface} address add {v4}/24 dev vec{interface}; \
-                 ip -n p{interface} address add {v6}/64 dev vec{interface} nodad\n"
+                "{IP} -n p{interface} address add {v4}/24 dev n{interface}; \
+                 {IP} -n p{interface} address add {v6}/64 dev n{interface} nodad\n"
             );
         }
         lines
             + &format!(
-                "ip -n p{interface} route add default via {gateway4}; ip -n p{interface} route add default via {gateway6}\n"
+                "{IP} -n p{interface} route add default via {gateway4}; {IP} -n p{interface} route add default via {gateway6}\n"
             )
     };
     interfaces.iter().enumerate().map(pods).collect::<String>() + &format!("export {PODS}=yes")

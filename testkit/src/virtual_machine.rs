@@ -13,6 +13,8 @@ const SECONDS: &str = "900";
 /// Where the kernel is unpacked, by `scripts/kernel`.
 const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/kernel");
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/kernel");
+/// What drives its network cards.
+const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_net"];
 /// File types and permissions of `struct stat`.
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -24,9 +26,17 @@ pub struct Machine<'a> {
     pub modules: &'a [&'a str],
     /// Programs of this machine, by their names, and those that were built, by their paths, which they keep.
     pub programs: &'a [&'a str],
+    /// Devices of the kind tun, mode tap, of the calling thread's network namespace, that nobody else has open.
+    /// The machine's network cards have the same names.
+    pub links: &'a [&'a str],
+    /// What a shell does before the program runs.
+    pub setup: &'a str,
 }
 
 impl Machine<'_> {
+    /// One with nothing besides what every machine has.
+    pub const BARE: Machine<'static> = Machine { modules: &[], programs: &[], links: &[], setup: "" };
+
     /// Runs the calling program there with these arguments, and returns all that was said. One that fails
     /// says so: the caller looks for what it says when all is well.
     pub fn run(&self, arguments: &str) -> String {
@@ -55,6 +65,7 @@ impl Machine<'_> {
             .arg(boot_image())
             .arg("-initrd")
             .arg(&files)
+            .args(self.links.iter().enumerate().flat_map(|(number, link)| cable(number, link)))
             .stdin(Stdio::null())
             .output()
             .expect("timeout is there (Debian: apt-get install coreutils qemu-system-x86)");
@@ -67,7 +78,8 @@ impl Machine<'_> {
         for name in ["proc", "sys", "dev", "tmp", "run", "modules"] {
             files.put(name, FOLDER, &[]);
         }
-        let load = load(self.modules, &mut files);
+        let drivers = if self.links.is_empty() { &[] } else { &DRIVERS[..] };
+        let load = load(self.modules.iter().chain(drivers).copied(), &mut files);
         files.program("program", &stripped(folder, &std::env::current_exe().unwrap()));
         for name in self.programs.iter().chain(&["busybox"]) {
             match name.strip_prefix('/') {
@@ -80,7 +92,9 @@ impl Machine<'_> {
             "#!/bin/busybox sh\nexport RUST_BACKTRACE=1 PATH=/bin:/busybox\n/bin/busybox mkdir /busybox\n\
              /bin/busybox --install -s /busybox\nmount -t proc proc /proc; mount -t sysfs sys /sys\n\
              mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /run\n{load}\
-             ip link set lo up\n/program {arguments} 2>&1\necho \"ended with $?\"\npoweroff -f\n"
+             ip link set lo up\n{cards}{setup}\n/program {arguments} 2>&1\necho \"ended with $?\"\npoweroff -f\n",
+            cards = name_cards(self.links),
+            setup = self.setup
         );
         files.put("init", PROGRAM, init.as_bytes());
         files.end()
@@ -93,12 +107,39 @@ fn boot_image() -> PathBuf {
     files.into_iter().find(is_image).unwrap_or_else(|| panic!("{KERNEL}/boot has no kernel; delete {KERNEL}"))
 }
 
+/// A network card whose other end is that device.
+fn cable(number: usize, link: &str) -> [String; 4] {
+    [
+        "-netdev".to_owned(),
+        format!("tap,id={link},ifname={link},script=no,downscript=no"),
+        "-device".to_owned(),
+        // Without the program by which a machine boots from the network.
+        format!("virtio-net-pci,netdev={link},mac={},romfile=", mac(number)),
+    ]
+}
+
+fn mac(number: usize) -> String {
+    format!("52:54:00:00:00:{number:02x}")
+}
+
+/// What names the network cards, which come in any order, and not at once.
+fn name_cards(links: &[&str]) -> String {
+    let name = |(number, link): (usize, &&str)| {
+        format!(
+            "until card=$(grep -l {mac} /sys/class/net/*/address); do sleep 0.1; done\n\
+             card=${{card%/address}}; ip link set ${{card##*/}} name {link}\n",
+            mac = mac(number)
+        )
+    };
+    links.iter().enumerate().map(name).collect()
+}
+
 /// Puts modules into the archive, with those that they need, and returns what loads them.
-fn load(modules: &[&str], files: &mut Archive) -> String {
+fn load<'a>(modules: impl Iterator<Item = &'a str>, files: &mut Archive) -> String {
     let mut there = BTreeMap::new();
     find(&Path::new(KERNEL).join("lib/modules"), &mut there);
     let (mut order, mut script) = (Vec::new(), String::new());
-    modules.iter().for_each(|name| visit(name, &there, &mut order));
+    modules.for_each(|name| visit(name, &there, &mut order));
     for name in order {
         // What the kernel was built with has no file.
         if let Some(path) = there.get(&name) {

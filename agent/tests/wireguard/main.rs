@@ -35,6 +35,7 @@ const MACHINE: Machine<'static> = Machine {
         "nft_reject_ipv6",
     ],
     programs: &["sh", "ip", "ping", AGENT],
+    ..Machine::BARE
 };
 
 /// What the figures need.

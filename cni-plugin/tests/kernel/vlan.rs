@@ -1,12 +1,12 @@
-//! VLANs, on a kernel that tells them apart: where the running one does not, on Debian's user-mode-linux, a
-//! kernel that runs as a program. Also what the plugin says on a kernel that cannot.
+//! VLANs, on a kernel that tells them apart: where the running one does not, on Debian's in a virtual machine.
+//! Also what the plugin says on a kernel that cannot.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use weft_netlink::netns::Namespace;
-use weft_testkit::user_mode_linux;
+use weft_testkit::virtual_machine::Machine;
 
 use crate::node::{Node, Pod, address, serve, talk};
 
@@ -14,8 +14,12 @@ use crate::node::{Node, Pod, address, serve, talk};
 const THIS: &str = "vlan::vlans_are_networks_of_their_own";
 /// What the other kernel says when all went well.
 const PASSED: &str = "the VLANs of this kernel are as they should be";
-/// The modules that it needs, in an order in which each finds what it needs itself.
-const MODULES: &str = "crc-ccitt ipv6 llc stp bridge veth";
+/// What the test needs of the other kernel.
+const MACHINE: Machine<'static> = Machine {
+    modules: &["bridge", "veth"],
+    programs: &["sh", "ip", "bridge", "ping", env!("CARGO_BIN_EXE_weft-cni")],
+    ..Machine::BARE
+};
 
 fn filters_vlans(node: &Node) -> bool {
     let add = ["link", "add", "probe", "type", "bridge", "vlan_filtering", "1"];
@@ -174,8 +178,8 @@ fn the_gateway_of_a_vlan_serves_its_pods_only() {
     assert_eq!((gateways, node.veths().len()), (2, 4), "as the bridge, the gateways stay");
 }
 
-/// Runs the test above once more, on a kernel whose files are this machine's, read only.
+/// Runs the test above once more.
 fn on_a_kernel_that_filters_vlans() {
-    let said = user_mode_linux::run_test(THIS, MODULES, "", &[]);
-    assert!(said.contains(PASSED), "user-mode-linux: {said}");
+    let said = MACHINE.run(&format!("--exact {THIS} --nocapture"));
+    assert!(said.contains(PASSED), "{said}");
 }

@@ -32,6 +32,7 @@ const MACHINE: Machine<'static> = Machine {
         "nft_reject_ipv6",
     ],
     programs: &["sh", "ip", "ipvsadm", "conntrack"],
+    ..Machine::BARE
 };
 /// After so long without an answer there is none.
 const SILENCE: Duration = Duration::from_millis(1500);

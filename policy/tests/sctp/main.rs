@@ -1,6 +1,5 @@
-//! SCTP by sockets. The running kernel need not have them: the pods are namespaces of a user-mode-linux,
-//! whose interfaces are cables to a node of the running kernel, which judges what goes between them by the
-//! ruleset.
+//! SCTP by sockets. The running kernel need not have them: the pods are namespaces of a virtual machine, whose
+//! network cards are links of a node of the running kernel, which judges what goes between them by the ruleset.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first thing that goes wrong")]
 

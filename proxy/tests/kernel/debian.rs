@@ -49,6 +49,7 @@ const MACHINE: Machine<'static> = Machine {
         "udp_diag",
     ],
     programs: &["sh", "ip", "nft", "ipvsadm", "conntrack"],
+    ..Machine::BARE
 };
 
 /// What does not depend on the kernel's version.
