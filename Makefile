@@ -14,7 +14,7 @@ BUILD_NEEDS := cc:build-essential
 TEST_NEEDS  := $(BUILD_NEEDS) ip:iproute2 nft:nftables dig:bind9-dnsutils kdig:knot-dnsutils musl-gcc:musl-tools openssl:openssl curl:curl conntrack:conntrack kubectl:kubernetes-client \
                ping:iputils-ping strace:strace /usr/lib/cni/host-local:containernetworking-plugins \
                containerd:containerd runc:runc podman:podman /bin/busybox:busybox-static iptables:iptables \
-               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck linux.uml:user-mode-linux \
+               nsenter:util-linux unshare:util-linux /usr/sbin/unbound:unbound shellcheck:shellcheck \
                ipvsadm:ipvsadm qemu-system-x86_64:qemu-system-x86 bird:bird2 \
                pip:python3-pip python3:python3 vtysh:frr gobgpd:gobgpd /usr/sbin/dnsmasq:dnsmasq-base /usr/sbin/udhcpd:udhcpd
 
@@ -32,7 +32,7 @@ IMAGE       ?= localhost/weft:$(VERSION)
 IMAGE_MOST  := 20000000
 
 .PHONY: help demo picture test check build soak bench-cni bench-proxy bench-dns fuzz fmt deny clean
-.PHONY: image image-files bench-nodes bench-policy manifests packaged deb kubectl krew bundle
+.PHONY: image image-files bench-nodes bench-policy manifests packaged deb kubectl krew bundle upgrades
 
 help:
 	@echo "make demo        bring up a three-node cluster on this machine, run an application, check it, clean up"
@@ -46,6 +46,7 @@ help:
 	@echo "make manifests   what is made of the flags of weft install: deploy/weft.yaml, deploy/chart/weft"
 	@echo "make bench-nodes the way between two nodes' pods beside the bare link between the nodes, and looking at flows"
 	@echo "make soak        faults under a steady load, for ten minutes: daemons killed, the API server away, clocks that jump"
+	@echo "make upgrades    from the last two versions to this one under load, and a node back; builds them from their commits"
 	@echo "make bench-cni   the CNI plugin beside the reference plugins and the bare netlink calls"
 	@echo "make fuzz        feed the CNI plugin, its IPAM, the DNS server and BGP made-up input, FUZZ_SECONDS=60 each (installs cargo-fuzz)"
 	@echo "make bench-proxy the service proxy beside the rule sets of kube-proxy"
@@ -136,6 +137,16 @@ SOAK_SECONDS ?= 300
 soak: build
 	@scripts/need $(TEST_NEEDS)
 	WEFT_BIN_DIR=$(CURDIR)/$(BIN) WEFT_SOAK_SECONDS=$(SOAK_SECONDS) cargo test -p weft-e2e --locked --test lab
+
+# The versions of before, and with each the lab's scenario that is an upgrade.
+upgrades:
+	@scripts/need $(TEST_NEEDS)
+	cargo build --locked --workspace --exclude weft-image --bins
+	@set -e; for commit in $$(grep -v '^#' e2e/versions); do \
+		scripts/version $$commit target/versions; \
+		WEFT_BIN_DIR=$(CURDIR)/$(DEV) WEFT_UPGRADE_FROM=$(CURDIR)/target/versions/$$commit \
+			cargo test -p weft-e2e --locked --test lab -- 'upgrades roll'; \
+	done
 
 bench-cni:
 	@scripts/need $(BUILD_NEEDS) strace:strace iptables:iptables /usr/lib/cni/bridge:containernetworking-plugins

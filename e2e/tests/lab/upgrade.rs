@@ -1,11 +1,13 @@
-//! Another version of Weft, and none: in a lab of its own, whose programs are replaced on one node after the
-//! other under a steady load, as a rolling update of the manifests does. The load counts what it is not
-//! answered: nothing may be.
+//! Another version of Weft, the former one again, and none: in a lab of its own, whose programs are replaced on
+//! one node after the other under a steady load, as a rolling update of the manifests does. The load counts what
+//! it is not answered: nothing may be.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,7 +18,7 @@ use weft_lab::netns;
 use crate::case::{Case, echo};
 use crate::connection::Connection;
 use crate::daemons::restart;
-use crate::lab::{Lab, Outcome, equal, holds, poll};
+use crate::lab::{Lab, Outcome, equal, poll};
 use crate::load::Tally;
 use crate::probe::{Via, served};
 use crate::real_runtime::install;
@@ -38,6 +40,17 @@ pub(crate) struct Version {
     pub(crate) folder: PathBuf,
     /// Those to be tested.
     pub(crate) built: PathBuf,
+    /// Those that the lab began with.
+    former: PathBuf,
+}
+
+/// Which programs nodes are to have.
+#[derive(Clone, Copy)]
+enum Release {
+    /// Those that are tested, told to do something otherwise.
+    Next,
+    /// Those that the lab began with.
+    Former,
 }
 
 impl Version {
@@ -49,12 +62,15 @@ impl Version {
     /// Those of a folder, else the ones that are tested.
     pub(crate) fn of(lab: &Lab, from: Option<PathBuf>) -> Result<Version, String> {
         let built = lab.program.parent().map(PathBuf::from).unwrap_or_default();
-        let version = Version { folder: lab.state.path().join("version"), built };
+        let former = from.unwrap_or_else(|| built.clone());
+        let version = Version { folder: lab.state.path().join("version"), built, former };
         fs::create_dir(&version.folder).map_err(|error| error.to_string())?;
-        let from = from.unwrap_or_else(|| version.built.clone());
         for name in PROGRAMS {
-            let found = symlink(from.join(name), version.folder.join(name));
+            let found = symlink(version.former.join(name), version.folder.join(name));
             found.map_err(|error| format!("{name}: {error}"))?;
+        }
+        if version.former != version.built {
+            version.release(Release::Former)?;
         }
         Ok(version)
     }
@@ -68,10 +84,13 @@ impl Version {
         written.map_err(|error| format!("{}: {error}", place.display()))
     }
 
-    /// The next version: the programs that are tested, told to do something otherwise.
-    fn advance(&self) -> Outcome {
-        NEXT.into_iter().try_for_each(|(name, flags)| {
-            self.replace(name, &format!("exec {} \"$@\" {flags}", self.built.join(name).display()))
+    /// From now on, what starts is of that release.
+    fn release(&self, release: Release) -> Outcome {
+        NEXT.into_iter().try_for_each(|(name, flags)| match release {
+            Release::Next => {
+                self.replace(name, &format!("exec {} \"$@\" {flags}", self.built.join(name).display()))
+            }
+            Release::Former => self.replace(name, &with_known_flags(&self.former.join(name))?),
         })
     }
 
@@ -79,6 +98,24 @@ impl Version {
     pub(crate) fn withdraw(&self, names: &[&str]) -> Outcome {
         names.iter().try_for_each(|name| self.replace(name, "exec sleep 1000000"))
     }
+}
+
+/// A shell's lines that start a program with those of the flags that it knows: the lab gives an earlier version
+/// what its own manifests would not have.
+fn with_known_flags(program: &Path) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", program.display());
+    let help = Command::new(program).arg("--help").output().map_err(failed)?;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let words = help.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
+    let known: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
+    let known = known.into_iter().collect::<Vec<_>>().join("|");
+    Ok(format!(
+        "for word; do shift\n\
+         case \"$word\" in --*) case \"${{word%%=*}}\" in {known}) keep=yes;; *) keep=;; esac;; esac\n\
+         if [ \"$keep\" ]; then set -- \"$@\" \"$word\"; fi; done\n\
+         exec {} \"$@\"",
+        program.display()
+    ))
 }
 
 /// A connection that was not answered, or a name that only a second server knew, has been dropped.
@@ -96,27 +133,42 @@ pub(crate) fn an_upgrade_drops_nothing(lab: &Lab) -> Outcome {
     leaves_pods_alone(&other, &version)
 }
 
-/// Node by node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are
-/// replaced.
+/// To the next version and back. In between, and in either order, one daemon of a node is of another version than
+/// those beside it.
 fn rolls(lab: &Lab, version: &Version) -> Outcome {
     let case = Case::new(lab, "upgrade")?;
     lab.nodes()?.iter().try_for_each(|node| poll("direct routes", || is_direct(lab, node)))?;
     let load = soak::load(lab, &case)?;
-    version.advance()?;
-    for node in lab.nodes()? {
-        install(lab, &lab.dir.node(&node).cni_bin())?;
-        for (daemon, _) in NEXT {
-            restart(lab, &node, daemon, Signal::SIGTERM)?;
-            poll(&format!("the next {daemon} on {node}"), || is_next(lab, &node, daemon))?;
-        }
-        // Pods come and go meanwhile.
-        let [pod] = case.run([echo(&format!("later-{node}")).app("later").on(&node)])?;
-        let server = SocketAddr::new(pod.ips[0], 8080);
-        served(&lab.name.node("node1"), Via::Http, server, &[&pod.name])?;
-        case.delete("pods", &pod.name)?;
-    }
+    version.release(Release::Next)?;
+    lab.nodes()?.iter().try_for_each(|node| roll(lab, &case, node, Release::Next))?;
     poll("packets on the fast path", || takes_fast_path(lab))?;
-    nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())
+    nothing_dropped("agent, proxy, DNS and plugins replaced on three nodes, one by one", &load.finish())?;
+
+    let case = Case::new(lab, "downgrade")?;
+    let load = soak::load(lab, &case)?;
+    version.release(Release::Former)?;
+    roll(lab, &case, "node1", Release::Former)?;
+    nothing_dropped("the former ones again on a node", &load.finish())?;
+    version.release(Release::Next)?;
+    roll(lab, &case, "node1", Release::Next)
+}
+
+/// One node: the plugins by the init container's own command, then each daemon, as a DaemonSet's pods are
+/// replaced.
+fn roll(lab: &Lab, case: &Case<'_>, node: &str, release: Release) -> Outcome {
+    install(lab, &lab.dir.node(node).cni_bin())?;
+    for (daemon, _) in NEXT {
+        restart(lab, node, daemon, Signal::SIGTERM)?;
+        let is_next = matches!(release, Release::Next);
+        poll(&format!("another {daemon} on {node}"), || {
+            equal("whether it is the next one", shows_next(lab, node, daemon)?, is_next)
+        })?;
+    }
+    // Pods come and go meanwhile.
+    let [pod] = case.run([echo(&format!("later-{node}")).app("later").on(node)])?;
+    let server = SocketAddr::new(pod.ips[0], 8080);
+    served(&lab.name.node("node1"), Via::Http, server, &[&pod.name])?;
+    case.delete("pods", &pod.name)
 }
 
 /// Whether packets take the fast path, which the next version switches on, where clients of another node reach
@@ -146,26 +198,27 @@ fn is_direct(lab: &Lab, node: &str) -> Outcome {
 }
 
 /// Whether a node shows the flags of the next version.
-fn is_next(lab: &Lab, node: &str, daemon: &str) -> Outcome {
+fn shows_next(lab: &Lab, node: &str, daemon: &str) -> Result<bool, String> {
     let address = &lab.node_at(node.trim_start_matches("node").parse().unwrap_or(1), 53)[0].ip().to_string();
-    match daemon {
+    Ok(match daemon {
         "weft-agent" => {
             let path = lab.dir.node(node).cni_conf().join("10-weft.conflist");
             let text = fs::read(&path).map_err(|error| error.to_string())?;
             let conflist: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-            equal("the pods' MTU", conflist["plugins"][0]["mtu"].clone(), json!(1400))
+            conflist["plugins"][0]["mtu"] == json!(1400)
         }
+        // The rule of --masquerade-all.
         "weft-proxy" => {
-            let rules = lab.on_node(node, &["nft", "list", "table", "ip", "weft"])?;
-            holds("the rule of --masquerade-all", &rules, "comment \"ClusterIP\"")
+            lab.on_node(node, &["nft", "list", "table", "ip", "weft"])?.contains("comment \"ClusterIP\"")
         }
         _ => {
             let question =
                 ["dig", &format!("@{address}"), "+noall", "+answer", "kubernetes.default.svc.cluster.local"];
             let answer = lab.on_node(node, &question)?;
-            equal("the answer's TTL", answer.split_whitespace().nth(1), Some("7"))
+            let ttl = answer.split_whitespace().nth(1).ok_or_else(|| format!("no answer of {address}"))?;
+            ttl == "7"
         }
-    }
+    })
 }
 
 /// Agent and proxy go first, and nobody notices. Then what each set up goes, by the commands of the pod that
