@@ -251,6 +251,26 @@ fn a_service_without_endpoints_is_told_with_its_selector_and_its_pods() {
 }
 
 #[test]
+fn through_wireguard_a_packet_goes_to_the_node_of_its_pod_also_where_nodes_have_blocks() {
+    let (came, left) = led();
+    let mut answers = objects(ready());
+    // As with `--ipam blocks`: no Node has a range.
+    answers[0].1 = answers[0].1.replace("podCIDRs", "none");
+    let leaves = End::Leaves {
+        device: "weft-wg".to_owned(),
+        kind: Some("wireguard".to_owned()),
+        next_hop: ip(SERVER),
+        remote: None,
+    };
+    answers.push(agent("node1", &there(), trace("node1", came, left, Vec::new(), leaves)));
+    let asked_node2 = on_node2().replace("weft-vxlan", "weft-wg");
+    let stops = Cause::NoPod { address: ip(SERVER) };
+    answers.push(agent("node2", &asked_node2, trace("node2", left, left, Vec::new(), stops.into())));
+    let report = asked(answers, &["shop/web", "svc/shop/db"]).unwrap();
+    assert!(report.to_string().contains("no pod of node2 has the address"), "{report}");
+}
+
+#[test]
 fn a_node_that_does_not_answer_leaves_it_open() {
     let mut answers = objects(ready());
     answers.push(first_node());

@@ -53,7 +53,7 @@ impl Way {
                 let to = remote.unwrap_or(next_hop);
                 let is_wireguard = kind.as_deref() == Some("wireguard");
                 let by_range = world.node_of_pods(left.destination).filter(|_| is_wireguard);
-                match world.node_at(to).or(by_range).map(str::to_owned) {
+                match world.node_at(to).map(str::to_owned).or(by_range) {
                     Some(_) if self.nodes.len() == MOST_HOPS => {
                         Goal::Unknown { reason: format!("it goes on after {MOST_HOPS} nodes: it goes round") }
                     }

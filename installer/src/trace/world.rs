@@ -130,13 +130,15 @@ impl World {
     }
 
     /// The node whose pods have an address.
-    pub(super) fn node_of_pods(&self, address: IpAddr) -> Option<&str> {
+    pub(super) fn node_of_pods(&self, address: IpAddr) -> Option<String> {
         let has_it = |node: &&Value| {
             let ranges = node["spec"]["podCIDRs"].as_array().into_iter().flatten();
             let ranges = ranges.filter_map(|range| range.as_str()?.parse::<IpNetwork>().ok());
             ranges.into_iter().any(|range| range.contains(address))
         };
-        self.nodes.iter().find(has_it).map(name)
+        // Of a pod that is there, it says so itself: with `--ipam blocks` Nodes have no ranges.
+        let of_pod = Place::of_address(address, &self.pods).node;
+        of_pod.or_else(|| self.nodes.iter().find(has_it).map(|node| name(node).to_owned()))
     }
 
     /// The address of a node in the family of another.
