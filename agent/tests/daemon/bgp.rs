@@ -12,6 +12,7 @@ use weft_netlink::netns::Namespace;
 use weft_testkit::namespace::{machine, sh, sh_output};
 use weft_testkit::wait::eventually_ok;
 
+use crate::blocks::{BLOCKS, bare, block};
 use crate::{Machine, NODES, node};
 
 /// The other end of the node's wire, with a BIRD.
@@ -219,15 +220,8 @@ fn ways_to_other_nodes_pods_are_learned_and_kept_over_a_restart() {
 #[test]
 fn with_blocks_nodes_tell_each_other_the_ways_to_these() {
     let mut machine = machine_with("bgp", &["--ipam=blocks", "--block-mask-size-ipv4=29"]);
-    for number in [1, 2] {
-        let mut bare = node(number);
-        bare["spec"] = json!({});
-        bare["metadata"]["uid"] = format!("uid-of-node{number}").into();
-        machine.server.put(NODES, bare);
-    }
-    let spec = json!({"cidr": "10.244.9.0/29", "node": "node2", "nodeUID": "uid-of-node2", "claim": "x"});
-    let block = json!({"metadata": {"name": "theirs", "uid": "theirs"}, "spec": spec});
-    machine.server.put("/apis/weft.internal/v1/ipamblocks", block);
+    [1, 2].into_iter().for_each(|number| machine.server.put(NODES, bare(number)));
+    machine.server.put(BLOCKS, block("theirs", "10.244.9.0/29", "node2"));
     let router = Router::new(&machine, 64512, 64512, &["10.244.9.0/29", "10.244.8.0/24"]);
     machine.start();
     machine.until("the way to node2's block", |machine| {

@@ -9,7 +9,7 @@ use crate::{Machine, NODES, node};
 
 mod race;
 
-const BLOCKS: &str = "/apis/weft.internal/v1/ipamblocks";
+pub(crate) const BLOCKS: &str = "/apis/weft.internal/v1/ipamblocks";
 const FLAGS: &[&str] = &["--ipam", "blocks", "--block-mask-size-ipv4", "29", "--block-grace", "1"];
 
 fn machine() -> Machine {
@@ -21,14 +21,14 @@ fn machine() -> Machine {
 }
 
 /// A Node without a pod CIDR.
-fn bare(number: u8) -> Value {
+pub(crate) fn bare(number: u8) -> Value {
     let mut node = node(number);
     node["spec"] = json!({});
     node["metadata"]["uid"] = format!("uid-of-node{number}").into();
     node
 }
 
-fn block(name: &str, cidr: &str, node: &str) -> Value {
+pub(crate) fn block(name: &str, cidr: &str, node: &str) -> Value {
     let spec = json!({"cidr": cidr, "node": node, "nodeUID": format!("uid-of-{node}"), "claim": "x"});
     json!({"metadata": {"name": name, "uid": name}, "spec": spec})
 }
