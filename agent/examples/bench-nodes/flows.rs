@@ -31,11 +31,8 @@ const READER: &str = "system:serviceaccount:kube-system:weft-reader@agent.weft.i
 
 pub(crate) fn measure(agent: &Path) {
     let machine = Machine::new(1, agent);
-    sh(
-        &machine.node,
-        "ip link add uplink type veth peer name wire && ip link set wire up && ip link set uplink up \
-         && ip addr add 172.30.0.11/16 dev uplink && ip addr add fd00:30::11/64 dev uplink nodad && sysctl -qw net.netfilter.nf_conntrack_acct=1",
-    );
+    machine.add_uplink();
+    sh(&machine.node, "sysctl -qw net.netfilter.nf_conntrack_acct=1");
     // Nobody answers, and nobody says so.
     sh(
         &machine.pod,

@@ -101,6 +101,15 @@ impl Machine {
         self.server.put(NODES, node);
     }
 
+    /// Gives the first node a link to other nodes, on which there are none.
+    pub(crate) fn add_uplink(&self) {
+        let wire =
+            "ip link add uplink type veth peer name wire && ip link set wire up && ip link set uplink up";
+        let addresses =
+            "ip addr add 172.30.0.11/16 dev uplink && ip addr add fd00:30::11/64 dev uplink nodad";
+        sh(&self.node, &format!("{wire} && {addresses}"));
+    }
+
     /// Waits until there is a way to the pods of that node.
     pub(crate) fn await_route(&self, number: u16) {
         let (high, low) = (244 + number / 200, number % 200);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use machine::{Machine, node};
 use measure::{Link, best, latency, throughput};
 use weft_bench::table::{Table, ms};
-use weft_testkit::namespace::{cable, end, sh};
+use weft_testkit::namespace::{cable, end};
 use weft_testkit::wait::eventually;
 
 /// How the nodes' pods reach each other.
@@ -151,9 +151,7 @@ fn memory(agent: &Path) {
         [(2, 0, "host-gw"), (1000, 0, "host-gw"), (1000, 10_000, "host-gw"), (1000, 0, "vxlan")]
     {
         let machine = Machine::new(1, agent);
-        let link = "ip link add uplink type veth peer name wire && ip link set wire up && \
-                    ip link set uplink up && ip addr add 172.30.0.11/16 dev uplink && ip addr add fd00:30::11/64 dev uplink nodad";
-        sh(&machine.node, link);
+        machine.add_uplink();
         (1..=nodes).for_each(|number| machine.hear_of(node(number, false)));
         machine.fill_with_services(services);
         let agent = machine.start(&["--backend", backend]);
