@@ -50,7 +50,6 @@ pub fn run_there(test: &str, node: &Namespace, interfaces: &[Range<u8>]) {
             ),
         );
     }
-    let links: Vec<&str> = links.iter().map(String::as_str).collect();
     let setup = setup(interfaces);
     let other = Machine { modules: &["sctp"], programs: &["ip"], links: &links, setup: &setup };
     let said = node.run(|| other.run(&format!("--exact {test} --nocapture"))).unwrap();

@@ -28,7 +28,7 @@ pub struct Machine<'a> {
     pub programs: &'a [&'a str],
     /// Devices of the kind tun, mode tap, of the calling thread's network namespace, that nobody else has open.
     /// The machine's network cards have the same names.
-    pub links: &'a [&'a str],
+    pub links: &'a [String],
     /// What a shell does before the program runs.
     pub setup: &'a str,
 }
@@ -79,7 +79,7 @@ impl Machine<'_> {
             files.put(name, FOLDER, &[]);
         }
         let drivers = if self.links.is_empty() { &[] } else { &DRIVERS[..] };
-        let load = load(self.modules.iter().chain(drivers).copied(), &mut files);
+        let load = load(&[self.modules, drivers].concat(), &mut files);
         files.program("program", &stripped(folder, &std::env::current_exe().unwrap()));
         for name in self.programs.iter().chain(&["busybox"]) {
             match name.strip_prefix('/') {
@@ -123,8 +123,8 @@ fn mac(number: usize) -> String {
 }
 
 /// What names the network cards, which come in any order, and not at once.
-fn name_cards(links: &[&str]) -> String {
-    let name = |(number, link): (usize, &&str)| {
+fn name_cards(links: &[String]) -> String {
+    let name = |(number, link): (usize, &String)| {
         format!(
             "until card=$(grep -l {mac} /sys/class/net/*/address); do sleep 0.1; done\n\
              card=${{card%/address}}; ip link set ${{card##*/}} name {link}\n",
@@ -135,11 +135,11 @@ fn name_cards(links: &[&str]) -> String {
 }
 
 /// Puts modules into the archive, with those that they need, and returns what loads them.
-fn load<'a>(modules: impl Iterator<Item = &'a str>, files: &mut Archive) -> String {
+fn load(modules: &[&str], files: &mut Archive) -> String {
     let mut there = BTreeMap::new();
     find(&Path::new(KERNEL).join("lib/modules"), &mut there);
     let (mut order, mut script) = (Vec::new(), String::new());
-    modules.for_each(|name| visit(name, &there, &mut order));
+    modules.iter().for_each(|name| visit(name, &there, &mut order));
     for name in order {
         // What the kernel was built with has no file.
         if let Some(path) = there.get(&name) {
