@@ -52,7 +52,7 @@ impl Way {
             End::Leaves { device, kind, next_hop, remote } => {
                 let to = remote.unwrap_or(next_hop);
                 let is_wireguard = kind.as_deref() == Some("wireguard");
-                let of_pods = || world.node_of_pods(left.destination).filter(|_| is_wireguard);
+                let of_pods = || if is_wireguard { world.node_of_pods(left.destination) } else { None };
                 match world.node_at(to).map(str::to_owned).or_else(of_pods) {
                     Some(_) if self.nodes.len() == MOST_HOPS => {
                         Goal::Unknown { reason: format!("it goes on after {MOST_HOPS} nodes: it goes round") }
