@@ -109,6 +109,8 @@ fn a_peer_that_is_shut_down_says_so_in_its_words() {
     let speaker = world.speak();
     speaker.set(router(ROUTER), plain(&[]));
     speaker.wait_for_problem("no BGP session with peer router (10.0.0.2)");
+    // There was none before the router runs, either.
+    shows(&world, &vtysh(&world, "show running-config"), &["shutdown message maintenance"], &[]);
     let configure = |line: &str| {
         let enter = format!("configure terminal' -c 'router bgp {THEIRS}' -c '{line}");
         sh(&world.router, &vtysh(&world, &enter));
